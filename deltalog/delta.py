@@ -1,0 +1,204 @@
+"""Delta and control record: what the log's messages say, and their codec.
+
+A payload is one msgpack map whose first key is the version of the format, `v`. Readers ignore keys they don't
+know; a payload of a higher version than `WIRE_VERSION` is refused. `docs/log.md` is the contract.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+WIRE_VERSION = 1
+
+ADDED = "ADDED"
+MODIFIED = "MODIFIED"
+DELETED = "DELETED"
+
+# Control records, by the token that stands in their subject.
+OWNER = "owner"
+CLUSTER = "cluster"
+TYPE = "type"
+SYNCED = "synced"
+HEALTH = "health"
+REMOVED = "removed"
+
+# Header of every object's message, for readers that take headers only: `TYPE uid version first oldest`.
+SUMMARY_HEADER = "Kb"
+# Header beside it where the delta carries a `Replaced`, as JSON.
+REPLACED_HEADER = "Kb-Replaced"
+
+
+class UnreadableRecord(Exception):
+    """A message of the log is not in the format of `docs/log.md`, or in a newer version of it."""
+
+
+class Replaced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The last object that had the same name before this uid: what a resuming watcher may still hold.
+
+    It is carried until the tombstone time has passed, because a log that keeps one message per subject has
+    forgotten the deletion itself.
+
+    - `first`: sequence at which that uid entered the log.
+    - `oldest`: sequence from which on the name was known under this uid or an older one (resume: at or past
+      it, a watcher may hold some predecessor).
+    - `time`: when it went, in milliseconds since 1970.
+    """
+
+    uid: str
+    first: int
+    oldest: int
+    time: int
+    original: str = ""
+    labels: dict[str, str] = {}
+    fields: dict[str, str] = {}
+
+
+class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One change of one object of one cluster.
+
+    - `original`: the cluster's own resourceVersion of this state (of the deletion, for DELETED).
+    - `time`: when the producer saw it, in milliseconds since 1970; `created`: creationTimestamp, in seconds.
+    - `first`: sequence at which this uid entered the log; 0: with this very message.
+    - `final`: for DELETED, whether the object is its last state (a watch saw it go) or only what was last
+      known of its metadata (a later list missed it).
+    - `object`: the object as JSON, without `metadata.resourceVersion`, as `{"kind":..,"apiVersion":..,
+      "metadata":{` + the rest. `gap` is the offset behind `"metadata":{`, where `"resourceVersion":"..",`
+      belongs; `meta_end` is the offset behind metadata's closing brace.
+    - `labels`, `fields` (selectable fields of the type), `owner` (uid of the controller): copied out, so that
+      a reader selects without parsing.
+    """
+
+    v: int = WIRE_VERSION
+    type: str
+    cluster: str
+    group: str
+    version: str
+    resource: str
+    namespace: str
+    name: str
+    uid: str
+    original: str
+    time: int
+    producer: str
+    epoch: int
+    first: int = 0
+    created: int = 0
+    final: bool = True
+    owner: str = ""
+    labels: dict[str, str] = {}
+    fields: dict[str, str] = {}
+    replaced: Replaced | None = None
+    gap: int
+    meta_end: int
+    object: bytes
+
+
+class Control(msgspec.Struct, frozen=True, kw_only=True):
+    """One fact about a cluster, or about a resource type of it (then `group` and `resource` are given).
+
+    `data` depends on `record`; its keys are listed in `docs/log.md`.
+    """
+
+    v: int = WIRE_VERSION
+    record: str
+    cluster: str
+    group: str = ""
+    resource: str = ""
+    time: int
+    producer: str
+    epoch: int
+    data: dict[str, Any] = {}
+
+
+class _Version(msgspec.Struct):
+    v: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_delta_decoder = msgspec.msgpack.Decoder(Delta)
+_control_decoder = msgspec.msgpack.Decoder(Control)
+_version_decoder = msgspec.msgpack.Decoder(_Version)
+
+
+def encode_delta(delta: Delta) -> bytes:
+    return _encoder.encode(delta)
+
+
+def encode_control(control: Control) -> bytes:
+    return _encoder.encode(control)
+
+
+def _refused(payload: bytes, cause: Exception) -> UnreadableRecord:
+    try:
+        version = _version_decoder.decode(payload).v
+    except msgspec.MsgspecError:
+        return UnreadableRecord(f"not a record of this log: {cause}")
+    if version > WIRE_VERSION:
+        return UnreadableRecord(f"format version {version}; this reader knows up to {WIRE_VERSION}")
+    return UnreadableRecord(f"malformed record of version {version}: {cause}")
+
+
+def decode_delta(payload: bytes) -> Delta:
+    """The delta of an object's message. Raises UnreadableRecord."""
+    try:
+        delta = _delta_decoder.decode(payload)
+    except msgspec.MsgspecError as cause:
+        raise _refused(payload, cause) from cause
+    if delta.v > WIRE_VERSION:
+        raise _refused(payload, ValueError("newer version"))
+    return delta
+
+
+def decode_control(payload: bytes) -> Control:
+    """The control record of a `kbc.` message. Raises UnreadableRecord."""
+    try:
+        control = _control_decoder.decode(payload)
+    except msgspec.MsgspecError as cause:
+        raise _refused(payload, cause) from cause
+    if control.v > WIRE_VERSION:
+        raise _refused(payload, ValueError("newer version"))
+    return control
+
+
+class Summary(msgspec.Struct, frozen=True, gc=False):
+    """What a headers-only reader learns of an object's last message."""
+
+    type: str
+    uid: str
+    original: str
+    first: int
+    oldest: int
+    replaced: Replaced | None = None
+
+
+def summary_headers(delta: Delta) -> dict[str, str]:
+    """The headers that let a producer read back what it last appended, without the payloads."""
+    oldest = delta.replaced.oldest if delta.replaced else delta.first
+    headers = {SUMMARY_HEADER: f"{delta.type} {delta.uid or '-'} {delta.original or '-'} {delta.first} {oldest}"}
+    if delta.replaced is not None:
+        headers[REPLACED_HEADER] = msgspec.json.encode(delta.replaced).decode()
+    return headers
+
+
+def parse_summary(headers: dict[str, str]) -> Summary | None:
+    """The summary in a message's headers; None if it bears none (a server's marker, a foreign message)."""
+    line = headers.get(SUMMARY_HEADER)
+    if line is None:
+        return None
+    try:
+        kind, uid, original, first, oldest = line.split(" ")
+        replaced = None
+        if (text := headers.get(REPLACED_HEADER)) is not None:
+            replaced = msgspec.json.decode(text, type=Replaced)
+        return Summary(
+            kind,
+            "" if uid == "-" else uid,
+            "" if original == "-" else original,
+            int(first),
+            int(oldest),
+            replaced,
+        )
+    except (ValueError, msgspec.MsgspecError) as cause:
+        raise UnreadableRecord(f"header {SUMMARY_HEADER}: {line!r}: {cause}") from cause

