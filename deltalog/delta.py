@@ -116,6 +116,16 @@ class _Version(msgspec.Struct):
     v: int
 
 
+def newer(version: str, than: str) -> bool:
+    """Whether a cluster's own resourceVersion is newer than another one of the same object.
+
+    Integers of the same cluster compare as numbers (KEP-5504); versions of other forms are only equal or not.
+    """
+    if version.isdigit() and than.isdigit():
+        return (len(version), version) > (len(than), than)
+    return version != than
+
+
 _encoder = msgspec.msgpack.Encoder()
 _delta_decoder = msgspec.msgpack.Decoder(Delta)
 _control_decoder = msgspec.msgpack.Decoder(Control)

@@ -53,7 +53,7 @@ def port_in_use(host: str, port: int) -> bool:
         return False
 
 
-def _die_with_parent() -> Callable[[], None] | None:
+def child_set_up() -> Callable[[], None] | None:
     """For Linux: a child set-up that has the kernel end the server when this process is killed."""
     if not sys.platform.startswith("linux"):
         return None
@@ -132,7 +132,7 @@ class EmbeddedBroker:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                preexec_fn=_die_with_parent(),
+                preexec_fn=child_set_up(),
                 # Ctrl-C in a terminal is for us; we end the server after the last append.
                 start_new_session=True,
             )

@@ -55,6 +55,8 @@ class Materializer:
         self._listeners: dict[TypeKey, set[Callable[[], None]]] = {}
         self._waiting: set[tuple[int, asyncio.Future[None]]] = set()
         self._flush_due = False
+        self._controls = (0, 0)
+        self._control_event = asyncio.Event()
         self._head_lock = asyncio.Lock()
         self._head_question: asyncio.Task[int] | None = None
 
@@ -148,12 +150,24 @@ class Materializer:
                 waiting[1].set_result(None)
         if not self.ready.is_set():
             return
+        controls = (self.generation, self.store.controls)
+        if controls != self._controls:
+            self._controls = controls
+            self._control_event.set()
+            self._control_event = asyncio.Event()
         dirty = self.store.dirty
         if dirty:
             for key in dirty:
                 for wake in tuple(self._listeners.get(key, ())):
                     wake()
             dirty.clear()
+
+    async def wait_control(self) -> None:
+        """Returns at the next control record, or when the log was replayed."""
+        if self.ready.is_set():
+            await self._control_event.wait()
+        else:
+            await self.ready.wait()
 
     def listen(self, key: TypeKey, wake: Callable[[], None]) -> Callable[[], None]:
         """Calls `wake` after changes of a type (and when the history changes); returns what ends that."""

@@ -17,10 +17,9 @@ import msgspec
 from sortedcontainers import SortedDict
 
 from deltalog import delta as wire
-from deltalog.delta import Control, Delta
+from deltalog.delta import Control, Delta, newer
 from materializer.entry import Entry, Key, Past, TypeKey, entry_of
 from materializer.filter import Filter
-from materializer.versions import newer
 
 # How many past label sets are remembered for watchers with a selector; older ones count as unknown.
 _PAST_LIMIT = 8192
@@ -209,6 +208,7 @@ class Store:
     - `applied`: sequence of the last message taken in, `applied_time` when the log stored it (ns since 1970).
     - `floor`: a watch may resume at any index at or above it; the newest tombstone forgotten.
     - `dirty`: types changed since the owner last cleared it.
+    - `controls`: index of the last control record; `catalogue`: of the last one that changed what types there are.
     - `outcomes`: messages by what became of them.
     """
 
@@ -221,6 +221,7 @@ class Store:
         self.types: dict[TypeKey, TypeStore] = {}
         self.clusters: dict[str, Cluster] = {}
         self.catalogue = 0
+        self.controls = 0
         self.dirty: set[TypeKey] = set()
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self._loading = True
@@ -264,7 +265,11 @@ class Store:
             return self._delete(kind, objects, key, current, delta, index, time)
         grave = None
         if current is not None:
-            if current.uid == delta.uid and not newer(delta.original, current.original):
+            if (
+                current.uid == delta.uid
+                and current.version == delta.version
+                and not newer(delta.original, current.original)
+            ):
                 return Outcome.NOT_NEWER
         else:
             grave = kind.graves.get(delta.cluster, {}).get(key)
@@ -375,6 +380,7 @@ class Store:
             outcome = self._apply_control(control, index, time)
             self.applied = index
             self.applied_time = time
+            self.controls = index
         self.outcomes[outcome] += 1
         return outcome
 
@@ -440,6 +446,7 @@ class Store:
         for key, entry in objects.items():
             kind.order.discard(entry.index)
             grave = msgspec.structs.replace(entry, deleted=True, index=index, time=time, final=False)
+            grave = _with_body_of(grave, entry, self.prefix)
             removal.entries[cluster, key] = grave
             self._bury(kind, grave)
         kind.order.append(index, removal)

@@ -51,13 +51,3 @@ def parse_version(text: str) -> Version:
     if len(index) > 19 or (number := int(index)) >= _INDEX_LIMIT:
         raise MalformedVersion(f"{text[:128]!r}: the index is out of range")
     return Version(prefix, number, original)
-
-
-def newer(version: str, than: str) -> bool:
-    """Whether a cluster's own version is newer than another of the same object.
-
-    Integers of the same cluster compare as numbers (KEP-5504); versions of other forms are only equal or not.
-    """
-    if version.isdigit() and than.isdigit():
-        return (len(version), version) > (len(than), than)
-    return version != than

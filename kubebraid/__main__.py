@@ -1,0 +1,5 @@
+"""`python -m kubebraid`: the command line."""
+
+from kubebraid.cli import main
+
+main()

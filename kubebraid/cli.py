@@ -1,0 +1,253 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import click
+import typer
+import uvloop
+
+from kubebraid import __version__, logs, run
+from kubebraid.kubeconfig import render
+from kubebraid.settings import BadSetting, Settings, parse_listen
+from producers.kubeconfig import BadKubeconfig
+from producers.ownership import Deposed
+from producers.rules import BadRule
+
+app = typer.Typer(
+    help="Many Kubernetes clusters, one ordered stream, one API.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Kubeconfig = Annotated[
+    str | None, typer.Option(metavar="F", help="Kubeconfig of the member clusters. [$KUBECONFIG, ~/.kube/config]")
+]
+Contexts = Annotated[
+    list[str] | None,
+    typer.Option("--context", metavar="NAME ...", help="Contexts to take as clusters; all of them if not given."),
+]
+MoreContexts = Annotated[list[str] | None, typer.Argument(hidden=True)]
+Listen = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the API is served.")]
+InsecureListen = Annotated[bool, typer.Option(help="Allow another address than loopback, without authentication.")]
+Data = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where the embedded NATS keeps the log. [~/.local/share/kubebraid]")
+]
+Nats = Annotated[
+    str | None, typer.Option(metavar="URL", help="A running NATS with JetStream, instead of the embedded.")
+]
+NatsUrl = Annotated[str, typer.Option(metavar="URL", help="NATS with JetStream.")]
+NatsPort = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, max=65535, help="Port of the embedded NATS on loopback. [4222, or a free one]"),
+]
+Stream = Annotated[str, typer.Option(metavar="NAME", help="JetStream stream that holds the log.")]
+Prefix = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        envvar="MEMORY_STORAGE_RESOURCE_VERSION_PREFIX",
+        help="Name of the history for a stream made now. [8 random characters]",
+    ),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TYPE", help="Types to sync: pods, deployments.apps, *.apps, *. Secrets and events only by name."
+    ),
+]
+Exclude = Annotated[list[str] | None, typer.Option(metavar="TYPE", help="Types not to sync.")]
+LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
+LogJson = Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")]
+
+
+def _contexts(named: list[str] | None, more: list[str] | None) -> tuple[str, ...]:
+    """`--context a b` and `--context a --context b` are the same."""
+    if more and not named:
+        raise BadSetting(f"unexpected argument {more[0]!r}")
+    return (*(named or ()), *(more or ()))
+
+
+def _include(named: list[str] | None) -> tuple[str, ...]:
+    """Opt-in types named alone come on top of all others."""
+    return tuple(named) if named else ("*",)
+
+
+def _run(main: Coroutine[Any, Any, None], level: str, json_lines: bool) -> None:
+    if level not in ("debug", "info", "warning", "error"):
+        main.close()
+        raise BadSetting(f"--log-level {level!r}: debug, info, warning or error")
+    logs.configure(level, json=json_lines)
+    uvloop.run(main)
+
+
+@app.command()
+def up(
+    more: MoreContexts = None,
+    kubeconfig: Kubeconfig = None,
+    context: Contexts = None,
+    listen: Listen = "127.0.0.1:8001",
+    insecure_listen: InsecureListen = False,
+    data: Data = None,
+    nats: Nats = None,
+    nats_port: NatsPort = None,
+    stream: Stream = "KUBEBRAID",
+    prefix: Prefix = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    log_level: LogLevel = "info",
+    log_json: LogJson = False,
+) -> None:
+    """Serve the clusters of a kubeconfig: NATS, producers and query service in one process."""
+    settings = Settings(
+        nats=nats,
+        nats_port=nats_port,
+        data=data,
+        stream=stream,
+        prefix=prefix,
+        kubeconfig=kubeconfig,
+        contexts=_contexts(context, more),
+        include=_include(include),
+        exclude=tuple(exclude or ()),
+        listen=parse_listen(listen, insecure=insecure_listen),
+    )
+    if nats is not None and nats_port is not None:
+        raise BadSetting("--nats-port is for the embedded NATS; leave it out with --nats")
+    _run(run.up(settings), log_level, log_json)
+
+
+@app.command()
+def demo(
+    clusters: Annotated[int, typer.Option(min=1, max=200, help="Simulated clusters.")] = 3,
+    pods: Annotated[int, typer.Option(min=1, help="Pods of each cluster.")] = 200,
+    churn: Annotated[float, typer.Option(min=0, help="Changes a second in each cluster.")] = 2.0,
+    listen: Listen = "127.0.0.1:8001",
+    insecure_listen: InsecureListen = False,
+    data: Data = None,
+    nats: Nats = None,
+    nats_port: NatsPort = None,
+    log_level: LogLevel = "info",
+    log_json: LogJson = False,
+) -> None:
+    """The same as `up`, on simulated clusters."""
+    settings = Settings(
+        nats=nats, nats_port=nats_port, data=data, listen=parse_listen(listen, insecure=insecure_listen)
+    )
+    _run(run.demo(settings, clusters=clusters, pods=pods, churn=churn), log_level, log_json)
+
+
+@app.command()
+def simulate(
+    write_kubeconfig: Annotated[Path, typer.Option(metavar="F", help="Where to write a kubeconfig for them.")],
+    clusters: Annotated[int, typer.Option(min=1, max=200, help="Simulated clusters.")] = 3,
+    pods: Annotated[int, typer.Option(min=1, help="Pods of each cluster.")] = 200,
+    churn: Annotated[float, typer.Option(min=0, help="Changes a second in each cluster.")] = 2.0,
+    log_level: LogLevel = "info",
+    log_json: LogJson = False,
+) -> None:
+    """Simulated member clusters alone, until stopped."""
+    from simulation import simulate as run_simulation
+
+    _run(run_simulation(clusters, pods, churn, write_kubeconfig), log_level, log_json)
+
+
+@app.command()
+def produce(
+    nats: NatsUrl,
+    more: MoreContexts = None,
+    kubeconfig: Kubeconfig = None,
+    context: Contexts = None,
+    stream: Stream = "KUBEBRAID",
+    prefix: Prefix = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    log_level: LogLevel = "info",
+    log_json: LogJson = False,
+) -> None:
+    """The producers alone: from the clusters of a kubeconfig into the log."""
+    settings = Settings(
+        nats=nats,
+        stream=stream,
+        prefix=prefix,
+        kubeconfig=kubeconfig,
+        contexts=_contexts(context, more),
+        include=_include(include),
+        exclude=tuple(exclude or ()),
+    )
+    _run(run.produce(settings), log_level, log_json)
+
+
+@app.command()
+def serve(
+    nats: NatsUrl,
+    listen: Listen = "127.0.0.1:8001",
+    insecure_listen: InsecureListen = False,
+    stream: Stream = "KUBEBRAID",
+    prefix: Prefix = None,
+    log_level: LogLevel = "info",
+    log_json: LogJson = False,
+) -> None:
+    """The query service alone: from the log to the Kubernetes API."""
+    settings = Settings(nats=nats, stream=stream, prefix=prefix, listen=parse_listen(listen, insecure=insecure_listen))
+    _run(run.serve(settings), log_level, log_json)
+
+
+@app.command()
+def kubeconfig(
+    server: Annotated[str, typer.Option(metavar="URL", help="The running service.")] = "http://127.0.0.1:8001",
+) -> None:
+    """Print a kubeconfig for the running service: a context for all clusters, and one for each."""
+    server = server.rstrip("/")
+    try:
+        with urllib.request.urlopen(f"{server}/clusters", timeout=5) as answer:
+            names = [cluster["name"] for cluster in json.load(answer)["clusters"]]
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        reason = cause.reason if isinstance(cause, urllib.error.URLError) else cause
+        raise BadSetting(
+            f"no kubebraid answers at {server} ({reason}); start one with `kubebraid up`, or give --server URL"
+        ) from None
+    typer.echo(render(server, {name: f"{server}/clusters/{quote(name, safe=':')}" for name in names}), nl=False)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"kubebraid {__version__}")
+
+
+def main() -> None:
+    """The entry point: one line for each error that a user can mend."""
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.UsageError as problem:
+        where = problem.ctx.command_path if problem.ctx else "kubebraid"
+        _fail(f"{' '.join(problem.format_message().split())}; see {where} --help", 2)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except (BadSetting, BadKubeconfig, BadRule) as problem:
+        _fail(str(problem), 2)
+    except (*run.FAILURES, Deposed) as problem:
+        _fail(str(problem), 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"kubebraid: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,261 @@
+"""The assembly: broker, producers, materializer and query service as tasks of one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from deltalog import BrokerUnavailable, LogError, LogSettings, connect, open_log
+from deltalog.connection import Connection
+from deltalog.stream import Log
+from kubebraid import __version__, progress
+from kubebraid.broker import BrokerError, EmbeddedBroker, child_set_up, port_in_use
+from kubebraid.settings import Address, BadSetting, Settings, default_data
+from materializer.materializer import Materializer
+from materializer.versions import check_prefix
+from producers.kubeconfig import contexts
+from producers.producer import Producer
+from producers.rules import Rules
+from query.service import QueryService
+
+log = structlog.get_logger("kubebraid")
+
+_DEFAULT_NATS_PORT = 4222
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Stopped(Exception):
+    """A part ended that the rest needs; one line."""
+
+
+def _log_settings(settings: Settings) -> LogSettings:
+    if settings.prefix is not None:
+        try:
+            check_prefix(settings.prefix)
+        except ValueError as cause:
+            raise BadSetting(f"--prefix: {cause}") from None
+    return LogSettings(name=settings.stream, prefix=settings.prefix)
+
+
+@contextlib.asynccontextmanager
+async def _broker(settings: Settings) -> AsyncIterator[tuple[str, EmbeddedBroker | None]]:
+    """The URL of the NATS to use, and the embedded server if it is that."""
+    if settings.nats is not None:
+        yield settings.nats, None
+        return
+    port = settings.nats_port
+    if port is None:
+        # The port other NATS clients try first, if it is free; which it was is said in the log.
+        port = 0 if port_in_use("127.0.0.1", _DEFAULT_NATS_PORT) else _DEFAULT_NATS_PORT
+    async with EmbeddedBroker(settings.data or default_data(), port) as broker:
+        yield broker.url, broker
+
+
+@contextlib.asynccontextmanager
+async def _connection(url: str, name: str) -> AsyncIterator[Connection]:
+    connection = await connect(url, name=name)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def _bind(address: Address) -> socket.socket:
+    """The listening socket, bound before anything is started, so that a port in use is found out at once."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((address.host, address.port))
+    except OSError as cause:
+        bound.close()
+        if cause.errno == errno.EADDRINUSE:
+            raise BadSetting(
+                f"port {address.port} of {address.host} is in use; choose another with --listen HOST:PORT"
+            ) from None
+        raise BadSetting(f"cannot listen on {address.host}:{address.port}: {cause.strerror or cause}") from None
+    bound.listen(1024)
+    return bound
+
+
+@contextlib.asynccontextmanager
+async def _served(service: QueryService, bound: socket.socket) -> AsyncIterator[Address]:
+    runner = web.AppRunner(service.application(), access_log=None, handler_cancellation=True, shutdown_timeout=5.0)
+    await runner.setup()
+    await web.SockSite(runner, bound).start()
+    host, port = bound.getsockname()[:2]
+    try:
+        yield Address(host, port)
+    finally:
+        service.close()
+        await runner.cleanup()
+
+
+async def until_signal() -> None:
+    """Returns at SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await stop.wait()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _together(*parts: Callable[[], Awaitable[None]]) -> None:
+    """Runs the parts until a signal comes or one of them ends; then ends the others and waits for them."""
+    tasks = [asyncio.ensure_future(part()) for part in parts]
+    stop = asyncio.ensure_future(until_signal())
+    try:
+        await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        if stop.done():
+            log.info("stopping")
+    finally:
+        for task in (stop, *tasks):
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    failures = [result for result in results if isinstance(result, Exception)]
+    if failures:
+        raise failures[0]
+
+
+async def up(settings: Settings) -> None:
+    """Everything in one process: embedded or given NATS, producers, materializer, query service."""
+    await _run(settings, produce=True, serve=True)
+
+
+async def produce(settings: Settings) -> None:
+    """The producers alone, against a given NATS."""
+    await _run(settings, produce=True, serve=False)
+
+
+async def serve(settings: Settings) -> None:
+    """The query service alone, against a given NATS."""
+    await _run(settings, produce=False, serve=True)
+
+
+async def _run(settings: Settings, *, produce: bool, serve: bool) -> None:
+    log_settings = _log_settings(settings)
+    rules = Rules(settings.include, settings.exclude)
+    members = await contexts(settings.kubeconfig, settings.contexts) if produce else []
+    async with contextlib.AsyncExitStack() as stack:
+        bound = None
+        if serve:
+            assert settings.listen is not None
+            bound = _bind(settings.listen)
+            stack.callback(bound.close)
+        url, broker = await stack.enter_async_context(_broker(settings))
+        parts: list[Callable[[], Awaitable[None]]] = []
+        producer: Producer | None = None
+        if produce:
+            # Its own connection: bulk appends must not stand in the way of what is being read.
+            writing = await stack.enter_async_context(_connection(url, "kubebraid-produce"))
+
+            async def open_for_writing() -> Log:
+                return await open_log(writing, log_settings)
+
+            await open_for_writing()
+            producer = Producer(members, rules, open_for_writing)
+            parts.append(producer.run)
+        service: QueryService | None = None
+        address: Address | None = None
+        if serve:
+            reading = await stack.enter_async_context(_connection(url, "kubebraid-serve"))
+            materializer = Materializer(await open_log(reading, log_settings))
+            parts.append(materializer.run)
+            names = [member.name for member in members]
+            assert bound is not None
+            assert settings.listen is not None
+            service = QueryService(
+                materializer,
+                __version__,
+                lambda: names,
+                hosts=_LOOPBACK_NAMES if settings.listen.loopback else None,
+            )
+            address = await stack.enter_async_context(_served(service, bound))
+        if broker is not None:
+            parts.append(lambda: _guard(broker))
+        parts.append(lambda: _announce(producer, service, address, url))
+        await _together(*parts)
+
+
+async def _guard(broker: EmbeddedBroker) -> None:
+    await broker.wait()
+    raise Stopped(f"the embedded nats-server ended; see {broker.data / 'nats' / 'nats.log'}")
+
+
+async def _announce(producer: Producer | None, service: QueryService | None, address: Address | None, url: str) -> None:
+    """Shows progress until ready, then says what to try next, once."""
+    assert producer is not None or service is not None
+    if producer is not None:
+        await progress.show(producer, service.wait_ready() if service is not None else producer.first_lists())
+    elif service is not None:
+        await service.wait_ready()
+    if service is not None and address is not None:
+        clusters = service.readiness.clusters()
+        stale = [cluster.name for cluster in clusters if cluster.stale is not None]
+        log.info("ready", clusters=len(clusters), stale=stale or None, listen=address.url)
+        print(next_steps(address, [cluster.name for cluster in clusters], stale), flush=True)  # noqa: T201
+    else:
+        log.info("all first lists are in the log", nats=url)
+    await asyncio.Event().wait()
+
+
+def next_steps(address: Address, clusters: list[str], stale: list[str]) -> str:
+    """What a newcomer can type now."""
+    lines = [f"\nkubebraid serves {len(clusters)} cluster{'' if len(clusters) == 1 else 's'} at {address.url}"]
+    if stale:
+        lines.append(f"  stale (taken in as soon as they answer): {', '.join(stale)}")
+    lines.append("  try:")
+    lines.append(f"    kubectl --server {address.url} get pods -A")
+    if clusters:
+        lines.append(f"    kubectl --server {address.url}/clusters/{clusters[0]} get deployments -A")
+    lines.append(f"    kubebraid kubeconfig --server {address.url} > kubebraid.kubeconfig")
+    return "\n".join(lines) + "\n"
+
+
+async def demo(settings: Settings, *, clusters: int, pods: int, churn: float) -> None:
+    """`up` on simulated clusters, which run in a process of their own."""
+    with contextlib.ExitStack() as stack:
+        data = settings.data
+        if data is None:
+            # Simulated clusters are new ones at every start: there is nothing to keep.
+            data = Path(tempfile.mkdtemp(prefix="kubebraid-demo-"))
+            stack.callback(shutil.rmtree, data, ignore_errors=True)
+        data.mkdir(parents=True, exist_ok=True)
+        kubeconfig = data / "kubeconfig"
+        kubeconfig.unlink(missing_ok=True)
+        command = (
+            *(sys.executable, "-m", "kubebraid", "simulate", "--clusters", str(clusters), "--pods", str(pods)),
+            *("--churn", str(churn), "--write-kubeconfig", str(kubeconfig)),
+        )
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, preexec_fn=child_set_up(), start_new_session=True
+        )
+        try:
+            while not kubeconfig.exists():
+                if process.returncode is not None:
+                    raise Stopped(f"the simulated clusters did not start (code {process.returncode})")
+                await asyncio.sleep(0.05)
+            await up(dataclasses.replace(settings, data=data, kubeconfig=str(kubeconfig)))
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+
+
+FAILURES = (BadSetting, BrokerError, BrokerUnavailable, LogError, Stopped)

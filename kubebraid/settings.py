@@ -1,0 +1,73 @@
+"""Settings of a run, checked where they enter."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class BadSetting(Exception):
+    """An option's value that cannot be; one line with the mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        if self.host in ("0.0.0.0", "::"):
+            host = "127.0.0.1"
+        return f"http://{host}:{self.port}"
+
+
+def parse_listen(text: str, *, insecure: bool) -> Address:
+    """HOST:PORT. Raises BadSetting; also for what others could reach, unless that is wanted."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise BadSetting(f"--listen {text!r}: write HOST:PORT, as in 127.0.0.1:8001")
+    address = Address(host, int(port))
+    if not address.loopback and not insecure:
+        raise BadSetting(
+            f"--listen {text}: others could read all clusters there, as there is no authentication yet; "
+            "listen on 127.0.0.1, or add --insecure-listen if you mean it"
+        )
+    return address
+
+
+def default_data() -> Path:
+    """Where the embedded log is kept: $XDG_DATA_HOME/kubebraid."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "kubebraid"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `up`, `produce` and `serve` run with. `nats` None: embedded, with its files under `data`."""
+
+    nats: str | None = None
+    nats_port: int | None = None
+    data: Path | None = None
+    stream: str = "KUBEBRAID"
+    prefix: str | None = None
+    kubeconfig: str | None = None
+    contexts: tuple[str, ...] = ()
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    listen: Address | None = None

@@ -1,0 +1,349 @@
+"""The producer of one member cluster: ownership, discovery, health, and an informer for each type."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from deltalog import (
+    Appender,
+    AppendError,
+    BrokerUnavailable,
+    Control,
+    HistoryChanged,
+    LogError,
+    Record,
+    decode_control,
+)
+from deltalog import delta as wire
+from deltalog.connection import JetStreamRefused
+from deltalog.replay import read_to_end
+from deltalog.stream import Log
+from deltalog.subjects import CONTROL, control_subject, encode_token, object_filter
+from producers.apiserver import ApiServer, Refused, Unreachable
+from producers.discovery import ResourceType, discover
+from producers.informer import Informer
+from producers.kubeconfig import Context
+from producers.normalize import Normalizer
+from producers.ownership import Deposed, Owner, append_control, take
+from producers.rules import Rules
+from producers.writer import Writer
+
+log = structlog.get_logger("producers.cluster")
+
+# Seconds between two looks at what types there are, and at whether the server is ready.
+_DISCOVER_EVERY = 60.0
+_PROBE_EVERY = 5.0
+_PROBE_TIMEOUT = 5.0
+
+TypeKey = tuple[str, str]
+
+
+class _Recorded:
+    """What the log's control records say of the cluster; kept current with what we append."""
+
+    def __init__(self) -> None:
+        self.types: dict[TypeKey, dict[str, Any]] = {}
+        self.synced: set[TypeKey] = set()
+        self.unhealthy: set[TypeKey] = set()
+        self.cluster: dict[str, Any] | None = None
+
+    def take_in(self, record: Record) -> None:
+        control = decode_control(record.data)
+        key = (control.group, control.resource)
+        if control.record == wire.TYPE:
+            self.types[key] = control.data
+        elif control.record == wire.SYNCED:
+            self.synced.add(key)
+        elif control.record == wire.CLUSTER:
+            self.cluster = control.data
+        elif control.record == wire.HEALTH and control.resource and not control.data.get("healthy"):
+            self.unhealthy.add(key)
+
+
+class ClusterProducer:
+    """Keeps the log's view of one cluster current for as long as it owns the cluster.
+
+    `informers` are those running now, by type; `unreachable` is why the cluster cannot be read, None if it can.
+    `on_synced` is told whenever a type's complete list is in the log.
+    """
+
+    def __init__(self, context: Context, rules: Rules, open_log: Callable[[], Awaitable[Log]], producer: str) -> None:
+        self.on_synced: Callable[[ClusterProducer, Informer], None] | None = None
+        self.name = context.name
+        self.informers: dict[TypeKey, Informer] = {}
+        self.unreachable: str | None = None
+        self.discovered = asyncio.Event()
+        self.down = asyncio.Event()
+        self._server = ApiServer(context)
+        self._rules = rules
+        self._open_log = open_log
+        self._producer = producer
+        self._rediscover = asyncio.Event()
+
+    async def run(self) -> None:
+        """Produces until cancelled. Raises Deposed when another producer takes the cluster over."""
+        pause = 0.5
+        try:
+            while True:
+                try:
+                    log_ = await self._open_log()
+                    async with Appender(log_.connection) as appender:
+                        owner = await take(log_, appender, self.name, self._producer)
+                        pause = 0.5
+                        await self._own(log_, appender, owner)
+                except ExceptionGroup as group:
+                    if await self._is_over(group):
+                        raise Deposed(f"cluster {self.name} was taken over by another producer") from None
+                except (AppendError, BrokerUnavailable, JetStreamRefused, HistoryChanged, LogError) as cause:
+                    log.warning("the log cannot be written", cluster=self.name, reason=str(cause))
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+                pause = min(pause * 2, 10.0)
+        finally:
+            await self._server.close()
+
+    async def _is_over(self, group: ExceptionGroup[Exception]) -> bool:
+        """Whether the failures mean that somebody else owns the cluster; raises those nobody foresaw."""
+        expected = (Deposed, AppendError, BrokerUnavailable, JetStreamRefused, HistoryChanged, LogError)
+        _, rest = group.split(expected)
+        if rest is not None:
+            raise rest
+        if group.subgroup(Deposed) is None:
+            log.warning("starting anew", cluster=self.name, reason=_first(group))
+            return False
+        # An owner record that is gone, rather than another's, means that the log was made anew.
+        try:
+            last = await (await self._open_log()).last(control_subject(self.name, wire.OWNER))
+        except (BrokerUnavailable, JetStreamRefused, LogError):
+            return False
+        return last is not None and decode_control(last[1]).producer != self._producer
+
+    async def _own(self, log_: Log, appender: Appender, owner: Owner) -> None:
+        recorded = _Recorded()
+        await read_to_end(log_, recorded.take_in, subjects=(f"{CONTROL}.{encode_token(self.name)}.>",))
+        log.info("producing", cluster=self.name, epoch=owner.epoch)
+        tenure = _Tenure(self, log_, appender, owner, recorded)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tenure.tasks = tasks
+                tasks.create_task(tenure.probe(), name=f"{self.name}: probe")
+                tasks.create_task(tenure.discover(), name=f"{self.name}: discovery")
+        finally:
+            self.informers.clear()
+
+    async def first_lists(self) -> None:
+        """Returns when the first lists of all types are in the log, or the cluster cannot be read."""
+        discovered = asyncio.ensure_future(self.discovered.wait())
+        down = asyncio.ensure_future(self.down.wait())
+        try:
+            await asyncio.wait((discovered, down), return_when=asyncio.FIRST_COMPLETED)
+            for informer in list(self.informers.values()):
+                synced = asyncio.ensure_future(informer.synced.wait())
+                await asyncio.wait((synced, down), return_when=asyncio.FIRST_COMPLETED)
+                synced.cancel()
+        finally:
+            discovered.cancel()
+            down.cancel()
+
+    def changed(self, kind: ResourceType) -> None:
+        """A CRD or aggregated API came, changed or went: types may have."""
+        if kind.group in ("apiextensions.k8s.io", "apiregistration.k8s.io"):
+            self._rediscover.set()
+
+    async def types_wanted(self) -> tuple[list[ResourceType], frozenset[str]]:
+        found = await discover(self._server)
+        return self._rules.chosen(found.types), found.doubtful
+
+    async def version(self) -> dict[str, Any]:
+        body, _ = await self._server.get("/version")
+        return dict(msgspec.json.decode(body, type=dict[str, Any]))
+
+    async def next_discovery(self) -> None:
+        """Returns when it is time to look at the types again."""
+        try:
+            async with asyncio.timeout(_DISCOVER_EVERY * random.uniform(0.8, 1.2)):
+                await self._rediscover.wait()
+                # A CRD's condition Established follows its creation; several come together.
+                await asyncio.sleep(0.5)
+        except TimeoutError:
+            pass
+        self._rediscover.clear()
+
+    async def ready(self) -> str | None:
+        """Why the API server is not ready, None if it is."""
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                await self._server.get("/readyz")
+        except Unreachable as cause:
+            return str(cause)
+        except TimeoutError:
+            return f"{self._server.host}: no answer within {_PROBE_TIMEOUT:g} s"
+        except Refused as refused:
+            # Where /readyz is not for us, the server is there all the same.
+            return str(refused) if refused.code >= 500 else None
+        return None
+
+    def hurry(self) -> None:
+        self._rediscover.set()
+        for informer in self.informers.values():
+            informer.hurry()
+
+
+class _Tenure:
+    """One uninterrupted ownership: its tasks live in one group and end together."""
+
+    tasks: asyncio.TaskGroup
+
+    def __init__(
+        self, cluster: ClusterProducer, log_: Log, appender: Appender, owner: Owner, recorded: _Recorded
+    ) -> None:
+        self._cluster = cluster
+        self._log = log_
+        self._appender = appender
+        self._owner = owner
+        self._recorded = recorded
+        self._running: dict[TypeKey, tuple[ResourceType, asyncio.Task[None]]] = {}
+
+    async def _append(self, control: Control, *, ttl: int | None = None) -> int:
+        return await append_control(self._appender, self._owner, control, ttl=ttl)
+
+    # -- health ------------------------------------------------------------------------------------------------
+
+    async def probe(self) -> None:
+        """Asks the server whether it is ready, and records every change of the answer."""
+        cluster = self._cluster
+        said: str | None = ""
+        while True:
+            reason = await cluster.ready()
+            cluster.unreachable = reason
+            if reason is not None:
+                cluster.down.set()
+            else:
+                cluster.down.clear()
+            if said == "" or (reason is None) != (said is None):
+                await self._append(self._owner.control(wire.HEALTH, healthy=reason is None, reason=reason or ""))
+                if reason is not None:
+                    log.warning("cluster is not ready", cluster=cluster.name, reason=reason)
+                elif said:
+                    log.info("cluster is back", cluster=cluster.name)
+                    cluster.hurry()
+            said = reason
+            await asyncio.sleep(_PROBE_EVERY * random.uniform(0.8, 1.2))
+
+    async def _synced(self, kind: ResourceType, version: str, objects: int) -> None:
+        key = (kind.group, kind.resource)
+        if self._cluster.on_synced is not None and (informer := self._cluster.informers.get(key)) is not None:
+            self._cluster.on_synced(self._cluster, informer)
+        if key in self._recorded.synced and key not in self._recorded.unhealthy:
+            return
+        self._recorded.synced.add(key)
+        self._recorded.unhealthy.discard(key)
+        await self._append(self._owner.control(wire.SYNCED, *key, version=version, objects=objects))
+
+    async def _trouble(self, kind: ResourceType, reason: str) -> None:
+        """Records that a type cannot be read now; once, until it can."""
+        key = (kind.group, kind.resource)
+        if key in self._recorded.unhealthy:
+            return
+        self._recorded.unhealthy.add(key)
+        if self._cluster.unreachable is None:
+            log.warning("type cannot be read", cluster=self._cluster.name, type=kind.title, reason=reason)
+        await self._append(self._owner.control(wire.HEALTH, *key, healthy=False, reason=reason))
+
+    # -- discovery -----------------------------------------------------------------------------------------------
+
+    async def discover(self) -> None:
+        """Looks at what types there are, starts and ends informers, again and again."""
+        cluster = self._cluster
+        pause = 0.5
+        while True:
+            try:
+                version = await cluster.version()
+                wanted, doubtful = await cluster.types_wanted()
+            except (Unreachable, Refused, msgspec.MsgspecError) as cause:
+                log.log(
+                    20 if cluster.unreachable is None else 10,
+                    "types cannot be discovered",
+                    cluster=cluster.name,
+                    reason=str(cause),
+                )
+                cluster.unreachable = cluster.unreachable or str(cause)
+                try:
+                    async with asyncio.timeout(pause * random.uniform(0.5, 1.5)):
+                        await cluster.next_discovery()
+                except TimeoutError:
+                    pass
+                pause = min(pause * 2, 30.0)
+                continue
+            pause = 0.5
+            await self._follow({(kind.group, kind.resource): kind for kind in wanted}, doubtful)
+            data = {"version": version}
+            if self._recorded.cluster != data:
+                await self._append(self._owner.control(wire.CLUSTER, version=version))
+                self._recorded.cluster = data
+            cluster.discovered.set()
+            await cluster.next_discovery()
+
+    async def _follow(self, wanted: dict[TypeKey, ResourceType], doubtful: frozenset[str]) -> None:
+        for key in [key for key in self._recorded.types if key not in wanted and key[0] not in doubtful]:
+            await self._stop(key)
+            await self._remove(key)
+        for key, kind in wanted.items():
+            record = kind.record()
+            if self._recorded.types.get(key) != record:
+                await self._append(self._owner.control(wire.TYPE, *key, **record))
+                self._recorded.types[key] = record
+            running = self._running.get(key)
+            if running is not None and running[0] != kind:
+                await self._stop(key)
+                running = None
+            if running is None:
+                self._start(key, kind)
+
+    def _start(self, key: TypeKey, kind: ResourceType) -> None:
+        cluster = self._cluster
+        writer = Writer(self._log, self._appender, self._owner, kind, Normalizer(cluster.name, kind))
+        informer = Informer(
+            cluster.name,
+            cluster._server,
+            kind,
+            writer,
+            on_synced=self._synced,
+            on_trouble=self._trouble,
+            on_change=cluster.changed,
+        )
+        cluster.informers[key] = informer
+        task = self.tasks.create_task(informer.run(), name=f"{cluster.name}: {kind.title}")
+        self._running[key] = (kind, task)
+
+    async def _stop(self, key: TypeKey) -> None:
+        running = self._running.pop(key, None)
+        self._cluster.informers.pop(key, None)
+        if running is not None:
+            running[1].cancel()
+            await asyncio.wait((running[1],))
+
+    async def _remove(self, key: TypeKey) -> None:
+        """Removes a type and its objects from the log: first the record, then what it speaks of."""
+        log.info("type removed", cluster=self._cluster.name, type=".".join(filter(None, reversed(key))))
+        removed = self._owner.control(wire.REMOVED, *key)
+        sequence = await self._append(removed, ttl=self._log.tombstone_ttl)
+        group, resource = key
+        await self._log.purge(object_filter(self._cluster.name, group, resource), sequence)
+        for record in (wire.TYPE, wire.SYNCED, wire.HEALTH):
+            await self._log.purge(control_subject(self._cluster.name, record, group, resource), sequence)
+        self._recorded.types.pop(key, None)
+        self._recorded.synced.discard(key)
+        self._recorded.unhealthy.discard(key)
+
+
+def _first(group: ExceptionGroup[Exception]) -> str:
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__

@@ -1,0 +1,267 @@
+"""Discovery: which resource types a member cluster serves, and one version of each.
+
+Aggregated discovery v2 where the server has it, the older lists elsewhere (kubernetes.io "Kubernetes API
+Concepts"). Of CustomResourceDefinitions the printer columns and selectable fields are taken along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from producers.apiserver import ApiServer, Refused
+
+_AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+_CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
+    """A listable and watchable resource type of a cluster, in the version it is synced in.
+
+    `versions`: all that the cluster serves it in, preferred first. `columns`: a custom resource's
+    additionalPrinterColumns of that version; None for types that have none of their own.
+    """
+
+    group: str
+    resource: str
+    version: str
+    kind: str
+    singular: str = ""
+    namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
+    columns: tuple[dict[str, Any], ...] | None = None
+    selectable: tuple[str, ...] = ()
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def path(self) -> str:
+        root = f"/apis/{quote(self.group)}" if self.group else "/api"
+        return f"{root}/{quote(self.version)}/{quote(self.resource)}"
+
+    @property
+    def title(self) -> str:
+        """`pods`, `deployments.apps`: as kubectl names it."""
+        return f"{self.resource}.{self.group}" if self.group else self.resource
+
+    def record(self) -> dict[str, Any]:
+        """The `type` control record's data (docs/log.md)."""
+        data = msgspec.to_builtins(self)
+        del data["group"], data["resource"]
+        return dict(data)
+
+
+class Discovered(msgspec.Struct, frozen=True):
+    """What discovery found. `doubtful`: groups that could not be asked now; their types stay as they are."""
+
+    types: tuple[ResourceType, ...]
+    doubtful: frozenset[str]
+
+
+class _Kind(msgspec.Struct):
+    kind: str = ""
+
+
+class _Resource(msgspec.Struct, rename="camel"):
+    resource: str = ""
+    response_kind: _Kind | None = None
+    scope: str = "Namespaced"
+    singular_resource: str = ""
+    verbs: tuple[str, ...] = ()
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+
+
+class _GroupVersion(msgspec.Struct):
+    version: str
+    resources: list[_Resource] = []
+    freshness: str = "Current"
+
+
+class _Named(msgspec.Struct):
+    name: str = ""
+
+
+class _Group(msgspec.Struct):
+    metadata: _Named = msgspec.field(default_factory=_Named)
+    versions: list[_GroupVersion] = []
+
+
+class _GroupList(msgspec.Struct):
+    items: list[_Group] = []
+
+
+class _OldVersion(msgspec.Struct, rename="camel"):
+    group_version: str
+    version: str
+
+
+class _OldGroup(msgspec.Struct, rename="camel"):
+    name: str = ""
+    versions: list[_OldVersion] = []
+    preferred_version: _OldVersion | None = None
+
+
+class _OldGroups(msgspec.Struct):
+    groups: list[_OldGroup] = []
+    versions: list[str] = []
+
+
+class _OldResource(msgspec.Struct, rename="camel"):
+    name: str
+    kind: str = ""
+    namespaced: bool = True
+    singular_name: str = ""
+    verbs: tuple[str, ...] = ()
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+
+
+class _OldResources(msgspec.Struct):
+    resources: list[_OldResource] = []
+
+
+async def discover(server: ApiServer) -> Discovered:
+    """The listable and watchable types of a cluster. Raises Unreachable and Refused."""
+    groups: list[_Group] = []
+    for root in ("/api", "/apis"):
+        body, content_type = await server.get(root, accept=_AGGREGATED)
+        if "apidiscovery.k8s.io" in content_type:
+            groups += msgspec.json.decode(body, type=_GroupList).items
+        else:
+            groups += await _older(server, root, msgspec.json.decode(body, type=_OldGroups))
+    extras = await _custom(server) if any(group.metadata.name == "apiextensions.k8s.io" for group in groups) else {}
+    return _chosen(groups, extras)
+
+
+async def _older(server: ApiServer, root: str, listed: _OldGroups) -> list[_Group]:
+    if root == "/api":
+        listed.groups = [_OldGroup("", [_OldVersion(version, version) for version in listed.versions or ["v1"]])]
+
+    async def resources(group: str, version: str) -> _GroupVersion:
+        path = f"/apis/{quote(group)}/{quote(version)}" if group else f"/api/{quote(version)}"
+        try:
+            body, _ = await server.get(path)
+        except Refused:
+            # An aggregated API whose server is away: its group is not gone.
+            return _GroupVersion(version, [], "Stale")
+        found = msgspec.json.decode(body, type=_OldResources).resources
+        return _GroupVersion(
+            version,
+            [
+                _Resource(
+                    one.name,
+                    _Kind(one.kind),
+                    "Namespaced" if one.namespaced else "Cluster",
+                    one.singular_name,
+                    one.verbs,
+                    one.short_names,
+                    one.categories,
+                )
+                for one in found
+                if "/" not in one.name
+            ],
+        )
+
+    result = []
+    for group in listed.groups:
+        preferred = group.preferred_version.version if group.preferred_version else ""
+        versions = sorted((one.version for one in group.versions), key=lambda version: version != preferred)
+        answers = await asyncio.gather(*(resources(group.name, version) for version in versions))
+        result.append(_Group(_Named(group.name), list(answers)))
+    return result
+
+
+def _chosen(groups: list[_Group], extras: dict[tuple[str, str], dict[str, Any]]) -> Discovered:
+    types: dict[tuple[str, str], ResourceType] = {}
+    doubtful: set[str] = set()
+    for group in groups:
+        name = group.metadata.name
+        for served in group.versions:
+            if served.freshness == "Stale":
+                doubtful.add(name)
+            for one in served.resources:
+                if not {"list", "watch"} <= set(one.verbs):
+                    continue
+                key = (name, one.resource)
+                if (known := types.get(key)) is not None:
+                    types[key] = msgspec.structs.replace(known, versions=(*known.versions, served.version))
+                    continue
+                extra = extras.get(key, {}).get(served.version, {})
+                types[key] = ResourceType(
+                    group=name,
+                    resource=one.resource,
+                    version=served.version,
+                    kind=one.response_kind.kind if one.response_kind else "",
+                    singular=one.singular_resource,
+                    namespaced=one.scope == "Namespaced",
+                    short_names=one.short_names,
+                    categories=one.categories,
+                    verbs=one.verbs,
+                    versions=(served.version,),
+                    columns=extra.get("columns"),
+                    selectable=extra.get("selectable", ()),
+                )
+    return Discovered(tuple(types.values()), frozenset(doubtful))
+
+
+class _CrdVersion(msgspec.Struct, rename="camel"):
+    name: str
+    additional_printer_columns: tuple[dict[str, Any], ...] | None = None
+    selectable_fields: list[dict[str, str]] = []
+
+
+class _CrdNames(msgspec.Struct):
+    plural: str
+
+
+class _CrdSpec(msgspec.Struct):
+    group: str
+    names: _CrdNames
+    versions: list[_CrdVersion] = []
+
+
+class _Crd(msgspec.Struct):
+    spec: _CrdSpec
+
+
+class _ListMeta(msgspec.Struct, rename={"next_page": "continue"}):
+    next_page: str = ""
+
+
+class _Crds(msgspec.Struct):
+    items: list[_Crd]
+    metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
+
+
+async def _custom(server: ApiServer) -> dict[tuple[str, str], dict[str, Any]]:
+    """Per custom type and version: `columns` and `selectable`. Empty where CRDs may not be read."""
+    result: dict[tuple[str, str], dict[str, Any]] = {}
+    query = {"limit": "100"}
+    while True:
+        try:
+            body, _ = await server.get(_CRDS, query)
+        except Refused as refused:
+            if refused.code in (403, 404):
+                return result
+            raise
+        page = msgspec.json.decode(body, type=_Crds)
+        for crd in page.items:
+            versions: dict[str, Any] = {}
+            for version in crd.spec.versions:
+                versions[version.name] = {
+                    "columns": version.additional_printer_columns,
+                    "selectable": tuple(field.get("jsonPath", "") for field in version.selectable_fields),
+                }
+            result[crd.spec.group, crd.spec.names.plural] = versions
+        if not page.metadata.next_page:
+            return result
+        query = {"limit": "100", "continue": page.metadata.next_page}

@@ -1,0 +1,359 @@
+"""The writer of one type of one cluster: knows what the log holds of it, and appends only differences."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+import structlog
+
+from deltalog import (
+    ADDED,
+    DELETED,
+    MODIFIED,
+    Appender,
+    AppendError,
+    Conflict,
+    Delta,
+    Record,
+    Replaced,
+    decode_delta,
+    encode_delta,
+)
+from deltalog.delta import HEALTH, Summary, newer, parse_summary, summary_headers
+from deltalog.replay import read_to_end
+from deltalog.stream import Log
+from deltalog.subjects import object_filter, object_subject, parse_object, type_prefix
+from producers.discovery import ResourceType
+from producers.normalize import Normalized, Normalizer, Unusable, identify
+from producers.ownership import Deposed, Owner, append_control
+
+log = structlog.get_logger("producers.writer")
+
+Key = tuple[str, str]
+
+
+class Known(msgspec.Struct, gc=False):
+    """What the log last said of one object. `first` 0: its ADDED is not acknowledged yet; `gone_at` 0: it lives."""
+
+    uid: str
+    original: str
+    first: int
+    oldest: int
+    gone_at: float = 0.0
+    replaced: Replaced | None = None
+
+
+class Counts(msgspec.Struct):
+    """Deltas of one type since the start, by what became of them."""
+
+    added: int = 0
+    modified: int = 0
+    deleted: int = 0
+    suppressed: int = 0
+    unusable: int = 0
+
+
+class Writer:
+    """Appends the differences of one type of one cluster. Owned by its informer.
+
+    An append that fails makes what the log holds uncertain: from then on `observe` raises, and only
+    `read_back` makes the writer usable again.
+    """
+
+    def __init__(self, log_: Log, appender: Appender, owner: Owner, kind: ResourceType, normalizer: Normalizer) -> None:
+        self.kind = kind
+        self.counts = Counts()
+        self._log = log_
+        self._appender = appender
+        self._owner = owner
+        self._normalize = normalizer
+        self._prefix = type_prefix(owner.cluster, kind.group, kind.version, kind.resource)
+        self._fence = owner.fence()
+        self._known: dict[Key, Known] = {}
+        self._unacknowledged: dict[Key, asyncio.Event] = {}
+        self._failed: AppendError | None = None
+        self._in_flight = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._other_versions: set[str] = set()
+
+    def __len__(self) -> int:
+        """Objects that live, as far as the log knows."""
+        return sum(not known.gone_at for known in self._known.values())
+
+    # -- what the log holds ----------------------------------------------------------------------------------------
+
+    async def read_back(self) -> None:
+        """Learns from the log, by headers only, what it holds of this type.
+
+        Raises HistoryChanged, and ends only when the log can be read.
+        """
+        await self._quiet.wait()
+        if self._failed is not None and not isinstance(self._failed, Conflict):
+            # What was sent and not acknowledged may still be on its way. It is not, once a record that was
+            # appended behind it on the same connection is in the log.
+            health = self._owner.control(
+                HEALTH, self.kind.group, self.kind.resource, healthy=False, reason=f"reading back: {self._failed}"
+            )
+            await append_control(self._appender, self._owner, health)
+        self._known.clear()
+        self._unacknowledged.clear()
+        self._other_versions.clear()
+        owner = self._owner
+        kept = 0
+
+        def remember(record: Record) -> None:
+            nonlocal kept
+            summary = parse_summary(record.headers or {})
+            if summary is None:
+                return
+            address = parse_object(record.subject)
+            key = (address.namespace, address.name)
+            if address.version != self.kind.version:
+                # The cluster served another version then: its messages go once the list in this one is in.
+                self._other_versions.add(address.version)
+                if key in self._known:
+                    return
+                summary = msgspec.structs.replace(summary, original="")
+            kept += 1
+            self._known[key] = _known(summary, record)
+
+        pattern = object_filter(owner.cluster, self.kind.group, self.kind.resource)
+        await read_to_end(self._log, remember, subjects=(pattern,), headers_only=True)
+        self._failed = None
+
+    # -- what the cluster says -------------------------------------------------------------------------------------
+
+    async def observe(self, raw: bytes | msgspec.Raw, *, listed: bool) -> Key | None:
+        """Takes in an object's present state; appends it if the log has another. Returns its key.
+
+        What a watch says of a version that is not newer is a repetition. What a list says is so, even if it is
+        older (a cluster restored from a backup).
+        """
+        self._check()
+        try:
+            identity = identify(raw)
+        except Unusable as problem:
+            self._unusable(problem)
+            return None
+        key = (identity.namespace or "", identity.name)
+        known = self._known.get(key)
+        if known is not None and known.uid == (identity.uid or "") and not known.gone_at:
+            version = identity.resource_version or ""
+            if version == known.original or not (listed or newer(version, known.original)):
+                self.counts.suppressed += 1
+                return key
+        try:
+            found = self._normalize(raw)
+        except Unusable as problem:
+            self._unusable(problem)
+            return None
+        if known is not None and not known.gone_at and known.uid == found.uid:
+            if known.first == 0 and (pending := self._unacknowledged.get(key)) is not None:
+                await pending.wait()
+                self._check()
+            known.original = found.original
+            self._fade(known)
+            self.counts.modified += 1
+            await self._append(key, self._delta(MODIFIED, found, first=known.first, replaced=known.replaced))
+            return key
+        replaced = None if known is None else await self._replaced(key, known)
+        self._known[key] = Known(found.uid, found.original, 0, replaced.oldest if replaced else 0, 0.0, replaced)
+        self.counts.added += 1
+        await self._append(key, self._delta(ADDED, found, replaced=replaced), entering=True)
+        return key
+
+    async def gone(self, raw: bytes | msgspec.Raw) -> None:
+        """Takes in an object's last state, which a watch saw go."""
+        self._check()
+        try:
+            found = self._normalize(raw)
+        except Unusable as problem:
+            self._unusable(problem)
+            return
+        key = (found.namespace, found.name)
+        known = self._known.get(key)
+        if known is None or known.gone_at or known.uid != found.uid:
+            self.counts.suppressed += 1
+            return
+        await self._bury(key, known, found, final=True)
+
+    async def gone_all_but(self, seen: set[Key], version: str) -> None:
+        """After a complete list at `version`: whatever lives in the log and was not `seen` has gone."""
+        missing = [key for key, known in self._known.items() if not known.gone_at and key not in seen]
+        for key in missing:
+            self._check()
+            known = self._known[key]
+            if known.first == 0 and (pending := self._unacknowledged.get(key)) is not None:
+                await pending.wait()
+            last = await self._last_delta(key)
+            if last is None:
+                self._known.pop(key, None)
+                continue
+            # The final state is unknown; what is known is the metadata.
+            found = Normalized(
+                namespace=last.namespace,
+                name=last.name,
+                uid=last.uid,
+                original=version or last.original,
+                created=last.created,
+                owner=last.owner,
+                labels=last.labels,
+                fields=last.fields,
+                object=last.object[: last.meta_end] + b"}",
+                gap=last.gap,
+                meta_end=last.meta_end,
+            )
+            await self._bury(key, known, found, final=False)
+
+    async def settle(self) -> None:
+        """Waits until all that was observed is in the log. Raises as `observe` does."""
+        await self._quiet.wait()
+        self._check()
+
+    async def purge_other_versions(self) -> None:
+        """Removes what the log holds of this type in versions that are no longer the synced one."""
+        if not self._other_versions:
+            return
+        owner = self._owner
+        head = await self._log.head()
+        for version in sorted(self._other_versions):
+            pattern = object_filter(owner.cluster, self.kind.group, self.kind.resource, version=version)
+            await self._log.purge(pattern, head + 1)
+        self._other_versions.clear()
+
+    # -- appending -------------------------------------------------------------------------------------------------
+
+    async def _bury(self, key: Key, known: Known, found: Normalized, *, final: bool) -> None:
+        if known.first == 0 and (pending := self._unacknowledged.get(key)) is not None:
+            await pending.wait()
+            self._check()
+        known.gone_at = time.time()
+        known.original = found.original
+        self._fade(known)
+        self.counts.deleted += 1
+        delta = self._delta(DELETED, found, first=known.first, replaced=known.replaced, final=final)
+        await self._append(key, delta)
+
+    def _delta(
+        self, kind: str, found: Normalized, *, first: int = 0, replaced: Replaced | None = None, final: bool = True
+    ) -> Delta:
+        return Delta(
+            type=kind,
+            cluster=self._owner.cluster,
+            group=self.kind.group,
+            version=self.kind.version,
+            resource=self.kind.resource,
+            namespace=found.namespace,
+            name=found.name,
+            uid=found.uid,
+            original=found.original,
+            time=time.time_ns() // 1_000_000,
+            producer=self._owner.producer,
+            epoch=self._owner.epoch,
+            first=first,
+            created=found.created,
+            final=final,
+            owner=found.owner,
+            labels=found.labels,
+            fields=found.fields,
+            replaced=replaced,
+            gap=found.gap,
+            meta_end=found.meta_end,
+            object=found.object,
+        )
+
+    async def _append(self, key: Key, delta: Delta, *, entering: bool = False) -> None:
+        headers = {**self._fence, **summary_headers(delta)}
+        if delta.type == DELETED:
+            headers["Nats-TTL"] = f"{self._log.tombstone_ttl}s"
+        pending: asyncio.Event | None = None
+        if entering:
+            pending = self._unacknowledged[key] = asyncio.Event()
+
+        def acknowledged(sequence: int, error: AppendError | None) -> None:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._quiet.set()
+            if error is not None:
+                self._failed = self._failed or error
+            elif entering and (known := self._known.get(key)) is not None and known.first == 0:
+                known.first = sequence
+                known.oldest = known.oldest or sequence
+            if pending is not None:
+                pending.set()
+                if self._unacknowledged.get(key) is pending:
+                    del self._unacknowledged[key]
+
+        subject = object_subject(self._prefix, delta.namespace, delta.name)
+        self._in_flight += 1
+        self._quiet.clear()
+        try:
+            await self._appender.append(subject, encode_delta(delta), acknowledged, headers)
+        except AppendError as error:
+            acknowledged(0, error)
+            raise
+
+    def _check(self) -> None:
+        if isinstance(self._failed, Conflict):
+            raise Deposed(f"cluster {self._owner.cluster} was taken over (epoch {self._owner.epoch} is over)")
+        if self._failed is not None:
+            raise self._failed
+
+    def _unusable(self, problem: Unusable) -> None:
+        self.counts.unusable += 1
+        log.error("object left out", cluster=self._owner.cluster, type=self.kind.title, problem=str(problem))
+
+    def _fade(self, known: Known) -> None:
+        """Drops what nobody can resume from any more."""
+        if known.replaced is not None and known.replaced.time < (time.time() - self._log.tombstone_ttl) * 1000:
+            known.replaced = None
+
+    async def _replaced(self, key: Key, known: Known) -> Replaced | None:
+        """What a new uid carries along of the last holder of its name."""
+        if known.first == 0 and (pending := self._unacknowledged.get(key)) is not None:
+            await pending.wait()
+            self._check()
+        gone = known.gone_at or time.time()
+        if gone < time.time() - self._log.tombstone_ttl:
+            return None
+        last = await self._last_delta(key)
+        return Replaced(
+            uid=known.uid,
+            first=known.first,
+            oldest=known.oldest or known.first,
+            time=int(gone * 1000),
+            original=known.original,
+            labels=last.labels if last else {},
+            fields=last.fields if last else {},
+        )
+
+    async def _last_delta(self, key: Key) -> Delta | None:
+        """The last message of one object, which must have been acknowledged to be found."""
+        found = await self._log.last(object_subject(self._prefix, *key))
+        if found is None:
+            for version in self._other_versions:
+                prefix = type_prefix(self._owner.cluster, self.kind.group, version, self.kind.resource)
+                if (found := await self._log.last(object_subject(prefix, *key))) is not None:
+                    break
+        return None if found is None else decode_delta(found[1])
+
+    def forget_gone(self, keep_seconds: float) -> None:
+        """Drops the keys of objects that went longer ago than tombstones are kept."""
+        limit = time.time() - keep_seconds
+        for key in [key for key, known in self._known.items() if known.gone_at and known.gone_at < limit]:
+            del self._known[key]
+
+
+def _known(summary: Summary, record: Record) -> Known:
+    gone = summary.type == DELETED
+    return Known(
+        uid=summary.uid,
+        original=summary.original,
+        first=summary.first or record.sequence,
+        oldest=summary.oldest or summary.first or record.sequence,
+        gone_at=record.time / 1e9 if gone else 0.0,
+        replaced=summary.replaced,
+    )

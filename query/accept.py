@@ -1,0 +1,72 @@
+"""Accept: in which form an answer is wanted (RFC 9110 12.5.1; Kubernetes "Alternate representations")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from query.status import ApiError
+
+
+class Form(StrEnum):
+    """Whole objects, their metadata alone, or rows of a table."""
+
+    OBJECT = "object"
+    METADATA = "metadata"
+    TABLE = "table"
+
+
+@dataclass(frozen=True, slots=True)
+class Representation:
+    """A negotiated form; `api_version` of the Table or PartialObjectMetadata: `meta.k8s.io/v1` or `.../v1beta1`."""
+
+    form: Form
+    api_version: str = "meta.k8s.io/v1"
+
+
+OBJECTS = Representation(Form.OBJECT)
+
+
+def _parsed(accept: str) -> list[tuple[float, str, dict[str, str]]]:
+    """Media ranges with their parameters, best first, equal ones in the order given."""
+    ranges = []
+    for part in accept.split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        if not name:
+            continue
+        given = {}
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            given[key.strip().lower()] = value.strip().strip('"')
+        try:
+            quality = float(given.pop("q", "1"))
+        except ValueError:
+            quality = 0.0
+        if quality > 0:
+            ranges.append((quality, name.lower(), given))
+    return sorted(ranges, key=lambda one: -one[0])
+
+
+def negotiate(accept: str, *, listing: bool) -> Representation:
+    """The representation to answer with. Raises ApiError 406 if none of those asked for can be had."""
+    if not accept.strip():
+        return OBJECTS
+    for _, media, given in _parsed(accept):
+        if media not in ("application/json", "application/*", "*/*"):
+            continue
+        wanted = given.get("as")
+        if wanted is None:
+            return OBJECTS
+        if given.get("g") != "meta.k8s.io" or given.get("v") not in ("v1", "v1beta1"):
+            continue
+        version = f"meta.k8s.io/{given['v']}"
+        if wanted == "Table":
+            return Representation(Form.TABLE, version)
+        if wanted == ("PartialObjectMetadataList" if listing else "PartialObjectMetadata"):
+            return Representation(Form.METADATA, version)
+    raise ApiError(
+        406,
+        "only the following media types are accepted: application/json, "
+        "application/json;as=Table;v=v1;g=meta.k8s.io, "
+        f"application/json;as=PartialObjectMetadata{'List' if listing else ''};v=v1;g=meta.k8s.io",
+    )

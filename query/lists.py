@@ -1,0 +1,167 @@
+"""LIST: frozen snapshots, pages and continue tokens, streamed in slices of stored bytes."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from materializer.entry import Entry
+from query.options import Options, version_of
+from query.status import ApiError, expired
+
+# A snapshot is a list of references to entries; what it costs is the old states it keeps alive.
+_SNAPSHOTS = 64
+_SNAPSHOT_SECONDS = 300.0
+# Items are joined and sent in slices of about this many bytes, so that the event loop serves others in between.
+_SLICE_BYTES = 256 * 1024
+
+
+class _Token(msgspec.Struct):
+    """A continue token's content: the first page's version, and the last object sent."""
+
+    v: str
+    rv: str
+    start: list[str]
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The result of a list, frozen at its first page."""
+
+    index: int
+    scope: object
+    entries: list[Entry]
+
+
+class Snapshots:
+    """Snapshots of paged lists that are under way; the longest unused go first. Owned by the service."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[int, object], tuple[float, Snapshot]] = OrderedDict()
+
+    def keep(self, snapshot: Snapshot) -> None:
+        self._drop_old()
+        self._kept[snapshot.index, snapshot.scope] = (time.monotonic(), snapshot)
+        self._kept.move_to_end((snapshot.index, snapshot.scope))
+        while len(self._kept) > _SNAPSHOTS:
+            self._kept.popitem(last=False)
+
+    def find(self, index: int, scope: object) -> Snapshot | None:
+        self._drop_old()
+        found = self._kept.get((index, scope))
+        if found is None:
+            return None
+        self._kept[index, scope] = (time.monotonic(), found[1])
+        self._kept.move_to_end((index, scope))
+        return found[1]
+
+    def _drop_old(self) -> None:
+        limit = time.monotonic() - _SNAPSHOT_SECONDS
+        while self._kept and next(iter(self._kept.values()))[0] < limit:
+            self._kept.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+def encode_token(version: str, last: Entry) -> str:
+    token = _Token("kubebraid/v1", version, [last.cluster, last.namespace, last.name])
+    return base64.urlsafe_b64encode(msgspec.json.encode(token)).rstrip(b"=").decode()
+
+
+def decode_token(text: str) -> _Token:
+    """Raises ApiError 400."""
+    try:
+        token = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=_Token)
+        if token.v != "kubebraid/v1" or len(token.start) != 3:
+            raise ValueError("not one of ours")
+    except (ValueError, msgspec.MsgspecError) as cause:
+        raise ApiError(400, f"continue key is not valid: {cause}") from None
+    return token
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer of a list: its entries, its version's index, what it says of further ones."""
+
+    entries: list[Entry]
+    version: str
+    token: str
+    remaining: int | None
+
+
+def first_page(
+    snapshots: Snapshots, entries: list[Entry], options: Options, version: str, index: int, scope: object
+) -> Page:
+    """The first page of a list whose complete result is `entries`."""
+    if not options.limit or len(entries) <= options.limit:
+        return Page(entries, version, "", None)
+    snapshots.keep(Snapshot(index, scope, entries))
+    return _page(entries, 0, options, version)
+
+
+def further_page(
+    snapshots: Snapshots, present: list[Entry], options: Options, prefix: str, present_version: str, scope: object
+) -> Page:
+    """The page that a continue token asks for. `present`: the list's result as it is now.
+
+    Raises ApiError 400 for a token that is none, 410 with a token to go on inconsistently if its snapshot is
+    no longer here.
+    """
+    token = decode_token(options.token)
+    start = tuple(token.start)
+    if not token.rv:
+        return _page(present, _position(present, start), options, present_version)
+    index = version_of(token.rv, prefix).index
+    snapshot = snapshots.find(index, scope)
+    if snapshot is None:
+        fresh = _Token("kubebraid/v1", "", list(start))
+        raise expired(
+            "The provided continue parameter is too old to display a consistent list result. You can start a new "
+            "list without the continue parameter, or use the continue token in this response to retrieve the "
+            "remainder of the results. Continuing with the provided token results in an inconsistent list - "
+            "objects that were created, modified, or deleted between the time the first chunk was returned and "
+            "now may show up in the list.",
+            base64.urlsafe_b64encode(msgspec.json.encode(fresh)).rstrip(b"=").decode(),
+        )
+    return _page(snapshot.entries, _position(snapshot.entries, start), options, token.rv)
+
+
+def _position(entries: list[Entry], start: tuple[str, ...]) -> int:
+    """Where the first entry behind `start` stands; entries are sorted by cluster, namespace and name. O(log n)."""
+    low, high = 0, len(entries)
+    while low < high:
+        middle = (low + high) // 2
+        entry = entries[middle]
+        if (entry.cluster, entry.namespace, entry.name) <= start:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _page(entries: list[Entry], begin: int, options: Options, version: str) -> Page:
+    end = len(entries) if not options.limit else min(begin + options.limit, len(entries))
+    page = entries[begin:end]
+    if end >= len(entries):
+        return Page(page, version, "", None)
+    selective = bool(options.label_selector or options.field_selector)
+    return Page(page, version, encode_token(version, page[-1]), None if selective else len(entries) - end)
+
+
+def slices(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """Runs of entries of about a slice's size each."""
+    begin, size = 0, 0
+    for at, entry in enumerate(entries):
+        size += len(entry.body)
+        if size >= _SLICE_BYTES:
+            yield entries[begin : at + 1]
+            begin, size = at + 1, 0
+    if begin < len(entries):
+        yield entries[begin:]

@@ -1,0 +1,69 @@
+"""Metrics of the serving side, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from materializer.materializer import Materializer
+
+
+class Watching(Protocol):
+    """What the metrics ask of the watches."""
+
+    open: int
+
+
+class Metrics:
+    """The registry of one service, and what its requests count in it."""
+
+    def __init__(self, materializer: Materializer, watches: Watching) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "kubebraid_requests_total", "Requests answered", ("verb", "resource", "code"), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "kubebraid_request_duration_seconds",
+            "Duration of requests other than watches",
+            ("verb",),
+            buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0),
+            registry=self.registry,
+        )
+        self.watch_bytes = Counter("kubebraid_watch_bytes_total", "Bytes sent to watchers", registry=self.registry)
+        self.registry.register(_StoreCollector(materializer, watches))
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class _StoreCollector(Collector):
+    """Reads the store when asked, so that counting costs its hot path nothing."""
+
+    def __init__(self, materializer: Materializer, watches: Watching) -> None:
+        self._materializer = materializer
+        self._watches = watches
+
+    def collect(self) -> Iterable[Metric]:
+        materializer = self._materializer
+        store = materializer.store
+        objects = GaugeMetricFamily("kubebraid_objects", "Live objects", labels=("cluster", "group", "resource"))
+        for (group, resource), kind in store.types.items():
+            for cluster, entries in kind.clusters.items():
+                objects.add_metric((cluster, group, resource), len(entries))
+        yield objects
+        messages = CounterMetricFamily("kubebraid_log_messages", "Messages by what became of them", labels=("outcome",))
+        for outcome, count in store.outcomes.items():
+            messages.add_metric((outcome.value,), count)
+        messages.add_metric(("unreadable",), materializer.unreadable)
+        yield messages
+        yield GaugeMetricFamily("kubebraid_applied_index", "Last sequence applied", value=store.applied)
+        yield GaugeMetricFamily("kubebraid_resume_floor", "Lowest index a watch may resume at", value=store.floor)
+        yield GaugeMetricFamily("kubebraid_watches", "Watches open", value=self._watches.open)
+        stale = GaugeMetricFamily("kubebraid_cluster_stale", "1 if a cluster's objects may be old", labels=("cluster",))
+        for one in store.clusters.values():
+            stale.add_metric((one.name,), 0.0 if one.stale is None else 1.0)
+        yield stale

@@ -1,0 +1,70 @@
+"""Readiness: whether the first lists of all clusters are served here, and if not, what is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from materializer.materializer import Materializer
+from materializer.store import Cluster
+
+
+class ClusterReadiness(msgspec.Struct, frozen=True):
+    """One cluster: `missing` types' first lists; `stale`: why its objects may be out of date."""
+
+    name: str
+    known: bool
+    missing: tuple[str, ...]
+    stale: str | None
+
+    @property
+    def ready(self) -> bool:
+        """A cluster that is down keeps nobody waiting: what is known of it is served, marked as stale."""
+        return self.stale is not None or (self.known and not self.missing)
+
+
+class Readiness:
+    """Answers /readyz from the store. `expected`: clusters that must be there, beside those in the log."""
+
+    def __init__(self, materializer: Materializer, expected: Callable[[], Iterable[str]] = tuple) -> None:
+        self._materializer = materializer
+        self._expected = expected
+
+    def clusters(self) -> list[ClusterReadiness]:
+        found = self._materializer.store.clusters
+        return [_of(name, found.get(name)) for name in sorted({*found, *self._expected()})]
+
+    def ready(self) -> bool:
+        return self._materializer.ready.is_set() and all(cluster.ready for cluster in self.clusters())
+
+    def report(self) -> str:
+        """One line per check, `[+]` passed and `[-]` failed, as a kube-apiserver's verbose form."""
+        materializer = self._materializer
+        lines = [
+            f"[+]log replayed to index {materializer.store.applied}"
+            if materializer.ready.is_set()
+            else f"[-]log being replayed, at index {materializer.store.applied}"
+        ]
+        if materializer.outage_since is not None:
+            seconds = time.time() - materializer.outage_since
+            lines.append(f"[!]log unreachable for {seconds:.0f} s: serving what was known then")
+        for cluster in self.clusters():
+            if cluster.stale is not None:
+                lines.append(f"[!]cluster {cluster.name} is stale: {cluster.stale}")
+            elif not cluster.known:
+                lines.append(f"[-]cluster {cluster.name}: its types are being discovered")
+            elif cluster.missing:
+                shown = ", ".join(cluster.missing[:5]) + (", ..." if len(cluster.missing) > 5 else "")
+                lines.append(f"[-]cluster {cluster.name}: first lists missing: {shown}")
+            else:
+                lines.append(f"[+]cluster {cluster.name} ok")
+        return "\n".join([*lines, "readyz check passed" if self.ready() else "readyz check failed"]) + "\n"
+
+
+def _of(name: str, cluster: Cluster | None) -> ClusterReadiness:
+    if cluster is None:
+        return ClusterReadiness(name, False, (), None)
+    missing = tuple(f"{resource}.{group}" if group else resource for group, resource in sorted(cluster.missing))
+    return ClusterReadiness(name, cluster.registered, missing, cluster.stale)

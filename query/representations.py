@@ -1,0 +1,208 @@
+"""Representations: entries and changes of one type as whole objects, metadata or table rows.
+
+Nothing here parses an object but the rows of a table; everything else is a join of stored bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from materializer.cursor import Change
+from materializer.entry import Entry
+from materializer.store import TypeInfo
+from query.accept import Form, Representation
+from query.status import ApiError
+from query.tables import Column, PrinterColumn, printer_for
+
+_CLUSTER_COLUMN = Column(
+    name="Cluster", type="string", format="", description="The member cluster the object is of.", priority=0
+)
+
+INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+
+class Encoder:
+    """How the objects of one type are written in one representation.
+
+    `prefix`: the history's name. `across`: whether the scope is all clusters, so that a table begins with the
+    cluster. `include`: a table row's object: Metadata (default), Object, None.
+    """
+
+    def __init__(
+        self,
+        info: TypeInfo,
+        version: str,
+        wanted: Representation,
+        prefix: str,
+        *,
+        across: bool,
+        include: str = "Metadata",
+    ) -> None:
+        self.form = wanted.form
+        self.key = (wanted.form, wanted.api_version, across, include, info.kind, version)
+        self._info = info
+        self._api_version = f"{info.group}/{version}" if info.group else version
+        self._wanted = wanted
+        self._prefix = prefix
+        self._across = across
+        self._include = include
+        self._meta_head = b'{"kind":"PartialObjectMetadata","apiVersion":%b,"metadata":' % msgspec.json.encode(
+            wanted.api_version
+        )
+        if self.form is Form.TABLE:
+            columns = None
+            if info.columns is not None:
+                columns = tuple(_printer_column(column) for column in info.columns)
+            self._printer = printer_for(info.group, info.resource, columns)
+
+    # -- lists -----------------------------------------------------------------------------------------------------
+
+    def list_head(self, version: str, token: str, remaining: int | None) -> bytes:
+        """The list up to its first item."""
+        metadata: dict[str, Any] = {"resourceVersion": version}
+        if token:
+            metadata["continue"] = token
+        if remaining is not None:
+            metadata["remainingItemCount"] = remaining
+        if self.form is Form.TABLE:
+            head = {"kind": "Table", "apiVersion": self._wanted.api_version, "metadata": metadata}
+            columns = msgspec.json.encode(self._columns())
+            return msgspec.json.encode(head)[:-1] + b',"columnDefinitions":' + columns + b',"rows":['
+        if self.form is Form.METADATA:
+            kind, api_version = "PartialObjectMetadataList", self._wanted.api_version
+        else:
+            kind, api_version = f"{self._info.kind}List", self._api_version
+        return msgspec.json.encode({"kind": kind, "apiVersion": api_version, "metadata": metadata})[:-1] + b',"items":['
+
+    LIST_TAIL = b"]}\n"
+
+    def items(self, entries: Sequence[Entry]) -> list[bytes]:
+        """Each entry as an item of the list. Only tables cost more than a reference to stored bytes."""
+        if self.form is Form.OBJECT:
+            return [entry.body for entry in entries]
+        if self.form is Form.METADATA:
+            return [self._metadata(entry.metadata()) for entry in entries]
+        now = time.time()
+        return [self._row(entry, entry.body, now) for entry in entries]
+
+    # -- one object ------------------------------------------------------------------------------------------------
+
+    def one(self, entry: Entry) -> bytes:
+        """A single object, as GET answers it."""
+        if self.form is Form.OBJECT:
+            return entry.body + b"\n"
+        if self.form is Form.METADATA:
+            return self._metadata(entry.metadata()) + b"\n"
+        return self._table([self._row(entry, entry.body, time.time())], entry.index, entry.original) + b"\n"
+
+    # -- watches ---------------------------------------------------------------------------------------------------
+
+    def events(self, changes: Iterable[Change], *, definitions: bool = False) -> bytes:
+        """The changes as lines of a watch. `definitions`: the first table is to tell its columns."""
+        lines = []
+        now = time.time()
+        for change in changes:
+            entry = change.entry
+            # A tombstone's body has its own version; what left a selector, or stands for a predecessor, gets the
+            # version of the event.
+            body = entry.body if change.at == entry.index else entry.as_of(self._prefix, change.at)
+            if self.form is Form.OBJECT:
+                shown = body
+            elif self.form is Form.METADATA:
+                shown = self._metadata(_metadata_in(entry, body))
+            else:
+                shown = self._table([self._row(entry, body, now)], change.at, entry.original, definitions=definitions)
+                definitions = False
+            lines.append(b'{"type":"%b","object":%b}\n' % (change.type.encode(), shown))
+        return b"".join(lines)
+
+    def bookmark(self, version: str, *, initial_events_end: bool = False) -> bytes:
+        """A BOOKMARK event: nothing but a version, in the form of the watch."""
+        metadata: dict[str, Any] = {"resourceVersion": version, "creationTimestamp": None}
+        if initial_events_end:
+            metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
+        shown: dict[str, Any]
+        if self.form is Form.OBJECT:
+            shown = {"kind": self._info.kind, "apiVersion": self._api_version, "metadata": metadata}
+        else:
+            partial = {
+                "kind": "PartialObjectMetadata",
+                "apiVersion": self._wanted.api_version,
+                "metadata": metadata,
+            }
+            shown = partial
+            if self.form is Form.TABLE:
+                shown = {
+                    "kind": "Table",
+                    "apiVersion": self._wanted.api_version,
+                    "metadata": {"resourceVersion": version},
+                    "columnDefinitions": None,
+                    "rows": [{"cells": [], "object": partial}],
+                }
+        return b'{"type":"BOOKMARK","object":%b}\n' % msgspec.json.encode(shown)
+
+    # -- forms -----------------------------------------------------------------------------------------------------
+
+    def _metadata(self, metadata: bytes) -> bytes:
+        return self._meta_head + metadata + b"}"
+
+    def _columns(self) -> list[dict[str, Any]]:
+        columns = (_CLUSTER_COLUMN, *self._printer.columns) if self._across else self._printer.columns
+        return [
+            {
+                "name": column.name,
+                "type": column.type,
+                "format": column.format,
+                "description": column.description,
+                "priority": column.priority,
+            }
+            for column in columns
+        ]
+
+    def _row(self, entry: Entry, body: bytes, now: float) -> bytes:
+        cells = self._printer.row(body).cells(now)
+        if self._across:
+            cells = [entry.cluster, *cells]
+        head = b'{"cells":' + msgspec.json.encode(cells)
+        if self._include == "None":
+            return head + b"}"
+        shown = body if self._include == "Object" else self._metadata(_metadata_in(entry, body))
+        return head + b',"object":' + shown + b"}"
+
+    def _table(self, rows: list[bytes], at: int, original: str, *, definitions: bool = True) -> bytes:
+        version = f"{self._prefix}.{at}.{original}"
+        return b'{"kind":"Table","apiVersion":%b,"metadata":%b,"columnDefinitions":%b,"rows":[%b]}' % (
+            msgspec.json.encode(self._wanted.api_version),
+            msgspec.json.encode({"resourceVersion": version}),
+            msgspec.json.encode(self._columns()) if definitions else b"null",
+            b",".join(rows),
+        )
+
+
+def _metadata_in(entry: Entry, body: bytes) -> bytes:
+    """metadata's value in a body whose version may be longer or shorter than the entry's own."""
+    return body[entry.gap - 1 : entry.meta_end + len(body) - len(entry.body)]
+
+
+def _printer_column(column: Any) -> PrinterColumn:
+    return PrinterColumn(
+        name=str(column.get("name", "")),
+        type=str(column.get("type", "string")),
+        json_path=str(column.get("jsonPath", "")),
+        format=str(column.get("format", "") or ""),
+        description=str(column.get("description", "") or ""),
+        priority=int(column.get("priority", 0) or 0),
+    )
+
+
+def include_object(text: str | None) -> str:
+    """The includeObject parameter of a table request. Raises ApiError 400."""
+    if not text:
+        return "Metadata"
+    if text not in ("None", "Metadata", "Object"):
+        raise ApiError(400, f'unrecognized includeObject value: "{text[:64]}"')
+    return text

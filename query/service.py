@@ -1,0 +1,523 @@
+"""The query service: takes HTTP requests in, finds out what they ask, answers from the store."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from materializer.entry import Entry
+from materializer.filter import Filter
+from materializer.materializer import LogUnreachable, Materializer, NotThereYet
+from materializer.selectors import BadSelector, parse_fields, parse_labels
+from materializer.store import Cluster
+from materializer.versions import list_version
+from query.accept import Form, negotiate
+from query.catalogue import Catalogues, Served, aggregated_type, server_version
+from query.lists import Page, Snapshots, first_page, further_page, slices
+from query.metrics import Metrics
+from query.options import Options, parse_options, version_of
+from query.paths import Target, cluster_scope, resource_target, split
+from query.readiness import Readiness
+from query.representations import Encoder, include_object
+from query.status import ApiError, expired, no_such_path, not_found, too_large_version
+from query.watches import Watches, WatchRequest, error_event
+
+log = structlog.get_logger("query")
+
+# How long a read waits for an index that is ahead, in seconds (apiserver storage/cacher: blockTimeout).
+_AHEAD_WAIT = 3.0
+_JSON = "application/json"
+
+# Labels that may stand in a fieldSelector (pkg/apis/core/v1/conversion.go and the like); metadata.* everywhere.
+_FIELD_LABELS: dict[tuple[str, str], frozenset[str]] = {
+    ("", "pods"): frozenset(
+        {
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.podIPs",
+            "status.nominatedNodeName",
+        }
+    ),
+    ("", "events"): frozenset(
+        {
+            *(
+                f"involvedObject.{part}"
+                for part in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+            ),
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        }
+    ),
+    ("events.k8s.io", "events"): frozenset(
+        {
+            *(
+                f"regarding.{part}"
+                for part in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+            ),
+            "reason",
+            "reportingController",
+            "type",
+        }
+    ),
+    ("", "namespaces"): frozenset({"status.phase"}),
+    ("", "nodes"): frozenset({"spec.unschedulable"}),
+    ("", "replicationcontrollers"): frozenset({"status.replicas"}),
+    ("", "secrets"): frozenset({"type"}),
+    ("", "services"): frozenset({"spec.clusterIP", "spec.type"}),
+    ("apps", "replicasets"): frozenset({"status.replicas"}),
+    ("batch", "jobs"): frozenset({"status.successful"}),
+}
+
+
+class _Request:
+    """One request with what was found out about it: scope, options, and warnings to send along."""
+
+    def __init__(self, http: web.Request, cluster: str | None) -> None:
+        self.http = http
+        self.cluster = cluster
+        self.warnings: list[str] = []
+        # An answer that has begun cannot become an error any more.
+        self.begun = False
+        self.resource = ""
+
+    def headers(self) -> list[tuple[str, str]]:
+        return [("Warning", f'299 - "{_quotable(text)}"') for text in self.warnings]
+
+
+def _quotable(text: str) -> str:
+    return "".join(char if " " <= char <= "~" else " " for char in text).replace("\\", "\\\\").replace('"', '\\"')
+
+
+class QueryService:
+    """Answers the Kubernetes API from one materializer.
+
+    `expected`: names of clusters that must have been listed before /readyz says so. `hosts`: host names that
+    requests may be addressed to, None for any; without authentication this keeps a web page that rebinds its
+    name to loopback from reading clusters (as `kubectl proxy --accept-hosts` does).
+    """
+
+    def __init__(
+        self,
+        materializer: Materializer,
+        version: str,
+        expected: Callable[[], Iterable[str]] = tuple,
+        *,
+        hosts: frozenset[str] | None = None,
+    ) -> None:
+        self.readiness = Readiness(materializer, expected)
+        self.watches = Watches(materializer)
+        self._materializer = materializer
+        self._version = version
+        self._hosts = hosts
+        self._catalogues = Catalogues()
+        self._snapshots = Snapshots()
+        self._metrics = Metrics(materializer, self.watches)
+
+    def application(self) -> web.Application:
+        """The aiohttp application that serves everything."""
+        application = web.Application(client_max_size=64 * 1024 * 1024)
+        application.router.add_route("*", "/{path:.*}", self._handle)
+        return application
+
+    async def wait_ready(self) -> None:
+        """Returns once /readyz is 200."""
+        while not self.readiness.ready():
+            await self._materializer.wait_control()
+
+    def close(self) -> None:
+        """Ends the watches; what is being answered otherwise goes on to its end."""
+        self.watches.close()
+
+    # -- the outermost layer -----------------------------------------------------------------------------------------
+
+    async def _handle(self, http: web.Request) -> web.StreamResponse:
+        started = time.monotonic()
+        request = _Request(http, None)
+        code = 500
+        try:
+            response = await self._route(request)
+            code = response.status
+        except ApiError as error:
+            code = error.code
+            response = self._failure(request, error)
+        except (ConnectionError, asyncio.CancelledError):
+            code = 499
+            raise
+        except Exception:
+            log.exception("request failed", method=http.method, path=http.rel_url.path)
+            if request.begun:
+                raise
+            response = self._failure(request, ApiError(500, "kubebraid failed on this request; its log has the reason"))
+        finally:
+            watching = http.query.get("watch") not in (None, "0", "false")
+            verb = "watch" if watching else http.method.lower()
+            self._metrics.requests.labels(verb, request.resource, str(code)).inc()
+            if not watching:
+                self._metrics.seconds.labels(verb).observe(time.monotonic() - started)
+        return response
+
+    @staticmethod
+    def _failure(request: _Request, error: ApiError) -> web.Response:
+        response = web.Response(status=error.code, body=error.body(), content_type=_JSON)
+        if error.retry_after is not None:
+            response.headers["Retry-After"] = str(error.retry_after)
+        if error.code == 405:
+            response.headers["Allow"] = "GET"
+        for name, value in request.headers():
+            response.headers.add(name, value)
+        return response
+
+    async def _route(self, request: _Request) -> web.StreamResponse:
+        if self._hosts is not None and _host_name(request.http.host) not in self._hosts:
+            raise ApiError(403, f"requests for host {request.http.host[:64]!r} are not answered here")
+        segments = split(request.http.rel_url.raw_path)
+        store = self._materializer.store
+        request.cluster, segments = cluster_scope(segments, store.clusters)
+        if not segments:
+            self._only_get(request)
+            return _json({"paths": ["/api", "/apis", "/clusters", "/livez", "/metrics", "/readyz", "/version"]})
+        first = segments[0]
+        if len(segments) == 1 and first in ("livez", "healthz", "readyz", "metrics", "version"):
+            self._only_get(request)
+            return self._probe(request, first)
+        if segments == ["clusters"] and request.cluster is None:
+            self._only_get(request)
+            return _json({"clusters": [msgspec.to_builtins(one) for one in self.readiness.clusters()]})
+        if first not in ("api", "apis"):
+            raise no_such_path()
+        if not self._materializer.ready.is_set():
+            raise ApiError(429, "the log is being replayed: not ready yet", retry_after=1)
+        if len(segments) <= (2 if first == "api" else 3):
+            self._only_get(request)
+            return self._discovery(request, segments)
+        target = resource_target(segments)
+        request.resource = f"{target.resource}.{target.group}" if target.group else target.resource
+        return await self._resource(request, target)
+
+    @staticmethod
+    def _only_get(request: _Request) -> None:
+        method = request.http.method
+        if method == "GET":
+            return
+        hint = (
+            "send writes to the cluster's own API server"
+            if request.cluster is not None
+            else "objects of many clusters are read here; send writes to the cluster's own API server"
+        )
+        raise ApiError(405, f"the server does not allow {method} on this path: {hint}")
+
+    # -- what is not a resource --------------------------------------------------------------------------------------
+
+    def _probe(self, request: _Request, name: str) -> web.Response:
+        if name == "metrics":
+            return web.Response(
+                body=self._metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+            )
+        if name == "version":
+            return _json(server_version(self._materializer.store, request.cluster, self._version))
+        if name == "readyz":
+            ready = self.readiness.ready()
+            verbose = not ready or "verbose" in request.http.query
+            return web.Response(status=200 if ready else 503, text=self.readiness.report() if verbose else "ok")
+        return web.Response(text="ok")
+
+    def _discovery(self, request: _Request, segments: list[str]) -> web.Response:
+        catalogue = self._catalogues.of(self._materializer.store, request.cluster)
+        name = "/".join(segments)
+        accept = request.http.headers.get("Accept", "")
+        aggregated = None
+        if name in ("api", "apis") and "APIGroupDiscoveryList" in accept:
+            parts = [part.replace(" ", "") for part in accept.split(",") if "as=APIGroupDiscoveryList" in part]
+            versions = [version for part in parts for version in ("v2", "v2beta1") if f";v={version};" in f"{part};"]
+            aggregated = versions[0] if versions else None
+        found = catalogue.document(name, aggregated=aggregated)
+        if found is None:
+            raise no_such_path()
+        body, etag = found
+        headers = {
+            "ETag": etag,
+            "Vary": "Accept",
+            "Content-Type": aggregated_type(aggregated) if aggregated else _JSON,
+            "Cache-Control": "no-cache, private",
+        }
+        if etag in request.http.headers.get("If-None-Match", ""):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=body, headers=headers)
+
+    # -- resources ---------------------------------------------------------------------------------------------------
+
+    async def _resource(self, request: _Request, target: Target) -> web.StreamResponse:
+        catalogue = self._catalogues.of(self._materializer.store, request.cluster)
+        served = catalogue.find(target.group, target.version, target.resource)
+        if served is None or (target.namespace and not served.info.namespaced) or target.subresource:
+            raise no_such_path()
+        if target.name and served.info.namespaced and not target.namespace:
+            raise no_such_path()
+        self._only_get(request)
+        self._warn(request, served, target.version)
+        if target.name:
+            return await self._get(request, target, served)
+        options = parse_options(request.http.query)
+        wanted = self._filter(request, target, served, options)
+        encoder = self._encoder(request, target, served, listing=True)
+        if options.watch:
+            return await self._watch(request, served, wanted, options, encoder)
+        return await self._list(request, served, wanted, options, encoder)
+
+    def _warn(self, request: _Request, served: Served, version: str) -> None:
+        store = self._materializer.store
+        scope = [request.cluster] if request.cluster is not None else list(served.stored)
+        for name in scope:
+            cluster = store.clusters.get(name)
+            if cluster is not None and (reason := _stale(cluster, served)) is not None:
+                request.warnings.append(
+                    f"{name} is not ready and the resources obtained may be inaccurate, reason: {reason}"
+                )
+        left_out = sorted(name for name, stored in served.stored.items() if stored != version)
+        if left_out:
+            request.warnings.append(
+                f"left out, as they serve another version than {version}: "
+                + ", ".join(f"{name} ({served.stored[name]})" for name in left_out)
+            )
+
+    def _encoder(self, request: _Request, target: Target, served: Served, *, listing: bool) -> Encoder:
+        accept = ",".join(request.http.headers.getall("Accept", ()))
+        representation = negotiate(accept, listing=listing)
+        return Encoder(
+            served.info,
+            target.version,
+            representation,
+            self._materializer.store.prefix,
+            across=request.cluster is None,
+            include=include_object(request.http.query.get("includeObject")),
+        )
+
+    def _filter(self, request: _Request, target: Target, served: Served, options: Options) -> Filter:
+        """Raises ApiError 400 for a selector that cannot be parsed."""
+        selectable = _FIELD_LABELS.get((target.group, target.resource), frozenset())
+        custom = {path.strip(".") for path in served.info.selectable}
+
+        def supported(label: str) -> bool:
+            return label in ("metadata.name", "metadata.namespace") or label in selectable or label in custom
+
+        try:
+            labels = parse_labels(options.label_selector)
+            fields = parse_fields(options.field_selector, supported)
+        except BadSelector as problem:
+            raise ApiError(400, str(problem)) from None
+        namespace: str | None = target.namespace or None
+        name: str | None = None
+        remaining = []
+        impossible = False
+        for requirement in fields:
+            exact = requirement.values[0] if requirement.operator == "in" else None
+            if requirement.key == "metadata.name" and exact is not None:
+                impossible |= name is not None and name != exact
+                name = exact
+            elif requirement.key == "metadata.namespace" and exact is not None:
+                impossible |= namespace is not None and namespace != exact
+                namespace = exact
+            else:
+                remaining.append(requirement)
+        versions_differ = len(served.versions) > 1
+        clusters = None if request.cluster is None else frozenset({request.cluster})
+        return Filter(
+            clusters=frozenset() if impossible else clusters,
+            namespace=namespace,
+            name=name,
+            version=target.version if versions_differ else None,
+            labels=labels,
+            fields=tuple(remaining),
+        )
+
+    async def _current(self, request: _Request) -> None:
+        """A consistent read, or, with a warning, what is known while the log cannot be asked."""
+        try:
+            await self._materializer.wait_current()
+        except LogUnreachable as problem:
+            request.warnings.append(str(problem))
+
+    async def _at_least(self, text: str) -> int:
+        """Waits for the index of a version to be here. Raises ApiError 410, 504."""
+        index = version_of(text, self._materializer.store.prefix).index
+        try:
+            await self._materializer.wait_applied(index, _AHEAD_WAIT)
+        except NotThereYet:
+            raise too_large_version(index, self._materializer.store.applied) from None
+        return index
+
+    async def _get(self, request: _Request, target: Target, served: Served) -> web.Response:
+        encoder = self._encoder(request, target, served, listing=False)
+        version = request.http.query.get("resourceVersion", "")
+        if not version:
+            await self._current(request)
+        elif version != "0":
+            await self._at_least(version)
+        kind = self._materializer.store.types.get((target.group, target.resource))
+        found: list[Entry] = []
+        if kind is not None:
+            scope = sorted(kind.clusters) if request.cluster is None else [request.cluster]
+            key = (target.namespace, target.name)
+            entries = [entry for name in scope if (entry := kind.get(name, key)) is not None]
+            found = [entry for entry in entries if entry.version == target.version]
+        if not found:
+            raise not_found(target.group, target.resource, target.name)
+        if len(found) > 1:
+            names = ", ".join(entry.cluster for entry in found)
+            raise ApiError(
+                400,
+                f'please specify the cluster name: {target.resource} "{target.name}" is in {names}; '
+                f"use /clusters/<cluster>",
+            )
+        return _answer(request, encoder.one(found[0]))
+
+    async def _list(
+        self, request: _Request, served: Served, wanted: Filter, options: Options, encoder: Encoder
+    ) -> web.StreamResponse:
+        exact: int | None = None
+        if options.token or not options.version:
+            await self._current(request)
+        elif options.version != "0":
+            index = await self._at_least(options.version)
+            if options.match == "Exact" or (options.limit and not options.match):
+                exact = index
+        store = self._materializer.store
+        kind = store.types.get(served.info.key)
+        index = store.applied
+        version = list_version(store.prefix, index)
+        scope = (served.info.key, wanted)
+        if exact is not None and exact != index:
+            snapshot = self._snapshots.find(exact, scope)
+            unchanged = kind is None or kind.order.last() <= exact
+            if snapshot is None and not (unchanged and exact >= store.floor_of(served.info.key, wanted.clusters)):
+                raise expired(f"The resourceVersion for the provided list is too old: {options.version[:128]}")
+            entries = snapshot.entries if snapshot is not None else kind.select(wanted) if kind is not None else []
+            index, version = exact, list_version(store.prefix, exact)
+        else:
+            entries = kind.select(wanted) if kind is not None else []
+        page: Page
+        if options.token:
+            page = further_page(self._snapshots, entries, options, store.prefix, version, scope)
+        else:
+            # "0" means any state, and its answer is whole (apiserver: limit is ignored there).
+            unlimited = options.version == "0" and options.match != "NotOlderThan"
+            limited = dataclasses.replace(options, limit=0) if unlimited else options
+            page = first_page(self._snapshots, entries, limited, version, index, scope)
+        return await self._stream(request, page, encoder)
+
+    async def _stream(self, request: _Request, page: Page, encoder: Encoder) -> web.StreamResponse:
+        head = encoder.list_head(page.version, page.token, page.remaining)
+        response = web.StreamResponse()
+        response.content_type = _JSON
+        for name, value in request.headers():
+            response.headers.add(name, value)
+        if encoder.form is Form.OBJECT:
+            size = sum([len(entry.body) for entry in page.entries])
+            response.content_length = len(head) + size + max(len(page.entries) - 1, 0) + len(Encoder.LIST_TAIL)
+        request.begun = True
+        await response.prepare(request.http)
+        separator = head
+        for part in slices(page.entries):
+            await response.write(separator + b",".join(encoder.items(part)))
+            separator = b","
+            # Others get their turn between two slices, also when the client takes all at once.
+            await asyncio.sleep(0)
+        await response.write((b"" if page.entries else head) + Encoder.LIST_TAIL)
+        await response.write_eof()
+        return response
+
+    async def _watch(
+        self, request: _Request, served: Served, wanted: Filter, options: Options, encoder: Encoder
+    ) -> web.StreamResponse:
+        after: int | None = None
+        late: ApiError | None = None
+        initial = options.version in ("", "0")
+        if options.initial_events is not None:
+            initial = options.initial_events
+        if options.version not in ("", "0"):
+            after = self._resume_index(options.version)
+            late = self._too_old(served, wanted, options.version, after)
+            if initial and late is None:
+                await self._at_least(options.version)
+            elif initial:
+                # A present state at least as new as a forgotten one can be given.
+                late = None
+        elif options.version == "":
+            await self._current(request)
+        if not initial and after is None:
+            after = self._materializer.store.applied
+        response = web.StreamResponse()
+        response.content_type = _JSON
+        response.headers["Cache-Control"] = "no-cache, private"
+        for name, value in request.headers():
+            response.headers.add(name, value)
+        response.enable_chunked_encoding()
+        request.begun = True
+        await response.prepare(request.http)
+        if late is not None:
+            await response.write(error_event(late))
+        else:
+            watch = WatchRequest(
+                key=served.info.key,
+                wanted=wanted,
+                encoder=encoder,
+                after=None if initial else after,
+                bookmarks=options.bookmarks,
+                mark_initial_end=bool(options.initial_events) and options.bookmarks,
+                timeout=float(options.timeout) if options.timeout else None,
+            )
+            sent = self._metrics.watch_bytes
+
+            async def send(payload: bytes) -> None:
+                sent.inc(len(payload))
+                await response.write(payload)
+
+            try:
+                await self.watches.serve(watch, send)
+            except ConnectionError:
+                return response
+        await response.write_eof()
+        return response
+
+    def _resume_index(self, text: str) -> int:
+        return version_of(text, self._materializer.store.prefix).index
+
+    def _too_old(self, served: Served, wanted: Filter, text: str, index: int) -> ApiError | None:
+        floor = self._materializer.store.floor_of(served.info.key, wanted.clusters)
+        return expired(f"too old resource version: {text[:128]} ({floor})") if index < floor else None
+
+
+def _stale(cluster: Cluster, served: Served) -> str | None:
+    if cluster.stale is not None:
+        return cluster.stale
+    health = cluster.type_health.get(served.info.key)
+    return None if health is None or health.healthy else health.reason
+
+
+def _host_name(host: str) -> str:
+    """A Host header without its port."""
+    return host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+
+
+def _json(content: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(content) + b"\n", content_type=_JSON)
+
+
+def _answer(request: _Request, body: bytes) -> web.Response:
+    response = web.Response(body=body, content_type=_JSON)
+    for name, value in request.headers():
+        response.headers.add(name, value)
+    return response

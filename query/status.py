@@ -1,0 +1,113 @@
+"""Errors as Kubernetes clients read them: a Status with code, reason and details.
+
+k8s.io/apimachinery/pkg/api/errors/errors.go.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+_REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    406: "NotAcceptable",
+    409: "Conflict",
+    410: "Expired",
+    413: "RequestEntityTooLarge",
+    415: "UnsupportedMediaType",
+    422: "Invalid",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+    504: "Timeout",
+}
+
+
+class ApiError(Exception):
+    """An answer that is a Status of failure. `retry_after` in seconds; `token`: a continue token to go on with."""
+
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        *,
+        reason: str | None = None,
+        details: dict[str, Any] | None = None,
+        retry_after: int | None = None,
+        token: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.reason = _REASONS.get(code, "") if reason is None else reason
+        self.details = dict(details or {})
+        self.retry_after = retry_after
+        self.token = token
+        if retry_after is not None:
+            self.details["retryAfterSeconds"] = retry_after
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {"continue": self.token} if self.token else {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+        }
+        if self.details:
+            status["details"] = self.details
+        status["code"] = self.code
+        return status
+
+    def body(self) -> bytes:
+        return msgspec.json.encode(self.status()) + b"\n"
+
+
+def not_found(group: str, resource: str, name: str) -> ApiError:
+    qualified = f"{resource}.{group}" if group else resource
+    details: dict[str, Any] = {"name": name, "kind": resource}
+    if group:
+        details["group"] = group
+    return ApiError(404, f'{qualified} "{name}" not found', details=details)
+
+
+def no_such_path() -> ApiError:
+    return ApiError(404, "the server could not find the requested resource")
+
+
+def expired(message: str, token: str | None = None) -> ApiError:
+    """410: the client has to list anew."""
+    return ApiError(410, message, token=token)
+
+
+def too_large_version(requested: int, current: int) -> ApiError:
+    """504 Timeout with cause ResourceVersionTooLarge (apiserver pkg/storage/errors.go)."""
+    return ApiError(
+        504,
+        f"Timeout: Too large resource version: {requested}, current: {current}",
+        details={"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]},
+        retry_after=1,
+    )
+
+
+def invalid_options(errors: list[tuple[str, str]]) -> ApiError:
+    """422 for options that don't go together; `errors`: field and what is wrong with it."""
+    text = ", ".join(f"{field}: Forbidden: {message}" for field, message in errors)
+    return ApiError(
+        422,
+        f'ListOptions.meta.k8s.io "" is invalid: {text if len(errors) == 1 else "[" + text + "]"}',
+        details={
+            "group": "meta.k8s.io",
+            "kind": "ListOptions",
+            "causes": [
+                {"reason": "FieldValueForbidden", "message": f"Forbidden: {message}", "field": field}
+                for field, message in errors
+            ],
+        },
+    )

@@ -1,0 +1,213 @@
+"""WATCH: one task per watcher that reads from its position in the index order; no queues.
+
+What several watchers with the same filter, form and position are to get next is read and encoded once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from materializer.cursor import changes, initial
+from materializer.entry import TypeKey
+from materializer.filter import Filter
+from materializer.materializer import Materializer
+from materializer.store import TypeStore
+from materializer.versions import list_version
+from query.accept import Form
+from query.representations import Encoder
+from query.status import ApiError, expired
+
+# Seconds: a watch's length when the client names none, the time between bookmarks, and how long before the end
+# the last one comes (apiserver pkg/endpoints/handlers/get.go, storage/cacher).
+_DEFAULT_TIMEOUT = (1800.0, 3600.0)
+_BOOKMARK_EVERY = 60.0
+_BOOKMARK_BEFORE_END = 2.0
+# Changes read at one go: bounds what is held for a slow watcher, and how long others wait.
+_READ_LIMIT = 512
+
+Send = Callable[[bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRequest:
+    """What to watch and from where. `after` None: the present state first; `timeout` in seconds."""
+
+    key: TypeKey
+    wanted: Filter
+    encoder: Encoder
+    after: int | None
+    bookmarks: bool
+    mark_initial_end: bool
+    timeout: float | None
+
+
+class Shared:
+    """Encoded changes that many watchers may want: by filter, form and position, for the newest state only."""
+
+    def __init__(self) -> None:
+        self._at: tuple[int, int] = (-1, -1)
+        self._made: dict[tuple[object, ...], tuple[bytes, int | None]] = {}
+        self.hits = 0
+        self.misses = 0
+
+    def read(
+        self, state: tuple[int, int], kind: TypeStore, after: int, request: WatchRequest, definitions: bool
+    ) -> tuple[bytes, int | None]:
+        """Changes past `after` as lines, and where to go on if that is not all."""
+        if state != self._at:
+            self._made.clear()
+            self._at = state
+        key = (request.key, request.wanted, request.encoder.key, after, definitions)
+        made = self._made.get(key)
+        if made is None:
+            self.misses += 1
+            found, upto = changes(kind, after, request.wanted, _READ_LIMIT)
+            made = self._made[key] = (request.encoder.events(found, definitions=definitions), upto)
+        else:
+            self.hits += 1
+        return made
+
+
+class Watches:
+    """Serves watches from one materializer; `open` counts those under way."""
+
+    def __init__(self, materializer: Materializer) -> None:
+        self._materializer = materializer
+        self._shared = Shared()
+        self._closing = asyncio.Event()
+        self._wakes: set[Callable[[], None]] = set()
+        self.open = 0
+
+    def close(self) -> None:
+        """Ends all watches cleanly; their clients go on elsewhere from their versions."""
+        self._closing.set()
+        for wake in tuple(self._wakes):
+            wake()
+
+    async def serve(self, request: WatchRequest, send: Send) -> None:
+        """Sends events until the time is over, the service closes or the history changes.
+
+        `send` waits while the client cannot take more: that is all the back-pressure there is.
+        """
+        watch = _Watch(self._materializer, self._shared, self._closing, request, send)
+        self.open += 1
+        self._wakes.add(watch.wake)
+        try:
+            await watch.run()
+        finally:
+            self._wakes.discard(watch.wake)
+            self.open -= 1
+
+
+class _Watch:
+    def __init__(
+        self,
+        materializer: Materializer,
+        shared: Shared,
+        closing: asyncio.Event,
+        request: WatchRequest,
+        send: Send,
+    ) -> None:
+        self._materializer = materializer
+        self._shared = shared
+        self._closing = closing
+        self._request = request
+        self._send = send
+        self._generation = materializer.generation
+        self._definitions = request.encoder.form is Form.TABLE
+        self._woken = asyncio.Event()
+        self.wake = self._woken.set
+
+    async def run(self) -> None:
+        request = self._request
+        loop = asyncio.get_running_loop()
+        length = random.uniform(*_DEFAULT_TIMEOUT) if request.timeout is None else request.timeout
+        deadline = loop.time() + length
+        stop = self._materializer.listen(request.key, self.wake)
+        try:
+            after = request.after
+            if after is None:
+                after = await self._present()
+            next_bookmark = self._next_bookmark(loop.time(), deadline)
+            while not self._closing.is_set():
+                self._woken.clear()
+                if self._materializer.generation != self._generation:
+                    await self._send(error_event(_history_changed()))
+                    return
+                after = await self._advance(after)
+                now = loop.time()
+                if now >= deadline:
+                    return
+                if request.bookmarks and now >= next_bookmark:
+                    await self._bookmark(after)
+                    next_bookmark = self._next_bookmark(now, deadline)
+                until = min(deadline, next_bookmark) if request.bookmarks else deadline
+                if self._woken.is_set():
+                    continue
+                try:
+                    async with asyncio.timeout_at(until):
+                        await self._woken.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            stop()
+
+    @staticmethod
+    def _next_bookmark(now: float, deadline: float) -> float:
+        last = deadline - _BOOKMARK_BEFORE_END
+        following = now + _BOOKMARK_EVERY * random.uniform(0.9, 1.1)
+        return following if following < last or now >= last else last
+
+    async def _present(self) -> int:
+        """Sends the present state, in pieces; returns its index."""
+        request = self._request
+        store = self._materializer.store
+        index = store.applied
+        kind = store.types.get(request.key)
+        found = initial(store, kind, request.wanted) if kind is not None else []
+        for begin in range(0, len(found), _READ_LIMIT):
+            await self._send(request.encoder.events(found[begin : begin + _READ_LIMIT], definitions=self._definitions))
+            self._definitions = False
+            await asyncio.sleep(0)
+        if request.mark_initial_end:
+            version = list_version(store.prefix, index)
+            await self._send(request.encoder.bookmark(version, initial_events_end=True))
+        return index
+
+    async def _advance(self, after: int) -> int:
+        """Sends what lies past `after`; returns the index up to which everything was sent."""
+        while True:
+            store = self._materializer.store
+            if store.applied <= after or self._materializer.generation != self._generation:
+                return after
+            kind = store.types.get(self._request.key)
+            if kind is None or kind.order.last() <= after:
+                return store.applied
+            state = (self._generation, store.applied)
+            payload, upto = self._shared.read(state, kind, after, self._request, self._definitions)
+            after = state[1] if upto is None else upto
+            if payload:
+                self._definitions = False
+                await self._send(payload)
+            if upto is None:
+                return after
+
+    async def _bookmark(self, after: int) -> None:
+        store = self._materializer.store
+        # Nothing to send means that everything up to the applied index was seen, whatever it was about.
+        if self._materializer.outage_since is None and store.applied == after:
+            await self._send(self._request.encoder.bookmark(list_version(store.prefix, after)))
+
+
+def _history_changed() -> ApiError:
+    return expired("The history that this watch followed was replaced: list anew")
+
+
+def error_event(error: ApiError) -> bytes:
+    """An error found after the watch began, as its last event."""
+    return b'{"type":"ERROR","object":%b}\n' % msgspec.json.encode(error.status())
