@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import click
 import typer
 import uvloop
 
@@ -22,6 +21,9 @@ from kubebraid.settings import BadSetting, Settings, parse_listen
 from producers.kubeconfig import BadKubeconfig
 from producers.ownership import Deposed
 from producers.rules import BadRule
+
+# Whether typer depends on click or brings its own differs by version; this is the UsageError of the one it uses.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     help="Many Kubernetes clusters, one ordered stream, one API.",
@@ -230,13 +232,15 @@ def main() -> None:
     """The entry point: one line for each error that a user can mend."""
     try:
         app(standalone_mode=False)
-    except click.exceptions.Exit as done:
+    except typer.Exit as done:
         sys.exit(done.exit_code)
-    except click.UsageError as problem:
-        where = problem.ctx.command_path if problem.ctx else "kubebraid"
-        _fail(f"{' '.join(problem.format_message().split())}; see {where} --help", 2)
-    except click.exceptions.Abort:
+    except typer.Abort:
         sys.exit(130)
+    except _UsageError as problem:
+        context = getattr(problem, "ctx", None)
+        where = context.command_path if context else "kubebraid"
+        message = getattr(problem, "format_message", problem.__str__)()
+        _fail(f"{' '.join(message.split())}; see {where} --help", 2)
     except (BadSetting, BadKubeconfig, BadRule) as problem:
         _fail(str(problem), 2)
     except (*run.FAILURES, Deposed) as problem:

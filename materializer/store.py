@@ -356,7 +356,7 @@ class Store:
         kind.order.append(index, entry)
         self._fading.append((time, index, kind.key, entry))
         self.dirty.add(kind.key)
-        return Outcome.APPLIED if current is not None else Outcome.UNKNOWN_OBJECT
+        return Outcome.APPLIED if current is not None or self._loading else Outcome.UNKNOWN_OBJECT
 
     @staticmethod
     def _bury(kind: TypeStore, entry: Entry) -> None:

@@ -1,0 +1,52 @@
+"""The command `python -m simulation`: run simulated clusters."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simulation.cluster import SimulatedCluster
+from simulation.run import simulate
+
+
+def main(
+    clusters: Annotated[int, typer.Option(min=1, help="How many clusters.")] = 3,
+    pods: Annotated[int, typer.Option(min=0, help="Pods per cluster.")] = 100,
+    churn: Annotated[float, typer.Option(min=0, help="Writes per second and cluster.")] = 1.0,
+    write_kubeconfig: Annotated[Path, typer.Option(help="The kubeconfig to write.")] = Path("simulation.kubeconfig"),
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    base_port: Annotated[int, typer.Option(min=0, max=65535, help="The first port; 0: free ones.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides the content.")] = 0,
+    tokens: Annotated[bool, typer.Option(help="Ask for a bearer token.")] = False,
+) -> None:
+    """Run simulated Kubernetes clusters until interrupted."""
+
+    def ready(made: list[SimulatedCluster]) -> None:
+        for cluster in made:
+            typer.echo(f"{cluster.name}\t{cluster.url}")
+        typer.echo(f"kubeconfig: {write_kubeconfig}")
+
+    run = simulate(
+        clusters,
+        pods,
+        churn,
+        write_kubeconfig,
+        host=host,
+        base_port=base_port,
+        seed=seed,
+        tokens=tokens,
+        ready=ready,
+    )
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(run)
+    else:
+        uvloop.run(run)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,183 @@
+"""A simulated cluster: storage, API, faults and churn behind one port."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from simulation.api import MAX_BODY, Api
+from simulation.churn import Churn
+from simulation.content import populate
+from simulation.faults import Faults
+from simulation.registry import Registry
+from simulation.status import bad_request
+from simulation.storage import DEFAULT_HISTORY, Storage
+
+__all__ = ["SimulatedCluster"]
+
+log = structlog.get_logger(__name__)
+
+# 2025-01-01, from which resourceVersions count, so that they stay readable.
+_EPOCH = 1_735_689_600
+# More versions than a cluster writes in a second, its first content included.
+_VERSIONS_PER_SECOND = 50_000
+
+
+def first_version(name: str) -> int:
+    """A resourceVersion to start from, above all that an earlier run under the same address can have given out.
+
+    It is the time since 2025 in steps of 20 microseconds: no cluster writes faster, so the counter of an earlier
+    run cannot have passed it (as long as the clock is not set back). `name` shifts it, so that clusters started
+    together have different versions.
+    """
+    shift = sum(name.encode()) * 7919 % _VERSIONS_PER_SECOND
+    return int((time.time() - _EPOCH) * _VERSIONS_PER_SECOND) + shift
+
+
+class SimulatedCluster:
+    """One member cluster over real HTTP.
+
+    `pods` and `churn` (writes per second) say how much there is and happens; `token` is the bearer token that
+    requests need, if any; port 0 takes a free port and keeps it across `stop` and `start`. `history` is the
+    number of events kept per type.
+
+    State lives in memory, from construction on: `stop` and `start` are an outage of the same cluster, with nothing
+    lost. A new instance with the same seed is the same kind of cluster rebuilt from nothing: the same names, new
+    uids, and resourceVersions above all earlier ones. `version` fixes the first resourceVersion and
+    with it the uids, for tests that want them equal in each run.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        seed: int = 0,
+        pods: int = 0,
+        churn: float = 0.0,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: str = "",
+        gzip: bool = True,
+        history: int = DEFAULT_HISTORY,
+        bookmark_interval: float = 60.0,
+        version: int | None = None,
+    ) -> None:
+        self.name = name
+        self.seed = seed
+        self.pods = pods
+        self.host = host
+        self.port = port
+        self.token = token
+        own = f"{seed}/{name}"
+        start = first_version(name) if version is None else version
+        self.storage = Storage(seed=f"{own}/{start}", first_version=start, history=history)
+        self.registry = Registry(self.storage)
+        populate(self.registry, name=name, pods=pods, seed=own)
+        self.faults = Faults(seed=own)
+        self.faults.attach(self._gate, self.storage.compact)
+        self.churn = Churn(self.registry, pods=pods, rate=churn, seed=own)
+        self.api = Api(
+            self.registry,
+            self.faults,
+            token=token,
+            gzip=gzip,
+            bookmark_interval=bookmark_interval,
+            seed=own,
+            controls={
+                "faults": self._control_faults,
+                "churn": self._control_churn,
+                "compact": self._control_compact,
+                "state": self._control_state,
+            },
+        )
+        self._web: web.Server | None = None
+        self._listener: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the API is, without a slash at the end. The port is known once it has started."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    async def start(self) -> None:
+        """Open the port and let the churn run. Raises OSError where the port cannot be had."""
+        if self._web is None:
+            self._web = web.Server(
+                self.api.handle,
+                request_factory=_request,
+                handler_cancellation=True,
+                access_log=None,
+                keepalive_timeout=3630.0,
+            )
+        await self._gate(True)
+        self.churn.start()
+        log.info("simulated cluster started", cluster=self.name, url=self.url, pods=self.pods)
+
+    async def stop(self) -> None:
+        """Stop the churn, close the port and break all connections. The state stays."""
+        await self.churn.stop()
+        await self._gate(False)
+        if self._web is not None:
+            await self._web.shutdown(timeout=1.0)
+            self._web = None
+
+    async def __aenter__(self) -> SimulatedCluster:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _gate(self, opened: bool) -> None:
+        if opened:
+            if self._listener is None and self._web is not None:
+                loop = asyncio.get_running_loop()
+                self._listener = await loop.create_server(
+                    self._web, self.host, self.port, reuse_address=True, backlog=1024
+                )
+                self.port = self._listener.sockets[0].getsockname()[1]
+            return
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        if self._web is not None:
+            for connection in list(self._web.connections):
+                if connection.transport is not None:
+                    connection.transport.abort()
+
+    # /_simulation
+
+    async def _control_faults(self, wanted: Any) -> Any:
+        return self.faults.state() if wanted is None else await self.faults.change(wanted)
+
+    async def _control_churn(self, wanted: Any) -> Any:
+        if wanted is not None:
+            rate = wanted.get("rate") if isinstance(wanted, dict) else None
+            if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 <= rate <= 100_000:
+                raise bad_request("churn: rate is a number from 0 to 100000")
+            self.churn.rate = float(rate)
+        return {"rate": self.churn.rate, "writes": self.churn.writes, "counts": dict(self.churn.counts)}
+
+    async def _control_compact(self, wanted: Any) -> Any:
+        if wanted is not None:
+            self.storage.compact()
+        return {"resourceVersion": str(self.storage.version)}
+
+    async def _control_state(self, wanted: Any) -> Any:
+        return {
+            "name": self.name,
+            "resourceVersion": str(self.storage.version),
+            "objects": {
+                collection.type.qualified: len(collection.objects) for collection in self.storage.collections.values()
+            },
+        }
+
+
+def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=MAX_BODY
+    )

@@ -1,0 +1,228 @@
+"""Faults: what a test or a demo can make a cluster do wrong, at runtime.
+
+Switched in-process on a cluster's `Faults`, or over HTTP (`POST /_simulation/faults`, see `change`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, NamedTuple
+
+from simulation.status import ApiError, bad_request
+
+__all__ = ["Faults"]
+
+InitialEvents = Literal["supported", "ignored", "refused"]
+
+_MESSAGES = {
+    429: "the server has received too many requests and has asked us to try again later",
+    500: 'an error on the server ("simulated failure") has prevented the request from succeeding',
+    503: "the server is currently unable to handle the request",
+}
+
+
+class Failure(NamedTuple):
+    """One answer that will be an error. `retry_after` is in seconds; 0 sends no Retry-After."""
+
+    code: int
+    retry_after: int
+
+
+class Faults:
+    """The faults of one cluster. Used from the loop that serves the cluster.
+
+    - `delay`: seconds before each answer (and before a watch's headers);
+    - `skip_bookmarks`: watches send no bookmarks, save the one that ends initial events;
+    - `initial_events`: `sendInitialEvents` is supported, ignored (as servers before 1.27 do) or refused with 422;
+    - `aggregated_discovery`: off, /api and /apis answer with the legacy lists;
+    - `watch_lifetime`: watches end cleanly after a random time between the two, in seconds; None: as asked;
+    - `refusing`: the cluster's port is closed.
+    """
+
+    def __init__(self, seed: int | str = 0) -> None:
+        self.delay = 0.0
+        self.skip_bookmarks = False
+        self.initial_events: InitialEvents = "supported"
+        self.aggregated_discovery = True
+        self.watch_lifetime: tuple[float, float] | None = None
+        self.refusing = False
+        self.failures: deque[Failure] = deque()
+        self.watches: dict[object, asyncio.Transport] = {}
+        self.random = random.Random(seed)
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+        self._gate: Callable[[bool], Awaitable[None]] | None = None
+        self._compact: Callable[[], None] | None = None
+        self._reopening: asyncio.Task[None] | None = None
+
+    def attach(self, gate: Callable[[bool], Awaitable[None]], compact: Callable[[], None]) -> None:
+        """Bind to a cluster: `gate(open)` opens and closes its port, `compact` drops its history."""
+        self._gate = gate
+        self._compact = compact
+
+    # What a test switches
+
+    def fail_next(self, count: int, code: int, *, retry_after: int = 1) -> None:
+        """Answer the next `count` requests (watches too, /_simulation not) with an error Status."""
+        self.failures.extend([Failure(code, retry_after if code == 429 else 0)] * count)
+
+    def cut_watches(self) -> int:
+        """Break all open watch connections, in the middle of whatever they send. How many there were."""
+        cut = list(self.watches.values())
+        for transport in cut:
+            transport.abort()
+        return len(cut)
+
+    def hang_watches(self, hanging: bool = True) -> None:
+        """Let watches send nothing and never end (a half-open connection); False lets them go on from there."""
+        if hanging:
+            self.flowing.clear()
+        else:
+            self.flowing.set()
+
+    @property
+    def hanging(self) -> bool:
+        """Whether watches are held."""
+        return not self.flowing.is_set()
+
+    def compact(self) -> None:
+        """Forget the event history: the next resume from an older version gets 410 Expired."""
+        if self._compact is not None:
+            self._compact()
+
+    async def refuse_connections(self, seconds: float | None = None) -> None:
+        """Close the port and break every connection, for `seconds` or until `accept_connections`."""
+        if self._reopening is not None:
+            self._reopening.cancel()
+            self._reopening = None
+        self.refusing = True
+        if self._gate is not None:
+            await self._gate(False)
+        if seconds is not None:
+            self._reopening = asyncio.create_task(self._reopen(seconds))
+
+    async def accept_connections(self) -> None:
+        """Open the port again, under the same number."""
+        self.refusing = False
+        if self._gate is not None:
+            await self._gate(True)
+
+    async def _reopen(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._reopening = None
+        await self.accept_connections()
+
+    def clear(self) -> None:
+        """No more faults, save a closed port: that is for `accept_connections`."""
+        self.delay = 0.0
+        self.skip_bookmarks = False
+        self.initial_events = "supported"
+        self.aggregated_discovery = True
+        self.watch_lifetime = None
+        self.failures.clear()
+        self.flowing.set()
+
+    # What the server asks
+
+    async def before_answer(self) -> None:
+        """Wait as long as answers are delayed, and raise the ApiError that is due."""
+        if self.delay > 0:
+            await asyncio.sleep(self.delay)
+        if self.failures:
+            failure = self.failures.popleft()
+            details = {"retryAfterSeconds": failure.retry_after} if failure.retry_after else None
+            message = _MESSAGES.get(failure.code, "simulated failure")
+            raise ApiError(failure.code, message, details=details)
+
+    def lifetime(self) -> float | None:
+        """After how many seconds a watch that starts now has to end."""
+        return None if self.watch_lifetime is None else self.random.uniform(*self.watch_lifetime)
+
+    # The control endpoint
+
+    def state(self) -> dict[str, Any]:
+        """What is switched on, as `change` takes it."""
+        return {
+            "delay": self.delay,
+            "hang_watches": self.hanging,
+            "skip_bookmarks": self.skip_bookmarks,
+            "initial_events": self.initial_events,
+            "aggregated_discovery": self.aggregated_discovery,
+            "watch_lifetime": None if self.watch_lifetime is None else list(self.watch_lifetime),
+            "failures_due": len(self.failures),
+            "open_watches": len(self.watches),
+        }
+
+    async def change(self, wanted: Any) -> dict[str, Any]:
+        """Do what a POST to /_simulation/faults says; the new state.
+
+        Fields, all optional: `clear` (true), `delay` (seconds), `hang_watches`, `skip_bookmarks`,
+        `aggregated_discovery` (booleans), `initial_events` (supported, ignored, refused), `watch_lifetime`
+        ([least, most] seconds, or null), `fail_next` ({"count", "code", "retry_after"}), `cut_watches` (true),
+        `compact` (true), `refuse_seconds` (seconds; the port is closed after the answer). Raises ApiError 400.
+        """
+        if not isinstance(wanted, dict):
+            raise bad_request("faults: an object is expected")
+        unknown = set(wanted) - _FIELDS
+        if unknown:
+            raise bad_request(f"faults: unknown field {sorted(unknown)[0]!r}; known: {', '.join(sorted(_FIELDS))}")
+        try:
+            lifetime = wanted.get("watch_lifetime")
+            span = None if lifetime is None else (float(lifetime[0]), float(lifetime[1]))
+            delay = float(wanted.get("delay", self.delay))
+            failing = wanted.get("fail_next") or {}
+            count, code = int(failing.get("count", 1)), int(failing.get("code", 500))
+            retry_after = int(failing.get("retry_after", 1))
+            refuse = float(wanted.get("refuse_seconds", 0))
+        except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
+            raise bad_request(f"faults: {error}") from error
+        initial = wanted.get("initial_events", self.initial_events)
+        if initial not in ("supported", "ignored", "refused"):
+            raise bad_request("faults: initial_events is supported, ignored or refused")
+        if failing and not (400 <= code <= 599 and 0 <= count <= 100_000):
+            raise bad_request("faults: fail_next takes a code of 400 to 599 and a count up to 100000")
+        if wanted.get("clear"):
+            self.clear()
+            initial, delay = wanted.get("initial_events", "supported"), float(wanted.get("delay", 0))
+        self.delay = delay
+        self.initial_events = initial
+        self.skip_bookmarks = bool(wanted.get("skip_bookmarks", self.skip_bookmarks))
+        self.aggregated_discovery = bool(wanted.get("aggregated_discovery", self.aggregated_discovery))
+        if "watch_lifetime" in wanted:
+            self.watch_lifetime = span
+        if "hang_watches" in wanted:
+            self.hang_watches(bool(wanted["hang_watches"]))
+        if failing:
+            self.fail_next(count, code, retry_after=retry_after)
+        if wanted.get("compact"):
+            self.compact()
+        cut = self.cut_watches() if wanted.get("cut_watches") else 0
+        if refuse > 0:
+            self._reopening = asyncio.create_task(self._refuse_soon(refuse))
+        return {**self.state(), "watches_cut": cut}
+
+    async def _refuse_soon(self, seconds: float) -> None:
+        # The answer of the request that asked for it goes out first.
+        await asyncio.sleep(0.05)
+        self._reopening = None
+        await self.refuse_connections(seconds)
+
+
+_FIELDS = frozenset(
+    {
+        "aggregated_discovery",
+        "clear",
+        "compact",
+        "cut_watches",
+        "delay",
+        "fail_next",
+        "hang_watches",
+        "initial_events",
+        "refuse_seconds",
+        "skip_bookmarks",
+        "watch_lifetime",
+    }
+)

@@ -1,0 +1,72 @@
+"""Running several simulated clusters in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from simulation.cluster import SimulatedCluster
+from simulation.kubeconfig import cluster_name, write_kubeconfig
+
+__all__ = ["simulate"]
+
+
+async def simulate(
+    clusters: int,
+    pods: int,
+    churn: float,
+    kubeconfig: Path,
+    *,
+    host: str = "127.0.0.1",
+    base_port: int = 0,
+    seed: int = 0,
+    tokens: bool = False,
+    ready: Callable[[list[SimulatedCluster]], None] | None = None,
+) -> None:
+    """Run clusters until cancelled, SIGTERM or SIGINT.
+
+    `pods` and `churn` (writes per second) are per cluster. With a `base_port` the clusters have it and the ports
+    after it, the same in each run; 0 takes free ones. `tokens` gives every cluster a bearer token. `kubeconfig`
+    is written, and `ready` called, once all ports are open. Raises OSError where a port or the file cannot be had.
+    """
+    made: list[SimulatedCluster] = []
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signals: list[signal.Signals] = []
+    for caught in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(caught, stopped.set)
+            signals.append(caught)
+        except (NotImplementedError, RuntimeError, ValueError):
+            # No signals on this platform or in this thread: cancelling is what is left.
+            pass
+    try:
+        for number in range(1, clusters + 1):
+            name = cluster_name(number)
+            made.append(
+                SimulatedCluster(
+                    name,
+                    seed=seed,
+                    pods=pods,
+                    churn=churn,
+                    host=host,
+                    port=base_port + number - 1 if base_port else 0,
+                    token=f"simulated-{name}-{seed}" if tokens else "",
+                )
+            )
+            # Building one takes a while: let a signal or a cancellation in.
+            await asyncio.sleep(0)
+            if stopped.is_set():
+                return
+        for cluster in made:
+            await cluster.start()
+        write_kubeconfig(made, kubeconfig)
+        if ready is not None:
+            ready(made)
+        await stopped.wait()
+    finally:
+        for caught in signals:
+            loop.remove_signal_handler(caught)
+        await asyncio.gather(*(cluster.stop() for cluster in made), return_exceptions=True)

@@ -1,0 +1,403 @@
+"""Storage: one cluster's objects, its resourceVersion counter and the events that watches read. Pure, synchronous.
+
+It takes the place of etcd and the watch cache. It knows nothing of what a write means (that is `registry`): it
+stores, counts versions, remembers the events of each type within bounds, and tells listeners that there is news.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from simulation.resources import ResourceType
+
+__all__ = ["Collection", "Event", "HistoryGone", "Storage", "Stored"]
+
+DEFAULT_HISTORY = 10_000
+SNAPSHOTS_KEPT = 4
+
+EventType = Literal["ADDED", "MODIFIED", "DELETED"]
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+_VERSION = re.compile(rb'"resourceVersion":"[0-9]*"')
+
+# The order of Go's ObjectMeta. The version must come before anything a user can fill with text, so that
+# `with_version` finds it.
+_METADATA_ORDER = (
+    "name",
+    "generateName",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+    "managedFields",
+)
+
+
+class HistoryGone(Exception):
+    """The events after the version that was asked for are no longer kept. `oldest` is the first that is."""
+
+    def __init__(self, wanted: int, oldest: int) -> None:
+        super().__init__(f"too old resource version: {wanted} ({oldest})")
+        self.wanted = wanted
+        self.oldest = oldest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """One version of one object.
+
+    `tail` is its JSON after kind and apiVersion and without the opening brace, so that both forms (with them
+    and without) and every served version of the API are one concatenation away.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    tail: bytes
+    labels: dict[str, str]
+    fields: dict[str, str]
+    owners: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(namespace, name); the namespace of cluster-scoped objects is empty."""
+        return (self.namespace, self.name)
+
+    @property
+    def path(self) -> str:
+        """The key as text, in whose order etcd and so every LIST has the objects."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+    def body(self) -> dict[str, Any]:
+        """The object without kind and apiVersion, a fresh tree that the caller may change."""
+        body: dict[str, Any] = _decode(b"{" + self.tail)
+        return body
+
+    def with_version(self, version: int) -> Stored:
+        """The same content as of another resourceVersion, as a DELETED event shows it."""
+        tail = _VERSION.sub(b'"resourceVersion":"%d"' % version, self.tail, count=1)
+        return replace(self, version=version, tail=tail)
+
+
+class Event:
+    """One change of one object: what it was, what it is, and the encodings that its watchers share.
+
+    For DELETED, `current` is the last content with the version of the deletion.
+    """
+
+    __slots__ = ("_encoded", "_left", "current", "previous", "type", "version")
+
+    def __init__(self, type: EventType, current: Stored, previous: Stored | None) -> None:
+        self.type = type
+        self.version = current.version
+        self.current = current
+        self.previous = previous
+        self._left: Stored | None = None
+        self._encoded: dict[tuple[str, bytes], bytes] = {}
+
+    def encoded(self, type: EventType, head: bytes) -> bytes:
+        """The event as a watch sends it, shown as `type`; encoded once for all watchers.
+
+        An object that leaves a selector (DELETED shown for a MODIFIED) is shown with its previous content and
+        this event's version.
+        """
+        key = (type, head)
+        found = self._encoded.get(key)
+        if found is None:
+            shown = self.current
+            if type == "DELETED" and self.type != "DELETED" and self.previous is not None:
+                if self._left is None:
+                    self._left = self.previous.with_version(self.version)
+                shown = self._left
+            found = encode_event(type, head, shown)
+            self._encoded[key] = found
+        return found
+
+
+def encode_event(type: str, head: bytes, stored: Stored) -> bytes:
+    """`{"type":...,"object":...}` and a newline."""
+    return b'{"type":"%s","object":%s%s}\n' % (type.encode(), head, stored.tail)
+
+
+class Snapshot(NamedTuple):
+    """All objects of a type as of one version, in the order of LIST, with their paths beside them."""
+
+    version: int
+    paths: Sequence[str]
+    objects: Sequence[Stored]
+
+
+@dataclass(slots=True)
+class Collection:
+    """The objects of one type and its events. Owned and written by its `Storage` alone.
+
+    `floor` is the newest version whose events are forgotten: a watch may start at it or above.
+    `dropped` counts the events that were forgotten, so that `dropped + index` is a cursor that never moves.
+    """
+
+    type: ResourceType
+    floor: int
+    history: int = DEFAULT_HISTORY
+    objects: dict[tuple[str, str], Stored] = field(default_factory=dict)
+    paths: list[str] = field(default_factory=list)
+    by_path: dict[str, Stored] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    dropped: int = 0
+    removed: bool = False
+    listeners: set[Callable[[], None]] = field(default_factory=set)
+    _snapshots: OrderedDict[int, Snapshot] = field(default_factory=OrderedDict)
+
+    def cursor(self) -> int:
+        """The position after the newest event."""
+        return self.dropped + len(self.events)
+
+    def cursor_at(self, version: int) -> int:
+        """The position of the first event after `version`. Raises HistoryGone below the floor."""
+        if version < self.floor:
+            raise HistoryGone(version, self.floor)
+        return self.dropped + bisect_right(self.events, version, key=lambda event: event.version)
+
+    def since(self, cursor: int, limit: int) -> list[Event]:
+        """At most `limit` events from a cursor on. Raises HistoryGone where the cursor's event is forgotten."""
+        index = cursor - self.dropped
+        if index < 0:
+            raise HistoryGone(cursor, self.floor)
+        return self.events[index : index + limit]
+
+    def in_order(self) -> Iterator[Stored]:
+        """All objects in the order of LIST."""
+        return map(self.by_path.__getitem__, self.paths)
+
+    def snapshot(self, version: int, now: int) -> Snapshot:
+        """All objects as of `version`; `now` is the storage's version. O(n), cached for the pages of one LIST.
+
+        Raises HistoryGone where the events needed to go back are forgotten.
+        """
+        found = self._snapshots.get(version)
+        if found is not None:
+            self._snapshots.move_to_end(version)
+            return found
+        newer = 0 if version >= now else self.cursor() - self.cursor_at(version)
+        if newer == 0:
+            found = Snapshot(version, tuple(self.paths), tuple(self.in_order()))
+        else:
+            state = dict(self.by_path)
+            for event in reversed(self.events[-newer:]):
+                if event.previous is None:
+                    state.pop(event.current.path, None)
+                else:
+                    state[event.current.path] = event.previous
+            paths = sorted(state)
+            found = Snapshot(version, paths, [state[path] for path in paths])
+        self._snapshots[version] = found
+        while len(self._snapshots) > SNAPSHOTS_KEPT:
+            self._snapshots.popitem(last=False)
+        return found
+
+    def compact(self, version: int) -> None:
+        """Forget all events and snapshots: `version` is the new floor."""
+        self.dropped += len(self.events)
+        self.events.clear()
+        self._snapshots.clear()
+        self.floor = version
+
+    def _record(self, event: Event) -> None:
+        self.events.append(event)
+        # Cut in slabs, since cutting a list from the front moves the rest.
+        excess = len(self.events) - self.history
+        if excess > 0 and excess * 4 >= self.history:
+            self.floor = self.events[excess - 1].version
+            del self.events[:excess]
+            self.dropped += excess
+
+    def _notify(self) -> None:
+        for listener in tuple(self.listeners):
+            listener()
+
+
+class Storage:
+    """The state of one cluster. Synchronous; used from one thread.
+
+    The version counter belongs to the whole cluster and only grows: every write takes the next. It starts at
+    `first_version`. uids come from a generator seeded with `seed`.
+    """
+
+    def __init__(self, *, seed: int | str = 0, first_version: int = 1000, history: int = DEFAULT_HISTORY) -> None:
+        self.version = first_version
+        self.first_version = first_version
+        self.history = history
+        self.random = random.Random(seed)
+        self.collections: dict[tuple[str, str], Collection] = {}
+        self.owned: dict[str, set[tuple[tuple[str, str], tuple[str, str]]]] = {}
+        self.types_changed = 0
+
+    # Types
+
+    def add_type(self, type: ResourceType) -> Collection:
+        """Serve a type; one that is served already gets the new description and keeps its objects."""
+        self.types_changed += 1
+        found = self.collections.get(type.key)
+        if found is not None:
+            found.type = type
+            return found
+        found = Collection(type, floor=self.version, history=self.history)
+        self.collections[type.key] = found
+        return found
+
+    def remove_type(self, key: tuple[str, str]) -> None:
+        """Forget a type, its objects and its events. Its watches see their DELETED events and then end."""
+        found = self.collections.get(key)
+        if found is None:
+            return
+        for namespace, name in list(found.objects):
+            self.remove(found, namespace, name)
+        self.types_changed += 1
+        del self.collections[key]
+        found.removed = True
+        found._notify()
+
+    # Objects
+
+    def new_uid(self) -> str:
+        """A uid in the form of a version 4 UUID."""
+        bits = self.random.getrandbits(128) & ~(0xF << 76) | (0x4 << 76)
+        text = f"{bits & ~(0x3 << 62) | (0x2 << 62):032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def get(self, key: tuple[str, str], namespace: str, name: str) -> Stored | None:
+        """The stored object, if there is one."""
+        found = self.collections.get(key)
+        return None if found is None else found.objects.get((namespace, name))
+
+    def put(self, collection: Collection, body: dict[str, Any]) -> Stored:
+        """Store an object as the next version: ADDED if its key is new, else MODIFIED.
+
+        `body` needs metadata.name, metadata.uid and, in a namespaced type, metadata.namespace.
+        """
+        version = self.version + 1
+        stored = encode_object(collection.type, body, version)
+        self.version = version
+        previous = collection.objects.get(stored.key)
+        collection.objects[stored.key] = stored
+        path = stored.path
+        collection.by_path[path] = stored
+        if previous is None:
+            insort(collection.paths, path)
+            self._own(collection, stored)
+        elif previous.owners != stored.owners:
+            self._disown(collection, previous)
+            self._own(collection, stored)
+        collection._record(Event("ADDED" if previous is None else "MODIFIED", stored, previous))
+        collection._notify()
+        return stored
+
+    def remove(self, collection: Collection, namespace: str, name: str) -> Stored | None:
+        """Remove an object as the next version: DELETED. The removed content with the deletion's version."""
+        previous = collection.objects.pop((namespace, name), None)
+        if previous is None:
+            return None
+        self.version += 1
+        gone = previous.with_version(self.version)
+        path = previous.path
+        del collection.by_path[path]
+        del collection.paths[bisect_left(collection.paths, path)]
+        self._disown(collection, previous)
+        collection._record(Event("DELETED", gone, previous))
+        collection._notify()
+        return gone
+
+    def dependents(self, uid: str) -> list[tuple[Collection, Stored]]:
+        """The objects that name `uid` as an owner."""
+        found = []
+        for key, (namespace, name) in sorted(self.owned.get(uid, ())):
+            collection = self.collections[key]
+            found.append((collection, collection.objects[(namespace, name)]))
+        return found
+
+    def compact(self) -> None:
+        """Forget all history: a watch from any earlier version than now gets 410 Expired."""
+        for collection in self.collections.values():
+            collection.compact(self.version)
+
+    def check(self) -> None:
+        """Raise AssertionError where an invariant does not hold. O(all)."""
+        owned: dict[str, set[tuple[tuple[str, str], tuple[str, str]]]] = {}
+        for key, collection in self.collections.items():
+            assert key == collection.type.key
+            assert collection.paths == sorted(collection.by_path)
+            assert len(collection.by_path) == len(collection.objects)
+            assert collection.floor <= self.version
+            versions = [event.version for event in collection.events]
+            assert versions == sorted(set(versions))
+            assert not versions or collection.floor < versions[0] <= versions[-1] <= self.version
+            for (namespace, name), stored in collection.objects.items():
+                assert collection.by_path[stored.path] is stored
+                metadata = stored.body()["metadata"]
+                assert (metadata.get("namespace", ""), metadata["name"]) == (namespace, name) == stored.key
+                assert metadata["resourceVersion"] == str(stored.version)
+                assert metadata["uid"] == stored.uid
+                for uid in stored.owners:
+                    owned.setdefault(uid, set()).add((key, stored.key))
+        assert owned == self.owned
+
+    def _own(self, collection: Collection, stored: Stored) -> None:
+        for uid in stored.owners:
+            self.owned.setdefault(uid, set()).add((collection.type.key, stored.key))
+
+    def _disown(self, collection: Collection, stored: Stored) -> None:
+        for uid in stored.owners:
+            dependents = self.owned.get(uid)
+            if dependents is not None:
+                dependents.discard((collection.type.key, stored.key))
+                if not dependents:
+                    del self.owned[uid]
+
+
+def encode_object(type: ResourceType, body: dict[str, Any], version: int | None) -> Stored:
+    """The stored form of an object, without storing it; `version` None leaves resourceVersion out (a dry run)."""
+    given = body["metadata"]
+    metadata = {name: given[name] for name in _METADATA_ORDER if name in given}
+    metadata.pop("resourceVersion", None)
+    if version is not None:
+        # Its place in the order, before labels and annotations.
+        ordered = {name: metadata.pop(name) for name in _METADATA_ORDER[:4] if name in metadata}
+        metadata = {**ordered, "resourceVersion": str(version), **metadata}
+    for name in given:
+        if name not in metadata and name != "resourceVersion":
+            metadata[name] = given[name]
+    rest = {name: value for name, value in body.items() if name not in ("metadata", "kind", "apiVersion")}
+    tail = _encode({"metadata": metadata, **rest})[1:]
+    namespace = metadata.get("namespace", "")
+    name = metadata["name"]
+    fields = {"metadata.name": name}
+    if type.namespaced:
+        fields["metadata.namespace"] = namespace
+    for label, read in type.fields.items():
+        fields[label] = read(body)
+    return Stored(
+        namespace=namespace,
+        name=name,
+        uid=metadata["uid"],
+        version=version or 0,
+        tail=tail,
+        labels=metadata.get("labels") or {},
+        fields=fields,
+        owners=tuple(owner["uid"] for owner in metadata.get("ownerReferences") or ()),
+    )

@@ -1,0 +1,158 @@
+"""WATCH: a cursor over a type's event history, shown through a selector.
+
+A watch holds a position and no queue. It sleeps until its type has news, its next bookmark is due, or its time
+is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from simulation.faults import Faults
+from simulation.options import ListOptions
+from simulation.presentation import Presentation
+from simulation.selectors import Selector
+from simulation.status import ApiError, expired
+from simulation.storage import Collection, Event, EventType, HistoryGone, Storage, Stored
+
+__all__ = ["Watch", "shown_as"]
+
+BATCH = 256
+# A server's last bookmark goes out this long before the end of a watch, in seconds.
+BOOKMARK_BEFORE_END = 2.0
+
+
+def shown_as(event: Event, selector: Selector) -> EventType | None:
+    """How an event looks through a selector: what enters its set is ADDED, what leaves it is DELETED."""
+    if not selector:
+        return event.type
+    before = event.previous is not None and selector.matches(event.previous)
+    if event.type == "DELETED":
+        return "DELETED" if before else None
+    after = selector.matches(event.current)
+    if after:
+        return "MODIFIED" if before else "ADDED"
+    return "DELETED" if before else None
+
+
+@dataclass(slots=True)
+class Watch:
+    """One watch, from its start (`begin`, synchronous) to its end (`run`)."""
+
+    storage: Storage
+    collection: Collection
+    options: ListOptions
+    presentation: Presentation
+    faults: Faults
+    bookmark_interval: float
+    lifetime: float
+    cursor: int = 0
+    version: int = 0
+    initial: tuple[Stored, ...] = ()
+    marks_initial_end: bool = False
+    gone: ApiError | None = None
+
+    def begin(self) -> None:
+        """Take the state that the watch starts from. What is wrong with its version is told in the stream."""
+        options, collection = self.options, self.collection
+        if options.initial_events:
+            self.marks_initial_end = options.bookmarks
+        wants_state = options.initial_events or (options.initial_events is None and not options.version)
+        if wants_state:
+            self._take_state()
+            return
+        self.version = options.version or self.storage.version
+        try:
+            self.cursor = collection.cursor_at(self.version)
+        except HistoryGone as error:
+            self.gone = expired(str(error))
+
+    def _take_state(self) -> None:
+        matches = self.options.selector.matches
+        self.initial = tuple(stored for stored in self.collection.in_order() if matches(stored))
+        self.cursor = self.collection.cursor()
+        self.version = self.storage.version
+
+    async def run(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Send until the time is up, the type is gone, or the watch falls behind the history."""
+        if self.gone is not None:
+            await write(b'{"type":"ERROR","object":%s}\n' % self.gone.encode())
+            return
+        loop = asyncio.get_running_loop()
+        news = asyncio.Event()
+        self.collection.listeners.add(news.set)
+        try:
+            await self._send_initial(write)
+            end = loop.time() + self.lifetime
+            bookmark_at = self._next_bookmark(loop.time(), end)
+            while True:
+                news.clear()
+                try:
+                    sent = await self._send_news(write)
+                except HistoryGone:
+                    # Too slow: a server ends the stream, and the resume will learn that it is too old.
+                    return
+                if sent:
+                    continue
+                now = loop.time()
+                if now >= bookmark_at:
+                    await self._send_bookmark(write)
+                    bookmark_at = self._next_bookmark(now, end)
+                    continue
+                if now >= end or self.collection.removed:
+                    return
+                try:
+                    async with asyncio.timeout_at(min(bookmark_at, end)):
+                        await news.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            self.collection.listeners.discard(news.set)
+
+    def _next_bookmark(self, now: float, end: float) -> float:
+        if not self.options.bookmarks:
+            return float("inf")
+        regular = now + self.bookmark_interval
+        last = end - BOOKMARK_BEFORE_END
+        return min(regular, last) if last > now else regular
+
+    async def _send(self, write: Callable[[bytes], Awaitable[None]], chunks: Iterable[bytes]) -> None:
+        data = b"".join(chunks)
+        if data:
+            await self.faults.flowing.wait()
+            await write(data)
+
+    async def _send_initial(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        initial, self.initial = self.initial, ()
+        for start in range(0, len(initial), BATCH):
+            await self._send(write, map(self.presentation.initial, initial[start : start + BATCH]))
+        if self.marks_initial_end:
+            await self._send(write, [self.presentation.bookmark(self.version, initial_events_end=True)])
+
+    async def _send_news(self, write: Callable[[bytes], Awaitable[None]]) -> bool:
+        """Send the next events, if there are any. Raises HistoryGone where they are forgotten."""
+        # The version counts what has been looked at, and only without an await in between.
+        version = self.storage.version
+        events = self.collection.since(self.cursor, BATCH)
+        if not events:
+            self.version = max(self.version, version)
+            return False
+        self.cursor += len(events)
+        selector = self.options.selector
+        chunks = []
+        for event in events:
+            # A watch may start ahead of the storage: what is not newer than its start is not shown.
+            if event.version <= self.version:
+                continue
+            type = shown_as(event, selector)
+            if type is not None:
+                chunks.append(self.presentation.event(type, event))
+        self.version = max(self.version, events[-1].version)
+        await self._send(write, chunks)
+        return True
+
+    async def _send_bookmark(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        if not self.faults.skip_bookmarks:
+            await self._send(write, [self.presentation.bookmark(self.version)])
