@@ -157,6 +157,8 @@ class TypeStore:
         self.graves: dict[str, dict[Key, Entry]] = {}
         self.order = Order()
         self.floors: dict[str, int] = {}
+        # The newest of its deletions that was forgotten: who has not read up to it, has missed something.
+        self.forgotten = 0
         self._loading = loading
 
     def objects(self, cluster: str) -> MutableMapping[Key, Entry]:
@@ -481,6 +483,7 @@ class Store:
             _, index, type_key, item = self._fading.popleft()
             self.floor = max(self.floor, index)
             kind = self.types[type_key]
+            kind.forgotten = max(kind.forgotten, index)
             if isinstance(item, Removal):
                 for (cluster, key), grave in list(item.entries.items()):
                     if kind.graves.get(cluster, {}).get(key) is grave:

@@ -78,6 +78,7 @@ class ClusterProducer:
         self.name = context.name
         self.informers: dict[TypeKey, Informer] = {}
         self.unreachable: str | None = None
+        self.undiscovered: str | None = None
         self.discovered = asyncio.Event()
         self.down = asyncio.Event()
         self._server = ApiServer(context)
@@ -175,7 +176,7 @@ class ClusterProducer:
         self._rediscover.clear()
 
     async def ready(self) -> str | None:
-        """Why the API server is not ready, None if it is."""
+        """Why the cluster cannot be followed now, None if it can."""
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
                 await self._server.get("/readyz")
@@ -185,8 +186,9 @@ class ClusterProducer:
             return f"{self._server.host}: no answer within {_PROBE_TIMEOUT:g} s"
         except Refused as refused:
             # Where /readyz is not for us, the server is there all the same.
-            return str(refused) if refused.code >= 500 else None
-        return None
+            if refused.code == 401 or refused.code >= 500:
+                return str(refused)
+        return self.undiscovered
 
     def hurry(self) -> None:
         self._rediscover.set()
@@ -208,6 +210,7 @@ class _Tenure:
         self._owner = owner
         self._recorded = recorded
         self._running: dict[TypeKey, tuple[ResourceType, asyncio.Task[None]]] = {}
+        self._probe_now = asyncio.Event()
 
     async def _append(self, control: Control, *, ttl: int | None = None) -> int:
         return await append_control(self._appender, self._owner, control, ttl=ttl)
@@ -233,7 +236,12 @@ class _Tenure:
                     log.info("cluster is back", cluster=cluster.name)
                     cluster.hurry()
             said = reason
-            await asyncio.sleep(_PROBE_EVERY * random.uniform(0.8, 1.2))
+            self._probe_now.clear()
+            try:
+                async with asyncio.timeout(_PROBE_EVERY * random.uniform(0.8, 1.2)):
+                    await self._probe_now.wait()
+            except TimeoutError:
+                pass
 
     async def _synced(self, kind: ResourceType, version: str, objects: int) -> None:
         key = (kind.group, kind.resource)
@@ -272,7 +280,9 @@ class _Tenure:
                     cluster=cluster.name,
                     reason=str(cause),
                 )
-                cluster.unreachable = cluster.unreachable or str(cause)
+                if cluster.undiscovered is None:
+                    cluster.undiscovered = f"types cannot be discovered: {cause}"
+                    self._probe_now.set()
                 try:
                     async with asyncio.timeout(pause * random.uniform(0.5, 1.5)):
                         await cluster.next_discovery()
@@ -281,6 +291,9 @@ class _Tenure:
                 pause = min(pause * 2, 30.0)
                 continue
             pause = 0.5
+            cluster.undiscovered = None
+            if cluster.unreachable is not None:
+                self._probe_now.set()
             await self._follow({(kind.group, kind.resource): kind for kind in wanted}, doubtful)
             data = {"version": version}
             if self._recorded.cluster != data:

@@ -30,6 +30,8 @@ PAGE = 500
 _WATCH_SECONDS = (300, 600)
 # What a server may be late in ending a watch, in seconds, before the connection counts as half-open.
 _WATCH_GRACE = 15.0
+# A watch that lasted so long, in seconds, was no failure; the next one begins the backoff anew.
+_STABLE = 10.0
 _BACKOFF_FIRST, _BACKOFF_LAST = 0.5, 30.0
 
 
@@ -108,8 +110,13 @@ async def lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
                 yield piece
 
 
-async def watch_events(server: ApiServer, kind: ResourceType, version: str) -> AsyncIterator[WatchEvent]:
-    """The events of one watch from `version` until the server ends it. Raises Refused, Unreachable, BadAnswer."""
+async def watch_events(
+    server: ApiServer, kind: ResourceType, version: str, opened: Callable[[], Awaitable[None]]
+) -> AsyncIterator[WatchEvent]:
+    """The events of one watch from `version` until the server ends it; `opened` is called once it has begun.
+
+    Raises Refused, Unreachable, BadAnswer.
+    """
     seconds = random.randint(*_WATCH_SECONDS)
     query = {
         "watch": "true",
@@ -118,6 +125,7 @@ async def watch_events(server: ApiServer, kind: ResourceType, version: str) -> A
         "timeoutSeconds": str(seconds),
     }
     async with server.open(kind.path, query, silence=seconds + _WATCH_GRACE) as response:
+        await opened()
         async for line in lines(response.content):
             try:
                 event = _event.decode(line)
@@ -164,6 +172,7 @@ class Informer:
         self._on_trouble = on_trouble
         self._on_change = on_change
         self._hurry = asyncio.Event()
+        self._broken = 0
 
     def hurry(self) -> None:
         """Ends a pause between attempts: the cluster is said to be back."""
@@ -193,7 +202,7 @@ class Informer:
 
     async def _watch(self) -> None:
         """Follows from `version`, moving it on, until the watch ends by itself."""
-        async for event in watch_events(self._server, self.kind, self.version):
+        async for event in watch_events(self._server, self.kind, self.version, self._opened):
             self.last_event = time.time()
             if event.type == "BOOKMARK":
                 pass
@@ -207,36 +216,39 @@ class Informer:
             if self._on_change is not None and event.type != "BOOKMARK":
                 self._on_change(self.kind)
 
+    async def _opened(self) -> None:
+        """A watch has begun: what was said of trouble before is over."""
+        if self._broken > 1:
+            await self._on_synced(self.kind, self.version, len(self.writer))
+
     async def list_then_watch(self) -> None:
         """One list, then watches from it until the version expires or something breaks. Always raises."""
         self.version = await self._list()
         self.synced.set()
         await self._on_synced(self.kind, self.version, len(self.writer))
         log.debug("synced", cluster=self._cluster, type=self.kind.title, objects=len(self.writer))
-        broken = 0
+        self._broken = 0
         while True:
             started = time.monotonic()
-            before = self.version
             try:
                 await self._watch()
             except (Unreachable, BadAnswer) as cause:
                 # The version still holds: no list is needed until the server says so.
-                broken += 1
-                if broken > 1:
+                self._broken = self._broken + 1 if time.monotonic() - started < _STABLE else 1
+                if self._broken > 1:
                     await self._on_trouble(self.kind, str(cause))
                 log.debug("watch broken", cluster=self._cluster, type=self.kind.title, reason=str(cause))
-                await self._pause(broken)
+                await self._pause(self._broken)
                 continue
             except Refused as refused:
                 if refused.expired or refused.code == 404:
                     raise
-                broken += 1
-                await self._on_trouble(self.kind, str(refused))
-                await self._pause(broken, refused.retry_after)
+                self._broken = self._broken + 1 if time.monotonic() - started < _STABLE else 1
+                if self._broken > 1:
+                    await self._on_trouble(self.kind, str(refused))
+                await self._pause(self._broken, refused.retry_after)
                 continue
-            if broken and (self.version != before or time.monotonic() - started > 5):
-                await self._on_synced(self.kind, self.version, len(self.writer))
-                broken = 0
+            self._broken = 0
             if time.monotonic() - started < 1.0:
                 # A server that ends watches at once must not be asked in a loop.
                 await asyncio.sleep(random.uniform(0.5, 1.0))

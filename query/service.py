@@ -185,6 +185,9 @@ class QueryService:
             raise ApiError(403, f"requests for host {request.http.host[:64]!r} are not answered here")
         segments = split(request.http.rel_url.raw_path)
         store = self._materializer.store
+        if segments[:1] in (["api"], ["apis"], ["clusters"]) and not self._materializer.ready.is_set():
+            # Nobody is told of something missing while it may only not have been read yet.
+            raise ApiError(429, "the log is being replayed: not ready yet", retry_after=1)
         request.cluster, segments = cluster_scope(segments, store.clusters)
         if not segments:
             self._only_get(request)
@@ -198,8 +201,6 @@ class QueryService:
             return _json({"clusters": [msgspec.to_builtins(one) for one in self.readiness.clusters()]})
         if first not in ("api", "apis"):
             raise no_such_path()
-        if not self._materializer.ready.is_set():
-            raise ApiError(429, "the log is being replayed: not ready yet", retry_after=1)
         if len(segments) <= (2 if first == "api" else 3):
             self._only_get(request)
             return self._discovery(request, segments)

@@ -139,7 +139,11 @@ class _Watch:
                 if self._materializer.generation != self._generation:
                     await self._send(error_event(_history_changed()))
                     return
-                after = await self._advance(after)
+                try:
+                    after = await self._advance(after)
+                except ApiError as error:
+                    await self._send(error_event(error))
+                    return
                 now = loop.time()
                 if now >= deadline:
                     return
@@ -188,6 +192,9 @@ class _Watch:
             kind = store.types.get(self._request.key)
             if kind is None or kind.order.last() <= after:
                 return store.applied
+            if after < kind.forgotten:
+                # A client that took nothing for longer than deletions are kept.
+                raise expired(f"too old resource version: {after} ({kind.forgotten})")
             state = (self._generation, store.applied)
             payload, upto = self._shared.read(state, kind, after, self._request, self._definitions)
             after = state[1] if upto is None else upto

@@ -1,0 +1,252 @@
+"""Fixtures of the end-to-end tests: kubebraid as its own processes, member clusters over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from simulation import SimulatedCluster, write_kubeconfig
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """A kubebraid command in a process group of its own, with its output in a file."""
+
+    def __init__(self, *arguments: str, log: Path) -> None:
+        self.arguments = arguments
+        self.log = log
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "kubebraid",
+                *self.arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    async def kill(self) -> None:
+        """SIGKILL to the process alone; what it started has to end by itself."""
+        assert self.process is not None
+        self.process.kill()
+        await self.process.wait()
+
+    async def stop(self) -> int:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(self.process.wait(), 20)
+            except TimeoutError:
+                await self.kill()
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+
+class Service(Process):
+    """A process that serves the API at `url`."""
+
+    def __init__(self, *arguments: str, log: Path, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(*arguments, "--listen", f"127.0.0.1:{self.port}", log=log)
+
+    async def ready(self, patience: float = 60.0) -> Service:
+        """Returns when /readyz is 200."""
+        assert self.process is not None
+        async with asyncio.timeout(patience), aiohttp.ClientSession() as session:
+            while True:
+                assert self.process.returncode is None, self.output()
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get(f"{self.url}/readyz") as answer:
+                        if answer.status == 200:
+                            return self
+                await asyncio.sleep(0.05)
+
+    async def get(self, path: str, **query: str) -> dict[str, Any]:
+        """A GET that must succeed, as JSON."""
+        async with aiohttp.ClientSession() as session, session.get(self.url + path, params=query) as answer:
+            assert answer.status == 200, await answer.text()
+            found: dict[str, Any] = await answer.json()
+            return found
+
+
+Starter = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Starter]:
+    """Starts a kubebraid service (`up` unless named otherwise) and ends it after the test."""
+    started: list[Service] = []
+
+    async def starter(*arguments: str, command: str = "up", ready: bool = True, port: int | None = None) -> Service:
+        service = Service(command, *arguments, log=tmp_path / f"{command}-{len(started)}.log", port=port)
+        await service.start()
+        started.append(service)
+        if ready:
+            await service.ready()
+        return service
+
+    yield starter
+    for service in started:
+        await service.stop()
+
+
+class Members:
+    """Two simulated clusters in this process, and their kubeconfig."""
+
+    def __init__(self, clusters: list[SimulatedCluster], kubeconfig: Path) -> None:
+        self.clusters = clusters
+        self.kubeconfig = kubeconfig
+
+    def __getitem__(self, name: str) -> SimulatedCluster:
+        return next(cluster for cluster in self.clusters if cluster.name == name)
+
+
+@pytest.fixture
+async def members(tmp_path: Path) -> AsyncIterator[Members]:
+    clusters = [SimulatedCluster(name, seed=number, pods=60) for number, name in enumerate(("alpha", "bravo"))]
+    for cluster in clusters:
+        await cluster.start()
+    kubeconfig = tmp_path / "members.kubeconfig"
+    write_kubeconfig(clusters, kubeconfig)
+    yield Members(clusters, kubeconfig)
+    for cluster in clusters:
+        await cluster.stop()
+
+
+@pytest.fixture
+def kubectl(tmp_path: Path) -> Callable[..., Awaitable[tuple[int, str, str]]]:
+    """Runs the machine's kubectl; skips where there is none. Returns code, standard output, standard error."""
+    found = shutil.which("kubectl")
+    if found is None:
+        pytest.skip("kubectl is not on this machine")
+
+    async def run(*arguments: str, input: str | None = None, seconds: float | None = None) -> tuple[int, str, str]:
+        environment = {**os.environ, "KUBECONFIG": str(tmp_path / "none"), "HOME": str(tmp_path)}
+        process = await asyncio.create_subprocess_exec(
+            found,
+            *arguments,
+            stdin=asyncio.subprocess.PIPE if input is not None else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+        )
+        if seconds is not None:
+            asyncio.get_running_loop().call_later(seconds, lambda: process.returncode is None and process.terminate())
+        out, err = await process.communicate(input.encode() if input is not None else None)
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+    return run
+
+
+def comparable(item: dict[str, Any]) -> dict[str, Any]:
+    """An object without what kubebraid is to change: version, managedFields, the cluster's annotation."""
+    item = json.loads(json.dumps(item))
+    metadata = item["metadata"]
+    for key in ("resourceVersion", "managedFields", "selfLink"):
+        metadata.pop(key, None)
+    annotations = metadata.get("annotations") or {}
+    annotations.pop("shadow.clusterpedia.io/cluster-name", None)
+    if not annotations:
+        metadata.pop("annotations", None)
+    item.pop("kind", None)
+    item.pop("apiVersion", None)
+    return dict(item)
+
+
+class Comparison:
+    """Compares what kubebraid serves of a cluster with what the cluster itself serves."""
+
+    async def types(self, base: str) -> list[str]:
+        """Paths of the types that `base` lists and watches."""
+        paths = []
+        async with aiohttp.ClientSession() as session:
+
+            async def get(path: str) -> dict[str, Any]:
+                async with session.get(base + path) as answer:
+                    assert answer.status == 200, (base, path, await answer.text())
+                    return dict(await answer.json(content_type=None))
+
+            roots = ["/api/v1"]
+            for group in (await get("/apis"))["groups"]:
+                roots.append(f"/apis/{group['preferredVersion']['groupVersion']}")
+            for root in roots:
+                for resource in (await get(root))["resources"]:
+                    if "/" not in resource["name"] and {"list", "watch"} <= set(resource["verbs"]):
+                        paths.append(f"{root}/{resource['name']}")
+        return paths
+
+    async def items(self, url: str) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[tuple[str, str], str]]:
+        """Objects by key, comparable, and their versions."""
+        objects, versions = {}, {}
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            assert answer.status == 200, (url, await answer.text())
+            for item in (await answer.json(content_type=None))["items"] or []:
+                metadata = item["metadata"]
+                key = (metadata.get("namespace", ""), metadata["name"])
+                assert key not in objects, f"{key} twice in {url}"
+                objects[key] = comparable(item)
+                versions[key] = metadata["resourceVersion"]
+        return objects, versions
+
+    async def differences(self, service: str, cluster: str, url: str) -> list[str]:
+        """What differs between the service's view of a cluster and the cluster's own."""
+        found = []
+        for path in await self.types(f"{service}/clusters/{cluster}"):
+            theirs, their_versions = await self.items(url + path)
+            ours, our_versions = await self.items(f"{service}/clusters/{cluster}{path}")
+            for key in theirs.keys() ^ ours.keys():
+                found.append(f"{path} {key} only in {'cluster' if key in theirs else 'kubebraid'}")
+            for key in theirs.keys() & ours.keys():
+                if our_versions[key].split(".", 2)[2] != their_versions[key]:
+                    found.append(f"{path} {key} is at {our_versions[key]}, not {their_versions[key]}")
+                elif ours[key] != theirs[key]:
+                    found.append(f"{path} {key} has another content")
+        return found
+
+    async def settle(self, service: str, clusters: list[SimulatedCluster], patience: float = 30.0) -> None:
+        """Returns when nothing differs; fails with the differences after `patience` seconds."""
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + patience
+        while True:
+            found = [
+                f"{cluster.name}: {one}"
+                for cluster in clusters
+                for one in await self.differences(service, cluster.name, cluster.url)
+            ]
+            if not found:
+                return
+            assert loop.time() < limit, "\n".join(found[:20])
+            await asyncio.sleep(0.2)
+
+
+@pytest.fixture
+def compare() -> Comparison:
+    return Comparison()

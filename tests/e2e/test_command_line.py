@@ -1,0 +1,108 @@
+"""Bad input on the command line: one clear line, never a traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+
+import pytest
+
+
+async def run(*arguments: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "kubebraid", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), 30)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+def taken_port():
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        yield holder.getsockname()[1]
+
+
+async def refused(said: str, *arguments: str) -> None:
+    code, out, err = await run(*arguments)
+    assert code in (1, 2)
+    assert out == ""
+    assert err.startswith("kubebraid: "), err
+    assert len(err.strip().splitlines()) == 1, err
+    assert said in err
+
+
+async def test_unknown_context(members, tmp_path):
+    kubeconfig = str(members.kubeconfig)
+    await refused("alpha, bravo", "up", "--kubeconfig", kubeconfig, "--context", "nope", "--data", str(tmp_path))
+    await refused("'nope'", "up", "--kubeconfig", kubeconfig, "--context", "alpha", "nope", "--data", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a: [", "is no YAML"),
+        ("\x00", "is no YAML"),
+        ("just words", "is no kubeconfig"),
+        ("contexts: 5", "is no kubeconfig"),
+        ("contexts: [5]", "need a name"),
+        ("kind: Config", "names no contexts"),
+        ("", "is no kubeconfig"),
+    ],
+)
+async def test_kubeconfig_that_is_none(tmp_path, content, said):
+    path = tmp_path / "kubeconfig"
+    path.write_text(content)
+    await refused(said, "up", "--kubeconfig", str(path), "--data", str(tmp_path / "data"))
+
+
+async def test_no_kubeconfig(tmp_path):
+    await refused("--kubeconfig", "up", "--kubeconfig", str(tmp_path / "none"), "--data", str(tmp_path / "data"))
+
+
+async def test_ports_in_use(members, tmp_path, taken_port):
+    common = ("up", "--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
+    await refused("--listen", *common, "--listen", f"127.0.0.1:{taken_port}")
+    await refused("--nats-port", *common, "--listen", "127.0.0.1:0", "--nats-port", str(taken_port))
+
+
+async def test_listen_addresses(members, tmp_path):
+    common = ("up", "--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
+    await refused("--insecure-listen", *common, "--listen", "0.0.0.0:0")
+    await refused("HOST:PORT", *common, "--listen", "8001")
+    await refused("HOST:PORT", *common, "--listen", "127.0.0.1:99999")
+
+
+async def test_nats_that_does_not_answer(members, taken_port):
+    common = ("--kubeconfig", str(members.kubeconfig), "--listen", "127.0.0.1:0")
+    # Bound and listening, but nobody ever says a word there.
+    await refused("does not answer", "up", *common, "--nats", f"nats://127.0.0.1:{taken_port}")
+    await refused("does not answer", "up", *common, "--nats", "nats://127.0.0.1:1")
+    await refused("does not answer", "serve", "--listen", "127.0.0.1:0", "--nats", "nats://127.0.0.1:1")
+
+
+async def test_usage():
+    await refused("--bogus", "up", "--bogus")
+    await refused("--nats", "serve")
+    await refused("'surprise'", "up", "surprise")
+    await refused("--pods", "demo", "--pods", "many")
+    await refused("log-level", "demo", "--log-level", "loud")
+    await refused("no kubebraid answers", "kubeconfig", "--server", "http://127.0.0.1:1")
+
+
+async def test_help_names_every_command():
+    code, out, _ = await run("--help")
+    assert code == 0
+    for command in ("up", "demo", "simulate", "produce", "serve", "kubeconfig"):
+        assert command in out

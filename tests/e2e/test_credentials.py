@@ -1,0 +1,156 @@
+"""Member clusters behind TLS: client certificates, tokens from an exec plugin, tokens that change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import stat
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+import trustme
+import yaml
+
+from simulation import SimulatedCluster
+
+
+class TlsFront:
+    """TLS before a plain HTTP server; asks for a client certificate of `authority`, if given."""
+
+    def __init__(self, target_port: int, certificate: trustme.LeafCert, authority: trustme.CA | None) -> None:
+        self._target = target_port
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        certificate.configure_cert(self._context)
+        if authority is not None:
+            authority.configure_trust(self._context)
+            self._context.verify_mode = ssl.CERT_REQUIRED
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader, writer):
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            await asyncio.gather(self._pump(reader, up_writer), self._pump(up_reader, writer))
+        finally:
+            self._tasks.discard(task)
+
+    @staticmethod
+    async def _pump(reader, writer):
+        with contextlib.suppress(OSError, asyncio.CancelledError, ssl.SSLError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+def kubeconfig(path: Path, server: str, authority: Path, user: dict) -> Path:
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        # Relative, as kubeconfigs may have it.
+        "clusters": [{"name": "secured", "cluster": {"server": server, "certificate-authority": authority.name}}],
+        "users": [{"name": "reader", "user": user}],
+        "contexts": [{"name": "secured", "context": {"cluster": "secured", "user": "reader"}}],
+        "current-context": "secured",
+    }
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.fixture
+def authority(tmp_path):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return authority
+
+
+async def test_client_certificate(tmp_path, authority, start):
+    client = authority.issue_cert("reader@example.com")
+    client.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    client.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    async with SimulatedCluster("inner", pods=5) as cluster:
+        async with TlsFront(cluster.port, authority.issue_cert("127.0.0.1"), authority) as front:
+            config = kubeconfig(
+                tmp_path / "kubeconfig",
+                f"https://127.0.0.1:{front.port}",
+                tmp_path / "ca.pem",
+                {"client-certificate": "cert.pem", "client-key": "key.pem"},
+            )
+            service = await start("--kubeconfig", str(config), "--data", str(tmp_path / "data"))
+            assert len((await service.get("/clusters/secured/api/v1/pods"))["items"]) == 5
+
+
+async def test_exec_plugin(tmp_path, authority, start):
+    plugin = tmp_path / "plugin"
+    plugin.write_text(
+        f"#!{sys.executable}\n"
+        "import json\n"
+        'print(json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", '
+        '"status": {"token": "let-me-in"}}))\n'
+    )
+    plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
+    async with SimulatedCluster("inner", pods=5, token="let-me-in") as cluster:
+        async with TlsFront(cluster.port, authority.issue_cert("127.0.0.1"), None) as front:
+            config = kubeconfig(
+                tmp_path / "kubeconfig",
+                f"https://127.0.0.1:{front.port}",
+                tmp_path / "ca.pem",
+                {
+                    "exec": {
+                        "apiVersion": "client.authentication.k8s.io/v1",
+                        "command": str(plugin),
+                        "interactiveMode": "Never",
+                    }
+                },
+            )
+            service = await start("--kubeconfig", str(config), "--data", str(tmp_path / "data"))
+            assert len((await service.get("/clusters/secured/api/v1/pods"))["items"]) == 5
+
+
+async def test_a_refused_token_is_stale_and_a_new_one_mends_it(tmp_path, start):
+    async with SimulatedCluster("inner", pods=5, token="right") as cluster:
+
+        def write(token: str) -> Path:
+            return kubeconfig(tmp_path / "kubeconfig", cluster.url, tmp_path / "ca.pem", {"token": token})
+
+        service = await start("--kubeconfig", str(write("wrong")), "--data", str(tmp_path / "data"), ready=False)
+        for _ in range(200):
+            if "401" in service.output():
+                break
+            await asyncio.sleep(0.05)
+        assert "401" in service.output()
+        await service.ready()
+        assert "401" in str(await service.get("/clusters")), "it is stale, and does not keep others waiting"
+        write("right")
+        async with asyncio.timeout(30), aiohttp.ClientSession() as session:
+            while True:
+                async with session.get(f"{service.url}/api/v1/pods") as answer:
+                    if answer.status == 200 and len((await answer.json())["items"]) == 5:
+                        break
+                await asyncio.sleep(0.1)
+
+
+async def test_an_untrusted_certificate_is_told(tmp_path, authority, start):
+    other = trustme.CA()
+    async with SimulatedCluster("inner", pods=5) as cluster:
+        async with TlsFront(cluster.port, other.issue_cert("127.0.0.1"), None) as front:
+            config = kubeconfig(tmp_path / "kubeconfig", f"https://127.0.0.1:{front.port}", tmp_path / "ca.pem", {})
+            service = await start("--kubeconfig", str(config), "--data", str(tmp_path / "data"))
+            clusters = (await service.get("/clusters"))["clusters"]
+            assert "certificate verify failed" in clusters[0]["stale"]

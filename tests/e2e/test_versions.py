@@ -1,0 +1,221 @@
+"""resourceVersion on the wire: 410, 504, waiting, exact lists, pages, bookmarks, initial events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import aiohttp
+import pytest
+
+
+@pytest.fixture
+async def service(members, start):
+    return await start("--kubeconfig", str(members.kubeconfig), "--data", str(members.kubeconfig.parent / "data"))
+
+
+@pytest.fixture
+async def ask(service):
+    """GET with any status: (status, headers, JSON)."""
+    async with aiohttp.ClientSession() as session:
+
+        async def get(path: str, headers: dict[str, str] | None = None, **query: str):
+            async with session.get(service.url + path, params=query, headers=headers) as answer:
+                return answer.status, answer.headers, json.loads(await answer.read())
+
+        yield get
+
+
+async def watch_lines(service, path: str, seconds: float = 3.0, headers=None, **query: str):
+    """The events of a watch that the server ends after `seconds`, and the status of the answer."""
+    query = {"watch": "1", "timeoutSeconds": str(int(seconds)), **query}
+    async with (
+        aiohttp.ClientSession(read_bufsize=2**22) as session,
+        session.get(service.url + path, params=query, headers=headers) as answer,
+    ):
+        body = await answer.read()
+        return answer.status, [json.loads(line) for line in body.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "version", ["abc", "1", "x.y", "deadbeef.5", "....", "a.-1", "a.1e3", "%00", "a.99999999999999999999"]
+)
+async def test_odd_and_foreign_versions_expire(service, ask, version):
+    status, _, answer = await ask("/api/v1/pods", resourceVersion=version)
+    assert (status, answer["kind"], answer["reason"], answer["code"]) == (410, "Status", "Expired", 410)
+    status, events = await watch_lines(service, "/api/v1/pods", resourceVersion=version)
+    told = events[0] if status != 200 else events[0]["object"]
+    assert (told["reason"], told["code"]) == ("Expired", 410)
+
+
+async def test_a_list_ahead_of_the_log_times_out_and_a_watch_waits(service, ask):
+    _, _, found = await ask("/api/v1/pods", limit="1")
+    prefix, index = found["metadata"]["resourceVersion"].split(".")
+    ahead = f"{prefix}.{int(index) + 1_000_000}"
+    status, headers, answer = await ask("/api/v1/pods", resourceVersion=ahead)
+    assert (status, answer["reason"], answer["details"]["retryAfterSeconds"]) == (504, "Timeout", 1)
+    assert answer["details"]["causes"][0]["reason"] == "ResourceVersionTooLarge"
+    assert headers["Retry-After"] == "1"
+    assert await watch_lines(service, "/api/v1/pods", seconds=1, resourceVersion=ahead) == (200, [])
+
+
+async def test_pages_are_one_snapshot(service, ask, members):
+    _, _, first = await ask("/api/v1/pods", limit="50")
+    assert first["metadata"]["remainingItemCount"] == 70
+    members["alpha"].churn.step(30)
+    await asyncio.sleep(1)
+    keys = [item["metadata"]["uid"] for item in first["items"]]
+    page = first
+    while token := page["metadata"].get("continue"):
+        _, _, page = await ask("/api/v1/pods", **{"limit": "50", "continue": token})
+        assert page["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+        keys += [item["metadata"]["uid"] for item in page["items"]]
+    assert len(keys) == len(set(keys)) == 120
+
+
+async def test_continue_tokens_that_are_none(ask):
+    for token in ("nonsense", "e30", "****"):
+        status, _, answer = await ask("/api/v1/pods", **{"limit": "5", "continue": token})
+        assert (status, answer["reason"]) == (400, "BadRequest"), token
+
+
+async def test_a_page_whose_snapshot_is_gone_gets_a_token_to_go_on(service, ask, start, members):
+    _, _, first = await ask("/api/v1/pods", limit="50")
+    token = first["metadata"]["continue"]
+    await service.stop()
+    await service.start()
+    await service.ready()
+    members["alpha"].churn.step(5)
+    status, _, answer = await ask("/api/v1/pods", **{"limit": "50", "continue": token})
+    assert (status, answer["reason"]) == (410, "Expired")
+    fresh = answer["metadata"]["continue"]
+    status, _, page = await ask("/api/v1/pods", **{"limit": "500", "continue": fresh})
+    assert status == 200
+    assert 60 <= len(page["items"]) <= 80
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ({"resourceVersionMatch": "Exact"}, 422),
+        ({"resourceVersionMatch": "Nonsense", "resourceVersion": "0"}, 422),
+        ({"resourceVersionMatch": "Exact", "resourceVersion": "0"}, 422),
+        ({"sendInitialEvents": "true"}, 422),
+        ({"watch": "1", "sendInitialEvents": "true"}, 422),
+        ({"watch": "1", "resourceVersionMatch": "NotOlderThan"}, 422),
+        ({"limit": "many"}, 400),
+        ({"timeoutSeconds": "1.5", "watch": "1"}, 400),
+        ({"labelSelector": "a in ("}, 400),
+        ({"labelSelector": "a==b=c"}, 400),
+        ({"fieldSelector": "spec.color=red"}, 400),
+        ({"fieldSelector": "metadata.name"}, 400),
+        ({"continue": "abc", "resourceVersion": "5"}, 400),
+    ],
+)
+async def test_options_that_do_not_go(ask, query, code):
+    status, headers, answer = await ask("/api/v1/pods", **query)
+    assert (status, answer["kind"], answer["code"]) == (code, "Status", code)
+    assert headers["Content-Type"].startswith("application/json")
+
+
+async def test_exact_lists(ask, members):
+    _, _, found = await ask("/api/v1/configmaps")
+    version = found["metadata"]["resourceVersion"]
+    status, _, again = await ask("/api/v1/configmaps", resourceVersion=version, resourceVersionMatch="Exact")
+    assert status == 200
+    assert again == found
+    prefix, _ = version.split(".")
+    status, _, _ = await ask("/api/v1/pods", resourceVersion=f"{prefix}.1", resourceVersionMatch="Exact")
+    assert status == 410
+
+
+async def test_initial_events_end_with_their_bookmark(service):
+    status, events = await watch_lines(
+        service,
+        "/api/v1/namespaces",
+        seconds=1,
+        sendInitialEvents="true",
+        resourceVersionMatch="NotOlderThan",
+        allowWatchBookmarks="true",
+    )
+    assert status == 200
+    types = [event["type"] for event in events]
+    end = types.index("BOOKMARK")
+    assert set(types[:end]) == {"ADDED"}
+    bookmark = events[end]["object"]
+    assert bookmark["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    assert (bookmark["kind"], bookmark["apiVersion"]) == ("Namespace", "v1")
+
+
+async def test_a_watch_ends_with_a_bookmark_of_the_whole_log(service, ask, members):
+    _, _, found = await ask("/api/v1/persistentvolumes")
+    watching = asyncio.create_task(
+        watch_lines(
+            service,
+            "/api/v1/persistentvolumes",
+            seconds=5,
+            resourceVersion=found["metadata"]["resourceVersion"],
+            allowWatchBookmarks="true",
+        )
+    )
+    members["alpha"].churn.step(20)
+    status, events = await watching
+    assert status == 200
+    assert events[-1]["type"] == "BOOKMARK"
+    last = int(events[-1]["object"]["metadata"]["resourceVersion"].split(".")[1])
+    assert last > int(found["metadata"]["resourceVersion"].split(".")[1]), "a quiet type's watch moves with the log"
+
+
+async def test_what_leaves_and_enters_a_selector(service, ask, members):
+    alpha = members["alpha"]
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "moving", "namespace": "default", "labels": {"side": "in"}},
+        "data": {"n": "1"},
+    }
+    path = "/api/v1/namespaces/default/configmaps"
+    _, _, found = await ask(path)
+    version = found["metadata"]["resourceVersion"]
+    watching = asyncio.create_task(
+        watch_lines(service, f"/clusters/alpha{path}", seconds=4, resourceVersion=version, labelSelector="side=in")
+    )
+    await asyncio.sleep(0.5)
+    async with aiohttp.ClientSession() as session:
+        async with session.post(alpha.url + path, json=body) as answer:
+            assert answer.status == 201
+        merge = {"Content-Type": "application/merge-patch+json"}
+        for patch in (
+            {"data": {"n": "2"}},
+            {"metadata": {"labels": {"side": "out"}}},
+            {"metadata": {"labels": {"side": "in"}}},
+        ):
+            await asyncio.sleep(0.4)
+            async with session.patch(f"{alpha.url}{path}/moving", data=json.dumps(patch), headers=merge) as answer:
+                assert answer.status == 200
+        await asyncio.sleep(0.4)
+        async with session.delete(f"{alpha.url}{path}/moving") as answer:
+            assert answer.status == 200
+    _, events = await watching
+    assert [event["type"] for event in events] == ["ADDED", "MODIFIED", "DELETED", "ADDED", "DELETED"]
+    indexes = [int(event["object"]["metadata"]["resourceVersion"].split(".")[1]) for event in events]
+    assert indexes == sorted(set(indexes))
+
+
+async def test_metadata_and_table_forms(service, ask):
+    _, _, found = await ask(
+        "/api/v1/pods",
+        headers={"Accept": "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"},
+        limit="3",
+    )
+    assert found["kind"] == "PartialObjectMetadataList"
+    assert all(set(item) == {"kind", "apiVersion", "metadata"} for item in found["items"])
+    _, _, table = await ask(
+        "/api/v1/pods", headers={"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}, limit="3"
+    )
+    assert table["kind"] == "Table"
+    assert [column["name"] for column in table["columnDefinitions"]][:3] == ["Cluster", "Name", "Ready"]
+    assert len(table["rows"]) == 3
+    assert all(len(row["cells"]) == len(table["columnDefinitions"]) for row in table["rows"])
+    status, _, answer = await ask("/api/v1/pods", headers={"Accept": "application/vnd.kubernetes.protobuf"})
+    assert (status, answer["reason"]) == (406, "NotAcceptable")
