@@ -28,6 +28,8 @@ REMOVED = "removed"
 SUMMARY_HEADER = "Kb"
 # Header beside it where the delta carries a `Replaced`, as JSON.
 REPLACED_HEADER = "Kb-Replaced"
+# Header of a message whose object is in parts.
+PARTS_HEADER = "Kb-Parts"
 
 
 class UnreadableRecord(Exception):
@@ -66,6 +68,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     - `object`: the object as JSON, without `metadata.resourceVersion`, as `{"kind":..,"apiVersion":..,
       "metadata":{` + the rest. `gap` is the offset behind `"metadata":{`, where `"resourceVersion":"..",`
       belongs; `meta_end` is the offset behind metadata's closing brace.
+    - `compression`, `parts`: of an object too large for a message as it is, see `deltalog.large`.
     - `labels`, `fields` (selectable fields of the type), `owner` (uid of the controller): copied out, so that
       a reader selects without parsing.
     """
@@ -90,6 +93,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     labels: dict[str, str] = {}
     fields: dict[str, str] = {}
     replaced: Replaced | None = None
+    compression: str = ""
+    parts: tuple[int, ...] = ()
     gap: int
     meta_end: int
     object: bytes
@@ -181,6 +186,7 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
     first: int
     oldest: int
     replaced: Replaced | None = None
+    parts: int = 0
 
 
 def summary_headers(delta: Delta) -> dict[str, str]:
@@ -189,6 +195,8 @@ def summary_headers(delta: Delta) -> dict[str, str]:
     headers = {SUMMARY_HEADER: f"{delta.type} {delta.uid or '-'} {delta.original or '-'} {delta.first} {oldest}"}
     if delta.replaced is not None:
         headers[REPLACED_HEADER] = msgspec.json.encode(delta.replaced).decode()
+    if delta.parts:
+        headers[PARTS_HEADER] = str(len(delta.parts))
     return headers
 
 
@@ -209,6 +217,7 @@ def parse_summary(headers: dict[str, str]) -> Summary | None:
             int(first),
             int(oldest),
             replaced,
+            int(headers.get(PARTS_HEADER, "0")),
         )
     except (ValueError, msgspec.MsgspecError) as cause:
         raise UnreadableRecord(f"header {SUMMARY_HEADER}: {line!r}: {cause}") from cause

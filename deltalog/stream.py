@@ -139,6 +139,11 @@ class Log:
         """Sequence and payload of a subject's last message, from the leader; None if there is none."""
         return await self._message({"last_by_subj": subject})
 
+    async def message(self, sequence: int) -> bytes | None:
+        """The payload of message `sequence`; None if it is no more."""
+        found = await self._message({"seq": sequence})
+        return None if found is None else found[1]
+
     async def message_time(self, sequence: int) -> int | None:
         """When message `sequence` was stored, nanoseconds since 1970; None if it is no more."""
         try:

@@ -2,6 +2,7 @@
 
     kb.<cluster>.<group>.<version>.<resource>.<namespace>.<name>      one object
     kbc.<cluster>.<record>[.<group>.<resource>]                       one control record
+    kbp.<as an object's>.<original>.<n>                               a part of an object too large for a message
 
 The core group is `core`, the namespace of cluster-scoped objects is `_`. A token is percent-encoded (UTF-8)
 where NATS, the dot or one of these two words needs it, so that a plain NATS wildcard filters by cluster,
@@ -16,7 +17,8 @@ from urllib.parse import unquote
 
 OBJECTS = "kb"
 CONTROL = "kbc"
-STREAM_SUBJECTS = (f"{OBJECTS}.>", f"{CONTROL}.>")
+PARTS = "kbp"
+STREAM_SUBJECTS = (f"{OBJECTS}.>", f"{CONTROL}.>", f"{PARTS}.>")
 
 # What a NATS token cannot hold (white space, control characters, `.`, `*`, `>`), what percent-encoding itself
 # uses, and what isn't ASCII (the server does not require that, other languages' clients are thankful for it).

@@ -75,8 +75,9 @@ class EmbeddedBroker:
     pid file and ended before the next start, as two servers must never share a directory.
     """
 
-    def __init__(self, data: Path, port: int = 0) -> None:
+    def __init__(self, data: Path, port: int = 0, *, max_payload: int = 8 * 1024 * 1024) -> None:
         self.data = data
+        self.max_payload = max_payload
         self.port = port
         self._process: asyncio.subprocess.Process | None = None
 
@@ -120,7 +121,7 @@ class EmbeddedBroker:
         config.write_text(
             f"listen: 127.0.0.1:{self.port}\n"
             "server_name: kubebraid\n"
-            "max_payload: 8MB\n"
+            f"max_payload: {self.max_payload}\n"
             "max_pending: 256MB\n"
             f'jetstream {{ store_dir: "{store}" }}\n'
         )

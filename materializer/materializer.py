@@ -10,15 +10,17 @@ import structlog
 
 from deltalog.connection import BrokerUnavailable, JetStreamRefused
 from deltalog.delta import UnreadableRecord, decode_control, decode_delta
+from deltalog.large import Assembler
 from deltalog.replay import HistoryChanged, Reader, Record
 from deltalog.stream import Log
-from deltalog.subjects import CONTROL
+from deltalog.subjects import CONTROL, PARTS
 from materializer.entry import TypeKey
 from materializer.store import Store
 
 log = structlog.get_logger("materializer")
 
 _CONTROL_PREFIX = CONTROL + "."
+_PARTS_PREFIX = PARTS + "."
 _MARKER_HEADER = "Nats-Marker-Reason"
 # How often tombstones are looked through for expired ones, in seconds.
 _FORGET_EVERY = 5.0
@@ -47,6 +49,7 @@ class Materializer:
         self.log = log
         self.store = Store(log.prefix, log.tombstone_ttl)
         self.ready = asyncio.Event()
+        self._assembler = Assembler()
         self.generation = 0
         self.replayed = 0
         self.unreadable = 0
@@ -89,6 +92,7 @@ class Materializer:
                 await asyncio.sleep(1.0)
         self.ready.clear()
         self.store = Store(self.log.prefix, self.log.tombstone_ttl)
+        self._assembler = Assembler()
         self.generation += 1
         log.info("new history", prefix=self.log.prefix)
         for listeners in list(self._listeners.values()):
@@ -126,8 +130,14 @@ class Materializer:
                 store.skip(record.sequence, record.time)
             elif record.subject.startswith(_CONTROL_PREFIX):
                 store.apply_control(decode_control(record.data), record.sequence, record.time)
+            elif record.subject.startswith(_PARTS_PREFIX):
+                self._assembler.hold(record.sequence, record.data)
+                store.skip(record.sequence, record.time)
             else:
-                store.apply_delta(decode_delta(record.data), record.sequence, record.time)
+                delta = decode_delta(record.data)
+                if delta.compression or delta.parts:
+                    delta = self._assembler.whole(delta)
+                store.apply_delta(delta, record.sequence, record.time)
         except UnreadableRecord as problem:
             self.unreadable += 1
             log.error("unreadable message", sequence=record.sequence, subject=record.subject, problem=str(problem))

@@ -22,6 +22,7 @@ from deltalog import (
     encode_delta,
 )
 from deltalog.delta import HEALTH, Summary, newer, parse_summary, summary_headers
+from deltalog.large import fit, part_subject, parts_filter, payload_limit, unpacked
 from deltalog.replay import read_to_end
 from deltalog.stream import Log
 from deltalog.subjects import object_filter, object_subject, parse_object, type_prefix
@@ -43,6 +44,7 @@ class Known(msgspec.Struct, gc=False):
     oldest: int
     gone_at: float = 0.0
     replaced: Replaced | None = None
+    in_parts: bool = False
 
 
 class Counts(msgspec.Struct):
@@ -78,6 +80,7 @@ class Writer:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._other_versions: set[str] = set()
+        self._obsolete: list[tuple[str, int]] = []
 
     def __len__(self) -> int:
         """Objects that live, as far as the log knows."""
@@ -133,6 +136,8 @@ class Writer:
         older (a cluster restored from a backup).
         """
         self._check()
+        if self._obsolete:
+            await self._purge_obsolete()
         try:
             identity = identify(raw)
         except Unusable as problem:
@@ -160,7 +165,9 @@ class Writer:
             await self._append(key, self._delta(MODIFIED, found, first=known.first, replaced=known.replaced))
             return key
         replaced = None if known is None else await self._replaced(key, known)
-        self._known[key] = Known(found.uid, found.original, 0, replaced.oldest if replaced else 0, 0.0, replaced)
+        in_parts = known is not None and known.in_parts
+        oldest = replaced.oldest if replaced else 0
+        self._known[key] = Known(found.uid, found.original, 0, oldest, 0.0, replaced, in_parts)
         self.counts.added += 1
         await self._append(key, self._delta(ADDED, found, replaced=replaced), entering=True)
         return key
@@ -212,6 +219,7 @@ class Writer:
         """Waits until all that was observed is in the log. Raises as `observe` does."""
         await self._quiet.wait()
         self._check()
+        await self._purge_obsolete()
 
     async def purge_other_versions(self) -> None:
         """Removes what the log holds of this type in versions that are no longer the synced one."""
@@ -266,6 +274,12 @@ class Writer:
         )
 
     async def _append(self, key: Key, delta: Delta, *, entering: bool = False) -> None:
+        subject = object_subject(self._prefix, delta.namespace, delta.name)
+        delta, pieces = fit(delta, self._limit())
+        if pieces:
+            delta = await self._append_parts(subject, delta, pieces)
+        known = self._known[key]
+        had_parts, known.in_parts = known.in_parts, bool(pieces)
         headers = {**self._fence, **summary_headers(delta)}
         if delta.type == DELETED:
             headers["Nats-TTL"] = f"{self._log.tombstone_ttl}s"
@@ -274,6 +288,9 @@ class Writer:
             pending = self._unacknowledged[key] = asyncio.Event()
 
         def acknowledged(sequence: int, error: AppendError | None) -> None:
+            if had_parts and error is None:
+                # Parts of the state before; those of this one begin with the first it names.
+                self._obsolete.append((parts_filter(subject), delta.parts[0] if delta.parts else sequence))
             self._in_flight -= 1
             if not self._in_flight:
                 self._quiet.set()
@@ -287,7 +304,6 @@ class Writer:
                 if self._unacknowledged.get(key) is pending:
                     del self._unacknowledged[key]
 
-        subject = object_subject(self._prefix, delta.namespace, delta.name)
         self._in_flight += 1
         self._quiet.clear()
         try:
@@ -295,6 +311,28 @@ class Writer:
         except AppendError as error:
             acknowledged(0, error)
             raise
+
+    def _limit(self) -> int:
+        return payload_limit(self._appender.connection.client.max_payload)
+
+    async def _append_parts(self, subject: str, delta: Delta, pieces: list[bytes]) -> Delta:
+        sequences = []
+        for number, piece in enumerate(pieces):
+            part = part_subject(subject, delta.original, number)
+            try:
+                sequences.append(await self._appender.append_wait(part, piece, self._fence))
+            except Conflict as conflict:
+                self._failed = conflict
+                self._check()
+            except AppendError as error:
+                self._failed = error
+                raise
+        return msgspec.structs.replace(delta, parts=tuple(sequences))
+
+    async def _purge_obsolete(self) -> None:
+        while self._obsolete:
+            pattern, below = self._obsolete.pop()
+            await self._log.purge(pattern, below)
 
     def _check(self) -> None:
         if isinstance(self._failed, Conflict):
@@ -338,7 +376,15 @@ class Writer:
                 prefix = type_prefix(self._owner.cluster, self.kind.group, version, self.kind.resource)
                 if (found := await self._log.last(object_subject(prefix, *key))) is not None:
                     break
-        return None if found is None else decode_delta(found[1])
+        if found is None:
+            return None
+        delta = decode_delta(found[1])
+        pieces = [await self._log.message(sequence) for sequence in delta.parts]
+        if None in pieces:
+            return None
+        if pieces:
+            delta = msgspec.structs.replace(delta, object=b"".join(piece for piece in pieces if piece))
+        return unpacked(delta)
 
     def forget_gone(self, keep_seconds: float) -> None:
         """Drops the keys of objects that went longer ago than tombstones are kept."""
@@ -356,4 +402,5 @@ def _known(summary: Summary, record: Record) -> Known:
         oldest=summary.oldest or summary.first or record.sequence,
         gone_at=record.time / 1e9 if gone else 0.0,
         replaced=summary.replaced,
+        in_parts=summary.parts > 0,
     )

@@ -1,0 +1,106 @@
+"""Fixtures: a real NATS, a simulated cluster, a producer and a materializer in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from deltalog import LogSettings, connect, open_log
+from kubebraid.broker import EmbeddedBroker
+from materializer.entry import Entry
+from materializer.materializer import Materializer
+from producers.kubeconfig import Context
+from producers.producer import Producer
+from producers.rules import Rules
+from simulation import SimulatedCluster, write_kubeconfig
+
+
+class Rig:
+    """One cluster, one NATS, and what runs between them."""
+
+    def __init__(self, broker: EmbeddedBroker, cluster: SimulatedCluster, kubeconfig: Path) -> None:
+        self.broker = broker
+        self.cluster = cluster
+        self.kubeconfig = kubeconfig
+        self.stack = contextlib.AsyncExitStack()
+        self.settings = LogSettings()
+
+    async def connection(self, name: str):
+        connection = await connect(self.broker.url, name=name)
+        self.stack.push_async_callback(connection.close)
+        return connection
+
+    def _background(self, task: asyncio.Task[None]) -> None:
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self.stack.push_async_callback(end)
+
+    async def materializer(self) -> Materializer:
+        """Another materializer, replayed."""
+        made = Materializer(await open_log(await self.connection("read"), self.settings))
+        self._background(asyncio.create_task(made.run()))
+        await made.ready.wait()
+        return made
+
+    async def produce(self, *include: str) -> tuple[Producer, asyncio.Task[None]]:
+        """Another producer, with its first lists in the log."""
+        writing = await self.connection("write")
+
+        async def opened():
+            return await open_log(writing, self.settings)
+
+        rules = Rules(include or ("*",))
+        producer = Producer([Context(self.cluster.name, str(self.kubeconfig))], rules, opened)
+        task = asyncio.create_task(producer.run())
+        self._background(task)
+        await producer.first_lists()
+        return producer, task
+
+    async def request(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
+        data = None if body is None else json.dumps(body)
+        async with aiohttp.ClientSession(headers={"Content-Type": kind}) as session:
+            async with session.request(method, self.cluster.url + path, data=data) as answer:
+                assert answer.status < 300, await answer.text()
+                return await answer.json()
+
+    async def settled(self, materializer: Materializer, path: str, group: str, resource: str) -> list[Entry]:
+        """Waits until the store has what the cluster lists at `path`; returns its entries."""
+        limit = asyncio.get_running_loop().time() + 20
+        while True:
+            listed = (await self.request("GET", path))["items"]
+            wanted = {
+                (one["metadata"].get("namespace", ""), one["metadata"]["name"]): one["metadata"]["resourceVersion"]
+                for one in listed
+            }
+            kind = materializer.store.types.get((group, resource))
+            entries = list(kind.objects(self.cluster.name).values()) if kind is not None else []
+            if {entry.key: entry.original for entry in entries} == wanted:
+                materializer.store.check()
+                return entries
+            assert asyncio.get_running_loop().time() < limit, "the store does not get there"
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def max_payload() -> int:
+    return 8 * 1024 * 1024
+
+
+@pytest.fixture
+async def rig(tmp_path: Path, max_payload: int) -> AsyncIterator[Rig]:
+    async with EmbeddedBroker(tmp_path / "data", max_payload=max_payload) as broker:
+        async with SimulatedCluster("alpha", seed=1, pods=30) as cluster:
+            kubeconfig = tmp_path / "kubeconfig"
+            write_kubeconfig([cluster], kubeconfig)
+            rig = Rig(broker, cluster, kubeconfig)
+            async with rig.stack:
+                yield rig
