@@ -33,6 +33,8 @@ from query.service import QueryService
 log = structlog.get_logger("kubebraid")
 
 _DEFAULT_NATS_PORT = 4222
+# An embedded server that ends within so many seconds of its start is not started again.
+_BROKER_STABLE = 2.0
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -194,8 +196,15 @@ async def _run(settings: Settings, *, produce: bool, serve: bool) -> None:
 
 
 async def _guard(broker: EmbeddedBroker) -> None:
-    await broker.wait()
-    raise Stopped(f"the embedded nats-server ended; see {broker.data / 'nats' / 'nats.log'}")
+    """Starts the embedded server again when it ends; everything else waits for it meanwhile."""
+    loop = asyncio.get_running_loop()
+    while True:
+        started = loop.time()
+        await broker.wait()
+        if loop.time() - started < _BROKER_STABLE:
+            raise Stopped(f"the embedded nats-server ends again and again; see {broker.data / 'nats' / 'nats.log'}")
+        log.error("the embedded nats-server ended: starting it again")
+        await broker.start()
 
 
 async def _announce(producer: Producer | None, service: QueryService | None, address: Address | None, url: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import pytest_asyncio
 
 from simulation import SimulatedCluster, write_kubeconfig
 
@@ -128,16 +129,45 @@ class Members:
         return next(cluster for cluster in self.clusters if cluster.name == name)
 
 
-@pytest.fixture
-async def members(tmp_path: Path) -> AsyncIterator[Members]:
+@contextlib.asynccontextmanager
+async def _members(directory: Path) -> AsyncIterator[Members]:
     clusters = [SimulatedCluster(name, seed=number, pods=60) for number, name in enumerate(("alpha", "bravo"))]
     for cluster in clusters:
         await cluster.start()
-    kubeconfig = tmp_path / "members.kubeconfig"
+    kubeconfig = directory / "members.kubeconfig"
     write_kubeconfig(clusters, kubeconfig)
-    yield Members(clusters, kubeconfig)
-    for cluster in clusters:
-        await cluster.stop()
+    try:
+        yield Members(clusters, kubeconfig)
+    finally:
+        for cluster in clusters:
+            await cluster.stop()
+
+
+@pytest.fixture
+async def members(tmp_path: Path) -> AsyncIterator[Members]:
+    async with _members(tmp_path) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_members(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Members]:
+    """For modules whose tests leave the clusters as they found them, or don't mind."""
+    async with _members(tmp_path_factory.mktemp("members")) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_service(shared_members: Members) -> AsyncIterator[Service]:
+    """One running service for a whole module."""
+    directory = shared_members.kubeconfig.parent
+    arguments = ("--kubeconfig", str(shared_members.kubeconfig), "--data", str(directory / "data"))
+    service = Service("up", *arguments, log=directory / "up.log")
+    await service.start()
+    try:
+        await service.ready()
+        yield service
+    finally:
+        await service.stop()
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 NEW_POD = {
     "apiVersion": "v1",
     "kind": "Pod",
@@ -16,8 +18,13 @@ NEW_POD = {
 
 
 @pytest.fixture
-async def service(members, start):
-    return await start("--kubeconfig", str(members.kubeconfig), "--data", str(members.kubeconfig.parent / "data"))
+def service(shared_service):
+    return shared_service
+
+
+@pytest.fixture
+def members(shared_members):
+    return shared_members
 
 
 async def test_get_pods_of_all_clusters_as_a_table(service, members, kubectl):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
+import signal
 
 import aiohttp
 
@@ -185,3 +187,39 @@ async def test_stops_cleanly(members, start):
     assert await service.stop() == 0, service.output()
     await asyncio.wait_for(following, 10)
     assert "Traceback" not in service.output()
+
+
+async def test_the_log_server_killed_under_watchers(members, start, compare):
+    """SIGKILL to the embedded NATS alone: it is started again, watches stay open and lose and repeat nothing."""
+    data = members.kubeconfig.parent / "data"
+    service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(data))
+    view = View(service.url, "/api/v1/pods")
+    await view.list()
+    connections = 0
+
+    async def follow() -> None:
+        nonlocal connections
+        while True:
+            connections += 1
+            await view.follow()
+
+    follower = asyncio.create_task(follow())
+    for cluster in members.clusters:
+        cluster.churn.rate = 40
+    for _ in range(2):
+        await asyncio.sleep(2.5)
+        os.kill(int((data / "nats" / "nats.pid").read_text()), signal.SIGKILL)
+    await asyncio.sleep(2)
+    for cluster in members.clusters:
+        cluster.churn.rate = 0
+    await compare.settle(service.url, members.clusters, patience=60)
+    fresh = View(service.url, "/api/v1/pods")
+    await fresh.list()
+    for _ in range(200):
+        if view.objects == fresh.objects:
+            break
+        await asyncio.sleep(0.05)
+    assert view.objects == fresh.objects
+    assert connections == 1, "the watch stayed open"
+    assert not follower.done()
+    follower.cancel()

@@ -38,8 +38,8 @@ def noise(size: int, seed: int) -> str:
 
 async def parts_in(rig) -> int:
     log = (await rig.materializer()).log
-    state = json.loads(bytes(await log.connection.api(f"STREAM.INFO.{log.name}", {"subjects_filter": "kbp.>"})))["state"]
-    return len(state.get("subjects") or {})
+    info = await log.connection.api(f"STREAM.INFO.{log.name}", {"subjects_filter": "kbp.>"})
+    return len(json.loads(bytes(info))["state"].get("subjects") or {})
 
 
 async def entry_of(rig, materializer, name: str):
