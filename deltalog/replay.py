@@ -22,7 +22,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from deltalog.connection import BrokerUnavailable, JetStreamRefused
-from deltalog.stream import Log
+from deltalog.stream import Log, Stream
 
 log = structlog.get_logger("deltalog.replay")
 
@@ -68,7 +68,7 @@ class Reader:
 
     def __init__(
         self,
-        log: Log,
+        log: Stream,
         apply: Callable[[Record], None],
         *,
         after: int = 0,

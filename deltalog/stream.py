@@ -94,18 +94,14 @@ def nanoseconds(timestamp: str) -> int:
     return seconds * 1_000_000_000 + int(rest[:digits].ljust(9, "0")[:9])
 
 
-class Log:
-    """An opened stream: its identity and the questions one may ask it."""
+class Stream:
+    """An opened stream: its identity and the questions one may ask it. `prefix` is empty if it is no log."""
 
     def __init__(self, connection: Connection, info: _Info) -> None:
         self.connection = connection
         self.name = info.config.name
-        self._adopt(info)
-
-    def _adopt(self, info: _Info) -> None:
         self.created = info.created
-        self.prefix = info.config.metadata[PREFIX_KEY]
-        self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
+        self.prefix = info.config.metadata.get(PREFIX_KEY, "")
 
     async def state(self) -> StreamState:
         """The stream's extent and identity, asked of the stream's leader."""
@@ -122,18 +118,6 @@ class Log:
     async def head(self) -> int:
         """The sequence of the last message."""
         return (await self.state()).last_sequence
-
-    async def reopen(self) -> None:
-        """Takes on the identity of the stream as it is now, after it was recreated or its prefix rotated."""
-        self._adopt(_usable(await _info(self.connection, self.name)))
-
-    async def rotate_prefix(self) -> None:
-        """Gives the history a new name, because it is no longer the one that readers know by the old."""
-        raw = await self.connection.api(f"STREAM.INFO.{self.name}")
-        config = msgspec.json.decode(raw)["config"]
-        config["metadata"] = {**config["metadata"], PREFIX_KEY: secrets.token_hex(4)}
-        await self.connection.api(f"STREAM.UPDATE.{self.name}", config)
-        await self.reopen()
 
     async def last(self, subject: str) -> tuple[int, bytes] | None:
         """Sequence and payload of a subject's last message, from the leader; None if there is none."""
@@ -167,6 +151,29 @@ class Log:
     async def purge(self, subject_filter: str, below: int) -> None:
         """Removes the messages of the subjects in `subject_filter` with a sequence lower than `below`."""
         await self.connection.api(f"STREAM.PURGE.{self.name}", {"filter": subject_filter, "seq": below}, timeout=30.0)
+
+
+class Log(Stream):
+    """The stream that holds the log."""
+
+    def __init__(self, connection: Connection, info: _Info) -> None:
+        super().__init__(connection, info)
+        self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
+
+    async def reopen(self) -> None:
+        """Takes on the identity of the stream as it is now, after it was recreated or its prefix rotated."""
+        info = _usable(await _info(self.connection, self.name))
+        self.created = info.created
+        self.prefix = info.config.metadata[PREFIX_KEY]
+        self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
+
+    async def rotate_prefix(self) -> None:
+        """Gives the history a new name, because it is no longer the one that readers know by the old."""
+        raw = await self.connection.api(f"STREAM.INFO.{self.name}")
+        config = msgspec.json.decode(raw)["config"]
+        config["metadata"] = {**config["metadata"], PREFIX_KEY: secrets.token_hex(4)}
+        await self.connection.api(f"STREAM.UPDATE.{self.name}", config)
+        await self.reopen()
 
 
 async def _info(connection: Connection, name: str) -> _Info:
@@ -223,10 +230,51 @@ async def open_log(connection: Connection, settings: LogSettings | None = None) 
             TOMBSTONE_TTL_KEY: str(settings.tombstone_ttl),
         },
     }
+    await _create(connection, config)
+    return Log(connection, _usable(await _info(connection, settings.name)))
+
+
+async def _create(connection: Connection, config: dict[str, object]) -> None:
     try:
-        await connection.api(f"STREAM.CREATE.{settings.name}", config, timeout=10.0)
+        await connection.api(f"STREAM.CREATE.{config['name']}", config, timeout=10.0)
     except JetStreamRefused as refused:
         # Another instance may have made it in the meantime: then its settings, and its prefix, hold.
         if refused.code != _NAME_IN_USE:
-            raise LogError(f"stream {settings.name} cannot be made: {refused.description}") from refused
-    return Log(connection, _usable(await _info(connection, settings.name)))
+            raise LogError(f"stream {config['name']} cannot be made: {refused.description}") from refused
+
+
+async def open_bucket(connection: Connection, name: str, *, marker_ttl: int, replicas: int = 1) -> Stream:
+    """Opens the stream of a key-value bucket (ADR-8), making it first where there is none.
+
+    `marker_ttl`: seconds that the server keeps a marker for a key whose TTL passed (ADR-43), so that readers see it go.
+    Raises LogError, BrokerUnavailable.
+    """
+    stream = f"KV_{name}"
+    try:
+        return Stream(connection, await _info(connection, stream))
+    except JetStreamRefused as refused:
+        if refused.code != _STREAM_NOT_FOUND:
+            raise LogError(f"stream {stream}: {refused.description}") from refused
+    config: dict[str, object] = {
+        "name": stream,
+        "description": "kubebraid: who produces which cluster",
+        "subjects": [f"$KV.{name}.>"],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_consumers": -1,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_age": 0,
+        "max_msg_size": -1,
+        "max_msgs_per_subject": 1,
+        "num_replicas": replicas,
+        "duplicate_window": 100_000_000,
+        "allow_direct": True,
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+        "allow_msg_ttl": True,
+        "subject_delete_marker_ttl": marker_ttl * 1_000_000_000,
+    }
+    await _create(connection, config)
+    return Stream(connection, await _info(connection, stream))

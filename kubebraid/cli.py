@@ -174,6 +174,10 @@ def produce(
     prefix: Prefix = None,
     include: Include = None,
     exclude: Exclude = None,
+    identity: Annotated[
+        str | None,
+        typer.Option("--id", metavar="NAME", help="This producer's name, unique among those running. [random]"),
+    ] = None,
     log_level: LogLevel = "info",
     log_json: LogJson = False,
 ) -> None:
@@ -186,6 +190,7 @@ def produce(
         contexts=_contexts(context, more),
         include=_include(include),
         exclude=tuple(exclude or ()),
+        identity=identity,
     )
     _run(run.produce(settings), log_level, log_json)
 

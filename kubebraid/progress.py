@@ -29,12 +29,12 @@ async def show(producer: Producer, finished: Awaitable[None]) -> None:
         if sys.stderr.isatty():
             await _bars(producer, waiting)
         else:
-            for cluster in producer.clusters:
+            for cluster in producer.clusters.values():
                 cluster.on_synced = _line
             await waiting
     finally:
         waiting.cancel()
-        for cluster in producer.clusters:
+        for cluster in producer.clusters.values():
             cluster.on_synced = None
 
 
@@ -64,7 +64,7 @@ async def _bars(producer: Producer, finished: asyncio.Future[None]) -> None:
         whole: dict[str, TaskID] = {}
         single: dict[tuple[str, str], TaskID] = {}
         while not finished.done():
-            for cluster in producer.clusters:
+            for cluster in producer.held:
                 if cluster.name not in whole:
                     whole[cluster.name] = progress.add_task(f"[bold]{cluster.name}", total=None, what="")
                 progress.update(
@@ -86,7 +86,7 @@ def _condition(cluster: ClusterProducer) -> str:
 def _update_types(producer: Producer, progress: Progress, shown: dict[tuple[str, str], TaskID]) -> None:
     under_way = {
         (cluster.name, informer.kind.title): informer
-        for cluster in producer.clusters
+        for cluster in producer.held
         for informer in cluster.informers.values()
         if not informer.synced.is_set() and informer.expected
     }

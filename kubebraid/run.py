@@ -26,7 +26,7 @@ from kubebraid.settings import Address, BadSetting, Settings, default_data
 from materializer.materializer import Materializer
 from materializer.versions import check_prefix
 from producers.kubeconfig import contexts
-from producers.producer import Producer
+from producers.producer import Producer, producer_id
 from producers.rules import Rules
 from query.service import QueryService
 
@@ -171,7 +171,9 @@ async def _run(settings: Settings, *, produce: bool, serve: bool) -> None:
                 return await open_log(writing, log_settings)
 
             await open_for_writing()
-            producer = Producer(members, rules, open_for_writing)
+            producer = Producer(
+                members, rules, open_for_writing, writing, identity=settings.identity or _identity(broker)
+            )
             parts.append(producer.run)
         service: QueryService | None = None
         address: Address | None = None
@@ -193,6 +195,16 @@ async def _run(settings: Settings, *, produce: bool, serve: bool) -> None:
             parts.append(lambda: _guard(broker))
         parts.append(lambda: _announce(producer, service, address, url))
         await _together(*parts)
+
+
+def _identity(broker: EmbeddedBroker | None) -> str:
+    """Our name as a producer. With an embedded log it is kept beside it, so that after a crash our leases are ours."""
+    if broker is None:
+        return producer_id()
+    path = broker.data / "producer-id"
+    if not path.exists():
+        path.write_text(producer_id())
+    return path.read_text().strip() or producer_id()
 
 
 async def _guard(broker: EmbeddedBroker) -> None:

@@ -70,4 +70,5 @@ class Settings:
     contexts: tuple[str, ...] = ()
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
+    identity: str | None = None
     listen: Address | None = None

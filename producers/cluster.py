@@ -90,6 +90,8 @@ class ClusterProducer:
     async def run(self) -> None:
         """Produces until cancelled. Raises Deposed when another producer takes the cluster over."""
         pause = 0.5
+        self.discovered.clear()
+        self.down.clear()
         try:
             while True:
                 try:

@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
+from deltalog.connection import Connection
 from deltalog.stream import Log
 from producers.cluster import ClusterProducer
 from producers.kubeconfig import Context
+from producers.leases import Leases
 from producers.ownership import Deposed
 from producers.rules import Rules
 
@@ -25,33 +27,57 @@ def producer_id() -> str:
 
 
 class Producer:
-    """Runs a `ClusterProducer` for each context."""
+    """Runs a `ClusterProducer` for each of its contexts that it has the lease of.
+
+    `clusters` are all of them, by name; `held` those that are ours now.
+    """
 
     def __init__(
         self,
         contexts: Iterable[Context],
         rules: Rules,
         open_log: Callable[[], Awaitable[Log]],
+        connection: Connection,
+        *,
         identity: str | None = None,
+        bucket: str = "kubebraid-leases",
     ) -> None:
         self.identity = identity or producer_id()
-        self.clusters = [ClusterProducer(context, rules, open_log, self.identity) for context in contexts]
+        self.clusters = {context.name: ClusterProducer(context, rules, open_log, self.identity) for context in contexts}
+        self.leases = Leases(connection, bucket, self.identity, list(self.clusters), take=self._take, drop=self._drop)
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+
+    @property
+    def held(self) -> list[ClusterProducer]:
+        return [self.clusters[name] for name in self._running]
 
     async def run(self) -> None:
-        """Produces until cancelled. Raises Deposed when no cluster is left to this process."""
+        """Produces until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(self._run_one(cluster), name=f"cluster {cluster.name}") for cluster in self.clusters
-            ]
-            await asyncio.wait(running)
-        raise Deposed("every cluster was taken over by another producer")
+            self._tasks = tasks
+            tasks.create_task(self.leases.run(), name="leases")
 
     async def first_lists(self) -> None:
-        """Returns when each cluster's first lists are in the log, or the cluster is known to be unreachable."""
-        await asyncio.gather(*(cluster.first_lists() for cluster in self.clusters))
+        """Returns when the first lists of each cluster we hold are in the log, or the cluster is unreachable."""
+        await self.leases.settled.wait()
+        await asyncio.gather(*(cluster.first_lists() for cluster in self.held))
 
-    async def _run_one(self, cluster: ClusterProducer) -> None:
-        try:
-            await cluster.run()
-        except Deposed as deposed:
-            log.error("no longer producing", cluster=cluster.name, reason=str(deposed))
+    def _take(self, name: str) -> None:
+        assert self._tasks is not None
+        self._running[name] = self._tasks.create_task(self._produce(self.clusters[name]), name=f"cluster {name}")
+
+    async def _drop(self, name: str) -> None:
+        task = self._running.pop(name, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    async def _produce(self, cluster: ClusterProducer) -> None:
+        while True:
+            try:
+                await cluster.run()
+            except Deposed as deposed:
+                # Whoever took it over has, or had, the lease: ours ends, or says that it is our turn again.
+                log.warning("deposed", cluster=cluster.name, reason=str(deposed))
+                await asyncio.sleep(2.0)

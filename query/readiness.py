@@ -12,12 +12,17 @@ from materializer.store import Cluster
 
 
 class ClusterReadiness(msgspec.Struct, frozen=True):
-    """One cluster: `missing` types' first lists; `stale`: why its objects may be out of date."""
+    """One cluster: `missing` types' first lists; `stale`: why its objects may be out of date.
+
+    `producer` and `epoch`: who appends its deltas now.
+    """
 
     name: str
     known: bool
     missing: tuple[str, ...]
     stale: str | None
+    producer: str = ""
+    epoch: int = 0
 
     @property
     def ready(self) -> bool:
@@ -67,4 +72,4 @@ def _of(name: str, cluster: Cluster | None) -> ClusterReadiness:
     if cluster is None:
         return ClusterReadiness(name, False, (), None)
     missing = tuple(f"{resource}.{group}" if group else resource for group, resource in sorted(cluster.missing))
-    return ClusterReadiness(name, cluster.registered, missing, cluster.stale)
+    return ClusterReadiness(name, cluster.registered, missing, cluster.stale, cluster.producer, cluster.epoch)

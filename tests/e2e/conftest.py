@@ -97,6 +97,112 @@ class Service(Process):
             return found
 
 
+class View:
+    """What a client holds: a list, then watches from its version; each event is checked against the view."""
+
+    def __init__(self, url: str, path: str) -> None:
+        self.url = url
+        self.path = path
+        self.objects: dict[tuple[str, str, str], dict] = {}
+        self.version = ""
+        self.index = 0
+        self.events = 0
+
+    @staticmethod
+    def key(item):
+        metadata = item["metadata"]
+        cluster = metadata["annotations"]["shadow.clusterpedia.io/cluster-name"]
+        return (cluster, metadata.get("namespace", ""), metadata["name"])
+
+    async def list(self) -> None:
+        async with aiohttp.ClientSession() as session, session.get(self.url + self.path) as answer:
+            assert answer.status == 200, await answer.text()
+            found = await answer.json()
+        self.version = found["metadata"]["resourceVersion"]
+        self.index = int(self.version.split(".")[1])
+        self.objects = {self.key(item): item for item in found["items"]}
+
+    def take_in(self, event) -> None:
+        item = event["object"]
+        assert event["type"] != "ERROR", event
+        version = item["metadata"]["resourceVersion"]
+        index = int(version.split(".")[1])
+        assert index >= self.index, f"version {version} after index {self.index}"
+        self.version, self.index = version, index
+        if event["type"] == "BOOKMARK":
+            return
+        self.events += 1
+        key = self.key(item)
+        known = self.objects.get(key)
+        if event["type"] == "ADDED":
+            assert known is None, f"ADDED for {key}, which is known"
+            self.objects[key] = item
+        elif event["type"] == "MODIFIED":
+            assert known is not None, f"MODIFIED for {key}, which is unknown"
+            assert known["metadata"]["uid"] == item["metadata"]["uid"]
+            assert known["metadata"]["resourceVersion"] != version, f"{key} twice at {version}"
+            self.objects[key] = item
+        else:
+            assert known is not None, f"DELETED for {key}, which is unknown"
+            del self.objects[key]
+
+    async def follow(self) -> None:
+        """Watches until the connection ends."""
+        query = {"watch": "1", "resourceVersion": self.version, "allowWatchBookmarks": "true"}
+        timeout = aiohttp.ClientTimeout(total=None)
+        with contextlib.suppress(aiohttp.ClientError):
+            async with (
+                aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22) as session,
+                session.get(self.url + self.path, params=query) as answer,
+            ):
+                if answer.status == 429:
+                    return
+                assert answer.status == 200, await answer.text()
+                async for line in answer.content:
+                    if not line.endswith(b"\n"):
+                        return
+                    self.take_in(json.loads(line))
+
+    async def follow_for_ever(self) -> None:
+        while True:
+            await self.follow()
+            await asyncio.sleep(0.05)
+
+    async def equals(self, service: Service) -> None:
+        """Waits until the view is what a fresh list says; fails if it does not get there."""
+        fresh = View(service.url, self.path)
+        await fresh.list()
+        for _ in range(200):
+            if self.objects == fresh.objects:
+                break
+            await asyncio.sleep(0.05)
+        assert self.objects == fresh.objects
+
+
+@pytest.fixture
+def view() -> type[View]:
+    return View
+
+
+@pytest.fixture
+async def process(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Process]]]:
+    """Starts any kubebraid command and ends it after the test."""
+    started: list[Process] = []
+
+    async def starter(*arguments: str) -> Process:
+        one = Process(*arguments, log=tmp_path / f"{arguments[0]}-{len(started)}.process.log")
+        await one.start()
+        started.append(one)
+        return one
+
+    yield starter
+    for one in started:
+        assert one.process is not None
+        if one.process.returncode is None:
+            one.process.send_signal(signal.SIGCONT)
+        await one.stop()
+
+
 Starter = Callable[..., Awaitable[Service]]
 
 

@@ -166,26 +166,6 @@ async def _items(session, url):
         return (await answer.json())["items"]
 
 
-async def test_the_later_producer_owns_the_cluster(members, start, compare, tmp_path):
-    """Two whole instances on one NATS: the former stops appending, both serve the same versions."""
-    first = await start(
-        "--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"), "--nats-port", str(_port())
-    )
-    nats = next(word for word in first.output().split() if word.startswith("url=nats://"))[4:]
-    second = await start("--kubeconfig", str(members.kubeconfig), "--nats", nats)
-    for cluster in members.clusters:
-        cluster.churn.step(20)
-    await compare.settle(second.url, members.clusters)
-    reader = await start("--nats", nats, command="serve")
-
-    async def same():
-        lists = [await service.get("/api/v1/pods") for service in (second, reader)]
-        return lists[0] == lists[1]
-
-    await eventually(same)
-    assert "taken over" in first.output()
-
-
 def _port() -> int:
     import socket
 

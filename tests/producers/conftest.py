@@ -59,7 +59,7 @@ class Rig:
             return await open_log(writing, self.settings)
 
         rules = Rules(include or ("*",))
-        producer = Producer([Context(self.cluster.name, str(self.kubeconfig))], rules, opened)
+        producer = Producer([Context(self.cluster.name, str(self.kubeconfig))], rules, opened, writing)
         task = asyncio.create_task(producer.run())
         self._background(task)
         await producer.first_lists()

@@ -1,0 +1,255 @@
+"""Leases: which of several producers has which cluster, in a JetStream key-value bucket with TTLs.
+
+Leases are for liveness only: a lost one makes its holder stop and another one begin. That nothing stale reaches the
+log is the owner record's business (`ownership.py`), so that a holder which was asleep when its lease ran out does
+no harm.
+
+A key `member.<producer>` says that a producer is there, a key `cluster.<cluster>` who has the cluster. Both expire
+when they are not renewed. All is decided by compare-and-set on the key's last sequence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import structlog
+
+from deltalog import (
+    Appender,
+    AppendError,
+    BrokerUnavailable,
+    Conflict,
+    Connection,
+    Expect,
+    HistoryChanged,
+    Reader,
+    Record,
+)
+from deltalog.connection import JetStreamRefused
+from deltalog.stream import LogError, open_bucket
+from deltalog.subjects import decode_token, encode_token
+
+log = structlog.get_logger("producers.leases")
+
+
+class _Holder(msgspec.Struct):
+    holder: str
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A key's last message: its sequence, and whom it names; empty once it expired or was given back."""
+
+    sequence: int
+    holder: str
+
+
+class Leases:
+    """The leases of one producer. Owned by the producer; one task runs `run`.
+
+    `ttl`, in seconds, is how long a silent producer keeps its clusters. `take` and `drop` are told which clusters are
+    now ours; `drop` returns when nothing more is produced for it, and only then is the lease given back.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        bucket: str,
+        identity: str,
+        clusters: list[str],
+        *,
+        take: Callable[[str], None],
+        drop: Callable[[str], Awaitable[None]],
+        ttl: float = 6.0,
+        replicas: int = 1,
+    ) -> None:
+        self.identity = identity
+        self.mine: dict[str, float] = {}
+        self._connection = connection
+        self._bucket = bucket
+        self._clusters = list(clusters)
+        self._take = take
+        self._drop = drop
+        self._ttl = ttl
+        self._replicas = replicas
+        self._keys: dict[str, Held] = {}
+        self._changed = asyncio.Event()
+        # Set once every cluster had a holder.
+        self.settled = asyncio.Event()
+
+    # -- what the bucket says --------------------------------------------------------------------------------------
+
+    def _subject(self, key: str) -> str:
+        return f"$KV.{self._bucket}.{key}"
+
+    def _apply(self, record: Record) -> None:
+        key = record.subject.removeprefix(f"$KV.{self._bucket}.")
+        headers = record.headers or {}
+        holder = ""
+        if "Nats-Marker-Reason" not in headers and "KV-Operation" not in headers and record.data:
+            try:
+                holder = msgspec.json.decode(record.data, type=_Holder).holder
+            except msgspec.MsgspecError:
+                log.error("a lease nobody can read", key=key)
+        self._keys[key] = Held(record.sequence, holder)
+        self._changed.set()
+
+    def members(self) -> set[str]:
+        """The producers that are there, ourselves among them."""
+        found = {held.holder for key, held in self._keys.items() if key.startswith("member.") and held.holder}
+        return found | {self.identity}
+
+    def holders(self) -> dict[str, str]:
+        """Who has which cluster; empty for one that is free."""
+        found = dict.fromkeys(self._clusters, "")
+        for key, held in self._keys.items():
+            if key.startswith("cluster."):
+                found[decode_token(key.removeprefix("cluster."))] = held.holder
+        return found
+
+    # -- deciding --------------------------------------------------------------------------------------------------
+
+    def wanted(self) -> tuple[list[str], list[str]]:
+        """Clusters to try to take, and clusters to give back, so that each member has its even share."""
+        holders, members = self.holders(), self.members()
+        counts = dict.fromkeys(members, 0)
+        for holder in holders.values():
+            if holder in counts:
+                counts[holder] += 1
+        low, high = divmod(len(holders), len(members))
+        high = low + (1 if high else 0)
+        mine = [cluster for cluster, holder in holders.items() if holder == self.identity]
+        # What a process of the same name left behind when it was killed is ours already.
+        left = [cluster for cluster in mine if cluster in self._clusters and cluster not in self.mine]
+        free = [cluster for cluster in self._clusters if not holders[cluster]]
+        if free or left:
+            random.shuffle(free)
+            return left + free[: max(high - len(mine), 0)], []
+        self.settled.set()
+        someone_short = any(count < low for count in counts.values())
+        most = max(counts.values())
+        # One at a time, and only the fullest: shares get even without everybody moving at once.
+        fullest = min(member for member, count in counts.items() if count == most)
+        if fullest == self.identity and (len(mine) > high or (someone_short and len(mine) > low)):
+            return [], [min(mine)]
+        return [], []
+
+    # -- acting ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Takes, renews and gives back until cancelled; then gives everything back."""
+        while True:
+            try:
+                stream = await open_bucket(
+                    self._connection, self._bucket, marker_ttl=max(int(self._ttl), 1), replicas=self._replicas
+                )
+                self._keys.clear()
+                reader = Reader(stream, self._apply)
+                async with Appender(self._connection, deadline=self._ttl / 2) as appender:
+                    reading = asyncio.create_task(reader.run(), name="leases: reading")
+                    try:
+                        await self._hold(appender, reader, reading)
+                    finally:
+                        reading.cancel()
+                        await asyncio.gather(reading, return_exceptions=True)
+            except (BrokerUnavailable, JetStreamRefused, AppendError, HistoryChanged, LogError) as cause:
+                log.warning("leases cannot be read", reason=str(cause))
+                await self._drop_expired()
+                await asyncio.sleep(random.uniform(0.5, 1.5))
+
+    async def _hold(self, appender: Appender, reader: Reader, reading: asyncio.Task[None]) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.wait(
+            (reading, caught := asyncio.ensure_future(reader.caught_up.wait())), return_when="FIRST_COMPLETED"
+        )
+        caught.cancel()
+        try:
+            while not reading.done():
+                self._changed.clear()
+                await self._renew(appender)
+                await self._balance(appender)
+                until = loop.time() + self._ttl / 4 * random.uniform(0.8, 1.2)
+                try:
+                    async with asyncio.timeout_at(until):
+                        await self._changed.wait()
+                        # Changes come in bursts: one decision for all of them.
+                        await asyncio.sleep(0.05)
+                except TimeoutError:
+                    pass
+            reading.result()
+        except asyncio.CancelledError:
+            await self._give_all_back(appender)
+            raise
+
+    async def _write(self, appender: Appender, key: str, holder: str) -> bool:
+        """Compare-and-set of one key; False if somebody was faster, or nobody answers."""
+        known = self._keys.get(key)
+        headers = Expect(known.sequence if known is not None else 0).headers()
+        headers["Nats-TTL"] = f"{max(int(self._ttl), 1)}s"
+        payload = msgspec.json.encode(_Holder(holder)) if holder else b""
+        if not holder:
+            headers["KV-Operation"] = "DEL"
+        try:
+            sequence = await appender.append_wait(self._subject(key), payload, headers)
+        except Conflict:
+            return False
+        self._keys[key] = Held(sequence, holder)
+        return True
+
+    async def _renew(self, appender: Appender) -> None:
+        """Renews what is ours; what cannot be is dropped."""
+        loop = asyncio.get_running_loop()
+        await self._drop_expired()
+        await self._write(appender, f"member.{encode_token(self.identity)}", self.identity)
+        for cluster in list(self.mine):
+            key = f"cluster.{encode_token(cluster)}"
+            held = self._keys.get(key)
+            if held is not None and held.holder not in ("", self.identity):
+                await self._lose(cluster, held.holder)
+                continue
+            started = loop.time()
+            if await self._write(appender, key, self.identity):
+                self.mine[cluster] = started + self._ttl
+            elif (now := self._keys.get(key)) is not None and now.holder not in ("", self.identity):
+                await self._lose(cluster, now.holder)
+
+    async def _drop_expired(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for cluster in [cluster for cluster, until in self.mine.items() if until < now]:
+            await self._lose(cluster, "")
+
+    async def _lose(self, cluster: str, holder: str) -> None:
+        log.warning("cluster lost", cluster=cluster, holder=holder or None)
+        self.mine.pop(cluster, None)
+        await self._drop(cluster)
+
+    async def _balance(self, appender: Appender) -> None:
+        taking, giving = self.wanted()
+        loop = asyncio.get_running_loop()
+        for cluster in taking:
+            started = loop.time()
+            if cluster not in self.mine and await self._write(
+                appender, f"cluster.{encode_token(cluster)}", self.identity
+            ):
+                self.mine[cluster] = started + self._ttl
+                self._take(cluster)
+        for cluster in giving:
+            if cluster in self.mine:
+                log.info("cluster given to another producer", cluster=cluster)
+                del self.mine[cluster]
+                await self._drop(cluster)
+                await self._write(appender, f"cluster.{encode_token(cluster)}", "")
+
+    async def _give_all_back(self, appender: Appender) -> None:
+        """At the end: nobody has to wait for our leases to run out."""
+        try:
+            async with asyncio.timeout(5):
+                for cluster in list(self.mine):
+                    del self.mine[cluster]
+                    await self._drop(cluster)
+                    await self._write(appender, f"cluster.{encode_token(cluster)}", "")
+                await self._write(appender, f"member.{encode_token(self.identity)}", "")
+        except (AppendError, TimeoutError):
+            log.info("leases could not be given back: they run out by themselves", seconds=self._ttl)

@@ -1,0 +1,117 @@
+"""Several producers: they share clusters, replace one that dies, and one that slept cannot do harm."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from kubebraid.broker import EmbeddedBroker
+
+
+async def eventually(check, patience: float = 40.0):
+    limit = asyncio.get_running_loop().time() + patience
+    while not (found := await check()):
+        assert asyncio.get_running_loop().time() < limit, "did not happen"
+        await asyncio.sleep(0.1)
+    return found
+
+
+@pytest.fixture
+async def nats(tmp_path: Path):
+    async with EmbeddedBroker(tmp_path / "nats") as broker:
+        yield broker.url
+
+
+@pytest.fixture
+async def producers(members, nats, tmp_path, process):
+    """Starts `produce` processes by name."""
+
+    async def start_one(name: str):
+        return await process("produce", "--kubeconfig", str(members.kubeconfig), "--nats", nats, "--id", name)
+
+    return start_one
+
+
+async def owners(service) -> dict[str, tuple[str, int]]:
+    return {one["name"]: (one["producer"], one["epoch"]) for one in (await service.get("/clusters"))["clusters"]}
+
+
+async def test_producers_share_and_replace_each_other(members, nats, producers, start, compare, view):
+    first = await producers("first")
+    service = await start("--nats", nats, command="serve")
+
+    async def owned_by(*names: str):
+        found = await owners(service)
+        return len(found) == 2 and {owner for owner, _ in found.values()} == set(names)
+
+    await eventually(lambda: owned_by("first"))
+    await service.ready()
+    pods = view(service.url, "/api/v1/pods")
+    await compare.settle(service.url, members.clusters)
+    await pods.list()
+    following = asyncio.create_task(pods.follow_for_ever())
+    for cluster in members.clusters:
+        cluster.churn.rate = 30
+    await producers("second")
+    await eventually(lambda: owned_by("first", "second"))
+    before = await owners(service)
+    await first.kill()
+    await eventually(lambda: owned_by("second"))
+    after = await owners(service)
+    assert all(after[name][1] >= before[name][1] for name in before)
+    for cluster in members.clusters:
+        cluster.churn.rate = 0
+    await compare.settle(service.url, members.clusters)
+    await pods.equals(service)
+    assert not following.done()
+    following.cancel()
+
+
+async def test_a_producer_that_slept_changes_nothing(members, nats, producers, start, compare):
+    first = await producers("first")
+    service = await start("--nats", nats, command="serve")
+    await compare.settle(service.url, members.clusters)
+    for cluster in members.clusters:
+        cluster.churn.rate = 30
+    await asyncio.sleep(1)
+    os.kill(first.process.pid, signal.SIGSTOP)
+    await producers("second")
+
+    async def taken_over():
+        return all(owner == "second" for owner, _ in (await owners(service)).values())
+
+    await eventually(taken_over)
+    epochs = {name: epoch for name, (_, epoch) in (await owners(service)).items()}
+    await asyncio.sleep(2)
+    os.kill(first.process.pid, signal.SIGCONT)
+    await asyncio.sleep(5)
+    for cluster in members.clusters:
+        cluster.churn.rate = 0
+    await compare.settle(service.url, members.clusters)
+    assert all(epoch >= epochs[name] for name, (_, epoch) in (await owners(service)).items())
+    assert "Traceback" not in first.output()
+
+
+async def test_a_graceful_stop_hands_over_at_once(members, nats, producers, start):
+    first = await producers("first")
+    service = await start("--nats", nats, command="serve")
+
+    async def all_of(name: str):
+        found = await owners(service)
+        return len(found) == 2 and all(owner == name for owner, _ in found.values())
+
+    await eventually(lambda: all_of("first"))
+    await producers("second")
+
+    async def shared():
+        return {owner for owner, _ in (await owners(service)).values()} == {"first", "second"}
+
+    await eventually(shared)
+    assert await first.stop() == 0, first.output()
+    # Given back, not run out: the other one need not wait for the lease's time.
+    assert "could not be given back" not in first.output()
+    await eventually(lambda: all_of("second"), patience=10)
