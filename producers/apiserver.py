@@ -11,16 +11,15 @@ from contextlib import asynccontextmanager
 import aiohttp
 import msgspec
 import structlog
-from kubernetes_asyncio.client import ApiClient
 
-from producers.kubeconfig import BadKubeconfig, Context
+from producers.kubeconfig import BadKubeconfig, Context, Credentials
 
 log = structlog.get_logger("producers.apiserver")
 
 # Seconds to connect, and between two reads of an answer that is not a watch.
 _CONNECT = 10.0
 _READ = 60.0
-# A changed token is looked for at most this often, in seconds.
+# How often changed credentials are looked for, in seconds.
 _RELOAD_EVERY = 5.0
 
 
@@ -50,41 +49,76 @@ class _Status(msgspec.Struct):
 
 
 class ApiServer:
-    """The connection to one member cluster, owned by its producer. Credentials are loaded anew after a 401."""
+    """The connection to one member cluster, owned by its producer.
+
+    Credentials are taken anew when their files change, before they expire, and after a 401; streams under way go on
+    with the old ones to their end. `streams_lists`: whether lists come as the beginning of a watch.
+    """
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self._client: ApiClient | None = None
-        self._loaded = 0.0
+        self.streams_lists = False
+        self._credentials: Credentials | None = None
+        self._uses: dict[Credentials, int] = {}
+        self._checked = 0.0
         self._lock = asyncio.Lock()
 
     @property
     def host(self) -> str:
-        return str(self._client.configuration.host) if self._client is not None else ""
+        return self._credentials.host if self._credentials is not None else ""
 
-    async def _connected(self) -> ApiClient:
-        if self._client is None:
+    async def _current(self) -> Credentials:
+        now = time.monotonic()
+        if self._credentials is None or now - self._checked > _RELOAD_EVERY:
             async with self._lock:
-                if self._client is None:
-                    self._client = await self.context.client()
-                    self._loaded = time.monotonic()
-        return self._client
+                known = self._credentials
+                if known is None:
+                    self._credentials = await self.context.credentials()
+                elif now - self._checked > _RELOAD_EVERY and await asyncio.to_thread(known.outdated):
+                    await self._replace()
+                self._checked = time.monotonic()
+        assert self._credentials is not None
+        return self._credentials
+
+    async def _replace(self) -> None:
+        try:
+            fresh = await self.context.credentials()
+        except BadKubeconfig as problem:
+            # A file that is just being written; the old credentials may still do.
+            log.warning("credentials cannot be read anew", cluster=self.context.name, reason=str(problem))
+            return
+        old, self._credentials = self._credentials, fresh
+        log.info("credentials read anew", cluster=self.context.name)
+        if old is not None and not self._uses.get(old):
+            await old.client.close()
 
     async def reload(self) -> None:
-        """Takes the credentials as the kubeconfig has them now; streams under way break off and are resumed."""
+        """Takes the credentials as they are now, if they were not just taken."""
         async with self._lock:
-            if time.monotonic() - self._loaded < _RELOAD_EVERY:
-                return
-            self._loaded = time.monotonic()
-            fresh = await self.context.client()
-            old, self._client = self._client, fresh
-            if old is not None:
-                await old.close()
+            if time.monotonic() - self._checked >= _RELOAD_EVERY / 5:
+                await self._replace()
+                self._checked = time.monotonic()
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        for credentials in {*self._uses, *((self._credentials,) if self._credentials else ())}:
+            await credentials.client.close()
+        self._uses.clear()
+        self._credentials = None
+
+    @asynccontextmanager
+    async def _using(self) -> AsyncIterator[Credentials]:
+        credentials = await self._current()
+        self._uses[credentials] = self._uses.get(credentials, 0) + 1
+        try:
+            yield credentials
+        finally:
+            left = self._uses.get(credentials, 1) - 1
+            if left:
+                self._uses[credentials] = left
+            else:
+                self._uses.pop(credentials, None)
+                if credentials is not self._credentials:
+                    await credentials.client.close()
 
     @asynccontextmanager
     async def open(
@@ -95,22 +129,22 @@ class ApiServer:
         Raises Refused for an error answer, Unreachable if there is none or it breaks off inside the block.
         """
         try:
-            client = await self._connected()
-            response: aiohttp.ClientResponse = await client.call_api(
-                path,
-                "GET",
-                query_params=list((query or {}).items()),
-                header_params={"Accept": accept},
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _request_timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT, sock_read=silence),
-            )
-            try:
-                if response.status != 200:
-                    await self._refuse(response)
-                yield response
-            finally:
-                response.close()
+            async with self._using() as credentials:
+                response: aiohttp.ClientResponse = await credentials.client.call_api(
+                    path,
+                    "GET",
+                    query_params=list((query or {}).items()),
+                    header_params={"Accept": accept},
+                    auth_settings=["BearerToken"],
+                    _preload_content=False,
+                    _request_timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT, sock_read=silence),
+                )
+                try:
+                    if response.status != 200:
+                        await self._refuse(response)
+                    yield response
+                finally:
+                    response.close()
         except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError) as cause:
             raise Unreachable(f"{self.host}: {' '.join(str(cause).split()) or type(cause).__name__}") from cause
         except BadKubeconfig as cause:

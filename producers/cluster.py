@@ -26,7 +26,7 @@ from deltalog.replay import read_to_end
 from deltalog.stream import Log
 from deltalog.subjects import CONTROL, control_subject, encode_token, object_filter
 from producers.apiserver import ApiServer, Refused, Unreachable
-from producers.discovery import ResourceType, discover
+from producers.discovery import ResourceType, discover, streams_lists
 from producers.informer import Informer
 from producers.kubeconfig import Context
 from producers.normalize import Normalizer
@@ -164,7 +164,10 @@ class ClusterProducer:
 
     async def version(self) -> dict[str, Any]:
         body, _ = await self._server.get("/version")
-        return dict(msgspec.json.decode(body, type=dict[str, Any]))
+        version = dict(msgspec.json.decode(body, type=dict[str, Any]))
+        if not self.discovered.is_set():
+            self._server.streams_lists = streams_lists(version)
+        return version
 
     async def next_discovery(self) -> None:
         """Returns when it is time to look at the types again."""

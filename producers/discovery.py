@@ -54,9 +54,10 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
 
     def record(self) -> dict[str, Any]:
         """The `type` control record's data (docs/log.md)."""
-        data = msgspec.to_builtins(self)
+        # As a reader gets it back, lists for tuples, so that the two can be compared.
+        data: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(self))
         del data["group"], data["resource"]
-        return dict(data)
+        return data
 
 
 class Discovered(msgspec.Struct, frozen=True):
@@ -211,6 +212,15 @@ def _chosen(groups: list[_Group], extras: dict[tuple[str, str], dict[str, Any]])
                     selectable=extra.get("selectable", ()),
                 )
     return Discovered(tuple(types.values()), frozenset(doubtful))
+
+
+def streams_lists(version: dict[str, Any]) -> bool:
+    """Whether a server of this /version may send a list as the beginning of a watch (KEP-3157, on since 1.32).
+
+    It may still be switched off; then the watch is refused, or says so by what it sends.
+    """
+    digits = ["".join(char for char in str(version.get(part, "")) if char.isdigit()) for part in ("major", "minor")]
+    return all(digits) and (int(digits[0]), int(digits[1])) >= (1, 32)
 
 
 class _CrdVersion(msgspec.Struct, rename="camel"):

@@ -8,9 +8,10 @@ changes"; client-go tools/cache/reflector.go.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 import aiohttp
 import msgspec
@@ -30,6 +31,10 @@ PAGE = 500
 _WATCH_SECONDS = (300, 600)
 # What a server may be late in ending a watch, in seconds, before the connection counts as half-open.
 _WATCH_GRACE = 15.0
+# Seconds of silence after which a connection is given up: while initial events come, and once bookmarks do.
+_INITIAL_SILENCE = 20.0
+_BOOKMARK_SILENCE = 150.0
+_INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 # A watch that lasted so long, in seconds, was no failure; the next one begins the backoff anew.
 _STABLE = 10.0
 _BACKOFF_FIRST, _BACKOFF_LAST = 0.5, 30.0
@@ -37,6 +42,10 @@ _BACKOFF_FIRST, _BACKOFF_LAST = 0.5, 30.0
 
 class BadAnswer(Exception):
     """The server answered with something that is no list, or no watch event."""
+
+
+class _NotStreamed(Exception):
+    """The server does not send initial events as asked; its lists are taken by pages."""
 
 
 class _ListMeta(msgspec.Struct, rename="camel"):
@@ -65,6 +74,7 @@ class _EventStatus(msgspec.Struct):
 
 class _Version(msgspec.Struct, rename="camel"):
     resource_version: str = ""
+    annotations: dict[str, str] | None = None
 
 
 class _Versioned(msgspec.Struct):
@@ -94,7 +104,7 @@ async def list_pages(server: ApiServer, kind: ResourceType) -> AsyncIterator[_Pa
         query = {"limit": str(PAGE), "continue": page.metadata.next_page}
 
 
-async def lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
     """Lines of any length. (`readline` stops at a limit; a watch line has several MB at times.)"""
     begun: list[bytes] = []
     async for chunk in content.iter_any():
@@ -111,30 +121,57 @@ async def lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 
 async def watch_events(
-    server: ApiServer, kind: ResourceType, version: str, opened: Callable[[], Awaitable[None]]
-) -> AsyncIterator[WatchEvent]:
+    server: ApiServer, kind: ResourceType, version: str | None, opened: Callable[[], Awaitable[None]]
+) -> AsyncGenerator[WatchEvent, None]:
     """The events of one watch from `version` until the server ends it; `opened` is called once it has begun.
 
+    `version` None asks for the present state first, as ADDED events that end with a bookmark (KEP-3157).
+    A connection that is silent for longer than this server has shown to be is given up as half-open.
     Raises Refused, Unreachable, BadAnswer.
     """
     seconds = random.randint(*_WATCH_SECONDS)
-    query = {
-        "watch": "true",
-        "resourceVersion": version,
-        "allowWatchBookmarks": "true",
-        "timeoutSeconds": str(seconds),
-    }
+    query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
+    if version is None:
+        query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+    else:
+        query["resourceVersion"] = version
+    loop = asyncio.get_running_loop()
+    initial = version is None
+    silence = _INITIAL_SILENCE if initial else seconds + _WATCH_GRACE
     async with server.open(kind.path, query, silence=seconds + _WATCH_GRACE) as response:
         await opened()
-        async for line in lines(response.content):
-            try:
-                event = _event.decode(line)
-            except msgspec.MsgspecError as cause:
-                raise BadAnswer(f"no watch event: {cause}") from cause
-            if event.type == "ERROR":
-                status = msgspec.json.decode(event.object, type=_EventStatus)
-                raise Refused(status.code, status.reason, status.message)
-            yield event
+        patience: asyncio.Timeout
+        try:
+            async with asyncio.timeout(silence) as patience, contextlib.aclosing(lines(response.content)) as arriving:
+                async for line in arriving:
+                    # Only the server's silence counts, not what we take to digest what it said.
+                    patience.reschedule(None)
+                    event = _watch_event(line)
+                    yield event
+                    if event.type == "BOOKMARK":
+                        # This server sends them, about one a minute: two missing ones are a broken connection.
+                        silence, initial = _BOOKMARK_SILENCE, False
+                    elif not initial and silence == _INITIAL_SILENCE:
+                        silence = seconds + _WATCH_GRACE
+                    patience.reschedule(loop.time() + silence)
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            if initial:
+                raise _NotStreamed(f"nothing said for {silence:.0f} s, and no end of the initial events") from None
+            raise Unreachable(f"{server.host}: the watch of {kind.title} was silent for {silence:.0f} s") from None
+
+
+def _watch_event(line: bytes) -> WatchEvent:
+    """Raises BadAnswer, and Refused for an ERROR event."""
+    try:
+        event = _event.decode(line)
+        if event.type == "ERROR":
+            status = msgspec.json.decode(event.object, type=_EventStatus)
+            raise Refused(status.code, status.reason, status.message)
+    except msgspec.MsgspecError as cause:
+        raise BadAnswer(f"no watch event: {cause}") from cause
+    return event
 
 
 # -- list, then watch ----------------------------------------------------------------------------------------------
@@ -178,11 +215,9 @@ class Informer:
         """Ends a pause between attempts: the cluster is said to be back."""
         self._hurry.set()
 
-    async def _list(self) -> str:
-        """Brings one complete list into the log; returns its version."""
-        self.relists += 1
-        self.listed = 0
-        self.expected = None
+    async def _list(self) -> None:
+        """Brings one complete list into the log, by pages."""
+        self._begin_list()
         seen: set[Key] = set()
         version = ""
         async for page in list_pages(self._server, self.kind):
@@ -194,27 +229,55 @@ class Informer:
                 if (key := await self.writer.observe(item, listed=True)) is not None:
                     seen.add(key)
                 self.listed += 1
+        await self._end_list(seen, version)
+
+    def _begin_list(self) -> None:
+        self.relists += 1
+        self.listed = 0
+        self.expected = None
+
+    async def _end_list(self, seen: set[Key], version: str) -> None:
+        """The list is complete: what it missed has gone, and the log has all of it."""
         await self.writer.gone_all_but(seen, version)
         await self.writer.settle()
         await self.writer.purge_other_versions()
-        self.writer.forget_gone(24 * 3600.0)
-        return version
+        self.writer.forget_gone()
+        self.version = version
+        self.synced.set()
+        await self._on_synced(self.kind, version, len(self.writer))
+        log.debug("synced", cluster=self._cluster, type=self.kind.title, objects=len(self.writer))
 
-    async def _watch(self) -> None:
-        """Follows from `version`, moving it on, until the watch ends by itself."""
-        async for event in watch_events(self._server, self.kind, self.version, self._opened):
-            self.last_event = time.time()
-            if event.type == "BOOKMARK":
-                pass
-            elif event.type in ("ADDED", "MODIFIED"):
-                await self.writer.observe(event.object, listed=False)
-            elif event.type == "DELETED":
-                await self.writer.gone(event.object)
-            else:
-                raise BadAnswer(f"a watch event of type {event.type!r}")
-            self.version = _versioned.decode(event.object).metadata.resource_version or self.version
-            if self._on_change is not None and event.type != "BOOKMARK":
-                self._on_change(self.kind)
+    async def _watch(self, version: str | None) -> None:
+        """Follows from `version`, moving it on, until the watch ends by itself; None: with the present state first."""
+        initial: set[Key] | None = None
+        if version is None:
+            self._begin_list()
+            initial = set()
+        async with contextlib.aclosing(watch_events(self._server, self.kind, version, self._opened)) as events:
+            async for event in events:
+                self.last_event = time.time()
+                metadata = _versioned.decode(event.object).metadata
+                if event.type == "BOOKMARK":
+                    if initial is not None:
+                        if (metadata.annotations or {}).get(_INITIAL_EVENTS_END) != "true":
+                            raise _NotStreamed("a bookmark that does not end the initial events")
+                        await self._end_list(initial, metadata.resource_version)
+                        initial = None
+                elif event.type in ("ADDED", "MODIFIED"):
+                    key = await self.writer.observe(event.object, listed=initial is not None)
+                    if initial is not None:
+                        self.listed += 1
+                        if key is not None:
+                            initial.add(key)
+                elif event.type == "DELETED":
+                    await self.writer.gone(event.object)
+                else:
+                    raise BadAnswer(f"a watch event of type {event.type!r}")
+                self.version = metadata.resource_version or self.version
+                if self._on_change is not None and event.type != "BOOKMARK":
+                    self._on_change(self.kind)
+        if initial is not None:
+            raise _NotStreamed("the watch ended before its initial events did")
 
     async def _opened(self) -> None:
         """A watch has begun: what was said of trouble before is over."""
@@ -223,33 +286,42 @@ class Informer:
 
     async def list_then_watch(self) -> None:
         """One list, then watches from it until the version expires or something breaks. Always raises."""
-        self.version = await self._list()
-        self.synced.set()
-        await self._on_synced(self.kind, self.version, len(self.writer))
-        log.debug("synced", cluster=self._cluster, type=self.kind.title, objects=len(self.writer))
         self._broken = 0
         while True:
+            if not self.synced.is_set() and not self._server.streams_lists:
+                await self._list()
+            # Until there is a list, the watch brings it along.
+            following = self.version if self.synced.is_set() else None
             started = time.monotonic()
+            reason, retry_after = "", None
             try:
-                await self._watch()
-            except (Unreachable, BadAnswer) as cause:
-                # The version still holds: no list is needed until the server says so.
-                self._broken = self._broken + 1 if time.monotonic() - started < _STABLE else 1
-                if self._broken > 1:
-                    await self._on_trouble(self.kind, str(cause))
-                log.debug("watch broken", cluster=self._cluster, type=self.kind.title, reason=str(cause))
-                await self._pause(self._broken)
+                await self._watch(following)
+            except _NotStreamed as cause:
+                log.info("lists are taken by pages", cluster=self._cluster, type=self.kind.title, reason=str(cause))
+                self._server.streams_lists = False
                 continue
-            except Refused as refused:
-                if refused.expired or refused.code == 404:
+            except (Unreachable, BadAnswer) as cause:
+                if not self.synced.is_set():
                     raise
-                self._broken = self._broken + 1 if time.monotonic() - started < _STABLE else 1
+                # The version still holds: no list is needed until the server says so.
+                reason = str(cause)
+            except Refused as refused:
+                if not self.synced.is_set() and following is None and refused.code in (400, 422):
+                    self._server.streams_lists = False
+                    continue
+                if not self.synced.is_set() or refused.expired or refused.code == 404:
+                    raise
+                reason, retry_after = str(refused), refused.retry_after
+            lasted = time.monotonic() - started
+            if reason:
+                self._broken = self._broken + 1 if lasted < _STABLE else 1
+                log.debug("watch broken", cluster=self._cluster, type=self.kind.title, reason=reason)
                 if self._broken > 1:
-                    await self._on_trouble(self.kind, str(refused))
-                await self._pause(self._broken, refused.retry_after)
+                    await self._on_trouble(self.kind, reason)
+                await self._pause(self._broken, retry_after)
                 continue
             self._broken = 0
-            if time.monotonic() - started < 1.0:
+            if lasted < 1.0:
                 # A server that ends watches at once must not be asked in a loop.
                 await asyncio.sleep(random.uniform(0.5, 1.0))
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,36 @@ from kubernetes_asyncio.config.kube_config import load_kube_config
 
 log = structlog.get_logger("producers.kubeconfig")
 
+# Seconds before its expiry at which an exec plugin's credential is asked for anew.
+_EXPIRY_MARGIN = 60.0
+
 
 class BadKubeconfig(Exception):
     """The kubeconfig, or a context of it, cannot be used; one line that says why and the mend."""
+
+
+class Credentials:
+    """A client with the credentials of one moment, and how to tell that there may be newer ones."""
+
+    def __init__(self, client: ApiClient, files: tuple[str, ...], expires: datetime | None) -> None:
+        self.client = client
+        self.host = str(client.configuration.host)
+        self._files = {path: _modified(path) for path in files}
+        self._expires = expires
+
+    def outdated(self) -> bool:
+        """Whether a file they came from has changed, or an exec plugin's credential is about to expire."""
+        if self._expires is not None and self._expires.timestamp() - time.time() < _EXPIRY_MARGIN:
+            return True
+        return any(_modified(path) != modified for path, modified in self._files.items())
+
+
+def _modified(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_ino)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +60,11 @@ class Context:
     name: str
     kubeconfig: str
 
-    async def client(self) -> ApiClient:
-        """A client for it, with credentials as they are now (an exec plugin is run). Raises BadKubeconfig."""
+    async def credentials(self) -> Credentials:
+        """A client for it with credentials as they are now (an exec plugin is run). Raises BadKubeconfig."""
         configuration = Configuration()
         try:
-            await load_kube_config(
+            loader = await load_kube_config(
                 config_file=self.kubeconfig,
                 context=self.name,
                 client_configuration=configuration,
@@ -49,9 +78,35 @@ class Context:
         # Certificates that kubectl takes (Go does not insist on every RFC 5280 extension) must do here too.
         configuration.disable_strict_ssl_verification = True
         try:
-            return ApiClient(configuration)
+            client = ApiClient(configuration)
         except (OSError, ValueError) as cause:
             raise BadKubeconfig(f"context {self.name}: its certificates cannot be used: {_one_line(cause)}") from cause
+        expires = getattr(loader, "exec_plugin_expiry", None)
+        files = await asyncio.to_thread(_files_of, self.kubeconfig, self.name)
+        return Credentials(client, files, expires if isinstance(expires, datetime) else None)
+
+
+def _files_of(kubeconfig: str, context: str) -> tuple[str, ...]:
+    """The kubeconfig's files, and the files of certificates and tokens that they name for a context."""
+    found = [str(Path(path).expanduser()) for path in kubeconfig.split(os.pathsep) if path]
+    names: dict[str, str] = {}
+    for path in list(found):
+        try:
+            document = _load(Path(path))
+        except BadKubeconfig:
+            continue
+        base = Path(path).parent
+        for item in document.get("contexts") or []:
+            if item.get("name") == context:
+                names = {key: str(item["context"].get(key) or "") for key in ("cluster", "user")}
+        for part, kind in (("clusters", "cluster"), ("users", "user")):
+            for item in document.get(part) or []:
+                if item.get("name") != names.get(kind):
+                    continue
+                named = item.get(kind) or {}
+                keys = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+                found += [str(base / named[key]) for key in keys if named.get(key)]
+    return tuple(found)
 
 
 def _one_line(cause: BaseException) -> str:

@@ -386,9 +386,9 @@ class Writer:
             delta = msgspec.structs.replace(delta, object=b"".join(piece for piece in pieces if piece))
         return unpacked(delta)
 
-    def forget_gone(self, keep_seconds: float) -> None:
+    def forget_gone(self) -> None:
         """Drops the keys of objects that went longer ago than tombstones are kept."""
-        limit = time.time() - keep_seconds
+        limit = time.time() - self._log.tombstone_ttl
         for key in [key for key, known in self._known.items() if known.gone_at and known.gone_at < limit]:
             del self._known[key]
 

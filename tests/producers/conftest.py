@@ -68,9 +68,13 @@ class Rig:
     async def request(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
         data = None if body is None else json.dumps(body)
         async with aiohttp.ClientSession(headers={"Content-Type": kind}) as session:
-            async with session.request(method, self.cluster.url + path, data=data) as answer:
-                assert answer.status < 300, await answer.text()
-                return await answer.json()
+            while True:
+                async with session.request(method, self.cluster.url + path, data=data) as answer:
+                    if answer.status < 300:
+                        return await answer.json()
+                    # A fault meant for the producer met us.
+                    assert method == "GET", await answer.text()
+                    assert answer.status in (429, 500, 503), await answer.text()
 
     async def settled(self, materializer: Materializer, path: str, group: str, resource: str) -> list[Entry]:
         """Waits until the store has what the cluster lists at `path`; returns its entries."""

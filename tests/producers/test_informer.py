@@ -1,0 +1,119 @@
+"""The informer on clusters as they are: streamed and paged lists, broken, silent and refusing ones, huge lines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+import producers.informer
+
+PODS = "/api/v1/pods"
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Silence is noticed sooner than an operator would want it."""
+    monkeypatch.setattr(producers.informer, "_INITIAL_SILENCE", 1.5)
+    monkeypatch.setattr(producers.informer, "_BOOKMARK_SILENCE", 1.5)
+    monkeypatch.setattr(producers.informer, "_WATCH_GRACE", 1.0)
+    monkeypatch.setattr(producers.informer, "_WATCH_SECONDS", (2, 3))
+
+
+async def follows(rig, materializer) -> None:
+    """Changes made now arrive."""
+    rig.cluster.churn.step(30)
+    await rig.settled(materializer, PODS, "", "pods")
+
+
+@pytest.mark.parametrize("support", ["supported", "ignored", "refused"])
+async def test_lists_by_stream_and_by_pages(rig, impatient, support):
+    rig.cluster.faults.initial_events = support
+    producer, _ = await rig.produce("pods", "nodes")
+    warm = await rig.materializer()
+    assert len(await rig.settled(warm, PODS, "", "pods")) == 30
+    assert producer.clusters["alpha"]._server.streams_lists is (support == "supported")
+    await follows(rig, warm)
+
+
+async def test_more_objects_than_a_page(rig, monkeypatch):
+    monkeypatch.setattr(producers.informer, "PAGE", 7)
+    rig.cluster.faults.initial_events = "refused"
+    await rig.produce("pods")
+    warm = await rig.materializer()
+    assert len(await rig.settled(warm, PODS, "", "pods")) == 30
+
+
+async def test_a_silent_watch_is_replaced(rig, impatient):
+    producer, _ = await rig.produce("pods")
+    warm = await rig.materializer()
+    await rig.settled(warm, PODS, "", "pods")
+    rig.cluster.faults.hang_watches()
+    rig.cluster.churn.step(20)
+    await asyncio.sleep(5)
+    rig.cluster.faults.hang_watches(False)
+    await follows(rig, warm)
+    assert producer.clusters["alpha"].informers["", "pods"].relists == 1, "its version still held"
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+async def test_refusals_pass(rig, code):
+    rig.cluster.faults.fail_next(40, code)
+    await rig.produce("pods", "configmaps")
+    warm = await rig.materializer()
+    rig.cluster.faults.clear()
+    await follows(rig, warm)
+    rig.cluster.faults.fail_next(5, code)
+    rig.cluster.faults.cut_watches()
+    await follows(rig, warm)
+
+
+async def test_an_expired_version_is_listed_again(rig):
+    producer, _ = await rig.produce("pods")
+    warm = await rig.materializer()
+    await rig.settled(warm, PODS, "", "pods")
+    informer = producer.clusters["alpha"].informers["", "pods"]
+    for _ in range(3):
+        rig.cluster.faults.cut_watches()
+        rig.cluster.churn.step(20)
+        rig.cluster.faults.compact()
+    await follows(rig, warm)
+    assert informer.relists > 1
+
+
+async def test_a_line_of_several_megabytes(rig):
+    await rig.produce("configmaps")
+    warm = await rig.materializer()
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "large", "namespace": "default"},
+        "data": {"content": '\u00e4\n"x" ' * 90_000},
+    }
+    await rig.request("POST", CONFIG_MAPS, body)
+    entries = await rig.settled(warm, "/api/v1/configmaps", "", "configmaps")
+    ours = json.loads(next(entry.body for entry in entries if entry.name == "large"))
+    assert ours["data"] == body["data"]
+
+
+async def test_a_restart_appends_nothing_for_what_is_the_same(rig):
+    _, task = await rig.produce()
+    warm = await rig.materializer()
+    await rig.settled(warm, PODS, "", "pods")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    before = warm.store.outcomes["applied"]
+    deltas = {key: len(kind) for key, kind in warm.store.types.items()}
+    producer, _ = await rig.produce()
+    appended = [
+        (informer.kind.title, informer.writer.counts)
+        for informer in producer.clusters["alpha"].informers.values()
+        if informer.writer.counts.added or informer.writer.counts.modified or informer.writer.counts.deleted
+    ]
+    assert not appended
+    assert sum(informer.writer.counts.suppressed for informer in producer.clusters["alpha"].informers.values()) > 100
+    assert deltas == {key: len(kind) for key, kind in warm.store.types.items()}
+    # A new owner record and nothing else, or next to nothing: no control record is written again.
+    assert warm.store.outcomes["applied"] - before <= 3
