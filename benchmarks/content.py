@@ -1,0 +1,130 @@
+"""Content: simulated pods as the log holds them, normalised as producers do it, and a log filled with them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import msgspec
+
+from deltalog import ADDED, MODIFIED, Appender, AppendError, Delta, encode_delta
+from deltalog import delta as wire
+from deltalog.append import OnAck
+from deltalog.delta import summary_headers
+from deltalog.stream import Log
+from deltalog.subjects import object_subject, type_prefix
+from producers.discovery import ResourceType
+from producers.normalize import Normalized, Normalizer
+from producers.ownership import Owner, append_control, take
+from simulation import SimulatedCluster
+
+PODS = ResourceType(
+    group="",
+    resource="pods",
+    version="v1",
+    kind="Pod",
+    singular="pod",
+    namespaced=True,
+    short_names=("po",),
+    categories=("all",),
+    verbs=("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"),
+    versions=("v1",),
+)
+
+# A larger log has several clusters, as it would.
+_PODS_PER_CLUSTER = 10_000
+_PRODUCER = "benchmark"
+
+
+class Pod(msgspec.Struct, gc=False):
+    """A pod in the log: `first` is the sequence at which it entered."""
+
+    cluster: str
+    content: Normalized
+    first: int = 0
+
+
+@dataclass
+class Filled:
+    """What a log was filled with. `owners` may append more, by cluster; `size` is the objects' bytes."""
+
+    pods: list[Pod] = field(default_factory=list)
+    owners: dict[str, Owner] = field(default_factory=dict)
+    size: int = 0
+
+
+def normalized_pods(cluster: str, pods: int) -> list[Normalized]:
+    """Pods of a simulated cluster in the log's form."""
+    simulated = SimulatedCluster(cluster, pods=pods)
+    normalize = Normalizer(cluster, PODS)
+    return [normalize(b"{" + stored.tail) for stored in simulated.storage.collections["", "pods"].in_order()]
+
+
+def delta_of(kind: str, owner: Owner, found: Normalized, first: int) -> Delta:
+    return Delta(
+        type=kind,
+        cluster=owner.cluster,
+        group=PODS.group,
+        version=PODS.version,
+        resource=PODS.resource,
+        namespace=found.namespace,
+        name=found.name,
+        uid=found.uid,
+        original=found.original,
+        time=time.time_ns() // 1_000_000,
+        producer=owner.producer,
+        epoch=owner.epoch,
+        first=first,
+        created=found.created,
+        owner=found.owner,
+        labels=found.labels,
+        fields=found.fields,
+        gap=found.gap,
+        meta_end=found.meta_end,
+        object=found.object,
+    )
+
+
+def message(owner: Owner, delta: Delta) -> tuple[str, bytes, dict[str, str]]:
+    """Subject, payload and headers of a delta, as producers append it."""
+    prefix = type_prefix(owner.cluster, delta.group, delta.version, delta.resource)
+    subject = object_subject(prefix, delta.namespace, delta.name)
+    return subject, encode_delta(delta), {**owner.fence(), **summary_headers(delta)}
+
+
+def change_of(owner: Owner, pod: Pod, step: int) -> tuple[str, bytes, dict[str, str]]:
+    """The message of a later state of a pod in the log; `step` grows from change to change."""
+    later = msgspec.structs.replace(pod.content, original=str(int(pod.content.original) + step))
+    return message(owner, delta_of(MODIFIED, owner, later, pod.first))
+
+
+async def fill(log: Log, pods: int) -> Filled:
+    """Brings so many pods into the log, with the control records that make them readable. Raises AppendError."""
+    filled = Filled()
+    async with Appender(log.connection) as appender:
+        for begin in range(0, pods, _PODS_PER_CLUSTER):
+            name = f"bench-{begin // _PODS_PER_CLUSTER + 1}"
+            owner = await take(log, appender, name, _PRODUCER)
+            filled.owners[name] = owner
+            version = {"major": "1", "minor": "36", "gitVersion": "v1.36.0"}
+            await append_control(appender, owner, owner.control(wire.CLUSTER, version=version))
+            await append_control(appender, owner, owner.control(wire.HEALTH, healthy=True, reason=""))
+            await append_control(appender, owner, owner.control(wire.TYPE, "", PODS.resource, **PODS.record()))
+            for content in normalized_pods(name, min(_PODS_PER_CLUSTER, pods - begin)):
+                pod = Pod(name, content)
+                subject, payload, headers = message(owner, delta_of(ADDED, owner, content, 0))
+                await appender.append(subject, payload, _remember(pod), headers)
+                filled.pods.append(pod)
+                filled.size += len(content.object)
+            await appender.drain()
+            await append_control(appender, owner, owner.control(wire.SYNCED, "", PODS.resource, version="1", objects=0))
+    return filled
+
+
+def _remember(pod: Pod) -> OnAck:
+    def acknowledged(sequence: int, error: AppendError | None) -> None:
+        if error is not None:
+            raise error
+        pod.first = sequence
+
+    return acknowledged

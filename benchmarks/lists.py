@@ -1,0 +1,171 @@
+"""LIST: the whole path from the stored log to an HTTP client, against a bare join of the same bytes.
+
+Subject and baseline are processes of their own on uvloop and aiohttp; they are asked in turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from benchmarks import bare, rig
+from benchmarks.client import TABLE, Client
+from benchmarks.content import Filled, fill
+from benchmarks.report import Report, median
+from deltalog import open_log
+
+_PODS = "/api/v1/pods"
+_PAGE = 500
+
+
+class _ListMeta(msgspec.Struct):
+    token: str = msgspec.field(default="", name="continue")
+
+
+class _List(msgspec.Struct):
+    metadata: _ListMeta
+    items: list[msgspec.Raw] = []
+
+
+class _Request(NamedTuple):
+    """What is measured: a path of a server, and the request whose time it is compared with."""
+
+    title: str
+    port: int
+    pid: int
+    path: str
+    accept: str
+    baseline: str | None
+
+
+class _Measured:
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.cpu: list[float] = []
+        self.size = 0
+
+
+def _selector(filled: Filled) -> tuple[str, int]:
+    """A selector of about one pod in a hundred, by as many values of a label as it takes, and how many have them."""
+    counts = Counter(pod.content.labels.get("app", "none") for pod in filled.pods)
+    values: list[str] = []
+    selected = 0
+    for value, count in counts.most_common():
+        if selected + count <= max(len(filled.pods) / 100, min(counts.values())):
+            values.append(value)
+            selected += count
+    return f"app in ({','.join(values)})", selected
+
+
+def _pieces(body: bytes) -> list[bytes]:
+    """What a list's bytes are the join of: all up to its items, items and commas in turn, and the rest."""
+    items = [bytes(item) for item in msgspec.json.decode(body, type=_List).items]
+    begin = body.index(b'"items":[') + len(b'"items":[')
+    end = begin + len(b",".join(items))
+    separated = [piece for item in items for piece in (item, b",")]
+    return [body[:begin], *separated[:-1], body[end:]]
+
+
+def _walk(client: Client, path: str, accept: str) -> tuple[float, int]:
+    """Time and bytes of a whole list in pages."""
+    seconds, size, token = 0.0, 0, ""
+    while True:
+        answer = client.get(f"{path}?limit={_PAGE}" + (f"&continue={quote(token)}" if token else ""), accept)
+        seconds += answer.seconds
+        size += answer.size
+        # The list's metadata stands before its items: the rest of the body is not needed to go on.
+        begin = answer.body.index(b'"metadata":') + len(b'"metadata":')
+        metadata = answer.body[begin : answer.body.index(b"}", begin) + 1]
+        token = msgspec.json.decode(metadata, type=_ListMeta).token
+        if not token:
+            return seconds, size
+
+
+def _measure(requests: list[_Request], rounds: int) -> dict[str, _Measured]:
+    measured = {request.title: _Measured() for request in requests}
+    with contextlib.ExitStack() as stack:
+        clients = {port: stack.enter_context(Client(port)) for port in {request.port for request in requests}}
+        # The first round warms up and is not counted.
+        for number, request in itertools.product(range(rounds + 1), requests):
+            client, found = clients[request.port], measured[request.title]
+            cpu = rig.cpu_seconds(request.pid)
+            if request.title == f"JSON, {_PAGE} a page":
+                seconds, found.size = _walk(client, request.path, request.accept)
+            else:
+                answer = client.get(request.path, request.accept)
+                if answer.status != 200:
+                    raise RuntimeError(f"{request.path}: {answer.status} {answer.body!r}")
+                seconds, found.size = answer.seconds, answer.size
+            if number:
+                found.seconds.append(seconds)
+                found.cpu.append(rig.cpu_seconds(request.pid) - cpu)
+    return measured
+
+
+async def run(*, pods: int, rounds: int) -> Report:
+    report = Report(
+        "list",
+        f"LIST of {pods:,} pods over HTTP, {rounds} rounds in turn",
+        ("request", "MB", "median ms", "min ms", "server CPU ms", "speed of baseline"),
+    )
+    async with rig.broker() as broker:
+        async with rig.connection(broker.url) as connection:
+            filled = await fill(await open_log(connection), pods)
+        selector, selected = _selector(filled)
+        one = filled.pods[len(filled.pods) // 2]
+        some = f"{_PODS}?labelSelector={quote(selector)}"
+        single = f"/clusters/{one.cluster}/api/v1/namespaces/{one.content.namespace}/pods/{one.content.name}"
+        async with rig.service(broker.url) as service:
+            with Client(service.port) as client:
+                whole = client.get(_PODS, whole=True).body
+                documents = {
+                    "all": _pieces(whole),
+                    "some": _pieces(client.get(some, whole=True).body),
+                    "one": [client.get(single, whole=True).body],
+                }
+            if (found := len(documents["all"]) // 2) != pods:
+                report.failures.append(f"the list has {found} items, not {pods}")
+            if b"".join(documents["all"]) != whole:
+                report.failures.append("the baseline's bytes are not those of the list")
+            with TemporaryDirectory(prefix="kubebraid-bench-") as directory:
+                path = Path(directory) / "documents"
+                path.write_bytes(msgspec.msgpack.encode(documents))
+                async with rig.process(bare.serve_joins, path) as joins:
+                    port = await joins.receive()
+                    json = "application/json"
+                    served, joined = (service.port, service.pid), (port, joins.pid)
+                    requests = [
+                        _Request("bare join, all", *joined, "/all", json, None),
+                        _Request("JSON", *served, _PODS, json, "bare join, all"),
+                        _Request("Table", *served, _PODS, TABLE, "bare join, all"),
+                        _Request(f"JSON, {_PAGE} a page", *served, _PODS, json, "bare join, all"),
+                        _Request("bare join, 1 %", *joined, "/some", json, None),
+                        _Request("JSON, labels of 1 %", *served, some, json, "bare join, 1 %"),
+                        _Request("bare GET", *joined, "/one", json, None),
+                        _Request("GET of one", *served, single, json, "bare GET"),
+                    ]
+                    measured = await asyncio.to_thread(_measure, requests, rounds)
+    ratios = {}
+    for request in requests:
+        found_ = measured[request.title]
+        ratio = None
+        if request.baseline is not None:
+            ratio = median(measured[request.baseline].seconds) / median(found_.seconds)
+            ratios[request.title] = ratio
+        times = (median(found_.seconds) * 1e3, min(found_.seconds) * 1e3, median(found_.cpu) * 1e3)
+        report.row(request.title, found_.size / 1e6, *times, ratio)
+    report.notes.append(f"the selector names {selected} pods; every list is consistent (it asks the log for its head)")
+    report.ratio("json", ratios["JSON"], "of a bare join of the same bytes")
+    report.ratio("table", ratios["Table"], "of a bare join of the JSON list")
+    report.ratio("paged", ratios[f"JSON, {_PAGE} a page"], "of a bare join at one go")
+    report.ratio("selector", ratios["JSON, labels of 1 %"], "of a bare join of the same bytes")
+    report.ratio("get", ratios["GET of one"], "of a bare answer of the same bytes")
+    return report
