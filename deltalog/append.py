@@ -16,7 +16,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from deltalog.connection import Connection
+from deltalog.connection import Connection, cancellable
 
 _WRONG_LAST_SEQUENCE = (10071, 10164)
 
@@ -143,7 +143,8 @@ class Appender:
         if self._timer is None:
             self._timer = loop.call_later(self._deadline, self._expire)
         try:
-            await self.connection.client.publish(subject, payload, reply=f"{self._inbox}{token}", headers=headers)
+            with cancellable():
+                await self.connection.client.publish(subject, payload, reply=f"{self._inbox}{token}", headers=headers)
         except (nats.errors.Error, OSError) as cause:
             self._settle(token)
             raise AppendError(f"append to {subject}: {cause or type(cause).__name__}") from cause

@@ -21,7 +21,7 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
-from deltalog.connection import BrokerUnavailable, JetStreamRefused
+from deltalog.connection import BrokerUnavailable, JetStreamRefused, cancellable
 from deltalog.stream import Log, Stream
 
 log = structlog.get_logger("deltalog.replay")
@@ -180,7 +180,8 @@ class Reader:
                 self._now_caught_up(outcome)
 
         trouble = connection.watch_trouble(lambda: fail(_Broken("connection lost or message dropped")))
-        subscription = await client.subscribe(inbox, cb=received, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        with cancellable():
+            subscription = await client.subscribe(inbox, cb=received, pending_msgs_limit=-1, pending_bytes_limit=-1)
         try:
             config: dict[str, object] = {
                 "name": name,

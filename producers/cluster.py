@@ -101,6 +101,9 @@ class ClusterProducer:
                         pause = 0.5
                         await self._own(log_, appender, owner)
                 except ExceptionGroup as group:
+                    if (task := asyncio.current_task()) is not None and task.cancelling():
+                        # A group whose tasks fail while it is cancelled tells of the failures only.
+                        raise asyncio.CancelledError from group
                     if await self._is_over(group):
                         raise Deposed(f"cluster {self.name} was taken over by another producer") from None
                 except (AppendError, BrokerUnavailable, JetStreamRefused, HistoryChanged, LogError) as cause:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,11 @@ class Rig:
     def _background(self, task: asyncio.Task[None]) -> None:
         async def end() -> None:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            _, left = await asyncio.wait((task,), timeout=20)
+            if left:
+                for one in asyncio.all_tasks():
+                    one.print_stack(limit=4, file=sys.stderr)
+            assert not left, "a cancelled task goes on"
 
         self.stack.push_async_callback(end)
 
@@ -51,8 +56,17 @@ class Rig:
         await made.ready.wait()
         return made
 
+    async def start_producer(self, *include: str) -> asyncio.Task[None]:
+        """Another producer, just begun."""
+        return (await self._producer(include))[1]
+
     async def produce(self, *include: str) -> tuple[Producer, asyncio.Task[None]]:
         """Another producer, with its first lists in the log."""
+        producer, task = await self._producer(include)
+        await producer.first_lists()
+        return producer, task
+
+    async def _producer(self, include: tuple[str, ...]) -> tuple[Producer, asyncio.Task[None]]:
         writing = await self.connection("write")
 
         async def opened():
@@ -62,7 +76,6 @@ class Rig:
         producer = Producer([Context(self.cluster.name, str(self.kubeconfig))], rules, opened, writing)
         task = asyncio.create_task(producer.run())
         self._background(task)
-        await producer.first_lists()
         return producer, task
 
     async def request(self, method: str, path: str, body: Any = None, kind: str = "application/json") -> Any:
@@ -76,9 +89,11 @@ class Rig:
                     assert method == "GET", await answer.text()
                     assert answer.status in (429, 500, 503), await answer.text()
 
-    async def settled(self, materializer: Materializer, path: str, group: str, resource: str) -> list[Entry]:
+    async def settled(
+        self, materializer: Materializer, path: str, group: str, resource: str, patience: float = 20.0
+    ) -> list[Entry]:
         """Waits until the store has what the cluster lists at `path`; returns its entries."""
-        limit = asyncio.get_running_loop().time() + 20
+        limit = asyncio.get_running_loop().time() + patience
         while True:
             listed = (await self.request("GET", path))["items"]
             wanted = {
