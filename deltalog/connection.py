@@ -89,7 +89,7 @@ class Connection:
     async def close(self) -> None:
         if not self.client.is_closed:
             # Never longer than this, whatever state the server is in: nothing that matters is left to send.
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError, nats.errors.Error, OSError):
                 async with asyncio.timeout(5):
                     await self.client.close()
 

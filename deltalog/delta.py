@@ -45,6 +45,7 @@ class Replaced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     - `first`: sequence at which that uid entered the log.
     - `oldest`: sequence from which on the name was known under this uid or an older one (resume: at or past
       it, a watcher may hold some predecessor).
+    - `gone`: sequence of its deletion; 0: it went with the message that carries this uid's ADDED.
     - `time`: when it went, in milliseconds since 1970.
     """
 
@@ -52,6 +53,7 @@ class Replaced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first: int
     oldest: int
     time: int
+    gone: int = 0
     original: str = ""
     labels: dict[str, str] = {}
     fields: dict[str, str] = {}
@@ -65,6 +67,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     - `first`: sequence at which this uid entered the log; 0: with this very message.
     - `final`: for DELETED, whether the object is its last state (a watch saw it go) or only what was last
       known of its metadata (a later list missed it).
+    - `restored`: the cluster's list says so although `original` is not newer: the cluster was set back.
     - `object`: the object as JSON, without `metadata.resourceVersion`, as `{"kind":..,"apiVersion":..,
       "metadata":{` + the rest. `gap` is the offset behind `"metadata":{`, where `"resourceVersion":"..",`
       belongs; `meta_end` is the offset behind metadata's closing brace.
@@ -89,6 +92,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     first: int = 0
     created: int = 0
     final: bool = True
+    restored: bool = False
     owner: str = ""
     labels: dict[str, str] = {}
     fields: dict[str, str] = {}
@@ -131,6 +135,9 @@ def newer(version: str, than: str) -> bool:
     return version != than
 
 
+# What msgspec raises for a payload: text that isn't UTF-8 and nesting without end have no msgspec error of their own.
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 _encoder = msgspec.msgpack.Encoder()
 _delta_decoder = msgspec.msgpack.Decoder(Delta)
 _control_decoder = msgspec.msgpack.Decoder(Control)
@@ -148,7 +155,7 @@ def encode_control(control: Control) -> bytes:
 def _refused(payload: bytes, cause: Exception) -> UnreadableRecord:
     try:
         version = _version_decoder.decode(payload).v
-    except msgspec.MsgspecError:
+    except _UNDECODABLE:
         return UnreadableRecord(f"not a record of this log: {cause}")
     if version > WIRE_VERSION:
         return UnreadableRecord(f"format version {version}; this reader knows up to {WIRE_VERSION}")
@@ -159,7 +166,7 @@ def decode_delta(payload: bytes) -> Delta:
     """The delta of an object's message. Raises UnreadableRecord."""
     try:
         delta = _delta_decoder.decode(payload)
-    except msgspec.MsgspecError as cause:
+    except _UNDECODABLE as cause:
         raise _refused(payload, cause) from cause
     if delta.v > WIRE_VERSION:
         raise _refused(payload, ValueError("newer version"))
@@ -170,7 +177,7 @@ def decode_control(payload: bytes) -> Control:
     """The control record of a `kbc.` message. Raises UnreadableRecord."""
     try:
         control = _control_decoder.decode(payload)
-    except msgspec.MsgspecError as cause:
+    except _UNDECODABLE as cause:
         raise _refused(payload, cause) from cause
     if control.v > WIRE_VERSION:
         raise _refused(payload, ValueError("newer version"))

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ log = structlog.get_logger("deltalog.replay")
 
 HEARTBEAT = 2.0
 _SILENCE = 3 * HEARTBEAT
+_WITNESSES = 16
 
 
 class HistoryChanged(Exception):
@@ -81,6 +83,8 @@ class Reader:
         self.position_time = 0
         self.caught_up = asyncio.Event()
         self.restarts = 0
+        # The last messages applied: what becomes of the newest says whether this is the same history, if it is there.
+        self._witnesses: deque[tuple[int, int]] = deque(maxlen=_WITNESSES)
         self._apply = apply
         self._subjects = tuple(subjects)
         self._headers_only = headers_only
@@ -131,9 +135,14 @@ class Reader:
             stored = (
                 state.last_time if state.last_sequence == self.position else await self.log.message_time(self.position)
             )
-            # None: a newer message of the same subject replaced it, or its TTL passed.
+            # None: a newer message of the same subject replaced it, or its TTL passed. Then those before it tell.
             if stored is not None and stored != self.position_time:
                 raise HistoryChanged(f"message {self.position} is not the one that was applied")
+            if stored is None:
+                for sequence, time in reversed(self._witnesses):
+                    stored = await self.log.message_time(sequence)
+                    if stored is not None and stored != time:
+                        raise HistoryChanged(f"message {sequence} is not the one that was applied")
 
     async def _read(self) -> None:
         connection = self.log.connection
@@ -156,7 +165,9 @@ class Reader:
             heard = loop.time()
             reply = message.reply
             if not reply.startswith("$JS.ACK."):
-                await self._control(message, expected, fail)
+                if await self._control(message, expected, fail) and not self.caught_up.is_set():
+                    # Idle with nothing missing: what was pending at the start was purged meanwhile.
+                    self._now_caught_up(outcome)
                 return
             tokens = reply.split(".")
             # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>, or with
@@ -176,6 +187,7 @@ class Reader:
                     return
                 self.position = sequence
                 self.position_time = time
+                self._witnesses.append((sequence, time))
             if tokens[at + 3] == "0" and not self.caught_up.is_set():
                 self._now_caught_up(outcome)
 
@@ -226,8 +238,11 @@ class Reader:
         if self._stop_when_caught_up and not outcome.done():
             outcome.set_result(None)
 
-    async def _control(self, message: Msg, expected: int, fail: Callable[[BaseException], None]) -> None:
-        """Flow control and heartbeats: in order with the data, so that answering here is back-pressure."""
+    async def _control(self, message: Msg, expected: int, fail: Callable[[BaseException], None]) -> bool:
+        """Flow control and heartbeats: in order with the data, so that answering here is back-pressure.
+
+        Returns whether the server has nothing more to send now.
+        """
         headers = message.headers or {}
         if message.reply:
             await self.log.connection.client.publish(message.reply)
@@ -236,6 +251,8 @@ class Reader:
         last = headers.get("Nats-Last-Consumer")
         if last is not None and int(last) != expected - 1:
             fail(_Broken(f"the server sent {last} messages, {expected - 1} arrived"))
+            return False
+        return last is not None and not message.reply and "Nats-Consumer-Stalled" not in headers
 
 
 async def read_to_end(

@@ -27,64 +27,73 @@ class Change(NamedTuple):
     at: int
 
 
-def changes(kind: TypeStore, after: int, wanted: Filter, limit: int) -> tuple[list[Change], int | None]:
+def changes(
+    kind: TypeStore, after: int, wanted: Filter, limit: int, whole: int | None = None
+) -> tuple[list[Change], int | None]:
     """Changes past `after`, oldest first, at least `limit` of them if there are that many.
 
     The second value is the index up to which they were read, None if that is all there is. O(log n + items
     past `after`, up to the limit).
+
+    `whole` (None: `after`) is the last index at which the watcher held the whole state. Since then it was shown
+    what lay up to `after` at the time, but of an object that changed again it may still hold any state between the
+    two; then a deletion too many is shown rather than one too few. 0 if nobody knows, as of a client that resumes
+    at an event's version. Below `kind.gap` this process has not seen every state, and is as careful.
     """
+    whole = after if whole is None else whole
     result: list[Change] = []
     for item in kind.order.after(after):
         if isinstance(item, Removal):
             batch = [
-                Change(DELETED, entry, item.index - 1)
+                Change(DELETED, held, item.index - 1)
                 for entry in item.entries.values()
-                if wanted.covers(entry) and _held(entry, after, wanted)
+                if wanted.covers(entry) and (held := _held(entry, after, wanted, whole, kind.gap)) is not None
             ]
             if batch:
                 batch[-1] = batch[-1]._replace(at=item.index)
                 result.extend(batch)
         elif wanted.covers(item):
-            result.extend(_shown(item, after, wanted))
+            result.extend(_shown(item, after, wanted, whole, kind.gap))
         if len(result) >= limit:
             return result, item.index
     return result, None
 
 
-def _held(entry: Entry, after: int, wanted: Filter) -> bool:
-    """Whether a watcher at `after` may hold this uid; where nobody knows, it may."""
-    return entry.first <= after and wanted.matched_at(entry, after) is not False
+def _held(entry: Entry, after: int, wanted: Filter, whole: int, gap: int) -> Entry | None:
+    """What a watcher may hold of a name: this uid or one before it, None for surely nothing."""
+    if entry.first <= after and (
+        whole < gap or wanted.matched_between(entry, max(whole, entry.first), after) is not False
+    ):
+        return entry
+    return _predecessor(entry, after, wanted, whole, gap) if entry.first > whole else None
 
 
-def _shown(entry: Entry, after: int, wanted: Filter) -> Iterator[Change]:
-    if entry.first > after:
-        # This uid is new to the watcher; a predecessor of the same name may not be.
-        predecessor = _predecessor(entry, after, wanted)
-        selected = not entry.deleted and wanted.selects(entry.labels, entry.fields)
-        if predecessor is not None:
-            yield Change(DELETED, predecessor, entry.index - 1 if selected else entry.index)
-        if selected:
-            yield Change(ADDED, entry, entry.index)
-        return
-    before = wanted.matched_at(entry, after)
-    if entry.deleted:
-        if before is not False:
-            yield Change(DELETED, entry, entry.index)
-        return
-    if wanted.selects(entry.labels, entry.fields):
-        yield Change(ADDED if before is False else MODIFIED, entry, entry.index)
-    elif before is not False:
-        yield Change(DELETED, entry, entry.index)
+def _shown(entry: Entry, after: int, wanted: Filter, whole: int, gap: int) -> Iterator[Change]:
+    held = _held(entry, after, wanted, whole, gap)
+    selected = not entry.deleted and wanted.selects(entry.labels, entry.fields)
+    if held is not None and (not selected or entry.first > after):
+        # It has gone, or left the selection, or this uid is new to the watcher and another one of its name is not.
+        shown = entry if held is entry or (entry.deleted and entry.first <= after) else held
+        yield Change(DELETED, shown, entry.index - 1 if selected else entry.index)
+        held = None
+    if selected:
+        yield Change(ADDED if held is None else MODIFIED, entry, entry.index)
 
 
-def _predecessor(entry: Entry, after: int, wanted: Filter) -> Entry | None:
+def _predecessor(entry: Entry, after: int, wanted: Filter, whole: int, gap: int) -> Entry | None:
     before = entry.replaced
     while before is not None:
+        if before.deleted and 0 < before.index <= whole:
+            # It was gone by then, and the watcher was told.
+            return None
         if before.first <= after:
-            return before if wanted.matched_at(before, after) is not False else None
+            if whole < gap or wanted.matched_between(before, max(whole, before.first), after) is not False:
+                return before
+            if before.first <= whole:
+                return None
         if before.replaced is None:
             # Older ones of this name are known only by where the first of them entered the log.
-            return before if before.oldest and before.oldest <= after else None
+            return before if before.oldest and before.oldest <= min(after, before.first - 1) else None
         before = before.replaced
     return None
 

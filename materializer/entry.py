@@ -94,7 +94,7 @@ def entry_of(delta: Delta, index: int, time: int, prefix: str) -> Entry:
     replaced = None
     oldest = first
     if delta.replaced is not None:
-        replaced = _entry_of_replaced(delta, delta.replaced, prefix)
+        replaced = _entry_of_replaced(delta, delta.replaced, prefix, first)
         oldest = delta.replaced.oldest
     return Entry(
         index=index,
@@ -122,14 +122,18 @@ def entry_of(delta: Delta, index: int, time: int, prefix: str) -> Entry:
     )
 
 
-def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str) -> Entry:
-    """What is known of a predecessor from the log alone: its metadata's identity and labels."""
+def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str, first: int) -> Entry:
+    """What is known of a predecessor from the log alone: its metadata's identity and labels.
+
+    Its index is that of its deletion, or `first`, at which the uid came that took its place.
+    """
+    index = replaced.gone or first
     kind = msgspec.json.decode(delta.object, type=_TypeMeta)
     head = b'{"kind":%b,"apiVersion":%b,"metadata":{' % (
         msgspec.json.encode(kind.kind),
         msgspec.json.encode(kind.api_version),
     )
-    version = f'"resourceVersion":"{prefix}.0.{replaced.original}",'.encode()
+    version = f'"resourceVersion":"{prefix}.{index}.{replaced.original}",'.encode()
     metadata: dict[str, object] = {"name": delta.name}
     if delta.namespace:
         metadata["namespace"] = delta.namespace
@@ -139,9 +143,9 @@ def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str) -> Entry:
     metadata["annotations"] = {CLUSTER_ANNOTATION: delta.cluster}
     rest = msgspec.json.encode(metadata)[1:]
     return Entry(
-        index=0,
+        index=index,
         first=replaced.first,
-        since=replaced.first,
+        since=_NEVER,
         deleted=True,
         cluster=delta.cluster,
         namespace=delta.namespace,
@@ -161,6 +165,10 @@ def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str) -> Entry:
         final=False,
         oldest=replaced.oldest,
     )
+
+
+# The log keeps only the last labels of a predecessor: what a selector saw at any index before is unknown.
+_NEVER = 2**63
 
 
 class _TypeMeta(msgspec.Struct, rename={"api_version": "apiVersion"}):

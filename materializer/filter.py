@@ -63,3 +63,23 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
                 return self.selects(past.labels, past.fields)
             past = past.before
         return None
+
+    def matched_between(self, entry: Entry, low: int, high: int) -> bool | None:
+        """Whether a covered entry's object was in the set at any index from `low` to `high`, within its life.
+
+        None if this process no longer knows, or never knew.
+        """
+        if not self.selective:
+            return True
+        since: int = entry.since
+        if since <= high and self.selects(entry.labels, entry.fields):
+            return True
+        past = entry.past
+        while since > low:
+            if past is None or past.forgotten:
+                return None
+            since = past.since
+            if since <= high and self.selects(past.labels, past.fields):
+                return True
+            past = past.before
+        return False

@@ -12,7 +12,7 @@ from deltalog.connection import BrokerUnavailable, JetStreamRefused
 from deltalog.delta import UnreadableRecord, decode_control, decode_delta
 from deltalog.large import Assembler
 from deltalog.replay import HistoryChanged, Reader, Record
-from deltalog.stream import Log
+from deltalog.stream import Log, nanoseconds
 from deltalog.subjects import CONTROL, PARTS
 from materializer.entry import TypeKey
 from materializer.store import Store
@@ -102,7 +102,7 @@ class Materializer:
     async def _finish_loading(self, reader: Reader) -> None:
         started = time.monotonic()
         await reader.caught_up.wait()
-        self.store.finish_loading(time.time_ns())
+        self.store.finish_loading(time.time_ns(), nanoseconds(self.log.created))
         log.info(
             "log replayed",
             messages=self.replayed,
@@ -120,7 +120,9 @@ class Materializer:
                 self.store.forget(time.time_ns())
 
     def _outage(self, out: bool) -> None:
-        self.outage_since = time.time() if out else None
+        began, self.outage_since = self.outage_since, time.time() if out else None
+        if not out and began is not None and time.time() - began > self.log.tombstone_ttl:
+            raise HistoryChanged("deletions were forgotten while the log could not be read")
 
     def _apply(self, record: Record) -> None:
         self.replayed += 1

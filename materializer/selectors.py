@@ -151,7 +151,7 @@ class _Parser:
         for value in values:
             _check_value(key, value)
         if operator in ("<", ">"):
-            if not re.fullmatch(r"[+-]?[0-9]+", values[0]):
+            if _number(values[0]) is None:
                 raise BadSelector(
                     f"values[0]: Invalid value: \"{values[0]}\": for 'Gt', 'Lt' operators, the value must be an integer"
                 )
@@ -201,7 +201,8 @@ def parse_labels(text: str) -> tuple[Requirement, ...]:
 def _number(text: str | None) -> int | None:
     if text is None or not re.fullmatch(r"[+-]?[0-9]+", text):
         return None
-    return int(text)
+    number = int(text)
+    return number if -(2**63) <= number < 2**63 else None
 
 
 def matches(requirements: tuple[Requirement, ...], values: Mapping[str, str]) -> bool:

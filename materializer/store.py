@@ -23,6 +23,8 @@ from materializer.filter import Filter
 
 # How many past label sets are remembered for watchers with a selector; older ones count as unknown.
 _PAST_LIMIT = 8192
+# How far our clock and the server's may be apart, in nanoseconds, where the floor of a cold start depends on both.
+_CLOCK_MARGIN = 1_000_000_000
 
 
 class Outcome(StrEnum):
@@ -159,6 +161,8 @@ class TypeStore:
         self.floors: dict[str, int] = {}
         # The newest of its deletions that was forgotten: who has not read up to it, has missed something.
         self.forgotten = 0
+        # The newest message that the log had lost before this process could read it, as of the type's last change.
+        self.gap = 0
         self._loading = loading
 
     def objects(self, cluster: str) -> MutableMapping[Key, Entry]:
@@ -220,6 +224,7 @@ class Store:
         self.applied = 0
         self.applied_time = 0
         self.floor = 0
+        self.gap = 0
         self.types: dict[TypeKey, TypeStore] = {}
         self.clusters: dict[str, Cluster] = {}
         self.catalogue = 0
@@ -230,14 +235,24 @@ class Store:
         # Tombstones and replaced uids, oldest first: (time, index, entry that is or holds the grave).
         self._fading: deque[tuple[int, int, TypeKey, Entry | Removal]] = deque()
         self._pasts: deque[Past] = deque()
+        # While loading: messages that no type's order has (time, index), and removals of whole clusters.
+        self._others: list[tuple[int, int]] = []
+        self._removed: dict[str, int] = {}
 
     # -- taking in the log -------------------------------------------------------------------------------------
 
     def skip(self, index: int, time: int) -> None:
         """A message that changes nothing here: a server's marker, a record nobody can read."""
         if index > self.applied:
+            self._note_gap(index)
             self.applied = index
             self.applied_time = time
+            if self._loading:
+                self._others.append((time, index))
+
+    def _note_gap(self, index: int) -> None:
+        if index > self.applied + 1:
+            self.gap = index - 1
 
     def apply_delta(self, delta: Delta, index: int, time: int) -> Outcome:
         """Takes in an object's change. Amortised O(log n); in a first replay O(1)."""
@@ -260,6 +275,8 @@ class Store:
         kind = self.types.get(type_key)
         if kind is None:
             kind = self.types[type_key] = TypeStore(type_key, self._loading)
+        self._note_gap(index)
+        kind.gap = self.gap
         objects = kind.objects(delta.cluster)
         key = (delta.namespace, delta.name)
         current: Entry | None = objects.get(key)
@@ -270,6 +287,7 @@ class Store:
             if (
                 current.uid == delta.uid
                 and current.version == delta.version
+                and not delta.restored
                 and not newer(delta.original, current.original)
             ):
                 return Outcome.NOT_NEWER
@@ -279,6 +297,7 @@ class Store:
                 grave is not None
                 and grave.uid == delta.uid
                 and grave.final
+                and not delta.restored
                 and not newer(delta.original, grave.original)
             ):
                 return Outcome.NOT_NEWER
@@ -286,12 +305,8 @@ class Store:
         if current is not None and current.uid == delta.uid:
             self._continue(entry, current)
         elif (before := current or grave) is not None:
-            entry.first = index
-            entry.since = index
-            entry.replaced = before
-            entry.oldest = before.oldest or before.first
-            before.replaced = None
-            self._fading.append((time, entry.first, type_key, entry))
+            _replace(entry, before)
+            self._fading.append((time, index, type_key, entry))
         elif entry.first == index:
             # It entered the log with this message: there is no earlier state that a selector could have seen.
             entry.since = index
@@ -333,10 +348,15 @@ class Store:
         index: int,
         time: int,
     ) -> Outcome:
-        if current is not None and current.uid != delta.uid:
+        if current is not None and current.uid != delta.uid and delta.first <= current.index:
             return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
-        if current is not None:
+        if current is not None and current.uid != delta.uid:
+            # A whole life that was superseded in the log before this process came to read it.
+            _replace(entry, current)
+            del objects[key]
+            kind.order.discard(current.index)
+        elif current is not None:
             self._continue(entry, current)
             # A deletion that changes labels on the way out matters to nobody: what counts is what watchers saw.
             entry.labels, entry.fields = current.labels, current.fields
@@ -349,11 +369,10 @@ class Store:
         else:
             grave = kind.graves.get(delta.cluster, {}).get(key)
             if grave is not None:
-                if grave.uid == delta.uid:
+                if grave.uid == delta.uid and delta.first <= grave.index:
                     return Outcome.NOT_NEWER
                 self._unbury(kind, grave, key)
-                entry.replaced = grave
-                entry.oldest = grave.oldest or grave.first
+                _replace(entry, grave)
         self._bury(kind, entry)
         kind.order.append(index, entry)
         self._fading.append((time, index, kind.key, entry))
@@ -379,10 +398,13 @@ class Store:
         if index <= self.applied:
             outcome = Outcome.REDELIVERED
         else:
+            self._note_gap(index)
             outcome = self._apply_control(control, index, time)
             self.applied = index
             self.applied_time = time
             self.controls = index
+            if self._loading:
+                self._others.append((time, index))
         self.outcomes[outcome] += 1
         return outcome
 
@@ -419,6 +441,8 @@ class Store:
                 cluster.health = health
         elif control.record == wire.REMOVED:
             keys = [key] if control.resource else list(self.types)
+            if self.gap and not control.resource:
+                self._removed[control.cluster] = index
             for gone in keys:
                 self._remove(control.cluster, gone, index, time)
             if control.resource:
@@ -434,8 +458,15 @@ class Store:
         kind = self.types.get(type_key)
         if kind is None:
             kind = self.types[type_key] = TypeStore(type_key, self._loading)
+        kind.gap = self.gap
+        if self.gap:
+            # Some of what was removed may never have been seen here.
+            kind.floors[cluster] = index
         objects = kind.clusters.pop(cluster, {})
-        if self._loading or not objects:
+        if not objects and not self._loading:
+            # The tombstones stay: a watcher may not have read them yet.
+            return
+        if self._loading:
             # What was removed is purged, or being purged: only a store that saw the objects can name them.
             for entry in list(objects.values()):
                 kind.order.discard(entry.index)
@@ -455,26 +486,32 @@ class Store:
         self._fading.append((time, index, type_key, removal))
         self.dirty.add(type_key)
 
-    def finish_loading(self, now: int) -> None:
-        """The log was replayed to its head: sort everything, once. `now`: nanoseconds since 1970. O(n log n)."""
+    def finish_loading(self, now: int, created: int = 0) -> None:
+        """The log was replayed to its head: sort everything, once. O(n log n).
+
+        `now`, and when the stream was `created`: nanoseconds since 1970.
+        """
         if not self._loading:
             return
         self._loading = False
         for kind in self.types.values():
             kind.sort()
-        # What the server may already have forgotten lies below the newest message older than the tombstone
-        # time; in doubt the floor is too high, and a client lists anew.
-        self.floor = max(self.floor, self._newest_older_than(now - self.tombstone_ttl * 1_000_000_000))
+        # What the server may already have forgotten was stored before the tombstone time began, so it lies below
+        # the first message since then; in doubt the floor is too high, and a client lists anew.
+        oldest = now - self.tombstone_ttl * 1_000_000_000
+        if created < oldest + _CLOCK_MARGIN:
+            self.floor = max(self.floor, self._below_first_since(oldest + _CLOCK_MARGIN))
+        self._others.clear()
         self.forget(now)
 
-    def _newest_older_than(self, time: int) -> int:
-        newest = self.applied if self.applied_time and self.applied_time < time else 0
+    def _below_first_since(self, time: int) -> int:
+        """The index below the first surviving change stored at `time` or later; `applied` if there is none."""
+        lowest = next((index for stored, index in self._others if stored >= time), self.applied + 1)
         for kind in self.types.values():
-            for item in reversed(kind.order.items):
-                if isinstance(item, Entry) and item.time < time:
-                    newest = max(newest, item.index)
-                    break
-        return newest
+            item = next((item for item in kind.order.items if isinstance(item, Entry) and item.time >= time), None)
+            if item is not None:
+                lowest = min(lowest, item.index)
+        return lowest - 1
 
     def forget(self, now: int) -> None:
         """Forgets tombstones older than the tombstone time and raises the floor. Amortised O(1) each."""
@@ -497,18 +534,19 @@ class Store:
             else:
                 item.replaced = None
                 live = kind.get(item.cluster, item.key)
-                if live is not None and live.uid == item.uid:
+                if live is not None and live.first == item.first:
                     live.replaced = None
 
     # -- reading -----------------------------------------------------------------------------------------------
 
     def floor_of(self, type_key: TypeKey, clusters: frozenset[str] | None) -> int:
         """The lowest index at which a watch of a type (in some clusters) may resume."""
+        floor = self.floor
         kind = self.types.get(type_key)
-        if kind is None or not kind.floors:
-            return self.floor
-        named = kind.floors.keys() if clusters is None else clusters & kind.floors.keys()
-        return max([self.floor, *(kind.floors[cluster] for cluster in named)])
+        for floors in (self._removed, {} if kind is None else kind.floors):
+            named = floors.keys() if clusters is None else clusters & floors.keys()
+            floor = max([floor, *(floors[cluster] for cluster in named)])
+        return floor
 
     def check(self) -> None:
         """States the invariants as code; AssertionError where one is broken. O(n); for tests."""
@@ -539,6 +577,17 @@ class Store:
                     buried += 1
             in_order = sum(len(item.entries) if isinstance(item, Removal) else 1 for item in by_index.values())
             assert in_order == len(kind) + buried, "nothing stands in the order that has no name"
+
+
+def _replace(entry: Entry, before: Entry) -> None:
+    """Makes `before` what the name was to watchers ahead of this uid, and of those that only the log knows of."""
+    told = entry.replaced
+    before.replaced = None
+    entry.oldest = min(entry.oldest or entry.first, before.oldest or before.first)
+    if told is None or told.first <= before.index:
+        entry.replaced = before
+    else:
+        told.replaced = before
 
 
 def _with_body_of(entry: Entry, current: Entry, prefix: str) -> Entry:

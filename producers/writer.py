@@ -36,13 +36,17 @@ Key = tuple[str, str]
 
 
 class Known(msgspec.Struct, gc=False):
-    """What the log last said of one object. `first` 0: its ADDED is not acknowledged yet; `gone_at` 0: it lives."""
+    """What the log last said of one object. `first` 0: its ADDED is not acknowledged yet; `gone_at` 0: it lives.
+
+    `gone`: sequence of its deletion, once that is acknowledged.
+    """
 
     uid: str
     original: str
     first: int
     oldest: int
     gone_at: float = 0.0
+    gone: int = 0
     replaced: Replaced | None = None
     in_parts: bool = False
 
@@ -159,15 +163,17 @@ class Writer:
             if known.first == 0 and (pending := self._unacknowledged.get(key)) is not None:
                 await pending.wait()
                 self._check()
+            restored = listed and not newer(found.original, known.original)
             known.original = found.original
             self._fade(known)
             self.counts.modified += 1
-            await self._append(key, self._delta(MODIFIED, found, first=known.first, replaced=known.replaced))
+            delta = self._delta(MODIFIED, found, first=known.first, replaced=known.replaced, restored=restored)
+            await self._append(key, delta)
             return key
         replaced = None if known is None else await self._replaced(key, known)
         in_parts = known is not None and known.in_parts
         oldest = replaced.oldest if replaced else 0
-        self._known[key] = Known(found.uid, found.original, 0, oldest, 0.0, replaced, in_parts)
+        self._known[key] = Known(found.uid, found.original, 0, oldest, replaced=replaced, in_parts=in_parts)
         self.counts.added += 1
         await self._append(key, self._delta(ADDED, found, replaced=replaced), entering=True)
         return key
@@ -246,7 +252,14 @@ class Writer:
         await self._append(key, delta)
 
     def _delta(
-        self, kind: str, found: Normalized, *, first: int = 0, replaced: Replaced | None = None, final: bool = True
+        self,
+        kind: str,
+        found: Normalized,
+        *,
+        first: int = 0,
+        replaced: Replaced | None = None,
+        final: bool = True,
+        restored: bool = False,
     ) -> Delta:
         return Delta(
             type=kind,
@@ -264,6 +277,7 @@ class Writer:
             first=first,
             created=found.created,
             final=final,
+            restored=restored,
             owner=found.owner,
             labels=found.labels,
             fields=found.fields,
@@ -284,7 +298,7 @@ class Writer:
         if delta.type == DELETED:
             headers["Nats-TTL"] = f"{self._log.tombstone_ttl}s"
         pending: asyncio.Event | None = None
-        if entering:
+        if entering or delta.type == DELETED:
             pending = self._unacknowledged[key] = asyncio.Event()
 
         def acknowledged(sequence: int, error: AppendError | None) -> None:
@@ -296,7 +310,9 @@ class Writer:
                 self._quiet.set()
             if error is not None:
                 self._failed = self._failed or error
-            elif entering and (known := self._known.get(key)) is not None and known.first == 0:
+            elif delta.type == DELETED:
+                known.gone = sequence
+            elif entering:
                 known.first = sequence
                 known.oldest = known.oldest or sequence
             if pending is not None:
@@ -351,7 +367,7 @@ class Writer:
 
     async def _replaced(self, key: Key, known: Known) -> Replaced | None:
         """What a new uid carries along of the last holder of its name."""
-        if known.first == 0 and (pending := self._unacknowledged.get(key)) is not None:
+        if (pending := self._unacknowledged.get(key)) is not None:
             await pending.wait()
             self._check()
         gone = known.gone_at or time.time()
@@ -363,6 +379,7 @@ class Writer:
             first=known.first,
             oldest=known.oldest or known.first,
             time=int(gone * 1000),
+            gone=known.gone,
             original=known.original,
             labels=last.labels if last else {},
             fields=last.fields if last else {},
@@ -401,6 +418,7 @@ def _known(summary: Summary, record: Record) -> Known:
         first=summary.first or record.sequence,
         oldest=summary.oldest or summary.first or record.sequence,
         gone_at=record.time / 1e9 if gone else 0.0,
+        gone=record.sequence if gone else 0,
         replaced=summary.replaced,
         in_parts=summary.parts > 0,
     )

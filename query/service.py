@@ -445,11 +445,15 @@ class QueryService:
     ) -> web.StreamResponse:
         after: int | None = None
         late: ApiError | None = None
+        whole = 0
         initial = options.version in ("", "0")
         if options.initial_events is not None:
             initial = options.initial_events
         if options.version not in ("", "0"):
-            after = self._resume_index(options.version)
+            resumed = version_of(options.version, self._materializer.store.prefix)
+            after = resumed.index
+            # At a list's or bookmark's version a client holds all of that index; at an event's, what came before it.
+            whole = 0 if resumed.original else after
             late = self._too_old(served, wanted, options.version, after)
             if initial and late is None:
                 await self._at_least(options.version)
@@ -459,7 +463,7 @@ class QueryService:
         elif options.version == "":
             await self._current(request)
         if not initial and after is None:
-            after = self._materializer.store.applied
+            after = whole = self._materializer.store.applied
         response = web.StreamResponse()
         response.content_type = _JSON
         response.headers["Cache-Control"] = "no-cache, private"
@@ -476,6 +480,7 @@ class QueryService:
                 wanted=wanted,
                 encoder=encoder,
                 after=None if initial else after,
+                whole=whole,
                 bookmarks=options.bookmarks,
                 mark_initial_end=bool(options.initial_events) and options.bookmarks,
                 timeout=float(options.timeout) if options.timeout else None,
@@ -492,9 +497,6 @@ class QueryService:
                 return response
         await response.write_eof()
         return response
-
-    def _resume_index(self, text: str) -> int:
-        return version_of(text, self._materializer.store.prefix).index
 
     def _too_old(self, served: Served, wanted: Filter, text: str, index: int) -> ApiError | None:
         floor = self._materializer.store.floor_of(served.info.key, wanted.clusters)

@@ -35,12 +35,16 @@ Send = Callable[[bytes], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class WatchRequest:
-    """What to watch and from where. `after` None: the present state first; `timeout` in seconds."""
+    """What to watch and from where. `after` None: the present state first; `timeout` in seconds.
+
+    `whole`: an index at which the client surely held everything, see `materializer.cursor.changes`.
+    """
 
     key: TypeKey
     wanted: Filter
     encoder: Encoder
     after: int | None
+    whole: int
     bookmarks: bool
     mark_initial_end: bool
     timeout: float | None
@@ -56,17 +60,23 @@ class Shared:
         self.misses = 0
 
     def read(
-        self, state: tuple[int, int], kind: TypeStore, after: int, request: WatchRequest, definitions: bool
+        self,
+        state: tuple[int, int],
+        kind: TypeStore,
+        after: int,
+        whole: int,
+        request: WatchRequest,
+        definitions: bool,
     ) -> tuple[bytes, int | None]:
         """Changes past `after` as lines, and where to go on if that is not all."""
         if state != self._at:
             self._made.clear()
             self._at = state
-        key = (request.key, request.wanted, request.encoder.key, after, definitions)
+        key = (request.key, request.wanted, request.encoder.key, after, whole, definitions)
         made = self._made.get(key)
         if made is None:
             self.misses += 1
-            found, upto = changes(kind, after, request.wanted, _READ_LIMIT)
+            found, upto = changes(kind, after, request.wanted, _READ_LIMIT, whole)
             made = self._made[key] = (request.encoder.events(found, definitions=definitions), upto)
         else:
             self.hits += 1
@@ -120,6 +130,7 @@ class _Watch:
         self._send = send
         self._generation = materializer.generation
         self._definitions = request.encoder.form is Form.TABLE
+        self._whole = request.whole
         self._woken = asyncio.Event()
         self.wake = self._woken.set
 
@@ -132,7 +143,7 @@ class _Watch:
         try:
             after = request.after
             if after is None:
-                after = await self._present()
+                after = self._whole = await self._present()
             next_bookmark = self._next_bookmark(loop.time(), deadline)
             while not self._closing.is_set():
                 self._woken.clear()
@@ -191,17 +202,19 @@ class _Watch:
                 return after
             kind = store.types.get(self._request.key)
             if kind is None or kind.order.last() <= after:
+                self._whole = store.applied
                 return store.applied
             if after < kind.forgotten:
                 # A client that took nothing for longer than deletions are kept.
                 raise expired(f"too old resource version: {after} ({kind.forgotten})")
             state = (self._generation, store.applied)
-            payload, upto = self._shared.read(state, kind, after, self._request, self._definitions)
+            payload, upto = self._shared.read(state, kind, after, self._whole, self._request, self._definitions)
             after = state[1] if upto is None else upto
             if payload:
                 self._definitions = False
                 await self._send(payload)
             if upto is None:
+                self._whole = after
                 return after
 
     async def _bookmark(self, after: int) -> None:

@@ -82,9 +82,7 @@ def test_a_resource_without_columns_shows_its_age() -> None:
 
 def test_columns_are_described_by_their_path_if_by_nothing_else() -> None:
     bare = PrinterColumn("Size", "integer", ".spec.size", format="int32", priority=1)
-    printer = printer_for(
-        "example.com", "things", [bare, PrinterColumn("On", "boolean", ".spec.on", "", "Is it on?")]
-    )
+    printer = printer_for("example.com", "things", [bare, PrinterColumn("On", "boolean", ".spec.on", "", "Is it on?")])
     text = "Custom resource definition column (in JSONPath format): .spec.size"
     assert printer.columns[1:] == (
         Column("Size", "integer", "int32", text, 1),

@@ -282,11 +282,7 @@ ROWS: list[tuple[str, str, dict[str, Any], list[Any]]] = [
     (
         "",
         "endpoints",
-        {
-            "subsets": [
-                {"addresses": [{"ip": "1.1.1.1"}, {"ip": "fd00::1"}], "ports": [{"port": 80}, {"port": 81}]}
-            ]
-        },
+        {"subsets": [{"addresses": [{"ip": "1.1.1.1"}, {"ip": "fd00::1"}], "ports": [{"port": 80}, {"port": 81}]}]},
         ["1.1.1.1:80,[fd00::1]:80,1.1.1.1:81 + 1 more...", AGE],
     ),
     ("", "endpoints", {"subsets": [{"addresses": [{"ip": i} for i in "abcde"]}]}, ["a,b,c + 2 more...", AGE]),
@@ -670,9 +666,7 @@ ROWS: list[tuple[str, str, dict[str, Any], list[Any]]] = [
     (
         "autoscaling",
         "horizontalpodautoscalers",
-        autoscaler(
-            [metric("ContainerResource", "containerResource", name="cpu", target={}), {"type": "New"}], [None]
-        ),
+        autoscaler([metric("ContainerResource", "containerResource", name="cpu", target={}), {"type": "New"}], [None]),
         ["Deployment/web", "cpu: <unknown>/<auto>, <unknown type>", "<unset>", 9, 2, AGE],
     ),
     (
@@ -842,9 +836,7 @@ LEAVES = st.one_of(
 )
 VALUES = st.recursive(
     LEAVES,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)
-    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
 )
 SAMPLES = [(group, resource, content) for group, resource, content, _ in ROWS if content]
 SAMPLES += [(group, "events", content) for group, content, _ in EVENT_ROWS if content]
@@ -876,9 +868,7 @@ def test_no_object_is_too_odd(data: Any) -> None:
 
 
 @pytest.mark.parametrize("key", sorted(BUILT_IN))
-@pytest.mark.parametrize(
-    "body", [b"{}", b"null", b"[]", b"1", b'"x"', b'{"metadata":1,"spec":[],"status":"x"}']
-)
+@pytest.mark.parametrize("body", [b"{}", b"null", b"[]", b"1", b'"x"', b'{"metadata":1,"spec":[],"status":"x"}'])
 def test_no_shape_is_too_odd(key: tuple[str, str], body: bytes) -> None:
     printer = BUILT_IN[key]
     assert len(printer.row(body).cells(NOW)) == len(printer.columns)

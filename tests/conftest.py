@@ -1,0 +1,69 @@
+"""What all tests share: a real nats-server from the wheel, a connection to it, an opened log."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from deltalog import Connection, Log, LogSettings, connect, open_log
+from kubebraid.broker import EmbeddedBroker
+
+# A test that takes longer hangs, in seconds.
+LONGEST = 120
+
+
+@pytest.fixture
+def limited() -> Iterator[None]:
+    """Ends a test that hangs, where it hangs (Unix)."""
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"the test hangs: {LONGEST} s are over")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(LONGEST)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+async def broker(limited: None, tmp_path: Path) -> AsyncIterator[EmbeddedBroker]:
+    """A nats-server with JetStream on a free port, its files in the test's own directory."""
+    async with EmbeddedBroker(tmp_path / "broker") as started:
+        yield started
+
+
+async def close(connection: Connection) -> None:
+    """A test may have killed the broker: that closing works even then is a test of its own."""
+    with suppress(OSError):
+        await connection.close()
+
+
+@pytest.fixture
+async def connecting(broker: EmbeddedBroker) -> AsyncIterator[Callable[[], Awaitable[Connection]]]:
+    """Makes connections to the broker; they are closed with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def made() -> Connection:
+            connection = await connect(broker.url, name="test")
+            stack.push_async_callback(close, connection)
+            return connection
+
+        yield made
+
+
+@pytest.fixture
+async def connection(connecting: Callable[[], Awaitable[Connection]]) -> Connection:
+    """One connection to the broker."""
+    return await connecting()
+
+
+@pytest.fixture
+async def log(connection: Connection) -> Log:
+    """The log, made anew; tombstones live for a minute."""
+    return await open_log(connection, LogSettings(tombstone_ttl=60))

@@ -1,0 +1,262 @@
+"""The wire format: read back by us, and by a reader that knows docs/log.md and msgpack only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltalog import (
+    ADDED,
+    DELETED,
+    MODIFIED,
+    Control,
+    Delta,
+    Replaced,
+    UnreadableRecord,
+    decode_control,
+    decode_delta,
+    encode_control,
+    encode_delta,
+)
+from deltalog.delta import newer, parse_summary, summary_headers
+
+TEXT = st.text(max_size=12)
+WORD = st.text("abc-.0123456789", max_size=12)
+LABELS = st.dictionaries(TEXT, TEXT, max_size=3)
+COUNT = st.integers(0, 2**62)
+REPLACED = st.builds(
+    Replaced, uid=TEXT, first=COUNT, oldest=COUNT, time=COUNT, original=TEXT, labels=LABELS, fields=LABELS
+)
+DELTAS = st.builds(
+    Delta,
+    type=st.sampled_from([ADDED, MODIFIED, DELETED]),
+    cluster=TEXT,
+    group=TEXT,
+    version=TEXT,
+    resource=TEXT,
+    namespace=TEXT,
+    name=TEXT,
+    uid=WORD.filter(lambda text: text != "-"),
+    original=WORD.filter(lambda text: text != "-"),
+    time=COUNT,
+    producer=TEXT,
+    epoch=COUNT,
+    first=COUNT,
+    created=COUNT,
+    final=st.booleans(),
+    owner=TEXT,
+    labels=LABELS,
+    fields=LABELS,
+    replaced=st.none() | REPLACED,
+    compression=st.sampled_from(["", "zlib"]),
+    parts=st.lists(COUNT, max_size=3).map(tuple),
+    gap=COUNT,
+    meta_end=COUNT,
+    object=st.binary(),
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**62), 2**62) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+CONTROLS = st.builds(
+    Control,
+    record=TEXT,
+    cluster=TEXT,
+    group=TEXT,
+    resource=TEXT,
+    time=COUNT,
+    producer=TEXT,
+    epoch=COUNT,
+    data=st.dictionaries(TEXT, JSON, max_size=3),
+)
+LOG_MD = (Path(__file__).parents[2] / "docs" / "log.md").read_text()
+
+
+def documented_keys() -> list[str]:
+    """The keys of an object's message by the table in docs/log.md."""
+    table = LOG_MD.partition("## An object's message")[2].partition("\n## ")[0].partition("### Headers")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    return [key for row in rows for key in re.findall("`(.+?)`", row)]
+
+
+DELTA_KEYS = documented_keys()
+
+
+@given(DELTAS)
+def test_a_delta_comes_back(delta: Delta) -> None:
+    assert decode_delta(encode_delta(delta)) == delta
+
+
+@given(CONTROLS)
+def test_a_control_record_comes_back(control: Control) -> None:
+    assert decode_control(encode_control(control)) == control
+
+
+@given(DELTAS)
+def test_any_msgpack_library_reads_a_delta(delta: Delta) -> None:
+    found = msgpack.unpackb(encode_delta(delta))
+    assert next(iter(found)) == "v"
+    assert sorted(found) == sorted(DELTA_KEYS)
+    assert found["v"] == 1
+    for key in DELTA_KEYS:
+        if key not in ("replaced", "parts"):
+            assert found[key] == getattr(delta, key)
+            assert type(found[key]) is type(getattr(delta, key))
+    assert found["parts"] == list(delta.parts)
+    if delta.replaced is None:
+        assert found["replaced"] is None
+    else:
+        replaced = found["replaced"]
+        assert (replaced["uid"], replaced["first"]) == (delta.replaced.uid, delta.replaced.first)
+        assert (replaced["oldest"], replaced["time"]) == (delta.replaced.oldest, delta.replaced.time)
+        assert replaced.get("labels", {}) == delta.replaced.labels
+        assert replaced.get("fields", {}) == delta.replaced.fields
+        assert replaced.get("original", "") == delta.replaced.original
+
+
+@given(CONTROLS)
+def test_any_msgpack_library_reads_a_control_record(control: Control) -> None:
+    found = msgpack.unpackb(encode_control(control))
+    assert list(found) == ["v", "record", "cluster", "group", "resource", "time", "producer", "epoch", "data"]
+    assert found["v"] == 1
+    assert found["data"] == control.data
+
+
+def test_another_writers_delta_is_read(delta: Callable[..., Delta]) -> None:
+    """Packed by the msgpack package, keys in another order, with a key of the future."""
+    expected = delta("web", labels={"app": "a"}, replaced=Replaced(uid="o", first=3, oldest=2, time=5))
+    fields: dict[str, Any] = msgpack.unpackb(encode_delta(expected))
+    foreign = {"v": 1, "since_v2": {"deep": [1, None]}, **dict(reversed(fields.items()))}
+    assert decode_delta(msgpack.packb(foreign)) == expected
+
+
+def test_a_control_record_with_unknown_keys_is_read() -> None:
+    control = Control(record="health", cluster="a", time=1, producer="p", epoch=2, data={"healthy": True})
+    fields = {**msgpack.unpackb(encode_control(control)), "unheard": [1]}
+    assert decode_control(msgpack.packb(fields)) == control
+
+
+def test_a_newer_format_is_refused_whatever_it_looks_like(delta: Callable[..., Delta]) -> None:
+    fields = msgpack.unpackb(encode_delta(delta()))
+    for payload in ({**fields, "v": 2}, {"v": 2}, {"v": 99, "type": 7}):
+        with pytest.raises(UnreadableRecord, match=r"format version (2|99); this reader knows up to 1"):
+            decode_delta(msgpack.packb(payload))
+    control = {**msgpack.unpackb(encode_control(Control(record="r", cluster="c", time=1, producer="p", epoch=1)))}
+    for payload in ({**control, "v": 2}, {"v": 2}):
+        with pytest.raises(UnreadableRecord, match="format version 2"):
+            decode_control(msgpack.packb(payload))
+
+
+@pytest.mark.parametrize("missing", ["type", "cluster", "uid", "object", "gap", "meta_end", "epoch"])
+def test_a_delta_without_a_needed_key_is_unreadable(delta: Callable[..., Delta], missing: str) -> None:
+    fields = msgpack.unpackb(encode_delta(delta()))
+    del fields[missing]
+    with pytest.raises(UnreadableRecord, match="malformed record of version 1"):
+        decode_delta(msgpack.packb(fields))
+
+
+@given(st.binary(max_size=64))
+def test_noise_is_unreadable_and_nothing_worse(payload: bytes) -> None:
+    for decode in (decode_delta, decode_control):
+        with pytest.raises(UnreadableRecord):
+            decode(payload)
+
+
+@given(DELTAS, st.data())
+def test_a_damaged_delta_is_unreadable_or_a_delta(delta: Delta, data: st.DataObject) -> None:
+    payload = bytearray(encode_delta(delta))
+    at = data.draw(st.integers(0, len(payload) - 1))
+    payload[at] = data.draw(st.integers(0, 255))
+    try:
+        assert isinstance(decode_delta(bytes(payload)), Delta)
+    except UnreadableRecord:
+        pass
+
+
+def test_text_that_is_not_utf_8_is_unreadable(delta: Callable[..., Delta]) -> None:
+    payload = encode_delta(delta(uid="ABCD")).replace(b"ABCD", b"AB\xff\xfe")
+    with pytest.raises(UnreadableRecord):
+        decode_delta(payload)
+    control = encode_control(Control(record="ABCD", cluster="c", time=1, producer="p", epoch=1))
+    with pytest.raises(UnreadableRecord):
+        decode_control(control.replace(b"ABCD", b"AB\xff\xfe"))
+
+
+def test_nesting_without_end_is_unreadable() -> None:
+    control = encode_control(Control(record="r", cluster="c", time=1, producer="p", epoch=1, data={"a": "ABCD"}))
+    with pytest.raises(UnreadableRecord):
+        decode_control(control.replace(b"\xa4ABCD", b"\x91" * 100_000 + b"\xc0"))
+
+
+@given(DELTAS)
+def test_the_summary_in_the_headers_comes_back(delta: Delta) -> None:
+    headers = summary_headers(delta)
+    # A header is one line of ASCII or UTF-8 text.
+    assert all("\r" not in value and "\n" not in value for value in headers.values())
+    summary = parse_summary(headers)
+    assert summary is not None
+    assert (summary.type, summary.uid, summary.original) == (delta.type, delta.uid, delta.original)
+    assert summary.first == delta.first
+    assert summary.replaced == delta.replaced
+    assert summary.parts == len(delta.parts)
+    assert summary.oldest == (delta.replaced.oldest if delta.replaced else delta.first)
+
+
+async def test_the_summary_survives_the_server(
+    delta: Callable[..., Delta], log: Any, put: Callable[..., Any], follow: Callable[..., Any]
+) -> None:
+    replaced = Replaced(uid="old", first=3, oldest=2, time=5, original="77", labels={"app": "ü中", "b": ""})
+    await put("a", uid="", original="", first=9)
+    await put("b", type=MODIFIED, uid="new", original="78", first=4, replaced=replaced)
+    reading = follow(log, headers_only=True, stop_when_caught_up=True)
+    await reading.ended()
+    first, second = (parse_summary(record.headers) for record in reading.records)
+    assert (first.type, first.uid, first.original, first.first) == (ADDED, "", "", 9)
+    assert (second.uid, second.first, second.oldest, second.replaced) == ("new", 4, 2, replaced)
+
+
+def test_a_message_without_a_summary_has_none() -> None:
+    assert parse_summary({}) is None
+    assert parse_summary({"Nats-Marker-Reason": "MaxAge"}) is None
+
+
+@pytest.mark.parametrize("line", ["", "ADDED u 1 2", "ADDED u 1 x 3", "ADDED u 1 2 3 4"])
+def test_a_malformed_summary_is_unreadable(line: str) -> None:
+    with pytest.raises(UnreadableRecord):
+        parse_summary({"Kb": line})
+
+
+def test_a_malformed_replaced_header_is_unreadable() -> None:
+    with pytest.raises(UnreadableRecord):
+        parse_summary({"Kb": "ADDED u 1 2 3", "Kb-Replaced": "{"})
+
+
+@pytest.mark.parametrize(
+    ("version", "than", "expected"),
+    [
+        ("2", "1", True),
+        ("1", "1", False),
+        ("10", "9", True),
+        ("9", "10", False),
+        ("99999999999999999999999", "99999999999999999999998", True),
+        ("abc", "abd", True),
+        ("abc", "abc", False),
+        ("1", "", True),
+        ("", "", False),
+    ],
+)
+def test_versions_of_one_cluster_compare(version: str, than: str, expected: bool) -> None:
+    assert newer(version, than) is expected
+
+
+@given(st.integers(0, 2**70), st.integers(0, 2**70))
+def test_numeric_versions_compare_as_numbers(one: int, other: int) -> None:
+    assert newer(str(one), str(other)) is (one > other)

@@ -1,0 +1,243 @@
+"""The stream: how it is made, taken on, inspected, and what it keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import pytest
+
+from deltalog import BrokerUnavailable, Connection, Delta, Log, LogError, LogSettings, connect, decode_delta, open_log
+from deltalog.connection import JetStreamRefused, printable
+from deltalog.stream import nanoseconds
+from deltalog.subjects import object_filter, object_subject, type_prefix
+from kubebraid.broker import EmbeddedBroker
+
+PODS = type_prefix("alpha", "", "v1", "pods")
+Put = Callable[..., Awaitable[int]]
+
+
+async def info(connection: Connection, name: str) -> dict[str, object]:
+    return msgspec.json.decode(await connection.api(f"STREAM.INFO.{name}"))
+
+
+async def test_the_stream_is_made_as_documented(connection: Connection) -> None:
+    log = await open_log(connection, LogSettings(name="LOG", tombstone_ttl=77, prefix="mine"))
+    found = await info(connection, "LOG")
+    config = found["config"]
+    assert config["subjects"] == ["kb.>", "kbc.>", "kbp.>"]
+    assert config["storage"] == "file"
+    assert config["retention"] == "limits"
+    assert config["discard"] == "old"
+    assert config["max_msgs_per_subject"] == 1
+    assert [config[key] for key in ("max_msgs", "max_bytes", "max_age", "max_msg_size")] == [-1, -1, 0, -1]
+    assert config["num_replicas"] == 1
+    assert config["allow_msg_ttl"] is True
+    assert config["allow_direct"] is True
+    metadata = {key: value for key, value in config["metadata"].items() if key.startswith("kubebraid.io/")}
+    assert metadata == {
+        "kubebraid.io/prefix": "mine",
+        "kubebraid.io/format": "1",
+        "kubebraid.io/tombstone-ttl": "77",
+    }
+    assert (log.name, log.prefix, log.tombstone_ttl, log.created) == ("LOG", "mine", 77, found["created"])
+
+
+async def test_a_history_gets_a_name_of_its_own(connection: Connection) -> None:
+    first = await open_log(connection, LogSettings())
+    assert len(first.prefix) == 8
+    assert int(first.prefix, 16) >= 0
+    await connection.api("STREAM.DELETE.KUBEBRAID")
+    second = await open_log(connection, LogSettings())
+    assert second.prefix != first.prefix
+    assert second.created != first.created
+
+
+async def test_a_second_opening_takes_what_is_there(connection: Connection) -> None:
+    first = await open_log(connection, LogSettings(tombstone_ttl=5, history=3))
+    before = await info(connection, "KUBEBRAID")
+    second = await open_log(connection, LogSettings(tombstone_ttl=99, prefix="other", history=9))
+    assert (second.prefix, second.created, second.tombstone_ttl) == (first.prefix, first.created, 5)
+    assert (await info(connection, "KUBEBRAID"))["config"] == before["config"]
+    assert before["config"]["max_msgs_per_subject"] == 3
+
+
+async def test_instances_that_start_together_share_one_history(
+    connecting: Callable[[], Awaitable[Connection]],
+) -> None:
+    connections = [await connecting() for _ in range(4)]
+    logs = await asyncio.gather(*(open_log(one, LogSettings()) for one in connections))
+    assert len({(log.prefix, log.created) for log in logs}) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"subjects": ["orders.>"]}, "was not made by kubebraid"),
+        ({"subjects": ["kb.>", "kbc.>", "kbp.>"]}, "was not made by kubebraid"),
+        (
+            {
+                "subjects": ["kb.>", "kbc.>", "kbp.>"],
+                "metadata": {
+                    "kubebraid.io/prefix": "p",
+                    "kubebraid.io/tombstone-ttl": "1",
+                    "kubebraid.io/format": "2",
+                },
+            },
+            "format '2'",
+        ),
+        (
+            {
+                "subjects": ["kb.>", "kbc.>", "kbp.>"],
+                "metadata": {
+                    "kubebraid.io/prefix": "p",
+                    "kubebraid.io/tombstone-ttl": "1",
+                    "kubebraid.io/format": "1",
+                },
+            },
+            "allow_msg_ttl",
+        ),
+    ],
+)
+async def test_a_foreign_stream_is_left_alone(connection: Connection, config: dict[str, object], problem: str) -> None:
+    await connection.api("STREAM.CREATE.KUBEBRAID", {"name": "KUBEBRAID", **config})
+    before = (await info(connection, "KUBEBRAID"))["config"]
+    with pytest.raises(LogError, match=problem):
+        await open_log(connection, LogSettings())
+    assert (await info(connection, "KUBEBRAID"))["config"] == before
+
+
+async def test_subjects_that_another_stream_has_are_a_problem_of_the_log(connection: Connection) -> None:
+    await connection.api("STREAM.CREATE.OTHER", {"name": "OTHER", "subjects": ["kb.alpha.>"]})
+    with pytest.raises(LogError, match="cannot be made: subjects overlap"):
+        await open_log(connection, LogSettings())
+
+
+async def test_the_log_keeps_the_last_message_of_each_object(log: Log, put: Put) -> None:
+    for original in ("1", "2", "3"):
+        await put("a", original=original)
+    await put("b")
+    last = await put("a", original="4")
+    found = await log.last(object_subject(PODS, "x", "a"))
+    assert found is not None
+    assert (found[0], decode_delta(found[1]).original) == (last, "4")
+    state = await log.state()
+    assert (state.messages, state.first_sequence, state.last_sequence) == (2, 4, 5)
+    assert (state.created, state.prefix) == (log.created, log.prefix)
+    assert state.last_time == await log.message_time(last)
+    assert await log.head() == 5
+    assert await log.message_time(1) is None
+    assert await log.last(object_subject(PODS, "x", "nobody")) is None
+
+
+async def test_history_keeps_more(connection: Connection, delta: Callable[..., Delta]) -> None:
+    log = await open_log(connection, LogSettings(history=2))
+    for _ in range(3):
+        await connection.client.jetstream().publish(object_subject(PODS, "x", "a"), b"")
+    assert (await log.state()).messages == 2
+
+
+async def test_an_empty_log_has_no_time(log: Log) -> None:
+    state = await log.state()
+    assert (state.messages, state.last_sequence, state.last_time) == (0, 0, 0)
+
+
+async def test_a_tombstone_expires(log: Log, put: Put) -> None:
+    await put("gone", type="DELETED", ttl=1)
+    kept = await put("kept")
+    async with asyncio.timeout(30):
+        while await log.last(object_subject(PODS, "x", "gone")) is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    state = await log.state()
+    assert (state.messages, state.first_sequence, state.last_sequence) == (1, kept, kept)
+
+
+async def test_an_expired_last_message_does_not_turn_the_head_back(log: Log, put: Put) -> None:
+    last = await put("gone", type="DELETED", ttl=1)
+    async with asyncio.timeout(30):
+        while (await log.state()).messages:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert await log.head() == last
+    assert await put("next") == last + 1
+
+
+async def test_a_purge_takes_what_is_older_and_matches(log: Log, put: Put) -> None:
+    old = await put("old")
+    other = await put("other")
+    below = await put("new")
+    await log.purge(object_filter("alpha", "", "pods", name="old"), below)
+    assert await log.message_time(old) is None
+    assert await log.message_time(other) is not None
+    await log.purge(object_filter("alpha", "", "pods"), below)
+    assert await log.message_time(other) is None
+    assert await log.message_time(below) is not None
+    assert await log.head() == below
+
+
+async def test_the_prefix_can_be_rotated(connection: Connection, log: Log, put: Put) -> None:
+    await put("a")
+    other = await open_log(connection)
+    before = await info(connection, log.name)
+    old = log.prefix
+    await log.rotate_prefix()
+    after = await info(connection, log.name)
+    assert log.prefix != old
+    assert log.created == before["created"]
+    assert after["state"]["messages"] == 1
+    changed = {key for key in before["config"] if before["config"][key] != after["config"][key]}
+    assert changed == {"metadata"}
+    assert other.prefix == old
+    await other.reopen()
+    assert other.prefix == log.prefix
+
+
+async def test_no_server_is_told_in_one_line() -> None:
+    with pytest.raises(BrokerUnavailable, match=r"^NATS at nats://127\.0\.0\.1:9 does not answer: \S.*$"):
+        await connect("nats://127.0.0.1:9", name="test", patience=0.5)
+
+
+def test_no_secret_is_printed() -> None:
+    assert printable("nats://user:secret@host:4222/x") == "nats://host:4222/x"
+    assert printable("nats://host:4222") == "nats://host:4222"
+
+
+async def test_a_refusal_bears_its_code(connection: Connection) -> None:
+    with pytest.raises(JetStreamRefused) as refused:
+        await connection.api("STREAM.INFO.NOBODY")
+    assert refused.value.code == 10059
+
+
+async def test_a_broker_that_is_gone_is_unavailable(
+    broker: EmbeddedBroker, log: Log, kill: Callable[[], Awaitable[None]]
+) -> None:
+    await kill()
+    with pytest.raises(BrokerUnavailable):
+        await log.connection.api(f"STREAM.INFO.{log.name}", timeout=0.5)
+
+
+async def test_a_connection_to_a_dead_broker_can_be_closed(
+    broker: EmbeddedBroker, connecting: Callable[[], Awaitable[Connection]], kill: Callable[[], Awaitable[None]]
+) -> None:
+    connection = await connecting()
+    await kill()
+    with pytest.raises(BrokerUnavailable):
+        await connection.api("INFO", timeout=0.5)
+    await connection.close()
+    assert connection.client.is_closed
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", 0),
+        ("0001-01-01T00:00:00Z", 0),
+        ("1970-01-01T00:00:01Z", 1_000_000_000),
+        ("1970-01-01T00:00:01.5Z", 1_500_000_000),
+        ("2024-02-29T12:34:56.123456789Z", 1_709_210_096_123_456_789),
+        ("2024-02-29T13:34:56.000000001+01:00", 1_709_210_096_000_000_001),
+        ("2024-02-29T07:04:56-05:30", 1_709_210_096_000_000_000),
+    ],
+)
+def test_server_times_keep_their_nanoseconds(text: str, expected: int) -> None:
+    assert nanoseconds(text) == expected

@@ -1,0 +1,67 @@
+"""What the materializer's tests share: a cluster's deltas made by hand, without a broker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from deltalog import ADDED, Control, Delta
+
+SECOND = 1_000_000_000
+
+
+def made_delta(name: str = "n", type: str = ADDED, uid: str = "u", original: str = "1", **given: Any) -> Delta:
+    """A delta of a pod-like object in cluster alpha, namespace x, its body as a producer splits it."""
+    fixed: dict[str, Any] = {
+        "cluster": "alpha",
+        "group": "",
+        "version": "v1",
+        "resource": "pods",
+        "namespace": "x",
+        "time": 0,
+        "producer": "p",
+        "epoch": 0,
+        "labels": {},
+        "fields": {},
+    }
+    fixed.update(given)
+    head = b'{"kind":"Pod","apiVersion":"v1","metadata":{'
+    metadata: dict[str, Any] = {"name": name, "uid": uid}
+    if fixed["namespace"]:
+        metadata["namespace"] = fixed["namespace"]
+    if fixed["labels"]:
+        metadata["labels"] = fixed["labels"]
+    inner = json.dumps(metadata, separators=(",", ":")).encode()[1:]
+    rest = json.dumps({"spec": {"of": original}}, separators=(",", ":")).encode()[1:]
+    return Delta(
+        type=type,
+        name=name,
+        uid=uid,
+        original=original,
+        gap=len(head),
+        meta_end=len(head) + len(inner),
+        object=head + inner + b"," + rest,
+        **fixed,
+    )
+
+
+def made_control(record: str, cluster: str = "alpha", group: str = "", resource: str = "", **given: Any) -> Control:
+    """A control record; `epoch` and `data` as given."""
+    fixed: dict[str, Any] = {"time": 0, "producer": "p", "epoch": 0}
+    fixed.update(given)
+    return Control(record=record, cluster=cluster, group=group, resource=resource, **fixed)
+
+
+@pytest.fixture(name="delta", scope="session")
+def delta_fixture() -> Callable[..., Delta]:
+    """Makes a delta (a conftest cannot be imported)."""
+    return made_delta
+
+
+@pytest.fixture(name="control", scope="session")
+def control_fixture() -> Callable[..., Control]:
+    """Makes a control record."""
+    return made_control
