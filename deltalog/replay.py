@@ -64,7 +64,8 @@ class _ConsumerInfo(msgspec.Struct):
 class Reader:
     """Reads a log in order into a callback.
 
-    `position` is the last sequence applied and is owned here; `caught_up` is set once all that the log held
+    `position` is the last sequence applied and is owned here; `pending` is how many messages the log had behind the
+    one being applied; `caught_up` is set once all that the log held
     when the reader looked is applied, and stays set.
     """
 
@@ -83,6 +84,7 @@ class Reader:
         self.position_time = 0
         self.caught_up = asyncio.Event()
         self.restarts = 0
+        self.pending = 0
         # The last messages applied: what becomes of the newest says whether this is the same history, if it is there.
         self._witnesses: deque[tuple[int, int]] = deque(maxlen=_WITNESSES)
         self._apply = apply
@@ -180,6 +182,7 @@ class Reader:
             sequence = int(tokens[at])
             if sequence > self.position:
                 time = int(tokens[at + 2])
+                self.pending = int(tokens[at + 3])
                 try:
                     self._apply(Record(sequence, time, message.subject, message.data, message.headers))
                 except Exception as error:  # noqa: BLE001 - the reader's owner gets it from run()

@@ -28,7 +28,7 @@ class Change(NamedTuple):
 
 
 def changes(
-    kind: TypeStore, after: int, wanted: Filter, limit: int, whole: int | None = None
+    kind: TypeStore, after: int, wanted: Filter, limit: int, whole: int | None = None, start: int | None = None
 ) -> tuple[list[Change], int | None]:
     """Changes past `after`, oldest first, at least `limit` of them if there are that many.
 
@@ -39,61 +39,82 @@ def changes(
     what lay up to `after` at the time, but of an object that changed again it may still hold any state between the
     two; then a deletion too many is shown rather than one too few. 0 if nobody knows, as of a client that resumes
     at an event's version. Below `kind.gap` this process has not seen every state, and is as careful.
+
+    `start` (None: `after`) is the index from which on the watcher was served by this process: what entered the log
+    since then, but was never seen here, it cannot hold.
     """
     whole = after if whole is None else whole
+    at = _Position(after, whole, after if start is None else start, kind.gap)
     result: list[Change] = []
     for item in kind.order.after(after):
         if isinstance(item, Removal):
             batch = [
                 Change(DELETED, held, item.index - 1)
                 for entry in item.entries.values()
-                if wanted.covers(entry) and (held := _held(entry, after, wanted, whole, kind.gap)) is not None
+                if wanted.covers(entry) and (held := _held(entry, wanted, at)) is not None
             ]
             if batch:
                 batch[-1] = batch[-1]._replace(at=item.index)
                 result.extend(batch)
         elif wanted.covers(item):
-            result.extend(_shown(item, after, wanted, whole, kind.gap))
+            result.extend(_shown(item, wanted, at))
         if len(result) >= limit:
             return result, item.index
     return result, None
 
 
-def _held(entry: Entry, after: int, wanted: Filter, whole: int, gap: int) -> Entry | None:
+class _Position(NamedTuple):
+    """What is known of a watcher; see `changes`."""
+
+    after: int
+    whole: int
+    start: int
+    gap: int
+
+    def may_know(self, entry: Entry) -> bool:
+        """Whether the watcher may have been shown this uid."""
+        return entry.first <= self.after and not (entry.seen > self.after and entry.first > self.start)
+
+    def may_match(self, entry: Entry, wanted: Filter) -> bool:
+        """Whether a uid that the watcher may know was in its selection in a state that it may hold."""
+        low = max(self.whole, entry.first)
+        return self.whole < self.gap or wanted.matched_between(entry, low, self.after) is not False
+
+
+def _held(entry: Entry, wanted: Filter, at: _Position) -> Entry | None:
     """What a watcher may hold of a name: this uid or one before it, None for surely nothing."""
-    if entry.first <= after and (
-        whole < gap or wanted.matched_between(entry, max(whole, entry.first), after) is not False
-    ):
+    if at.may_know(entry) and at.may_match(entry, wanted):
         return entry
-    return _predecessor(entry, after, wanted, whole, gap) if entry.first > whole else None
+    return _predecessor(entry, wanted, at) if entry.first > at.whole else None
 
 
-def _shown(entry: Entry, after: int, wanted: Filter, whole: int, gap: int) -> Iterator[Change]:
-    held = _held(entry, after, wanted, whole, gap)
+def _shown(entry: Entry, wanted: Filter, at: _Position) -> Iterator[Change]:
+    held = _held(entry, wanted, at)
+    known = at.may_know(entry)
     selected = not entry.deleted and wanted.selects(entry.labels, entry.fields)
-    if held is not None and (not selected or entry.first > after):
+    if held is not None and (not selected or not known):
         # It has gone, or left the selection, or this uid is new to the watcher and another one of its name is not.
-        shown = entry if held is entry or (entry.deleted and entry.first <= after) else held
+        shown = entry if held is entry or (entry.deleted and known) else held
         yield Change(DELETED, shown, entry.index - 1 if selected else entry.index)
         held = None
     if selected:
         yield Change(ADDED if held is None else MODIFIED, entry, entry.index)
 
 
-def _predecessor(entry: Entry, after: int, wanted: Filter, whole: int, gap: int) -> Entry | None:
+def _predecessor(entry: Entry, wanted: Filter, at: _Position) -> Entry | None:
     before = entry.replaced
     while before is not None:
-        if before.deleted and 0 < before.index <= whole:
+        if before.deleted and 0 < before.index <= at.whole:
             # It was gone by then, and the watcher was told.
             return None
-        if before.first <= after:
-            if whole < gap or wanted.matched_between(before, max(whole, before.first), after) is not False:
+        if at.may_know(before):
+            if at.may_match(before, wanted):
                 return before
-            if before.first <= whole:
+            if before.first <= at.whole:
                 return None
         if before.replaced is None:
             # Older ones of this name are known only by where the first of them entered the log.
-            return before if before.oldest and before.oldest <= min(after, before.first - 1) else None
+            return before if before.oldest and before.oldest <= min(at.after, before.first - 1) else None
         before = before.replaced
     return None
 

@@ -45,6 +45,8 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
       metadata's value is `body[gap - 1:meta_end]`.
     - `time`: when the log stored it, nanoseconds since 1970.
     - `replaced`: the last holder of the name before this uid; only as long as a watcher may still hold it.
+    - `seen`: index at which this process first knew of the uid, where that is later than `first`: what came before
+      was superseded in the log unread.
     - `deleted`: this is a tombstone; the body is the last known one, with the version of the deletion.
     """
 
@@ -71,6 +73,7 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
     past: Past | None = None
     replaced: Entry | None = None
     oldest: int = 0
+    seen: int = 0
 
     @property
     def key(self) -> Key:

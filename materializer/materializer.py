@@ -50,6 +50,7 @@ class Materializer:
         self.store = Store(log.prefix, log.tombstone_ttl)
         self.ready = asyncio.Event()
         self._assembler = Assembler()
+        self._reader: Reader | None = None
         self.generation = 0
         self.replayed = 0
         self.unreadable = 0
@@ -66,7 +67,7 @@ class Materializer:
     async def run(self) -> None:
         """Replays and follows the log until cancelled."""
         while True:
-            reader = Reader(self.log, self._apply)
+            reader = self._reader = Reader(self.log, self._apply)
             loading = asyncio.create_task(self._finish_loading(reader), name="materializer-loading")
             forgetting = asyncio.create_task(self._forget(), name="materializer-forgetting")
             try:
@@ -144,6 +145,8 @@ class Materializer:
             self.unreadable += 1
             log.error("unreadable message", sequence=record.sequence, subject=record.subject, problem=str(problem))
             store.skip(record.sequence, record.time)
+        if self._reader is not None and self._reader.pending == 0:
+            store.settle()
         if not self._flush_due:
             self._schedule_flush()
 

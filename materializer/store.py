@@ -212,6 +212,8 @@ class Store:
     """The whole of a history up to `applied`.
 
     - `applied`: sequence of the last message taken in, `applied_time` when the log stored it (ns since 1970).
+    - `gap`: the highest sequence that was superseded or purged before it was read; `settled`: the applied index when
+      the log last had nothing more.
     - `floor`: a watch may resume at any index at or above it; the newest tombstone forgotten.
     - `dirty`: types changed since the owner last cleared it.
     - `controls`: index of the last control record; `catalogue`: of the last one that changed what types there are.
@@ -225,6 +227,7 @@ class Store:
         self.applied_time = 0
         self.floor = 0
         self.gap = 0
+        self.settled = 0
         self.types: dict[TypeKey, TypeStore] = {}
         self.clusters: dict[str, Cluster] = {}
         self.catalogue = 0
@@ -249,6 +252,10 @@ class Store:
             self.applied_time = time
             if self._loading:
                 self._others.append((time, index))
+
+    def settle(self) -> None:
+        """The log has nothing more now: of whatever was superseded unread, the successor has been taken in."""
+        self.settled = self.applied
 
     def _note_gap(self, index: int) -> None:
         if index > self.applied + 1:
@@ -302,6 +309,7 @@ class Store:
             ):
                 return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
+        entry.seen = 0 if self._loading else index
         if current is not None and current.uid == delta.uid:
             self._continue(entry, current)
         elif (before := current or grave) is not None:
@@ -324,6 +332,7 @@ class Store:
     def _continue(self, entry: Entry, current: Entry) -> None:
         """Hands on what is known of a live object to its next state."""
         entry.first = current.first
+        entry.seen = current.seen
         entry.replaced = current.replaced
         entry.oldest = current.oldest
         if entry.labels == current.labels and entry.fields == current.fields:
@@ -351,6 +360,7 @@ class Store:
         if current is not None and current.uid != delta.uid and delta.first <= current.index:
             return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
+        entry.seen = 0 if self._loading else index
         if current is not None and current.uid != delta.uid:
             # A whole life that was superseded in the log before this process came to read it.
             _replace(entry, current)

@@ -16,7 +16,7 @@ from materializer.cursor import changes, initial
 from materializer.entry import TypeKey
 from materializer.filter import Filter
 from materializer.materializer import Materializer
-from materializer.store import TypeStore
+from materializer.store import Store, TypeStore
 from materializer.versions import list_version
 from query.accept import Form
 from query.representations import Encoder
@@ -65,6 +65,7 @@ class Shared:
         kind: TypeStore,
         after: int,
         whole: int,
+        start: int,
         request: WatchRequest,
         definitions: bool,
     ) -> tuple[bytes, int | None]:
@@ -72,11 +73,11 @@ class Shared:
         if state != self._at:
             self._made.clear()
             self._at = state
-        key = (request.key, request.wanted, request.encoder.key, after, whole, definitions)
+        key = (request.key, request.wanted, request.encoder.key, after, whole, start, definitions)
         made = self._made.get(key)
         if made is None:
             self.misses += 1
-            found, upto = changes(kind, after, request.wanted, _READ_LIMIT, whole)
+            found, upto = changes(kind, after, request.wanted, _READ_LIMIT, whole, start)
             made = self._made[key] = (request.encoder.events(found, definitions=definitions), upto)
         else:
             self.hits += 1
@@ -131,6 +132,8 @@ class _Watch:
         self._generation = materializer.generation
         self._definitions = request.encoder.form is Form.TABLE
         self._whole = request.whole
+        # From where on this process has served the watcher, as far as that matters for what it may hold.
+        self._start = 0 if request.after is None else request.after
         self._woken = asyncio.Event()
         self.wake = self._woken.set
 
@@ -143,7 +146,7 @@ class _Watch:
         try:
             after = request.after
             if after is None:
-                after = self._whole = await self._present()
+                after = self._whole = self._start = await self._present()
             next_bookmark = self._next_bookmark(loop.time(), deadline)
             while not self._closing.is_set():
                 self._woken.clear()
@@ -202,20 +205,28 @@ class _Watch:
                 return after
             kind = store.types.get(self._request.key)
             if kind is None or kind.order.last() <= after:
-                self._whole = store.applied
+                self._complete(store, store.applied)
                 return store.applied
             if after < kind.forgotten:
                 # A client that took nothing for longer than deletions are kept.
                 raise expired(f"too old resource version: {after} ({kind.forgotten})")
             state = (self._generation, store.applied)
-            payload, upto = self._shared.read(state, kind, after, self._whole, self._request, self._definitions)
+            payload, upto = self._shared.read(
+                state, kind, after, self._whole, min(self._start, kind.gap), self._request, self._definitions
+            )
             after = state[1] if upto is None else upto
             if payload:
                 self._definitions = False
                 await self._send(payload)
             if upto is None:
-                self._whole = after
+                self._complete(store, after)
                 return after
+
+    def _complete(self, store: Store, after: int) -> None:
+        """Everything up to `after` was sent."""
+        self._whole = after
+        if store.settled >= store.gap:
+            self._start = after
 
     async def _bookmark(self, after: int) -> None:
         store = self._materializer.store

@@ -317,6 +317,10 @@ def comparable(item: dict[str, Any]) -> dict[str, Any]:
     return dict(item)
 
 
+class NotServed(Exception):
+    """What is to be compared is not there yet."""
+
+
 class Comparison:
     """Compares what kubebraid serves of a cluster with what the cluster itself serves."""
 
@@ -327,7 +331,8 @@ class Comparison:
 
             async def get(path: str) -> dict[str, Any]:
                 async with session.get(base + path) as answer:
-                    assert answer.status == 200, (base, path, await answer.text())
+                    if answer.status != 200:
+                        raise NotServed(f"{base}{path}: {await answer.text()}")
                     return dict(await answer.json(content_type=None))
 
             roots = ["/api/v1"]
@@ -355,7 +360,11 @@ class Comparison:
     async def differences(self, service: str, cluster: str, url: str) -> list[str]:
         """What differs between the service's view of a cluster and the cluster's own."""
         found = []
-        for path in await self.types(f"{service}/clusters/{cluster}"):
+        try:
+            paths = await self.types(f"{service}/clusters/{cluster}")
+        except NotServed as problem:
+            return [str(problem)]
+        for path in paths:
             theirs, their_versions = await self.items(url + path)
             ours, our_versions = await self.items(f"{service}/clusters/{cluster}{path}")
             for key in theirs.keys() ^ ours.keys():

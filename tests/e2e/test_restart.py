@@ -133,6 +133,7 @@ async def test_the_log_server_killed_under_watchers(members, start, compare, vie
     for cluster in members.clusters:
         cluster.churn.rate = 0
     await compare.settle(service.url, members.clusters, patience=60)
+    assert not follower.done(), follower.exception()
     await pods_view.equals(service)
     assert connections == 1, "the watch stayed open"
     assert not follower.done()

@@ -460,3 +460,18 @@ def test_a_resume_over_a_removal_that_hid_objects_is_refused(delta: Make, contro
     store.apply_delta(delta("n"), 1, NOW)
     store.apply_control(control(REMOVED, "alpha", *PODS), 4, NOW)
     assert store.floor_of(PODS, None) >= 4
+
+
+def test_a_uid_whose_beginning_was_superseded_unread_is_new_to_those_we_served(delta: Make) -> None:
+    """The watcher went on past the place where the uid entered the log, and was never shown it."""
+    store = warm()
+    store.apply_delta(delta("other", uid="o", original="1"), 1, NOW)
+    # 2 was ADDED of `n`, superseded by 4 before it was read here.
+    store.apply_delta(delta("other", MODIFIED, uid="o", original="3"), 3, NOW)
+    store.apply_delta(delta("n", MODIFIED, uid="u", original="4", first=2), 4, NOW)
+    kind = store.types[PODS]
+    served, _ = changes(kind, 3, ALL, 100, 3, 1)
+    assert [(change.type, change.entry.name) for change in served] == [(ADDED, "n")]
+    # One that came here with version 3 from an instance that had read everything does hold it.
+    came, _ = changes(kind, 3, ALL, 100, 3, 3)
+    assert [(change.type, change.entry.name) for change in came] == [(MODIFIED, "n")]
