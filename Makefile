@@ -8,13 +8,14 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test test-clusters bench check format clean
+.PHONY: help install up demo test test-clusters soak bench check format clean
 
 help:
 	@echo "make demo           simulated clusters, served at http://127.0.0.1:8001"
 	@echo "make up             the clusters of your kubeconfig, served there"
 	@echo "make test           all tests"
 	@echo "make test-clusters  the end-to-end tests on the clusters of \$$KUBECONFIG"
+	@echo "make soak           the model test of the producers, for a long time"
 	@echo "make bench          benchmarks, as ratios to baselines of the same run"
 	@echo "make check          ruff, mypy, import contracts"
 	@echo "options of the command itself: make demo ARGS=\"--clusters 5\"; all of them: .venv/bin/kubebraid --help"
@@ -42,6 +43,9 @@ test: $(STAMP)
 test-clusters: $(STAMP)
 	@test -n "$$KUBECONFIG" || { echo "say which clusters: KUBECONFIG=/path make test-clusters" >&2; exit 1; }
 	KUBEBRAID_TEST_KUBECONFIG="$$KUBECONFIG" $(BIN)/python -m pytest -m clusters $(ARGS)
+
+soak: $(STAMP)
+	KUBEBRAID_SOAK_STEPS=3000 $(BIN)/python -m pytest tests/producers/test_model.py $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks all $(ARGS)

@@ -324,6 +324,8 @@ class NotServed(Exception):
 class Comparison:
     """Compares what kubebraid serves of a cluster with what the cluster itself serves."""
 
+    comparable = staticmethod(comparable)
+
     async def types(self, base: str) -> list[str]:
         """Paths of the types that `base` lists and watches."""
         paths = []

@@ -1,0 +1,97 @@
+"""What must hold on any member clusters: simulated ones, or those of $KUBECONFIG (`make test-clusters`).
+
+It writes one ConfigMap into the namespace `default` of each cluster, and removes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+
+import pytest
+
+pytestmark = pytest.mark.clusters
+
+
+@pytest.fixture
+def kubeconfig(members):
+    return os.environ.get("KUBEBRAID_TEST_KUBECONFIG") or str(members.kubeconfig)
+
+
+@pytest.fixture
+def member(kubeconfig, kubectl):
+    """kubectl on one member cluster; must succeed."""
+
+    async def run(context: str, *arguments: str, input: str | None = None) -> str:
+        code, out, err = await kubectl("--kubeconfig", kubeconfig, "--context", context, *arguments, input=input)
+        assert code == 0, err
+        return out
+
+    return run
+
+
+async def listed(get, path: str) -> dict[tuple[str, str], dict]:
+    items = json.loads(await get(path))["items"] or []
+    return {(item["metadata"].get("namespace", ""), item["metadata"]["name"]): item for item in items}
+
+
+async def test_every_type_of_every_cluster_is_served_as_it_is(kubeconfig, member, kubectl, start, compare, tmp_path):
+    service = await start("--kubeconfig", kubeconfig, "--data", str(tmp_path / "data"))
+    contexts = [one["name"] for one in (await service.get("/clusters"))["clusters"]]
+    assert contexts
+    for context in contexts:
+
+        async def theirs(path: str, context: str = context) -> str:
+            return await member(context, "get", "--raw", path)
+
+        async def ours(path: str, context: str = context) -> str:
+            code, out, err = await kubectl("--server", service.url, "get", "--raw", f"/clusters/{context}{path}")
+            assert code == 0, err
+            return out
+
+        roots = ["/api/v1"]
+        groups = json.loads(await ours("/apis"))["groups"]
+        roots += [f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups]
+        for root in roots:
+            for resource in json.loads(await ours(root))["resources"]:
+                path = f"{root}/{resource['name']}"
+                before = await listed(theirs, path)
+                served = await listed(ours, path)
+                after = await listed(theirs, path)
+                # The cluster goes on living between the three lists.
+                assert before.keys() & after.keys() <= served.keys(), path
+                assert served.keys() <= before.keys() | after.keys(), path
+                for key in before.keys() & after.keys() & served.keys():
+                    if before[key]["metadata"]["resourceVersion"] == after[key]["metadata"]["resourceVersion"]:
+                        assert compare.comparable(served[key]) == compare.comparable(before[key])
+
+
+async def test_a_change_arrives_and_goes(kubeconfig, member, kubectl, start, tmp_path):
+    service = await start("--kubeconfig", kubeconfig, "--data", str(tmp_path / "data"))
+    name = f"kubebraid-test-{secrets.token_hex(4)}"
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": {}}
+    contexts = [one["name"] for one in (await service.get("/clusters"))["clusters"]]
+    path = f"/api/v1/configmaps?fieldSelector=metadata.name%3D{name}"
+
+    async def seen() -> set[str]:
+        code, out, err = await kubectl("--server", service.url, "get", "--raw", path)
+        assert code == 0, err
+        return {
+            item["metadata"]["annotations"]["shadow.clusterpedia.io/cluster-name"] for item in json.loads(out)["items"]
+        }
+
+    async def becomes(wanted: set[str]) -> None:
+        async with asyncio.timeout(30):
+            while await seen() != wanted:
+                await asyncio.sleep(0.1)
+
+    try:
+        for context in contexts:
+            await member(context, "create", "--validate=false", "-f", "-", input=json.dumps(body))
+        await becomes(set(contexts))
+    finally:
+        for context in contexts:
+            await member(context, "delete", "configmap", name, "-n", "default", "--ignore-not-found", "--wait=false")
+    await becomes(set())
