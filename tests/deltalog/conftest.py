@@ -43,7 +43,7 @@ def made_delta(name: str = "n", type: str = ADDED, **given: Any) -> Delta:
 async def eventually(holds: Callable[[], bool]) -> None:
     """Waits until something holds that nothing announces."""
     async with asyncio.timeout(PATIENCE):
-        while not holds():  # noqa: ASYNC110
+        while not holds():
             await asyncio.sleep(0.01)
 
 

@@ -111,7 +111,7 @@ async def test_no_consumer_is_left_behind(log: Log, put: Put) -> None:
     await put("a")
     await read_to_end(log, lambda record: None)
     async with asyncio.timeout(PATIENCE):
-        while await consumers(log):  # noqa: ASYNC110
+        while await consumers(log):
             await asyncio.sleep(0.02)
 
 
@@ -309,7 +309,7 @@ async def test_a_superseded_position_is_the_same_history(
     assert await log.message_time(1) is None
     going_on = asyncio.create_task(reader.run())
     async with asyncio.timeout(PATIENCE):
-        while reader.position < 3 and not going_on.done():  # noqa: ASYNC110
+        while reader.position < 3 and not going_on.done():
             await asyncio.sleep(0.01)
     going_on.cancel()
     assert [record.sequence for record in records] == [1, 2, 3]
@@ -407,7 +407,7 @@ async def test_a_restored_log_whose_message_at_the_position_was_superseded_is_an
     assert await log.message_time(4) is None
     going_on = asyncio.create_task(reader.run())
     async with asyncio.timeout(PATIENCE):
-        while reader.position < 6 and not going_on.done():  # noqa: ASYNC110
+        while reader.position < 6 and not going_on.done():
             await asyncio.sleep(0.01)
     if not going_on.done():
         going_on.cancel()

@@ -147,7 +147,7 @@ async def test_a_tombstone_expires(log: Log, put: Put) -> None:
     await put("gone", type="DELETED", ttl=1)
     kept = await put("kept")
     async with asyncio.timeout(30):
-        while await log.last(object_subject(PODS, "x", "gone")) is not None:  # noqa: ASYNC110
+        while await log.last(object_subject(PODS, "x", "gone")) is not None:
             await asyncio.sleep(0.1)
     state = await log.state()
     assert (state.messages, state.first_sequence, state.last_sequence) == (1, kept, kept)
@@ -156,7 +156,7 @@ async def test_a_tombstone_expires(log: Log, put: Put) -> None:
 async def test_an_expired_last_message_does_not_turn_the_head_back(log: Log, put: Put) -> None:
     last = await put("gone", type="DELETED", ttl=1)
     async with asyncio.timeout(30):
-        while (await log.state()).messages:  # noqa: ASYNC110
+        while (await log.state()).messages:
             await asyncio.sleep(0.1)
     assert await log.head() == last
     assert await put("next") == last + 1

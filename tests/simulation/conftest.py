@@ -99,7 +99,7 @@ class Client:
 async def eventually(holds: Callable[[], bool]) -> None:
     """Wait until something holds that nothing announces."""
     async with asyncio.timeout(PATIENCE):
-        while not holds():  # noqa: ASYNC110
+        while not holds():
             await asyncio.sleep(0.01)
 
 
