@@ -33,6 +33,7 @@ from query.service import QueryService
 log = structlog.get_logger("kubebraid")
 
 _DEFAULT_NATS_PORT = 4222
+_LINE_LIMIT = 256 * 1024
 # An embedded server that ends within so many seconds of its start is not started again.
 _BROKER_STABLE = 2.0
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -94,7 +95,15 @@ def _bind(address: Address) -> socket.socket:
 
 @contextlib.asynccontextmanager
 async def _served(service: QueryService, bound: socket.socket) -> AsyncIterator[Address]:
-    runner = web.AppRunner(service.application(), access_log=None, handler_cancellation=True, shutdown_timeout=5.0)
+    runner = web.AppRunner(
+        service.application(),
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=5.0,
+        # Selectors that name hundreds of objects make long request lines.
+        max_line_size=_LINE_LIMIT,
+        max_field_size=_LINE_LIMIT,
+    )
     await runner.setup()
     await web.SockSite(runner, bound).start()
     host, port = bound.getsockname()[:2]

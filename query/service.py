@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from materializer.entry import Entry
 from materializer.filter import Filter
@@ -469,7 +469,9 @@ class QueryService:
         response.headers["Cache-Control"] = "no-cache, private"
         for name, value in request.headers():
             response.headers.add(name, value)
-        response.enable_chunked_encoding()
+        if request.http.version >= HttpVersion11:
+            # To an HTTP/1.0 client the end of the connection is the end of the stream.
+            response.enable_chunked_encoding()
         request.begun = True
         await response.prepare(request.http)
         if late is not None:

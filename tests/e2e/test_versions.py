@@ -228,3 +228,21 @@ async def test_metadata_and_table_forms(service, ask):
     assert all(len(row["cells"]) == len(table["columnDefinitions"]) for row in table["rows"])
     status, _, answer = await ask("/api/v1/pods", headers={"Accept": "application/vnd.kubernetes.protobuf"})
     assert (status, answer["reason"]) == (406, "NotAcceptable")
+
+
+async def test_http_1_0(shared_service):
+    """Old proxies: a watch ends with its connection, a list has its length."""
+    for query in ("watch=1&timeoutSeconds=1", "limit=1"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", shared_service.port)
+        writer.write(f"GET /api/v1/namespaces?{query} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.read(), 15)
+        writer.close()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b" 200 OK" in head.splitlines()[0]
+        assert json.loads(body.splitlines()[0])["kind" if "limit" in query else "type"] in ("NamespaceList", "ADDED")
+
+
+async def test_a_selector_of_many_names(ask):
+    names = ",".join(f"app-{number}" for number in range(5000))
+    status, _, answer = await ask("/api/v1/pods", labelSelector=f"app in ({names})")
+    assert (status, answer["items"]) == (200, [])
