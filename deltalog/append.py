@@ -12,11 +12,10 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 import msgspec
-import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from deltalog.connection import Connection, cancellable
+from deltalog.connection import TRANSPORT_ERRORS, Connection, cancellable
 
 _WRONG_LAST_SEQUENCE = (10071, 10164)
 
@@ -117,7 +116,7 @@ class Appender:
         if self._subscription is not None and not self.connection.client.is_closed:
             try:
                 await self._subscription.unsubscribe()
-            except (nats.errors.Error, OSError):
+            except TRANSPORT_ERRORS:
                 pass
 
     @property
@@ -145,7 +144,7 @@ class Appender:
         try:
             with cancellable():
                 await self.connection.client.publish(subject, payload, reply=f"{self._inbox}{token}", headers=headers)
-        except (nats.errors.Error, OSError) as cause:
+        except TRANSPORT_ERRORS as cause:
             self._settle(token)
             raise AppendError(f"append to {subject}: {cause or type(cause).__name__}") from cause
 

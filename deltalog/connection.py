@@ -16,6 +16,11 @@ from nats.aio.client import Client
 log = structlog.get_logger("deltalog.connection")
 
 
+# What a call of nats-py ends with when the connection is in no state to carry it; RuntimeError is uvloop's word for a
+# transport that was closed under it.
+TRANSPORT_ERRORS = (nats.errors.Error, OSError, RuntimeError)
+
+
 class BrokerUnavailable(Exception):
     """NATS does not answer, or not as JetStream; the message says where and how."""
 
@@ -78,7 +83,7 @@ class Connection:
         try:
             with cancellable():
                 answer = await self.client.request(f"$JS.API.{verb}", payload, timeout=timeout)
-        except (nats.errors.Error, TimeoutError, ConnectionError) as cause:
+        except (*TRANSPORT_ERRORS, TimeoutError) as cause:
             what = "has no JetStream" if isinstance(cause, nats.errors.NoRespondersError) else "does not answer"
             raise BrokerUnavailable(f"NATS at {self.url} {what}") from cause
         problem = msgspec.json.decode(answer.data, type=_Answer).error
@@ -89,7 +94,7 @@ class Connection:
     async def close(self) -> None:
         if not self.client.is_closed:
             # Never longer than this, whatever state the server is in: nothing that matters is left to send.
-            with contextlib.suppress(TimeoutError, nats.errors.Error, OSError):
+            with contextlib.suppress(TimeoutError, *TRANSPORT_ERRORS):
                 async with asyncio.timeout(5):
                     await self.client.close()
 
@@ -152,10 +157,10 @@ async def connect(url: str, *, name: str, patience: float = 5.0) -> Connection:
                 reconnected_cb=reconnected,
                 error_cb=failed,
             )
-    except (nats.errors.Error, OSError, TimeoutError, ValueError) as cause:
+    except (*TRANSPORT_ERRORS, TimeoutError, ValueError) as cause:
         try:
             await client.close()
-        except (nats.errors.Error, OSError, AttributeError):
+        except (*TRANSPORT_ERRORS, AttributeError):
             pass
         reason = str(cause) or "no answer"
         raise BrokerUnavailable(f"NATS at {connection.url} does not answer: {reason}") from cause

@@ -18,11 +18,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
-import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
-from deltalog.connection import BrokerUnavailable, JetStreamRefused, cancellable
+from deltalog.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused, cancellable
 from deltalog.stream import Log, Stream
 
 log = structlog.get_logger("deltalog.replay")
@@ -116,7 +115,7 @@ class Reader:
                 log.info("reading the log anew", after=self.position, reason=str(reason))
                 if self.position > before:
                     pause = 0.05
-            except (BrokerUnavailable, JetStreamRefused, nats.errors.Error, OSError) as cause:
+            except (BrokerUnavailable, JetStreamRefused) as cause:
                 if not out:
                     log.warning("the log cannot be read", url=self.log.connection.url, reason=str(cause))
                     if on_outage is not None:
@@ -195,8 +194,12 @@ class Reader:
                 self._now_caught_up(outcome)
 
         trouble = connection.watch_trouble(lambda: fail(_Broken("connection lost or message dropped")))
-        with cancellable():
-            subscription = await client.subscribe(inbox, cb=received, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        try:
+            with cancellable():
+                subscription = await client.subscribe(inbox, cb=received, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        except TRANSPORT_ERRORS as cause:
+            trouble()
+            raise BrokerUnavailable(f"NATS at {connection.url} cannot be asked: {cause}") from cause
         try:
             config: dict[str, object] = {
                 "name": name,
@@ -229,10 +232,10 @@ class Reader:
             trouble()
             if outcome.done() and not outcome.cancelled():
                 outcome.exception()
-            with contextlib.suppress(nats.errors.Error, OSError):
+            with contextlib.suppress(*TRANSPORT_ERRORS):
                 await subscription.unsubscribe()
             if connection.connected:
-                with contextlib.suppress(nats.errors.Error, OSError):
+                with contextlib.suppress(*TRANSPORT_ERRORS):
                     # Not awaited: the consumer ends by itself after its inactivity threshold.
                     await client.publish(f"$JS.API.CONSUMER.DELETE.{self.log.name}.{name}")
 

@@ -34,8 +34,9 @@ log = structlog.get_logger("kubebraid")
 
 _DEFAULT_NATS_PORT = 4222
 _LINE_LIMIT = 256 * 1024
-# An embedded server that ends within so many seconds of its start is not started again.
+# An embedded server that ends within so many seconds of its start, so many times in a row, is given up.
 _BROKER_STABLE = 2.0
+_BROKER_PATIENCE = 4
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -219,10 +220,12 @@ def _identity(broker: EmbeddedBroker | None) -> str:
 async def _guard(broker: EmbeddedBroker) -> None:
     """Starts the embedded server again when it ends; everything else waits for it meanwhile."""
     loop = asyncio.get_running_loop()
+    quick = 0
     while True:
         started = loop.time()
         await broker.wait()
-        if loop.time() - started < _BROKER_STABLE:
+        quick = quick + 1 if loop.time() - started < _BROKER_STABLE else 0
+        if quick > _BROKER_PATIENCE:
             raise Stopped(f"the embedded nats-server ends again and again; see {broker.data / 'nats' / 'nats.log'}")
         log.error("the embedded nats-server ended: starting it again")
         await broker.start()
