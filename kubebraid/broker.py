@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 import structlog
 
@@ -80,6 +81,7 @@ class EmbeddedBroker:
         self.max_payload = max_payload
         self.port = port
         self._process: asyncio.subprocess.Process | None = None
+        self._lock: TextIO | None = None
 
     @property
     def url(self) -> str:
@@ -91,13 +93,18 @@ class EmbeddedBroker:
         return self._process.pid
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            self._unlock_directory()
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+        self._unlock_directory()
 
     async def start(self, patience: float = 60.0) -> None:
         """Starts the server and returns when it accepts connections. Raises BrokerError."""
@@ -108,6 +115,7 @@ class EmbeddedBroker:
             raise BrokerError(
                 f"cannot write to --data {self.data}: {cause.strerror}; choose another directory"
             ) from cause
+        self._lock_directory(directory)
         await self._end_orphan(directory)
         if self.port == 0:
             self.port = free_port()
@@ -181,6 +189,23 @@ class EmbeddedBroker:
             await self._process.wait()
         (self.data / "nats" / "nats.pid").unlink(missing_ok=True)
 
+    def _lock_directory(self, directory: Path) -> None:
+        """Holds the directory for this process's life: two servers on the same files destroy them."""
+        if self._lock is not None:
+            return
+        lock = (directory / "lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise BrokerError(f"--data {self.data} is in use by another kubebraid; choose another") from None
+        self._lock = lock
+
+    def _unlock_directory(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     async def _end_orphan(self, directory: Path) -> None:
         """Ends a server that still runs on these files after its parent was killed."""
         pid_file = directory / "nats.pid"
@@ -192,10 +217,6 @@ class EmbeddedBroker:
         with contextlib.suppress(OSError):
             if str(directory / "nats.conf") not in command.read_bytes().decode(errors="replace"):
                 return
-            if _parent(pid) not in (0, 1, os.getpid()):
-                raise BrokerError(
-                    f"--data {self.data} is in use by another kubebraid (nats-server {pid}); choose another"
-                )
         if not command.exists() and sys.platform.startswith("linux"):
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -204,12 +225,3 @@ class EmbeddedBroker:
                 await asyncio.sleep(0.05)
                 os.kill(pid, 0)
             os.kill(pid, signal.SIGKILL)
-
-
-def _parent(pid: int) -> int:
-    """The parent of a Linux process; 0 where that cannot be told."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0
-    return int(stat.rpartition(")")[2].split()[1])

@@ -106,3 +106,16 @@ async def test_help_names_every_command():
     assert code == 0
     for command in ("up", "demo", "simulate", "produce", "serve", "kubeconfig"):
         assert command in out
+
+
+async def test_two_at_once_on_one_data_directory(members, tmp_path, process):
+    """Started in the same moment, exactly one gets it: two servers on the same files would destroy them."""
+    data = str(tmp_path / "data")
+    common = ("up", "--kubeconfig", str(members.kubeconfig), "--listen", "127.0.0.1:0", "--data", data)
+    both = [await process(*common), await process(*common)]
+    await asyncio.wait(
+        [asyncio.ensure_future(one.process.wait()) for one in both], timeout=20, return_when=asyncio.FIRST_COMPLETED
+    )
+    ended = [one for one in both if one.process.returncode is not None]
+    assert len(ended) == 1, [one.output() for one in both]
+    assert "is in use by another kubebraid" in ended[0].output()
