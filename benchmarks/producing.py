@@ -93,7 +93,7 @@ async def _observe(pipe: Pipe, url: str, kubeconfig: Path) -> None:
     connection = await connect(url, name="kubebraid-bench")
     log = await open_log(connection)
     server = ApiServer(Context(_CLUSTER, str(kubeconfig)))
-    items = [bytes(item) async for page in list_pages(server, PODS) for item in page.items or ()]
+    items = [msgspec.json.encode(item) async for page in list_pages(server, PODS) for item in page.items or ()]
     async with Appender(connection) as appender:
         owner = await take(log, appender, _CLUSTER, "benchmark")
         writer = Writer(log, appender, owner, PODS, Normalizer(_CLUSTER, PODS))
