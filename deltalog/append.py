@@ -18,6 +18,8 @@ from nats.aio.subscription import Subscription
 from deltalog.connection import TRANSPORT_ERRORS, Connection, cancellable
 
 _WRONG_LAST_SEQUENCE = (10071, 10164)
+# Bytes after which an append lets the rest of the process run.
+_SLICE = 128 * 1024
 
 
 class AppendError(Exception):
@@ -52,10 +54,8 @@ class Expect(NamedTuple):
 OnAck = Callable[[int, AppendError | None], None]
 
 
-class _Pending(NamedTuple):
-    on_ack: OnAck
-    deadline: float
-    size: int
+# An append under way: who is told, its deadline, its size.
+_Pending = tuple[OnAck, float, int]
 
 
 class _Problem(msgspec.Struct):
@@ -96,6 +96,7 @@ class Appender:
         self._next = 0
         self._inbox = ""
         self._subscription: Subscription | None = None
+        self._unsent = 0
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -103,16 +104,19 @@ class Appender:
 
     async def __aenter__(self) -> Self:
         client = self.connection.client
-        self._inbox = client.new_inbox() + "."
+        inbox = client.new_inbox()
+        self._inbox = inbox + "."
         self._subscription = await client.subscribe(
-            self._inbox + "*", cb=self._acknowledged, pending_msgs_limit=-1, pending_bytes_limit=-1
+            self._inbox + "*", cb=self._arrived, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
+        client.takers[inbox.encode()] = self._acknowledged
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._fail_all(AppendTimeout("the appender was closed"))
+        self.connection.client.takers.pop(self._inbox[:-1].encode(), None)
         if self._subscription is not None and not self.connection.client.is_closed:
             try:
                 await self._subscription.unsubscribe()
@@ -124,9 +128,12 @@ class Appender:
         """Messages appended and not yet acknowledged."""
         return len(self._pending)
 
-    async def append(self, subject: str, payload: bytes, on_ack: OnAck, headers: dict[str, str] | None = None) -> None:
-        """Sends one message and returns when it is on its way; `on_ack` hears of its fate.
+    async def append(
+        self, subject: str, payload: bytes, on_ack: OnAck, headers: dict[str, str] | bytes | None = None
+    ) -> None:
+        """Sends one message and returns when it is on its way; `on_ack` hears of its fate, and must not raise.
 
+        `headers` as bytes are lines of a header block (`deltalog.client.header_lines`), which is the quick way.
         Raises AppendError if it cannot even be sent.
         """
         while len(self._pending) >= self._window or self._pending_bytes >= self._window_bytes:
@@ -136,17 +143,27 @@ class Appender:
         token = self._next
         loop = asyncio.get_running_loop()
         size = len(payload)
-        self._pending[token] = _Pending(on_ack, loop.time() + self._deadline, size)
+        self._pending[token] = (on_ack, loop.time() + self._deadline, size)
         self._pending_bytes += size
         self._idle.clear()
         if self._timer is None:
             self._timer = loop.call_later(self._deadline, self._expire)
+        client, reply = self.connection.client, f"{self._inbox}{token}"
         try:
-            with cancellable():
-                await self.connection.client.publish(subject, payload, reply=f"{self._inbox}{token}", headers=headers)
+            if isinstance(headers, bytes):
+                await client.send(subject, reply, headers, payload)
+            else:
+                with cancellable():
+                    await client.publish(subject, payload, reply=reply, headers=headers)
         except TRANSPORT_ERRORS as cause:
             self._settle(token)
             raise AppendError(f"append to {subject}: {cause or type(cause).__name__}") from cause
+        self._unsent += size
+        if self._unsent >= _SLICE:
+            # What is sent leaves the process, and what has come is read, only while we wait: a window filled in one
+            # go would have the server idle while we work, and us while it does.
+            self._unsent = 0
+            await asyncio.sleep(0)
 
     async def append_wait(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> int:
         """Appends one message and returns its sequence. Raises AppendError, Conflict, AppendTimeout."""
@@ -171,29 +188,33 @@ class Appender:
         pending = self._pending.pop(token, None)
         if pending is None:
             return None
-        self._pending_bytes -= pending.size
+        self._pending_bytes -= pending[2]
         if not self._room.is_set():
             self._room.set()
         if not self._pending:
             self._idle.set()
         return pending
 
-    async def _acknowledged(self, message: Msg) -> None:
-        pending = self._settle(int(message.subject.rpartition(".")[2]))
-        if pending is None:
+    async def _arrived(self, message: Msg) -> None:
+        """The way of acknowledgements where the client has no short one."""
+        self._acknowledged(message.subject.rpartition(".")[2].encode(), message.data)
+
+    def _acknowledged(self, token: bytes, data: bytes) -> None:
+        if not token.isdigit() or (pending := self._settle(int(token))) is None:
             return
+        on_ack = pending[0]
         try:
-            ack = _ack_decoder.decode(message.data)
-        except msgspec.MsgspecError:
+            ack = _ack_decoder.decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             # Without data: "no responders", so no stream takes this subject.
-            pending.on_ack(0, AppendError("no stream takes this subject; JetStream is off or the log is gone"))
+            on_ack(0, AppendError("no stream takes this subject; JetStream is off or the log is gone"))
             return
         if ack.error is None:
-            pending.on_ack(ack.seq, None)
+            on_ack(ack.seq, None)
         elif ack.error.err_code in _WRONG_LAST_SEQUENCE:
-            pending.on_ack(0, Conflict(ack.error.description))
+            on_ack(0, Conflict(ack.error.description))
         else:
-            pending.on_ack(0, AppendError(f"{ack.error.description} ({ack.error.err_code})"))
+            on_ack(0, AppendError(f"{ack.error.description} ({ack.error.err_code})"))
 
     def _expire(self) -> None:
         self._timer = None
@@ -201,10 +222,10 @@ class Appender:
             return
         loop = asyncio.get_running_loop()
         oldest = next(iter(self._pending.values()))
-        if oldest.deadline <= loop.time():
+        if oldest[1] <= loop.time():
             self._fail_all(AppendTimeout(f"no acknowledgement within {self._deadline:g} s"))
         else:
-            self._timer = loop.call_at(oldest.deadline, self._expire)
+            self._timer = loop.call_at(oldest[1], self._expire)
 
     def _fail_all(self, error: AppendError) -> None:
         if self._timer is not None:
@@ -212,4 +233,4 @@ class Appender:
             self._timer = None
         for token in list(self._pending):
             if (pending := self._settle(token)) is not None:
-                pending.on_ack(0, error)
+                pending[0](0, error)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import msgspec
 import nats
 import nats.errors
 import structlog
-from nats.aio.client import Client
+
+from deltalog.client import Client, cancellable
+
+__all__ = [
+    "TRANSPORT_ERRORS",
+    "BrokerUnavailable",
+    "Connection",
+    "JetStreamRefused",
+    "cancellable",
+    "connect",
+    "printable",
+]
 
 log = structlog.get_logger("deltalog.connection")
-
 
 # What a call of nats-py ends with when the connection is in no state to carry it; RuntimeError is uvloop's word for a
 # transport that was closed under it.
@@ -32,20 +42,6 @@ class JetStreamRefused(Exception):
         super().__init__(f"{description} ({code})")
         self.code = code
         self.description = description
-
-
-@contextlib.contextmanager
-def cancellable() -> Iterator[None]:
-    """For calls of nats-py: a cancellation that arrived inside and was swallowed there is raised behind them.
-
-    Its `_flush_pending` drops one, and so does `asyncio.wait_for` before Python 3.12 when the answer comes at the
-    same moment (cpython issue 81839). A task that is told once to end must end.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
-    yield
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
 
 
 class Connection:

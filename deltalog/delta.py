@@ -6,7 +6,9 @@ know; a payload of a higher version than `WIRE_VERSION` is refused. `docs/log.md
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -31,6 +33,8 @@ SUMMARY_HEADER = "Kb"
 REPLACED_HEADER = "Kb-Replaced"
 # Header of a message whose object is in parts.
 PARTS_HEADER = "Kb-Parts"
+# Header that tells how the object was pruned, where that is not the usual way: 8 hexadecimal digits.
+PRUNED_HEADER = "Kb-Pruned"
 
 
 class UnreadableRecord(Exception):
@@ -195,12 +199,35 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
     oldest: int
     replaced: Replaced | None = None
     parts: int = 0
+    pruned: str = ""
 
 
-def summary_headers(delta: Delta) -> dict[str, str]:
+_PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]*").fullmatch
+
+
+def _word(text: str) -> str:
+    """A word of the summary: what a cluster gives as uid or version is seldom more than that, but may be anything."""
+    if _PLAIN(text):
+        return text
+    if text == "-":
+        return "%2D"
+    return quote(text, safe="-:._/+=") or "-"
+
+
+def _unword(word: str) -> str:
+    if word == "-":
+        return ""
+    return unquote(word) if "%" in word else word
+
+
+def summary_headers(delta: Delta, pruned: str = "") -> dict[str, str]:
     """The headers that let a producer read back what it last appended, without the payloads."""
     oldest = delta.replaced.oldest if delta.replaced else delta.first
-    headers = {SUMMARY_HEADER: f"{delta.type} {delta.uid or '-'} {delta.original or '-'} {delta.first} {oldest}"}
+    headers = {
+        SUMMARY_HEADER: f"{delta.type} {_word(delta.uid)} {_word(delta.original)} {delta.first} {oldest}",
+    }
+    if pruned:
+        headers[PRUNED_HEADER] = pruned
     if delta.replaced is not None:
         headers[REPLACED_HEADER] = msgspec.json.encode(delta.replaced).decode()
     if delta.parts:
@@ -220,12 +247,13 @@ def parse_summary(headers: dict[str, str]) -> Summary | None:
             replaced = msgspec.json.decode(text, type=Replaced)
         return Summary(
             kind,
-            "" if uid == "-" else uid,
-            "" if original == "-" else original,
+            _unword(uid),
+            _unword(original),
             int(first),
             int(oldest),
             replaced,
             int(headers.get(PARTS_HEADER, "0")),
+            headers.get(PRUNED_HEADER, ""),
         )
     except (ValueError, msgspec.MsgspecError) as cause:
         raise UnreadableRecord(f"header {SUMMARY_HEADER}: {line!r}: {cause}") from cause

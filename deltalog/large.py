@@ -35,16 +35,19 @@ def parts_filter(object_subject: str) -> str:
     return f"{PARTS}{object_subject.removeprefix(OBJECTS)}.>"
 
 
-def fit(delta: Delta, limit: int) -> tuple[Delta, list[bytes]]:
-    """The delta in a form whose payload has at most `limit` bytes, and the parts to store before it, if any.
+def fit(delta: Delta, limit: int) -> tuple[Delta, bytes, list[bytes]]:
+    """The delta in a form whose payload has at most `limit` bytes, that payload, and the parts to store before it.
 
-    With parts, the caller puts their sequences into the delta's `parts`.
+    With parts, the caller puts their sequences into the delta's `parts`, and there is no payload before that.
     """
-    if len(delta.object) < limit and len(encode_delta(delta)) <= limit:
-        return delta, []
+    if len(delta.object) < limit:
+        payload = encode_delta(delta)
+        if len(payload) <= limit:
+            return delta, payload, []
     packed = msgspec.structs.replace(delta, object=zlib.compress(delta.object, 6), compression="zlib")
-    if len(encode_delta(packed)) <= limit:
-        return packed, []
+    payload = encode_delta(packed)
+    if len(payload) <= limit:
+        return packed, payload, []
     if delta.type == DELETED:
         # Nobody needs more of a tombstone than its metadata.
         slim = delta.object[: delta.meta_end] + b"}"
@@ -52,7 +55,7 @@ def fit(delta: Delta, limit: int) -> tuple[Delta, list[bytes]]:
             return fit(msgspec.structs.replace(delta, object=slim, final=False), limit)
     body = packed.object
     pieces = [body[begin : begin + limit] for begin in range(0, len(body), limit)]
-    return msgspec.structs.replace(packed, object=b""), pieces
+    return msgspec.structs.replace(packed, object=b""), b"", pieces
 
 
 def unpacked(delta: Delta) -> Delta:

@@ -170,7 +170,7 @@ async def serve(settings: Settings) -> None:
 
 
 async def relist(url: str, stream: str, cluster: str, kind: str) -> list[Relisting]:
-    """Asks all producers of a stream to compare lists now, and gathers their answers. Raises Stopped if none answers."""
+    """Asks all producers of a stream to compare lists now; their answers. Raises Stopped if there are none."""
     answers: list[Relisting] = []
     async with _connection(url, "kubebraid-relist") as connection:
         client = connection.client

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from producers.configuration import RELIST_EVERY
@@ -76,8 +76,8 @@ class Settings:
     kubeconfig: str | None = None
     contexts: tuple[str, ...] = ()
     config: Path | None = None
-    rules: Rules = Rules()
-    pruning: Pruning = Pruning()
+    rules: Rules = field(default_factory=Rules)
+    pruning: Pruning = field(default_factory=Pruning)
     relist_every: float = RELIST_EVERY
     identity: str | None = None
     listen: Address | None = None

@@ -93,7 +93,7 @@ class ClusterProducer:
         member: Member,
         open_log: Callable[[], Awaitable[Log]],
         producer: str,
-        treatment: Treatment = Treatment(),
+        treatment: Treatment,
         metrics: Metrics | None = None,
     ) -> None:
         self.on_synced: Callable[[ClusterProducer, Informer], None] | None = None
@@ -313,9 +313,7 @@ class _Tenure:
             return
         self._recorded.synced.add(key)
         self._recorded.unhealthy.discard(key)
-        await self._append(
-            self._owner.control(wire.SYNCED, *key, version=informer.version, objects=informer.objects)
-        )
+        await self._append(self._owner.control(wire.SYNCED, *key, version=informer.version, objects=informer.objects))
 
     async def _trouble(self, kind: ResourceType, reason: str) -> None:
         """Records that a type cannot be read now; once, until it can."""

@@ -1,4 +1,4 @@
-"""The configuration file: which clusters, which of their objects, and what is cut from them. YAML, docs/configuration.md."""
+"""The configuration file: which clusters, which of their objects, and what is cut from them (docs/configuration.md)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BadConfiguration(Exception):
 # -- as it stands in the file --------------------------------------------------------------------------------------
 
 
-class _Strict(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
+class _Strict(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     pass
 
 
@@ -73,7 +73,7 @@ class _Prune(_Strict):
 
 class _File(_Strict):
     clusters: list[_Clusters] = []
-    sync: list[str | _Sync] = ["*"]
+    sync: list[str | _Sync] = msgspec.field(default_factory=lambda: ["*"])
     exclude: list[str] = []
     prune: _Prune = msgspec.field(default_factory=_Prune)
     relist_every: str = "30m"
@@ -186,14 +186,14 @@ def _configuration(file: _File, base: Path) -> Configuration:
             sources.append(Source(_place(clusters, base), own))
         except BadConfiguration as cause:
             raise BadConfiguration(f"clusters[{number}]: {cause}") from None
-    return Configuration(tuple(sources) or (Source(Kubeconfig(), rules),), pruning, relist, file.when_removed == "remove")
+    return Configuration(
+        tuple(sources) or (Source(Kubeconfig(), rules),), pruning, relist, file.when_removed == "remove"
+    )
 
 
 def _rules(items: list[str | _Sync]) -> tuple[Rule, ...]:
     return tuple(
-        Rule((item,))
-        if isinstance(item, str)
-        else Rule(tuple(item.types), tuple(item.namespaces), item.label_selector)
+        Rule((item,)) if isinstance(item, str) else Rule(tuple(item.types), tuple(item.namespaces), item.label_selector)
         for item in items
     )
 

@@ -216,8 +216,8 @@ def _chosen(groups: list[_Group], extras: dict[tuple[str, str], dict[str, Any]])
                 types.setdefault(key, []).append(kind)
     whole = []
     for kinds in types.values():
-        served = tuple(kind.version for kind in kinds)
-        whole.append(tuple(msgspec.structs.replace(kind, versions=served) for kind in kinds))
+        versions = tuple(kind.version for kind in kinds)
+        whole.append(tuple(msgspec.structs.replace(kind, versions=versions) for kind in kinds))
     return Discovered(tuple(whole), frozenset(doubtful))
 
 

@@ -22,6 +22,7 @@ import structlog
 from producers.apiserver import ApiServer, Refused, Unreachable
 from producers.configuration import PediaClusters, Secrets
 from producers.kubeconfig import Access, BadKubeconfig, Inline, host_access
+from producers.normalize import Members
 from producers.reflector import BadAnswer, Target, Watch, list_pages
 from producers.rules import BadRule, Rule, Rules
 
@@ -94,18 +95,19 @@ async def _states(server: ApiServer, target: Target) -> AsyncGenerator[_Objects,
     while True:
         objects: _Objects = {}
         version = ""
-        async for page in list_pages(server, target):
-            version = page.metadata.resource_version
-            for raw in page.items or ():
-                item = msgspec.json.decode(raw)
-                objects[item["metadata"]["name"]] = item
+        async with contextlib.aclosing(list_pages(server, target)) as pages:
+            async for page in pages:
+                version = page.metadata.resource_version
+                for members in page.items or ():
+                    item = _decoded(members)
+                    objects[item["metadata"]["name"]] = item
         yield objects
         try:
             while True:
                 started = time.monotonic()
                 async with contextlib.aclosing(Watch(server, target, version).events(_nothing)) as events:
                     async for event in events:
-                        item = msgspec.json.decode(event.object)
+                        item = _decoded(event.object)
                         version = item["metadata"].get("resourceVersion") or version
                         if event.type == "BOOKMARK":
                             continue
@@ -120,6 +122,14 @@ async def _states(server: ApiServer, target: Target) -> AsyncGenerator[_Objects,
         except Refused as refused:
             if not refused.expired:
                 raise
+
+
+def _decoded(members: Members) -> dict[str, Any]:
+    """The object that a list or watch told of. Raises BadAnswer."""
+    try:
+        return {key: msgspec.json.decode(value) for key, value in members.items()}
+    except msgspec.MsgspecError as cause:
+        raise BadAnswer(f"no object: {cause}") from cause
 
 
 async def _nothing() -> None:

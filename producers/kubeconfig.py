@@ -143,7 +143,7 @@ class InCluster:
     async def credentials(self) -> Credentials:
         configuration = Configuration()
         try:
-            load_incluster_config(client_configuration=configuration)
+            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except _CONFIG_ERRORS as cause:
             raise BadKubeconfig(f"{self.name}: {_one_line(cause)}") from cause
         # The kubelet writes a new token there before the old one expires.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +15,7 @@ from producers.configuration import (
     Configuration,
     Directory,
     Kubeconfig,
-    PediaClusters,
     Place,
-    Secrets,
     Source,
     load,
 )
@@ -212,7 +209,9 @@ class Members:
 def _files(place: Kubeconfig | Directory) -> object:
     """Changes when the files of a source do."""
     if isinstance(place, Kubeconfig):
-        return signature([str(Path(path).expanduser()) for path in (place.path or default_kubeconfig()).split(os.pathsep)])
+        return signature(
+            [str(Path(path).expanduser()) for path in (place.path or default_kubeconfig()).split(os.pathsep)]
+        )
     try:
         names = sorted(os.listdir(place.path))
     except OSError:

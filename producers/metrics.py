@@ -125,7 +125,9 @@ class _Clusters(Collector):
             "refused by the log as another producer owns the cluster, failed, unusable",
             labels=(*_BY_TYPE, "outcome"),
         )
-        held = GaugeMetricFamily("kubebraid_producer_cluster_held", "1 for clusters of this producer", labels=["cluster"])
+        held = GaugeMetricFamily(
+            "kubebraid_producer_cluster_held", "1 for clusters of this producer", labels=["cluster"]
+        )
         up = GaugeMetricFamily("kubebraid_producer_cluster_up", "1 while a cluster can be followed", labels=["cluster"])
         for cluster in self._clusters():
             held.add_metric((cluster.name,), float(cluster.holding))

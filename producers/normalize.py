@@ -12,10 +12,27 @@ from datetime import datetime
 import msgspec
 
 from producers.discovery import ResourceType
+from producers.pruning import LAST_APPLIED, BadPointer, Pruning, prune_members
+
+__all__ = [
+    "CLUSTER_ANNOTATION",
+    "BadPointer",
+    "Identity",
+    "Members",
+    "Normalized",
+    "Normalizer",
+    "Pruning",
+    "Unusable",
+    "identify",
+    "members",
+    "selectable_fields",
+]
 
 CLUSTER_ANNOTATION = "shadow.clusterpedia.io/cluster-name"
 
 Fields = dict[str, str]
+# An object's top-level members as the bytes they are, without line feeds.
+Members = dict[str, msgspec.Raw]
 
 
 class Unusable(Exception):
@@ -43,16 +60,6 @@ class _Owner(msgspec.Struct):
     controller: bool | None = None
 
 
-class _Meta(msgspec.Struct, rename="camel"):
-    name: str = ""
-    namespace: str | None = None
-    uid: str | None = None
-    resource_version: str | None = None
-    creation_timestamp: str | None = None
-    labels: dict[str, str] | None = None
-    owner_references: list[_Owner] | None = None
-
-
 class Identity(msgspec.Struct, rename="camel"):
     """The little of metadata that tells whether an object is the one already known."""
 
@@ -62,22 +69,39 @@ class Identity(msgspec.Struct, rename="camel"):
     resource_version: str | None = None
 
 
-class _Identified(msgspec.Struct):
-    metadata: Identity = msgspec.field(default_factory=Identity)
-
-
 _raw_map = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_meta_decoder = msgspec.json.Decoder(_Meta)
-_identified = msgspec.json.Decoder(_Identified)
+_identity = msgspec.json.Decoder(Identity)
+_string = msgspec.json.Decoder(str | None)
+_owners = msgspec.json.Decoder(list[_Owner] | None)
+_labels = msgspec.json.Decoder(dict[str, str] | None)
 _strings = msgspec.json.Decoder(dict[str, str])
 _encoder = msgspec.json.Encoder()
 
+# What msgspec raises for an object: text that isn't UTF-8 and nesting without end have no msgspec error of their own.
+_UNDECODABLE = (KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
-def identify(raw: bytes | msgspec.Raw) -> Identity:
+
+def without_line_feeds(text: bytes) -> bytes:
+    """JSON as it is, or without the line feeds between its parts. (Within strings JSON has them escaped.)
+
+    They would break the lines of a watch. Raises msgspec.MsgspecError.
+    """
+    return msgspec.json.format(text, indent=-1) if b"\n" in text else text
+
+
+def members(raw: bytes | msgspec.Raw) -> Members:
+    """An object's members, to be normalised. Raises Unusable."""
+    try:
+        return _raw_map.decode(without_line_feeds(bytes(raw)))
+    except _UNDECODABLE as cause:
+        raise Unusable(f"not a Kubernetes object: {cause}") from cause
+
+
+def identify(found: Members) -> Identity:
     """Name, namespace, uid and version of an object. Raises Unusable."""
     try:
-        return _identified.decode(raw).metadata
-    except msgspec.MsgspecError as cause:
+        return _identity.decode(found["metadata"])
+    except _UNDECODABLE as cause:
         raise Unusable(f"not a Kubernetes object: {cause}") from cause
 
 
@@ -90,15 +114,20 @@ def _seconds(timestamp: str | None) -> int:
         return 0
 
 
-class Normalizer:
-    """Normalises the objects of one type of one cluster.
+_NOTHING = msgspec.Raw(b"null")
 
-    `prune`: top-level metadata keys to drop; managedFields by default.
+
+class Normalizer:
+    """Normalises the objects of one type of one cluster, and leaves out what `pruning` says.
+
+    `mark` is the header that tells how objects were pruned, empty for the usual way (docs/log.md).
     """
 
-    def __init__(self, cluster: str, kind: ResourceType, *, prune: tuple[str, ...] = ("managedFields",)) -> None:
+    def __init__(self, cluster: str, kind: ResourceType, pruning: Pruning | None = None) -> None:
         self._cluster = cluster
-        self._prune = (*prune, "resourceVersion", "selfLink")
+        self._pruned = (pruning or Pruning()).of(kind)
+        self.mark = self._pruned.mark
+        self._dropped = ("resourceVersion", "selfLink", *(("managedFields",) if self._pruned.managed_fields else ()))
         self._annotation = _encoder.encode(CLUSTER_ANNOTATION) + b":" + _encoder.encode(cluster)
         self._only_annotation = msgspec.Raw(b"{" + self._annotation + b"}")
         self._head = b'{"kind":%b,"apiVersion":%b,"metadata":{' % (
@@ -106,49 +135,72 @@ class Normalizer:
             _encoder.encode(kind.api_version),
         )
         self._fields = selectable_fields(kind)
+        self._hidden = {label for label, path in selectable_paths(kind).items() if self._pruned.covers(path)}
 
-    def __call__(self, raw: bytes | msgspec.Raw) -> Normalized:
-        """Raises Unusable."""
-        if b"\n" in bytes(raw):
-            # A line feed would break the lines of a watch. (Within strings JSON has it escaped.)
-            raw = msgspec.json.format(bytes(raw), indent=-1)
+    def __call__(self, raw: bytes | msgspec.Raw | Members) -> Normalized:
+        """Uses members up. Raises Unusable."""
+        top = raw if isinstance(raw, dict) else members(raw)
         try:
-            top = _raw_map.decode(raw)
-            raw_meta = top.pop("metadata")
-            meta = _meta_decoder.decode(raw_meta)
-            entries = _raw_map.decode(raw_meta)
-        except (KeyError, msgspec.MsgspecError) as cause:
+            return self._normalized(top)
+        except _UNDECODABLE as cause:
             raise Unusable(f"not a Kubernetes object: {cause}") from cause
-        if not meta.name:
+
+    def _normalized(self, top: Members) -> Normalized:
+        entries = _raw_map.decode(top.pop("metadata"))
+        get = entries.get
+        name = _string.decode(get("name", _NOTHING))
+        if not name:
             raise Unusable("an object without a name")
-        for key in self._prune:
+        original = _string.decode(get("resourceVersion", _NOTHING)) or ""
+        labels = _labels.decode(entries["labels"]) if "labels" in entries else None
+        owners = _owners.decode(entries["ownerReferences"]) if "ownerReferences" in entries else None
+        for key in self._dropped:
             entries.pop(key, None)
-        entries["annotations"] = self._annotated(entries.get("annotations"))
+        # A field that is empty is as one that is not there, so what was pruned is left out.
+        fields = self.visible(self._fields(top))
+        if self._pruned.tree:
+            self._prune(top, entries)
+        entries["annotations"] = self._annotated(get("annotations"))
         top.pop("kind", None)
         top.pop("apiVersion", None)
         head = self._head
-        middle = _encoder.encode(entries)[1:]
-        rest = b"," + _encoder.encode(top)[1:] if top else b"}"
+        middle = memoryview(_encoder.encode(entries))[1:]
+        rest = (b",", memoryview(_encoder.encode(top))[1:]) if top else (b"}",)
         return Normalized(
-            namespace=meta.namespace or "",
-            name=meta.name,
-            uid=meta.uid or "",
-            original=meta.resource_version or "",
-            created=_seconds(meta.creation_timestamp),
-            owner=next((owner.uid for owner in meta.owner_references or () if owner.controller), ""),
-            labels=meta.labels or {},
-            fields=self._fields(top),
-            object=b"".join((head, middle, rest)),
+            namespace=_string.decode(get("namespace", _NOTHING)) or "",
+            name=name,
+            uid=_string.decode(get("uid", _NOTHING)) or "",
+            original=original,
+            created=_seconds(_string.decode(get("creationTimestamp", _NOTHING))),
+            owner=next((owner.uid for owner in owners or () if owner.controller), ""),
+            labels=labels or {},
+            fields=fields,
+            object=b"".join((head, middle, *rest)),
             gap=len(head),
             meta_end=len(head) + len(middle),
         )
+
+    def visible(self, fields: Fields) -> Fields:
+        """Selectable fields without those whose values are pruned."""
+        if not self._hidden:
+            return fields
+        return {label: text for label, text in fields.items() if label not in self._hidden}
+
+    def _prune(self, top: Members, entries: Members) -> None:
+        tree = self._pruned.tree
+        for below in (tree.get("metadata"), tree.get("*")):
+            if below:
+                prune_members(entries, below)
+        prune_members(top, tree)
 
     def _annotated(self, raw: msgspec.Raw | None) -> msgspec.Raw:
         text = b"" if raw is None else bytes(raw)
         if text in (b"", b"{}", b"null"):
             return self._only_annotation
-        if CLUSTER_ANNOTATION.encode() in text:
+        if self._pruned.last_applied or CLUSTER_ANNOTATION.encode() in text:
             annotations = _strings.decode(text)
+            if self._pruned.last_applied:
+                annotations.pop(LAST_APPLIED, None)
             annotations[CLUSTER_ANNOTATION] = self._cluster
             return msgspec.Raw(_encoder.encode(annotations))
         return msgspec.Raw(b"{" + self._annotation + b"," + text[1:])
@@ -178,7 +230,7 @@ _pod_status = msgspec.json.Decoder(_PodStatus)
 _EMPTY = msgspec.Raw(b"{}")
 
 
-def _pod_fields(top: dict[str, msgspec.Raw]) -> Fields:
+def _pod_fields(top: Members) -> Fields:
     try:
         spec = _pod_spec.decode(top.get("spec", _EMPTY))
         status = _pod_status.decode(top.get("status", _EMPTY))
@@ -200,6 +252,17 @@ def _pod_fields(top: dict[str, msgspec.Raw]) -> Fields:
 def _dotted(*paths: str) -> dict[str, tuple[str, ...]]:
     return {path: tuple(path.split(".")) for path in paths}
 
+
+_POD_PATHS = _dotted(
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "spec.hostNetwork",
+    "status.phase",
+    "status.podIP",
+    "status.nominatedNodeName",
+)
 
 _EVENT_FIELDS = {
     **_dotted(
@@ -246,18 +309,26 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else str(value)
 
 
-def selectable_fields(kind: ResourceType) -> Callable[[dict[str, msgspec.Raw]], Fields]:
-    """The function that reads a type's selectable fields from an object's top-level members."""
+def selectable_paths(kind: ResourceType) -> dict[str, tuple[str, ...]]:
+    """Where the values of a type's selectable fields stand in its objects."""
     if (kind.group, kind.resource) == ("", "pods"):
-        return _pod_fields
+        return _POD_PATHS
     paths = dict(_FIELDS.get((kind.group, kind.resource), {}))
     for path in kind.selectable:
         steps = tuple(path.strip(".").split("."))
         paths[".".join(steps)] = steps
+    return paths
+
+
+def selectable_fields(kind: ResourceType) -> Callable[[Members], Fields]:
+    """The function that reads a type's selectable fields from an object's top-level members."""
+    if (kind.group, kind.resource) == ("", "pods"):
+        return _pod_fields
+    paths = selectable_paths(kind)
     if not paths:
         return lambda top: {}
 
-    def read(top: dict[str, msgspec.Raw]) -> Fields:
+    def read(top: Members) -> Fields:
         decoded: dict[str, object] = {}
         found: Fields = {}
         for label, (head, *rest) in paths.items():

@@ -72,7 +72,10 @@ async def take(log_: Log, appender: Appender, cluster: str, producer: str) -> Ow
 
 
 async def release(appender: Appender, owner: Owner) -> None:
-    """Ends an ownership for good: nobody owns the cluster, as it is no longer in the log. Raises Deposed, AppendError."""
+    """Ends an ownership for good: nobody owns the cluster, as it is no longer in the log.
+
+    Raises Deposed, AppendError.
+    """
     record = msgspec.structs.replace(owner, epoch=owner.epoch + 1).control(wire.OWNER, removed=True)
     subject = control_subject(owner.cluster, wire.OWNER)
     try:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import NamedTuple
 
 import aiohttp
@@ -22,7 +22,7 @@ from deltalog import AppendError, BrokerUnavailable
 from deltalog.connection import JetStreamRefused
 from producers.apiserver import ApiServer, Refused, Unreachable
 from producers.metrics import TypeMetrics
-from producers.normalize import Unusable, identify
+from producers.normalize import Members, Unusable, identify, members, without_line_feeds
 from producers.writer import Key, Writer
 
 log = structlog.get_logger("producers.reflector")
@@ -72,14 +72,21 @@ class _ListMeta(msgspec.Struct, rename="camel"):
 
 class _Page(msgspec.Struct):
     metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
+    items: list[Members] | None = None
+
+
+class _OddPage(msgspec.Struct):
+    """A page with items that are no objects."""
+
+    metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
     items: list[msgspec.Raw] | None = None
 
 
 class WatchEvent(msgspec.Struct):
-    """One line of a watch; `object` is still raw."""
+    """One line of a watch; the members of `object` are still raw."""
 
     type: str
-    object: msgspec.Raw
+    object: Members
 
 
 class _EventStatus(msgspec.Struct):
@@ -93,47 +100,81 @@ class _Version(msgspec.Struct, rename="camel"):
     annotations: dict[str, str] | None = None
 
 
-class _Versioned(msgspec.Struct):
-    metadata: _Version
+class _ErrorEvent(msgspec.Struct):
+    object: _EventStatus
 
 
 _page = msgspec.json.Decoder(_Page)
+_odd_page = msgspec.json.Decoder(_OddPage)
 _event = msgspec.json.Decoder(WatchEvent)
-_versioned = msgspec.json.Decoder(_Versioned)
+_error_event = msgspec.json.Decoder(_ErrorEvent)
+_version = msgspec.json.Decoder(_Version)
+_NO_METADATA = msgspec.Raw(b"{}")
+# What msgspec raises: text that isn't UTF-8 and nesting without end have no msgspec error of their own.
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 # -- one request ---------------------------------------------------------------------------------------------------
 
 
-async def list_pages(server: ApiServer, target: Target) -> AsyncIterator[_Page]:
-    """The pages of one consistent list, unparsed objects in each. Raises Refused (410: begin again), Unreachable."""
+async def list_pages(server: ApiServer, target: Target) -> AsyncGenerator[_Page, None]:
+    """The pages of one consistent list, unparsed objects in each. Raises Refused (410: begin again), Unreachable.
+
+    The next page is asked for before one is yielded, so that it comes while this one is written; no more than that.
+    """
     query = {"limit": str(PAGE), **target.query()}
-    while True:
-        body, _ = await server.get(target.path, query)
+    coming = asyncio.create_task(server.get(target.path, query))
+    try:
+        while True:
+            body, _ = await coming
+            page = _page_of(body)
+            if page.metadata.next_page:
+                query = {**query, "continue": page.metadata.next_page}
+                coming = asyncio.create_task(server.get(target.path, query))
+            yield page
+            if not page.metadata.next_page:
+                return
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+
+
+def _page_of(body: bytes) -> _Page:
+    """Raises BadAnswer."""
+    try:
+        # A line feed at the end, as kube-apiserver has it, is part of no object.
+        text = without_line_feeds(body) if body.find(b"\n", 0, len(body) - 1) >= 0 else body
         try:
-            page = _page.decode(body)
-        except msgspec.MsgspecError as cause:
-            raise BadAnswer(f"no list: {cause}") from cause
-        yield page
-        if not page.metadata.next_page:
-            return
-        query["continue"] = page.metadata.next_page
+            return _page.decode(text)
+        except msgspec.ValidationError:
+            odd = _odd_page.decode(text)
+            # The writer leaves out, and tells of, what has no metadata.
+            return _Page(odd.metadata, [_members(item) for item in odd.items or ()])
+    except _UNDECODABLE as cause:
+        raise BadAnswer(f"no list: {cause}") from cause
 
 
-async def lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
-    """Lines of any length. (`readline` stops at a limit; a watch line has several MB at times.)"""
+def _members(item: msgspec.Raw) -> Members:
+    try:
+        return members(item)
+    except Unusable:
+        return {}
+
+
+async def lines(content: aiohttp.StreamReader) -> AsyncGenerator[list[bytes], None]:
+    """Lines of any length, those together that have come. (`readline` has a limit; a line has several MB at times.)"""
     begun: list[bytes] = []
     async for chunk in content.iter_any():
         if b"\n" not in chunk:
             begun.append(chunk)
             continue
         pieces = chunk.split(b"\n")
-        pieces[0] = b"".join((*begun, pieces[0]))
+        if begun:
+            pieces[0] = b"".join((*begun, pieces[0]))
         last = pieces.pop()
         begun = [last] if last else []
-        for piece in pieces:
-            if piece.strip():
-                yield piece
+        if whole := [piece for piece in pieces if piece and not piece.isspace()]:
+            yield whole
 
 
 class Watch:
@@ -172,20 +213,24 @@ class Watch:
             await opened()
             patience: asyncio.Timeout
             try:
-                async with asyncio.timeout(silence) as patience, contextlib.aclosing(lines(response.content)) as arriving:
+                async with (
+                    asyncio.timeout(silence) as patience,
+                    contextlib.aclosing(lines(response.content)) as arriving,
+                ):
                     self._patience = patience
-                    async for line in arriving:
+                    async for together in arriving:
                         # Only the server's silence counts, not what we take to digest what it said.
                         patience.reschedule(None)
-                        event = _watch_event(line)
-                        yield event
-                        if self._ending:
-                            return
-                        if event.type == "BOOKMARK":
-                            # This server sends them, about one a minute: two missing ones are a broken connection.
-                            silence, initial = _BOOKMARK_SILENCE, False
-                        elif not initial and silence == _INITIAL_SILENCE:
-                            silence = seconds + _WATCH_GRACE
+                        for line in together:
+                            event = _watch_event(line)
+                            yield event
+                            if self._ending:
+                                return
+                            if event.type == "BOOKMARK":
+                                # This server sends them, about one a minute: two missing ones are a broken connection.
+                                silence, initial = _BOOKMARK_SILENCE, False
+                            elif not initial and silence == _INITIAL_SILENCE:
+                                silence = seconds + _WATCH_GRACE
                         patience.reschedule(loop.time() + silence)
             except TimeoutError:
                 if not patience.expired():
@@ -203,11 +248,19 @@ def _watch_event(line: bytes) -> WatchEvent:
     try:
         event = _event.decode(line)
         if event.type == "ERROR":
-            status = msgspec.json.decode(event.object, type=_EventStatus)
+            status = _error_event.decode(line).object
             raise Refused(status.code, status.reason, status.message)
-    except msgspec.MsgspecError as cause:
+    except _UNDECODABLE as cause:
         raise BadAnswer(f"no watch event: {cause}") from cause
     return event
+
+
+def _version_of(event: WatchEvent) -> _Version:
+    """Raises BadAnswer."""
+    try:
+        return _version.decode(event.object.get("metadata", _NO_METADATA))
+    except _UNDECODABLE as cause:
+        raise BadAnswer(f"no watch event: {cause}") from cause
 
 
 # -- list, then watch ----------------------------------------------------------------------------------------------
@@ -256,6 +309,8 @@ class Reflector:
         self._metrics = metrics
         self._hurry = asyncio.Event()
         self._broken = 0
+        # Whether the watch is still in its initial events.
+        self._initial = False
         self._watch_now: Watch | None = None
         self._why = FIRST
         # When a list is due though nothing is wrong: the first one soon enough that a hundred reflectors, started
@@ -276,29 +331,31 @@ class Reflector:
 
     # -- lists -----------------------------------------------------------------------------------------------------
 
-    async def _observe(self, raw: msgspec.Raw, *, listed: bool) -> Key | None:
+    async def _observe(self, found: Members, *, listed: bool) -> Key | None:
         if self._accepts is not None:
             try:
-                if not self._accepts(identify(raw).namespace or ""):
+                if not self._accepts(identify(found).namespace or ""):
                     return None
             except Unusable:
+                # The writer leaves it out, and says so.
                 pass
-        return await self.writer.observe(raw, listed=listed)
+        return await self.writer.observe(found, listed=listed)
 
     async def _list(self) -> None:
         """Brings one complete list into the log, by pages."""
         self._begin_list()
         seen: set[Key] = set()
         version = ""
-        async for page in list_pages(self._server, self.target):
-            version = page.metadata.resource_version
-            items = page.items or ()
-            if self.expected is None:
-                self.expected = len(items) + (page.metadata.remaining_item_count or 0)
-            for item in items:
-                if (key := await self._observe(item, listed=True)) is not None:
-                    seen.add(key)
-                self.listed += 1
+        async with contextlib.aclosing(list_pages(self._server, self.target)) as pages:
+            async for page in pages:
+                version = page.metadata.resource_version
+                items = page.items or ()
+                if self.expected is None:
+                    self.expected = len(items) + (page.metadata.remaining_item_count or 0)
+                for item in items:
+                    if (key := await self._observe(item, listed=True)) is not None:
+                        seen.add(key)
+                    self.listed += 1
         await self._end_list(seen, version)
 
     def _begin_list(self) -> None:
@@ -334,6 +391,7 @@ class Reflector:
     async def _watch(self, version: str | None) -> None:
         """Follows from `version`, moving it on, until the watch ends by itself; None: with the present state first."""
         initial: set[Key] | None = None
+        self._initial = version is None
         if version is None:
             self._begin_list()
             initial = set()
@@ -349,6 +407,7 @@ class Reflector:
             async with contextlib.aclosing(watch.events(self._opened)) as events:
                 async for event in events:
                     initial = await self._take_in(event, initial)
+                    self._initial = initial is not None
         finally:
             self._watch_now = None
             if ending is not None:
@@ -359,7 +418,7 @@ class Reflector:
     async def _take_in(self, event: WatchEvent, initial: set[Key] | None) -> set[Key] | None:
         """Takes in one event; `initial` are the keys of the initial events so far, None behind their end."""
         self.last_event = time.time()
-        metadata = _versioned.decode(event.object).metadata
+        metadata = _version_of(event)
         if event.type == "BOOKMARK":
             if initial is not None:
                 if (metadata.annotations or {}).get(_INITIAL_EVENTS_END) != "true":
@@ -405,15 +464,15 @@ class Reflector:
                 self._server.streams_lists = False
                 continue
             except (Unreachable, BadAnswer) as cause:
-                if listing:
+                if not self.synced.is_set():
                     raise
                 # The version still holds: no list is needed until the server says so.
                 reason = str(cause)
             except Refused as refused:
-                if listing and refused.code in (400, 422):
+                if self._initial and refused.code in (400, 422):
                     self._server.streams_lists = False
                     continue
-                if listing or refused.expired or refused.code == 404:
+                if not self.synced.is_set() or refused.expired or refused.code == 404:
                     raise
                 reason, retry_after = str(refused), refused.retry_after
             finally:

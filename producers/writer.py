@@ -21,13 +21,14 @@ from deltalog import (
     decode_delta,
     encode_delta,
 )
+from deltalog.client import header_lines
 from deltalog.delta import HEALTH, Summary, newer, parse_summary, summary_headers
 from deltalog.large import fit, part_subject, parts_filter, payload_limit, unpacked
 from deltalog.replay import read_to_end
 from deltalog.stream import Log
 from deltalog.subjects import object_filter, object_subject, parse_object, type_prefix
 from producers.discovery import ResourceType
-from producers.normalize import Normalized, Normalizer, Unusable, identify
+from producers.normalize import Members, Normalized, Normalizer, Unusable, identify, members
 from producers.ownership import Deposed, Owner, append_control
 
 log = structlog.get_logger("producers.writer")
@@ -90,8 +91,15 @@ class Writer:
         self._normalize = normalizer
         self._prefix = type_prefix(owner.cluster, kind.group, kind.version, kind.resource)
         self._fence = owner.fence()
+        self._lines = header_lines(self._fence)
+        self._last_for = header_lines({"Nats-TTL": f"{log_.tombstone_ttl}s"})
         self._known: dict[Key, Known] = {}
-        self._unacknowledged: dict[Key, asyncio.Event] = {}
+        # Keys whose ADDED or DELETED is on its way, with an event where somebody waits for it.
+        self._unacknowledged: dict[Key, asyncio.Event | None] = {}
+        # Keys whose message in the log was pruned in another way than objects are now: it is replaced in any case.
+        self._otherwise_pruned: set[Key] = set()
+        # Whether the log had nothing of the type: then the first list is not compared with it.
+        self._blank = False
         self._failed: AppendError | None = None
         self._in_flight = 0
         self._quiet = asyncio.Event()
@@ -120,12 +128,11 @@ class Writer:
             await append_control(self._appender, self._owner, health)
         self._known.clear()
         self._unacknowledged.clear()
+        self._otherwise_pruned.clear()
         self._other_versions.clear()
         owner = self._owner
-        kept = 0
 
         def remember(record: Record) -> None:
-            nonlocal kept
             summary = parse_summary(record.headers or {})
             if summary is None:
                 return
@@ -137,17 +144,19 @@ class Writer:
                 if key in self._known:
                     return
                 summary = msgspec.structs.replace(summary, original="")
-            kept += 1
             self._known[key] = _known(summary, record)
+            if summary.pruned != self._normalize.mark:
+                self._otherwise_pruned.add(key)
 
         pattern = object_filter(owner.cluster, self.kind.group, self.kind.resource, self._namespace)
         await read_to_end(self._log, remember, subjects=(pattern,), headers_only=True)
+        self._blank = not self._known
         self._failed = None
 
     # -- what the cluster says -------------------------------------------------------------------------------------
 
-    async def observe(self, raw: bytes | msgspec.Raw, *, listed: bool) -> Key | None:
-        """Takes in an object's present state; appends it if the log has another. Returns its key.
+    async def observe(self, raw: bytes | msgspec.Raw | Members, *, listed: bool) -> Key | None:
+        """Takes in an object's present state (uses members up); appends it if the log has another. Returns its key.
 
         What a watch says of a version that is not newer is a repetition. What a list says is so, even if it is
         older (a cluster restored from a backup).
@@ -156,43 +165,58 @@ class Writer:
         if self._obsolete:
             await self._purge_obsolete()
         try:
-            identity = identify(raw)
+            found = raw if isinstance(raw, dict) else members(raw)
+            if listed and not self._blank:
+                # Most of a later list is known: that is seen without normalising it.
+                identity = identify(found)
+                key = (identity.namespace or "", identity.name)
+                if self._is_known(key, identity.uid or "", identity.resource_version or "", listed):
+                    return key
+            state = self._normalize(found)
         except Unusable as problem:
             self._unusable(problem)
             return None
-        key = (identity.namespace or "", identity.name)
+        key = (state.namespace, state.name)
         known = self._known.get(key)
-        if known is not None and known.uid == (identity.uid or "") and not known.gone_at:
-            version = identity.resource_version or ""
-            if version == known.original or not (listed or newer(version, known.original)):
-                self.counts.suppressed += 1
-                return key
-        try:
-            found = self._normalize(raw)
-        except Unusable as problem:
-            self._unusable(problem)
-            return None
-        if known is not None and not known.gone_at and known.uid == found.uid:
-            if known.first == 0 and (pending := self._unacknowledged.get(key)) is not None:
-                await pending.wait()
-                self._check()
-            restored = listed and not newer(found.original, known.original)
-            known.original = found.original
+        if known is None:
+            self._known[key] = Known(state.uid, state.original, 0, 0)
+            self.counts.added += 1
+            await self._append(key, self._delta(ADDED, state), entering=True)
+            return key
+        if self._is_known(key, state.uid, state.original, listed):
+            return key
+        if not known.gone_at and known.uid == state.uid:
+            if known.first == 0:
+                await self._acknowledgement(key)
+            # To readers, what is at the same version and yet not the same is as if the cluster had been set back.
+            restored = not newer(state.original, known.original)
+            self._otherwise_pruned.discard(key)
+            known.original = state.original
             self._fade(known)
             self.counts.modified += 1
-            delta = self._delta(MODIFIED, found, first=known.first, replaced=known.replaced, restored=restored)
+            delta = self._delta(MODIFIED, state, first=known.first, replaced=known.replaced, restored=restored)
             await self._append(key, delta)
             return key
-        replaced = None if known is None else await self._replaced(key, known)
-        in_parts = known is not None and known.in_parts
+        replaced = await self._replaced(key, known)
+        self._otherwise_pruned.discard(key)
         oldest = replaced.oldest if replaced else 0
-        self._known[key] = Known(found.uid, found.original, 0, oldest, replaced=replaced, in_parts=in_parts)
+        self._known[key] = Known(state.uid, state.original, 0, oldest, replaced=replaced, in_parts=known.in_parts)
         self.counts.added += 1
-        await self._append(key, self._delta(ADDED, found, replaced=replaced), entering=True)
+        await self._append(key, self._delta(ADDED, state, replaced=replaced), entering=True)
         return key
 
-    async def gone(self, raw: bytes | msgspec.Raw) -> None:
-        """Takes in an object's last state, which a watch saw go."""
+    def _is_known(self, key: Key, uid: str, version: str, listed: bool) -> bool:
+        """Whether the log has this state, or a newer one; counts it then."""
+        known = self._known.get(key)
+        if known is None or known.gone_at or known.uid != uid or (listed and key in self._otherwise_pruned):
+            return False
+        if version != known.original and (listed or newer(version, known.original)):
+            return False
+        self.counts.suppressed += 1
+        return True
+
+    async def gone(self, raw: bytes | msgspec.Raw | Members) -> None:
+        """Takes in an object's last state, which a watch saw go (uses members up)."""
         self._check()
         try:
             found = self._normalize(raw)
@@ -212,27 +236,44 @@ class Writer:
         for key in missing:
             self._check()
             known = self._known[key]
-            if known.first == 0 and (pending := self._unacknowledged.get(key)) is not None:
-                await pending.wait()
+            if known.first == 0:
+                await self._acknowledgement(key)
             last = await self._last_delta(key)
             if last is None:
                 self._known.pop(key, None)
                 continue
-            # The final state is unknown; what is known is the metadata.
-            found = Normalized(
-                namespace=last.namespace,
-                name=last.name,
-                uid=last.uid,
-                original=version or last.original,
-                created=last.created,
-                owner=last.owner,
-                labels=last.labels,
-                fields=last.fields,
-                object=last.object[: last.meta_end] + b"}",
-                gap=last.gap,
-                meta_end=last.meta_end,
-            )
-            await self._bury(key, known, found, final=False)
+            await self._bury(key, known, self._metadata_of(last, version or last.original), final=False)
+        await self._prune_tombstones()
+
+    async def _prune_tombstones(self) -> None:
+        """Replaces tombstones that hold what is to be pruned now; of those of an object that lives, nothing is left."""
+        for key in [key for key in self._otherwise_pruned if (known := self._known.get(key)) and known.gone_at]:
+            self._check()
+            last = await self._last_delta(key)
+            if last is not None and last.type == DELETED:
+                await self._bury(key, self._known[key], self._metadata_of(last, last.original), final=False)
+        self._otherwise_pruned.clear()
+
+    def _metadata_of(self, last: Delta, version: str) -> Normalized:
+        """The object of a delta of the log at `version`, as far as its end is known: its metadata, pruned."""
+        body, gap, meta_end = last.object[: last.meta_end] + b"}", last.gap, last.meta_end
+        if self._normalize.mark:
+            # It may have been pruned in another way, or not at all.
+            pruned = self._normalize(body)
+            body, gap, meta_end = pruned.object, pruned.gap, pruned.meta_end
+        return Normalized(
+            namespace=last.namespace,
+            name=last.name,
+            uid=last.uid,
+            original=version,
+            created=last.created,
+            owner=last.owner,
+            labels=last.labels,
+            fields=self._normalize.visible(last.fields),
+            object=body,
+            gap=gap,
+            meta_end=meta_end,
+        )
 
     async def gone_outside(self, namespaces: frozenset[str]) -> None:
         """Whatever lives in the log in other namespaces is not wanted any more."""
@@ -242,6 +283,7 @@ class Writer:
         """Waits until all that was observed is in the log. Raises as `observe` does."""
         await self._quiet.wait()
         self._check()
+        self._blank = False
         await self._purge_obsolete()
 
     async def purge_other_versions(self) -> None:
@@ -259,9 +301,9 @@ class Writer:
     # -- appending -------------------------------------------------------------------------------------------------
 
     async def _bury(self, key: Key, known: Known, found: Normalized, *, final: bool) -> None:
-        if known.first == 0 and (pending := self._unacknowledged.get(key)) is not None:
-            await pending.wait()
-            self._check()
+        if known.first == 0:
+            await self._acknowledgement(key)
+        self._otherwise_pruned.discard(key)
         known.gone_at = time.time()
         known.original = found.original
         self._fade(known)
@@ -305,19 +347,27 @@ class Writer:
             object=found.object,
         )
 
+    async def _acknowledgement(self, key: Key) -> None:
+        """Waits until what is on its way of an object is in the log. Raises as `observe` does."""
+        if key in self._unacknowledged:
+            pending = self._unacknowledged[key] = self._unacknowledged[key] or asyncio.Event()
+            await pending.wait()
+            self._check()
+
     async def _append(self, key: Key, delta: Delta, *, entering: bool = False) -> None:
         subject = object_subject(self._prefix, delta.namespace, delta.name)
-        delta, pieces = fit(delta, self._limit())
+        delta, payload, pieces = fit(delta, self._limit())
         if pieces:
             delta = await self._append_parts(subject, delta, pieces)
+            payload = encode_delta(delta)
         known = self._known[key]
         had_parts, known.in_parts = known.in_parts, bool(pieces)
-        headers = {**self._fence, **summary_headers(delta)}
+        lines = self._lines + header_lines(summary_headers(delta, self._normalize.mark))
         if delta.type == DELETED:
-            headers["Nats-TTL"] = f"{self._log.tombstone_ttl}s"
-        pending: asyncio.Event | None = None
-        if entering or delta.type == DELETED:
-            pending = self._unacknowledged[key] = asyncio.Event()
+            lines += self._last_for
+        waited_for = entering or delta.type == DELETED
+        if waited_for:
+            self._unacknowledged[key] = None
 
         def acknowledged(sequence: int, error: AppendError | None) -> None:
             if had_parts and error is None:
@@ -337,15 +387,13 @@ class Writer:
             elif entering:
                 known.first = sequence
                 known.oldest = known.oldest or sequence
-            if pending is not None:
+            if waited_for and (pending := self._unacknowledged.pop(key, None)) is not None:
                 pending.set()
-                if self._unacknowledged.get(key) is pending:
-                    del self._unacknowledged[key]
 
         self._in_flight += 1
         self._quiet.clear()
         try:
-            await self._appender.append(subject, encode_delta(delta), acknowledged, headers)
+            await self._appender.append(subject, payload, acknowledged, lines)
         except AppendError as error:
             acknowledged(0, error)
             raise
@@ -389,9 +437,7 @@ class Writer:
 
     async def _replaced(self, key: Key, known: Known) -> Replaced | None:
         """What a new uid carries along of the last holder of its name."""
-        if (pending := self._unacknowledged.get(key)) is not None:
-            await pending.wait()
-            self._check()
+        await self._acknowledgement(key)
         gone = known.gone_at or time.time()
         if gone < time.time() - self._log.tombstone_ttl:
             return None
@@ -404,7 +450,7 @@ class Writer:
             gone=known.gone,
             original=known.original,
             labels=last.labels if last else {},
-            fields=last.fields if last else {},
+            fields=self._normalize.visible(last.fields) if last else {},
         )
 
     async def _last_delta(self, key: Key) -> Delta | None:

@@ -18,7 +18,7 @@ NOISE = random.Random(1).randbytes(40_000).hex().encode()
 
 def through(delta: Delta) -> tuple[Delta, Delta, int]:
     """A delta as it is stored and as a reader makes it whole; and in how many parts it was."""
-    stored, parts = fit(delta, LIMIT)
+    stored, fitting, parts = fit(delta, LIMIT)
     assert all(len(part) <= LIMIT for part in parts)
     assembler = Assembler()
     for sequence, part in enumerate(parts, 5):
@@ -27,6 +27,7 @@ def through(delta: Delta) -> tuple[Delta, Delta, int]:
         fields = {name: getattr(stored, name) for name in Delta.__struct_fields__}
         stored = Delta(**{**fields, "parts": tuple(range(5, 5 + len(parts)))})
     payload = encode_delta(stored)
+    assert fitting == (b"" if parts else payload)
     assert len(payload) <= LIMIT
     return stored, assembler.whole(decode_delta(payload)), len(parts)
 
