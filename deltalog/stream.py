@@ -7,6 +7,7 @@ and the tombstone time. JetStream: nats-server docs "Streams", ADR-8 (direct get
 from __future__ import annotations
 
 import secrets
+import time
 from datetime import datetime
 
 import msgspec
@@ -67,6 +68,7 @@ class _Info(msgspec.Struct):
     config: _Config
     state: _State
     created: str
+    ts: str = ""
 
 
 class _Message(msgspec.Struct):
@@ -102,10 +104,21 @@ class Stream:
         self.name = info.config.name
         self.created = info.created
         self.prefix = info.config.metadata.get(PREFIX_KEY, "")
+        self._clock_offset = 0
+        self._note_clock(info)
+
+    def now(self) -> int:
+        """The time by the server's clock, in nanoseconds since 1970: the one that messages are stored by."""
+        return time.time_ns() + self._clock_offset
+
+    def _note_clock(self, info: _Info) -> None:
+        if info.ts:
+            self._clock_offset = nanoseconds(info.ts) - time.time_ns()
 
     async def state(self) -> StreamState:
         """The stream's extent and identity, asked of the stream's leader."""
         info = await _info(self.connection, self.name)
+        self._note_clock(info)
         return StreamState(
             info.state.messages,
             info.state.first_seq,
@@ -163,6 +176,7 @@ class Log(Stream):
     async def reopen(self) -> None:
         """Takes on the identity of the stream as it is now, after it was recreated or its prefix rotated."""
         info = _usable(await _info(self.connection, self.name))
+        self._note_clock(info)
         self.created = info.created
         self.prefix = info.config.metadata[PREFIX_KEY]
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])

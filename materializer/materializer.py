@@ -15,7 +15,7 @@ from deltalog.replay import HistoryChanged, Reader, Record
 from deltalog.stream import Log, nanoseconds
 from deltalog.subjects import CONTROL, PARTS
 from materializer.entry import TypeKey
-from materializer.store import Store
+from materializer.store import Cluster, Store
 
 log = structlog.get_logger("materializer")
 
@@ -103,7 +103,7 @@ class Materializer:
     async def _finish_loading(self, reader: Reader) -> None:
         started = time.monotonic()
         await reader.caught_up.wait()
-        self.store.finish_loading(time.time_ns(), nanoseconds(self.log.created))
+        self.store.finish_loading(self.log.now(), nanoseconds(self.log.created))
         log.info(
             "log replayed",
             messages=self.replayed,
@@ -118,7 +118,7 @@ class Materializer:
         while True:
             await asyncio.sleep(_FORGET_EVERY)
             if self.ready.is_set():
-                self.store.forget(time.time_ns())
+                self.store.forget(self.log.now())
 
     def _outage(self, out: bool) -> None:
         began, self.outage_since = self.outage_since, time.time() if out else None
@@ -176,6 +176,11 @@ class Materializer:
                 for wake in tuple(self._listeners.get(key, ())):
                     wake()
             dirty.clear()
+
+    def stale(self, cluster: Cluster) -> str | None:
+        """Why a cluster's objects may be out of date; None if they are current as far as is known."""
+        # While the log cannot be read, nobody can be heard.
+        return cluster.stale(self.log.now() if self.outage_since is None and self.ready.is_set() else 0)
 
     async def wait_control(self) -> None:
         """Returns at the next control record, or when the log was replayed."""

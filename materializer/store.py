@@ -48,7 +48,7 @@ class TypeInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A resource type as one cluster serves it (its APIResource, and printer columns of a CRD).
 
     `versions` are all versions of the group that have it there, the preferred one first; `version` is the one
-    whose objects are in the log.
+    whose objects are in the log: all of them, or those of `namespaces` (patterns) and the label `selector`.
     """
 
     group: str
@@ -63,10 +63,16 @@ class TypeInfo(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[str, ...] = ()
     columns: tuple[Mapping[str, Any], ...] | None = None
     selectable: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    selector: str = ""
 
     @property
     def key(self) -> TypeKey:
         return (self.group, self.resource)
+
+
+# A producer that has not told its status so many times is taken for gone.
+_SILENT = 3.5
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -90,12 +96,22 @@ class Cluster:
         self.synced: dict[TypeKey, int] = {}
         self.health: Health | None = None
         self.type_health: dict[TypeKey, Health] = {}
+        # What its producer last told of its types, by title; when it last told anything, by the server's clock in
+        # nanoseconds; how often it does, in milliseconds (0: not known).
+        self.status: dict[str, dict[str, Any]] = {}
+        self.heard = 0
+        self.every = 0
 
-    @property
-    def stale(self) -> str | None:
-        """Why the cluster's objects may be out of date; None if they are current."""
+    def stale(self, now: int) -> str | None:
+        """Why the cluster's objects may be out of date; None if they are current.
+
+        `now`: nanoseconds by the server's clock; 0: silence doesn't count.
+        """
         if self.health is not None and not self.health.healthy:
             return self.health.reason or "unreachable"
+        silent = (now - self.heard) / 1e9
+        if now and self.every and silent > _SILENT * self.every / 1e3:
+            return f"no producer has been heard of for {silent:.0f} s"
         return None
 
     @property
@@ -426,9 +442,17 @@ class Store:
             return Outcome.FENCED
         key = (control.group, control.resource)
         data = control.data
+        cluster.heard = time
         if control.record == wire.OWNER:
             cluster.epoch = control.epoch
             cluster.producer = control.producer
+            if data.get("removed"):
+                # The last word on a cluster that is no longer there.
+                del self.clusters[control.cluster]
+                self.catalogue = index
+        elif control.record == wire.STATUS:
+            cluster.status = dict(data.get("types") or {})
+            cluster.every = int(data.get("every") or 0)
         elif control.record == wire.CLUSTER:
             cluster.registered = True
             cluster.server_version = dict(data.get("version") or {})

@@ -84,7 +84,6 @@ class Members:
         wanted = {source.place for source in self.configuration.sources}
         for place in [place for place in self._following if place not in wanted]:
             self._following.pop(place).cancel()
-            self._found.pop(place, None)
             self._read.pop(place, None)
         for place in wanted - set(self._following):
             self._following[place] = tasks.create_task(self._follow(place), name=f"members: {place}")
@@ -96,7 +95,10 @@ class Members:
             return False
         try:
             configuration = await asyncio.to_thread(load, self._file)
-        except BadConfiguration as problem:
+            for place in {source.place for source in configuration.sources} - self._found.keys():
+                if isinstance(place, Kubeconfig | Directory):
+                    self._found[place] = await self._look(place)
+        except (BadConfiguration, BadKubeconfig) as problem:
             # It may be half written; what was read before holds until it can be read again.
             self._complain("configuration", str(problem))
             return False
@@ -180,6 +182,9 @@ class Members:
     def _merge(self) -> None:
         current: dict[str, Member] = {}
         origin: dict[str, Source] = {}
+        places = {source.place for source in self.configuration.sources}
+        for place in self._found.keys() - places:
+            del self._found[place]
         for source in self.configuration.sources:
             found = self._found.get(source.place)
             if found is None:
@@ -191,8 +196,10 @@ class Members:
                     continue
                 origin[name] = source
                 current[name] = Member(access, found.rules.get(name, source.rules))
-        if current != self.current:
-            self.current = current
+        if places - self._found.keys():
+            # One that has said nothing yet may have what others had before.
+            current = {**self.current, **current}
+        self.current = current
         self.changed.set()
 
     def _complain(self, what: str, problem: str) -> None:

@@ -84,12 +84,14 @@ _REQUIREMENT = re.compile(
 
 def check_selector(text: str) -> str:
     """A label selector as Kubernetes reads it, unchanged. Raises BadRule."""
-    rest = text
-    while rest:
-        found = _REQUIREMENT.match(rest)
-        if found is None or (found.end() < len(rest) and rest[found.end()] != ","):
+    at = 0
+    while text:
+        found = _REQUIREMENT.match(text, at)
+        if found is None or (found.end() < len(text) and text[found.end()] != ","):
             raise BadRule(f"{text!r} is no label selector; write tier=backend,env in (prod, stage),!legacy")
-        rest = rest[found.end() + 1 :]
+        if found.end() == len(text):
+            break
+        at = found.end() + 1
     return text
 
 

@@ -39,7 +39,7 @@ Key = tuple[str, str]
 class Known(msgspec.Struct, gc=False):
     """What the log last said of one object. `first` 0: its ADDED is not acknowledged yet; `gone_at` 0: it lives.
 
-    `gone`: sequence of its deletion, once that is acknowledged.
+    `gone`: sequence of its deletion, once that is acknowledged. `gone_at` is in seconds by the log's clock.
     """
 
     uid: str
@@ -304,7 +304,7 @@ class Writer:
         if known.first == 0:
             await self._acknowledgement(key)
         self._otherwise_pruned.discard(key)
-        known.gone_at = time.time()
+        known.gone_at = self._log.now() / 1e9
         known.original = found.original
         self._fade(known)
         self.counts.deleted += 1
@@ -432,14 +432,17 @@ class Writer:
 
     def _fade(self, known: Known) -> None:
         """Drops what nobody can resume from any more."""
-        if known.replaced is not None and known.replaced.time < (time.time() - self._log.tombstone_ttl) * 1000:
+        if (
+            known.replaced is not None
+            and known.replaced.time < (self._log.now() / 1e9 - self._log.tombstone_ttl) * 1000
+        ):
             known.replaced = None
 
     async def _replaced(self, key: Key, known: Known) -> Replaced | None:
         """What a new uid carries along of the last holder of its name."""
         await self._acknowledgement(key)
-        gone = known.gone_at or time.time()
-        if gone < time.time() - self._log.tombstone_ttl:
+        gone = known.gone_at or self._log.now() / 1e9
+        if gone < self._log.now() / 1e9 - self._log.tombstone_ttl:
             return None
         last = await self._last_delta(key)
         return Replaced(
@@ -473,7 +476,7 @@ class Writer:
 
     def forget_gone(self) -> None:
         """Drops the keys of objects that went longer ago than tombstones are kept."""
-        limit = time.time() - self._log.tombstone_ttl
+        limit = self._log.now() / 1e9 - self._log.tombstone_ttl
         for key in [key for key, known in self._known.items() if known.gone_at and known.gone_at < limit]:
             del self._known[key]
 

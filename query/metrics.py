@@ -70,5 +70,5 @@ class _StoreCollector(Collector):
         yield GaugeMetricFamily("kubebraid_watches", "Watches open", value=self._watches.open)
         stale = GaugeMetricFamily("kubebraid_cluster_stale", "1 if a cluster's objects may be old", labels=("cluster",))
         for one in store.clusters.values():
-            stale.add_metric((one.name,), 0.0 if one.stale is None else 1.0)
+            stale.add_metric((one.name,), 0.0 if materializer.stale(one) is None else 1.0)
         yield stale

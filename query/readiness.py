@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 
@@ -14,7 +15,7 @@ from materializer.store import Cluster
 class ClusterReadiness(msgspec.Struct, frozen=True):
     """One cluster: `missing` types' first lists; `stale`: why its objects may be out of date.
 
-    `producer` and `epoch`: who appends its deltas now.
+    `producer` and `epoch`: who appends its deltas now; `types`: what it last told of each (docs/log.md, `status`).
     """
 
     name: str
@@ -23,6 +24,7 @@ class ClusterReadiness(msgspec.Struct, frozen=True):
     stale: str | None
     producer: str = ""
     epoch: int = 0
+    types: dict[str, dict[str, Any]] = {}
 
     @property
     def ready(self) -> bool:
@@ -39,7 +41,7 @@ class Readiness:
 
     def clusters(self) -> list[ClusterReadiness]:
         found = self._materializer.store.clusters
-        return [_of(name, found.get(name)) for name in sorted({*found, *self._expected()})]
+        return [self._of(name, found.get(name)) for name in sorted({*found, *self._expected()})]
 
     def ready(self) -> bool:
         return self._materializer.ready.is_set() and all(cluster.ready for cluster in self.clusters())
@@ -67,9 +69,11 @@ class Readiness:
                 lines.append(f"[+]cluster {cluster.name} ok")
         return "\n".join([*lines, "readyz check passed" if self.ready() else "readyz check failed"]) + "\n"
 
-
-def _of(name: str, cluster: Cluster | None) -> ClusterReadiness:
-    if cluster is None:
-        return ClusterReadiness(name, False, (), None)
-    missing = tuple(f"{resource}.{group}" if group else resource for group, resource in sorted(cluster.missing))
-    return ClusterReadiness(name, cluster.registered, missing, cluster.stale, cluster.producer, cluster.epoch)
+    def _of(self, name: str, cluster: Cluster | None) -> ClusterReadiness:
+        if cluster is None:
+            return ClusterReadiness(name, False, (), None)
+        missing = tuple(f"{resource}.{group}" if group else resource for group, resource in sorted(cluster.missing))
+        stale = self._materializer.stale(cluster)
+        return ClusterReadiness(
+            name, cluster.registered, missing, stale, cluster.producer, cluster.epoch, cluster.status
+        )

@@ -283,7 +283,7 @@ class QueryService:
         scope = [request.cluster] if request.cluster is not None else list(served.stored)
         for name in scope:
             cluster = store.clusters.get(name)
-            if cluster is not None and (reason := _stale(cluster, served)) is not None:
+            if cluster is not None and (reason := self._stale(cluster, served)) is not None:
                 request.warnings.append(
                     f"{name} is not ready and the resources obtained may be inaccurate, reason: {reason}"
                 )
@@ -293,6 +293,12 @@ class QueryService:
                 f"left out, as they serve another version than {version}: "
                 + ", ".join(f"{name} ({served.stored[name]})" for name in left_out)
             )
+
+    def _stale(self, cluster: Cluster, served: Served) -> str | None:
+        if (reason := self._materializer.stale(cluster)) is not None:
+            return reason
+        health = cluster.type_health.get(served.info.key)
+        return None if health is None or health.healthy else health.reason
 
     def _encoder(self, request: _Request, target: Target, served: Served, *, listing: bool) -> Encoder:
         accept = ",".join(request.http.headers.getall("Accept", ()))
@@ -503,13 +509,6 @@ class QueryService:
     def _too_old(self, served: Served, wanted: Filter, text: str, index: int) -> ApiError | None:
         floor = self._materializer.store.floor_of(served.info.key, wanted.clusters)
         return expired(f"too old resource version: {text[:128]} ({floor})") if index < floor else None
-
-
-def _stale(cluster: Cluster, served: Served) -> str | None:
-    if cluster.stale is not None:
-        return cluster.stale
-    health = cluster.type_health.get(served.info.key)
-    return None if health is None or health.healthy else health.reason
 
 
 def _host_name(host: str) -> str:
