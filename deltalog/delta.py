@@ -71,7 +71,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     - `first`: sequence at which this uid entered the log; 0: with this very message.
     - `final`: for DELETED, whether the object is its last state (a watch saw it go) or only what was last
       known of its metadata (a later list missed it).
-    - `restored`: the cluster's list says so although `original` is not newer: the cluster was set back.
+    - `restored`: this state counts although `original` is not newer: the cluster was set back, or the object is pruned
+      in another way than before.
     - `object`: the object as JSON, without `metadata.resourceVersion`, as `{"kind":..,"apiVersion":..,
       "metadata":{` + the rest. `gap` is the offset behind `"metadata":{`, where `"resourceVersion":"..",`
       belongs; `meta_end` is the offset behind metadata's closing brace.

@@ -147,7 +147,7 @@ def _members(item: msgspec.Raw) -> Members:
 
 
 async def lines(content: aiohttp.StreamReader) -> AsyncGenerator[list[bytes], None]:
-    """Lines of any length, all together that have come. (`readline` stops at a limit; a line has several MB at times.)"""
+    """Lines of any length, those together that came together. (`readline` stops at a limit; a few MB do happen.)"""
     begun: list[bytes] = []
     async for chunk in content.iter_any():
         if b"\n" not in chunk:
