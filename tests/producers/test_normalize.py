@@ -96,7 +96,8 @@ def test_an_empty_value_of_each_type() -> None:
 
 def test_annotations_may_be_pruned_and_lists_walked() -> None:
     spec = {"containers": [{"name": "a", "env": [{"name": "K", "value": "v"}]}, {"name": "b"}]}
-    pruning = only("/metadata/annotations/note", "/spec/containers/*/env/*/value", "/spec/containers/1/name", "/nowhere/x")
+    pointers = ("/spec/containers/*/env/*/value", "/spec/containers/1/name", "/nowhere/x")
+    pruning = only("/metadata/annotations/note", *pointers)
     _, whole = normalized(secret(spec=spec), pruning=pruning)
     assert whole["metadata"]["annotations"] == {"note": "", CLUSTER_ANNOTATION: "alpha"}
     assert whole["spec"] == {"containers": [{"name": "a", "env": [{"name": "K", "value": ""}]}, {"name": ""}]}
