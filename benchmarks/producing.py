@@ -107,7 +107,7 @@ async def _observe(pipe: Pipe, url: str, kubeconfig: Path) -> None:
     await connection.close()
 
 
-async def _deltas(url: str) -> list[tuple[str, bytes]]:
+async def stored_deltas(url: str) -> list[tuple[str, bytes]]:
     """Subjects and payloads of the objects in a log."""
     found: list[tuple[str, bytes]] = []
 
@@ -152,7 +152,7 @@ async def run(*, pods: int) -> Report:
                     informed.append(await rig.fresh(_produce, broker.url, kubeconfig))
                     costs.append(rig.cpu_seconds(cluster.pid) - before_list)
                     if not number:
-                        deltas = await _deltas(broker.url)
+                        deltas = await stored_deltas(broker.url)
                         messages.write_bytes(msgspec.msgpack.encode(deltas))
                         before = await _last_delta(broker.url)
                         again = await rig.fresh(_produce, broker.url, kubeconfig)
