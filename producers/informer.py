@@ -308,24 +308,27 @@ class Informer:
         async with contextlib.aclosing(watch_events(self._server, self.kind, version, self._opened)) as events:
             async for event in events:
                 self.last_event = time.time()
-                metadata = _version_of(event)
                 if event.type == "BOOKMARK":
+                    metadata = _version_of(event)
+                    reached = metadata.resource_version
                     if initial is not None:
                         if (metadata.annotations or {}).get(_INITIAL_EVENTS_END) != "true":
                             raise _NotStreamed("a bookmark that does not end the initial events")
-                        await self._end_list(initial, metadata.resource_version)
+                        await self._end_list(initial, reached)
                         initial = None
                 elif event.type in ("ADDED", "MODIFIED"):
                     key = await self.writer.observe(event.object, listed=initial is not None)
+                    reached = self.writer.last_version
                     if initial is not None:
                         self.listed += 1
                         if key is not None:
                             initial.add(key)
                 elif event.type == "DELETED":
                     await self.writer.gone(event.object)
+                    reached = self.writer.last_version
                 else:
                     raise BadAnswer(f"a watch event of type {event.type!r}")
-                self.version = metadata.resource_version or self.version
+                self.version = reached or self.version
                 if self._on_change is not None and event.type != "BOOKMARK":
                     self._on_change(self.kind)
         if initial is not None:

@@ -130,6 +130,8 @@ class Writer:
     def __init__(self, log_: Log, appender: Appender, owner: Owner, kind: ResourceType, normalizer: Normalizer) -> None:
         self.kind = kind
         self.counts = Counts()
+        # The cluster's version of the object last taken in; empty if it had none.
+        self.last_version = ""
         self._log = log_
         self._appender = appender
         self._owner = owner
@@ -209,34 +211,39 @@ class Writer:
         self._check()
         if self._obsolete:
             await self._purge_obsolete()
+        self.last_version = ""
         try:
             found = raw if isinstance(raw, dict) else members(raw)
             if listed and not self._blank:
                 # Most of a later list is known: that is seen without normalising it.
                 identity = identify(found)
                 key = (intern(identity.namespace or ""), identity.name)
-                if self._is_known(key, identity.uid or "", identity.resource_version or "", listed):
+                self.last_version = identity.resource_version or ""
+                uid, version = _packed_uid(identity.uid or ""), _packed_version(self.last_version)
+                if self._is_known(key, uid, version, listed):
                     return key
             state = self._normalize(found)
         except Unusable as problem:
             self._unusable(problem)
             return None
+        self.last_version = state.original
         key = (intern(state.namespace), state.name)
+        uid, version = _packed_uid(state.uid), _packed_version(state.original)
         known = self._known.get(key)
         if known is None:
-            self._known[key] = Known(_packed_uid(state.uid), _packed_version(state.original), 0)
+            self._known[key] = Known(uid, version, 0)
             self.counts.added += 1
             await self._append(key, self._delta(ADDED, state), entering=True)
             return key
-        if self._is_known(key, state.uid, state.original, listed):
+        if self._is_known(key, uid, version, listed):
             return key
-        if not known.past.gone_at and known.packed_uid == _packed_uid(state.uid):
+        if not known.past.gone_at and known.packed_uid == uid:
             if known.first == 0:
                 await self._acknowledgement(key)
             # To readers, what is at the same version and yet not the same is as if the cluster had been set back.
             restored = not newer(state.original, known.original)
             self._otherwise_pruned.discard(key)
-            known.packed_original = _packed_version(state.original)
+            known.packed_original = version
             replaced = self._unfaded(known)
             self.counts.modified += 1
             delta = self._delta(MODIFIED, state, first=known.first, replaced=replaced, restored=restored)
@@ -244,7 +251,7 @@ class Writer:
             return key
         replaced = await self._replaced(key, known)
         self._otherwise_pruned.discard(key)
-        entered = Known(_packed_uid(state.uid), _packed_version(state.original), 0)
+        entered = Known(uid, version, 0)
         if replaced is not None or known.past.in_parts:
             oldest = replaced.oldest if replaced else 0
             entered.own_past = Past(oldest, replaced=replaced, in_parts=known.past.in_parts)
@@ -253,14 +260,14 @@ class Writer:
         await self._append(key, self._delta(ADDED, state, replaced=replaced), entering=True)
         return key
 
-    def _is_known(self, key: Key, uid: str, version: str, listed: bool) -> bool:
+    def _is_known(self, key: Key, uid: _PackedUid, version: _PackedVersion, listed: bool) -> bool:
         """Whether the log has this state, or a newer one; counts it then."""
         known = self._known.get(key)
-        if known is None or known.past.gone_at or known.packed_uid != _packed_uid(uid):
+        if known is None or known.past.gone_at or known.packed_uid != uid:
             return False
         if listed and key in self._otherwise_pruned:
             return False
-        if known.packed_original != _packed_version(version) and (listed or newer(version, known.original)):
+        if known.packed_original != version and (listed or newer(str(version), known.original)):
             return False
         self.counts.suppressed += 1
         return True
@@ -268,11 +275,13 @@ class Writer:
     async def gone(self, raw: bytes | msgspec.Raw | Members) -> None:
         """Takes in an object's last state, which a watch saw go (uses members up)."""
         self._check()
+        self.last_version = ""
         try:
             found = self._normalize(raw)
         except Unusable as problem:
             self._unusable(problem)
             return
+        self.last_version = found.original
         key = (found.namespace, found.name)
         known = self._known.get(key)
         if known is None or known.past.gone_at or known.packed_uid != _packed_uid(found.uid):
