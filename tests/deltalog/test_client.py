@@ -26,8 +26,7 @@ async def parsed(pieces: list[bytes], *takers: bytes) -> tuple[list[tuple[bytes,
     publicly = super(Client, client)._process_msg
 
     async def received(sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        inbox, _, token = subject.rpartition(b".")
-        if inbox in takers:
+        if subject.rpartition(b".")[0] in takers:
             await Client._process_msg(client, sid, subject, reply, data, headers)
         else:
             assert publicly is not None
