@@ -28,11 +28,10 @@ from benchmarks.report import Report, median
 from deltalog import Appender, connect, open_log
 from kubebraid.broker import free_port
 from producers.apiserver import ApiServer
-from producers.discovery import ResourceType
-from producers.informer import Informer
 from producers.kubeconfig import Context
 from producers.normalize import Normalizer
 from producers.ownership import take
+from producers.reflector import Reflector, Target
 from producers.writer import Writer
 from simulation import SimulatedCluster
 
@@ -140,25 +139,28 @@ async def _follow(pipe: Pipe, url: str, kubeconfig: Path, changes: int) -> None:
     started = cpu = 0.0
     over = asyncio.Event()
 
-    async def on_synced(kind: ResourceType, version: str, objects: int) -> None:
+    async def on_synced() -> None:
         nonlocal started, cpu
         gc.collect()
         started, cpu = time.perf_counter(), time.process_time()
 
-    async def on_trouble(kind: ResourceType, reason: str) -> None:
+    async def on_trouble(reason: str) -> None:
         raise RuntimeError(reason)
 
-    def on_change(kind: ResourceType) -> None:
+    def on_change() -> None:
         if writer.counts.modified == changes:
             over.set()
 
     async with Appender(connection) as appender:
         owner = await take(log, appender, _CLUSTER, "benchmark")
         writer = Writer(log, appender, owner, PODS, Normalizer(_CLUSTER, PODS))
-        informer = Informer(
-            _CLUSTER, server, PODS, writer, on_synced=on_synced, on_trouble=on_trouble, on_change=on_change
+        reflector = Reflector(
+            *(_CLUSTER, server, Target(PODS.path), writer),
+            on_synced=on_synced,
+            on_trouble=on_trouble,
+            on_change=on_change,
         )
-        running = asyncio.create_task(informer.run())
+        running = asyncio.create_task(reflector.run())
         waiting = asyncio.create_task(over.wait())
         await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
         if running.done():

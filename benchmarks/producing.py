@@ -21,11 +21,10 @@ from deltalog import Appender, Record, connect, open_log
 from deltalog.replay import read_to_end
 from deltalog.subjects import object_filter
 from producers.apiserver import ApiServer
-from producers.discovery import ResourceType
-from producers.informer import Informer, list_pages
 from producers.kubeconfig import Context
 from producers.normalize import Normalizer
 from producers.ownership import take
+from producers.reflector import Reflector, Target, list_pages
 from producers.writer import Writer
 from simulation import SimulatedCluster, write_kubeconfig
 
@@ -62,18 +61,18 @@ async def _produce(pipe: Pipe, url: str, kubeconfig: Path) -> None:
     await server.get("/version")
     synced = asyncio.Event()
 
-    async def on_synced(kind: ResourceType, version: str, objects: int) -> None:
+    async def on_synced() -> None:
         synced.set()
 
-    async def on_trouble(kind: ResourceType, reason: str) -> None:
+    async def on_trouble(reason: str) -> None:
         raise RuntimeError(reason)
 
     async with Appender(connection) as appender:
         owner = await take(log, appender, _CLUSTER, "benchmark")
         writer = Writer(log, appender, owner, PODS, Normalizer(_CLUSTER, PODS))
-        informer = Informer(_CLUSTER, server, PODS, writer, on_synced=on_synced, on_trouble=on_trouble)
+        reflector = Reflector(_CLUSTER, server, Target(PODS.path), writer, on_synced=on_synced, on_trouble=on_trouble)
         started, cpu = time.perf_counter(), time.process_time()
-        running = asyncio.create_task(informer.run())
+        running = asyncio.create_task(reflector.run())
         waiting = asyncio.create_task(synced.wait())
         await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
@@ -93,7 +92,9 @@ async def _observe(pipe: Pipe, url: str, kubeconfig: Path) -> None:
     connection = await connect(url, name="kubebraid-bench")
     log = await open_log(connection)
     server = ApiServer(Context(_CLUSTER, str(kubeconfig)))
-    items = [msgspec.json.encode(item) async for page in list_pages(server, PODS) for item in page.items or ()]
+    items = [
+        msgspec.json.encode(item) async for page in list_pages(server, Target(PODS.path)) for item in page.items or ()
+    ]
     async with Appender(connection) as appender:
         owner = await take(log, appender, _CLUSTER, "benchmark")
         writer = Writer(log, appender, owner, PODS, Normalizer(_CLUSTER, PODS))

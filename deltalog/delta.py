@@ -25,6 +25,7 @@ TYPE = "type"
 SYNCED = "synced"
 HEALTH = "health"
 REMOVED = "removed"
+STATUS = "status"
 
 # Header of every object's message, for readers that take headers only: `TYPE uid version first oldest`.
 SUMMARY_HEADER = "Kb"

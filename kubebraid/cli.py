@@ -18,9 +18,11 @@ import uvloop
 from kubebraid import __version__, logs, run
 from kubebraid.kubeconfig import render
 from kubebraid.settings import BadSetting, Settings, parse_listen
+from producers.configuration import BadConfiguration, duration
 from producers.kubeconfig import BadKubeconfig
 from producers.ownership import Deposed
-from producers.rules import BadRule
+from producers.pruning import BadPointer, Pruning
+from producers.rules import BadRule, Rules, type_pattern
 
 # Whether typer depends on click or brings its own differs by version; this is the UsageError of the one it uses.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -69,7 +71,28 @@ Include = Annotated[
         metavar="TYPE", help="Types to sync: pods, deployments.apps, *.apps, *. Secrets and events only by name."
     ),
 ]
-Exclude = Annotated[list[str] | None, typer.Option(metavar="TYPE", help="Types not to sync.")]
+Exclude = Annotated[
+    list[str] | None, typer.Option(metavar="TYPE", help="Types not to sync; `noise`: leases, events and their like.")
+]
+Namespaces = Annotated[
+    list[str] | None,
+    typer.Option("--namespace", metavar="NAME", help="Namespaces to sync objects of: shop, team-*, '!kube-system'."),
+]
+Selector = Annotated[str, typer.Option(metavar="LABELS", help="Label selector of the objects to sync.")]
+PruneLastApplied = Annotated[bool, typer.Option("--prune-last-applied", help="Leave kubectl's last-applied out.")]
+Prune = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TYPE=/POINTER", help="Values to leave out, their keys stay: secrets=/data"),
+]
+RelistEvery = Annotated[
+    str, typer.Option(metavar="TIME", help="How often whole lists are compared with the log; 0: never.")
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="YAML that says clusters, types and pruning instead; read again when it changes."
+    ),
+]
 LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")]
 
@@ -81,9 +104,49 @@ def _contexts(named: list[str] | None, more: list[str] | None) -> tuple[str, ...
     return (*(named or ()), *(more or ()))
 
 
-def _include(named: list[str] | None) -> tuple[str, ...]:
-    """Opt-in types named alone come on top of all others."""
-    return tuple(named) if named else ("*",)
+def _followed(
+    *,
+    config: Path | None,
+    kubeconfig: str | None,
+    contexts: tuple[str, ...],
+    include: list[str] | None,
+    exclude: list[str] | None,
+    namespaces: list[str] | None,
+    selector: str,
+    last_applied: bool,
+    prune: list[str] | None,
+    relist_every: str,
+) -> dict[str, Any]:
+    """The settings that say what is followed: a file says all of it, or the options do."""
+    if config is not None:
+        options = {
+            "--kubeconfig": kubeconfig,
+            "--context": contexts,
+            "--include": include,
+            "--exclude": exclude,
+            "--namespace": namespaces,
+            "--selector": selector,
+            "--prune-last-applied": last_applied,
+            "--prune": prune,
+        }
+        for name, value in options.items():
+            if value:
+                raise BadSetting(f"{name} is said in the file where --config is given")
+        return {"config": config}
+    pointers = []
+    for text in prune or ():
+        title, equals, pointer = text.partition("=")
+        if not equals:
+            raise BadSetting(f"--prune {text!r}: write TYPE=/POINTER, as in secrets=/data")
+        type_pattern(title)
+        pointers.append((title, (pointer,)))
+    return {
+        "kubeconfig": kubeconfig,
+        "contexts": contexts,
+        "rules": Rules.of(include or ("*",), exclude or (), namespaces=namespaces or (), selector=selector),
+        "pruning": Pruning(last_applied=last_applied, pointers=tuple(pointers)),
+        "relist_every": duration(relist_every),
+    }
 
 
 def _run(main: Coroutine[Any, Any, None], level: str, json_lines: bool) -> None:
@@ -108,6 +171,12 @@ def up(
     prefix: Prefix = None,
     include: Include = None,
     exclude: Exclude = None,
+    namespace: Namespaces = None,
+    selector: Selector = "",
+    prune_last_applied: PruneLastApplied = False,
+    prune: Prune = None,
+    relist_every: RelistEvery = "30m",
+    config: Config = None,
     log_level: LogLevel = "info",
     log_json: LogJson = False,
 ) -> None:
@@ -118,10 +187,18 @@ def up(
         data=data,
         stream=stream,
         prefix=prefix,
-        kubeconfig=kubeconfig,
-        contexts=_contexts(context, more),
-        include=_include(include),
-        exclude=tuple(exclude or ()),
+        **_followed(
+            config=config,
+            kubeconfig=kubeconfig,
+            contexts=_contexts(context, more),
+            include=include,
+            exclude=exclude,
+            namespaces=namespace,
+            selector=selector,
+            last_applied=prune_last_applied,
+            prune=prune,
+            relist_every=relist_every,
+        ),
         listen=parse_listen(listen, insecure=insecure_listen),
     )
     if nats is not None and nats_port is not None:
@@ -174,6 +251,16 @@ def produce(
     prefix: Prefix = None,
     include: Include = None,
     exclude: Exclude = None,
+    namespace: Namespaces = None,
+    selector: Selector = "",
+    prune_last_applied: PruneLastApplied = False,
+    prune: Prune = None,
+    relist_every: RelistEvery = "30m",
+    config: Config = None,
+    listen: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where /metrics, /livez and /readyz are served.")
+    ] = None,
+    insecure_listen: InsecureListen = False,
     identity: Annotated[
         str | None,
         typer.Option("--id", metavar="NAME", help="This producer's name, unique among those running. [random]"),
@@ -186,11 +273,20 @@ def produce(
         nats=nats,
         stream=stream,
         prefix=prefix,
-        kubeconfig=kubeconfig,
-        contexts=_contexts(context, more),
-        include=_include(include),
-        exclude=tuple(exclude or ()),
+        **_followed(
+            config=config,
+            kubeconfig=kubeconfig,
+            contexts=_contexts(context, more),
+            include=include,
+            exclude=exclude,
+            namespaces=namespace,
+            selector=selector,
+            last_applied=prune_last_applied,
+            prune=prune,
+            relist_every=relist_every,
+        ),
         identity=identity,
+        listen=None if listen is None else parse_listen(listen, insecure=insecure_listen),
     )
     _run(run.produce(settings), log_level, log_json)
 
@@ -208,6 +304,19 @@ def serve(
     """The query service alone: from the log to the Kubernetes API."""
     settings = Settings(nats=nats, stream=stream, prefix=prefix, listen=parse_listen(listen, insecure=insecure_listen))
     _run(run.serve(settings), log_level, log_json)
+
+
+@app.command()
+def relist(
+    nats: NatsUrl = "nats://127.0.0.1:4222",
+    stream: Stream = "KUBEBRAID",
+    cluster: Annotated[str, typer.Option(metavar="NAME", help="Clusters, with wildcards.")] = "*",
+    kind: Annotated[str, typer.Option("--type", metavar="TYPE", help="Types, with wildcards.")] = "*",
+) -> None:
+    """Have the producers compare whole lists with the log now."""
+    answers = uvloop.run(run.relist(nats, stream, cluster, kind))
+    for answer in answers:
+        typer.echo(f"{answer.producer}: comparing {answer.lists} lists of {answer.clusters} clusters")
 
 
 @app.command()
@@ -246,7 +355,7 @@ def main() -> None:
         where = context.command_path if context else "kubebraid"
         message = getattr(problem, "format_message", problem.__str__)()
         _fail(f"{' '.join(message.split())}; see {where} --help", 2)
-    except (BadSetting, BadKubeconfig, BadRule) as problem:
+    except (BadSetting, BadConfiguration, BadKubeconfig, BadRule, BadPointer) as problem:
         _fail(str(problem), 2)
     except (*run.FAILURES, Deposed) as problem:
         _fail(str(problem), 1)

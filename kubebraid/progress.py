@@ -47,7 +47,7 @@ def _line(cluster: ClusterProducer, informer: Informer) -> None:
         "list is in the log",
         cluster=cluster.name,
         type=informer.kind.title,
-        objects=len(informer.writer),
+        objects=informer.objects,
         types=f"{_synced(cluster)}/{len(cluster.informers)}",
     )
 

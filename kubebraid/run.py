@@ -14,20 +14,23 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import structlog
 from aiohttp import web
+from nats.aio.msg import Msg
 
 from deltalog import BrokerUnavailable, LogError, LogSettings, connect, open_log
 from deltalog.connection import Connection
 from deltalog.stream import Log
 from kubebraid import __version__, progress
 from kubebraid.broker import BrokerError, EmbeddedBroker, child_set_up, port_in_use
+from kubebraid.health import producer_application
 from kubebraid.settings import Address, BadSetting, Settings, default_data
 from materializer.materializer import Materializer
 from materializer.versions import check_prefix
-from producers.kubeconfig import contexts
-from producers.producer import Producer, producer_id
-from producers.rules import Rules
+from producers.configuration import Configuration, Kubeconfig, Source, load
+from producers.members import Members
+from producers.producer import Producer, Relist, Relisting, producer_id, relist_subject
 from query.service import QueryService
 
 log = structlog.get_logger("kubebraid")
@@ -37,6 +40,8 @@ _LINE_LIMIT = 256 * 1024
 # An embedded server that ends within so many seconds of its start, so many times in a row, is given up.
 _BROKER_STABLE = 2.0
 _BROKER_PATIENCE = 4
+# Seconds to wait for the answers of producers, of which nobody knows the number.
+_ANSWERS = 1.0
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -95,9 +100,12 @@ def _bind(address: Address) -> socket.socket:
 
 
 @contextlib.asynccontextmanager
-async def _served(service: QueryService, bound: socket.socket) -> AsyncIterator[Address]:
+async def _served(
+    application: web.Application, bound: socket.socket, close: Callable[[], None] | None = None
+) -> AsyncIterator[Address]:
+    """Serves while the block lasts; `close` ends what would not end by itself."""
     runner = web.AppRunner(
-        service.application(),
+        application,
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=5.0,
@@ -111,7 +119,8 @@ async def _served(service: QueryService, bound: socket.socket) -> AsyncIterator[
     try:
         yield Address(host, port)
     finally:
-        service.close()
+        if close is not None:
+            close()
         await runner.cleanup()
 
 
@@ -160,20 +169,40 @@ async def serve(settings: Settings) -> None:
     await _run(settings, produce=False, serve=True)
 
 
+async def relist(url: str, stream: str, cluster: str, kind: str) -> list[Relisting]:
+    """Asks all producers of a stream to compare lists now; their answers. Raises Stopped if there are none."""
+    answers: list[Relisting] = []
+    async with _connection(url, "kubebraid-relist") as connection:
+        client = connection.client
+
+        async def answered(message: Msg) -> None:
+            if message.data:
+                answers.append(msgspec.json.decode(message.data, type=Relisting))
+
+        inbox = client.new_inbox()
+        await client.subscribe(inbox, cb=answered)
+        await client.publish(relist_subject(stream), msgspec.json.encode(Relist(cluster, kind)), reply=inbox)
+        await asyncio.sleep(_ANSWERS)
+    if not answers:
+        raise Stopped(f"no producer of stream {stream} answers at {url}")
+    return answers
+
+
 async def _run(settings: Settings, *, produce: bool, serve: bool) -> None:
     log_settings = _log_settings(settings)
-    rules = Rules(settings.include, settings.exclude)
-    members = await contexts(settings.kubeconfig, settings.contexts) if produce else []
+    members: Members | None = None
+    if produce:
+        members = Members(_configuration(settings), settings.config)
+        await members.first()
     async with contextlib.AsyncExitStack() as stack:
         bound = None
-        if serve:
-            assert settings.listen is not None
+        if settings.listen is not None:
             bound = _bind(settings.listen)
             stack.callback(bound.close)
         url, broker = await stack.enter_async_context(_broker(settings))
         parts: list[Callable[[], Awaitable[None]]] = []
         producer: Producer | None = None
-        if produce:
+        if members is not None:
             # Its own connection: bulk appends must not stand in the way of what is being read.
             writing = await stack.enter_async_context(_connection(url, "kubebraid-produce"))
 
@@ -181,9 +210,7 @@ async def _run(settings: Settings, *, produce: bool, serve: bool) -> None:
                 return await open_log(writing, log_settings)
 
             await open_for_writing()
-            producer = Producer(
-                members, rules, open_for_writing, writing, identity=settings.identity or _identity(broker)
-            )
+            producer = Producer(members, open_for_writing, writing, identity=settings.identity or _identity(broker))
             parts.append(producer.run)
         service: QueryService | None = None
         address: Address | None = None
@@ -191,20 +218,31 @@ async def _run(settings: Settings, *, produce: bool, serve: bool) -> None:
             reading = await stack.enter_async_context(_connection(url, "kubebraid-serve"))
             materializer = Materializer(await open_log(reading, log_settings))
             parts.append(materializer.run)
-            names = [member.name for member in members]
             assert bound is not None
             assert settings.listen is not None
             service = QueryService(
                 materializer,
                 __version__,
-                lambda: names,
+                lambda: () if members is None else members.current,
                 hosts=_LOOPBACK_NAMES if settings.listen.loopback else None,
             )
-            address = await stack.enter_async_context(_served(service, bound))
+            if producer is not None:
+                service.metrics.also(producer.metrics.registry)
+            address = await stack.enter_async_context(_served(service.application(), bound, service.close))
+        elif bound is not None and producer is not None:
+            address = await stack.enter_async_context(_served(producer_application(producer), bound))
         if broker is not None:
             parts.append(lambda: _guard(broker))
         parts.append(lambda: _announce(producer, service, address, url))
         await _together(*parts)
+
+
+def _configuration(settings: Settings) -> Configuration:
+    """What to follow, from the configuration file or from options. Raises BadConfiguration."""
+    if settings.config is not None:
+        return load(settings.config)
+    source = Source(Kubeconfig(settings.kubeconfig or "", settings.contexts), settings.rules)
+    return Configuration((source,), settings.pruning, settings.relist_every)
 
 
 def _identity(broker: EmbeddedBroker | None) -> str:
@@ -244,7 +282,7 @@ async def _announce(producer: Producer | None, service: QueryService | None, add
         log.info("ready", clusters=len(clusters), stale=stale or None, listen=address.url)
         print(next_steps(address, [cluster.name for cluster in clusters], stale), flush=True)  # noqa: T201
     else:
-        log.info("all first lists are in the log", nats=url)
+        log.info("all first lists are in the log", nats=url, listen=None if address is None else address.url)
     await asyncio.Event().wait()
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from producers.configuration import RELIST_EVERY
+from producers.pruning import Pruning
+from producers.rules import Rules
 
 
 class BadSetting(Exception):
@@ -59,7 +63,10 @@ def default_data() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `up`, `produce` and `serve` run with. `nats` None: embedded, with its files under `data`."""
+    """What `up`, `produce` and `serve` run with. `nats` None: embedded, with its files under `data`.
+
+    `config`: the configuration file, which then says all of what is followed and how.
+    """
 
     nats: str | None = None
     nats_port: int | None = None
@@ -68,7 +75,9 @@ class Settings:
     prefix: str | None = None
     kubeconfig: str | None = None
     contexts: tuple[str, ...] = ()
-    include: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = ()
+    config: Path | None = None
+    rules: Rules = field(default_factory=Rules)
+    pruning: Pruning = field(default_factory=Pruning)
+    relist_every: float = RELIST_EVERY
     identity: str | None = None
     listen: Address | None = None

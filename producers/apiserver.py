@@ -7,12 +7,13 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 import msgspec
 import structlog
 
-from producers.kubeconfig import BadKubeconfig, Context, Credentials
+from producers.kubeconfig import Access, BadKubeconfig, Credentials
 
 log = structlog.get_logger("producers.apiserver")
 
@@ -55,9 +56,13 @@ class ApiServer:
     with the old ones to their end. `streams_lists`: whether lists come as the beginning of a watch.
     """
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
+    def __init__(self, access: Access) -> None:
+        self.access = access
         self.streams_lists = False
+        # Set when the credentials lead to another server than before.
+        self.moved = asyncio.Event()
+        # How far its clock is ahead of ours, in seconds, to half a second.
+        self.clock_offset = 0.0
         self._credentials: Credentials | None = None
         self._uses: dict[Credentials, int] = {}
         self._checked = 0.0
@@ -73,7 +78,7 @@ class ApiServer:
             async with self._lock:
                 known = self._credentials
                 if known is None:
-                    self._credentials = await self.context.credentials()
+                    self._credentials = await self.access.credentials()
                 elif now - self._checked > _RELOAD_EVERY and await asyncio.to_thread(known.outdated):
                     await self._replace()
                 self._checked = time.monotonic()
@@ -82,15 +87,24 @@ class ApiServer:
 
     async def _replace(self) -> None:
         try:
-            fresh = await self.context.credentials()
+            fresh = await self.access.credentials()
         except BadKubeconfig as problem:
             # A file that is just being written; the old credentials may still do.
-            log.warning("credentials cannot be read anew", cluster=self.context.name, reason=str(problem))
+            log.warning("credentials cannot be read anew", cluster=self.access.name, reason=str(problem))
             return
         old, self._credentials = self._credentials, fresh
-        log.info("credentials read anew", cluster=self.context.name)
+        log.info("credentials read anew", cluster=self.access.name)
+        if old is not None and old.host != fresh.host:
+            self.moved.set()
         if old is not None and not self._uses.get(old):
             await old.client.close()
+
+    async def change(self, access: Access) -> None:
+        """Goes on with other credentials, as a Secret was written anew."""
+        async with self._lock:
+            self.access = access
+            if self._credentials is not None:
+                await self._replace()
 
     async def reload(self) -> None:
         """Takes the credentials as they are now, if they were not just taken."""
@@ -130,6 +144,7 @@ class ApiServer:
         """
         try:
             async with self._using() as credentials:
+                asked = time.time()
                 response: aiohttp.ClientResponse = await credentials.client.call_api(
                     path,
                     "GET",
@@ -140,6 +155,7 @@ class ApiServer:
                     _request_timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT, sock_read=silence),
                 )
                 try:
+                    self._note_date(response, asked)
                     if response.status != 200:
                         await self._refuse(response)
                     yield response
@@ -149,6 +165,14 @@ class ApiServer:
             raise Unreachable(f"{self.host}: {' '.join(str(cause).split()) or type(cause).__name__}") from cause
         except BadKubeconfig as cause:
             raise Unreachable(str(cause)) from cause
+
+    def _note_date(self, response: aiohttp.ClientResponse, asked: float) -> None:
+        try:
+            date = parsedate_to_datetime(response.headers.get("Date", ""))
+        except ValueError:
+            return
+        # Its second began up to one before the answer did.
+        self.clock_offset = date.timestamp() + 0.5 - (asked + time.time()) / 2
 
     async def _refuse(self, response: aiohttp.ClientResponse) -> None:
         body = await response.content.read(64 * 1024)

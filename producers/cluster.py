@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -26,13 +27,16 @@ from deltalog.replay import read_to_end
 from deltalog.stream import Log
 from deltalog.subjects import CONTROL, control_subject, encode_token, object_filter
 from producers.apiserver import ApiServer, Refused, Unreachable
+from producers.configuration import RELIST_EVERY
 from producers.discovery import ResourceType, discover, streams_lists
 from producers.informer import Informer
-from producers.kubeconfig import Context
+from producers.members import Member
+from producers.metrics import Metrics
 from producers.normalize import Normalizer
 from producers.ownership import Deposed, Owner, append_control, take
-from producers.rules import Rules
-from producers.writer import Writer
+from producers.pruning import Pruning
+from producers.rules import Chosen
+from producers.writer import Counts
 
 log = structlog.get_logger("producers.cluster")
 
@@ -40,6 +44,8 @@ log = structlog.get_logger("producers.cluster")
 _DISCOVER_EVERY = 60.0
 _PROBE_EVERY = 5.0
 _PROBE_TIMEOUT = 5.0
+# Seconds between two status records: how long a silent producer goes unnoticed by those who read the log.
+STATUS_EVERY = 30.0
 
 TypeKey = tuple[str, str]
 
@@ -66,32 +72,70 @@ class _Recorded:
             self.unhealthy.add(key)
 
 
+class Treatment(NamedTuple):
+    """What is done with all objects alike. `relist_every` in seconds, 0: never."""
+
+    pruning: Pruning = Pruning()
+    relist_every: float = RELIST_EVERY
+
+
 class ClusterProducer:
     """Keeps the log's view of one cluster current for as long as it owns the cluster.
 
     `informers` are those running now, by type; `unreachable` is why the cluster cannot be read, None if it can.
+    `counts` are what became of the states it told, by type, since this process began. `holding`: it runs.
     `on_synced` is told whenever a type's complete list is in the log.
     """
 
-    def __init__(self, context: Context, rules: Rules, open_log: Callable[[], Awaitable[Log]], producer: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        member: Member,
+        open_log: Callable[[], Awaitable[Log]],
+        producer: str,
+        treatment: Treatment,
+        metrics: Metrics | None = None,
+    ) -> None:
         self.on_synced: Callable[[ClusterProducer, Informer], None] | None = None
-        self.name = context.name
+        self.name = name
         self.informers: dict[TypeKey, Informer] = {}
+        self.counts: dict[str, Counts] = {}
+        self.holding = False
         self.unreachable: str | None = None
         self.undiscovered: str | None = None
         self.discovered = asyncio.Event()
         self.down = asyncio.Event()
-        self._server = ApiServer(context)
-        self._rules = rules
+        self.member = member
+        self.treatment = treatment
+        self.server = ApiServer(member.access)
+        self.metrics = metrics
         self._open_log = open_log
         self._producer = producer
         self._rediscover = asyncio.Event()
+
+    async def change(self, member: Member, treatment: Treatment) -> None:
+        """Goes on under another configuration; what it leaves as it was runs on."""
+        before, self.member = self.member, member
+        rules_differ = before.rules != member.rules or treatment != self.treatment
+        self.treatment = treatment
+        if before.access != member.access:
+            await self.server.change(member.access)
+        if rules_differ:
+            self._rediscover.set()
+
+    def relist(self, title: Callable[[str], bool]) -> int:
+        """Compares the lists of the types that `title` names with the log now. Returns how many."""
+        named = [informer for informer in self.informers.values() if title(informer.kind.title)]
+        for informer in named:
+            informer.relist()
+        return len(named)
 
     async def run(self) -> None:
         """Produces until cancelled. Raises Deposed when another producer takes the cluster over."""
         pause = 0.5
         self.discovered.clear()
         self.down.clear()
+        self.holding = True
         try:
             while True:
                 try:
@@ -111,7 +155,8 @@ class ClusterProducer:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))
                 pause = min(pause * 2, 10.0)
         finally:
-            await self._server.close()
+            self.holding = False
+            await self.server.close()
 
     async def _is_over(self, group: ExceptionGroup[Exception]) -> bool:
         """Whether the failures mean that somebody else owns the cluster; raises those nobody foresaw."""
@@ -139,6 +184,8 @@ class ClusterProducer:
                 tenure.tasks = tasks
                 tasks.create_task(tenure.probe(), name=f"{self.name}: probe")
                 tasks.create_task(tenure.discover(), name=f"{self.name}: discovery")
+                tasks.create_task(tenure.status(), name=f"{self.name}: status")
+                tasks.create_task(tenure.moves(), name=f"{self.name}: moves")
         finally:
             self.informers.clear()
 
@@ -161,15 +208,18 @@ class ClusterProducer:
         if kind.group in ("apiextensions.k8s.io", "apiregistration.k8s.io"):
             self._rediscover.set()
 
-    async def types_wanted(self) -> tuple[list[ResourceType], frozenset[str]]:
-        found = await discover(self._server)
-        return self._rules.chosen(found.types), found.doubtful
+    def rediscover(self) -> None:
+        self._rediscover.set()
+
+    async def types_wanted(self) -> tuple[list[Chosen], frozenset[str]]:
+        found = await discover(self.server)
+        return self.member.rules.chosen(found), found.doubtful
 
     async def version(self) -> dict[str, Any]:
-        body, _ = await self._server.get("/version")
+        body, _ = await self.server.get("/version")
         version = dict(msgspec.json.decode(body, type=dict[str, Any]))
         if not self.discovered.is_set():
-            self._server.streams_lists = streams_lists(version)
+            self.server.streams_lists = streams_lists(version)
         return version
 
     async def next_discovery(self) -> None:
@@ -187,11 +237,11 @@ class ClusterProducer:
         """Why the cluster cannot be followed now, None if it can."""
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
-                await self._server.get("/readyz")
+                await self.server.get("/readyz")
         except Unreachable as cause:
             return str(cause)
         except TimeoutError:
-            return f"{self._server.host}: no answer within {_PROBE_TIMEOUT:g} s"
+            return f"{self.server.host}: no answer within {_PROBE_TIMEOUT:g} s"
         except Refused as refused:
             # Where /readyz is not for us, the server is there all the same.
             if refused.code == 401 or refused.code >= 500:
@@ -217,8 +267,10 @@ class _Tenure:
         self._appender = appender
         self._owner = owner
         self._recorded = recorded
-        self._running: dict[TypeKey, tuple[ResourceType, asyncio.Task[None]]] = {}
+        self._running: dict[TypeKey, tuple[tuple[object, ...], asyncio.Task[None]]] = {}
         self._probe_now = asyncio.Event()
+        # Counts the servers that the cluster's name led to.
+        self._server_number = 0
 
     async def _append(self, control: Control, *, ttl: int | None = None) -> int:
         return await append_control(self._appender, self._owner, control, ttl=ttl)
@@ -232,6 +284,8 @@ class _Tenure:
         while True:
             reason = await cluster.ready()
             cluster.unreachable = reason
+            if cluster.metrics is not None:
+                cluster.metrics.clock.labels(cluster.name).set(cluster.server.clock_offset)
             if reason is not None:
                 cluster.down.set()
             else:
@@ -251,25 +305,59 @@ class _Tenure:
             except TimeoutError:
                 pass
 
-    async def _synced(self, kind: ResourceType, version: str, objects: int) -> None:
-        key = (kind.group, kind.resource)
-        if self._cluster.on_synced is not None and (informer := self._cluster.informers.get(key)) is not None:
+    async def _synced(self, informer: Informer) -> None:
+        key = (informer.kind.group, informer.kind.resource)
+        if self._cluster.on_synced is not None and key in self._cluster.informers:
             self._cluster.on_synced(self._cluster, informer)
         if key in self._recorded.synced and key not in self._recorded.unhealthy:
             return
         self._recorded.synced.add(key)
         self._recorded.unhealthy.discard(key)
-        await self._append(self._owner.control(wire.SYNCED, *key, version=version, objects=objects))
+        await self._append(self._owner.control(wire.SYNCED, *key, version=informer.version, objects=informer.objects))
 
     async def _trouble(self, kind: ResourceType, reason: str) -> None:
         """Records that a type cannot be read now; once, until it can."""
         key = (kind.group, kind.resource)
+        if (informer := self._cluster.informers.get(key)) is not None:
+            informer.error = reason
+            informer.error_since = informer.error_since or time.time()
         if key in self._recorded.unhealthy:
             return
         self._recorded.unhealthy.add(key)
         if self._cluster.unreachable is None:
             log.warning("type cannot be read", cluster=self._cluster.name, type=kind.title, reason=reason)
         await self._append(self._owner.control(wire.HEALTH, *key, healthy=False, reason=reason))
+
+    async def status(self) -> None:
+        """Says from time to time how each type is: also that there is a producer at all."""
+        while True:
+            await asyncio.sleep(STATUS_EVERY * random.uniform(0.8, 1.0))
+            types = {
+                informer.kind.title: {
+                    key: value
+                    for key, value in (
+                        ("objects", informer.objects),
+                        ("synced", informer.synced.is_set()),
+                        ("listed", _milliseconds(informer.synced_at)),
+                        ("event", _milliseconds(informer.last_event)),
+                        ("stale", _milliseconds(informer.error_since)),
+                        ("error", informer.error),
+                    )
+                    if value
+                }
+                for informer in self._cluster.informers.values()
+            }
+            await self._append(self._owner.control(wire.STATUS, types=types, every=int(STATUS_EVERY * 1000)))
+
+    async def moves(self) -> None:
+        """Begins anew with all lists when the cluster's name leads to another server."""
+        moved = self._cluster.server.moved
+        while True:
+            await moved.wait()
+            moved.clear()
+            log.warning("another server", cluster=self._cluster.name, server=self._cluster.server.host)
+            self._server_number += 1
+            self._cluster.rediscover()
 
     # -- discovery -----------------------------------------------------------------------------------------------
 
@@ -302,7 +390,7 @@ class _Tenure:
             cluster.undiscovered = None
             if cluster.unreachable is not None:
                 self._probe_now.set()
-            await self._follow({(kind.group, kind.resource): kind for kind in wanted}, doubtful)
+            await self._follow({(one.kind.group, one.kind.resource): one for one in wanted}, doubtful)
             data = {"version": version}
             if self._recorded.cluster != data:
                 await self._append(self._owner.control(wire.CLUSTER, version=version))
@@ -310,37 +398,42 @@ class _Tenure:
             cluster.discovered.set()
             await cluster.next_discovery()
 
-    async def _follow(self, wanted: dict[TypeKey, ResourceType], doubtful: frozenset[str]) -> None:
+    async def _follow(self, wanted: dict[TypeKey, Chosen], doubtful: frozenset[str]) -> None:
         for key in [key for key in self._recorded.types if key not in wanted and key[0] not in doubtful]:
             await self._stop(key)
             await self._remove(key)
-        for key, kind in wanted.items():
-            record = kind.record()
+        for key, chosen in wanted.items():
+            record = chosen.kind.record() | chosen.scope.data()
             if self._recorded.types.get(key) != record:
                 await self._append(self._owner.control(wire.TYPE, *key, **record))
                 self._recorded.types[key] = record
             running = self._running.get(key)
-            if running is not None and running[0] != kind:
+            like = (chosen, self._cluster.treatment, self._server_number)
+            if running is not None and running[0] != like:
                 await self._stop(key)
                 running = None
             if running is None:
-                self._start(key, kind)
+                self._running[key] = (like, self._start(key, chosen))
 
-    def _start(self, key: TypeKey, kind: ResourceType) -> None:
-        cluster = self._cluster
-        writer = Writer(self._log, self._appender, self._owner, kind, Normalizer(cluster.name, kind))
+    def _start(self, key: TypeKey, chosen: Chosen) -> asyncio.Task[None]:
+        cluster, kind = self._cluster, chosen.kind
         informer = Informer(
-            cluster.name,
-            cluster._server,
+            cluster.server,
+            self._log,
+            self._appender,
+            self._owner,
             kind,
-            writer,
+            chosen.scope,
+            Normalizer(cluster.name, kind, cluster.treatment.pruning),
+            cluster.counts.setdefault(kind.title, Counts()),
             on_synced=self._synced,
             on_trouble=self._trouble,
             on_change=cluster.changed,
+            relist_every=cluster.treatment.relist_every,
+            metrics=None if cluster.metrics is None else cluster.metrics.of(cluster.name, kind.title),
         )
         cluster.informers[key] = informer
-        task = self.tasks.create_task(informer.run(), name=f"{cluster.name}: {kind.title}")
-        self._running[key] = (kind, task)
+        return self.tasks.create_task(informer.run(), name=f"{cluster.name}: {kind.title}")
 
     async def _stop(self, key: TypeKey) -> None:
         running = self._running.pop(key, None)
@@ -361,6 +454,10 @@ class _Tenure:
         self._recorded.types.pop(key, None)
         self._recorded.synced.discard(key)
         self._recorded.unhealthy.discard(key)
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
 
 
 def _first(group: ExceptionGroup[Exception]) -> str:

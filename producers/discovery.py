@@ -22,7 +22,8 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
     """A listable and watchable resource type of a cluster, in the version it is synced in.
 
     `versions`: all that the cluster serves it in, preferred first. `columns`: a custom resource's
-    additionalPrinterColumns of that version; None for types that have none of their own.
+    additionalPrinterColumns of that version; None for types that have none of their own. `custom`: a
+    CustomResourceDefinition defines it.
     """
 
     group: str
@@ -37,6 +38,7 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
     versions: tuple[str, ...] = ()
     columns: tuple[dict[str, Any], ...] | None = None
     selectable: tuple[str, ...] = ()
+    custom: bool = False
 
     @property
     def api_version(self) -> str:
@@ -56,14 +58,17 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
         """The `type` control record's data (docs/log.md)."""
         # As a reader gets it back, lists for tuples, so that the two can be compared.
         data: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(self))
-        del data["group"], data["resource"]
+        del data["group"], data["resource"], data["custom"]
         return data
 
 
 class Discovered(msgspec.Struct, frozen=True):
-    """What discovery found. `doubtful`: groups that could not be asked now; their types stay as they are."""
+    """What discovery found: each type in all its versions, preferred first.
 
-    types: tuple[ResourceType, ...]
+    `doubtful`: groups that could not be asked now; their types stay as they are.
+    """
+
+    types: tuple[tuple[ResourceType, ...], ...]
     doubtful: frozenset[str]
 
 
@@ -182,7 +187,7 @@ async def _older(server: ApiServer, root: str, listed: _OldGroups) -> list[_Grou
 
 
 def _chosen(groups: list[_Group], extras: dict[tuple[str, str], dict[str, Any]]) -> Discovered:
-    types: dict[tuple[str, str], ResourceType] = {}
+    types: dict[tuple[str, str], list[ResourceType]] = {}
     doubtful: set[str] = set()
     for group in groups:
         name = group.metadata.name
@@ -193,11 +198,8 @@ def _chosen(groups: list[_Group], extras: dict[tuple[str, str], dict[str, Any]])
                 if not {"list", "watch"} <= set(one.verbs):
                     continue
                 key = (name, one.resource)
-                if (known := types.get(key)) is not None:
-                    types[key] = msgspec.structs.replace(known, versions=(*known.versions, served.version))
-                    continue
                 extra = extras.get(key, {}).get(served.version, {})
-                types[key] = ResourceType(
+                kind = ResourceType(
                     group=name,
                     resource=one.resource,
                     version=served.version,
@@ -207,11 +209,16 @@ def _chosen(groups: list[_Group], extras: dict[tuple[str, str], dict[str, Any]])
                     short_names=one.short_names,
                     categories=one.categories,
                     verbs=one.verbs,
-                    versions=(served.version,),
                     columns=extra.get("columns"),
                     selectable=extra.get("selectable", ()),
+                    custom=key in extras,
                 )
-    return Discovered(tuple(types.values()), frozenset(doubtful))
+                types.setdefault(key, []).append(kind)
+    whole = []
+    for kinds in types.values():
+        versions = tuple(kind.version for kind in kinds)
+        whole.append(tuple(msgspec.structs.replace(kind, versions=versions) for kind in kinds))
+    return Discovered(tuple(whole), frozenset(doubtful))
 
 
 def streams_lists(version: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Kubeconfig: which clusters it names, and a client configuration for one of them.
+"""Kubeconfig: which clusters it names, and a client for one of them, from files or from a text at hand.
 
 Authentication (tokens, client certificates, exec plugins, OIDC) is kubernetes_asyncio's.
 """
@@ -10,19 +10,21 @@ import os
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 import yaml
 from kubernetes_asyncio.client import ApiClient, Configuration
-from kubernetes_asyncio.config import ConfigException
-from kubernetes_asyncio.config.kube_config import load_kube_config
+from kubernetes_asyncio.config import ConfigException, load_incluster_config
+from kubernetes_asyncio.config.kube_config import load_kube_config, load_kube_config_from_dict
 
 log = structlog.get_logger("producers.kubeconfig")
 
 # Seconds before its expiry at which an exec plugin's credential is asked for anew.
 _EXPIRY_MARGIN = 60.0
+_SERVICE_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 
 class BadKubeconfig(Exception):
@@ -53,37 +55,140 @@ def _modified(path: str) -> tuple[int, int]:
     return (found.st_mtime_ns, found.st_ino)
 
 
+class Access(Protocol):
+    """How a cluster is reached. Equal ones reach it with the same credentials, or with ones found anew each time."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def credentials(self) -> Credentials:
+        """A client for it with credentials as they are now. Raises BadKubeconfig."""
+        ...
+
+
+# What kubernetes_asyncio raises, whatever the file or the plugin led it to.
+_CONFIG_ERRORS = (ConfigException, OSError, ValueError, KeyError, TypeError, AssertionError, yaml.YAMLError)
+
+
+def _client(name: str, configuration: Configuration) -> ApiClient:
+    # A watch per resource type holds a connection each; its default of 100 would leave the last ones waiting.
+    configuration.connection_pool_maxsize = 0
+    # Certificates that kubectl takes (Go does not insist on every RFC 5280 extension) must do here too.
+    configuration.disable_strict_ssl_verification = True
+    try:
+        return ApiClient(configuration)
+    except (OSError, ValueError) as cause:
+        raise BadKubeconfig(f"{name}: its certificates cannot be used: {_one_line(cause)}") from cause
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A member cluster as a kubeconfig's context names it. `kubeconfig`: one or more paths, as in $KUBECONFIG."""
+    """A member cluster as a kubeconfig's context names it. `kubeconfig`: one or more paths, as in $KUBECONFIG.
+
+    `context`: the context's name where the cluster bears another one.
+    """
 
     name: str
     kubeconfig: str
+    context: str = ""
 
     async def credentials(self) -> Credentials:
         """A client for it with credentials as they are now (an exec plugin is run). Raises BadKubeconfig."""
         configuration = Configuration()
+        context = self.context or self.name
         try:
             loader = await load_kube_config(
                 config_file=self.kubeconfig,
-                context=self.name,
+                context=context,
                 client_configuration=configuration,
                 persist_config=False,
             )
-        # kubernetes_asyncio raises whatever the file or the plugin led it to.
-        except (ConfigException, OSError, ValueError, KeyError, TypeError, AssertionError, yaml.YAMLError) as cause:
-            raise BadKubeconfig(f"context {self.name}: {_one_line(cause)}") from cause
-        # A watch per resource type holds a connection each; its default of 100 would leave the last ones waiting.
-        configuration.connection_pool_maxsize = 0
-        # Certificates that kubectl takes (Go does not insist on every RFC 5280 extension) must do here too.
-        configuration.disable_strict_ssl_verification = True
-        try:
-            client = ApiClient(configuration)
-        except (OSError, ValueError) as cause:
-            raise BadKubeconfig(f"context {self.name}: its certificates cannot be used: {_one_line(cause)}") from cause
+        except _CONFIG_ERRORS as cause:
+            raise BadKubeconfig(f"context {context}: {_one_line(cause)}") from cause
+        client = _client(f"context {context}", configuration)
         expires = getattr(loader, "exec_plugin_expiry", None)
-        files = await asyncio.to_thread(_files_of, self.kubeconfig, self.name)
+        files = await asyncio.to_thread(_files_of, self.kubeconfig, context)
         return Credentials(client, files, expires if isinstance(expires, datetime) else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """A member cluster by the text of a kubeconfig, as objects of a host cluster hold it.
+
+    Whoever may write such an object must not gain more than access to a cluster: no commands, no files of ours.
+    """
+
+    name: str
+    text: str
+
+    async def credentials(self) -> Credentials:
+        """A client for its current context. Raises BadKubeconfig."""
+        document = _parsed(self.text, self.name)
+        _refuse_foreign(document, self.name)
+        context = _current(document, self.name)
+        configuration = Configuration()
+        try:
+            await load_kube_config_from_dict(document, context=context, client_configuration=configuration)
+        except _CONFIG_ERRORS as cause:
+            raise BadKubeconfig(f"{self.name}: {_one_line(cause)}") from cause
+        return Credentials(_client(self.name, configuration), (), None)
+
+
+@dataclass(frozen=True, slots=True)
+class InCluster:
+    """The cluster that we run in, by the service account of our pod."""
+
+    name: str
+
+    async def credentials(self) -> Credentials:
+        configuration = Configuration()
+        try:
+            load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except _CONFIG_ERRORS as cause:
+            raise BadKubeconfig(f"{self.name}: {_one_line(cause)}") from cause
+        # The kubelet writes a new token there before the old one expires.
+        return Credentials(_client(self.name, configuration), (_SERVICE_TOKEN,), None)
+
+
+def host_access(kubeconfig: str, context: str) -> Access:
+    """Access to the cluster with objects that describe clusters: the one named, the one we run in, or the default."""
+    if not kubeconfig and not context and "KUBERNETES_SERVICE_HOST" in os.environ:
+        return InCluster("host cluster")
+    path = kubeconfig or default_kubeconfig()
+    if not context:
+        document = _load(Path(path.split(os.pathsep)[0]).expanduser())
+        context = _current(document, path)
+    return Context("host cluster", path, context)
+
+
+def _current(document: dict[str, Any], where: str) -> str:
+    """The context to take from a kubeconfig for one cluster. Raises BadKubeconfig."""
+    names = [str(item.get("name") or "") for item in document.get("contexts") or [] if isinstance(item, dict)]
+    current = str(document.get("current-context") or "")
+    if current in names:
+        return current
+    if current:
+        raise BadKubeconfig(f"{where}: its current-context {current!r} is not among its contexts")
+    if len(names) == 1 and names[0]:
+        return names[0]
+    raise BadKubeconfig(f"{where}: {len(names)} contexts and no current-context that says which")
+
+
+# Of a kubeconfig from an object: what would run a command of its writer's choice, or read our files.
+_FOREIGN = (
+    ("users", "user", ("exec", "auth-provider", "tokenFile", "client-certificate", "client-key")),
+    ("clusters", "cluster", ("certificate-authority",)),
+)
+
+
+def _refuse_foreign(document: dict[str, Any], name: str) -> None:
+    for part, kind, keys in _FOREIGN:
+        for item in document.get(part) or []:
+            for key in keys:
+                if isinstance(item, dict) and (item.get(kind) or {}).get(key):
+                    raise BadKubeconfig(
+                        f"{name}: {key} is not allowed in a kubeconfig from an object; put the token or the -data there"
+                    )
 
 
 def _files_of(kubeconfig: str, context: str) -> tuple[str, ...]:
@@ -117,6 +222,11 @@ def default_kubeconfig() -> str:
     return os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
 
 
+def signature(paths: list[str]) -> tuple[tuple[int, int], ...]:
+    """Changes when one of the files does."""
+    return tuple(_modified(path) for path in paths)
+
+
 async def contexts(kubeconfig: str | None = None, wanted: tuple[str, ...] = ()) -> list[Context]:
     """The contexts of a kubeconfig to take as member clusters.
 
@@ -142,32 +252,66 @@ def _contexts(kubeconfig: str, wanted: tuple[str, ...]) -> list[Context]:
             found.setdefault(str(item["name"]), str(item["context"].get("cluster") or ""))
     if not found:
         raise BadKubeconfig(f"{kubeconfig} names no contexts")
-    unknown = [name for name in wanted if name not in found]
+    unknown = [name for name in wanted if "*" not in name and name not in found]
     if unknown:
         raise BadKubeconfig(
             f"no context {unknown[0]!r} in {kubeconfig}; it has {', '.join(sorted(found)[:20]) or 'none'}"
         )
-    if wanted:
-        return [Context(name, kubeconfig) for name in dict.fromkeys(wanted)]
-    chosen: dict[str, str] = {}
+    exact = [name for name in dict.fromkeys(wanted) if "*" not in name]
+    wild = [name for name in wanted if "*" in name]
+    if exact and not wild:
+        return [Context(name, kubeconfig) for name in exact]
+    chosen: dict[str, str] = {found[name] or name: name for name in reversed(exact)}
     for name in sorted(found, key=lambda name: name != current):
+        if name in exact or (wild and not any(fnmatchcase(name, one) for one in wild)):
+            continue
         first = chosen.setdefault(found[name] or name, name)
         if first != name:
             log.warning("context left out: same cluster entry", context=name, taken=first, mend="name it by --context")
-    kept = set(chosen.values())
+    kept = {*chosen.values(), *exact}
     return [Context(name, kubeconfig) for name in found if name in kept]
+
+
+def directory_contexts(path: str) -> tuple[list[Context], dict[str, str]]:
+    """A cluster for each kubeconfig file of a directory, and what is wrong with the others, by the cluster's name.
+
+    Raises BadKubeconfig if there is no such directory.
+    """
+    found: list[Context] = []
+    problems: dict[str, str] = {}
+    try:
+        files = sorted(entry for entry in Path(path).iterdir() if not entry.name.startswith(".") and entry.is_file())
+    except OSError as cause:
+        raise BadKubeconfig(f"{path}: {cause.strerror}") from cause
+    for file in files:
+        name = file.name
+        for suffix in (".yaml", ".yml", ".json", ".conf", ".kubeconfig"):
+            name = name.removesuffix(suffix)
+        try:
+            found.append(Context(name, str(file), _current(_load(file), str(file))))
+        except BadKubeconfig as problem:
+            problems[name] = str(problem)
+    return found, problems
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text())
+        text = path.read_text()
     except OSError as cause:
         raise BadKubeconfig(f"{path}: {cause.strerror}") from cause
-    except (yaml.YAMLError, UnicodeDecodeError) as cause:
-        raise BadKubeconfig(f"{path} is no YAML: {_one_line(cause)[:160]}") from cause
+    except UnicodeDecodeError as cause:
+        raise BadKubeconfig(f"{path} is no text: {_one_line(cause)[:160]}") from cause
+    return _parsed(text, str(path))
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as cause:
+        raise BadKubeconfig(f"{where} is no YAML: {_one_line(cause)[:160]}") from cause
     if not isinstance(document, dict):
-        raise BadKubeconfig(f"{path} is no kubeconfig: a mapping with clusters, users and contexts is expected")
+        raise BadKubeconfig(f"{where} is no kubeconfig: a mapping with clusters, users and contexts is expected")
     for part in ("clusters", "users", "contexts"):
         if not isinstance(document.get(part) or [], list):
-            raise BadKubeconfig(f"{path} is no kubeconfig: {part} is no list")
+            raise BadKubeconfig(f"{where} is no kubeconfig: {part} is no list")
     return document

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 import structlog
@@ -75,9 +75,20 @@ class Leases:
         self._ttl = ttl
         self._replicas = replicas
         self._keys: dict[str, Held] = {}
+        self._releasing: set[str] = set()
         self._changed = asyncio.Event()
         # Set once every cluster had a holder.
         self.settled = asyncio.Event()
+
+    def follow(self, clusters: Iterable[str]) -> None:
+        """Replaces the clusters to share. What is held of others stays held until it is released."""
+        self._clusters = list(clusters)
+        self._changed.set()
+
+    def release(self, cluster: str) -> None:
+        """Gives the lease of a cluster back that is no longer followed."""
+        self._releasing.add(cluster)
+        self._changed.set()
 
     # -- what the bucket says --------------------------------------------------------------------------------------
 
@@ -235,6 +246,11 @@ class Leases:
             ):
                 self.mine[cluster] = started + self._ttl
                 self._take(cluster)
+        for cluster in [cluster for cluster in self._releasing if cluster in self.mine]:
+            del self.mine[cluster]
+            await self._drop(cluster)
+            await self._write(appender, f"cluster.{encode_token(cluster)}", "")
+        self._releasing.clear()
         for cluster in giving:
             if cluster in self.mine:
                 log.info("cluster given to another producer", cluster=cluster)

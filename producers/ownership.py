@@ -71,6 +71,19 @@ async def take(log_: Log, appender: Appender, cluster: str, producer: str) -> Ow
         return msgspec.structs.replace(owner, sequence=taken)
 
 
+async def release(appender: Appender, owner: Owner) -> None:
+    """Ends an ownership for good: nobody owns the cluster, as it is no longer in the log.
+
+    Raises Deposed, AppendError.
+    """
+    record = msgspec.structs.replace(owner, epoch=owner.epoch + 1).control(wire.OWNER, removed=True)
+    subject = control_subject(owner.cluster, wire.OWNER)
+    try:
+        await appender.append_wait(subject, encode_control(record), Expect(owner.sequence).headers())
+    except Conflict as conflict:
+        raise Deposed(f"cluster {owner.cluster} was taken over (epoch {owner.epoch} is over)") from conflict
+
+
 async def append_control(appender: Appender, owner: Owner, control: Control, *, ttl: int | None = None) -> int:
     """Appends a control record under the owner's fence; `ttl` in seconds. Returns its sequence.
 

@@ -1,22 +1,28 @@
-"""The producer: all clusters of one process, each on its own."""
+"""The producer: the clusters of one process, each on its own, as they come and go."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
+from fnmatch import fnmatchcase
 
+import msgspec
 import structlog
+from nats.aio.msg import Msg
 
-from deltalog.connection import Connection
+from deltalog import AppendError, BrokerUnavailable, LogError
+from deltalog.connection import TRANSPORT_ERRORS, Connection, JetStreamRefused
 from deltalog.stream import Log
-from producers.cluster import ClusterProducer
-from producers.kubeconfig import Context
+from producers.cluster import ClusterProducer, Treatment
 from producers.leases import Leases
+from producers.members import Members
+from producers.metrics import Metrics
 from producers.ownership import Deposed
-from producers.rules import Rules
+from producers.removal import leave_cluster, remove_cluster
 
 log = structlog.get_logger("producers")
 
@@ -26,16 +32,35 @@ def producer_id() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
-class Producer:
-    """Runs a `ClusterProducer` for each of its contexts that it has the lease of.
+class Relist(msgspec.Struct):
+    """A request to all producers of a stream: compare lists with the log now. Patterns with wildcards."""
 
-    `clusters` are all of them, by name; `held` those that are ours now.
+    cluster: str = "*"
+    type: str = "*"
+
+
+class Relisting(msgspec.Struct):
+    """One producer's answer: how many lists it takes, in how many clusters."""
+
+    producer: str
+    clusters: int
+    lists: int
+
+
+def relist_subject(stream: str) -> str:
+    """Where producers take `Relist` requests: NATS request and reply, not in the log."""
+    return f"kubebraid.{stream}.relist"
+
+
+class Producer:
+    """Runs a `ClusterProducer` for each member that it has the lease of.
+
+    `clusters` are all members, by name; `held` those that are ours now.
     """
 
     def __init__(
         self,
-        contexts: Iterable[Context],
-        rules: Rules,
+        members: Members,
         open_log: Callable[[], Awaitable[Log]],
         connection: Connection,
         *,
@@ -43,29 +68,101 @@ class Producer:
         bucket: str = "kubebraid-leases",
     ) -> None:
         self.identity = identity or producer_id()
-        self.clusters = {context.name: ClusterProducer(context, rules, open_log, self.identity) for context in contexts}
-        self.leases = Leases(connection, bucket, self.identity, list(self.clusters), take=self._take, drop=self._drop)
+        self.members = members
+        self.clusters: dict[str, ClusterProducer] = {}
+        self.metrics = Metrics(lambda: list(self.clusters.values()))
+        self.leases = Leases(connection, bucket, self.identity, [], take=self._take, drop=self._drop)
+        self._connection = connection
+        self._open_log = open_log
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
 
     @property
     def held(self) -> list[ClusterProducer]:
-        return [self.clusters[name] for name in self._running]
+        return [self.clusters[name] for name in self._running if name in self.clusters]
 
     async def run(self) -> None:
         """Produces until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
+            await self._follow_members()
+            tasks.create_task(self.members.run(), name="members")
+            tasks.create_task(self._members_changed(), name="members changed")
             tasks.create_task(self.leases.run(), name="leases")
+            tasks.create_task(self._requests(), name="requests")
 
     async def first_lists(self) -> None:
         """Returns when the first lists of each cluster we hold are in the log, or the cluster is unreachable."""
         await self.leases.settled.wait()
         await asyncio.gather(*(cluster.first_lists() for cluster in self.held))
 
+    # -- members that come and go ------------------------------------------------------------------------------------
+
+    async def _members_changed(self) -> None:
+        while True:
+            await self.members.changed.wait()
+            self.members.changed.clear()
+            await self._follow_members()
+
+    async def _follow_members(self) -> None:
+        current = self.members.current
+        configuration = self.members.configuration
+        treatment = Treatment(configuration.pruning, configuration.relist_every)
+        for name, member in current.items():
+            if (known := self.clusters.get(name)) is None:
+                log.info("cluster is a member", cluster=name)
+                self.clusters[name] = ClusterProducer(
+                    name, member, self._open_log, self.identity, treatment, self.metrics
+                )
+            elif known.member != member or known.treatment != treatment:
+                await known.change(member, treatment)
+        gone = [name for name in self.clusters if name not in current]
+        for name in gone:
+            log.info("cluster is no member any more", cluster=name)
+            del self.clusters[name]
+        self.leases.follow(current)
+        for name in gone:
+            if name in self._running and name not in self._leaving:
+                assert self._tasks is not None
+                leaving = self._leave(name, remove=configuration.remove)
+                self._leaving[name] = self._tasks.create_task(leaving, name=f"leaving {name}")
+
+    async def _leave(self, name: str, *, remove: bool) -> None:
+        """Takes a cluster that we held out of the log, then lets go of it."""
+        try:
+            await self._drop(name)
+            pause = 0.5
+            while name not in self.clusters:
+                try:
+                    log_ = await self._open_log()
+                    if remove:
+                        await remove_cluster(log_, self.identity, name)
+                        log.info("cluster removed from the log", cluster=name)
+                    else:
+                        await leave_cluster(log_, self.identity, name)
+                    break
+                except Deposed:
+                    # Whoever took it follows it still.
+                    break
+                except (AppendError, BrokerUnavailable, JetStreamRefused, LogError) as cause:
+                    log.warning("cluster cannot be removed yet", cluster=name, reason=str(cause))
+                    await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+                    pause = min(pause * 2, 10.0)
+        finally:
+            del self._leaving[name]
+        # One that is a member again is taken again, by whoever has room.
+        self.leases.release(name)
+
+    # -- leases ------------------------------------------------------------------------------------------------------
+
     def _take(self, name: str) -> None:
         assert self._tasks is not None
-        self._running[name] = self._tasks.create_task(self._produce(self.clusters[name]), name=f"cluster {name}")
+        if (cluster := self.clusters.get(name)) is None:
+            # It left the configuration in this very moment.
+            self.leases.release(name)
+            return
+        self._running[name] = self._tasks.create_task(self._produce(cluster), name=f"cluster {name}")
 
     async def _drop(self, name: str) -> None:
         task = self._running.pop(name, None)
@@ -81,3 +178,32 @@ class Producer:
                 # Whoever took it over has, or had, the lease: ours ends, or says that it is our turn again.
                 log.warning("deposed", cluster=cluster.name, reason=str(deposed))
                 await asyncio.sleep(2.0)
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    async def _requests(self) -> None:
+        """Answers requests to compare lists now."""
+        stream = (await self._open_log()).name
+        subscription = await self._connection.client.subscribe(relist_subject(stream))
+        try:
+            async for message in subscription.messages:
+                await self._relist(message)
+        finally:
+            try:
+                await subscription.unsubscribe()
+            except TRANSPORT_ERRORS:
+                pass
+
+    async def _relist(self, message: Msg) -> None:
+        try:
+            wanted = msgspec.json.decode(message.data, type=Relist)
+        except msgspec.MsgspecError as cause:
+            log.warning("a request nobody can read", reason=str(cause))
+            return
+        named = [cluster for cluster in self.held if fnmatchcase(cluster.name, wanted.cluster)]
+        lists = sum(cluster.relist(lambda title: fnmatchcase(title, wanted.type)) for cluster in named)
+        log.info("comparing lists on request", clusters=len(named), lists=lists)
+        try:
+            await message.respond(msgspec.json.encode(Relisting(self.identity, len(named), lists)))
+        except TRANSPORT_ERRORS as cause:
+            log.info("nobody to answer", reason=str(cause))

@@ -111,27 +111,40 @@ def _packed_version(version: str) -> _PackedVersion:
 
 
 class Counts(msgspec.Struct):
-    """Deltas of one type since the start, by what became of them."""
+    """What became of the states that a cluster told of one type. `refused`: another producer owns the cluster."""
 
     added: int = 0
     modified: int = 0
     deleted: int = 0
     suppressed: int = 0
+    refused: int = 0
+    failed: int = 0
     unusable: int = 0
 
 
 class Writer:
-    """Appends the differences of one type of one cluster. Owned by its informer.
+    """Appends the differences of one type of one cluster, or of one namespace of it. Owned by its reflector.
 
     An append that fails makes what the log holds uncertain: from then on `observe` raises, and only
     `read_back` makes the writer usable again.
     """
 
-    def __init__(self, log_: Log, appender: Appender, owner: Owner, kind: ResourceType, normalizer: Normalizer) -> None:
+    def __init__(
+        self,
+        log_: Log,
+        appender: Appender,
+        owner: Owner,
+        kind: ResourceType,
+        normalizer: Normalizer,
+        counts: Counts | None = None,
+        *,
+        namespace: str | None = None,
+    ) -> None:
         self.kind = kind
-        self.counts = Counts()
+        self.counts = Counts() if counts is None else counts
         # The cluster's version of the object last taken in; empty if it had none.
         self.last_version = ""
+        self._namespace = namespace
         self._log = log_
         self._appender = appender
         self._owner = owner
@@ -195,7 +208,7 @@ class Writer:
             if summary.pruned != self._normalize.mark:
                 self._otherwise_pruned.add(key)
 
-        pattern = object_filter(owner.cluster, self.kind.group, self.kind.resource)
+        pattern = object_filter(owner.cluster, self.kind.group, self.kind.resource, self._namespace)
         await read_to_end(self._log, remember, subjects=(pattern,), headers_only=True)
         self._blank = not self._known
         self._failed = None
@@ -334,6 +347,10 @@ class Writer:
             meta_end=meta_end,
         )
 
+    async def gone_outside(self, namespaces: frozenset[str]) -> None:
+        """Whatever lives in the log in other namespaces is not wanted any more."""
+        await self.gone_all_but({key for key in self._known if key[0] in namespaces}, "")
+
     async def settle(self) -> None:
         """Waits until all that was observed is in the log. Raises as `observe` does."""
         await self._quiet.wait()
@@ -348,7 +365,8 @@ class Writer:
         owner = self._owner
         head = await self._log.head()
         for version in sorted(self._other_versions):
-            pattern = object_filter(owner.cluster, self.kind.group, self.kind.resource, version=version)
+            group, resource = self.kind.group, self.kind.resource
+            pattern = object_filter(owner.cluster, group, resource, self._namespace, version=version)
             await self._log.purge(pattern, head + 1)
         self._other_versions.clear()
 
@@ -434,6 +452,10 @@ class Writer:
                 self._quiet.set()
             if error is not None:
                 self._failed = self._failed or error
+                if isinstance(error, Conflict):
+                    self.counts.refused += 1
+                else:
+                    self.counts.failed += 1
             elif delta.type == DELETED:
                 known.with_past().gone = sequence
             elif entering:

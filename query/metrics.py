@@ -23,6 +23,7 @@ class Metrics:
 
     def __init__(self, materializer: Materializer, watches: Watching) -> None:
         self.registry = CollectorRegistry()
+        self._others: list[CollectorRegistry] = []
         self.requests = Counter(
             "kubebraid_requests_total", "Requests answered", ("verb", "resource", "code"), registry=self.registry
         )
@@ -36,8 +37,12 @@ class Metrics:
         self.watch_bytes = Counter("kubebraid_watch_bytes_total", "Bytes sent to watchers", registry=self.registry)
         self.registry.register(_StoreCollector(materializer, watches))
 
+    def also(self, registry: CollectorRegistry) -> None:
+        """Shows what another part of the process counts, too."""
+        self._others.append(registry)
+
     def text(self) -> bytes:
-        return generate_latest(self.registry)
+        return b"".join(generate_latest(registry) for registry in (self.registry, *self._others))
 
 
 class _StoreCollector(Collector):

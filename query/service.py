@@ -124,7 +124,7 @@ class QueryService:
         self._hosts = hosts
         self._catalogues = Catalogues()
         self._snapshots = Snapshots()
-        self._metrics = Metrics(materializer, self.watches)
+        self.metrics = Metrics(materializer, self.watches)
 
     def application(self) -> web.Application:
         """The aiohttp application that serves everything."""
@@ -164,9 +164,9 @@ class QueryService:
         finally:
             watching = http.query.get("watch") not in (None, "0", "false")
             verb = "watch" if watching else http.method.lower()
-            self._metrics.requests.labels(verb, request.resource, str(code)).inc()
+            self.metrics.requests.labels(verb, request.resource, str(code)).inc()
             if not watching:
-                self._metrics.seconds.labels(verb).observe(time.monotonic() - started)
+                self.metrics.seconds.labels(verb).observe(time.monotonic() - started)
         return response
 
     @staticmethod
@@ -225,7 +225,7 @@ class QueryService:
     def _probe(self, request: _Request, name: str) -> web.Response:
         if name == "metrics":
             return web.Response(
-                body=self._metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+                body=self.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
             )
         if name == "version":
             return _json(server_version(self._materializer.store, request.cluster, self._version))
@@ -487,7 +487,7 @@ class QueryService:
                 mark_initial_end=bool(options.initial_events) and options.bookmarks,
                 timeout=float(options.timeout) if options.timeout else None,
             )
-            sent = self._metrics.watch_bytes
+            sent = self.metrics.watch_bytes
 
             async def send(payload: bytes) -> None:
                 sent.inc(len(payload))

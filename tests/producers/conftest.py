@@ -17,7 +17,8 @@ from deltalog import LogSettings, connect, open_log
 from kubebraid.broker import EmbeddedBroker
 from materializer.entry import Entry
 from materializer.materializer import Materializer
-from producers.kubeconfig import Context
+from producers.configuration import Configuration, Kubeconfig, Source
+from producers.members import Members
 from producers.producer import Producer
 from producers.rules import Rules
 from simulation import SimulatedCluster, write_kubeconfig
@@ -72,8 +73,10 @@ class Rig:
         async def opened():
             return await open_log(writing, self.settings)
 
-        rules = Rules(include or ("*",))
-        producer = Producer([Context(self.cluster.name, str(self.kubeconfig))], rules, opened, writing)
+        source = Source(Kubeconfig(str(self.kubeconfig)), Rules.of(include or ("*",)))
+        members = Members(Configuration((source,)))
+        await members.first()
+        producer = Producer(members, opened, writing)
         task = asyncio.create_task(producer.run())
         self._background(task)
         return producer, task

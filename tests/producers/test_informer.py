@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-import producers.informer
+import producers.reflector
 
 PODS = "/api/v1/pods"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -16,10 +16,10 @@ CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 @pytest.fixture
 def impatient(monkeypatch):
     """Silence is noticed sooner than an operator would want it."""
-    monkeypatch.setattr(producers.informer, "_INITIAL_SILENCE", 1.5)
-    monkeypatch.setattr(producers.informer, "_BOOKMARK_SILENCE", 1.5)
-    monkeypatch.setattr(producers.informer, "_WATCH_GRACE", 1.0)
-    monkeypatch.setattr(producers.informer, "_WATCH_SECONDS", (2, 3))
+    monkeypatch.setattr(producers.reflector, "_INITIAL_SILENCE", 1.5)
+    monkeypatch.setattr(producers.reflector, "_BOOKMARK_SILENCE", 1.5)
+    monkeypatch.setattr(producers.reflector, "_WATCH_GRACE", 1.0)
+    monkeypatch.setattr(producers.reflector, "_WATCH_SECONDS", (2, 3))
 
 
 async def follows(rig, materializer) -> None:
@@ -34,12 +34,12 @@ async def test_lists_by_stream_and_by_pages(rig, impatient, support):
     producer, _ = await rig.produce("pods", "nodes")
     warm = await rig.materializer()
     assert len(await rig.settled(warm, PODS, "", "pods")) == 30
-    assert producer.clusters["alpha"]._server.streams_lists is (support == "supported")
+    assert producer.clusters["alpha"].server.streams_lists is (support == "supported")
     await follows(rig, warm)
 
 
 async def test_more_objects_than_a_page(rig, monkeypatch):
-    monkeypatch.setattr(producers.informer, "PAGE", 7)
+    monkeypatch.setattr(producers.reflector, "PAGE", 7)
     rig.cluster.faults.initial_events = "refused"
     await rig.produce("pods")
     warm = await rig.materializer()
@@ -108,12 +108,12 @@ async def test_a_restart_appends_nothing_for_what_is_the_same(rig):
     deltas = {key: len(kind) for key, kind in warm.store.types.items()}
     producer, _ = await rig.produce()
     appended = [
-        (informer.kind.title, informer.writer.counts)
+        (informer.kind.title, informer.counts)
         for informer in producer.clusters["alpha"].informers.values()
-        if informer.writer.counts.added or informer.writer.counts.modified or informer.writer.counts.deleted
+        if informer.counts.added or informer.counts.modified or informer.counts.deleted
     ]
     assert not appended
-    assert sum(informer.writer.counts.suppressed for informer in producer.clusters["alpha"].informers.values()) > 100
+    assert sum(informer.counts.suppressed for informer in producer.clusters["alpha"].informers.values()) > 100
     assert deltas == {key: len(kind) for key, kind in warm.store.types.items()}
     # A new owner record and nothing else, or next to nothing: no control record is written again.
     assert warm.store.outcomes["applied"] - before <= 3

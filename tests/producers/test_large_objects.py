@@ -88,4 +88,4 @@ async def test_a_large_object_deleted_leaves_a_tombstone_and_no_parts(rig):
     task.cancel()
     producer, _ = await rig.produce("configmaps")
     informer = producer.clusters["alpha"].informers["", "configmaps"]
-    assert (informer.writer.counts.added, informer.writer.counts.modified, informer.writer.counts.deleted) == (0, 0, 0)
+    assert (informer.counts.added, informer.counts.modified, informer.counts.deleted) == (0, 0, 0)

@@ -1,0 +1,41 @@
+"""Removal: a cluster that is no longer followed leaves the log, or stays in it as stale."""
+
+from __future__ import annotations
+
+from deltalog import Appender
+from deltalog import delta as wire
+from deltalog.stream import Log
+from deltalog.subjects import CONTROL, OBJECTS, PARTS, control_subject, encode_token
+from producers.ownership import append_control, release, take
+
+# Control records that speak of what is gone. The owner's stays: its epoch only grows.
+_RECORDS = (wire.CLUSTER, wire.HEALTH, wire.STATUS)
+_TYPE_RECORDS = (wire.TYPE, wire.SYNCED, wire.HEALTH)
+
+
+async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
+    """Removes a cluster with all its objects: first the record, then what it speaks of. Returns the record's sequence.
+
+    Takes the cluster over, so that whoever still produced it is refused. Raises AppendError, BrokerUnavailable,
+    Deposed if somebody else took it meanwhile.
+    """
+    async with Appender(log.connection) as appender:
+        owner = await take(log, appender, cluster, producer)
+        sequence = await append_control(appender, owner, owner.control(wire.REMOVED), ttl=log.tombstone_ttl)
+        token = encode_token(cluster)
+        for root in (OBJECTS, PARTS):
+            await log.purge(f"{root}.{token}.>", sequence)
+        for record in _TYPE_RECORDS:
+            await log.purge(f"{CONTROL}.{token}.{record}.*.*", sequence)
+        for record in _RECORDS:
+            await log.purge(control_subject(cluster, record), sequence)
+        # The record of the removal is forgotten one day, this one is not: there is no such cluster, nor an owner.
+        await release(appender, owner)
+        return sequence
+
+
+async def leave_cluster(log: Log, producer: str, cluster: str) -> None:
+    """Marks a cluster as no longer followed; its objects stay, stale. Raises as `remove_cluster`."""
+    async with Appender(log.connection) as appender:
+        owner = await take(log, appender, cluster, producer)
+        await append_control(appender, owner, owner.control(wire.HEALTH, healthy=False, reason="no longer followed"))
