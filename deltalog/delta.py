@@ -221,12 +221,15 @@ def _unword(word: str) -> str:
     return unquote(word) if "%" in word else word
 
 
+def summary_line(delta: Delta) -> str:
+    """What the summary's header says; it cannot break out of its line, whatever the cluster's words are."""
+    oldest = delta.replaced.oldest if delta.replaced else delta.first
+    return f"{delta.type} {_word(delta.uid)} {_word(delta.original)} {delta.first} {oldest}"
+
+
 def summary_headers(delta: Delta, pruned: str = "") -> dict[str, str]:
     """The headers that let a producer read back what it last appended, without the payloads."""
-    oldest = delta.replaced.oldest if delta.replaced else delta.first
-    headers = {
-        SUMMARY_HEADER: f"{delta.type} {_word(delta.uid)} {_word(delta.original)} {delta.first} {oldest}",
-    }
+    headers = {SUMMARY_HEADER: summary_line(delta)}
     if pruned:
         headers[PRUNED_HEADER] = pruned
     if delta.replaced is not None:

@@ -25,7 +25,16 @@ from deltalog import (
     encode_delta,
 )
 from deltalog.client import header_lines
-from deltalog.delta import HEALTH, Summary, newer, parse_summary, summary_headers
+from deltalog.delta import (
+    HEALTH,
+    PRUNED_HEADER,
+    SUMMARY_HEADER,
+    Summary,
+    newer,
+    parse_summary,
+    summary_headers,
+    summary_line,
+)
 from deltalog.large import fit, part_subject, parts_filter, payload_limit, unpacked
 from deltalog.replay import read_to_end
 from deltalog.stream import Log
@@ -151,7 +160,8 @@ class Writer:
         self._normalize = normalizer
         self._prefix = type_prefix(owner.cluster, kind.group, kind.version, kind.resource)
         self._fence = owner.fence()
-        self._lines = header_lines(self._fence)
+        # Header lines that all of its messages have.
+        self._lines = header_lines(self._fence | ({PRUNED_HEADER: normalizer.mark} if normalizer.mark else {}))
         self._last_for = header_lines({"Nats-TTL": f"{log_.tombstone_ttl}s"})
         self._known: dict[Key, Known] = {}
         # Keys whose ADDED or DELETED is on its way, with an event where somebody waits for it.
@@ -436,7 +446,11 @@ class Writer:
         had_parts = known.past.in_parts
         if had_parts or pieces:
             known.with_past().in_parts = bool(pieces)
-        lines = self._lines + header_lines(summary_headers(delta, self._normalize.mark))
+        if delta.replaced is None and not delta.parts:
+            # Nearly all; a dict and its checks would cost as much as the rest of the headers.
+            lines = self._lines + f"{SUMMARY_HEADER}: {summary_line(delta)}\r\n".encode()
+        else:
+            lines = self._lines + header_lines(summary_headers(delta))
         if delta.type == DELETED:
             lines += self._last_for
         waited_for = entering or delta.type == DELETED
