@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from benchmarks import lists, producing, replaying, watching
+from benchmarks import following, lists, producing, replaying, watching
 from benchmarks.report import Report
 
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
@@ -23,6 +23,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
     "watch": lambda options: watching.run(pods=options.pods, watchers=options.watchers, rate=options.rate),
     "replay": lambda options: replaying.run(pods=options.pods, rounds=options.rounds),
     "produce": lambda options: producing.run(pods=options.pods),
+    "follow": lambda options: following.run(pods=options.pods),
 }
 
 

@@ -72,7 +72,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     - `first`: sequence at which this uid entered the log; 0: with this very message.
     - `final`: for DELETED, whether the object is its last state (a watch saw it go) or only what was last
       known of its metadata (a later list missed it).
-    - `restored`: the cluster's list says so although `original` is not newer: the cluster was set back.
+    - `restored`: this state counts although `original` is not newer: the cluster was set back, or the object is pruned
+      in another way than before.
     - `object`: the object as JSON, without `metadata.resourceVersion`, as `{"kind":..,"apiVersion":..,
       "metadata":{` + the rest. `gap` is the offset behind `"metadata":{`, where `"resourceVersion":"..",`
       belongs; `meta_end` is the offset behind metadata's closing brace.
@@ -220,12 +221,15 @@ def _unword(word: str) -> str:
     return unquote(word) if "%" in word else word
 
 
+def summary_line(delta: Delta) -> str:
+    """What the summary's header says; it cannot break out of its line, whatever the cluster's words are."""
+    oldest = delta.replaced.oldest if delta.replaced else delta.first
+    return f"{delta.type} {_word(delta.uid)} {_word(delta.original)} {delta.first} {oldest}"
+
+
 def summary_headers(delta: Delta, pruned: str = "") -> dict[str, str]:
     """The headers that let a producer read back what it last appended, without the payloads."""
-    oldest = delta.replaced.oldest if delta.replaced else delta.first
-    headers = {
-        SUMMARY_HEADER: f"{delta.type} {_word(delta.uid)} {_word(delta.original)} {delta.first} {oldest}",
-    }
+    headers = {SUMMARY_HEADER: summary_line(delta)}
     if pruned:
         headers[PRUNED_HEADER] = pruned
     if delta.replaced is not None:

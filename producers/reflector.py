@@ -418,8 +418,10 @@ class Reflector:
     async def _take_in(self, event: WatchEvent, initial: set[Key] | None) -> set[Key] | None:
         """Takes in one event; `initial` are the keys of the initial events so far, None behind their end."""
         self.last_event = time.time()
-        metadata = _version_of(event)
+        # The writer says the version of what it took in; what it is not shown is read here.
+        metadata = _version_of(event) if event.type == "BOOKMARK" or self._accepts is not None else None
         if event.type == "BOOKMARK":
+            assert metadata is not None
             if initial is not None:
                 if (metadata.annotations or {}).get(_INITIAL_EVENTS_END) != "true":
                     raise _NotStreamed("a bookmark that does not end the initial events")
@@ -435,7 +437,8 @@ class Reflector:
             await self.writer.gone(event.object)
         else:
             raise BadAnswer(f"a watch event of type {event.type!r}")
-        self.version = metadata.resource_version or self.version
+        reached = self.writer.last_version if metadata is None else metadata.resource_version
+        self.version = reached or self.version
         if self._on_change is not None and event.type != "BOOKMARK":
             self._on_change()
         return initial

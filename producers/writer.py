@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from sys import intern
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -22,7 +25,16 @@ from deltalog import (
     encode_delta,
 )
 from deltalog.client import header_lines
-from deltalog.delta import HEALTH, Summary, newer, parse_summary, summary_headers
+from deltalog.delta import (
+    HEALTH,
+    PRUNED_HEADER,
+    SUMMARY_HEADER,
+    Summary,
+    newer,
+    parse_summary,
+    summary_headers,
+    summary_line,
+)
 from deltalog.large import fit, part_subject, parts_filter, payload_limit, unpacked
 from deltalog.replay import read_to_end
 from deltalog.stream import Log
@@ -36,20 +48,75 @@ log = structlog.get_logger("producers.writer")
 Key = tuple[str, str]
 
 
-class Known(msgspec.Struct, gc=False):
-    """What the log last said of one object. `first` 0: its ADDED is not acknowledged yet; `gone_at` 0: it lives.
+class Past(msgspec.Struct, gc=False):
+    """What few objects have: an end, a predecessor, parts. `gone_at` 0: it lives, else seconds by the log's clock.
 
-    `gone`: sequence of its deletion, once that is acknowledged. `gone_at` is in seconds by the log's clock.
+    `oldest` 0: the name has had no other object; `gone`: sequence of its deletion, once that is acknowledged.
     """
 
-    uid: str
-    original: str
-    first: int
-    oldest: int
+    oldest: int = 0
     gone_at: float = 0.0
     gone: int = 0
     replaced: Replaced | None = None
     in_parts: bool = False
+
+
+_NO_PAST = Past()
+_PackedUid = bytes | str
+_PackedVersion = int | str
+
+
+class Known(msgspec.Struct, gc=False):
+    """What the log last said of one object. `first` 0: its ADDED is not acknowledged yet.
+
+    There is one for each object of all clusters, so it is packed: a usual uid into 16 bytes, a usual version into a
+    number, and all that is rare into a `Past` that most do without.
+    """
+
+    packed_uid: _PackedUid
+    packed_original: _PackedVersion
+    first: int
+    own_past: Past | None = None
+
+    @property
+    def uid(self) -> str:
+        return _unpacked_uid(self.packed_uid)
+
+    @property
+    def original(self) -> str:
+        return str(self.packed_original)
+
+    @property
+    def oldest(self) -> int:
+        return self.past.oldest or self.first
+
+    @property
+    def past(self) -> Past:
+        """To be read only."""
+        return self.own_past or _NO_PAST
+
+    def with_past(self) -> Past:
+        """To be written to."""
+        if self.own_past is None:
+            self.own_past = Past()
+        return self.own_past
+
+
+_CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
+# As int() takes them back, and no longer than etcd's revisions are.
+_NUMBER = re.compile(r"[1-9][0-9]{0,19}").fullmatch
+
+
+def _packed_uid(uid: str) -> _PackedUid:
+    return bytes.fromhex(uid.replace("-", "")) if _CANONICAL(uid) else uid
+
+
+def _unpacked_uid(packed: _PackedUid) -> str:
+    return packed if isinstance(packed, str) else str(UUID(bytes=packed))
+
+
+def _packed_version(version: str) -> _PackedVersion:
+    return int(version) if _NUMBER(version) else version
 
 
 class Counts(msgspec.Struct):
@@ -84,6 +151,8 @@ class Writer:
     ) -> None:
         self.kind = kind
         self.counts = Counts() if counts is None else counts
+        # The cluster's version of the object last taken in; empty if it had none.
+        self.last_version = ""
         self._namespace = namespace
         self._log = log_
         self._appender = appender
@@ -91,7 +160,8 @@ class Writer:
         self._normalize = normalizer
         self._prefix = type_prefix(owner.cluster, kind.group, kind.version, kind.resource)
         self._fence = owner.fence()
-        self._lines = header_lines(self._fence)
+        # Header lines that all of its messages have.
+        self._lines = header_lines(self._fence | ({PRUNED_HEADER: normalizer.mark} if normalizer.mark else {}))
         self._last_for = header_lines({"Nats-TTL": f"{log_.tombstone_ttl}s"})
         self._known: dict[Key, Known] = {}
         # Keys whose ADDED or DELETED is on its way, with an event where somebody waits for it.
@@ -109,7 +179,7 @@ class Writer:
 
     def __len__(self) -> int:
         """Objects that live, as far as the log knows."""
-        return sum(not known.gone_at for known in self._known.values())
+        return sum(not known.past.gone_at for known in self._known.values())
 
     # -- what the log holds ----------------------------------------------------------------------------------------
 
@@ -137,7 +207,7 @@ class Writer:
             if summary is None:
                 return
             address = parse_object(record.subject)
-            key = (address.namespace, address.name)
+            key = (intern(address.namespace), address.name)
             if address.version != self.kind.version:
                 # The cluster served another version then: its messages go once the list in this one is in.
                 self._other_versions.add(address.version)
@@ -164,53 +234,63 @@ class Writer:
         self._check()
         if self._obsolete:
             await self._purge_obsolete()
+        self.last_version = ""
         try:
             found = raw if isinstance(raw, dict) else members(raw)
             if listed and not self._blank:
                 # Most of a later list is known: that is seen without normalising it.
                 identity = identify(found)
-                key = (identity.namespace or "", identity.name)
-                if self._is_known(key, identity.uid or "", identity.resource_version or "", listed):
+                key = (intern(identity.namespace or ""), identity.name)
+                self.last_version = identity.resource_version or ""
+                uid, version = _packed_uid(identity.uid or ""), _packed_version(self.last_version)
+                if self._is_known(key, uid, version, listed):
                     return key
             state = self._normalize(found)
         except Unusable as problem:
             self._unusable(problem)
             return None
-        key = (state.namespace, state.name)
+        self.last_version = state.original
+        key = (intern(state.namespace), state.name)
+        uid, version = _packed_uid(state.uid), _packed_version(state.original)
         known = self._known.get(key)
         if known is None:
-            self._known[key] = Known(state.uid, state.original, 0, 0)
+            self._known[key] = Known(uid, version, 0)
             self.counts.added += 1
             await self._append(key, self._delta(ADDED, state), entering=True)
             return key
-        if self._is_known(key, state.uid, state.original, listed):
+        if self._is_known(key, uid, version, listed):
             return key
-        if not known.gone_at and known.uid == state.uid:
+        if not known.past.gone_at and known.packed_uid == uid:
             if known.first == 0:
                 await self._acknowledgement(key)
             # To readers, what is at the same version and yet not the same is as if the cluster had been set back.
             restored = not newer(state.original, known.original)
             self._otherwise_pruned.discard(key)
-            known.original = state.original
-            self._fade(known)
+            known.packed_original = version
+            replaced = self._unfaded(known)
             self.counts.modified += 1
-            delta = self._delta(MODIFIED, state, first=known.first, replaced=known.replaced, restored=restored)
+            delta = self._delta(MODIFIED, state, first=known.first, replaced=replaced, restored=restored)
             await self._append(key, delta)
             return key
         replaced = await self._replaced(key, known)
         self._otherwise_pruned.discard(key)
-        oldest = replaced.oldest if replaced else 0
-        self._known[key] = Known(state.uid, state.original, 0, oldest, replaced=replaced, in_parts=known.in_parts)
+        entered = Known(uid, version, 0)
+        if replaced is not None or known.past.in_parts:
+            oldest = replaced.oldest if replaced else 0
+            entered.own_past = Past(oldest, replaced=replaced, in_parts=known.past.in_parts)
+        self._known[key] = entered
         self.counts.added += 1
         await self._append(key, self._delta(ADDED, state, replaced=replaced), entering=True)
         return key
 
-    def _is_known(self, key: Key, uid: str, version: str, listed: bool) -> bool:
+    def _is_known(self, key: Key, uid: _PackedUid, version: _PackedVersion, listed: bool) -> bool:
         """Whether the log has this state, or a newer one; counts it then."""
         known = self._known.get(key)
-        if known is None or known.gone_at or known.uid != uid or (listed and key in self._otherwise_pruned):
+        if known is None or known.past.gone_at or known.packed_uid != uid:
             return False
-        if version != known.original and (listed or newer(version, known.original)):
+        if listed and key in self._otherwise_pruned:
+            return False
+        if known.packed_original != version and (listed or newer(str(version), known.original)):
             return False
         self.counts.suppressed += 1
         return True
@@ -218,21 +298,23 @@ class Writer:
     async def gone(self, raw: bytes | msgspec.Raw | Members) -> None:
         """Takes in an object's last state, which a watch saw go (uses members up)."""
         self._check()
+        self.last_version = ""
         try:
             found = self._normalize(raw)
         except Unusable as problem:
             self._unusable(problem)
             return
+        self.last_version = found.original
         key = (found.namespace, found.name)
         known = self._known.get(key)
-        if known is None or known.gone_at or known.uid != found.uid:
+        if known is None or known.past.gone_at or known.packed_uid != _packed_uid(found.uid):
             self.counts.suppressed += 1
             return
         await self._bury(key, known, found, final=True)
 
     async def gone_all_but(self, seen: set[Key], version: str) -> None:
         """After a complete list at `version`: whatever lives in the log and was not `seen` has gone."""
-        missing = [key for key, known in self._known.items() if not known.gone_at and key not in seen]
+        missing = [key for key, known in self._known.items() if not known.past.gone_at and key not in seen]
         for key in missing:
             self._check()
             known = self._known[key]
@@ -247,7 +329,7 @@ class Writer:
 
     async def _prune_tombstones(self) -> None:
         """Replaces tombstones that hold what is to be pruned now; of those of an object that lives, nothing is left."""
-        for key in [key for key in self._otherwise_pruned if (known := self._known.get(key)) and known.gone_at]:
+        for key in [key for key in self._otherwise_pruned if (known := self._known.get(key)) and known.past.gone_at]:
             self._check()
             last = await self._last_delta(key)
             if last is not None and last.type == DELETED:
@@ -304,11 +386,11 @@ class Writer:
         if known.first == 0:
             await self._acknowledgement(key)
         self._otherwise_pruned.discard(key)
-        known.gone_at = self._log.now() / 1e9
-        known.original = found.original
-        self._fade(known)
+        known.with_past().gone_at = self._seconds()
+        known.packed_original = _packed_version(found.original)
+        replaced = self._unfaded(known)
         self.counts.deleted += 1
-        delta = self._delta(DELETED, found, first=known.first, replaced=known.replaced, final=final)
+        delta = self._delta(DELETED, found, first=known.first, replaced=replaced, final=final)
         await self._append(key, delta)
 
     def _delta(
@@ -361,8 +443,14 @@ class Writer:
             delta = await self._append_parts(subject, delta, pieces)
             payload = encode_delta(delta)
         known = self._known[key]
-        had_parts, known.in_parts = known.in_parts, bool(pieces)
-        lines = self._lines + header_lines(summary_headers(delta, self._normalize.mark))
+        had_parts = known.past.in_parts
+        if had_parts or pieces:
+            known.with_past().in_parts = bool(pieces)
+        if delta.replaced is None and not delta.parts:
+            # Nearly all; a dict and its checks would cost as much as the rest of the headers.
+            lines = self._lines + f"{SUMMARY_HEADER}: {summary_line(delta)}\r\n".encode()
+        else:
+            lines = self._lines + header_lines(summary_headers(delta))
         if delta.type == DELETED:
             lines += self._last_for
         waited_for = entering or delta.type == DELETED
@@ -383,10 +471,9 @@ class Writer:
                 else:
                     self.counts.failed += 1
             elif delta.type == DELETED:
-                known.gone = sequence
+                known.with_past().gone = sequence
             elif entering:
                 known.first = sequence
-                known.oldest = known.oldest or sequence
             if waited_for and (pending := self._unacknowledged.pop(key, None)) is not None:
                 pending.set()
 
@@ -430,27 +517,30 @@ class Writer:
         self.counts.unusable += 1
         log.error("object left out", cluster=self._owner.cluster, type=self.kind.title, problem=str(problem))
 
-    def _fade(self, known: Known) -> None:
-        """Drops what nobody can resume from any more."""
-        if (
-            known.replaced is not None
-            and known.replaced.time < (self._log.now() / 1e9 - self._log.tombstone_ttl) * 1000
-        ):
-            known.replaced = None
+    def _seconds(self) -> float:
+        """Now, by the log's clock, which tombstones go by."""
+        return self._log.now() / 1e9
+
+    def _unfaded(self, known: Known) -> Replaced | None:
+        """What it replaced, unless nobody can resume from that any more."""
+        replaced = known.past.replaced
+        if replaced is not None and replaced.time < (self._seconds() - self._log.tombstone_ttl) * 1000:
+            replaced = known.with_past().replaced = None
+        return replaced
 
     async def _replaced(self, key: Key, known: Known) -> Replaced | None:
         """What a new uid carries along of the last holder of its name."""
         await self._acknowledgement(key)
-        gone = known.gone_at or self._log.now() / 1e9
-        if gone < self._log.now() / 1e9 - self._log.tombstone_ttl:
+        gone = known.past.gone_at or self._seconds()
+        if gone < self._seconds() - self._log.tombstone_ttl:
             return None
         last = await self._last_delta(key)
         return Replaced(
             uid=known.uid,
             first=known.first,
-            oldest=known.oldest or known.first,
+            oldest=known.oldest,
             time=int(gone * 1000),
-            gone=known.gone,
+            gone=known.past.gone,
             original=known.original,
             labels=last.labels if last else {},
             fields=self._normalize.visible(last.fields) if last else {},
@@ -476,20 +566,17 @@ class Writer:
 
     def forget_gone(self) -> None:
         """Drops the keys of objects that went longer ago than tombstones are kept."""
-        limit = self._log.now() / 1e9 - self._log.tombstone_ttl
-        for key in [key for key, known in self._known.items() if known.gone_at and known.gone_at < limit]:
+        limit = self._seconds() - self._log.tombstone_ttl
+        for key in [key for key, known in self._known.items() if 0 < known.past.gone_at < limit]:
             del self._known[key]
 
 
 def _known(summary: Summary, record: Record) -> Known:
+    first = summary.first or record.sequence
+    oldest = summary.oldest if summary.oldest not in (0, first) else 0
+    known = Known(_packed_uid(summary.uid), _packed_version(summary.original), first)
     gone = summary.type == DELETED
-    return Known(
-        uid=summary.uid,
-        original=summary.original,
-        first=summary.first or record.sequence,
-        oldest=summary.oldest or summary.first or record.sequence,
-        gone_at=record.time / 1e9 if gone else 0.0,
-        gone=record.sequence if gone else 0,
-        replaced=summary.replaced,
-        in_parts=summary.parts > 0,
-    )
+    if gone or oldest or summary.replaced is not None or summary.parts:
+        at, sequence = (record.time / 1e9, record.sequence) if gone else (0.0, 0)
+        known.own_past = Past(oldest, at, sequence, summary.replaced, summary.parts > 0)
+    return known

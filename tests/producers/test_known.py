@@ -1,0 +1,54 @@
+"""What the writer keeps of each object: packed, and the same when it is asked for."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltalog import Record
+from deltalog.delta import Summary
+from producers.writer import Known, _known, _packed_uid, _packed_version
+
+odd = st.text(alphabet="0123456789abcdefABCDEF-. ²٣", max_size=40)
+
+
+@given(st.uuids().map(str) | st.uuids().map(lambda uid: str(uid).upper()) | odd, odd)
+def test_packed_uids_come_back_and_differ_as_they_did(uid: str, other: str) -> None:
+    assert Known(_packed_uid(uid), 1, 0).uid == uid
+    assert (_packed_uid(uid) == _packed_uid(other)) == (uid == other)
+
+
+@given(st.integers(0, 2**70).map(str) | odd, st.integers(0, 2**70).map(str) | odd)
+def test_packed_versions_come_back_and_differ_as_they_did(version: str, other: str) -> None:
+    assert Known("u", _packed_version(version), 0).original == version
+    assert (_packed_version(version) == _packed_version(other)) == (version == other)
+
+
+def test_what_is_usual_is_packed() -> None:
+    uid = "ed02aa20-d7a8-48a4-a50a-71203ff73986"
+    assert _packed_uid(uid) == UUID(uid).bytes
+    assert _packed_version("2986835454716") == 2986835454716
+    assert [_packed_version(odd) for odd in ("0", "007", "", "-1", "+1", "1_0", "1\n")] == [
+        *("0", "007", "", "-1", "+1", "1_0", "1\n")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("summary", "first", "oldest", "gone", "rare"),
+    [
+        (Summary("ADDED", "u", "1", 0, 0), 9, 9, 0, False),
+        (Summary("MODIFIED", "u", "1", 4, 4), 4, 4, 0, False),
+        (Summary("MODIFIED", "u", "1", 4, 2), 4, 2, 0, True),
+        (Summary("DELETED", "u", "1", 4, 4), 4, 4, 9, True),
+        (Summary("MODIFIED", "u", "1", 4, 4, parts=2), 4, 4, 0, True),
+    ],
+)
+def test_what_the_log_says_of_an_object(summary: Summary, first: int, oldest: int, gone: int, rare: bool) -> None:
+    known = _known(summary, Record(9, 5_000_000_000, "kb.x", b"", {}))
+    assert (known.first, known.oldest, known.past.gone) == (first, oldest, gone)
+    assert known.past.gone_at == (5.0 if gone else 0.0)
+    assert (known.own_past is not None) == rare
+    assert known.past.in_parts == (summary.parts > 0)
