@@ -15,7 +15,7 @@ help:
 	@echo "make up             the clusters of your kubeconfig, served there"
 	@echo "make test           all tests"
 	@echo "make test-clusters  the end-to-end tests on the clusters of \$$KUBECONFIG"
-	@echo "make soak           the model test of the producers, for a long time"
+	@echo "make soak           the model tests of the producers, for a long time"
 	@echo "make bench          benchmarks, as ratios to baselines of the same run"
 	@echo "make check          ruff, mypy, import contracts"
 	@echo "options of the command itself: make demo ARGS=\"--clusters 5\"; all of them: .venv/bin/kubebraid --help"
@@ -45,7 +45,8 @@ test-clusters: $(STAMP)
 	KUBEBRAID_TEST_KUBECONFIG="$$KUBECONFIG" $(BIN)/python -m pytest -m clusters $(ARGS)
 
 soak: $(STAMP)
-	KUBEBRAID_SOAK_STEPS=3000 $(BIN)/python -m pytest tests/producers/test_model.py $(ARGS)
+	KUBEBRAID_SOAK_STEPS=$${KUBEBRAID_SOAK_STEPS:-3000} $(BIN)/python -m pytest \
+		tests/producers/test_model.py tests/e2e/test_producers_under_fire.py $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks all $(ARGS)

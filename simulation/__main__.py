@@ -21,6 +21,8 @@ def main(
     base_port: Annotated[int, typer.Option(min=0, max=65535, help="The first port; 0: free ones.")] = 0,
     seed: Annotated[int, typer.Option(help="Decides the content.")] = 0,
     tokens: Annotated[bool, typer.Option(help="Ask for a bearer token.")] = False,
+    first: Annotated[int, typer.Option(min=1, help="The number of the first: 1 is alpha, 2 bravo.")] = 1,
+    state: Annotated[Path | None, typer.Option(help="A directory that keeps the clusters across restarts.")] = None,
 ) -> None:
     """Run simulated Kubernetes clusters until interrupted."""
 
@@ -38,6 +40,8 @@ def main(
         base_port=base_port,
         seed=seed,
         tokens=tokens,
+        first=first,
+        state=state,
         ready=ready,
     )
     try:

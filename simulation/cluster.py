@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -13,6 +14,7 @@ from simulation.api import MAX_BODY, Api
 from simulation.churn import Churn
 from simulation.content import populate
 from simulation.faults import Faults
+from simulation.journal import Journal
 from simulation.registry import Registry
 from simulation.status import bad_request
 from simulation.storage import DEFAULT_HISTORY, Storage
@@ -46,9 +48,11 @@ class SimulatedCluster:
     number of events kept per type.
 
     State lives in memory, from construction on: `stop` and `start` are an outage of the same cluster, with nothing
-    lost. A new instance with the same seed is the same kind of cluster rebuilt from nothing: the same names, new
-    uids, and resourceVersions above all earlier ones. `version` fixes the first resourceVersion and
-    with it the uids, for tests that want them equal in each run.
+    lost. With a directory `state` it also outlives the process: a cluster made of it again has all it acknowledged
+    (see `journal`), and `seed` and `pods` say only what it began with. Without one, a new instance with the same
+    seed is the same kind of cluster rebuilt from nothing: the same names, new uids, and resourceVersions above all
+    earlier ones. `version` fixes the first resourceVersion and with it the uids, for tests that want them equal in
+    each run.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class SimulatedCluster:
         history: int = DEFAULT_HISTORY,
         bookmark_interval: float = 60.0,
         version: int | None = None,
+        state: Path | None = None,
     ) -> None:
         self.name = name
         self.seed = seed
@@ -76,7 +81,15 @@ class SimulatedCluster:
         start = first_version(name) if version is None else version
         self.storage = Storage(seed=f"{own}/{start}", first_version=start, history=history)
         self.registry = Registry(self.storage)
-        populate(self.registry, name=name, pods=pods, seed=own)
+        journal = Journal(state / f"{name}.journal") if state is not None else None
+        if journal is not None and journal.exists():
+            journal.restore(self.storage)
+            # The same draws again would be the same names again.
+            own = f"{own}/{start}"
+        else:
+            populate(self.registry, name=name, pods=pods, seed=own)
+        if journal is not None:
+            journal.begin(self.storage)
         self.faults = Faults(seed=own)
         self.faults.attach(self._gate, self.storage.compact)
         self.churn = Churn(self.registry, pods=pods, rate=churn, seed=own)
@@ -156,10 +169,16 @@ class SimulatedCluster:
 
     async def _control_churn(self, wanted: Any) -> Any:
         if wanted is not None:
-            rate = wanted.get("rate") if isinstance(wanted, dict) else None
+            rate, now = (wanted.get("rate"), wanted.get("now", 0)) if isinstance(wanted, dict) else (None, 0)
+            if rate is None and now:
+                rate = self.churn.rate
             if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 <= rate <= 100_000:
                 raise bad_request("churn: rate is a number from 0 to 100000")
+            if not isinstance(now, int) or isinstance(now, bool) or not 0 <= now <= 1000:
+                raise bad_request("churn: now is a number of writes up to 1000, to be made at once")
             self.churn.rate = float(rate)
+            if now:
+                self.churn.step(now)
         return {"rate": self.churn.rate, "writes": self.churn.writes, "counts": dict(self.churn.counts)}
 
     async def _control_compact(self, wanted: Any) -> Any:

@@ -23,13 +23,17 @@ async def simulate(
     base_port: int = 0,
     seed: int = 0,
     tokens: bool = False,
+    first: int = 1,
+    state: Path | None = None,
     ready: Callable[[list[SimulatedCluster]], None] | None = None,
 ) -> None:
     """Run clusters until cancelled, SIGTERM or SIGINT.
 
     `pods` and `churn` (writes per second) are per cluster. With a `base_port` the clusters have it and the ports
-    after it, the same in each run; 0 takes free ones. `tokens` gives every cluster a bearer token. `kubeconfig`
-    is written, and `ready` called, once all ports are open. Raises OSError where a port or the file cannot be had.
+    after it, the same in each run; 0 takes free ones. `first` is the number of the first cluster (see
+    `cluster_name`), `state` a directory that keeps what they have. `tokens` gives every cluster a bearer token.
+    `kubeconfig` is written, and `ready` called, once all ports are open. Raises OSError where a port or the file
+    cannot be had.
     """
     made: list[SimulatedCluster] = []
     stopped = asyncio.Event()
@@ -43,7 +47,7 @@ async def simulate(
             # No signals on this platform or in this thread: cancelling is what is left.
             pass
     try:
-        for number in range(1, clusters + 1):
+        for number in range(first, first + clusters):
             name = cluster_name(number)
             made.append(
                 SimulatedCluster(
@@ -52,8 +56,9 @@ async def simulate(
                     pods=pods,
                     churn=churn,
                     host=host,
-                    port=base_port + number - 1 if base_port else 0,
+                    port=base_port + number - first if base_port else 0,
                     token=f"simulated-{name}-{seed}" if tokens else "",
+                    state=state,
                 )
             )
             # Building one takes a while: let a signal or a cancellation in.

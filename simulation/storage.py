@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -150,6 +150,7 @@ class Collection:
 
     `floor` is the newest version whose events are forgotten: a watch may start at it or above.
     `dropped` counts the events that were forgotten, so that `dropped + index` is a cursor that never moves.
+    `term` grows when all watches have to end, as a server's do when it sets up a type's storage anew.
     """
 
     type: ResourceType
@@ -160,6 +161,7 @@ class Collection:
     by_path: dict[str, Stored] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     dropped: int = 0
+    term: int = 0
     removed: bool = False
     listeners: set[Callable[[], None]] = field(default_factory=set)
     _snapshots: OrderedDict[int, Snapshot] = field(default_factory=OrderedDict)
@@ -232,11 +234,24 @@ class Collection:
             listener()
 
 
+class Keeper(Protocol):
+    """Is told of every write before anybody else can see it."""
+
+    def put(self, key: tuple[str, str], stored: Stored) -> None:
+        """An object has a new state."""
+
+    def remove(self, key: tuple[str, str], namespace: str, name: str, version: int) -> None:
+        """An object is gone."""
+
+    def type_gone(self, key: tuple[str, str], version: int) -> None:
+        """A type is no longer served."""
+
+
 class Storage:
     """The state of one cluster. Synchronous; used from one thread.
 
     The version counter belongs to the whole cluster and only grows: every write takes the next. It starts at
-    `first_version`. uids come from a generator seeded with `seed`.
+    `first_version`. uids come from a generator seeded with `seed`. `journal` keeps all writes, if there is one.
     """
 
     def __init__(self, *, seed: int | str = 0, first_version: int = 1000, history: int = DEFAULT_HISTORY) -> None:
@@ -247,6 +262,7 @@ class Storage:
         self.collections: dict[tuple[str, str], Collection] = {}
         self.owned: dict[str, set[tuple[tuple[str, str], tuple[str, str]]]] = {}
         self.types_changed = 0
+        self.journal: Keeper | None = None
 
     # Types
 
@@ -266,12 +282,24 @@ class Storage:
         found = self.collections.get(key)
         if found is None:
             return
-        for namespace, name in list(found.objects):
-            self.remove(found, namespace, name)
+        self.empty(found)
+        if self.journal is not None:
+            self.journal.type_gone(key, self.version)
         self.types_changed += 1
         del self.collections[key]
         found.removed = True
         found._notify()
+
+    def empty(self, collection: Collection) -> None:
+        """Remove all objects of a type, each as a version of its own."""
+        for namespace, name in list(collection.objects):
+            self.remove(collection, namespace, name)
+
+    def end_watches(self, collection: Collection) -> None:
+        """End all watches of a type and forget its history, as a server does that builds its watch cache anew."""
+        collection.compact(self.version)
+        collection.term += 1
+        collection._notify()
 
     # Objects
 
@@ -293,7 +321,16 @@ class Storage:
         """
         version = self.version + 1
         stored = encode_object(collection.type, body, version)
+        if self.journal is not None:
+            self.journal.put(collection.type.key, stored)
         self.version = version
+        return self._place(collection, stored)
+
+    def restore(self, collection: Collection, body: dict[str, Any], version: int) -> Stored:
+        """Put an object as of the version at which it was written."""
+        return self._place(collection, encode_object(collection.type, body, version))
+
+    def _place(self, collection: Collection, stored: Stored) -> Stored:
         previous = collection.objects.get(stored.key)
         collection.objects[stored.key] = stored
         path = stored.path
@@ -314,6 +351,8 @@ class Storage:
         if previous is None:
             return None
         self.version += 1
+        if self.journal is not None:
+            self.journal.remove(collection.type.key, namespace, name, self.version)
         gone = previous.with_version(self.version)
         path = previous.path
         del collection.by_path[path]

@@ -82,6 +82,7 @@ class Watch:
             return
         loop = asyncio.get_running_loop()
         news = asyncio.Event()
+        term = self.collection.term
         self.collection.listeners.add(news.set)
         try:
             await self._send_initial(write)
@@ -101,7 +102,7 @@ class Watch:
                     await self._send_bookmark(write)
                     bookmark_at = self._next_bookmark(now, end)
                     continue
-                if now >= end or self.collection.removed:
+                if now >= end or self.collection.removed or self.collection.term != term:
                     return
                 try:
                     async with asyncio.timeout_at(min(bookmark_at, end)):
