@@ -23,6 +23,7 @@ __all__ = [
     "Normalizer",
     "Pruning",
     "Unusable",
+    "changed_at",
     "identify",
     "members",
     "selectable_fields",
@@ -69,6 +70,15 @@ class Identity(msgspec.Struct, rename="camel"):
     resource_version: str | None = None
 
 
+class _Manager(msgspec.Struct):
+    time: str | None = None
+
+
+class _Managers(msgspec.Struct, rename="camel"):
+    managed_fields: list[_Manager] | None = None
+
+
+_managers = msgspec.json.Decoder(_Managers)
 _raw_map = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _identity = msgspec.json.Decoder(Identity)
 _string = msgspec.json.Decoder(str | None)
@@ -112,6 +122,18 @@ def _seconds(timestamp: str | None) -> int:
         return int(datetime.fromisoformat(timestamp).timestamp())
     except ValueError:
         return 0
+
+
+def changed_at(found: Members) -> int:
+    """When an object was last changed, by its cluster's clock in whole seconds since 1970; 0: it does not say.
+
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management: `time` of managedFields.
+    """
+    try:
+        managers = _managers.decode(found["metadata"]).managed_fields or ()
+    except _UNDECODABLE:
+        return 0
+    return max((_seconds(manager.time) for manager in managers), default=0)
 
 
 _NOTHING = msgspec.Raw(b"null")

@@ -12,6 +12,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
 from typing import NamedTuple
 
 import aiohttp
@@ -22,7 +23,7 @@ from deltalog import AppendError, BrokerUnavailable
 from deltalog.connection import JetStreamRefused
 from producers.apiserver import ApiServer, Refused, Unreachable
 from producers.metrics import TypeMetrics
-from producers.normalize import Members, Unusable, identify, members, without_line_feeds
+from producers.normalize import Members, Unusable, changed_at, identify, members, without_line_feeds
 from producers.writer import Key, Writer
 
 log = structlog.get_logger("producers.reflector")
@@ -40,6 +41,8 @@ _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 # A watch that lasted so long, in seconds, was no failure; the next one begins the backoff anew.
 _STABLE = 10.0
 _BACKOFF_FIRST, _BACKOFF_LAST = 0.5, 30.0
+# Seconds between two objects of which it is measured when their cluster changed them.
+_SAMPLE_EVERY = 1.0
 
 
 # Why a list was taken, as metrics name it.
@@ -307,6 +310,7 @@ class Reflector:
         self._accepts = accepts
         self._relist_every = relist_every
         self._metrics = metrics
+        self._sampled = 0.0
         self._hurry = asyncio.Event()
         self._broken = 0
         # Whether the watch is still in its initial events.
@@ -331,7 +335,7 @@ class Reflector:
 
     # -- lists -----------------------------------------------------------------------------------------------------
 
-    async def _observe(self, found: Members, *, listed: bool) -> Key | None:
+    async def _observe(self, found: Members, *, listed: bool, stored: Callable[[], None] | None = None) -> Key | None:
         if self._accepts is not None:
             try:
                 if not self._accepts(identify(found).namespace or ""):
@@ -339,7 +343,7 @@ class Reflector:
             except Unusable:
                 # The writer leaves it out, and says so.
                 pass
-        return await self.writer.observe(found, listed=listed)
+        return await self.writer.observe(found, listed=listed, stored=stored)
 
     async def _list(self) -> None:
         """Brings one complete list into the log, by pages."""
@@ -383,7 +387,14 @@ class Reflector:
         if self._metrics is not None:
             self._metrics.listed(time.monotonic() - self._began)
         await self._on_synced()
-        log.debug("synced", cluster=self._cluster, path=self.target.path, objects=len(self.writer), why=self._why)
+        log.debug(
+            "synced",
+            cluster=self._cluster,
+            type=self.writer.kind.title,
+            path=self.target.path,
+            objects=len(self.writer),
+            why=self._why,
+        )
         self._why = PERIODIC
 
     # -- watches ---------------------------------------------------------------------------------------------------
@@ -428,13 +439,13 @@ class Reflector:
                 await self._end_list(initial, metadata.resource_version)
                 initial = None
         elif event.type in ("ADDED", "MODIFIED"):
-            key = await self._observe(event.object, listed=initial is not None)
+            key = await self._observe(event.object, listed=initial is not None, stored=self._timed(event, initial))
             if initial is not None:
                 self.listed += 1
                 if key is not None:
                     initial.add(key)
         elif event.type == "DELETED":
-            await self.writer.gone(event.object)
+            await self.writer.gone(event.object, stored=self._timed(event, initial))
         else:
             raise BadAnswer(f"a watch event of type {event.type!r}")
         reached = self.writer.last_version if metadata is None else metadata.resource_version
@@ -442,6 +453,23 @@ class Reflector:
         if self._on_change is not None and event.type != "BOOKMARK":
             self._on_change()
         return initial
+
+    def _timed(self, event: WatchEvent, initial: set[Key] | None) -> Callable[[], None] | None:
+        """What measures how long a change took to the log; called when it is there."""
+        if self._metrics is None or initial is not None:
+            return None
+        changed = 0
+        # Reading the time out of every object would be felt.
+        if event.type != "DELETED" and self.last_event - self._sampled >= _SAMPLE_EVERY:
+            self._sampled = self.last_event
+            changed = changed_at(event.object)
+        return partial(self._stored, time.monotonic(), changed)
+
+    def _stored(self, arrived: float, changed: int) -> None:
+        assert self._metrics is not None
+        self._metrics.appended(time.monotonic() - arrived)
+        if changed:
+            self._metrics.changed(time.time() + self._server.clock_offset - changed)
 
     async def _opened(self) -> None:
         """A watch has begun: what was said of trouble before is over."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from sys import intern
 from uuid import UUID
 
@@ -225,11 +226,13 @@ class Writer:
 
     # -- what the cluster says -------------------------------------------------------------------------------------
 
-    async def observe(self, raw: bytes | msgspec.Raw | Members, *, listed: bool) -> Key | None:
+    async def observe(
+        self, raw: bytes | msgspec.Raw | Members, *, listed: bool, stored: Callable[[], None] | None = None
+    ) -> Key | None:
         """Takes in an object's present state (uses members up); appends it if the log has another. Returns its key.
 
         What a watch says of a version that is not newer is a repetition. What a list says is so, even if it is
-        older (a cluster restored from a backup).
+        older (a cluster restored from a backup). `stored` is called once what was appended is acknowledged.
         """
         self._check()
         if self._obsolete:
@@ -256,7 +259,7 @@ class Writer:
         if known is None:
             self._known[key] = Known(uid, version, 0)
             self.counts.added += 1
-            await self._append(key, self._delta(ADDED, state), entering=True)
+            await self._append(key, self._delta(ADDED, state), entering=True, stored=stored)
             return key
         if self._is_known(key, uid, version, listed):
             return key
@@ -270,7 +273,7 @@ class Writer:
             replaced = self._unfaded(known)
             self.counts.modified += 1
             delta = self._delta(MODIFIED, state, first=known.first, replaced=replaced, restored=restored)
-            await self._append(key, delta)
+            await self._append(key, delta, stored=stored)
             return key
         replaced = await self._replaced(key, known)
         self._otherwise_pruned.discard(key)
@@ -280,7 +283,7 @@ class Writer:
             entered.own_past = Past(oldest, replaced=replaced, in_parts=known.past.in_parts)
         self._known[key] = entered
         self.counts.added += 1
-        await self._append(key, self._delta(ADDED, state, replaced=replaced), entering=True)
+        await self._append(key, self._delta(ADDED, state, replaced=replaced), entering=True, stored=stored)
         return key
 
     def _is_known(self, key: Key, uid: _PackedUid, version: _PackedVersion, listed: bool) -> bool:
@@ -295,8 +298,8 @@ class Writer:
         self.counts.suppressed += 1
         return True
 
-    async def gone(self, raw: bytes | msgspec.Raw | Members) -> None:
-        """Takes in an object's last state, which a watch saw go (uses members up)."""
+    async def gone(self, raw: bytes | msgspec.Raw | Members, *, stored: Callable[[], None] | None = None) -> None:
+        """Takes in an object's last state, which a watch saw go (uses members up). `stored`: as of `observe`."""
         self._check()
         self.last_version = ""
         try:
@@ -310,7 +313,7 @@ class Writer:
         if known is None or known.past.gone_at or known.packed_uid != _packed_uid(found.uid):
             self.counts.suppressed += 1
             return
-        await self._bury(key, known, found, final=True)
+        await self._bury(key, known, found, final=True, stored=stored)
 
     async def gone_all_but(self, seen: set[Key], version: str) -> None:
         """After a complete list at `version`: whatever lives in the log and was not `seen` has gone."""
@@ -382,7 +385,9 @@ class Writer:
 
     # -- appending -------------------------------------------------------------------------------------------------
 
-    async def _bury(self, key: Key, known: Known, found: Normalized, *, final: bool) -> None:
+    async def _bury(
+        self, key: Key, known: Known, found: Normalized, *, final: bool, stored: Callable[[], None] | None = None
+    ) -> None:
         if known.first == 0:
             await self._acknowledgement(key)
         self._otherwise_pruned.discard(key)
@@ -391,7 +396,7 @@ class Writer:
         replaced = self._unfaded(known)
         self.counts.deleted += 1
         delta = self._delta(DELETED, found, first=known.first, replaced=replaced, final=final)
-        await self._append(key, delta)
+        await self._append(key, delta, stored=stored)
 
     def _delta(
         self,
@@ -436,7 +441,9 @@ class Writer:
             await pending.wait()
             self._check()
 
-    async def _append(self, key: Key, delta: Delta, *, entering: bool = False) -> None:
+    async def _append(
+        self, key: Key, delta: Delta, *, entering: bool = False, stored: Callable[[], None] | None = None
+    ) -> None:
         subject = object_subject(self._prefix, delta.namespace, delta.name)
         delta, payload, pieces = fit(delta, self._limit())
         if pieces:
@@ -474,6 +481,8 @@ class Writer:
                 known.with_past().gone = sequence
             elif entering:
                 known.first = sequence
+            if stored is not None and error is None:
+                stored()
             if waited_for and (pending := self._unacknowledged.pop(key, None)) is not None:
                 pending.set()
 

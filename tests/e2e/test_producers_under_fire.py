@@ -351,8 +351,9 @@ async def battlefield(request, tmp_path: Path):
             await made.close()
 
 
-async def differences(field: Battlefield, compare: Any, store: Any) -> list[str]:
+async def differences(field: Battlefield, compare: Any, of: Materializer) -> list[str]:
     """What the store has otherwise than the clusters."""
+    store = of.store
     found = []
     for name, url in field.urls.items():
         paths = [path for path in await compare.types(url) if path not in OPT_IN]
@@ -362,7 +363,7 @@ async def differences(field: Battlefield, compare: Any, store: Any) -> list[str]
             for key, info in have.items()
         }
         found += [f"{name}: type {path} only on one side" for path in titles ^ set(paths)]
-        stale = store.clusters[name].stale if name in store.clusters else "unknown"
+        stale = of.stale(store.clusters[name]) if name in store.clusters else "unknown"
         if stale:
             found.append(f"{name} is stale: {stale}")
         for path in titles & set(paths):
@@ -387,7 +388,7 @@ async def differences(field: Battlefield, compare: Any, store: Any) -> list[str]
 
 async def eventually_same(field: Battlefield, compare: Any, of: Materializer, check: Callable[[], None]) -> None:
     limit = asyncio.get_running_loop().time() + PATIENCE
-    while found := await differences(field, compare, of.store):
+    while found := await differences(field, compare, of):
         check()
         assert asyncio.get_running_loop().time() < limit, "\n".join(found[:20])
         await asyncio.sleep(0.3)
@@ -440,7 +441,7 @@ async def test_after_quiet_the_log_equals_the_clusters(battlefield: Battlefield,
         await field.quiet()
         await eventually_same(field, compare, warm, check)
         cold = await materializer("cold")
-        assert not await differences(field, compare, cold.store)
+        assert not await differences(field, compare, cold)
         cold.store.check()
         assert warm.generation == generation, "the history was said to have changed"
 
