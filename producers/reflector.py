@@ -316,6 +316,8 @@ class Reflector:
         # Whether the watch is still in its initial events.
         self._initial = False
         self._watch_now: Watch | None = None
+        # Whether the next list is the same one, taken by pages as it could not be streamed.
+        self._another_way = False
         self._why = FIRST
         # When a list is due though nothing is wrong: the first one soon enough that a hundred reflectors, started
         # together, are spread over the whole interval from then on.
@@ -364,11 +366,13 @@ class Reflector:
 
     def _begin_list(self) -> None:
         self._began = time.monotonic()
-        self.relists += 1
         self.listed = 0
         self.expected = None
-        if self._metrics is not None:
-            self._metrics.listing(self._why)
+        if not self._another_way:
+            self.relists += 1
+            if self._metrics is not None:
+                self._metrics.listing(self._why)
+        self._another_way = False
 
     async def _end_list(self, seen: set[Key], version: str) -> None:
         """The list is complete: what it missed has gone, and the log has all of it."""
@@ -407,18 +411,25 @@ class Reflector:
             self._begin_list()
             initial = set()
         watch = Watch(self._server, self.target, version)
-        # A list under way answers a request for one.
-        ending = None
-        if version is not None:
+        ending: asyncio.TimerHandle | None = None
+
+        def beyond_list() -> None:
+            """From now on a list can be asked for; one under way answers such a request itself."""
+            nonlocal ending
             self._watch_now = watch
             if self._due != float("inf"):
                 loop = asyncio.get_running_loop()
                 ending = loop.call_later(max(self._due - time.monotonic(), 0.0), watch.end)
+
+        if initial is None:
+            beyond_list()
         try:
             async with contextlib.aclosing(watch.events(self._opened)) as events:
                 async for event in events:
                     initial = await self._take_in(event, initial)
-                    self._initial = initial is not None
+                    if self._initial and initial is None:
+                        self._initial = False
+                        beyond_list()
         finally:
             self._watch_now = None
             if ending is not None:
@@ -493,6 +504,7 @@ class Reflector:
             except _NotStreamed as cause:
                 log.info("lists are taken by pages", cluster=self._cluster, path=self.target.path, reason=str(cause))
                 self._server.streams_lists = False
+                self._another_way = True
                 continue
             except (Unreachable, BadAnswer) as cause:
                 if not self.synced.is_set():
@@ -502,6 +514,7 @@ class Reflector:
             except Refused as refused:
                 if self._initial and refused.code in (400, 422):
                     self._server.streams_lists = False
+                    self._another_way = True
                     continue
                 if not self.synced.is_set() or refused.expired or refused.code == 404:
                     raise

@@ -101,7 +101,7 @@ class Api:
         parts = [unquote(part) for part in raw.strip("/").split("/")]
         if parts[0] == "_simulation":
             return await self._control(request, parts[1:])
-        await self.faults.before_answer()
+        await self.faults.before_answer(parts)
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             raise ApiError(401, "Unauthorized")
         head = parts[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from simulation.status import ApiError, bad_request
@@ -50,6 +50,7 @@ class Faults:
         self.watch_lifetime: tuple[float, float] | None = None
         self.refusing = False
         self.failures: deque[Failure] = deque()
+        self.forbidden: frozenset[str] = frozenset()
         self.watches: dict[object, asyncio.Transport] = {}
         self.random = random.Random(seed)
         self.flowing = asyncio.Event()
@@ -68,6 +69,10 @@ class Faults:
     def fail_next(self, count: int, code: int, *, retry_after: int = 1) -> None:
         """Answer the next `count` requests (watches too, /_simulation not) with an error Status."""
         self.failures.extend([Failure(code, retry_after if code == 429 else 0)] * count)
+
+    def forbid(self, *resources: str) -> None:
+        """Answer what asks for these resources (plural names) as RBAC does that does not allow it; none: allow all."""
+        self.forbidden = frozenset(resources)
 
     def cut_watches(self) -> int:
         """Break all open watch connections, in the middle of whatever they send. How many there were."""
@@ -123,12 +128,13 @@ class Faults:
         self.aggregated_discovery = True
         self.watch_lifetime = None
         self.failures.clear()
+        self.forbidden = frozenset()
         self.flowing.set()
 
     # What the server asks
 
-    async def before_answer(self) -> None:
-        """Wait as long as answers are delayed, and raise the ApiError that is due."""
+    async def before_answer(self, path: Sequence[str] = ()) -> None:
+        """Wait as long as answers are delayed, and raise the ApiError that is due. `path`: its parts."""
         if self.delay > 0:
             await asyncio.sleep(self.delay)
         if self.failures:
@@ -136,6 +142,9 @@ class Faults:
             details = {"retryAfterSeconds": failure.retry_after} if failure.retry_after else None
             message = _MESSAGES.get(failure.code, "simulated failure")
             raise ApiError(failure.code, message, details=details)
+        if not self.forbidden.isdisjoint(path):
+            resource = next(part for part in path if part in self.forbidden)
+            raise ApiError(403, f'{resource} is forbidden: User "simulated" cannot list or watch resource "{resource}"')
 
     def lifetime(self) -> float | None:
         """After how many seconds a watch that starts now has to end."""
@@ -152,6 +161,7 @@ class Faults:
             "initial_events": self.initial_events,
             "aggregated_discovery": self.aggregated_discovery,
             "watch_lifetime": None if self.watch_lifetime is None else list(self.watch_lifetime),
+            "forbidden": sorted(self.forbidden),
             "failures_due": len(self.failures),
             "open_watches": len(self.watches),
         }
@@ -161,7 +171,8 @@ class Faults:
 
         Fields, all optional: `clear` (true), `delay` (seconds), `hang_watches`, `skip_bookmarks`,
         `aggregated_discovery` (booleans), `initial_events` (supported, ignored, refused), `watch_lifetime`
-        ([least, most] seconds, or null), `fail_next` ({"count", "code", "retry_after"}), `cut_watches` (true),
+        ([least, most] seconds, or null), `fail_next` ({"count", "code", "retry_after"}), `forbidden` (plural names of
+        resources), `cut_watches` (true),
         `compact` (true), `refuse_seconds` (seconds; the port is closed after the answer). Raises ApiError 400.
         """
         if not isinstance(wanted, dict):
@@ -177,6 +188,7 @@ class Faults:
             count, code = int(failing.get("count", 1)), int(failing.get("code", 500))
             retry_after = int(failing.get("retry_after", 1))
             refuse = float(wanted.get("refuse_seconds", 0))
+            forbidden = [str(one) for one in wanted.get("forbidden", ())]
         except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
             raise bad_request(f"faults: {error}") from error
         initial = wanted.get("initial_events", self.initial_events)
@@ -193,6 +205,8 @@ class Faults:
         self.aggregated_discovery = bool(wanted.get("aggregated_discovery", self.aggregated_discovery))
         if "watch_lifetime" in wanted:
             self.watch_lifetime = span
+        if "forbidden" in wanted:
+            self.forbid(*forbidden)
         if "hang_watches" in wanted:
             self.hang_watches(bool(wanted["hang_watches"]))
         if failing:
@@ -219,6 +233,7 @@ _FIELDS = frozenset(
         "cut_watches",
         "delay",
         "fail_next",
+        "forbidden",
         "hang_watches",
         "initial_events",
         "refuse_seconds",

@@ -1,0 +1,106 @@
+"""What a producer says of itself in the log: its types' status, and that it is there at all; lists asked for anew."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import producers.cluster
+from producers.configuration import Configuration, Kubeconfig, Source
+from producers.members import Members
+from producers.producer import Producer
+from producers.rules import Rules
+
+PODS = "/api/v1/pods"
+
+
+async def eventually(check, patience: float = 20.0):
+    limit = asyncio.get_running_loop().time() + patience
+    while not (found := check()):
+        assert asyncio.get_running_loop().time() < limit, "did not happen"
+        await asyncio.sleep(0.05)
+    return found
+
+
+@pytest.fixture
+def often(monkeypatch):
+    monkeypatch.setattr(producers.cluster, "STATUS_EVERY", 0.3)
+
+
+async def test_status_of_types_and_silence(rig, often):
+    warm = await rig.materializer()
+    _, task = await rig.produce("pods", "nodes")
+    await eventually(lambda: "alpha" in warm.store.clusters and warm.store.clusters["alpha"].status)
+    status = warm.store.clusters["alpha"].status["pods"]
+    assert status["objects"] == 30
+    assert status["synced"] is True
+    assert status["listed"] > 0
+    assert "error" not in status
+    assert warm.stale(warm.store.clusters["alpha"]) is None
+
+    task.cancel()
+    reason = await eventually(lambda: warm.stale(warm.store.clusters["alpha"]))
+    assert "no producer has been heard of" in reason
+    cold = await rig.materializer()
+    assert "no producer has been heard of" in (cold.stale(cold.store.clusters["alpha"]) or "")
+
+    await rig.produce("pods", "nodes")
+    await eventually(lambda: warm.stale(warm.store.clusters["alpha"]) is None)
+
+
+async def test_a_type_in_trouble_says_why_and_since_when(rig, often):
+    warm = await rig.materializer()
+    await rig.produce("pods", "nodes")
+    rig.cluster.faults.forbid("pods")
+    rig.cluster.faults.compact()
+    rig.cluster.faults.cut_watches()
+
+    def told():
+        return warm.store.clusters["alpha"].status.get("pods", {}).get("error")
+
+    assert "forbidden" in await eventually(told)
+    assert warm.store.clusters["alpha"].status["pods"]["stale"] > 0
+    assert "error" not in warm.store.clusters["alpha"].status["nodes"]
+    rig.cluster.faults.clear()
+    await eventually(lambda: not told(), 60.0)
+
+
+async def test_what_a_silent_watch_hid_comes_with_a_list_that_is_asked_for(rig):
+    warm = await rig.materializer()
+    rig.cluster.faults.initial_events = "refused"
+    producer, _ = await rig.produce("pods", "nodes")
+    rig.cluster.faults.hang_watches()
+    rig.cluster.churn.step(30)
+    before = producer.clusters["alpha"].informers["", "pods"].relists
+    # The watch is open and says nothing: only a list can tell.
+    listing = [(entry.key, entry.original) for entry in warm.store.types["", "pods"].objects("alpha").values()]
+    assert producer.clusters["alpha"].relist(lambda title: title == "pods") == 1
+    await rig.settled(warm, PODS, "", "pods")
+    assert [(e.key, e.original) for e in warm.store.types["", "pods"].objects("alpha").values()] != listing
+    assert producer.clusters["alpha"].informers["", "pods"].relists == before + 1
+    assert producer.clusters["alpha"].informers["", "nodes"].relists == 1
+
+
+async def test_lists_are_compared_from_time_to_time(rig):
+    rig.cluster.faults.initial_events = "refused"
+    warm = await rig.materializer()
+    writing = await rig.connection("write")
+
+    async def opened():
+        from deltalog import open_log
+
+        return await open_log(writing, rig.settings)
+
+    source = Source(Kubeconfig(str(rig.kubeconfig)), Rules.of(("pods",)))
+    members = Members(Configuration((source,), relist_every=1.0))
+    await members.first()
+    producer = Producer(members, opened, writing)
+    rig._background(asyncio.create_task(producer.run()))
+    await producer.first_lists()
+    rig.cluster.faults.hang_watches()
+    rig.cluster.churn.step(30)
+    await rig.settled(warm, PODS, "", "pods")
+    assert producer.clusters["alpha"].informers["", "pods"].relists > 1
+    text = producer.metrics.text().decode()
+    assert 'kubebraid_producer_lists_total{cluster="alpha",reason="periodic",type="pods"}' in text
