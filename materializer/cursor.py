@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from deltalog.delta import ADDED, DELETED, MODIFIED
-from materializer.entry import Entry
+from materializer.entry import NEVER, Entry
 from materializer.filter import Filter
 from materializer.store import Removal, Store, TypeStore
 
@@ -77,6 +77,8 @@ class _Position(NamedTuple):
 
     def may_match(self, entry: Entry, wanted: Filter) -> bool:
         """Whether a uid that the watcher may know was in its selection in a state that it may hold."""
+        if not wanted.timely(entry) and entry.since != NEVER:
+            return False
         low = max(self.whole, entry.first)
         return self.whole < self.gap or wanted.matched_between(entry, low, self.after) is not False
 
@@ -91,7 +93,7 @@ def _held(entry: Entry, wanted: Filter, at: _Position) -> Entry | None:
 def _shown(entry: Entry, wanted: Filter, at: _Position) -> Iterator[Change]:
     held = _held(entry, wanted, at)
     known = at.may_know(entry)
-    selected = not entry.deleted and wanted.selects(entry.labels, entry.fields)
+    selected = not entry.deleted and wanted.timely(entry) and wanted.selects(entry)
     if held is not None and (not selected or not known):
         # It has gone, or left the selection, or this uid is new to the watcher and another one of its name is not.
         shown = entry if held is entry or (entry.deleted and known) else held

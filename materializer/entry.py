@@ -26,6 +26,7 @@ class Past(msgspec.Struct, gc=False, eq=False):
     since: int
     labels: Mapping[str, str]
     fields: Mapping[str, str]
+    owner: str
     before: Past | None = None
     forgotten: bool = False
 
@@ -148,7 +149,7 @@ def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str, first: int
     return Entry(
         index=index,
         first=replaced.first,
-        since=_NEVER,
+        since=NEVER,
         deleted=True,
         cluster=delta.cluster,
         namespace=delta.namespace,
@@ -171,7 +172,7 @@ def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str, first: int
 
 
 # The log keeps only the last labels of a predecessor: what a selector saw at any index before is unknown.
-_NEVER = 2**63
+NEVER = 2**63
 
 
 class _TypeMeta(msgspec.Struct, rename={"api_version": "apiVersion"}):

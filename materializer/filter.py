@@ -1,54 +1,85 @@
-"""Filter: which entries of a type a request asks for: clusters, namespace, name, labels, fields."""
+"""Filter: which entries of a type a request asks for: clusters, namespaces, names, labels, fields, owners, times."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import msgspec
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from materializer.entry import Entry
 from materializer.selectors import Requirement, matches
 
 
-class Filter(msgspec.Struct, frozen=True, kw_only=True):
+class State(Protocol):
+    """What may change during an object's life, and is asked for: of an entry, or of an earlier state."""
+
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+    @property
+    def fields(self) -> Mapping[str, str]: ...
+    @property
+    def owner(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
     """A request's selection within one type. Hashable: equal filters share their encodings.
 
-    `clusters` None means all. `selective` filters look at what may change during an object's life (labels,
-    fields), so that an object can enter and leave their set.
+    None means all. `owners`: uids of controlling owners. `since` (at or after) and `before`: of the creation, in
+    seconds since 1970. `selective` filters look at what may change during an object's life (labels, fields, owner),
+    so that an object can enter and leave their set.
     """
 
     clusters: frozenset[str] | None = None
-    namespace: str | None = None
-    name: str | None = None
+    namespaces: frozenset[str] | None = None
+    names: frozenset[str] | None = None
+    not_namespaces: frozenset[str] = frozenset()
+    not_names: frozenset[str] = frozenset()
     version: str | None = None
+    since: int | None = None
+    before: int | None = None
     labels: tuple[Requirement, ...] = ()
     fields: tuple[Requirement, ...] = ()
+    owners: frozenset[str] | None = None
+    # Derived: whether the name matters at all, and whether what changes does.
+    narrow: bool = field(init=False, compare=False, repr=False)
+    selective: bool = field(init=False, compare=False, repr=False)
 
-    @property
-    def selective(self) -> bool:
-        return bool(self.labels or self.fields)
+    def __post_init__(self) -> None:
+        whole = (self.clusters, self.namespaces, self.names, self.version)
+        narrow = any(one is not None for one in whole) or bool(self.not_namespaces or self.not_names)
+        object.__setattr__(self, "narrow", narrow)
+        object.__setattr__(self, "selective", bool(self.labels or self.fields) or self.owners is not None)
 
     def covers(self, entry: Entry) -> bool:
-        """Whether the entry's identity is in scope, whatever its labels."""
-        return (
+        """Whether the name is in scope, whatever object bears it."""
+        return not self.narrow or (
             (self.clusters is None or entry.cluster in self.clusters)
-            and (self.namespace is None or entry.namespace == self.namespace)
-            and (self.name is None or entry.name == self.name)
+            and (self.namespaces is None or entry.namespace in self.namespaces)
+            and (self.names is None or entry.name in self.names)
             and (self.version is None or entry.version == self.version)
+            and entry.namespace not in self.not_namespaces
+            and entry.name not in self.not_names
         )
 
-    def selects(self, labels: Mapping[str, str], fields: Mapping[str, str]) -> bool:
-        """Whether a covered object with these labels and fields is in the set."""
-        if self.labels and not matches(self.labels, labels):
+    def timely(self, entry: Entry) -> bool:
+        """Whether the object was created when it should; another one of the same name may have been."""
+        return (self.since is None or entry.created >= self.since) and (
+            self.before is None or entry.created < self.before
+        )
+
+    def selects(self, state: State) -> bool:
+        """Whether a covered object in this state is in the set."""
+        if self.labels and not matches(self.labels, state.labels):
             return False
         for key, operator, values in self.fields:
             # An absent field reads as empty (k8s.io/apimachinery/pkg/fields: Set.Get).
-            if (fields.get(key, "") in values) is (operator == "notin"):
+            if (state.fields.get(key, "") in values) is (operator == "notin"):
                 return False
-        return True
+        return self.owners is None or state.owner in self.owners
 
     def matches(self, entry: Entry) -> bool:
-        return self.covers(entry) and self.selects(entry.labels, entry.fields)
+        return self.covers(entry) and self.timely(entry) and self.selects(entry)
 
     def matched_at(self, entry: Entry, index: int) -> bool | None:
         """Whether a covered entry's object was in the set at `index`, an index within its life.
@@ -56,11 +87,11 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         None if this process no longer knows, or never knew.
         """
         if not self.selective or entry.since <= index:
-            return self.selects(entry.labels, entry.fields)
+            return self.selects(entry)
         past = entry.past
         while past is not None and not past.forgotten:
             if past.since <= index:
-                return self.selects(past.labels, past.fields)
+                return self.selects(past)
             past = past.before
         return None
 
@@ -72,14 +103,14 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         if not self.selective:
             return True
         since: int = entry.since
-        if since <= high and self.selects(entry.labels, entry.fields):
+        if since <= high and self.selects(entry):
             return True
         past = entry.past
         while since > low:
             if past is None or past.forgotten:
                 return None
             since = past.since
-            if since <= high and self.selects(past.labels, past.fields):
+            if since <= high and self.selects(past):
                 return True
             past = past.before
         return False

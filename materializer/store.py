@@ -20,6 +20,7 @@ from deltalog import delta as wire
 from deltalog.delta import Control, Delta, newer
 from materializer.entry import Entry, Key, Past, TypeKey, entry_of
 from materializer.filter import Filter
+from materializer.indexes import WORTHWHILE, Indexes
 
 # How many past label sets are remembered for watchers with a selector; older ones count as unknown.
 _PAST_LIMIT = 8192
@@ -179,6 +180,7 @@ class TypeStore:
         self.forgotten = 0
         # The newest message that the log had lost before this process could read it, as of the type's last change.
         self.gap = 0
+        self.indexes = Indexes()
         self._loading = loading
 
     def objects(self, cluster: str) -> MutableMapping[Key, Entry]:
@@ -200,25 +202,44 @@ class TypeStore:
         return None if objects is None else objects.get(key)
 
     def select(self, wanted: Filter) -> list[Entry]:
-        """Live entries that match, by cluster, namespace and name. O(entries in the clusters or namespace)."""
+        """Live entries that match, by cluster, namespace and name.
+
+        O(entries in the clusters and namespaces), where there are many and an index can tell, O(candidates).
+        """
+        clusters = sorted(self.clusters if wanted.clusters is None else wanted.clusters & self.clusters.keys())
+        if wanted.names is not None and wanted.namespaces is not None:
+            keys = [(namespace, name) for namespace in sorted(wanted.namespaces) for name in sorted(wanted.names)]
+            named = [one for cluster in clusters for key in keys if (one := self.get(cluster, key)) is not None]
+            return [entry for entry in named if wanted.matches(entry)]
+        restricted = wanted != Filter()
+        if restricted and wanted.namespaces is None and sum(len(self.clusters[one]) for one in clusters) > WORTHWHILE:
+            found = self.indexes.candidates(wanted, self.live)
+            if found is not None:
+                matching = [entry for entry in found if wanted.matches(entry)]
+                matching.sort(key=_place)
+                return matching
+        only_clusters = wanted.clusters is not None and wanted == Filter(clusters=wanted.clusters)
         result: list[Entry] = []
-        names = sorted(self.clusters if wanted.clusters is None else wanted.clusters & self.clusters.keys())
-        for cluster in names:
+        for cluster in clusters:
             objects = self.clusters[cluster]
             entries: list[Entry]
-            if wanted.name is not None and wanted.namespace is not None:
-                one = objects.get((wanted.namespace, wanted.name))
-                entries = [] if one is None else [one]
-            elif wanted.namespace is not None and isinstance(objects, SortedDict):
-                low, high = (wanted.namespace, ""), (wanted.namespace + "\0", "")
-                entries = [objects[key] for key in objects.irange(low, high, (True, False))]
+            if wanted.namespaces is not None and isinstance(objects, SortedDict):
+                entries = []
+                for namespace in sorted(wanted.namespaces):
+                    low, high = (namespace, ""), (namespace + "\0", "")
+                    entries += [objects[key] for key in objects.irange(low, high, (True, False))]
             else:
                 entries = list(objects.values())
-            if wanted.labels or wanted.fields or wanted.name is not None or wanted.version is not None:
+            if restricted and not only_clusters:
                 result.extend([entry for entry in entries if wanted.matches(entry)])
             else:
                 result.extend(entries)
         return result
+
+    def live(self) -> Iterator[Entry]:
+        """All live entries, in no order to rely on."""
+        for objects in self.clusters.values():
+            yield from objects.values()
 
     def __len__(self) -> int:
         return sum(len(objects) for objects in self.clusters.values())
@@ -341,6 +362,10 @@ class Store:
         elif grave is not None:
             self._unbury(kind, grave, key)
         objects[key] = entry
+        if kind.indexes:
+            if current is not None:
+                kind.indexes.discard(current)
+            kind.indexes.add(entry)
         kind.order.append(index, entry)
         self.dirty.add(type_key)
         return Outcome.APPLIED
@@ -351,13 +376,13 @@ class Store:
         entry.seen = current.seen
         entry.replaced = current.replaced
         entry.oldest = current.oldest
-        if entry.labels == current.labels and entry.fields == current.fields:
+        if entry.labels == current.labels and entry.fields == current.fields and entry.owner == current.owner:
             entry.labels = current.labels
             entry.fields = current.fields
             entry.since = current.since
             entry.past = current.past
         else:
-            past = Past(current.since, current.labels, current.fields, current.past)
+            past = Past(current.since, current.labels, current.fields, current.owner, current.past)
             entry.past = past
             self._pasts.append(past)
             if len(self._pasts) > _PAST_LIMIT:
@@ -377,6 +402,8 @@ class Store:
             return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
         entry.seen = 0 if self._loading else index
+        if current is not None and kind.indexes:
+            kind.indexes.discard(current)
         if current is not None and current.uid != delta.uid:
             # A whole life that was superseded in the log before this process came to read it.
             _replace(entry, current)
@@ -385,7 +412,7 @@ class Store:
         elif current is not None:
             self._continue(entry, current)
             # A deletion that changes labels on the way out matters to nobody: what counts is what watchers saw.
-            entry.labels, entry.fields = current.labels, current.fields
+            entry.labels, entry.fields, entry.owner = current.labels, current.fields, current.owner
             entry.since, entry.past = current.since, current.past
             if not delta.final:
                 # The log has the metadata only; this process still has all of it.
@@ -497,6 +524,7 @@ class Store:
             # Some of what was removed may never have been seen here.
             kind.floors[cluster] = index
         objects = kind.clusters.pop(cluster, {})
+        kind.indexes.clear()
         if not objects and not self._loading:
             # The tombstones stay: a watcher may not have read them yet.
             return
@@ -549,6 +577,8 @@ class Store:
 
     def forget(self, now: int) -> None:
         """Forgets tombstones older than the tombstone time and raises the floor. Amortised O(1) each."""
+        for kind in self.types.values():
+            kind.indexes.drop_unused()
         limit = now - self.tombstone_ttl * 1_000_000_000
         while self._fading and self._fading[0][0] < limit:
             _, index, type_key, item = self._fading.popleft()
@@ -572,6 +602,23 @@ class Store:
                     live.replaced = None
 
     # -- reading -----------------------------------------------------------------------------------------------
+
+    def owned(self, uid: str, seniority: int, clusters: frozenset[str] | None) -> frozenset[str]:
+        """The owners to ask for, `seniority` hops below an object: 0: its own uid, 1: those of what it controls.
+
+        (A Deployment's Pods are controlled by its ReplicaSets: seniority 1.) O(objects owned).
+        """
+        uids = {uid}
+        for _ in range(seniority):
+            uids = {
+                entry.uid
+                for kind in self.types.values()
+                for entry in kind.indexes.owned(uids, kind.live)
+                if clusters is None or entry.cluster in clusters
+            }
+            if not uids:
+                break
+        return frozenset(uids)
 
     def floor_of(self, type_key: TypeKey, clusters: frozenset[str] | None) -> int:
         """The lowest index at which a watch of a type (in some clusters) may resume."""
@@ -609,8 +656,13 @@ class Store:
                     item = by_index[grave.index]
                     assert item is grave or (isinstance(item, Removal) and item.entries[cluster, key] is grave)
                     buried += 1
+            kind.indexes.check(list(kind.live()))
             in_order = sum(len(item.entries) if isinstance(item, Removal) else 1 for item in by_index.values())
             assert in_order == len(kind) + buried, "nothing stands in the order that has no name"
+
+
+def _place(entry: Entry) -> tuple[str, str, str]:
+    return (entry.cluster, entry.namespace, entry.name)
 
 
 def _replace(entry: Entry, before: Entry) -> None:

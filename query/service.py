@@ -325,26 +325,30 @@ class QueryService:
             fields = parse_fields(options.field_selector, supported)
         except BadSelector as problem:
             raise ApiError(400, str(problem)) from None
-        namespace: str | None = target.namespace or None
-        name: str | None = None
+        # Names and namespaces, wanted and not, by the field label that speaks of them.
+        wanted: dict[str, frozenset[str] | None] = {
+            "metadata.name": None,
+            "metadata.namespace": frozenset({target.namespace}) if target.namespace else None,
+        }
+        unwanted: dict[str, frozenset[str]] = dict.fromkeys(wanted, frozenset())
         remaining = []
-        impossible = False
         for requirement in fields:
-            exact = requirement.values[0] if requirement.operator == "in" else None
-            if requirement.key == "metadata.name" and exact is not None:
-                impossible |= name is not None and name != exact
-                name = exact
-            elif requirement.key == "metadata.namespace" and exact is not None:
-                impossible |= namespace is not None and namespace != exact
-                namespace = exact
-            else:
+            values = frozenset(requirement.values)
+            if requirement.key not in wanted:
                 remaining.append(requirement)
+            elif requirement.operator == "in":
+                before = wanted[requirement.key]
+                wanted[requirement.key] = values if before is None else before & values
+            else:
+                unwanted[requirement.key] |= values
         versions_differ = len(served.versions) > 1
         clusters = None if request.cluster is None else frozenset({request.cluster})
         return Filter(
-            clusters=frozenset() if impossible else clusters,
-            namespace=namespace,
-            name=name,
+            clusters=clusters,
+            namespaces=wanted["metadata.namespace"],
+            names=wanted["metadata.name"],
+            not_namespaces=unwanted["metadata.namespace"],
+            not_names=unwanted["metadata.name"],
             version=target.version if versions_differ else None,
             labels=labels,
             fields=tuple(remaining),

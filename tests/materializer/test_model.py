@@ -47,6 +47,8 @@ class State(NamedTuple):
     uid: str
     labels: dict[str, str]
     fields: dict[str, str]
+    owner: str
+    created: int
 
 
 class Lens(NamedTuple):
@@ -69,8 +71,16 @@ LENSES = (
     ),
     Lens(Filter(fields=fields_of("node=1")), lambda name, state: state.fields.get("node") == "1"),
     Lens(Filter(fields=fields_of("node!=1")), lambda name, state: state.fields.get("node") != "1"),
-    Lens(Filter(namespace="x"), lambda name, state: name[1] == "x"),
-    Lens(Filter(namespace="x", name="m"), lambda name, state: name[1:] == ("x", "m")),
+    Lens(Filter(namespaces=frozenset({"x"})), lambda name, state: name[1] == "x"),
+    Lens(Filter(namespaces=frozenset({"x"}), names=frozenset({"m"})), lambda name, state: name[1:] == ("x", "m")),
+    Lens(Filter(owners=frozenset({"o1", "o2"})), lambda name, state: state.owner in ("o1", "o2")),
+    Lens(
+        Filter(not_names=frozenset({"m"}), since=2, before=5),
+        lambda name, state: name[2] != "m" and 2 <= state.created < 5,
+    ),
+    Lens(
+        Filter(not_namespaces=frozenset({"x", ""}), names=frozenset({"m", "n"})), lambda name, state: name[1] == "x-y"
+    ),
     Lens(Filter(clusters=frozenset(["alpha"])), lambda name, state: name[0] == "alpha"),
     Lens(
         Filter(clusters=frozenset(["beta", "nowhere"]), labels=parse_labels("app in (a, b)")),
@@ -153,6 +163,8 @@ class World:
 
     def _delta(self, kind: TypeKey, name: Name, **given: Any) -> Delta:
         self.versions += 1
+        # As a creation time does, it belongs to the uid.
+        given.setdefault("created", sum(map(ord, given["uid"])) % 7)
         cluster, namespace, short = name
         return self.delta(
             short,
@@ -167,14 +179,22 @@ class World:
 
     def _content(self) -> dict[str, Any]:
         labels = self.random.choice(({}, {"app": "a"}, {"app": "b", "tier": "1"}, {"app": "a", "tier": "1"}))
-        return {"labels": labels, "fields": self.random.choice(({}, {"node": "1"}, {"node": "2"}))}
+        return {
+            "labels": labels,
+            "fields": self.random.choice(({}, {"node": "1"}, {"node": "2"})),
+            "owner": self.random.choice(("", "o1", "o2", "o3")),
+        }
+
+    @staticmethod
+    def _same(known: Known) -> dict[str, Any]:
+        return {"labels": known.delta.labels, "fields": known.delta.fields, "owner": known.delta.owner}
 
     def _record(self, kind: TypeKey, name: Name, message: Message) -> None:
         delta = message.record
         assert isinstance(delta, Delta)
         state = None
         if delta.type != DELETED:
-            state = State(message.index, delta.uid, dict(delta.labels), dict(delta.fields))
+            state = State(message.index, delta.uid, dict(delta.labels), dict(delta.fields), delta.owner, delta.created)
         self.history.setdefault((kind, name), []).append((message.index, state))
 
     def _fade(self, known: Known) -> None:
@@ -211,7 +231,7 @@ class World:
     def modify(self, kind: TypeKey, name: Name) -> Message:
         known = self.known[kind, name]
         self._fade(known)
-        content = {"labels": known.delta.labels, "fields": known.delta.fields}
+        content = self._same(known)
         if self.random.random() < 0.4:
             content = self._content()
         delta = self._delta(
@@ -226,7 +246,7 @@ class World:
         known = self.known[kind, name]
         self._fade(known)
         final = self.random.random() < 0.6
-        content = {"labels": known.delta.labels, "fields": known.delta.fields}
+        content = self._same(known)
         if final and self.random.random() < 0.2:
             content = self._content()
         delta = self._delta(
@@ -445,8 +465,14 @@ def warm_store() -> Store:
     return store
 
 
+@pytest.mark.parametrize("indexed", [False, True], ids=["scanned", "indexed"])
 @pytest.mark.parametrize("seed", range(4))
-def test_lists_are_the_state_at_the_applied_index(seed: int, delta: Make, control: Make) -> None:
+def test_lists_are_the_state_at_the_applied_index(
+    seed: int, indexed: bool, delta: Make, control: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if indexed:
+        # `store.check` compares each index with one made anew.
+        monkeypatch.setattr(store_module, "WORTHWHILE", -1)
     world = World(seed, delta, control)
 
     def each(store: Store) -> None:
@@ -459,7 +485,9 @@ def test_lists_are_the_state_at_the_applied_index(seed: int, delta: Make, contro
                 listed = {name_of(entry): (entry.uid, entry.index) for entry in found}
             assert listed == world.view_at(kind, lens, store.applied)
 
-    run(world, warm_store(), 1500, each)
+    store = warm_store()
+    run(world, store, 1500, each)
+    assert any(kind.indexes for kind in store.types.values()) is indexed
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from materializer.entry import Past
 from materializer.filter import Filter
 from materializer.selectors import BadSelector, Requirement, matches, parse_fields, parse_labels
 
@@ -175,7 +176,9 @@ def test_sets_and_their_negations(key: str, values: list[str], labels: dict[str,
 
 
 def selects(text: str, fields: dict[str, str]) -> bool:
-    return Filter(fields=parse_fields(text, lambda key: key in ("f", "a.b", "spec.nodeName"))).selects({}, fields)
+    return Filter(fields=parse_fields(text, lambda key: key in ("f", "a.b", "spec.nodeName"))).selects(
+        Past(1, {}, fields, "")
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,8 +222,8 @@ def test_fields_a_type_does_not_have(text: str) -> None:
 
 
 def test_filters_are_values() -> None:
-    one = Filter(labels=parse_labels("a=b,c"), namespace="x")
-    assert one == Filter(labels=parse_labels("c,a==b"), namespace="x")
-    assert hash(one) == hash(Filter(labels=parse_labels("c,a==b"), namespace="x"))
+    one = Filter(labels=parse_labels("a=b,c"), namespaces=frozenset({"x"}))
+    assert one == Filter(labels=parse_labels("c,a==b"), namespaces=frozenset({"x"}))
+    assert hash(one) == hash(Filter(labels=parse_labels("c,a==b"), namespaces=frozenset({"x"})))
     assert one.selective
-    assert not Filter(namespace="x", name="n", clusters=frozenset(["a"])).selective
+    assert not Filter(namespaces=frozenset({"x"}), names=frozenset({"n"}), clusters=frozenset(["a"])).selective

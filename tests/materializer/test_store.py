@@ -391,10 +391,10 @@ def test_lists_are_ordered_and_scoped(delta: Make) -> None:
 
     everything = sorted([(cluster, namespace, "n") for cluster, namespace in places] + [("alpha", "x", "m")])
     assert listed() == everything
-    assert listed(namespace="x") == [one for one in everything if one[1] == "x"]
+    assert listed(namespaces=frozenset("x")) == [one for one in everything if one[1] == "x"]
     assert listed(clusters=frozenset(["beta", "gamma"])) == [one for one in everything if one[0] == "beta"]
-    assert listed(namespace="x", name="m") == [("alpha", "x", "m")]
-    assert listed(name="n", clusters=frozenset(["beta"])) == [("beta", "", "n"), ("beta", "x", "n")]
+    assert listed(namespaces=frozenset("x"), names=frozenset("m")) == [("alpha", "x", "m")]
+    assert listed(names=frozenset("n"), clusters=frozenset(["beta"])) == [("beta", "", "n"), ("beta", "x", "n")]
     assert [change.type for change in initial(store, kind, ALL)] == [ADDED] * len(everything)
     assert len(kind) == len(everything)
 

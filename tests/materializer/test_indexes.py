@@ -1,0 +1,114 @@
+"""Indexes of the store: which are made, how long they are kept, and owners over several hops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from deltalog import ADDED, DELETED, MODIFIED
+from materializer import indexes as indexes_module
+from materializer import store as store_module
+from materializer.filter import Filter
+from materializer.indexes import Attribute
+from materializer.selectors import parse_labels
+from materializer.store import Store
+
+NOW = 1_000_000_000
+PODS = ("", "pods")
+Make = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "WORTHWHILE", -1)
+
+
+def filled(delta: Make, number: int = 40) -> Store:
+    store = Store("h", 100)
+    for index in range(1, number + 1):
+        labels = {"app": f"a{index % 4}", "one": str(index)}
+        store.apply_delta(delta(f"n{index:03}", uid=f"u{index}", labels=labels, owner=f"o{index % 3}"), index, NOW)
+    store.finish_loading(NOW)
+    return store
+
+
+def names(store: Store, **given: Any) -> list[str]:
+    return [entry.name for entry in store.types[PODS].select(Filter(**given))]
+
+
+def test_the_smallest_set_of_candidates_is_looked_through(delta: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = filled(delta)
+    looked_at = []
+    matches = Filter.matches
+    monkeypatch.setattr(Filter, "matches", lambda self, entry: looked_at.append(entry.name) or matches(self, entry))
+    assert names(store, labels=parse_labels("app=a1,one in (5,6,9)")) == ["n005", "n009"]
+    assert sorted(looked_at) == ["n005", "n006", "n009"]
+
+
+def test_no_index_for_what_none_can_tell(delta: Make) -> None:
+    store = filled(delta)
+    assert len(names(store, labels=parse_labels("app!=a1"))) == 30
+    assert len(names(store, labels=parse_labels("app"))) == 40
+    assert len(names(store, labels=parse_labels("!app"))) == 0
+    assert len(names(store, labels=parse_labels("app in (,a1)"))) == 10
+    assert len(store.types[PODS].indexes) == 0
+
+
+def test_an_index_follows_changes(delta: Make) -> None:
+    store = filled(delta)
+    wanted = parse_labels("app=a1")
+    assert len(names(store, labels=wanted)) == 10
+    store.apply_delta(delta("n001", MODIFIED, uid="u1", original="2", first=1, labels={"app": "b"}), 41, NOW)
+    store.apply_delta(delta("n005", DELETED, uid="u5", original="2", first=5, labels={"app": "a1"}), 42, NOW)
+    store.apply_delta(delta("n900", ADDED, uid="u900", labels={"app": "a1"}), 43, NOW)
+    found = names(store, labels=wanted)
+    assert "n001" not in found
+    assert "n005" not in found
+    assert "n900" in found
+    store.check()
+
+
+def test_indexes_are_few_and_go_when_unused(delta: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexes_module, "_LIMIT", 3)
+    monkeypatch.setattr(indexes_module, "_UNUSED", 2)
+    store = filled(delta)
+    made = store.types[PODS].indexes
+    for key in "abcdef":
+        names(store, labels=parse_labels(f"{key}=1"))
+    assert len(made) == 3
+    store.forget(NOW)
+    names(store, labels=parse_labels("f=1"))
+    for _ in range(2):
+        store.forget(NOW)
+    assert list(made._made) == [Attribute("label", "f")]
+    store.forget(NOW)
+    assert len(made) == 0
+
+
+def test_owners_over_hops_and_clusters(delta: Make) -> None:
+    store = Store("h", 100)
+    made = [
+        ("deployments", "web", "d1", ""),
+        ("replicasets", "web-1", "r1", "d1"),
+        ("replicasets", "web-2", "r2", "d1"),
+        ("replicasets", "api-1", "r3", "d2"),
+        ("pods", "web-1-a", "p1", "r1"),
+        ("pods", "web-2-a", "p2", "r2"),
+        ("pods", "api-1-a", "p3", "r3"),
+    ]
+    for index, (resource, name, uid, owner) in enumerate(made, 1):
+        group = "" if resource == "pods" else "apps"
+        store.apply_delta(delta(name, uid=uid, owner=owner, resource=resource, group=group), index, NOW)
+    store.finish_loading(NOW)
+    assert store.owned("d1", 0, None) == {"d1"}
+    assert store.owned("d1", 1, None) == {"r1", "r2"}
+    assert store.owned("d1", 2, None) == {"p1", "p2"}
+    assert store.owned("d1", 3, None) == frozenset()
+    assert store.owned("d1", 1, frozenset({"bravo"})) == frozenset()
+    assert names(store, owners=store.owned("d1", 1, None)) == ["web-1-a", "web-2-a"]
+    store.apply_delta(
+        delta("web-2", DELETED, uid="r2", original="2", first=3, resource="replicasets", group="apps"), 8, NOW
+    )
+    assert names(store, owners=store.owned("d1", 1, None)) == ["web-1-a"]
