@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from deltalog.delta import newer
 from materializer.entry import Entry
 from materializer.selectors import Requirement, matches
 
@@ -25,9 +26,10 @@ class State(Protocol):
 class Filter:
     """A request's selection within one type. Hashable: equal filters share their encodings.
 
-    None means all. `owners`: uids of controlling owners. `since` (at or after) and `before`: of the creation, in
-    seconds since 1970. `selective` filters look at what may change during an object's life (labels, fields, owner),
-    so that an object can enter and leave their set.
+    None means all. `beyond`: of these clusters only what is newer than a version of theirs. `owners`: uids of
+    controlling owners. `since` (at or after) and `before`: of the creation, in seconds since 1970. `selective` filters
+    look at what may change during an object's life (labels, fields, owner), so that an object can enter and leave
+    their set.
     """
 
     clusters: frozenset[str] | None = None
@@ -36,6 +38,7 @@ class Filter:
     not_namespaces: frozenset[str] = frozenset()
     not_names: frozenset[str] = frozenset()
     version: str | None = None
+    beyond: tuple[tuple[str, str], ...] = ()
     since: int | None = None
     before: int | None = None
     labels: tuple[Requirement, ...] = ()
@@ -47,7 +50,8 @@ class Filter:
 
     def __post_init__(self) -> None:
         whole = (self.clusters, self.namespaces, self.names, self.version)
-        narrow = any(one is not None for one in whole) or bool(self.not_namespaces or self.not_names)
+        narrow = any(one is not None for one in whole)
+        narrow |= bool(self.not_namespaces or self.not_names or self.beyond)
         object.__setattr__(self, "narrow", narrow)
         object.__setattr__(self, "selective", bool(self.labels or self.fields) or self.owners is not None)
 
@@ -60,7 +64,11 @@ class Filter:
             and (self.version is None or entry.version == self.version)
             and entry.namespace not in self.not_namespaces
             and entry.name not in self.not_names
+            and (not self.beyond or self._new(entry))
         )
+
+    def _new(self, entry: Entry) -> bool:
+        return all(entry.cluster != name or newer(entry.original, version) for name, version in self.beyond)
 
     def timely(self, entry: Entry) -> bool:
         """Whether the object was created when it should; another one of the same name may have been."""

@@ -216,6 +216,25 @@ class Materializer:
         finally:
             self._waiting.discard(waiting)
 
+    async def wait_until(self, key: TypeKey, true: Callable[[], bool], timeout: float) -> None:
+        """Returns once `true()`, asked again at changes of a type and at control records. Raises NotThereYet."""
+        changed = asyncio.Event()
+        stop = self.listen(key, changed.set)
+        try:
+            async with asyncio.timeout(timeout):
+                while not true():
+                    changed.clear()
+                    waits = [asyncio.ensure_future(changed.wait()), asyncio.ensure_future(self.wait_control())]
+                    try:
+                        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        for one in waits:
+                            one.cancel()
+        except TimeoutError:
+            raise NotThereYet("what is waited for has not come") from None
+        finally:
+            stop()
+
     async def wait_current(self, timeout: float = 1.0) -> None:
         """Returns once all that the log held at the moment of the call is applied: a consistent read.
 

@@ -95,6 +95,8 @@ class Cluster:
         self.server_version: dict[str, Any] = {}
         self.types: dict[TypeKey, TypeInfo] = {}
         self.synced: dict[TypeKey, int] = {}
+        # The cluster's version that the first list was of, from which on the type has been followed.
+        self.synced_version: dict[TypeKey, str] = {}
         self.health: Health | None = None
         self.type_health: dict[TypeKey, Health] = {}
         # What its producer last told of its types, by title; when it last told anything, by the server's clock in
@@ -493,6 +495,7 @@ class Store:
                 self.catalogue = index
         elif control.record == wire.SYNCED:
             cluster.synced[key] = index
+            cluster.synced_version[key] = str(data.get("version") or "")
             cluster.type_health.pop(key, None)
         elif control.record == wire.HEALTH:
             health = Health(bool(data.get("healthy")), str(data.get("reason") or ""), control.time)
@@ -509,6 +512,7 @@ class Store:
             if control.resource:
                 cluster.types.pop(key, None)
                 cluster.synced.pop(key, None)
+                cluster.synced_version.pop(key, None)
                 cluster.type_health.pop(key, None)
             else:
                 del self.clusters[control.cluster]

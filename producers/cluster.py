@@ -338,6 +338,7 @@ class _Tenure:
                     for key, value in (
                         ("objects", informer.objects),
                         ("synced", informer.synced.is_set()),
+                        ("version", informer.version),
                         ("listed", _milliseconds(informer.synced_at)),
                         ("event", _milliseconds(informer.last_event)),
                         ("stale", _milliseconds(informer.error_since)),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from materializer.entry import Entry
+from materializer.versions import Named
 from query.options import Options, version_of
 from query.status import ApiError, expired
 
@@ -107,7 +108,7 @@ def first_page(
 
 
 def further_page(
-    snapshots: Snapshots, present: list[Entry], options: Options, prefix: str, present_version: str, scope: object
+    snapshots: Snapshots, present: list[Entry], options: Options, versions: Named, present_version: str, scope: object
 ) -> Page:
     """The page that a continue token asks for. `present`: the list's result as it is now.
 
@@ -118,7 +119,7 @@ def further_page(
     start = tuple(token.start)
     if not token.rv:
         return _page(present, _position(present, start), options, present_version)
-    index = version_of(token.rv, prefix).index
+    index = version_of(token.rv, versions).index
     snapshot = snapshots.find(index, scope)
     if snapshot is None:
         fresh = _Token("kubebraid/v1", "", list(start))

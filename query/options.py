@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from materializer.versions import MalformedVersion, Version, parse_version
+from materializer.versions import BrokenVersions, MalformedVersion, Named, Version, parse_versions
 from query.status import ApiError, expired, invalid_options
 
 
@@ -108,17 +108,26 @@ def _check(options: Options) -> None:
         raise ApiError(400, "specifying resource version is not allowed when using continue")
 
 
-def version_of(text: str, prefix: str) -> Version:
+def version_of(text: str, versions: Named) -> Version:
     """The parsed version of this history. Raises ApiError 410 for one that is malformed or of another history.
 
     410 and not 400: only that makes a client's reflector start afresh.
     """
     try:
-        version = parse_version(text)
+        version = versions.parse(text)
     except MalformedVersion as problem:
         raise expired(f"The resourceVersion is not one of this service: {problem}") from None
-    if version.prefix != prefix:
+    if version.prefix != versions.prefix:
         raise expired(
-            f"The resourceVersion {text[:128]} belongs to history {version.prefix}, this one is {prefix}: list anew"
+            f"The resourceVersion {text[:128]} belongs to history {version.prefix}, "
+            f"this one is {versions.prefix}: list anew"
         )
     return version
+
+
+def originals_of(text: str) -> Mapping[str, str] | None:
+    """The clusters' own versions, if that is what the text has. Raises ApiError 400 for broken JSON."""
+    try:
+        return parse_versions(text)
+    except BrokenVersions as problem:
+        raise ApiError(400, str(problem)) from None

@@ -14,6 +14,7 @@ import msgspec
 from materializer.cursor import Change
 from materializer.entry import Entry
 from materializer.store import TypeInfo
+from materializer.versions import Named
 from query.accept import Form, Representation
 from query.status import ApiError
 from query.tables import Column, PrinterColumn, printer_for
@@ -28,8 +29,8 @@ INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 class Encoder:
     """How the objects of one type are written in one representation.
 
-    `prefix`: the history's name. `across`: whether the scope is all clusters, so that a table begins with the
-    cluster. `include`: a table row's object: Metadata (default), Object, None.
+    `versions`: how resourceVersions are written. `across`: whether the scope is all clusters, so that a table begins
+    with the cluster. `include`: a table row's object: Metadata (default), Object, None.
     """
 
     def __init__(
@@ -37,17 +38,19 @@ class Encoder:
         info: TypeInfo,
         version: str,
         wanted: Representation,
-        prefix: str,
+        versions: Named,
         *,
         across: bool,
         include: str = "Metadata",
     ) -> None:
         self.form = wanted.form
-        self.key = (wanted.form, wanted.api_version, across, include, info.kind, version)
+        self.key = (versions, wanted.form, wanted.api_version, across, include, info.kind, version)
         self._info = info
         self._api_version = f"{info.group}/{version}" if info.group else version
         self._wanted = wanted
-        self._prefix = prefix
+        self.versions = versions
+        # Whether the bodies are sent as they are stored.
+        self._stored = type(versions) is Named
         self._across = across
         self._include = include
         self._meta_head = b'{"kind":"PartialObjectMetadata","apiVersion":%b,"metadata":' % msgspec.json.encode(
@@ -83,21 +86,28 @@ class Encoder:
     def items(self, entries: Sequence[Entry]) -> list[bytes]:
         """Each entry as an item of the list. Only tables cost more than a reference to stored bytes."""
         if self.form is Form.OBJECT:
-            return [entry.body for entry in entries]
+            return [self._body(entry) for entry in entries]
         if self.form is Form.METADATA:
-            return [self._metadata(entry.metadata()) for entry in entries]
+            return [self._metadata(_metadata_in(entry, self._body(entry))) for entry in entries]
         now = time.time()
-        return [self._row(entry, entry.body, now) for entry in entries]
+        return [self._row(entry, self._body(entry), now) for entry in entries]
+
+    def size(self, entries: Sequence[Entry]) -> int | None:
+        """The bytes of these entries' items together, where that is known without writing them."""
+        return sum([len(entry.body) for entry in entries]) if self._stored and self.form is Form.OBJECT else None
+
+    def _body(self, entry: Entry) -> bytes:
+        return entry.body if self._stored else self.versions.body(entry, entry.index)
 
     # -- one object ------------------------------------------------------------------------------------------------
 
     def one(self, entry: Entry) -> bytes:
         """A single object, as GET answers it."""
         if self.form is Form.OBJECT:
-            return entry.body + b"\n"
+            return self._body(entry) + b"\n"
         if self.form is Form.METADATA:
-            return self._metadata(entry.metadata()) + b"\n"
-        return self._table([self._row(entry, entry.body, time.time())], entry.index, entry.original) + b"\n"
+            return self._metadata(_metadata_in(entry, self._body(entry))) + b"\n"
+        return self._table([self._row(entry, self._body(entry), time.time())], entry.index, entry.original) + b"\n"
 
     # -- watches ---------------------------------------------------------------------------------------------------
 
@@ -109,7 +119,7 @@ class Encoder:
             entry = change.entry
             # A tombstone's body has its own version; what left a selector, or stands for a predecessor, gets the
             # version of the event.
-            body = entry.body if change.at == entry.index else entry.as_of(self._prefix, change.at)
+            body = self.versions.body(entry, change.at)
             if self.form is Form.OBJECT:
                 shown = body
             elif self.form is Form.METADATA:
@@ -174,7 +184,7 @@ class Encoder:
         return head + b',"object":' + shown + b"}"
 
     def _table(self, rows: list[bytes], at: int, original: str, *, definitions: bool = True) -> bytes:
-        version = f"{self._prefix}.{at}.{original}"
+        version = self.versions.of_object(at, original)
         return b'{"kind":"Table","apiVersion":%b,"metadata":%b,"columnDefinitions":%b,"rows":[%b]}' % (
             msgspec.json.encode(self._wanted.api_version),
             msgspec.json.encode({"resourceVersion": version}),

@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 import structlog
 from aiohttp import HttpVersion11, web
 
-from materializer.entry import Entry
+from deltalog.delta import newer
+from materializer.cursor import Change
+from materializer.entry import Entry, TypeKey
 from materializer.filter import Filter
 from materializer.materializer import LogUnreachable, Materializer, NotThereYet
+from materializer.originals import TooOld, changes_since, seen
 from materializer.selectors import BadSelector, parse_fields, parse_labels
 from materializer.store import Cluster
-from materializer.versions import list_version
-from query.accept import Form, negotiate
+from materializer.versions import Named, Numbered, list_version
+from query.accept import negotiate
 from query.catalogue import Catalogues, Served, aggregated_type, server_version
 from query.lists import Page, Snapshots, first_page, further_page, slices
 from query.metrics import Metrics
-from query.options import Options, parse_options, version_of
+from query.options import Options, originals_of, parse_options, version_of
 from query.paths import Target, cluster_scope, resource_target, split
 from query.readiness import Readiness
 from query.representations import Encoder, include_object
@@ -92,6 +95,8 @@ class _Request:
         # An answer that has begun cannot become an error any more.
         self.begun = False
         self.resource = ""
+        # Whether versions are to be numbers.
+        self.numbered = False
 
     def headers(self) -> list[tuple[str, str]]:
         return [("Warning", f'299 - "{_quotable(text)}"') for text in self.warnings]
@@ -184,6 +189,8 @@ class QueryService:
         if self._hosts is not None and _host_name(request.http.host) not in self._hosts:
             raise ApiError(403, f"requests for host {request.http.host[:64]!r} are not answered here")
         segments = split(request.http.rel_url.raw_path)
+        if segments[:1] == ["int"]:
+            request.numbered, segments = True, segments[1:]
         store = self._materializer.store
         if segments[:1] in (["api"], ["apis"], ["clusters"]) and not self._materializer.ready.is_set():
             # Nobody is told of something missing while it may only not have been read yet.
@@ -307,10 +314,14 @@ class QueryService:
             served.info,
             target.version,
             representation,
-            self._materializer.store.prefix,
+            self._versions(request),
             across=request.cluster is None,
             include=include_object(request.http.query.get("includeObject")),
         )
+
+    def _versions(self, request: _Request) -> Named:
+        prefix = self._materializer.store.prefix
+        return Numbered(prefix) if request.numbered else Named(prefix)
 
     def _filter(self, request: _Request, target: Target, served: Served, options: Options) -> Filter:
         """Raises ApiError 400 for a selector that cannot be parsed."""
@@ -361,9 +372,31 @@ class QueryService:
         except LogUnreachable as problem:
             request.warnings.append(str(problem))
 
-    async def _at_least(self, text: str) -> int:
+    async def _known(self, request: _Request, key: TypeKey, originals: Mapping[str, str]) -> None:
+        """Waits until all that clusters had of a type at versions of theirs is here. Raises ApiError 410, 504."""
+        store = self._materializer.store
+
+        def behind() -> list[str]:
+            return [
+                cluster
+                for cluster, version in originals.items()
+                if version and cluster in store.clusters and newer(version, seen(store, key, cluster) or "0")
+            ]
+
+        for cluster, version in originals.items():
+            if version and not version.isdigit():
+                raise expired(f"{version[:64]!r} is no resourceVersion of cluster {cluster[:64]}")
+        await self._current(request)
+        try:
+            await self._materializer.wait_until(key, lambda: not behind(), _AHEAD_WAIT)
+        except NotThereYet:
+            for cluster in behind():
+                known = seen(store, key, cluster) or "0"
+                raise too_large_version(f"{originals[cluster]} of {cluster}", known) from None
+
+    async def _at_least(self, request: _Request, text: str) -> int:
         """Waits for the index of a version to be here. Raises ApiError 410, 504."""
-        index = version_of(text, self._materializer.store.prefix).index
+        index = version_of(text, self._versions(request)).index
         try:
             await self._materializer.wait_applied(index, _AHEAD_WAIT)
         except NotThereYet:
@@ -375,8 +408,10 @@ class QueryService:
         version = request.http.query.get("resourceVersion", "")
         if not version:
             await self._current(request)
+        elif (originals := originals_of(version)) is not None:
+            await self._known(request, served.info.key, originals)
         elif version != "0":
-            await self._at_least(version)
+            await self._at_least(request, version)
         kind = self._materializer.store.types.get((target.group, target.resource))
         found: list[Entry] = []
         if kind is not None:
@@ -401,8 +436,12 @@ class QueryService:
         exact: int | None = None
         if options.token or not options.version:
             await self._current(request)
+        elif (originals := originals_of(options.version)) is not None:
+            if options.match == "Exact":
+                raise ApiError(400, "a list is exact at versions of this service only, not at those of the clusters")
+            await self._known(request, served.info.key, originals)
         elif options.version != "0":
-            index = await self._at_least(options.version)
+            index = await self._at_least(request, options.version)
             if options.match == "Exact" or (options.limit and not options.match):
                 exact = index
         store = self._materializer.store
@@ -421,7 +460,7 @@ class QueryService:
             entries = kind.select(wanted) if kind is not None else []
         page: Page
         if options.token:
-            page = further_page(self._snapshots, entries, options, store.prefix, version, scope)
+            page = further_page(self._snapshots, entries, options, self._versions(request), version, scope)
         else:
             # "0" means any state, and its answer is whole (apiserver: limit is ignored there).
             unlimited = options.version == "0" and options.match != "NotOlderThan"
@@ -430,13 +469,13 @@ class QueryService:
         return await self._stream(request, page, encoder)
 
     async def _stream(self, request: _Request, page: Page, encoder: Encoder) -> web.StreamResponse:
-        head = encoder.list_head(page.version, page.token, page.remaining)
+        index = version_of(page.version, encoder.versions).index
+        head = encoder.list_head(encoder.versions.of_list(index), page.token, page.remaining)
         response = web.StreamResponse()
         response.content_type = _JSON
         for name, value in request.headers():
             response.headers.add(name, value)
-        if encoder.form is Form.OBJECT:
-            size = sum([len(entry.body) for entry in page.entries])
+        if (size := encoder.size(page.entries)) is not None:
             response.content_length = len(head) + size + max(len(page.entries) - 1, 0) + len(Encoder.LIST_TAIL)
         request.begun = True
         await response.prepare(request.http)
@@ -456,17 +495,31 @@ class QueryService:
         after: int | None = None
         late: ApiError | None = None
         whole = 0
+        owed: tuple[Change, ...] = ()
         initial = options.version in ("", "0")
         if options.initial_events is not None:
             initial = options.initial_events
-        if options.version not in ("", "0"):
-            resumed = version_of(options.version, self._materializer.store.prefix)
+        if (originals := originals_of(options.version)) is not None:
+            if initial:
+                await self._known(request, served.info.key, originals)
+            else:
+                await self._current(request)
+                store = self._materializer.store
+                after = whole = store.applied
+                known = {cluster: version for cluster, version in originals.items() if version}
+                wanted = dataclasses.replace(wanted, beyond=tuple(sorted(known.items())))
+                try:
+                    owed = tuple(changes_since(store, served.info.key, wanted, originals))
+                except TooOld as problem:
+                    late = expired(f"too old resource version: {problem}")
+        elif options.version not in ("", "0"):
+            resumed = version_of(options.version, self._versions(request))
             after = resumed.index
             # At a list's or bookmark's version a client holds all of that index; at an event's, what came before it.
             whole = 0 if resumed.original else after
             late = self._too_old(served, wanted, options.version, after)
             if initial and late is None:
-                await self._at_least(options.version)
+                await self._at_least(request, options.version)
             elif initial:
                 # A present state at least as new as a forgotten one can be given.
                 late = None
@@ -496,6 +549,7 @@ class QueryService:
                 bookmarks=options.bookmarks,
                 mark_initial_end=bool(options.initial_events) and options.bookmarks,
                 timeout=float(options.timeout) if options.timeout else None,
+                owed=owed,
             )
             sent = self.metrics.watch_bytes
 

@@ -86,7 +86,7 @@ def expired(message: str, token: str | None = None) -> ApiError:
     return ApiError(410, message, token=token)
 
 
-def too_large_version(requested: int, current: int) -> ApiError:
+def too_large_version(requested: int | str, current: int | str) -> ApiError:
     """504 Timeout with cause ResourceVersionTooLarge (apiserver pkg/storage/errors.go)."""
     return ApiError(
         504,

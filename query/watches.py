@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from materializer.cursor import changes, initial
+from materializer.cursor import Change, changes, initial
 from materializer.entry import TypeKey
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.store import Store, TypeStore
-from materializer.versions import list_version
 from query.accept import Form
 from query.representations import Encoder
 from query.status import ApiError, expired
@@ -48,6 +47,8 @@ class WatchRequest:
     bookmarks: bool
     mark_initial_end: bool
     timeout: float | None
+    # What is shown first, to one who comes with the clusters' own versions; `after` is the index it was read at.
+    owed: tuple[Change, ...] = ()
 
 
 class Shared:
@@ -147,6 +148,8 @@ class _Watch:
             after = request.after
             if after is None:
                 after = self._whole = self._start = await self._present()
+            elif request.owed:
+                await self._show(request.owed)
             next_bookmark = self._next_bookmark(loop.time(), deadline)
             while not self._closing.is_set():
                 self._woken.clear()
@@ -187,15 +190,18 @@ class _Watch:
         store = self._materializer.store
         index = store.applied
         kind = store.types.get(request.key)
-        found = initial(store, kind, request.wanted) if kind is not None else []
-        for begin in range(0, len(found), _READ_LIMIT):
-            await self._send(request.encoder.events(found[begin : begin + _READ_LIMIT], definitions=self._definitions))
-            self._definitions = False
-            await asyncio.sleep(0)
+        await self._show(initial(store, kind, request.wanted) if kind is not None else ())
         if request.mark_initial_end:
-            version = list_version(store.prefix, index)
+            version = request.encoder.versions.of_list(index)
             await self._send(request.encoder.bookmark(version, initial_events_end=True))
         return index
+
+    async def _show(self, found: Sequence[Change]) -> None:
+        encoder = self._request.encoder
+        for begin in range(0, len(found), _READ_LIMIT):
+            await self._send(encoder.events(found[begin : begin + _READ_LIMIT], definitions=self._definitions))
+            self._definitions = False
+            await asyncio.sleep(0)
 
     async def _advance(self, after: int) -> int:
         """Sends what lies past `after`; returns the index up to which everything was sent."""
@@ -232,7 +238,7 @@ class _Watch:
         store = self._materializer.store
         # Nothing to send means that everything up to the applied index was seen, whatever it was about.
         if self._materializer.outage_since is None and store.applied == after:
-            await self._send(self._request.encoder.bookmark(list_version(store.prefix, after)))
+            await self._send(self._request.encoder.bookmark(self._request.encoder.versions.of_list(after)))
 
 
 def _history_changed() -> ApiError:

@@ -1,0 +1,109 @@
+"""Resuming by the clusters' own versions: `{"<cluster>":"<original>"}`, from a list that was taken elsewhere.
+
+What a client knows is said in the clusters' terms, what the store remembers is in the log's. A resume is exact if no
+deletion past the client's version can have been forgotten; then everything newer than it is shown, and of deletions
+and of what a selector may have let go rather one too many than one too few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from deltalog.delta import ADDED, DELETED, MODIFIED, newer
+from materializer.cursor import Change
+from materializer.entry import TypeKey
+from materializer.filter import Filter
+from materializer.store import Store, TypeStore
+
+
+class TooOld(Exception):
+    """What happened since then is not known completely: 410. The message says why."""
+
+
+def changes_since(store: Store, key: TypeKey, wanted: Filter, versions: Mapping[str, str]) -> list[Change]:
+    """What has changed in the clusters past these versions, oldest first. O(entries of these clusters).
+
+    A version "" is that of a client which knows nothing of the cluster. Clusters that are not named have no changes.
+    Raises TooOld.
+    """
+    found: list[Change] = []
+    kind = store.types.get(key)
+    for cluster, version in versions.items():
+        if wanted.clusters is not None and cluster not in wanted.clusters:
+            continue
+        if version:
+            _check_age(store, kind, key, cluster, version)
+        if kind is not None:
+            found.extend(_changes(kind, wanted, cluster, version))
+    found.sort(key=lambda change: change.at)
+    return found
+
+
+def seen(store: Store, key: TypeKey, cluster: str) -> str:
+    """A version of the cluster up to which the log surely has all of a type. Empty if nothing is known."""
+    known = store.clusters.get(cluster)
+    if known is None:
+        return ""
+    versions = [known.synced_version.get(key, ""), _told(store, key, cluster)]
+    if (kind := store.types.get(key)) is not None:
+        for objects in (kind.clusters.get(cluster), kind.graves.get(cluster)):
+            versions.extend(entry.original for entry in (objects or {}).values())
+    numbers = [int(version) for version in versions if version.isdigit()]
+    return str(max(numbers)) if numbers else ""
+
+
+def _told(store: Store, key: TypeKey, cluster: str) -> str:
+    """The version of a type that the cluster's producer last told."""
+    group, resource = key
+    title = f"{resource}.{group}" if group else resource
+    return str(store.clusters[cluster].status.get(title, {}).get("version") or "")
+
+
+def _check_age(store: Store, kind: TypeStore | None, key: TypeKey, cluster: str, version: str) -> None:
+    if not version.isdigit():
+        raise TooOld(f"{version[:64]!r} is no resourceVersion of cluster {cluster}")
+    known = store.clusters.get(cluster)
+    if known is None:
+        raise TooOld(f"there is no cluster {cluster}")
+    first = known.synced_version.get(key, "")
+    if not first.isdigit():
+        raise TooOld(f"cluster {cluster} has not been listed")
+    if newer(first, version):
+        raise TooOld(f"cluster {cluster} has been followed since {first}, {version} is older")
+    if not store.floor and not (kind is not None and kind.floors.get(cluster)):
+        return
+    # Deletions may have been forgotten. All of them came before what follows, and so had older versions.
+    witnesses = [_told(store, key, cluster)]
+    if known.synced.get(key, 0) > store.floor:
+        witnesses.append(first)
+    if kind is not None:
+        # Those that a watch saw, in the order of the cluster.
+        graves = kind.graves.get(cluster, {}).values()
+        witnesses += [grave.original for grave in graves if grave.final and grave.index > store.floor]
+    if not any(witness.isdigit() and not newer(witness, version) for witness in witnesses):
+        raise TooOld(f"deletions of cluster {cluster} past {version} may have been forgotten")
+
+
+def _changes(kind: TypeStore, wanted: Filter, cluster: str, version: str) -> list[Change]:
+    entries = list(kind.clusters.get(cluster, {}).values())
+    if version:
+        entries += kind.graves.get(cluster, {}).values()
+    older = [entry for entry in entries if version and not newer(entry.original, version)]
+    # The log has each type in the cluster's order, so what entered it before these is what the client knows.
+    known_up_to = max((entry.index for entry in older), default=0)
+    found: list[Change] = []
+    for entry in entries:
+        if (version and not newer(entry.original, version)) or not wanted.covers(entry):
+            continue
+        known = entry.first <= known_up_to
+        selected = not entry.deleted and wanted.timely(entry) and wanted.selects(entry)
+        before = entry.replaced
+        gone = before if before is not None and not known else None if selected else entry
+        if gone is not None and version:
+            high = max(known_up_to, gone.first)
+            if wanted.matched_between(gone, gone.first, high) is not False:
+                found.append(Change(DELETED, gone, entry.index - 1 if selected else entry.index))
+        if selected:
+            matched = known and wanted.matched_at(entry, known_up_to) is not False
+            found.append(Change(MODIFIED if matched else ADDED, entry, entry.index))
+    return found
