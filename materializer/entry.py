@@ -48,6 +48,7 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
     - `replaced`: the last holder of the name before this uid; only as long as a watcher may still hold it.
     - `seen`: index at which this process first knew of the uid, where that is later than `first`: what came before
       was superseded in the log unread.
+    - `entered`: the cluster's version of the uid's first state, if this process has seen it.
     - `deleted`: this is a tombstone; the body is the last known one, with the version of the deletion.
     """
 
@@ -75,6 +76,7 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
     replaced: Entry | None = None
     oldest: int = 0
     seen: int = 0
+    entered: str = ""
 
     @property
     def key(self) -> Key:
@@ -82,7 +84,7 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
 
     def as_of(self, prefix: str, index: int) -> bytes:
         """The body with the version it has at another index than its own."""
-        version = f'"resourceVersion":"{prefix}.{index}.{self.original}",'.encode()
+        version = version_member(prefix, index, self.original)
         return self.body[: self.gap] + version + self.body[self.gap_end :]
 
     def metadata(self) -> bytes:
@@ -90,10 +92,17 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
         return self.body[self.gap - 1 : self.meta_end]
 
 
+def version_member(prefix: str, index: int, original: str) -> bytes:
+    """`"resourceVersion":"...",` as it stands in metadata. What a cluster takes for a version may be any text."""
+    if original.isalnum() and original.isascii():
+        return f'"resourceVersion":"{prefix}.{index}.{original}",'.encode()
+    return b'"resourceVersion":%b,' % msgspec.json.encode(f"{prefix}.{index}.{original}")
+
+
 def entry_of(delta: Delta, index: int, time: int, prefix: str) -> Entry:
     """The entry for a delta stored at `index`; `first`, `since` and the like as the log alone knows them."""
     head = delta.object[: delta.gap]
-    version = f'"resourceVersion":"{prefix}.{index}.{delta.original}",'.encode()
+    version = version_member(prefix, index, delta.original)
     first = delta.first or index
     replaced = None
     oldest = first
@@ -137,7 +146,7 @@ def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str, first: int
         msgspec.json.encode(kind.kind),
         msgspec.json.encode(kind.api_version),
     )
-    version = f'"resourceVersion":"{prefix}.{index}.{replaced.original}",'.encode()
+    version = version_member(prefix, index, replaced.original)
     metadata: dict[str, object] = {"name": delta.name}
     if delta.namespace:
         metadata["namespace"] = delta.namespace

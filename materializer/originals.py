@@ -2,7 +2,8 @@
 
 What a client knows is said in the clusters' terms, what the store remembers is in the log's. A resume is exact if no
 deletion past the client's version can have been forgotten; then everything newer than it is shown, and of deletions
-and of what a selector may have let go rather one too many than one too few.
+and of what a selector may have let go rather one too many than one too few. An object whose beginning this process
+has not seen is ADDED where the client may or may not know it.
 """
 
 from __future__ import annotations
@@ -72,8 +73,9 @@ def _check_age(store: Store, kind: TypeStore | None, key: TypeKey, cluster: str,
         raise TooOld(f"cluster {cluster} has been followed since {first}, {version} is older")
     if not store.floor and not (kind is not None and kind.floors.get(cluster)):
         return
-    # Deletions may have been forgotten. All of them came before what follows, and so had older versions.
-    witnesses = [_told(store, key, cluster)]
+    # Deletions may have been forgotten. All of them stand before the floor, so what was known of the cluster behind
+    # the floor was newer than they are.
+    witnesses = [_told(store, key, cluster)] if known.status_index > store.floor else []
     if known.synced.get(key, 0) > store.floor:
         witnesses.append(first)
     if kind is not None:
@@ -87,6 +89,7 @@ def _check_age(store: Store, kind: TypeStore | None, key: TypeKey, cluster: str,
 def _changes(kind: TypeStore, wanted: Filter, cluster: str, version: str) -> list[Change]:
     entries = list(kind.clusters.get(cluster, {}).values())
     if version:
+        # One who knows nothing has nothing to lose.
         entries += kind.graves.get(cluster, {}).values()
     older = [entry for entry in entries if version and not newer(entry.original, version)]
     # The log has each type in the cluster's order, so what entered it before these is what the client knows.
@@ -95,14 +98,18 @@ def _changes(kind: TypeStore, wanted: Filter, cluster: str, version: str) -> lis
     for entry in entries:
         if (version and not newer(entry.original, version)) or not wanted.covers(entry):
             continue
-        known = entry.first <= known_up_to
+        new = bool(version and entry.entered) and newer(entry.entered, version)
+        known = bool(version) and not new and (bool(entry.entered) or entry.first <= known_up_to)
         selected = not entry.deleted and wanted.timely(entry) and wanted.selects(entry)
-        before = entry.replaced
-        gone = before if before is not None and not known else None if selected else entry
-        if gone is not None and version:
-            high = max(known_up_to, gone.first)
-            if wanted.matched_between(gone, gone.first, high) is not False:
-                found.append(Change(DELETED, gone, entry.index - 1 if selected else entry.index))
+        before = entry.replaced if version else None
+        if before is not None and not known:
+            # Which of those that had the name before the client knows, and whether they matched, nobody can tell.
+            found.append(Change(DELETED, before, entry.index - 1 if selected else entry.index))
+        elif version and not selected and not new:
+            # The client's position lies somewhere between what it surely knows and this change.
+            low = max(known_up_to, entry.first)
+            if wanted.matched_between(entry, low, entry.index) is not False:
+                found.append(Change(DELETED, entry, entry.index))
         if selected:
             matched = known and wanted.matched_at(entry, known_up_to) is not False
             found.append(Change(MODIFIED if matched else ADDED, entry, entry.index))

@@ -18,7 +18,7 @@ from sortedcontainers import SortedDict
 
 from deltalog import delta as wire
 from deltalog.delta import Control, Delta, newer
-from materializer.entry import Entry, Key, Past, TypeKey, entry_of
+from materializer.entry import Entry, Key, Past, TypeKey, entry_of, version_member
 from materializer.filter import Filter
 from materializer.indexes import WORTHWHILE, Indexes
 
@@ -102,6 +102,7 @@ class Cluster:
         # What its producer last told of its types, by title; when it last told anything, by the server's clock in
         # nanoseconds; how often it does, in milliseconds (0: not known).
         self.status: dict[str, dict[str, Any]] = {}
+        self.status_index = 0
         self.heard = 0
         self.every = 0
 
@@ -357,6 +358,8 @@ class Store:
         elif entry.first == index:
             # It entered the log with this message: there is no earlier state that a selector could have seen.
             entry.since = index
+        if entry.first == index:
+            entry.entered = entry.original
         if entry.replaced is not None and current is None and grave is None:
             self._fading.append((entry.replaced.time, entry.first, type_key, entry))
         if current is not None:
@@ -378,6 +381,7 @@ class Store:
         entry.seen = current.seen
         entry.replaced = current.replaced
         entry.oldest = current.oldest
+        entry.entered = current.entered
         if entry.labels == current.labels and entry.fields == current.fields and entry.owner == current.owner:
             entry.labels = current.labels
             entry.fields = current.fields
@@ -481,6 +485,7 @@ class Store:
                 self.catalogue = index
         elif control.record == wire.STATUS:
             cluster.status = dict(data.get("types") or {})
+            cluster.status_index = index
             cluster.every = int(data.get("every") or 0)
         elif control.record == wire.CLUSTER:
             cluster.registered = True
@@ -681,7 +686,7 @@ def _replace(entry: Entry, before: Entry) -> None:
 
 
 def _with_body_of(entry: Entry, current: Entry, prefix: str) -> Entry:
-    version = f'"resourceVersion":"{prefix}.{entry.index}.{entry.original}",'.encode()
+    version = version_member(prefix, entry.index, entry.original)
     return msgspec.structs.replace(
         entry,
         body=current.body[: current.gap] + version + current.body[current.gap_end :],

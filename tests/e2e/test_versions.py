@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 
 import aiohttp
@@ -246,3 +247,132 @@ async def test_a_selector_of_many_names(ask):
     names = ",".join(f"app-{number}" for number in range(5000))
     status, _, answer = await ask("/api/v1/pods", labelSelector=f"app in ({names})")
     assert (status, answer["items"]) == (200, [])
+
+
+# -- other forms -----------------------------------------------------------------------------------------------------
+
+
+async def listed_there(members, name: str, path: str) -> tuple[str, list[dict]]:
+    """A list as the cluster itself gives it: its version, and the items."""
+    async with aiohttp.ClientSession() as session, session.get(members[name].url + path) as answer:
+        found = await answer.json()
+        return found["metadata"]["resourceVersion"], found["items"]
+
+
+async def test_watches_go_on_from_the_clusters_own_versions(service, ask, members):
+    path = "/api/v1/namespaces/default/configmaps"
+    alpha, bravo = members["alpha"].url, members["bravo"].url
+    async with aiohttp.ClientSession() as session:
+
+        async def write(method: str, url: str, body: object = None) -> None:
+            headers = {"Content-Type": "application/merge-patch+json" if method == "PATCH" else "application/json"}
+            async with session.request(method, url, json=body, headers=headers) as answer:
+                assert answer.status < 300, await answer.text()
+
+        for name in ("stays", "goes"):
+            await write("POST", alpha + path, {"metadata": {"name": f"v-{name}"}})
+        version, _ = await listed_there(members, "alpha", path)
+        other, _ = await listed_there(members, "bravo", path)
+        await write("PATCH", f"{alpha}{path}/v-stays", {"data": {"a": "b"}})
+        await write("DELETE", f"{alpha}{path}/v-goes")
+        await write("POST", alpha + path, {"metadata": {"name": "v-new"}})
+        await write("POST", bravo + path, {"metadata": {"name": "v-bravo"}})
+        await write("DELETE", f"{bravo}{path}/v-bravo")
+        # All of that is in the log when this is.
+        await asyncio.sleep(0.5)
+
+    def shown(events):
+        return sorted((event["type"], event["object"]["metadata"]["name"]) for event in events)
+
+    alone = [("ADDED", "v-new"), ("DELETED", "v-goes"), ("MODIFIED", "v-stays")]
+    text = json.dumps({"alpha": version})
+    for one in (text, base64.b64encode(text.encode()).decode()):
+        status, events = await watch_lines(service, path, 1, resourceVersion=one)
+        assert (status, shown(events)) == (200, alone)
+    _, events = await watch_lines(service, path, 1, resourceVersion=json.dumps({"alpha": version, "bravo": other}))
+    assert set(alone) <= set(shown(events)) <= {*alone, ("DELETED", "v-bravo")}
+    _, events = await watch_lines(service, f"/clusters/alpha{path}", 1, resourceVersion=text)
+    assert shown(events) == alone
+    _, events = await watch_lines(service, path, 1, resourceVersion=json.dumps({}))
+    assert events == []
+    # And on from there, by the version of the last event.
+    last = max((event["object"]["metadata"]["resourceVersion"] for event in events), default="")
+    if last:
+        _, events = await watch_lines(service, path, 1, resourceVersion=last)
+        assert events == []
+
+
+@pytest.mark.parametrize(
+    ("version", "code"),
+    [
+        ("{", 400),
+        ('{"alpha":1}', 400),
+        (base64.b64encode(b'{"alpha":').decode(), 400),
+        ('{"alpha":"1"}', 410),
+        ('{"alpha":"abc"}', 410),
+        ('{"nobody":"5"}', 410),
+    ],
+)
+async def test_cluster_versions_that_do_not_go(service, ask, version, code):
+    status, events = await watch_lines(service, "/api/v1/pods", 1, resourceVersion=version)
+    told = events[0] if status != 200 else events[0]["object"]
+    assert told["code"] == code
+    if code == 400:
+        status, _, answer = await ask("/api/v1/pods", resourceVersion=version)
+        assert (status, answer["reason"]) == (400, "BadRequest")
+
+
+async def test_a_list_waits_for_the_clusters_own_versions(service, ask, members):
+    version, _ = await listed_there(members, "alpha", "/api/v1/pods")
+    status, _, found = await ask("/api/v1/pods", resourceVersion=json.dumps({"alpha": str(int(version) + 10_000_000)}))
+    assert (status, found["details"]["causes"][0]["reason"]) == (504, "ResourceVersionTooLarge")
+    newest = max(
+        int(one["metadata"]["resourceVersion"]) for one in (await listed_there(members, "alpha", "/api/v1/pods"))[1]
+    )
+    status, _, found = await ask("/api/v1/pods", resourceVersion=json.dumps({"alpha": str(newest)}))
+    assert status == 200
+
+
+async def test_versions_that_are_numbers(service, ask, members):
+    _, _, named = await ask("/api/v1/pods")
+    status, _, found = await ask("/int/api/v1/pods")
+    assert status == 200
+    assert int(found["metadata"]["resourceVersion"]) >= int(named["metadata"]["resourceVersion"].split(".")[1])
+    for item, other in zip(found["items"], named["items"], strict=True):
+        _, index, original = other["metadata"]["resourceVersion"].split(".")
+        assert item["metadata"]["resourceVersion"] == index
+        assert item["metadata"]["annotations"]["kubebraid.io/original-resource-version"] == original
+        assert item["spec"] == other["spec"]
+    one = found["items"][0]["metadata"]
+    cluster = one["annotations"]["shadow.clusterpedia.io/cluster-name"]
+    path = f"/int/clusters/{cluster}/api/v1/namespaces/{one['namespace']}/pods/{one['name']}"
+    _, _, alone = await ask(path)
+    assert alone == found["items"][0]
+    members[cluster].churn.step(10)
+    version = found["metadata"]["resourceVersion"]
+    _, events = await watch_lines(service, "/int/api/v1/pods", 2, resourceVersion=version, allowWatchBookmarks="true")
+    assert events
+    numbers = [int(event["object"]["metadata"]["resourceVersion"]) for event in events]
+    assert numbers == sorted(numbers)
+    assert numbers[0] > int(version)
+    # Named ones are taken too, and pages and tables have numbers.
+    status, _, _ = await ask("/int/api/v1/pods", resourceVersion=named["metadata"]["resourceVersion"])
+    assert status == 200
+    _, _, page = await ask("/int/api/v1/pods", limit="7")
+    _, _, page = await ask("/int/api/v1/pods", **{"limit": "7", "continue": page["metadata"]["continue"]})
+    assert page["metadata"]["resourceVersion"].isdigit()
+    for form in ("Table", "PartialObjectMetadataList"):
+        accept = {"Accept": f"application/json;as={form};v=v1;g=meta.k8s.io"}
+        _, _, found = await ask("/int/api/v1/pods", headers=accept)
+        first = found["rows"][0]["object"] if form == "Table" else found["items"][0]
+        assert first["metadata"]["resourceVersion"].isdigit()
+    status, _, _ = await ask("/int/api/v1/pods", resourceVersion="0017")
+    assert status == 410
+
+
+async def test_names_that_are_not_wanted(ask):
+    _, _, found = await ask("/api/v1/namespaces")
+    names = [item["metadata"]["name"] for item in found["items"]]
+    _, _, found = await ask("/api/v1/namespaces", fieldSelector=f"metadata.name!={names[0]}")
+    assert names[0] not in [item["metadata"]["name"] for item in found["items"]]
+    assert found["items"]

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from materializer.entry import entry_of
 from materializer.versions import (
+    ORIGINAL_ANNOTATION,
+    BrokenVersions,
     MalformedVersion,
+    Numbered,
     Version,
     check_prefix,
     list_version,
     object_version,
     parse_version,
+    parse_versions,
 )
 
 PREFIXES = st.text("abcXYZ0189_-", min_size=1, max_size=64)
@@ -108,3 +118,51 @@ def test_good_prefixes(prefix: str) -> None:
 def test_bad_prefixes(prefix: str) -> None:
     with pytest.raises(ValueError):
         check_prefix(prefix)
+
+
+# -- other ways to write them ----------------------------------------------------------------------------------------
+
+
+def test_the_clusters_own_versions_as_json_and_as_base64() -> None:
+    text = '{"alpha":"12","bravo":"0"}'
+    wanted = {"alpha": "12", "bravo": ""}
+    encoded = base64.b64encode(text.encode()).decode()
+    for one in (text, " " + text, encoded, encoded.rstrip("="), base64.urlsafe_b64encode(text.encode()).decode()):
+        assert parse_versions(one) == wanted
+    for other in ("", "0", "12", "abcd1234.17", "abcd1234.17.5", "YWJj"):
+        assert parse_versions(other) is None
+
+
+@pytest.mark.parametrize("text", ["{", '{"alpha":5}', '{"alpha":"5"', "{]", '{"a":{"b":"c"}}', '{"a":null}'])
+def test_broken_json_is_told(text: str) -> None:
+    for one in (text, base64.b64encode(text.encode()).decode()):
+        with pytest.raises(BrokenVersions):
+            parse_versions(one)
+
+
+@given(st.text() | st.text('{}":,abc0=', max_size=20))
+def test_any_text_is_a_map_or_none_or_told(text: str) -> None:
+    try:
+        found = parse_versions(text)
+    except BrokenVersions:
+        return
+    assert found is None or all(isinstance(one, str) for one in found.values())
+
+
+def test_versions_as_numbers(delta: Callable[..., Any]) -> None:
+    numbered = Numbered("h")
+    assert (numbered.of_list(0), numbered.of_list(17), numbered.of_object(17, "5")) == ("1", "17", "17")
+    assert numbered.parse("17") == Version("h", 17, "-")
+    assert numbered.parse("h.17.5") == Version("h", 17, "5")
+    for text in ("0", "017", "-1", "", "9" * 20):
+        with pytest.raises(MalformedVersion):
+            numbered.parse(text)
+    for labels in ({}, {"annotations": "x", 'kubernetes.io/"annotations":{': "y"}):
+        entry = entry_of(delta("web", original='7"7', labels=labels), 12, 0, "h")
+        body = json.loads(numbered.body(entry, 15))
+        metadata = body["metadata"]
+        assert metadata.pop("resourceVersion") == "15"
+        assert metadata.pop("annotations") == {ORIGINAL_ANNOTATION: '7"7'}
+        own = json.loads(entry.body)
+        del own["metadata"]["resourceVersion"]
+        assert body == own
