@@ -28,7 +28,7 @@ from deltalog.stream import Log
 from deltalog.subjects import CONTROL, control_subject, encode_token, object_filter
 from producers.apiserver import ApiServer, Refused, Unreachable
 from producers.configuration import RELIST_EVERY
-from producers.discovery import ResourceType, discover, streams_lists
+from producers.discovery import Discovered, ResourceType, discover, registered, streams_lists
 from producers.informer import Informer
 from producers.members import Member
 from producers.metrics import Metrics
@@ -211,10 +211,6 @@ class ClusterProducer:
     def rediscover(self) -> None:
         self._rediscover.set()
 
-    async def types_wanted(self) -> tuple[list[Chosen], frozenset[str]]:
-        found = await discover(self.server)
-        return self.member.rules.chosen(found), found.doubtful
-
     async def version(self) -> dict[str, Any]:
         body, _ = await self.server.get("/version")
         version = dict(msgspec.json.decode(body, type=dict[str, Any]))
@@ -369,7 +365,8 @@ class _Tenure:
         while True:
             try:
                 version = await cluster.version()
-                wanted, doubtful = await cluster.types_wanted()
+                found = await discover(cluster.server)
+                wanted = cluster.member.rules.chosen(found)
             except (Unreachable, Refused, msgspec.MsgspecError) as cause:
                 log.log(
                     20 if cluster.unreachable is None else 10,
@@ -391,7 +388,7 @@ class _Tenure:
             cluster.undiscovered = None
             if cluster.unreachable is not None:
                 self._probe_now.set()
-            await self._follow({(one.kind.group, one.kind.resource): one for one in wanted}, doubtful)
+            await self._follow({(one.kind.group, one.kind.resource): one for one in wanted}, found)
             data = {"version": version}
             if self._recorded.cluster != data:
                 await self._append(self._owner.control(wire.CLUSTER, version=version))
@@ -399,8 +396,12 @@ class _Tenure:
             cluster.discovered.set()
             await cluster.next_discovery()
 
-    async def _follow(self, wanted: dict[TypeKey, Chosen], doubtful: frozenset[str]) -> None:
-        for key in [key for key in self._recorded.types if key not in wanted and key[0] not in doubtful]:
+    async def _follow(self, wanted: dict[TypeKey, Chosen], found: Discovered) -> None:
+        gone = [key for key in self._recorded.types if key not in wanted and key[0] not in found.doubtful]
+        if absent := {group for group, _ in gone} - found.groups:
+            kept = absent & await registered(self._cluster.server)
+            gone = [key for key in gone if key[0] not in kept]
+        for key in gone:
             await self._stop(key)
             await self._remove(key)
         for key, chosen in wanted.items():

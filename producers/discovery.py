@@ -15,6 +15,7 @@ import msgspec
 from producers.apiserver import ApiServer, Refused
 
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
+_API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
@@ -65,11 +66,12 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
 class Discovered(msgspec.Struct, frozen=True):
     """What discovery found: each type in all its versions, preferred first.
 
-    `doubtful`: groups that could not be asked now; their types stay as they are.
+    `doubtful`: groups that could not be asked now; their types stay as they are. `groups`: all there are.
     """
 
     types: tuple[tuple[ResourceType, ...], ...]
     doubtful: frozenset[str]
+    groups: frozenset[str] = frozenset()
 
 
 class _Kind(msgspec.Struct):
@@ -103,6 +105,19 @@ class _Group(msgspec.Struct):
 
 class _GroupList(msgspec.Struct):
     items: list[_Group] = []
+
+
+class _ApiServiceSpec(msgspec.Struct):
+    group: str = ""
+    service: dict[str, Any] | None = None
+
+
+class _ApiService(msgspec.Struct):
+    spec: _ApiServiceSpec = msgspec.field(default_factory=_ApiServiceSpec)
+
+
+class _ApiServices(msgspec.Struct):
+    items: list[_ApiService] = []
 
 
 class _OldVersion(msgspec.Struct, rename="camel"):
@@ -148,6 +163,20 @@ async def discover(server: ApiServer) -> Discovered:
     return _chosen(groups, extras)
 
 
+async def registered(server: ApiServer) -> frozenset[str]:
+    """Groups for which another server than kube-apiserver answers, whether it does so now or not.
+
+    Some servers leave a group out of discovery while it doesn't. Empty where APIServices may not be read. Raises
+    Unreachable.
+    """
+    try:
+        body, _ = await server.get(_API_SERVICES)
+        services = msgspec.json.decode(body, type=_ApiServices).items
+    except (Refused, msgspec.MsgspecError, UnicodeDecodeError):
+        return frozenset()
+    return frozenset(one.spec.group for one in services if one.spec.service is not None)
+
+
 async def _older(server: ApiServer, root: str, listed: _OldGroups) -> list[_Group]:
     if root == "/api":
         listed.groups = [_OldGroup("", [_OldVersion(version, version) for version in listed.versions or ["v1"]])]
@@ -156,10 +185,10 @@ async def _older(server: ApiServer, root: str, listed: _OldGroups) -> list[_Grou
         path = f"/apis/{quote(group)}/{quote(version)}" if group else f"/api/{quote(version)}"
         try:
             body, _ = await server.get(path)
-        except Refused:
-            # An aggregated API whose server is away: its group is not gone.
+            found = msgspec.json.decode(body, type=_OldResources).resources
+        except (Refused, msgspec.MsgspecError, UnicodeDecodeError):
+            # An aggregated API whose server is away, or talks nonsense: its group is not gone.
             return _GroupVersion(version, [], "Stale")
-        found = msgspec.json.decode(body, type=_OldResources).resources
         return _GroupVersion(
             version,
             [
@@ -218,7 +247,7 @@ def _chosen(groups: list[_Group], extras: dict[tuple[str, str], dict[str, Any]])
     for kinds in types.values():
         versions = tuple(kind.version for kind in kinds)
         whole.append(tuple(msgspec.structs.replace(kind, versions=versions) for kind in kinds))
-    return Discovered(tuple(whole), frozenset(doubtful))
+    return Discovered(tuple(whole), frozenset(doubtful), frozenset(group.metadata.name for group in groups))
 
 
 def streams_lists(version: dict[str, Any]) -> bool:

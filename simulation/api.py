@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import unquote
 
@@ -86,6 +88,16 @@ class Api:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Every error is a Status object."""
+        response = await self._answered(request)
+        if not response.prepared:
+            self._date(response)
+        return response
+
+    def _date(self, response: web.StreamResponse) -> None:
+        if self.faults.clock:
+            response.headers["Date"] = formatdate(time.time() + self.faults.clock, usegmt=True)
+
+    async def _answered(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             return await self._answer(request)
         except ApiError as error:
@@ -148,7 +160,7 @@ class Api:
         form, _ = accepted_form(request.headers.get("Accept", ""))
         headers = {"Vary": "Accept"}
         if form == "discovery" and self.faults.aggregated_discovery:
-            data = _encode(discovery.aggregated(self._groups(), core=core))
+            data = _encode(discovery.aggregated(self._groups(), core=core, away=self.faults.away))
             headers["ETag"] = f'"{hashlib.sha256(data).hexdigest().upper()}"'
             headers["Content-Type"] = discovery.AGGREGATED
             if request.headers.get("If-None-Match") == headers["ETag"]:
@@ -304,6 +316,7 @@ class Api:
             # Level 1 as kube-apiserver has it; 31: with the header of gzip.
             compressor = zlib.compressobj(1, zlib.DEFLATED, 31)
         response.enable_chunked_encoding()
+        self._date(response)
         await response.prepare(request)
         if compressor is None:
             if first:
@@ -360,6 +373,7 @@ class Api:
             raise ConnectionResetError("the client is gone")
         self.faults.watches[watch_key := object()] = transport
         try:
+            self._date(response)
             await response.prepare(request)
             await watch.run(response.write)
             await self.faults.flowing.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from simulation.churn import Churn
 from simulation.content import populate
 from simulation.faults import Faults
 from simulation.journal import Journal
-from simulation.registry import Registry
+from simulation.registry import Registry, WriteOptions, timestamp
+from simulation.resources import ResourceType
 from simulation.status import bad_request
 from simulation.storage import DEFAULT_HISTORY, Storage
 
@@ -27,6 +29,7 @@ log = structlog.get_logger(__name__)
 _EPOCH = 1_735_689_600
 # More versions than a cluster writes in a second, its first content included.
 _VERSIONS_PER_SECOND = 50_000
+_API_SERVICES = ("apiregistration.k8s.io", "apiservices")
 
 
 def first_version(name: str) -> int:
@@ -80,7 +83,8 @@ class SimulatedCluster:
         own = f"{seed}/{name}"
         start = first_version(name) if version is None else version
         self.storage = Storage(seed=f"{own}/{start}", first_version=start, history=history)
-        self.registry = Registry(self.storage)
+        self.faults = Faults(seed=own)
+        self.registry = Registry(self.storage, now=self._now)
         journal = Journal(state / f"{name}.journal") if state is not None else None
         if journal is not None and journal.exists():
             journal.restore(self.storage)
@@ -90,7 +94,6 @@ class SimulatedCluster:
             populate(self.registry, name=name, pods=pods, seed=own)
         if journal is not None:
             journal.begin(self.storage)
-        self.faults = Faults(seed=own)
         self.faults.attach(self._gate, self.storage.compact)
         self.churn = Churn(self.registry, pods=pods, rate=churn, seed=own)
         self.api = Api(
@@ -161,6 +164,29 @@ class SimulatedCluster:
             for connection in list(self._web.connections):
                 if connection.transport is not None:
                     connection.transport.abort()
+
+    def _now(self) -> str:
+        return timestamp(datetime.now(UTC) + timedelta(seconds=self.faults.clock))
+
+    # Aggregated APIs
+
+    def aggregate(self, type: ResourceType) -> None:
+        """Serve a type as a server behind an APIService does."""
+        for version in type.versions:
+            name = f"{version}.{type.group}"
+            if self.storage.get(_API_SERVICES, "", name) is None:
+                spec = {"group": type.group, "version": version, "service": {"namespace": "default", "name": "backend"}}
+                body = {"metadata": {"name": name}, "spec": spec}
+                self.registry.create(self.registry.collection(_API_SERVICES).type, "", body, WriteOptions())
+        self.storage.add_type(type)
+
+    def retire(self, group: str) -> None:
+        """Take an aggregated API away, its APIServices first."""
+        services = self.registry.collection(_API_SERVICES)
+        for namespace, name in [key for key in services.objects if key[1].endswith(f".{group}")]:
+            self.storage.remove(services, namespace, name)
+        for key in [key for key in self.storage.collections if key[0] == group]:
+            self.storage.remove_type(key)
 
     # /_simulation
 

@@ -117,8 +117,8 @@ def api_resource_list(group: str, version: str, types: list[ResourceType]) -> di
     }
 
 
-def aggregated(found: Groups, *, core: bool) -> dict[str, Any]:
-    """Aggregated discovery v2: the core group for /api, the others for /apis."""
+def aggregated(found: Groups, *, core: bool, away: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Aggregated discovery v2: the core group for /api, the others for /apis. `away`: those that don't answer."""
     items = []
     for name, versions in found.items():
         if (name == "") != core:
@@ -128,8 +128,8 @@ def aggregated(found: Groups, *, core: bool) -> dict[str, Any]:
         served = [
             {
                 "version": version,
-                "resources": [_aggregated_resource(type, version) for type in types],
-                "freshness": "Current",
+                "resources": [] if name in away else [_aggregated_resource(type, version) for type in types],
+                "freshness": "Stale" if name in away else "Current",
             }
             for version, types in versions.items()
         ]

@@ -51,6 +51,9 @@ class Faults:
         self.refusing = False
         self.failures: deque[Failure] = deque()
         self.forbidden: frozenset[str] = frozenset()
+        self.away: frozenset[str] = frozenset()
+        # How far the cluster's clock is ahead, in seconds.
+        self.clock = 0.0
         self.watches: dict[object, asyncio.Transport] = {}
         self.random = random.Random(seed)
         self.flowing = asyncio.Event()
@@ -73,6 +76,10 @@ class Faults:
     def forbid(self, *resources: str) -> None:
         """Answer what asks for these resources (plural names) as RBAC does that does not allow it; none: allow all."""
         self.forbidden = frozenset(resources)
+
+    def unavailable(self, *groups: str) -> None:
+        """The servers behind these groups' aggregated APIs don't answer (503); none: all do."""
+        self.away = frozenset(groups)
 
     def cut_watches(self) -> int:
         """Break all open watch connections, in the middle of whatever they send. How many there were."""
@@ -128,7 +135,8 @@ class Faults:
         self.aggregated_discovery = True
         self.watch_lifetime = None
         self.failures.clear()
-        self.forbidden = frozenset()
+        self.forbidden = self.away = frozenset()
+        self.clock = 0.0
         self.flowing.set()
 
     # What the server asks
@@ -142,6 +150,8 @@ class Faults:
             details = {"retryAfterSeconds": failure.retry_after} if failure.retry_after else None
             message = _MESSAGES.get(failure.code, "simulated failure")
             raise ApiError(failure.code, message, details=details)
+        if len(path) > 2 and path[0] == "apis" and path[1] in self.away:
+            raise ApiError(503, "error trying to reach service: dial tcp: connect: connection refused")
         if not self.forbidden.isdisjoint(path):
             resource = next(part for part in path if part in self.forbidden)
             raise ApiError(403, f'{resource} is forbidden: User "simulated" cannot list or watch resource "{resource}"')
@@ -162,6 +172,8 @@ class Faults:
             "aggregated_discovery": self.aggregated_discovery,
             "watch_lifetime": None if self.watch_lifetime is None else list(self.watch_lifetime),
             "forbidden": sorted(self.forbidden),
+            "unavailable": sorted(self.away),
+            "clock": self.clock,
             "failures_due": len(self.failures),
             "open_watches": len(self.watches),
         }
@@ -172,7 +184,7 @@ class Faults:
         Fields, all optional: `clear` (true), `delay` (seconds), `hang_watches`, `skip_bookmarks`,
         `aggregated_discovery` (booleans), `initial_events` (supported, ignored, refused), `watch_lifetime`
         ([least, most] seconds, or null), `fail_next` ({"count", "code", "retry_after"}), `forbidden` (plural names of
-        resources), `cut_watches` (true),
+        resources), `unavailable` (groups of aggregated APIs), `clock` (seconds that it is ahead), `cut_watches` (true),
         `compact` (true), `refuse_seconds` (seconds; the port is closed after the answer). Raises ApiError 400.
         """
         if not isinstance(wanted, dict):
@@ -188,6 +200,8 @@ class Faults:
             count, code = int(failing.get("count", 1)), int(failing.get("code", 500))
             retry_after = int(failing.get("retry_after", 1))
             refuse = float(wanted.get("refuse_seconds", 0))
+            clock = float(wanted.get("clock", self.clock))
+            unavailable = [str(one) for one in wanted.get("unavailable", ())]
             forbidden = [str(one) for one in wanted.get("forbidden", ())]
         except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
             raise bad_request(f"faults: {error}") from error
@@ -205,6 +219,10 @@ class Faults:
         self.aggregated_discovery = bool(wanted.get("aggregated_discovery", self.aggregated_discovery))
         if "watch_lifetime" in wanted:
             self.watch_lifetime = span
+        if "clock" in wanted:
+            self.clock = clock
+        if "unavailable" in wanted:
+            self.unavailable(*unavailable)
         if "forbidden" in wanted:
             self.forbid(*forbidden)
         if "hang_watches" in wanted:
@@ -229,6 +247,7 @@ _FIELDS = frozenset(
     {
         "aggregated_discovery",
         "clear",
+        "clock",
         "compact",
         "cut_watches",
         "delay",
@@ -238,6 +257,7 @@ _FIELDS = frozenset(
         "initial_events",
         "refuse_seconds",
         "skip_bookmarks",
+        "unavailable",
         "watch_lifetime",
     }
 )

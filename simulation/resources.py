@@ -209,6 +209,7 @@ BUILT_IN: tuple[ResourceType, ...] = (
         subresources=_STATUS,
         generation=True,
     ),
+    _type("apiregistration.k8s.io", "apiservices", "APIService", namespaced=False, subresources=_STATUS),
     _type("apps", "daemonsets", "DaemonSet", "ds", categories=_ALL, subresources=_STATUS, generation=True),
     _type("apps", "deployments", "Deployment", "deploy", categories=_ALL, subresources=_SCALED, generation=True),
     _type(
