@@ -145,9 +145,6 @@ class ClusterProducer:
                         pause = 0.5
                         await self._own(log_, appender, owner)
                 except ExceptionGroup as group:
-                    if (task := asyncio.current_task()) is not None and task.cancelling():
-                        # A group whose tasks fail while it is cancelled tells of the failures only.
-                        raise asyncio.CancelledError from group
                     if await self._is_over(group):
                         raise Deposed(f"cluster {self.name} was taken over by another producer") from None
                 except (AppendError, BrokerUnavailable, JetStreamRefused, HistoryChanged, LogError) as cause:
@@ -179,15 +176,19 @@ class ClusterProducer:
         await read_to_end(log_, recorded.take_in, subjects=(f"{CONTROL}.{encode_token(self.name)}.>",))
         log.info("producing", cluster=self.name, epoch=owner.epoch)
         tenure = _Tenure(self, log_, appender, owner, recorded)
+        # A task of its own: a group whose tasks fail while it is cancelled tells of the failures only, and one whose
+        # tasks fail leaves its task marked as cancelled (both until Python 3.13).
+        task = asyncio.create_task(tenure.run(), name=f"{self.name}: tenure")
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tenure.tasks = tasks
-                tasks.create_task(tenure.probe(), name=f"{self.name}: probe")
-                tasks.create_task(tenure.discover(), name=f"{self.name}: discovery")
-                tasks.create_task(tenure.status(), name=f"{self.name}: status")
-                tasks.create_task(tenure.moves(), name=f"{self.name}: moves")
+            await asyncio.wait((task,))
         finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+                if not task.cancelled():
+                    task.exception()
             self.informers.clear()
+        task.result()
 
     async def first_lists(self) -> None:
         """Returns when the first lists of all types are in the log, or the cluster cannot be read."""
@@ -268,6 +269,16 @@ class _Tenure:
         # Counts the servers that the cluster's name led to.
         self._server_number = 0
 
+    async def run(self) -> None:
+        """Raises an ExceptionGroup with what ended it."""
+        name = self._cluster.name
+        async with asyncio.TaskGroup() as tasks:
+            self.tasks = tasks
+            tasks.create_task(self.probe(), name=f"{name}: probe")
+            tasks.create_task(self.discover(), name=f"{name}: discovery")
+            tasks.create_task(self.status(), name=f"{name}: status")
+            tasks.create_task(self.moves(), name=f"{name}: moves")
+
     async def _append(self, control: Control, *, ttl: int | None = None) -> int:
         return await append_control(self._appender, self._owner, control, ttl=ttl)
 
@@ -345,6 +356,10 @@ class _Tenure:
                 for informer in self._cluster.informers.values()
             }
             await self._append(self._owner.control(wire.STATUS, types=types, every=int(STATUS_EVERY * 1000)))
+            state = await self._log.state()
+            if (state.created, state.prefix) != (self._log.created, self._log.prefix):
+                # Something of it is lost: what the writers know of it has to be read back.
+                raise HistoryChanged(f"the history was {self._log.prefix}, it is {state.prefix}")
 
     async def moves(self) -> None:
         """Begins anew with all lists when the cluster's name leads to another server."""
