@@ -12,6 +12,7 @@ import structlog
 from deltalog.connection import BrokerUnavailable, JetStreamRefused
 from deltalog.delta import UnreadableRecord, decode_control, decode_delta
 from deltalog.large import Assembler
+from deltalog.offers import Offer, hand_over
 from deltalog.replay import HistoryChanged, Reader, Record
 from deltalog.stream import Log, nanoseconds
 from deltalog.subjects import CONTROL, PARTS
@@ -238,6 +239,20 @@ class Materializer:
             raise NotThereYet(f"index {index} is not here; the last one is {self.store.applied}") from None
         finally:
             self._waiting.discard(waiting)
+
+    async def append(
+        self, cluster: str, group: str, resource: str, obj: bytes, *, deleted: bool = False, timeout: float = 5.0
+    ) -> int:
+        """The second source: a state that a cluster has accepted, in the log and readable here when this returns.
+
+        `obj`: the object as JSON as the cluster answered it, with its resourceVersion; `deleted`: its last state.
+        Returns an index at which it can be read. The watch's own copy of it changes nothing. Raises NotTaken where
+        only the cluster's watch can bring it, NotThereYet. (ResourceStorage.Create, Update and Delete.)
+        """
+        offer = Offer(group=group, resource=resource, object=obj, deleted=deleted)
+        index = await hand_over(self.log.connection, self.log.name, cluster, offer, timeout)
+        await self.wait_applied(index, timeout)
+        return index
 
     async def wait_until(self, key: TypeKey, true: Callable[[], bool], timeout: float) -> None:
         """Returns once `true()`, asked again at changes of a type and at control records. Raises NotThereYet."""

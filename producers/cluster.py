@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import structlog
+from nats.aio.msg import Msg
 
 from deltalog import (
     Appender,
@@ -22,7 +24,8 @@ from deltalog import (
     decode_control,
 )
 from deltalog import delta as wire
-from deltalog.connection import JetStreamRefused
+from deltalog.connection import TRANSPORT_ERRORS, JetStreamRefused, cancellable
+from deltalog.offers import Taken, decode_offer, encode_answer, offer_subject
 from deltalog.replay import read_to_end
 from deltalog.stream import Log
 from deltalog.subjects import CONTROL, control_subject, encode_token, object_filter
@@ -32,7 +35,7 @@ from producers.discovery import Discovered, ResourceType, discover, registered, 
 from producers.informer import Informer
 from producers.members import Member
 from producers.metrics import Metrics
-from producers.normalize import Normalizer
+from producers.normalize import Normalizer, Unusable, members
 from producers.ownership import Deposed, Owner, append_control, take
 from producers.pruning import Pruning
 from producers.rules import Chosen
@@ -46,6 +49,9 @@ _PROBE_EVERY = 5.0
 _PROBE_TIMEOUT = 5.0
 # Seconds between two status records: how long a silent producer goes unnoticed by those who read the log.
 STATUS_EVERY = 30.0
+
+# Offers that may wait for their turn.
+_OFFERS = 1024
 
 TypeKey = tuple[str, str]
 
@@ -278,6 +284,7 @@ class _Tenure:
             tasks.create_task(self.discover(), name=f"{name}: discovery")
             tasks.create_task(self.status(), name=f"{name}: status")
             tasks.create_task(self.moves(), name=f"{name}: moves")
+            tasks.create_task(self.offers(), name=f"{name}: offers")
 
     async def _append(self, control: Control, *, ttl: int | None = None) -> int:
         return await append_control(self._appender, self._owner, control, ttl=ttl)
@@ -360,6 +367,32 @@ class _Tenure:
             if (state.created, state.prefix) != (self._log.created, self._log.prefix):
                 # Something of it is lost: what the writers know of it has to be read back.
                 raise HistoryChanged(f"the history was {self._log.prefix}, it is {state.prefix}")
+
+    async def offers(self) -> None:
+        """Takes what others know of the cluster's objects before its watches do."""
+        client = self._log.connection.client
+        subject = offer_subject(self._log.name, self._cluster.name)
+        with cancellable():
+            subscription = await client.subscribe(subject, pending_msgs_limit=_OFFERS)
+        try:
+            async for message in subscription.messages:
+                self.tasks.create_task(self._take(message), name=f"{self._cluster.name}: offer")
+        finally:
+            with contextlib.suppress(*TRANSPORT_ERRORS):
+                await subscription.unsubscribe()
+
+    async def _take(self, message: Msg) -> None:
+        try:
+            offer = decode_offer(message.data)
+            informer = self._cluster.informers.get((offer.group, offer.resource))
+            if informer is None:
+                raise Unusable(f"{offer.resource}.{offer.group} is not synced".replace(". ", " "))
+            sequence = await (await informer.offer(members(offer.object), deleted=offer.deleted))
+            taken = Taken(sequence or await self._log.head())
+        except (Unusable, msgspec.MsgspecError, AppendError, BrokerUnavailable, JetStreamRefused, Deposed) as cause:
+            taken = Taken(refused=str(cause))
+        with contextlib.suppress(*TRANSPORT_ERRORS):
+            await message.respond(encode_answer(taken))
 
     async def moves(self) -> None:
         """Begins anew with all lists when the cluster's name leads to another server."""
