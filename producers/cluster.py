@@ -28,7 +28,7 @@ from deltalog.connection import TRANSPORT_ERRORS, JetStreamRefused, cancellable
 from deltalog.offers import Taken, decode_offer, encode_answer, offer_subject
 from deltalog.replay import read_to_end
 from deltalog.stream import Log
-from deltalog.subjects import CONTROL, control_subject, encode_token, object_filter
+from deltalog.subjects import CONTROL, control_subject, encode_token
 from producers.apiserver import ApiServer, Refused, Unreachable
 from producers.configuration import RELIST_EVERY
 from producers.discovery import Discovered, ResourceType, discover, registered, streams_lists
@@ -38,6 +38,7 @@ from producers.metrics import Metrics
 from producers.normalize import Normalizer, Unusable, members
 from producers.ownership import Deposed, Owner, append_control, take
 from producers.pruning import Pruning
+from producers.removal import append_removed_type
 from producers.rules import Chosen
 from producers.writer import Counts
 
@@ -495,12 +496,7 @@ class _Tenure:
     async def _remove(self, key: TypeKey) -> None:
         """Removes a type and its objects from the log: first the record, then what it speaks of."""
         log.info("type removed", cluster=self._cluster.name, type=".".join(filter(None, reversed(key))))
-        removed = self._owner.control(wire.REMOVED, *key)
-        sequence = await self._append(removed, ttl=self._log.tombstone_ttl)
-        group, resource = key
-        await self._log.purge(object_filter(self._cluster.name, group, resource), sequence)
-        for record in (wire.TYPE, wire.SYNCED, wire.HEALTH):
-            await self._log.purge(control_subject(self._cluster.name, record, group, resource), sequence)
+        await append_removed_type(self._log, self._appender, self._owner, *key)
         self._recorded.types.pop(key, None)
         self._recorded.synced.discard(key)
         self._recorded.unhealthy.discard(key)

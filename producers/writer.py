@@ -478,7 +478,8 @@ class Writer:
         for version in sorted(self._other_versions):
             group, resource = self.kind.group, self.kind.resource
             pattern = object_filter(owner.cluster, group, resource, self._namespace, version=version)
-            await self._log.purge(pattern, head + 1)
+            for one in (pattern, parts_filter(pattern)):
+                await self._log.purge(one, head + 1)
         self._other_versions.clear()
 
     # -- appending -------------------------------------------------------------------------------------------------
