@@ -18,9 +18,10 @@ from sortedcontainers import SortedDict
 
 from deltalog import delta as wire
 from deltalog.delta import Control, Delta, newer
+from materializer import indexes
 from materializer.entry import Entry, Key, Past, TypeKey, entry_of, version_member
 from materializer.filter import Filter
-from materializer.indexes import WORTHWHILE, Indexes
+from materializer.indexes import Indexes
 
 # How many past label sets are remembered for watchers with a selector; older ones count as unknown.
 _PAST_LIMIT = 8192
@@ -219,7 +220,11 @@ class TypeStore:
             named = [one for cluster in clusters for key in keys if (one := self.get(cluster, key)) is not None]
             return [entry for entry in named if wanted.matches(entry)]
         restricted = wanted != Filter()
-        if restricted and wanted.namespaces is None and sum(len(self.clusters[one]) for one in clusters) > WORTHWHILE:
+        if (
+            restricted
+            and wanted.namespaces is None
+            and sum(len(self.clusters[one]) for one in clusters) > indexes.WORTHWHILE
+        ):
             found = self.indexes.candidates(wanted, self.live)
             if found is not None:
                 matching = [entry for entry in found if wanted.matches(entry)]

@@ -18,6 +18,7 @@ import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Control, Delta, Replaced
 from deltalog.delta import CLUSTER, OWNER, REMOVED, SYNCED
+from materializer import indexes as indexes_module
 from materializer import store as store_module
 from materializer.cursor import Change, changes, initial
 from materializer.entry import Entry, TypeKey
@@ -474,7 +475,7 @@ def test_lists_are_the_state_at_the_applied_index(
 ) -> None:
     if indexed:
         # `store.check` compares each index with one made anew.
-        monkeypatch.setattr(store_module, "WORTHWHILE", -1)
+        monkeypatch.setattr(indexes_module, "WORTHWHILE", -1)
     world = World(seed, delta, control)
 
     def each(store: Store) -> None:
