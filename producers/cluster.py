@@ -364,10 +364,6 @@ class _Tenure:
                 for informer in self._cluster.informers.values()
             }
             await self._append(self._owner.control(wire.STATUS, types=types, every=int(STATUS_EVERY * 1000)))
-            state = await self._log.state()
-            if (state.created, state.prefix) != (self._log.created, self._log.prefix):
-                # Something of it is lost: what the writers know of it has to be read back.
-                raise HistoryChanged(f"the history was {self._log.prefix}, it is {state.prefix}")
 
     async def offers(self) -> None:
         """Takes what others know of the cluster's objects before its watches do."""
