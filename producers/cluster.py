@@ -199,6 +199,9 @@ class ClusterProducer:
                 tasks.create_task(tenure.status(), name=f"{self.name}: status")
                 tasks.create_task(tenure.moves(), name=f"{self.name}: moves")
                 tasks.create_task(tenure.history(), name=f"{self.name}: history")
+                # When a task fails, its group cancels us; it takes that back only (Python 3.11) if we are still in
+                # here. Else it would look as if we had been told to end, and the cluster would be left alone.
+                await asyncio.Event().wait()
         finally:
             self.informers.clear()
 
