@@ -30,6 +30,7 @@ _FORGET_EVERY = 5.0
 # How often the log is asked whether it is still the same, and what was served from it is noted beside it, in seconds.
 _LOOK_EVERY = 5.0
 _AUDIT_PATIENCE = 10.0
+_LAST_MARK = 1.0
 
 
 class LogUnreachable(Exception):
@@ -83,7 +84,14 @@ class Materializer:
 
     async def run(self) -> None:
         """Replays and follows the log until cancelled."""
-        await self._recall()
+        try:
+            await self._recall()
+            await self._follow()
+        except asyncio.CancelledError:
+            await self._mark_the_end()
+            raise
+
+    async def _follow(self) -> None:
         while True:
             reader = self._reader = Reader(self.log, self._apply)
             following = asyncio.create_task(reader.run(self._outage), name="materializer-following")
@@ -212,6 +220,16 @@ class Materializer:
         )
         self._marked = marked
 
+    async def _mark_the_end(self) -> None:
+        """Whoever starts next is to know how far it was served, and not only up to the last look."""
+        if self._reader is None or not self.ready.is_set() or self.outage_since is not None:
+            return
+        try:
+            async with asyncio.timeout(_LAST_MARK):
+                await self._mark(self._reader)
+        except (BrokerUnavailable, JetStreamRefused, LogError, TimeoutError) as cause:
+            log.debug("the end cannot be marked", reason=str(cause))
+
     # -- feeding the store -----------------------------------------------------------------------------------------
 
     async def _finish_loading(self, reader: Reader) -> None:
@@ -227,6 +245,7 @@ class Materializer:
             prefix=self.store.prefix,
         )
         self.ready.set()
+        self._look.set()
         self._schedule_flush()
 
     async def _forget(self) -> None:
