@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,13 +21,12 @@ import structlog
 from nats.aio.msg import Msg
 
 from deltalog.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused, cancellable
-from deltalog.stream import Log, Stream
+from deltalog.stream import Log, Point, Stream
 
 log = structlog.get_logger("deltalog.replay")
 
 HEARTBEAT = 2.0
 _SILENCE = 3 * HEARTBEAT
-_WITNESSES = 16
 
 
 class HistoryChanged(Exception):
@@ -84,8 +82,8 @@ class Reader:
         self.caught_up = asyncio.Event()
         self.restarts = 0
         self.pending = 0
-        # The last messages applied: what becomes of the newest says whether this is the same history, if it is there.
-        self._witnesses: deque[tuple[int, int]] = deque(maxlen=_WITNESSES)
+        # When the youngest of all messages applied was stored.
+        self.latest = 0
         self._apply = apply
         self._subjects = tuple(subjects)
         self._headers_only = headers_only
@@ -130,20 +128,10 @@ class Reader:
             raise HistoryChanged(f"stream {self.log.name} was made anew at {state.created}")
         if state.prefix != self._prefix:
             raise HistoryChanged(f"the history was renamed from {self._prefix} to {state.prefix}")
-        if state.last_sequence < self.position:
-            raise HistoryChanged(f"the stream ends at {state.last_sequence}, {self.position} was applied")
-        if self.position_time:
-            stored = (
-                state.last_time if state.last_sequence == self.position else await self.log.message_time(self.position)
-            )
-            # None: a newer message of the same subject replaced it, or its TTL passed. Then those before it tell.
-            if stored is not None and stored != self.position_time:
-                raise HistoryChanged(f"message {self.position} is not the one that was applied")
-            if stored is None:
-                for sequence, time in reversed(self._witnesses):
-                    stored = await self.log.message_time(sequence)
-                    if stored is not None and stored != time:
-                        raise HistoryChanged(f"message {sequence} is not the one that was applied")
+        if self.position:
+            point = Point(self.position, self.position_time, self.latest)
+            if (reason := await self.log.breach(point, state)) is not None:
+                raise HistoryChanged(reason)
 
     async def _read(self) -> None:
         connection = self.log.connection
@@ -189,7 +177,8 @@ class Reader:
                     return
                 self.position = sequence
                 self.position_time = time
-                self._witnesses.append((sequence, time))
+                if time > self.latest:
+                    self.latest = time
             if tokens[at + 3] == "0" and not self.caught_up.is_set():
                 self._now_caught_up(outcome)
 

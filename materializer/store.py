@@ -282,6 +282,8 @@ class Store:
         self._loading = True
         # Tombstones and replaced uids, oldest first: (time, index, entry that is or holds the grave).
         self._fading: deque[tuple[int, int, TypeKey, Entry | Removal]] = deque()
+        # Removals whose graves are kept, oldest first.
+        self.removals: deque[Removal] = deque()
         self._pasts: deque[Past] = deque()
         # While loading: messages that no type's order has (time, index), and removals of whole clusters.
         self._others: list[tuple[int, int]] = []
@@ -559,6 +561,7 @@ class Store:
             removal.entries[cluster, key] = grave
             self._bury(kind, grave)
         kind.order.append(index, removal)
+        self.removals.append(removal)
         self._fading.append((time, index, type_key, removal))
         self.dirty.add(type_key)
 
@@ -600,6 +603,7 @@ class Store:
             kind = self.types[type_key]
             kind.forgotten = max(kind.forgotten, index)
             if isinstance(item, Removal):
+                self.removals.remove(item)
                 for (cluster, key), grave in list(item.entries.items()):
                     if kind.graves.get(cluster, {}).get(key) is grave:
                         del kind.graves[cluster][key]
@@ -614,6 +618,16 @@ class Store:
                 live = kind.get(item.cluster, item.key)
                 if live is not None and live.first == item.first:
                     live.replaced = None
+
+    def fading_before(self, limit: int) -> int:
+        """How many tombstones stored before `limit` are still remembered. O(those)."""
+        count = 0
+        for time, _, type_key, item in self._fading:
+            if time >= limit:
+                break
+            if isinstance(item, Entry) and item.deleted:
+                count += self.types[type_key].graves.get(item.cluster, {}).get(item.key) is item
+        return count
 
     # -- reading -----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ import pytest
 
 from deltalog import BrokerUnavailable, Connection, Delta, Log, LogError, LogSettings, connect, decode_delta, open_log
 from deltalog.connection import JetStreamRefused, printable
-from deltalog.stream import nanoseconds
+from deltalog.history import History
+from deltalog.stream import nanoseconds, next_prefix, timestamp
 from deltalog.subjects import object_filter, object_subject, type_prefix
 from kubebraid.broker import EmbeddedBroker
 
@@ -175,12 +176,12 @@ async def test_a_purge_takes_what_is_older_and_matches(log: Log, put: Put) -> No
     assert await log.head() == below
 
 
-async def test_the_prefix_can_be_rotated(connection: Connection, log: Log, put: Put) -> None:
+async def test_a_rotation_changes_the_prefix_only(connection: Connection, log: Log, put: Put) -> None:
     await put("a")
     other = await open_log(connection)
     before = await info(connection, log.name)
     old = log.prefix
-    await log.rotate_prefix()
+    await History(log).rotate(old)
     after = await info(connection, log.name)
     assert log.prefix != old
     assert log.created == before["created"]
@@ -241,3 +242,20 @@ async def test_a_connection_to_a_dead_broker_can_be_closed(
 )
 def test_server_times_keep_their_nanoseconds(text: str, expected: int) -> None:
     assert nanoseconds(text) == expected
+    if expected:
+        assert nanoseconds(timestamp(expected)) == expected
+
+
+@pytest.mark.parametrize("chosen", ["mine", "mine-0123abcd", "x" * 64])
+def test_a_prefix_somebody_chose_stays_recognisable(chosen: str) -> None:
+    following = next_prefix(chosen)
+    base, _, end = following.rpartition("-")
+    assert chosen.startswith(base)
+    assert base == "mine" or len(following) == 64
+    assert len(end) == 8
+    assert following != chosen
+
+
+def test_a_random_prefix_is_followed_by_a_random_one() -> None:
+    assert len(next_prefix("0123abcd")) == 8
+    assert next_prefix("0123abcd") != "0123abcd"
