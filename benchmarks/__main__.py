@@ -15,12 +15,14 @@ from pathlib import Path
 
 import structlog
 
-from benchmarks import following, lists, producing, replaying, watching
+from benchmarks import following, lists, producing, replaying, resuming, selecting, watching
 from benchmarks.report import Report
 
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
     "list": lambda options: lists.run(pods=options.pods, rounds=options.rounds),
     "watch": lambda options: watching.run(pods=options.pods, watchers=options.watchers, rate=options.rate),
+    "resume": lambda options: resuming.run(pods=options.pods, watchers=options.watchers),
+    "select": lambda options: selecting.run(pods=options.pods * 10),
     "replay": lambda options: replaying.run(pods=options.pods, rounds=options.rounds),
     "produce": lambda options: producing.run(pods=options.pods),
     "follow": lambda options: following.run(pods=options.pods),

@@ -24,7 +24,7 @@ from deltalog.stream import Log
 from materializer.entry import entry_of
 from materializer.versions import list_version
 
-_PODS = "/api/v1/pods"
+PODS = "/api/v1/pods"
 _ROUNDS = 2
 _SECONDS = 3.0
 # Changes go to this many pods, in turn, so that at the usual rate each changes more than once.
@@ -32,11 +32,11 @@ _CHANGED = 1000
 # Watchers of the round that measures latency: so few that the machine is not what they wait for.
 _FEW = 5
 # How long watchers may take after the last change.
-_PATIENCE = 30.0
+PATIENCE = 30.0
 
 
 @dataclass
-class _Round:
+class Round:
     """One run of either server. `sent`: when an index was acknowledged (or written); `last`: of each object."""
 
     cpu: float = 0.0
@@ -75,10 +75,9 @@ class _Round:
         return found
 
 
-async def _append_changes(log: Log, filled: Filled, round_: _Round, rate: int, step: int) -> list[bytes]:
+async def append_changes(log: Log, filled: Filled, round_: Round, rate: float, step: int, count: int) -> list[bytes]:
     """Appends changes at a rate; returns them as the lines that a watch shows."""
     pods = filled.pods[:_CHANGED]
-    count = int(rate * _SECONDS)
     prepared = []
     for number in range(count):
         pod = pods[number % len(pods)]
@@ -111,13 +110,13 @@ def _line(prefix: str, payload: bytes, sequence: int) -> bytes:
 
 async def _service_round(
     log: Log, filled: Filled, served: rig.Service, watchers: int, rate: int, step: int
-) -> tuple[_Round, list[bytes]]:
-    round_ = _Round()
-    path = f"{_PODS}?watch=1&resourceVersion={list_version(log.prefix, await log.head())}"
-    async with rig.process(watch, served.port, path, watchers, _PATIENCE) as clients:
+) -> tuple[Round, list[bytes]]:
+    round_ = Round()
+    path = f"{PODS}?watch=1&resourceVersion={list_version(log.prefix, await log.head())}"
+    async with rig.process(watch, served.port, path, watchers, PATIENCE) as clients:
         await clients.receive()
         cpu, started = rig.cpu_seconds(served.pid), time.monotonic()
-        lines = await _append_changes(log, filled, round_, rate, step)
+        lines = await append_changes(log, filled, round_, rate, step, int(rate * _SECONDS))
         clients.send(max(round_.sent))
         round_.seen = await clients.receive()
         round_.cpu = rig.cpu_seconds(served.pid) - cpu
@@ -125,14 +124,14 @@ async def _service_round(
     return round_, lines
 
 
-async def _bare_round(lines: list[bytes], like: _Round, watchers: int, rate: int, directory: Path) -> _Round:
+async def _bare_round(lines: list[bytes], like: Round, watchers: int, rate: int, directory: Path) -> Round:
     """The lines of a service's round, written by the bare server."""
-    round_ = _Round(last=like.last)
+    round_ = Round(last=like.last)
     path = directory / "lines"
     path.write_bytes(msgspec.msgpack.encode(lines))
     async with rig.process(bare.serve_lines, path, rate) as server:
         port = await server.receive()
-        async with rig.process(watch, port, _PODS, watchers, _PATIENCE) as clients:
+        async with rig.process(watch, port, PODS, watchers, PATIENCE) as clients:
             await clients.receive()
             cpu, started = rig.cpu_seconds(server.pid), time.monotonic()
             server.send(None)
@@ -151,8 +150,8 @@ async def run(*, pods: int, watchers: int, rate: int) -> Report:
         f"{watchers:,} watchers of {pods:,} pods, {rate:,} changes/s for {_SECONDS * _ROUNDS:.0f} s in {_ROUNDS} turns",
         ("server", "deliveries", "of all", "seconds", "CPU s", "deliveries/CPU s", "p50 ms", "p99 ms"),
     )
-    ours: list[_Round] = []
-    theirs: list[_Round] = []
+    ours: list[Round] = []
+    theirs: list[Round] = []
     async with rig.broker() as broker, rig.connection(broker.url) as connection:
         log = await open_log(connection)
         filled = await fill(log, pods)

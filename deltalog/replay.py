@@ -90,8 +90,21 @@ class Reader:
         self._subjects = tuple(subjects)
         self._headers_only = headers_only
         self._stop_when_caught_up = stop_when_caught_up
+        self._fail_now: Callable[[BaseException], None] | None = None
+        self._found: Exception | None = None
         self._created = log.created
         self._prefix = log.prefix
+
+    def fail(self, reason: Exception) -> None:
+        """Ends `run` with an error that somebody else has found."""
+        self._found = reason
+        if self._fail_now is not None:
+            self._fail_now(reason)
+
+    def interrupt(self, reason: str) -> None:
+        """Has the history checked again, and the log read on from there."""
+        if self._fail_now is not None:
+            self._fail_now(_Broken(reason))
 
     async def run(self, on_outage: Callable[[bool], None] | None = None) -> None:
         """Reads until cancelled (or caught up, if asked to stop there).
@@ -102,6 +115,8 @@ class Reader:
         pause = 0.05
         out = False
         while True:
+            if self._found is not None:
+                raise self._found
             try:
                 await self._check_history()
                 if out and on_outage is not None:
@@ -193,6 +208,7 @@ class Reader:
             if tokens[at + 3] == "0" and not self.caught_up.is_set():
                 self._now_caught_up(outcome)
 
+        self._fail_now = fail
         trouble = connection.watch_trouble(lambda: fail(_Broken("connection lost or message dropped")))
         try:
             with cancellable():
@@ -230,6 +246,7 @@ class Reader:
             outcome.result()
         finally:
             trouble()
+            self._fail_now = None
             if outcome.done() and not outcome.cancelled():
                 outcome.exception()
             with contextlib.suppress(*TRANSPORT_ERRORS):

@@ -6,14 +6,19 @@ and the tombstone time. JetStream: nats-server docs "Streams", ADR-8 (direct get
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from datetime import datetime
 
 import msgspec
+import structlog
 
-from deltalog.connection import Connection, JetStreamRefused
-from deltalog.subjects import STREAM_SUBJECTS
+from deltalog.connection import TRANSPORT_ERRORS, BrokerUnavailable, Connection, JetStreamRefused, cancellable
+from deltalog.delta import HISTORY, Control, decode_control, encode_control
+from deltalog.subjects import HISTORY_SUBJECT, STREAM_SUBJECTS
+
+log = structlog.get_logger("deltalog.stream")
 
 PREFIX_KEY = "kubebraid.io/prefix"
 FORMAT_KEY = "kubebraid.io/format"
@@ -182,12 +187,65 @@ class Log(Stream):
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
 
     async def rotate_prefix(self) -> None:
-        """Gives the history a new name, because it is no longer the one that readers know by the old."""
+        """Gives the history a new name, because it is no longer the one that readers know by the old.
+
+        All who ask for it under one old name get the same new one: the first of them to append a `history` record
+        decides. Raises BrokerUnavailable, JetStreamRefused.
+        """
+        old = self.prefix
+        while (named := await self._renamed()) is None or named[1] != old:
+            data = {"from": old, "to": _successor(old)}
+            record = Control(record=HISTORY, cluster="", time=self.now() // 1_000_000, producer="", epoch=0, data=data)
+            await self._append_after(HISTORY_SUBJECT, encode_control(record), 0 if named is None else named[0])
+        await self._name(old, named[2])
+        await self.reopen()
+
+    async def follows(self, prefix: str) -> bool:
+        """Whether the history, as it is named now, is the one that was decided on to follow an older name."""
+        named = await self._renamed()
+        return named is not None and named[1:] == (prefix, self.prefix)
+
+    async def finish_rotation(self) -> None:
+        """Gives the history the name that was decided on, if who decided it did not come to it."""
+        named = await self._renamed()
+        if named is not None and named[1] == self.prefix:
+            await self._name(self.prefix, named[2])
+            await self.reopen()
+
+    async def _renamed(self) -> tuple[int, str, str] | None:
+        """The last renaming: its sequence, the old and the new name."""
+        found = await self.last(HISTORY_SUBJECT)
+        if found is None:
+            return None
+        data = decode_control(found[1]).data
+        return found[0], str(data.get("from")), str(data.get("to"))
+
+    async def _append_after(self, subject: str, payload: bytes, sequence: int) -> None:
+        """Appends a message unless its subject has a newer one than `sequence`. Raises BrokerUnavailable."""
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(sequence)}
+        try:
+            with cancellable():
+                await self.connection.client.request(subject, payload, timeout=5.0, headers=headers)
+        except TRANSPORT_ERRORS as cause:
+            raise BrokerUnavailable(f"NATS at {self.connection.url} cannot be asked: {cause}") from cause
+
+    async def _name(self, old: str, new: str) -> None:
         raw = await self.connection.api(f"STREAM.INFO.{self.name}")
         config = msgspec.json.decode(raw)["config"]
-        config["metadata"] = {**config["metadata"], PREFIX_KEY: secrets.token_hex(4)}
-        await self.connection.api(f"STREAM.UPDATE.{self.name}", config)
-        await self.reopen()
+        if config["metadata"].get(PREFIX_KEY) == old:
+            config["metadata"] = {**config["metadata"], PREFIX_KEY: new}
+            await self.connection.api(f"STREAM.UPDATE.{self.name}", config)
+            log.info("the history is named anew", stream=self.name, old=old, new=new)
+
+
+_RANDOM_NAME = re.compile(r"[0-9a-f]{8}")
+_ADDED_NAME = re.compile(r"-[0-9a-f]{8}$")
+
+
+def _successor(prefix: str) -> str:
+    """A new name; behind one that somebody has chosen, which is kept."""
+    fresh = secrets.token_hex(4)
+    return fresh if _RANDOM_NAME.fullmatch(prefix) else f"{_ADDED_NAME.sub('', prefix)[:55]}-{fresh}"
 
 
 async def _info(connection: Connection, name: str) -> _Info:
@@ -216,7 +274,9 @@ async def open_log(connection: Connection, settings: LogSettings | None = None) 
     """
     settings = settings or LogSettings()
     try:
-        return Log(connection, _usable(await _info(connection, settings.name)))
+        opened = Log(connection, _usable(await _info(connection, settings.name)))
+        await opened.finish_rotation()
+        return opened
     except JetStreamRefused as refused:
         if refused.code != _STREAM_NOT_FOUND:
             raise LogError(f"stream {settings.name}: {refused.description}") from refused

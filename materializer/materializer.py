@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ import structlog
 from deltalog.connection import BrokerUnavailable, JetStreamRefused
 from deltalog.delta import UnreadableRecord, decode_control, decode_delta
 from deltalog.large import Assembler
+from deltalog.offers import Offer, hand_over
 from deltalog.replay import HistoryChanged, Reader, Record
 from deltalog.stream import Log, nanoseconds
 from deltalog.subjects import CONTROL, PARTS
@@ -24,6 +26,8 @@ _PARTS_PREFIX = PARTS + "."
 _MARKER_HEADER = "Nats-Marker-Reason"
 # How often tombstones are looked through for expired ones, in seconds.
 _FORGET_EVERY = 5.0
+# How often the log is compared with what lives here, in seconds.
+LOOK_EVERY = 30.0
 
 
 class LogUnreachable(Exception):
@@ -70,22 +74,25 @@ class Materializer:
             reader = self._reader = Reader(self.log, self._apply)
             loading = asyncio.create_task(self._finish_loading(reader), name="materializer-loading")
             forgetting = asyncio.create_task(self._forget(), name="materializer-forgetting")
+            looking = asyncio.create_task(self._look(reader), name="materializer-looking")
             try:
                 await reader.run(self._outage)
             except HistoryChanged as change:
                 log.warning("the history changed: starting anew", reason=str(change), prefix=self.store.prefix)
                 await self._start_anew()
             finally:
-                for task in (loading, forgetting):
+                for task in (loading, forgetting, looking):
                     task.cancel()
-                await asyncio.gather(loading, forgetting, return_exceptions=True)
+                await asyncio.gather(loading, forgetting, looking, return_exceptions=True)
 
     async def _start_anew(self) -> None:
+        created, prefix = self.log.created, self.log.prefix
         while True:
             try:
-                same = self.log.created, self.log.prefix
                 await self.log.reopen()
-                if (self.log.created, self.log.prefix) == same:
+                same_stream = self.log.created == created
+                if self.log.prefix == prefix or (same_stream and not await self.log.follows(prefix)):
+                    # Cut; or made anew under the same chosen name; or an older copy, with a name from before.
                     await self.log.rotate_prefix()
                 break
             except (BrokerUnavailable, JetStreamRefused) as cause:
@@ -119,6 +126,23 @@ class Materializer:
             await asyncio.sleep(_FORGET_EVERY)
             if self.ready.is_set():
                 self.store.forget(self.log.now())
+
+    async def _look(self, reader: Reader) -> None:
+        """Looks from time to time whether the log still has what lives here: it may be cut under an open consumer."""
+        await self.ready.wait()
+        while True:
+            await asyncio.sleep(LOOK_EVERY * random.uniform(0.8, 1.2))
+            try:
+                state = await self.log.state()
+                await self.wait_applied(state.last_sequence, LOOK_EVERY)
+            except (BrokerUnavailable, JetStreamRefused, NotThereYet):
+                continue
+            if state.created != self.log.created or state.prefix != self.log.prefix:
+                reader.interrupt("another history")
+            else:
+                reason = self.store.lost(state.messages, state.first_sequence, state.last_sequence, self.log.now())
+                if reason is not None:
+                    reader.fail(HistoryChanged(reason))
 
     def _outage(self, out: bool) -> None:
         began, self.outage_since = self.outage_since, time.time() if out else None
@@ -215,6 +239,20 @@ class Materializer:
             raise NotThereYet(f"index {index} is not here; the last one is {self.store.applied}") from None
         finally:
             self._waiting.discard(waiting)
+
+    async def append(
+        self, cluster: str, group: str, resource: str, obj: bytes, *, deleted: bool = False, timeout: float = 5.0
+    ) -> int:
+        """The second source: a state that a cluster has accepted, in the log and readable here when this returns.
+
+        `obj`: the object as JSON as the cluster answered it, with its resourceVersion; `deleted`: its last state.
+        Returns an index at which it can be read. The watch's own copy of it changes nothing. Raises NotTaken where
+        only the cluster's watch can bring it, NotThereYet. (ResourceStorage.Create, Update and Delete.)
+        """
+        offer = Offer(group=group, resource=resource, object=obj, deleted=deleted)
+        index = await hand_over(self.log.connection, self.log.name, cluster, offer, timeout)
+        await self.wait_applied(index, timeout)
+        return index
 
     async def wait_until(self, key: TypeKey, true: Callable[[], bool], timeout: float) -> None:
         """Returns once `true()`, asked again at changes of a type and at control records. Raises NotThereYet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import structlog
+from nats.aio.msg import Msg
 
 from deltalog import (
     Appender,
@@ -22,19 +24,21 @@ from deltalog import (
     decode_control,
 )
 from deltalog import delta as wire
-from deltalog.connection import JetStreamRefused
+from deltalog.connection import TRANSPORT_ERRORS, JetStreamRefused, cancellable
+from deltalog.offers import Taken, decode_offer, encode_answer, offer_subject
 from deltalog.replay import read_to_end
 from deltalog.stream import Log
-from deltalog.subjects import CONTROL, control_subject, encode_token, object_filter
+from deltalog.subjects import CONTROL, control_subject, encode_token
 from producers.apiserver import ApiServer, Refused, Unreachable
 from producers.configuration import RELIST_EVERY
 from producers.discovery import UNDECODABLE, Discovered, ResourceType, discover, registered, streams_lists
 from producers.informer import Informer
 from producers.members import Member
 from producers.metrics import Metrics
-from producers.normalize import Normalizer
+from producers.normalize import Normalizer, Unusable, members
 from producers.ownership import Deposed, Owner, append_control, take
 from producers.pruning import Pruning
+from producers.removal import append_removed_type
 from producers.rules import Chosen
 from producers.writer import Counts
 
@@ -48,6 +52,9 @@ _PROBE_EVERY = 5.0
 _PROBE_TIMEOUT = 5.0
 # Seconds between two status records: how long a silent producer goes unnoticed by those who read the log.
 STATUS_EVERY = 30.0
+
+# Offers that may wait for their turn.
+_OFFERS = 1024
 
 TypeKey = tuple[str, str]
 
@@ -147,9 +154,6 @@ class ClusterProducer:
                         pause = 0.5
                         await self._own(log_, appender, owner)
                 except ExceptionGroup as group:
-                    if (task := asyncio.current_task()) is not None and task.cancelling():
-                        # A group whose tasks fail while it is cancelled tells of the failures only.
-                        raise asyncio.CancelledError from group
                     if await self._is_over(group):
                         raise Deposed(f"cluster {self.name} was taken over by another producer") from None
                 except (AppendError, BrokerUnavailable, JetStreamRefused, HistoryChanged, LogError) as cause:
@@ -181,15 +185,19 @@ class ClusterProducer:
         await read_to_end(log_, recorded.take_in, subjects=(f"{CONTROL}.{encode_token(self.name)}.>",))
         log.info("producing", cluster=self.name, epoch=owner.epoch)
         tenure = _Tenure(self, log_, appender, owner, recorded)
+        # A task of its own: a group whose tasks fail while it is cancelled tells of the failures only, and one whose
+        # tasks fail leaves its task marked as cancelled (both until Python 3.13).
+        task = asyncio.create_task(tenure.run(), name=f"{self.name}: tenure")
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tenure.tasks = tasks
-                tasks.create_task(tenure.probe(), name=f"{self.name}: probe")
-                tasks.create_task(tenure.discover(), name=f"{self.name}: discovery")
-                tasks.create_task(tenure.status(), name=f"{self.name}: status")
-                tasks.create_task(tenure.moves(), name=f"{self.name}: moves")
+            await asyncio.wait((task,))
         finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+                if not task.cancelled():
+                    task.exception()
             self.informers.clear()
+        task.result()
 
     async def first_lists(self) -> None:
         """Returns when the first lists of all types are in the log, or the cluster cannot be read."""
@@ -269,6 +277,17 @@ class _Tenure:
         self._probe_now = asyncio.Event()
         # Counts the servers that the cluster's name led to.
         self._server_number = 0
+
+    async def run(self) -> None:
+        """Raises an ExceptionGroup with what ended it."""
+        name = self._cluster.name
+        async with asyncio.TaskGroup() as tasks:
+            self.tasks = tasks
+            tasks.create_task(self.probe(), name=f"{name}: probe")
+            tasks.create_task(self.discover(), name=f"{name}: discovery")
+            tasks.create_task(self.status(), name=f"{name}: status")
+            tasks.create_task(self.moves(), name=f"{name}: moves")
+            tasks.create_task(self.offers(), name=f"{name}: offers")
 
     async def _append(self, control: Control, *, ttl: int | None = None) -> int:
         return await append_control(self._appender, self._owner, control, ttl=ttl)
@@ -350,6 +369,36 @@ class _Tenure:
                 for informer in self._cluster.informers.values()
             }
             await self._append(self._owner.control(wire.STATUS, types=types, every=int(STATUS_EVERY * 1000)))
+            state = await self._log.state()
+            if (state.created, state.prefix) != (self._log.created, self._log.prefix):
+                # Something of it is lost: what the writers know of it has to be read back.
+                raise HistoryChanged(f"the history was {self._log.prefix}, it is {state.prefix}")
+
+    async def offers(self) -> None:
+        """Takes what others know of the cluster's objects before its watches do."""
+        client = self._log.connection.client
+        subject = offer_subject(self._log.name, self._cluster.name)
+        with cancellable():
+            subscription = await client.subscribe(subject, pending_msgs_limit=_OFFERS)
+        try:
+            async for message in subscription.messages:
+                self.tasks.create_task(self._take(message), name=f"{self._cluster.name}: offer")
+        finally:
+            with contextlib.suppress(*TRANSPORT_ERRORS):
+                await subscription.unsubscribe()
+
+    async def _take(self, message: Msg) -> None:
+        try:
+            offer = decode_offer(message.data)
+            informer = self._cluster.informers.get((offer.group, offer.resource))
+            if informer is None:
+                raise Unusable(f"{offer.resource}.{offer.group} is not synced".replace(". ", " "))
+            sequence = await (await informer.offer(members(offer.object), deleted=offer.deleted))
+            taken = Taken(sequence or await self._log.head())
+        except (Unusable, msgspec.MsgspecError, AppendError, BrokerUnavailable, JetStreamRefused, Deposed) as cause:
+            taken = Taken(refused=str(cause))
+        with contextlib.suppress(*TRANSPORT_ERRORS):
+            await message.respond(encode_answer(taken))
 
     async def moves(self) -> None:
         """Begins anew with all lists when the cluster's name leads to another server."""
@@ -480,12 +529,7 @@ class _Tenure:
     async def _remove(self, key: TypeKey) -> None:
         """Removes a type and its objects from the log: first the record, then what it speaks of."""
         log.info("type removed", cluster=self._cluster.name, type=_title(key))
-        removed = self._owner.control(wire.REMOVED, *key)
-        sequence = await self._append(removed, ttl=self._log.tombstone_ttl)
-        group, resource = key
-        await self._log.purge(object_filter(self._cluster.name, group, resource), sequence)
-        for record in (wire.TYPE, wire.SYNCED, wire.HEALTH):
-            await self._log.purge(control_subject(self._cluster.name, record, group, resource), sequence)
+        await append_removed_type(self._log, self._appender, self._owner, *key)
         self._recorded.types.pop(key, None)
         self._recorded.synced.discard(key)
         self._recorded.unhealthy.discard(key)

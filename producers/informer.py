@@ -11,7 +11,7 @@ from deltalog.stream import Log
 from producers.apiserver import ApiServer
 from producers.discovery import ResourceType
 from producers.metrics import TypeMetrics
-from producers.normalize import Normalizer
+from producers.normalize import Members, Normalizer, Unusable, identify
 from producers.ownership import Owner
 from producers.reflector import Reflector, Target
 from producers.rules import Scope
@@ -105,6 +105,19 @@ class Informer:
     @property
     def last_event(self) -> float:
         return max(reflector.last_event for reflector in self.reflectors)
+
+    async def offer(self, found: Members, *, deleted: bool) -> asyncio.Future[int]:
+        """Takes in a state that did not come by list or watch; see `Writer.offer`. Raises Unusable too."""
+        namespace = identify(found).namespace or ""
+        if self.scope.selector:
+            raise Unusable(f"{self.kind.title} are synced by a label selector, which the cluster itself applies")
+        if not self.scope.accepts(namespace):
+            raise Unusable(f"{self.kind.title} of namespace {namespace} are not synced")
+        if not self.synced.is_set():
+            raise Unusable(f"{self.kind.title} are being listed")
+        only = self.scope.only
+        reflector = self.reflectors[only.index(namespace) if only else 0]
+        return await reflector.writer.offer(found, deleted=deleted)
 
     # -- what it does ------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from deltalog.connection import JetStreamRefused
 from producers.apiserver import ApiServer, Refused, Unreachable
 from producers.metrics import TypeMetrics
 from producers.normalize import Members, Unusable, changed_at, identify, members, without_line_feeds
-from producers.writer import Key, Writer
+from producers.writer import Key, Stored, Writer
 
 log = structlog.get_logger("producers.reflector")
 
@@ -337,7 +337,7 @@ class Reflector:
 
     # -- lists -----------------------------------------------------------------------------------------------------
 
-    async def _observe(self, found: Members, *, listed: bool, stored: Callable[[], None] | None = None) -> Key | None:
+    async def _observe(self, found: Members, *, listed: bool, stored: Stored | None = None) -> Key | None:
         if self._accepts is not None:
             try:
                 if not self._accepts(identify(found).namespace or ""):
@@ -465,7 +465,7 @@ class Reflector:
             self._on_change()
         return initial
 
-    def _timed(self, event: WatchEvent, initial: set[Key] | None) -> Callable[[], None] | None:
+    def _timed(self, event: WatchEvent, initial: set[Key] | None) -> Stored | None:
         """What measures how long a change took to the log; called when it is there."""
         if self._metrics is None or initial is not None:
             return None
@@ -476,7 +476,9 @@ class Reflector:
             changed = changed_at(event.object)
         return partial(self._stored, time.monotonic(), changed)
 
-    def _stored(self, arrived: float, changed: int) -> None:
+    def _stored(self, arrived: float, changed: int, sequence: int, error: AppendError | None) -> None:
+        if error is not None:
+            return
         assert self._metrics is not None
         self._metrics.appended(time.monotonic() - arrived)
         if changed:

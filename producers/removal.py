@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from deltalog import Appender
 from deltalog import delta as wire
+from deltalog.large import parts_filter
 from deltalog.stream import Log
-from deltalog.subjects import CONTROL, OBJECTS, PARTS, control_subject, encode_token
-from producers.ownership import append_control, release, take
+from deltalog.subjects import CONTROL, OBJECTS, PARTS, control_subject, encode_token, object_filter
+from producers.ownership import Owner, append_control, release, take
 
 # Control records that speak of what is gone. The owner's stays: its epoch only grows.
 _RECORDS = (wire.CLUSTER, wire.HEALTH, wire.STATUS)
@@ -39,3 +40,22 @@ async def leave_cluster(log: Log, producer: str, cluster: str) -> None:
     async with Appender(log.connection) as appender:
         owner = await take(log, appender, cluster, producer)
         await append_control(appender, owner, owner.control(wire.HEALTH, healthy=False, reason="no longer followed"))
+
+
+async def remove_type(log: Log, producer: str, cluster: str, group: str, resource: str) -> int:
+    """Removes a type of a cluster with its objects. Returns the record's sequence; as `remove_cluster` otherwise."""
+    async with Appender(log.connection) as appender:
+        owner = await take(log, appender, cluster, producer)
+        return await append_removed_type(log, appender, owner, group, resource)
+
+
+async def append_removed_type(log: Log, appender: Appender, owner: Owner, group: str, resource: str) -> int:
+    """The record that a type is gone, then the purge of what it speaks of. Raises Deposed, AppendError."""
+    removed = owner.control(wire.REMOVED, group, resource)
+    sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
+    objects = object_filter(owner.cluster, group, resource)
+    for pattern in (objects, parts_filter(objects)):
+        await log.purge(pattern, sequence)
+    for record in _TYPE_RECORDS:
+        await log.purge(control_subject(owner.cluster, record, group, resource), sequence)
+    return sequence

@@ -47,6 +47,10 @@ from producers.ownership import Deposed, Owner, append_control
 log = structlog.get_logger("producers.writer")
 
 Key = tuple[str, str]
+# Told when what was appended is acknowledged, with its sequence, or why it is not.
+Stored = Callable[[int, AppendError | None], None]
+# How long, in seconds, a state that was offered outranks older ones that lists and watches still tell.
+_OFFER_COUNTS = 60.0
 
 
 class Past(msgspec.Struct, gc=False):
@@ -177,6 +181,11 @@ class Writer:
         self._quiet.set()
         self._other_versions: set[str] = set()
         self._obsolete: list[tuple[str, int]] = []
+        # One state is taken in at a time, whoever brings it.
+        self._turn = asyncio.Lock()
+        self._offered: dict[Key, tuple[str, float]] = {}
+        self._sent = 0
+        self._awaited: list[tuple[int, asyncio.Future[None]]] = []
 
     def __len__(self) -> int:
         """Objects that live, as far as the log knows."""
@@ -198,6 +207,7 @@ class Writer:
             )
             await append_control(self._appender, self._owner, health)
         self._known.clear()
+        self._offered.clear()
         self._unacknowledged.clear()
         self._otherwise_pruned.clear()
         self._other_versions.clear()
@@ -227,13 +237,17 @@ class Writer:
     # -- what the cluster says -------------------------------------------------------------------------------------
 
     async def observe(
-        self, raw: bytes | msgspec.Raw | Members, *, listed: bool, stored: Callable[[], None] | None = None
+        self, raw: bytes | msgspec.Raw | Members, *, listed: bool, stored: Stored | None = None
     ) -> Key | None:
         """Takes in an object's present state (uses members up); appends it if the log has another. Returns its key.
 
         What a watch says of a version that is not newer is a repetition. What a list says is so, even if it is
         older (a cluster restored from a backup). `stored` is called once what was appended is acknowledged.
         """
+        async with self._turn:
+            return await self._observe(raw, listed=listed, stored=stored)
+
+    async def _observe(self, raw: bytes | msgspec.Raw | Members, *, listed: bool, stored: Stored | None) -> Key | None:
         self._check()
         if self._obsolete:
             await self._purge_obsolete()
@@ -246,6 +260,8 @@ class Writer:
                 key = (intern(identity.namespace or ""), identity.name)
                 self.last_version = identity.resource_version or ""
                 uid, version = _packed_uid(identity.uid or ""), _packed_version(self.last_version)
+                if self._offered and self._outranked(key, self.last_version):
+                    return key
                 if self._is_known(key, uid, version, listed):
                     return key
             state = self._normalize(found)
@@ -255,6 +271,8 @@ class Writer:
         self.last_version = state.original
         key = (intern(state.namespace), state.name)
         uid, version = _packed_uid(state.uid), _packed_version(state.original)
+        if self._offered and self._outranked(key, state.original):
+            return key
         known = self._known.get(key)
         if known is None:
             self._known[key] = Known(uid, version, 0)
@@ -298,8 +316,12 @@ class Writer:
         self.counts.suppressed += 1
         return True
 
-    async def gone(self, raw: bytes | msgspec.Raw | Members, *, stored: Callable[[], None] | None = None) -> None:
+    async def gone(self, raw: bytes | msgspec.Raw | Members, *, stored: Stored | None = None) -> None:
         """Takes in an object's last state, which a watch saw go (uses members up). `stored`: as of `observe`."""
+        async with self._turn:
+            await self._gone(raw, stored)
+
+    async def _gone(self, raw: bytes | msgspec.Raw | Members, stored: Stored | None) -> None:
         self._check()
         self.last_version = ""
         try:
@@ -315,8 +337,84 @@ class Writer:
             return
         await self._bury(key, known, found, final=True, stored=stored)
 
+    async def offer(self, found: Members, *, deleted: bool) -> asyncio.Future[int]:
+        """Takes in a state that did not come by list or watch (uses members up).
+
+        The future has the state's sequence, 0 if the log had it already, or what appending it failed with. Raises as
+        `observe` does, and Unusable.
+        """
+        identity = identify(found)
+        key = (intern(identity.namespace or ""), identity.name)
+        version = identity.resource_version or ""
+        if not identity.name or not identity.uid or not version:
+            raise Unusable("an object without a name, uid or resourceVersion")
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def stored(sequence: int, error: AppendError | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(sequence)
+            else:
+                future.set_exception(error)
+
+        async with self._turn:
+            self._check()
+            known = self._known.get(key)
+            if known is not None and known.packed_uid == _packed_uid(identity.uid or ""):
+                behind = not newer(version, known.original)
+            else:
+                # Of another object of the name, either may be the newer one.
+                behind = known is not None and not newer(version, known.original) and version.isdigit()
+            sent = self._sent
+            if not behind:
+                if deleted:
+                    await self._gone(found, stored)
+                else:
+                    await self._observe(found, listed=False, stored=stored)
+                self._offered[key] = (version, time.monotonic() + _OFFER_COUNTS)
+            if self._sent == sent:
+                await self._all_acknowledged()
+                future.set_result(0)
+        return future
+
+    def _outranked(self, key: Key, version: str) -> bool:
+        """Whether a newer state than this one was offered lately; counts it then."""
+        offered = self._offered.get(key)
+        if offered is None:
+            return False
+        if newer(version, offered[0]) or version == offered[0] or offered[1] < time.monotonic():
+            # The watch has come to it.
+            del self._offered[key]
+            return False
+        self.counts.suppressed += 1
+        return True
+
+    async def _all_acknowledged(self) -> None:
+        """Waits until what is on its way now has arrived, or failed."""
+        if self._in_flight:
+            arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._awaited.append((self._sent, arrived))
+            await arrived
+
+    def _settled(self) -> None:
+        done = self._sent - self._in_flight
+        for awaited in [one for one in self._awaited if one[0] <= done]:
+            self._awaited.remove(awaited)
+            if not awaited[1].done():
+                awaited[1].set_result(None)
+
     async def gone_all_but(self, seen: set[Key], version: str) -> None:
         """After a complete list at `version`: whatever lives in the log and was not `seen` has gone."""
+        async with self._turn:
+            await self._gone_all_but(seen, version)
+
+    async def _gone_all_but(self, seen: set[Key], version: str) -> None:
+        now = time.monotonic()
+        for key in [key for key, (_, until) in self._offered.items() if until < now]:
+            del self._offered[key]
+        # What was offered while the list was taken cannot be in it.
+        seen = seen | self._offered.keys()
         missing = [key for key, known in self._known.items() if not known.past.gone_at and key not in seen]
         for key in missing:
             self._check()
@@ -380,13 +478,14 @@ class Writer:
         for version in sorted(self._other_versions):
             group, resource = self.kind.group, self.kind.resource
             pattern = object_filter(owner.cluster, group, resource, self._namespace, version=version)
-            await self._log.purge(pattern, head + 1)
+            for one in (pattern, parts_filter(pattern)):
+                await self._log.purge(one, head + 1)
         self._other_versions.clear()
 
     # -- appending -------------------------------------------------------------------------------------------------
 
     async def _bury(
-        self, key: Key, known: Known, found: Normalized, *, final: bool, stored: Callable[[], None] | None = None
+        self, key: Key, known: Known, found: Normalized, *, final: bool, stored: Stored | None = None
     ) -> None:
         if known.first == 0:
             await self._acknowledgement(key)
@@ -441,9 +540,7 @@ class Writer:
             await pending.wait()
             self._check()
 
-    async def _append(
-        self, key: Key, delta: Delta, *, entering: bool = False, stored: Callable[[], None] | None = None
-    ) -> None:
+    async def _append(self, key: Key, delta: Delta, *, entering: bool = False, stored: Stored | None = None) -> None:
         subject = object_subject(self._prefix, delta.namespace, delta.name)
         delta, payload, pieces = fit(delta, self._limit())
         if pieces:
@@ -481,12 +578,15 @@ class Writer:
                 known.with_past().gone = sequence
             elif entering:
                 known.first = sequence
-            if stored is not None and error is None:
-                stored()
+            if stored is not None:
+                stored(sequence, error)
+            if self._awaited:
+                self._settled()
             if waited_for and (pending := self._unacknowledged.pop(key, None)) is not None:
                 pending.set()
 
         self._in_flight += 1
+        self._sent += 1
         self._quiet.clear()
         try:
             await self._appender.append(subject, payload, acknowledged, lines)

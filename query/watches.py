@@ -227,6 +227,8 @@ class _Watch:
             if upto is None:
                 self._complete(store, after)
                 return after
+            # One that has much to read, and can take it all, must not keep the others waiting.
+            await asyncio.sleep(0)
 
     def _complete(self, store: Store, after: int) -> None:
         """Everything up to `after` was sent."""

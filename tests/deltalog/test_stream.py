@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -184,12 +185,46 @@ async def test_the_prefix_can_be_rotated(connection: Connection, log: Log, put: 
     after = await info(connection, log.name)
     assert log.prefix != old
     assert log.created == before["created"]
-    assert after["state"]["messages"] == 1
+    assert after["state"]["messages"] == 2, "and the record of it"
     changed = {key for key in before["config"] if before["config"][key] != after["config"][key]}
     assert changed == {"metadata"}
     assert other.prefix == old
     await other.reopen()
     assert other.prefix == log.prefix
+    assert await other.follows(old)
+    assert not await other.follows("another")
+
+
+async def test_all_who_rotate_one_name_agree(connection: Connection, log: Log, put: Put) -> None:
+    logs = [log, *[await open_log(connection) for _ in range(5)]]
+    late = await open_log(connection)
+    await asyncio.gather(*(one.rotate_prefix() for one in logs))
+    assert len({one.prefix for one in logs}) == 1
+    await late.rotate_prefix()
+    assert late.prefix == log.prefix
+    await late.rotate_prefix()
+    assert late.prefix != log.prefix
+
+
+async def test_a_rotation_that_was_left_half_done_is_finished(
+    connection: Connection, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(self: Log, old: str, new: str) -> None:
+        raise BrokerUnavailable("killed here")
+
+    old = log.prefix
+    with monkeypatch.context() as patched:
+        patched.setattr(Log, "_name", dies)
+        with pytest.raises(BrokerUnavailable):
+            await log.rotate_prefix()
+    assert (await open_log(connection)).prefix != old
+
+
+async def test_a_chosen_name_is_kept_in_front(connection: Connection) -> None:
+    log = await open_log(connection, LogSettings(prefix="prod"))
+    for _ in range(2):
+        await log.rotate_prefix()
+        assert re.fullmatch(r"prod-[0-9a-f]{8}", log.prefix)
 
 
 async def test_no_server_is_told_in_one_line() -> None:

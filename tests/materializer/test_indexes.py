@@ -9,7 +9,6 @@ import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED
 from materializer import indexes as indexes_module
-from materializer import store as store_module
 from materializer.filter import Filter
 from materializer.indexes import Attribute
 from materializer.selectors import parse_labels
@@ -22,7 +21,7 @@ Make = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "WORTHWHILE", -1)
+    monkeypatch.setattr(indexes_module, "WORTHWHILE", -1)
 
 
 def filled(delta: Make, number: int = 40) -> Store:

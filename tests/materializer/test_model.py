@@ -18,6 +18,7 @@ import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Control, Delta, Replaced
 from deltalog.delta import CLUSTER, OWNER, REMOVED, SYNCED
+from materializer import indexes as indexes_module
 from materializer import store as store_module
 from materializer.cursor import Change, changes, initial
 from materializer.entry import Entry, TypeKey
@@ -457,6 +458,8 @@ def run(world: World, store: Store, steps: int, each: Callable[[Store], None], *
             store.forget(world.now)
             store.check()
         each(store)
+        first = min((one.index for one in world.log.values()), default=world.index + 1)
+        assert store.lost(len(world.log), first, store.applied, world.now) is None
 
 
 def warm_store() -> Store:
@@ -472,7 +475,7 @@ def test_lists_are_the_state_at_the_applied_index(
 ) -> None:
     if indexed:
         # `store.check` compares each index with one made anew.
-        monkeypatch.setattr(store_module, "WORTHWHILE", -1)
+        monkeypatch.setattr(indexes_module, "WORTHWHILE", -1)
     world = World(seed, delta, control)
 
     def each(store: Store) -> None:
