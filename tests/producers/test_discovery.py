@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import producers.cluster
 import producers.discovery
 from deltalog import Reader
 from deltalog.stream import Log
@@ -477,8 +478,9 @@ async def test_both_kinds_of_discovery_say_the_same(rig):
 
 
 @pytest.mark.parametrize("ahead", [5400.0, -5400.0])
-async def test_a_cluster_whose_clock_is_wrong(rig, ahead):
+async def test_a_cluster_whose_clock_is_wrong(rig, ahead, monkeypatch):
     """It is told, and nothing goes by it: changes arrive, tombstones are kept, lag is in our time."""
+    monkeypatch.setattr(producers.cluster, "_PROBE_EVERY", 0.2)
     rig.cluster.faults.clock = ahead
     warm = await rig.materializer()
     producer, _ = await rig.produce("pods", "configmaps")
@@ -492,9 +494,23 @@ async def test_a_cluster_whose_clock_is_wrong(rig, ahead):
     for one in (warm, cold):
         assert ("default", "late") in one.store.types["", "configmaps"].graves["alpha"]
     assert abs(producer.clusters["alpha"].server.clock_offset - ahead) < 30
+
+    def told(offset: float) -> bool:
+        text = producer.metrics.text().decode()
+        value = next(line for line in text.splitlines() if line.startswith("kubebraid_cluster_clock_offset_seconds{"))
+        return abs(float(value.split()[-1]) - offset) < 30
+
+    assert told(ahead)
     text = producer.metrics.text().decode()
-    value = next(line for line in text.splitlines() if line.startswith("kubebraid_cluster_clock_offset_seconds{"))
-    assert abs(float(value.split()[-1]) - ahead) < 30
     start = 'kubebraid_producer_lag_seconds_sum{cluster="alpha",type="configmaps"}'
     lag = next(line for line in text.splitlines() if line.startswith(start))
     assert 0 <= float(lag.split()[-1]) < 60
+
+    # It is set right while we follow: what comes now is older than what came before, by the cluster's clock.
+    rig.cluster.faults.clock = -ahead
+    await rig.request("POST", path, {"metadata": {"name": "late"}})
+    rig.cluster.churn.step(20)
+    await rig.settled(warm, path.replace("/namespaces/default", ""), "", "configmaps")
+    await rig.settled(warm, "/api/v1/pods", "", "pods")
+    assert "late" in names(warm.store, ("", "configmaps"))
+    await eventually(lambda: told(-ahead))
