@@ -65,6 +65,7 @@ class _Problem(msgspec.Struct):
 
 class _Ack(msgspec.Struct):
     seq: int = 0
+    stream: str = ""
     error: _Problem | None = None
 
 
@@ -88,6 +89,9 @@ class Appender:
         deadline: float = 10.0,
     ) -> None:
         self.connection = connection
+        # The highest sequence that a message got, by stream; and whether a later one got a lower one.
+        self.highest: dict[str, int] = {}
+        self.set_back: set[str] = set()
         self._window = window
         self._window_bytes = window_bytes
         self._deadline = deadline
@@ -210,6 +214,10 @@ class Appender:
             on_ack(0, AppendError("no stream takes this subject; JetStream is off or the log is gone"))
             return
         if ack.error is None:
+            if ack.seq > self.highest.get(ack.stream, 0):
+                self.highest[ack.stream] = ack.seq
+            else:
+                self.set_back.add(ack.stream)
             on_ack(ack.seq, None)
         elif ack.error.err_code in _WRONG_LAST_SEQUENCE:
             on_ack(0, Conflict(ack.error.description))

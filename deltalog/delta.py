@@ -26,8 +26,6 @@ SYNCED = "synced"
 HEALTH = "health"
 REMOVED = "removed"
 STATUS = "status"
-# Of the whole log: the history got another name.
-HISTORY = "history"
 
 # Header of every object's message, for readers that take headers only: `TYPE uid version first oldest`.
 SUMMARY_HEADER = "Kb"

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,13 +21,12 @@ import structlog
 from nats.aio.msg import Msg
 
 from deltalog.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused, cancellable
-from deltalog.stream import Log, Stream
+from deltalog.stream import Log, Point, Stream
 
 log = structlog.get_logger("deltalog.replay")
 
 HEARTBEAT = 2.0
 _SILENCE = 3 * HEARTBEAT
-_WITNESSES = 16
 
 
 class HistoryChanged(Exception):
@@ -84,27 +82,14 @@ class Reader:
         self.caught_up = asyncio.Event()
         self.restarts = 0
         self.pending = 0
-        # The last messages applied: what becomes of the newest says whether this is the same history, if it is there.
-        self._witnesses: deque[tuple[int, int]] = deque(maxlen=_WITNESSES)
+        # When the youngest of all messages applied was stored.
+        self.latest = 0
         self._apply = apply
         self._subjects = tuple(subjects)
         self._headers_only = headers_only
         self._stop_when_caught_up = stop_when_caught_up
-        self._fail_now: Callable[[BaseException], None] | None = None
-        self._found: Exception | None = None
         self._created = log.created
         self._prefix = log.prefix
-
-    def fail(self, reason: Exception) -> None:
-        """Ends `run` with an error that somebody else has found."""
-        self._found = reason
-        if self._fail_now is not None:
-            self._fail_now(reason)
-
-    def interrupt(self, reason: str) -> None:
-        """Has the history checked again, and the log read on from there."""
-        if self._fail_now is not None:
-            self._fail_now(_Broken(reason))
 
     async def run(self, on_outage: Callable[[bool], None] | None = None) -> None:
         """Reads until cancelled (or caught up, if asked to stop there).
@@ -115,8 +100,6 @@ class Reader:
         pause = 0.05
         out = False
         while True:
-            if self._found is not None:
-                raise self._found
             try:
                 await self._check_history()
                 if out and on_outage is not None:
@@ -145,20 +128,10 @@ class Reader:
             raise HistoryChanged(f"stream {self.log.name} was made anew at {state.created}")
         if state.prefix != self._prefix:
             raise HistoryChanged(f"the history was renamed from {self._prefix} to {state.prefix}")
-        if state.last_sequence < self.position:
-            raise HistoryChanged(f"the stream ends at {state.last_sequence}, {self.position} was applied")
-        if self.position_time:
-            stored = (
-                state.last_time if state.last_sequence == self.position else await self.log.message_time(self.position)
-            )
-            # None: a newer message of the same subject replaced it, or its TTL passed. Then those before it tell.
-            if stored is not None and stored != self.position_time:
-                raise HistoryChanged(f"message {self.position} is not the one that was applied")
-            if stored is None:
-                for sequence, time in reversed(self._witnesses):
-                    stored = await self.log.message_time(sequence)
-                    if stored is not None and stored != time:
-                        raise HistoryChanged(f"message {sequence} is not the one that was applied")
+        if self.position:
+            point = Point(self.position, self.position_time, self.latest)
+            if (reason := await self.log.breach(point, state)) is not None:
+                raise HistoryChanged(reason)
 
     async def _read(self) -> None:
         connection = self.log.connection
@@ -204,11 +177,11 @@ class Reader:
                     return
                 self.position = sequence
                 self.position_time = time
-                self._witnesses.append((sequence, time))
+                if time > self.latest:
+                    self.latest = time
             if tokens[at + 3] == "0" and not self.caught_up.is_set():
                 self._now_caught_up(outcome)
 
-        self._fail_now = fail
         trouble = connection.watch_trouble(lambda: fail(_Broken("connection lost or message dropped")))
         try:
             with cancellable():
@@ -246,7 +219,6 @@ class Reader:
             outcome.result()
         finally:
             trouble()
-            self._fail_now = None
             if outcome.done() and not outcome.cancelled():
                 outcome.exception()
             with contextlib.suppress(*TRANSPORT_ERRORS):

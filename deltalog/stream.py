@@ -9,22 +9,19 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
-import structlog
 
-from deltalog.connection import TRANSPORT_ERRORS, BrokerUnavailable, Connection, JetStreamRefused, cancellable
-from deltalog.delta import HISTORY, Control, decode_control, encode_control
-from deltalog.subjects import HISTORY_SUBJECT, STREAM_SUBJECTS
-
-log = structlog.get_logger("deltalog.stream")
+from deltalog.connection import Connection, JetStreamRefused
+from deltalog.subjects import STREAM_SUBJECTS
 
 PREFIX_KEY = "kubebraid.io/prefix"
 FORMAT_KEY = "kubebraid.io/format"
 TOMBSTONE_TTL_KEY = "kubebraid.io/tombstone-ttl"
 
-_STREAM_NOT_FOUND = 10059
+STREAM_NOT_FOUND = 10059
 _NAME_IN_USE = 10058
 _MESSAGE_NOT_FOUND = 10037
 
@@ -43,10 +40,22 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str | None = None
 
 
+class Point(NamedTuple):
+    """How far somebody read a log: the last sequence, when it was stored, and the latest time of any message up to it.
+
+    Times in nanoseconds since 1970. `latest` is mostly `time`, but a server's clock may have been set back.
+    """
+
+    sequence: int
+    time: int
+    latest: int
+
+
 class StreamState(msgspec.Struct, frozen=True):
     """The extent of the log now. `last_time` in nanoseconds since 1970, 0 in a stream never written to."""
 
     messages: int
+    subjects: int
     first_sequence: int
     last_sequence: int
     last_time: int
@@ -59,6 +68,7 @@ class _State(msgspec.Struct):
     first_seq: int
     last_seq: int
     last_ts: str = ""
+    num_subjects: int = 0
 
 
 class _Config(msgspec.Struct):
@@ -101,6 +111,21 @@ def nanoseconds(timestamp: str) -> int:
     return seconds * 1_000_000_000 + int(rest[:digits].ljust(9, "0")[:9])
 
 
+def timestamp(nanoseconds: int) -> str:
+    """What `nanoseconds` reads."""
+    whole = datetime.fromtimestamp(nanoseconds // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{whole}.{nanoseconds % 1_000_000_000:09d}Z"
+
+
+def next_prefix(prefix: str) -> str:
+    """Another name for a history: random, or with a random end where somebody chose the name."""
+    fresh = secrets.token_hex(4)
+    if re.fullmatch("[0-9a-f]{8}", prefix):
+        return fresh
+    # A prefix has 64 characters at most.
+    return f"{re.sub('-[0-9a-f]{8}$', '', prefix)[:55]}-{fresh}"
+
+
 class Stream:
     """An opened stream: its identity and the questions one may ask it. `prefix` is empty if it is no log."""
 
@@ -126,6 +151,7 @@ class Stream:
         self._note_clock(info)
         return StreamState(
             info.state.messages,
+            info.state.num_subjects,
             info.state.first_seq,
             info.state.last_seq,
             nanoseconds(info.state.last_ts),
@@ -155,6 +181,34 @@ class Stream:
                 return None
             raise
         return nanoseconds(msgspec.json.decode(raw, type=_MessageAnswer).message.time)
+
+    async def first_since(self, time: int) -> int | None:
+        """The sequence of the first message stored at `time` (ns since 1970) or later; None if there is none."""
+        found = await self._message({"start_time": timestamp(time)})
+        return None if found is None else found[0]
+
+    async def breach(self, point: Point, state: StreamState | None = None) -> str | None:
+        """Why what was read up to `point` is not the beginning of what the stream holds now; None if it is.
+
+        Whether something was cut out of it is another question: a message that is no more may have been superseded.
+        """
+        state = state or await self.state()
+        if state.last_sequence < point.sequence:
+            return f"the stream ends at {state.last_sequence}, {point.sequence} was applied"
+        if not point.time:
+            return None
+        last = state.last_sequence == point.sequence
+        stored = state.last_time if last else await self.message_time(point.sequence)
+        if stored == point.time:
+            return None
+        if stored is not None:
+            return f"message {point.sequence} is not the one that was applied"
+        # A newer message of the same subject replaced it, or its TTL passed, or it was cut out. In a stream that was
+        # set back and went on, what is in the place of that which was read is younger than all that was read.
+        first = await self.first_since(point.latest + 1)
+        if first is not None and first <= point.sequence:
+            return f"message {first} is younger than {point.sequence}, which was applied"
+        return None
 
     async def _message(self, query: dict[str, object]) -> tuple[int, bytes] | None:
         try:
@@ -186,66 +240,13 @@ class Log(Stream):
         self.prefix = info.config.metadata[PREFIX_KEY]
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
 
-    async def rotate_prefix(self) -> None:
-        """Gives the history a new name, because it is no longer the one that readers know by the old.
-
-        All who ask for it under one old name get the same new one: the first of them to append a `history` record
-        decides. Raises BrokerUnavailable, JetStreamRefused.
-        """
-        old = self.prefix
-        while (named := await self._renamed()) is None or named[1] != old:
-            data = {"from": old, "to": _successor(old)}
-            record = Control(record=HISTORY, cluster="", time=self.now() // 1_000_000, producer="", epoch=0, data=data)
-            await self._append_after(HISTORY_SUBJECT, encode_control(record), 0 if named is None else named[0])
-        await self._name(old, named[2])
-        await self.reopen()
-
-    async def follows(self, prefix: str) -> bool:
-        """Whether the history, as it is named now, is the one that was decided on to follow an older name."""
-        named = await self._renamed()
-        return named is not None and named[1:] == (prefix, self.prefix)
-
-    async def finish_rotation(self) -> None:
-        """Gives the history the name that was decided on, if who decided it did not come to it."""
-        named = await self._renamed()
-        if named is not None and named[1] == self.prefix:
-            await self._name(self.prefix, named[2])
-            await self.reopen()
-
-    async def _renamed(self) -> tuple[int, str, str] | None:
-        """The last renaming: its sequence, the old and the new name."""
-        found = await self.last(HISTORY_SUBJECT)
-        if found is None:
-            return None
-        data = decode_control(found[1]).data
-        return found[0], str(data.get("from")), str(data.get("to"))
-
-    async def _append_after(self, subject: str, payload: bytes, sequence: int) -> None:
-        """Appends a message unless its subject has a newer one than `sequence`. Raises BrokerUnavailable."""
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(sequence)}
-        try:
-            with cancellable():
-                await self.connection.client.request(subject, payload, timeout=5.0, headers=headers)
-        except TRANSPORT_ERRORS as cause:
-            raise BrokerUnavailable(f"NATS at {self.connection.url} cannot be asked: {cause}") from cause
-
-    async def _name(self, old: str, new: str) -> None:
+    async def rename(self, prefix: str) -> None:
+        """Gives the history another name. To be called by `deltalog.history` only, which has all agree on it."""
         raw = await self.connection.api(f"STREAM.INFO.{self.name}")
         config = msgspec.json.decode(raw)["config"]
-        if config["metadata"].get(PREFIX_KEY) == old:
-            config["metadata"] = {**config["metadata"], PREFIX_KEY: new}
-            await self.connection.api(f"STREAM.UPDATE.{self.name}", config)
-            log.info("the history is named anew", stream=self.name, old=old, new=new)
-
-
-_RANDOM_NAME = re.compile(r"[0-9a-f]{8}")
-_ADDED_NAME = re.compile(r"-[0-9a-f]{8}$")
-
-
-def _successor(prefix: str) -> str:
-    """A new name; behind one that somebody has chosen, which is kept."""
-    fresh = secrets.token_hex(4)
-    return fresh if _RANDOM_NAME.fullmatch(prefix) else f"{_ADDED_NAME.sub('', prefix)[:55]}-{fresh}"
+        config["metadata"] = {**config["metadata"], PREFIX_KEY: prefix}
+        await self.connection.api(f"STREAM.UPDATE.{self.name}", config)
+        await self.reopen()
 
 
 async def _info(connection: Connection, name: str) -> _Info:
@@ -274,11 +275,9 @@ async def open_log(connection: Connection, settings: LogSettings | None = None) 
     """
     settings = settings or LogSettings()
     try:
-        opened = Log(connection, _usable(await _info(connection, settings.name)))
-        await opened.finish_rotation()
-        return opened
+        return Log(connection, _usable(await _info(connection, settings.name)))
     except JetStreamRefused as refused:
-        if refused.code != _STREAM_NOT_FOUND:
+        if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {settings.name}: {refused.description}") from refused
     config = {
         "name": settings.name,
@@ -317,21 +316,24 @@ async def _create(connection: Connection, config: dict[str, object]) -> None:
             raise LogError(f"stream {config['name']} cannot be made: {refused.description}") from refused
 
 
-async def open_bucket(connection: Connection, name: str, *, marker_ttl: int, replicas: int = 1) -> Stream:
+async def open_bucket(
+    connection: Connection, name: str, description: str, *, marker_ttl: int = 0, replicas: int = 1
+) -> Stream:
     """Opens the stream of a key-value bucket (ADR-8), making it first where there is none.
 
-    `marker_ttl`: seconds that the server keeps a marker for a key whose TTL passed (ADR-43), so that readers see it go.
+    `marker_ttl`: seconds that the server keeps a marker for a key whose TTL passed (ADR-43), so that readers see it go;
+    0: none.
     Raises LogError, BrokerUnavailable.
     """
     stream = f"KV_{name}"
     try:
         return Stream(connection, await _info(connection, stream))
     except JetStreamRefused as refused:
-        if refused.code != _STREAM_NOT_FOUND:
+        if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {stream}: {refused.description}") from refused
     config: dict[str, object] = {
         "name": stream,
-        "description": "kubebraid: who produces which cluster",
+        "description": f"kubebraid: {description}",
         "subjects": [f"$KV.{name}.>"],
         "retention": "limits",
         "storage": "file",
@@ -348,7 +350,8 @@ async def open_bucket(connection: Connection, name: str, *, marker_ttl: int, rep
         "allow_rollup_hdrs": True,
         "deny_delete": True,
         "allow_msg_ttl": True,
-        "subject_delete_marker_ttl": marker_ttl * 1_000_000_000,
     }
+    if marker_ttl:
+        config["subject_delete_marker_ttl"] = marker_ttl * 1_000_000_000
     await _create(connection, config)
     return Stream(connection, await _info(connection, stream))

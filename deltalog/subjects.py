@@ -18,8 +18,6 @@ from urllib.parse import unquote
 OBJECTS = "kb"
 CONTROL = "kbc"
 PARTS = "kbp"
-# Of no cluster: none is written so.
-HISTORY_SUBJECT = f"{CONTROL}.%.history"
 STREAM_SUBJECTS = (f"{OBJECTS}.>", f"{CONTROL}.>", f"{PARTS}.>")
 
 # What a NATS token cannot hold (white space, control characters, `.`, `*`, `>`), what percent-encoding itself

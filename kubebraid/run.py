@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 
 from deltalog import BrokerUnavailable, LogError, LogSettings, connect, open_log
 from deltalog.connection import Connection
+from deltalog.history import History
 from deltalog.stream import Log
 from kubebraid import __version__, progress
 from kubebraid.broker import BrokerError, EmbeddedBroker, child_set_up, port_in_use
@@ -216,7 +217,7 @@ async def _run(settings: Settings, *, produce: bool, serve: bool) -> None:
         address: Address | None = None
         if serve:
             reading = await stack.enter_async_context(_connection(url, "kubebraid-serve"))
-            materializer = Materializer(await open_log(reading, log_settings))
+            materializer = await _materializer(reading, log_settings, broker)
             parts.append(materializer.run)
             assert bound is not None
             assert settings.listen is not None
@@ -235,6 +236,13 @@ async def _run(settings: Settings, *, produce: bool, serve: bool) -> None:
             parts.append(lambda: _guard(broker))
         parts.append(lambda: _announce(producer, service, address, url))
         await _together(*parts)
+
+
+async def _materializer(connection: Connection, settings: LogSettings, broker: EmbeddedBroker | None) -> Materializer:
+    """With an embedded log, how far it came is kept outside the server's files, too: those may be set back."""
+    opened = await open_log(connection, settings)
+    file = None if broker is None else broker.data / f"history-{opened.name}.json"
+    return Materializer(opened, History(opened, file))
 
 
 def _configuration(settings: Settings) -> Configuration:

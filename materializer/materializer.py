@@ -11,11 +11,13 @@ import structlog
 
 from deltalog.connection import BrokerUnavailable, JetStreamRefused
 from deltalog.delta import UnreadableRecord, decode_control, decode_delta
+from deltalog.history import History, Mark
 from deltalog.large import Assembler
 from deltalog.offers import Offer, hand_over
 from deltalog.replay import HistoryChanged, Reader, Record
-from deltalog.stream import Log, nanoseconds
+from deltalog.stream import Log, LogError, StreamState, nanoseconds
 from deltalog.subjects import CONTROL, PARTS
+from materializer.census import Census
 from materializer.entry import TypeKey
 from materializer.store import Cluster, Store
 
@@ -26,8 +28,10 @@ _PARTS_PREFIX = PARTS + "."
 _MARKER_HEADER = "Nats-Marker-Reason"
 # How often tombstones are looked through for expired ones, in seconds.
 _FORGET_EVERY = 5.0
-# How often the log is compared with what lives here, in seconds.
-LOOK_EVERY = 30.0
+# How often the log is asked whether it is still the same, and what was served from it is noted beside it, in seconds.
+_LOOK_EVERY = 5.0
+_AUDIT_PATIENCE = 10.0
+_LAST_MARK = 1.0
 
 
 class LogUnreachable(Exception):
@@ -42,6 +46,10 @@ class NotThereYet(Exception):
     """The index asked for was not applied within the time allowed."""
 
 
+class _Forgotten(HistoryChanged):
+    """The history is the same, but what is known of it here is not enough to go on."""
+
+
 class Materializer:
     """One store and the task that feeds it.
 
@@ -49,9 +57,16 @@ class Materializer:
     its generation. `ready` is set when the log was replayed to the head it had at the start.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, history: History | None = None) -> None:
         self.log = log
+        self.history = history or History(log)
         self.store = Store(log.prefix, log.tombstone_ttl)
+        self._census = Census(self.store)
+        self._identity = (log.created, log.prefix)
+        # What was marked last (index, floor), and up to where deletions are known to be lost.
+        self._marked = (0, 0)
+        self._floor = 0
+        self._look = asyncio.Event()
         self.ready = asyncio.Event()
         self._assembler = Assembler()
         self._reader: Reader | None = None
@@ -70,47 +85,159 @@ class Materializer:
 
     async def run(self) -> None:
         """Replays and follows the log until cancelled."""
+        try:
+            await self._recall()
+            await self._follow()
+        except asyncio.CancelledError:
+            await self._mark_the_end()
+            raise
+
+    async def _follow(self) -> None:
         while True:
             reader = self._reader = Reader(self.log, self._apply)
+            following = asyncio.create_task(reader.run(self._outage), name="materializer-following")
+            looking = asyncio.create_task(self._watch_history(reader), name="materializer-history")
             loading = asyncio.create_task(self._finish_loading(reader), name="materializer-loading")
             forgetting = asyncio.create_task(self._forget(), name="materializer-forgetting")
-            looking = asyncio.create_task(self._look(reader), name="materializer-looking")
+            tasks = (following, looking, loading, forgetting)
             try:
-                await reader.run(self._outage)
+                done, _ = await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
             except HistoryChanged as change:
                 log.warning("the history changed: starting anew", reason=str(change), prefix=self.store.prefix)
-                await self._start_anew()
+                rotate = not isinstance(change, _Forgotten)
             finally:
-                for task in (loading, forgetting, looking):
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(loading, forgetting, looking, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
+            await self._start_anew(rotate=rotate)
 
-    async def _start_anew(self) -> None:
-        created, prefix = self.log.created, self.log.prefix
+    # -- the history -----------------------------------------------------------------------------------------------
+
+    async def _recall(self) -> None:
+        """At the start: whether the log is what others have served before under its name."""
         while True:
             try:
-                await self.log.reopen()
-                same_stream = self.log.created == created
-                if self.log.prefix == prefix or (same_stream and not await self.log.follows(prefix)):
-                    # Cut; or made anew under the same chosen name; or an older copy, with a name from before.
-                    await self.log.rotate_prefix()
+                reason = await self.history.breach()
+                for mark in await self.history.marks():
+                    if (mark.created, mark.prefix) == self._identity:
+                        self._floor = max(self._floor, mark.floor)
                 break
-            except (BrokerUnavailable, JetStreamRefused) as cause:
+            except BrokerUnavailable as cause:
                 log.warning("the log cannot be read", reason=str(cause))
+                await asyncio.sleep(1.0)
+            except (JetStreamRefused, LogError) as cause:
+                log.error("nobody can say whether this history was served before", reason=str(cause))
+                return
+        if reason is not None:
+            log.warning("not the history that was served before: starting anew", reason=reason, prefix=self.log.prefix)
+            await self._start_anew(rotate=True)
+
+    async def _start_anew(self, *, rotate: bool) -> None:
+        while rotate:
+            try:
+                await self.history.rotate(self.store.prefix)
+                break
+            except (BrokerUnavailable, JetStreamRefused, LogError) as cause:
+                log.warning("the history cannot be renamed", reason=str(cause))
                 await asyncio.sleep(1.0)
         self.ready.clear()
         self.store = Store(self.log.prefix, self.log.tombstone_ttl)
+        self._census = Census(self.store)
+        self._identity = (self.log.created, self.log.prefix)
+        self._marked = (0, 0)
+        self._floor = 0 if rotate else self._floor
         self._assembler = Assembler()
         self.generation += 1
-        log.info("new history", prefix=self.log.prefix)
+        log.info("new history" if rotate else "reading the history anew", prefix=self.log.prefix)
         for listeners in list(self._listeners.values()):
             for wake in list(listeners):
                 wake()
+
+    async def _watch_history(self, reader: Reader) -> None:
+        """Looks from time to time, and when there is a reason to, whether the log is still what was read of it.
+
+        Raises HistoryChanged.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_EVERY * random.uniform(0.8, 1.2)):
+                    await self._look.wait()
+            except TimeoutError:
+                pass
+            self._look.clear()
+            try:
+                applied = reader.position
+                state = await self.log.state()
+                if (other := self._another(state, applied)) is not None:
+                    raise HistoryChanged(other)
+                if self.ready.is_set():
+                    self._census.compare(state, self.log.now())
+                    if self._census.suspicious:
+                        await self._audit()
+                    await self._mark(reader)
+            except (BrokerUnavailable, JetStreamRefused, LogError, NotThereYet) as cause:
+                # The reader says so, too, and looks at the history when it can read again.
+                log.debug("the history cannot be looked at", reason=str(cause))
+
+    def _another(self, state: StreamState, applied: int) -> str | None:
+        """Why a stream that is so, asked for when `applied` was, is not the one that is read here."""
+        created, prefix = self._identity
+        if state.created != created:
+            return f"stream {self.log.name} was made anew at {state.created}"
+        if state.prefix != prefix:
+            return f"the history was renamed from {prefix} to {state.prefix}"
+        if state.last_sequence < applied:
+            return f"the stream ends at {state.last_sequence}, {applied} was applied"
+        return None
+
+    async def _audit(self) -> None:
+        missing = await self._census.audit(self.log, lambda index: self.wait_applied(index, _AUDIT_PATIENCE))
+        if missing.living:
+            few = ", ".join(missing.living[:3])
+            raise HistoryChanged(f"{len(missing.living)} messages were cut out of the stream: {few}")
+        if missing.tombstone > self.store.floor:
+            log.warning("deletions were cut out of the stream", floor=missing.tombstone)
+            self.store.floor = missing.tombstone
+
+    async def _mark(self, reader: Reader) -> None:
+        """Notes beside the log how far it was served."""
+        store = self.store
+        if (store.applied, store.floor) == self._marked or store.applied != reader.position:
+            return
+        created, prefix = self._identity
+        marked = (store.applied, store.floor)
+        await self.history.mark(
+            Mark(
+                created=created,
+                prefix=prefix,
+                index=reader.position,
+                time=reader.position_time,
+                latest=reader.latest,
+                floor=store.floor,
+                witnesses=self._census.witnesses(),
+            )
+        )
+        self._marked = marked
+
+    async def _mark_the_end(self) -> None:
+        """Whoever starts next is to know how far it was served, and not only up to the last look."""
+        if self._reader is None or not self.ready.is_set() or self.outage_since is not None:
+            return
+        try:
+            async with asyncio.timeout(_LAST_MARK):
+                await self._mark(self._reader)
+        except (BrokerUnavailable, JetStreamRefused, LogError, TimeoutError) as cause:
+            log.debug("the end cannot be marked", reason=str(cause))
+
+    # -- feeding the store -----------------------------------------------------------------------------------------
 
     async def _finish_loading(self, reader: Reader) -> None:
         started = time.monotonic()
         await reader.caught_up.wait()
         self.store.finish_loading(self.log.now(), nanoseconds(self.log.created))
+        self.store.floor = max(self.store.floor, self._floor)
         log.info(
             "log replayed",
             messages=self.replayed,
@@ -119,6 +246,7 @@ class Materializer:
             prefix=self.store.prefix,
         )
         self.ready.set()
+        self._look.set()
         self._schedule_flush()
 
     async def _forget(self) -> None:
@@ -127,41 +255,32 @@ class Materializer:
             if self.ready.is_set():
                 self.store.forget(self.log.now())
 
-    async def _look(self, reader: Reader) -> None:
-        """Looks from time to time whether the log still has what lives here: it may be cut under an open consumer."""
-        await self.ready.wait()
-        while True:
-            await asyncio.sleep(LOOK_EVERY * random.uniform(0.8, 1.2))
-            try:
-                state = await self.log.state()
-                await self.wait_applied(state.last_sequence, LOOK_EVERY)
-            except (BrokerUnavailable, JetStreamRefused, NotThereYet):
-                continue
-            if state.created != self.log.created or state.prefix != self.log.prefix:
-                reader.interrupt("another history")
-            else:
-                reason = self.store.lost(state.messages, state.first_sequence, state.last_sequence, self.log.now())
-                if reason is not None:
-                    reader.fail(HistoryChanged(reason))
-
     def _outage(self, out: bool) -> None:
         began, self.outage_since = self.outage_since, time.time() if out else None
         if not out and began is not None and time.time() - began > self.log.tombstone_ttl:
-            raise HistoryChanged("deletions were forgotten while the log could not be read")
+            raise _Forgotten("deletions were forgotten while the log could not be read")
 
     def _apply(self, record: Record) -> None:
         self.replayed += 1
-        store = self.store
+        store, census = self.store, self._census
+        if census.due is not None and record.sequence > census.due.last_sequence:
+            # The count that waited for the store to come as far as the stream was.
+            census.settle(census.due, self.log.now())
+            if census.suspicious:
+                self._look.set()
         try:
             if record.headers is not None and _MARKER_HEADER in record.headers:
                 store.skip(record.sequence, record.time)
             elif record.subject.startswith(_CONTROL_PREFIX):
-                store.apply_control(decode_control(record.data), record.sequence, record.time)
+                control = decode_control(record.data)
+                store.apply_control(control, record.sequence, record.time)
+                census.take_control(control, record.subject, record.sequence)
             elif record.subject.startswith(_PARTS_PREFIX):
                 self._assembler.hold(record.sequence, record.data)
                 store.skip(record.sequence, record.time)
             else:
                 delta = decode_delta(record.data)
+                census.take_delta(delta, record.subject)
                 if delta.compression or delta.parts:
                     delta = self._assembler.whole(delta)
                 store.apply_delta(delta, record.sequence, record.time)
@@ -295,4 +414,9 @@ class Materializer:
     async def _ask_head(self) -> int:
         async with self._head_lock:
             self._head_question = None
-            return await self.log.head()
+            applied = self.store.applied
+            state = await self.log.state()
+            if (other := self._another(state, applied)) is not None:
+                self._look.set()
+                raise BrokerUnavailable(other)
+            return state.last_sequence

@@ -27,8 +27,6 @@ from materializer.indexes import Indexes
 _PAST_LIMIT = 8192
 # How far our clock and the server's may be apart, in nanoseconds, where the floor of a cold start depends on both.
 _CLOCK_MARGIN = 1_000_000_000
-# How much earlier than we the server may forget a tombstone, in nanoseconds.
-_EXPIRY_MARGIN = 60_000_000_000
 
 
 class Outcome(StrEnum):
@@ -182,8 +180,6 @@ class TypeStore:
         self.graves: dict[str, dict[Key, Entry]] = {}
         self.order = Order()
         self.floors: dict[str, int] = {}
-        # By cluster, the index of its last removal: the log's messages below that are purged.
-        self.purged: dict[str, int] = {}
         # The newest of its deletions that was forgotten: who has not read up to it, has missed something.
         self.forgotten = 0
         # The newest message that the log had lost before this process could read it, as of the type's last change.
@@ -283,11 +279,11 @@ class Store:
         self.controls = 0
         self.dirty: set[TypeKey] = set()
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
-        # Control records that the log keeps, by cluster and what tells their subjects apart: their indexes.
-        self._records: dict[str, dict[tuple[str, str, str], int]] = {}
         self._loading = True
         # Tombstones and replaced uids, oldest first: (time, index, entry that is or holds the grave).
         self._fading: deque[tuple[int, int, TypeKey, Entry | Removal]] = deque()
+        # Removals whose graves are kept, oldest first.
+        self.removals: deque[Removal] = deque()
         self._pasts: deque[Past] = deque()
         # While loading: messages that no type's order has (time, index), and removals of whole clusters.
         self._others: list[tuple[int, int]] = []
@@ -479,16 +475,6 @@ class Store:
         return outcome
 
     def _apply_control(self, control: Control, index: int, time: int) -> Outcome:
-        records = self._records.setdefault(control.cluster, {})
-        if control.record == wire.REMOVED:
-            # What is purged next; this record itself expires.
-            kept = (lambda one: one[1:] != (control.group, control.resource)) if control.resource else _is_owner
-            self._records[control.cluster] = {one: at for one, at in records.items() if kept(one)}
-        else:
-            records[control.record, control.group, control.resource] = index
-        if control.record == wire.HISTORY:
-            # For the log, not for what is in it.
-            return Outcome.APPLIED
         cluster = self.clusters.get(control.cluster)
         if cluster is None:
             cluster = self.clusters[control.cluster] = Cluster(control.cluster)
@@ -553,7 +539,6 @@ class Store:
         if self.gap:
             # Some of what was removed may never have been seen here.
             kind.floors[cluster] = index
-        kind.purged[cluster] = index
         objects = kind.clusters.pop(cluster, {})
         kind.indexes.clear()
         if not objects and not self._loading:
@@ -576,6 +561,7 @@ class Store:
             removal.entries[cluster, key] = grave
             self._bury(kind, grave)
         kind.order.append(index, removal)
+        self.removals.append(removal)
         self._fading.append((time, index, type_key, removal))
         self.dirty.add(type_key)
 
@@ -617,6 +603,7 @@ class Store:
             kind = self.types[type_key]
             kind.forgotten = max(kind.forgotten, index)
             if isinstance(item, Removal):
+                self.removals.remove(item)
                 for (cluster, key), grave in list(item.entries.items()):
                     if kind.graves.get(cluster, {}).get(key) is grave:
                         del kind.graves[cluster][key]
@@ -631,6 +618,16 @@ class Store:
                 live = kind.get(item.cluster, item.key)
                 if live is not None and live.first == item.first:
                     live.replaced = None
+
+    def fading_before(self, limit: int) -> int:
+        """How many tombstones stored before `limit` are still remembered. O(those)."""
+        count = 0
+        for time, _, type_key, item in self._fading:
+            if time >= limit:
+                break
+            if isinstance(item, Entry) and item.deleted:
+                count += self.types[type_key].graves.get(item.cluster, {}).get(item.key) is item
+        return count
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -659,36 +656,6 @@ class Store:
             named = floors.keys() if clusters is None else clusters & floors.keys()
             floor = max([floor, *(floors[cluster] for cluster in named)])
         return floor
-
-    def lost(self, messages: int, first: int, last: int, now: int) -> str | None:
-        """Why a stream of so many messages, from `first` to `last`, cannot hold all that is here; None if it can.
-
-        To be asked when everything up to `last` was applied: what is here is the last message of its subject, and was
-        so then. `now`: by the server's clock, in nanoseconds. O(tombstones).
-        """
-        orders = (kind.order.items for kind in self.types.values())
-        oldest = (next((one for one in items if isinstance(one, Entry) and not one.deleted), None) for items in orders)
-        lowest = min((entry.index for entry in oldest if entry is not None), default=first)
-        if lowest < first:
-            return f"the log begins at {first}, an object of {lowest} is here"
-        # Those that the server is about to forget may be gone already.
-        young = now - self.tombstone_ttl * 1_000_000_000 + _EXPIRY_MARGIN
-        graves = sum(time > young and self._buried(key, item) for time, _, key, item in self._fading)
-        objects = sum(len(kind) for kind in self.types.values()) + graves
-        records = sum(len(found) for found in self._records.values())
-        # What was applied since may be of subjects that had no message then.
-        if objects + records - (self.applied - last) > messages:
-            return f"the log had {messages} messages, {objects} objects and {records} records are here"
-        return None
-
-    def _buried(self, key: TypeKey, item: Entry | Removal) -> bool:
-        """Whether this is a tombstone that the log keeps: of a name nobody has taken, and of no removed type."""
-        kind = self.types[key]
-        return (
-            isinstance(item, Entry)
-            and item.index > kind.purged.get(item.cluster, 0)
-            and kind.graves.get(item.cluster, {}).get(item.key) is item
-        )
 
     def check(self) -> None:
         """States the invariants as code; AssertionError where one is broken. O(n); for tests."""
@@ -720,10 +687,6 @@ class Store:
             kind.indexes.check(list(kind.live()))
             in_order = sum(len(item.entries) if isinstance(item, Removal) else 1 for item in by_index.values())
             assert in_order == len(kind) + buried, "nothing stands in the order that has no name"
-
-
-def _is_owner(record: tuple[str, str, str]) -> bool:
-    return record[0] == wire.OWNER
 
 
 def _place(entry: Entry) -> tuple[str, str, str]:

@@ -25,9 +25,10 @@ from deltalog import (
 )
 from deltalog import delta as wire
 from deltalog.connection import TRANSPORT_ERRORS, JetStreamRefused, cancellable
+from deltalog.history import History
 from deltalog.offers import Taken, decode_offer, encode_answer, offer_subject
 from deltalog.replay import read_to_end
-from deltalog.stream import Log
+from deltalog.stream import STREAM_NOT_FOUND, Log
 from deltalog.subjects import CONTROL, control_subject, encode_token
 from producers.apiserver import ApiServer, Refused, Unreachable
 from producers.configuration import RELIST_EVERY
@@ -52,6 +53,8 @@ _PROBE_EVERY = 5.0
 _PROBE_TIMEOUT = 5.0
 # Seconds between two status records: how long a silent producer goes unnoticed by those who read the log.
 STATUS_EVERY = 30.0
+# Seconds between two looks at whether the log is still the one that was written.
+_LOOK_EVERY = 5.0
 
 # Offers that may wait for their turn.
 _OFFERS = 1024
@@ -142,19 +145,23 @@ class ClusterProducer:
     async def run(self) -> None:
         """Produces until cancelled. Raises Deposed when another producer takes the cluster over."""
         pause = 0.5
+        owner: Owner | None = None
+        prefix = ""
         self.discovered.clear()
         self.down.clear()
         self.holding = True
         try:
             while True:
                 try:
+                    owner = None
                     log_ = await self._open_log()
+                    prefix = log_.prefix
                     async with Appender(log_.connection) as appender:
                         owner = await take(log_, appender, self.name, self._producer)
                         pause = 0.5
                         await self._own(log_, appender, owner)
                 except ExceptionGroup as group:
-                    if await self._is_over(group):
+                    if await self._is_over(group, owner, prefix):
                         raise Deposed(f"cluster {self.name} was taken over by another producer") from None
                 except (AppendError, BrokerUnavailable, JetStreamRefused, HistoryChanged, LogError) as cause:
                     log.warning("the log cannot be written", cluster=self.name, reason=str(cause))
@@ -164,7 +171,7 @@ class ClusterProducer:
             self.holding = False
             await self.server.close()
 
-    async def _is_over(self, group: ExceptionGroup[Exception]) -> bool:
+    async def _is_over(self, group: ExceptionGroup[Exception], owner: Owner | None, prefix: str) -> bool:
         """Whether the failures mean that somebody else owns the cluster; raises those nobody foresaw."""
         expected = (Deposed, AppendError, BrokerUnavailable, JetStreamRefused, HistoryChanged, LogError)
         _, rest = group.split(expected)
@@ -173,12 +180,17 @@ class ClusterProducer:
         if group.subgroup(Deposed) is None:
             log.warning("starting anew", cluster=self.name, reason=_first(group))
             return False
-        # An owner record that is gone, rather than another's, means that the log was made anew.
         try:
-            last = await (await self._open_log()).last(control_subject(self.name, wire.OWNER))
+            log_ = await self._open_log()
+            last = await log_.last(control_subject(self.name, wire.OWNER))
+            if last is None or (owner is not None and last[0] < owner.sequence):
+                # Not another's record came after ours, but ours is gone: the log was cut, set back or made anew.
+                log.warning("the log has lost who owns the cluster", cluster=self.name)
+                await History(log_).rotate(prefix)
+                return False
         except (BrokerUnavailable, JetStreamRefused, LogError):
             return False
-        return last is not None and decode_control(last[1]).producer != self._producer
+        return decode_control(last[1]).producer != self._producer
 
     async def _own(self, log_: Log, appender: Appender, owner: Owner) -> None:
         recorded = _Recorded()
@@ -275,6 +287,8 @@ class _Tenure:
         self._recorded = recorded
         self._running: dict[TypeKey, tuple[tuple[object, ...], asyncio.Task[None]]] = {}
         self._probe_now = asyncio.Event()
+        # The log's identity when what it held was first read; it may be another one by now.
+        self._identity = (log_.created, log_.prefix)
         # Counts the servers that the cluster's name led to.
         self._server_number = 0
 
@@ -288,6 +302,7 @@ class _Tenure:
             tasks.create_task(self.status(), name=f"{name}: status")
             tasks.create_task(self.moves(), name=f"{name}: moves")
             tasks.create_task(self.offers(), name=f"{name}: offers")
+            tasks.create_task(self.history(), name=f"{name}: history")
 
     async def _append(self, control: Control, *, ttl: int | None = None) -> int:
         return await append_control(self._appender, self._owner, control, ttl=ttl)
@@ -369,10 +384,6 @@ class _Tenure:
                 for informer in self._cluster.informers.values()
             }
             await self._append(self._owner.control(wire.STATUS, types=types, every=int(STATUS_EVERY * 1000)))
-            state = await self._log.state()
-            if (state.created, state.prefix) != (self._log.created, self._log.prefix):
-                # Something of it is lost: what the writers know of it has to be read back.
-                raise HistoryChanged(f"the history was {self._log.prefix}, it is {state.prefix}")
 
     async def offers(self) -> None:
         """Takes what others know of the cluster's objects before its watches do."""
@@ -409,6 +420,30 @@ class _Tenure:
             log.warning("another server", cluster=self._cluster.name, server=self._cluster.server.host)
             self._server_number += 1
             self._cluster.rediscover()
+
+    async def history(self) -> None:
+        """Raises HistoryChanged when the log is no longer the one that was written: then it has to be read again.
+
+        Those who serve it see what is cut out, and rename it; that it was set back is seen here, too.
+        """
+        log_, appender = self._log, self._appender
+        while True:
+            await asyncio.sleep(_LOOK_EVERY * random.uniform(0.8, 1.2))
+            highest = max(self._owner.sequence, appender.highest.get(log_.name, 0))
+            try:
+                state = await log_.state()
+            except BrokerUnavailable:
+                # Who has to write says so.
+                continue
+            except JetStreamRefused as refused:
+                if refused.code == STREAM_NOT_FOUND:
+                    raise HistoryChanged(f"stream {log_.name} is gone") from refused
+                continue
+            if (state.created, state.prefix) != self._identity:
+                raise HistoryChanged(f"the history {self._identity[1]} is over, the log is {state.prefix} now")
+            if state.last_sequence < highest or log_.name in appender.set_back:
+                await History(log_).rotate(self._identity[1])
+                raise HistoryChanged(f"the log was set back: it had come to {highest}")
 
     # -- discovery -----------------------------------------------------------------------------------------------
 

@@ -154,7 +154,11 @@ class Leases:
         while True:
             try:
                 stream = await open_bucket(
-                    self._connection, self._bucket, marker_ttl=max(int(self._ttl), 1), replicas=self._replicas
+                    self._connection,
+                    self._bucket,
+                    "who produces which cluster",
+                    marker_ttl=max(int(self._ttl), 1),
+                    replicas=self._replicas,
                 )
                 self._keys.clear()
                 reader = Reader(stream, self._apply)

@@ -221,6 +221,9 @@ class Watch:
                     contextlib.aclosing(lines(response.content)) as arriving,
                 ):
                     self._patience = patience
+                    if self._ending:
+                        # It was told to before it began.
+                        patience.reschedule(loop.time())
                     async for together in arriving:
                         # Only the server's silence counts, not what we take to digest what it said.
                         patience.reschedule(None)

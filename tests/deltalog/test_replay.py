@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from deltalog import Appender, AppendError, Connection, HistoryChanged, Log, LogSettings, Reader, Record, open_log
+from deltalog.history import History
 from deltalog.replay import read_to_end
 from deltalog.subjects import object_filter, object_subject, type_prefix
 from kubebraid.broker import EmbeddedBroker
@@ -271,7 +272,7 @@ async def test_a_recreated_stream_is_another_history(
 async def test_a_renamed_history_is_another_one(log: Log, put: Put, connecting: Any, follow: Follow) -> None:
     await put("a")
     other = await open_log(await connecting())
-    await other.rotate_prefix()
+    await History(other).rotate(other.prefix)
     with pytest.raises(HistoryChanged, match="renamed"):
         await follow(log).ended()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -11,7 +10,8 @@ import pytest
 
 from deltalog import BrokerUnavailable, Connection, Delta, Log, LogError, LogSettings, connect, decode_delta, open_log
 from deltalog.connection import JetStreamRefused, printable
-from deltalog.stream import nanoseconds
+from deltalog.history import History
+from deltalog.stream import nanoseconds, next_prefix, timestamp
 from deltalog.subjects import object_filter, object_subject, type_prefix
 from kubebraid.broker import EmbeddedBroker
 
@@ -176,55 +176,21 @@ async def test_a_purge_takes_what_is_older_and_matches(log: Log, put: Put) -> No
     assert await log.head() == below
 
 
-async def test_the_prefix_can_be_rotated(connection: Connection, log: Log, put: Put) -> None:
+async def test_a_rotation_changes_the_prefix_only(connection: Connection, log: Log, put: Put) -> None:
     await put("a")
     other = await open_log(connection)
     before = await info(connection, log.name)
     old = log.prefix
-    await log.rotate_prefix()
+    await History(log).rotate(old)
     after = await info(connection, log.name)
     assert log.prefix != old
     assert log.created == before["created"]
-    assert after["state"]["messages"] == 2, "and the record of it"
+    assert after["state"]["messages"] == 1
     changed = {key for key in before["config"] if before["config"][key] != after["config"][key]}
     assert changed == {"metadata"}
     assert other.prefix == old
     await other.reopen()
     assert other.prefix == log.prefix
-    assert await other.follows(old)
-    assert not await other.follows("another")
-
-
-async def test_all_who_rotate_one_name_agree(connection: Connection, log: Log, put: Put) -> None:
-    logs = [log, *[await open_log(connection) for _ in range(5)]]
-    late = await open_log(connection)
-    await asyncio.gather(*(one.rotate_prefix() for one in logs))
-    assert len({one.prefix for one in logs}) == 1
-    await late.rotate_prefix()
-    assert late.prefix == log.prefix
-    await late.rotate_prefix()
-    assert late.prefix != log.prefix
-
-
-async def test_a_rotation_that_was_left_half_done_is_finished(
-    connection: Connection, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def dies(self: Log, old: str, new: str) -> None:
-        raise BrokerUnavailable("killed here")
-
-    old = log.prefix
-    with monkeypatch.context() as patched:
-        patched.setattr(Log, "_name", dies)
-        with pytest.raises(BrokerUnavailable):
-            await log.rotate_prefix()
-    assert (await open_log(connection)).prefix != old
-
-
-async def test_a_chosen_name_is_kept_in_front(connection: Connection) -> None:
-    log = await open_log(connection, LogSettings(prefix="prod"))
-    for _ in range(2):
-        await log.rotate_prefix()
-        assert re.fullmatch(r"prod-[0-9a-f]{8}", log.prefix)
 
 
 async def test_no_server_is_told_in_one_line() -> None:
@@ -276,3 +242,20 @@ async def test_a_connection_to_a_dead_broker_can_be_closed(
 )
 def test_server_times_keep_their_nanoseconds(text: str, expected: int) -> None:
     assert nanoseconds(text) == expected
+    if expected:
+        assert nanoseconds(timestamp(expected)) == expected
+
+
+@pytest.mark.parametrize("chosen", ["mine", "mine-0123abcd", "x" * 64])
+def test_a_prefix_somebody_chose_stays_recognisable(chosen: str) -> None:
+    following = next_prefix(chosen)
+    base, _, end = following.rpartition("-")
+    assert chosen.startswith(base)
+    assert base == "mine" or len(following) == 64
+    assert len(end) == 8
+    assert following != chosen
+
+
+def test_a_random_prefix_is_followed_by_a_random_one() -> None:
+    assert len(next_prefix("0123abcd")) == 8
+    assert next_prefix("0123abcd") != "0123abcd"

@@ -1,0 +1,231 @@
+"""What is kept of a log's history beside the log: how far it came once, and how it was renamed.
+
+Both are keys of a JetStream key-value bucket (ADR-8), written by compare-and-set. The *mark* tells an instance that
+starts, and so has read nothing yet, what others have already served. The *rotation* makes all who find the history
+changed agree on one new name: JetStream can update a stream's metadata, but not compare before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from deltalog.append import Expect
+from deltalog.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused, cancellable
+from deltalog.stream import Log, Point, Stream, next_prefix, open_bucket
+from deltalog.subjects import encode_token
+
+log = structlog.get_logger("deltalog.history")
+
+BUCKET = "kubebraid-history"
+_WRONG_LAST_SEQUENCE = (10071, 10164)
+T = TypeVar("T")
+
+
+class Witness(msgspec.Struct, frozen=True):
+    """A message that the log held: it is there still, or a newer one that `subject` (a filter) matches.
+
+    Unless what it speaks of was removed: then `removals` says where the records of that are.
+    """
+
+    sequence: int
+    subject: str
+    removals: tuple[str, ...] = ()
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """How far a history had come: `index` was applied by somebody who served it, and `witnesses` were in the log.
+
+    `time`, `latest`: as in `Point`. `floor`: deletions up to there were lost, so nobody can resume below.
+    """
+
+    created: str
+    prefix: str
+    index: int
+    time: int
+    latest: int
+    floor: int = 0
+    witnesses: tuple[Witness, ...] = ()
+
+
+class _Rotation(msgspec.Struct, frozen=True):
+    """The history `prefix` of the stream made at `created` is, or (`done`) was renamed."""
+
+    created: str
+    prefix: str
+    to: str
+    done: bool = False
+
+
+class _Problem(msgspec.Struct):
+    err_code: int = 0
+    description: str = ""
+
+
+class _Ack(msgspec.Struct):
+    seq: int = 0
+    error: _Problem | None = None
+
+
+class History:
+    """The history of one log. `file`: where to keep the mark, too, for a bucket that is set back with the log."""
+
+    def __init__(self, log_: Log, file: Path | None = None) -> None:
+        self.log = log_
+        self._file = file
+        self._bucket: Stream | None = None
+
+    def _subject(self, key: str) -> str:
+        return f"$KV.{BUCKET}.{encode_token(self.log.name)}.{key}"
+
+    async def _last(self, key: str) -> tuple[int, bytes]:
+        """Sequence and value of a key; 0 and nothing where there is none."""
+        for again in (False, True):
+            if self._bucket is None:
+                self._bucket = await open_bucket(self.log.connection, BUCKET, "what logs were, and are called now")
+            try:
+                return await self._bucket.last(self._subject(key)) or (0, b"")
+            except JetStreamRefused:
+                # Somebody deleted the bucket.
+                self._bucket = None
+                if again:
+                    raise
+        raise AssertionError
+
+    async def _put(self, key: str, value: msgspec.Struct, expected: int) -> bool:
+        """Sets a key whose last sequence is `expected`; False if it is not. Raises BrokerUnavailable."""
+        try:
+            with cancellable():
+                answer = await self.log.connection.client.request(
+                    self._subject(key), msgspec.json.encode(value), timeout=5.0, headers=Expect(expected).headers()
+                )
+            ack = msgspec.json.decode(answer.data, type=_Ack)
+        except (*TRANSPORT_ERRORS, TimeoutError, msgspec.MsgspecError) as cause:
+            raise BrokerUnavailable(f"NATS at {self.log.connection.url} does not answer") from cause
+        if ack.error is not None and ack.error.err_code not in _WRONG_LAST_SEQUENCE:
+            raise JetStreamRefused(ack.error.err_code, ack.error.description)
+        return ack.error is None
+
+    # -- the name --------------------------------------------------------------------------------------------------
+
+    async def rotate(self, served: str) -> None:
+        """Sees to it that the log bears another name than `served`, and opens it anew; all who call get the same.
+
+        Raises BrokerUnavailable, JetStreamRefused, LogError.
+        """
+        while True:
+            await self.log.reopen()
+            created, prefix = self.log.created, self.log.prefix
+            at, rotation = await self._rotation()
+            mine = rotation is not None and (rotation.created, rotation.prefix) == (created, prefix)
+            # A name that was given up before and is there again came with an older copy of the stream.
+            if prefix != served and not (mine and rotation is not None and rotation.done):
+                return
+            if mine and rotation is not None and not rotation.done:
+                # Somebody is about to rename it, or has died doing so.
+                to = rotation.to
+            else:
+                to = next_prefix(prefix)
+                begun = _Rotation(created, prefix, to)
+                if not await self._put("rotation", begun, at):
+                    continue
+            await self.log.reopen()
+            if (self.log.created, self.log.prefix) == (created, prefix):
+                await self.log.rename(to)
+                at, rotation = await self._rotation()
+                if rotation == _Rotation(created, prefix, to):
+                    await self._put("rotation", _Rotation(created, prefix, to, done=True), at)
+                log.info("history renamed", before=prefix, prefix=to)
+                return
+
+    async def _rotation(self) -> tuple[int, _Rotation | None]:
+        at, value = await self._last("rotation")
+        return at, _decoded(value, _Rotation)
+
+    # -- the mark --------------------------------------------------------------------------------------------------
+
+    async def mark(self, mark: Mark) -> None:
+        """Keeps a mark, unless one further on of the same history is kept. Raises BrokerUnavailable."""
+        at, value = await self._last("mark")
+        before = _decoded(value, Mark)
+        if before is None or not _same(before, mark) or (before.index, before.floor) < (mark.index, mark.floor):
+            if before is not None and _same(before, mark):
+                mark = msgspec.structs.replace(mark, floor=max(mark.floor, before.floor))
+            # Who was faster is not far away.
+            await self._put("mark", mark, at)
+        if self._file is not None:
+            await asyncio.to_thread(_write, self._file, msgspec.json.encode(mark))
+
+    async def marks(self) -> list[Mark]:
+        """What was kept, in the bucket and in the file."""
+        values = [(await self._last("mark"))[1]]
+        if self._file is not None:
+            values.append(await asyncio.to_thread(_read, self._file))
+        return [mark for value in values if (mark := _decoded(value, Mark)) is not None]
+
+    async def breach(self) -> str | None:
+        """Why the log is not the history that others have served under its name; None if nothing says so.
+
+        Raises BrokerUnavailable, JetStreamRefused.
+        """
+        created, prefix = self.log.created, self.log.prefix
+        _, rotation = await self._rotation()
+        if rotation is not None and rotation.done and (rotation.created, rotation.prefix) == (created, prefix):
+            return f"the history {prefix} was given up before"
+        for mark in await self.marks():
+            if mark.prefix != prefix:
+                continue
+            if mark.created != created:
+                return f"the stream was made anew at {created} under the name {prefix}"
+            reason = await self.log.breach(Point(mark.index, mark.time, mark.latest)) or await self._cut(mark)
+            if reason is not None:
+                return reason
+        return None
+
+    async def _cut(self, mark: Mark) -> str | None:
+        if mark.time < self.log.now() - self.log.tombstone_ttl * 1_000_000_000:
+            # Records of removals are forgotten too; nobody can resume from so long ago in any case.
+            return None
+        for witness in mark.witnesses:
+            if await self.log.message_time(witness.sequence) is not None:
+                continue
+            for subject in (witness.subject, *witness.removals):
+                last = await self.log.last(subject)
+                if last is not None and last[0] > witness.sequence:
+                    break
+            else:
+                return f"message {witness.sequence} ({witness.subject}) was cut out"
+        return None
+
+
+def _same(one: Mark, other: Mark) -> bool:
+    return (one.created, one.prefix) == (other.created, other.prefix)
+
+
+def _decoded(value: bytes, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(value, type=kind) if value else None
+    except msgspec.MsgspecError:
+        return None
+
+
+def _write(file: Path, value: bytes) -> None:
+    """Replaces a file as a whole."""
+    beside = file.with_suffix(".new")
+    try:
+        beside.write_bytes(value)
+        os.replace(beside, file)
+    except OSError as cause:
+        log.warning("the mark of the history cannot be kept", file=str(file), reason=str(cause))
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""

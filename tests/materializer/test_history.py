@@ -1,0 +1,488 @@
+"""The history of a log, with real servers: when it is another one, that all agree, and what stays the same history."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deltalog import Appender, Connection, Delta, Log, LogSettings, encode_control, encode_delta, open_log
+from deltalog import delta as wire
+from deltalog.delta import summary_headers
+from deltalog.history import BUCKET, History, Mark
+from deltalog.stream import nanoseconds
+from deltalog.subjects import control_subject, object_filter, object_subject, type_prefix
+from kubebraid.broker import EmbeddedBroker
+from materializer import materializer as module
+from materializer.materializer import Materializer
+
+PODS = ("", "pods")
+PATIENCE = 30.0
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK_EVERY", 0.1)
+
+
+class Instance:
+    """One materializer, running."""
+
+    def __init__(self, log: Log, file: Path | None) -> None:
+        self.log = log
+        self.materializer = Materializer(log, History(log, file))
+        self.task = asyncio.create_task(self.materializer.run())
+
+    @property
+    def prefix(self) -> str:
+        return self.materializer.store.prefix
+
+    @property
+    def objects(self) -> dict[str, tuple[int, str]]:
+        kind = self.materializer.store.types.get(PODS)
+        found = {} if kind is None else kind.clusters.get("alpha", {})
+        return {entry.name: (entry.index, entry.original) for entry in found.values()}
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        await eventually(lambda: holds() or self.task.done())
+        if self.task.done():
+            self.task.result()
+
+    async def ready(self) -> Instance:
+        await self.until(self.materializer.ready.is_set)
+        return self
+
+    async def marked(self) -> None:
+        """Returns once what was applied is noted beside the log."""
+        store = self.materializer.store
+        await self.until(lambda: self.materializer._marked == (store.applied, store.floor))
+
+    async def anew(self, prefix: str) -> None:
+        """Returns once another history than `prefix` is served."""
+        await self.until(lambda: self.prefix != prefix and self.materializer.ready.is_set())
+
+    async def looks(self, times: int = 5) -> None:
+        """Returns when it has looked at the log so many times more, and found nothing."""
+        log, before = self.log, self.prefix
+        asked, state = 0, log.state
+
+        async def counted() -> Any:
+            nonlocal asked
+            asked += 1
+            return await state()
+
+        log.state = counted  # type: ignore[method-assign]
+        try:
+            await self.until(lambda: asked > times)
+        finally:
+            log.state = state  # type: ignore[method-assign]
+        assert self.prefix == before
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await self.task
+
+
+@pytest.fixture
+async def starting(
+    connecting: Callable[[], Awaitable[Connection]],
+) -> AsyncIterator[Callable[..., Awaitable[Instance]]]:
+    """Starts instances, each with its own connection; returns when they are ready."""
+    started: list[Instance] = []
+
+    async def start(file: Path | None = None) -> Instance:
+        one = Instance(await open_log(await connecting(), LogSettings(tombstone_ttl=60)), file)
+        started.append(one)
+        return await one.ready()
+
+    yield start
+    for one in started:
+        await one.stop()
+
+
+@pytest.fixture
+async def put(
+    log: Log, connecting: Callable[[], Awaitable[Connection]], delta: Callable[..., Delta]
+) -> AsyncIterator[Callable[..., Awaitable[int]]]:
+    """Appends one delta of a name; returns its sequence."""
+    async with Appender(await connecting(), deadline=2.0) as appender:
+
+        async def append(name: str, ttl: int | None = None, **given: Any) -> int:
+            made = delta(name, **given)
+            headers = summary_headers(made)
+            if ttl is not None:
+                headers["Nats-TTL"] = f"{ttl}s"
+            subject = object_subject(type_prefix("alpha", "", "v1", "pods"), "x", name)
+            return await appender.append_wait(subject, encode_delta(made), headers)
+
+        yield append
+
+
+@pytest.fixture
+async def record(
+    connecting: Callable[[], Awaitable[Connection]], control: Callable[..., Any]
+) -> AsyncIterator[Callable[..., Awaitable[int]]]:
+    """Appends one control record; returns its sequence."""
+    async with Appender(await connecting()) as appender:
+
+        async def append(what: str, group: str = "", resource: str = "", **data: Any) -> int:
+            made = control(what, group=group, resource=resource, data=data)
+            return await appender.append_wait(control_subject("alpha", what, group, resource), encode_control(made))
+
+        yield append
+
+
+async def cut(log: Log, way: str) -> None:
+    """Takes messages out of a log with ten objects, each written once."""
+    state = await log.state()
+    if way == "all":
+        await log.connection.api(f"STREAM.PURGE.{log.name}")
+    elif way == "beginning":
+        await log.connection.api(f"STREAM.PURGE.{log.name}", {"seq": 4})
+    elif way == "end":
+        for sequence in range(state.last_sequence - 2, state.last_sequence + 1):
+            await log.connection.api(f"STREAM.MSG.DELETE.{log.name}", {"seq": sequence})
+    else:
+        await log.connection.api(f"STREAM.MSG.DELETE.{log.name}", {"seq": 5})
+
+
+WAYS = ["all", "beginning", "end", "one of the middle"]
+Start = Callable[..., Awaitable[Instance]]
+Put = Callable[..., Awaitable[int]]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("more", [0, 3], ids=["quiet", "written to"])
+async def test_a_cut_log_is_another_history_and_all_agree_on_its_name(
+    log: Log, put: Put, starting: Start, way: str, more: int
+) -> None:
+    for number in range(10):
+        await put(f"n{number}")
+    instances = [await starting() for _ in range(3)]
+    (before,) = {one.prefix for one in instances}
+    for one in instances:
+        await one.until(lambda one=one: len(one.objects) == 10)
+    seen: set[str] = set()
+
+    async def watch() -> None:
+        while True:
+            seen.add((await log.state()).prefix)
+            await asyncio.sleep(0.005)
+
+    watching = asyncio.create_task(watch())
+    await cut(log, way)
+    for number in range(more):
+        await put(f"m{number}")
+    for one in instances:
+        await one.anew(before)
+    # Nothing is renamed again when all have looked at it a few times more.
+    for one in instances:
+        await one.looks()
+    watching.cancel()
+    assert seen - {before} == {one.prefix for one in instances}
+    assert len(seen) == 2
+    for one in instances:
+        assert one.objects == instances[0].objects
+    (again,) = {(await starting()).prefix, instances[0].prefix}
+    assert again == instances[0].prefix
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_log_that_was_cut_while_nobody_looked_is_another_history(
+    log: Log, put: Put, starting: Start, way: str
+) -> None:
+    for number in range(10):
+        await put(f"n{number}")
+    first = await starting()
+    await first.until(lambda: len(first.objects) == 10)
+    await first.marked()
+    await first.stop()
+    await cut(log, way)
+    await put("later")
+    assert (await starting()).prefix != first.prefix
+
+
+async def test_one_name_even_when_many_rotate_at_once(connecting: Callable[[], Awaitable[Connection]]) -> None:
+    logs = [await open_log(await connecting(), LogSettings(prefix="mine")) for _ in range(5)]
+    await asyncio.gather(*(History(log).rotate("mine") for log in logs))
+    (prefix,) = {log.prefix for log in logs}
+    assert prefix.startswith("mine-")
+    await asyncio.gather(*(History(log).rotate("mine") for log in logs))
+    assert {log.prefix for log in logs} == {prefix}
+
+
+async def test_a_rotation_that_died_half_way_is_finished(
+    log: Log, connecting: Callable[[], Awaitable[Connection]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = log.prefix
+
+    async def dies(prefix: str) -> None:
+        raise ConnectionError(prefix)
+
+    monkeypatch.setattr(log, "rename", dies)
+    with pytest.raises(ConnectionError) as death:
+        await History(log).rotate(before)
+    other = await open_log(await connecting())
+    await History(other).rotate(before)
+    assert other.prefix == str(death.value)
+
+
+async def test_a_name_that_was_given_up_is_not_used_again(log: Log, starting: Start, put: Put) -> None:
+    """A stream put back from a backup has its old name, the bucket beside it knows better."""
+    await put("a")
+    old = log.prefix
+    await History(log).rotate(old)
+    new = log.prefix
+    await log.rename(old)
+    assert (await starting()).prefix not in (old, new)
+
+
+async def test_a_stream_made_anew_under_a_chosen_prefix(
+    connection: Connection, starting: Start, put: Put, log: Log
+) -> None:
+    await connection.api(f"STREAM.DELETE.{log.name}")
+    await open_log(connection, LogSettings(prefix="mine"))
+    for number in range(3):
+        await put(f"n{number}")
+    running = await starting()
+    assert running.prefix == "mine"
+    await running.until(lambda: len(running.objects) == 3)
+    await running.marked()
+    await connection.api(f"STREAM.DELETE.{log.name}")
+    await open_log(connection, LogSettings(prefix="mine"))
+    await running.anew("mine")
+    assert running.prefix.startswith("mine-")
+    # And where nobody was there to see it.
+    await running.until(lambda: running.objects == {})
+    await put("a")
+    await running.until(lambda: len(running.objects) == 1)
+    await running.marked()
+    chosen = running.prefix
+    await running.stop()
+    await connection.api(f"STREAM.DELETE.{log.name}")
+    await open_log(connection, LogSettings(prefix=chosen))
+    for number in range(5):
+        await put(f"k{number}")
+    assert (await starting()).prefix != chosen
+
+
+class Backup:
+    """A copy of the broker's files."""
+
+    def __init__(self, broker: EmbeddedBroker) -> None:
+        self._broker = broker
+        self._files = broker.data / "nats" / "jetstream"
+        self._copy = broker.data / "copy"
+
+    async def take(self) -> None:
+        await self._broker.stop()
+        shutil.copytree(self._files, self._copy)
+        await self._broker.start()
+
+    async def restore(self) -> None:
+        await self._broker.stop()
+        shutil.rmtree(self._files)
+        shutil.copytree(self._copy, self._files)
+        await self._broker.start()
+
+
+@pytest.fixture
+def put_surely(put: Put) -> Put:
+    """As `put`, over restarts of the broker."""
+
+    async def append(name: str, **given: Any) -> int:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    return await put(name, **given)
+                except Exception:  # noqa: BLE001 - any kind of not yet
+                    await asyncio.sleep(0.05)
+
+    return append
+
+
+@pytest.mark.parametrize("more", [0, 20], ids=["shorter", "longer than before"])
+async def test_an_older_copy_behind_a_running_instance(
+    broker: EmbeddedBroker, put_surely: Put, starting: Start, more: int
+) -> None:
+    backup = Backup(broker)
+    for number in range(3):
+        await put_surely(f"n{number}")
+    await backup.take()
+    for number in range(5):
+        await put_surely(f"m{number}")
+    running = await starting()
+    await running.until(lambda: len(running.objects) == 8)
+    before = running.prefix
+    await backup.restore()
+    for number in range(more):
+        await put_surely(f"k{number}")
+    await running.anew(before)
+    await running.until(lambda: len(running.objects) == 3 + more)
+
+
+async def test_an_older_copy_while_nobody_ran(
+    broker: EmbeddedBroker, put_surely: Put, starting: Start, tmp_path: Path
+) -> None:
+    """The bucket is older, too; the file beside is not."""
+    backup = Backup(broker)
+    await put_surely("n")
+    await backup.take()
+    for number in range(5):
+        await put_surely(f"m{number}")
+    first = await starting(tmp_path / "history.json")
+    await first.until(lambda: len(first.objects) == 6)
+    await first.marked()
+    await first.stop()
+    await backup.restore()
+    for number in range(20):
+        await put_surely(f"k{number}")
+    assert (await starting()).prefix == first.prefix, "nothing is left that could tell"
+    assert (await starting(tmp_path / "history.json")).prefix != first.prefix
+
+
+async def test_restarts_without_loss_are_the_same_history(
+    broker: EmbeddedBroker, put_surely: Put, starting: Start, tmp_path: Path
+) -> None:
+    running = await starting(tmp_path / "history.json")
+    for number in range(3):
+        await put_surely(f"n{number}")
+        await running.until(lambda number=number: len(running.objects) == number + 1)
+        await running.marked()
+        if number == 1:
+            os.kill(broker.pid, signal.SIGKILL)
+            await broker.wait()
+        else:
+            await broker.stop()
+        await broker.start()
+    await put_surely("last")
+    await running.until(lambda: len(running.objects) == 4)
+    await running.looks()
+    assert running.materializer.generation == 0
+    assert (await starting(tmp_path / "history.json")).prefix == running.prefix
+
+
+async def test_a_server_that_stands_still_is_the_same_history(
+    broker: EmbeddedBroker, put: Put, starting: Start
+) -> None:
+    await put("a")
+    running = await starting()
+    os.kill(broker.pid, signal.SIGSTOP)
+    try:
+        # Longer than any question to it is given.
+        await asyncio.sleep(6)
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
+    running.log.connection.client._transport.close()  # type: ignore[attr-defined]
+    await eventually(lambda: running.log.connection.connected)
+    await put("b")
+    await running.until(lambda: len(running.objects) == 2)
+    await running.looks()
+    assert running.materializer.generation == 0
+
+
+async def test_ordinary_life_is_the_same_history(
+    log: Log, put: Put, record: Callable[..., Awaitable[int]], starting: Start
+) -> None:
+    """What supersedes, expires, is purged behind its record: nothing of it is a cut, for who runs and who starts."""
+    await record(wire.OWNER)
+    await record(wire.TYPE, "", "pods", kind="Pod", version="v1")
+    await record(wire.SYNCED, "", "pods", version="1", objects=0)
+    for number in range(10):
+        await put(f"n{number}")
+    running = await starting()
+    await running.until(lambda: len(running.objects) == 10)
+    await running.marked()
+    for number in range(10):
+        await put(f"n{number}", original=str(number + 2))
+    for number in range(5):
+        await put(f"n{number}", type="DELETED", original="99", ttl=60)
+    await running.until(lambda: len(running.objects) == 5)
+    await running.looks()
+    first = await starting()
+    assert first.prefix == running.prefix
+    await first.stop()
+    removed = await record(wire.REMOVED, "", "pods")
+    await log.purge(object_filter("alpha", "", "pods"), removed)
+    for kind in (wire.TYPE, wire.SYNCED):
+        await log.purge(control_subject("alpha", kind, "", "pods"), removed)
+    await running.until(lambda: not running.objects)
+    await running.looks()
+    assert (await starting()).prefix == running.prefix
+    await put("again", uid="another")
+    await running.until(lambda: len(running.objects) == 1)
+    await running.looks()
+    assert running.materializer.generation == 0
+
+
+async def test_purged_deletions_raise_the_floor(log: Log, put: Put, starting: Start) -> None:
+    for number in range(4):
+        await put(f"n{number}")
+    running = await starting()
+    await running.until(lambda: len(running.objects) == 4)
+    gone = await put("n1", type="DELETED", original="2", ttl=60)
+    last = await put("n2", original="2")
+    await running.until(lambda: running.materializer.store.applied == last)
+    await running.marked()
+    assert running.materializer.store.floor < gone
+    await log.purge(object_filter("alpha", "", "pods", name="n1"), gone + 1)
+    await running.until(lambda: running.materializer.store.floor == gone)
+    await running.marked()
+    await running.looks()
+    assert running.materializer.generation == 0
+    cold = await starting()
+    assert (cold.prefix, cold.materializer.store.floor) == (running.prefix, gone)
+
+
+async def test_expired_deletions_raise_the_floor(
+    connection: Connection, put: Put, starting: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FORGET_EVERY", 0.1)
+    await connection.api("STREAM.DELETE.KUBEBRAID")
+    short = await open_log(connection, LogSettings(tombstone_ttl=1))
+    for number in range(3):
+        await put(f"n{number}")
+    running = await starting()
+    await running.until(lambda: len(running.objects) == 3)
+    gone = await put("n1", type="DELETED", original="2", ttl=1)
+    await running.until(lambda: running.materializer.store.floor == gone)
+    async with asyncio.timeout(PATIENCE):
+        while (await short.state()).messages > 2:
+            await asyncio.sleep(0.05)
+    await running.looks()
+    assert running.materializer.generation == 0
+    assert (await starting()).prefix == running.prefix
+
+
+async def test_a_mark_never_goes_back(log: Log) -> None:
+    history = History(log)
+
+    def mark(index: int, floor: int) -> Mark:
+        return Mark(log.created, log.prefix, index, 5, 5, floor)
+
+    await history.mark(mark(7, 3))
+    await history.mark(mark(5, 2))
+    (kept,) = await history.marks()
+    assert (kept.index, kept.floor) == (7, 3)
+    await history.mark(mark(9, 0))
+    (kept,) = await history.marks()
+    assert (kept.index, kept.floor) == (9, 3)
+    await log.connection.api(f"STREAM.DELETE.KV_{BUCKET}")
+    assert await history.marks() == []
+    await history.mark(mark(1, 0))
+    assert [kept.index for kept in await history.marks()] == [1]
+    assert nanoseconds(log.created) > 0
