@@ -32,7 +32,7 @@ from deltalog.stream import STREAM_NOT_FOUND, Log
 from deltalog.subjects import CONTROL, control_subject, encode_token
 from producers.apiserver import ApiServer, Refused, Unreachable
 from producers.configuration import RELIST_EVERY
-from producers.discovery import Discovered, ResourceType, discover, registered, streams_lists
+from producers.discovery import UNDECODABLE, Discovered, ResourceType, discover, registered, streams_lists
 from producers.informer import Informer
 from producers.members import Member
 from producers.metrics import Metrics
@@ -47,6 +47,8 @@ log = structlog.get_logger("producers.cluster")
 
 # Seconds between two looks at what types there are, and at whether the server is ready.
 _DISCOVER_EVERY = 60.0
+# Seconds until the next look when something was in doubt; doubled while it is.
+_DOUBT = 2.0
 _PROBE_EVERY = 5.0
 _PROBE_TIMEOUT = 5.0
 # Seconds between two status records: how long a silent producer goes unnoticed by those who read the log.
@@ -238,10 +240,10 @@ class ClusterProducer:
             self.server.streams_lists = streams_lists(version)
         return version
 
-    async def next_discovery(self) -> None:
-        """Returns when it is time to look at the types again."""
+    async def next_discovery(self, within: float = _DISCOVER_EVERY) -> None:
+        """Returns when it is time to look at the types again, after `within` seconds or so at the latest."""
         try:
-            async with asyncio.timeout(_DISCOVER_EVERY * random.uniform(0.8, 1.2)):
+            async with asyncio.timeout(within * random.uniform(0.8, 1.2)):
                 await self._rediscover.wait()
                 # A CRD's condition Established follows its creation; several come together.
                 await asyncio.sleep(0.5)
@@ -351,11 +353,14 @@ class _Tenure:
         if (informer := self._cluster.informers.get(key)) is not None:
             informer.error = reason
             informer.error_since = informer.error_since or time.time()
+        await self._unhealthy(key, reason)
+
+    async def _unhealthy(self, key: TypeKey, reason: str) -> None:
         if key in self._recorded.unhealthy:
             return
         self._recorded.unhealthy.add(key)
         if self._cluster.unreachable is None:
-            log.warning("type cannot be read", cluster=self._cluster.name, type=kind.title, reason=reason)
+            log.warning("type cannot be read", cluster=self._cluster.name, type=_title(key), reason=reason)
         await self._append(self._owner.control(wire.HEALTH, *key, healthy=False, reason=reason))
 
     async def status(self) -> None:
@@ -445,13 +450,13 @@ class _Tenure:
     async def discover(self) -> None:
         """Looks at what types there are, starts and ends informers, again and again."""
         cluster = self._cluster
-        pause = 0.5
+        pause, doubt = 0.5, _DOUBT
         while True:
             try:
                 version = await cluster.version()
-                found = await discover(cluster.server)
+                found = await self._discovered()
                 wanted = cluster.member.rules.chosen(found)
-            except (Unreachable, Refused, msgspec.MsgspecError) as cause:
+            except (Unreachable, Refused, *UNDECODABLE) as cause:
                 log.log(
                     20 if cluster.unreachable is None else 10,
                     "types cannot be discovered",
@@ -478,28 +483,56 @@ class _Tenure:
                 await self._append(self._owner.control(wire.CLUSTER, version=version))
                 self._recorded.cluster = data
             cluster.discovered.set()
-            await cluster.next_discovery()
+            if found.whole:
+                doubt = _DOUBT
+                await cluster.next_discovery()
+            else:
+                await cluster.next_discovery(doubt)
+                doubt = min(doubt * 2, _DISCOVER_EVERY)
+
+    async def _discovered(self) -> Discovered:
+        found = await discover(self._cluster.server)
+        if absent := {group for group, _ in self._recorded.types} - found.groups:
+            away = absent & await registered(self._cluster.server)
+            found = msgspec.structs.replace(found, doubtful=found.doubtful | away)
+        return found
 
     async def _follow(self, wanted: dict[TypeKey, Chosen], found: Discovered) -> None:
-        gone = [key for key in self._recorded.types if key not in wanted and key[0] not in found.doubtful]
-        if absent := {group for group, _ in gone} - found.groups:
-            kept = absent & await registered(self._cluster.server)
-            gone = [key for key in gone if key[0] not in kept]
-        for key in gone:
-            await self._stop(key)
-            await self._remove(key)
+        for key in [key for key in self._recorded.types if key not in wanted]:
+            if found.doubts(*key) and self._chosen_still(key):
+                await self._doubt(key)
+            else:
+                await self._stop(key)
+                await self._remove(key)
         for key, chosen in wanted.items():
+            synced = self._recorded.types.get(key, {}).get("version", chosen.kind.version)
+            if synced != chosen.kind.version and (key[0], synced) in found.stale:
+                # Another version would be all objects anew, and once more when this one is back.
+                await self._doubt(key)
+                continue
             record = chosen.kind.record() | chosen.scope.data()
             if self._recorded.types.get(key) != record:
                 await self._append(self._owner.control(wire.TYPE, *key, **record))
                 self._recorded.types[key] = record
             running = self._running.get(key)
-            like = (chosen, self._cluster.treatment, self._server_number)
+            # What other versions there are changes nothing for the one that is synced.
+            kind = msgspec.structs.replace(chosen.kind, versions=())
+            like = (kind, chosen.scope, self._cluster.treatment, self._server_number)
             if running is not None and running[0] != like:
                 await self._stop(key)
                 running = None
             if running is None:
                 self._running[key] = (like, self._start(key, chosen))
+
+    def _chosen_still(self, key: TypeKey) -> bool:
+        """Whether the rules still want a type that cannot be discovered now, as far as that can be told."""
+        informer = self._cluster.informers.get(key)
+        return informer is None or self._cluster.member.rules.choose((informer.kind,)) is not None
+
+    async def _doubt(self, key: TypeKey) -> None:
+        """A type whose API does not answer stays as it is; one that nobody follows has to be told of."""
+        if key not in self._running:
+            await self._unhealthy(key, "its API is registered and not served now")
 
     def _start(self, key: TypeKey, chosen: Chosen) -> asyncio.Task[None]:
         cluster, kind = self._cluster, chosen.kind
@@ -530,11 +563,17 @@ class _Tenure:
 
     async def _remove(self, key: TypeKey) -> None:
         """Removes a type and its objects from the log: first the record, then what it speaks of."""
-        log.info("type removed", cluster=self._cluster.name, type=".".join(filter(None, reversed(key))))
+        log.info("type removed", cluster=self._cluster.name, type=_title(key))
         await append_removed_type(self._log, self._appender, self._owner, *key)
         self._recorded.types.pop(key, None)
         self._recorded.synced.discard(key)
         self._recorded.unhealthy.discard(key)
+
+
+def _title(key: TypeKey) -> str:
+    """As `ResourceType.title`."""
+    group, resource = key
+    return f"{resource}.{group}" if group else resource
 
 
 def _milliseconds(seconds: float) -> int:

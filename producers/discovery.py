@@ -7,13 +7,19 @@ Concepts"). Of CustomResourceDefinitions the printer columns and selectable fiel
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
-from producers.apiserver import ApiServer, Refused
+from producers.apiserver import ApiServer, Refused, Unreachable
 
+# What msgspec raises: text that isn't UTF-8 and nesting without end have no msgspec error of their own.
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+# Older lists asked for at once, and seconds that one group may take: what stands behind it may hang.
+_AT_ONCE = 8
+_PATIENCE = 10.0
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
 _API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -66,16 +72,33 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
 class Discovered(msgspec.Struct, frozen=True):
     """What discovery found: each type in all its versions, preferred first.
 
-    `doubtful`: groups that could not be asked now; their types stay as they are. `groups`: all there are.
+    `doubtful`: groups that could not be asked now, as a whole or in the versions `stale` (group and version);
+    `missing`: types of established CRDs that discovery doesn't have (yet): all these stay as they are. `groups`: all
+    there are.
     """
 
     types: tuple[tuple[ResourceType, ...], ...]
     doubtful: frozenset[str]
     groups: frozenset[str] = frozenset()
+    stale: frozenset[tuple[str, str]] = frozenset()
+    missing: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is no doubt about anything."""
+        return not self.doubtful and not self.missing
+
+    def doubts(self, group: str, resource: str) -> bool:
+        """Whether a type that was not found may be there all the same."""
+        return group in self.doubtful or (group, resource) in self.missing
 
 
 class _Kind(msgspec.Struct):
     kind: str = ""
+
+
+# Servers in Go write a list that is empty as null at times.
+_Strings = tuple[str, ...] | None
 
 
 class _Resource(msgspec.Struct, rename="camel"):
@@ -83,14 +106,14 @@ class _Resource(msgspec.Struct, rename="camel"):
     response_kind: _Kind | None = None
     scope: str = "Namespaced"
     singular_resource: str = ""
-    verbs: tuple[str, ...] = ()
-    short_names: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
+    verbs: _Strings = None
+    short_names: _Strings = None
+    categories: _Strings = None
 
 
 class _GroupVersion(msgspec.Struct):
     version: str
-    resources: list[_Resource] = []
+    resources: list[_Resource] | None = None
     freshness: str = "Current"
 
 
@@ -100,16 +123,19 @@ class _Named(msgspec.Struct):
 
 class _Group(msgspec.Struct):
     metadata: _Named = msgspec.field(default_factory=_Named)
-    versions: list[_GroupVersion] = []
+    versions: list[_GroupVersion] | None = None
+
+
+class _GroupName(msgspec.Struct):
+    metadata: _Named
 
 
 class _GroupList(msgspec.Struct):
-    items: list[_Group] = []
+    items: list[msgspec.Raw] | None = None
 
 
 class _ApiServiceSpec(msgspec.Struct):
     group: str = ""
-    service: dict[str, Any] | None = None
 
 
 class _ApiService(msgspec.Struct):
@@ -117,7 +143,7 @@ class _ApiService(msgspec.Struct):
 
 
 class _ApiServices(msgspec.Struct):
-    items: list[_ApiService] = []
+    items: list[_ApiService] | None = None
 
 
 class _OldVersion(msgspec.Struct, rename="camel"):
@@ -127,13 +153,13 @@ class _OldVersion(msgspec.Struct, rename="camel"):
 
 class _OldGroup(msgspec.Struct, rename="camel"):
     name: str = ""
-    versions: list[_OldVersion] = []
+    versions: list[_OldVersion] | None = None
     preferred_version: _OldVersion | None = None
 
 
 class _OldGroups(msgspec.Struct):
-    groups: list[_OldGroup] = []
-    versions: list[str] = []
+    groups: list[_OldGroup] | None = None
+    versions: list[str] | None = None
 
 
 class _OldResource(msgspec.Struct, rename="camel"):
@@ -141,53 +167,67 @@ class _OldResource(msgspec.Struct, rename="camel"):
     kind: str = ""
     namespaced: bool = True
     singular_name: str = ""
-    verbs: tuple[str, ...] = ()
-    short_names: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
+    verbs: _Strings = None
+    short_names: _Strings = None
+    categories: _Strings = None
 
 
 class _OldResources(msgspec.Struct):
-    resources: list[_OldResource] = []
+    resources: list[_OldResource] | None = None
 
 
 async def discover(server: ApiServer) -> Discovered:
-    """The listable and watchable types of a cluster. Raises Unreachable and Refused."""
+    """The listable and watchable types of a cluster. Raises Unreachable, Refused and what is in UNDECODABLE."""
     groups: list[_Group] = []
     for root in ("/api", "/apis"):
         body, content_type = await server.get(root, accept=_AGGREGATED)
         if "apidiscovery.k8s.io" in content_type:
-            groups += msgspec.json.decode(body, type=_GroupList).items
+            groups += [_group(raw) for raw in msgspec.json.decode(body, type=_GroupList).items or ()]
         else:
             groups += await _older(server, root, msgspec.json.decode(body, type=_OldGroups))
-    extras = await _custom(server) if any(group.metadata.name == "apiextensions.k8s.io" for group in groups) else {}
-    return _chosen(groups, extras)
+    crds = await _custom(server) if any(group.metadata.name == "apiextensions.k8s.io" for group in groups) else {}
+    return _chosen(groups, crds)
 
 
 async def registered(server: ApiServer) -> frozenset[str]:
-    """Groups for which another server than kube-apiserver answers, whether it does so now or not.
+    """Groups that have an APIService, whether their server answers now or not.
 
-    Some servers leave a group out of discovery while it doesn't. Empty where APIServices may not be read. Raises
-    Unreachable.
+    A kube-apiserver that has just started leaves groups out of discovery, and some do while an aggregated API is away.
+    Empty where APIServices may not be read. Raises Unreachable, Refused and what is in UNDECODABLE: then nobody knows
+    whether a group that is left out has gone.
     """
     try:
         body, _ = await server.get(_API_SERVICES)
-        services = msgspec.json.decode(body, type=_ApiServices).items
-    except (Refused, msgspec.MsgspecError, UnicodeDecodeError):
-        return frozenset()
-    return frozenset(one.spec.group for one in services if one.spec.service is not None)
+    except Refused as refused:
+        if refused.code in (403, 404):
+            return frozenset()
+        raise
+    services = msgspec.json.decode(body, type=_ApiServices).items or ()
+    return frozenset(one.spec.group for one in services)
+
+
+def _group(raw: msgspec.Raw) -> _Group:
+    try:
+        return msgspec.json.decode(raw, type=_Group)
+    except UNDECODABLE:
+        # What an aggregated API says of itself is passed on as it is.
+        return _Group(msgspec.json.decode(raw, type=_GroupName).metadata, [_GroupVersion("", [], "Stale")])
 
 
 async def _older(server: ApiServer, root: str, listed: _OldGroups) -> list[_Group]:
+    groups = listed.groups or []
     if root == "/api":
-        listed.groups = [_OldGroup("", [_OldVersion(version, version) for version in listed.versions or ["v1"]])]
+        groups = [_OldGroup("", [_OldVersion(version, version) for version in listed.versions or ["v1"]])]
+    places = asyncio.Semaphore(_AT_ONCE)
 
     async def resources(group: str, version: str) -> _GroupVersion:
         path = f"/apis/{quote(group)}/{quote(version)}" if group else f"/api/{quote(version)}"
         try:
-            body, _ = await server.get(path)
-            found = msgspec.json.decode(body, type=_OldResources).resources
-        except (Refused, msgspec.MsgspecError, UnicodeDecodeError):
-            # An aggregated API whose server is away, or talks nonsense: its group is not gone.
+            async with places, asyncio.timeout(_PATIENCE):
+                body, _ = await server.get(path)
+            found = msgspec.json.decode(body, type=_OldResources).resources or ()
+        except (Refused, TimeoutError, *UNDECODABLE):
+            # An aggregated API whose server is away, hangs or talks nonsense: its group is not gone.
             return _GroupVersion(version, [], "Stale")
         return _GroupVersion(
             version,
@@ -206,28 +246,43 @@ async def _older(server: ApiServer, root: str, listed: _OldGroups) -> list[_Grou
             ],
         )
 
-    result = []
-    for group in listed.groups:
+    async def whole(group: _OldGroup) -> _Group:
         preferred = group.preferred_version.version if group.preferred_version else ""
-        versions = sorted((one.version for one in group.versions), key=lambda version: version != preferred)
+        versions = sorted((one.version for one in group.versions or ()), key=lambda version: version != preferred)
         answers = await asyncio.gather(*(resources(group.name, version) for version in versions))
-        result.append(_Group(_Named(group.name), list(answers)))
-    return result
+        return _Group(_Named(group.name), list(answers))
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(whole(group)) for group in groups]
+    except ExceptionGroup as failed:
+        lost, rest = failed.split(Unreachable)
+        if lost is None or rest is not None:
+            raise
+        # They all say the same: the connection is lost.
+        raise Unreachable(str(_first(lost))) from failed
+    return [one.result() for one in asked]
 
 
-def _chosen(groups: list[_Group], extras: dict[tuple[str, str], dict[str, Any]]) -> Discovered:
+def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _chosen(groups: list[_Group], crds: dict[tuple[str, str], _Definition]) -> Discovered:
     types: dict[tuple[str, str], list[ResourceType]] = {}
-    doubtful: set[str] = set()
+    stale: set[tuple[str, str]] = set()
     for group in groups:
         name = group.metadata.name
-        for served in group.versions:
+        for served in group.versions or ():
             if served.freshness == "Stale":
-                doubtful.add(name)
-            for one in served.resources:
-                if not {"list", "watch"} <= set(one.verbs):
+                stale.add((name, served.version))
+            for one in served.resources or ():
+                if not {"list", "watch"} <= set(one.verbs or ()):
                     continue
                 key = (name, one.resource)
-                extra = extras.get(key, {}).get(served.version, {})
+                crd = crds.get(key)
+                version = crd.versions.get(served.version) if crd is not None else None
                 kind = ResourceType(
                     group=name,
                     resource=one.resource,
@@ -235,19 +290,26 @@ def _chosen(groups: list[_Group], extras: dict[tuple[str, str], dict[str, Any]])
                     kind=one.response_kind.kind if one.response_kind else "",
                     singular=one.singular_resource,
                     namespaced=one.scope == "Namespaced",
-                    short_names=one.short_names,
-                    categories=one.categories,
-                    verbs=one.verbs,
-                    columns=extra.get("columns"),
-                    selectable=extra.get("selectable", ()),
-                    custom=key in extras,
+                    short_names=one.short_names or (),
+                    categories=one.categories or (),
+                    verbs=one.verbs or (),
+                    columns=version.additional_printer_columns if version is not None else None,
+                    selectable=version.selectable if version is not None else (),
+                    custom=crd is not None,
                 )
                 types.setdefault(key, []).append(kind)
     whole = []
     for kinds in types.values():
         versions = tuple(kind.version for kind in kinds)
         whole.append(tuple(msgspec.structs.replace(kind, versions=versions) for kind in kinds))
-    return Discovered(tuple(whole), frozenset(doubtful), frozenset(group.metadata.name for group in groups))
+    return Discovered(
+        tuple(whole),
+        frozenset(group for group, _ in stale),
+        frozenset(group.metadata.name for group in groups),
+        frozenset(stale),
+        # A server that has just started has no custom types in its discovery for a while.
+        frozenset(key for key, crd in crds.items() if crd.established and key not in types),
+    )
 
 
 def streams_lists(version: dict[str, Any]) -> bool:
@@ -261,8 +323,13 @@ def streams_lists(version: dict[str, Any]) -> bool:
 
 class _CrdVersion(msgspec.Struct, rename="camel"):
     name: str
+    served: bool = False
     additional_printer_columns: tuple[dict[str, Any], ...] | None = None
-    selectable_fields: list[dict[str, str]] = []
+    selectable_fields: list[dict[str, str]] | None = None
+
+    @property
+    def selectable(self) -> tuple[str, ...]:
+        return tuple(field.get("jsonPath", "") for field in self.selectable_fields or ())
 
 
 class _CrdNames(msgspec.Struct):
@@ -275,8 +342,18 @@ class _CrdSpec(msgspec.Struct):
     versions: list[_CrdVersion] = []
 
 
+class _Condition(msgspec.Struct):
+    type: str = ""
+    status: str = ""
+
+
+class _CrdStatus(msgspec.Struct):
+    conditions: list[_Condition] | None = None
+
+
 class _Crd(msgspec.Struct):
     spec: _CrdSpec
+    status: _CrdStatus | None = None
 
 
 class _ListMeta(msgspec.Struct, rename={"next_page": "continue"}):
@@ -284,13 +361,27 @@ class _ListMeta(msgspec.Struct, rename={"next_page": "continue"}):
 
 
 class _Crds(msgspec.Struct):
-    items: list[_Crd]
+    items: list[_Crd] | None = None
     metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
 
 
-async def _custom(server: ApiServer) -> dict[tuple[str, str], dict[str, Any]]:
-    """Per custom type and version: `columns` and `selectable`. Empty where CRDs may not be read."""
-    result: dict[tuple[str, str], dict[str, Any]] = {}
+class _Definition(NamedTuple):
+    """A custom type's versions, and whether the server says that it serves it."""
+
+    versions: dict[str, _CrdVersion]
+    established: bool
+
+
+def _definition(crd: _Crd) -> _Definition:
+    conditions = {one.type: one.status for one in (crd.status.conditions if crd.status else None) or ()}
+    established = conditions.get("Established") == "True" and conditions.get("Terminating") != "True"
+    versions = {version.name: version for version in crd.spec.versions}
+    return _Definition(versions, established and any(version.served for version in crd.spec.versions))
+
+
+async def _custom(server: ApiServer) -> dict[tuple[str, str], _Definition]:
+    """The definitions of custom types. Empty where CRDs may not be read."""
+    result: dict[tuple[str, str], _Definition] = {}
     query = {"limit": "100"}
     while True:
         try:
@@ -300,14 +391,8 @@ async def _custom(server: ApiServer) -> dict[tuple[str, str], dict[str, Any]]:
                 return result
             raise
         page = msgspec.json.decode(body, type=_Crds)
-        for crd in page.items:
-            versions: dict[str, Any] = {}
-            for version in crd.spec.versions:
-                versions[version.name] = {
-                    "columns": version.additional_printer_columns,
-                    "selectable": tuple(field.get("jsonPath", "") for field in version.selectable_fields),
-                }
-            result[crd.spec.group, crd.spec.names.plural] = versions
+        for crd in page.items or ():
+            result[crd.spec.group, crd.spec.names.plural] = _definition(crd)
         if not page.metadata.next_page:
             return result
         query = {"limit": "100", "continue": page.metadata.next_page}

@@ -1,7 +1,8 @@
 """Member clusters over real HTTP, for demos, tests and benchmarks.
 
 A `SimulatedCluster` answers like a kube-apiserver 1.36 on what clients of it see: discovery, reads, watches,
-writes, custom resources, errors. It holds believable content, changes it at a rate, and fails on demand.
+writes, custom resources, aggregated APIs, errors. It holds believable content, changes it at a rate, and fails on
+demand.
 It imports nothing of kubebraid's, so that it cannot share its mistakes.
 """
 

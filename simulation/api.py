@@ -151,23 +151,35 @@ class Api:
         known = self._discovery
         if known is None or known[0] != self.storage.types_changed:
             types = [collection.type for collection in self.storage.collections.values()]
-            known = (self.storage.types_changed, discovery.groups(types))
+            groups = discovery.groups(types)
+            for group, version in sorted(self.registry.aggregation.unanswered):
+                groups.setdefault(group, {}).setdefault(version, [])
+            known = (self.storage.types_changed, groups)
             self._discovery = known
         return known[1]
+
+    def _away(self, group: str, version: str) -> bool:
+        return not self.registry.aggregation.answers(group, version)
+
+    def _listed(self) -> discovery.Groups:
+        """The groups that discovery shows."""
+        groups = self._groups()
+        return discovery.without(groups, self._away) if self.faults.away_shown == "missing" else groups
 
     def _discover(self, request: web.BaseRequest, *, core: bool) -> web.StreamResponse:
         _only(request, "GET")
         form, _ = accepted_form(request.headers.get("Accept", ""))
         headers = {"Vary": "Accept"}
         if form == "discovery" and self.faults.aggregated_discovery:
-            data = _encode(discovery.aggregated(self._groups(), core=core, away=self.faults.away))
+            cached = self.faults.away_shown == "cached"
+            data = _encode(discovery.aggregated(self._listed(), core=core, stale=self._away, cached=cached))
             headers["ETag"] = f'"{hashlib.sha256(data).hexdigest().upper()}"'
             headers["Content-Type"] = discovery.AGGREGATED
             if request.headers.get("If-None-Match") == headers["ETag"]:
                 return web.Response(status=304, headers=headers)
             return web.Response(body=data, headers=headers)
         address = request.headers.get("Host", "")
-        legacy = discovery.api_versions(address) if core else discovery.api_group_list(self._groups())
+        legacy = discovery.api_versions(address) if core else discovery.api_group_list(self._listed())
         return self._json(request, legacy, headers=headers)
 
     def _open_api(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
@@ -193,11 +205,13 @@ class Api:
             if not group:
                 return self._discover(request, core=True)
             _only(request, "GET")
-            versions = self._groups().get(group)
+            versions = self._listed().get(group)
             if versions is None:
                 raise unknown_path()
             return self._json(request, discovery.api_group(group, versions))
         version, *rest = parts
+        if (group, version) in self.registry.aggregation.unanswered:
+            raise ApiError(503, "service unavailable")
         types = self._groups().get(group, {}).get(version)
         if types is None:
             raise unknown_path()
@@ -231,6 +245,8 @@ class Api:
 
     async def _resource(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
         method = request.method
+        if not target.subresource and self._verb(request, target) not in target.type.verbs:
+            raise _not_allowed()
         if target.subresource == "log":
             return self._log(request, target)
         if target.subresource == "scale":
@@ -251,6 +267,15 @@ class Api:
         if method == "DELETE" and not target.subresource:
             return await self._delete(request, target)
         raise _not_allowed()
+
+    def _verb(self, request: web.BaseRequest, target: Target) -> str:
+        if request.method == "GET":
+            if target.watch or request.query.get("watch", "false").lower() not in ("false", "0"):
+                return "get" if target.name and not target.watch else "watch"
+            return "get" if target.name else "list"
+        if request.method == "DELETE":
+            return "delete" if target.name else "deletecollection"
+        return {"POST": "create", "PUT": "update", "PATCH": "patch"}.get(request.method, "")
 
     def _presentation(self, request: web.BaseRequest, target: Target) -> Presentation:
         form, version = accepted_form(request.headers.get("Accept", ""))

@@ -11,13 +11,14 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from simulation.aggregation import API_SERVICES, registration
 from simulation.api import MAX_BODY, Api
 from simulation.churn import Churn
 from simulation.content import populate
 from simulation.faults import Faults
 from simulation.journal import Journal
-from simulation.registry import Registry, WriteOptions, timestamp
-from simulation.resources import ResourceType
+from simulation.registry import DeleteOptions, Registry, WriteOptions, timestamp
+from simulation.resources import VERBS, ResourceType
 from simulation.status import bad_request
 from simulation.storage import DEFAULT_HISTORY, Storage
 
@@ -29,7 +30,6 @@ log = structlog.get_logger(__name__)
 _EPOCH = 1_735_689_600
 # More versions than a cluster writes in a second, its first content included.
 _VERSIONS_PER_SECOND = 50_000
-_API_SERVICES = ("apiregistration.k8s.io", "apiservices")
 
 
 def first_version(name: str) -> int:
@@ -88,13 +88,15 @@ class SimulatedCluster:
         journal = Journal(state / f"{name}.journal") if state is not None else None
         if journal is not None and journal.exists():
             journal.restore(self.storage)
+            self.registry.aggregation.reconcile()
             # The same draws again would be the same names again.
             own = f"{own}/{start}"
         else:
             populate(self.registry, name=name, pods=pods, seed=own)
         if journal is not None:
             journal.begin(self.storage)
-        self.faults.attach(self._gate, self.storage.compact)
+        self.registry.aggregation.away = self.faults.is_away
+        self.faults.attach(self._gate, self.storage.compact, self.registry.aggregation.reconcile)
         self.churn = Churn(self.registry, pods=pods, rate=churn, seed=own)
         self.api = Api(
             self.registry,
@@ -108,6 +110,7 @@ class SimulatedCluster:
                 "churn": self._control_churn,
                 "compact": self._control_compact,
                 "state": self._control_state,
+                "apis": self._control_apis,
             },
         )
         self._web: web.Server | None = None
@@ -171,22 +174,19 @@ class SimulatedCluster:
     # Aggregated APIs
 
     def aggregate(self, type: ResourceType) -> None:
-        """Serve a type as a server behind an APIService does."""
+        """Serve a type as a server behind an APIService does, and register what of it is not yet."""
+        self.registry.aggregation.offered[type.key] = type
+        services = self.registry.collection(API_SERVICES)
         for version in type.versions:
-            name = f"{version}.{type.group}"
-            if self.storage.get(_API_SERVICES, "", name) is None:
-                spec = {"group": type.group, "version": version, "service": {"namespace": "default", "name": "backend"}}
-                body = {"metadata": {"name": name}, "spec": spec}
-                self.registry.create(self.registry.collection(_API_SERVICES).type, "", body, WriteOptions())
-        self.storage.add_type(type)
+            if ("", f"{version}.{type.group}") not in services.objects:
+                self.registry.create(services.type, "", registration(type.group, version), WriteOptions())
+        self.registry.aggregation.reconcile()
 
     def retire(self, group: str) -> None:
-        """Take an aggregated API away, its APIServices first."""
-        services = self.registry.collection(_API_SERVICES)
-        for namespace, name in [key for key in services.objects if key[1].endswith(f".{group}")]:
-            self.storage.remove(services, namespace, name)
-        for key in [key for key in self.storage.collections if key[0] == group]:
-            self.storage.remove_type(key)
+        """Delete the APIServices of a group. What its server has is there again once it is registered again."""
+        services = self.registry.collection(API_SERVICES)
+        for version in self.registry.aggregation.registered().get(group, ()):
+            self.registry.delete(services.type, "", f"{version}.{group}", DeleteOptions())
 
     # /_simulation
 
@@ -211,6 +211,39 @@ class SimulatedCluster:
         if wanted is not None:
             self.storage.compact()
         return {"resourceVersion": str(self.storage.version)}
+
+    async def _control_apis(self, wanted: Any) -> Any:
+        """Aggregated APIs. A POST names one that is to be served and registered (`group`, `resource`, `kind`, and where
+        not usual `versions`, `namespaced`, `verbs`), or in `retire` a group that is not to be registered any more."""
+        aggregation = self.registry.aggregation
+        if wanted is not None:
+            try:
+                if "retire" in wanted:
+                    self.retire(str(wanted["retire"]))
+                else:
+                    verbs, versions = wanted.get("verbs", VERBS), wanted.get("versions", ("v1",))
+                    self.aggregate(
+                        ResourceType(
+                            group=str(wanted["group"]),
+                            versions=tuple(map(str, versions)),
+                            resource=str(wanted["resource"]),
+                            kind=str(wanted["kind"]),
+                            namespaced=bool(wanted.get("namespaced", True)),
+                            verbs=tuple(map(str, verbs)),
+                        )
+                    )
+            except (KeyError, TypeError, AttributeError) as error:
+                raise bad_request(f"apis: group, resource and kind are needed, or retire: {error}") from error
+        return {
+            "registered": aggregation.registered(),
+            "offered": [type.qualified for type in aggregation.offered.values()],
+            "unavailable": sorted(
+                f"{version}.{group}"
+                for group, versions in aggregation.registered().items()
+                for version in versions
+                if not aggregation.answers(group, version)
+            ),
+        }
 
     async def _control_state(self, wanted: Any) -> Any:
         return {

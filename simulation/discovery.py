@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from simulation.resources import ResourceType
@@ -18,6 +18,7 @@ __all__ = [
     "open_api",
     "open_api_paths",
     "version_info",
+    "without",
 ]
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
@@ -117,8 +118,20 @@ def api_resource_list(group: str, version: str, types: list[ResourceType]) -> di
     }
 
 
-def aggregated(found: Groups, *, core: bool, away: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Aggregated discovery v2: the core group for /api, the others for /apis. `away`: those that don't answer."""
+def without(found: Groups, left_out: Callable[[str, str], bool]) -> Groups:
+    """What is left of groups; one without a version is none."""
+    kept = {
+        name: {version: types for version, types in versions.items() if not left_out(name, version)}
+        for name, versions in found.items()
+    }
+    return {name: versions for name, versions in kept.items() if versions}
+
+
+def aggregated(found: Groups, *, core: bool, stale: Callable[[str, str], bool], cached: bool) -> dict[str, Any]:
+    """Aggregated discovery v2: the core group for /api, the others for /apis.
+
+    `stale` says which versions don't answer; `cached`: their resources are shown as last known.
+    """
     items = []
     for name, versions in found.items():
         if (name == "") != core:
@@ -128,8 +141,10 @@ def aggregated(found: Groups, *, core: bool, away: frozenset[str] = frozenset())
         served = [
             {
                 "version": version,
-                "resources": [] if name in away else [_aggregated_resource(type, version) for type in types],
-                "freshness": "Stale" if name in away else "Current",
+                "resources": [
+                    _aggregated_resource(type, version) for type in types if cached or not stale(name, version)
+                ],
+                "freshness": "Stale" if stale(name, version) else "Current",
             }
             for version, types in versions.items()
         ]

@@ -16,6 +16,7 @@ from simulation.status import ApiError, bad_request
 __all__ = ["Faults"]
 
 InitialEvents = Literal["supported", "ignored", "refused"]
+AwayShown = Literal["empty", "cached", "missing"]
 
 _MESSAGES = {
     429: "the server has received too many requests and has asked us to try again later",
@@ -39,6 +40,9 @@ class Faults:
     - `initial_events`: `sendInitialEvents` is supported, ignored (as servers before 1.27 do) or refused with 422;
     - `aggregated_discovery`: off, /api and /apis answer with the legacy lists;
     - `watch_lifetime`: watches end cleanly after a random time between the two, in seconds; None: as asked;
+    - `away_shown`: how aggregated discovery has versions that are unavailable: stale and empty, stale as last known
+      (cached), or missing, from the older lists too;
+    - `clock`: seconds that the cluster's clock is ahead, in Date headers and all times that it writes;
     - `refusing`: the cluster's port is closed.
     """
 
@@ -52,7 +56,7 @@ class Faults:
         self.failures: deque[Failure] = deque()
         self.forbidden: frozenset[str] = frozenset()
         self.away: frozenset[str] = frozenset()
-        # How far the cluster's clock is ahead, in seconds.
+        self.away_shown: AwayShown = "empty"
         self.clock = 0.0
         self.watches: dict[object, asyncio.Transport] = {}
         self.random = random.Random(seed)
@@ -60,12 +64,20 @@ class Faults:
         self.flowing.set()
         self._gate: Callable[[bool], Awaitable[None]] | None = None
         self._compact: Callable[[], None] | None = None
+        self._availability: Callable[[], None] | None = None
         self._reopening: asyncio.Task[None] | None = None
 
-    def attach(self, gate: Callable[[bool], Awaitable[None]], compact: Callable[[], None]) -> None:
-        """Bind to a cluster: `gate(open)` opens and closes its port, `compact` drops its history."""
+    def attach(
+        self,
+        gate: Callable[[bool], Awaitable[None]],
+        compact: Callable[[], None],
+        availability: Callable[[], None],
+    ) -> None:
+        """Bind to a cluster: `gate(open)` opens and closes its port, `compact` drops its history, `availability` tells
+        in the APIServices what is away."""
         self._gate = gate
         self._compact = compact
+        self._availability = availability
 
     # What a test switches
 
@@ -77,9 +89,15 @@ class Faults:
         """Answer what asks for these resources (plural names) as RBAC does that does not allow it; none: allow all."""
         self.forbidden = frozenset(resources)
 
-    def unavailable(self, *groups: str) -> None:
-        """The servers behind these groups' aggregated APIs don't answer (503); none: all do."""
-        self.away = frozenset(groups)
+    def unavailable(self, *names: str) -> None:
+        """The servers behind these aggregated APIs don't answer (503); none: all do. Names of groups or APIServices."""
+        self.away = frozenset(names)
+        if self._availability is not None:
+            self._availability()
+
+    def is_away(self, group: str, version: str) -> bool:
+        """Whether the server behind an aggregated API doesn't answer."""
+        return group in self.away or f"{version}.{group}" in self.away
 
     def cut_watches(self) -> int:
         """Break all open watch connections, in the middle of whatever they send. How many there were."""
@@ -135,7 +153,9 @@ class Faults:
         self.aggregated_discovery = True
         self.watch_lifetime = None
         self.failures.clear()
-        self.forbidden = self.away = frozenset()
+        self.forbidden = frozenset()
+        self.away_shown = "empty"
+        self.unavailable()
         self.clock = 0.0
         self.flowing.set()
 
@@ -150,7 +170,7 @@ class Faults:
             details = {"retryAfterSeconds": failure.retry_after} if failure.retry_after else None
             message = _MESSAGES.get(failure.code, "simulated failure")
             raise ApiError(failure.code, message, details=details)
-        if len(path) > 2 and path[0] == "apis" and path[1] in self.away:
+        if len(path) > 2 and path[0] == "apis" and self.is_away(path[1], path[2]):
             raise ApiError(503, "error trying to reach service: dial tcp: connect: connection refused")
         if not self.forbidden.isdisjoint(path):
             resource = next(part for part in path if part in self.forbidden)
@@ -173,6 +193,7 @@ class Faults:
             "watch_lifetime": None if self.watch_lifetime is None else list(self.watch_lifetime),
             "forbidden": sorted(self.forbidden),
             "unavailable": sorted(self.away),
+            "away_shown": self.away_shown,
             "clock": self.clock,
             "failures_due": len(self.failures),
             "open_watches": len(self.watches),
@@ -184,7 +205,8 @@ class Faults:
         Fields, all optional: `clear` (true), `delay` (seconds), `hang_watches`, `skip_bookmarks`,
         `aggregated_discovery` (booleans), `initial_events` (supported, ignored, refused), `watch_lifetime`
         ([least, most] seconds, or null), `fail_next` ({"count", "code", "retry_after"}), `forbidden` (plural names of
-        resources), `unavailable` (groups of aggregated APIs), `clock` (seconds that it is ahead), `cut_watches` (true),
+        resources), `unavailable` (groups or APIServices), `away_shown` (how discovery has those: empty, cached,
+        missing), `clock` (seconds that it is ahead), `cut_watches` (true),
         `compact` (true), `refuse_seconds` (seconds; the port is closed after the answer). Raises ApiError 400.
         """
         if not isinstance(wanted, dict):
@@ -208,6 +230,9 @@ class Faults:
         initial = wanted.get("initial_events", self.initial_events)
         if initial not in ("supported", "ignored", "refused"):
             raise bad_request("faults: initial_events is supported, ignored or refused")
+        shown = wanted.get("away_shown", self.away_shown)
+        if shown not in ("empty", "cached", "missing"):
+            raise bad_request("faults: away_shown is empty, cached or missing")
         if failing and not (400 <= code <= 599 and 0 <= count <= 100_000):
             raise bad_request("faults: fail_next takes a code of 400 to 599 and a count up to 100000")
         if wanted.get("clear"):
@@ -221,6 +246,8 @@ class Faults:
             self.watch_lifetime = span
         if "clock" in wanted:
             self.clock = clock
+        if "away_shown" in wanted:
+            self.away_shown = shown
         if "unavailable" in wanted:
             self.unavailable(*unavailable)
         if "forbidden" in wanted:
@@ -246,6 +273,7 @@ class Faults:
 _FIELDS = frozenset(
     {
         "aggregated_discovery",
+        "away_shown",
         "clear",
         "clock",
         "compact",

@@ -15,6 +15,7 @@ import msgspec
 import yaml
 
 from simulation import patches
+from simulation.aggregation import API_SERVICES, Aggregation
 from simulation.resources import BUILT_IN, ResourceType, custom_type
 from simulation.selectors import Selector
 from simulation.status import (
@@ -99,6 +100,7 @@ class Registry:
         self.now = now
         for type in BUILT_IN:
             storage.add_type(type)
+        self.aggregation = Aggregation(storage, now)
 
     # Reading
 
@@ -154,13 +156,15 @@ class Registry:
             body.pop("status", None)
         _default(type, body)
         definition = self._definition(body) if type.key == CRDS else None
+        if type.key == API_SERVICES:
+            _check_registration(body)
         self._manage(type, body, None, options)
         if options.dry_run:
             return encode_object(type, body, None)
         stored = self.storage.put(self.collection(type.key), body)
         if definition is not None:
             return self._establish(stored, definition)
-        return stored
+        return self._registered(stored) if type.key == API_SERVICES else stored
 
     # Update
 
@@ -301,8 +305,12 @@ class Registry:
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and old.get("finalizers"):
             return self._remove(type, stored) or stored
         if definition is not None:
-            return self._establish(stored, definition)
-        return stored
+            established = self._establish(stored, definition)
+            if before["spec"] != body["spec"]:
+                # A server sets up the storage of a changed definition anew: its watches end, its history is gone.
+                self.storage.end_watches(self.collection(definition.key))
+            return established
+        return self._registered(stored) if type.key == API_SERVICES else stored
 
     # Delete
 
@@ -374,6 +382,8 @@ class Registry:
         if type.key == CRDS:
             spec = stored.body()["spec"]
             self.storage.remove_type((str(spec["group"]), str(spec["names"]["plural"])))
+        elif type.key == API_SERVICES:
+            self.aggregation.reconcile()
         self._cascade(stored.uid)
         return gone
 
@@ -469,6 +479,12 @@ class Registry:
             return stored
         body["status"] = status
         return self.storage.put(self.collection(CRDS), body)
+
+    # APIServices
+
+    def _registered(self, stored: Stored) -> Stored:
+        self.aggregation.reconcile()
+        return self.storage.get(API_SERVICES, "", stored.name) or stored
 
     # What all writes share
 
@@ -610,6 +626,15 @@ def _mapping(body: dict[str, Any], field: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise bad_request(f"json: cannot unmarshal into Go struct field .{field}: it is not an object")
     return value
+
+
+def _check_registration(body: dict[str, Any]) -> None:
+    spec, name = _mapping(body, "spec"), body["metadata"]["name"]
+    if name != f"{spec.get('version')}.{spec.get('group')}":
+        message = f'Invalid value: "{name}": must be `spec.version+"."+spec.group`'
+        raise invalid(API_SERVICES[0], "APIService", name, [("FieldValueInvalid", message, "metadata.name")])
+    if not isinstance(spec.get("service"), dict | None):
+        raise bad_request("spec.service: must be an object")
 
 
 def _spec(type: ResourceType, body: dict[str, Any]) -> Any:

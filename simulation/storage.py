@@ -262,6 +262,7 @@ class Storage:
         self.collections: dict[tuple[str, str], Collection] = {}
         self.owned: dict[str, set[tuple[tuple[str, str], tuple[str, str]]]] = {}
         self.types_changed = 0
+        self._withdrawn: dict[tuple[str, str], tuple[Stored, ...]] = {}
         self.journal: Keeper | None = None
 
     # Types
@@ -271,10 +272,15 @@ class Storage:
         self.types_changed += 1
         found = self.collections.get(type.key)
         if found is not None:
+            if not set(found.type.versions) <= set(type.versions):
+                self.end_watches(found)
             found.type = type
             return found
         found = Collection(type, floor=self.version, history=self.history)
         self.collections[type.key] = found
+        for stored in self._withdrawn.pop(type.key, ()):
+            self._place(found, stored)
+        found.compact(self.version)
         return found
 
     def remove_type(self, key: tuple[str, str]) -> None:
@@ -287,6 +293,18 @@ class Storage:
             self.journal.type_gone(key, self.version)
         self.types_changed += 1
         del self.collections[key]
+        found.removed = True
+        found._notify()
+
+    def withdraw_type(self, key: tuple[str, str]) -> None:
+        """Serve a type no more. Its watches end without a word; its objects are there again with `add_type`."""
+        found = self.collections.pop(key, None)
+        if found is None:
+            return
+        self._withdrawn[key] = tuple(found.in_order())
+        for stored in self._withdrawn[key]:
+            self._disown(found, stored)
+        self.types_changed += 1
         found.removed = True
         found._notify()
 

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+import producers.cluster
+import producers.discovery
+from deltalog import Reader
+from deltalog.stream import Log
 from materializer.cursor import changes
 from materializer.filter import Filter
-from producers.apiserver import ApiServer, Refused
+from producers.apiserver import ApiServer, Refused, Unreachable
 from producers.discovery import discover, registered
 from producers.kubeconfig import Context
 from producers.rules import Rules
+from simulation.aggregation import registration
 from simulation.resources import ResourceType
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 BOATS = ("sea.example.io", "boats")
 REPORTS = ResourceType("reports.example.io", ("v1",), "reports", "Report")
+SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
+ASSETS = ("inventory.example.io", "assets")
+ASSETS_PATH = "/apis/inventory.example.io/v1/namespaces/default/assets"
 SAMPLES = ResourceType("reports.example.io", ("v1",), "samples", "Sample", verbs=("get", "list"))
 
 
@@ -47,6 +56,14 @@ async def eventually(check: Callable[[], Any], patience: float = 30.0) -> Any:
         assert asyncio.get_running_loop().time() < limit, "did not happen"
         await asyncio.sleep(0.05)
     return found
+
+
+async def versions_held(log: Log) -> set[str]:
+    """The versions in which the log has boats."""
+    found: list[str] = []
+    pattern = "kb.alpha.sea%2Eexample%2Eio.*.boats.>"
+    await Reader(log, lambda record: found.append(record.subject), subjects=(pattern,), stop_when_caught_up=True).run()
+    return {subject.split(".")[3] for subject in found}
 
 
 def names(store, key) -> list[str]:
@@ -103,13 +120,63 @@ async def test_a_custom_type_appears_changes_its_version_and_goes(rig, cluster):
     assert BOATS not in cold.store.clusters["alpha"].types
 
 
+async def test_the_synced_version_follows_what_is_preferred_and_served(rig, cluster):
+    """As a type grows up: a version more, another one stored, the old one served no more."""
+    path = f"{CRDS}/boats.sea.example.io"
+    await rig.request("POST", CRDS, crd("v1alpha1"))
+    await boat(rig, "gull", "v1alpha1")
+    warm = await rig.materializer()
+    await rig.produce("*")
+    info = warm.store.clusters["alpha"].types
+
+    async def becomes(versions: tuple[str, ...], *served: str, stored: str) -> None:
+        patch = {"spec": crd(*served, storage=stored)["spec"]}
+        await rig.request("PATCH", path, patch, "application/merge-patch+json")
+        await eventually(lambda: info[BOATS].versions == versions)
+        await boat(rig, f"boat-{len(names(warm.store, BOATS))}", versions[-1])
+        served_as = f"/apis/sea.example.io/{versions[0]}/boats"
+        entries = await rig.settled(warm, served_as, *BOATS)
+        assert {entry.version for entry in entries} == {versions[0]}
+        assert {json.loads(entry.body)["apiVersion"] for entry in entries} == {f"sea.example.io/{versions[0]}"}
+
+    await becomes(("v1beta1", "v1alpha1"), "v1beta1", "v1alpha1", stored="v1alpha1")
+    await becomes(("v1beta1", "v1alpha1"), "v1beta1", "v1alpha1", stored="v1beta1")
+    await becomes(("v1beta1",), "v1beta1", stored="v1beta1")
+    await becomes(("v1", "v1beta1"), "v1beta1", "v1", stored="v1beta1")
+    cold = await rig.materializer()
+    assert {entry.version for entry in cold.store.types[BOATS].live()} == {"v1"}
+    assert names(cold.store, BOATS) == names(warm.store, BOATS) != []
+    # What is left of the versions before is purged right after the list.
+    async with asyncio.timeout(30):
+        while (await versions_held(warm.log)) != {"v1"}:
+            await asyncio.sleep(0.05)
+
+
+async def test_another_version_that_is_served_too_takes_no_list(rig, cluster):
+    await rig.request("POST", CRDS, crd("v1"))
+    await boat(rig, "gull", "v1")
+    warm = await rig.materializer()
+    producer, _ = await rig.produce("boats.sea.example.io", "customresourcedefinitions.apiextensions.k8s.io")
+    before = producer.clusters["alpha"].informers[BOATS]
+    patch = {"spec": crd("v1", "v1beta1")["spec"]}
+    await rig.request("PATCH", f"{CRDS}/boats.sea.example.io", patch, "application/merge-patch+json")
+    await eventually(lambda: warm.store.clusters["alpha"].types[BOATS].versions == ("v1", "v1beta1"))
+    assert producer.clusters["alpha"].informers[BOATS] is before
+
+
 async def test_a_rule_chooses_among_versions(rig, cluster):
     await rig.request("POST", CRDS, crd("v1beta1", "v1alpha1"))
     await boat(rig, "gull", "v1alpha1")
     warm = await rig.materializer()
-    await rig.produce("boats.sea.example.io/v1alpha1", "pods")
+    producer, _ = await rig.produce("boats.sea.example.io/v1alpha1", "pods")
     await eventually(lambda: names(warm.store, BOATS) == ["gull"])
     assert {entry.version for entry in warm.store.types[BOATS].live()} == {"v1alpha1"}
+    patch = {"spec": crd("v1beta1")["spec"]}
+    await rig.request("PATCH", f"{CRDS}/boats.sea.example.io", patch, "application/merge-patch+json")
+    producer.clusters["alpha"].rediscover()
+    # No rule names the version that is left.
+    await eventually(lambda: BOATS not in warm.store.clusters["alpha"].types)
+    assert names(warm.store, BOATS) == []
 
 
 async def test_an_aggregated_api_comes_is_away_comes_back_and_goes(rig, cluster):
@@ -147,6 +214,141 @@ async def test_an_aggregated_api_comes_is_away_comes_back_and_goes(rig, cluster)
     cluster.retire("reports.example.io")
     await eventually(lambda: key not in store.clusters["alpha"].types)
     assert names(store, key) == []
+
+
+@pytest.mark.parametrize("shown", ["empty", "cached", "missing"])
+async def test_an_api_service_comes_is_away_and_goes(rig, cluster, shown):
+    cluster.faults.away_shown = shown
+    warm = await rig.materializer()
+    producer, _ = await rig.produce("*")
+    store, following = warm.store, producer.clusters["alpha"]
+    types, health = store.clusters["alpha"].types, store.clusters["alpha"].type_health
+    await rig.request("POST", SERVICES, registration("metrics.k8s.io", "v1beta1"))
+    await rig.request("POST", SERVICES, registration(ASSETS[0], "v1"))
+    await rig.request("POST", ASSETS_PATH, {"metadata": {"name": "one"}})
+    await eventually(lambda: names(store, ASSETS) == ["one"])
+    assert not [key for key in types if key[0] == "metrics.k8s.io"], "it cannot be watched"
+
+    cluster.faults.unavailable(ASSETS[0])
+    cluster.faults.cut_watches()
+    await eventually(lambda: ASSETS in health)
+    # One that comes while it is away shows that discovery was finished since.
+    await rig.request("POST", CRDS, crd("v1"))
+    await eventually(lambda: BOATS in types)
+    assert names(store, ASSETS) == ["one"]
+    assert ASSETS in types
+
+    cluster.faults.unavailable()
+    await rig.request("POST", ASSETS_PATH, {"metadata": {"name": "two"}})
+    following.hurry()
+    await eventually(lambda: names(store, ASSETS) == ["one", "two"] and ASSETS not in health)
+
+    await rig.request("DELETE", f"{SERVICES}/v1.{ASSETS[0]}")
+    await eventually(lambda: ASSETS not in types)
+    assert names(store, ASSETS) == []
+    assert following.counts["assets.inventory.example.io"].deleted == 0, "the record of the removal says it for all"
+    cold = await rig.materializer()
+    assert ASSETS not in cold.store.clusters["alpha"].types
+    await rig.request("POST", SERVICES, registration(ASSETS[0], "v1"))
+    await eventually(lambda: names(store, ASSETS) == ["one", "two"])
+
+
+async def test_a_version_that_is_away_is_not_replaced_by_another(rig, cluster):
+    cluster.aggregate(ResourceType("reports.example.io", ("v1", "v1beta1"), "reports", "Report"))
+    await rig.request("POST", "/apis/reports.example.io/v1/namespaces/default/reports", {"metadata": {"name": "one"}})
+    warm = await rig.materializer()
+    await rig.produce("*")
+    types = warm.store.clusters["alpha"].types
+    await eventually(lambda: names(warm.store, REPORTS.key) == ["one"])
+    cluster.faults.unavailable("v1.reports.example.io")
+    await rig.request("POST", CRDS, crd("v1"))
+    await eventually(lambda: BOATS in types)
+    assert types[REPORTS.key].version == "v1"
+    assert {entry.version for entry in warm.store.types[REPORTS.key].live()} == {"v1"}
+    # Once it is no longer registered, it is away for good.
+    await rig.request("DELETE", f"{SERVICES}/v1.reports.example.io")
+    await eventually(lambda: types[REPORTS.key].version == "v1beta1")
+    await eventually(lambda: {entry.version for entry in warm.store.types[REPORTS.key].live()} == {"v1beta1"})
+    assert names(warm.store, REPORTS.key) == ["one"]
+
+
+async def test_a_producer_that_begins_while_an_api_is_away(rig, cluster):
+    await rig.request("POST", SERVICES, registration(ASSETS[0], "v1"))
+    await rig.request("POST", ASSETS_PATH, {"metadata": {"name": "one"}})
+    warm = await rig.materializer()
+    _, task = await rig.produce("*")
+    await eventually(lambda: names(warm.store, ASSETS) == ["one"])
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    cluster.faults.unavailable(ASSETS[0])
+    await rig.produce("*")
+    health = warm.store.clusters["alpha"].type_health
+    await eventually(lambda: ASSETS in health)
+    assert "not served now" in health[ASSETS].reason
+    assert names(warm.store, ASSETS) == ["one"]
+    cluster.faults.unavailable()
+    await rig.request("POST", ASSETS_PATH, {"metadata": {"name": "two"}})
+    await eventually(lambda: names(warm.store, ASSETS) == ["one", "two"] and ASSETS not in health)
+
+
+@pytest.mark.parametrize(
+    "failure", [Refused(503, "ServiceUnavailable", "no"), Unreachable("reset"), b"<html>", b"\xff"]
+)
+async def test_what_cannot_be_asked_is_not_removed(rig, monkeypatch, failure):
+    """Discovery lacks a group, and whether it is registered can't be learnt just then."""
+    await rig.request("POST", SERVICES, registration(ASSETS[0], "v1"))
+    await rig.request("POST", ASSETS_PATH, {"metadata": {"name": "one"}})
+    warm = await rig.materializer()
+    producer, task = await rig.produce("*")
+    following = producer.clusters["alpha"]
+    await eventually(lambda: names(warm.store, ASSETS) == ["one"])
+    get, asked = following.server.get, asyncio.Event()
+
+    async def odd(path: str, *arguments: Any, **named: Any) -> tuple[bytes, str]:
+        if path != SERVICES:
+            return await get(path, *arguments, **named)
+        asked.set()
+        if isinstance(failure, Exception):
+            raise failure
+        return failure, "application/json"
+
+    monkeypatch.setattr(following.server, "get", odd)
+    rig.cluster.faults.away_shown = "missing"
+    rig.cluster.faults.unavailable(ASSETS[0])
+    await eventually(asked.is_set)
+    await eventually(lambda: following.undiscovered)
+    monkeypatch.setattr(following.server, "get", get)
+    await rig.request("POST", CRDS, crd("v1"))
+    await eventually(lambda: BOATS in warm.store.clusters["alpha"].types)
+    assert not task.done()
+    assert following.undiscovered is None
+    assert names(warm.store, ASSETS) == ["one"]
+
+
+async def test_a_server_that_has_just_started_lacks_custom_types(rig, cluster, monkeypatch):
+    """Established they are all the same: nothing is removed, and it is looked at again soon."""
+    await rig.request("POST", CRDS, crd("v1"))
+    await boat(rig, "gull", "v1")
+    warm = await rig.materializer()
+    producer, _ = await rig.produce("*")
+    await eventually(lambda: names(warm.store, BOATS) == ["gull"])
+    groups, asked = cluster.api._groups, []
+
+    def without_custom() -> Any:
+        asked.append(1)
+        return {key: value for key, value in groups().items() if not key.endswith("example.io")}
+
+    monkeypatch.setattr(cluster.api, "_groups", without_custom)
+    producer.clusters["alpha"].rediscover()
+    await eventually(lambda: asked)
+    await rig.request("POST", SERVICES, registration("metrics.k8s.io", "v1beta1"))
+    before = len(asked)
+    await eventually(lambda: len(asked) > before + 4)
+    assert BOATS in warm.store.clusters["alpha"].types
+    assert names(warm.store, BOATS) == ["gull"]
+    monkeypatch.undo()
+    await boat(rig, "tern", "v1")
+    await eventually(lambda: names(warm.store, BOATS) == ["gull", "tern"])
 
 
 async def test_a_group_that_discovery_forgets_while_it_is_away_is_kept(rig, monkeypatch):
@@ -194,6 +396,69 @@ async def test_a_group_that_talks_nonsense_hinders_nobody(rig, monkeypatch):
         await server.close()
 
 
+async def answered(*changed: tuple[str, bytes, str]) -> Any:
+    """What `discover` makes of a server that answers so, and else as one that has nothing."""
+    known = {path: (body, kind) for path, body, kind in changed}
+
+    class Server:
+        async def get(self, path: str, query: Any = None, *, accept: str = "") -> tuple[bytes, str]:
+            if path not in known:
+                raise Refused(404, "NotFound", "no")
+            if known[path][0] == b"hangs":
+                await asyncio.Event().wait()
+            return known[path]
+
+    return await discover(Server())  # type: ignore[arg-type]
+
+
+async def test_lists_that_are_null_are_empty():
+    group = b'{"metadata":{"name":"%s"},"versions":[{"version":"v1","resources":%s}]}'
+    pods = b'[{"resource":"pods","responseKind":{"kind":"Pod"},"verbs":["list","watch"],"shortNames":null}]'
+    odd = b'[{"resource":"parents","verbs":null,"categories":null}]'
+    items = [
+        group % (b"a", pods),
+        group % (b"b", odd),
+        group % (b"c", b"null"),
+        b'{"metadata":{"name":"d"},"versions":null}',
+    ]
+    nonsense = b'{"metadata":{"name":"e"},"versions":{"v1":"no"}}'
+    found = await answered(
+        ("/api", b'{"items":null}', "application/json;g=apidiscovery.k8s.io"),
+        ("/apis", b'{"items":[%s]}' % b",".join([*items, nonsense]), "application/json;g=apidiscovery.k8s.io"),
+    )
+    assert [versions[0].title for versions in found.types] == ["pods.a"]
+    assert found.doubtful == {"e"}
+    assert found.groups == {"a", "b", "c", "d", "e"}
+
+    listed = (
+        b'{"groups":[{"name":"a","versions":[{"groupVersion":"a/v1","version":"v1"}]},{"name":"d","versions":null}]}'
+    )
+    found = await answered(
+        ("/api", b'{"versions":null}', "application/json"),
+        ("/api/v1", b'{"resources":[{"name":"pods","verbs":["list","watch"]},{"name":"odd","verbs":null}]}', ""),
+        ("/apis", listed, "application/json"),
+        ("/apis/a/v1", b'{"resources":null}', ""),
+    )
+    assert [versions[0].title for versions in found.types] == ["pods"]
+    assert found.doubtful == frozenset()
+    assert found.groups == {"", "a", "d"}
+
+
+async def test_a_group_that_hangs_hinders_nobody(monkeypatch):
+    monkeypatch.setattr(producers.discovery, "_PATIENCE", 0.1)
+    names = [f"g{number}" for number in range(20)]
+    groups = [{"name": name, "versions": [{"groupVersion": f"{name}/v1", "version": "v1"}]} for name in names]
+    body = b'{"resources":[{"name":"things","verbs":["list","watch"]}]}'
+    found = await answered(
+        ("/api", b"{}", ""),
+        ("/api/v1", body, ""),
+        ("/apis", json.dumps({"groups": groups}).encode(), ""),
+        *((f"/apis/{name}/v1", body if name != "g7" else b"hangs", "") for name in names),
+    )
+    assert found.doubtful == {"g7"}
+    assert len(found.types) == 20
+
+
 async def test_both_kinds_of_discovery_say_the_same(rig):
     rig.cluster.aggregate(REPORTS)
     await rig.request("POST", CRDS, crd("v1beta1", "v1alpha1"))
@@ -213,8 +478,9 @@ async def test_both_kinds_of_discovery_say_the_same(rig):
 
 
 @pytest.mark.parametrize("ahead", [5400.0, -5400.0])
-async def test_a_cluster_whose_clock_is_wrong(rig, ahead):
+async def test_a_cluster_whose_clock_is_wrong(rig, ahead, monkeypatch):
     """It is told, and nothing goes by it: changes arrive, tombstones are kept, lag is in our time."""
+    monkeypatch.setattr(producers.cluster, "_PROBE_EVERY", 0.2)
     rig.cluster.faults.clock = ahead
     warm = await rig.materializer()
     producer, _ = await rig.produce("pods", "configmaps")
@@ -228,9 +494,23 @@ async def test_a_cluster_whose_clock_is_wrong(rig, ahead):
     for one in (warm, cold):
         assert ("default", "late") in one.store.types["", "configmaps"].graves["alpha"]
     assert abs(producer.clusters["alpha"].server.clock_offset - ahead) < 30
+
+    def told(offset: float) -> bool:
+        text = producer.metrics.text().decode()
+        value = next(line for line in text.splitlines() if line.startswith("kubebraid_cluster_clock_offset_seconds{"))
+        return abs(float(value.split()[-1]) - offset) < 30
+
+    assert told(ahead)
     text = producer.metrics.text().decode()
-    value = next(line for line in text.splitlines() if line.startswith("kubebraid_cluster_clock_offset_seconds{"))
-    assert abs(float(value.split()[-1]) - ahead) < 30
     start = 'kubebraid_producer_lag_seconds_sum{cluster="alpha",type="configmaps"}'
     lag = next(line for line in text.splitlines() if line.startswith(start))
     assert 0 <= float(lag.split()[-1]) < 60
+
+    # It is set right while we follow: what comes now is older than what came before, by the cluster's clock.
+    rig.cluster.faults.clock = -ahead
+    await rig.request("POST", path, {"metadata": {"name": "late"}})
+    rig.cluster.churn.step(20)
+    await rig.settled(warm, path.replace("/namespaces/default", ""), "", "configmaps")
+    await rig.settled(warm, "/api/v1/pods", "", "pods")
+    assert "late" in names(warm.store, ("", "configmaps"))
+    await eventually(lambda: told(-ahead))
