@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help install up demo test test-clusters soak bench check format clean
@@ -37,8 +38,9 @@ up: $(STAMP)
 demo: $(STAMP)
 	@exec $(BIN)/kubebraid demo $(ARGS)
 
+# Files side by side: most of their time tests wait for something real.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-clusters: $(STAMP)
 	@test -n "$$KUBECONFIG" || { echo "say which clusters: KUBECONFIG=/path make test-clusters" >&2; exit 1; }
