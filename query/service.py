@@ -28,6 +28,7 @@ from query.options import Options, originals_of, parse_options, version_of
 from query.paths import Target, cluster_scope, resource_target, split
 from query.readiness import Readiness
 from query.representations import Encoder, include_object
+from query.search import parse_search
 from query.status import ApiError, expired, no_such_path, not_found, too_large_version
 from query.watches import Watches, WatchRequest, error_event
 
@@ -336,10 +337,13 @@ class QueryService:
             fields = parse_fields(options.field_selector, supported)
         except BadSelector as problem:
             raise ApiError(400, str(problem)) from None
+        search = parse_search(request.http.query)
+        if search.seniority and options.watch:
+            raise ApiError(400, "ownerSeniority is for lists; watch the owners between, or by their labels")
         # Names and namespaces, wanted and not, by the field label that speaks of them.
         wanted: dict[str, frozenset[str] | None] = {
-            "metadata.name": None,
-            "metadata.namespace": frozenset({target.namespace}) if target.namespace else None,
+            "metadata.name": search.names,
+            "metadata.namespace": frozenset({target.namespace}) if target.namespace else search.namespaces,
         }
         unwanted: dict[str, frozenset[str]] = dict.fromkeys(wanted, frozenset())
         remaining = []
@@ -353,7 +357,10 @@ class QueryService:
             else:
                 unwanted[requirement.key] |= values
         versions_differ = len(served.versions) > 1
-        clusters = None if request.cluster is None else frozenset({request.cluster})
+        clusters = search.clusters if request.cluster is None else frozenset({request.cluster})
+        owners = None
+        if search.owner:
+            owners = self._materializer.store.owned(search.owner, search.seniority, clusters)
         return Filter(
             clusters=clusters,
             namespaces=wanted["metadata.namespace"],
@@ -363,6 +370,9 @@ class QueryService:
             version=target.version if versions_differ else None,
             labels=labels,
             fields=tuple(remaining),
+            since=search.since,
+            before=search.before,
+            owners=owners,
         )
 
     async def _current(self, request: _Request) -> None:
