@@ -53,6 +53,7 @@ _PROBE_EVERY = 5.0
 _PROBE_TIMEOUT = 5.0
 # Seconds between two status records: how long a silent producer goes unnoticed by those who read the log.
 STATUS_EVERY = 30.0
+_FIRST_STATUS = 3.0
 # Seconds between two looks at whether the log is still the one that was written.
 _LOOK_EVERY = 5.0
 
@@ -365,8 +366,11 @@ class _Tenure:
 
     async def status(self) -> None:
         """Says from time to time how each type is: also that there is a producer at all."""
+        # The first one soon, as an operator who has just started it looks at what it does.
+        pause = min(_FIRST_STATUS, STATUS_EVERY)
         while True:
-            await asyncio.sleep(STATUS_EVERY * random.uniform(0.8, 1.0))
+            await asyncio.sleep(pause * random.uniform(0.8, 1.0))
+            pause = STATUS_EVERY
             types = {
                 informer.kind.title: {
                     key: value
