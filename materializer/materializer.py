@@ -129,7 +129,7 @@ class Materializer:
         self.replayed += 1
         store = self.store
         try:
-            if record.headers is not None and _MARKER_HEADER in record.headers:
+            if not record.data and _MARKER_HEADER in record.headers:
                 store.skip(record.sequence, record.time)
             elif record.subject.startswith(_CONTROL_PREFIX):
                 store.apply_control(decode_control(record.data), record.sequence, record.time)
