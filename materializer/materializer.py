@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from deltalog.connection import BrokerUnavailable, JetStreamRefused
-from deltalog.delta import UnreadableRecord, decode_control, decode_delta
+from deltalog.delta import SharingDecoder, UnreadableRecord, decode_control
 from deltalog.large import Assembler
 from deltalog.replay import HistoryChanged, Reader, Record
 from deltalog.stream import Log, nanoseconds
@@ -50,6 +50,7 @@ class Materializer:
         self.store = Store(log.prefix, log.tombstone_ttl)
         self.ready = asyncio.Event()
         self._assembler = Assembler()
+        self._decoder = SharingDecoder()
         self._reader: Reader | None = None
         self.generation = 0
         self.replayed = 0
@@ -117,6 +118,8 @@ class Materializer:
     async def _forget(self) -> None:
         while True:
             await asyncio.sleep(_FORGET_EVERY)
+            # Texts of objects that have gone meanwhile are kept no longer than this.
+            self._decoder.forget()
             if self.ready.is_set():
                 self.store.forget(self.log.now())
 
@@ -137,7 +140,7 @@ class Materializer:
                 self._assembler.hold(record.sequence, record.data)
                 store.skip(record.sequence, record.time)
             else:
-                delta = decode_delta(record.data)
+                delta = self._decoder.decode(record.data)
                 if delta.compression or delta.parts:
                     delta = self._assembler.whole(delta)
                 store.apply_delta(delta, record.sequence, record.time)
