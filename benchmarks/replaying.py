@@ -27,7 +27,10 @@ async def _materialize(pipe: Pipe, url: str) -> None:
     before = rig.resident_bytes()
     started, cpu = time.perf_counter(), time.process_time()
     running = asyncio.create_task(materializer.run())
-    await materializer.ready.wait()
+    ready = asyncio.create_task(materializer.ready.wait())
+    await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        running.result()
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     messages = materializer.replayed
     objects = sum(len(kind) for kind in materializer.store.types.values())

@@ -1,7 +1,8 @@
-"""nats-py's client with a short way out for appends and a short way in for their acknowledgements.
+"""nats-py's client with a short way out for appends and a short way in for their acknowledgements and for reading.
 
-`publish` of nats-py checks and formats each header with regular expressions and its subscriptions make a Msg of each
-acknowledgement and hand it from task to task: both cost more than all else that an append does. The short ways use
+`publish` of nats-py checks and formats each header with regular expressions, and its subscriptions parse all headers,
+make a Msg of each message and hand it from task to task: that costs more than all else that an append does, and
+about as much as all else that a reader does. The short ways use
 what nats-py 2.16 keeps to itself, and only where it is there (`_SHORT`): with a version that has it otherwise
 everything goes the public way, which does the same.
 """
@@ -11,20 +12,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from nats import errors
 from nats.aio.client import Client as PublicClient
+from nats.aio.msg import Msg
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 # Told of a message: the last token of its subject, and its data.
 Taker = Callable[[bytes, bytes], None]
+# Told of a message: its subject, reply subject, header block and data. What it returns is awaited before anything else
+# is read.
+Receiver = Callable[[bytes, bytes, bytes, bytes], Awaitable[None] | None]
 
 _VERSION_LINE = b"NATS/1.0\r\n"
 # What the short way out uses of nats-py's client.
 _SHORT = ("_pending", "_pending_data_size", "_max_pending_size", "_flush_queue", "_flush_pending", "_ps", "stats")
-_MESSAGE = re.compile(rb"MSG ([^ \r\n]+)\.([^ .\r\n]+) \d+ (\d+)\r\n")
+# Subject, subscription, reply, size; with headers, their size comes before that of all.
+_PLAIN = re.compile(rb"MSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+)\r\n").match
+_HEADED = re.compile(rb"HMSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+) (\d+)\r\n").match
+_LINE_END = b"\r\n"
 _ODD_KEY = re.compile(r"[^!-9;-~]|^$")
 
 
@@ -54,34 +62,83 @@ def _headers(lines: bytes) -> dict[str, str]:
     return {key: value for key, _, value in (line.partition(": ") for line in lines.decode().split("\r\n") if line)}
 
 
+def parse_headers(block: bytes) -> dict[str, str]:
+    """The headers of a message's header block, read as leniently as nats-py does; the status line is left out."""
+    found = {}
+    # Never empty, but a block that is no block at all is no reason to end a connection.
+    for line in block.decode("utf-8", "replace").split("\r\n")[1:]:
+        name, colon, value = line.partition(":")
+        name = name.strip()
+        if colon and name.isascii() and len(name.split()) <= 1:
+            found[name] = value.strip(" \t\r\n\v\f")
+    return found
+
+
 class _Parser(Parser):
-    """Gives a taker's messages to it without a detour, as long as nothing else comes between them."""
+    """Gives takers' and receivers' messages to them without a detour, and nats-py all else, frame by frame.
+
+    nats-py's parser never sees a part of a message, unless its text is one that this parser cannot read: so it is
+    in the middle of none when the next bytes come.
+    """
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self._takers = client.takers
+        self._receivers = client.receivers
+
+    def reset(self) -> None:
+        super().reset()
+        # How many bytes there have to be before it is worth looking again: large messages come in many reads.
+        self._due = 0
 
     async def parse(self, data: bytes = b"") -> None:
-        if self.state != AWAITING_CONTROL_LINE or not self._takers:
-            await super().parse(data)
-            return
-        if self.buf:
-            data = bytes(self.buf) + data
-            self.buf.clear()
-        at, limit, match = 0, len(data), _MESSAGE.match
-        while (found := match(data, at)) is not None:
-            inbox, token, size = found.groups()
-            taker = self._takers.get(inbox)
-            if taker is None:
-                break
-            begin = found.end()
-            end = begin + int(size)
-            if end + 2 > limit:
-                # The rest of this one comes with the next bytes.
-                self.buf.extend(data[at:])
+        if self.state != AWAITING_CONTROL_LINE:
+            missing = self.needed + 2 - len(self.buf)
+            await super().parse(data[:missing])
+            data = data[missing:]
+            if self.state != AWAITING_CONTROL_LINE:
                 return
-            at = end + 2
-            taker(token, data[begin:end])
+        if self.buf:
+            self.buf += data
+            if len(self.buf) < self._due:
+                return
+            data = bytes(self.buf)
+            self.buf.clear()
+        at, limit = 0, len(data)
+        takers, receivers = self._takers, self._receivers
+        while at < limit:
+            if (found := _HEADED(data, at)) is not None:
+                subject, sid, reply, head, size = found.groups(b"")
+                begin = found.end()
+                middle, end = begin + int(head), begin + int(size)
+            elif (found := _PLAIN(data, at)) is not None:
+                subject, sid, reply, size = found.groups(b"")
+                begin = middle = found.end()
+                end = begin + int(size)
+            else:
+                end = data.find(_LINE_END, at)
+                if end < 0 or data.startswith((b"MSG", b"HMSG"), at):
+                    # Part of a line, or a message's line that is none of ours to read.
+                    break
+                await super().parse(data[at : end + 2])
+                at = end + 2
+                continue
+            if end + 2 > limit:
+                self._due = end + 2 - at
+                self.buf += memoryview(data)[at:]
+                return
+            at, begun = end + 2, at
+            if (receiver := receivers.get(sid)) is not None:
+                if (doing := receiver(subject, reply, data[begin:middle], data[middle:end])) is not None:
+                    await doing
+                continue
+            if takers:
+                inbox, _, token = subject.rpartition(b".")
+                if (taker := takers.get(inbox)) is not None:
+                    taker(token, data[middle:end])
+                    continue
+            await super().parse(data[begun:at])
+        self._due = 0
         if at < limit:
             await super().parse(data[at:])
 
@@ -90,24 +147,57 @@ class Client(PublicClient):
     """A NATS client; `takers` are told of messages to their inbox at once, by the inbox without its last token.
 
     They are called while the socket is read, and must not raise. The inbox needs a subscription all the same, whose
-    own callback gets the messages where there is no short way.
+    own callback gets the messages where there is no short way. `receivers` are the same by subscription, see `receive`.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.takers: dict[bytes, Taker] = {}
+        self.receivers: dict[bytes, Receiver] = {}
         self.short = all(hasattr(self, name) for name in _SHORT)
         if self.short:
             self._ps = _Parser(self)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:
-        # Here are those that came in pieces or with others; with headers: "no responders".
+        # Here are those that nats-py's own parser had to read.
+        if (receiver := self.receivers.get(b"%d" % sid)) is not None:
+            if (doing := receiver(subject, reply, headers or b"", data)) is not None:
+                await doing
+            return
         if self.takers:
             inbox, _, token = subject.rpartition(b".")
             if (taker := self.takers.get(inbox)) is not None:
                 taker(token, data)
                 return
         await super()._process_msg(sid, subject, reply, data, headers)
+
+    async def receive(self, subject: str, receiver: Receiver) -> Callable[[], Awaitable[None]]:
+        """Subscribes to a subject; returns what ends that.
+
+        The receiver is called while the socket is read: nothing more is read before it is done, so that there is no
+        queue that could grow. It must not raise, nor may what it returns.
+        """
+
+        async def publicly(message: Msg) -> None:
+            block = b""
+            if message.headers:
+                lines = (f"{key}: {value}\r\n" for key, value in message.headers.items())
+                block = b"".join((_VERSION_LINE, "".join(lines).encode(), _LINE_END))
+            doing = receiver(message.subject.encode(), message.reply.encode(), block, message.data)
+            if doing is not None:
+                await doing
+
+        with cancellable():
+            subscription = await self.subscribe(subject, cb=publicly, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        sid = b"%d" % subscription._id
+        if self.short:
+            self.receivers[sid] = receiver
+
+        async def end() -> None:
+            self.receivers.pop(sid, None)
+            await subscription.unsubscribe()
+
+        return end
 
     async def send(self, subject: str, reply: str, lines: bytes, payload: bytes) -> None:
         """Publishes a message whose header lines are made already (`header_lines`); raises what `publish` does.

@@ -179,6 +179,67 @@ def decode_delta(payload: bytes) -> Delta:
     return delta
 
 
+# A delta that may still be changed, with its labels undecoded; made by a call because a type checker allows neither.
+_Kept = msgspec.defstruct(
+    "_Kept",
+    [("labels", msgspec.Raw, msgspec.Raw(b"\x80"))],
+    bases=(Delta,),
+    frozen=False,
+    kw_only=True,
+    gc=False,
+)
+_kept_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(_Kept)
+_texts_decoder = msgspec.msgpack.Decoder(dict[str, str])
+# How many different texts, and label sets, are remembered.
+_REMEMBERED = 4096
+
+
+class SharingDecoder:
+    """Decodes deltas for who keeps many of them: equal texts and labels are one object.
+
+    Siblings have their labels and owner in common, all objects of a cluster its name. Once too many texts are
+    remembered they are forgotten at once: what belongs together stands close together in a log.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._labels: dict[bytes, dict[str, str]] = {}
+
+    def decode(self, payload: bytes) -> Delta:
+        """The same as `decode_delta`, but for what is shared; the labels must not be changed."""
+        try:
+            delta = _kept_decoder.decode(payload)
+            raw = bytes(delta.labels)
+            labels = self._labels.get(raw)
+            if labels is None:
+                labels = _texts_decoder.decode(raw)
+                if len(self._labels) >= _REMEMBERED:
+                    self._labels.clear()
+                self._labels[raw] = labels
+        except _UNDECODABLE as cause:
+            raise _refused(payload, cause) from cause
+        if delta.v > WIRE_VERSION:
+            raise _refused(payload, ValueError("newer version"))
+        if len(self._texts) >= _REMEMBERED:
+            self._texts.clear()
+        shared = self._texts.setdefault
+        delta.labels = labels
+        delta.cluster = shared(delta.cluster, delta.cluster)
+        delta.version = shared(delta.version, delta.version)
+        delta.namespace = shared(delta.namespace, delta.namespace)
+        delta.owner = shared(delta.owner, delta.owner)
+        if fields := delta.fields:
+            values = fields.values()
+            delta.fields = dict(zip(fields, map(shared, values, values), strict=True))
+        kept: Delta = delta
+        return kept
+
+    def forget(self) -> None:
+        """Gives back what is remembered; what was shared stays so."""
+        self._texts.clear()
+        self._labels.clear()
+
+
 def decode_control(payload: bytes) -> Control:
     """The control record of a `kbc.` message. Raises UnreadableRecord."""
     try:

@@ -13,14 +13,13 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import structlog
-from nats.aio.msg import Msg
 
-from deltalog.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused, cancellable
+from deltalog.client import parse_headers
+from deltalog.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused
 from deltalog.stream import Log, Point, Stream
 
 log = structlog.get_logger("deltalog.replay")
@@ -36,17 +35,22 @@ class HistoryChanged(Exception):
     """
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One message of the log. `time`: when the server stored it, nanoseconds since 1970.
 
-    A headers-only reader gets empty `data`.
+    A headers-only reader gets empty `data`. `block` are the headers as they came: few readers want them parsed.
     """
 
     sequence: int
     time: int
     subject: str
     data: bytes
-    headers: dict[str, str] | None
+    block: bytes = b""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Parsed at each call."""
+        return parse_headers(self.block) if self.block else {}
 
 
 class _Broken(Exception):
@@ -147,45 +151,63 @@ class Reader:
             if not outcome.done():
                 outcome.set_exception(reason)
 
-        async def received(message: Msg) -> None:
+        async def answer(subject: str) -> None:
+            try:
+                await client.publish(subject)
+            except TRANSPORT_ERRORS as cause:
+                fail(_Broken(f"the server's flow control cannot be answered: {cause}"))
+
+        def control(reply: str, block: bytes) -> Awaitable[None] | None:
+            # Flow control and heartbeats: in order with the data, so that answering here is back-pressure.
+            headers = parse_headers(block) if block else {}
+            asked = reply or headers.get("Nats-Consumer-Stalled")
+            last = headers.get("Nats-Last-Consumer")
+            if last is not None and int(last) != expected - 1:
+                fail(_Broken(f"the server sent {last} messages, {expected - 1} arrived"))
+            elif last is not None and not asked and not self.caught_up.is_set():
+                # Idle with nothing missing: what was pending at the start was purged meanwhile.
+                self._now_caught_up(outcome)
+            return answer(asked) if asked else None
+
+        def received(subject: bytes, reply: bytes, block: bytes, data: bytes) -> Awaitable[None] | None:
             nonlocal expected, heard
             if outcome.done():
-                return
+                return None
             heard = loop.time()
-            reply = message.reply
-            if not reply.startswith("$JS.ACK."):
-                if await self._control(message, expected, fail) and not self.caught_up.is_set():
-                    # Idle with nothing missing: what was pending at the start was purged meanwhile.
-                    self._now_caught_up(outcome)
-                return
-            tokens = reply.split(".")
-            # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>, or with
-            # <domain>.<account> before <stream> and a random token at the end (ADR-15).
-            at = 5 if len(tokens) < 11 else 7
-            if int(tokens[at + 1]) != expected:
-                fail(_Broken(f"consumer sequence {tokens[at + 1]}, {expected} was due"))
-                return
+            try:
+                if not reply.startswith(b"$JS.ACK."):
+                    return control(reply.decode(), block)
+                tokens = reply.split(b".")
+                # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>, or with
+                # <domain>.<account> before <stream> and a random token at the end (ADR-15).
+                at = 5 if len(tokens) < 11 else 7
+                sequence, count, time, pending = map(int, tokens[at : at + 4])
+                name = subject.decode()
+            except ValueError as cause:
+                fail(_Broken(f"a message that is not JetStream's: {cause}"))
+                return None
+            if count != expected:
+                fail(_Broken(f"consumer sequence {count}, {expected} was due"))
+                return None
             expected += 1
-            sequence = int(tokens[at])
             if sequence > self.position:
-                time = int(tokens[at + 2])
-                self.pending = int(tokens[at + 3])
+                self.pending = pending
                 try:
-                    self._apply(Record(sequence, time, message.subject, message.data, message.headers))
+                    self._apply(Record(sequence, time, name, data, block))
                 except Exception as error:  # noqa: BLE001 - the reader's owner gets it from run()
                     fail(error)
-                    return
+                    return None
                 self.position = sequence
                 self.position_time = time
                 if time > self.latest:
                     self.latest = time
-            if tokens[at + 3] == "0" and not self.caught_up.is_set():
+            if not pending and not self.caught_up.is_set():
                 self._now_caught_up(outcome)
+            return None
 
         trouble = connection.watch_trouble(lambda: fail(_Broken("connection lost or message dropped")))
         try:
-            with cancellable():
-                subscription = await client.subscribe(inbox, cb=received, pending_msgs_limit=-1, pending_bytes_limit=-1)
+            end = await client.receive(inbox, received)
         except TRANSPORT_ERRORS as cause:
             trouble()
             raise BrokerUnavailable(f"NATS at {connection.url} cannot be asked: {cause}") from cause
@@ -222,7 +244,7 @@ class Reader:
             if outcome.done() and not outcome.cancelled():
                 outcome.exception()
             with contextlib.suppress(*TRANSPORT_ERRORS):
-                await subscription.unsubscribe()
+                await end()
             if connection.connected:
                 with contextlib.suppress(*TRANSPORT_ERRORS):
                     # Not awaited: the consumer ends by itself after its inactivity threshold.
@@ -232,22 +254,6 @@ class Reader:
         self.caught_up.set()
         if self._stop_when_caught_up and not outcome.done():
             outcome.set_result(None)
-
-    async def _control(self, message: Msg, expected: int, fail: Callable[[BaseException], None]) -> bool:
-        """Flow control and heartbeats: in order with the data, so that answering here is back-pressure.
-
-        Returns whether the server has nothing more to send now.
-        """
-        headers = message.headers or {}
-        if message.reply:
-            await self.log.connection.client.publish(message.reply)
-        elif (stalled := headers.get("Nats-Consumer-Stalled")) is not None:
-            await self.log.connection.client.publish(stalled)
-        last = headers.get("Nats-Last-Consumer")
-        if last is not None and int(last) != expected - 1:
-            fail(_Broken(f"the server sent {last} messages, {expected - 1} arrived"))
-            return False
-        return last is not None and not message.reply and "Nats-Consumer-Stalled" not in headers
 
 
 async def read_to_end(

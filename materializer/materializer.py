@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from deltalog.connection import BrokerUnavailable, JetStreamRefused
-from deltalog.delta import UnreadableRecord, decode_control, decode_delta
+from deltalog.delta import SharingDecoder, UnreadableRecord, decode_control
 from deltalog.history import History, Mark
 from deltalog.large import Assembler
 from deltalog.offers import Offer, hand_over
@@ -69,6 +69,7 @@ class Materializer:
         self._look = asyncio.Event()
         self.ready = asyncio.Event()
         self._assembler = Assembler()
+        self._decoder = SharingDecoder()
         self._reader: Reader | None = None
         self.generation = 0
         self.replayed = 0
@@ -252,6 +253,8 @@ class Materializer:
     async def _forget(self) -> None:
         while True:
             await asyncio.sleep(_FORGET_EVERY)
+            # Texts of objects that have gone meanwhile are kept no longer than this.
+            self._decoder.forget()
             if self.ready.is_set():
                 self.store.forget(self.log.now())
 
@@ -269,7 +272,7 @@ class Materializer:
             if census.suspicious:
                 self._look.set()
         try:
-            if record.headers is not None and _MARKER_HEADER in record.headers:
+            if not record.data and _MARKER_HEADER in record.headers:
                 store.skip(record.sequence, record.time)
             elif record.subject.startswith(_CONTROL_PREFIX):
                 control = decode_control(record.data)
@@ -279,7 +282,7 @@ class Materializer:
                 self._assembler.hold(record.sequence, record.data)
                 store.skip(record.sequence, record.time)
             else:
-                delta = decode_delta(record.data)
+                delta = self._decoder.decode(record.data)
                 census.take_delta(delta, record.subject)
                 if delta.compression or delta.parts:
                     delta = self._assembler.whole(delta)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,8 @@ from deltalog import (
     encode_control,
     encode_delta,
 )
-from deltalog.delta import newer, parse_summary, summary_headers
+from deltalog import delta as wire
+from deltalog.delta import SharingDecoder, newer, parse_summary, summary_headers
 
 TEXT = st.text(max_size=12)
 WORD = st.text("abc-.0123456789", max_size=12)
@@ -93,6 +95,50 @@ DELTA_KEYS = documented_keys()
 @given(DELTAS)
 def test_a_delta_comes_back(delta: Delta) -> None:
     assert decode_delta(encode_delta(delta)) == delta
+
+
+def read(decode: Callable[[bytes], Delta], payload: bytes) -> dict[str, Any] | str:
+    try:
+        return msgspec.structs.asdict(decode(payload))
+    except UnreadableRecord as problem:
+        return str(problem).partition(":")[0]
+
+
+@given(st.lists(DELTAS, min_size=1, max_size=8), st.data())
+def test_sharing_changes_nothing_but_identities(deltas: list[Delta], data: st.DataObject) -> None:
+    """Also of payloads that are broken somewhere, and when what is remembered is forgotten in between."""
+    decoder = SharingDecoder()
+    for delta in deltas:
+        payload = bytearray(encode_delta(delta))
+        if data.draw(st.booleans()):
+            payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+        assert read(decoder.decode, bytes(payload)) == read(decode_delta, bytes(payload))
+        if data.draw(st.booleans()):
+            decoder.forget()
+
+
+def test_equal_texts_and_labels_are_shared(delta: Callable[..., Delta]) -> None:
+    decoder = SharingDecoder()
+    given = {"namespace": "some", "owner": "o-u", "labels": {"app": "web"}}
+    one, two = (
+        decoder.decode(encode_delta(delta(name, **given, fields={"spec.nodeName": "node-1", "status.podIP": name})))
+        for name in ("a-name", "b-name")
+    )
+    for field in ("cluster", "version", "namespace", "owner", "labels"):
+        assert getattr(one, field) is getattr(two, field)
+    assert one.fields["spec.nodeName"] is two.fields["spec.nodeName"]
+    assert (one.fields["status.podIP"], two.fields["status.podIP"]) == ("a-name", "b-name")
+
+
+def test_what_is_remembered_is_bounded(delta: Callable[..., Delta], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_REMEMBERED", 10)
+    decoder = SharingDecoder()
+    for number in range(100):
+        found = decoder.decode(encode_delta(delta(labels={"n": str(number)}, owner=f"o{number}")))
+        assert (found.labels, found.owner) == ({"n": str(number)}, f"o{number}")
+        assert len(decoder._labels) <= 10
+        # As many as one delta has, beyond it.
+        assert len(decoder._texts) <= 14
 
 
 @given(CONTROLS)

@@ -47,7 +47,7 @@ def test_what_is_usual_is_packed() -> None:
     ],
 )
 def test_what_the_log_says_of_an_object(summary: Summary, first: int, oldest: int, gone: int, rare: bool) -> None:
-    known = _known(summary, Record(9, 5_000_000_000, "kb.x", b"", {}))
+    known = _known(summary, Record(9, 5_000_000_000, "kb.x", b""))
     assert (known.first, known.oldest, known.past.gone) == (first, oldest, gone)
     assert known.past.gone_at == (5.0 if gone else 0.0)
     assert (known.own_past is not None) == rare
