@@ -136,9 +136,9 @@ class Faults:
 
     async def accept_connections(self) -> None:
         """Open the port again, under the same number."""
-        self.refusing = False
         if self._gate is not None:
             await self._gate(True)
+        self.refusing = False
 
     async def _reopen(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
