@@ -15,13 +15,14 @@ from pathlib import Path
 
 import structlog
 
-from benchmarks import following, lists, producing, replaying, watching
+from benchmarks import following, lists, memory, producing, replaying, watching
 from benchmarks.report import Report
 
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
     "list": lambda options: lists.run(pods=options.pods, rounds=options.rounds),
     "watch": lambda options: watching.run(pods=options.pods, watchers=options.watchers, rate=options.rate),
     "replay": lambda options: replaying.run(pods=options.pods, rounds=options.rounds),
+    "memory": lambda options: memory.run(pods=options.pods, rounds=min(options.rounds, 3)),
     "produce": lambda options: producing.run(pods=options.pods),
     "follow": lambda options: following.run(pods=options.pods),
 }
