@@ -228,9 +228,9 @@ class SharingDecoder:
         delta.version = shared(delta.version, delta.version)
         delta.namespace = shared(delta.namespace, delta.namespace)
         delta.owner = shared(delta.owner, delta.owner)
-        if fields := delta.fields:
-            values = fields.values()
-            delta.fields = dict(zip(fields, map(shared, values, values), strict=True))
+        fields = delta.fields
+        for path, value in fields.items():
+            fields[path] = shared(value, value)
         kept: Delta = delta
         return kept
 

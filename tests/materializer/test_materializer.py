@@ -1,0 +1,86 @@
+"""What the materializer makes of each kind of message that a log may hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from deltalog import ADDED, DELETED, Appender, Delta, Log, encode_delta
+from deltalog.subjects import object_subject, type_prefix
+from materializer.filter import Filter
+from materializer.materializer import Materializer
+
+PATIENCE = 30.0
+PODS = type_prefix("alpha", "", "v1", "pods")
+DELTA = Delta(
+    type=ADDED,
+    cluster="alpha",
+    group="",
+    version="v1",
+    resource="pods",
+    namespace="x",
+    name="a",
+    uid="u",
+    original="7",
+    time=1_700_000_000_000,
+    producer="p",
+    epoch=1,
+    labels={"app": "web"},
+    gap=44,
+    meta_end=55,
+    object=b'{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"spec":{}}',
+)
+
+
+@pytest.fixture
+async def materializer(log: Log) -> AsyncIterator[Materializer]:
+    made = Materializer(log)
+    running = asyncio.create_task(made.run())
+    yield made
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def append(log: Log, *messages: tuple[str, bytes, dict[str, str]]) -> int:
+    async with asyncio.timeout(PATIENCE), Appender(log.connection) as appender:
+        for subject, payload, headers in messages:
+            last = await appender.append_wait(subject, payload, headers)
+    return last
+
+
+@pytest.mark.parametrize("following", [False, True], ids=["first replay", "following"])
+async def test_markers_and_what_nobody_can_read_are_passed_over(
+    log: Log, materializer: Materializer, following: bool
+) -> None:
+    if following:
+        async with asyncio.timeout(PATIENCE):
+            await materializer.ready.wait()
+    broken = encode_delta(DELTA)[:40]
+    newer = encode_delta(msgspec.structs.replace(DELTA, v=2))
+    last = await append(
+        log,
+        (object_subject(PODS, "x", "a"), encode_delta(DELTA), {}),
+        (object_subject(PODS, "x", "gone"), b"", {"Nats-Marker-Reason": "MaxAge"}),
+        (object_subject(PODS, "x", "empty"), b"", {}),
+        (object_subject(PODS, "x", "broken"), broken, {"Kb": "ADDED u 1 0 0"}),
+        (object_subject(PODS, "x", "newer"), newer, {}),
+        (object_subject(PODS, "x", "b"), encode_delta(msgspec.structs.replace(DELTA, name="b", uid="w")), {}),
+    )
+    await materializer.wait_applied(last, PATIENCE)
+    async with asyncio.timeout(PATIENCE):
+        await materializer.ready.wait()
+    assert materializer.unreadable == 3
+    assert materializer.replayed == last
+    store = materializer.store
+    store.check()
+    found = store.types["", "pods"].select(Filter())
+    assert [entry.name for entry in found] == ["a", "b"]
+    assert found[0].labels == {"app": "web"}
+    gone = msgspec.structs.replace(DELTA, type=DELETED, original="8", first=found[0].first)
+    last = await append(log, (object_subject(PODS, "x", "a"), encode_delta(gone), {}))
+    await materializer.wait_applied(last, PATIENCE)
+    store.check()
+    assert [entry.name for entry in store.types["", "pods"].select(Filter())] == ["b"]
