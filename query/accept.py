@@ -22,9 +22,12 @@ class Representation:
 
     form: Form
     api_version: str = "meta.k8s.io/v1"
+    in_yaml: bool = False
 
 
 OBJECTS = Representation(Form.OBJECT)
+# What */* and application/* are taken for comes first.
+_MEDIA = {"application/json": False, "application/*": False, "*/*": False, "application/yaml": True}
 
 
 def _parsed(accept: str) -> list[tuple[float, str, dict[str, str]]]:
@@ -47,26 +50,36 @@ def _parsed(accept: str) -> list[tuple[float, str, dict[str, str]]]:
     return sorted(ranges, key=lambda one: -one[0])
 
 
-def negotiate(accept: str, *, listing: bool) -> Representation:
-    """The representation to answer with. Raises ApiError 406 if none of those asked for can be had."""
+def prefers_yaml(accept: str) -> bool:
+    """Whether a document without other forms is wanted in YAML."""
+    known = (_MEDIA[media] for _, media, _ in _parsed(accept) if media in _MEDIA)
+    return next(known, False)
+
+
+def negotiate(accept: str, *, listing: bool, streaming: bool = False) -> Representation:
+    """The representation to answer with. Raises ApiError 406 if none of those asked for can be had.
+
+    `streaming`: for a watch, of which there is no YAML (runtime/serializer: no StreamSerializer).
+    """
     if not accept.strip():
         return OBJECTS
     for _, media, given in _parsed(accept):
-        if media not in ("application/json", "application/*", "*/*"):
+        in_yaml = _MEDIA.get(media)
+        if in_yaml is None or (in_yaml and streaming):
             continue
         wanted = given.get("as")
         if wanted is None:
-            return OBJECTS
+            return Representation(Form.OBJECT, in_yaml=in_yaml)
         if given.get("g") != "meta.k8s.io" or given.get("v") not in ("v1", "v1beta1"):
             continue
         version = f"meta.k8s.io/{given['v']}"
         if wanted == "Table":
-            return Representation(Form.TABLE, version)
+            return Representation(Form.TABLE, version, in_yaml)
         if wanted == ("PartialObjectMetadataList" if listing else "PartialObjectMetadata"):
-            return Representation(Form.METADATA, version)
+            return Representation(Form.METADATA, version, in_yaml)
     raise ApiError(
         406,
-        "only the following media types are accepted: application/json, "
+        f"only the following media types are accepted: application/json, {'' if streaming else 'application/yaml, '}"
         "application/json;as=Table;v=v1;g=meta.k8s.io, "
         f"application/json;as=PartialObjectMetadata{'List' if listing else ''};v=v1;g=meta.k8s.io",
     )

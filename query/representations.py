@@ -81,8 +81,6 @@ class Encoder:
             kind, api_version = f"{self._info.kind}List", self._api_version
         return msgspec.json.encode({"kind": kind, "apiVersion": api_version, "metadata": metadata})[:-1] + b',"items":['
 
-    LIST_TAIL = b"]}\n"
-
     def items(self, entries: Sequence[Entry]) -> list[bytes]:
         """Each entry as an item of the list. Only tables cost more than a reference to stored bytes."""
         if self.form is Form.OBJECT:

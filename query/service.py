@@ -20,13 +20,14 @@ from materializer.originals import TooOld, changes_since, seen
 from materializer.selectors import BadSelector, parse_fields, parse_labels
 from materializer.store import Cluster
 from materializer.versions import Named, Numbered, list_version
-from query.accept import negotiate
+from query.accept import negotiate, prefers_yaml
 from query.catalogue import Catalogues, Served, aggregated_type, server_version
 from query.lists import Page, Snapshots, first_page, further_page, slices
 from query.metrics import Metrics
 from query.options import Options, originals_of, parse_options, version_of
 from query.paths import Target, cluster_scope, resource_target, split
 from query.readiness import Readiness
+from query.rendering import answer, rendering, send_list
 from query.representations import Encoder, include_object
 from query.search import parse_search
 from query.status import ApiError, expired, no_such_path, not_found, too_large_version
@@ -98,6 +99,9 @@ class _Request:
         self.resource = ""
         # Whether versions are to be numbers.
         self.numbered = False
+        self.accept = ",".join(http.headers.getall("Accept", ()))
+        # Until more is known, so that errors found before have a form.
+        self.render = rendering(http.headers, http.query, in_yaml=prefers_yaml(self.accept))
 
     def headers(self) -> list[tuple[str, str]]:
         return [("Warning", f'299 - "{_quotable(text)}"') for text in self.warnings]
@@ -177,13 +181,11 @@ class QueryService:
 
     @staticmethod
     def _failure(request: _Request, error: ApiError) -> web.Response:
-        response = web.Response(status=error.code, body=error.body(), content_type=_JSON)
+        response = answer(error.body(), request.render, request.headers(), status=error.code)
         if error.retry_after is not None:
             response.headers["Retry-After"] = str(error.retry_after)
         if error.code == 405:
             response.headers["Allow"] = "GET"
-        for name, value in request.headers():
-            response.headers.add(name, value)
         return response
 
     async def _route(self, request: _Request) -> web.StreamResponse:
@@ -199,14 +201,16 @@ class QueryService:
         request.cluster, segments = cluster_scope(segments, store.clusters)
         if not segments:
             self._only_get(request)
-            return _json({"paths": ["/api", "/apis", "/clusters", "/livez", "/metrics", "/readyz", "/version"]})
+            return _json(
+                request, {"paths": ["/api", "/apis", "/clusters", "/livez", "/metrics", "/readyz", "/version"]}
+            )
         first = segments[0]
         if len(segments) == 1 and first in ("livez", "healthz", "readyz", "metrics", "version"):
             self._only_get(request)
             return self._probe(request, first)
         if segments == ["clusters"] and request.cluster is None:
             self._only_get(request)
-            return _json({"clusters": [msgspec.to_builtins(one) for one in self.readiness.clusters()]})
+            return _json(request, {"clusters": [msgspec.to_builtins(one) for one in self.readiness.clusters()]})
         if first not in ("api", "apis"):
             raise no_such_path()
         if len(segments) <= (2 if first == "api" else 3):
@@ -236,7 +240,7 @@ class QueryService:
                 body=self.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
             )
         if name == "version":
-            return _json(server_version(self._materializer.store, request.cluster, self._version))
+            return _json(request, server_version(self._materializer.store, request.cluster, self._version))
         if name == "readyz":
             ready = self.readiness.ready()
             verbose = not ready or "verbose" in request.http.query
@@ -256,15 +260,14 @@ class QueryService:
         if found is None:
             raise no_such_path()
         body, etag = found
-        headers = {
-            "ETag": etag,
-            "Vary": "Accept",
-            "Content-Type": aggregated_type(aggregated) if aggregated else _JSON,
-            "Cache-Control": "no-cache, private",
-        }
+        headers = {"ETag": etag, "Vary": "Accept", "Cache-Control": "no-cache, private"}
         if etag in request.http.headers.get("If-None-Match", ""):
             return web.Response(status=304, headers=headers)
-        return web.Response(body=body, headers=headers)
+        response = answer(body, request.render, headers.items())
+        if aggregated:
+            # The parameters are what a client knows the form by.
+            response.headers["Content-Type"] = aggregated_type(aggregated)
+        return response
 
     # -- resources ---------------------------------------------------------------------------------------------------
 
@@ -281,7 +284,7 @@ class QueryService:
             return await self._get(request, target, served)
         options = parse_options(request.http.query)
         wanted = self._filter(request, target, served, options)
-        encoder = self._encoder(request, target, served, listing=True)
+        encoder = self._encoder(request, target, served, listing=True, watching=options.watch)
         if options.watch:
             return await self._watch(request, served, wanted, options, encoder)
         return await self._list(request, served, wanted, options, encoder)
@@ -308,9 +311,11 @@ class QueryService:
         health = cluster.type_health.get(served.info.key)
         return None if health is None or health.healthy else health.reason
 
-    def _encoder(self, request: _Request, target: Target, served: Served, *, listing: bool) -> Encoder:
-        accept = ",".join(request.http.headers.getall("Accept", ()))
-        representation = negotiate(accept, listing=listing)
+    def _encoder(
+        self, request: _Request, target: Target, served: Served, *, listing: bool, watching: bool = False
+    ) -> Encoder:
+        representation = negotiate(request.accept, listing=listing, streaming=watching)
+        request.render = rendering(request.http.headers, request.http.query, in_yaml=representation.in_yaml)
         return Encoder(
             served.info,
             target.version,
@@ -438,7 +443,7 @@ class QueryService:
                 f'please specify the cluster name: {target.resource} "{target.name}" is in {names}; '
                 f"use /clusters/<cluster>",
             )
-        return _answer(request, encoder.one(found[0]))
+        return answer(encoder.one(found[0]), request.render, request.headers())
 
     async def _list(
         self, request: _Request, served: Served, wanted: Filter, options: Options, encoder: Encoder
@@ -481,23 +486,15 @@ class QueryService:
     async def _stream(self, request: _Request, page: Page, encoder: Encoder) -> web.StreamResponse:
         index = version_of(page.version, encoder.versions).index
         head = encoder.list_head(encoder.versions.of_list(index), page.token, page.remaining)
-        response = web.StreamResponse()
-        response.content_type = _JSON
-        for name, value in request.headers():
-            response.headers.add(name, value)
-        if (size := encoder.size(page.entries)) is not None:
-            response.content_length = len(head) + size + max(len(page.entries) - 1, 0) + len(Encoder.LIST_TAIL)
-        request.begun = True
-        await response.prepare(request.http)
-        separator = head
-        for part in slices(page.entries):
-            await response.write(separator + b",".join(encoder.items(part)))
-            separator = b","
-            # Others get their turn between two slices, also when the client takes all at once.
-            await asyncio.sleep(0)
-        await response.write((b"" if page.entries else head) + Encoder.LIST_TAIL)
-        await response.write_eof()
-        return response
+        size = encoder.size(page.entries)
+        if size:
+            size += len(page.entries) - 1
+
+        def begun() -> None:
+            request.begun = True
+
+        items = (encoder.items(part) for part in slices(page.entries))
+        return await send_list(request.http, request.render, request.headers(), head, items, size, begun)
 
     async def _watch(
         self, request: _Request, served: Served, wanted: Filter, options: Options, encoder: Encoder
@@ -584,12 +581,5 @@ def _host_name(host: str) -> str:
     return host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
 
 
-def _json(content: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(content) + b"\n", content_type=_JSON)
-
-
-def _answer(request: _Request, body: bytes) -> web.Response:
-    response = web.Response(body=body, content_type=_JSON)
-    for name, value in request.headers():
-        response.headers.add(name, value)
-    return response
+def _json(request: _Request, content: object) -> web.Response:
+    return answer(msgspec.json.encode(content) + b"\n", request.render)

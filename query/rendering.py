@@ -1,0 +1,218 @@
+"""Rendering: the text an answer is sent as: JSON as stored, indented JSON or YAML, and gzip where it is asked for.
+
+Everything in memory is compact JSON; what is asked for beyond that is made from it while it is sent.
+k8s.io/apiserver pkg/endpoints/handlers/responsewriters, pkg/endpoints/handlers/negotiation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import yaml
+from aiohttp import web
+from isal import isal_zlib
+
+JSON = "application/json"
+YAML = "application/yaml"
+
+# Bytes from which on gzip is worth it (responsewriters/writers.go: defaultGzipThresholdBytes).
+_GZIP_FROM = 128 * 1024
+# igzip's level 1: a sixth of the time of zlib's, and smaller; the format is gzip's.
+_GZIP_LEVEL = 1
+_GZIP_FORMAT = 31
+# Agents that people look at answers with (negotiation/negotiate.go: isPrettyPrint).
+_FOR_PEOPLE = ("curl", "Wget", "Mozilla/5.0")
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How one request wants its answer. `gzip`: whether it takes that."""
+
+    yaml: bool = False
+    pretty: bool = False
+    gzip: bool = False
+
+    @property
+    def content_type(self) -> str:
+        return YAML if self.yaml else JSON
+
+    @property
+    def compact(self) -> bool:
+        """Whether bytes are sent as they are stored, but for gzip."""
+        return not (self.yaml or self.pretty)
+
+    def whole(self, body: bytes) -> bytes:
+        """One document."""
+        if self.yaml:
+            return _yaml(msgspec.json.decode(body))
+        return msgspec.json.format(body, indent=2).rstrip(b"\n") + b"\n" if self.pretty else body
+
+    def head(self, head: bytes) -> bytes:
+        """The beginning of a list: `head` is the compact one, up to the bracket before its first item."""
+        if self.compact:
+            return head
+        if self.pretty:
+            return msgspec.json.format(head + b"]}", indent=2).rstrip(b"}\n ").removesuffix(b"]")
+        content = msgspec.json.decode(head + b"]}")
+        name, _ = content.popitem()
+        return _yaml(content) + f"{name}:".encode()
+
+    def items(self, items: list[bytes], *, first: bool) -> bytes:
+        """Items of a list, `first` ones or further ones."""
+        if self.compact:
+            return b",".join(items if first else [b"", *items])
+        if self.pretty:
+            indented = b",".join(
+                [b"\n    " + msgspec.json.format(item, indent=2).replace(b"\n", b"\n    ") for item in items]
+            )
+            return indented if first else b"," + indented
+        # The generic decoder twice, as C: there is no faster way to YAML.
+        text = _yaml([msgspec.json.decode(item) for item in items])
+        return b"\n" + text if first else text
+
+    def tail(self, *, empty: bool) -> bytes:
+        """The end of a list."""
+        if self.yaml:
+            return b" []\n" if empty else b""
+        if self.pretty:
+            return b"]\n}\n" if empty else b"\n  ]\n}\n"
+        return b"]}\n"
+
+
+def rendering(headers: Mapping[str, str], query: Mapping[str, str], *, in_yaml: bool) -> Rendering:
+    """What a request's headers and parameters ask for; whether in YAML was negotiated before."""
+    if "pretty" in query:
+        pretty = query["pretty"] in _TRUE
+    else:
+        pretty = headers.get("User-Agent", "").startswith(_FOR_PEOPLE)
+    return Rendering(in_yaml, pretty and not in_yaml, takes_gzip(headers.get("Accept-Encoding", "")))
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding header allows gzip (RFC 9110, 12.5.3)."""
+    for part in accepted.split(","):
+        name, _, parameters = part.partition(";")
+        if name.strip().lower() in ("gzip", "x-gzip", "*"):
+            weight = re.fullmatch(r"\s*q=(0|1|0?\.[0-9]+|[01]\.[0-9]*)\s*", parameters.strip())
+            return weight is None or float(weight.group(1)) > 0
+    return False
+
+
+def answer(
+    body: bytes, render: Rendering, headers: Iterable[tuple[str, str]] = (), *, status: int = 200
+) -> web.Response:
+    """An answer of one document, given as compact JSON."""
+    text = render.whole(body)
+    response = web.Response(status=status, content_type=render.content_type)
+    for name, value in headers:
+        response.headers.add(name, value)
+    if len(text) >= _GZIP_FROM:
+        response.headers.add("Vary", "Accept-Encoding")
+        if render.gzip:
+            response.headers["Content-Encoding"] = "gzip"
+            text = isal_zlib.compress(text, _GZIP_LEVEL, _GZIP_FORMAT)
+    response.body = text
+    return response
+
+
+async def send_list(
+    http: web.BaseRequest,
+    render: Rendering,
+    headers: Iterable[tuple[str, str]],
+    head: bytes,
+    slices: Iterable[list[bytes]],
+    size: int | None,
+    begun: Callable[[], None],
+) -> web.StreamResponse:
+    """Sends a list slice by slice; others get their turn between two, also when the client takes all at once.
+
+    `size`: the bytes of the items together, with the commas between them, if known. `begun` is called before the first
+    byte is sent.
+    """
+    response = web.StreamResponse()
+    response.content_type = render.content_type
+    for name, value in headers:
+        response.headers.add(name, value)
+    total = None if size is None or not render.compact else len(head) + size + len(render.tail(empty=not size))
+    remaining = iter(slices)
+    waiting: list[bytes] = [render.head(head)]
+    held, first, over = len(waiting[0]), True, False
+    # What is small enough is not compressed; a list of unknown size is held back until that is known.
+    while held < _GZIP_FROM and (total is None or total < _GZIP_FROM):
+        items = next(remaining, None)
+        if items is None:
+            over = True
+            waiting.append(render.tail(empty=first))
+            break
+        waiting.append(render.items(items, first=first))
+        held += len(waiting[-1])
+        first = False
+    large = total >= _GZIP_FROM if total is not None else held >= _GZIP_FROM
+    compress = None
+    if large:
+        response.headers.add("Vary", "Accept-Encoding")
+        if render.gzip:
+            response.headers["Content-Encoding"] = "gzip"
+            compress = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_FORMAT)
+    if compress is None and (total is not None or over):
+        response.content_length = total if total is not None else sum(map(len, waiting))
+    begun()
+    await response.prepare(http)
+
+    async def send(text: bytes) -> None:
+        if compress is not None:
+            text = compress.compress(text)
+        if text:
+            await response.write(text)
+
+    await send(b"".join(waiting))
+    if not over:
+        for items in remaining:
+            await asyncio.sleep(0)
+            await send(render.items(items, first=first))
+            first = False
+        await send(render.tail(empty=first))
+    if compress is not None:
+        await response.write(compress.flush())
+    await response.write_eof()
+    return response
+
+
+# -- YAML --------------------------------------------------------------------------------------------------------------
+
+# Text that some YAML, old or new, reads as something else than text: numbers of all forms, times, and these words.
+_AMBIGUOUS = re.compile(
+    r"[-+.]?[0-9][0-9A-Fa-fxob_.,:eE+-]*.*|[-+]?\.(inf|nan)|y|n|yes|no|on|off|true|false|null|~|=|<<|", re.IGNORECASE
+)
+
+
+class _Dumper(yaml.CSafeDumper):
+    """Writes text that looks like anything else in quotes, so that YAML 1.1 and 1.2 and Go's reader agree on it."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    style = None
+    if "\n" in text and all(char == "\n" or char.isprintable() for char in text):
+        style = "|"
+    elif _AMBIGUOUS.fullmatch(text):
+        style = '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _yaml(content: object) -> bytes:
+    encoded: bytes = yaml.dump(
+        content, Dumper=_Dumper, encoding="utf-8", allow_unicode=True, default_flow_style=False, width=2**31 - 1
+    )
+    return encoded
