@@ -17,7 +17,7 @@ import uvloop
 
 from kubebraid import __version__, logs, run
 from kubebraid.kubeconfig import render
-from kubebraid.settings import BadSetting, Settings, parse_listen
+from kubebraid.settings import BadSetting, Forward, Settings, parse_listen
 from producers.configuration import BadConfiguration, duration
 from producers.kubeconfig import BadKubeconfig
 from producers.ownership import Deposed
@@ -93,6 +93,14 @@ Config = Annotated[
         metavar="FILE", help="YAML that says clusters, types and pruning instead; read again when it changes."
     ),
 ]
+ForwardAs = Annotated[
+    Forward,
+    typer.Option(
+        "--forward",
+        help="As whom writes, logs and exec below /clusters/<cluster> are passed on: the caller, the kubeconfig's "
+        "user, or not at all.",
+    ),
+]
 LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")]
 
@@ -149,6 +157,16 @@ def _followed(
     }
 
 
+def _forward(forward: Forward, listen: str) -> Forward:
+    """Raises BadSetting where strangers would act as us."""
+    if forward is Forward.CONFIGURED and not parse_listen(listen, insecure=True).loopback:
+        raise BadSetting(
+            f"--forward configured with --listen {listen}: everybody there could act as the kubeconfig's user; "
+            "listen on loopback, or use --forward caller"
+        )
+    return forward
+
+
 def _run(main: Coroutine[Any, Any, None], level: str, json_lines: bool) -> None:
     if level not in ("debug", "info", "warning", "error"):
         main.close()
@@ -177,6 +195,7 @@ def up(
     prune: Prune = None,
     relist_every: RelistEvery = "30m",
     config: Config = None,
+    forward: ForwardAs = Forward.CALLER,
     log_level: LogLevel = "info",
     log_json: LogJson = False,
 ) -> None:
@@ -200,6 +219,7 @@ def up(
             relist_every=relist_every,
         ),
         listen=parse_listen(listen, insecure=insecure_listen),
+        forward=_forward(forward, listen),
     )
     if nats is not None and nats_port is not None:
         raise BadSetting("--nats-port is for the embedded NATS; leave it out with --nats")
@@ -221,7 +241,11 @@ def demo(
 ) -> None:
     """The same as `up`, on simulated clusters."""
     settings = Settings(
-        nats=nats, nats_port=nats_port, data=data, listen=parse_listen(listen, insecure=insecure_listen)
+        nats=nats,
+        nats_port=nats_port,
+        data=data,
+        listen=parse_listen(listen, insecure=insecure_listen),
+        forward=Forward.CALLER,
     )
     _run(run.demo(settings, clusters=clusters, pods=pods, churn=churn), log_level, log_json)
 
@@ -294,15 +318,34 @@ def produce(
 @app.command()
 def serve(
     nats: NatsUrl,
+    more: MoreContexts = None,
     listen: Listen = "127.0.0.1:8001",
     insecure_listen: InsecureListen = False,
     stream: Stream = "KUBEBRAID",
     prefix: Prefix = None,
+    forward: ForwardAs = Forward.OFF,
+    kubeconfig: Kubeconfig = None,
+    context: Contexts = None,
+    config: Config = None,
     log_level: LogLevel = "info",
     log_json: LogJson = False,
 ) -> None:
     """The query service alone: from the log to the Kubernetes API."""
-    settings = Settings(nats=nats, stream=stream, prefix=prefix, listen=parse_listen(listen, insecure=insecure_listen))
+    contexts = _contexts(context, more)
+    if forward is Forward.OFF and (kubeconfig or contexts or config):
+        raise BadSetting("clusters are named to `serve` for --forward caller or --forward configured; add that")
+    if config is not None and (kubeconfig or contexts):
+        raise BadSetting("--kubeconfig and --context are said in the file where --config is given")
+    settings = Settings(
+        nats=nats,
+        stream=stream,
+        prefix=prefix,
+        kubeconfig=kubeconfig,
+        contexts=contexts,
+        config=config,
+        listen=parse_listen(listen, insecure=insecure_listen),
+        forward=_forward(forward, listen),
+    )
     _run(run.serve(settings), log_level, log_json)
 
 

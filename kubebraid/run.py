@@ -26,7 +26,8 @@ from deltalog.stream import Log
 from kubebraid import __version__, progress
 from kubebraid.broker import BrokerError, EmbeddedBroker, child_set_up, port_in_use
 from kubebraid.health import producer_application
-from kubebraid.settings import Address, BadSetting, Settings, default_data
+from kubebraid.settings import Address, BadSetting, Forward, Settings, default_data
+from kubebraid.upstreams import MemberServers
 from materializer.materializer import Materializer
 from materializer.versions import check_prefix
 from producers.configuration import Configuration, Kubeconfig, Source, load
@@ -192,7 +193,7 @@ async def relist(url: str, stream: str, cluster: str, kind: str) -> list[Relisti
 async def _run(settings: Settings, *, produce: bool, serve: bool) -> None:
     log_settings = _log_settings(settings)
     members: Members | None = None
-    if produce:
+    if produce or settings.forward is not Forward.OFF:
         members = Members(_configuration(settings), settings.config)
         await members.first()
     async with contextlib.AsyncExitStack() as stack:
@@ -203,7 +204,9 @@ async def _run(settings: Settings, *, produce: bool, serve: bool) -> None:
         url, broker = await stack.enter_async_context(_broker(settings))
         parts: list[Callable[[], Awaitable[None]]] = []
         producer: Producer | None = None
-        if members is not None:
+        if members is not None and not produce:
+            parts.append(members.run)
+        if members is not None and produce:
             # Its own connection: bulk appends must not stand in the way of what is being read.
             writing = await stack.enter_async_context(_connection(url, "kubebraid-produce"))
 
@@ -221,11 +224,17 @@ async def _run(settings: Settings, *, produce: bool, serve: bool) -> None:
             parts.append(materializer.run)
             assert bound is not None
             assert settings.listen is not None
+            upstreams = None
+            if members is not None and settings.forward is not Forward.OFF:
+                upstreams = await stack.enter_async_context(
+                    contextlib.aclosing(MemberServers(members, settings.forward))
+                )
             service = QueryService(
                 materializer,
                 __version__,
-                lambda: () if members is None else members.current,
+                lambda: () if producer is None else producer.members.current,
                 hosts=_LOOPBACK_NAMES if settings.listen.loopback else None,
+                upstreams=upstreams,
             )
             if producer is not None:
                 service.metrics.also(producer.metrics.registry)

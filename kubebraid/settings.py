@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from producers.configuration import RELIST_EVERY
@@ -61,11 +62,20 @@ def default_data() -> Path:
     return Path(base) / "kubebraid"
 
 
+class Forward(StrEnum):
+    """As whom requests below /clusters/<cluster> are passed on: not at all, the caller, or the kubeconfig's user."""
+
+    OFF = "off"
+    CALLER = "caller"
+    CONFIGURED = "configured"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What `up`, `produce` and `serve` run with. `nats` None: embedded, with its files under `data`.
 
-    `config`: the configuration file, which then says all of what is followed and how.
+    `config`: the configuration file, which then says all of what is followed and how. `forward`: as whom requests are
+    passed on to clusters.
     """
 
     nats: str | None = None
@@ -81,3 +91,4 @@ class Settings:
     relist_every: float = RELIST_EVERY
     identity: str | None = None
     listen: Address | None = None
+    forward: Forward = Forward.OFF

@@ -46,6 +46,16 @@ class Removal(msgspec.Struct, eq=False):
     entries: dict[tuple[str, Key], Entry]
 
 
+class Subresource(msgspec.Struct, frozen=True, kw_only=True):
+    """A subresource as the cluster serves it: `kind`, `group` and `version` of what it answers with."""
+
+    name: str
+    kind: str = ""
+    group: str = ""
+    version: str = ""
+    verbs: tuple[str, ...] = ()
+
+
 class TypeInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A resource type as one cluster serves it (its APIResource, and printer columns of a CRD).
 
@@ -67,6 +77,7 @@ class TypeInfo(msgspec.Struct, frozen=True, kw_only=True):
     selectable: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
     selector: str = ""
+    subresources: tuple[Subresource, ...] = ()
 
     @property
     def key(self) -> TypeKey:

@@ -120,7 +120,8 @@ class ApiServer:
         self._credentials = None
 
     @asynccontextmanager
-    async def _using(self) -> AsyncIterator[Credentials]:
+    async def using(self) -> AsyncIterator[Credentials]:
+        """The credentials as they are now; they stay usable to the end of the block. Raises BadKubeconfig."""
         credentials = await self._current()
         self._uses[credentials] = self._uses.get(credentials, 0) + 1
         try:
@@ -143,7 +144,7 @@ class ApiServer:
         Raises Refused for an error answer, Unreachable if there is none or it breaks off inside the block.
         """
         try:
-            async with self._using() as credentials:
+            async with self.using() as credentials:
                 asked = time.time()
                 response: aiohttp.ClientResponse = await credentials.client.call_api(
                     path,

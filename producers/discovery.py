@@ -25,6 +25,16 @@ _API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
+class Subresource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A subresource of a type, `log` or `scale`, with the kind that it answers with."""
+
+    name: str
+    kind: str = ""
+    group: str = ""
+    version: str = ""
+    verbs: tuple[str, ...] = ()
+
+
 class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
     """A listable and watchable resource type of a cluster, in the version it is synced in.
 
@@ -46,6 +56,7 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[dict[str, Any], ...] | None = None
     selectable: tuple[str, ...] = ()
     custom: bool = False
+    subresources: tuple[Subresource, ...] = ()
 
     @property
     def api_version(self) -> str:
@@ -95,10 +106,24 @@ class Discovered(msgspec.Struct, frozen=True):
 
 class _Kind(msgspec.Struct):
     kind: str = ""
+    group: str = ""
+    version: str = ""
 
 
 # Servers in Go write a list that is empty as null at times.
 _Strings = tuple[str, ...] | None
+
+
+class _Subresource(msgspec.Struct, rename="camel"):
+    subresource: str = ""
+    response_kind: _Kind | None = None
+    verbs: _Strings = None
+
+    def known(self) -> Subresource:
+        kind = self.response_kind or _Kind()
+        return Subresource(
+            name=self.subresource, kind=kind.kind, group=kind.group, version=kind.version, verbs=self.verbs or ()
+        )
 
 
 class _Resource(msgspec.Struct, rename="camel"):
@@ -109,6 +134,7 @@ class _Resource(msgspec.Struct, rename="camel"):
     verbs: _Strings = None
     short_names: _Strings = None
     categories: _Strings = None
+    subresources: list[_Subresource] | None = None
 
 
 class _GroupVersion(msgspec.Struct):
@@ -165,6 +191,8 @@ class _OldGroups(msgspec.Struct):
 class _OldResource(msgspec.Struct, rename="camel"):
     name: str
     kind: str = ""
+    group: str = ""
+    version: str = ""
     namespaced: bool = True
     singular_name: str = ""
     verbs: _Strings = None
@@ -229,6 +257,13 @@ async def _older(server: ApiServer, root: str, listed: _OldGroups) -> list[_Grou
         except (Refused, TimeoutError, *UNDECODABLE):
             # An aggregated API whose server is away, hangs or talks nonsense: its group is not gone.
             return _GroupVersion(version, [], "Stale")
+        below: dict[str, list[_Subresource]] = {}
+        for one in found:
+            name, slash, subresource = one.name.partition("/")
+            if slash:
+                # Of another group and version than the type's only where it says so.
+                kind = _Kind(one.kind, one.group or group, one.version or version)
+                below.setdefault(name, []).append(_Subresource(subresource, kind, one.verbs))
         return _GroupVersion(
             version,
             [
@@ -240,6 +275,7 @@ async def _older(server: ApiServer, root: str, listed: _OldGroups) -> list[_Grou
                     one.verbs,
                     one.short_names,
                     one.categories,
+                    below.get(one.name),
                 )
                 for one in found
                 if "/" not in one.name
@@ -296,6 +332,7 @@ def _chosen(groups: list[_Group], crds: dict[tuple[str, str], _Definition]) -> D
                     columns=version.additional_printer_columns if version is not None else None,
                     selectable=version.selectable if version is not None else (),
                     custom=crd is not None,
+                    subresources=tuple(sub.known() for sub in one.subresources or ()),
                 )
                 types.setdefault(key, []).append(kind)
     whole = []

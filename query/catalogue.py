@@ -40,9 +40,13 @@ class Served(msgspec.Struct, frozen=True):
 
 
 class Catalogue:
-    """The types of one scope at one state of the control records; made anew when those change."""
+    """The types of one scope at one state of the control records; made anew when those change.
 
-    def __init__(self, clusters: list[Cluster]) -> None:
+    `forwarding`: what the one cluster of the scope offers beyond reading is offered, too.
+    """
+
+    def __init__(self, clusters: list[Cluster], *, forwarding: bool = False) -> None:
+        self._forwarding = forwarding
         self.types: dict[TypeKey, Served] = {}
         found: dict[TypeKey, list[tuple[str, TypeInfo]]] = {}
         for cluster in sorted(clusters, key=lambda cluster: cluster.name):
@@ -102,7 +106,9 @@ class Catalogue:
                     "versions": [
                         {
                             "version": one,
-                            "resources": [_aggregated_resource(served, one) for served in types],
+                            "resources": [
+                                _aggregated_resource(served, one, forwarding=self._forwarding) for served in types
+                            ],
                             "freshness": "Current",
                         }
                         for one, types in versions.items()
@@ -142,7 +148,9 @@ class Catalogue:
             "kind": "APIResourceList",
             "apiVersion": "v1",
             "groupVersion": f"{group}/{version}" if group else version,
-            "resources": [_listed_resource(served) for served in types],
+            "resources": [
+                entry for served in types for entry in _listed_resources(served, version, forwarding=self._forwarding)
+            ],
         }
 
 
@@ -156,36 +164,69 @@ def _group(name: str, versions: list[str]) -> dict[str, Any]:
     return {"name": name, "versions": listed, "preferredVersion": listed[0]}
 
 
-def _aggregated_resource(served: Served, version: str) -> dict[str, Any]:
+def _verbs(info: TypeInfo, *, forwarding: bool) -> list[str]:
+    return sorted({*READ_VERBS, *info.verbs}) if forwarding else list(READ_VERBS)
+
+
+def _aggregated_resource(served: Served, version: str, *, forwarding: bool) -> dict[str, Any]:
     info = served.info
+    below = [
+        {
+            "subresource": one.name,
+            **({"responseKind": {"group": one.group, "version": one.version, "kind": one.kind}} if one.kind else {}),
+            "verbs": list(one.verbs),
+        }
+        for one in (info.subresources if forwarding else ())
+    ]
     return {
         "resource": info.resource,
         "responseKind": {"group": info.group, "version": version, "kind": info.kind},
         "scope": "Namespaced" if info.namespaced else "Cluster",
         "singularResource": info.singular,
-        "verbs": list(READ_VERBS),
+        "verbs": _verbs(info, forwarding=forwarding),
         **({"shortNames": list(info.short_names)} if info.short_names else {}),
         **({"categories": list(info.categories)} if info.categories else {}),
+        **({"subresources": below} if below else {}),
     }
 
 
-def _listed_resource(served: Served) -> dict[str, Any]:
+def _listed_resources(served: Served, version: str, *, forwarding: bool) -> list[dict[str, Any]]:
+    """A type and its subresources."""
     info = served.info
-    return {
-        "name": info.resource,
-        "singularName": info.singular,
-        "namespaced": info.namespaced,
-        "kind": info.kind,
-        "verbs": list(READ_VERBS),
-        **({"shortNames": list(info.short_names)} if info.short_names else {}),
-        **({"categories": list(info.categories)} if info.categories else {}),
-    }
+    entries: list[dict[str, Any]] = [
+        {
+            "name": info.resource,
+            "singularName": info.singular,
+            "namespaced": info.namespaced,
+            "kind": info.kind,
+            "verbs": _verbs(info, forwarding=forwarding),
+            **({"shortNames": list(info.short_names)} if info.short_names else {}),
+            **({"categories": list(info.categories)} if info.categories else {}),
+        }
+    ]
+    for one in info.subresources if forwarding else ():
+        foreign = (one.group, one.version) != (info.group, version)
+        entries.append(
+            {
+                "name": f"{info.resource}/{one.name}",
+                "singularName": "",
+                "namespaced": info.namespaced,
+                "kind": one.kind,
+                **({"group": one.group, "version": one.version} if foreign and one.version else {}),
+                "verbs": list(one.verbs),
+            }
+        )
+    return entries
 
 
 class Catalogues:
-    """The catalogues of all scopes, each made when first asked for after a change of the control records."""
+    """The catalogues of all scopes, each made when first asked for after a change of the control records.
 
-    def __init__(self) -> None:
+    `forwarding`: whether requests below `/clusters/<cluster>` that are not answered here are passed on.
+    """
+
+    def __init__(self, *, forwarding: bool = False) -> None:
+        self._forwarding = forwarding
         self._state: tuple[int, int] = (-1, -1)
         self._made: dict[str | None, Catalogue] = {}
 
@@ -198,7 +239,7 @@ class Catalogues:
         made = self._made.get(cluster)
         if made is None:
             chosen = list(store.clusters.values()) if cluster is None else [store.clusters[cluster]]
-            made = self._made[cluster] = Catalogue(chosen)
+            made = self._made[cluster] = Catalogue(chosen, forwarding=self._forwarding and cluster is not None)
         return made
 
 

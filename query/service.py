@@ -21,7 +21,9 @@ from materializer.selectors import BadSelector, parse_fields, parse_labels
 from materializer.store import Cluster
 from materializer.versions import Named, Numbered, list_version
 from query.accept import negotiate, prefers_yaml
+from query.access import review, review_kind
 from query.catalogue import Catalogues, Served, aggregated_type, server_version
+from query.forwarding import Forwarding, Upstreams, read_body
 from query.lists import Page, Snapshots, first_page, further_page, slices
 from query.metrics import Metrics
 from query.options import Options, originals_of, parse_options, version_of
@@ -30,6 +32,7 @@ from query.readiness import Readiness
 from query.rendering import answer, rendering, send_list
 from query.representations import Encoder, include_object
 from query.search import parse_search
+from query.sockets import Send, converse, is_websocket, refuse_foreign_pages
 from query.status import ApiError, expired, no_such_path, not_found, too_large_version
 from query.watches import Watches, WatchRequest, error_event
 
@@ -38,6 +41,8 @@ log = structlog.get_logger("query")
 # How long a read waits for an index that is ahead, in seconds (apiserver storage/cacher: blockTimeout).
 _AHEAD_WAIT = 3.0
 _JSON = "application/json"
+# Subresources that are streams between a client and a container.
+_STREAMS = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 
 # Labels that may stand in a fieldSelector (pkg/apis/core/v1/conversion.go and the like); metadata.* everywhere.
 _FIELD_LABELS: dict[tuple[str, str], frozenset[str]] = {
@@ -116,7 +121,8 @@ class QueryService:
 
     `expected`: names of clusters that must have been listed before /readyz says so. `hosts`: host names that
     requests may be addressed to, None for any; without authentication this keeps a web page that rebinds its
-    name to loopback from reading clusters (as `kubectl proxy --accept-hosts` does).
+    name to loopback from reading clusters (as `kubectl proxy --accept-hosts` does). `upstreams`: where requests for one
+    cluster are passed on to; None: nowhere.
     """
 
     def __init__(
@@ -126,13 +132,15 @@ class QueryService:
         expected: Callable[[], Iterable[str]] = tuple,
         *,
         hosts: frozenset[str] | None = None,
+        upstreams: Upstreams | None = None,
     ) -> None:
         self.readiness = Readiness(materializer, expected)
         self.watches = Watches(materializer)
         self._materializer = materializer
         self._version = version
         self._hosts = hosts
-        self._catalogues = Catalogues()
+        self._catalogues = Catalogues(forwarding=upstreams is not None)
+        self._forwarding = None if upstreams is None else Forwarding(upstreams, materializer)
         self._snapshots = Snapshots()
         self.metrics = Metrics(materializer, self.watches)
 
@@ -140,7 +148,12 @@ class QueryService:
         """The aiohttp application that serves everything."""
         application = web.Application(client_max_size=64 * 1024 * 1024)
         application.router.add_route("*", "/{path:.*}", self._handle)
+        application.on_cleanup.append(self._end)
         return application
+
+    async def _end(self, _: web.Application) -> None:
+        if self._forwarding is not None:
+            await self._forwarding.close()
 
     async def wait_ready(self) -> None:
         """Returns once /readyz is 200."""
@@ -212,24 +225,28 @@ class QueryService:
             self._only_get(request)
             return _json(request, {"clusters": [msgspec.to_builtins(one) for one in self.readiness.clusters()]})
         if first not in ("api", "apis"):
+            if request.cluster is not None and self._forwarding is not None:
+                return await self._forwarding.forward(request.http, request.cluster, segments, None, None, [])
             raise no_such_path()
         if len(segments) <= (2 if first == "api" else 3):
             self._only_get(request)
             return self._discovery(request, segments)
+        if (kind := review_kind(segments)) is not None and (request.cluster is None or self._forwarding is None):
+            return await self._review(request, kind)
         target = resource_target(segments)
         request.resource = f"{target.resource}.{target.group}" if target.group else target.resource
-        return await self._resource(request, target)
+        return await self._resource(request, target, segments)
 
-    @staticmethod
-    def _only_get(request: _Request) -> None:
+    def _only_get(self, request: _Request) -> None:
         method = request.http.method
         if method == "GET":
             return
-        hint = (
-            "send writes to the cluster's own API server"
-            if request.cluster is not None
-            else "objects of many clusters are read here; send writes to the cluster's own API server"
-        )
+        if request.cluster is not None:
+            hint = "send it to the cluster's own API server (this instance was started without --forward)"
+        elif self._forwarding is not None:
+            hint = "objects of many clusters are read here; send it to /clusters/<cluster>, which passes it on"
+        else:
+            hint = "objects of many clusters are read here; send it to the cluster's own API server"
         raise ApiError(405, f"the server does not allow {method} on this path: {hint}")
 
     # -- what is not a resource --------------------------------------------------------------------------------------
@@ -269,13 +286,33 @@ class QueryService:
             response.headers["Content-Type"] = aggregated_type(aggregated)
         return response
 
+    async def _review(self, request: _Request, kind: str) -> web.Response:
+        if request.http.method != "POST":
+            raise ApiError(405, f"the server does not allow {request.http.method} on this path: POST a {kind}")
+        refuse_foreign_pages(request.http)
+        catalogue = self._catalogues.of(self._materializer.store, request.cluster)
+        body = review(kind, request.http.content_type, await read_body(request.http), catalogue)
+        return answer(body, request.render, request.headers(), status=201)
+
     # -- resources ---------------------------------------------------------------------------------------------------
 
-    async def _resource(self, request: _Request, target: Target) -> web.StreamResponse:
+    async def _resource(self, request: _Request, target: Target, segments: list[str]) -> web.StreamResponse:
         catalogue = self._catalogues.of(self._materializer.store, request.cluster)
         served = catalogue.find(target.group, target.version, target.resource)
-        if served is None or (target.namespace and not served.info.namespaced) or target.subresource:
+        if request.cluster is not None and self._forwarding is not None:
+            method = request.http.method
+            if method != "GET" or served is None or target.subresource:
+                # What streams is no object, and must not be held back.
+                looked_into = None if target.subresource.partition("/")[0] in _STREAMS else target
+                return await self._forwarding.forward(
+                    request.http, request.cluster, segments, looked_into, served, request.warnings
+                )
+        if served is None or (target.namespace and not served.info.namespaced):
             raise no_such_path()
+        if target.subresource:
+            self._only_get(request)
+            where = "the cluster's own API server" if self._forwarding is None else "/clusters/<cluster>"
+            raise ApiError(405, f"{target.resource}/{target.subresource} is not served here; send it to {where}")
         if target.name and served.info.namespaced and not target.namespace:
             raise no_such_path()
         self._only_get(request)
@@ -534,19 +571,7 @@ class QueryService:
             await self._current(request)
         if not initial and after is None:
             after = whole = self._materializer.store.applied
-        response = web.StreamResponse()
-        response.content_type = _JSON
-        response.headers["Cache-Control"] = "no-cache, private"
-        for name, value in request.headers():
-            response.headers.add(name, value)
-        if request.http.version >= HttpVersion11:
-            # To an HTTP/1.0 client the end of the connection is the end of the stream.
-            response.enable_chunked_encoding()
-        request.begun = True
-        await response.prepare(request.http)
-        if late is not None:
-            await response.write(error_event(late))
-        else:
+        if late is None:
             watch = WatchRequest(
                 key=served.info.key,
                 wanted=wanted,
@@ -558,16 +583,37 @@ class QueryService:
                 timeout=float(options.timeout) if options.timeout else None,
                 owed=owed,
             )
-            sent = self.metrics.watch_bytes
+        counted = self.metrics.watch_bytes
 
-            async def send(payload: bytes) -> None:
-                sent.inc(len(payload))
-                await response.write(payload)
+        async def serve(send: Send) -> None:
+            if late is not None:
+                await send(error_event(late))
+                return
 
-            try:
-                await self.watches.serve(watch, send)
-            except ConnectionError:
-                return response
+            async def counting(payload: bytes) -> None:
+                counted.inc(len(payload))
+                await send(payload)
+
+            await self.watches.serve(watch, counting)
+
+        if is_websocket(request.http):
+            refuse_foreign_pages(request.http)
+            request.begun = True
+            return await converse(request.http, request.headers(), serve)
+        response = web.StreamResponse()
+        response.content_type = _JSON
+        response.headers["Cache-Control"] = "no-cache, private"
+        for name, value in request.headers():
+            response.headers.add(name, value)
+        if request.http.version >= HttpVersion11:
+            # To an HTTP/1.0 client the end of the connection is the end of the stream.
+            response.enable_chunked_encoding()
+        request.begun = True
+        await response.prepare(request.http)
+        try:
+            await serve(response.write)
+        except ConnectionError:
+            return response
         await response.write_eof()
         return response
 

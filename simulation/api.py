@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from simulation import discovery, lists, patches
+from simulation import discovery, lists, patches, streams
 from simulation.faults import Faults
 from simulation.options import ListOptions, accepted_form, parse_options
 from simulation.presentation import Presentation
@@ -60,6 +60,8 @@ class Target:
     name: str
     subresource: str
     watch: bool = False
+    # Behind a proxy subresource.
+    beyond: str = ""
 
 
 class Api:
@@ -210,6 +212,8 @@ class Api:
                 raise unknown_path()
             return self._json(request, discovery.api_group(group, versions))
         version, *rest = parts
+        if (group, *parts) == ("authorization.k8s.io", "v1", "selfsubjectaccessreviews"):
+            return await self._review(request, "SelfSubjectAccessReview")
         if (group, version) in self.registry.aggregation.unanswered:
             raise ApiError(503, "service unavailable")
         types = self._groups().get(group, {}).get(version)
@@ -227,6 +231,9 @@ class Api:
         namespace = ""
         if parts[0] == "namespaces" and len(parts) >= 3 and parts[2] not in ("status", "finalize"):
             namespace, parts = parts[1], parts[2:]
+        beyond = ""
+        if len(parts) > 3 and parts[2] == "proxy":
+            beyond, parts = "/".join(parts[3:]), parts[:3]
         if len(parts) > 3 or "" in parts:
             raise unknown_path()
         resource, name, subresource = [*parts, "", ""][:3]
@@ -239,7 +246,7 @@ class Api:
             raise unknown_path()
         if subresource and subresource not in type.subresources:
             raise unknown_path()
-        return Target(type, version, namespace, name, subresource, watch)
+        return Target(type, version, namespace, name, subresource, watch, beyond)
 
     # Resources
 
@@ -248,7 +255,9 @@ class Api:
         if not target.subresource and self._verb(request, target) not in target.type.verbs:
             raise _not_allowed()
         if target.subresource == "log":
-            return self._log(request, target)
+            return await self._log(request, target)
+        if target.subresource in ("attach", "exec", "portforward", "proxy"):
+            return await self._converse(request, target)
         if target.subresource == "scale":
             return await self._scale(request, target)
         if method == "GET":
@@ -469,7 +478,41 @@ class Api:
 
     # Subresources
 
-    def _log(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
+    async def _converse(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
+        name = target.name
+        if target.subresource == "proxy":
+            # [scheme:]name[:port]
+            parts = name.split(":")
+            name = parts[1] if len(parts) == 3 else parts[0]
+        self.registry.get(target.type, target.namespace, name)
+        if target.subresource == "proxy":
+            return await streams.say_back(request, f"/{target.beyond}")
+        if request.method not in ("GET", "POST"):
+            raise _not_allowed()
+        if target.subresource == "portforward":
+            return await streams.forward_ports(request)
+        command = request.query.getall("command", []) if target.subresource == "exec" else []
+        if target.subresource == "exec" and not command:
+            raise bad_request("you must specify at least 1 command for the container")
+        return await streams.run_command(request, command)
+
+    async def _review(self, request: web.BaseRequest, kind: str) -> web.StreamResponse:
+        """Whoever gets this far may do everything."""
+        _only(request, "POST")
+        data = await request.read()
+        given = _json_body(data) if data.startswith(b"{") else {}
+        answer = {
+            "kind": kind,
+            "apiVersion": "authorization.k8s.io/v1",
+            "metadata": {},
+            "spec": given.get("spec") or {},
+            "status": {"allowed": True, "reason": "simulated"},
+        }
+        response = self._json(request, answer)
+        response.set_status(201)
+        return response
+
+    async def _log(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:
         _only(request, "GET")
         stored = self.registry.get(target.type, target.namespace, target.name)
         body = stored.body()
@@ -490,6 +533,8 @@ class Api:
         tail = request.query.get("tailLines", "")
         if tail.isascii() and tail.isdecimal() and len(tail) < 10:
             lines = lines[-int(tail) :] if int(tail) else []
+        if request.query.get("follow") in ("1", "true"):
+            return await streams.follow_log(request, lines)
         return web.Response(text="".join(f"{line}\n" for line in lines))
 
     async def _scale(self, request: web.BaseRequest, target: Target) -> web.StreamResponse:

@@ -24,8 +24,12 @@ __all__ = [
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 _SUBRESOURCE_VERBS: dict[str, tuple[str, ...]] = {
+    "attach": ("create", "get"),
+    "exec": ("create", "get"),
     "finalize": ("update",),
     "log": ("get",),
+    "portforward": ("create", "get"),
+    "proxy": ("create", "delete", "get", "patch", "update"),
     "scale": ("get", "patch", "update"),
     "status": ("get", "patch", "update"),
 }

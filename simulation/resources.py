@@ -184,7 +184,7 @@ BUILT_IN: tuple[ResourceType, ...] = (
         "Pod",
         "po",
         categories=_ALL,
-        subresources=("log", "status"),
+        subresources=("attach", "exec", "log", "portforward", "proxy", "status"),
         generation=True,
         fields=_POD_FIELDS,
     ),
@@ -196,7 +196,7 @@ BUILT_IN: tuple[ResourceType, ...] = (
         "Service",
         "svc",
         categories=_ALL,
-        subresources=_STATUS,
+        subresources=("proxy", "status"),
         fields={"spec.clusterIP": _read("spec", "clusterIP"), "spec.type": _read("spec", "type")},
     ),
     _type(

@@ -1,0 +1,212 @@
+"""Tunnels: requests that change the protocol (exec, attach, port-forward) go to a cluster byte for byte.
+
+After the cluster's 101 both connections are wired to each other; neither side's protocol is looked into.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import cast
+from urllib.parse import urlsplit
+
+import h11
+from aiohttp import web
+from multidict import CIMultiDict
+
+# Bytes of an answer that is no upgrade: a Status.
+_REFUSAL_LIMIT = 1024 * 1024
+# Seconds to wait for the answer to the request for another protocol.
+_PATIENCE = 60.0
+
+
+class BrokenTunnel(Exception):
+    """The way to the cluster cannot be built; one line that says why."""
+
+
+def wants_upgrade(http: web.BaseRequest) -> bool:
+    """Whether a request asks for another protocol on its connection (RFC 9110, 7.8)."""
+    tokens = {token.strip().lower() for token in http.headers.get("Connection", "").split(",")}
+    return "upgrade" in tokens and bool(http.headers.get("Upgrade"))
+
+
+class _Side(asyncio.Protocol):
+    """One of two connections. What it receives goes to its peer, once it has one; until then it can be read."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.closed = asyncio.Event()
+        self._peer: _Side | None = None
+        self._early = bytearray()
+        self._arrived = asyncio.Event()
+
+    def join(self, peer: _Side, early: bytes = b"") -> None:
+        """From now on everything received goes to `peer`, `early` first."""
+        self._peer = peer
+        early += bytes(self._early)
+        self._early.clear()
+        if early:
+            peer.write(early)
+        if self.closed.is_set():
+            peer.close()
+
+    async def read(self) -> bytes:
+        """What has come by now, at least a byte; b"" at the end."""
+        while not self._early and not self.closed.is_set():
+            self._arrived.clear()
+            await self._arrived.wait()
+        data = bytes(self._early)
+        self._early.clear()
+        return data
+
+    def write(self, data: bytes) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def close(self) -> None:
+        """Sends what was written, then ends the connection."""
+        if self.transport is not None:
+            self.transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._peer is not None:
+            self._peer.write(data)
+        else:
+            self._early += data
+            self._arrived.set()
+
+    def eof_received(self) -> bool:
+        if self._peer is None or self._peer.transport is None or not self._peer.transport.can_write_eof():
+            return False
+        self._peer.transport.write_eof()
+        return True
+
+    def pause_writing(self) -> None:
+        if self._peer is not None and self._peer.transport is not None and not self._peer.transport.is_closing():
+            self._peer.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._peer is not None and self._peer.transport is not None and not self._peer.transport.is_closing():
+            self._peer.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
+        self._arrived.set()
+        if self._peer is not None:
+            self._peer.close()
+
+
+class _Tunnelled(web.StreamResponse):
+    """Stands for an answer that went by: nothing is left to be sent, and the connection is no longer aiohttp's."""
+
+    def __init__(self) -> None:
+        super().__init__(status=101)
+        self.force_close()
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+async def tunnel(
+    http: web.BaseRequest,
+    url: str,
+    headers: CIMultiDict[str],
+    tls: ssl.SSLContext | None,
+    server_name: str | None,
+    connect: float,
+) -> web.StreamResponse:
+    """Asks a server for what the request asks for; returns when the tunnel is over, or with the server's refusal.
+
+    `headers`: the request's, without those of the connection; `connect`: seconds. Raises BrokenTunnel.
+    """
+    place = urlsplit(url)
+    secure = place.scheme == "https"
+    port = place.port or (443 if secure else 80)
+    loop = asyncio.get_running_loop()
+    far = _Side()
+    context = (ssl.create_default_context() if tls is None else tls) if secure else None
+    if place.hostname is None:
+        raise BrokenTunnel(f"{url} names no host")
+    try:
+        async with asyncio.timeout(connect):
+            await loop.create_connection(
+                lambda: far, place.hostname, port, ssl=context, server_hostname=server_name if secure else None
+            )
+    except (OSError, TimeoutError, ssl.SSLError) as cause:
+        raise BrokenTunnel(f"cannot be reached: {' '.join(str(cause).split()) or type(cause).__name__}") from None
+    try:
+        target = place.path + (f"?{place.query}" if place.query else "")
+        sent = [("Host", place.netloc), *headers.items()]
+        sent += [("Connection", "Upgrade"), ("Upgrade", http.headers["Upgrade"])]
+        if http.method != "GET":
+            sent.append(("Content-Length", "0"))
+        wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=256 * 1024)
+        request = h11.Request(method=http.method, target=target, headers=sent)
+        far.write((wire.send(request) or b"") + (wire.send(h11.EndOfMessage()) or b""))
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                answer, rest = await _answer(wire, far)
+        except TimeoutError:
+            raise BrokenTunnel(f"no answer in {_PATIENCE:.0f} s") from None
+        except h11.RemoteProtocolError as cause:
+            raise BrokenTunnel(f"its answer cannot be read: {cause}") from None
+        if isinstance(answer, h11.Response):
+            refusal = web.Response(status=answer.status_code, body=rest)
+            for name, value in answer.headers:
+                if name in (b"content-type", b"warning", b"www-authenticate", b"retry-after"):
+                    refusal.headers.add(name.decode(), value.decode("latin-1"))
+            return refusal
+        return await _wire(http, far, answer, rest)
+    finally:
+        far.close()
+
+
+async def _answer(wire: h11.Connection, far: _Side) -> tuple[h11.InformationalResponse | h11.Response, bytes]:
+    """The 101 with what came behind it, or a refusal with its body."""
+    refused: h11.Response | None = None
+    body = bytearray()
+    while True:
+        event = wire.next_event()
+        if event is h11.NEED_DATA:
+            wire.receive_data(await far.read())
+        elif isinstance(event, h11.InformationalResponse):
+            if event.status_code == 101:
+                return event, wire.trailing_data[0]
+        elif isinstance(event, h11.Response):
+            refused = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > _REFUSAL_LIMIT:
+                raise BrokenTunnel("its refusal is without end")
+        elif refused is not None:
+            return refused, bytes(body)
+        else:
+            raise BrokenTunnel("the connection was closed before an answer came")
+
+
+async def _wire(
+    http: web.BaseRequest, far: _Side, answer: h11.InformationalResponse, early: bytes
+) -> web.StreamResponse:
+    transport = http.transport
+    if transport is None or transport.is_closing():
+        return _Tunnelled()
+    near = _Side()
+    near.connection_made(transport)
+    lines = [b"HTTP/1.1 101 Switching Protocols"]
+    lines += [name.title() + b": " + value for name, value in answer.headers]
+    transport.set_protocol(near)
+    near.write(b"\r\n".join(lines) + b"\r\n\r\n")
+    near.join(far)
+    far.join(near, early)
+    try:
+        await near.closed.wait()
+        await far.closed.wait()
+    finally:
+        near.close()
+    return _Tunnelled()
