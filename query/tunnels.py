@@ -78,11 +78,7 @@ class _Side(asyncio.Protocol):
             self._early += data
             self._arrived.set()
 
-    def eof_received(self) -> bool:
-        if self._peer is None or self._peer.transport is None or not self._peer.transport.can_write_eof():
-            return False
-        self._peer.transport.write_eof()
-        return True
+    # An end of one direction is the end of both: that is how a client goes, and SPDY and WebSocket know no other one.
 
     def pause_writing(self) -> None:
         if self._peer is not None and self._peer.transport is not None and not self._peer.transport.is_closing():
@@ -198,6 +194,7 @@ async def _wire(
         return _Tunnelled()
     near = _Side()
     near.connection_made(transport)
+    before = transport.get_protocol()
     lines = [b"HTTP/1.1 101 Switching Protocols"]
     lines += [name.title() + b": " + value for name, value in answer.headers]
     transport.set_protocol(near)
@@ -209,4 +206,6 @@ async def _wire(
         await far.closed.wait()
     finally:
         near.close()
+        # aiohttp would wait for that connection's end at a shutdown; it is told when this request is over.
+        asyncio.get_running_loop().call_soon(before.connection_lost, None)
     return _Tunnelled()

@@ -486,7 +486,8 @@ class Api:
             name = parts[1] if len(parts) == 3 else parts[0]
         self.registry.get(target.type, target.namespace, name)
         if target.subresource == "proxy":
-            return await streams.say_back(request, f"/{target.beyond}")
+            slash = "/" if target.beyond and request.rel_url.raw_path.endswith("/") else ""
+            return await streams.say_back(request, f"/{target.beyond}{slash}")
         if request.method not in ("GET", "POST"):
             raise _not_allowed()
         if target.subresource == "portforward":

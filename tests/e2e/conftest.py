@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+import trustme
+import yaml
 
 from simulation import SimulatedCluster, write_kubeconfig
 
@@ -397,3 +400,70 @@ class Comparison:
 @pytest.fixture
 def compare() -> Comparison:
     return Comparison()
+
+
+class TlsFront:
+    """TLS before a plain HTTP server; asks for a client certificate of `authority`, if given."""
+
+    def __init__(self, target_port: int, certificate: trustme.LeafCert, authority: trustme.CA | None) -> None:
+        self._target = target_port
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        certificate.configure_cert(self._context)
+        if authority is not None:
+            authority.configure_trust(self._context)
+            self._context.verify_mode = ssl.CERT_REQUIRED
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader, writer):
+        task = asyncio.current_task()
+        self._tasks.add(task)
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            await asyncio.gather(self._pump(reader, up_writer), self._pump(up_reader, writer))
+        finally:
+            self._tasks.discard(task)
+
+    @staticmethod
+    async def _pump(reader, writer):
+        with contextlib.suppress(OSError, asyncio.CancelledError, ssl.SSLError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+def write_secured(path: Path, server: str, authority: Path, user: dict) -> Path:
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        # Relative, as kubeconfigs may have it.
+        "clusters": [{"name": "secured", "cluster": {"server": server, "certificate-authority": authority.name}}],
+        "users": [{"name": "reader", "user": user}],
+        "contexts": [{"name": "secured", "context": {"cluster": "secured", "user": "reader"}}],
+        "current-context": "secured",
+    }
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.fixture
+def tls_front() -> type[TlsFront]:
+    return TlsFront
+
+
+@pytest.fixture
+def kubeconfig() -> Callable[[Path, str, Path, dict], Path]:
+    """Writes the kubeconfig of one cluster `secured`: path, server, file of the authority, and the user."""
+    return write_secured

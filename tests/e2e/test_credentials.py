@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ssl
 import stat
 import sys
 from pathlib import Path
@@ -12,65 +10,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 import trustme
-import yaml
 
 from simulation import SimulatedCluster
-
-
-class TlsFront:
-    """TLS before a plain HTTP server; asks for a client certificate of `authority`, if given."""
-
-    def __init__(self, target_port: int, certificate: trustme.LeafCert, authority: trustme.CA | None) -> None:
-        self._target = target_port
-        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        certificate.configure_cert(self._context)
-        if authority is not None:
-            authority.configure_trust(self._context)
-            self._context.verify_mode = ssl.CERT_REQUIRED
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
-
-    async def __aenter__(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_):
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader, writer):
-        task = asyncio.current_task()
-        self._tasks.add(task)
-        try:
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
-            await asyncio.gather(self._pump(reader, up_writer), self._pump(up_reader, writer))
-        finally:
-            self._tasks.discard(task)
-
-    @staticmethod
-    async def _pump(reader, writer):
-        with contextlib.suppress(OSError, asyncio.CancelledError, ssl.SSLError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-
-def kubeconfig(path: Path, server: str, authority: Path, user: dict) -> Path:
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        # Relative, as kubeconfigs may have it.
-        "clusters": [{"name": "secured", "cluster": {"server": server, "certificate-authority": authority.name}}],
-        "users": [{"name": "reader", "user": user}],
-        "contexts": [{"name": "secured", "context": {"cluster": "secured", "user": "reader"}}],
-        "current-context": "secured",
-    }
-    path.write_text(yaml.safe_dump(document))
-    return path
 
 
 @pytest.fixture
@@ -80,12 +21,12 @@ def authority(tmp_path):
     return authority
 
 
-async def test_client_certificate(tmp_path, authority, start):
+async def test_client_certificate(tmp_path, authority, start, tls_front, kubeconfig):
     client = authority.issue_cert("reader@example.com")
     client.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     client.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
     async with SimulatedCluster("inner", pods=5) as cluster:
-        async with TlsFront(cluster.port, authority.issue_cert("127.0.0.1"), authority) as front:
+        async with tls_front(cluster.port, authority.issue_cert("127.0.0.1"), authority) as front:
             config = kubeconfig(
                 tmp_path / "kubeconfig",
                 f"https://127.0.0.1:{front.port}",
@@ -96,7 +37,7 @@ async def test_client_certificate(tmp_path, authority, start):
             assert len((await service.get("/clusters/secured/api/v1/pods"))["items"]) == 5
 
 
-async def test_exec_plugin(tmp_path, authority, start):
+async def test_exec_plugin(tmp_path, authority, start, tls_front, kubeconfig):
     plugin = tmp_path / "plugin"
     plugin.write_text(
         f"#!{sys.executable}\n"
@@ -106,7 +47,7 @@ async def test_exec_plugin(tmp_path, authority, start):
     )
     plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
     async with SimulatedCluster("inner", pods=5, token="let-me-in") as cluster:
-        async with TlsFront(cluster.port, authority.issue_cert("127.0.0.1"), None) as front:
+        async with tls_front(cluster.port, authority.issue_cert("127.0.0.1"), None) as front:
             config = kubeconfig(
                 tmp_path / "kubeconfig",
                 f"https://127.0.0.1:{front.port}",
@@ -123,7 +64,7 @@ async def test_exec_plugin(tmp_path, authority, start):
             assert len((await service.get("/clusters/secured/api/v1/pods"))["items"]) == 5
 
 
-async def test_a_refused_token_is_stale_and_a_new_one_mends_it(tmp_path, start):
+async def test_a_refused_token_is_stale_and_a_new_one_mends_it(tmp_path, start, kubeconfig):
     async with SimulatedCluster("inner", pods=5, token="right") as cluster:
 
         def write(token: str) -> Path:
@@ -146,10 +87,10 @@ async def test_a_refused_token_is_stale_and_a_new_one_mends_it(tmp_path, start):
                 await asyncio.sleep(0.1)
 
 
-async def test_an_untrusted_certificate_is_told(tmp_path, authority, start):
+async def test_an_untrusted_certificate_is_told(tmp_path, authority, start, tls_front, kubeconfig):
     other = trustme.CA()
     async with SimulatedCluster("inner", pods=5) as cluster:
-        async with TlsFront(cluster.port, other.issue_cert("127.0.0.1"), None) as front:
+        async with tls_front(cluster.port, other.issue_cert("127.0.0.1"), None) as front:
             config = kubeconfig(tmp_path / "kubeconfig", f"https://127.0.0.1:{front.port}", tmp_path / "ca.pem", {})
             service = await start("--kubeconfig", str(config), "--data", str(tmp_path / "data"))
             clusters = (await service.get("/clusters"))["clusters"]
