@@ -43,7 +43,8 @@ async def test_aggregated(client) -> None:
             pods = next(entry for entry in core["versions"][0]["resources"] if entry["resource"] == "pods")
             assert pods["responseKind"] == {"group": "", "version": "v1", "kind": "Pod"}
             assert pods["scope"] == "Namespaced"
-            assert [entry["subresource"] for entry in pods["subresources"]] == ["log", "status"]
+            below = [entry["subresource"] for entry in pods["subresources"]]
+            assert below == ["attach", "exec", "log", "portforward", "proxy", "status"]
         else:
             assert "" not in {item["metadata"]["name"] for item in body["items"]}
         headers = {"Accept": V2, "If-None-Match": tag}
