@@ -15,11 +15,12 @@ from pathlib import Path
 
 import structlog
 
-from benchmarks import following, lists, memory, producing, replaying, resuming, selecting, watching
+from benchmarks import comparing, following, lists, memory, producing, replaying, resuming, selecting, watching
 from benchmarks.report import Report
 
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
     "list": lambda options: lists.run(pods=options.pods, rounds=options.rounds),
+    "compare": lambda options: comparing.run(pods=options.pods, rounds=options.rounds),
     "watch": lambda options: watching.run(pods=options.pods, watchers=options.watchers, rate=options.rate),
     "resume": lambda options: resuming.run(pods=options.pods, watchers=options.watchers),
     "select": lambda options: selecting.run(pods=options.pods * 10),

@@ -153,19 +153,32 @@ class Service:
 @contextlib.asynccontextmanager
 async def service(nats: str) -> AsyncIterator[Service]:
     """The query service as users run it, ready to be asked."""
+    async with _kubebraid("serve", "--nats", nats) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def clusters_served(kubeconfig: Path, data: Path, *arguments: str) -> AsyncIterator[Service]:
+    """`kubebraid up` on a kubeconfig's clusters, all their first lists taken in."""
+    async with _kubebraid("up", "--kubeconfig", str(kubeconfig), "--data", str(data), *arguments) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def _kubebraid(command: str, *arguments: str) -> AsyncIterator[Service]:
     port = free_port()
     running = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "kubebraid", "serve", "--nats", nats),
+        *(sys.executable, "-m", "kubebraid", command, *arguments),
         *("--listen", f"127.0.0.1:{port}", "--log-level", "warning"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         preexec_fn=child_set_up(),
     )
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while not await asyncio.to_thread(_ready, port):
                 if running.returncode is not None:
-                    raise ProcessFailed(f"kubebraid serve ended with code {running.returncode}")
+                    raise ProcessFailed(f"kubebraid {command} ended with code {running.returncode}")
                 await asyncio.sleep(0.05)
         yield Service(running.pid, port)
     finally:
