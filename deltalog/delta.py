@@ -74,6 +74,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
       known of its metadata (a later list missed it).
     - `restored`: this state counts although `original` is not newer: the cluster was set back, or the object is pruned
       in another way than before.
+    - `in_order`: a watch brought it, behind all that the cluster had before `original`; lists come by names.
     - `object`: the object as JSON, without `metadata.resourceVersion`, as `{"kind":..,"apiVersion":..,
       "metadata":{` + the rest. `gap` is the offset behind `"metadata":{`, where `"resourceVersion":"..",`
       belongs; `meta_end` is the offset behind metadata's closing brace.
@@ -99,6 +100,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     created: int = 0
     final: bool = True
     restored: bool = False
+    in_order: bool = False
     owner: str = ""
     labels: dict[str, str] = {}
     fields: dict[str, str] = {}
@@ -136,9 +138,14 @@ def newer(version: str, than: str) -> bool:
 
     Integers of the same cluster compare as numbers (KEP-5504); versions of other forms are only equal or not.
     """
-    if version.isdigit() and than.isdigit():
+    if numeric(version) and numeric(than):
         return (len(version), version) > (len(than), than)
     return version != than
+
+
+def numeric(version: str) -> bool:
+    """Whether a version is a whole number in ASCII digits, as those of every kube-apiserver are."""
+    return version.isascii() and version.isdigit()
 
 
 # What msgspec raises for a payload: text that isn't UTF-8 and nesting without end have no msgspec error of their own.

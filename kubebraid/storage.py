@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import msgspec
@@ -23,9 +24,10 @@ from materializer.cursor import Change, changes, initial
 from materializer.entry import Entry, Key, TypeKey
 from materializer.filter import Filter
 from materializer.materializer import Materializer
+from materializer.originals import TooOld, changes_since
 from materializer.selectors import Requirement
 from materializer.store import TypeInfo
-from materializer.versions import MalformedVersion, list_version, object_version, parse_version
+from materializer.versions import MalformedVersion, list_version, object_version, parse_version, parse_versions
 from producers.ownership import append_control, take
 from producers.producer import producer_id
 from producers.removal import remove_cluster, remove_type
@@ -79,15 +81,37 @@ class Storage:
     @classmethod
     @contextlib.asynccontextmanager
     async def over(cls, materializer: Materializer) -> AsyncIterator[Storage]:
-        """Runs a materializer of one's own. What fails in it ends the block (Shutdown: leaving the block)."""
+        """Runs a materializer of one's own. What fails in it ends the block (Shutdown: leaving the block).
+
+        The block is cancelled then, and the failure raised where it ends.
+        """
         running = asyncio.create_task(materializer.run(), name="storage")
         ready = asyncio.ensure_future(materializer.ready.wait())
+        block = asyncio.current_task()
+        failed = False
+
+        def ended(task: asyncio.Task[None]) -> None:
+            nonlocal failed
+            if block is not None and not task.cancelled() and task.exception() is not None:
+                failed = True
+                block.cancel()
+
         try:
             await asyncio.wait((running, ready), return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 running.result()
-            yield cls(materializer)
+            running.add_done_callback(ended)
+            try:
+                yield cls(materializer)
+            except asyncio.CancelledError:
+                if not failed:
+                    raise
+                if block is not None:
+                    block.uncancel()
+            if failed:
+                running.result()
         finally:
+            running.remove_done_callback(ended)
             for task in (running, ready):
                 task.cancel()
             await asyncio.wait((running, ready))
@@ -185,17 +209,31 @@ class ResourceStorage:
         return [] if kind is None else kind.select(wanted or Filter()), list_version(store.prefix, store.applied)
 
     async def watch(self, wanted: Filter | None = None, version: str = "") -> AsyncGenerator[Change, None]:
-        """Watch: changes past a version, for ever; "": the present state first, as ADDED.
+        """Watch: changes past a version, for ever; "" and "0": the present state first, as ADDED.
 
-        A slow reader gets an object's latest state. Raises Expired, at once or when the history changes.
+        `version` in every form (docs/versions.md): of a list or an object here, or the clusters' own as JSON. A slow
+        reader gets an object's latest state. Raises Expired, at once or when the history changes, and BrokenVersions.
         """
         wanted = wanted or Filter()
+        originals = parse_versions(version) if version else None
         materializer = self._materializer
         changed = asyncio.Event()
         stop = materializer.listen(self.key, changed.set)
         store = materializer.store
         try:
-            if version:
+            if originals is not None:
+                await materializer.wait_current()
+                store = materializer.store
+                after = whole = store.applied
+                try:
+                    owed = changes_since(store, self.key, wanted, originals)
+                except TooOld as problem:
+                    raise Expired(str(problem)) from None
+                known = tuple(sorted((cluster, original) for cluster, original in originals.items() if original))
+                wanted = dataclasses.replace(wanted, beyond=known)
+                for change in owed:
+                    yield change
+            elif version not in ("", "0"):
                 after, whole = self._position(wanted, version)
                 await materializer.wait_applied(after, None)
             else:
@@ -203,20 +241,34 @@ class ResourceStorage:
                 kind = store.types.get(self.key)
                 for change in initial(store, kind, wanted) if kind is not None else ():
                     yield change
+            start = began = after
             while True:
                 changed.clear()
                 upto: int | None = after
                 while upto is not None:
                     if materializer.store is not store:
                         raise Expired("the history that was followed is another one now")
+                    if any(
+                        (cluster := store.clusters.get(name)) is not None and cluster.counting > began
+                        for name, _ in wanted.beyond
+                    ):
+                        raise Expired(
+                            "a cluster was set back: the versions that the watch began at are none of its own"
+                        )
                     kind = store.types.get(self.key)
                     if kind is not None and after < kind.forgotten:
                         raise Expired(f"deletions past {after} are forgotten")
                     applied = store.applied
-                    found, upto = ([], None) if kind is None else changes(kind, after, wanted, _READ_LIMIT, whole)
+                    found, upto = (
+                        ([], None)
+                        if kind is None
+                        else changes(kind, after, wanted, _READ_LIMIT, whole, min(start, kind.gap))
+                    )
                     after = applied if upto is None else upto
                     if upto is None:
                         whole = after
+                        if store.settled >= store.gap:
+                            start = after
                     for change in found:
                         yield change
                 await changed.wait()

@@ -54,23 +54,45 @@ class Census:
         self.suspicious = False
         self._records: dict[str, int] = {}
         self._parts: dict[str, int] = {}
+        # Subjects whose last message nobody here can read.
+        self._unread: set[str] = set()
         self._slack = 0
 
     # -- what comes in ---------------------------------------------------------------------------------------------
 
     def take_delta(self, delta: Delta, subject: str) -> None:
         """A delta that the store takes in, whole or in parts."""
+        if self._unread:
+            self._unread.discard(subject)
         if delta.parts:
             self._parts[subject] = len(delta.parts)
         elif self._parts:
             self._parts.pop(subject, None)
 
+    def take_unreadable(self, subject: str) -> None:
+        """A message of another format, or of somebody else's: the log has it all the same."""
+        if subject not in self._records and not self._has(subject):
+            self._unread.add(subject)
+
+    def _has(self, subject: str) -> bool:
+        """Whether the store counts an object by this subject, alive or dead."""
+        try:
+            at = parse_object(subject)
+        except ValueError:
+            return False
+        kind, key = self.store.types.get((at.group, at.resource)), (at.namespace, at.name)
+        return kind is not None and (kind.get(at.cluster, key) is not None or key in kind.graves.get(at.cluster, {}))
+
     def take_control(self, control: Control, subject: str, sequence: int) -> None:
         """A control record: those that speak of what is removed go with it."""
+        self._unread.discard(subject)
         if control.record != wire.REMOVED:
             self._records[subject] = sequence
             return
         cluster = encode_token(control.cluster)
+        for one in [one for one in self._unread if one.startswith(f"{OBJECTS}.{cluster}.")]:
+            if not control.resource or _is_of(one, control):
+                self._unread.discard(one)
         if control.resource:
             for record in _TYPE_RECORDS:
                 self._records.pop(control_subject(control.cluster, record, control.group, control.resource), None)
@@ -109,7 +131,7 @@ class Census:
     def _lacking(self, state: StreamState, now: int) -> int:
         """How many subjects the log has too few, as far as that can be said. O(types, and tombstones about to go)."""
         store = self.store
-        count = len(self._records) + sum(self._parts.values()) - state.subjects
+        count = len(self._records) + len(self._unread) + sum(self._parts.values()) - state.subjects
         for kind in store.types.values():
             count += len(kind) + sum(len(graves) for graves in kind.graves.values())
         for removal in store.removals:
@@ -132,9 +154,13 @@ class Census:
         def see(record: Record) -> None:
             if record.subject.startswith(CONTROL):
                 records.add(record.subject)
-            else:
+                return
+            try:
                 at = parse_object(record.subject)
-                seen.add((at.cluster, (at.group, at.resource), (at.namespace, at.name)))
+            except ValueError:
+                # Somebody else's, in a place of ours.
+                return
+            seen.add((at.cluster, (at.group, at.resource), (at.namespace, at.name)))
 
         await read_to_end(log, see, subjects=(f"{OBJECTS}.>", f"{CONTROL}.>"), headers_only=True)
         # Then what was superseded, buried or removed while we read is known to the store, too.
@@ -185,6 +211,15 @@ class Census:
         for index, key, item in chosen:
             found.append(Witness(index, _filter(item, key), _removals(item.cluster, key)))
         return tuple(found)
+
+
+def _is_of(subject: str, control: Control) -> bool:
+    """Whether a subject is of an object of the type that a control record speaks of."""
+    try:
+        at = parse_object(subject)
+    except ValueError:
+        return False
+    return (at.group, at.resource) == (control.group, control.resource)
 
 
 def _filter(entry: Entry, key: TypeKey) -> str:

@@ -28,9 +28,15 @@ class Change(NamedTuple):
 
 
 def changes(
-    kind: TypeStore, after: int, wanted: Filter, limit: int, whole: int | None = None, start: int | None = None
+    kind: TypeStore,
+    after: int,
+    wanted: Filter,
+    limit: int,
+    whole: int | None = None,
+    start: int | None = None,
+    most: int | None = None,
 ) -> tuple[list[Change], int | None]:
-    """Changes past `after`, oldest first, at least `limit` of them if there are that many.
+    """Changes past `after`, oldest first, at least `limit` of them, or `most` bytes of bodies, if there is that much.
 
     The second value is the index up to which they were read, None if that is all there is. O(log n + items
     past `after`, up to the limit).
@@ -46,6 +52,7 @@ def changes(
     whole = after if whole is None else whole
     at = _Position(after, whole, after if start is None else start, kind.gap)
     result: list[Change] = []
+    size = 0
     for item in kind.order.after(after):
         if isinstance(item, Removal):
             batch = [
@@ -57,8 +64,11 @@ def changes(
                 batch[-1] = batch[-1]._replace(at=item.index)
                 result.extend(batch)
         elif wanted.covers(item):
+            shown = len(result)
             result.extend(_shown(item, wanted, at))
-        if len(result) >= limit:
+            if len(result) > shown:
+                size += len(item.body)
+        if len(result) >= limit or (most is not None and size >= most):
             return result, item.index
     return result, None
 

@@ -68,6 +68,9 @@ class Filter:
         )
 
     def _new(self, entry: Entry) -> bool:
+        if entry.deleted and not entry.final:
+            # It was missed, or removed as a whole: the version is that of its last change.
+            return True
         return all(entry.cluster != name or newer(entry.original, version) for name, version in self.beyond)
 
     def timely(self, entry: Entry) -> bool:

@@ -1,4 +1,4 @@
-"""Indexes of a type's live entries by label, field, owner or name: made when first asked for, kept while asked for.
+"""Indexes of a type's live entries by label, field, owner, name or age: made when asked for, kept while asked for.
 
 A selector that a hundred thousand entries would have to be looked through for is answered from the smallest set
 of candidates that an index has. Nobody pays, in time or memory, for keys that nobody asks for.
@@ -7,7 +7,10 @@ of candidates that an index has. Nobody pays, in time or memory, for keys that n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
+
+from sortedcontainers import SortedKeyList
 
 from materializer.entry import Entry
 from materializer.filter import Filter
@@ -29,11 +32,13 @@ class Attribute(NamedTuple):
         if self.kind == "label":
             return entry.labels.get(self.key)
         if self.kind == "field":
-            return entry.fields.get(self.key)
-        return entry.owner if self.kind == "owner" else entry.name
+            return entry.fields.get(self.key) or None
+        return (entry.owner if self.kind == "owner" else entry.name) or None
 
 
 class _Index:
+    """By an attribute's value. `values` None asks for all that have one."""
+
     def __init__(self, attribute: Attribute, entries: Iterable[Entry]) -> None:
         self.attribute = attribute
         # Rounds of forgetting since it was used.
@@ -44,7 +49,7 @@ class _Index:
 
     def add(self, entry: Entry) -> None:
         value = self.attribute.of(entry)
-        if value:
+        if value is not None:
             found = self._entries.get(value)
             if found is None:
                 self._entries[value] = {entry}
@@ -53,16 +58,18 @@ class _Index:
 
     def discard(self, entry: Entry) -> None:
         value = self.attribute.of(entry)
-        if value and (found := self._entries.get(value)) is not None:
+        if value is not None and (found := self._entries.get(value)) is not None:
             found.discard(entry)
             if not found:
                 del self._entries[value]
 
-    def count(self, values: Iterable[str]) -> int:
+    def count(self, values: Iterable[str] | None) -> int:
+        if values is None:
+            return sum(map(len, self._entries.values()))
         return sum(len(self._entries.get(value, ())) for value in values)
 
-    def entries(self, values: Iterable[str]) -> Iterator[Entry]:
-        for value in values:
+    def entries(self, values: Iterable[str] | None) -> Iterator[Entry]:
+        for value in self._entries if values is None else values:
             yield from self._entries.get(value, ())
 
     def check(self, live: Iterable[Entry]) -> None:
@@ -70,44 +77,110 @@ class _Index:
         assert self._entries == _Index(self.attribute, live)._entries, f"index {self.attribute} is stale"
 
 
+class _Times:
+    """By the time of creation."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.idle = 0
+        self._sorted: SortedKeyList = SortedKeyList(entries, key=_created)
+
+    def add(self, entry: Entry) -> None:
+        self._sorted.add(entry)
+
+    def discard(self, entry: Entry) -> None:
+        self._sorted.discard(entry)
+
+    def count(self, span: tuple[int, int]) -> int:
+        low, high = span
+        return max(int(self._sorted.bisect_key_left(high) - self._sorted.bisect_key_left(low)), 0)
+
+    def entries(self, span: tuple[int, int]) -> Iterator[Entry]:
+        low, high = span
+        return iter(self._sorted.irange_key(low, high, (True, False)))
+
+    def check(self, live: Iterable[Entry]) -> None:
+        """AssertionError unless it is what it would be if it were made now."""
+        assert set(self._sorted) == set(live), "the index of times is stale"
+
+
+def _created(entry: Entry) -> int:
+    return entry.created
+
+
 class Indexes:
     """The indexes of one type. Whoever changes the type's live entries tells them. Owned by the type's store."""
 
     def __init__(self) -> None:
         self._made: dict[Attribute, _Index] = {}
+        self._times: _Times | None = None
 
     def __len__(self) -> int:
-        return len(self._made)
+        return len(self._made) + (self._times is not None)
 
     def add(self, entry: Entry) -> None:
         for index in self._made.values():
             index.add(entry)
+        if self._times is not None:
+            self._times.add(entry)
 
     def discard(self, entry: Entry) -> None:
         for index in self._made.values():
             index.discard(entry)
+        if self._times is not None:
+            self._times.discard(entry)
 
     def clear(self) -> None:
         """They are made anew when they are asked for."""
         self._made.clear()
+        self._times = None
 
-    def candidates(self, wanted: Filter, everything: Callable[[], Iterable[Entry]]) -> list[Entry] | None:
-        """A superset of what matches, in no order; None if no index can tell.
+    def candidates(self, wanted: Filter, everything: Callable[[], Iterable[Entry]], most: int) -> list[Entry] | None:
+        """A superset of what matches, in no order; None if no index can tell, or they are more than `most`.
 
-        O(candidates) but for the first question of its kind, which is O(entries).
+        O(candidates) but for the first question of its kind, which is O(entries): of several indexes that a filter
+        could use, one is made at a time, and only while those there are leave too much.
         """
-        best: tuple[int, _Index, Iterable[str]] | None = None
-        for attribute, values in _attributes(wanted):
+        best: tuple[int, Callable[[], Iterator[Entry]]] | None = None
+        lacking: list[Attribute] = []
+        values_of = dict(_attributes(wanted))
+        for attribute, values in values_of.items():
             index = self._made.get(attribute)
             if index is None:
-                if len(self._made) >= _LIMIT:
-                    del self._made[max(self._made, key=lambda one: self._made[one].idle)]
-                index = self._made[attribute] = _Index(attribute, everything())
+                lacking.append(attribute)
+                continue
             index.idle = 0
             count = index.count(values)
             if best is None or count < best[0]:
-                best = (count, index, values)
-        return None if best is None else list(best[1].entries(best[2]))
+                best = (count, partial(index.entries, values))
+        span = _span(wanted)
+        if span is not None and self._times is not None:
+            self._times.idle = 0
+            count = self._times.count(span)
+            if best is None or count < best[0]:
+                best = (count, partial(self._times.entries, span))
+        if best is None or best[0] > WORTHWHILE:
+            if lacking and self._has_room():
+                attribute = lacking[0]
+                index = self._made[attribute] = _Index(attribute, everything())
+                count = index.count(values_of[attribute])
+                if best is None or count < best[0]:
+                    best = (count, partial(index.entries, values_of[attribute]))
+            elif span is not None and self._times is None:
+                self._times = _Times(everything())
+                count = self._times.count(span)
+                if best is None or count < best[0]:
+                    best = (count, partial(self._times.entries, span))
+        return None if best is None or best[0] > most else list(best[1]())
+
+    def _has_room(self) -> bool:
+        """Whether another index may be made; gives up one that is not in use for it."""
+        if len(self._made) < _LIMIT:
+            return True
+        longest = max(self._made, key=lambda one: self._made[one].idle)
+        if not self._made[longest].idle:
+            return False
+        del self._made[longest]
+        return True
 
     def drop_unused(self) -> None:
         """A round of forgetting."""
@@ -115,6 +188,10 @@ class Indexes:
             index.idle += 1
             if index.idle > _UNUSED:
                 del self._made[attribute]
+        if self._times is not None:
+            self._times.idle += 1
+            if self._times.idle > _UNUSED:
+                self._times = None
 
     def owned(self, uids: Iterable[str], everything: Callable[[], Iterable[Entry]]) -> Iterator[Entry]:
         """The live entries that one of these uids controls."""
@@ -128,10 +205,12 @@ class Indexes:
     def check(self, live: list[Entry]) -> None:
         for index in self._made.values():
             index.check(live)
+        if self._times is not None:
+            self._times.check(live)
 
 
-def _attributes(wanted: Filter) -> Iterator[tuple[Attribute, Iterable[str]]]:
-    """What of a filter an index can answer: equality with something that is not empty."""
+def _attributes(wanted: Filter) -> Iterator[tuple[Attribute, Iterable[str] | None]]:
+    """What of a filter an index can answer: equality with something that is not empty, and that there is a label."""
     if wanted.names is not None:
         yield Attribute("name"), wanted.names
     if wanted.owners is not None:
@@ -140,3 +219,16 @@ def _attributes(wanted: Filter) -> Iterator[tuple[Attribute, Iterable[str]]]:
         for key, operator, values in requirements:
             if operator == "in" and "" not in values:
                 yield Attribute(kind, key), values
+    for key, operator, _ in wanted.labels:
+        if operator == "exists" and all(one.key != key or one.operator == "exists" for one in wanted.labels):
+            yield Attribute("label", key), None
+
+
+def _span(wanted: Filter) -> tuple[int, int] | None:
+    """The times of creation that a filter restricts to, from and up to, in seconds."""
+    if wanted.since is None and wanted.before is None:
+        return None
+    return (
+        -(2**63) if wanted.since is None else wanted.since,
+        2**63 if wanted.before is None else wanted.before,
+    )

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 
+import msgspec
 import structlog
 
 from deltalog.connection import BrokerUnavailable, JetStreamRefused
@@ -276,7 +277,10 @@ class Materializer:
                 store.skip(record.sequence, record.time)
             elif record.subject.startswith(_CONTROL_PREFIX):
                 control = decode_control(record.data)
-                store.apply_control(control, record.sequence, record.time)
+                try:
+                    store.apply_control(control, record.sequence, record.time)
+                except (msgspec.MsgspecError, TypeError, ValueError) as cause:
+                    raise UnreadableRecord(f"the data of {control.record!r} cannot be: {cause}") from cause
                 census.take_control(control, record.subject, record.sequence)
             elif record.subject.startswith(_PARTS_PREFIX):
                 self._assembler.hold(record.sequence, record.data)
@@ -289,6 +293,7 @@ class Materializer:
                 store.apply_delta(delta, record.sequence, record.time)
         except UnreadableRecord as problem:
             self.unreadable += 1
+            census.take_unreadable(record.subject)
             log.error("unreadable message", sequence=record.sequence, subject=record.subject, problem=str(problem))
             store.skip(record.sequence, record.time)
         if self._reader is not None and self._reader.pending == 0:

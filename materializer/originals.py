@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deltalog.delta import ADDED, DELETED, MODIFIED, newer
+from deltalog.delta import ADDED, DELETED, MODIFIED, newer, numeric
 from materializer.cursor import Change
 from materializer.entry import TypeKey
 from materializer.filter import Filter
@@ -41,15 +41,15 @@ def changes_since(store: Store, key: TypeKey, wanted: Filter, versions: Mapping[
 
 
 def seen(store: Store, key: TypeKey, cluster: str) -> str:
-    """A version of the cluster up to which the log surely has all of a type. Empty if nothing is known."""
+    """A version of the cluster up to which the log surely has all of a type. Empty if nothing is known.
+
+    States that a list brought tell nothing: a list comes in the order of names.
+    """
     known = store.clusters.get(cluster)
     if known is None:
         return ""
-    versions = [known.synced_version.get(key, ""), _told(store, key, cluster)]
-    if (kind := store.types.get(key)) is not None:
-        for objects in (kind.clusters.get(cluster), kind.graves.get(cluster)):
-            versions.extend(entry.original for entry in (objects or {}).values())
-    numbers = [int(version) for version in versions if version.isdigit()]
+    versions = [known.synced_version.get(key, ""), known.followed.get(key, ""), _told(store, key, cluster)]
+    numbers = [int(version) for version in versions if numeric(version)]
     return str(max(numbers)) if numbers else ""
 
 
@@ -61,13 +61,13 @@ def _told(store: Store, key: TypeKey, cluster: str) -> str:
 
 
 def _check_age(store: Store, kind: TypeStore | None, key: TypeKey, cluster: str, version: str) -> None:
-    if not version.isdigit():
+    if not numeric(version):
         raise TooOld(f"{version[:64]!r} is no resourceVersion of cluster {cluster}")
     known = store.clusters.get(cluster)
     if known is None:
         raise TooOld(f"there is no cluster {cluster}")
     first = known.synced_version.get(key, "")
-    if not first.isdigit():
+    if not numeric(first):
         raise TooOld(f"cluster {cluster} has not been listed")
     if newer(first, version):
         raise TooOld(f"cluster {cluster} has been followed since {first}, {version} is older")
@@ -82,7 +82,7 @@ def _check_age(store: Store, kind: TypeStore | None, key: TypeKey, cluster: str,
         # Those that a watch saw, in the order of the cluster.
         graves = kind.graves.get(cluster, {}).values()
         witnesses += [grave.original for grave in graves if grave.final and grave.index > store.floor]
-    if not any(witness.isdigit() and not newer(witness, version) for witness in witnesses):
+    if not any(numeric(witness) and not newer(witness, version) for witness in witnesses):
         raise TooOld(f"deletions of cluster {cluster} past {version} may have been forgotten")
 
 
@@ -92,7 +92,7 @@ def _changes(kind: TypeStore, wanted: Filter, cluster: str, version: str) -> lis
         # One who knows nothing has nothing to lose.
         entries += kind.graves.get(cluster, {}).values()
     older = [entry for entry in entries if version and not newer(entry.original, version)]
-    # The log has each type in the cluster's order, so what entered it before these is what the client knows.
+    # Mostly the log has a type in the cluster's order, and what entered it before these is what the client knows.
     known_up_to = max((entry.index for entry in older), default=0)
     found: list[Change] = []
     for entry in entries:
@@ -105,11 +105,15 @@ def _changes(kind: TypeStore, wanted: Filter, cluster: str, version: str) -> lis
         if before is not None and not known:
             # Which of those that had the name before the client knows, and whether they matched, nobody can tell.
             found.append(Change(DELETED, before, entry.index - 1 if selected else entry.index))
-        elif version and not selected and not new:
-            # The client's position lies somewhere between what it surely knows and this change.
-            low = max(known_up_to, entry.first)
-            if wanted.matched_between(entry, low, entry.index) is not False:
-                found.append(Change(DELETED, entry, entry.index))
+        elif (
+            version
+            and not selected
+            and not new
+            # Which of the earlier states the client holds, the log cannot tell: a list brought them in the order of
+            # names, not in that of the cluster.
+            and wanted.matched_between(entry, entry.first, entry.index) is not False
+        ):
+            found.append(Change(DELETED, entry, entry.index))
         if selected:
             matched = known and wanted.matched_at(entry, known_up_to) is not False
             found.append(Change(MODIFIED if matched else ADDED, entry, entry.index))

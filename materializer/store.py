@@ -99,7 +99,7 @@ class Health(msgspec.Struct, frozen=True):
 class Cluster:
     """What the control records say of one cluster. Owned by the store."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, index: int) -> None:
         self.name = name
         self.epoch = 0
         self.producer = ""
@@ -109,6 +109,10 @@ class Cluster:
         self.synced: dict[TypeKey, int] = {}
         # The cluster's version that the first list was of, from which on the type has been followed.
         self.synced_version: dict[TypeKey, str] = {}
+        # The last version that a watch brought: watches come in the cluster's order.
+        self.followed: dict[TypeKey, str] = {}
+        # Since which index its versions count from where they do now: a cluster may be set back, or be another one.
+        self.counting = index
         self.health: Health | None = None
         self.type_health: dict[TypeKey, Health] = {}
         # What its producer last told of its types, by title; when it last told anything, by the server's clock in
@@ -227,12 +231,8 @@ class TypeStore:
             named = [one for cluster in clusters for key in keys if (one := self.get(cluster, key)) is not None]
             return [entry for entry in named if wanted.matches(entry)]
         restricted = wanted != Filter()
-        if (
-            restricted
-            and wanted.namespaces is None
-            and sum(len(self.clusters[one]) for one in clusters) > indexes.WORTHWHILE
-        ):
-            found = self.indexes.candidates(wanted, self.live)
+        if restricted and (covered := self._covered(clusters, wanted.namespaces)) > indexes.WORTHWHILE:
+            found = self.indexes.candidates(wanted, self.live, covered // 2)
             if found is not None:
                 matching = [entry for entry in found if wanted.matches(entry)]
                 matching.sort(key=_place)
@@ -254,6 +254,19 @@ class TypeStore:
             else:
                 result.extend(entries)
         return result
+
+    def _covered(self, clusters: list[str], namespaces: frozenset[str] | None) -> int:
+        """How many live entries these clusters and namespaces have. O(clusters * namespaces * log n)."""
+        found = 0
+        for cluster in clusters:
+            objects = self.clusters[cluster]
+            if namespaces is None or not isinstance(objects, SortedDict):
+                found += len(objects)
+            else:
+                found += sum(
+                    objects.bisect_left((one + "\0", "")) - objects.bisect_left((one, "")) for one in namespaces
+                )
+        return found
 
     def live(self) -> Iterator[Entry]:
         """All live entries, in no order to rely on."""
@@ -333,7 +346,7 @@ class Store:
             return Outcome.REDELIVERED
         cluster = self.clusters.get(delta.cluster)
         if cluster is None:
-            cluster = self.clusters[delta.cluster] = Cluster(delta.cluster)
+            cluster = self.clusters[delta.cluster] = Cluster(delta.cluster, index)
         if delta.epoch < cluster.epoch:
             return Outcome.FENCED
         type_key = (delta.group, delta.resource)
@@ -345,6 +358,12 @@ class Store:
         objects = kind.objects(delta.cluster)
         key = (delta.namespace, delta.name)
         current: Entry | None = objects.get(key)
+        if delta.in_order:
+            # Also if this state is known already: what matters is that the log has come to it.
+            cluster.followed[type_key] = delta.original
+        elif delta.restored and current is not None and newer(current.original, delta.original):
+            cluster.counting = index
+            cluster.followed.clear()
         if delta.type == wire.DELETED:
             return self._delete(kind, objects, key, current, delta, index, time)
         grave = None
@@ -488,7 +507,7 @@ class Store:
     def _apply_control(self, control: Control, index: int, time: int) -> Outcome:
         cluster = self.clusters.get(control.cluster)
         if cluster is None:
-            cluster = self.clusters[control.cluster] = Cluster(control.cluster)
+            cluster = self.clusters[control.cluster] = Cluster(control.cluster, index)
         if control.epoch < cluster.epoch:
             return Outcome.FENCED
         key = (control.group, control.resource)
@@ -528,26 +547,33 @@ class Store:
                 cluster.health = health
         elif control.record == wire.REMOVED:
             keys = [key] if control.resource else list(self.types)
-            if self.gap and not control.resource:
-                self._removed[control.cluster] = index
+            # The types that had objects, if whoever removed them has said so.
+            told = data.get("types")
+            had = {_type_key(str(title)) for title in told} if isinstance(told, list | tuple) else None
+            if not control.resource:
+                if self.gap and had is None:
+                    self._removed[control.cluster] = index
+                keys += [one for one in sorted(had or ()) if one not in self.types]
             for gone in keys:
-                self._remove(control.cluster, gone, index, time)
+                self._remove(control.cluster, gone, index, time, unseen=had is None or gone in had)
             if control.resource:
                 cluster.types.pop(key, None)
                 cluster.synced.pop(key, None)
                 cluster.synced_version.pop(key, None)
+                cluster.followed.pop(key, None)
                 cluster.type_health.pop(key, None)
             else:
                 del self.clusters[control.cluster]
             self.catalogue = index
         return Outcome.APPLIED
 
-    def _remove(self, cluster: str, type_key: TypeKey, index: int, time: int) -> None:
+    def _remove(self, cluster: str, type_key: TypeKey, index: int, time: int, *, unseen: bool) -> None:
+        """`unseen`: whether there may have been objects that were purged before this process read them."""
         kind = self.types.get(type_key)
         if kind is None:
             kind = self.types[type_key] = TypeStore(type_key, self._loading)
         kind.gap = self.gap
-        if self.gap:
+        if self.gap and unseen:
             # Some of what was removed may never have been seen here.
             kind.floors[cluster] = index
         objects = kind.clusters.pop(cluster, {})
@@ -561,7 +587,8 @@ class Store:
                 kind.order.discard(entry.index)
             for grave in list(kind.graves.get(cluster, {}).values()):
                 self._unbury(kind, grave, grave.key)
-            kind.floors[cluster] = index
+            if unseen:
+                kind.floors[cluster] = index
             self.dirty.add(type_key)
             return
         removal = Removal(index, {})
@@ -698,6 +725,12 @@ class Store:
             kind.indexes.check(list(kind.live()))
             in_order = sum(len(item.entries) if isinstance(item, Removal) else 1 for item in by_index.values())
             assert in_order == len(kind) + buried, "nothing stands in the order that has no name"
+
+
+def _type_key(title: str) -> TypeKey:
+    """`deployments.apps` as a key."""
+    resource, _, group = title.partition(".")
+    return (group, resource)
 
 
 def _place(entry: Entry) -> tuple[str, str, str]:

@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 CLUSTER_ANNOTATION = "shadow.clusterpedia.io/cluster-name"
+# What the query service adds to objects whose versions are asked for as numbers.
+_ORIGINAL = "kubebraid.io/original-resource-version"
+_OURS = (CLUSTER_ANNOTATION.encode(), _ORIGINAL.encode())
 
 Fields = dict[str, str]
 # An object's top-level members as the bytes they are, without line feeds.
@@ -219,8 +222,9 @@ class Normalizer:
         text = b"" if raw is None else bytes(raw)
         if text in (b"", b"{}", b"null"):
             return self._only_annotation
-        if self._pruned.last_applied or CLUSTER_ANNOTATION.encode() in text:
+        if self._pruned.last_applied or any(name in text for name in _OURS):
             annotations = _strings.decode(text)
+            annotations.pop(_ORIGINAL, None)
             if self._pruned.last_applied:
                 annotations.pop(LAST_APPLIED, None)
             annotations[CLUSTER_ANNOTATION] = self._cluster
@@ -316,6 +320,10 @@ _FIELDS: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
     ("", "secrets"): _dotted("type"),
     ("", "services"): _dotted("spec.clusterIP", "spec.type"),
     ("apps", "replicasets"): _dotted("status.replicas"),
+    ("certificates.k8s.io", "certificatesigningrequests"): _dotted("spec.signerName"),
+    ("certificates.k8s.io", "clustertrustbundles"): _dotted("spec.signerName"),
+    ("certificates.k8s.io", "podcertificaterequests"): _dotted("spec.signerName", "spec.podName", "spec.nodeName"),
+    ("resource.k8s.io", "resourceslices"): _dotted("spec.driver", "spec.nodeName"),
     ("batch", "jobs"): {"status.successful": ("status", "succeeded")},
 }
 

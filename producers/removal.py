@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from deltalog import Appender
+import contextlib
+
+from deltalog import Appender, Record
 from deltalog import delta as wire
 from deltalog.large import parts_filter
+from deltalog.replay import read_to_end
 from deltalog.stream import Log
-from deltalog.subjects import CONTROL, OBJECTS, PARTS, control_subject, encode_token, object_filter
+from deltalog.subjects import CONTROL, OBJECTS, PARTS, control_subject, encode_token, object_filter, parse_object
 from producers.ownership import Owner, append_control, release, take
 
 # Control records that speak of what is gone. The owner's stays: its epoch only grows.
@@ -22,8 +25,10 @@ async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
     """
     async with Appender(log.connection) as appender:
         owner = await take(log, appender, cluster, producer)
-        sequence = await append_control(appender, owner, owner.control(wire.REMOVED), ttl=log.tombstone_ttl)
         token = encode_token(cluster)
+        types = await _types(log, f"{OBJECTS}.{token}.>")
+        removed = owner.control(wire.REMOVED, types=types)
+        sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
         for root in (OBJECTS, PARTS):
             await log.purge(f"{root}.{token}.>", sequence)
         for record in _TYPE_RECORDS:
@@ -33,6 +38,19 @@ async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
         # The record of the removal is forgotten one day, this one is not: there is no such cluster, nor an owner.
         await release(appender, owner)
         return sequence
+
+
+async def _types(log: Log, pattern: str) -> list[str]:
+    """The types that the log has objects of, or tombstones. O(messages), their headers only."""
+    found: set[str] = set()
+
+    def note(record: Record) -> None:
+        with contextlib.suppress(ValueError):
+            address = parse_object(record.subject)
+            found.add(f"{address.resource}.{address.group}" if address.group else address.resource)
+
+    await read_to_end(log, note, subjects=(pattern,), headers_only=True)
+    return sorted(found)
 
 
 async def leave_cluster(log: Log, producer: str, cluster: str) -> None:
@@ -51,9 +69,9 @@ async def remove_type(log: Log, producer: str, cluster: str, group: str, resourc
 
 async def append_removed_type(log: Log, appender: Appender, owner: Owner, group: str, resource: str) -> int:
     """The record that a type is gone, then the purge of what it speaks of. Raises Deposed, AppendError."""
-    removed = owner.control(wire.REMOVED, group, resource)
-    sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
     objects = object_filter(owner.cluster, group, resource)
+    removed = owner.control(wire.REMOVED, group, resource, types=await _types(log, objects))
+    sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
     for pattern in (objects, parts_filter(objects)):
         await log.purge(pattern, sequence)
     for record in _TYPE_RECORDS:

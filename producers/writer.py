@@ -245,9 +245,11 @@ class Writer:
         older (a cluster restored from a backup). `stored` is called once what was appended is acknowledged.
         """
         async with self._turn:
-            return await self._observe(raw, listed=listed, stored=stored)
+            return await self._observe(raw, listed=listed, in_order=not listed, stored=stored)
 
-    async def _observe(self, raw: bytes | msgspec.Raw | Members, *, listed: bool, stored: Stored | None) -> Key | None:
+    async def _observe(
+        self, raw: bytes | msgspec.Raw | Members, *, listed: bool, in_order: bool, stored: Stored | None = None
+    ) -> Key | None:
         self._check()
         if self._obsolete:
             await self._purge_obsolete()
@@ -277,7 +279,7 @@ class Writer:
         if known is None:
             self._known[key] = Known(uid, version, 0)
             self.counts.added += 1
-            await self._append(key, self._delta(ADDED, state), entering=True, stored=stored)
+            await self._append(key, self._delta(ADDED, state, in_order=in_order), entering=True, stored=stored)
             return key
         if self._is_known(key, uid, version, listed):
             return key
@@ -290,7 +292,9 @@ class Writer:
             known.packed_original = version
             replaced = self._unfaded(known)
             self.counts.modified += 1
-            delta = self._delta(MODIFIED, state, first=known.first, replaced=replaced, restored=restored)
+            delta = self._delta(
+                MODIFIED, state, first=known.first, replaced=replaced, restored=restored, in_order=in_order
+            )
             await self._append(key, delta, stored=stored)
             return key
         replaced = await self._replaced(key, known)
@@ -301,7 +305,8 @@ class Writer:
             entered.own_past = Past(oldest, replaced=replaced, in_parts=known.past.in_parts)
         self._known[key] = entered
         self.counts.added += 1
-        await self._append(key, self._delta(ADDED, state, replaced=replaced), entering=True, stored=stored)
+        delta = self._delta(ADDED, state, replaced=replaced, in_order=in_order)
+        await self._append(key, delta, entering=True, stored=stored)
         return key
 
     def _is_known(self, key: Key, uid: _PackedUid, version: _PackedVersion, listed: bool) -> bool:
@@ -319,9 +324,9 @@ class Writer:
     async def gone(self, raw: bytes | msgspec.Raw | Members, *, stored: Stored | None = None) -> None:
         """Takes in an object's last state, which a watch saw go (uses members up). `stored`: as of `observe`."""
         async with self._turn:
-            await self._gone(raw, stored)
+            await self._gone(raw, in_order=True, stored=stored)
 
-    async def _gone(self, raw: bytes | msgspec.Raw | Members, stored: Stored | None) -> None:
+    async def _gone(self, raw: bytes | msgspec.Raw | Members, *, in_order: bool, stored: Stored | None = None) -> None:
         self._check()
         self.last_version = ""
         try:
@@ -335,7 +340,7 @@ class Writer:
         if known is None or known.past.gone_at or known.packed_uid != _packed_uid(found.uid):
             self.counts.suppressed += 1
             return
-        await self._bury(key, known, found, final=True, stored=stored)
+        await self._bury(key, known, found, final=True, in_order=in_order, stored=stored)
 
     async def offer(self, found: Members, *, deleted: bool) -> asyncio.Future[int]:
         """Takes in a state that did not come by list or watch (uses members up).
@@ -369,9 +374,9 @@ class Writer:
             sent = self._sent
             if not behind:
                 if deleted:
-                    await self._gone(found, stored)
+                    await self._gone(found, in_order=False, stored=stored)
                 else:
-                    await self._observe(found, listed=False, stored=stored)
+                    await self._observe(found, listed=False, in_order=False, stored=stored)
                 self._offered[key] = (version, time.monotonic() + _OFFER_COUNTS)
             if self._sent == sent:
                 await self._all_acknowledged()
@@ -485,7 +490,14 @@ class Writer:
     # -- appending -------------------------------------------------------------------------------------------------
 
     async def _bury(
-        self, key: Key, known: Known, found: Normalized, *, final: bool, stored: Stored | None = None
+        self,
+        key: Key,
+        known: Known,
+        found: Normalized,
+        *,
+        final: bool,
+        in_order: bool = False,
+        stored: Stored | None = None,
     ) -> None:
         if known.first == 0:
             await self._acknowledgement(key)
@@ -494,7 +506,7 @@ class Writer:
         known.packed_original = _packed_version(found.original)
         replaced = self._unfaded(known)
         self.counts.deleted += 1
-        delta = self._delta(DELETED, found, first=known.first, replaced=replaced, final=final)
+        delta = self._delta(DELETED, found, first=known.first, replaced=replaced, final=final, in_order=in_order)
         await self._append(key, delta, stored=stored)
 
     def _delta(
@@ -506,6 +518,7 @@ class Writer:
         replaced: Replaced | None = None,
         final: bool = True,
         restored: bool = False,
+        in_order: bool = False,
     ) -> Delta:
         return Delta(
             type=kind,
@@ -524,6 +537,7 @@ class Writer:
             created=found.created,
             final=final,
             restored=restored,
+            in_order=in_order,
             owner=found.owner,
             labels=found.labels,
             fields=found.fields,

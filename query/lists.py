@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
 from collections import OrderedDict
@@ -41,10 +42,19 @@ class Snapshot:
 
 
 class Snapshots:
-    """Snapshots of paged lists that are under way; the longest unused go first. Owned by the service."""
+    """Snapshots of paged lists that are under way; the longest unused go first. Owned by the service.
+
+    `scope` says of which history they are, too. They go by themselves when nobody asks any more.
+    """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[int, object], tuple[float, Snapshot]] = OrderedDict()
+        self._dropping: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        self._kept.clear()
+        if self._dropping is not None:
+            self._dropping.cancel()
 
     def keep(self, snapshot: Snapshot) -> None:
         self._drop_old()
@@ -52,6 +62,7 @@ class Snapshots:
         self._kept.move_to_end((snapshot.index, snapshot.scope))
         while len(self._kept) > _SNAPSHOTS:
             self._kept.popitem(last=False)
+        self._drop_later()
 
     def find(self, index: int, scope: object) -> Snapshot | None:
         self._drop_old()
@@ -66,6 +77,15 @@ class Snapshots:
         limit = time.monotonic() - _SNAPSHOT_SECONDS
         while self._kept and next(iter(self._kept.values()))[0] < limit:
             self._kept.popitem(last=False)
+
+    def _drop_later(self) -> None:
+        if self._dropping is None and self._kept:
+            self._dropping = asyncio.get_running_loop().call_later(_SNAPSHOT_SECONDS, self._dropped)
+
+    def _dropped(self) -> None:
+        self._dropping = None
+        self._drop_old()
+        self._drop_later()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -118,7 +138,11 @@ def further_page(
     token = decode_token(options.token)
     start = tuple(token.start)
     if not token.rv:
-        return _page(present, _position(present, start), options, present_version)
+        # It goes on inconsistently, and from here on consistently with this state.
+        page = _page(present, _position(present, start), options, present_version)
+        if page.token:
+            snapshots.keep(Snapshot(version_of(present_version, versions).index, scope, present))
+        return page
     index = version_of(token.rv, versions).index
     snapshot = snapshots.find(index, scope)
     if snapshot is None:

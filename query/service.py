@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from aiohttp import HttpVersion11, web
 
-from deltalog.delta import newer
+from deltalog.delta import newer, numeric
 from materializer.cursor import Change
 from materializer.entry import Entry, TypeKey
 from materializer.filter import Filter
@@ -89,6 +89,10 @@ _FIELD_LABELS: dict[tuple[str, str], frozenset[str]] = {
     ("", "services"): frozenset({"spec.clusterIP", "spec.type"}),
     ("apps", "replicasets"): frozenset({"status.replicas"}),
     ("batch", "jobs"): frozenset({"status.successful"}),
+    ("certificates.k8s.io", "certificatesigningrequests"): frozenset({"spec.signerName"}),
+    ("certificates.k8s.io", "clustertrustbundles"): frozenset({"spec.signerName"}),
+    ("certificates.k8s.io", "podcertificaterequests"): frozenset({"spec.signerName", "spec.podName", "spec.nodeName"}),
+    ("resource.k8s.io", "resourceslices"): frozenset({"spec.driver", "spec.nodeName"}),
 }
 
 
@@ -163,6 +167,7 @@ class QueryService:
     def close(self) -> None:
         """Ends the watches; what is being answered otherwise goes on to its end."""
         self.watches.close()
+        self._snapshots.close()
 
     # -- the outermost layer -----------------------------------------------------------------------------------------
 
@@ -208,9 +213,8 @@ class QueryService:
         if segments[:1] == ["int"]:
             request.numbered, segments = True, segments[1:]
         store = self._materializer.store
-        if segments[:1] in (["api"], ["apis"], ["clusters"]) and not self._materializer.ready.is_set():
-            # Nobody is told of something missing while it may only not have been read yet.
-            raise ApiError(429, "the log is being replayed: not ready yet", retry_after=1)
+        if segments[:1] in (["api"], ["apis"], ["clusters"]):
+            self._check_ready()
         request.cluster, segments = cluster_scope(segments, store.clusters)
         if not segments:
             self._only_get(request)
@@ -234,7 +238,6 @@ class QueryService:
         if (kind := review_kind(segments)) is not None and (request.cluster is None or self._forwarding is None):
             return await self._review(request, kind)
         target = resource_target(segments)
-        request.resource = f"{target.resource}.{target.group}" if target.group else target.resource
         return await self._resource(request, target, segments)
 
     def _only_get(self, request: _Request) -> None:
@@ -299,6 +302,9 @@ class QueryService:
     async def _resource(self, request: _Request, target: Target, segments: list[str]) -> web.StreamResponse:
         catalogue = self._catalogues.of(self._materializer.store, request.cluster)
         served = catalogue.find(target.group, target.version, target.resource)
+        if served is not None:
+            # Only what there is: a label's values must not be up to clients.
+            request.resource = f"{target.resource}.{target.group}" if target.group else target.resource
         if request.cluster is not None and self._forwarding is not None:
             method = request.http.method
             if method != "GET" or served is None or target.subresource:
@@ -324,7 +330,7 @@ class QueryService:
         encoder = self._encoder(request, target, served, listing=True, watching=options.watch)
         if options.watch:
             return await self._watch(request, served, wanted, options, encoder)
-        return await self._list(request, served, wanted, options, encoder)
+        return await self._list(request, served, wanted, options, encoder, parse_search(request.http.query).seniority)
 
     def _warn(self, request: _Request, served: Served, version: str) -> None:
         store = self._materializer.store
@@ -400,9 +406,6 @@ class QueryService:
                 unwanted[requirement.key] |= values
         versions_differ = len(served.versions) > 1
         clusters = search.clusters if request.cluster is None else frozenset({request.cluster})
-        owners = None
-        if search.owner:
-            owners = self._materializer.store.owned(search.owner, search.seniority, clusters)
         return Filter(
             clusters=clusters,
             namespaces=wanted["metadata.namespace"],
@@ -414,7 +417,7 @@ class QueryService:
             fields=tuple(remaining),
             since=search.since,
             before=search.before,
-            owners=owners,
+            owners=frozenset({search.owner}) if search.owner else None,
         )
 
     async def _current(self, request: _Request) -> None:
@@ -422,7 +425,17 @@ class QueryService:
         try:
             await self._materializer.wait_current()
         except LogUnreachable as problem:
+            self._check_ready()
             request.warnings.append(str(problem))
+        self._check_ready()
+
+    def _check_ready(self) -> None:
+        """Raises ApiError 429 while the log is being replayed, which may begin anew while a request waits.
+
+        Nobody is told of something missing while it may only not have been read yet.
+        """
+        if not self._materializer.ready.is_set():
+            raise ApiError(429, "the log is being replayed: not ready yet", retry_after=1)
 
     async def _known(self, request: _Request, key: TypeKey, originals: Mapping[str, str]) -> None:
         """Waits until all that clusters had of a type at versions of theirs is here. Raises ApiError 410, 504."""
@@ -436,12 +449,14 @@ class QueryService:
             ]
 
         for cluster, version in originals.items():
-            if version and not version.isdigit():
+            if version and not numeric(version):
                 raise expired(f"{version[:64]!r} is no resourceVersion of cluster {cluster[:64]}")
         await self._current(request)
         try:
             await self._materializer.wait_until(key, lambda: not behind(), _AHEAD_WAIT)
+            self._check_ready()
         except NotThereYet:
+            self._check_ready()
             for cluster in behind():
                 known = seen(store, key, cluster) or "0"
                 raise too_large_version(f"{originals[cluster]} of {cluster}", known) from None
@@ -452,8 +467,11 @@ class QueryService:
         try:
             await self._materializer.wait_applied(index, _AHEAD_WAIT)
         except NotThereYet:
+            self._check_ready()
             raise too_large_version(index, self._materializer.store.applied) from None
-        return index
+        self._check_ready()
+        # The history may have become another one meanwhile.
+        return version_of(text, self._versions(request)).index
 
     async def _get(self, request: _Request, target: Target, served: Served) -> web.Response:
         encoder = self._encoder(request, target, served, listing=False)
@@ -483,8 +501,15 @@ class QueryService:
         return answer(encoder.one(found[0]), request.render, request.headers())
 
     async def _list(
-        self, request: _Request, served: Served, wanted: Filter, options: Options, encoder: Encoder
+        self,
+        request: _Request,
+        served: Served,
+        wanted: Filter,
+        options: Options,
+        encoder: Encoder,
+        seniority: int,
     ) -> web.StreamResponse:
+        """`seniority`: how many hops below the owner that is `wanted` the owners to ask for are."""
         exact: int | None = None
         if options.token or not options.version:
             await self._current(request)
@@ -500,7 +525,11 @@ class QueryService:
         kind = store.types.get(served.info.key)
         index = store.applied
         version = list_version(store.prefix, index)
-        scope = (served.info.key, wanted)
+        scope = (served.info.key, wanted, seniority, self._materializer.generation)
+        if seniority:
+            assert wanted.owners is not None
+            [owner] = wanted.owners
+            wanted = dataclasses.replace(wanted, owners=store.owned(owner, seniority, wanted.clusters))
         if exact is not None and exact != index:
             snapshot = self._snapshots.find(exact, scope)
             unchanged = kind is None or kind.order.last() <= exact

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -26,8 +26,11 @@ from query.status import ApiError, expired
 _DEFAULT_TIMEOUT = (1800.0, 3600.0)
 _BOOKMARK_EVERY = 60.0
 _BOOKMARK_BEFORE_END = 2.0
-# Changes read at one go: bounds what is held for a slow watcher, and how long others wait.
+# Changes read at one go, and their bytes: bounds what is held for a slow watcher, and how long others wait.
 _READ_LIMIT = 512
+_READ_BYTES = 512 * 1024
+# Bytes of encoded changes that are kept for others who may want the same.
+_SHARED_BYTES = 32 * 1024 * 1024
 
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -57,6 +60,7 @@ class Shared:
     def __init__(self) -> None:
         self._at: tuple[int, int] = (-1, -1)
         self._made: dict[tuple[object, ...], tuple[bytes, int | None]] = {}
+        self.size = 0
         self.hits = 0
         self.misses = 0
 
@@ -69,20 +73,35 @@ class Shared:
         start: int,
         request: WatchRequest,
         definitions: bool,
-    ) -> tuple[bytes, int | None]:
-        """Changes past `after` as lines, and where to go on if that is not all."""
+    ) -> tuple[bytes | list[Change], int | None]:
+        """Changes past `after` as lines, and where to go on if that is not all.
+
+        Very many that cannot be parted, as a whole cluster went, are returned as they are.
+        """
         if state != self._at:
-            self._made.clear()
+            self.clear()
             self._at = state
         key = (request.key, request.wanted, request.encoder.key, after, whole, start, definitions)
         made = self._made.get(key)
         if made is None:
             self.misses += 1
-            found, upto = changes(kind, after, request.wanted, _READ_LIMIT, whole, start)
-            made = self._made[key] = (request.encoder.events(found, definitions=definitions), upto)
+            found, upto = changes(kind, after, request.wanted, _READ_LIMIT, whole, start, _READ_BYTES)
+            if len(found) > 2 * _READ_LIMIT:
+                return found, upto
+            made = (request.encoder.events(found, definitions=definitions), upto)
+            self.size += len(made[0])
+            if self.size > _SHARED_BYTES:
+                # What many want is wanted at the same time: it is made again at most once.
+                self.clear()
+                self.size = len(made[0])
+            self._made[key] = made
         else:
             self.hits += 1
         return made
+
+    def clear(self) -> None:
+        self._made.clear()
+        self.size = 0
 
 
 class Watches:
@@ -114,6 +133,8 @@ class Watches:
         finally:
             self._wakes.discard(watch.wake)
             self.open -= 1
+            if not self.open:
+                self._shared.clear()
 
 
 class _Watch:
@@ -198,8 +219,8 @@ class _Watch:
 
     async def _show(self, found: Sequence[Change]) -> None:
         encoder = self._request.encoder
-        for begin in range(0, len(found), _READ_LIMIT):
-            await self._send(encoder.events(found[begin : begin + _READ_LIMIT], definitions=self._definitions))
+        for part in _parts(found):
+            await self._send(encoder.events(part, definitions=self._definitions))
             self._definitions = False
             await asyncio.sleep(0)
 
@@ -209,6 +230,8 @@ class _Watch:
             store = self._materializer.store
             if store.applied <= after or self._materializer.generation != self._generation:
                 return after
+            if self._request.wanted.beyond:
+                self._check_counting(store)
             kind = store.types.get(self._request.key)
             if kind is None or kind.order.last() <= after:
                 self._complete(store, store.applied)
@@ -221,7 +244,9 @@ class _Watch:
                 state, kind, after, self._whole, min(self._start, kind.gap), self._request, self._definitions
             )
             after = state[1] if upto is None else upto
-            if payload:
+            if isinstance(payload, list):
+                await self._show(payload)
+            elif payload:
                 self._definitions = False
                 await self._send(payload)
             if upto is None:
@@ -229,6 +254,15 @@ class _Watch:
                 return after
             # One that has much to read, and can take it all, must not keep the others waiting.
             await asyncio.sleep(0)
+
+    def _check_counting(self, store: Store) -> None:
+        """Raises ApiError 410 when the versions that the watcher came with mean nothing any more."""
+        for name, version in self._request.wanted.beyond:
+            cluster = store.clusters.get(name)
+            if cluster is not None and cluster.counting > (self._request.after or 0):
+                raise expired(
+                    f"too old resource version: cluster {name} was set back, {version} is none of its versions"
+                )
 
     def _complete(self, store: Store, after: int) -> None:
         """Everything up to `after` was sent."""
@@ -241,6 +275,18 @@ class _Watch:
         # Nothing to send means that everything up to the applied index was seen, whatever it was about.
         if self._materializer.outage_since is None and store.applied == after:
             await self._send(self._request.encoder.bookmark(self._request.encoder.versions.of_list(after)))
+
+
+def _parts(found: Sequence[Change]) -> Iterator[Sequence[Change]]:
+    """Runs of changes that can be encoded and held at one go."""
+    begin, size = 0, 0
+    for at, change in enumerate(found):
+        size += len(change.entry.body)
+        if size >= _READ_BYTES or at + 1 - begin >= _READ_LIMIT:
+            yield found[begin : at + 1]
+            begin, size = at + 1, 0
+    if begin < len(found):
+        yield found[begin:]
 
 
 def _history_changed() -> ApiError:

@@ -56,6 +56,8 @@ async def test_every_type_of_every_cluster_is_served_as_it_is(kubeconfig, member
         roots += [f"/apis/{group['preferredVersion']['groupVersion']}" for group in groups]
         for root in roots:
             for resource in json.loads(await ours(root))["resources"]:
+                if "/" in resource["name"]:
+                    continue
                 path = f"{root}/{resource['name']}"
                 before = await listed(theirs, path)
                 served = await listed(ours, path)

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from deltalog import ADDED, DELETED, Appender, Delta, Log, encode_delta
-from deltalog.subjects import object_subject, type_prefix
+from deltalog.delta import Control, encode_control
+from deltalog.subjects import control_subject, object_subject, type_prefix
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 
@@ -84,3 +85,48 @@ async def test_markers_and_what_nobody_can_read_are_passed_over(
     await materializer.wait_applied(last, PATIENCE)
     store.check()
     assert [entry.name for entry in store.types["", "pods"].select(Filter())] == ["b"]
+
+
+async def test_control_records_whose_data_cannot_be_are_passed_over(log: Log, materializer: Materializer) -> None:
+    def record(kind: str, resource: str = "", /, **data: object) -> tuple[str, bytes, dict[str, str]]:
+        found = Control(
+            record=kind, cluster="alpha", resource=resource, time=1_700_000_000_000, producer="p", epoch=1, data=data
+        )
+        subject = control_subject("alpha", kind, *(("", resource) if resource else ()))
+        return subject, encode_control(found), {}
+
+    last = await append(
+        log,
+        record("status", every="30s"),
+        record("type", "odd", kind=[]),
+        record("type", "pods", version="v1", kind="Pod"),
+        (object_subject(PODS, "x", "a"), encode_delta(DELTA), {}),
+    )
+    await materializer.wait_applied(last, PATIENCE)
+    assert materializer.unreadable == 2
+    assert materializer.store.clusters["alpha"].types["", "pods"].kind == "Pod"
+    assert len(materializer.store.types["", "pods"].select(Filter())) == 1
+
+
+async def test_messages_of_others_hide_no_cut(log: Log, materializer: Materializer) -> None:
+    names = [chr(letter) for letter in range(ord("a"), ord("k"))]
+    await append(
+        log,
+        ("kb.somebody", b"else", {}),
+        (object_subject(PODS, "x", "newer"), encode_delta(msgspec.structs.replace(DELTA, v=2)), {}),
+        *[
+            (object_subject(PODS, "x", name), encode_delta(msgspec.structs.replace(DELTA, name=name, uid=name)), {})
+            for name in names
+        ],
+    )
+    async with asyncio.timeout(PATIENCE):
+        await materializer.ready.wait()
+    delta = msgspec.structs.replace(DELTA, name="last", uid="last")
+    last = await append(log, (object_subject(PODS, "x", "last"), encode_delta(delta), {}))
+    await materializer.wait_applied(last, PATIENCE)
+    prefix = materializer.store.prefix
+    await log.purge(object_subject(PODS, "x", "c"), last + 1)
+    async with asyncio.timeout(PATIENCE):
+        while materializer.store.prefix == prefix or not materializer.ready.is_set():
+            await asyncio.sleep(0.05)
+    assert len(materializer.store.types["", "pods"].select(Filter())) == len(names)

@@ -10,6 +10,7 @@ import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Replaced
 from deltalog.delta import STATUS, SYNCED
+from materializer.cursor import changes
 from materializer.filter import Filter
 from materializer.originals import TooOld, changes_since, seen
 from materializer.selectors import parse_labels
@@ -208,3 +209,85 @@ def test_how_far_a_cluster_is_known(delta: Make, control: Make) -> None:
     world.append(("kbc", "alpha", "s"), control(STATUS, "alpha", data={"types": types}))
     assert seen(world.warm, PODS, "alpha") == "5000"
     assert seen(world.warm, PODS, "nobody") == ""
+
+
+def filled(*records: Any) -> Store:
+    store = Store("h", TTL)
+    store.finish_loading(0)
+    for index, record in enumerate(records, 1):
+        apply(store, record, index)
+    return store
+
+
+def apply(store: Store, record: Any, index: int) -> None:
+    if record.__class__.__name__ == "Delta":
+        store.apply_delta(record, index, index * SECOND)
+    else:
+        store.apply_control(record, index, index * SECOND)
+
+
+def test_a_list_written_in_the_order_of_names_hides_no_one_who_left_the_selection(delta: Make, control: Make) -> None:
+    store = filled(
+        control(SYNCED, "alpha", *PODS, data={"version": "5"}),
+        delta("a", uid="ua", original="3", labels={"x": "1"}),
+        delta("b", uid="ub", original="4", labels={"x": "1"}),
+        delta("a", MODIFIED, uid="ua", first=2, original="20"),
+        delta("b", MODIFIED, uid="ub", first=3, original="15", labels={"x": "1"}),
+    )
+    wanted = Filter(labels=parse_labels("x=1"))
+    shown = changes_since(store, PODS, wanted, {"alpha": "15"})
+    assert [(change.type, change.entry.name) for change in shown] == [(DELETED, "a")]
+
+
+def test_only_what_watches_brought_tells_how_far_a_type_was_followed(delta: Make, control: Make) -> None:
+    store = filled(
+        control("type", "alpha", *PODS, data={"version": "v1", "kind": "Pod"}),
+        delta("a", uid="ua", original="900"),
+    )
+    assert seen(store, PODS, "alpha") == ""
+    apply(store, control(SYNCED, "alpha", *PODS, data={"version": "910"}), 3)
+    apply(store, delta("b", uid="ub", original="950"), 4)
+    assert seen(store, PODS, "alpha") == "910"
+    apply(store, delta("b", MODIFIED, uid="ub", first=4, original="960", in_order=True), 5)
+    assert seen(store, PODS, "alpha") == "960"
+
+
+def test_what_has_no_version_of_its_own_is_shown_past_any_version(delta: Make, control: Make) -> None:
+    store = filled(
+        control(SYNCED, "alpha", *PODS, data={"version": "100"}),
+        delta("a", uid="ua", original="90"),
+        delta("b", uid="ub", original="95"),
+        delta("c", uid="uc", original="96"),
+    )
+    wanted = Filter(beyond=(("alpha", "100"),))
+    assert changes_since(store, PODS, wanted, {"alpha": "100"}) == []
+    after = store.applied
+    # What a watch saw go at a version that the client has is known to it; what a list missed may have gone since.
+    apply(store, delta("c", DELETED, uid="uc", first=4, original="99"), 5)
+    apply(store, delta("b", DELETED, uid="ub", first=3, original="95", final=False), 6)
+    apply(store, control("removed", "alpha"), 7)
+    shown, _ = changes(store.types[PODS], after, wanted, 100)
+    assert [(change.type, change.entry.name) for change in shown] == [(DELETED, "b"), (DELETED, "a")]
+
+
+def test_a_cluster_that_was_set_back_counts_from_then_on(delta: Make, control: Make) -> None:
+    store = filled(
+        control(SYNCED, "alpha", *PODS, data={"version": "100"}),
+        delta("a", uid="ua", original="90", in_order=True),
+    )
+    cluster = store.clusters["alpha"]
+    assert cluster.counting == 1
+    apply(store, delta("a", MODIFIED, uid="ua", first=2, original="90", restored=True), 3)
+    # Pruned in another way than before.
+    assert cluster.counting == 1
+    apply(store, delta("a", MODIFIED, uid="ua", first=2, original="50", restored=True), 4)
+    assert cluster.counting == 4
+    assert seen(store, PODS, "alpha") == "100"
+
+
+@pytest.mark.parametrize("version", ["\u00b2", "\u0663", "-1", "1.0", "x"])
+def test_only_ascii_digits_are_a_number(version: str, delta: Make, control: Make) -> None:
+    store = filled(control(SYNCED, "alpha", *PODS, data={"version": "1"}), delta("a", uid="ua", original="\u00b2"))
+    with pytest.raises(TooOld):
+        changes_since(store, PODS, Filter(), {"alpha": version})
+    assert seen(store, PODS, "alpha") == "1"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deltalog import ADDED, DELETED, MODIFIED, Replaced
+from deltalog import ADDED, DELETED, MODIFIED, Delta, Replaced
 from deltalog.delta import CLUSTER, HEALTH, OWNER, REMOVED, SYNCED, TYPE
 from materializer.cursor import changes, initial
 from materializer.entry import Entry, entry_of
@@ -475,3 +475,25 @@ def test_a_uid_whose_beginning_was_superseded_unread_is_new_to_those_we_served(d
     # One that came here with version 3 from an instance that had read everything does hold it.
     came, _ = changes(kind, 3, ALL, 100, 3, 3)
     assert [(change.type, change.entry.name) for change in came] == [(MODIFIED, "n")]
+
+
+def test_the_removal_of_what_had_no_objects_costs_a_cold_store_nothing(delta: Make, control: Make) -> None:
+    records = [
+        (1, delta("a", cluster="alpha", uid="ua")),
+        # 2 was superseded, 3 and 4 purged with what they spoke of.
+        (5, control("removed", "bravo", data={"types": ["deployments.apps"]})),
+        (6, delta("b", cluster="alpha", uid="ub")),
+    ]
+    cold = Store("h", 1000)
+    for index, record in records:
+        (cold.apply_delta if isinstance(record, Delta) else cold.apply_control)(record, index, NOW)
+    cold.finish_loading(NOW, NOW)
+    assert cold.floor_of(PODS, None) == 0
+    assert cold.floor_of(("apps", "deployments"), None) == 5
+    assert cold.floor_of(("apps", "deployments"), frozenset({"alpha"})) == 0
+    # Whoever removed it without saying what there was is taken to have had everything.
+    apply = Store("h", 1000)
+    for index, record in ((1, delta("a", cluster="alpha", uid="ua")), (5, control("removed", "bravo"))):
+        (apply.apply_delta if isinstance(record, Delta) else apply.apply_control)(record, index, NOW)
+    apply.finish_loading(NOW, NOW)
+    assert apply.floor_of(PODS, None) == 5

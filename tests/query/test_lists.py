@@ -1,0 +1,98 @@
+"""Snapshots of paged lists: by version and scope, bounded, released by themselves; pages that go on after a 410."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from materializer.entry import Entry
+from materializer.versions import Named, list_version
+from query import lists
+from query.lists import Page, Snapshot, Snapshots, decode_token, first_page, further_page
+from query.options import Options, parse_options
+from query.status import ApiError
+
+VERSIONS = Named("abcdefgh")
+
+
+@pytest.fixture
+def entries() -> Callable[[str], list[Entry]]:
+    def made(names: str) -> list[Entry]:
+        return [
+            Entry(
+                index=at, first=at, since=at, deleted=False, cluster="alpha", namespace="x", name=name, version="v1",
+                uid=name, original="1", labels={}, fields={}, owner="", created=0, time=0, body=b"{}", gap=0, gap_end=0,
+                meta_end=0,
+            )
+            for at, name in enumerate(names, 1)
+        ]  # fmt: skip
+
+    return made
+
+
+def ask(**query: str) -> Options:
+    return parse_options(query)
+
+
+def names(page: Page) -> str:
+    return "".join(entry.name for entry in page.entries)
+
+
+async def test_pages_are_of_the_first_ones_state(entries: Callable[[str], list[Entry]]) -> None:
+    kept = Snapshots()
+    page = first_page(kept, entries("abcde"), ask(limit="2"), list_version("abcdefgh", 9), 9, "scope")
+    assert (names(page), page.remaining) == ("ab", 3)
+    page = further_page(kept, entries("xyz"), ask(limit="2", **{"continue": page.token}), VERSIONS, "", "scope")
+    assert (names(page), page.version) == ("cd", list_version("abcdefgh", 9))
+    page = further_page(kept, entries("xyz"), ask(limit="2", **{"continue": page.token}), VERSIONS, "", "scope")
+    assert (names(page), page.token) == ("e", "")
+    kept.close()
+
+
+async def test_after_a_410_pages_go_on_from_one_newer_state(entries: Callable[[str], list[Entry]]) -> None:
+    kept = Snapshots()
+    page = first_page(kept, entries("abcdefghi"), ask(limit="2"), list_version("abcdefgh", 9), 9, "scope")
+    kept.close()
+    with pytest.raises(ApiError) as gone:
+        further_page(kept, entries("abcdefghi"), ask(limit="2", **{"continue": page.token}), VERSIONS, "", "scope")
+    assert gone.value.code == 410
+    token, seen, states = gone.value.token, "", ["abdefghij", "abd", "ab"]
+    version = list_version("abcdefgh", 12)
+    while token:
+        # What has changed meanwhile is not in further pages, and none of them is a 410 again.
+        present = entries(states.pop(0) if states else "")
+        page = further_page(kept, present, ask(limit="2", **{"continue": token}), VERSIONS, version, "scope")
+        seen += names(page)
+        token = page.token
+    assert seen == "defghij"
+    kept.close()
+
+
+async def test_another_scope_or_history_has_no_part_in_a_snapshot(entries: Callable[[str], list[Entry]]) -> None:
+    kept = Snapshots()
+    page = first_page(kept, entries("abc"), ask(limit="2"), list_version("abcdefgh", 9), 9, ("pods", 1))
+    assert kept.find(9, ("pods", 1)) is not None
+    assert kept.find(9, ("pods", 2)) is None
+    assert decode_token(page.token).rv == list_version("abcdefgh", 9)
+    kept.close()
+
+
+async def test_snapshots_go_by_themselves(
+    entries: Callable[[str], list[Entry]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "_SNAPSHOT_SECONDS", 0.05)
+    monkeypatch.setattr(lists, "_SNAPSHOTS", 3)
+    kept = Snapshots()
+    for index in range(9):
+        kept.keep(Snapshot(index, "scope", entries("a")))
+    assert len(kept) == 3
+    async with asyncio.timeout(10):
+        while len(kept):
+            await asyncio.sleep(0.01)
+    kept.keep(Snapshot(1, "scope", entries("a")))
+    async with asyncio.timeout(10):
+        while len(kept):
+            await asyncio.sleep(0.01)
+    kept.close()
