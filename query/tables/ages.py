@@ -53,6 +53,18 @@ def human_duration(seconds: float) -> str:
     return f"{minutes // 60}h{rest}m" if rest else f"{minutes // 60}h"
 
 
+def age_text(seconds: int) -> bytes:
+    """`human_duration` as it stands in JSON."""
+    if seconds >= 28800:
+        return _hours_text(seconds // 3600)
+    return human_duration(seconds).encode()
+
+
+@lru_cache(maxsize=16384)
+def _hours_text(hours: int) -> bytes:
+    return _hours(hours).encode()
+
+
 @lru_cache(maxsize=16384)
 def _hours(hours: int) -> str:
     """A span of eight hours or more, which whole hours tell: most objects are old, and many are equally old."""

@@ -37,18 +37,28 @@ class PrinterColumn:
     priority: int = 0
 
 
+class RowCondition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One TableRowCondition of meta.k8s.io/v1. `Completed` is the only type: a client may hide or grey such a row."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+
+
 Age = tuple[int, float, str]
 """Where a cell is, the unix seconds that it counts from, and the text around it: `%s`, `3 (%s ago)`."""
 
 
 class Row:
-    """The cells of one object. It never changes, so it can be cached and shared; only ages wait for the time."""
+    """The cells of one object, and its conditions. It never changes: only ages wait for the time."""
 
-    __slots__ = ("_ages", "_fixed")
+    __slots__ = ("_ages", "_fixed", "conditions")
 
-    def __init__(self, fixed: list[Any], ages: tuple[Age, ...] = ()) -> None:
+    def __init__(self, fixed: list[Any], ages: tuple[Age, ...] = (), conditions: tuple[RowCondition, ...] = ()) -> None:
         self._fixed = fixed
         self._ages = ages
+        self.conditions = conditions
 
     def cells(self, now: float) -> list[Any]:
         """The cells at `now` (unix seconds), in the order of the columns, as a list of the caller's own."""
@@ -58,14 +68,53 @@ class Row:
             cells[at] = age if pattern == "%s" else pattern % age
         return cells
 
+    def pieces(self) -> tuple[bytes, list[tuple[float, bytes]]]:
+        """The row's JSON from its first cell up to its object, cut where ages go.
+
+        First what stands before any age, then for each age the unix seconds it counts from and what stands behind it:
+        `"web","` and `(1767607872.0, '","10.0.0.1"]')`, or `..."],"conditions":[...]`.
+        """
+        begin = 0
+        texts: list[bytes] = []
+        text = b""
+        ages = sorted(self._ages)
+        for at, _, pattern in ages:
+            before, _, after = pattern.partition("%s")
+            texts.append(text + _listed(self._fixed[begin:at]) + b'"' + before.encode())
+            text = after.encode() + b'",'
+            begin = at + 1
+        text += _listed(self._fixed[begin:])
+        text = text.removesuffix(b",") + b"]"
+        if self.conditions:
+            text += b',"conditions":' + msgspec.json.encode(self.conditions)
+        texts.append(text)
+        return texts[0], [(since, text) for (_, since, _), text in zip(ages, texts[1:], strict=True)]
+
+
+def _listed(cells: list[Any]) -> bytes:
+    """Cells as JSON, each with a comma behind it."""
+    return msgspec.json.encode(cells)[1:-1] + b"," if cells else b""
+
 
 class Printer(ABC):
-    """How the objects of one resource type become rows."""
+    """How the objects of one resource type become rows.
 
-    __slots__ = ("columns",)
+    `unversioned`: whether the cells are the same however the object's resourceVersion and annotations are written.
+    `order`: what the rows of a list are sorted by, of an object's JSON; None: they stay as they come.
+    """
 
-    def __init__(self, columns: tuple[Column, ...]) -> None:
+    __slots__ = ("columns", "order", "unversioned")
+
+    def __init__(
+        self,
+        columns: tuple[Column, ...],
+        *,
+        unversioned: bool = True,
+        order: Callable[[bytes], tuple[int, str]] | None = None,
+    ) -> None:
         self.columns = columns
+        self.unversioned = unversioned
+        self.order = order
 
     @abstractmethod
     def row(self, body: bytes) -> Row:
@@ -106,18 +155,27 @@ class TypedPrinter(Printer, Generic[P]):
 
     __slots__ = ("_decode", "_part", "_render")
 
-    def __init__(self, columns: tuple[Column, ...], part: type[P], render: Callable[[P], Row]) -> None:
-        super().__init__(columns)
+    def __init__(
+        self,
+        columns: tuple[Column, ...],
+        part: type[P],
+        render: Callable[[P], Row],
+        *,
+        order: Callable[[P], tuple[int, str]] | None = None,
+    ) -> None:
+        super().__init__(columns, order=None if order is None else lambda body: order(self._parsed(body)))
         self._part = part
         self._decode = msgspec.json.Decoder(part).decode
         self._render = render
 
     def row(self, body: bytes) -> Row:
+        return self._render(self._parsed(body))
+
+    def _parsed(self, body: bytes) -> P:
         try:
-            part = self._decode(body)
+            return self._decode(body)
         except (msgspec.MsgspecError, RecursionError):
-            part = fitted(self._part, body)
-        return self._render(part)
+            return fitted(self._part, body)
 
 
 def described(key: str) -> str:

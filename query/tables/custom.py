@@ -53,8 +53,10 @@ class CustomPrinter(Printer):
             )
             for each in columns
         ]
-        super().__init__((NAME, *described_columns))
-        self._kinds = [(each.type, _path(each.json_path)) for each in columns]
+        paths = [_path(each.json_path) for each in columns]
+        unversioned = all(path is None or path.misses("metadata", ("annotations", "resourceVersion")) for path in paths)
+        super().__init__((NAME, *described_columns), unversioned=unversioned)
+        self._kinds = [(each.type, path) for each, path in zip(columns, paths, strict=True)]
         roots = {path.root for _, path in self._kinds if path is not None}
         self._roots = None if None in roots else {"metadata", *roots}
 

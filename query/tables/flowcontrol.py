@@ -98,6 +98,8 @@ FLOW_SCHEMAS = TypedPrinter(
     ),
     _Flow,
     _flow,
+    # The server sorts a list's rows so (printers.go: printFlowSchemaList; apis/flowcontrol/util: FlowSchemaSequence).
+    order=lambda each: (each.spec.matching_precedence, each.metadata.name),
 )
 
 PRIORITY_LEVELS = TypedPrinter(

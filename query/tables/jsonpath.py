@@ -42,6 +42,12 @@ class Path:
         self.root = steps[0].key if steps and isinstance(steps[0], _Field) else None
         """The one field of the object that the path looks into; None if it looks into all."""
 
+    def misses(self, root: str, fields: tuple[str, ...]) -> bool:
+        """Whether it surely looks into none of these fields of the object's field `root`."""
+        if self.root is None or self.root == root and len(self._keys) < 2:
+            return False
+        return self.root != root or self._keys[1] not in fields
+
     def find(self, value: Any) -> list[Any]:
         """The values at this path, in order; none if something on the way is missing.
 

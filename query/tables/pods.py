@@ -14,6 +14,7 @@ from query.tables.columns import (
     Metadata,
     Part,
     Row,
+    RowCondition,
     TypedPrinter,
     described,
     wide,
@@ -235,6 +236,11 @@ def _readiness_gates(pod: _Pod) -> str:
     return f"{passed}/{len(gates)}"
 
 
+_SUCCEEDED = (RowCondition("Completed", "True", "Succeeded", "The pod has completed successfully."),)
+_FAILED = (RowCondition("Completed", "True", "Failed", "The pod failed."),)
+_CONDITIONS: dict[str, tuple[RowCondition, ...]] = {"Succeeded": _SUCCEEDED, "Failed": _FAILED}
+
+
 def _pod(pod: _Pod) -> Row:
     """kubernetes pkg/printers/internalversion/printers.go: printPod."""
     metadata, spec, status = pod.metadata, pod.spec, pod.status
@@ -274,7 +280,7 @@ def _pod(pod: _Pod) -> Row:
         ages = ((4, created, "%s"),)
     if restarts and containers.last_restart is not None:
         ages = (*ages, (3, containers.last_restart, f"{restarts} (%s ago)"))
-    return Row(cells, ages)
+    return Row(cells, ages, _CONDITIONS.get(status.phase, ()))
 
 
 class _PodTemplate(Part, frozen=True, gc=False):
