@@ -20,7 +20,6 @@ from query.status import ApiError
 from query.tables import Column, KeptRows, PrinterColumn, printer_for, row_of
 from query.tables.ages import age_text
 
-
 _CLUSTER_COLUMN = Column(
     name="Cluster", type="string", format="", description="The member cluster the object is of.", priority=0
 )
@@ -28,7 +27,7 @@ _CLUSTER_COLUMN = Column(
 _INCLUDED = ("None", "Metadata", "Object")
 
 _KEPT_ROWS = KeptRows(64 * 1024 * 1024)
-"""The rows of all tables that this process serves: about 160,000 objects' ones."""
+"""The rows of all tables that this process serves: those of about 200,000 objects."""
 
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
@@ -150,8 +149,11 @@ class Encoder:
             lines.append(b'{"type":"%b","object":%b}\n' % (change.type.encode(), shown))
         return b"".join(lines)
 
-    def bookmark(self, version: str, *, initial_events_end: bool = False) -> bytes:
-        """A BOOKMARK event: nothing but a version, in the form of the watch."""
+    def bookmark(self, version: str, *, initial_events_end: bool = False, definitions: bool = False) -> bytes:
+        """A BOOKMARK event: nothing but a version, in the form of the watch.
+
+        In a table it is the row of an object that has nothing else. `definitions`: the first table, as in `events`.
+        """
         metadata: dict[str, Any] = {"resourceVersion": version, "creationTimestamp": None}
         if initial_events_end:
             metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
@@ -170,8 +172,8 @@ class Encoder:
                     "kind": "Table",
                     "apiVersion": self._wanted.api_version,
                     "metadata": {"resourceVersion": version},
-                    "columnDefinitions": None,
-                    "rows": [{"cells": [], "object": partial}],
+                    "columnDefinitions": self._columns() if definitions else None,
+                    "rows": [{"cells": self._cells_of_nothing(), "object": partial}],
                 }
         return b'{"type":"BOOKMARK","object":%b}\n' % msgspec.json.encode(shown)
 
@@ -216,6 +218,10 @@ class Encoder:
             else:
                 rows.append(join((head, row.at(now), behind, shown, end)))
         return rows
+
+    def _cells_of_nothing(self) -> list[Any]:
+        cells = self._printer.row(b"{}").cells(time.time())
+        return ["", *cells] if self._across else cells
 
     def _row_head(self, cluster: str) -> bytes:
         head = b'{"cells":['

@@ -214,7 +214,8 @@ class _Watch:
         await self._show(initial(store, kind, request.wanted) if kind is not None else ())
         if request.mark_initial_end:
             version = request.encoder.versions.of_list(index)
-            await self._send(request.encoder.bookmark(version, initial_events_end=True))
+            await self._send(request.encoder.bookmark(version, initial_events_end=True, definitions=self._definitions))
+            self._definitions = False
         return index
 
     async def _show(self, found: Sequence[Change]) -> None:
@@ -274,7 +275,9 @@ class _Watch:
         store = self._materializer.store
         # Nothing to send means that everything up to the applied index was seen, whatever it was about.
         if self._materializer.outage_since is None and store.applied == after:
-            await self._send(self._request.encoder.bookmark(self._request.encoder.versions.of_list(after)))
+            encoder = self._request.encoder
+            await self._send(encoder.bookmark(encoder.versions.of_list(after), definitions=self._definitions))
+            self._definitions = False
 
 
 def _parts(found: Sequence[Change]) -> Iterator[Sequence[Change]]:

@@ -90,6 +90,31 @@ def _bundle(each: _Bundle) -> Row:
     return Row([each.metadata.name, each.spec.signer_name or NONE])
 
 
+class _PodRequestSpec(Part, frozen=True, gc=False):
+    pod_name: str = ""
+    service_account_name: str = ""
+    node_name: str = ""
+    signer_name: str = ""
+
+
+class _PodRequestStatus(Part, frozen=True, gc=False):
+    conditions: tuple[Condition, ...] = ()
+
+
+class _PodRequest(Part, frozen=True, gc=False):
+    metadata: Metadata = Metadata()
+    spec: _PodRequestSpec = _PodRequestSpec()
+    status: _PodRequestStatus = _PodRequestStatus()
+
+
+def _pod_request(each: _PodRequest) -> Row:
+    """printers.go: printPodCertificateRequest. One condition at most says how it ended."""
+    spec = each.spec
+    ended = [at.type for at in each.status.conditions if at.type in ("Issued", "Denied", "Failed")]
+    state = ended[-1] if ended else "Pending"
+    return Row([each.metadata.name, spec.pod_name, spec.service_account_name, spec.node_name, spec.signer_name, state])
+
+
 def _binding_columns(kind: str) -> tuple[Column, ...]:
     word = kind[0].lower() + kind[1:]
     return (
@@ -120,4 +145,17 @@ CERTIFICATE_SIGNING_REQUESTS = TypedPrinter(
 
 CLUSTER_TRUST_BUNDLES = TypedPrinter(
     (NAME, Column("SignerName", description=described("ClusterTrustBundleSpec.signerName"))), _Bundle, _bundle
+)
+
+POD_CERTIFICATE_REQUESTS = TypedPrinter(
+    (
+        NAME,
+        Column("PodName", description=described("PodCertificateRequestSpec.podName")),
+        Column("ServiceAccountName", description=described("PodCertificateRequestSpec.serviceAccountName")),
+        Column("NodeName", description=described("PodCertificateRequestSpec.nodeName")),
+        Column("SignerName", description=described("PodCertificateRequestSpec.signerName")),
+        Column("State", description="Is the request Pending, Issued, Denied, or Failed?"),
+    ),
+    _PodRequest,
+    _pod_request,
 )

@@ -184,6 +184,28 @@ def _storage_version(each: _StorageVersion) -> Row:
     return aged(cells, (3, each.metadata.creation_timestamp))
 
 
+class _MigratedResource(Part, frozen=True, gc=False):
+    group: str = ""
+    version: str = ""
+    resource: str = ""
+
+
+class _MigrationSpec(Part, frozen=True, gc=False):
+    resource: _MigratedResource = _MigratedResource()
+
+
+class _Migration(Part, frozen=True, gc=False):
+    metadata: Metadata = Metadata()
+    spec: _MigrationSpec = _MigrationSpec()
+
+
+def _storage_version_migration(each: _Migration) -> Row:
+    """printers.go: printStorageVersionMigration. From v1beta1 on no version is named; core's group is empty."""
+    at = each.spec.resource
+    parts = [at.resource, at.version, at.group] if at.version else [at.resource, at.group]
+    return Row([each.metadata.name, ".".join(parts)])
+
+
 class _ServiceReference(Part, frozen=True, gc=False):
     namespace: str = ""
     name: str = ""
@@ -275,6 +297,16 @@ STORAGE_VERSIONS = TypedPrinter(
     ),
     _StorageVersion,
     _storage_version,
+)
+
+STORAGE_VERSION_MIGRATIONS = TypedPrinter(
+    (
+        # The server does not mark this one as the name.
+        Column("Name", description=NAME.description),
+        Column("Resource", description="Fully qualified resource to migrate"),
+    ),
+    _Migration,
+    _storage_version_migration,
 )
 
 API_SERVICES = TypedPrinter(

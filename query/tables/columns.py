@@ -77,7 +77,7 @@ class Row:
         begin = 0
         texts: list[bytes] = []
         text = b""
-        ages = sorted(self._ages)
+        ages = sorted(self._ages) if len(self._ages) > 1 else self._ages
         for at, _, pattern in ages:
             before, _, after = pattern.partition("%s")
             texts.append(text + _listed(self._fixed[begin:at]) + b'"' + before.encode())

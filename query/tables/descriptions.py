@@ -394,6 +394,17 @@ SWAGGER: dict[str, str] = {
         "reason is a brief CamelCase string that describes any failure and is meant for machine parsing "
         "and tidy display in the CLI."
     ),
+    "PodCertificateRequestSpec.nodeName": "nodeName is the name of the node the pod is assigned to.",
+    "PodCertificateRequestSpec.podName": ("podName is the name of the pod into which the certificate will be mounted."),
+    "PodCertificateRequestSpec.serviceAccountName": (
+        "serviceAccountName is the name of the service account the pod is running as."
+    ),
+    "PodCertificateRequestSpec.signerName": (
+        "signerName indicates the requested signer.\n\nAll signer names beginning with `kubernetes.io` are "
+        "reserved for use by the Kubernetes project.  There is currently one well-known signer documented by "
+        "the Kubernetes project, `kubernetes.io/kube-apiserver-client-pod`, which will issue client "
+        "certificates understood by kube-apiserver.  It is currently unimplemented."
+    ),
     "PodSpec.nodeName": (
         "NodeName indicates in which node this pod is scheduled. If empty, this pod is a candidate for "
         "scheduling by the scheduler defined in schedulerName. Once this field is set, the kubelet for "

@@ -44,7 +44,7 @@ class Path:
 
     def misses(self, root: str, fields: tuple[str, ...]) -> bool:
         """Whether it surely looks into none of these fields of the object's field `root`."""
-        if self.root is None or self.root == root and len(self._keys) < 2:
+        if self.root is None or (self.root == root and len(self._keys) < 2):
             return False
         return self.root != root or self._keys[1] not in fields
 

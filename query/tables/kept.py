@@ -7,8 +7,8 @@ import msgspec
 from query.tables.ages import age_text
 from query.tables.columns import Printer
 
-# What a row takes beside its text: two headers, the numbers, and its place in the dict; measured.
-_OVERHEAD = 260
+# What a row takes beside its text: three headers, the number, and its place in the dict; measured.
+_OVERHEAD = 180
 # What each age takes beside its text where there is more than one.
 _OTHER = 150
 # One in so many new rows displaces an old one when all room is taken.
@@ -75,7 +75,7 @@ class KeptRows:
         if before is not None:
             del self._rows[before.uid]
             self.size -= _size(before)
-        elif self.size >= self._limit:
+        elif self.size + _size(row) > self._limit:
             self._refused += 1
             if self._refused % _RENEWAL:
                 return

@@ -57,6 +57,7 @@ BUILT_IN: dict[tuple[str, str], Printer] = {
     ("batch", "jobs"): workloads.JOBS,
     ("certificates.k8s.io", "certificatesigningrequests"): access.CERTIFICATE_SIGNING_REQUESTS,
     ("certificates.k8s.io", "clustertrustbundles"): access.CLUSTER_TRUST_BUNDLES,
+    ("certificates.k8s.io", "podcertificaterequests"): access.POD_CERTIFICATE_REQUESTS,
     ("coordination.k8s.io", "leasecandidates"): cluster.LEASE_CANDIDATES,
     ("coordination.k8s.io", "leases"): cluster.LEASES,
     ("discovery.k8s.io", "endpointslices"): network.ENDPOINT_SLICES,
@@ -86,6 +87,7 @@ BUILT_IN: dict[tuple[str, str], Printer] = {
     ("storage.k8s.io", "storageclasses"): storage.STORAGE_CLASSES,
     ("storage.k8s.io", "volumeattachments"): storage.VOLUME_ATTACHMENTS,
     ("storage.k8s.io", "volumeattributesclasses"): storage.VOLUME_ATTRIBUTES_CLASSES,
+    ("storagemigration.k8s.io", "storageversionmigrations"): cluster.STORAGE_VERSION_MIGRATIONS,
 }
 """By group and resource: the versions of a type print alike."""
 
