@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from query.tables import Printer, row_of
 from query.tables.printers import BUILT_IN
 
 NOW = 1767607872.0
@@ -526,6 +527,30 @@ ROWS: list[tuple[str, str, dict[str, Any], list[Any]]] = [
     ),
     (CERTIFICATES, "certificatesigningrequests", {}, [AGE, "<none>", "", "<none>", "Pending"]),
     (CERTIFICATES, "clustertrustbundles", {"spec": {"signerName": "s"}}, ["s"]),
+    (
+        CERTIFICATES,
+        "podcertificaterequests",
+        {"spec": {"podName": "p", "serviceAccountName": "sa", "nodeName": "n1", "signerName": "s"}},
+        ["p", "sa", "n1", "s", "Pending"],
+    ),
+    (
+        CERTIFICATES,
+        "podcertificaterequests",
+        {"status": {"conditions": [{"type": "SuggestedKeyType"}, {"type": "Denied", "status": "True"}]}},
+        ["", "", "", "", "Denied"],
+    ),
+    (
+        "storagemigration.k8s.io",
+        "storageversionmigrations",
+        {"spec": {"resource": {"group": "apps", "version": "v1", "resource": "deployments"}}},
+        ["deployments.v1.apps"],
+    ),
+    (
+        "storagemigration.k8s.io",
+        "storageversionmigrations",
+        {"spec": {"resource": {"group": "apps", "resource": "deployments"}}},
+        ["deployments.apps"],
+    ),
     (ADMISSION, "mutatingwebhookconfigurations", {"webhooks": [{}, {}]}, [2, AGE]),
     (ADMISSION, "validatingwebhookconfigurations", {}, [0, AGE]),
     (
@@ -734,16 +759,24 @@ EVENT_ROWS: list[tuple[str, dict[str, Any], list[Any]]] = [
 ]
 
 
+def shown(printer: Printer, body: bytes) -> list[Any]:
+    """The cells at NOW, which are the same in the row's text."""
+    cells = printer.row(body).cells(NOW)
+    text = json.loads(b'{"cells":[' + row_of(printer, "", 0, body).at(NOW) + b"}")
+    assert text.pop("cells") == cells
+    assert text.keys() <= {"conditions"}
+    return cells
+
+
 @pytest.mark.parametrize(("group", "resource", "content", "cells"), ROWS)
 def test_rows(group: str, resource: str, content: dict[str, Any], cells: list[Any]) -> None:
     metadata = {"name": "n", "creationTimestamp": AGO, **content.get("metadata", {})}
-    printer = BUILT_IN[group, resource]
-    assert printer.row(json.dumps({**content, "metadata": metadata}).encode()).cells(NOW) == ["n", *cells]
+    assert shown(BUILT_IN[group, resource], json.dumps({**content, "metadata": metadata}).encode()) == ["n", *cells]
 
 
 @pytest.mark.parametrize(("group", "content", "cells"), EVENT_ROWS)
 def test_events(group: str, content: dict[str, Any], cells: list[Any]) -> None:
-    assert BUILT_IN[group, "events"].row(json.dumps(content).encode()).cells(NOW) == cells
+    assert shown(BUILT_IN[group, "events"], json.dumps(content).encode()) == cells
 
 
 @pytest.mark.parametrize(
@@ -862,9 +895,7 @@ def test_no_object_is_too_odd(data: Any) -> None:
         "metadata": {"name": "n", "creationTimestamp": AGO, "labels": {}, "ownerReferences": [{}]},
         **content,
     }
-    cells = printer.row(json.dumps(mutated(body, data.draw)).encode()).cells(NOW)
-    assert len(cells) == len(printer.columns)
-    json.dumps(cells)
+    assert len(shown(printer, json.dumps(mutated(body, data.draw)).encode())) == len(printer.columns)
 
 
 @pytest.mark.parametrize("key", sorted(BUILT_IN))
