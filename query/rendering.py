@@ -153,6 +153,8 @@ async def send_list(
         waiting.append(render.items(items, first=first))
         held += len(waiting[-1])
         first = False
+        # Rows of a table are small, what they are made of need not be.
+        await asyncio.sleep(0)
     large = total >= _GZIP_FROM if total is not None else held >= _GZIP_FROM
     compress = None
     if large:

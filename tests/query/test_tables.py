@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import re
 import time
@@ -10,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import test_utils, web
 
 from materializer.cursor import Change
 from materializer.entry import Entry, version_member
@@ -19,6 +22,8 @@ from producers.discovery import ResourceType
 from producers.normalize import Normalizer
 from query import representations
 from query.accept import Form, Representation
+from query.lists import slices
+from query.rendering import Rendering, send_list
 from query.representations import Encoder
 from query.status import ApiError
 from query.tables import KeptRows, printer_for
@@ -443,3 +448,36 @@ def test_kept_rows_are_bounded_and_a_longer_list_finds_most_of_them(kept: KeptRo
     assert 250 < len(rows) < 500
     assert again > len(rows) * 0.6
     assert msgspec.json.decode(b"[" + made["u999"].at(0.0))[0] == "web-999"
+
+
+async def test_others_get_their_turn_between_the_slices_of_a_long_table() -> None:
+    padding = {"spec": {"containers": [{"name": "c", "image": "x" * 4000}]}}
+    found = [pod(padding, index, name=f"web-{index}", uid=f"u{index}") for index in range(1000)]
+    encode, turns, at = encoder(POD), 0, []
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def made() -> Iterator[list[bytes]]:
+        for part in slices(found):
+            at.append((turns, len(part)))
+            yield encode.items(part)
+
+    async def answer(http: web.Request) -> web.StreamResponse:
+        return await send_list(http, Rendering(), [], encode.list_head("v", "", None), made(), None, lambda: None)
+
+    application = web.Application()
+    application.router.add_get("/", answer)
+    waiting = asyncio.create_task(others())
+    async with test_utils.TestClient(test_utils.TestServer(application)) as client:
+        async with client.get("/") as response:
+            rows = (await response.json())["rows"]
+    waiting.cancel()
+    assert [row["cells"][0] for row in rows] == [f"web-{index}" for index in range(1000)]
+    # Also while it is not known yet whether the table is long.
+    assert all(later > earlier for (earlier, _), (later, _) in itertools.pairwise(at))
+    assert len(at) > 10
+    assert max(size for _, size in at) < 100
