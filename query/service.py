@@ -382,7 +382,7 @@ class QueryService:
 
         try:
             labels = parse_labels(options.label_selector)
-            fields = parse_fields(options.field_selector, supported)
+            fields = parse_fields(options.field_selector, supported, own=bool(selectable or custom))
         except BadSelector as problem:
             raise ApiError(400, str(problem)) from None
         search = parse_search(request.http.query)
