@@ -17,10 +17,10 @@ build() {
     [ -x "$real/bin/kube-apiserver" ] && [ -x "$real/bin/kube-controller-manager" ] && return
     # The reflect2 that 1.20 came with crashes with Go since 1.18.
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq golang-go etcd-server openssl golang-github-modern-go-reflect2-dev
-    mkdir -p "$real/apt/partial" "$real/bin" "$real/source" "$(dirname "$source")"
+    mkdir -p "$real/apt/lists/partial" "$real/bin" "$real/source" "$(dirname "$source")"
     printf 'Types: deb-src\nURIs: %s\nSuites: bookworm\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
         "$debian" >"$real/apt/debian.sources"
-    local options=(-o Dir::Etc::sourceparts=/dev/null -o "Dir::Etc::sourcelist=$real/apt/debian.sources" -o "Dir::State::lists=$real/apt")
+    local options=(-o Dir::Etc::sourceparts=/dev/null -o "Dir::Etc::sourcelist=$real/apt/debian.sources" -o "Dir::State::lists=$real/apt/lists")
     apt-get "${options[@]}" update -qq
     (cd "$real/source" && apt-get "${options[@]}" source -qq --download-only kubernetes)
     rm -rf "$source"
