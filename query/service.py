@@ -41,6 +41,8 @@ log = structlog.get_logger("query")
 # How long a read waits for an index that is ahead, in seconds (apiserver storage/cacher: blockTimeout).
 _AHEAD_WAIT = 3.0
 _JSON = "application/json"
+# What metrics tell apart: a client may send any word.
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 # Subresources that are streams between a client and a container.
 _STREAMS = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 
@@ -191,7 +193,7 @@ class QueryService:
             response = self._failure(request, ApiError(500, "kubebraid failed on this request; its log has the reason"))
         finally:
             watching = http.query.get("watch") not in (None, "0", "false")
-            verb = "watch" if watching else http.method.lower()
+            verb = "watch" if watching else http.method.lower() if http.method in _METHODS else "other"
             self.metrics.requests.labels(verb, request.resource, str(code)).inc()
             if not watching:
                 self.metrics.seconds.labels(verb).observe(time.monotonic() - started)
