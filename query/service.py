@@ -537,10 +537,16 @@ class QueryService:
             unchanged = kind is None or kind.order.last() <= exact
             if snapshot is None and not (unchanged and exact >= store.floor_of(served.info.key, wanted.clusters)):
                 raise expired(f"The resourceVersion for the provided list is too old: {options.version[:128]}")
-            entries = snapshot.entries if snapshot is not None else kind.select(wanted) if kind is not None else []
+            found = snapshot.entries if snapshot is not None else None
             index, version = exact, list_version(store.prefix, exact)
         else:
-            entries = kind.select(wanted) if kind is not None else []
+            found = None
+
+        def entries() -> list[Entry]:
+            if found is not None:
+                return found
+            return [] if kind is None else kind.select(wanted)
+
         page: Page
         if options.token:
             page = further_page(self._snapshots, entries, options, self._versions(request), version, scope)
@@ -548,7 +554,7 @@ class QueryService:
             # "0" means any state, and its answer is whole (apiserver: limit is ignored there).
             unlimited = options.version == "0" and options.match != "NotOlderThan"
             limited = dataclasses.replace(options, limit=0) if unlimited else options
-            page = first_page(self._snapshots, entries, limited, version, index, scope)
+            page = first_page(self._snapshots, entries(), limited, version, index, scope)
         return await self._stream(request, page, encoder)
 
     async def _stream(self, request: _Request, page: Page, encoder: Encoder) -> web.StreamResponse:
