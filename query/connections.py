@@ -26,7 +26,10 @@ class _Handler(RequestHandler):
         """The answer to what could not be parsed, or to a failure outside of the service's own handler."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun")
-        if status == 500:
+        if isinstance(exc, ConnectionError):
+            # Nobody is left to be told.
+            error = ApiError(status, "the connection was lost")
+        elif status == 500:
             log.error("request failed", exc_info=exc)
             error = ApiError(500, "kubebraid failed on this request; its log has the reason")
         else:
