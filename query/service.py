@@ -229,7 +229,7 @@ class QueryService:
             return self._probe(request, first)
         if segments == ["clusters"] and request.cluster is None:
             self._only_get(request)
-            return _json(request, {"clusters": [msgspec.to_builtins(one) for one in self.readiness.clusters()]})
+            return _json(request, self.readiness.document())
         if first not in ("api", "apis"):
             if request.cluster is not None and self._forwarding is not None:
                 return await self._forwarding.forward(request.http, request.cluster, segments, None, None, [])
