@@ -9,13 +9,14 @@ ARGS ?=
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test test-clusters soak bench check format clean
+.PHONY: help install up demo test test-clusters real-cluster soak bench check format clean
 
 help:
 	@echo "make demo           simulated clusters, served at http://127.0.0.1:8001"
 	@echo "make up             the clusters of your kubeconfig, served there"
 	@echo "make test           all tests"
 	@echo "make test-clusters  the end-to-end tests on the clusters of \$$KUBECONFIG"
+	@echo "make real-cluster   a real kube-apiserver here, built from Debian's sources; says its KUBECONFIG"
 	@echo "make soak           the model tests of the producers, for a long time"
 	@echo "make bench          benchmarks, as ratios to baselines of the same run"
 	@echo "make check          ruff, mypy, import contracts"
@@ -45,6 +46,9 @@ test: $(STAMP)
 test-clusters: $(STAMP)
 	@test -n "$$KUBECONFIG" || { echo "say which clusters: KUBECONFIG=/path make test-clusters" >&2; exit 1; }
 	KUBEBRAID_TEST_KUBECONFIG="$$KUBECONFIG" $(BIN)/python -m pytest -m clusters $(ARGS)
+
+real-cluster:
+	tests/real/cluster.sh start
 
 soak: $(STAMP)
 	KUBEBRAID_SOAK_STEPS=$${KUBEBRAID_SOAK_STEPS:-3000} $(BIN)/python -m pytest \

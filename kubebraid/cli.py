@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
+import msgspec
 import typer
 import uvloop
 
-from kubebraid import __version__, logs, run
+from kubebraid import __version__, condition, logs, run
 from kubebraid.kubeconfig import render
 from kubebraid.settings import BadSetting, Forward, Settings, parse_listen
 from producers.configuration import BadConfiguration, duration
@@ -101,6 +102,7 @@ ForwardAs = Annotated[
         "user, or not at all.",
     ),
 ]
+Server = Annotated[str, typer.Option(metavar="URL", help="The running service.")]
 LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")]
 
@@ -363,8 +365,27 @@ def relist(
 
 
 @app.command()
+def status(
+    server: Server = "http://127.0.0.1:8001",
+    types: Annotated[bool, typer.Option("--types", help="Also each type of each cluster.")] = False,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FORM", help="text or json.")] = "text",
+) -> None:
+    """Show the clusters of a running service, and how current they are. Code 1: something is not as it should be."""
+    if output not in ("text", "json"):
+        raise BadSetting(f"--output {output!r}: text or json")
+    found = condition.ask(server.rstrip("/"))
+    if output == "json":
+        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    else:
+        for line in condition.lines(found, types=types):
+            typer.echo(line)
+    if not found.good:
+        raise typer.Exit(1)
+
+
+@app.command()
 def kubeconfig(
-    server: Annotated[str, typer.Option(metavar="URL", help="The running service.")] = "http://127.0.0.1:8001",
+    server: Server = "http://127.0.0.1:8001",
 ) -> None:
     """Print a kubeconfig for the running service: a context for all clusters, and one for each."""
     server = server.rstrip("/")
@@ -388,7 +409,10 @@ def version() -> None:
 def main() -> None:
     """The entry point: one line for each error that a user can mend."""
     try:
-        app(standalone_mode=False)
+        # Some versions return the code of an Exit, others let it through.
+        code = app(standalone_mode=False)
+        if isinstance(code, int) and code:
+            sys.exit(code)
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except typer.Abort:
@@ -398,7 +422,7 @@ def main() -> None:
         where = context.command_path if context else "kubebraid"
         message = getattr(problem, "format_message", problem.__str__)()
         _fail(f"{' '.join(message.split())}; see {where} --help", 2)
-    except (BadSetting, BadConfiguration, BadKubeconfig, BadRule, BadPointer) as problem:
+    except (BadSetting, condition.Unanswered, BadConfiguration, BadKubeconfig, BadRule, BadPointer) as problem:
         _fail(str(problem), 2)
     except (*run.FAILURES, Deposed) as problem:
         _fail(str(problem), 1)

@@ -33,6 +33,7 @@ from materializer.versions import check_prefix
 from producers.configuration import Configuration, Kubeconfig, Source, load
 from producers.members import Members
 from producers.producer import Producer, Relist, Relisting, producer_id, relist_subject
+from query.connections import Runner
 from query.service import QueryService
 
 log = structlog.get_logger("kubebraid")
@@ -106,7 +107,7 @@ async def _served(
     application: web.Application, bound: socket.socket, close: Callable[[], None] | None = None
 ) -> AsyncIterator[Address]:
     """Serves while the block lasts; `close` ends what would not end by itself."""
-    runner = web.AppRunner(
+    runner = Runner(
         application,
         access_log=None,
         handler_cancellation=True,

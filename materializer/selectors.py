@@ -107,7 +107,10 @@ class _Parser:
         while True:
             kind, literal = self._peek()
             if kind in ("identifier", "in", "notin", "!"):
-                requirements.append(self._requirement())
+                try:
+                    requirements.append(self._requirement())
+                except BadSelector as cause:
+                    raise BadSelector(f"unable to parse requirement: {cause}") from None
                 kind, literal = self._take()
                 if kind == "end":
                     break
@@ -179,7 +182,8 @@ class _Parser:
                     values.append("")
                 return tuple(values)
             else:
-                raise BadSelector(f"found '{literal}', expected: ',', or ')'")
+                expected = "',', or identifier" if expect_value else "',' or ')'"
+                raise BadSelector(f"found '{literal}', expected: {expected}")
 
     def _exact(self) -> str:
         kind, literal = self._peek()
@@ -192,10 +196,7 @@ class _Parser:
 
 def parse_labels(text: str) -> tuple[Requirement, ...]:
     """The requirements of a labelSelector, sorted; empty for one that selects everything. Raises BadSelector."""
-    try:
-        return _Parser(text).parse()
-    except BadSelector as cause:
-        raise BadSelector(f"unable to parse requirement: {cause}") from None
+    return _Parser(text).parse()
 
 
 def _number(text: str | None) -> int | None:
@@ -252,25 +253,31 @@ def _unescape(value: str) -> str:
         if char == "\\":
             at += 1
             if at == len(value) or value[at] not in "\\,=":
-                raise BadSelector(f"invalid field selector: invalid escape sequence in {value!r}")
+                raise BadSelector(f"invalid field selector: invalid escape sequence: {value[at - 1 : at + 1]}")
             char = value[at]
         elif char in ",=":
-            raise BadSelector(f"invalid field selector: unescaped {char!r} in {value!r}")
+            raise BadSelector(f"invalid field selector: unescaped character in value: {ord(char)}")
         out.append(char)
         at += 1
     return "".join(out)
 
 
-def parse_fields(text: str, supported: Callable[[str], bool]) -> tuple[Requirement, ...]:
-    """The requirements of a fieldSelector; `supported` says which labels the type has. Raises BadSelector."""
+def parse_fields(text: str, supported: Callable[[str], bool], *, own: bool = True) -> tuple[Requirement, ...]:
+    """The requirements of a fieldSelector; `supported` says which labels the type has. Raises BadSelector.
+
+    `own`: whether it has any but those that all types have; an apiserver refuses others with another text then.
+    """
     requirements = []
     for term in _split_terms(text):
         if not term:
             continue
-        at, operator = _field_operator(term)
+        at, operator = _field_operator(text, term)
         key, value = term[:at], _unescape(term[at + len(operator) :])
         if not supported(key):
-            raise BadSelector(f"field label not supported: {key}")
+            if own:
+                raise BadSelector(f"field label not supported: {key}")
+            known = '"metadata.name", "metadata.namespace"'
+            raise BadSelector(f'"{key}" is not a known field selector: only {known}')
         if value == "" and operator != "!=":
             # A field that is absent reads as empty (fields.Set.Get).
             requirements.append(Requirement(key, "in", ("",)))
@@ -279,7 +286,7 @@ def parse_fields(text: str, supported: Callable[[str], bool]) -> tuple[Requireme
     return tuple(sorted(requirements))
 
 
-def _field_operator(term: str) -> tuple[int, str]:
+def _field_operator(text: str, term: str) -> tuple[int, str]:
     at = 0
     while at < len(term):
         if term[at] == "\\":
@@ -289,4 +296,4 @@ def _field_operator(term: str) -> tuple[int, str]:
             if term.startswith(operator, at):
                 return at, operator
         at += 1
-    raise BadSelector(f"invalid field selector: {term!r}; can't understand it")
+    raise BadSelector(f"invalid selector: '{text}'; can't understand '{term}'")

@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -334,11 +335,13 @@ class Forwarding:
 
 
 async def read_body(http: web.BaseRequest) -> bytes:
-    """A request's body, of at most the application's limit. Raises ApiError 413."""
+    """A request's body, of at most the application's limit. Raises ApiError 400 and 413."""
     try:
         return await http.read()
     except web.HTTPRequestEntityTooLarge:
         raise ApiError(413, "the body is too large") from None
+    except (web.RequestPayloadError, HttpProcessingError) as cause:
+        raise ApiError(400, f"the body cannot be read: {_one_line(cause)}") from None
 
 
 def _expected(method: str, target: Target, found: _Answered, before: str) -> Iterator[_Expected]:

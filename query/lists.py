@@ -6,7 +6,7 @@ import asyncio
 import base64
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -128,9 +128,14 @@ def first_page(
 
 
 def further_page(
-    snapshots: Snapshots, present: list[Entry], options: Options, versions: Named, present_version: str, scope: object
+    snapshots: Snapshots,
+    present: Callable[[], list[Entry]],
+    options: Options,
+    versions: Named,
+    present_version: str,
+    scope: object,
 ) -> Page:
-    """The page that a continue token asks for. `present`: the list's result as it is now.
+    """The page that a continue token asks for. `present` finds the list's result as it is now.
 
     Raises ApiError 400 for a token that is none, 410 with a token to go on inconsistently if its snapshot is
     no longer here.
@@ -139,9 +144,10 @@ def further_page(
     start = tuple(token.start)
     if not token.rv:
         # It goes on inconsistently, and from here on consistently with this state.
-        page = _page(present, _position(present, start), options, present_version)
+        found = present()
+        page = _page(found, _position(found, start), options, present_version)
         if page.token:
-            snapshots.keep(Snapshot(version_of(present_version, versions).index, scope, present))
+            snapshots.keep(Snapshot(version_of(present_version, versions).index, scope, found))
         return page
     index = version_of(token.rv, versions).index
     snapshot = snapshots.find(index, scope)

@@ -97,7 +97,8 @@ def _check(options: Options) -> None:
             if options.token:
                 errors.append(("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"))
             if match not in known:
-                errors.append(("resourceVersionMatch", f"supported values: {', '.join(known)}"))
+                supported = 'supported values: "Exact", "NotOlderThan", ""'
+                errors.append(("resourceVersionMatch", f'Unsupported value: "{match[:64]}": {supported}'))
             elif match == "Exact" and options.version == "0":
                 errors.append(
                     ("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"')

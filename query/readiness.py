@@ -15,7 +15,8 @@ from materializer.store import Cluster
 class ClusterReadiness(msgspec.Struct, frozen=True):
     """One cluster: `missing` types' first lists; `stale`: why its objects may be out of date.
 
-    `producer` and `epoch`: who appends its deltas now; `types`: what it last told of each (docs/log.md, `status`).
+    `producer` and `epoch`: who appends its deltas now; `types`: what it last told of each (docs/log.md, `status`), with
+    `objects` as they are here now.
     """
 
     name: str
@@ -42,6 +43,18 @@ class Readiness:
     def clusters(self) -> list[ClusterReadiness]:
         found = self._materializer.store.clusters
         return [self._of(name, found.get(name)) for name in sorted({*found, *self._expected()})]
+
+    def document(self) -> dict[str, Any]:
+        """All of it, as `/clusters` answers. `outage`: seconds since the log could be read, if it cannot now."""
+        materializer = self._materializer
+        outage = None if materializer.outage_since is None else time.time() - materializer.outage_since
+        return {
+            "ready": self.ready(),
+            "outage": outage,
+            "index": materializer.store.applied,
+            "prefix": materializer.store.prefix,
+            "clusters": [msgspec.to_builtins(one) for one in self.clusters()],
+        }
 
     def ready(self) -> bool:
         return self._materializer.ready.is_set() and all(cluster.ready for cluster in self.clusters())
@@ -74,6 +87,15 @@ class Readiness:
             return ClusterReadiness(name, False, (), None)
         missing = tuple(f"{resource}.{group}" if group else resource for group, resource in sorted(cluster.missing))
         stale = self._materializer.stale(cluster)
-        return ClusterReadiness(
-            name, cluster.registered, missing, stale, cluster.producer, cluster.epoch, cluster.status
-        )
+        types = {}
+        for key in sorted(cluster.types):
+            group, resource = key
+            title = f"{resource}.{group}" if group else resource
+            kind = self._materializer.store.types.get(key)
+            objects = 0 if kind is None else len(kind.clusters.get(name, ()))
+            told = {"synced": key in cluster.synced, **cluster.status.get(title, {})}
+            health = cluster.type_health.get(key)
+            if health is not None and not health.healthy:
+                told["error"] = health.reason
+            types[title] = {**told, "objects": objects}
+        return ClusterReadiness(name, cluster.registered, missing, stale, cluster.producer, cluster.epoch, types)

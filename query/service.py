@@ -41,6 +41,8 @@ log = structlog.get_logger("query")
 # How long a read waits for an index that is ahead, in seconds (apiserver storage/cacher: blockTimeout).
 _AHEAD_WAIT = 3.0
 _JSON = "application/json"
+# What metrics tell apart: a client may send any word.
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 # Subresources that are streams between a client and a container.
 _STREAMS = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 
@@ -191,7 +193,7 @@ class QueryService:
             response = self._failure(request, ApiError(500, "kubebraid failed on this request; its log has the reason"))
         finally:
             watching = http.query.get("watch") not in (None, "0", "false")
-            verb = "watch" if watching else http.method.lower()
+            verb = "watch" if watching else http.method.lower() if http.method in _METHODS else "other"
             self.metrics.requests.labels(verb, request.resource, str(code)).inc()
             if not watching:
                 self.metrics.seconds.labels(verb).observe(time.monotonic() - started)
@@ -227,7 +229,7 @@ class QueryService:
             return self._probe(request, first)
         if segments == ["clusters"] and request.cluster is None:
             self._only_get(request)
-            return _json(request, {"clusters": [msgspec.to_builtins(one) for one in self.readiness.clusters()]})
+            return _json(request, self.readiness.document())
         if first not in ("api", "apis"):
             if request.cluster is not None and self._forwarding is not None:
                 return await self._forwarding.forward(request.http, request.cluster, segments, None, None, [])
@@ -382,7 +384,7 @@ class QueryService:
 
         try:
             labels = parse_labels(options.label_selector)
-            fields = parse_fields(options.field_selector, supported)
+            fields = parse_fields(options.field_selector, supported, own=bool(selectable or custom))
         except BadSelector as problem:
             raise ApiError(400, str(problem)) from None
         search = parse_search(request.http.query)
@@ -535,10 +537,16 @@ class QueryService:
             unchanged = kind is None or kind.order.last() <= exact
             if snapshot is None and not (unchanged and exact >= store.floor_of(served.info.key, wanted.clusters)):
                 raise expired(f"The resourceVersion for the provided list is too old: {options.version[:128]}")
-            entries = snapshot.entries if snapshot is not None else kind.select(wanted) if kind is not None else []
+            found = snapshot.entries if snapshot is not None else None
             index, version = exact, list_version(store.prefix, exact)
         else:
-            entries = kind.select(wanted) if kind is not None else []
+            found = None
+
+        def entries() -> list[Entry]:
+            if found is not None:
+                return found
+            return [] if kind is None else kind.select(wanted)
+
         page: Page
         if options.token:
             page = further_page(self._snapshots, entries, options, self._versions(request), version, scope)
@@ -546,7 +554,7 @@ class QueryService:
             # "0" means any state, and its answer is whole (apiserver: limit is ignored there).
             unlimited = options.version == "0" and options.match != "NotOlderThan"
             limited = dataclasses.replace(options, limit=0) if unlimited else options
-            page = first_page(self._snapshots, entries, limited, version, index, scope)
+            page = first_page(self._snapshots, entries(), limited, version, index, scope)
         return await self._stream(request, page, encoder)
 
     async def _stream(self, request: _Request, page: Page, encoder: Encoder) -> web.StreamResponse:

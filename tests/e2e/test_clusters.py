@@ -97,3 +97,32 @@ async def test_a_change_arrives_and_goes(kubeconfig, member, kubectl, start, tmp
         for context in contexts:
             await member(context, "delete", "configmap", name, "-n", "default", "--ignore-not-found", "--wait=false")
     await becomes(set())
+
+
+async def test_what_is_written_through_us_is_read_here(kubeconfig, kubectl, start, tmp_path):
+    service = await start(
+        *("--kubeconfig", kubeconfig, "--data", str(tmp_path / "data"), "--forward", "configured"),
+        *("--include", "configmaps", "--include", "namespaces"),
+    )
+    name = f"kubebraid-test-{secrets.token_hex(4)}"
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}}
+    for context in [one["name"] for one in (await service.get("/clusters"))["clusters"]]:
+
+        async def through(*arguments: str, context: str = context, code: int = 0, **given) -> str:
+            server = ("--server", f"{service.url}/clusters/{context}")
+            found, out, err = await kubectl(*server, *arguments, **given)
+            assert found == code, (arguments, err)
+            return out + err
+
+        # What is in memory now, without asking the log for its head.
+        path = f"/clusters/{context}/api/v1/namespaces/default/configmaps/{name}"
+        try:
+            for value, said in (("one", "created"), ("two", "configured")):
+                text = json.dumps({**body, "data": {"value": value}})
+                assert said in await through("apply", "--validate=false", "-f", "-", input=text)
+                assert (await service.get(path, resourceVersion="0"))["data"] == {"value": value}
+            assert "labeled" in await through("label", "configmap", name, "-n", "default", "by=kubebraid")
+            assert (await service.get(path, resourceVersion="0"))["metadata"]["labels"] == {"by": "kubebraid"}
+        finally:
+            await through("delete", "configmap", name, "-n", "default", "--ignore-not-found")
+        assert "NotFound" in await through("get", "configmap", name, "-n", "default", code=1)

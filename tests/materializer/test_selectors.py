@@ -102,17 +102,18 @@ def test_label_selectors(text: str, good: list[dict[str, str]], bad: list[dict[s
 
 @pytest.mark.parametrize("text", BAD_LABELS)
 def test_bad_label_selectors(text: str) -> None:
-    with pytest.raises(BadSelector, match=r"^unable to parse requirement: \S"):
+    with pytest.raises(BadSelector, match=r"^(unable to parse requirement: \S|found ')"):
         parse_labels(text)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x=a,", "unable to parse requirement: found '', expected: identifier after ','"),
-        ("x=a=b", "unable to parse requirement: found '=', expected: ',' or 'end of string'"),
+        ("x=a,", "found '', expected: identifier after ','"),
+        ("x=a=b", "found '=', expected: ',' or 'end of string'"),
         ("x in a", "unable to parse requirement: found 'a' expected: '('"),
-        ("=a", "unable to parse requirement: found '=', expected: !, identifier, or 'end of string'"),
+        ("=a", "found '=', expected: !, identifier, or 'end of string'"),
+        ("x notin (a", "unable to parse requirement: found '', expected: ',' or ')'"),
     ],
 )
 def test_messages_are_the_apiservers(text: str, message: str) -> None:
@@ -211,7 +212,7 @@ def test_field_selectors(text: str, good: list[dict[str, str]], bad: list[dict[s
 
 @pytest.mark.parametrize("text", ["f", "f,a.b=c", "f=a=b", "f==a=b", r"f=a\b", "f=a\\", r"f\=a", "!f", "f!a"])
 def test_bad_field_selectors(text: str) -> None:
-    with pytest.raises(BadSelector, match=r"^invalid field selector: "):
+    with pytest.raises(BadSelector, match=r"^(invalid field selector: |invalid selector: .*; can't understand )"):
         selects(text, {})
 
 

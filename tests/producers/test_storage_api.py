@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 
 import pytest
 
 from kubebraid.storage import Deleted, Expired, Storage
 from materializer.filter import Filter
-from materializer.versions import parse_version
+from materializer.materializer import Materializer
+from materializer.versions import BrokenVersions, parse_version
 
 PATH = "/api/v1/namespaces/default/configmaps"
 ONE = Filter(clusters=frozenset({"alpha"}), namespaces=frozenset({"default"}))
@@ -60,6 +62,43 @@ async def test_lists_and_watches(rig, storage):
     for odd in ("nonsense", f"other.{parse_version(version).index}"):
         with pytest.raises(Expired):
             await anext(config_maps.watch(ONE, odd))
+
+
+async def test_watches_begin_at_any_form_of_version(rig, storage):
+    config_maps = storage.resource("", "configmaps")
+    held = {entry.name for entry in (await config_maps.list(ONE))[0]}
+    present = config_maps.watch(ONE, "0")
+    assert {change.entry.name async for change, _ in _zip(present, held)} == held
+    await present.aclose()
+    there = (await rig.request("GET", "/api/v1/configmaps"))["metadata"]["resourceVersion"]
+    text = json.dumps({"alpha": there})
+    watches = [config_maps.watch(ONE, form) for form in (text, base64.b64encode(text.encode()).decode())]
+    await rig.request("POST", PATH, {"metadata": {"name": "forms"}})
+    for watching in watches:
+        assert await upto(watching, "forms") == [("ADDED", "forms")]
+        await watching.aclose()
+    with pytest.raises(Expired):
+        await asyncio.wait_for(anext(config_maps.watch(Filter(), '{"nobody":"1"}')), 20)
+    with pytest.raises(BrokenVersions):
+        await asyncio.wait_for(anext(config_maps.watch(ONE, '{"alpha":1')), 20)
+
+
+async def test_what_fails_in_it_ends_the_block(rig, storage):
+    """A watch in it would wait for ever otherwise."""
+    broken = Materializer(storage.materializer.log)
+
+    class Broken(Exception):
+        pass
+
+    async def fails() -> None:
+        broken.ready.set()
+        await asyncio.sleep(0.05)
+        raise Broken
+
+    broken.run = fails
+    with pytest.raises(Broken):
+        async with asyncio.timeout(10), Storage.over(broken):
+            await asyncio.Event().wait()
 
 
 async def _zip(watching, of):

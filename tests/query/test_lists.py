@@ -44,9 +44,9 @@ async def test_pages_are_of_the_first_ones_state(entries: Callable[[str], list[E
     kept = Snapshots()
     page = first_page(kept, entries("abcde"), ask(limit="2"), list_version("abcdefgh", 9), 9, "scope")
     assert (names(page), page.remaining) == ("ab", 3)
-    page = further_page(kept, entries("xyz"), ask(limit="2", **{"continue": page.token}), VERSIONS, "", "scope")
+    page = further_page(kept, lambda: entries("xyz"), ask(limit="2", **{"continue": page.token}), VERSIONS, "", "scope")
     assert (names(page), page.version) == ("cd", list_version("abcdefgh", 9))
-    page = further_page(kept, entries("xyz"), ask(limit="2", **{"continue": page.token}), VERSIONS, "", "scope")
+    page = further_page(kept, lambda: entries("xyz"), ask(limit="2", **{"continue": page.token}), VERSIONS, "", "scope")
     assert (names(page), page.token) == ("e", "")
     kept.close()
 
@@ -56,14 +56,18 @@ async def test_after_a_410_pages_go_on_from_one_newer_state(entries: Callable[[s
     page = first_page(kept, entries("abcdefghi"), ask(limit="2"), list_version("abcdefgh", 9), 9, "scope")
     kept.close()
     with pytest.raises(ApiError) as gone:
-        further_page(kept, entries("abcdefghi"), ask(limit="2", **{"continue": page.token}), VERSIONS, "", "scope")
+        further_page(
+            kept, lambda: entries("abcdefghi"), ask(limit="2", **{"continue": page.token}), VERSIONS, "", "scope"
+        )
     assert gone.value.code == 410
     token, seen, states = gone.value.token, "", ["abdefghij", "abd", "ab"]
     version = list_version("abcdefgh", 12)
     while token:
         # What has changed meanwhile is not in further pages, and none of them is a 410 again.
         present = entries(states.pop(0) if states else "")
-        page = further_page(kept, present, ask(limit="2", **{"continue": token}), VERSIONS, version, "scope")
+        page = further_page(
+            kept, lambda present=present: present, ask(limit="2", **{"continue": token}), VERSIONS, version, "scope"
+        )
         seen += names(page)
         token = page.token
     assert seen == "defghij"

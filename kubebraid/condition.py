@@ -1,0 +1,152 @@
+"""`kubebraid status`: the condition of a running instance's clusters and types, for people and for scripts."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# Seconds to wait for the instance's answer.
+_PATIENCE = 10.0
+
+
+class Unanswered(Exception):
+    """No instance answers there; one line with the mend."""
+
+
+class TypeCondition(msgspec.Struct, frozen=True):
+    """One type of one cluster. `lag`: seconds since its producer last heard of it; None if never."""
+
+    type: str
+    objects: int
+    synced: bool
+    version: str
+    lag: float | None
+    error: str
+
+
+class ClusterCondition(msgspec.Struct, frozen=True):
+    """One cluster. `state`: `ready`, `stale` (`reason` says why) or `listing` (first lists are missing)."""
+
+    name: str
+    state: str
+    reason: str
+    producer: str
+    objects: int
+    types: tuple[TypeCondition, ...]
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """An instance: whether /readyz is 200; `outage`: for how many seconds it could not read the log, None if it can."""
+
+    server: str
+    ready: bool
+    outage: float | None
+    index: int
+    clusters: tuple[ClusterCondition, ...]
+
+    @property
+    def good(self) -> bool:
+        return self.ready and self.outage is None and all(one.state == "ready" for one in self.clusters)
+
+
+def ask(server: str) -> Condition:
+    """The condition of the instance at a URL. Raises Unanswered."""
+    try:
+        with urllib.request.urlopen(f"{server}/clusters", timeout=_PATIENCE) as answer:
+            found = json.load(answer)
+        return _condition(server, found)
+    except urllib.error.HTTPError as refused:
+        if refused.code == 429:
+            return Condition(server, ready=False, outage=None, index=0, clusters=())
+        raise Unanswered(f"{server} answers {refused.code}: is that a kubebraid?") from None
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        reason = cause.reason if isinstance(cause, urllib.error.URLError) else cause
+        raise Unanswered(
+            f"no kubebraid answers at {server} ({reason}); start one with `kubebraid up`, or give --server URL"
+        ) from None
+
+
+def _condition(server: str, found: dict[str, Any]) -> Condition:
+    now = time.time()
+    return Condition(
+        server,
+        ready=bool(found["ready"]),
+        outage=found["outage"],
+        index=int(found["index"]),
+        clusters=tuple(_cluster(one, now) for one in found["clusters"]),
+    )
+
+
+def _cluster(found: dict[str, Any], now: float) -> ClusterCondition:
+    types = []
+    for title, told in sorted(found["types"].items()):
+        # What a watch last said, or the list before it.
+        heard = max(told.get("event", 0), told.get("listed", 0))
+        lag = max(now - heard / 1000, 0.0) if heard else None
+        types.append(
+            TypeCondition(
+                title,
+                int(told.get("objects", 0)),
+                bool(told.get("synced")),
+                str(told.get("version", "")),
+                lag,
+                str(told.get("error", "")),
+            )
+        )
+    state, reason = "ready", ""
+    if found["stale"] is not None:
+        state, reason = "stale", str(found["stale"])
+    elif not found["known"]:
+        state, reason = "listing", "its types are being discovered"
+    elif found["missing"]:
+        state, reason = "listing", "first lists missing: " + ", ".join(found["missing"][:5])
+    return ClusterCondition(
+        found["name"], state, reason, str(found["producer"]), sum(one.objects for one in types), tuple(types)
+    )
+
+
+def lines(condition: Condition, *, types: bool) -> Iterator[str]:
+    """For people; `types`: also one line for each type of each cluster."""
+    state = "ready" if condition.ready else "not ready"
+    yield f"{condition.server}: {state}, at index {condition.index}, {len(condition.clusters)} clusters"
+    if condition.outage is not None:
+        yield f"  the log has been unreachable for {condition.outage:.0f} s: what was known then is served"
+    table = _table("cluster", "state", "types", "objects", "producer", "reason")
+    for one in condition.clusters:
+        failing = [kind for kind in one.types if kind.error]
+        reason = one.reason or "; ".join(f"{kind.type}: {kind.error}" for kind in failing[:3])
+        table.add_row(one.name, one.state, str(len(one.types)), f"{one.objects:,}", one.producer, Text(reason))
+    yield from _rendered(table)
+    if not types:
+        return
+    table = _table("cluster", "type", "objects", "heard", "version", "error")
+    for one in condition.clusters:
+        for kind in one.types:
+            heard = "never" if kind.lag is None else f"{kind.lag:.0f} s ago"
+            state = kind.error or ("" if kind.synced else "being listed")
+            table.add_row(one.name, kind.type, f"{kind.objects:,}", heard, kind.version, Text(state))
+    yield ""
+    yield from _rendered(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.upper(), justify="right" if column in ("types", "objects") else "left", no_wrap=True)
+    return table
+
+
+def _rendered(table: Table) -> list[str]:
+    console = Console(width=10_000, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    return [line.rstrip() for line in captured.get().splitlines()]

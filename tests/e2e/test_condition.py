@@ -1,0 +1,60 @@
+"""`kubebraid status`, and the document behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+import pytest
+
+
+async def status(*arguments: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "kubebraid", "status", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_clusters_and_types_of_an_instance(tmp_path, members, start) -> None:
+    service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
+    code, out, _ = await status("--server", service.url)
+    assert code == 0, out
+    head, columns, *rows = out.splitlines()
+    assert head.startswith(f"{service.url}: ready, at index ")
+    assert columns.split() == ["CLUSTER", "STATE", "TYPES", "OBJECTS", "PRODUCER", "REASON"]
+    assert [row.split()[:2] for row in rows] == [["alpha", "ready"], ["bravo", "ready"]]
+    code, out, _ = await status("--server", service.url, "--types")
+    pods = next(line for line in out.splitlines() if line.split()[:2] == ["alpha", "pods"])
+    assert int(pods.split()[2]) == len((await service.get("/clusters/alpha/api/v1/pods"))["items"])
+    code, out, _ = await status("--server", service.url, "-o", "json")
+    found = json.loads(out)
+    assert (code, found["ready"], [one["state"] for one in found["clusters"]]) == (0, True, ["ready", "ready"])
+    assert {one["type"] for one in found["clusters"][0]["types"]} >= {"pods", "deployments.apps"}
+
+    await members["bravo"].stop()
+    async with asyncio.timeout(40):
+        while (answer := await status("--server", service.url))[0] == 0:
+            await asyncio.sleep(0.2)
+    code, out, _ = answer
+    assert code == 1
+    bravo = next(line for line in out.splitlines() if line.startswith("bravo"))
+    assert bravo.split()[1] == "stale"
+    assert "127.0.0.1" in bravo
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--server", "http://127.0.0.1:1"), "start one with `kubebraid up`"),
+        (("--output", "xml"), "text or json"),
+    ],
+)
+async def test_what_cannot_be_asked_is_told_in_one_line(arguments: tuple[str, ...], said: str) -> None:
+    code, out, err = await status(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
