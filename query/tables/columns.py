@@ -50,6 +50,10 @@ Age = tuple[int, float, str]
 """Where a cell is, the unix seconds that it counts from, and the text around it: `%s`, `3 (%s ago)`."""
 
 
+# JSON of any text escapes this byte, so it stands but where an age goes.
+_AN_AGE = msgspec.Raw(b'"\0"')
+
+
 class Row:
     """The cells of one object, and its conditions. It never changes: only ages wait for the time."""
 
@@ -74,26 +78,15 @@ class Row:
         First what stands before any age, then for each age the unix seconds it counts from and what stands behind it:
         `"web","` and `(1767607872.0, '","10.0.0.1"]')`, or `..."],"conditions":[...]`.
         """
-        begin = 0
-        texts: list[bytes] = []
-        text = b""
+        cells = self._fixed.copy()
         ages = sorted(self._ages) if len(self._ages) > 1 else self._ages
         for at, _, pattern in ages:
-            before, _, after = pattern.partition("%s")
-            texts.append(text + _listed(self._fixed[begin:at]) + b'"' + before.encode())
-            text = after.encode() + b'",'
-            begin = at + 1
-        text += _listed(self._fixed[begin:])
-        text = text.removesuffix(b",") + b"]"
+            cells[at] = _AN_AGE if pattern == "%s" else msgspec.Raw(b'"%b"' % pattern.replace("%s", "\0").encode())
+        text = msgspec.json.encode(cells)[1:]
         if self.conditions:
             text += b',"conditions":' + msgspec.json.encode(self.conditions)
-        texts.append(text)
-        return texts[0], [(since, text) for (_, since, _), text in zip(ages, texts[1:], strict=True)]
-
-
-def _listed(cells: list[Any]) -> bytes:
-    """Cells as JSON, each with a comma behind it."""
-    return msgspec.json.encode(cells)[1:-1] + b"," if cells else b""
+        before, *behind = text.split(b"\0")
+        return before, [(since, after) for (_, since, _), after in zip(ages, behind, strict=True)]
 
 
 class Printer(ABC):
