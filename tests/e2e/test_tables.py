@@ -15,6 +15,7 @@ import pytest_asyncio
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NAMESPACE = "states"
+TABLE = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
 TEMPLATE = {
     "metadata": {"labels": {"app": "shop"}},
     "spec": {"containers": [{"name": "a", "image": "r.io/a:1"}, {"name": "b", "image": "r.io/b:2"}]},
@@ -285,11 +286,10 @@ async def test_a_watch_of_one_pod_shows_its_rows_as_they_change(service, kubectl
     """`get -w` makes tables of single objects: one head, then a row for each state."""
     path = f"/api/v1/namespaces/{NAMESPACE}/pods/crashes"
     alpha = shared_members["alpha"]
-    headers = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
     query = {"watch": "1", "fieldSelector": "metadata.name=crashes", "timeoutSeconds": "30"}
     async with aiohttp.ClientSession() as session:
         url = f"{service.url}/clusters/alpha{path.removesuffix('/crashes')}"
-        async with asyncio.timeout(30), session.get(url, params=query, headers=headers) as watch:
+        async with asyncio.timeout(30), session.get(url, params=query, headers=TABLE) as watch:
             first = json.loads(await watch.content.readline())["object"]
             assert [column["name"] for column in first["columnDefinitions"]][:3] == ["Name", "Ready", "Status"]
             assert first["rows"][0]["cells"][1:4] == ["1/2", "CrashLoopBackOff", "7 (26h ago)"]
@@ -312,3 +312,30 @@ async def test_a_watch_of_one_pod_shows_its_rows_as_they_change(service, kubectl
             restored = (await answer.json())["metadata"]["resourceVersion"]
     at = json.dumps({"alpha": restored})
     await service.get("/api/v1/pods", resourceVersion=at, resourceVersionMatch="NotOlderThan")
+
+
+async def test_a_watch_of_nothing_tells_its_columns_with_the_first_bookmark(service):
+    query = {
+        "watch": "1",
+        "sendInitialEvents": "true",
+        "resourceVersionMatch": "NotOlderThan",
+        "allowWatchBookmarks": "true",
+        "timeoutSeconds": "1",
+    }
+    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+        url = f"{service.url}/api/v1/namespaces/nowhere/pods"
+        async with session.get(url, params=query, headers=TABLE) as watch:
+            first, *later = [json.loads(line) async for line in watch.content]
+    assert first["type"] == "BOOKMARK"
+    assert [column["name"] for column in first["object"]["columnDefinitions"]][:2] == ["Cluster", "Name"]
+    assert all(event["object"]["columnDefinitions"] is None for event in later)
+
+
+async def test_what_is_to_be_included_is_a_matter_of_tables(service):
+    async with aiohttp.ClientSession() as session:
+        url = f"{service.url}/api/v1/namespaces/{NAMESPACE}/pods?includeObject=All"
+        async with session.get(url) as answer:
+            assert answer.status == 200
+        async with session.get(url, headers=TABLE) as answer:
+            assert answer.status == 400
+            assert "Unable to convert to Table as requested" in (await answer.json())["message"]
