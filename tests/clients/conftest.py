@@ -129,7 +129,7 @@ def braid(shared_service: Service, shared_members: Members) -> Braid:
 
 @pytest.fixture
 def kubeconfig(braid: Braid, tmp_path: Path) -> Path:
-    """What `kubebraid kubeconfig` prints for the service: contexts `kubebraid`, `kubebraid-alpha`, `kubebraid-bravo`."""
+    """What `kubebraid kubeconfig` prints for the service: contexts `kubebraid`, `kubebraid-alpha` and `-bravo`."""
     command = [sys.executable, "-m", "kubebraid", "kubeconfig", "--server", braid.url]
     path = tmp_path / "kubebraid.kubeconfig"
     path.write_text(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -81,9 +81,7 @@ async def test_custom_objects_are_watched(braid):
         stream = watch.Watch().stream(
             custom.list_cluster_custom_object, "certs.example.io", "v1", "certificates", timeout_seconds=1
         )
-        return {
-            event["object"]["metadata"]["uid"]: event["object"]["metadata"]["resourceVersion"] for event in stream
-        }
+        return {event["object"]["metadata"]["uid"]: event["object"]["metadata"]["resourceVersion"] for event in stream}
 
     assert await asyncio.to_thread(follow) == {
         one["metadata"]["uid"]: one["metadata"]["resourceVersion"] for one in listed["items"]

@@ -61,8 +61,8 @@ class Informer:
                 if problem.status == 410:
                     self.expired += 1
                     version = None
-                elif problem.status == 429:
-                    # It has been started again and is reading its log.
+                elif problem.status in (429, 503):
+                    # It has been started again, and is reading its log or the clusters' discovery.
                     await asyncio.sleep(0.05)
                 else:
                     raise

@@ -101,9 +101,7 @@ async def test_waits_for_a_condition(braid, asynchronous):
     alpha = asynchronous(ALPHA)
     try:
         async with asyncio.timeout(20):
-            found = await alpha.wait(
-                Pod, metadata["name"], for_conditions=["Ready"], namespace=metadata["namespace"]
-            )
+            found = await alpha.wait(Pod, metadata["name"], for_conditions=["Ready"], namespace=metadata["namespace"])
     finally:
         await alpha.close()
     assert found.metadata.uid == metadata["uid"]
