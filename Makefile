@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Where npm is, the JavaScript client that tests drive; elsewhere those tests skip.
+NODE := .node
+NODE_STAMP := $(if $(shell command -v npm),$(NODE)/.installed)
 ARGS ?=
 WORKERS ?= 4
 
@@ -22,7 +25,7 @@ help:
 	@echo "make check          ruff, mypy, import contracts"
 	@echo "options of the command itself: make demo ARGS=\"--clusters 5\"; all of them: .venv/bin/kubebraid --help"
 
-install: $(STAMP)
+install: $(STAMP) $(NODE_STAMP)
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -33,6 +36,12 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(STAMP)
 
+$(NODE)/.installed: tests/clients/package.json
+	@mkdir -p $(NODE)
+	cp tests/clients/package.json $(NODE)/
+	npm --prefix $(NODE) install --silent --no-audit --no-fund
+	@touch $@
+
 up: $(STAMP)
 	@exec $(BIN)/kubebraid up $(ARGS)
 
@@ -40,7 +49,7 @@ demo: $(STAMP)
 	@exec $(BIN)/kubebraid demo $(ARGS)
 
 # Files side by side: most of their time tests wait for something real.
-test: $(STAMP)
+test: $(STAMP) $(NODE_STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-clusters: $(STAMP)
@@ -68,4 +77,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(NODE) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

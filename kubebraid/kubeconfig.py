@@ -16,10 +16,17 @@ def render(server: str, clusters: Mapping[str, str]) -> str:
         {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": name, "cluster": {"server": url}} for name, url in servers.items()],
+            "clusters": [{"name": name, "cluster": _cluster(url)} for name, url in servers.items()],
             "users": [{"name": ALL, "user": {}}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": ALL}} for name in servers],
             "current-context": ALL,
         },
         sort_keys=False,
     )
+
+
+def _cluster(url: str) -> dict[str, object]:
+    if url.startswith("https:"):
+        return {"server": url}
+    # Without TLS there is nothing to verify, and the JavaScript client refuses plain HTTP unless it is told so.
+    return {"server": url, "insecure-skip-tls-verify": True}

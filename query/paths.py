@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from query.status import ApiError, no_such_path
+from query.status import UnknownPath, no_such_path
 
 # Subresources of a namespace itself; any other word behind its name is a resource type in it.
 _OF_NAMESPACE = ("status", "finalize")
@@ -54,8 +54,7 @@ def cluster_scope(segments: list[str], known: Iterable[str]) -> tuple[str | None
         name = "/".join(segments[1:end])
         if name in names:
             return name, segments[end:]
-    raise ApiError(
-        404,
+    raise UnknownPath(
         f'clusters "{segments[1]}" not found; there are: {", ".join(sorted(names)) or "none yet"}',
         details={"name": segments[1], "kind": "clusters"},
     )

@@ -59,6 +59,17 @@ class Readiness:
     def ready(self) -> bool:
         return self._materializer.ready.is_set() and all(cluster.ready for cluster in self.clusters())
 
+    def undiscovered(self, cluster: str | None) -> list[str]:
+        """Clusters in scope (None: all) whose types are not known yet; those that are down are not waited for."""
+        return [one.name for one in self._scope(cluster) if not one.known and one.stale is None]
+
+    def blank(self, cluster: str | None) -> bool:
+        """Whether no cluster in scope has been discovered yet, and one is about to be."""
+        return bool(self.undiscovered(cluster)) and not any(one.known for one in self._scope(cluster))
+
+    def _scope(self, cluster: str | None) -> list[ClusterReadiness]:
+        return [one for one in self.clusters() if cluster in (None, one.name)]
+
     def report(self) -> str:
         """One line per check, `[+]` passed and `[-]` failed, as a kube-apiserver's verbose form."""
         materializer = self._materializer

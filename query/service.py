@@ -33,7 +33,7 @@ from query.rendering import answer, rendering, send_list
 from query.representations import Encoder, include_object
 from query.search import parse_search
 from query.sockets import Send, converse, is_websocket, refuse_foreign_pages
-from query.status import ApiError, expired, no_such_path, not_found, too_large_version
+from query.status import ApiError, UnknownPath, expired, no_such_path, not_found, too_large_version, undiscovered
 from query.watches import Watches, WatchRequest, error_event
 
 log = structlog.get_logger("query")
@@ -181,6 +181,8 @@ class QueryService:
             response = await self._route(request)
             code = response.status
         except ApiError as error:
+            if isinstance(error, UnknownPath) and (missing := self.readiness.undiscovered(request.cluster)):
+                error = undiscovered(missing)
             code = error.code
             response = self._failure(request, error)
         except (ConnectionError, asyncio.CancelledError):
@@ -279,7 +281,7 @@ class QueryService:
             versions = [version for part in parts for version in ("v2", "v2beta1") if f";v={version};" in f"{part};"]
             aggregated = versions[0] if versions else None
         found = catalogue.document(name, aggregated=aggregated)
-        if found is None:
+        if found is None or self.readiness.blank(request.cluster):
             raise no_such_path()
         body, etag = found
         headers = {"ETag": etag, "Vary": "Accept", "Cache-Control": "no-cache, private"}
@@ -309,6 +311,9 @@ class QueryService:
             request.resource = f"{target.resource}.{target.group}" if target.group else target.resource
         if request.cluster is not None and self._forwarding is not None:
             method = request.http.method
+            if method == "GET" and served is None and (missing := self.readiness.undiscovered(request.cluster)):
+                # The cluster's versions would mean nothing here once the type is known.
+                raise undiscovered(missing)
             if method != "GET" or served is None or target.subresource:
                 # What streams is no object, and must not be held back.
                 looked_into = None if target.subresource.partition("/")[0] in _STREAMS else target
@@ -580,32 +585,39 @@ class QueryService:
         initial = options.version in ("", "0")
         if options.initial_events is not None:
             initial = options.initial_events
-        if (originals := originals_of(options.version)) is not None:
-            if initial:
-                await self._known(request, served.info.key, originals)
-            else:
+        originals = originals_of(options.version)
+        try:
+            if originals is not None:
+                if initial:
+                    await self._known(request, served.info.key, originals)
+                else:
+                    await self._current(request)
+                    store = self._materializer.store
+                    after = whole = store.applied
+                    known = {cluster: version for cluster, version in originals.items() if version}
+                    wanted = dataclasses.replace(wanted, beyond=tuple(sorted(known.items())))
+                    try:
+                        owed = tuple(changes_since(store, served.info.key, wanted, originals))
+                    except TooOld as problem:
+                        late = expired(f"too old resource version: {problem}")
+            elif options.version not in ("", "0"):
+                resumed = version_of(options.version, self._versions(request))
+                after = resumed.index
+                # At a list's or bookmark's version a client holds all of that index; at an event's, what came before.
+                whole = 0 if resumed.original else after
+                late = self._too_old(served, wanted, options.version, after)
+                if initial and late is None:
+                    await self._at_least(request, options.version)
+                elif initial:
+                    # A present state at least as new as a forgotten one can be given.
+                    late = None
+            elif options.version == "":
                 await self._current(request)
-                store = self._materializer.store
-                after = whole = store.applied
-                known = {cluster: version for cluster, version in originals.items() if version}
-                wanted = dataclasses.replace(wanted, beyond=tuple(sorted(known.items())))
-                try:
-                    owed = tuple(changes_since(store, served.info.key, wanted, originals))
-                except TooOld as problem:
-                    late = expired(f"too old resource version: {problem}")
-        elif options.version not in ("", "0"):
-            resumed = version_of(options.version, self._versions(request))
-            after = resumed.index
-            # At a list's or bookmark's version a client holds all of that index; at an event's, what came before it.
-            whole = 0 if resumed.original else after
-            late = self._too_old(served, wanted, options.version, after)
-            if initial and late is None:
-                await self._at_least(request, options.version)
-            elif initial:
-                # A present state at least as new as a forgotten one can be given.
-                late = None
-        elif options.version == "":
-            await self._current(request)
+        except ApiError as problem:
+            if problem.code != 410:
+                raise
+            # As an event, which a kube-apiserver does too: some clients know an expired version by nothing else.
+            late = problem
         if not initial and after is None:
             after = whole = self._materializer.store.applied
         if late is None:

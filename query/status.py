@@ -5,6 +5,7 @@ k8s.io/apimachinery/pkg/api/errors/errors.go.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -69,6 +70,23 @@ class ApiError(Exception):
         return msgspec.json.encode(self.status()) + b"\n"
 
 
+class UnknownPath(ApiError):
+    """404: nothing that discovery tells of is there. While discovery is under way it may only not be there yet."""
+
+    def __init__(self, message: str, *, details: dict[str, Any] | None = None) -> None:
+        super().__init__(404, message, details=details)
+
+
+def undiscovered(clusters: Iterable[str]) -> ApiError:
+    """503: what is asked for may come with clusters whose types nobody knows yet.
+
+    As a kube-apiserver that is starting answers (apiserver pkg/util/notfoundhandler): a client that got 404 would
+    believe that the type is gone, forget its objects, or give up.
+    """
+    names = ", ".join(sorted(clusters))
+    return ApiError(503, f"the types of {names} are being discovered, please try again", retry_after=1)
+
+
 def not_found(group: str, resource: str, name: str) -> ApiError:
     qualified = f"{resource}.{group}" if group else resource
     details: dict[str, Any] = {"name": name, "kind": resource}
@@ -78,7 +96,7 @@ def not_found(group: str, resource: str, name: str) -> ApiError:
 
 
 def no_such_path() -> ApiError:
-    return ApiError(404, "the server could not find the requested resource")
+    return UnknownPath("the server could not find the requested resource")
 
 
 def expired(message: str, token: str | None = None) -> ApiError:
