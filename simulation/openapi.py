@@ -154,7 +154,7 @@ class Documents:
 
     def _swagger(self) -> dict[str, Any]:
         described: dict[str, dict[str, Any]] = {}
-        paths = {}
+        paths: dict[str, Any] = {}
         custom = self._custom()
         for base, group, version in self._versions():
             types = self._groups[group][version]
