@@ -26,6 +26,7 @@ SYNCED = "synced"
 HEALTH = "health"
 REMOVED = "removed"
 STATUS = "status"
+OPENAPI = "openapi"
 
 # Header of every object's message, for readers that take headers only: `TYPE uid version first oldest`.
 SUMMARY_HEADER = "Kb"
@@ -115,7 +116,8 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Control(msgspec.Struct, frozen=True, kw_only=True):
     """One fact about a cluster, or about a resource type of it (then `group` and `resource` are given).
 
-    `data` depends on `record`; its keys are listed in `docs/log.md`.
+    Of a record `openapi`, `group` is `v2` or `v3` and `resource` the document's name. `data` depends on `record`; its
+    keys are listed in `docs/log.md`.
     """
 
     v: int = WIRE_VERSION

@@ -86,6 +86,10 @@ class Census:
     def take_control(self, control: Control, subject: str, sequence: int) -> None:
         """A control record: those that speak of what is removed go with it."""
         self._unread.discard(subject)
+        if control.record == wire.OPENAPI and not control.data.get("body"):
+            # The document has gone, and what says so goes, too.
+            self._records.pop(subject, None)
+            return
         if control.record != wire.REMOVED:
             self._records[subject] = sequence
             return

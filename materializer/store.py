@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, MutableMapping
 from enum import StrEnum
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 from sortedcontainers import SortedDict
@@ -96,6 +97,18 @@ class Health(msgspec.Struct, frozen=True):
     since: int = 0
 
 
+class Document(msgspec.Struct, frozen=True, weakref=True):
+    """An OpenAPI document of a cluster. `body` is compressed by gzip; `hash` and `size` are its text's.
+
+    `paths`: how many it describes, of one of version 2.
+    """
+
+    hash: str
+    body: bytes
+    size: int = 0
+    paths: int = 0
+
+
 class Cluster:
     """What the control records say of one cluster. Owned by the store."""
 
@@ -105,6 +118,8 @@ class Cluster:
         self.producer = ""
         self.registered = False
         self.server_version: dict[str, Any] = {}
+        # Its OpenAPI documents: `v2` or `v3`, and their names there.
+        self.documents: dict[tuple[str, str], Document] = {}
         self.types: dict[TypeKey, TypeInfo] = {}
         self.synced: dict[TypeKey, int] = {}
         # The cluster's version that the first list was of, from which on the type has been followed.
@@ -285,7 +300,8 @@ class Store:
       the log last had nothing more.
     - `floor`: a watch may resume at any index at or above it; the newest tombstone forgotten.
     - `dirty`: types changed since the owner last cleared it.
-    - `controls`: index of the last control record; `catalogue`: of the last one that changed what types there are.
+    - `controls`: index of the last control record; `catalogue`: of the last one that changed what types there are,
+      `documents`: what OpenAPI documents.
     - `outcomes`: messages by what became of them.
     """
 
@@ -300,6 +316,7 @@ class Store:
         self.types: dict[TypeKey, TypeStore] = {}
         self.clusters: dict[str, Cluster] = {}
         self.catalogue = 0
+        self.documents = 0
         self.controls = 0
         self.dirty: set[TypeKey] = set()
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
@@ -312,6 +329,8 @@ class Store:
         # While loading: messages that no type's order has (time, index), and removals of whole clusters.
         self._others: list[tuple[int, int]] = []
         self._removed: dict[str, int] = {}
+        # Clusters of one version have the same documents; they are kept once.
+        self._shared: WeakValueDictionary[str, Document] = WeakValueDictionary()
 
     # -- taking in the log -------------------------------------------------------------------------------------
 
@@ -519,7 +538,7 @@ class Store:
             if data.get("removed"):
                 # The last word on a cluster that is no longer there.
                 del self.clusters[control.cluster]
-                self.catalogue = index
+                self.catalogue = self.documents = index
         elif control.record == wire.STATUS:
             cluster.status = dict(data.get("types") or {})
             cluster.status_index = index
@@ -535,6 +554,12 @@ class Store:
             if cluster.types.get(key) != info:
                 cluster.types[key] = info
                 self.catalogue = index
+        elif control.record == wire.OPENAPI:
+            if data.get("body"):
+                cluster.documents[key] = self._document(data)
+            else:
+                cluster.documents.pop(key, None)
+            self.documents = index
         elif control.record == wire.SYNCED:
             cluster.synced[key] = index
             cluster.synced_version[key] = str(data.get("version") or "")
@@ -564,8 +589,18 @@ class Store:
                 cluster.type_health.pop(key, None)
             else:
                 del self.clusters[control.cluster]
+                self.documents = index
             self.catalogue = index
         return Outcome.APPLIED
+
+    def _document(self, data: Mapping[str, Any]) -> Document:
+        """The document of a record, the one that another cluster has if it is equal. Raises what conversion raises."""
+        document = msgspec.convert(data, Document)
+        known = self._shared.get(document.hash)
+        if known == document:
+            return known
+        self._shared[document.hash] = document
+        return document
 
     def _remove(self, cluster: str, type_key: TypeKey, index: int, time: int, *, unseen: bool) -> None:
         """`unseen`: whether there may have been objects that were purged before this process read them."""

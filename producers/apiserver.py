@@ -137,11 +137,18 @@ class ApiServer:
 
     @asynccontextmanager
     async def open(
-        self, path: str, query: Mapping[str, str] | None = None, *, accept: str = "application/json", silence: float
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        accept: str = "application/json",
+        known: str = "",
+        silence: float = _READ,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A GET whose answer is read as it comes; `silence`: seconds without a byte after which it is dead.
 
-        Raises Refused for an error answer, Unreachable if there is none or it breaks off inside the block.
+        `known`: the ETag of what is known already; if that is what there is, Refused with code 304. Raises Refused for
+        an error answer, Unreachable if there is none or it breaks off inside the block.
         """
         try:
             async with self.using() as credentials:
@@ -150,7 +157,7 @@ class ApiServer:
                     path,
                     "GET",
                     query_params=list((query or {}).items()),
-                    header_params={"Accept": accept},
+                    header_params={"Accept": accept, **({"If-None-Match": known} if known else {})},
                     auth_settings=["BearerToken"],
                     _preload_content=False,
                     _request_timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT, sock_read=silence),

@@ -26,6 +26,7 @@ from deltalog import (
 from deltalog import delta as wire
 from deltalog.connection import TRANSPORT_ERRORS, JetStreamRefused, cancellable
 from deltalog.history import History
+from deltalog.large import payload_limit
 from deltalog.offers import Taken, decode_offer, encode_answer, offer_subject
 from deltalog.replay import read_to_end
 from deltalog.stream import STREAM_NOT_FOUND, Log
@@ -37,6 +38,7 @@ from producers.informer import Informer
 from producers.members import Member
 from producers.metrics import Metrics
 from producers.normalize import Normalizer, Unusable, members
+from producers.openapi import Documents, OpenApi
 from producers.ownership import Deposed, Owner, append_control, take
 from producers.pruning import Pruning
 from producers.removal import append_removed_type
@@ -71,6 +73,7 @@ class _Recorded:
         self.synced: set[TypeKey] = set()
         self.unhealthy: set[TypeKey] = set()
         self.cluster: dict[str, Any] | None = None
+        self.documents = Documents()
 
     def take_in(self, record: Record) -> None:
         control = decode_control(record.data)
@@ -83,6 +86,8 @@ class _Recorded:
             self.cluster = control.data
         elif control.record == wire.HEALTH and control.resource and not control.data.get("healthy"):
             self.unhealthy.add(key)
+        elif control.record == wire.OPENAPI:
+            self.documents.take_in(control)
 
 
 class Treatment(NamedTuple):
@@ -241,16 +246,22 @@ class ClusterProducer:
             self.server.streams_lists = streams_lists(version)
         return version
 
-    async def next_discovery(self, within: float = _DISCOVER_EVERY) -> None:
-        """Returns when it is time to look at the types again, after `within` seconds or so at the latest."""
+    async def next_discovery(self, within: float = _DISCOVER_EVERY) -> bool:
+        """Returns when it is time to look at the types again, after `within` seconds or so at the latest.
+
+        True if there is a reason to, false if it is time only.
+        """
+        asked = False
         try:
             async with asyncio.timeout(within * random.uniform(0.8, 1.2)):
                 await self._rediscover.wait()
+                asked = True
                 # A CRD's condition Established follows its creation; several come together.
                 await asyncio.sleep(0.5)
         except TimeoutError:
             pass
         self._rediscover.clear()
+        return asked
 
     async def ready(self) -> str | None:
         """Why the cluster cannot be followed now, None if it can."""
@@ -292,6 +303,16 @@ class _Tenure:
         self._identity = (log_.created, log_.prefix)
         # Counts the servers that the cluster's name led to.
         self._server_number = 0
+        self._openapi = OpenApi(
+            cluster.server,
+            owner,
+            recorded.documents,
+            self._append,
+            limit=lambda: payload_limit(appender.connection.client.max_payload),
+            tombstone_ttl=log_.tombstone_ttl,
+            served=self._versions,
+            first_lists=cluster.first_lists,
+        )
 
     async def run(self) -> None:
         """Raises an ExceptionGroup with what ended it."""
@@ -304,6 +325,7 @@ class _Tenure:
             tasks.create_task(self.moves(), name=f"{name}: moves")
             tasks.create_task(self.offers(), name=f"{name}: offers")
             tasks.create_task(self.history(), name=f"{name}: history")
+            tasks.create_task(self._openapi.run(), name=f"{name}: OpenAPI")
 
     async def _append(self, control: Control, *, ttl: int | None = None) -> int:
         return await append_control(self._appender, self._owner, control, ttl=ttl)
@@ -455,6 +477,7 @@ class _Tenure:
         """Looks at what types there are, starts and ends informers, again and again."""
         cluster = self._cluster
         pause, doubt = 0.5, _DOUBT
+        known, asked = None, True
         while True:
             try:
                 version = await cluster.version()
@@ -487,11 +510,14 @@ class _Tenure:
                 await self._append(self._owner.control(wire.CLUSTER, version=version))
                 self._recorded.cluster = data
             cluster.discovered.set()
+            if asked or found != known:
+                self._openapi.look()
+            known = found
             if found.whole:
                 doubt = _DOUBT
-                await cluster.next_discovery()
+                asked = await cluster.next_discovery()
             else:
-                await cluster.next_discovery(doubt)
+                asked = await cluster.next_discovery(doubt)
                 doubt = min(doubt * 2, _DISCOVER_EVERY)
 
     async def _discovered(self) -> Discovered:
@@ -527,6 +553,11 @@ class _Tenure:
                 running = None
             if running is None:
                 self._running[key] = (like, self._start(key, chosen))
+
+    def _versions(self) -> set[tuple[str, str]]:
+        """Groups and versions of the types that the log has."""
+        types = self._recorded.types
+        return {(group, version) for (group, _), record in types.items() for version in record.get("versions") or ()}
 
     def _chosen_still(self, key: TypeKey) -> bool:
         """Whether the rules still want a type that cannot be discovered now, as far as that can be told."""

@@ -31,7 +31,7 @@ async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
         sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
         for root in (OBJECTS, PARTS):
             await log.purge(f"{root}.{token}.>", sequence)
-        for record in _TYPE_RECORDS:
+        for record in (*_TYPE_RECORDS, wire.OPENAPI):
             await log.purge(f"{CONTROL}.{token}.{record}.*.*", sequence)
         for record in _RECORDS:
             await log.purge(control_subject(cluster, record), sequence)

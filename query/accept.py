@@ -50,6 +50,11 @@ def _parsed(accept: str) -> list[tuple[float, str, dict[str, str]]]:
     return sorted(ranges, key=lambda one: -one[0])
 
 
+def media_ranges(accept: str) -> list[str]:
+    """The media ranges of an Accept header without their parameters, best first."""
+    return [media for _, media, _ in _parsed(accept)]
+
+
 def prefers_yaml(accept: str) -> bool:
     """Whether a document without other forms is wanted in YAML."""
     known = (_MEDIA[media] for _, media, _ in _parsed(accept) if media in _MEDIA)

@@ -26,6 +26,7 @@ from query.catalogue import Catalogues, Served, aggregated_type, server_version
 from query.forwarding import Forwarding, Upstreams, read_body
 from query.lists import Page, Snapshots, first_page, further_page, slices
 from query.metrics import Metrics
+from query.openapi import OpenApi
 from query.options import Options, originals_of, parse_options, version_of
 from query.paths import Target, cluster_scope, resource_target, split
 from query.readiness import Readiness
@@ -43,6 +44,7 @@ _AHEAD_WAIT = 3.0
 _JSON = "application/json"
 # What metrics tell apart: a client may send any word.
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+_PATHS = ("/api", "/apis", "/clusters", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
 # Subresources that are streams between a client and a container.
 _STREAMS = frozenset({"attach", "exec", "log", "portforward", "proxy"})
 
@@ -148,6 +150,7 @@ class QueryService:
         self._catalogues = Catalogues(forwarding=upstreams is not None)
         self._forwarding = None if upstreams is None else Forwarding(upstreams, materializer)
         self._snapshots = Snapshots()
+        self._openapi = OpenApi()
         self.metrics = Metrics(materializer, self.watches)
 
     def application(self) -> web.Application:
@@ -217,14 +220,12 @@ class QueryService:
         if segments[:1] == ["int"]:
             request.numbered, segments = True, segments[1:]
         store = self._materializer.store
-        if segments[:1] in (["api"], ["apis"], ["clusters"]):
+        if segments[:1] in (["api"], ["apis"], ["clusters"], ["openapi"]):
             self._check_ready()
         request.cluster, segments = cluster_scope(segments, store.clusters)
         if not segments:
             self._only_get(request)
-            return _json(
-                request, {"paths": ["/api", "/apis", "/clusters", "/livez", "/metrics", "/readyz", "/version"]}
-            )
+            return _json(request, {"paths": list(_PATHS)})
         first = segments[0]
         if len(segments) == 1 and first in ("livez", "healthz", "readyz", "metrics", "version"):
             self._only_get(request)
@@ -232,6 +233,9 @@ class QueryService:
         if segments == ["clusters"] and request.cluster is None:
             self._only_get(request)
             return _json(request, self.readiness.document())
+        if first == "openapi" and (documents := self._openapi.of(store, request.cluster)) is not None:
+            self._only_get(request)
+            return await documents.answer(request.http, segments[1:])
         if first not in ("api", "apis"):
             if request.cluster is not None and self._forwarding is not None:
                 return await self._forwarding.forward(request.http, request.cluster, segments, None, None, [])

@@ -17,11 +17,11 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from simulation import discovery, lists, patches, streams
+from simulation import discovery, lists, openapi, patches, streams
 from simulation.faults import Faults
 from simulation.options import ListOptions, accepted_form, parse_options
 from simulation.presentation import Presentation
-from simulation.registry import DeleteOptions, Registry, WriteOptions, parse_yaml
+from simulation.registry import CRDS, DeleteOptions, Registry, WriteOptions, parse_yaml
 from simulation.resources import ResourceType
 from simulation.status import (
     ApiError,
@@ -87,6 +87,7 @@ class Api:
         self.random = random.Random(seed)
         self.controls = controls or {}
         self._discovery: tuple[int, discovery.Groups] | None = None
+        self._openapi: tuple[object, openapi.Documents] | None = None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Every error is a Status object."""
@@ -132,7 +133,8 @@ class Api:
                 return self._discover(request, core=False)
             return await self._group(request, parts[1], parts[2:])
         if raw == "/":
-            return self._json(request, {"paths": ["/api", "/api/v1", "/apis", "/livez", "/readyz", "/version"]})
+            paths = ["/api", "/api/v1", "/apis", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+            return self._json(request, {"paths": paths})
         raise unknown_path()
 
     async def _control(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
@@ -186,21 +188,34 @@ class Api:
 
     def _open_api(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
         _only(request, "GET")
-        if parts[:1] != ["v3"]:
-            raise unknown_path()
-        groups = self._groups()
-        if len(parts) == 1:
-            return self._json(request, discovery.open_api_paths(groups, str(self.storage.types_changed)))
-        if parts[1] == "api" and len(parts) == 3:
-            group, version = "", parts[2]
-        elif parts[1] == "apis" and len(parts) == 4:
-            group, version = parts[2], parts[3]
+        documents = self._documents()
+        if parts == ["v2"]:
+            document = documents.v2(request.headers.get("Accept", ""))
+        elif parts == ["v3"]:
+            document = documents.index()
         else:
-            raise unknown_path()
-        types = groups.get(group, {}).get(version)
-        if types is None:
-            raise unknown_path()
-        return self._json(request, discovery.open_api(group, version, types))
+            found = documents.of("/".join(parts[1:])) if parts[:1] == ["v3"] else None
+            if found is None:
+                raise unknown_path()
+            document = found
+        etag = f'"{document.etag}"'
+        headers = {"ETag": etag, "Vary": "Accept", "Content-Type": document.content_type}
+        asked = request.query.get("hash")
+        if asked and len(parts) > 1:
+            if asked != document.etag:
+                moved = f"/openapi/{'/'.join(parts)}?hash={document.etag}"
+                return web.Response(status=301, headers={"Location": moved})
+            headers["Cache-Control"] = "public, immutable"
+        if request.headers.get("If-None-Match") == etag:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=document.body, headers=headers)
+
+    def _documents(self) -> openapi.Documents:
+        definitions = list(self.registry.collection(CRDS).in_order())
+        state = (self.storage.types_changed, tuple((one.name, one.version) for one in definitions))
+        if self._openapi is None or self._openapi[0] != state:
+            self._openapi = (state, openapi.Documents(self._groups(), lambda: openapi.custom_schemas(definitions)))
+        return self._openapi[1]
 
     async def _group(self, request: web.BaseRequest, group: str, parts: list[str]) -> web.StreamResponse:
         if not parts:

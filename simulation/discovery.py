@@ -1,4 +1,4 @@
-"""Discovery: what a cluster serves, as legacy lists, as aggregated discovery v2, and a minimal OpenAPI v3."""
+"""Discovery: what a cluster serves, as legacy lists and as aggregated discovery v2."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ __all__ = [
     "api_resource_list",
     "api_versions",
     "groups",
-    "open_api",
-    "open_api_paths",
     "version_info",
     "without",
 ]
@@ -184,44 +182,3 @@ def _aggregated_resource(type: ResourceType, version: str) -> dict[str, Any]:
             for name in type.subresources
         ]
     return entry
-
-
-def _base(group: str, version: str) -> str:
-    return f"apis/{group}/{version}" if group else f"api/{version}"
-
-
-def open_api_paths(found: Groups, mark: str) -> dict[str, Any]:
-    """The answer of /openapi/v3. `mark` goes into the URLs, for the caches of clients."""
-    return {
-        "paths": {
-            _base(group, version): {"serverRelativeURL": f"/openapi/v3/{_base(group, version)}?hash={mark}"}
-            for group, versions in found.items()
-            for version in versions
-        }
-    }
-
-
-def open_api(group: str, version: str, types: list[ResourceType]) -> dict[str, Any]:
-    """A group's OpenAPI v3 without schemas: enough for kubectl to learn that PATCH takes fieldValidation."""
-    parameters = [
-        {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}}
-        for name in ("dryRun", "fieldManager", "fieldValidation")
-    ]
-    paths = {}
-    for type in types:
-        middle = "/namespaces/{namespace}" if type.namespaced else ""
-        kind = {"group": group, "version": version, "kind": type.kind}
-        paths[f"/{_base(group, version)}{middle}/{type.resource}/{{name}}"] = {
-            "patch": {
-                "operationId": f"patch{type.kind}",
-                "parameters": parameters,
-                "responses": {"200": {"description": "OK"}},
-                "x-kubernetes-action": "patch",
-                "x-kubernetes-group-version-kind": kind,
-            }
-        }
-    return {
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": "v1.36.0"},
-        "paths": paths,
-    }
