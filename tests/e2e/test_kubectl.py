@@ -17,6 +17,7 @@ from tests.e2e.conftest import Service
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+NAME_AND_KIND = "jsonpath={.metadata.name} {.kind}{'\\n'}"
 NEW_POD = {
     "apiVersion": "v1",
     "kind": "Pod",
@@ -167,6 +168,11 @@ def below(service, cluster: str | None) -> str:
 
 async def objects(service, cluster: str | None, path: str) -> list[dict]:
     return (await service.get(f"/clusters/{cluster}{path}" if cluster else path))["items"]
+
+
+def bare(one: dict) -> dict:
+    """An object without what only stands where objects of several types may."""
+    return {key: value for key, value in one.items() if key not in ("kind", "apiVersion")}
 
 
 @pytest.fixture
@@ -324,26 +330,32 @@ async def test_several_types_and_categories_at_once(service, run, cluster):
 @SCOPES
 async def test_watching_shows_each_change(following, member, cluster):
     name = f"watched-{cluster or 'all'}"
+    # What is there when it begins is how a test knows that it has begun.
+    await member("POST", "/api/v1/namespaces/default/pods", pod_named(f"before-{name}"))
     async with (
         following(cluster, "get", "pods", "-n", "default", "-w", "--output-watch-events") as table,
         following(cluster, "get", "pods", "-n", "default", "--watch-only", "-o", "name", "-l", f"app={name}") as names,
-        following(cluster, "get", "pods", "-n", "default", "-w", "-o", "jsonpath={.metadata.name} {.spec}") as plain,
+        following(
+            cluster, "get", "pods", "-n", "default", "-w", "-o", "jsonpath={.metadata.name} {.kind}{'\\n'}"
+        ) as plain,
     ):
-        # The table's header says that it is watching; the others are tried until they tell.
-        await table.until("EVENT", "NAME", "READY")
+        await table.until(f"before-{name}")
+        await plain.until(f"before-{name}")
         await member("POST", "/api/v1/namespaces/default/pods", pod_named(name))
-        assert (await table.until(name))[0] == "ADDED"
-        told = asyncio.gather(names.until(f"pod/{name}"), plain.until(name))
+        assert (await table.until(f" {name} "))[0] == "ADDED"
+        # Of what came before its own watch began, this one never tells: it gets something to tell until it does.
+        told = asyncio.ensure_future(names.until(f"pod/{name}"))
         number = 0
         while not told.done():
             number += 1
             change = {"metadata": {"annotations": {"number": str(number)}}}
             await member("PATCH", f"/api/v1/namespaces/default/pods/{name}", change, patch=True)
-            assert (await table.until(name))[0] == "MODIFIED"
+            assert (await table.until(f" {name} "))[0] == "MODIFIED"
             await asyncio.wait([told], timeout=0.2)
-        await told
+        assert await told == [f"pod/{name}"]
+        await plain.until(f"{name} ")
         await member("DELETE", f"/api/v1/namespaces/default/pods/{name}?gracePeriodSeconds=0")
-        while (await table.until(name))[0] != "DELETED":
+        while (await table.until(f" {name} "))[0] != "DELETED":
             pass
 
 
@@ -427,10 +439,8 @@ async def test_describe_with_events(with_events, kubectl):
     ]
     event = events[0]
     pod, namespace = event["involvedObject"]["name"], event["involvedObject"]["namespace"]
-    deployment, backend = (
-        (await objects(service, "alpha", path))[0]["metadata"]
-        for path in ("/apis/apps/v1/deployments", "/api/v1/services")
-    )
+    deployment = (await objects(service, "alpha", "/apis/apps/v1/deployments"))[0]["metadata"]
+    backend = (await objects(service, "alpha", "/api/v1/services"))[0]["metadata"]
     pods = await objects(service, "alpha", "/api/v1/pods")
     node = next(one["spec"]["nodeName"] for one in pods if one["metadata"]["name"] == pod)
     for cluster in (None, "alpha"):
@@ -442,7 +452,7 @@ async def test_describe_with_events(with_events, kubectl):
 
         out = await describe("pod", pod, "-n", namespace)
         assert f"Node:             {node}/" in out
-        described, told = out.split("Events:\n")
+        _, told = out.split("Events:\n")
         assert event["reason"] in told
         assert event["message"] in told
         out = await describe("pods", "-n", namespace, "-l", "app")
