@@ -21,6 +21,8 @@ PREFIX_KEY = "kubebraid.io/prefix"
 FORMAT_KEY = "kubebraid.io/format"
 TOMBSTONE_TTL_KEY = "kubebraid.io/tombstone-ttl"
 
+DEFAULT_NAME = "KUBEBRAID"
+
 STREAM_NOT_FOUND = 10059
 _NAME_IN_USE = 10058
 _MESSAGE_NOT_FOUND = 10037
@@ -33,7 +35,7 @@ class LogError(Exception):
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How the stream is made. `tombstone_ttl` in seconds; `prefix` None: 8 random characters."""
 
-    name: str = "KUBEBRAID"
+    name: str = DEFAULT_NAME
     history: int = 1
     replicas: int = 1
     tombstone_ttl: int = 24 * 3600
@@ -71,9 +73,15 @@ class _State(msgspec.Struct):
     num_subjects: int = 0
 
 
+class _Transform(msgspec.Struct):
+    src: str = ""
+    dest: str = ""
+
+
 class _Config(msgspec.Struct):
     name: str
     subjects: list[str] = []
+    subject_transform: _Transform | None = None
     metadata: dict[str, str] = {}
     allow_msg_ttl: bool = False
     max_msgs_per_subject: int = -1
@@ -226,11 +234,16 @@ class Stream:
 
 
 class Log(Stream):
-    """The stream that holds the log."""
+    """The stream that holds the log. `ingest`: what stands before a subject where it is sent, not where it is stored.
+
+    Several logs of one account cannot take in the same subjects; what they hold has the same ones all the same
+    (ADR-36, subject transforms), so that only who appends needs to know.
+    """
 
     def __init__(self, connection: Connection, info: _Info) -> None:
         super().__init__(connection, info)
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
+        self.ingest = _ingest(info.config)
 
     async def reopen(self) -> None:
         """Takes on the identity of the stream as it is now, after it was recreated or its prefix rotated."""
@@ -254,8 +267,14 @@ async def _info(connection: Connection, name: str) -> _Info:
     return msgspec.json.decode(raw, type=_Info)
 
 
+def _ingest(config: _Config) -> str:
+    transform = config.subject_transform
+    return transform.src.removesuffix(">") if transform is not None and transform.dest == ">" else ""
+
+
 def _usable(info: _Info) -> _Info:
-    missing = [s for s in STREAM_SUBJECTS if s not in info.config.subjects]
+    root = _ingest(info.config)
+    missing = [s for s in STREAM_SUBJECTS if root + s not in info.config.subjects]
     if missing or PREFIX_KEY not in info.config.metadata or TOMBSTONE_TTL_KEY not in info.config.metadata:
         raise LogError(f"stream {info.config.name} was not made by kubebraid; choose another name with --stream")
     if info.config.metadata.get(FORMAT_KEY) != "1":
@@ -279,10 +298,12 @@ async def open_log(connection: Connection, settings: LogSettings | None = None) 
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {settings.name}: {refused.description}") from refused
-    config = {
+    # The first log takes in subjects as they are; others, shards, below their name.
+    root = "" if settings.name == DEFAULT_NAME else f"{settings.name}."
+    config: dict[str, object] = {
         "name": settings.name,
         "description": "kubebraid: deltas of Kubernetes clusters, one subject per object",
-        "subjects": list(STREAM_SUBJECTS),
+        "subjects": [root + subject for subject in STREAM_SUBJECTS],
         "retention": "limits",
         "storage": "file",
         "discard": "old",
@@ -303,6 +324,8 @@ async def open_log(connection: Connection, settings: LogSettings | None = None) 
             TOMBSTONE_TTL_KEY: str(settings.tombstone_ttl),
         },
     }
+    if root:
+        config["subject_transform"] = {"src": f"{root}>", "dest": ">"}
     await _create(connection, config)
     return Log(connection, _usable(await _info(connection, settings.name)))
 

@@ -7,7 +7,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -19,6 +19,7 @@ import uvloop
 from kubebraid import __version__, condition, logs, run
 from kubebraid.kubeconfig import render
 from kubebraid.settings import BadSetting, Forward, Settings, parse_listen
+from kubebraid.workers import Worker
 from producers.configuration import BadConfiguration, duration
 from producers.kubeconfig import BadKubeconfig
 from producers.ownership import Deposed
@@ -329,6 +330,9 @@ def serve(
     kubeconfig: Kubeconfig = None,
     context: Contexts = None,
     config: Config = None,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, max=64, help="Processes behind the address, each with all objects.")
+    ] = 1,
     log_level: LogLevel = "info",
     log_json: LogJson = False,
 ) -> None:
@@ -348,7 +352,10 @@ def serve(
         listen=parse_listen(listen, insecure=insecure_listen),
         forward=_forward(forward, listen),
     )
-    _run(run.serve(settings), log_level, log_json)
+    if workers > 1:
+        _run(run.serve_with_workers(settings, workers, log_level, log_json=log_json), log_level, log_json)
+    else:
+        _run(run.serve(settings), log_level, log_json)
 
 
 @app.command()
@@ -407,12 +414,26 @@ def version() -> None:
 
 
 def main() -> None:
-    """The entry point: one line for each error that a user can mend."""
+    """The entry point."""
+    _reporting(_command)
+
+
+def run_worker(worker: Worker, settings: Settings) -> None:
+    """The entry point of a worker process."""
+    _reporting(lambda: _run(run.worker(worker, settings), worker.log_level, worker.log_json))
+
+
+def _command() -> None:
+    # Some versions return the code of an Exit, others let it through.
+    code = app(standalone_mode=False)
+    if isinstance(code, int) and code:
+        sys.exit(code)
+
+
+def _reporting(work: Callable[[], None]) -> None:
+    """One line for each error that a user can mend."""
     try:
-        # Some versions return the code of an Exit, others let it through.
-        code = app(standalone_mode=False)
-        if isinstance(code, int) and code:
-            sys.exit(code)
+        work()
     except typer.Exit as done:
         sys.exit(done.exit_code)
     except typer.Abort:

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 
 from deltalog import AppendError, BrokerUnavailable, LogError
 from deltalog.connection import TRANSPORT_ERRORS, Connection, JetStreamRefused
-from deltalog.stream import Log
+from deltalog.stream import DEFAULT_NAME, Log
 from producers.cluster import ClusterProducer, Treatment
 from producers.leases import Leases
 from producers.members import Members
@@ -50,6 +50,11 @@ class Relisting(msgspec.Struct):
 def relist_subject(stream: str) -> str:
     """Where producers take `Relist` requests: NATS request and reply, not in the log."""
     return f"kubebraid.{stream}.relist"
+
+
+def leases_bucket(stream: str) -> str:
+    """The bucket with the leases of a log's producers: each shard's have every cluster among themselves."""
+    return "kubebraid-leases" if stream == DEFAULT_NAME else f"kubebraid-leases-{stream}"
 
 
 class Producer:

@@ -229,7 +229,7 @@ class QueryService:
         first = segments[0]
         if len(segments) == 1 and first in ("livez", "healthz", "readyz", "metrics", "version"):
             self._only_get(request)
-            return self._probe(request, first)
+            return await self._probe(request, first)
         if segments == ["clusters"] and request.cluster is None:
             self._only_get(request)
             return _json(request, self.readiness.document())
@@ -262,11 +262,10 @@ class QueryService:
 
     # -- what is not a resource --------------------------------------------------------------------------------------
 
-    def _probe(self, request: _Request, name: str) -> web.Response:
+    async def _probe(self, request: _Request, name: str) -> web.Response:
         if name == "metrics":
-            return web.Response(
-                body=self.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-            )
+            text = self.metrics.text() if self.metrics.gather is None else await self.metrics.gather()
+            return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
         if name == "version":
             return _json(request, server_version(self._materializer.store, request.cluster, self._version))
         if name == "readyz":
