@@ -18,6 +18,7 @@ import uvloop
 
 from kubebraid import __version__, condition, logs, run
 from kubebraid.kubeconfig import render
+from kubebraid.routing import parse_groups
 from kubebraid.settings import BadSetting, Forward, Settings, parse_listen
 from kubebraid.workers import Worker
 from producers.configuration import BadConfiguration, duration
@@ -356,6 +357,25 @@ def serve(
         _run(run.serve_with_workers(settings, workers, log_level, log_json=log_json), log_level, log_json)
     else:
         _run(run.serve(settings), log_level, log_json)
+
+
+@app.command()
+def route(
+    group: Annotated[
+        list[str],
+        typer.Option("--group", metavar="NAME=URL[,URL...]", help="Instances that serve the same log; once for each."),
+    ],
+    listen: Listen = "127.0.0.1:8001",
+    insecure_listen: InsecureListen = False,
+    log_level: LogLevel = "info",
+    log_json: LogJson = False,
+) -> None:
+    """One address for several groups of serving instances: requests go to the group that has the type or cluster."""
+    try:
+        groups = parse_groups(group)
+    except ValueError as cause:
+        raise BadSetting(f"--group {cause}") from None
+    _run(run.route(groups, parse_listen(listen, insecure=insecure_listen)), log_level, log_json)
 
 
 @app.command()

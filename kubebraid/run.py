@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,6 +28,7 @@ from deltalog.stream import Log
 from kubebraid import __version__, progress
 from kubebraid.broker import BrokerError, EmbeddedBroker, child_set_up, port_in_use
 from kubebraid.health import producer_application
+from kubebraid.routing import Router
 from kubebraid.settings import Address, BadSetting, Forward, Settings, default_data
 from kubebraid.upstreams import MemberServers
 from kubebraid.workers import Ready, Worker, Workers, metrics_of_all, metrics_served, reserve, say_ready
@@ -210,6 +211,21 @@ async def serve_with_workers(settings: Settings, count: int, log_level: str, *, 
             await _together(workers.run)
         except ChildProcessError as cause:
             raise Stopped(f"{cause}; its last line says why") from None
+
+
+async def route(groups: Mapping[str, Sequence[str]], listen: Address) -> None:
+    """The router alone, in front of groups of serving instances."""
+    router = Router(groups, hosts=_LOOPBACK_NAMES if listen.loopback else None)
+    with contextlib.closing(_bind(listen)) as bound:
+        async with router.connected():
+
+            async def serve() -> None:
+                await router.first_looks()
+                async with _served(router.application(), bound) as address:
+                    log.info("routing", groups=list(groups), listen=address.url)
+                    await asyncio.Event().wait()
+
+            await _together(router.run, serve)
 
 
 async def worker(worker: Worker, settings: Settings) -> None:

@@ -214,7 +214,7 @@ class QueryService:
         return response
 
     async def _route(self, request: _Request) -> web.StreamResponse:
-        if self._hosts is not None and _host_name(request.http.host) not in self._hosts:
+        if self._hosts is not None and host_name(request.http.host) not in self._hosts:
             raise ApiError(403, f"requests for host {request.http.host[:64]!r} are not answered here")
         segments = split(request.http.rel_url.raw_path)
         if segments[:1] == ["int"]:
@@ -674,7 +674,7 @@ class QueryService:
         return expired(f"too old resource version: {text[:128]} ({floor})") if index < floor else None
 
 
-def _host_name(host: str) -> str:
+def host_name(host: str) -> str:
     """A Host header without its port."""
     return host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
 
