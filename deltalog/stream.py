@@ -286,8 +286,8 @@ def _usable(info: _Info) -> _Info:
     return info
 
 
-async def open_log(connection: Connection, settings: LogSettings | None = None) -> Log:
-    """Opens the log's stream, making it first where there is none.
+async def open_log(connection: Connection, settings: LogSettings | None = None, *, make: bool = True) -> Log:
+    """Opens the log's stream, making it first where there is none, unless `make` says that there has to be one.
 
     Raises LogError if a stream of that name or with these subjects is not ours, BrokerUnavailable if NATS
     doesn't answer.
@@ -298,6 +298,8 @@ async def open_log(connection: Connection, settings: LogSettings | None = None) 
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {settings.name}: {refused.description}") from refused
+    if not make:
+        raise LogError(f"there is no stream {settings.name} at {connection.url}; name it with --stream")
     # The first log takes in subjects as they are; others, shards, below their name.
     root = "" if settings.name == DEFAULT_NAME else f"{settings.name}."
     config: dict[str, object] = {
@@ -337,6 +339,11 @@ async def _create(connection: Connection, config: dict[str, object]) -> None:
         # Another instance may have made it in the meantime: then its settings, and its prefix, hold.
         if refused.code != _NAME_IN_USE:
             raise LogError(f"stream {config['name']} cannot be made: {refused.description}") from refused
+
+
+async def existing_bucket(connection: Connection, name: str) -> Stream:
+    """The stream of a key-value bucket. Raises JetStreamRefused if there is none, BrokerUnavailable."""
+    return Stream(connection, await _info(connection, f"KV_{name}"))
 
 
 async def open_bucket(

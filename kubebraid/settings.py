@@ -85,6 +85,7 @@ class Settings:
     prefix: str | None = None
     kubeconfig: str | None = None
     contexts: tuple[str, ...] = ()
+    directory: Path | None = None
     config: Path | None = None
     rules: Rules = field(default_factory=Rules)
     pruning: Pruning = field(default_factory=Pruning)
