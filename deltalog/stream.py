@@ -33,11 +33,14 @@ class LogError(Exception):
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How the stream is made. `tombstone_ttl` in seconds; `prefix` None: 8 random characters."""
+    """How the stream is made. `tombstone_ttl` in seconds; `prefix` None: 8 random characters.
+
+    `replicas`: servers that hold it; one that has fewer gets them. None: 1, or as many as it has.
+    """
 
     name: str = DEFAULT_NAME
     history: int = 1
-    replicas: int = 1
+    replicas: int | None = None
     tombstone_ttl: int = 24 * 3600
     prefix: str | None = None
 
@@ -84,6 +87,7 @@ class _Config(msgspec.Struct):
     subject_transform: _Transform | None = None
     metadata: dict[str, str] = {}
     allow_msg_ttl: bool = False
+    num_replicas: int = 1
     max_msgs_per_subject: int = -1
 
 
@@ -244,6 +248,7 @@ class Log(Stream):
         super().__init__(connection, info)
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
         self.ingest = _ingest(info.config)
+        self.replicas = info.config.num_replicas
 
     async def reopen(self) -> None:
         """Takes on the identity of the stream as it is now, after it was recreated or its prefix rotated."""
@@ -289,12 +294,15 @@ def _usable(info: _Info) -> _Info:
 async def open_log(connection: Connection, settings: LogSettings | None = None, *, make: bool = True) -> Log:
     """Opens the log's stream, making it first where there is none, unless `make` says that there has to be one.
 
-    Raises LogError if a stream of that name or with these subjects is not ours, BrokerUnavailable if NATS
-    doesn't answer.
+    Raises LogError if a stream of that name or with these subjects is not ours, or the servers cannot hold it as
+    wanted; BrokerUnavailable if NATS doesn't answer.
     """
     settings = settings or LogSettings()
     try:
-        return Log(connection, _usable(await _info(connection, settings.name)))
+        found = Log(connection, _usable(await _info(connection, settings.name)))
+        if make and settings.replicas is not None:
+            found.replicas = await _replicated(found, found.replicas, settings.replicas)
+        return found
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {settings.name}: {refused.description}") from refused
@@ -315,7 +323,7 @@ async def open_log(connection: Connection, settings: LogSettings | None = None, 
         "max_age": 0,
         "max_msg_size": -1,
         "max_msgs_per_subject": settings.history,
-        "num_replicas": settings.replicas,
+        "num_replicas": settings.replicas or 1,
         # Compare-and-set makes message ids needless; a window of ids costs the server memory per message.
         "duplicate_window": 100_000_000,
         "allow_direct": True,
@@ -330,6 +338,19 @@ async def open_log(connection: Connection, settings: LogSettings | None = None, 
         config["subject_transform"] = {"src": f"{root}>", "dest": ">"}
     await _create(connection, config)
     return Log(connection, _usable(await _info(connection, settings.name)))
+
+
+async def _replicated(stream: Stream, has: int, wanted: int) -> int:
+    """Gives a stream more replicas if it has fewer than `wanted`; how many it has then. Raises LogError."""
+    if has >= wanted:
+        return has
+    raw = await stream.connection.api(f"STREAM.INFO.{stream.name}")
+    config = {**msgspec.json.decode(raw)["config"], "num_replicas": wanted}
+    try:
+        await stream.connection.api(f"STREAM.UPDATE.{stream.name}", config, timeout=10.0)
+    except JetStreamRefused as refused:
+        raise LogError(f"stream {stream.name} cannot have {wanted} replicas: {refused.description}") from refused
+    return wanted
 
 
 async def _create(connection: Connection, config: dict[str, object]) -> None:
@@ -351,13 +372,16 @@ async def open_bucket(
 ) -> Stream:
     """Opens the stream of a key-value bucket (ADR-8), making it first where there is none.
 
-    `marker_ttl`: seconds that the server keeps a marker for a key whose TTL passed (ADR-43), so that readers see it go;
-    0: none.
+    `replicas`: as for a log. `marker_ttl`: seconds that the server keeps a marker for a key whose TTL passed (ADR-43),
+    so that readers see it go; 0: none.
     Raises LogError, BrokerUnavailable.
     """
     stream = f"KV_{name}"
     try:
-        return Stream(connection, await _info(connection, stream))
+        info = await _info(connection, stream)
+        found = Stream(connection, info)
+        await _replicated(found, info.config.num_replicas, replicas)
+        return found
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {stream}: {refused.description}") from refused

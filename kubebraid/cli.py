@@ -56,14 +56,21 @@ Data = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where the embedded NATS keeps the log. [~/.local/share/kubebraid]")
 ]
 Nats = Annotated[
-    str | None, typer.Option(metavar="URL", help="A running NATS with JetStream, instead of the embedded.")
+    str | None,
+    typer.Option(
+        metavar="URL", help="A running NATS with JetStream instead of the embedded; several URLs with commas."
+    ),
 ]
-NatsUrl = Annotated[str, typer.Option(metavar="URL", help="NATS with JetStream.")]
+NatsUrl = Annotated[str, typer.Option(metavar="URL", help="NATS with JetStream; several URLs with commas.")]
 NatsPort = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, max=65535, help="Port of the embedded NATS on loopback. [4222, or a free one]"),
 ]
 Stream = Annotated[str, typer.Option(metavar="NAME", help="JetStream stream that holds the log.")]
+Replicas = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, max=5, help="NATS servers that each hold the log; 3 outlive the loss of one. [1]"),
+]
 Prefix = Annotated[
     str | None,
     typer.Option(
@@ -205,6 +212,7 @@ def up(
     nats_port: NatsPort = None,
     stream: Stream = "KUBEBRAID",
     prefix: Prefix = None,
+    replicas: Replicas = None,
     include: Include = None,
     exclude: Exclude = None,
     namespace: Namespaces = None,
@@ -224,6 +232,7 @@ def up(
         data=data,
         stream=stream,
         prefix=prefix,
+        replicas=replicas,
         **_followed(
             config=config,
             kubeconfig=kubeconfig,
@@ -293,6 +302,7 @@ def produce(
     directory: Directory = None,
     stream: Stream = "KUBEBRAID",
     prefix: Prefix = None,
+    replicas: Replicas = None,
     include: Include = None,
     exclude: Exclude = None,
     namespace: Namespaces = None,
@@ -317,6 +327,7 @@ def produce(
         nats=nats,
         stream=stream,
         prefix=prefix,
+        replicas=replicas,
         **_followed(
             config=config,
             kubeconfig=kubeconfig,
@@ -344,6 +355,7 @@ def serve(
     insecure_listen: InsecureListen = False,
     stream: Stream = "KUBEBRAID",
     prefix: Prefix = None,
+    replicas: Replicas = None,
     forward: ForwardAs = Forward.OFF,
     kubeconfig: Kubeconfig = None,
     context: Contexts = None,
@@ -366,6 +378,7 @@ def serve(
         nats=nats,
         stream=stream,
         prefix=prefix,
+        replicas=replicas,
         kubeconfig=kubeconfig,
         contexts=contexts,
         directory=directory,

@@ -65,7 +65,7 @@ def log_settings(settings: Settings) -> LogSettings:
             raise BadSetting(f"--prefix: {cause}") from None
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", settings.stream):
         raise BadSetting(f"--stream {settings.stream!r}: 1 to 64 letters, digits, - and _")
-    return LogSettings(name=settings.stream, prefix=settings.prefix)
+    return LogSettings(name=settings.stream, prefix=settings.prefix, replicas=settings.replicas)
 
 
 @contextlib.asynccontextmanager
@@ -285,13 +285,14 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
             async def open_for_writing() -> Log:
                 return await open_log(writing, opening)
 
-            await open_for_writing()
+            replicas = (await open_for_writing()).replicas
             producer = Producer(
                 followed,
                 open_for_writing,
                 writing,
                 identity=settings.identity or _identity(broker),
                 bucket=leases_bucket(settings.stream),
+                replicas=replicas,
             )
             parts.append(producer.run)
         service: QueryService | None = None

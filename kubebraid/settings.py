@@ -82,6 +82,7 @@ class Settings:
     nats_port: int | None = None
     data: Path | None = None
     stream: str = "KUBEBRAID"
+    replicas: int | None = None
     prefix: str | None = None
     kubeconfig: str | None = None
     contexts: tuple[str, ...] = ()
