@@ -1,0 +1,121 @@
+"""Watchers that keep a view, move between instances with their version, and count what must never happen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections import Counter
+from typing import Any
+
+import aiohttp
+
+ANNOTATION = "shadow.clusterpedia.io/cluster-name"
+Key = tuple[str, str, str]
+
+
+def key_of(metadata: dict[str, Any]) -> Key:
+    return (metadata["annotations"][ANNOTATION], metadata.get("namespace", ""), metadata["name"])
+
+
+class Watcher:
+    """One raw client. `counts`: events, moves, relists, twice, backwards, wrong.
+
+    `selected`: with a selector a deletion may come once too often (docs/versions.md).
+    """
+
+    def __init__(self, urls: list[str], path: str, chance: random.Random, *, selector: str = "") -> None:
+        self.urls = urls
+        self.path = path
+        self.selector = selector
+        self.objects: dict[Key, str] = {}
+        self.version = ""
+        self.counts: Counter[str] = Counter()
+        self.problems: list[str] = []
+        self._chance = chance
+        self._prefix = ""
+        self._index = 0
+
+    async def run(self, session: aiohttp.ClientSession) -> None:
+        """Lists and watches until cancelled."""
+        while True:
+            url = self._chance.choice(self.urls)
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, ConnectionError):
+                if not self.version:
+                    await self._list(session, url)
+                await self._watch(session, url)
+            self.counts["moves"] += 1
+            await asyncio.sleep(self._chance.uniform(0.02, 0.2))
+
+    def _query(self, **more: str) -> dict[str, str]:
+        return {**({"labelSelector": self.selector} if self.selector else {}), **more}
+
+    async def _list(self, session: aiohttp.ClientSession, url: str) -> None:
+        async with session.get(url + self.path, params=self._query()) as answer:
+            if answer.status != 200:
+                return
+            found = await answer.json()
+        self.version = found["metadata"]["resourceVersion"]
+        prefix, index = self.version.split(".")[:2]
+        if self._prefix and (prefix != self._prefix or int(index) < self._index):
+            self._problem("backwards", f"list at {self.version} after {self._prefix}.{self._index}")
+        self._prefix, self._index = prefix, int(index)
+        self.objects = {key_of(item["metadata"]): item["metadata"]["resourceVersion"] for item in found["items"] or []}
+
+    async def _watch(self, session: aiohttp.ClientSession, url: str) -> None:
+        if not self.version:
+            return
+        query = self._query(watch="1", resourceVersion=self.version, allowWatchBookmarks="true", timeoutSeconds="20")
+        async with session.get(url + self.path, params=query) as answer:
+            if answer.status == 410:
+                self._relist(await answer.text())
+                return
+            if answer.status != 200:
+                if answer.status not in (429, 503, 504):
+                    self._problem("wrong", f"{answer.status}: {await answer.text()}")
+                return
+            async for line in answer.content:
+                if not line.endswith(b"\n"):
+                    return
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    if event["object"]["code"] == 410:
+                        self._relist(json.dumps(event["object"]))
+                    elif event["object"]["code"] not in (429, 503, 504):
+                        self._problem("wrong", json.dumps(event))
+                    return
+                self._take(event["type"], event["object"]["metadata"])
+
+    def _relist(self, reason: str) -> None:
+        self.counts["relists"] += 1
+        self.problems.append(f"relist from {self.version}: {reason}")
+        self.version = ""
+
+    def _problem(self, kind: str, text: str) -> None:
+        self.counts[kind] += 1
+        self.problems.append(f"{self.path} {self.selector}: {kind}: {text}")
+
+    def _take(self, kind: str, metadata: dict[str, Any]) -> None:
+        version = metadata["resourceVersion"]
+        index = int(version.split(".")[1])
+        if kind == "BOOKMARK":
+            if index < self._index:
+                self._problem("backwards", f"bookmark {version} after {self._index}")
+            self.version, self._index = version, max(index, self._index)
+            return
+        self.counts["events"] += 1
+        key = key_of(metadata)
+        known = self.objects.get(key)
+        if index < self._index:
+            self._problem("backwards", f"{kind} {key} {version} after {self._index}")
+        elif known == version or (index == self._index and version == self.version):
+            self._problem("twice", f"{kind} {key} {version}")
+        self.version, self._index = version, index
+        if kind == "DELETED":
+            if self.objects.pop(key, None) is None and not self.selector:
+                self._problem("wrong", f"DELETED for {key}, which is unknown")
+            return
+        if (kind == "ADDED") != (known is None):
+            self._problem("wrong", f"{kind} for {key}, which is {'unknown' if known is None else 'known'}")
+        self.objects[key] = version
