@@ -31,6 +31,7 @@ from query.paths import Target
 from query.sockets import refuse_foreign_pages
 from query.status import ApiError
 from query.tunnels import BrokenTunnel, tunnel, wants_upgrade
+from query.warnings import warning_headers
 
 log = structlog.get_logger("query.forwarding")
 
@@ -268,8 +269,8 @@ class Forwarding:
                     warnings.append(f"{cluster} has done it, but it cannot be read here yet")
             response = web.StreamResponse(status=answer.status, reason=answer.reason)
             _copy(answer.headers, response.headers)
-            for warning in warnings:
-                response.headers.add("Warning", f'299 - "{warning}"')
+            for name, value in warning_headers(warnings):
+                response.headers.add(name, value)
             if content is not None:
                 response.headers.popall("Content-Length", None)
                 response.content_length = len(content)
