@@ -311,6 +311,8 @@ class QueryService:
         if served is not None:
             # Only what there is: a label's values must not be up to clients.
             request.resource = f"{target.resource}.{target.group}" if target.group else target.resource
+        if target.watch and request.http.method != "GET":
+            raise ApiError(405, f"the server does not allow {request.http.method} on this path: it is for watches")
         if request.cluster is not None and self._forwarding is not None:
             method = request.http.method
             if method == "GET" and served is None and (missing := self.readiness.undiscovered(request.cluster)):
