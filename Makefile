@@ -20,7 +20,7 @@ help:
 	@echo "make test           all tests"
 	@echo "make test-clusters  the end-to-end tests on the clusters of \$$KUBECONFIG"
 	@echo "make real-cluster   a real kube-apiserver here, built from Debian's sources; says its KUBECONFIG"
-	@echo "make soak           the model tests of the producers, for a long time"
+	@echo "make soak           the model, fault and fuzz tests, for a long time"
 	@echo "make bench          benchmarks, as ratios to baselines of the same run"
 	@echo "make check          ruff, mypy, import contracts"
 	@echo "options of the command itself: make demo ARGS=\"--clusters 5\"; all of them: .venv/bin/kubebraid --help"
@@ -61,7 +61,7 @@ real-cluster:
 
 soak: $(STAMP)
 	KUBEBRAID_SOAK_STEPS=$${KUBEBRAID_SOAK_STEPS:-3000} $(BIN)/python -m pytest \
-		tests/producers/test_model.py tests/e2e/test_producers_under_fire.py $(ARGS)
+		tests/producers/test_model.py tests/e2e/test_producers_under_fire.py tests/e2e/test_fuzz.py $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks all $(ARGS)

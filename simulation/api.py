@@ -399,9 +399,8 @@ class Api:
         )
         if options.initial_events:
             await self._reach(self._collection(target), options)
-        lifetime: float = (
-            options.timeout if options.timeout and options.timeout > 0 else self.random.uniform(1800, 3600)
-        )
+        # As a kube-apiserver: none or 0 is a length of its choice, a negative one is over at once.
+        lifetime = float(max(options.timeout, 0)) if options.timeout else self.random.uniform(1800, 3600)
         shorter = self.faults.lifetime()
         if shorter is not None:
             lifetime = min(lifetime, shorter)

@@ -136,7 +136,7 @@ async def test_watches_live_through_a_kill_and_a_lost_history(braid, asynchronou
         held.update({pod.metadata.uid: pod.metadata.resourceVersion async for pod in listed})
         version = listed.resourceVersion
         while True:
-            with contextlib.suppress(httpx2.ConnectError):
+            with contextlib.suppress(httpx2.TransportError):
                 watched = everywhere.watch(
                     Pod, namespace=ALL_NS, resource_version=version, server_timeout=2, on_error=on_error
                 )

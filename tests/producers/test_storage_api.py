@@ -153,7 +153,7 @@ async def test_cleaning(rig, storage):
     """Where nobody follows the cluster any more."""
     await storage.prepare_cluster("beta")
     assert "beta" in storage.clusters()
-    before = storage.materializer.store.applied
+    before = await storage.materializer.log.head()
     await storage.prepare_cluster("beta")
     assert storage.materializer.store.clusters["beta"].producer
     assert await storage.materializer.log.head() == before, "it was known"
