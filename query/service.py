@@ -236,7 +236,9 @@ class QueryService:
             return await documents.answer(request.http, segments[1:])
         if first not in ("api", "apis"):
             if request.cluster is not None and self._forwarding is not None:
-                return await self._forwarding.forward(request.http, request.cluster, segments, None, None, [])
+                return await self._forwarding.forward(
+                    request.http, request.cluster, segments, None, None, [], self._versions(request)
+                )
             raise no_such_path()
         if len(segments) <= (2 if first == "api" else 3):
             self._only_get(request)
@@ -322,7 +324,8 @@ class QueryService:
                 # What streams is no object, and must not be held back.
                 looked_into = None if target.subresource.partition("/")[0] in _STREAMS else target
                 return await self._forwarding.forward(
-                    request.http, request.cluster, segments, looked_into, served, request.warnings
+                    *(request.http, request.cluster, segments, looked_into, served),
+                    *(request.warnings, self._versions(request)),
                 )
         if served is None or (target.namespace and not served.info.namespaced):
             raise no_such_path()
