@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "compatibility.md").read_text()
 
 
-def tests_of(path: Path) -> set[str]:
+def names_in(path: Path) -> set[str]:
     """The names of a file's tests."""
     return {
         node.name
@@ -27,7 +27,7 @@ def test_every_test_that_is_named_exists() -> None:
     # No other form, which would not be looked at.
     assert DOCUMENT.count("::") == len(re.findall(r"`tests/[\w/]+\.py::\w+`", DOCUMENT))
     missing = [
-        f"{path}::{name}" for path, name in named if not (ROOT / path).exists() or name not in tests_of(ROOT / path)
+        f"{path}::{name}" for path, name in named if not (ROOT / path).exists() or name not in names_in(ROOT / path)
     ]
     assert missing == []
 
