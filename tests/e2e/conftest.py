@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -23,11 +24,18 @@ import yaml
 
 from simulation import SimulatedCluster, write_kubeconfig
 
+# Unlike in any other process that runs tests at the same time.
+_ports = random.SystemRandom()
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has, and that the system gives to nobody who asks for any before it is used."""
+    while True:
+        # Below those that connections get (Linux: net.ipv4.ip_local_port_range begins at 32768).
+        port = _ports.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Process:
