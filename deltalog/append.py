@@ -76,6 +76,7 @@ class Appender:
     """The writing end of the log on one connection. Messages are stored in the order they were appended.
 
     At most `window` messages and `window_bytes` bytes are unacknowledged at a time; `append` waits for room.
+    `ingest`: what stands before a subject where it is sent (`Log.ingest`), not where it is stored.
     When a message isn't acknowledged within `deadline` seconds, it and all that were appended with it end in
     AppendTimeout: what was in flight together is unknown together.
     """
@@ -84,11 +85,13 @@ class Appender:
         self,
         connection: Connection,
         *,
+        ingest: str = "",
         window: int = 1024,
         window_bytes: int = 8 * 1024 * 1024,
         deadline: float = 10.0,
     ) -> None:
         self.connection = connection
+        self._ingest = ingest
         # The highest sequence that a message got, by stream; and whether a later one got a lower one.
         self.highest: dict[str, int] = {}
         self.set_back: set[str] = set()
@@ -155,10 +158,10 @@ class Appender:
         client, reply = self.connection.client, f"{self._inbox}{token}"
         try:
             if isinstance(headers, bytes):
-                await client.send(subject, reply, headers, payload)
+                await client.send(self._ingest + subject, reply, headers, payload)
             else:
                 with cancellable():
-                    await client.publish(subject, payload, reply=reply, headers=headers)
+                    await client.publish(self._ingest + subject, payload, reply=reply, headers=headers)
         except TRANSPORT_ERRORS as cause:
             self._settle(token)
             raise AppendError(f"append to {subject}: {cause or type(cause).__name__}") from cause

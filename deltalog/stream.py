@@ -21,6 +21,8 @@ PREFIX_KEY = "kubebraid.io/prefix"
 FORMAT_KEY = "kubebraid.io/format"
 TOMBSTONE_TTL_KEY = "kubebraid.io/tombstone-ttl"
 
+DEFAULT_NAME = "KUBEBRAID"
+
 STREAM_NOT_FOUND = 10059
 _NAME_IN_USE = 10058
 _MESSAGE_NOT_FOUND = 10037
@@ -31,11 +33,14 @@ class LogError(Exception):
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How the stream is made. `tombstone_ttl` in seconds; `prefix` None: 8 random characters."""
+    """How the stream is made. `tombstone_ttl` in seconds; `prefix` None: 8 random characters.
 
-    name: str = "KUBEBRAID"
+    `replicas`: servers that hold it; one that has fewer gets them. None: 1, or as many as it has.
+    """
+
+    name: str = DEFAULT_NAME
     history: int = 1
-    replicas: int = 1
+    replicas: int | None = None
     tombstone_ttl: int = 24 * 3600
     prefix: str | None = None
 
@@ -71,11 +76,18 @@ class _State(msgspec.Struct):
     num_subjects: int = 0
 
 
+class _Transform(msgspec.Struct):
+    src: str = ""
+    dest: str = ""
+
+
 class _Config(msgspec.Struct):
     name: str
     subjects: list[str] = []
+    subject_transform: _Transform | None = None
     metadata: dict[str, str] = {}
     allow_msg_ttl: bool = False
+    num_replicas: int = 1
     max_msgs_per_subject: int = -1
 
 
@@ -226,11 +238,17 @@ class Stream:
 
 
 class Log(Stream):
-    """The stream that holds the log."""
+    """The stream that holds the log. `ingest`: what stands before a subject where it is sent, not where it is stored.
+
+    Several logs of one account cannot take in the same subjects; what they hold has the same ones all the same
+    (ADR-36, subject transforms), so that only who appends needs to know.
+    """
 
     def __init__(self, connection: Connection, info: _Info) -> None:
         super().__init__(connection, info)
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
+        self.ingest = _ingest(info.config)
+        self.replicas = info.config.num_replicas
 
     async def reopen(self) -> None:
         """Takes on the identity of the stream as it is now, after it was recreated or its prefix rotated."""
@@ -254,8 +272,14 @@ async def _info(connection: Connection, name: str) -> _Info:
     return msgspec.json.decode(raw, type=_Info)
 
 
+def _ingest(config: _Config) -> str:
+    transform = config.subject_transform
+    return transform.src.removesuffix(">") if transform is not None and transform.dest == ">" else ""
+
+
 def _usable(info: _Info) -> _Info:
-    missing = [s for s in STREAM_SUBJECTS if s not in info.config.subjects]
+    root = _ingest(info.config)
+    missing = [s for s in STREAM_SUBJECTS if root + s not in info.config.subjects]
     if missing or PREFIX_KEY not in info.config.metadata or TOMBSTONE_TTL_KEY not in info.config.metadata:
         raise LogError(f"stream {info.config.name} was not made by kubebraid; choose another name with --stream")
     if info.config.metadata.get(FORMAT_KEY) != "1":
@@ -267,22 +291,29 @@ def _usable(info: _Info) -> _Info:
     return info
 
 
-async def open_log(connection: Connection, settings: LogSettings | None = None) -> Log:
-    """Opens the log's stream, making it first where there is none.
+async def open_log(connection: Connection, settings: LogSettings | None = None, *, make: bool = True) -> Log:
+    """Opens the log's stream, making it first where there is none, unless `make` says that there has to be one.
 
-    Raises LogError if a stream of that name or with these subjects is not ours, BrokerUnavailable if NATS
-    doesn't answer.
+    Raises LogError if a stream of that name or with these subjects is not ours, or the servers cannot hold it as
+    wanted; BrokerUnavailable if NATS doesn't answer.
     """
     settings = settings or LogSettings()
     try:
-        return Log(connection, _usable(await _info(connection, settings.name)))
+        found = Log(connection, _usable(await _info(connection, settings.name)))
+        if make and settings.replicas is not None:
+            found.replicas = await _replicated(found, found.replicas, settings.replicas)
+        return found
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {settings.name}: {refused.description}") from refused
-    config = {
+    if not make:
+        raise LogError(f"there is no stream {settings.name} at {connection.url}; name it with --stream")
+    # The first log takes in subjects as they are; others, shards, below their name.
+    root = "" if settings.name == DEFAULT_NAME else f"{settings.name}."
+    config: dict[str, object] = {
         "name": settings.name,
         "description": "kubebraid: deltas of Kubernetes clusters, one subject per object",
-        "subjects": list(STREAM_SUBJECTS),
+        "subjects": [root + subject for subject in STREAM_SUBJECTS],
         "retention": "limits",
         "storage": "file",
         "discard": "old",
@@ -292,7 +323,7 @@ async def open_log(connection: Connection, settings: LogSettings | None = None) 
         "max_age": 0,
         "max_msg_size": -1,
         "max_msgs_per_subject": settings.history,
-        "num_replicas": settings.replicas,
+        "num_replicas": settings.replicas or 1,
         # Compare-and-set makes message ids needless; a window of ids costs the server memory per message.
         "duplicate_window": 100_000_000,
         "allow_direct": True,
@@ -303,8 +334,23 @@ async def open_log(connection: Connection, settings: LogSettings | None = None) 
             TOMBSTONE_TTL_KEY: str(settings.tombstone_ttl),
         },
     }
+    if root:
+        config["subject_transform"] = {"src": f"{root}>", "dest": ">"}
     await _create(connection, config)
     return Log(connection, _usable(await _info(connection, settings.name)))
+
+
+async def _replicated(stream: Stream, has: int, wanted: int) -> int:
+    """Gives a stream more replicas if it has fewer than `wanted`; how many it has then. Raises LogError."""
+    if has >= wanted:
+        return has
+    raw = await stream.connection.api(f"STREAM.INFO.{stream.name}")
+    config = {**msgspec.json.decode(raw)["config"], "num_replicas": wanted}
+    try:
+        await stream.connection.api(f"STREAM.UPDATE.{stream.name}", config, timeout=10.0)
+    except JetStreamRefused as refused:
+        raise LogError(f"stream {stream.name} cannot have {wanted} replicas: {refused.description}") from refused
+    return wanted
 
 
 async def _create(connection: Connection, config: dict[str, object]) -> None:
@@ -316,18 +362,26 @@ async def _create(connection: Connection, config: dict[str, object]) -> None:
             raise LogError(f"stream {config['name']} cannot be made: {refused.description}") from refused
 
 
+async def existing_bucket(connection: Connection, name: str) -> Stream:
+    """The stream of a key-value bucket. Raises JetStreamRefused if there is none, BrokerUnavailable."""
+    return Stream(connection, await _info(connection, f"KV_{name}"))
+
+
 async def open_bucket(
     connection: Connection, name: str, description: str, *, marker_ttl: int = 0, replicas: int = 1
 ) -> Stream:
     """Opens the stream of a key-value bucket (ADR-8), making it first where there is none.
 
-    `marker_ttl`: seconds that the server keeps a marker for a key whose TTL passed (ADR-43), so that readers see it go;
-    0: none.
+    `replicas`: as for a log. `marker_ttl`: seconds that the server keeps a marker for a key whose TTL passed (ADR-43),
+    so that readers see it go; 0: none.
     Raises LogError, BrokerUnavailable.
     """
     stream = f"KV_{name}"
     try:
-        return Stream(connection, await _info(connection, stream))
+        info = await _info(connection, stream)
+        found = Stream(connection, info)
+        await _replicated(found, info.config.num_replicas, replicas)
+        return found
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {stream}: {refused.description}") from refused

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import functools
+import re
 import shutil
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,16 +25,18 @@ from deltalog import BrokerUnavailable, LogError, LogSettings, connect, open_log
 from deltalog.connection import Connection
 from deltalog.history import History
 from deltalog.stream import Log
-from kubebraid import __version__, progress
+from kubebraid import __version__, members, progress
 from kubebraid.broker import BrokerError, EmbeddedBroker, child_set_up, port_in_use
 from kubebraid.health import producer_application
+from kubebraid.routing import Router
 from kubebraid.settings import Address, BadSetting, Forward, Settings, default_data
 from kubebraid.upstreams import MemberServers
+from kubebraid.workers import Ready, Worker, Workers, metrics_of_all, metrics_served, reserve, say_ready
 from materializer.materializer import Materializer
 from materializer.versions import check_prefix
-from producers.configuration import Configuration, Kubeconfig, Source, load
+from producers.configuration import Configuration, Directory, Kubeconfig, Source, load
 from producers.members import Members
-from producers.producer import Producer, Relist, Relisting, producer_id, relist_subject
+from producers.producer import Producer, Relist, Relisting, leases_bucket, producer_id, relist_subject
 from query.connections import Runner
 from query.service import QueryService
 
@@ -52,13 +56,16 @@ class Stopped(Exception):
     """A part ended that the rest needs; one line."""
 
 
-def _log_settings(settings: Settings) -> LogSettings:
+def log_settings(settings: Settings) -> LogSettings:
+    """How the log is opened. Raises BadSetting."""
     if settings.prefix is not None:
         try:
             check_prefix(settings.prefix)
         except ValueError as cause:
             raise BadSetting(f"--prefix: {cause}") from None
-    return LogSettings(name=settings.stream, prefix=settings.prefix)
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", settings.stream):
+        raise BadSetting(f"--stream {settings.stream!r}: 1 to 64 letters, digits, - and _")
+    return LogSettings(name=settings.stream, prefix=settings.prefix, replicas=settings.replicas)
 
 
 @contextlib.asynccontextmanager
@@ -84,22 +91,30 @@ async def _connection(url: str, name: str) -> AsyncIterator[Connection]:
         await connection.close()
 
 
-def _bind(address: Address) -> socket.socket:
-    """The listening socket, bound before anything is started, so that a port in use is found out at once."""
+def _bind(address: Address, worker: Worker | None = None) -> socket.socket:
+    """The listening socket, bound before anything is started, so that a port in use is found out at once.
+
+    A `worker` shares its address with others, and may listen later.
+    """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if worker is not None:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         bound.bind((address.host, address.port))
     except OSError as cause:
         bound.close()
-        if cause.errno == errno.EADDRINUSE:
-            raise BadSetting(
-                f"port {address.port} of {address.host} is in use; choose another with --listen HOST:PORT"
-            ) from None
-        raise BadSetting(f"cannot listen on {address.host}:{address.port}: {cause.strerror or cause}") from None
-    bound.listen(1024)
+        raise _cannot_listen(address, cause) from None
+    if worker is None or not worker.wait:
+        bound.listen(1024)
     return bound
+
+
+def _cannot_listen(address: Address, cause: OSError) -> BadSetting:
+    if cause.errno == errno.EADDRINUSE:
+        return BadSetting(f"port {address.port} of {address.host} is in use; choose another with --listen HOST:PORT")
+    return BadSetting(f"cannot listen on {address.host}:{address.port}: {cause.strerror or cause}")
 
 
 @contextlib.asynccontextmanager
@@ -172,6 +187,53 @@ async def serve(settings: Settings) -> None:
     await _run(settings, produce=False, serve=True)
 
 
+async def serve_with_workers(settings: Settings, count: int, log_level: str, *, log_json: bool) -> None:
+    """`serve` in several processes behind one address."""
+    assert settings.listen is not None
+    assert settings.nats is not None
+    opening = log_settings(settings)
+    try:
+        reserved = reserve(settings.listen)
+    except OSError as cause:
+        raise _cannot_listen(settings.listen, cause) from None
+    with contextlib.closing(reserved):
+        # What keeps all of them from serving is said once.
+        async with _connection(settings.nats, "kubebraid-serve") as connection:
+            await open_log(connection, opening)
+        address = dataclasses.replace(settings.listen, port=reserved.getsockname()[1])
+
+        def announce(ready: Ready) -> None:
+            print(next_steps(address, list(ready.clusters), list(ready.stale)), flush=True)  # noqa: T201
+
+        workers = Workers(
+            dataclasses.replace(settings, listen=address), count, log_level, log_json=log_json, on_ready=announce
+        )
+        try:
+            await _together(workers.run)
+        except ChildProcessError as cause:
+            raise Stopped(f"{cause}; its last line says why") from None
+
+
+async def route(groups: Mapping[str, Sequence[str]], listen: Address) -> None:
+    """The router alone, in front of groups of serving instances."""
+    router = Router(groups, hosts=_LOOPBACK_NAMES if listen.loopback else None)
+    with contextlib.closing(_bind(listen)) as bound:
+        async with router.connected():
+
+            async def serve() -> None:
+                await router.first_looks()
+                async with _served(router.application(), bound) as address:
+                    log.info("routing", groups=list(groups), listen=address.url)
+                    await asyncio.Event().wait()
+
+            await _together(router.run, serve)
+
+
+async def worker(worker: Worker, settings: Settings) -> None:
+    """One of the processes of `serve_with_workers`."""
+    await _run(settings, produce=False, serve=True, worker=worker)
+
+
 async def relist(url: str, stream: str, cluster: str, kind: str) -> list[Relisting]:
     """Asks all producers of a stream to compare lists now; their answers. Raises Stopped if there are none."""
     answers: list[Relisting] = []
@@ -191,44 +253,60 @@ async def relist(url: str, stream: str, cluster: str, kind: str) -> list[Relisti
     return answers
 
 
-async def _run(settings: Settings, *, produce: bool, serve: bool) -> None:
-    log_settings = _log_settings(settings)
-    members: Members | None = None
+async def clean(
+    url: str, settings: LogSettings, clusters: Sequence[str], kind: str | None, *, dry_run: bool
+) -> list[members.Cleaned]:
+    """Takes clusters that nobody follows out of the log. Raises as `members.clean` does."""
+    async with _connection(url, "kubebraid-clean") as connection:
+        log_ = await open_log(connection, settings, make=False)
+        return await members.clean(connection, log_, clusters, kind, dry_run=dry_run)
+
+
+async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker | None = None) -> None:
+    opening = log_settings(settings)
+    followed: Members | None = None
     if produce or settings.forward is not Forward.OFF:
-        members = Members(_configuration(settings), settings.config)
-        await members.first()
+        followed = Members(_configuration(settings), settings.config)
+        await followed.first()
     async with contextlib.AsyncExitStack() as stack:
         bound = None
         if settings.listen is not None:
-            bound = _bind(settings.listen)
+            bound = _bind(settings.listen, worker)
             stack.callback(bound.close)
         url, broker = await stack.enter_async_context(_broker(settings))
         parts: list[Callable[[], Awaitable[None]]] = []
         producer: Producer | None = None
-        if members is not None and not produce:
-            parts.append(members.run)
-        if members is not None and produce:
+        if followed is not None and not produce:
+            parts.append(followed.run)
+        if followed is not None and produce:
             # Its own connection: bulk appends must not stand in the way of what is being read.
             writing = await stack.enter_async_context(_connection(url, "kubebraid-produce"))
 
             async def open_for_writing() -> Log:
-                return await open_log(writing, log_settings)
+                return await open_log(writing, opening)
 
-            await open_for_writing()
-            producer = Producer(members, open_for_writing, writing, identity=settings.identity or _identity(broker))
+            replicas = (await open_for_writing()).replicas
+            producer = Producer(
+                followed,
+                open_for_writing,
+                writing,
+                identity=settings.identity or _identity(broker),
+                bucket=leases_bucket(settings.stream),
+                replicas=replicas,
+            )
             parts.append(producer.run)
         service: QueryService | None = None
         address: Address | None = None
         if serve:
             reading = await stack.enter_async_context(_connection(url, "kubebraid-serve"))
-            materializer = await _materializer(reading, log_settings, broker)
+            materializer = await _materializer(reading, opening, broker)
             parts.append(materializer.run)
             assert bound is not None
             assert settings.listen is not None
             upstreams = None
-            if members is not None and settings.forward is not Forward.OFF:
+            if followed is not None and settings.forward is not Forward.OFF:
                 upstreams = await stack.enter_async_context(
-                    contextlib.aclosing(MemberServers(members, settings.forward))
+                    contextlib.aclosing(MemberServers(followed, settings.forward))
                 )
             service = QueryService(
                 materializer,
@@ -239,6 +317,13 @@ async def _run(settings: Settings, *, produce: bool, serve: bool) -> None:
             )
             if producer is not None:
                 service.metrics.also(producer.metrics.registry)
+            if worker is not None:
+                metrics = service.metrics
+                await stack.enter_async_context(metrics_served(worker, metrics.text))
+                metrics.gather = functools.partial(metrics_of_all, worker, metrics.text)
+                parts.append(functools.partial(_work, service, bound, worker))
+                await _together(*parts)
+                return
             address = await stack.enter_async_context(_served(service.application(), bound, service.close))
         elif bound is not None and producer is not None:
             address = await stack.enter_async_context(_served(producer_application(producer), bound))
@@ -259,7 +344,10 @@ def _configuration(settings: Settings) -> Configuration:
     """What to follow, from the configuration file or from options. Raises BadConfiguration."""
     if settings.config is not None:
         return load(settings.config)
-    source = Source(Kubeconfig(settings.kubeconfig or "", settings.contexts), settings.rules)
+    place: Kubeconfig | Directory = Kubeconfig(settings.kubeconfig or "", settings.contexts)
+    if settings.directory is not None:
+        place = Directory(str(settings.directory))
+    source = Source(place, settings.rules)
     return Configuration((source,), settings.pruning, settings.relist_every)
 
 
@@ -285,6 +373,18 @@ async def _guard(broker: EmbeddedBroker) -> None:
             raise Stopped(f"the embedded nats-server ends again and again; see {broker.data / 'nats' / 'nats.log'}")
         log.error("the embedded nats-server ended: starting it again")
         await broker.start()
+
+
+async def _work(service: QueryService, bound: socket.socket, worker: Worker) -> None:
+    """Serves as one of several workers; from the start, or once ready."""
+    if worker.wait:
+        await service.wait_ready()
+        bound.listen(1024)
+    async with _served(service.application(), bound, service.close):
+        await service.wait_ready()
+        clusters = service.readiness.clusters()
+        say_ready(Ready(tuple(one.name for one in clusters), tuple(one.name for one in clusters if one.stale)))
+        await asyncio.Event().wait()
 
 
 async def _announce(producer: Producer | None, service: QueryService | None, address: Address | None, url: str) -> None:

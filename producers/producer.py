@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 
 from deltalog import AppendError, BrokerUnavailable, LogError
 from deltalog.connection import TRANSPORT_ERRORS, Connection, JetStreamRefused
-from deltalog.stream import Log
+from deltalog.stream import DEFAULT_NAME, Log
 from producers.cluster import ClusterProducer, Treatment
 from producers.leases import Leases
 from producers.members import Members
@@ -52,6 +52,11 @@ def relist_subject(stream: str) -> str:
     return f"kubebraid.{stream}.relist"
 
 
+def leases_bucket(stream: str) -> str:
+    """The bucket with the leases of a log's producers: each shard's have every cluster among themselves."""
+    return "kubebraid-leases" if stream == DEFAULT_NAME else f"kubebraid-leases-{stream}"
+
+
 class Producer:
     """Runs a `ClusterProducer` for each member that it has the lease of.
 
@@ -66,12 +71,13 @@ class Producer:
         *,
         identity: str | None = None,
         bucket: str = "kubebraid-leases",
+        replicas: int = 1,
     ) -> None:
         self.identity = identity or producer_id()
         self.members = members
         self.clusters: dict[str, ClusterProducer] = {}
         self.metrics = Metrics(lambda: list(self.clusters.values()))
-        self.leases = Leases(connection, bucket, self.identity, [], take=self._take, drop=self._drop)
+        self.leases = Leases(connection, bucket, self.identity, [], take=self._take, drop=self._drop, replicas=replicas)
         self._connection = connection
         self._open_log = open_log
         self._running: dict[str, asyncio.Task[None]] = {}

@@ -199,10 +199,7 @@ class Forwarding:
 
     @staticmethod
     def _headers(http: web.Request, upstream: Upstream) -> CIMultiDict[str]:
-        dropped = {name.strip().lower() for name in http.headers.get("Connection", "").split(",")} | _OF_CONNECTION
-        headers = CIMultiDict(
-            (name, value) for name, value in http.headers.items() if name.lower() not in dropped | {"content-length"}
-        )
+        headers = forwarded_headers(http)
         if upstream.identity is not None:
             headers.popall("Authorization", None)
             headers.popall("Cookie", None)
@@ -253,9 +250,9 @@ class Forwarding:
                 proxy=upstream.proxy,
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as cause:
-            raise ApiError(503, f"cluster {cluster} cannot be reached: {_one_line(cause)}") from None
+            raise ApiError(503, f"cluster {cluster} cannot be reached: {one_line(cause)}") from None
         except (aiohttp.ClientError, OSError, TimeoutError) as cause:
-            text = f"cluster {cluster} broke off before it answered: {_one_line(cause)}"
+            text = f"cluster {cluster} broke off before it answered: {one_line(cause)}"
             if http.method in _WRITES:
                 text += "; whether it did what was asked is unknown"
             raise ApiError(504, text) from None
@@ -266,7 +263,7 @@ class Forwarding:
                     content = await answer.read()
                 except (aiohttp.ClientError, OSError, TimeoutError) as cause:
                     raise ApiError(
-                        504, f"cluster {cluster} broke off in its answer of {answer.status}: {_one_line(cause)}"
+                        504, f"cluster {cluster} broke off in its answer of {answer.status}: {one_line(cause)}"
                     ) from None
             if content is not None and answer.status < 300:
                 assert served is not None
@@ -283,7 +280,7 @@ class Forwarding:
                         here = self._known(cluster, target, served, found.metadata.name)
                         content = in_our_words(content, here, versions, cluster)
             response = web.StreamResponse(status=answer.status, reason=answer.reason)
-            _copy(answer.headers, response.headers)
+            copy_headers(answer.headers, response.headers)
             for name, value in warning_headers(warnings):
                 response.headers.add(name, value)
             if content is not None:
@@ -297,11 +294,8 @@ class Forwarding:
                     async for chunk in answer.content.iter_any():
                         await response.write(chunk)
                 except (aiohttp.ClientError, TimeoutError) as cause:
-                    log.info("a cluster broke off in its answer", cluster=cluster, reason=_one_line(cause))
-                    # The client has to notice that this was not the end.
-                    if http.transport is not None:
-                        http.transport.close()
-                    return response
+                    log.info("a cluster broke off in its answer", cluster=cluster, reason=one_line(cause))
+                    return broken_off(http, response)
             await response.write_eof()
             return response
 
@@ -356,7 +350,7 @@ async def read_body(http: web.BaseRequest) -> bytes:
     except web.HTTPRequestEntityTooLarge:
         raise ApiError(413, "the body is too large") from None
     except (web.RequestPayloadError, HttpProcessingError) as cause:
-        raise ApiError(400, f"the body cannot be read: {_one_line(cause)}") from None
+        raise ApiError(400, f"the body cannot be read: {one_line(cause)}") from None
 
 
 def _parsed(text: bytes) -> _Answered | None:
@@ -406,12 +400,29 @@ def _dry(http: web.Request, body: bytes) -> bool:
         return False
 
 
-def _copy(given: CIMultiDictProxy[str], headers: CIMultiDict[str]) -> None:
+def forwarded_headers(http: web.Request) -> CIMultiDict[str]:
+    """A request's headers but for those of its connection (RFC 9110, 7.6.1)."""
+    dropped = {name.strip().lower() for name in http.headers.get("Connection", "").split(",")} | _OF_CONNECTION
+    return CIMultiDict(
+        (name, value) for name, value in http.headers.items() if name.lower() not in dropped | {"content-length"}
+    )
+
+
+def broken_off(http: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """Ends an answer whose source broke off, so that the client notices that this was not the end."""
+    if http.transport is not None:
+        http.transport.close()
+    return response
+
+
+def copy_headers(given: CIMultiDictProxy[str], headers: CIMultiDict[str]) -> None:
+    """Copies the headers of an answer that are not of its connection."""
     dropped = {name.strip().lower() for name in given.get("Connection", "").split(",")} | _OF_CONNECTION
     for name, value in given.items():
         if name.lower() not in dropped:
             headers.add(name, value)
 
 
-def _one_line(cause: BaseException) -> str:
+def one_line(cause: BaseException) -> str:
+    """An error's text, or its type where it has none."""
     return " ".join(str(cause).split()) or type(cause).__name__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -24,6 +24,8 @@ class Metrics:
     def __init__(self, materializer: Materializer, watches: Watching) -> None:
         self.registry = CollectorRegistry()
         self._others: list[CollectorRegistry] = []
+        # What /metrics shows where this process is one of several.
+        self.gather: Callable[[], Awaitable[bytes]] | None = None
         self.requests = Counter(
             "kubebraid_requests_total", "Requests answered", ("verb", "resource", "code"), registry=self.registry
         )
@@ -42,6 +44,7 @@ class Metrics:
         self._others.append(registry)
 
     def text(self) -> bytes:
+        """What this process counts."""
         return b"".join(generate_latest(registry) for registry in (self.registry, *self._others))
 
 

@@ -212,7 +212,7 @@ class QueryService:
         return response
 
     async def _route(self, request: _Request) -> web.StreamResponse:
-        if self._hosts is not None and _host_name(request.http.host) not in self._hosts:
+        if self._hosts is not None and host_name(request.http.host) not in self._hosts:
             raise ApiError(403, f"requests for host {request.http.host[:64]!r} are not answered here")
         segments = split(request.http.rel_url.raw_path)
         if segments[:1] == ["int"]:
@@ -227,7 +227,7 @@ class QueryService:
         first = segments[0]
         if len(segments) == 1 and first in ("livez", "healthz", "readyz", "metrics", "version"):
             self._only_get(request)
-            return self._probe(request, first)
+            return await self._probe(request, first)
         if segments == ["clusters"] and request.cluster is None:
             self._only_get(request)
             return _json(request, self.readiness.document())
@@ -262,11 +262,10 @@ class QueryService:
 
     # -- what is not a resource --------------------------------------------------------------------------------------
 
-    def _probe(self, request: _Request, name: str) -> web.Response:
+    async def _probe(self, request: _Request, name: str) -> web.Response:
         if name == "metrics":
-            return web.Response(
-                body=self.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-            )
+            text = self.metrics.text() if self.metrics.gather is None else await self.metrics.gather()
+            return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
         if name == "version":
             return _json(request, server_version(self._materializer.store, request.cluster, self._version))
         if name == "readyz":
@@ -685,7 +684,7 @@ class QueryService:
         return expired(f"too old resource version: {text[:128]} ({floor})") if index < floor else None
 
 
-def _host_name(host: str) -> str:
+def host_name(host: str) -> str:
     """A Host header without its port."""
     return host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
 

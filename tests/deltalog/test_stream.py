@@ -27,7 +27,8 @@ async def test_the_stream_is_made_as_documented(connection: Connection) -> None:
     log = await open_log(connection, LogSettings(name="LOG", tombstone_ttl=77, prefix="mine"))
     found = await info(connection, "LOG")
     config = found["config"]
-    assert config["subjects"] == ["kb.>", "kbc.>", "kbp.>"]
+    assert config["subjects"] == ["LOG.kb.>", "LOG.kbc.>", "LOG.kbp.>"]
+    assert config["subject_transform"] == {"src": "LOG.>", "dest": ">"}
     assert config["storage"] == "file"
     assert config["retention"] == "limits"
     assert config["discard"] == "old"

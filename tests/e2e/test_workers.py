@@ -1,0 +1,132 @@
+"""`serve --workers`: several processes behind one address, any of which may die."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kubebraid.broker import EmbeddedBroker
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and Linux' SO_REUSEPORT")
+
+
+@pytest.fixture
+async def nats(tmp_path):
+    async with EmbeddedBroker(tmp_path / "nats") as broker:
+        yield broker.url
+
+
+def workers(service) -> list[int]:
+    """The process ids of a service's workers."""
+    pid = service.process.pid
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def sample(service, name: str) -> dict[str, float]:
+    """A metric's value by worker."""
+    async with aiohttp.ClientSession() as session, session.get(f"{service.url}/metrics") as answer:
+        families = text_string_to_metric_families(await answer.text())
+    found: dict[str, float] = {}
+    for family in families:
+        for one in family.samples:
+            if one.name == name:
+                found[one.labels["worker"]] = found.get(one.labels["worker"], 0) + one.value
+    return found
+
+
+async def until(condition, patience: float = 30.0) -> None:
+    async with asyncio.timeout(patience):
+        while not await condition():
+            await asyncio.sleep(0.05)
+
+
+async def test_workers_die_and_nobody_loses_anything(nats, members, process, start, compare, view):
+    await process("produce", "--nats", nats, "--kubeconfig", str(members.kubeconfig))
+    service = await start("--nats", nats, "--workers", "3", command="serve")
+
+    async def all_ready() -> bool:
+        return len(await sample(service, "kubebraid_applied_index")) == 3
+
+    await until(all_ready)
+    await compare.settle(service.url, members.clusters)
+    views = [view(service.url, "/api/v1/pods") for _ in range(24)]
+    for one in views:
+        await one.list()
+    followers = [asyncio.create_task(one.follow_for_ever()) for one in views]
+    for cluster in members.clusters:
+        cluster.churn.rate = 30
+
+    async def all_watching() -> bool:
+        return sum((await sample(service, "kubebraid_watches")).values()) == len(views)
+
+    await until(all_watching)
+    spread = await sample(service, "kubebraid_watches")
+    assert len([count for count in spread.values() if count]) > 1, f"all watches are at one worker: {spread}"
+    chance = random.Random(5)
+    for _ in range(3):
+        await asyncio.sleep(chance.uniform(0.2, 1.0))
+        os.kill(chance.choice(workers(service)), signal.SIGKILL)
+        # The others answer all the while.
+        for _ in range(20):
+            with contextlib.suppress(aiohttp.ClientConnectionError):
+                assert (await service.get("/api/v1/pods", limit="1"))["items"]
+                break
+        else:
+            pytest.fail("nobody answers")
+        await until(all_ready)
+    for cluster in members.clusters:
+        cluster.churn.rate = 0
+    await compare.settle(service.url, members.clusters)
+    for one in views:
+        await one.equals(service)
+        assert one.events > 0
+    for follower in followers:
+        follower.cancel()
+    for result in await asyncio.gather(*followers, return_exceptions=True):
+        assert isinstance(result, asyncio.CancelledError), result
+    assert await service.stop() == 0
+    assert service.output().count("starting it again") == 3
+
+
+async def test_the_parents_death_is_the_workers_end(nats, start):
+    service = await start("--nats", nats, "--workers", "2", command="serve", ready=False)
+
+    async def started() -> bool:
+        return len(workers(service)) == 2
+
+    await until(started)
+    children = workers(service)
+    await service.kill()
+
+    async def gone() -> bool:
+        return not any(Path(f"/proc/{one}/cmdline").exists() and alive(one) for one in children)
+
+    def alive(pid: int) -> bool:
+        with contextlib.suppress(OSError):
+            return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+        return False
+
+    await until(gone)
+
+
+async def test_a_port_in_use_and_no_nats_are_one_line(nats, start, process):
+    service = await start("--nats", nats, "--workers", "2", command="serve")
+    for arguments, text in (
+        (("--nats", nats, "--listen", f"127.0.0.1:{service.port}"), f"port {service.port} of 127.0.0.1 is in use"),
+        (("--nats", "nats://127.0.0.1:9", "--listen", "127.0.0.1:0"), "NATS at nats://127.0.0.1:9 does not answer"),
+    ):
+        failed = await process("serve", *arguments, "--workers", "2")
+        async with asyncio.timeout(30):
+            assert await failed.process.wait() != 0
+        lines = failed.output().strip().splitlines()
+        assert len(lines) == 1, lines
+        assert text in lines[0]
