@@ -52,7 +52,7 @@ demo: $(STAMP)
 test: $(STAMP) $(NODE_STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-clusters: $(STAMP)
+test-clusters: $(STAMP) $(NODE_STAMP)
 	@test -n "$$KUBECONFIG" || { echo "say which clusters: KUBECONFIG=/path make test-clusters" >&2; exit 1; }
 	KUBEBRAID_TEST_KUBECONFIG="$$KUBECONFIG" $(BIN)/python -m pytest -m clusters $(ARGS)
 

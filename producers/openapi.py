@@ -29,6 +29,8 @@ V2 = "v2"
 V3 = "v3"
 JSON = "json"
 PROTOBUF = "protobuf"
+# How one begins: its first field, swagger, is "2.0" (github.com/google/gnostic, openapiv2/OpenAPIv2.proto).
+_SWAGGER = b"\x0a\x032."
 
 # Seconds between two looks at the documents when nothing says that they changed.
 _EVERY = 300.0
@@ -305,8 +307,9 @@ def _record(key: Key, answer: _Answer, known: str) -> dict[str, Any] | None:
     version, name = key
     data: dict[str, Any] = {}
     if name == PROTOBUF and version == V2:
-        if "protobuf" not in answer.content_type or not answer.body:
-            raise _Unusable(f"{answer.content_type!r} is no protobuf")
+        # Not by its content type: up to 1.22 or so a kube-apiserver calls it application/octet-stream.
+        if not answer.body.startswith(_SWAGGER):
+            raise _Unusable(f"what came as {answer.content_type!r} is no protobuf of version 2")
     elif version == V2:
         document = msgspec.json.decode(answer.body, type=_V2)
         if not document.swagger.startswith("2."):

@@ -23,14 +23,17 @@ from yarl import URL
 
 from deltalog.delta import newer
 from deltalog.offers import NotTaken
-from materializer.entry import Key
+from materializer.entry import Entry, Key
 from materializer.materializer import Materializer, NotThereYet
 from materializer.store import TypeStore
+from materializer.versions import Named, Numbered
 from query.catalogue import Served
 from query.paths import Target
+from query.returned import in_its_own_words, in_our_words
 from query.sockets import refuse_foreign_pages
 from query.status import ApiError
 from query.tunnels import BrokenTunnel, tunnel, wants_upgrade
+from query.warnings import warning_headers
 
 log = structlog.get_logger("query.forwarding")
 
@@ -166,10 +169,12 @@ class Forwarding:
         target: Target | None,
         served: Served | None,
         warnings: list[str],
+        versions: Named,
     ) -> web.StreamResponse:
         """Answers a request with the cluster's own answer. `segments`: its path below the cluster.
 
-        `target` and `served`: the resource it names, if it is one that is synced. Raises ApiError 403, 413, 503, 504.
+        `target` and `served`: the resource it names, if it is one that is synced. `versions`: how they are written in
+        what the client reads here. Raises ApiError 403, 409, 413, 503, 504.
         """
         refuse_foreign_pages(http)
         try:
@@ -186,7 +191,7 @@ class Forwarding:
                     if upstream.proxy is not None:
                         raise ApiError(503, f"{cluster} is behind a proxy, through which streams are not passed on")
                     return await tunnel(http, url, headers, upstream.tls, upstream.server_name, _CONNECT)
-                return await self._exchange(http, cluster, url, headers, upstream, target, served, warnings)
+                return await self._exchange(http, cluster, url, headers, upstream, target, served, warnings, versions)
         except NoUpstream as problem:
             raise ApiError(503, f"requests cannot be passed on to cluster {cluster} from here: {problem}") from None
         except BrokenTunnel as problem:
@@ -211,21 +216,23 @@ class Forwarding:
         target: Target | None,
         served: Served | None,
         warnings: list[str],
+        versions: Named,
     ) -> web.StreamResponse:
         body: bytes | aiohttp.StreamReader | None = None
         looked_into = served is not None and target is not None and http.method in _WRITES
-        before = ""
+        known: Entry | None = None
         if served is not None and target is not None and looked_into:
             # Every server can answer in JSON; protobuf could not be looked into.
             ranges = [part for part in ",".join(headers.popall("Accept", ())).split(",") if "protobuf" not in part]
             headers["Accept"] = ",".join(ranges) or "application/json"
             headers.popall("Accept-Encoding", None)
-            kind = self._materializer.store.types.get(served.info.key)
-            known = None if kind is None else kind.get(cluster, (target.namespace, target.name))
-            before = "" if known is None else known.uid
+            known = self._known(cluster, target, served)
         if http.can_read_body:
             if looked_into:
                 body = await read_body(http)
+                if "Content-Encoding" not in http.headers:
+                    numbered = isinstance(versions, Numbered)
+                    body = in_its_own_words(http.content_type, body, known, numbered=numbered)
             else:
                 body = http.content
                 if "Content-Length" in http.headers:
@@ -258,15 +265,24 @@ class Forwarding:
                     raise ApiError(
                         504, f"cluster {cluster} broke off in its answer of {answer.status}: {one_line(cause)}"
                     ) from None
-            if content is not None and answer.status < 300 and not _dry(http, body if isinstance(body, bytes) else b""):
+            if content is not None and answer.status < 300:
                 assert served is not None
                 assert target is not None
-                if not await self._readable(http.method, cluster, target, served, content, before):
-                    warnings.append(f"{cluster} has done it, but it cannot be read here yet")
+                found = _parsed(content)
+                if found is not None:
+                    dry = _dry(http, body if isinstance(body, bytes) else b"")
+                    before = "" if known is None else known.uid
+                    if not dry and not await self._readable(
+                        http.method, cluster, target, served, content, found, before
+                    ):
+                        warnings.append(f"{cluster} has done it, but it cannot be read here yet")
+                    if _is_object(found, target, served):
+                        here = self._known(cluster, target, served, found.metadata.name)
+                        content = in_our_words(content, here, versions, cluster)
             response = web.StreamResponse(status=answer.status, reason=answer.reason)
             copy_headers(answer.headers, response.headers)
-            for warning in warnings:
-                response.headers.add("Warning", f'299 - "{warning}"')
+            for name, value in warning_headers(warnings):
+                response.headers.add(name, value)
             if content is not None:
                 response.headers.popall("Content-Length", None)
                 response.content_length = len(content)
@@ -283,26 +299,25 @@ class Forwarding:
             await response.write_eof()
             return response
 
+    def _known(self, cluster: str, target: Target, served: Served, name: str = "") -> Entry | None:
+        """The object that a request is about as it is here, or another one of that namespace."""
+        kind = self._materializer.store.types.get(served.info.key)
+        return None if kind is None else kind.get(cluster, (target.namespace, name or target.name))
+
     # -- the second source -------------------------------------------------------------------------------------------
 
     async def _readable(
-        self, method: str, cluster: str, target: Target, served: Served, text: bytes, before: str
+        self, method: str, cluster: str, target: Target, served: Served, text: bytes, found: _Answered, before: str
     ) -> bool:
         """Returns when what a cluster has answered can be read here; False if that takes too long.
 
         `before`: the uid of the object that was here when it was asked.
         """
-        try:
-            found = msgspec.json.decode(text, type=_Answered, strict=False)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return True
         key = served.info.key
         expected = list(_expected(method, target, found, before))
         if not expected:
             return True
-        api_version = f"{target.group}/{target.version}" if target.group else target.version
-        whole = (found.kind, found.api_version) == (served.info.kind, api_version)
-        if method != "DELETE" and whole and served.stored.get(cluster) == target.version:
+        if method != "DELETE" and _is_object(found, target, served) and served.stored.get(cluster) == target.version:
             try:
                 await self._materializer.append(cluster, *key, text, timeout=_READABLE)
             except NotTaken as reason:
@@ -336,6 +351,20 @@ async def read_body(http: web.BaseRequest) -> bytes:
         raise ApiError(413, "the body is too large") from None
     except (web.RequestPayloadError, HttpProcessingError) as cause:
         raise ApiError(400, f"the body cannot be read: {one_line(cause)}") from None
+
+
+def _parsed(text: bytes) -> _Answered | None:
+    """What a cluster has answered, if it is JSON of any use."""
+    try:
+        return msgspec.json.decode(text, type=_Answered, strict=False)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _is_object(found: _Answered, target: Target, served: Served) -> bool:
+    """Whether the answer is an object of the type that the request is about, whole."""
+    api_version = f"{target.group}/{target.version}" if target.group else target.version
+    return (found.kind, found.api_version) == (served.info.kind, api_version)
 
 
 def _expected(method: str, target: Target, found: _Answered, before: str) -> Iterator[_Expected]:

@@ -48,10 +48,10 @@ def _number(query: Mapping[str, str], name: str) -> int | None:
     return number
 
 
-def parse_options(query: Mapping[str, str]) -> Options:
-    """Raises ApiError 400 and 422."""
+def parse_options(query: Mapping[str, str], *, watch: bool = False) -> Options:
+    """`watch`: whether the path says so already. Raises ApiError 400 and 422."""
     options = Options(
-        watch=bool(_flag(query, "watch")),
+        watch=watch or bool(_flag(query, "watch")),
         label_selector=query.get("labelSelector", ""),
         field_selector=query.get("fieldSelector", ""),
         version=query.get("resourceVersion", ""),

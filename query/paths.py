@@ -18,7 +18,10 @@ _OF_NAMESPACE = ("status", "finalize")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A resource type, or one object of it. `namespace` and `name` "" where the path has none."""
+    """A resource type, or one object of it. `namespace` and `name` "" where the path has none.
+
+    `watch`: the path is of the form from before there was a parameter for it, `/api/v1/watch/pods`.
+    """
 
     group: str
     version: str
@@ -26,14 +29,18 @@ class Target:
     namespace: str = ""
     name: str = ""
     subresource: str = ""
+    watch: bool = False
 
 
 def split(path: str) -> list[str]:
-    """The segments of a raw path, decoded; a slash at the end counts for nothing. Raises ApiError 404."""
+    """The segments of a raw path, decoded; a slash at the end counts for nothing. Raises ApiError 404.
+
+    Only behind a `proxy` segment may one be empty: what is behind it is the path of another server.
+    """
     segments = [unquote(segment, errors="replace") for segment in path.strip("/").split("/")]
     if segments == [""]:
         return []
-    if "" in segments:
+    if "" in segments and "proxy" not in segments[: segments.index("")]:
         raise no_such_path()
     return segments
 
@@ -67,9 +74,13 @@ def resource_target(segments: list[str]) -> Target:
     else:
         group, rest = segments[1], segments[2:]
     version, *rest = rest
+    # k8s.io/apiserver pkg/endpoints/request/requestinfo.go: specialVerbs.
+    watch = rest[0] == "watch" and len(rest) > 1
+    if watch:
+        rest = rest[1:]
     namespace = ""
     if rest[0] == "namespaces" and len(rest) > 2 and not (len(rest) == 3 and rest[2] in _OF_NAMESPACE and not group):
         namespace, rest = rest[1], rest[2:]
     resource, *rest = rest
     name = rest[0] if rest else ""
-    return Target(group, version, resource, namespace, name, "/".join(rest[1:]))
+    return Target(group, version, resource, namespace, name, "/".join(rest[1:]), watch)

@@ -1,9 +1,11 @@
-"""Protobuf as Go clients send it: the envelope of Kubernetes and the text fields of a message, read without a schema.
+"""Protobuf as Go clients send it: Kubernetes' envelope and the fields of a message, read and changed without schema.
 
 kubernetes.io "Kubernetes Protobuf encoding"; protobuf.dev "Encoding".
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 _MAGIC = b"k8s\x00"
@@ -21,9 +23,35 @@ def read_object(body: bytes) -> tuple[dict[str, str], bytes]:
 def read_fields(message: bytes) -> dict[int, list[bytes]]:
     """The fields of a message that have a length (texts and messages), by number. Raises ValueError."""
     found: dict[int, list[bytes]] = {}
+    for number, _, content in _fields(message):
+        if content is not None:
+            found.setdefault(number, []).append(content)
+    return found
+
+
+def rewritten(message: bytes, number: int, change: Callable[[bytes], bytes | None]) -> bytes:
+    """A message with each field of a number (a text or message) as `change` makes it; None: without it."""
+    parts = []
+    for at, whole, content in _fields(message):
+        if at != number or content is None:
+            parts.append(whole)
+        elif (made := change(content)) is not None:
+            parts.append(_varint(number << 3 | 2) + _varint(len(made)) + made)
+    return b"".join(parts)
+
+
+def rewritten_object(body: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """An object in its envelope, with the message that it is as `change` makes it."""
+    return _MAGIC + rewritten(body[len(_MAGIC) :], 2, change)
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes | None]]:
+    """Number, whole field and, of one that has a length, the content. Raises ValueError."""
     at = 0
     while at < len(message):
+        begin = at
         tag, at = _number(message, at)
+        content = None
         match tag & 7:
             case 0:
                 _, at = _number(message, at)
@@ -31,15 +59,23 @@ def read_fields(message: bytes) -> dict[int, list[bytes]]:
                 at += 8
             case 2:
                 length, at = _number(message, at)
-                found.setdefault(tag >> 3, []).append(message[at : at + length])
+                content = message[at : at + length]
                 at += length
             case 5:
                 at += 4
             case other:
                 raise ValueError(f"wire type {other} is none")
-    if at != len(message):
-        raise ValueError("it is cut off")
-    return found
+        if at > len(message):
+            raise ValueError("it is cut off")
+        yield tag >> 3, message[begin:at], content
+
+
+def _varint(number: int) -> bytes:
+    made = bytearray()
+    while number > 0x7F:
+        made.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*made, number])
 
 
 def text_of(fields: dict[int, list[bytes]], number: int) -> str:

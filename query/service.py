@@ -35,6 +35,7 @@ from query.representations import Encoder, include_object
 from query.search import parse_search
 from query.sockets import Send, converse, is_websocket, refuse_foreign_pages
 from query.status import ApiError, UnknownPath, expired, no_such_path, not_found, too_large_version, undiscovered
+from query.warnings import of_other_versions, of_stale, warning_headers
 from query.watches import Watches, WatchRequest, error_event
 
 log = structlog.get_logger("query")
@@ -110,6 +111,8 @@ class _Request:
         # An answer that has begun cannot become an error any more.
         self.begun = False
         self.resource = ""
+        # By the parameter or by the path.
+        self.watching = http.query.get("watch") not in (None, "0", "false")
         # Whether versions are to be numbers.
         self.numbered = False
         self.accept = ",".join(http.headers.getall("Accept", ()))
@@ -117,11 +120,7 @@ class _Request:
         self.render = rendering(http.headers, http.query, in_yaml=prefers_yaml(self.accept))
 
     def headers(self) -> list[tuple[str, str]]:
-        return [("Warning", f'299 - "{_quotable(text)}"') for text in self.warnings]
-
-
-def _quotable(text: str) -> str:
-    return "".join(char if " " <= char <= "~" else " " for char in text).replace("\\", "\\\\").replace('"', '\\"')
+        return warning_headers(self.warnings)
 
 
 class QueryService:
@@ -197,10 +196,9 @@ class QueryService:
                 raise
             response = self._failure(request, ApiError(500, "kubebraid failed on this request; its log has the reason"))
         finally:
-            watching = http.query.get("watch") not in (None, "0", "false")
-            verb = "watch" if watching else http.method.lower() if http.method in _METHODS else "other"
+            verb = "watch" if request.watching else http.method.lower() if http.method in _METHODS else "other"
             self.metrics.requests.labels(verb, request.resource, str(code)).inc()
-            if not watching:
+            if not request.watching:
                 self.metrics.seconds.labels(verb).observe(time.monotonic() - started)
         return response
 
@@ -238,7 +236,9 @@ class QueryService:
             return await documents.answer(request.http, segments[1:])
         if first not in ("api", "apis"):
             if request.cluster is not None and self._forwarding is not None:
-                return await self._forwarding.forward(request.http, request.cluster, segments, None, None, [])
+                return await self._forwarding.forward(
+                    request.http, request.cluster, segments, None, None, [], self._versions(request)
+                )
             raise no_such_path()
         if len(segments) <= (2 if first == "api" else 3):
             self._only_get(request)
@@ -312,6 +312,8 @@ class QueryService:
         if served is not None:
             # Only what there is: a label's values must not be up to clients.
             request.resource = f"{target.resource}.{target.group}" if target.group else target.resource
+        if target.watch and request.http.method != "GET":
+            raise ApiError(405, f"the server does not allow {request.http.method} on this path: it is for watches")
         if request.cluster is not None and self._forwarding is not None:
             method = request.http.method
             if method == "GET" and served is None and (missing := self.readiness.undiscovered(request.cluster)):
@@ -321,7 +323,8 @@ class QueryService:
                 # What streams is no object, and must not be held back.
                 looked_into = None if target.subresource.partition("/")[0] in _STREAMS else target
                 return await self._forwarding.forward(
-                    request.http, request.cluster, segments, looked_into, served, request.warnings
+                    *(request.http, request.cluster, segments, looked_into, served),
+                    *(request.warnings, self._versions(request)),
                 )
         if served is None or (target.namespace and not served.info.namespaced):
             raise no_such_path()
@@ -332,31 +335,37 @@ class QueryService:
         if target.name and served.info.namespaced and not target.namespace:
             raise no_such_path()
         self._only_get(request)
-        self._warn(request, served, target.version)
-        if target.name:
+        if target.name and not target.watch:
+            request.watching = False
+            self._warn(request, served, target.version, None)
             return await self._get(request, target, served)
-        options = parse_options(request.http.query)
+        options = parse_options(request.http.query, watch=target.watch)
+        request.watching = options.watch
         wanted = self._filter(request, target, served, options)
+        self._warn(request, served, target.version, wanted.clusters)
         encoder = self._encoder(request, target, served, listing=True, watching=options.watch)
         if options.watch:
             return await self._watch(request, served, wanted, options, encoder)
         return await self._list(request, served, wanted, options, encoder, parse_search(request.http.query).seniority)
 
-    def _warn(self, request: _Request, served: Served, version: str) -> None:
+    def _warn(self, request: _Request, served: Served, version: str, chosen: frozenset[str] | None) -> None:
+        """Notes what the client should know of the clusters that its request is about; `chosen` None: all in scope."""
         store = self._materializer.store
         scope = [request.cluster] if request.cluster is not None else list(served.stored)
-        for name in scope:
-            cluster = store.clusters.get(name)
-            if cluster is not None and (reason := self._stale(cluster, served)) is not None:
-                request.warnings.append(
-                    f"{name} is not ready and the resources obtained may be inaccurate, reason: {reason}"
-                )
-        left_out = sorted(name for name, stored in served.stored.items() if stored != version)
+        found = ((name, store.clusters.get(name)) for name in scope if chosen is None or name in chosen)
+        stale = [
+            (name, reason)
+            for name, cluster in found
+            if cluster is not None and (reason := self._stale(cluster, served)) is not None
+        ]
+        request.warnings += of_stale(stale)
+        left_out = sorted(
+            (name, stored)
+            for name, stored in served.stored.items()
+            if stored != version and (chosen is None or name in chosen)
+        )
         if left_out:
-            request.warnings.append(
-                f"left out, as they serve another version than {version}: "
-                + ", ".join(f"{name} ({served.stored[name]})" for name in left_out)
-            )
+            request.warnings.append(of_other_versions(version, left_out))
 
     def _stale(self, cluster: Cluster, served: Served) -> str | None:
         if (reason := self._materializer.stale(cluster)) is not None:
@@ -400,7 +409,8 @@ class QueryService:
             raise ApiError(400, "ownerSeniority is for lists; watch the owners between, or by their labels")
         # Names and namespaces, wanted and not, by the field label that speaks of them.
         wanted: dict[str, frozenset[str] | None] = {
-            "metadata.name": search.names,
+            # A watch of one object is one by its name (k8s.io/apiserver pkg/endpoints/handlers/get.go: forceWatch).
+            "metadata.name": frozenset({target.name}) if target.name else search.names,
             "metadata.namespace": frozenset({target.namespace}) if target.namespace else search.namespaces,
         }
         unwanted: dict[str, frozenset[str]] = dict.fromkeys(wanted, frozenset())

@@ -539,6 +539,10 @@ class Api:
             raise bad_request(f"container {wanted} is not valid for pod {target.name}")
         if stored.fields.get("status.phase") == "Pending":
             raise bad_request(f'container "{wanted}" in pod "{target.name}" is waiting to start: ContainerCreating')
+        statuses = body.get("status", {}).get("containerStatuses") or ()
+        restarted = any(one.get("name") == wanted and one.get("restartCount") for one in statuses)
+        if request.query.get("previous") in ("1", "true") and not restarted:
+            raise bad_request(f'previous terminated container "{wanted}" in pod "{target.name}" not found')
         lines = [
             f'level=info msg="starting" container={wanted} pod={target.name}',
             f'level=info msg="configuration loaded" namespace={target.namespace}',

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -23,11 +24,18 @@ import yaml
 
 from simulation import SimulatedCluster, write_kubeconfig
 
+# Unlike in any other process that runs tests at the same time.
+_ports = random.SystemRandom()
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has, and that the system gives to nobody who asks for any before it is used."""
+    while True:
+        # Below those that connections get (Linux: net.ipv4.ip_local_port_range begins at 32768).
+        port = _ports.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Process:
@@ -303,6 +311,84 @@ def kubectl(tmp_path: Path) -> Callable[..., Awaitable[tuple[int, str, str]]]:
         return process.returncode, out.decode(), err.decode()
 
     return run
+
+
+def below(service: Service, cluster: str | None) -> str:
+    """The server to give to a client that shall see one cluster, or all."""
+    return service.url if cluster is None else f"{service.url}/clusters/{cluster}"
+
+
+async def objects(service: Service, cluster: str | None, path: str) -> list[dict[str, Any]]:
+    return list((await service.get(f"/clusters/{cluster}{path}" if cluster else path))["items"])
+
+
+@pytest.fixture
+def run(shared_service: Service, kubectl: Callable[..., Awaitable[tuple[int, str, str]]]):
+    """kubectl that must succeed, in a scope: its standard output."""
+
+    async def made(cluster: str | None, *arguments: str, input: str | None = None) -> str:
+        code, out, err = await kubectl("--server", below(shared_service, cluster), *arguments, input=input)
+        assert code == 0, (arguments, err)
+        return out
+
+    return made
+
+
+class Following:
+    """A kubectl that runs on, line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def until(self, *words: str) -> list[str]:
+        """The columns of the next line that has all the words; fails when none comes."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(30):
+            while line := (await self.process.stdout.readline()).decode():
+                if all(word in line for word in words):
+                    return line.split()
+        raise AssertionError(f"kubectl ended before a line with {words} came")
+
+
+@pytest.fixture
+def following(shared_service: Service, tmp_path: Path):
+    """kubectl that runs on, in a scope; killed at the end of the block."""
+    found = shutil.which("kubectl")
+    if found is None:
+        pytest.skip("kubectl is not on this machine")
+
+    @contextlib.asynccontextmanager
+    async def made(cluster: str | None, *arguments: str) -> AsyncIterator[Following]:
+        process = await asyncio.create_subprocess_exec(
+            *(found, "--server", below(shared_service, cluster), *arguments),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "KUBECONFIG": str(tmp_path / "none"), "HOME": str(tmp_path)},
+        )
+        try:
+            yield Following(process)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+    return made
+
+
+@pytest.fixture
+def member(shared_members: Members):
+    """Requests to the member cluster alpha itself."""
+
+    async def ask(method: str, path: str, body: Any = None, *, patch: bool = False) -> dict[str, Any]:
+        headers = {"Content-Type": "application/merge-patch+json"} if patch else {}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, shared_members["alpha"].url + path, json=body, headers=headers) as answer,
+        ):
+            assert answer.status < 300, await answer.text()
+            return dict(await answer.json())
+
+    return ask
 
 
 def comparable(item: dict[str, Any]) -> dict[str, Any]:

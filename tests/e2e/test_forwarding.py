@@ -56,7 +56,9 @@ async def test_writers_read_their_own_writes(ask) -> None:
         # With version 0: what is in memory, without asking the log for its head.
         _, found = await ask("GET", f"{DEPLOYMENTS}/{name}", resourceVersion="0")
         assert found["metadata"]["uid"] == made["metadata"]["uid"]
-        assert found["metadata"]["resourceVersion"].endswith("." + made["metadata"]["resourceVersion"])
+        # The answer has the version that is read here, so that a client may watch from it.
+        assert found["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+        assert found["metadata"]["annotations"] == made["metadata"]["annotations"]
         patch = {"metadata": {"labels": {"number": str(number)}}}
         kind = {"Content-Type": "application/merge-patch+json"}
         answer, changed = await ask("PATCH", f"{DEPLOYMENTS}/{name}", patch, headers=kind)
@@ -73,6 +75,55 @@ async def test_writers_read_their_own_writes(ask) -> None:
         assert answer.status == 200
         answer, _ = await ask("GET", f"{DEPLOYMENTS}/{name}", resourceVersion="0")
         assert answer.status == 404
+
+
+@pytest.mark.parametrize("scope", ["", "/int"], ids=["named", "numbered"])
+async def test_what_was_read_here_can_be_written_back(ask, shared_service, shared_members, scope: str) -> None:
+    """As it is, version and all: the cluster takes it at its own version, and refuses it at an older one."""
+    name = f"back{scope.replace('/', '-')}"
+    await ask("POST", DEPLOYMENTS, deployment(name))
+    path = f"{DEPLOYMENTS}/{name}"
+    url = f"{shared_service.url}{scope}/clusters/alpha{path}"
+    async with aiohttp.ClientSession() as session:
+
+        async def send(method: str, body, kind: str = "application/json") -> tuple[int, dict]:
+            sent = {"data": json.dumps(body), "headers": {"Content-Type": kind}} if body is not None else {}
+            async with session.request(method, url, **sent) as answer:
+                return answer.status, await answer.json()
+
+        async def of_the_cluster() -> dict:
+            async with session.get(shared_members["alpha"].url + path) as answer:
+                return await answer.json()
+
+        _, read = await send("GET", None)
+        changed = {**read, "spec": {**read["spec"], "replicas": 3}}
+        code, written = await send("PUT", changed)
+        assert (code, written["spec"]["replicas"]) == (200, 3), written
+        assert "annotations" not in (await of_the_cluster())["metadata"]
+        code, status = await send("PUT", {**changed, "spec": {**read["spec"], "replicas": 9}})
+        assert (code, status["reason"]) == (409, "Conflict")
+        # On from the answer, without reading again.
+        version = written["metadata"]["resourceVersion"]
+        assert version == (await send("GET", None))[1]["metadata"]["resourceVersion"]
+        for kind in ("merge-patch", "strategic-merge-patch", "json-patch"):
+            patch = {"metadata": {"resourceVersion": version, "labels": {"by": kind}}}
+            if kind == "json-patch":
+                patch = [
+                    {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+                    {"op": "replace", "path": "/spec/replicas", "value": 5},
+                ]
+            code, answered = await send("PATCH", patch, f"application/{kind}+json")
+            assert code == 200, (kind, answered)
+            before, version = version, answered["metadata"]["resourceVersion"]
+            assert before != version
+        found = await of_the_cluster()
+        assert (found["metadata"]["labels"]["by"], found["spec"]["replicas"]) == ("strategic-merge-patch", 5)
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"resourceVersion": version}}
+        old = {**options, "preconditions": {"resourceVersion": read["metadata"]["resourceVersion"]}}
+        code, status = await send("DELETE", old)
+        assert (code, status["reason"]) == (409, "Conflict"), status
+        code, _ = await send("DELETE", options)
+        assert code == 200
 
 
 async def test_one_write_is_one_event_for_watchers(ask, shared_service) -> None:

@@ -1,19 +1,18 @@
-"""kubectl against a running service: what a newcomer types first."""
+"""kubectl that reads, at the root and below one cluster: every output, option and kind of watch.
+
+What it changes and streams is in test_kubectl_changes.py, tables in test_tables.py, explain in test_openapi.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import shutil
 
-import aiohttp
 import pytest
 import pytest_asyncio
 import yaml
 
-from tests.e2e.conftest import Service
+from tests.e2e.conftest import Service, below, objects
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -112,23 +111,6 @@ async def test_outputs_and_small_pages(service, kubectl):
     assert "INTERNAL-IP" in out.splitlines()[0]
 
 
-async def test_watch_sees_a_new_object_and_its_end(service, members, kubectl):
-    watching = asyncio.create_task(
-        kubectl("--server", service.url, "get", "pods", "-n", "default", "-w", "--output-watch-events", seconds=6)
-    )
-    await asyncio.sleep(2)
-    url = ("--server", members["alpha"].url)
-    code, _, err = await kubectl(*url, "create", "--validate=false", "-f", "-", input=json.dumps(NEW_POD))
-    assert code == 0, err
-    await asyncio.sleep(1)
-    code, _, err = await kubectl(*url, "delete", "pod", "fresh", "-n", "default", "--wait=false")
-    assert code == 0, err
-    _, out, _ = await watching
-    events = [(line.split()[0], line.split()[2]) for line in out.splitlines() if "fresh" in line and "alpha" in line]
-    assert events[0][0] == "ADDED", out
-    assert events[-1][0] == "DELETED", out
-
-
 async def test_one_object_and_what_is_not_there(service, kubectl):
     code, out, err = await kubectl("--server", f"{service.url}/clusters/alpha", "get", "ns", "default", "-o", "json")
     assert code == 0, err
@@ -162,85 +144,9 @@ async def test_bad_selector_and_write(service, kubectl):
 SCOPES = pytest.mark.parametrize("cluster", [None, "alpha"], ids=["root", "one-cluster"])
 
 
-def below(service, cluster: str | None) -> str:
-    return service.url if cluster is None else f"{service.url}/clusters/{cluster}"
-
-
-async def objects(service, cluster: str | None, path: str) -> list[dict]:
-    return (await service.get(f"/clusters/{cluster}{path}" if cluster else path))["items"]
-
-
 def bare(one: dict) -> dict:
     """An object without what only stands where objects of several types may."""
     return {key: value for key, value in one.items() if key not in ("kind", "apiVersion")}
-
-
-@pytest.fixture
-def run(service, kubectl):
-    """kubectl that must succeed, in a scope: its standard output."""
-
-    async def made(cluster: str | None, *arguments: str) -> str:
-        code, out, err = await kubectl("--server", below(service, cluster), *arguments)
-        assert code == 0, err
-        return out
-
-    return made
-
-
-class Following:
-    """A kubectl that runs on, line by line."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-
-    async def until(self, *words: str) -> list[str]:
-        """The columns of the next line that has all the words; fails when none comes."""
-        assert self.process.stdout is not None
-        async with asyncio.timeout(30):
-            while line := (await self.process.stdout.readline()).decode():
-                if all(word in line for word in words):
-                    return line.split()
-        raise AssertionError(f"kubectl ended before a line with {words} came")
-
-
-@pytest.fixture
-def following(service, tmp_path):
-    """kubectl that runs on, in a scope; killed at the end of the block."""
-    found = shutil.which("kubectl")
-    if found is None:
-        pytest.skip("kubectl is not on this machine")
-
-    @contextlib.asynccontextmanager
-    async def made(cluster: str | None, *arguments: str):
-        process = await asyncio.create_subprocess_exec(
-            *(found, "--server", below(service, cluster), *arguments),
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "KUBECONFIG": str(tmp_path / "none"), "HOME": str(tmp_path)},
-        )
-        try:
-            yield Following(process)
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-
-    return made
-
-
-@pytest.fixture
-def member(members):
-    """Requests to the member cluster alpha itself."""
-
-    async def ask(method: str, path: str, body: dict | None = None, *, patch: bool = False) -> dict:
-        headers = {"Content-Type": "application/merge-patch+json"} if patch else {}
-        async with (
-            aiohttp.ClientSession() as session,
-            session.request(method, members["alpha"].url + path, json=body, headers=headers) as answer,
-        ):
-            assert answer.status < 300, await answer.text()
-            return await answer.json()
-
-    return ask
 
 
 def pod_named(name: str) -> dict:
@@ -255,9 +161,7 @@ async def test_every_output_has_the_same_objects(service, run, cluster):
     for output, loads in (("json", json.loads), ("yaml", yaml.safe_load)):
         found = loads(await run(cluster, *get, output))
         assert (found["kind"], found["apiVersion"]) == ("List", "v1")
-        assert [
-            {key: value for key, value in one.items() if key not in ("kind", "apiVersion")} for one in found["items"]
-        ] == [{key: value for key, value in one.items() if key not in ("kind", "apiVersion")} for one in listed]
+        assert [bare(one) for one in found["items"]] == [bare(one) for one in listed]
         assert {one["kind"] for one in found["items"]} == {"Deployment"}
     assert (await run(cluster, *get, "name")).split() == [f"deployment.apps/{name}" for name in names]
     assert (await run(cluster, *get, "jsonpath={.items[*].metadata.name}")).split() == names
@@ -401,19 +305,23 @@ async def test_what_the_server_has(service, run, cluster):
 
 
 @SCOPES
-async def test_rollout(service, run, cluster):
-    path = "/apis/apps/v1/deployments"
-    names = [one["metadata"]["name"] for one in await objects(service, None, path)]
-    one = next(
-        one
-        for one in await objects(service, "alpha", path)
-        if names.count(one["metadata"]["name"]) == 1
-        and one["status"].get("availableReplicas") == one["status"].get("updatedReplicas") == one["spec"]["replicas"]
-    )
-    name, namespace = one["metadata"]["name"], one["metadata"]["namespace"]
-    out = await run(cluster, "rollout", "status", f"deployment/{name}", "-n", namespace, "--timeout=20s")
-    assert "successfully rolled out" in out
-    assert name in await run(cluster, "rollout", "history", f"deployment/{name}", "-n", namespace)
+async def test_rollout(run, following, member, cluster):
+    name = f"rolled-{cluster or 'all'}"
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    container = {"name": "main", "image": "registry.example/rolled:1"}
+    template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}}
+    spec = {"replicas": 2, "selector": {"matchLabels": {"app": name}}, "template": template}
+    made = await member("POST", path, {"metadata": {"name": name}, "spec": spec})
+    async with following(cluster, "get", "deployments", "-n", "default", "-w", "--no-headers") as shown:
+        await shown.until(name)
+    generation = made["metadata"]["generation"]
+    status = {"observedGeneration": generation, "replicas": 2, "updatedReplicas": 2}
+    await member("PATCH", f"{path}/{name}/status", {"status": {**status, "availableReplicas": 1}}, patch=True)
+    async with following(cluster, "rollout", "status", f"deployment/{name}", "-n", "default") as shown:
+        await shown.until("1 of 2 updated replicas are available")
+        await member("PATCH", f"{path}/{name}/status", {"status": {"availableReplicas": 2}}, patch=True)
+        await shown.until("successfully rolled out")
+    assert name in await run(cluster, "rollout", "history", f"deployment/{name}", "-n", "default")
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -477,3 +385,123 @@ async def test_describe_with_events(with_events, kubectl):
     code, out, err = await kubectl("--server", service.url, "events", "-n", namespace, "--for", f"pod/{pod}")
     assert code == 0, err
     assert event["message"] in out
+
+
+# -- further options ---------------------------------------------------------------------------------------------------
+
+
+@SCOPES
+async def test_ways_to_show_rows(service, run, cluster):
+    listed = await objects(service, cluster, "/api/v1/pods")
+    get = ("get", "pods", "-A", "--no-headers")
+    rows = (await run(cluster, *get, "--show-kind")).splitlines()
+    # At the root the cluster comes first; the kind still stands before the name.
+    at = 1 if cluster else 2
+    assert [row.split()[at] for row in rows] == [f"pod/{one['metadata']['name']}" for one in listed]
+    # The client's own columns, from whole objects.
+    rows = (await run(cluster, *get, "--server-print=false")).splitlines()
+    assert [row.split()[1] for row in rows] == [one["metadata"]["name"] for one in listed]
+    # What a cluster's objects have, but for managedFields, which are not kept.
+    found = json.loads(await run(cluster, "get", "pods", "-A", "-o", "json", "--show-managed-fields"))["items"]
+    assert [bare(one) for one in found] == [bare(one) for one in listed]
+    assert not any("managedFields" in one["metadata"] for one in found)
+
+
+@SCOPES
+async def test_names_that_are_not_there(service, kubectl, run, cluster):
+    get = ("get", "pod", "nobody", "-n", "default")
+    assert await run(cluster, *get, "--ignore-not-found") == ""
+    code, _, err = await kubectl("--server", below(service, cluster), *get)
+    assert (code, err) == (1, 'Error from server (NotFound): pods "nobody" not found\n')
+    code, out, err = await kubectl("--server", below(service, cluster), "get", "pods", "-n", "nowhere")
+    assert (code, out, err) == (0, "", "No resources found in nowhere namespace.\n")
+    code, _, err = await kubectl("--server", below(service, cluster), "get", "unheard")
+    assert (code, err) == (1, 'error: the server doesn\'t have a resource type "unheard"\n')
+
+
+@SCOPES
+async def test_one_object_in_every_output(service, run, member, following, cluster):
+    name = f"single-{cluster or 'all'}"
+    made = await member("POST", "/api/v1/namespaces/default/pods", pod_named(name))
+    async with following(cluster, "get", "pods", "-n", "default", "-w", "--no-headers") as shown:
+        await shown.until(name)
+    get = ("get", "pod", name, "-n", "default", "-o")
+    for output, loads in (("json", json.loads), ("yaml", yaml.safe_load)):
+        found = loads(await run(cluster, *get, output))
+        assert (found["kind"], found["apiVersion"]) == ("Pod", "v1")
+        assert found["metadata"]["uid"] == made["metadata"]["uid"]
+        assert found["metadata"]["resourceVersion"].endswith("." + made["metadata"]["resourceVersion"])
+    assert await run(cluster, *get, "name") == f"pod/{name}\n"
+    assert await run(cluster, *get, "jsonpath={.spec.containers[0].image}") == "registry.example/fresh:1"
+    assert await run(cluster, *get, "go-template={{.metadata.labels.app}}") == name
+    assert (await run(cluster, *get, "custom-columns=N:.metadata.name", "--no-headers")).split() == [name]
+    assert name in await run(cluster, *get, "wide", "--show-labels")
+    # Followed: one GET, then a watch of its name.
+    async with following(cluster, "get", "pod", name, "-n", "default", "-w", "-o", NAME_AND_KIND) as shown:
+        assert await shown.until(name) == [name, "Pod"]
+        # Of what comes between the two it never tells: it gets something to tell until it does.
+        told = asyncio.ensure_future(shown.until(name))
+        number = 0
+        while not told.done():
+            number += 1
+            change = {"metadata": {"labels": {"number": str(number)}}}
+            await member("PATCH", f"/api/v1/namespaces/default/pods/{name}", change, patch=True)
+            await asyncio.wait([told], timeout=0.2)
+        assert await told == [name, "Pod"]
+    await member("DELETE", f"/api/v1/namespaces/default/pods/{name}?gracePeriodSeconds=0")
+
+
+@SCOPES
+async def test_wait_for_what_comes(service, kubectl, following, member, cluster):
+    """`--for=create` asks again and again; the others watch by name or selector."""
+    name = f"coming-{cluster or 'all'}"
+    wait = ("--server", below(service, cluster), "wait", "-n", "default", "--timeout=30s")
+    created = asyncio.create_task(kubectl(*wait, f"pod/{name}", "--for=create"))
+    await member("POST", "/api/v1/namespaces/default/pods", pod_named(name))
+    code, out, err = await created
+    assert (code, out) == (0, f"pod/{name} condition met\n"), err
+    status = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]}}
+    await member("PATCH", f"/api/v1/namespaces/default/pods/{name}/status", status, patch=True)
+    code, out, err = await kubectl(*wait, "pods", "-l", f"app={name}", "--for=condition=Ready=false")
+    assert (code, out) == (0, f"pod/{name} condition met\n"), err
+    await member("DELETE", f"/api/v1/namespaces/default/pods/{name}?gracePeriodSeconds=0")
+    code, _, err = await kubectl(*wait, "pods", "-l", f"app={name}", "--for=delete")
+    assert code == 0 or "no matching resources found" in err, err
+
+
+@SCOPES
+async def test_chunks_are_pages_of_one_state(service, run, cluster):
+    listed = await objects(service, cluster, "/api/v1/pods")
+    out = await run(cluster, "get", "pods", "-A", "--chunk-size=7", "-o", "jsonpath={.items[*].metadata.uid}", "-v=6")
+    assert out.split() == [one["metadata"]["uid"] for one in listed]
+    table = await run(cluster, "get", "pods", "-A", "--chunk-size=7", "--no-headers")
+    assert len(table.splitlines()) == len(listed)
+    apps = [one["metadata"]["labels"].get("app", "") for one in listed]
+    app = next(app for app in apps if app and apps.count(app) > 1)
+    out = await run(cluster, "describe", "pods", "-A", "-l", f"app={app}", "--chunk-size=1")
+    assert out.count("\nService Account:") == apps.count(app)
+
+
+async def test_describe_of_a_name_in_two_clusters(service, kubectl, run):
+    """At the root one must say which: below a cluster it is clear."""
+    code, _, err = await kubectl("--server", service.url, "describe", "namespace", "default")
+    assert code == 1
+    assert "please specify the cluster name" in err
+    assert "Status:       Active" in await run("alpha", "describe", "namespace", "default")
+    cert = (await objects(service, "alpha", "/apis/certs.example.io/v1/certificates"))[0]["metadata"]
+    out = await run("alpha", "describe", "cert", cert["name"], "-n", cert["namespace"])
+    assert "API Version:  certs.example.io/v1" in out
+
+
+@SCOPES
+async def test_about_the_server(service, kubectl, run, cluster):
+    assert f"is running at {below(service, cluster)}" in await run(cluster, "cluster-info")
+    assert await run(cluster, "get", "--raw", "/readyz") == "ok"
+    assert await run(cluster, "get", "--raw", "/livez") == "ok"
+    assert await run(cluster, "get", "--raw", "/healthz") == "ok"
+    assert json.loads(await run(cluster, "get", "--raw", "/openapi/v3"))["paths"]
+    code, out, err = await kubectl("--server", below(service, cluster), "auth", "whoami", "-o", "json")
+    if cluster is None:
+        assert (code, json.loads(out)["status"]["userInfo"]["username"]) == (0, "system:anonymous"), err
+    _, out, _ = await kubectl("--server", below(service, cluster), "auth", "can-i", "watch", "pods")
+    assert out.split() == ["yes"]

@@ -64,6 +64,10 @@ async def stopped(shared_service, shared_members):
             assert answer.status == 201, await answer.text()
     await documents(shared_service, "/clusters/alpha")
     await documents(shared_service, "/clusters/bravo", apis_shapes_example_io_v1=True)
+    # Version 2 is one document, which follows by itself.
+    async with asyncio.timeout(30):
+        while "io.example.shapes.v1.Widget" not in (await shared_service.get("/openapi/v2"))["definitions"]:
+            await asyncio.sleep(0.05)
     for cluster in shared_members.clusters:
         await cluster.stop()
     return shared_service

@@ -1,0 +1,48 @@
+"""Paths: what a URL names, with empty segments and in the form that watches had before they were a parameter."""
+
+from __future__ import annotations
+
+import pytest
+
+from query.paths import Target, cluster_scope, resource_target, split
+from query.status import ApiError
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/api/v1/pods", Target("", "v1", "pods")),
+        ("/api/v1/namespaces/x/pods/a/", Target("", "v1", "pods", "x", "a")),
+        ("/api/v1/namespaces/x", Target("", "v1", "namespaces", "", "x")),
+        ("/api/v1/namespaces/x/status", Target("", "v1", "namespaces", "", "x", "status")),
+        ("/apis/apps/v1/deployments", Target("apps", "v1", "deployments")),
+        ("/api/v1/watch/pods", Target("", "v1", "pods", watch=True)),
+        ("/api/v1/watch/namespaces", Target("", "v1", "namespaces", watch=True)),
+        ("/api/v1/watch/namespaces/x", Target("", "v1", "namespaces", "", "x", watch=True)),
+        ("/api/v1/watch/namespaces/x/pods", Target("", "v1", "pods", "x", watch=True)),
+        ("/apis/apps/v1/watch/namespaces/x/deployments/a", Target("apps", "v1", "deployments", "x", "a", watch=True)),
+        # A type may have that name, too.
+        ("/apis/example.io/v1/watch", Target("example.io", "v1", "watch")),
+        ("/api/v1/namespaces/x/pods/a/proxy", Target("", "v1", "pods", "x", "a", "proxy")),
+        ("/api/v1/namespaces/x/pods/a/proxy/b//c/", Target("", "v1", "pods", "x", "a", "proxy/b//c")),
+        ("/api/v1/namespaces/x/pods/a/proxy//b", Target("", "v1", "pods", "x", "a", "proxy//b")),
+    ],
+)
+def test_targets(path: str, target: Target) -> None:
+    assert resource_target(split(path)) == target
+
+
+@pytest.mark.parametrize("path", ["/api/v1//pods", "/api//v1/namespaces/x/pods/a/proxy/b", "/clusters//api/v1/pods"])
+def test_empty_segments_are_for_proxies_alone(path: str) -> None:
+    with pytest.raises(ApiError) as told:
+        split(path)
+    assert told.value.code == 404
+
+
+def test_names_of_clusters_may_hold_slashes() -> None:
+    known = ["alpha", "arn:aws:eks:eu:1:cluster/prod"]
+    for path in ("/clusters/arn:aws:eks:eu:1:cluster/prod/api/v1", "/clusters/arn:aws:eks:eu:1:cluster%2Fprod/api/v1"):
+        assert cluster_scope(split(path), known) == (known[1], ["api", "v1"])
+    assert cluster_scope(split("/clusters"), known) == (None, ["clusters"])
+    with pytest.raises(ApiError):
+        cluster_scope(split("/clusters/bravo/api"), known)
