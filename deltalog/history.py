@@ -80,8 +80,8 @@ class History:
         self._file = file
         self._bucket: Stream | None = None
 
-    def _subject(self, key: str) -> str:
-        return f"$KV.{BUCKET}.{encode_token(self.log.name)}.{key}"
+    def _key(self, key: str) -> str:
+        return f"{encode_token(self.log.name)}.{key}"
 
     async def _last(self, key: str) -> tuple[int, bytes]:
         """Sequence and value of a key; 0 and nothing where there is none."""
@@ -94,7 +94,7 @@ class History:
                     replicas=self.log.replicas,
                 )
             try:
-                return await self._bucket.last(self._subject(key)) or (0, b"")
+                return await self._bucket.last(f"$KV.{BUCKET}.{self._key(key)}") or (0, b"")
             except JetStreamRefused:
                 # Somebody deleted the bucket.
                 self._bucket = None
@@ -105,9 +105,12 @@ class History:
     async def _put(self, key: str, value: msgspec.Struct, expected: int) -> bool:
         """Sets a key whose last sequence is `expected`; False if it is not. Raises BrokerUnavailable."""
         try:
+            connection = self.log.connection
+            subject = connection.bucket_subject(BUCKET, self._key(key))
+            headers = Expect(expected).headers()
             with cancellable():
-                answer = await self.log.connection.client.request(
-                    self._subject(key), msgspec.json.encode(value), timeout=5.0, headers=Expect(expected).headers()
+                answer = await connection.client.request(
+                    subject, msgspec.json.encode(value), timeout=5.0, headers=headers
                 )
             ack = msgspec.json.decode(answer.data, type=_Ack)
         except (*TRANSPORT_ERRORS, TimeoutError, msgspec.MsgspecError) as cause:

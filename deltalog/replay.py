@@ -248,7 +248,7 @@ class Reader:
             if connection.connected:
                 with contextlib.suppress(*TRANSPORT_ERRORS):
                     # Not awaited: the consumer ends by itself after its inactivity threshold.
-                    await client.publish(f"$JS.API.CONSUMER.DELETE.{self.log.name}.{name}")
+                    await client.publish(f"{connection.js}.CONSUMER.DELETE.{self.log.name}.{name}")
 
     def _now_caught_up(self, outcome: asyncio.Future[None]) -> None:
         self.caught_up.set()

@@ -16,8 +16,10 @@ import msgspec
 import typer
 import uvloop
 
+from deltalog import Access, BadAccess
 from kubebraid import __version__, condition, logs, members, run
 from kubebraid.kubeconfig import render
+from kubebraid.nats_options import with_access
 from kubebraid.routing import parse_groups
 from kubebraid.settings import BadSetting, Forward, Settings, parse_listen
 from kubebraid.workers import Worker
@@ -29,6 +31,8 @@ from producers.rules import BadRule, Rules, type_pattern
 
 # Whether typer depends on click or brings its own differs by version; this is the UsageError of the one it uses.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+_BAD_ARGUMENTS = (BadAccess, BadSetting, BadConfiguration, BadKubeconfig, BadRule, BadPointer)
 
 app = typer.Typer(
     help="Many Kubernetes clusters, one ordered stream, one API.",
@@ -200,7 +204,9 @@ def _run(main: Coroutine[Any, Any, None], level: str, json_lines: bool) -> None:
 
 
 @app.command()
+@with_access
 def up(
+    access: Access,
     more: MoreContexts = None,
     kubeconfig: Kubeconfig = None,
     context: Contexts = None,
@@ -228,6 +234,7 @@ def up(
     """Serve the clusters of a kubeconfig: NATS, producers and query service in one process."""
     settings = Settings(
         nats=nats,
+        access=access,
         nats_port=nats_port,
         data=data,
         stream=stream,
@@ -294,7 +301,9 @@ def simulate(
 
 
 @app.command()
+@with_access
 def produce(
+    access: Access,
     nats: NatsUrl,
     more: MoreContexts = None,
     kubeconfig: Kubeconfig = None,
@@ -325,6 +334,7 @@ def produce(
     """The producers alone: from the clusters of a kubeconfig into the log."""
     settings = Settings(
         nats=nats,
+        access=access,
         stream=stream,
         prefix=prefix,
         replicas=replicas,
@@ -348,7 +358,9 @@ def produce(
 
 
 @app.command()
+@with_access
 def serve(
+    access: Access,
     nats: NatsUrl,
     more: MoreContexts = None,
     listen: Listen = "127.0.0.1:8001",
@@ -376,6 +388,7 @@ def serve(
     _one_place(kubeconfig, contexts, directory)
     settings = Settings(
         nats=nats,
+        access=access,
         stream=stream,
         prefix=prefix,
         replicas=replicas,
@@ -412,7 +425,9 @@ def route(
 
 
 @app.command()
+@with_access
 def relist(
+    access: Access,
     nats: NatsUrl = "nats://127.0.0.1:4222",
     stream: Stream = "KUBEBRAID",
     cluster: Annotated[str, typer.Option(metavar="NAME", help="Clusters, with wildcards.")] = "*",
@@ -420,7 +435,7 @@ def relist(
 ) -> None:
     """Have the producers compare whole lists with the log now."""
     logs.configure("warning", json=False)
-    answers = uvloop.run(run.relist(nats, stream, cluster, kind))
+    answers = uvloop.run(run.relist(nats, access, stream, cluster, kind))
     for answer in answers:
         typer.echo(f"{answer.producer}: comparing {answer.lists} lists of {answer.clusters} clusters")
 
@@ -499,7 +514,9 @@ def remove_cluster(
 
 
 @clusters.command("clean")
+@with_access
 def clean_clusters(
+    access: Access,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME ...]", help="Which; all that nobody follows if not given.")
     ] = None,
@@ -513,7 +530,7 @@ def clean_clusters(
     """Take clusters that no producer follows any more out of the log; watchers see their objects deleted."""
     settings = run.log_settings(Settings(stream=stream))
     logs.configure("warning", json=False)
-    cleaned = uvloop.run(run.clean(nats, settings, names or (), kind, dry_run=dry_run))
+    cleaned = uvloop.run(run.clean(nats, access, settings, names or (), kind, dry_run=dry_run))
     what = "" if kind is None else f"{kind} of "
     for one in cleaned:
         typer.echo(f"{what}{one.cluster}: " + ("would be removed" if dry_run else f"removed at index {one.sequence}"))
@@ -574,7 +591,15 @@ def _reporting(work: Callable[[], None]) -> None:
         where = context.command_path if context else "kubebraid"
         message = getattr(problem, "format_message", problem.__str__)()
         _fail(f"{' '.join(message.split())}; see {where} --help", 2)
-    except (BadSetting, condition.Unanswered, BadConfiguration, BadKubeconfig, BadRule, BadPointer) as problem:
+    except (
+        BadAccess,
+        BadSetting,
+        condition.Unanswered,
+        BadConfiguration,
+        BadKubeconfig,
+        BadRule,
+        BadPointer,
+    ) as problem:
         _fail(str(problem), 2)
     except (*run.FAILURES, *members.FAILURES, Deposed) as problem:
         _fail(str(problem), 1)

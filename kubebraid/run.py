@@ -21,7 +21,7 @@ import structlog
 from aiohttp import web
 from nats.aio.msg import Msg
 
-from deltalog import BrokerUnavailable, LogError, LogSettings, connect, open_log
+from deltalog import Access, BrokerUnavailable, LogError, LogSettings, connect, open_log
 from deltalog.connection import Connection
 from deltalog.history import History
 from deltalog.stream import Log
@@ -83,8 +83,8 @@ async def _broker(settings: Settings) -> AsyncIterator[tuple[str, EmbeddedBroker
 
 
 @contextlib.asynccontextmanager
-async def _connection(url: str, name: str) -> AsyncIterator[Connection]:
-    connection = await connect(url, name=name)
+async def _connection(url: str, name: str, access: Access) -> AsyncIterator[Connection]:
+    connection = await connect(url, name=name, access=access)
     try:
         yield connection
     finally:
@@ -198,7 +198,7 @@ async def serve_with_workers(settings: Settings, count: int, log_level: str, *, 
         raise _cannot_listen(settings.listen, cause) from None
     with contextlib.closing(reserved):
         # What keeps all of them from serving is said once.
-        async with _connection(settings.nats, "kubebraid-serve") as connection:
+        async with _connection(settings.nats, "kubebraid-serve", settings.access) as connection:
             await open_log(connection, opening)
         address = dataclasses.replace(settings.listen, port=reserved.getsockname()[1])
 
@@ -234,10 +234,10 @@ async def worker(worker: Worker, settings: Settings) -> None:
     await _run(settings, produce=False, serve=True, worker=worker)
 
 
-async def relist(url: str, stream: str, cluster: str, kind: str) -> list[Relisting]:
+async def relist(url: str, access: Access, stream: str, cluster: str, kind: str) -> list[Relisting]:
     """Asks all producers of a stream to compare lists now; their answers. Raises Stopped if there are none."""
     answers: list[Relisting] = []
-    async with _connection(url, "kubebraid-relist") as connection:
+    async with _connection(url, "kubebraid-relist", access) as connection:
         client = connection.client
 
         async def answered(message: Msg) -> None:
@@ -254,10 +254,10 @@ async def relist(url: str, stream: str, cluster: str, kind: str) -> list[Relisti
 
 
 async def clean(
-    url: str, settings: LogSettings, clusters: Sequence[str], kind: str | None, *, dry_run: bool
+    url: str, access: Access, settings: LogSettings, clusters: Sequence[str], kind: str | None, *, dry_run: bool
 ) -> list[members.Cleaned]:
     """Takes clusters that nobody follows out of the log. Raises as `members.clean` does."""
-    async with _connection(url, "kubebraid-clean") as connection:
+    async with _connection(url, "kubebraid-clean", access) as connection:
         log_ = await open_log(connection, settings, make=False)
         return await members.clean(connection, log_, clusters, kind, dry_run=dry_run)
 
@@ -274,13 +274,14 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
             bound = _bind(settings.listen, worker)
             stack.callback(bound.close)
         url, broker = await stack.enter_async_context(_broker(settings))
+        access = settings.access if broker is None else Access()
         parts: list[Callable[[], Awaitable[None]]] = []
         producer: Producer | None = None
         if followed is not None and not produce:
             parts.append(followed.run)
         if followed is not None and produce:
             # Its own connection: bulk appends must not stand in the way of what is being read.
-            writing = await stack.enter_async_context(_connection(url, "kubebraid-produce"))
+            writing = await stack.enter_async_context(_connection(url, "kubebraid-produce", access))
 
             async def open_for_writing() -> Log:
                 return await open_log(writing, opening)
@@ -298,7 +299,7 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
         service: QueryService | None = None
         address: Address | None = None
         if serve:
-            reading = await stack.enter_async_context(_connection(url, "kubebraid-serve"))
+            reading = await stack.enter_async_context(_connection(url, "kubebraid-serve", access))
             materializer = await _materializer(reading, opening, broker)
             parts.append(materializer.run)
             assert bound is not None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from deltalog import Access
 from producers.configuration import RELIST_EVERY
 from producers.pruning import Pruning
 from producers.rules import Rules
@@ -74,11 +75,12 @@ class Forward(StrEnum):
 class Settings:
     """What `up`, `produce` and `serve` run with. `nats` None: embedded, with its files under `data`.
 
-    `config`: the configuration file, which then says all of what is followed and how. `forward`: as whom requests are
+    `access`: how to get into a NATS that is not embedded. `config`: the configuration file, which then says all of what is followed and how. `forward`: as whom requests are
     passed on to clusters.
     """
 
     nats: str | None = None
+    access: Access = field(default_factory=Access)
     nats_port: int | None = None
     data: Path | None = None
     stream: str = "KUBEBRAID"

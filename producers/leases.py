@@ -130,7 +130,7 @@ class Leases:
     # -- what the bucket says --------------------------------------------------------------------------------------
 
     def _subject(self, key: str) -> str:
-        return f"$KV.{self._bucket}.{key}"
+        return self._connection.bucket_subject(self._bucket, key)
 
     def _apply(self, record: Record) -> None:
         key = record.subject.removeprefix(f"$KV.{self._bucket}.")
