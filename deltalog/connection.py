@@ -101,18 +101,19 @@ class Connection:
         """How the server refused a subject; empty if it did not."""
         return next((text for text in self._refused if f'"{subject}"' in text), "")
 
-    async def api(self, verb: str, request: object = None, timeout: float = 5.0) -> msgspec.Raw:
-        """Asks `$JS.API.<verb>`; the answer as raw JSON.
+    async def api(self, verb: str, request: object = None, timeout: float = 5.0, js: str | None = None) -> msgspec.Raw:
+        """Asks `$JS.API.<verb>`, or `<js>.<verb>` of another domain; the answer as raw JSON.
 
         Raises JetStreamRefused for an error answer and BrokerUnavailable if there is none.
         """
         payload = b"" if request is None else msgspec.json.encode(request)
+        subject = f"{js or self.js}.{verb}"
         try:
             with cancellable():
-                answer = await self.client.request(f"{self.js}.{verb}", payload, timeout=timeout)
+                answer = await self.client.request(subject, payload, timeout=timeout)
         except (*TRANSPORT_ERRORS, TimeoutError) as cause:
             what = "has no JetStream" if isinstance(cause, nats.errors.NoRespondersError) else "does not answer"
-            if refusal := self.refused(f"{self.js}.{verb}"):
+            if refusal := self.refused(subject):
                 what = f"says: {refusal} (docs/nats.md has what is needed)"
             raise BrokerUnavailable(f"NATS at {self.url} {what}") from cause
         problem = msgspec.json.decode(answer.data, type=_Answer).error

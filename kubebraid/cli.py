@@ -17,6 +17,7 @@ import typer
 import uvloop
 
 from deltalog import Access, BadAccess
+from deltalog.mirror import MirrorSettings
 from kubebraid import __version__, condition, logs, members, run
 from kubebraid.kubeconfig import render
 from kubebraid.nats_options import with_access
@@ -117,6 +118,13 @@ ForwardAs = Annotated[
         "--forward",
         help="As whom writes, logs and exec below /clusters/<cluster> are passed on: the caller, the kubeconfig's "
         "user, or not at all.",
+    ),
+]
+NotReadyAfter = Annotated[
+    str,
+    typer.Option(
+        metavar="TIME",
+        help="Without word of the log for so long, /readyz is 503: others are to be asked; 0: never.",
     ),
 ]
 Server = Annotated[str, typer.Option(metavar="URL", help="The running service.")]
@@ -228,6 +236,7 @@ def up(
     relist_every: RelistEvery = "30m",
     config: Config = None,
     forward: ForwardAs = Forward.CALLER,
+    not_ready_after: NotReadyAfter = "5m",
     log_level: LogLevel = "info",
     log_json: LogJson = False,
 ) -> None:
@@ -255,6 +264,7 @@ def up(
         ),
         listen=parse_listen(listen, insecure=insecure_listen),
         forward=_forward(forward, listen),
+        not_ready_after=duration(not_ready_after),
     )
     if nats is not None and nats_port is not None:
         raise BadSetting("--nats-port is for the embedded NATS; leave it out with --nats")
@@ -376,6 +386,7 @@ def serve(
     workers: Annotated[
         int, typer.Option(metavar="N", min=1, max=64, help="Processes behind the address, each with all objects.")
     ] = 1,
+    not_ready_after: NotReadyAfter = "5m",
     log_level: LogLevel = "info",
     log_json: LogJson = False,
 ) -> None:
@@ -398,6 +409,7 @@ def serve(
         config=config,
         listen=parse_listen(listen, insecure=insecure_listen),
         forward=_forward(forward, listen),
+        not_ready_after=duration(not_ready_after),
     )
     if workers > 1:
         _run(run.serve_with_workers(settings, workers, log_level, log_json=log_json), log_level, log_json)
@@ -457,6 +469,28 @@ def status(
             typer.echo(line)
     if not found.good:
         raise typer.Exit(1)
+
+
+@app.command()
+@with_access
+def mirror(
+    access: Access,
+    nats: NatsUrl = "nats://127.0.0.1:4222",
+    stream: Annotated[str, typer.Option(metavar="NAME", help="What the mirror is to be called.")] = "KUBEBRAID",
+    origin: Annotated[str, typer.Option("--from", metavar="NAME", help="The stream that holds the log.")] = "KUBEBRAID",
+    domain: Annotated[
+        str, typer.Option("--from-domain", metavar="NAME", help="The JetStream domain it is in. [the mirror's]")
+    ] = "",
+    replicas: Annotated[
+        int, typer.Option(metavar="N", min=1, max=5, help="NATS servers that each hold the mirror.")
+    ] = 1,
+    once: Annotated[bool, typer.Option("--once", help="Make it if need be, and end.")] = False,
+    log_level: LogLevel = "info",
+    log_json: LogJson = False,
+) -> None:
+    """Make a mirror of the log for instances elsewhere, and keep it; `serve --stream NAME` there has the same versions."""
+    settings = MirrorSettings(origin=origin, domain=domain, name=stream, replicas=replicas)
+    _run(run.mirror(nats, access, settings, once=once), log_level, log_json)
 
 
 clusters = typer.Typer(help="Clusters: which there are, which come and go.", no_args_is_help=True)

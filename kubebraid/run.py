@@ -24,6 +24,7 @@ from nats.aio.msg import Msg
 from deltalog import Access, BrokerUnavailable, LogError, LogSettings, connect, open_log
 from deltalog.connection import Connection
 from deltalog.history import History
+from deltalog.mirror import Mirror, MirrorSettings
 from deltalog.stream import Log
 from kubebraid import __version__, members, progress
 from kubebraid.broker import BrokerError, EmbeddedBroker, child_set_up, port_in_use
@@ -253,6 +254,18 @@ async def relist(url: str, access: Access, stream: str, cluster: str, kind: str)
     return answers
 
 
+async def mirror(url: str, access: Access, settings: MirrorSettings, *, once: bool) -> None:
+    """Makes a mirror of a log and, unless `once`, keeps it. Raises LogError, BrokerUnavailable."""
+    for option, name in (("--stream", settings.name), ("--from", settings.origin), ("--from-domain", settings.domain)):
+        if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", name):
+            raise BadSetting(f"{option} {name!r}: 1 to 64 letters, digits, - and _")
+    async with _connection(url, "kubebraid-mirror", access) as connection:
+        made = Mirror(connection, settings)
+        await made.make()
+        if not once:
+            await _together(made.run)
+
+
 async def clean(
     url: str, access: Access, settings: LogSettings, clusters: Sequence[str], kind: str | None, *, dry_run: bool
 ) -> list[members.Cleaned]:
@@ -284,7 +297,7 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
             writing = await stack.enter_async_context(_connection(url, "kubebraid-produce", access))
 
             async def open_for_writing() -> Log:
-                return await open_log(writing, opening)
+                return await open_log(writing, opening, mend=True)
 
             replicas = (await open_for_writing()).replicas
             producer = Producer(
@@ -315,6 +328,7 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
                 lambda: () if producer is None else producer.members.current,
                 hosts=_LOOPBACK_NAMES if settings.listen.loopback else None,
                 upstreams=upstreams,
+                not_ready_after=settings.not_ready_after,
             )
             if producer is not None:
                 service.metrics.also(producer.metrics.registry)

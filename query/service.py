@@ -107,6 +107,8 @@ class _Request:
         self.http = http
         self.cluster = cluster
         self.warnings: list[str] = []
+        # Whether one of them says that the log cannot be reached.
+        self.old = False
         # An answer that has begun cannot become an error any more.
         self.begun = False
         self.resource = ""
@@ -141,8 +143,10 @@ class QueryService:
         *,
         hosts: frozenset[str] | None = None,
         upstreams: Upstreams | None = None,
+        not_ready_after: float = 0.0,
+        notes: Callable[[], Iterable[str]] = tuple,
     ) -> None:
-        self.readiness = Readiness(materializer, expected)
+        self.readiness = Readiness(materializer, expected, not_ready_after, notes)
         self.watches = Watches(materializer)
         self._materializer = materializer
         self._version = version
@@ -344,6 +348,8 @@ class QueryService:
 
     def _warn(self, request: _Request, served: Served, version: str) -> None:
         store = self._materializer.store
+        if (outage := self._materializer.outage()) is not None:
+            self._warn_of_age(request, LogUnreachable(outage))
         scope = [request.cluster] if request.cluster is not None else list(served.stored)
         for name in scope:
             cluster = store.clusters.get(name)
@@ -357,6 +363,12 @@ class QueryService:
                 f"left out, as they serve another version than {version}: "
                 + ", ".join(f"{name} ({served.stored[name]})" for name in left_out)
             )
+
+    @staticmethod
+    def _warn_of_age(request: _Request, problem: LogUnreachable) -> None:
+        if not request.old:
+            request.old = True
+            request.warnings.append(str(problem))
 
     def _stale(self, cluster: Cluster, served: Served) -> str | None:
         if (reason := self._materializer.stale(cluster)) is not None:
@@ -436,7 +448,7 @@ class QueryService:
             await self._materializer.wait_current()
         except LogUnreachable as problem:
             self._check_ready()
-            request.warnings.append(str(problem))
+            self._warn_of_age(request, problem)
         self._check_ready()
 
     def _check_ready(self) -> None:
