@@ -6,6 +6,7 @@ import re
 import ssl
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 import nkeys
@@ -44,6 +45,10 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def tls(self) -> bool:
         return self.ca is not None or self.cert is not None
+
+    @property
+    def identified(self) -> bool:
+        return bool(self.creds or self.nkey or self.user or self.token or self.token_file)
 
     def check(self) -> None:
         """Raises BadAccess for what can be known without a server."""
@@ -112,6 +117,20 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         if self.inbox:
             found["inbox_prefix"] = self.inbox.encode()
         return found
+
+
+def without_user(urls: list[str]) -> tuple[list[str], dict[str, str]]:
+    """URLs without what stands before @, and that of the first that has it, as fields of `Access`."""
+    inside: dict[str, str] = {}
+    bare = []
+    for url in urls:
+        scheme, slashes, rest = url.rpartition("//")
+        before, at, host = rest.rpartition("@")
+        bare.append(f"{scheme}{slashes}{host}")
+        if at and not inside:
+            user, colon, password = before.partition(":")
+            inside = {"user": unquote(user), "password": unquote(password)} if colon else {"token": unquote(user)}
+    return bare, inside
 
 
 def read_secret(option: str, file: str) -> str:

@@ -214,9 +214,13 @@ class Appender:
             ack = _ack_decoder.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             # Without data: "no responders", so no stream takes this subject.
-            on_ack(0, AppendError("no stream takes this subject; JetStream is off or the log is gone"))
+            reason = "no stream takes this subject; JetStream is off or the log is gone"
+            self.connection.intake.refused("", reason)
+            on_ack(0, AppendError(reason))
             return
         if ack.error is None:
+            if self.connection.intake.refusals:
+                self.connection.intake.accepted(ack.stream)
             if ack.seq > self.highest.get(ack.stream, 0):
                 self.highest[ack.stream] = ack.seq
             else:
@@ -225,7 +229,9 @@ class Appender:
         elif ack.error.err_code in _WRONG_LAST_SEQUENCE:
             on_ack(0, Conflict(ack.error.description))
         else:
-            on_ack(0, AppendError(f"{ack.error.description} ({ack.error.err_code})"))
+            reason = f"{ack.error.description} ({ack.error.err_code})"
+            self.connection.intake.refused(ack.stream, reason)
+            on_ack(0, AppendError(reason))
 
     def _expire(self) -> None:
         self._timer = None

@@ -13,8 +13,9 @@ import nats
 import nats.errors
 import structlog
 
-from deltalog.access import Access, explained
+from deltalog.access import Access, explained, without_user
 from deltalog.client import Client, cancellable
+from deltalog.intake import Intake
 
 __all__ = [
     "TRANSPORT_ERRORS",
@@ -63,11 +64,18 @@ class Connection:
         self._refused: set[str] = set()
         self.lost = 0
         self.slow = 0
+        self.intake = Intake()
         self._on_trouble: set[Callable[[], None]] = set()
 
     @property
     def connected(self) -> bool:
         return bool(self.client.is_connected)
+
+    def notes(self) -> list[str]:
+        """Lines for the /readyz of who writes over it; none where all is well."""
+        if not self.connected:
+            return [f"[!]NATS cannot be reached at {self.url}" + (f": {self.problem}" if self.problem else "")]
+        return self.intake.notes()
 
     def watch_trouble(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls back at each disconnection and each dropped message; returns the function that ends it."""
@@ -86,6 +94,9 @@ class Connection:
 
     def _note(self, problem: Exception) -> None:
         """What nats-py says of failures: each thing once while it is so, in the log."""
+        if self.refusing and isinstance(problem, (ConnectionResetError, BrokenPipeError)):
+            # What comes of having been refused.
+            return
         text = explained(problem)
         self.refusing = isinstance(problem, (nats.errors.Error, ssl.SSLError)) and not isinstance(problem, TimeoutError)
         if "permissions violation" in text.lower():
@@ -153,11 +164,14 @@ async def connect(url: str, *, name: str, patience: float = 5.0, access: Access 
 
     Once connected it reconnects for ever. Raises BadAccess, BrokerUnavailable.
     """
+    urls, inside = without_user([one.strip() for one in url.split(",")])
+    # Also for servers that are heard of from these: nats-py would send them none of what stands in a URL.
     access = access or Access()
+    if inside and not access.identified:
+        access = msgspec.structs.replace(access, **inside)
     access.check()
     client = Client()
     connection = Connection(client, printable(url), access.domain)
-    urls = [one.strip() for one in url.split(",")]
     context = access.context()
     client.needs_tls = access.tls or any(one.startswith("tls://") for one in urls)
     if access.tls:
@@ -170,7 +184,7 @@ async def connect(url: str, *, name: str, patience: float = 5.0, access: Access 
         connection._trouble()
 
     async def reconnected() -> None:
-        connection.problem = ""
+        connection.problem, connection.refusing = "", False
         log.info("NATS connection is back", url=connection.url)
         connection._trouble()
 
@@ -211,5 +225,5 @@ async def connect(url: str, *, name: str, patience: float = 5.0, access: Access 
         reason = connection.problem or str(cause) or "no answer"
         what = "cannot be used" if connection.refusing else "does not answer"
         raise BrokerUnavailable(f"NATS at {connection.url} {what}: {reason}") from cause
-    connection.problem = ""
+    connection.problem, connection.refusing = "", False
     return connection

@@ -488,7 +488,7 @@ def mirror(
     log_level: LogLevel = "info",
     log_json: LogJson = False,
 ) -> None:
-    """Make a mirror of the log for instances elsewhere, and keep it; `serve --stream NAME` there has the same versions."""
+    """Make a mirror of the log for instances elsewhere, and keep it; they have the same versions as those here."""
     settings = MirrorSettings(origin=origin, domain=domain, name=stream, replicas=replicas)
     _run(run.mirror(nats, access, settings, once=once), log_level, log_json)
 

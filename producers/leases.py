@@ -181,6 +181,7 @@ class Leases:
 
     async def run(self) -> None:
         """Takes, renews and gives back until cancelled; then gives everything back."""
+        said = ""
         while True:
             try:
                 stream = await open_bucket(
@@ -200,7 +201,9 @@ class Leases:
                         reading.cancel()
                         await asyncio.gather(reading, return_exceptions=True)
             except (BrokerUnavailable, JetStreamRefused, AppendError, HistoryChanged, LogError) as cause:
-                log.warning("leases cannot be read", reason=str(cause))
+                if said != str(cause):
+                    said = str(cause)
+                    log.warning("leases cannot be kept", reason=said)
                 await self._drop_expired()
                 await asyncio.sleep(random.uniform(0.5, 1.5))
 
