@@ -103,6 +103,8 @@ class Appender:
         self._next = 0
         self._inbox = ""
         self._subscription: Subscription | None = None
+        # The stream that took in what was sent last.
+        self._stream = ""
         self._unsent = 0
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
@@ -215,12 +217,13 @@ class Appender:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             # Without data: "no responders", so no stream takes this subject.
             reason = "no stream takes this subject; JetStream is off or the log is gone"
-            self.connection.intake.refused("", reason)
+            self.connection.intake.refused(self._stream, reason)
             on_ack(0, AppendError(reason))
             return
         if ack.error is None:
             if self.connection.intake.refusals:
                 self.connection.intake.accepted(ack.stream)
+            self._stream = ack.stream
             if ack.seq > self.highest.get(ack.stream, 0):
                 self.highest[ack.stream] = ack.seq
             else:
@@ -240,7 +243,11 @@ class Appender:
         loop = asyncio.get_running_loop()
         oldest = next(iter(self._pending.values()))
         if oldest[1] <= loop.time():
-            self._fail_all(AppendTimeout(f"no acknowledgement within {self._deadline:g} s"))
+            late = AppendTimeout(f"no acknowledgement within {self._deadline:g} s")
+            if self.connection.connected:
+                # So it is with a disk that is full, until the server is started again.
+                self.connection.intake.refused(self._stream, str(late))
+            self._fail_all(late)
         else:
             self._timer = loop.call_at(oldest[1], self._expire)
 

@@ -36,6 +36,11 @@ class Intake:
                     was=known[0],
                 )
 
+    def since(self) -> float | None:
+        """For how many seconds some stream has taken nothing in; None if none refuses."""
+        began = [since for _, since in self.refusals.values()]
+        return time.monotonic() - min(began) if began else None
+
     def notes(self) -> list[str]:
         """Lines for /readyz; none where all is well."""
         now = time.monotonic()

@@ -48,6 +48,9 @@ _LINE_LIMIT = 256 * 1024
 # An embedded server that ends within so many seconds of its start, so many times in a row, is given up.
 _BROKER_STABLE = 2.0
 _BROKER_PATIENCE = 4
+# Seconds between looks at an embedded server that refuses, and the part of its disk that has to be free to go on.
+_LOOK_FOR_ROOM, _LOOK_FOR_ROOM_LAST = 5.0, 300.0
+_ROOM = 0.05
 # Seconds to wait for the answers of producers, of which nobody knows the number.
 _ANSWERS = 1.0
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -345,6 +348,8 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
             address = await stack.enter_async_context(_served(producer_application(producer), bound))
         if broker is not None:
             parts.append(lambda: _guard(broker))
+            if producer is not None:
+                parts.append(lambda: _unstick(broker, writing))
         parts.append(lambda: _announce(producer, service, address, url))
         await _together(*parts)
 
@@ -389,6 +394,27 @@ async def _guard(broker: EmbeddedBroker) -> None:
             raise Stopped(f"the embedded nats-server ends again and again; see {broker.data / 'nats' / 'nats.log'}")
         log.error("the embedded nats-server ended: starting it again")
         await broker.start()
+
+
+async def _unstick(broker: EmbeddedBroker, connection: Connection) -> None:
+    """Ends a server that takes nothing in although there is room, so that it is started again.
+
+    Once its disk was full, a server refuses until then; and how much it may store it reckons only when it starts.
+    """
+    pause = _LOOK_FOR_ROOM
+    while True:
+        await asyncio.sleep(pause)
+        refusing = connection.intake.since()
+        if refusing is None:
+            pause = _LOOK_FOR_ROOM
+        elif refusing > _LOOK_FOR_ROOM:
+            disk = await asyncio.to_thread(shutil.disk_usage, broker.data)
+            if disk.free < disk.total * _ROOM:
+                log.warning("the embedded NATS takes nothing in, and its disk is full", data=str(broker.data))
+                continue
+            log.warning("the embedded NATS takes nothing in though there is room: starting it again")
+            await broker.stop()
+            pause = min(pause * 2, _LOOK_FOR_ROOM_LAST)
 
 
 async def _work(service: QueryService, bound: socket.socket, worker: Worker) -> None:
