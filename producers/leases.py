@@ -134,8 +134,14 @@ class Leases:
 
     def _apply(self, record: Record) -> None:
         key = record.subject.removeprefix(f"$KV.{self._bucket}.")
-        self._keys[key] = Held(record.sequence, _holder(record))
-        self._changed.set()
+        known, held = self._keys.get(key), Held(record.sequence, _holder(record))
+        if known is not None and known.sequence > held.sequence:
+            # Read after we have written a newer one.
+            return
+        self._keys[key] = held
+        if known is None or known.holder != held.holder:
+            # A renewal changes nothing: least of all our own, at which we would renew again.
+            self._changed.set()
 
     def members(self) -> set[str]:
         """The producers that are there, ourselves among them."""
