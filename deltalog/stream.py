@@ -28,6 +28,8 @@ DEFAULT_NAME = "KUBEBRAID"
 STREAM_NOT_FOUND = 10059
 _NAME_IN_USE = 10058
 _MESSAGE_NOT_FOUND = 10037
+# Messages of a batch; the fewer, the sooner each is readable.
+_BATCH = 500
 # Not clustered, no peers for it.
 _NO_ROOM_FOR_REPLICAS = (10074, 10005)
 
@@ -109,6 +111,7 @@ class _Config(msgspec.Struct):
     mirror: _Mirror | None = None
     discard: str = ""
     max_age: int = 0
+    allow_atomic: bool = False
     subjects: list[str] = []
     subject_transform: _Transform | None = None
     metadata: dict[str, str] = {}
@@ -294,7 +297,15 @@ class Log(Stream):
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
         self.ingest = _ingest(info.config)
         self.replicas = info.config.num_replicas
+        self.atomic = info.config.allow_atomic
         self._mirrored = info.config.mirror
+
+    @property
+    def batch(self) -> int:
+        """How many messages to append at a time (`Appender`); 0: it takes any number that are on their way."""
+        if self.replicas == 1:
+            return 0
+        return _BATCH if self.atomic else 1
 
     @property
     def origin(self) -> str:
@@ -372,10 +383,12 @@ async def open_log(
         changes: dict[str, object] = {}
         if make and (settings.replicas or 0) > found.replicas:
             changes["num_replicas"] = found.replicas = settings.replicas or 1
-        if mend and not found.mirror and (info.config.discard != "new" or info.config.max_age):
-            changes |= {"discard": "new", "max_age": 0}
+        forgets = info.config.discard != "new" or bool(info.config.max_age)
+        if mend and not found.mirror and (forgets or not info.config.allow_atomic):
+            changes |= {"discard": "new", "max_age": 0, "allow_atomic": True}
         if changes:
             await _change(found, changes)
+            found.atomic = found.atomic or "allow_atomic" in changes
         return found
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
@@ -403,6 +416,7 @@ async def open_log(
         "duplicate_window": 100_000_000,
         "allow_direct": True,
         "allow_msg_ttl": True,
+        "allow_atomic": True,
         "metadata": {
             PREFIX_KEY: settings.prefix or secrets.token_hex(4),
             FORMAT_KEY: "1",

@@ -162,7 +162,7 @@ class ClusterProducer:
                     owner = None
                     log_ = await self._open_log()
                     prefix = log_.prefix
-                    async with Appender(log_.connection, ingest=log_.ingest) as appender:
+                    async with Appender.to(log_) as appender:
                         owner = await take(log_, appender, self.name, self._producer)
                         pause, said = 0.5, ""
                         await self._own(log_, appender, owner)
