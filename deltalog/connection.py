@@ -110,7 +110,8 @@ class Connection:
 
     def refused(self, subject: str) -> str:
         """How the server refused a subject; empty if it did not."""
-        return next((text for text in self._refused if f'"{subject}"' in text), "")
+        # nats-py tells of it in small letters.
+        return next((text for text in self._refused if f'"{subject}"'.lower() in text.lower()), "")
 
     async def api(self, verb: str, request: object = None, timeout: float = 5.0, js: str | None = None) -> msgspec.Raw:
         """Asks `$JS.API.<verb>`, or `<js>.<verb>` of another domain; the answer as raw JSON.
