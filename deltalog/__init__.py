@@ -5,6 +5,7 @@ type; both are messages of the stream, and the *sequence* of a message is the in
 in kubebraid. `docs/log.md` documents the wire format for readers in other languages.
 """
 
+from deltalog.access import Access, BadAccess
 from deltalog.append import Appender, AppendError, AppendTimeout, Conflict, Expect
 from deltalog.connection import BrokerUnavailable, Connection, connect
 from deltalog.delta import (
@@ -27,9 +28,11 @@ __all__ = [
     "ADDED",
     "DELETED",
     "MODIFIED",
+    "Access",
     "AppendError",
     "AppendTimeout",
     "Appender",
+    "BadAccess",
     "BrokerUnavailable",
     "Conflict",
     "Connection",

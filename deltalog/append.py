@@ -2,22 +2,38 @@
 
 nats-py's `publish_async` never resolves when the server answers with an error and leaks its permits over a
 server restart (nats.py issue 985); so the inbox, the window and the deadlines are ours.
+
+A stream with replicas takes one message at a time that expects something of the same subject, as all messages of an
+owner do, and refuses others meanwhile (error 10164, which says nothing about what they expect). There what gathers
+while one is on its way is sent as an atomic batch (ADR-50), which counts as one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from deltalog.client import header_lines
 from deltalog.connection import TRANSPORT_ERRORS, Connection, cancellable
 
-_WRONG_LAST_SEQUENCE = (10071, 10164)
+if TYPE_CHECKING:
+    from deltalog.stream import Log
+
+_IN_PROCESS = 10164
+_WRONG_LAST_SEQUENCE = (10071, _IN_PROCESS)
+_NO_STREAM = "no stream takes this subject; JetStream is off or the log is gone"
+# Seconds until what met another one on its way is sent again.
+_IN_PROCESS_PAUSE = 0.01
+# What a batch may hold; the server's own limit is 1,000 messages.
+_BATCH_BYTES = 2 * 1024 * 1024
 # Bytes after which an append lets the rest of the process run.
 _SLICE = 128 * 1024
 
@@ -58,6 +74,15 @@ OnAck = Callable[[int, AppendError | None], None]
 _Pending = tuple[OnAck, float, int]
 
 
+class _Queued(NamedTuple):
+    """A message that waits for its batch."""
+
+    token: int
+    subject: str
+    lines: bytes
+    payload: bytes
+
+
 class _Problem(msgspec.Struct):
     err_code: int = 0
     description: str = ""
@@ -77,6 +102,7 @@ class Appender:
 
     At most `window` messages and `window_bytes` bytes are unacknowledged at a time; `append` waits for room.
     `ingest`: what stands before a subject where it is sent (`Log.ingest`), not where it is stored.
+    `batch`: how many messages are sent together at most, while nothing else is on its way; 0: each at once.
     When a message isn't acknowledged within `deadline` seconds, it and all that were appended with it end in
     AppendTimeout: what was in flight together is unknown together.
     """
@@ -86,6 +112,7 @@ class Appender:
         connection: Connection,
         *,
         ingest: str = "",
+        batch: int = 0,
         window: int = 1024,
         window_bytes: int = 8 * 1024 * 1024,
         deadline: float = 10.0,
@@ -103,11 +130,25 @@ class Appender:
         self._next = 0
         self._inbox = ""
         self._subscription: Subscription | None = None
+        # The stream that took in what was sent last.
+        self._stream = ""
         self._unsent = 0
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._timer: asyncio.TimerHandle | None = None
+        self._batch = batch
+        self._queue: deque[_Queued] = deque()
+        self._queued = asyncio.Event()
+        # The batch on its way, and whether it is to be sent again.
+        self._flying: list[_Queued] = []
+        self._landed: asyncio.Future[bool] | None = None
+        self._batching: asyncio.Task[None] | None = None
+
+    @classmethod
+    def to(cls, log: Log, **options: Any) -> Self:
+        """One for a log, which sends as that wants it."""
+        return cls(log.connection, ingest=log.ingest, batch=log.batch, **options)
 
     async def __aenter__(self) -> Self:
         client = self.connection.client
@@ -117,11 +158,16 @@ class Appender:
             self._inbox + "*", cb=self._arrived, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
         client.takers[inbox.encode()] = self._acknowledged
+        if self._batch:
+            self._batching = asyncio.create_task(self._send_batches(), name="appender: batches")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._batching is not None:
+            self._batching.cancel()
+            await asyncio.wait((self._batching,))
         self._fail_all(AppendTimeout("the appender was closed"))
         self.connection.client.takers.pop(self._inbox[:-1].encode(), None)
         if self._subscription is not None and not self.connection.client.is_closed:
@@ -156,6 +202,14 @@ class Appender:
         if self._timer is None:
             self._timer = loop.call_later(self._deadline, self._expire)
         client, reply = self.connection.client, f"{self._inbox}{token}"
+        if self._batch:
+            if size > client.max_payload:
+                self._settle(token)
+                raise AppendError(f"append to {subject}: nats: maximum payload exceeded")
+            lines = headers if isinstance(headers, bytes) else header_lines(headers or {})
+            self._queue.append(_Queued(token, self._ingest + subject, lines, payload))
+            self._queued.set()
+            return
         try:
             if isinstance(headers, bytes):
                 await client.send(self._ingest + subject, reply, headers, payload)
@@ -191,6 +245,61 @@ class Appender:
         """Waits until nothing is unacknowledged."""
         await self._idle.wait()
 
+    async def _send_batches(self) -> None:
+        while True:
+            await self._queued.wait()
+            batch: list[_Queued] = []
+            size = 0
+            while self._queue and len(batch) < self._batch and size < _BATCH_BYTES:
+                batch.append(self._queue.popleft())
+                size += len(batch[-1].payload)
+            if not batch:
+                self._queued.clear()
+                continue
+            while await self._send_batch(batch):
+                await asyncio.sleep(_IN_PROCESS_PAUSE)
+                if batch[0].token not in self._pending:
+                    # Its deadline is over.
+                    break
+
+    async def _send_batch(self, batch: list[_Queued]) -> bool:
+        """Sends messages and waits for their fate, of which they are told; True if they are to be sent again."""
+        self._landed = asyncio.get_running_loop().create_future()
+        self._flying = batch
+        identity = secrets.token_hex(8)
+        try:
+            for number, one in enumerate(batch, 1):
+                lines, reply = one.lines, ""
+                if len(batch) > 1:
+                    lines += f"Nats-Batch-Id: {identity}\r\nNats-Batch-Sequence: {number}\r\n".encode()
+                if number == len(batch):
+                    lines += b"Nats-Batch-Commit: 1\r\n" if number > 1 else b""
+                    reply = f"{self._inbox}{one.token}"
+                await self.connection.client.send(one.subject, reply, lines, one.payload)
+        except TRANSPORT_ERRORS as cause:
+            self._flying = []
+            error = AppendError(f"append to {batch[0].subject}: {cause or type(cause).__name__}")
+            for one in batch:
+                if (pending := self._settle(one.token)) is not None:
+                    pending[0](0, error)
+            return False
+        return await self._landed
+
+    def _land(self, token: int, ack: _Ack) -> None:
+        """The answer to a batch, named by its last message."""
+        batch = self._flying
+        if not batch or batch[-1].token != token or self._landed is None or self._landed.done():
+            return
+        self._flying = []
+        again = ack.error is not None and ack.error.err_code == _IN_PROCESS
+        self._landed.set_result(again)
+        if again:
+            return
+        # A batch is stored as a whole, without anything between.
+        for behind, one in zip(range(len(batch) - 1, -1, -1), batch, strict=True):
+            if (pending := self._settle(one.token)) is not None:
+                self._tell(pending[0], msgspec.structs.replace(ack, seq=ack.seq - behind))
+
     def _settle(self, token: int) -> _Pending | None:
         pending = self._pending.pop(token, None)
         if pending is None:
@@ -207,16 +316,25 @@ class Appender:
         self._acknowledged(message.subject.rpartition(".")[2].encode(), message.data)
 
     def _acknowledged(self, token: bytes, data: bytes) -> None:
-        if not token.isdigit() or (pending := self._settle(int(token))) is None:
+        if not token.isdigit():
             return
-        on_ack = pending[0]
+        number = int(token)
         try:
             ack = _ack_decoder.decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             # Without data: "no responders", so no stream takes this subject.
-            on_ack(0, AppendError("no stream takes this subject; JetStream is off or the log is gone"))
-            return
+            ack = _Ack(error=_Problem(description=_NO_STREAM))
+        if self._batch:
+            self._land(number, ack)
+        elif (pending := self._settle(number)) is not None:
+            self._tell(pending[0], ack)
+
+    def _tell(self, on_ack: OnAck, ack: _Ack) -> None:
+        intake = self.connection.intake
         if ack.error is None:
+            if intake.refusals:
+                intake.accepted(ack.stream)
+            self._stream = ack.stream
             if ack.seq > self.highest.get(ack.stream, 0):
                 self.highest[ack.stream] = ack.seq
             else:
@@ -225,7 +343,11 @@ class Appender:
         elif ack.error.err_code in _WRONG_LAST_SEQUENCE:
             on_ack(0, Conflict(ack.error.description))
         else:
-            on_ack(0, AppendError(f"{ack.error.description} ({ack.error.err_code})"))
+            reason = ack.error.description
+            if ack.error.err_code:
+                reason += f" ({ack.error.err_code})"
+            intake.refused(ack.stream or self._stream, reason)
+            on_ack(0, AppendError(reason))
 
     def _expire(self) -> None:
         self._timer = None
@@ -234,7 +356,11 @@ class Appender:
         loop = asyncio.get_running_loop()
         oldest = next(iter(self._pending.values()))
         if oldest[1] <= loop.time():
-            self._fail_all(AppendTimeout(f"no acknowledgement within {self._deadline:g} s"))
+            late = AppendTimeout(f"no acknowledgement within {self._deadline:g} s")
+            if self.connection.connected:
+                # So it is with a disk that is full, until the server is started again.
+                self.connection.intake.refused(self._stream, str(late))
+            self._fail_all(late)
         else:
             self._timer = loop.call_at(oldest[1], self._expire)
 
@@ -242,6 +368,10 @@ class Appender:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._queue.clear()
+        self._flying = []
+        if self._landed is not None and not self._landed.done():
+            self._landed.set_result(False)
         for token in list(self._pending):
             if (pending := self._settle(token)) is not None:
                 pending[0](0, error)

@@ -19,6 +19,9 @@ from nats import errors
 from nats.aio.client import Client as PublicClient
 from nats.aio.msg import Msg
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
+from nkeys import NkeysError
+
+from deltalog.access import BadAccess
 
 # Told of a message: the last token of its subject, and its data.
 Taker = Callable[[bytes, bytes], None]
@@ -152,11 +155,45 @@ class Client(PublicClient):
 
     def __init__(self) -> None:
         super().__init__()
+        # Called before each attempt to connect: files of TLS may have been replaced. Raises BadAccess.
+        self.prepare: Callable[[], None] | None = None
+        # Whether to connect over TLS or not at all.
+        self.needs_tls = False
         self.takers: dict[bytes, Taker] = {}
         self.receivers: dict[bytes, Receiver] = {}
         self.short = all(hasattr(self, name) for name in _SHORT)
         if self.short:
             self._ps = _Parser(self)
+
+    async def _connect_to_server(self, s: Any) -> None:
+        if self.prepare is not None:
+            self.prepare()
+        await super()._connect_to_server(s)
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if self.needs_tls and info.get("tls_available"):
+            # nats-py takes TLS only where the server insists on it.
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+
+    def _connect_command(self) -> bytes:
+        if self.needs_tls and not self._server_info.get("tls_required"):
+            raise errors.Error("the server has no TLS, which is asked for; credentials were not sent")
+        try:
+            return super()._connect_command()
+        except (BadAccess, NkeysError, OSError, ValueError, TypeError, AttributeError) as cause:
+            # Anything but its own errors ends nats-py's reconnecting, for ever and in silence; and it runs into all
+            # of these with a file of credentials that is being replaced.
+            raise errors.Error(f"the credentials cannot be read: {cause}") from cause
+
+    async def _process_err(self, err_msg: str) -> None:
+        """nats-py closes a connection for good at most errors, as when a JWT expires; it shall be made anew."""
+        if "permissions violation" in err_msg.lower():
+            await super()._process_err(err_msg)
+            return
+        problem = errors.Error(f"nats: {err_msg.strip().strip(chr(39))}")
+        await self._error_cb(problem)
+        await self._process_op_err(problem)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:
         # Here are those that nats-py's own parser had to read.

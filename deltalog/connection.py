@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -12,7 +13,9 @@ import nats
 import nats.errors
 import structlog
 
+from deltalog.access import Access, explained, without_user
 from deltalog.client import Client, cancellable
+from deltalog.intake import Intake
 
 __all__ = [
     "TRANSPORT_ERRORS",
@@ -50,16 +53,29 @@ class Connection:
     `lost` counts disconnections: whoever depends on an unbroken connection compares it before and after.
     """
 
-    def __init__(self, client: Client, url: str) -> None:
+    def __init__(self, client: Client, url: str, domain: str = "") -> None:
         self.client = client
         self.url = url
+        # What subjects of the JetStream API begin with, in the domain that is meant (ADR-28).
+        self.js = f"$JS.{domain}.API" if domain else "$JS.API"
+        # Why the server could not be connected to the last time; empty while connected.
+        self.problem = ""
+        self.refusing = False
+        self._refused: set[str] = set()
         self.lost = 0
         self.slow = 0
+        self.intake = Intake()
         self._on_trouble: set[Callable[[], None]] = set()
 
     @property
     def connected(self) -> bool:
         return bool(self.client.is_connected)
+
+    def notes(self) -> list[str]:
+        """Lines for the /readyz of who writes over it; none where all is well."""
+        if not self.connected:
+            return [f"[!]NATS cannot be reached at {self.url}" + (f": {self.problem}" if self.problem else "")]
+        return self.intake.notes()
 
     def watch_trouble(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls back at each disconnection and each dropped message; returns the function that ends it."""
@@ -70,17 +86,47 @@ class Connection:
         for callback in tuple(self._on_trouble):
             callback()
 
-    async def api(self, verb: str, request: object = None, timeout: float = 5.0) -> msgspec.Raw:
-        """Asks `$JS.API.<verb>`; the answer as raw JSON.
+    def bucket_subject(self, bucket: str, key: str) -> str:
+        """Where a value of a key-value bucket is sent to (ADR-8); it is stored as `$KV.<bucket>.<key>`."""
+        stored = f"$KV.{bucket}.{key}"
+        # Other domains' buckets are reached through their API only.
+        return stored if self.js == "$JS.API" else f"{self.js}.{stored}"
+
+    def _note(self, problem: Exception) -> None:
+        """What nats-py says of failures: each thing once while it is so, in the log."""
+        if self.refusing and isinstance(problem, (ConnectionResetError, BrokenPipeError)):
+            # What comes of having been refused.
+            return
+        text = explained(problem)
+        self.refusing = isinstance(problem, (nats.errors.Error, ssl.SSLError)) and not isinstance(problem, TimeoutError)
+        if "permissions violation" in text.lower():
+            if text not in self._refused:
+                self._refused.add(text)
+                log.error("NATS does not permit what is needed here (docs/nats.md)", url=self.url, problem=text)
+        elif text != self.problem:
+            self.problem = text
+            if self.lost and not self.connected:
+                log.warning("NATS cannot be reached", url=self.url, reason=text)
+
+    def refused(self, subject: str) -> str:
+        """How the server refused a subject; empty if it did not."""
+        # nats-py tells of it in small letters.
+        return next((text for text in self._refused if f'"{subject}"'.lower() in text.lower()), "")
+
+    async def api(self, verb: str, request: object = None, timeout: float = 5.0, js: str | None = None) -> msgspec.Raw:
+        """Asks `$JS.API.<verb>`, or `<js>.<verb>` of another domain; the answer as raw JSON.
 
         Raises JetStreamRefused for an error answer and BrokerUnavailable if there is none.
         """
         payload = b"" if request is None else msgspec.json.encode(request)
+        subject = f"{js or self.js}.{verb}"
         try:
             with cancellable():
-                answer = await self.client.request(f"$JS.API.{verb}", payload, timeout=timeout)
+                answer = await self.client.request(subject, payload, timeout=timeout)
         except (*TRANSPORT_ERRORS, TimeoutError) as cause:
             what = "has no JetStream" if isinstance(cause, nats.errors.NoRespondersError) else "does not answer"
+            if refusal := self.refused(subject):
+                what = f"says: {refusal} (docs/nats.md has what is needed)"
             raise BrokerUnavailable(f"NATS at {self.url} {what}") from cause
         problem = msgspec.json.decode(answer.data, type=_Answer).error
         if problem is not None:
@@ -114,13 +160,23 @@ def printable(url: str) -> str:
     return ",".join(shown)
 
 
-async def connect(url: str, *, name: str, patience: float = 5.0) -> Connection:
+async def connect(url: str, *, name: str, patience: float = 5.0, access: Access | None = None) -> Connection:
     """Connects to NATS at `url` (`nats://host:port`, several with commas); tries for `patience` seconds at first.
 
-    Once connected it reconnects for ever. Raises BrokerUnavailable.
+    Once connected it reconnects for ever. Raises BadAccess, BrokerUnavailable.
     """
+    urls, inside = without_user([one.strip() for one in url.split(",")])
+    # Also for servers that are heard of from these: nats-py would send them none of what stands in a URL.
+    access = access or Access()
+    if inside and not access.identified:
+        access = msgspec.structs.replace(access, **inside)
+    access.check()
     client = Client()
-    connection = Connection(client, printable(url))
+    connection = Connection(client, printable(url), access.domain)
+    context = access.context()
+    client.needs_tls = access.tls or any(one.startswith("tls://") for one in urls)
+    if access.tls:
+        client.prepare = lambda: access.load(context)
 
     async def disconnected() -> None:
         connection.lost += 1
@@ -129,6 +185,7 @@ async def connect(url: str, *, name: str, patience: float = 5.0) -> Connection:
         connection._trouble()
 
     async def reconnected() -> None:
+        connection.problem, connection.refusing = "", False
         log.info("NATS connection is back", url=connection.url)
         connection._trouble()
 
@@ -136,6 +193,8 @@ async def connect(url: str, *, name: str, patience: float = 5.0) -> Connection:
         if isinstance(problem, nats.errors.SlowConsumerError):
             connection.slow += 1
             connection._trouble()
+        elif str(problem):
+            connection._note(problem)
         log.debug("NATS client", problem=repr(problem))
 
     try:
@@ -143,7 +202,7 @@ async def connect(url: str, *, name: str, patience: float = 5.0) -> Connection:
         # so the patience for the first one is ours.
         async with asyncio.timeout(patience):
             await client.connect(
-                [one.strip() for one in url.split(",")],
+                urls,
                 name=name,
                 allow_reconnect=True,
                 max_reconnect_attempts=-1,
@@ -156,12 +215,16 @@ async def connect(url: str, *, name: str, patience: float = 5.0) -> Connection:
                 disconnected_cb=disconnected,
                 reconnected_cb=reconnected,
                 error_cb=failed,
+                tls=context,
+                **access.options(),
             )
     except (*TRANSPORT_ERRORS, TimeoutError, ValueError) as cause:
         try:
             await client.close()
         except (*TRANSPORT_ERRORS, AttributeError):
             pass
-        reason = str(cause) or "no answer"
-        raise BrokerUnavailable(f"NATS at {connection.url} does not answer: {reason}") from cause
+        reason = connection.problem or str(cause) or "no answer"
+        what = "cannot be used" if connection.refusing else "does not answer"
+        raise BrokerUnavailable(f"NATS at {connection.url} {what}: {reason}") from cause
+    connection.problem, connection.refusing = "", False
     return connection

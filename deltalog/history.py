@@ -17,7 +17,7 @@ import structlog
 
 from deltalog.append import Expect
 from deltalog.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused, cancellable
-from deltalog.stream import Log, Point, Stream, next_prefix, open_bucket
+from deltalog.stream import Log, LogError, Point, Stream, next_prefix, open_bucket
 from deltalog.subjects import encode_token
 
 log = structlog.get_logger("deltalog.history")
@@ -80,8 +80,8 @@ class History:
         self._file = file
         self._bucket: Stream | None = None
 
-    def _subject(self, key: str) -> str:
-        return f"$KV.{BUCKET}.{encode_token(self.log.name)}.{key}"
+    def _key(self, key: str) -> str:
+        return f"{encode_token(self.log.name)}.{key}"
 
     async def _last(self, key: str) -> tuple[int, bytes]:
         """Sequence and value of a key; 0 and nothing where there is none."""
@@ -94,7 +94,7 @@ class History:
                     replicas=self.log.replicas,
                 )
             try:
-                return await self._bucket.last(self._subject(key)) or (0, b"")
+                return await self._bucket.last(f"$KV.{BUCKET}.{self._key(key)}") or (0, b"")
             except JetStreamRefused:
                 # Somebody deleted the bucket.
                 self._bucket = None
@@ -105,9 +105,12 @@ class History:
     async def _put(self, key: str, value: msgspec.Struct, expected: int) -> bool:
         """Sets a key whose last sequence is `expected`; False if it is not. Raises BrokerUnavailable."""
         try:
+            connection = self.log.connection
+            subject = connection.bucket_subject(BUCKET, self._key(key))
+            headers = Expect(expected).headers()
             with cancellable():
-                answer = await self.log.connection.client.request(
-                    self._subject(key), msgspec.json.encode(value), timeout=5.0, headers=Expect(expected).headers()
+                answer = await connection.client.request(
+                    subject, msgspec.json.encode(value), timeout=5.0, headers=headers
                 )
             ack = msgspec.json.decode(answer.data, type=_Ack)
         except (*TRANSPORT_ERRORS, TimeoutError, msgspec.MsgspecError) as cause:
@@ -121,8 +124,14 @@ class History:
     async def rotate(self, served: str) -> None:
         """Sees to it that the log bears another name than `served`, and opens it anew; all who call get the same.
 
-        Raises BrokerUnavailable, JetStreamRefused, LogError.
+        Raises BrokerUnavailable, JetStreamRefused, LogError. A mirror is not renamed here, but made anew elsewhere
+        (`deltalog.mirror`): LogError until it is.
         """
+        if self.log.mirror:
+            await self.log.reopen()
+            if self.log.prefix == served:
+                raise LogError(f"mirror {self.log.name} is of another history; `kubebraid mirror` makes it anew")
+            return
         while True:
             await self.log.reopen()
             created, prefix = self.log.created, self.log.prefix
@@ -156,6 +165,8 @@ class History:
 
     async def mark(self, mark: Mark) -> None:
         """Keeps a mark, unless one further on of the same history is kept. Raises BrokerUnavailable."""
+        if self.log.mirror:
+            return
         at, value = await self._last("mark")
         before = _decoded(value, Mark)
         if before is None or not _same(before, mark) or (before.index, before.floor) < (mark.index, mark.floor):
@@ -167,7 +178,9 @@ class History:
             await asyncio.to_thread(_write, self._file, msgspec.json.encode(mark))
 
     async def marks(self) -> list[Mark]:
-        """What was kept, in the bucket and in the file."""
+        """What was kept, in the bucket and in the file. Of a mirror nothing is: its origin's instances do that."""
+        if self.log.mirror:
+            return []
         values = [(await self._last("mark"))[1]]
         if self._file is not None:
             values.append(await asyncio.to_thread(_read, self._file))
@@ -178,6 +191,8 @@ class History:
 
         Raises BrokerUnavailable, JetStreamRefused.
         """
+        if self.log.mirror:
+            return None
         created, prefix = self.log.created, self.log.prefix
         _, rotation = await self._rotation()
         if rotation is not None and rotation.done and (rotation.created, rotation.prefix) == (created, prefix):

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -88,6 +89,8 @@ class Reader:
         self.pending = 0
         # When the youngest of all messages applied was stored.
         self.latest = 0
+        # When the log was last heard of (time.monotonic): a message, or that there is none.
+        self.heard = time.monotonic()
         self._apply = apply
         self._subjects = tuple(subjects)
         self._headers_only = headers_only
@@ -145,7 +148,7 @@ class Reader:
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[None] = loop.create_future()
         expected = 1
-        heard = loop.time()
+        self.heard = time.monotonic()
 
         def fail(reason: BaseException) -> None:
             if not outcome.done():
@@ -170,10 +173,10 @@ class Reader:
             return answer(asked) if asked else None
 
         def received(subject: bytes, reply: bytes, block: bytes, data: bytes) -> Awaitable[None] | None:
-            nonlocal expected, heard
+            nonlocal expected
             if outcome.done():
                 return None
-            heard = loop.time()
+            self.heard = time.monotonic()
             try:
                 if not reply.startswith(b"$JS.ACK."):
                     return control(reply.decode(), block)
@@ -181,7 +184,7 @@ class Reader:
                 # $JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>, or with
                 # <domain>.<account> before <stream> and a random token at the end (ADR-15).
                 at = 5 if len(tokens) < 11 else 7
-                sequence, count, time, pending = map(int, tokens[at : at + 4])
+                sequence, count, stored, pending = map(int, tokens[at : at + 4])
                 name = subject.decode()
             except ValueError as cause:
                 fail(_Broken(f"a message that is not JetStream's: {cause}"))
@@ -193,14 +196,14 @@ class Reader:
             if sequence > self.position:
                 self.pending = pending
                 try:
-                    self._apply(Record(sequence, time, name, data, block))
+                    self._apply(Record(sequence, stored, name, data, block))
                 except Exception as error:  # noqa: BLE001 - the reader's owner gets it from run()
                     fail(error)
                     return None
                 self.position = sequence
-                self.position_time = time
-                if time > self.latest:
-                    self.latest = time
+                self.position_time = stored
+                if stored > self.latest:
+                    self.latest = stored
             if not pending and not self.caught_up.is_set():
                 self._now_caught_up(outcome)
             return None
@@ -236,7 +239,7 @@ class Reader:
                 self._now_caught_up(outcome)
             while not outcome.done():
                 await asyncio.wait((outcome,), timeout=_SILENCE / 2)
-                if not outcome.done() and loop.time() - heard > _SILENCE:
+                if not outcome.done() and time.monotonic() - self.heard > _SILENCE:
                     fail(_Broken(f"nothing heard for {_SILENCE:g} s"))
             outcome.result()
         finally:
@@ -248,7 +251,7 @@ class Reader:
             if connection.connected:
                 with contextlib.suppress(*TRANSPORT_ERRORS):
                     # Not awaited: the consumer ends by itself after its inactivity threshold.
-                    await client.publish(f"$JS.API.CONSUMER.DELETE.{self.log.name}.{name}")
+                    await client.publish(f"{connection.js}.CONSUMER.DELETE.{self.log.name}.{name}")
 
     def _now_caught_up(self, outcome: asyncio.Future[None]) -> None:
         self.caught_up.set()

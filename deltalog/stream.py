@@ -20,12 +20,18 @@ from deltalog.subjects import STREAM_SUBJECTS
 PREFIX_KEY = "kubebraid.io/prefix"
 FORMAT_KEY = "kubebraid.io/format"
 TOMBSTONE_TTL_KEY = "kubebraid.io/tombstone-ttl"
+# Of a mirror: when the stream was made that it mirrors.
+CREATED_KEY = "kubebraid.io/created"
 
 DEFAULT_NAME = "KUBEBRAID"
 
 STREAM_NOT_FOUND = 10059
 _NAME_IN_USE = 10058
 _MESSAGE_NOT_FOUND = 10037
+# Messages of a batch; the fewer, the sooner each is readable.
+_BATCH = 500
+# Not clustered, no peers for it.
+_NO_ROOM_FOR_REPLICAS = (10074, 10005)
 
 
 class LogError(Exception):
@@ -57,7 +63,10 @@ class Point(NamedTuple):
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """The extent of the log now. `last_time` in nanoseconds since 1970, 0 in a stream never written to."""
+    """The extent of the log now. `last_time` in nanoseconds since 1970, 0 in a stream never written to.
+
+    `silent`: seconds since a mirror heard of the stream that it mirrors, infinite if it never did.
+    """
 
     messages: int
     subjects: int
@@ -66,6 +75,7 @@ class StreamState(msgspec.Struct, frozen=True):
     last_time: int
     created: str
     prefix: str
+    silent: float = 0.0
 
 
 class _State(msgspec.Struct):
@@ -81,8 +91,27 @@ class _Transform(msgspec.Struct):
     dest: str = ""
 
 
+class _External(msgspec.Struct):
+    api: str = ""
+
+
+class _Mirror(msgspec.Struct):
+    name: str
+    external: _External | None = None
+
+
+class _Heard(msgspec.Struct):
+    """How a mirror does; `active` in nanoseconds, negative if it never heard of its origin."""
+
+    active: int = -1
+
+
 class _Config(msgspec.Struct):
     name: str
+    mirror: _Mirror | None = None
+    discard: str = ""
+    max_age: int = 0
+    allow_atomic: bool = False
     subjects: list[str] = []
     subject_transform: _Transform | None = None
     metadata: dict[str, str] = {}
@@ -96,6 +125,28 @@ class _Info(msgspec.Struct):
     state: _State
     created: str
     ts: str = ""
+    mirror: _Heard | None = None
+
+    @property
+    def made(self) -> str:
+        """When the history was begun: of a mirror, when its origin was made."""
+        return self.config.metadata.get(CREATED_KEY, "") if self.config.mirror is not None else self.created
+
+    def state_now(self) -> StreamState:
+        silent = 0.0
+        if self.config.mirror is not None:
+            active = -1 if self.mirror is None else self.mirror.active
+            silent = active / 1e9 if active >= 0 else float("inf")
+        return StreamState(
+            self.state.messages,
+            self.state.num_subjects,
+            self.state.first_seq,
+            self.state.last_seq,
+            nanoseconds(self.state.last_ts),
+            self.made,
+            self.config.metadata.get(PREFIX_KEY, ""),
+            silent,
+        )
 
 
 class _Message(msgspec.Struct):
@@ -144,7 +195,8 @@ class Stream:
     def __init__(self, connection: Connection, info: _Info) -> None:
         self.connection = connection
         self.name = info.config.name
-        self.created = info.created
+        self.created = info.made
+        self.mirror = info.config.mirror is not None
         self.prefix = info.config.metadata.get(PREFIX_KEY, "")
         self._clock_offset = 0
         self._note_clock(info)
@@ -161,15 +213,7 @@ class Stream:
         """The stream's extent and identity, asked of the stream's leader."""
         info = await _info(self.connection, self.name)
         self._note_clock(info)
-        return StreamState(
-            info.state.messages,
-            info.state.num_subjects,
-            info.state.first_seq,
-            info.state.last_seq,
-            nanoseconds(info.state.last_ts),
-            info.created,
-            info.config.metadata.get(PREFIX_KEY, ""),
-        )
+        return info.state_now()
 
     async def head(self) -> int:
         """The sequence of the last message."""
@@ -206,6 +250,9 @@ class Stream:
         """
         state = state or await self.state()
         if state.last_sequence < point.sequence:
+            if self.mirror:
+                # Made anew, it is filled with the same messages as before.
+                return None
             return f"the stream ends at {state.last_sequence}, {point.sequence} was applied"
         if not point.time:
             return None
@@ -242,6 +289,7 @@ class Log(Stream):
 
     Several logs of one account cannot take in the same subjects; what they hold has the same ones all the same
     (ADR-36, subject transforms), so that only who appends needs to know.
+    `origin`: the name of the stream that is appended to, another one than `name` in a mirror.
     """
 
     def __init__(self, connection: Connection, info: _Info) -> None:
@@ -249,12 +297,35 @@ class Log(Stream):
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
         self.ingest = _ingest(info.config)
         self.replicas = info.config.num_replicas
+        self.atomic = info.config.allow_atomic
+        self._mirrored = info.config.mirror
+
+    @property
+    def batch(self) -> int:
+        """How many messages to append at a time (`Appender`); 0: it takes any number that are on their way."""
+        if self.replicas == 1:
+            return 0
+        return _BATCH if self.atomic else 1
+
+    @property
+    def origin(self) -> str:
+        return self.name if self._mirrored is None else self._mirrored.name
+
+    async def origin_state(self) -> StreamState:
+        """The extent and identity of the stream that is appended to; of a mirror that is another one, maybe far away.
+
+        Raises as `state`.
+        """
+        if self._mirrored is None:
+            return await self.state()
+        js = None if self._mirrored.external is None else self._mirrored.external.api
+        return (await _info(self.connection, self._mirrored.name, js)).state_now()
 
     async def reopen(self) -> None:
         """Takes on the identity of the stream as it is now, after it was recreated or its prefix rotated."""
         info = _usable(await _info(self.connection, self.name))
         self._note_clock(info)
-        self.created = info.created
+        self.created = info.made
         self.prefix = info.config.metadata[PREFIX_KEY]
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
 
@@ -267,8 +338,8 @@ class Log(Stream):
         await self.reopen()
 
 
-async def _info(connection: Connection, name: str) -> _Info:
-    raw = await connection.api(f"STREAM.INFO.{name}")
+async def _info(connection: Connection, name: str, js: str | None = None) -> _Info:
+    raw = await connection.api(f"STREAM.INFO.{name}", js=js)
     return msgspec.json.decode(raw, type=_Info)
 
 
@@ -279,7 +350,12 @@ def _ingest(config: _Config) -> str:
 
 def _usable(info: _Info) -> _Info:
     root = _ingest(info.config)
-    missing = [s for s in STREAM_SUBJECTS if root + s not in info.config.subjects]
+    if info.config.mirror is not None and CREATED_KEY not in info.config.metadata:
+        raise LogError(
+            f"stream {info.config.name} is a mirror that does not say of which history; make it with `kubebraid mirror`"
+        )
+    # A mirror takes nothing in by itself.
+    missing = info.config.mirror is None and any(root + s not in info.config.subjects for s in STREAM_SUBJECTS)
     if missing or PREFIX_KEY not in info.config.metadata or TOMBSTONE_TTL_KEY not in info.config.metadata:
         raise LogError(f"stream {info.config.name} was not made by kubebraid; choose another name with --stream")
     if info.config.metadata.get(FORMAT_KEY) != "1":
@@ -291,17 +367,28 @@ def _usable(info: _Info) -> _Info:
     return info
 
 
-async def open_log(connection: Connection, settings: LogSettings | None = None, *, make: bool = True) -> Log:
+async def open_log(
+    connection: Connection, settings: LogSettings | None = None, *, make: bool = True, mend: bool = False
+) -> Log:
     """Opens the log's stream, making it first where there is none, unless `make` says that there has to be one.
 
+    `mend`: where it is set to forget objects that live, be it by age or to make room, that is changed.
     Raises LogError if a stream of that name or with these subjects is not ours, or the servers cannot hold it as
     wanted; BrokerUnavailable if NATS doesn't answer.
     """
     settings = settings or LogSettings()
     try:
-        found = Log(connection, _usable(await _info(connection, settings.name)))
-        if make and settings.replicas is not None:
-            found.replicas = await _replicated(found, found.replicas, settings.replicas)
+        info = _usable(await _info(connection, settings.name))
+        found = Log(connection, info)
+        changes: dict[str, object] = {}
+        if make and (settings.replicas or 0) > found.replicas:
+            changes["num_replicas"] = found.replicas = settings.replicas or 1
+        forgets = info.config.discard != "new" or bool(info.config.max_age)
+        if mend and not found.mirror and (forgets or not info.config.allow_atomic):
+            changes |= {"discard": "new", "max_age": 0, "allow_atomic": True}
+        if changes:
+            await _change(found, changes)
+            found.atomic = found.atomic or "allow_atomic" in changes
         return found
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
@@ -316,7 +403,8 @@ async def open_log(connection: Connection, settings: LogSettings | None = None, 
         "subjects": [root + subject for subject in STREAM_SUBJECTS],
         "retention": "limits",
         "storage": "file",
-        "discard": "old",
+        # Where somebody limits the stream, appends are refused and tried again; nothing that lives makes room.
+        "discard": "new",
         "max_consumers": -1,
         "max_msgs": -1,
         "max_bytes": -1,
@@ -328,6 +416,7 @@ async def open_log(connection: Connection, settings: LogSettings | None = None, 
         "duplicate_window": 100_000_000,
         "allow_direct": True,
         "allow_msg_ttl": True,
+        "allow_atomic": True,
         "metadata": {
             PREFIX_KEY: settings.prefix or secrets.token_hex(4),
             FORMAT_KEY: "1",
@@ -340,17 +429,22 @@ async def open_log(connection: Connection, settings: LogSettings | None = None, 
     return Log(connection, _usable(await _info(connection, settings.name)))
 
 
-async def _replicated(stream: Stream, has: int, wanted: int) -> int:
-    """Gives a stream more replicas if it has fewer than `wanted`; how many it has then. Raises LogError."""
-    if has >= wanted:
-        return has
+async def _change(stream: Stream, changes: dict[str, object]) -> None:
+    """Changes the settings of a stream. Raises LogError."""
     raw = await stream.connection.api(f"STREAM.INFO.{stream.name}")
-    config = {**msgspec.json.decode(raw)["config"], "num_replicas": wanted}
+    config = {**msgspec.json.decode(raw)["config"], **changes}
     try:
         await stream.connection.api(f"STREAM.UPDATE.{stream.name}", config, timeout=10.0)
     except JetStreamRefused as refused:
-        raise LogError(f"stream {stream.name} cannot have {wanted} replicas: {refused.description}") from refused
-    return wanted
+        wanted = changes.get("num_replicas")
+        what = f"cannot have {wanted} replicas" if wanted else f"cannot be given {changes}"
+        raise LogError(f"stream {stream.name} {what}: {refused.description}{_mend(refused)}") from refused
+
+
+def _mend(refused: JetStreamRefused) -> str:
+    if refused.code in _NO_ROOM_FOR_REPLICAS:
+        return "; start more NATS servers with JetStream, or ask for fewer with --replicas"
+    return ""
 
 
 async def _create(connection: Connection, config: dict[str, object]) -> None:
@@ -359,7 +453,9 @@ async def _create(connection: Connection, config: dict[str, object]) -> None:
     except JetStreamRefused as refused:
         # Another instance may have made it in the meantime: then its settings, and its prefix, hold.
         if refused.code != _NAME_IN_USE:
-            raise LogError(f"stream {config['name']} cannot be made: {refused.description}") from refused
+            raise LogError(
+                f"stream {config['name']} cannot be made: {refused.description}{_mend(refused)}"
+            ) from refused
 
 
 async def existing_bucket(connection: Connection, name: str) -> Stream:
@@ -380,7 +476,8 @@ async def open_bucket(
     try:
         info = await _info(connection, stream)
         found = Stream(connection, info)
-        await _replicated(found, info.config.num_replicas, replicas)
+        if info.config.num_replicas < replicas:
+            await _change(found, {"num_replicas": replicas})
         return found
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:

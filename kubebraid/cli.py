@@ -16,8 +16,11 @@ import msgspec
 import typer
 import uvloop
 
+from deltalog import Access, BadAccess
+from deltalog.mirror import MirrorSettings
 from kubebraid import __version__, condition, logs, members, run
 from kubebraid.kubeconfig import render
+from kubebraid.nats_options import with_access
 from kubebraid.routing import parse_groups
 from kubebraid.settings import BadSetting, Forward, Settings, parse_listen
 from kubebraid.workers import Worker
@@ -29,6 +32,8 @@ from producers.rules import BadRule, Rules, type_pattern
 
 # Whether typer depends on click or brings its own differs by version; this is the UsageError of the one it uses.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+_BAD_ARGUMENTS = (BadAccess, BadSetting, BadConfiguration, BadKubeconfig, BadRule, BadPointer)
 
 app = typer.Typer(
     help="Many Kubernetes clusters, one ordered stream, one API.",
@@ -113,6 +118,13 @@ ForwardAs = Annotated[
         "--forward",
         help="As whom writes, logs and exec below /clusters/<cluster> are passed on: the caller, the kubeconfig's "
         "user, or not at all.",
+    ),
+]
+NotReadyAfter = Annotated[
+    str,
+    typer.Option(
+        metavar="TIME",
+        help="Without word of the log for so long, /readyz is 503: others are to be asked; 0: never.",
     ),
 ]
 Server = Annotated[str, typer.Option(metavar="URL", help="The running service.")]
@@ -200,7 +212,9 @@ def _run(main: Coroutine[Any, Any, None], level: str, json_lines: bool) -> None:
 
 
 @app.command()
+@with_access
 def up(
+    access: Access,
     more: MoreContexts = None,
     kubeconfig: Kubeconfig = None,
     context: Contexts = None,
@@ -222,12 +236,14 @@ def up(
     relist_every: RelistEvery = "30m",
     config: Config = None,
     forward: ForwardAs = Forward.CALLER,
+    not_ready_after: NotReadyAfter = "5m",
     log_level: LogLevel = "info",
     log_json: LogJson = False,
 ) -> None:
     """Serve the clusters of a kubeconfig: NATS, producers and query service in one process."""
     settings = Settings(
         nats=nats,
+        access=access,
         nats_port=nats_port,
         data=data,
         stream=stream,
@@ -248,6 +264,7 @@ def up(
         ),
         listen=parse_listen(listen, insecure=insecure_listen),
         forward=_forward(forward, listen),
+        not_ready_after=duration(not_ready_after),
     )
     if nats is not None and nats_port is not None:
         raise BadSetting("--nats-port is for the embedded NATS; leave it out with --nats")
@@ -294,7 +311,9 @@ def simulate(
 
 
 @app.command()
+@with_access
 def produce(
+    access: Access,
     nats: NatsUrl,
     more: MoreContexts = None,
     kubeconfig: Kubeconfig = None,
@@ -325,6 +344,7 @@ def produce(
     """The producers alone: from the clusters of a kubeconfig into the log."""
     settings = Settings(
         nats=nats,
+        access=access,
         stream=stream,
         prefix=prefix,
         replicas=replicas,
@@ -348,7 +368,9 @@ def produce(
 
 
 @app.command()
+@with_access
 def serve(
+    access: Access,
     nats: NatsUrl,
     more: MoreContexts = None,
     listen: Listen = "127.0.0.1:8001",
@@ -364,6 +386,7 @@ def serve(
     workers: Annotated[
         int, typer.Option(metavar="N", min=1, max=64, help="Processes behind the address, each with all objects.")
     ] = 1,
+    not_ready_after: NotReadyAfter = "5m",
     log_level: LogLevel = "info",
     log_json: LogJson = False,
 ) -> None:
@@ -376,6 +399,7 @@ def serve(
     _one_place(kubeconfig, contexts, directory)
     settings = Settings(
         nats=nats,
+        access=access,
         stream=stream,
         prefix=prefix,
         replicas=replicas,
@@ -385,6 +409,7 @@ def serve(
         config=config,
         listen=parse_listen(listen, insecure=insecure_listen),
         forward=_forward(forward, listen),
+        not_ready_after=duration(not_ready_after),
     )
     if workers > 1:
         _run(run.serve_with_workers(settings, workers, log_level, log_json=log_json), log_level, log_json)
@@ -412,7 +437,9 @@ def route(
 
 
 @app.command()
+@with_access
 def relist(
+    access: Access,
     nats: NatsUrl = "nats://127.0.0.1:4222",
     stream: Stream = "KUBEBRAID",
     cluster: Annotated[str, typer.Option(metavar="NAME", help="Clusters, with wildcards.")] = "*",
@@ -420,7 +447,7 @@ def relist(
 ) -> None:
     """Have the producers compare whole lists with the log now."""
     logs.configure("warning", json=False)
-    answers = uvloop.run(run.relist(nats, stream, cluster, kind))
+    answers = uvloop.run(run.relist(nats, access, stream, cluster, kind))
     for answer in answers:
         typer.echo(f"{answer.producer}: comparing {answer.lists} lists of {answer.clusters} clusters")
 
@@ -442,6 +469,28 @@ def status(
             typer.echo(line)
     if not found.good:
         raise typer.Exit(1)
+
+
+@app.command()
+@with_access
+def mirror(
+    access: Access,
+    nats: NatsUrl = "nats://127.0.0.1:4222",
+    stream: Annotated[str, typer.Option(metavar="NAME", help="What the mirror is to be called.")] = "KUBEBRAID",
+    origin: Annotated[str, typer.Option("--from", metavar="NAME", help="The stream that holds the log.")] = "KUBEBRAID",
+    domain: Annotated[
+        str, typer.Option("--from-domain", metavar="NAME", help="The JetStream domain it is in. [the mirror's]")
+    ] = "",
+    replicas: Annotated[
+        int, typer.Option(metavar="N", min=1, max=5, help="NATS servers that each hold the mirror.")
+    ] = 1,
+    once: Annotated[bool, typer.Option("--once", help="Make it if need be, and end.")] = False,
+    log_level: LogLevel = "info",
+    log_json: LogJson = False,
+) -> None:
+    """Make a mirror of the log for instances elsewhere, and keep it; they have the same versions as those here."""
+    settings = MirrorSettings(origin=origin, domain=domain, name=stream, replicas=replicas)
+    _run(run.mirror(nats, access, settings, once=once), log_level, log_json)
 
 
 clusters = typer.Typer(help="Clusters: which there are, which come and go.", no_args_is_help=True)
@@ -499,7 +548,9 @@ def remove_cluster(
 
 
 @clusters.command("clean")
+@with_access
 def clean_clusters(
+    access: Access,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME ...]", help="Which; all that nobody follows if not given.")
     ] = None,
@@ -513,7 +564,7 @@ def clean_clusters(
     """Take clusters that no producer follows any more out of the log; watchers see their objects deleted."""
     settings = run.log_settings(Settings(stream=stream))
     logs.configure("warning", json=False)
-    cleaned = uvloop.run(run.clean(nats, settings, names or (), kind, dry_run=dry_run))
+    cleaned = uvloop.run(run.clean(nats, access, settings, names or (), kind, dry_run=dry_run))
     what = "" if kind is None else f"{kind} of "
     for one in cleaned:
         typer.echo(f"{what}{one.cluster}: " + ("would be removed" if dry_run else f"removed at index {one.sequence}"))
@@ -574,7 +625,15 @@ def _reporting(work: Callable[[], None]) -> None:
         where = context.command_path if context else "kubebraid"
         message = getattr(problem, "format_message", problem.__str__)()
         _fail(f"{' '.join(message.split())}; see {where} --help", 2)
-    except (BadSetting, condition.Unanswered, BadConfiguration, BadKubeconfig, BadRule, BadPointer) as problem:
+    except (
+        BadAccess,
+        BadSetting,
+        condition.Unanswered,
+        BadConfiguration,
+        BadKubeconfig,
+        BadRule,
+        BadPointer,
+    ) as problem:
         _fail(str(problem), 2)
     except (*run.FAILURES, *members.FAILURES, Deposed) as problem:
         _fail(str(problem), 1)

@@ -45,17 +45,23 @@ class ClusterCondition(msgspec.Struct, frozen=True):
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """An instance: whether /readyz is 200; `outage`: for how many seconds it could not read the log, None if it can."""
+    """An instance: whether /readyz is 200; `outage`: for how many seconds it could not read the log, None if it can.
+
+    `notes`: what else is wrong, as when the log takes nothing in.
+    """
 
     server: str
     ready: bool
     outage: float | None
     index: int
     clusters: tuple[ClusterCondition, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
-        return self.ready and self.outage is None and all(one.state == "ready" for one in self.clusters)
+        return (
+            self.ready and self.outage is None and not self.notes and all(one.state == "ready" for one in self.clusters)
+        )
 
 
 def ask(server: str) -> Condition:
@@ -83,6 +89,7 @@ def _condition(server: str, found: dict[str, Any]) -> Condition:
         outage=found["outage"],
         index=int(found["index"]),
         clusters=tuple(_cluster(one, now) for one in found["clusters"]),
+        notes=tuple(str(note).removeprefix("[!]") for note in found.get("notes", ())),
     )
 
 
@@ -120,6 +127,8 @@ def lines(condition: Condition, *, types: bool) -> Iterator[str]:
     yield f"{condition.server}: {state}, at index {condition.index}, {len(condition.clusters)} clusters"
     if condition.outage is not None:
         yield f"  the log has been unreachable for {condition.outage:.0f} s: what was known then is served"
+    for note in condition.notes:
+        yield f"  {note}"
     yield from cluster_lines(condition.clusters)
     if not types:
         return

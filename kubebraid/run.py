@@ -21,9 +21,10 @@ import structlog
 from aiohttp import web
 from nats.aio.msg import Msg
 
-from deltalog import BrokerUnavailable, LogError, LogSettings, connect, open_log
+from deltalog import Access, BrokerUnavailable, LogError, LogSettings, connect, open_log
 from deltalog.connection import Connection
 from deltalog.history import History
+from deltalog.mirror import Mirror, MirrorSettings
 from deltalog.stream import Log
 from kubebraid import __version__, members, progress
 from kubebraid.broker import BrokerError, EmbeddedBroker, child_set_up, port_in_use
@@ -47,6 +48,9 @@ _LINE_LIMIT = 256 * 1024
 # An embedded server that ends within so many seconds of its start, so many times in a row, is given up.
 _BROKER_STABLE = 2.0
 _BROKER_PATIENCE = 4
+# Seconds between looks at an embedded server that refuses, and the part of its disk that has to be free to go on.
+_LOOK_FOR_ROOM, _LOOK_FOR_ROOM_LAST = 5.0, 300.0
+_ROOM = 0.05
 # Seconds to wait for the answers of producers, of which nobody knows the number.
 _ANSWERS = 1.0
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -83,8 +87,8 @@ async def _broker(settings: Settings) -> AsyncIterator[tuple[str, EmbeddedBroker
 
 
 @contextlib.asynccontextmanager
-async def _connection(url: str, name: str) -> AsyncIterator[Connection]:
-    connection = await connect(url, name=name)
+async def _connection(url: str, name: str, access: Access) -> AsyncIterator[Connection]:
+    connection = await connect(url, name=name, access=access)
     try:
         yield connection
     finally:
@@ -198,7 +202,7 @@ async def serve_with_workers(settings: Settings, count: int, log_level: str, *, 
         raise _cannot_listen(settings.listen, cause) from None
     with contextlib.closing(reserved):
         # What keeps all of them from serving is said once.
-        async with _connection(settings.nats, "kubebraid-serve") as connection:
+        async with _connection(settings.nats, "kubebraid-serve", settings.access) as connection:
             await open_log(connection, opening)
         address = dataclasses.replace(settings.listen, port=reserved.getsockname()[1])
 
@@ -234,10 +238,10 @@ async def worker(worker: Worker, settings: Settings) -> None:
     await _run(settings, produce=False, serve=True, worker=worker)
 
 
-async def relist(url: str, stream: str, cluster: str, kind: str) -> list[Relisting]:
+async def relist(url: str, access: Access, stream: str, cluster: str, kind: str) -> list[Relisting]:
     """Asks all producers of a stream to compare lists now; their answers. Raises Stopped if there are none."""
     answers: list[Relisting] = []
-    async with _connection(url, "kubebraid-relist") as connection:
+    async with _connection(url, "kubebraid-relist", access) as connection:
         client = connection.client
 
         async def answered(message: Msg) -> None:
@@ -253,11 +257,23 @@ async def relist(url: str, stream: str, cluster: str, kind: str) -> list[Relisti
     return answers
 
 
+async def mirror(url: str, access: Access, settings: MirrorSettings, *, once: bool) -> None:
+    """Makes a mirror of a log and, unless `once`, keeps it. Raises LogError, BrokerUnavailable."""
+    for option, name in (("--stream", settings.name), ("--from", settings.origin), ("--from-domain", settings.domain)):
+        if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", name):
+            raise BadSetting(f"{option} {name!r}: 1 to 64 letters, digits, - and _")
+    async with _connection(url, "kubebraid-mirror", access) as connection:
+        made = Mirror(connection, settings)
+        await made.make()
+        if not once:
+            await _together(made.run)
+
+
 async def clean(
-    url: str, settings: LogSettings, clusters: Sequence[str], kind: str | None, *, dry_run: bool
+    url: str, access: Access, settings: LogSettings, clusters: Sequence[str], kind: str | None, *, dry_run: bool
 ) -> list[members.Cleaned]:
     """Takes clusters that nobody follows out of the log. Raises as `members.clean` does."""
-    async with _connection(url, "kubebraid-clean") as connection:
+    async with _connection(url, "kubebraid-clean", access) as connection:
         log_ = await open_log(connection, settings, make=False)
         return await members.clean(connection, log_, clusters, kind, dry_run=dry_run)
 
@@ -274,16 +290,17 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
             bound = _bind(settings.listen, worker)
             stack.callback(bound.close)
         url, broker = await stack.enter_async_context(_broker(settings))
+        access = settings.access if broker is None else Access()
         parts: list[Callable[[], Awaitable[None]]] = []
         producer: Producer | None = None
         if followed is not None and not produce:
             parts.append(followed.run)
         if followed is not None and produce:
             # Its own connection: bulk appends must not stand in the way of what is being read.
-            writing = await stack.enter_async_context(_connection(url, "kubebraid-produce"))
+            writing = await stack.enter_async_context(_connection(url, "kubebraid-produce", access))
 
             async def open_for_writing() -> Log:
-                return await open_log(writing, opening)
+                return await open_log(writing, opening, mend=True)
 
             replicas = (await open_for_writing()).replicas
             producer = Producer(
@@ -298,7 +315,7 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
         service: QueryService | None = None
         address: Address | None = None
         if serve:
-            reading = await stack.enter_async_context(_connection(url, "kubebraid-serve"))
+            reading = await stack.enter_async_context(_connection(url, "kubebraid-serve", access))
             materializer = await _materializer(reading, opening, broker)
             parts.append(materializer.run)
             assert bound is not None
@@ -314,6 +331,8 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
                 lambda: () if producer is None else producer.members.current,
                 hosts=_LOOPBACK_NAMES if settings.listen.loopback else None,
                 upstreams=upstreams,
+                not_ready_after=settings.not_ready_after,
+                notes=lambda: () if producer is None else producer.notes(),
             )
             if producer is not None:
                 service.metrics.also(producer.metrics.registry)
@@ -329,6 +348,8 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
             address = await stack.enter_async_context(_served(producer_application(producer), bound))
         if broker is not None:
             parts.append(lambda: _guard(broker))
+            if producer is not None:
+                parts.append(lambda: _unstick(broker, writing))
         parts.append(lambda: _announce(producer, service, address, url))
         await _together(*parts)
 
@@ -373,6 +394,27 @@ async def _guard(broker: EmbeddedBroker) -> None:
             raise Stopped(f"the embedded nats-server ends again and again; see {broker.data / 'nats' / 'nats.log'}")
         log.error("the embedded nats-server ended: starting it again")
         await broker.start()
+
+
+async def _unstick(broker: EmbeddedBroker, connection: Connection) -> None:
+    """Ends a server that takes nothing in although there is room, so that it is started again.
+
+    Once its disk was full, a server refuses until then; and how much it may store it reckons only when it starts.
+    """
+    pause = _LOOK_FOR_ROOM
+    while True:
+        await asyncio.sleep(pause)
+        refusing = connection.intake.since()
+        if refusing is None:
+            pause = _LOOK_FOR_ROOM
+        elif refusing > _LOOK_FOR_ROOM:
+            disk = await asyncio.to_thread(shutil.disk_usage, broker.data)
+            if disk.free < disk.total * _ROOM:
+                log.warning("the embedded NATS takes nothing in, and its disk is full", data=str(broker.data))
+                continue
+            log.warning("the embedded NATS takes nothing in though there is room: starting it again")
+            await broker.stop()
+            pause = min(pause * 2, _LOOK_FOR_ROOM_LAST)
 
 
 async def _work(service: QueryService, bound: socket.socket, worker: Worker) -> None:

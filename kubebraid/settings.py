@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from deltalog import Access
 from producers.configuration import RELIST_EVERY
 from producers.pruning import Pruning
 from producers.rules import Rules
+
+NOT_READY_AFTER = 300.0
 
 
 class BadSetting(Exception):
@@ -74,11 +77,13 @@ class Forward(StrEnum):
 class Settings:
     """What `up`, `produce` and `serve` run with. `nats` None: embedded, with its files under `data`.
 
-    `config`: the configuration file, which then says all of what is followed and how. `forward`: as whom requests are
-    passed on to clusters.
+    `access`: how to get into a NATS that is not embedded. `config`: the configuration file, which then says all of what
+    is followed and how. `forward`: as whom requests are passed on to clusters. `not_ready_after`: seconds without
+    word of the log that a service counts as ready; 0: for ever.
     """
 
     nats: str | None = None
+    access: Access = field(default_factory=Access)
     nats_port: int | None = None
     data: Path | None = None
     stream: str = "KUBEBRAID"
@@ -94,3 +99,4 @@ class Settings:
     identity: str | None = None
     listen: Address | None = None
     forward: Forward = Forward.OFF
+    not_ready_after: float = NOT_READY_AFTER

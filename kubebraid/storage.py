@@ -139,7 +139,7 @@ class Storage:
         if known is not None and known.registered:
             return
         log = self.materializer.log
-        async with Appender(log.connection, ingest=log.ingest) as appender:
+        async with Appender.to(log) as appender:
             owner = await take(log, appender, cluster, self._name)
             index = await append_control(appender, owner, owner.control(wire.CLUSTER, version={}))
         await self.materializer.wait_applied(index, None)

@@ -32,6 +32,10 @@ _FORGET_EVERY = 5.0
 # How often the log is asked whether it is still the same, and what was served from it is noted beside it, in seconds.
 _LOOK_EVERY = 5.0
 _AUDIT_PATIENCE = 10.0
+# Seconds without a word of the log, which has a heartbeat of 2 s, and of a mirror's origin, which is looked at that
+# often.
+_UNHEARD = 7.0
+_ORIGIN_UNHEARD = 12.0
 _LAST_MARK = 1.0
 
 
@@ -75,8 +79,9 @@ class Materializer:
         self.generation = 0
         self.replayed = 0
         self.unreadable = 0
-        self.outage_since: float | None = None
-        self._current_at = time.monotonic()
+        self._unreadable_since: float | None = None
+        # When a consistent read was one; when the origin of a mirror was last heard of there (time.monotonic).
+        self._current_at = self._origin_heard = time.monotonic()
         self._listeners: dict[TypeKey, set[Callable[[], None]]] = {}
         self._waiting: set[tuple[int, asyncio.Future[None]]] = set()
         self._flush_due = False
@@ -93,6 +98,20 @@ class Materializer:
         except asyncio.CancelledError:
             await self._mark_the_end()
             raise
+
+    def age(self) -> float:
+        """Seconds since it was known that all of the log is here; a few seconds where all is well."""
+        heard = self._current_at if self._reader is None else self._reader.heard
+        if self.log.mirror:
+            heard = min(heard, self._origin_heard)
+        return time.monotonic() - max(heard, self._current_at)
+
+    def outage(self) -> float | None:
+        """`age`, if the log cannot be read, or a mirror does not hear of its origin; None if all is well."""
+        now = time.monotonic()
+        silent = self._reader is not None and now - self._reader.heard > _UNHEARD
+        cut = self.log.mirror and now - self._origin_heard > _ORIGIN_UNHEARD
+        return self.age() if self._unreadable_since is not None or silent or cut else None
 
     async def _follow(self) -> None:
         while True:
@@ -137,12 +156,15 @@ class Materializer:
             await self._start_anew(rotate=True)
 
     async def _start_anew(self, *, rotate: bool) -> None:
+        said = ""
         while rotate:
             try:
                 await self.history.rotate(self.store.prefix)
                 break
             except (BrokerUnavailable, JetStreamRefused, LogError) as cause:
-                log.warning("the history cannot be renamed", reason=str(cause))
+                if said != str(cause):
+                    said = str(cause)
+                    log.warning("the history cannot be renamed", reason=said)
                 await asyncio.sleep(1.0)
         self.ready.clear()
         self.store = Store(self.log.prefix, self.log.tombstone_ttl)
@@ -172,8 +194,15 @@ class Materializer:
             try:
                 applied = reader.position
                 state = await self.log.state()
+                if self.log.mirror:
+                    self._origin_heard = time.monotonic() - state.silent
+                    if state.last_sequence < applied and state.prefix == self._identity[1]:
+                        # It was made anew and is being filled.
+                        continue
                 if (other := self._another(state, applied)) is not None:
                     raise HistoryChanged(other)
+                if self.log.mirror and (other := self._another(await self.log.origin_state(), applied)) is not None:
+                    raise HistoryChanged(f"of the mirrored stream, {other}")
                 if self.ready.is_set():
                     self._census.compare(state, self.log.now())
                     if self._census.suspicious:
@@ -225,7 +254,7 @@ class Materializer:
 
     async def _mark_the_end(self) -> None:
         """Whoever starts next is to know how far it was served, and not only up to the last look."""
-        if self._reader is None or not self.ready.is_set() or self.outage_since is not None:
+        if self._reader is None or not self.ready.is_set() or self.outage() is not None:
             return
         try:
             async with asyncio.timeout(_LAST_MARK):
@@ -260,7 +289,7 @@ class Materializer:
                 self.store.forget(self.log.now())
 
     def _outage(self, out: bool) -> None:
-        began, self.outage_since = self.outage_since, time.time() if out else None
+        began, self._unreadable_since = self._unreadable_since, time.time() if out else None
         if not out and began is not None and time.time() - began > self.log.tombstone_ttl:
             raise _Forgotten("deletions were forgotten while the log could not be read")
 
@@ -331,7 +360,7 @@ class Materializer:
     def stale(self, cluster: Cluster) -> str | None:
         """Why a cluster's objects may be out of date; None if they are current as far as is known."""
         # While the log cannot be read, nobody can be heard.
-        return cluster.stale(self.log.now() if self.outage_since is None and self.ready.is_set() else 0)
+        return cluster.stale(self.log.now() if self.outage() is None and self.ready.is_set() else 0)
 
     async def wait_control(self) -> None:
         """Returns at the next control record, or when the log was replayed."""
@@ -377,7 +406,7 @@ class Materializer:
         only the cluster's watch can bring it, NotThereYet. (ResourceStorage.Create, Update and Delete.)
         """
         offer = Offer(group=group, resource=resource, object=obj, deleted=deleted)
-        index = await hand_over(self.log.connection, self.log.name, cluster, offer, timeout)
+        index = await hand_over(self.log.connection, self.log.origin, cluster, offer, timeout)
         await self.wait_applied(index, timeout)
         return index
 
@@ -410,7 +439,7 @@ class Materializer:
             async with asyncio.timeout(timeout):
                 await self.wait_applied(await self._head(), None)
         except (TimeoutError, BrokerUnavailable, JetStreamRefused):
-            raise LogUnreachable(time.monotonic() - self._current_at) from None
+            raise LogUnreachable(self.age()) from None
         self._current_at = time.monotonic()
 
     async def _head(self) -> int:
@@ -423,7 +452,7 @@ class Materializer:
         async with self._head_lock:
             self._head_question = None
             applied = self.store.applied
-            state = await self.log.state()
+            state = await self.log.origin_state()
             if (other := self._another(state, applied)) is not None:
                 self._look.set()
                 raise BrokerUnavailable(other)

@@ -152,7 +152,7 @@ class ClusterProducer:
         """Produces until cancelled. Raises Deposed when another producer takes the cluster over."""
         pause = 0.5
         owner: Owner | None = None
-        prefix = ""
+        prefix = said = ""
         self.discovered.clear()
         self.down.clear()
         self.holding = True
@@ -162,15 +162,17 @@ class ClusterProducer:
                     owner = None
                     log_ = await self._open_log()
                     prefix = log_.prefix
-                    async with Appender(log_.connection, ingest=log_.ingest) as appender:
+                    async with Appender.to(log_) as appender:
                         owner = await take(log_, appender, self.name, self._producer)
-                        pause = 0.5
+                        pause, said = 0.5, ""
                         await self._own(log_, appender, owner)
                 except ExceptionGroup as group:
                     if await self._is_over(group, owner, prefix):
                         raise Deposed(f"cluster {self.name} was taken over by another producer") from None
                 except (AppendError, BrokerUnavailable, JetStreamRefused, HistoryChanged, LogError) as cause:
-                    log.warning("the log cannot be written", cluster=self.name, reason=str(cause))
+                    if said != str(cause):
+                        said = str(cause)
+                        log.warning("the log cannot be written", cluster=self.name, reason=said)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))
                 pause = min(pause * 2, 10.0)
         finally:

@@ -130,12 +130,18 @@ class Leases:
     # -- what the bucket says --------------------------------------------------------------------------------------
 
     def _subject(self, key: str) -> str:
-        return f"$KV.{self._bucket}.{key}"
+        return self._connection.bucket_subject(self._bucket, key)
 
     def _apply(self, record: Record) -> None:
         key = record.subject.removeprefix(f"$KV.{self._bucket}.")
-        self._keys[key] = Held(record.sequence, _holder(record))
-        self._changed.set()
+        known, held = self._keys.get(key), Held(record.sequence, _holder(record))
+        if known is not None and known.sequence > held.sequence:
+            # Read after we have written a newer one.
+            return
+        self._keys[key] = held
+        if known is None or known.holder != held.holder:
+            # A renewal changes nothing: least of all our own, at which we would renew again.
+            self._changed.set()
 
     def members(self) -> set[str]:
         """The producers that are there, ourselves among them."""
@@ -181,6 +187,7 @@ class Leases:
 
     async def run(self) -> None:
         """Takes, renews and gives back until cancelled; then gives everything back."""
+        said = ""
         while True:
             try:
                 stream = await open_bucket(
@@ -200,7 +207,9 @@ class Leases:
                         reading.cancel()
                         await asyncio.gather(reading, return_exceptions=True)
             except (BrokerUnavailable, JetStreamRefused, AppendError, HistoryChanged, LogError) as cause:
-                log.warning("leases cannot be read", reason=str(cause))
+                if said != str(cause):
+                    said = str(cause)
+                    log.warning("leases cannot be kept", reason=said)
                 await self._drop_expired()
                 await asyncio.sleep(random.uniform(0.5, 1.5))
 

@@ -20,9 +20,15 @@ _CHANGE_BUCKETS = (1.0, 2.0, 5.0, 15.0, 60.0)
 
 
 class Metrics:
-    """The registry of one process's producers. `clusters`: those it knows, asked at each scrape."""
+    """The registry of one process's producers. `clusters`: those it knows, asked at each scrape; `refused`: streams
+    that take nothing in, likewise.
+    """
 
-    def __init__(self, clusters: Callable[[], Iterable[ClusterProducer]] = tuple) -> None:
+    def __init__(
+        self,
+        clusters: Callable[[], Iterable[ClusterProducer]] = tuple,
+        refused: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         self.registry = registry = CollectorRegistry()
         self.lists = Histogram(
             "kubebraid_producer_list_duration_seconds",
@@ -68,6 +74,10 @@ class Metrics:
             ("cluster",),
             registry=registry,
         )
+        refusing = Gauge(
+            "kubebraid_producer_log_refusing", "Streams that take nothing in, as when they are full", registry=registry
+        )
+        refusing.set_function(lambda: float(len(list(refused()))))
         registry.register(_Clusters(clusters))
 
     def of(self, cluster: str, title: str) -> TypeMetrics:

@@ -76,7 +76,7 @@ class Producer:
         self.identity = identity or producer_id()
         self.members = members
         self.clusters: dict[str, ClusterProducer] = {}
-        self.metrics = Metrics(lambda: list(self.clusters.values()))
+        self.metrics = Metrics(lambda: list(self.clusters.values()), lambda: connection.intake.refusals)
         self.leases = Leases(connection, bucket, self.identity, [], take=self._take, drop=self._drop, replicas=replicas)
         self._connection = connection
         self._open_log = open_log
@@ -87,6 +87,10 @@ class Producer:
     @property
     def held(self) -> list[ClusterProducer]:
         return [self.clusters[name] for name in self._running if name in self.clusters]
+
+    def notes(self) -> list[str]:
+        """Lines for /readyz about the log's end of it; none where all is well."""
+        return self._connection.notes()
 
     async def run(self) -> None:
         """Produces until cancelled."""

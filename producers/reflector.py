@@ -319,6 +319,7 @@ class Reflector:
         # Whether the watch is still in its initial events.
         self._initial = False
         self._watch_now: Watch | None = None
+        writer.on_failure = self._log_failed
         # Whether the next list is the same one, taken by pages as it could not be streamed.
         self._another_way = False
         self._why = FIRST
@@ -329,6 +330,12 @@ class Reflector:
     def hurry(self) -> None:
         """Ends a pause between attempts: the cluster is said to be back."""
         self._hurry.set()
+
+    def _log_failed(self) -> None:
+        """The log did not take in what a watch told: there may be no further event that would run into that."""
+        self._hurry.set()
+        if self._watch_now is not None:
+            self._watch_now.end()
 
     def relist(self) -> None:
         """Compares the whole list with the log now."""
@@ -496,6 +503,8 @@ class Reflector:
         """One list, then watches from it until the version expires or something breaks. Always raises."""
         self._broken = 0
         while True:
+            # What failed behind the last event of a watch is found here: `_log_failed` has ended that.
+            self.writer.check()
             due = time.monotonic() >= self._due
             listing = due or not self.synced.is_set()
             if listing and not self._server.streams_lists:

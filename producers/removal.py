@@ -23,7 +23,7 @@ async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
     Takes the cluster over, so that whoever still produced it is refused. Raises AppendError, BrokerUnavailable,
     Deposed if somebody else took it meanwhile.
     """
-    async with Appender(log.connection, ingest=log.ingest) as appender:
+    async with Appender.to(log) as appender:
         owner = await take(log, appender, cluster, producer)
         token = encode_token(cluster)
         types = await _types(log, f"{OBJECTS}.{token}.>")
@@ -55,14 +55,14 @@ async def _types(log: Log, pattern: str) -> list[str]:
 
 async def leave_cluster(log: Log, producer: str, cluster: str) -> None:
     """Marks a cluster as no longer followed; its objects stay, stale. Raises as `remove_cluster`."""
-    async with Appender(log.connection, ingest=log.ingest) as appender:
+    async with Appender.to(log) as appender:
         owner = await take(log, appender, cluster, producer)
         await append_control(appender, owner, owner.control(wire.HEALTH, healthy=False, reason="no longer followed"))
 
 
 async def remove_type(log: Log, producer: str, cluster: str, group: str, resource: str) -> int:
     """Removes a type of a cluster with its objects. Returns the record's sequence; as `remove_cluster` otherwise."""
-    async with Appender(log.connection, ingest=log.ingest) as appender:
+    async with Appender.to(log) as appender:
         owner = await take(log, appender, cluster, producer)
         return await append_removed_type(log, appender, owner, group, resource)
 

@@ -158,6 +158,8 @@ class Writer:
         self.counts = Counts() if counts is None else counts
         # The cluster's version of the object last taken in; empty if it had none.
         self.last_version = ""
+        # Called when an append has failed that was on its way already: nobody may be about to `observe`.
+        self.on_failure: Callable[[], None] | None = None
         self._namespace = namespace
         self._log = log_
         self._appender = appender
@@ -250,7 +252,7 @@ class Writer:
     async def _observe(
         self, raw: bytes | msgspec.Raw | Members, *, listed: bool, in_order: bool, stored: Stored | None = None
     ) -> Key | None:
-        self._check()
+        self.check()
         if self._obsolete:
             await self._purge_obsolete()
         self.last_version = ""
@@ -327,7 +329,7 @@ class Writer:
             await self._gone(raw, in_order=True, stored=stored)
 
     async def _gone(self, raw: bytes | msgspec.Raw | Members, *, in_order: bool, stored: Stored | None = None) -> None:
-        self._check()
+        self.check()
         self.last_version = ""
         try:
             found = self._normalize(raw)
@@ -364,7 +366,7 @@ class Writer:
                 future.set_exception(error)
 
         async with self._turn:
-            self._check()
+            self.check()
             known = self._known.get(key)
             if known is not None and known.packed_uid == _packed_uid(identity.uid or ""):
                 behind = not newer(version, known.original)
@@ -422,7 +424,7 @@ class Writer:
         seen = seen | self._offered.keys()
         missing = [key for key, known in self._known.items() if not known.past.gone_at and key not in seen]
         for key in missing:
-            self._check()
+            self.check()
             known = self._known[key]
             if known.first == 0:
                 await self._acknowledgement(key)
@@ -436,7 +438,7 @@ class Writer:
     async def _prune_tombstones(self) -> None:
         """Replaces tombstones that hold what is to be pruned now; of those of an object that lives, nothing is left."""
         for key in [key for key in self._otherwise_pruned if (known := self._known.get(key)) and known.past.gone_at]:
-            self._check()
+            self.check()
             last = await self._last_delta(key)
             if last is not None and last.type == DELETED:
                 await self._bury(key, self._known[key], self._metadata_of(last, last.original), final=False)
@@ -470,7 +472,7 @@ class Writer:
     async def settle(self) -> None:
         """Waits until all that was observed is in the log. Raises as `observe` does."""
         await self._quiet.wait()
-        self._check()
+        self.check()
         self._blank = False
         await self._purge_obsolete()
 
@@ -552,7 +554,7 @@ class Writer:
         if key in self._unacknowledged:
             pending = self._unacknowledged[key] = self._unacknowledged[key] or asyncio.Event()
             await pending.wait()
-            self._check()
+            self.check()
 
     async def _append(self, key: Key, delta: Delta, *, entering: bool = False, stored: Stored | None = None) -> None:
         subject = object_subject(self._prefix, delta.namespace, delta.name)
@@ -583,7 +585,9 @@ class Writer:
             if not self._in_flight:
                 self._quiet.set()
             if error is not None:
-                self._failed = self._failed or error
+                first, self._failed = self._failed is None, self._failed or error
+                if first and self.on_failure is not None:
+                    self.on_failure()
                 if isinstance(error, Conflict):
                     self.counts.refused += 1
                 else:
@@ -619,7 +623,7 @@ class Writer:
                 sequences.append(await self._appender.append_wait(part, piece, self._fence))
             except Conflict as conflict:
                 self._failed = conflict
-                self._check()
+                self.check()
             except AppendError as error:
                 self._failed = error
                 raise
@@ -630,7 +634,8 @@ class Writer:
             pattern, below = self._obsolete.pop()
             await self._log.purge(pattern, below)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises AppendError, or Deposed, if an append has failed since `read_back`."""
         if isinstance(self._failed, Conflict):
             raise Deposed(f"cluster {self._owner.cluster} was taken over (epoch {self._owner.epoch} is over)")
         if self._failed is not None:

@@ -70,6 +70,10 @@ class _StoreCollector(Collector):
         yield messages
         yield GaugeMetricFamily("kubebraid_applied_index", "Last sequence applied", value=store.applied)
         yield GaugeMetricFamily("kubebraid_resume_floor", "Lowest index a watch may resume at", value=store.floor)
+        age = materializer.age()
+        yield GaugeMetricFamily("kubebraid_log_age_seconds", "Since all of the log was known to be here", value=age)
+        reachable = float(materializer.outage() is None)
+        yield GaugeMetricFamily("kubebraid_log_reachable", "0 while the log cannot be read", value=reachable)
         yield GaugeMetricFamily("kubebraid_watches", "Watches open", value=self._watches.open)
         stale = GaugeMetricFamily("kubebraid_cluster_stale", "1 if a cluster's objects may be old", labels=("cluster",))
         for one in store.clusters.values():

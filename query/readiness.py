@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -34,11 +33,23 @@ class ClusterReadiness(msgspec.Struct, frozen=True):
 
 
 class Readiness:
-    """Answers /readyz from the store. `expected`: clusters that must be there, beside those in the log."""
+    """Answers /readyz from the store. `expected`: clusters that must be there, beside those in the log.
 
-    def __init__(self, materializer: Materializer, expected: Callable[[], Iterable[str]] = tuple) -> None:
+    `not_ready_after`: seconds without a word of the log after which it is not ready; 0: never. `notes`: lines about
+    other parts of the process.
+    """
+
+    def __init__(
+        self,
+        materializer: Materializer,
+        expected: Callable[[], Iterable[str]] = tuple,
+        not_ready_after: float = 0.0,
+        notes: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
         self._materializer = materializer
         self._expected = expected
+        self._not_ready_after = not_ready_after
+        self._notes = notes
 
     def clusters(self) -> list[ClusterReadiness]:
         found = self._materializer.store.clusters
@@ -47,17 +58,23 @@ class Readiness:
     def document(self) -> dict[str, Any]:
         """All of it, as `/clusters` answers. `outage`: seconds since the log could be read, if it cannot now."""
         materializer = self._materializer
-        outage = None if materializer.outage_since is None else time.time() - materializer.outage_since
         return {
             "ready": self.ready(),
-            "outage": outage,
+            "outage": materializer.outage(),
+            "notes": list(self._notes()),
             "index": materializer.store.applied,
             "prefix": materializer.store.prefix,
             "clusters": [msgspec.to_builtins(one) for one in self.clusters()],
         }
 
     def ready(self) -> bool:
-        return self._materializer.ready.is_set() and all(cluster.ready for cluster in self.clusters())
+        replayed = self._materializer.ready.is_set()
+        return replayed and not self._cut_off() and all(cluster.ready for cluster in self.clusters())
+
+    def _cut_off(self) -> bool:
+        """Whether so much may have been missed here that others should be asked."""
+        outage = self._materializer.outage()
+        return bool(self._not_ready_after) and outage is not None and outage > self._not_ready_after
 
     def undiscovered(self, cluster: str | None) -> list[str]:
         """Clusters in scope (None: all) whose types are not known yet; those that are down are not waited for."""
@@ -78,9 +95,11 @@ class Readiness:
             if materializer.ready.is_set()
             else f"[-]log being replayed, at index {materializer.store.applied}"
         ]
-        if materializer.outage_since is not None:
-            seconds = time.time() - materializer.outage_since
-            lines.append(f"[!]log unreachable for {seconds:.0f} s: serving what was known then")
+        if (outage := materializer.outage()) is not None:
+            mark = "[-]" if self._cut_off() else "[!]"
+            limit = f" (not ready after {self._not_ready_after:g} s)" if self._not_ready_after else ""
+            lines.append(f"{mark}log unreachable for {outage:.0f} s: serving what was known then{limit}")
+        lines.extend(self._notes())
         for cluster in self.clusters():
             if cluster.stale is not None:
                 lines.append(f"[!]cluster {cluster.name} is stale: {cluster.stale}")

@@ -108,6 +108,8 @@ class _Request:
         self.http = http
         self.cluster = cluster
         self.warnings: list[str] = []
+        # Whether one of them says that the log cannot be reached.
+        self.old = False
         # An answer that has begun cannot become an error any more.
         self.begun = False
         self.resource = ""
@@ -140,8 +142,10 @@ class QueryService:
         *,
         hosts: frozenset[str] | None = None,
         upstreams: Upstreams | None = None,
+        not_ready_after: float = 0.0,
+        notes: Callable[[], Iterable[str]] = tuple,
     ) -> None:
-        self.readiness = Readiness(materializer, expected)
+        self.readiness = Readiness(materializer, expected, not_ready_after, notes)
         self.watches = Watches(materializer)
         self._materializer = materializer
         self._version = version
@@ -351,6 +355,8 @@ class QueryService:
     def _warn(self, request: _Request, served: Served, version: str, chosen: frozenset[str] | None) -> None:
         """Notes what the client should know of the clusters that its request is about; `chosen` None: all in scope."""
         store = self._materializer.store
+        if (outage := self._materializer.outage()) is not None:
+            self._warn_of_age(request, LogUnreachable(outage))
         scope = [request.cluster] if request.cluster is not None else list(served.stored)
         found = ((name, store.clusters.get(name)) for name in scope if chosen is None or name in chosen)
         stale = [
@@ -366,6 +372,12 @@ class QueryService:
         )
         if left_out:
             request.warnings.append(of_other_versions(version, left_out))
+
+    @staticmethod
+    def _warn_of_age(request: _Request, problem: LogUnreachable) -> None:
+        if not request.old:
+            request.old = True
+            request.warnings.append(str(problem))
 
     def _stale(self, cluster: Cluster, served: Served) -> str | None:
         if (reason := self._materializer.stale(cluster)) is not None:
@@ -446,7 +458,7 @@ class QueryService:
             await self._materializer.wait_current()
         except LogUnreachable as problem:
             self._check_ready()
-            request.warnings.append(str(problem))
+            self._warn_of_age(request, problem)
         self._check_ready()
 
     def _check_ready(self) -> None:

@@ -274,7 +274,7 @@ class _Watch:
     async def _bookmark(self, after: int) -> None:
         store = self._materializer.store
         # Nothing to send means that everything up to the applied index was seen, whatever it was about.
-        if self._materializer.outage_since is None and store.applied == after:
+        if self._materializer.outage() is None and store.applied == after:
             encoder = self._request.encoder
             await self._send(encoder.bookmark(encoder.versions.of_list(after), definitions=self._definitions))
             self._definitions = False

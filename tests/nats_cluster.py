@@ -85,6 +85,56 @@ class Server:
         self.stopped = False
 
 
+class Lone(Server):
+    """A nats-server by itself, with `more` in its configuration; to be entered."""
+
+    def __init__(self, directory: Path, more: str = "", name: str = "lone", jetstream: str = "") -> None:
+        self.number = 0
+        self.name = name
+        [self.port] = free_ports(1)
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self.directory = directory / f"nats-{name}"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.process = None
+        self.stopped = False
+        self.jetstream = jetstream
+        self.configure(more)
+
+    def configure(self, more: str) -> None:
+        """Takes effect with the next start, or with `reload`."""
+        (self.directory / "nats.conf").write_text(
+            f"listen: 127.0.0.1:{self.port}\nserver_name: {self.name}\nmax_payload: 8MB\n"
+            f'jetstream {{ store_dir: "{self.directory}/js", {self.jetstream} }}\n{more}'
+        )
+
+    def reload(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+
+    async def start(self) -> None:
+        await super().start()
+        assert self.process is not None
+        async with asyncio.timeout(30):
+            while True:
+                assert self.process.returncode is None, (self.directory / "nats.log").read_text()
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                except OSError:
+                    await asyncio.sleep(0.05)
+                    continue
+                writer.close()
+                return
+
+    async def __aenter__(self) -> Lone:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.stopped:
+            self.go_on()
+        await self.kill()
+
+
 class NatsCluster:
     """`count` servers. `url` names them all. `more`: further configuration of each."""
 

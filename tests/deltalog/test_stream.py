@@ -31,7 +31,8 @@ async def test_the_stream_is_made_as_documented(connection: Connection) -> None:
     assert config["subject_transform"] == {"src": "LOG.>", "dest": ">"}
     assert config["storage"] == "file"
     assert config["retention"] == "limits"
-    assert config["discard"] == "old"
+    assert config["discard"] == "new"
+    assert config["allow_atomic"]
     assert config["max_msgs_per_subject"] == 1
     assert [config[key] for key in ("max_msgs", "max_bytes", "max_age", "max_msg_size")] == [-1, -1, 0, -1]
     assert config["num_replicas"] == 1

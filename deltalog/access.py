@@ -1,0 +1,179 @@
+"""How to get into a NATS: as whom, over what TLS, to which JetStream domain; and what to say when that fails."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+import nkeys
+from nats import errors
+
+_DOMAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_INBOX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+class BadAccess(Exception):
+    """A way in that cannot be: a file that is missing or none of its kind, two ways at once. One line with the mend."""
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """As whom and how to connect; what is None or empty is not used.
+
+    `creds`: file with a JWT and its seed; `nkey`: file with a seed; `user` with `password` or `password_file`; `token`
+    or `token_file`. Files are read again at each connection, so that they may be replaced. `ca`, `cert`, `key`: PEM
+    files of TLS, `key` only if `cert` has it not; any of them forbids a connection without TLS. `domain`: the
+    JetStream domain to use; `inbox`: what subjects of answers begin with, `_INBOX` if not given.
+    """
+
+    creds: str | None = None
+    nkey: str | None = None
+    user: str | None = None
+    password: str | None = None
+    password_file: str | None = None
+    token: str | None = None
+    token_file: str | None = None
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    domain: str = ""
+    inbox: str = ""
+
+    @property
+    def tls(self) -> bool:
+        return self.ca is not None or self.cert is not None
+
+    @property
+    def identified(self) -> bool:
+        return bool(self.creds or self.nkey or self.user or self.token or self.token_file)
+
+    def check(self) -> None:
+        """Raises BadAccess for what can be known without a server."""
+        ways = {
+            "--nats-creds": self.creds,
+            "--nats-nkey": self.nkey,
+            "--nats-user": self.user,
+            "a token": self.token or self.token_file,
+        }
+        given = [name for name, value in ways.items() if value]
+        if len(given) > 1:
+            raise BadAccess(f"{' and '.join(given)}: choose one of them")
+        if self.user and self.password is None and self.password_file is None:
+            raise BadAccess("--nats-user needs --nats-password-file, or KUBEBRAID_NATS_PASSWORD in the environment")
+        if self.key is not None and self.cert is None:
+            raise BadAccess("--nats-key is the key of --nats-cert: give that, too")
+        if self.domain and not _DOMAIN.fullmatch(self.domain):
+            raise BadAccess(f"--nats-domain {self.domain!r}: letters, digits, - and _")
+        if self.inbox and not _INBOX.fullmatch(self.inbox):
+            raise BadAccess(f"--nats-inbox {self.inbox!r}: words of letters, digits, - and _, with dots between")
+        for name, file in (("--nats-password-file", self.password_file), ("--nats-token-file", self.token_file)):
+            if file is not None:
+                read_secret(name, file)
+        if self.creds is not None and "BEGIN NATS USER JWT" not in read_secret("--nats-creds", self.creds):
+            raise BadAccess(f"--nats-creds {self.creds}: it has no user JWT (nsc generate creds writes such files)")
+        if self.nkey is not None:
+            seed = read_secret("--nats-nkey", self.nkey)
+            try:
+                nkeys.from_seed(bytearray(seed.encode())).wipe()
+            except (nkeys.NkeysError, ValueError) as cause:
+                raise BadAccess(f"--nats-nkey {self.nkey}: it holds no nkey seed, which begins with SU") from cause
+        self.context()
+
+    def context(self) -> ssl.SSLContext:
+        """What TLS trusts and shows. Raises BadAccess."""
+        context = ssl.create_default_context()
+        self.load(context)
+        return context
+
+    def load(self, context: ssl.SSLContext) -> None:
+        """Reads the files of TLS into a context, the first time or again. Raises BadAccess."""
+        try:
+            if self.ca is not None:
+                context.load_verify_locations(self.ca)
+        except OSError as cause:
+            raise BadAccess(f"--nats-ca {self.ca}: {_reason(cause)}") from cause
+        try:
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key)
+        except OSError as cause:
+            which = f"--nats-cert {self.cert}" + ("" if self.key is None else f" with --nats-key {self.key}")
+            raise BadAccess(f"{which}: {_reason(cause)}") from cause
+
+    def options(self) -> dict[str, Any]:
+        """As nats-py's `connect` takes it. Raises BadAccess."""
+        found: dict[str, Any] = {}
+        if self.creds is not None:
+            found["user_credentials"] = self.creds
+        if self.nkey is not None:
+            found["nkeys_seed"] = self.nkey
+        if self.user is not None:
+            found["user"] = self.user
+            found["password"] = lambda: _secret("--nats-password-file", self.password, self.password_file)
+        if self.token is not None or self.token_file is not None:
+            found["token"] = lambda: _secret("--nats-token-file", self.token, self.token_file)
+        if self.inbox:
+            found["inbox_prefix"] = self.inbox.encode()
+        return found
+
+
+def without_user(urls: list[str]) -> tuple[list[str], dict[str, str]]:
+    """URLs without what stands before @, and that of the first that has it, as fields of `Access`."""
+    inside: dict[str, str] = {}
+    bare = []
+    for url in urls:
+        scheme, slashes, rest = url.rpartition("//")
+        before, at, host = rest.rpartition("@")
+        bare.append(f"{scheme}{slashes}{host}")
+        if at and not inside:
+            user, colon, password = before.partition(":")
+            inside = {"user": unquote(user), "password": unquote(password)} if colon else {"token": unquote(user)}
+    return bare, inside
+
+
+def read_secret(option: str, file: str) -> str:
+    """What a file says, without white space around it. Raises BadAccess."""
+    try:
+        return Path(file).read_text().strip()
+    except OSError as cause:
+        raise BadAccess(f"{option} {file}: {cause.strerror or cause}") from cause
+    except UnicodeDecodeError as cause:
+        raise BadAccess(f"{option} {file}: it is no text") from cause
+
+
+def _secret(option: str, value: str | None, file: str | None) -> str:
+    return read_secret(option, file) if file is not None else value or ""
+
+
+def _reason(cause: OSError) -> str:
+    if isinstance(cause, ssl.SSLError):
+        if "KEY_VALUES_MISMATCH" in str(cause):
+            return "the key is not that of the certificate"
+        return "it is no PEM file with what is needed"
+    return cause.strerror or str(cause)
+
+
+def explained(problem: Exception) -> str:
+    """Why a connection failed, in one line that says the mend where there is one."""
+    text = str(problem).removeprefix("nats: ").strip().strip("'")
+    lower = text.lower()
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        if "hostname mismatch" in lower or "ip address mismatch" in lower:
+            return f"its certificate is for another name: {problem.verify_message}; connect by a name that it has"
+        return f"its certificate is not trusted: {problem.verify_message}; give its authority with --nats-ca"
+    if "certificate required" in lower or "certificate_required" in lower:
+        return "it asks for a client certificate; give --nats-cert and --nats-key"
+    if isinstance(problem, ssl.SSLError) and "alert" in lower:
+        return f"it refuses the client certificate of --nats-cert ({problem.reason or text})"
+    if isinstance(problem, errors.AuthorizationError) or "authorization violation" in lower:
+        return (
+            "it refuses who we are (Authorization Violation); check --nats-creds, --nats-nkey, --nats-user, the token, "
+            "or user and password in the URL"
+        )
+    if "authentication expired" in lower:
+        return "the credentials have expired; give new ones in the file of --nats-creds"
+    if "account authentication" in lower or "authentication timeout" in lower:
+        return f"it refuses who we are ({text})"
+    return text

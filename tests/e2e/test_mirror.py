@@ -1,0 +1,203 @@
+"""Mirrors: an instance on one, beside the log or behind a leaf node, serves the same versions; what happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from deltalog import Access, connect
+from tests.nats_cluster import Lone, NatsCluster, free_ports
+
+PATIENCE = 60.0
+PODS = "/api/v1/pods"
+pytestmark = pytest.mark.usefixtures("limited")
+
+
+class Regions:
+    """A NATS in domain `hub` and one in domain `west` that is its leaf node."""
+
+    def __init__(self, directory: Path) -> None:
+        [port] = free_ports(1)
+        self.hub = Lone(directory, f"leafnodes {{ listen: 127.0.0.1:{port} }}\n", "hub", "domain: hub")
+        self.remote = f'leafnodes {{ reconnect: 1, remotes: [{{ url: "nats://127.0.0.1:{port}" }}] }}\n'
+        self.west = Lone(directory, self.remote, "west", "domain: west")
+
+    async def __aenter__(self) -> Regions:
+        await self.hub.start()
+        await self.west.start()
+        await self.joined()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.west.__aexit__()
+        await self.hub.__aexit__()
+
+    async def joined(self) -> None:
+        """Returns when the hub's JetStream answers in the west."""
+        connection = await connect(self.west.url, name="test", access=Access(domain="hub"))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    with contextlib.suppress(Exception):
+                        await connection.api("INFO", timeout=0.5)
+                        return
+                    await asyncio.sleep(0.1)
+        finally:
+            await connection.close()
+
+
+@pytest.fixture
+async def regions(tmp_path: Path) -> AsyncIterator[Regions]:
+    async with Regions(tmp_path) as started:
+        yield started
+
+
+class Mover:
+    """A client that watches here and there in turn, with the version it has."""
+
+    def __init__(self, watcher: Any, urls: list[str]) -> None:
+        self.watcher = watcher
+        self.urls = urls
+        self.moves = 0
+
+    async def run(self) -> None:
+        await self.watcher.list()
+        while True:
+            self.watcher.url = self.urls[self.moves % len(self.urls)]
+            self.moves += 1
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.4):
+                    await self.watcher.follow()
+
+
+async def annotate(cluster: Any, value: str, limit: int = 20) -> None:
+    async with aiohttp.ClientSession() as session:
+        async with session.get(cluster.url + PODS) as answer:
+            pods = (await answer.json())["items"][:limit]
+        for pod in pods:
+            path = f"{cluster.url}/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+            headers = {"Content-Type": "application/merge-patch+json"}
+            patch = {"metadata": {"annotations": {"example.com/turn": value}}}
+            async with session.patch(path, json=patch, headers=headers) as answer:
+                assert answer.status == 200
+
+
+async def version(service: Any) -> str:
+    found = await service.get("/api/v1/pods", limit="1")
+    return str(found["metadata"]["resourceVersion"])
+
+
+async def warned(url: str) -> str:
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        assert answer.status == 200
+        return " ".join(answer.headers.getall("Warning", ()))
+
+
+async def same_versions(one: Any, other: Any) -> None:
+    """Each object has the same version string here and there. Nothing may change meanwhile."""
+    for path in (PODS, "/apis/apps/v1/deployments", "/api/v1/nodes"):
+        here, there = [(await service.get(path))["items"] for service in (one, other)]
+        assert here == there
+
+
+async def test_another_region(regions, members, start, process, compare, view):
+    await start(*("--nats", regions.hub.url, "--kubeconfig", str(members.kubeconfig)), command="produce", ready=False)
+    hub = await start("--nats", regions.hub.url, command="serve")
+    await compare.settle(hub.url, members.clusters)
+    mirror = ("mirror", "--nats", regions.west.url, "--from-domain", "hub")
+    making = await process(*mirror, "--once")
+    assert await making.process.wait() == 0, making.output()
+    assert "mirror made" in making.output()
+    await process(*mirror)
+    west = await start("--nats", regions.west.url, command="serve")
+    await compare.settle(west.url, members.clusters)
+    assert (await version(west)).split(".")[0] == (await version(hub)).split(".")[0]
+    await same_versions(hub, west)
+
+    # A client moves between the two while things change: no 410, nothing lost, nothing twice.
+    mover = Mover(view(hub.url, PODS), [hub.url, west.url])
+    moving = asyncio.create_task(mover.run())
+    turn = 0
+    while mover.moves < 6:
+        turn += 1
+        await annotate(members["alpha"], str(turn))
+    # A write that the log has is read in the west at once: a consistent read asks the origin.
+    found = json.dumps(await west.get(PODS))
+    assert found.count(f'"example.com/turn": "{turn}"') == 20
+    await mover.watcher.equals(west)
+    await mover.watcher.equals(hub)
+    assert not moving.done(), moving.exception()
+    moving.cancel()
+    await asyncio.gather(moving, return_exceptions=True)
+    assert await warned(west.url + PODS) == ""
+
+    # Cut off, it serves what it has and says so, also after a new start; joined again it catches up.
+    before = await version(west)
+    regions.west.configure("")
+    await regions.west.kill()
+    await regions.west.start()
+    await annotate(members["bravo"], "meanwhile")
+    async with asyncio.timeout(PATIENCE):
+        while "the log cannot be reached; this state is" not in await warned(f"{west.url}{PODS}?resourceVersion=0"):
+            await asyncio.sleep(0.2)
+    assert await version(west) == before
+    again = await start("--nats", regions.west.url, command="serve")
+    assert await version(again) == before
+    regions.west.configure(regions.remote)
+    await regions.west.kill()
+    await regions.west.start()
+    await compare.settle(west.url, members.clusters, patience=PATIENCE)
+    await compare.settle(again.url, members.clusters, patience=PATIENCE)
+    await same_versions(hub, again)
+    async with asyncio.timeout(PATIENCE):
+        while await warned(west.url + PODS):
+            await asyncio.sleep(0.2)
+
+
+async def test_beside_the_log_and_with_another_history(tmp_path, members, start, process, compare):
+    """In one cluster of servers; the log is then deleted, the mirror and all on it follow to the new history."""
+    async with NatsCluster(tmp_path) as nats:
+        await start(
+            *("--nats", nats.url, "--replicas", "3", "--kubeconfig", str(members.kubeconfig)),
+            command="produce",
+            ready=False,
+        )
+        origin = await start("--nats", nats.url, command="serve")
+        await compare.settle(origin.url, members.clusters, patience=PATIENCE)
+        wrong = await process("mirror", "--nats", nats.url, "--once")
+        assert await wrong.process.wait() == 1
+        assert "needs another name; give --stream" in wrong.output()
+        await process("mirror", "--nats", nats.url, "--stream", "COPY", "--replicas", "3")
+        async with asyncio.timeout(PATIENCE):
+            while "error" in await nats.ask("$JS.API.STREAM.INFO.COPY"):
+                await asyncio.sleep(0.1)
+        copy = await start("--nats", nats.url, "--stream", "COPY", command="serve")
+        await compare.settle(copy.url, members.clusters)
+        await same_versions(origin, copy)
+        info = await nats.ask("$JS.API.STREAM.INFO.COPY")
+        assert info["config"]["num_replicas"] == 3
+
+        before = (await version(copy)).split(".")[0]
+        await nats.ask("$JS.API.STREAM.DELETE.KUBEBRAID")
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with contextlib.suppress(AssertionError):
+                    after = (await version(copy)).split(".")[0]
+                    if after not in ("", before):
+                        break
+                await asyncio.sleep(0.2)
+        await compare.settle(copy.url, members.clusters, patience=PATIENCE)
+        await compare.settle(origin.url, members.clusters, patience=PATIENCE)
+        assert (await version(origin)).split(".")[0] == after
+        async with aiohttp.ClientSession() as session:
+            query = {"resourceVersion": f"{before}.1"}
+            async with session.get(copy.url + PODS, params=query) as answer:
+                assert answer.status == 410
+        await same_versions(origin, copy)
