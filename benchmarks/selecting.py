@@ -10,7 +10,7 @@ from benchmarks.report import Report, median
 from deltalog import ADDED, Delta
 from materializer import indexes
 from materializer.filter import Filter
-from materializer.selectors import parse_labels
+from deltalog.selectors import parse_labels
 from materializer.store import Store
 
 _ROUNDS = 15

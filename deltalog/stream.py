@@ -286,6 +286,22 @@ def _usable(info: _Info) -> _Info:
     return info
 
 
+async def find_log(connection: Connection, name: str = "KUBEBRAID") -> Log:
+    """Opens the log's stream for a reader, who has no use for one that he would have to make.
+
+    Raises LogError if there is none of that name or it is not ours, BrokerUnavailable.
+    """
+    try:
+        return Log(connection, _usable(await _info(connection, name)))
+    except JetStreamRefused as refused:
+        if refused.code != STREAM_NOT_FOUND:
+            raise LogError(f"stream {name}: {refused.description}") from refused
+    raise LogError(
+        f"there is no stream {name} at {connection.url}; start `kubebraid up` or `kubebraid produce` on it, "
+        "or name another stream or NATS"
+    )
+
+
 async def open_log(connection: Connection, settings: LogSettings | None = None) -> Log:
     """Opens the log's stream, making it first where there is none.
 

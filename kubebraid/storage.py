@@ -25,7 +25,7 @@ from materializer.entry import Entry, Key, TypeKey
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.originals import TooOld, changes_since
-from materializer.selectors import Requirement
+from deltalog.selectors import Requirement
 from materializer.store import TypeInfo
 from materializer.versions import MalformedVersion, list_version, object_version, parse_version, parse_versions
 from producers.ownership import append_control, take

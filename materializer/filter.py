@@ -8,7 +8,7 @@ from typing import Protocol
 
 from deltalog.delta import newer
 from materializer.entry import Entry
-from materializer.selectors import Requirement, matches
+from deltalog.selectors import Requirement, matches
 
 
 class State(Protocol):

@@ -17,7 +17,7 @@ from materializer.entry import Entry, TypeKey
 from materializer.filter import Filter
 from materializer.materializer import LogUnreachable, Materializer, NotThereYet
 from materializer.originals import TooOld, changes_since, seen
-from materializer.selectors import BadSelector, parse_fields, parse_labels
+from deltalog.selectors import BadSelector, parse_fields, parse_labels
 from materializer.store import Cluster
 from materializer.versions import Named, Numbered, list_version
 from query.accept import negotiate, prefers_yaml

@@ -11,7 +11,7 @@ from deltalog import ADDED, DELETED, MODIFIED
 from materializer import indexes as indexes_module
 from materializer.filter import Filter
 from materializer.indexes import Attribute
-from materializer.selectors import parse_labels
+from deltalog.selectors import parse_labels
 from materializer.store import Store
 
 NOW = 1_000_000_000

@@ -23,7 +23,7 @@ from materializer import store as store_module
 from materializer.cursor import Change, changes, initial
 from materializer.entry import Entry, TypeKey
 from materializer.filter import Filter
-from materializer.selectors import parse_fields, parse_labels
+from deltalog.selectors import parse_fields, parse_labels
 from materializer.store import Outcome, Store
 
 SECOND = 1_000_000_000

@@ -13,7 +13,7 @@ from deltalog.delta import STATUS, SYNCED
 from materializer.cursor import changes
 from materializer.filter import Filter
 from materializer.originals import TooOld, changes_since, seen
-from materializer.selectors import parse_labels
+from deltalog.selectors import parse_labels
 from materializer.store import Store
 
 SECOND = 1_000_000_000

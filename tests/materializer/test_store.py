@@ -13,7 +13,7 @@ from deltalog.delta import CLUSTER, HEALTH, OWNER, REMOVED, SYNCED, TYPE
 from materializer.cursor import changes, initial
 from materializer.entry import Entry, entry_of
 from materializer.filter import Filter
-from materializer.selectors import parse_labels
+from deltalog.selectors import parse_labels
 from materializer.store import Order, Outcome, Store
 
 SECOND = 1_000_000_000
