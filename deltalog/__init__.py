@@ -20,8 +20,12 @@ from deltalog.delta import (
     encode_control,
     encode_delta,
 )
+from deltalog.durable import BadDurable, Durable, TakenOver
+from deltalog.place import BadPlace, Forgotten, Place
 from deltalog.replay import HistoryChanged, Reader, Record
-from deltalog.stream import Log, LogError, LogSettings, open_log
+from deltalog.selection import BadSelection, Selection, select
+from deltalog.stream import Log, LogError, LogSettings, find_log, open_log
+from deltalog.subscription import Bookmark, Change, Event, Removed, StreamGone, Subscription, subscribe
 
 __all__ = [
     "ADDED",
@@ -30,24 +34,41 @@ __all__ = [
     "AppendError",
     "AppendTimeout",
     "Appender",
+    "BadDurable",
+    "BadPlace",
+    "BadSelection",
+    "Bookmark",
     "BrokerUnavailable",
+    "Change",
     "Conflict",
     "Connection",
     "Control",
     "Delta",
+    "Durable",
+    "Event",
     "Expect",
+    "Forgotten",
     "HistoryChanged",
     "Log",
     "LogError",
     "LogSettings",
+    "Place",
     "Reader",
     "Record",
+    "Removed",
     "Replaced",
+    "Selection",
+    "StreamGone",
+    "Subscription",
+    "TakenOver",
     "UnreadableRecord",
     "connect",
     "decode_control",
     "decode_delta",
     "encode_control",
     "encode_delta",
+    "find_log",
     "open_log",
+    "select",
+    "subscribe",
 ]

@@ -145,6 +145,11 @@ class Stream:
         self._clock_offset = 0
         self._note_clock(info)
 
+    @property
+    def created_at(self) -> int:
+        """When the stream was made, nanoseconds since 1970."""
+        return nanoseconds(self.created)
+
     def now(self) -> int:
         """The time by the server's clock, in nanoseconds since 1970: the one that messages are stored by."""
         return time.time_ns() + self._clock_offset
