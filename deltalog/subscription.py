@@ -287,7 +287,8 @@ class Subscription:
                 return
             name = _name(record.subject)
             if record.sequence > begin:
-                if resuming and _known_at(delta, begin):
+                if resuming:
+                    # Also what came only then: it may have been handed out before a crash, and not acknowledged.
                     self._doubtful.add(name)
                 self._shown.pop(name, None)
             elif delta.type != DELETED and self.selection.takes_labels(delta.labels):
@@ -525,11 +526,6 @@ def _speaks_of(removal: str, name: str) -> bool:
     removed = removal.split(".")
     tokens = name.split(".")
     return removed[1] == tokens[0] and (len(removed) < 5 or removed[3:5] == tokens[1:3])
-
-
-def _known_at(delta: Delta, sequence: int) -> bool:
-    """Whether an object of this name was in the log at an earlier sequence."""
-    return 0 < delta.first <= sequence or (delta.replaced is not None and delta.replaced.oldest <= sequence)
 
 
 def subscribe(
