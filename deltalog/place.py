@@ -75,8 +75,11 @@ NOW = "now"
 Start = str | int | Place | datetime
 
 
-async def find(log: Log, start: Start, state: StreamState) -> Beginning:
-    """Where reading begins. Raises BadPlace, HistoryChanged, Forgotten, BrokerUnavailable."""
+async def find(log: Log, start: Start, state: StreamState, *, fresh: bool = False) -> Beginning:
+    """Where reading begins; `fresh`: for a consumer that holds nothing yet, wherever that is.
+
+    Raises BadPlace, HistoryChanged, Forgotten, BrokerUnavailable.
+    """
     if start == BEGINNING:
         return Beginning(Place(log.prefix, 0), False)
     if start == NOW:
@@ -91,12 +94,14 @@ async def find(log: Log, start: Start, state: StreamState) -> Beginning:
     if isinstance(start, bool) or (isinstance(start, int) and start < 0):
         raise BadPlace(f"{start!r} is no place in the log; a sequence is not negative")
     place = start if isinstance(start, Place) else parse_place(str(start))
-    await check(log, place, state)
-    return Beginning(place, True)
+    await same_history(log, place, state)
+    if not fresh:
+        await nothing_forgotten(log, place, state)
+    return Beginning(place, not fresh)
 
 
-async def check(log: Log, place: Place, state: StreamState) -> None:
-    """Whether a consumer that has everything up to `place` can go on from it. Raises HistoryChanged, Forgotten."""
+async def same_history(log: Log, place: Place, state: StreamState) -> None:
+    """Raises HistoryChanged if `place` is not one of what the stream holds now."""
     if place.prefix and place.prefix != state.prefix:
         raise HistoryChanged(
             f"{place} is of the history {place.prefix}; stream {log.name} now holds {state.prefix}: "
@@ -105,6 +110,10 @@ async def check(log: Log, place: Place, state: StreamState) -> None:
     reason = await log.breach(Point(place.sequence, place.time, place.time), state)
     if reason is not None:
         raise HistoryChanged(f"{place} is of another history: {reason}; read from the beginning")
+
+
+async def nothing_forgotten(log: Log, place: Place, state: StreamState) -> None:
+    """Raises Forgotten if a consumer that has everything up to `place` may have missed a deletion since."""
     if place.sequence in (0, state.last_sequence):
         return
     ttl = log.tombstone_ttl

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from deltalog.delta import OWNER, REMOVED, STATUS, Control
+from deltalog.delta import OWNER, REMOVED, STATUS
 from deltalog.selectors import BadSelector, Requirement, matches, parse_labels
 from deltalog.subjects import CONTROL, encode_token, object_filter, parse_object
 
@@ -106,11 +106,11 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             and self._takes_type(address.group, address.resource)
         )
 
-    def takes_removal(self, control: Control) -> bool:
-        """Whether a record of a removal may speak of selected objects."""
-        if self.clusters and control.cluster not in self.clusters:
+    def takes_removal(self, cluster: str, group: str, resource: str) -> bool:
+        """Whether the removal of a type, or (`resource` empty) of a cluster, may be one of selected objects."""
+        if self.clusters and cluster not in self.clusters:
             return False
-        return not control.resource or self._takes_type(control.group, control.resource)
+        return not resource or self._takes_type(group, resource)
 
     def _takes_type(self, group: str, resource: str) -> bool:
         return not self.types or any(

@@ -20,11 +20,14 @@ from deltalog.subjects import STREAM_SUBJECTS
 PREFIX_KEY = "kubebraid.io/prefix"
 FORMAT_KEY = "kubebraid.io/format"
 TOMBSTONE_TTL_KEY = "kubebraid.io/tombstone-ttl"
+COPY_KEY = "kubebraid.io/copy-of"
 
 DEFAULT_NAME = "KUBEBRAID"
 
 STREAM_NOT_FOUND = 10059
 _NAME_IN_USE = 10058
+# What a stream's configuration says about that stream alone, or about its servers.
+_OWN = ("num_replicas", "placement", "mirror", "sources", "republish", "sealed")
 _MESSAGE_NOT_FOUND = 10037
 
 
@@ -358,6 +361,39 @@ async def _create(connection: Connection, config: dict[str, object]) -> None:
         # Another instance may have made it in the meantime: then its settings, and its prefix, hold.
         if refused.code != _NAME_IN_USE:
             raise LogError(f"stream {config['name']} cannot be made: {refused.description}") from refused
+
+
+async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
+    """Opens the stream that holds a copy of a log's messages, making it first, as that log's is, where there is none.
+
+    It is no log itself: its sequences are its own, and payloads speak of those of `log`. Raises LogError,
+    BrokerUnavailable.
+    """
+    try:
+        info = await _info(connection, name)
+    except JetStreamRefused as refused:
+        if refused.code != STREAM_NOT_FOUND:
+            raise LogError(f"stream {name}: {refused.description}") from refused
+        raw = await log.connection.api(f"STREAM.INFO.{log.name}")
+        config = msgspec.json.decode(raw)["config"]
+        config = {
+            **{key: value for key, value in config.items() if key not in _OWN},
+            "name": name,
+            "description": f"kubebraid: a copy of stream {log.name}",
+            # Two that copy the same at the same time.
+            "duplicate_window": 120_000_000_000,
+            "metadata": {COPY_KEY: log.prefix},
+        }
+        try:
+            await _create(connection, config)
+        except LogError as problem:
+            if "overlap" not in str(problem):
+                raise
+            raise LogError(f"{problem}; the copy needs a NATS, or an account, of its own") from None
+        info = await _info(connection, name)
+    if COPY_KEY not in info.config.metadata or any(one not in info.config.subjects for one in STREAM_SUBJECTS):
+        raise LogError(f"stream {name} at {connection.url} was not made for copies; choose another name")
+    return Stream(connection, info)
 
 
 async def open_bucket(

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
@@ -37,18 +36,16 @@ from deltalog.delta import (
 )
 from deltalog.durable import Durable
 from deltalog.large import unpacked
-from deltalog.place import NOW, Forgotten, Place, Start, check, find
+from deltalog.place import NOW, Forgotten, Place, Start, find, nothing_forgotten, same_history
 from deltalog.replay import HistoryChanged, Reader, Record
 from deltalog.selection import Selection, select
 from deltalog.stream import STREAM_NOT_FOUND, Log, LogError, Point, StreamState, find_log
 from deltalog.subjects import OBJECTS
+from deltalog.waiting import Waiting
 
 log = structlog.get_logger("deltalog.subscription")
 
 _MARKER_HEADER = "Nats-Marker-Reason"
-# What may wait here for the consumer; beyond it the server is asked to stop, and goes on at half of it.
-_WAITING = 4096
-_WAITING_BYTES = 16 * 1024 * 1024
 # Events handed out in one go before the rest of the process runs.
 _SLICE = 64
 # How often the log is asked whether it is still the same, in seconds.
@@ -169,6 +166,7 @@ class Subscription:
         durable: str | None,
         *,
         reset: bool,
+        fresh: bool,
         bookmarks: bool,
     ) -> None:
         self.selection = selection
@@ -180,16 +178,14 @@ class Subscription:
         self._wanted = start
         self._name = durable
         self._reset = reset
+        self._fresh = fresh
         self._bookmarks = bookmarks
         self._connection: Connection | None = None
         self._durable: Durable | None = None
         self._reader: Reader
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
-        self._waiting: deque[_Item] = deque()
-        self._waiting_bytes = 0
-        self._paused = False
-        self._arrived = asyncio.Event()
+        self._waiting: Waiting[_Item]
         self._handed = 0
         # The last event that a consumer would acknowledge.
         self._due = 0
@@ -239,6 +235,7 @@ class Subscription:
         self._reader = Reader(self.log, self._take, after=self.start.sequence, subjects=self._subjects())
         if self.start.time:
             self._reader.begin_at(Point(self.start.sequence, self.start.time, self.start.time))
+        self._waiting = Waiting(self._reader.pause, self._reader.resume)
         self._current_at = self.log.now()
         for part in (self._read, self._look, self._catch_up):
             task = asyncio.create_task(part(), name=f"subscription-{part.__name__}")
@@ -255,10 +252,11 @@ class Subscription:
             self._durable = Durable(self.log, self._name, str(self.selection))
             kept = await self._durable.open(reset=self._reset)
         if kept is not None:
-            await check(self.log, kept, state)
+            await same_history(self.log, kept, state)
+            await nothing_forgotten(self.log, kept, state)
             self.start, resuming = kept, True
         else:
-            self.start, resuming = await find(self.log, self._wanted, state)
+            self.start, resuming = await find(self.log, self._wanted, state, fresh=self._fresh)
             if not self.start.prefix:
                 self.start = Place(self.log.prefix, self.start.sequence, self.start.time)
             if self._durable is not None:
@@ -307,22 +305,13 @@ class Subscription:
 
     async def _catch_up(self) -> None:
         await self._reader.caught_up.wait()
-        self._put(_Item(None))
+        self._waiting.put(_Item(None), 0)
 
     def _take(self, record: Record) -> None:
         last = self._reader.pending == 0
         if last:
             self._current_at = self.log.now()
-        self._put(_Item(record, last))
-
-    def _put(self, item: _Item) -> None:
-        self._waiting.append(item)
-        if item.record is not None:
-            self._waiting_bytes += len(item.record.data)
-        if not self._paused and (len(self._waiting) >= _WAITING or self._waiting_bytes >= _WAITING_BYTES):
-            self._paused = True
-            self._reader.pause()
-        self._arrived.set()
+        self._waiting.put(_Item(record, last), len(record.data))
 
     async def _look(self) -> None:
         """Looks from time to time whether this is still the log, and this process the durable consumer."""
@@ -350,7 +339,8 @@ class Subscription:
                 raise HistoryChanged(f"the history was renamed from {self.log.prefix} to {state.prefix}")
             if state.last_sequence < read:
                 raise HistoryChanged(f"the stream ends at {state.last_sequence}, {read} was read")
-            if self._reader.caught_up.is_set() and not self._reader.pending and not self._out and not self._paused:
+            behind = self._out or self._waiting.paused or self._reader.pending
+            if self._reader.caught_up.is_set() and not behind:
                 self._current_at = self.log.now()
             elif self.log.now() - self._current_at > self.log.tombstone_ttl * 1_000_000_000:
                 raise Forgotten(
@@ -369,7 +359,12 @@ class Subscription:
         if not task.cancelled() and (failure := task.exception()) is not None:
             if self._failure is None:
                 self._failure = failure
-            self._arrived.set()
+            self._waiting.wake()
+
+    @property
+    def waiting(self) -> int:
+        """Messages that have been read and wait to be handed out."""
+        return len(self._waiting)
 
     # -- handing out -------------------------------------------------------------------------------------------------
 
@@ -381,25 +376,15 @@ class Subscription:
             if self._failure is not None:
                 raise self._failure
             if not self._waiting:
-                self._arrived.clear()
-                await self._arrived.wait()
+                await self._waiting.wait()
                 continue
             self._handed += 1
             if not self._handed % _SLICE:
                 # A consumer that never waits must not keep the connection from being served.
                 await asyncio.sleep(0)
-            event = await self._event(self._next())
+            event = await self._event(self._waiting.take())
             if event is not None and (self._bookmarks or not isinstance(event, Bookmark)):
                 return event
-
-    def _next(self) -> _Item:
-        item = self._waiting.popleft()
-        if item.record is not None:
-            self._waiting_bytes -= len(item.record.data)
-        if self._paused and len(self._waiting) <= _WAITING // 2 and self._waiting_bytes <= _WAITING_BYTES // 2:
-            self._paused = False
-            self._reader.resume()
-        return item
 
     async def _event(self, item: _Item) -> Event | None:
         """What a message says to the consumer, if anything; moves the place. Raises UnreadableRecord."""
@@ -430,9 +415,9 @@ class Subscription:
         if record.subject.split(".", 3)[2] != REMOVED:
             return Bookmark(record.sequence, record.time, self.log.prefix) if quiet else None
         control = decode_control(record.data)
-        if not self.selection.takes_removal(control):
-            return None
         cluster, group, resource = control.cluster, control.group, control.resource
+        if not self.selection.takes_removal(cluster, group, resource):
+            return None
         for names in (self._recent, self._shown, self._doubtful):
             for name in [one for one in names if _speaks_of(record.subject, one)]:
                 names.pop(name) if isinstance(names, dict) else names.discard(name)
@@ -540,6 +525,7 @@ def subscribe(
     start: Start = NOW,
     durable: str | None = None,
     reset: bool = False,
+    fresh: bool = False,
     bookmarks: bool = False,
 ) -> Subscription:
     """Subscribes to changes of objects: an async context manager to iterate over, of Change, Removed and Bookmark.
@@ -551,10 +537,12 @@ def subscribe(
       event: what happened since; a datetime: what is in the log since then.
     - `durable`: the name under which NATS keeps what was acknowledged (`ack`). From then on that is the start, unless
       `reset`. One process goes on with it at a time: the last one that opened it.
+    - `fresh`: the consumer holds nothing from before `start`, so it doesn't matter whether deletions were forgotten,
+      and of what left the labels' selection only what was shown is told.
     - `bookmarks`: also tell when the subscription has caught up, and how far it is when nothing happens.
 
     Opening raises BrokerUnavailable, LogError (no such stream), BadPlace, BadDurable, HistoryChanged (a place of
     another history), Forgotten (deletions since may be missing). Raises BadSelection at once.
     """
     selection = select(cluster=cluster, type=type, namespace=namespace, name=name, labels=labels)
-    return Subscription(source, stream, selection, start, durable, reset=reset, bookmarks=bookmarks)
+    return Subscription(source, stream, selection, start, durable, reset=reset, fresh=fresh, bookmarks=bookmarks)
