@@ -72,6 +72,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples/consumer.py examples/sqlite_table.py
 	$(BIN)/lint-imports
 
 format: $(STAMP)

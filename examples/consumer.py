@@ -4,19 +4,19 @@ import asyncio
 import json
 import sys
 
-from deltalog import Change, subscribe
+from deltalog import Change, Removed, subscribe
 from kubebraid import logs
 
 
 async def main(url: str, start: str = "beginning") -> None:
     async with subscribe(url, type="pods", start=start) as subscription:
         async for event in subscription:
-            line = {"sequence": event.sequence}
+            line: dict[str, object] = {"sequence": event.sequence}
             if isinstance(event, Change):
                 delta = event.delta
                 line |= {"cluster": delta.cluster, "resource": delta.resource, "type": event.type}
                 line |= {"name": f"{delta.namespace}/{delta.name}", "uid": delta.uid, "bytes": len(delta.object)}
-            else:
+            elif isinstance(event, Removed):
                 # Everything of that type (all of the cluster, if it is empty) with a lower sequence has gone.
                 line |= {"cluster": event.cluster, "resource": event.resource, "type": "REMOVED"}
             print(json.dumps(line), flush=True)

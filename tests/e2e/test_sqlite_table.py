@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kubebraid.broker import running
 from producers.removal import remove_cluster, remove_type
+from tests.e2e.conftest import free_port
 
 PROGRAM = Path(__file__).parent.parent.parent / "examples" / "sqlite_table.py"
 
@@ -70,7 +71,7 @@ async def equal(file: Path, service, compare) -> None:
 
 async def test_killed_at_random_it_ends_as_the_state(members, start, compare, tmp_path):
     data, file = tmp_path / "data", tmp_path / "objects.db"
-    arguments = ("--kubeconfig", str(members.kubeconfig), "--data", str(data))
+    arguments = ("--kubeconfig", str(members.kubeconfig), "--data", str(data), "--nats-port", str(free_port()))
     service = await start(*arguments)
     chance = random.Random(11)
     for cluster in members.clusters:
