@@ -24,7 +24,7 @@ from deltalog.durable import BadDurable, Durable, TakenOver
 from deltalog.place import BadPlace, Forgotten, Place
 from deltalog.replay import HistoryChanged, Reader, Record
 from deltalog.selection import BadSelection, Selection, select
-from deltalog.stream import Log, LogError, LogSettings, find_log, open_log
+from deltalog.stream import Log, LogError, LogSettings, open_log
 from deltalog.subscription import Bookmark, Change, Event, Removed, StreamGone, Subscription, subscribe
 
 __all__ = [
@@ -67,7 +67,6 @@ __all__ = [
     "decode_delta",
     "encode_control",
     "encode_delta",
-    "find_log",
     "open_log",
     "select",
     "subscribe",

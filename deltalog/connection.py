@@ -107,12 +107,15 @@ class _Answer(msgspec.Struct):
 
 def printable(url: str) -> str:
     """The URL without user and password, for messages."""
-    parts = urlsplit(url)
-    return url if parts.username is None else url.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1)
+    shown = []
+    for one in url.split(","):
+        parts = urlsplit(one)
+        shown.append(one if parts.username is None else one.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1))
+    return ",".join(shown)
 
 
 async def connect(url: str, *, name: str, patience: float = 5.0) -> Connection:
-    """Connects to NATS at `url` (`nats://host:port`); tries for `patience` seconds the first time.
+    """Connects to NATS at `url` (`nats://host:port`, several with commas); tries for `patience` seconds at first.
 
     Once connected it reconnects for ever. Raises BrokerUnavailable.
     """
@@ -140,13 +143,14 @@ async def connect(url: str, *, name: str, patience: float = 5.0) -> Connection:
         # so the patience for the first one is ours.
         async with asyncio.timeout(patience):
             await client.connect(
-                url,
+                [one.strip() for one in url.split(",")],
                 name=name,
                 allow_reconnect=True,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=1,
                 connect_timeout=2,
-                ping_interval=10,
+                # A server that hangs is left for another one after 6 to 9 seconds.
+                ping_interval=3,
                 max_outstanding_pings=2,
                 pending_size=16 * 1024 * 1024,
                 disconnected_cb=disconnected,

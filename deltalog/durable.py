@@ -72,7 +72,7 @@ class Durable:
 
         `reset`: begins anew. Raises BadDurable if it was made for another selection, BrokerUnavailable, LogError.
         """
-        self._bucket = await open_bucket(self._log.connection, BUCKET, "how far consumers have come")
+        self._bucket = await self._open_bucket()
         while True:
             kept = await self._read()
             if kept is None or reset:
@@ -114,10 +114,14 @@ class Durable:
 
     async def forget(self) -> bool:
         """Deletes the consumer; whether there was one. Raises BrokerUnavailable."""
-        self._bucket = await open_bucket(self._log.connection, BUCKET, "how far consumers have come")
+        self._bucket = await self._open_bucket()
         there = await self._read() is not None
         await self._bucket.purge(self._subject, 2**63 - 1)
         return there
+
+    async def _open_bucket(self) -> Stream:
+        what = "how far consumers have come"
+        return await open_bucket(self._log.connection, BUCKET, what, replicas=self._log.replicas)
 
     async def _read(self) -> _Kept | None:
         assert self._bucket is not None

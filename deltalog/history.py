@@ -87,7 +87,12 @@ class History:
         """Sequence and value of a key; 0 and nothing where there is none."""
         for again in (False, True):
             if self._bucket is None:
-                self._bucket = await open_bucket(self.log.connection, BUCKET, "what logs were, and are called now")
+                self._bucket = await open_bucket(
+                    self.log.connection,
+                    BUCKET,
+                    "what logs were, and are called now",
+                    replicas=self.log.replicas,
+                )
             try:
                 return await self._bucket.last(self._subject(key)) or (0, b"")
             except JetStreamRefused:

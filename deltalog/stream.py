@@ -36,11 +36,14 @@ class LogError(Exception):
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How the stream is made. `tombstone_ttl` in seconds; `prefix` None: 8 random characters."""
+    """How the stream is made. `tombstone_ttl` in seconds; `prefix` None: 8 random characters.
+
+    `replicas`: servers that hold it; one that has fewer gets them. None: 1, or as many as it has.
+    """
 
     name: str = DEFAULT_NAME
     history: int = 1
-    replicas: int = 1
+    replicas: int | None = None
     tombstone_ttl: int = 24 * 3600
     prefix: str | None = None
 
@@ -87,6 +90,7 @@ class _Config(msgspec.Struct):
     subject_transform: _Transform | None = None
     metadata: dict[str, str] = {}
     allow_msg_ttl: bool = False
+    num_replicas: int = 1
     max_msgs_per_subject: int = -1
 
 
@@ -252,6 +256,7 @@ class Log(Stream):
         super().__init__(connection, info)
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
         self.ingest = _ingest(info.config)
+        self.replicas = info.config.num_replicas
 
     async def reopen(self) -> None:
         """Takes on the identity of the stream as it is now, after it was recreated or its prefix rotated."""
@@ -294,34 +299,23 @@ def _usable(info: _Info) -> _Info:
     return info
 
 
-async def find_log(connection: Connection, name: str = "KUBEBRAID") -> Log:
-    """Opens the log's stream for a reader, who has no use for one that he would have to make.
+async def open_log(connection: Connection, settings: LogSettings | None = None, *, make: bool = True) -> Log:
+    """Opens the log's stream, making it first where there is none, unless `make` says that there has to be one.
 
-    Raises LogError if there is none of that name or it is not ours, BrokerUnavailable.
-    """
-    try:
-        return Log(connection, _usable(await _info(connection, name)))
-    except JetStreamRefused as refused:
-        if refused.code != STREAM_NOT_FOUND:
-            raise LogError(f"stream {name}: {refused.description}") from refused
-    raise LogError(
-        f"there is no stream {name} at {connection.url}; start `kubebraid up` or `kubebraid produce` on it, "
-        "or name another stream or NATS"
-    )
-
-
-async def open_log(connection: Connection, settings: LogSettings | None = None) -> Log:
-    """Opens the log's stream, making it first where there is none.
-
-    Raises LogError if a stream of that name or with these subjects is not ours, BrokerUnavailable if NATS
-    doesn't answer.
+    Raises LogError if a stream of that name or with these subjects is not ours, or the servers cannot hold it as
+    wanted; BrokerUnavailable if NATS doesn't answer.
     """
     settings = settings or LogSettings()
     try:
-        return Log(connection, _usable(await _info(connection, settings.name)))
+        found = Log(connection, _usable(await _info(connection, settings.name)))
+        if make and settings.replicas is not None:
+            found.replicas = await _replicated(found, found.replicas, settings.replicas)
+        return found
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {settings.name}: {refused.description}") from refused
+    if not make:
+        raise LogError(f"there is no stream {settings.name} at {connection.url}; name it with --stream")
     # The first log takes in subjects as they are; others, shards, below their name.
     root = "" if settings.name == DEFAULT_NAME else f"{settings.name}."
     config: dict[str, object] = {
@@ -337,7 +331,7 @@ async def open_log(connection: Connection, settings: LogSettings | None = None) 
         "max_age": 0,
         "max_msg_size": -1,
         "max_msgs_per_subject": settings.history,
-        "num_replicas": settings.replicas,
+        "num_replicas": settings.replicas or 1,
         # Compare-and-set makes message ids needless; a window of ids costs the server memory per message.
         "duplicate_window": 100_000_000,
         "allow_direct": True,
@@ -354,6 +348,19 @@ async def open_log(connection: Connection, settings: LogSettings | None = None) 
     return Log(connection, _usable(await _info(connection, settings.name)))
 
 
+async def _replicated(stream: Stream, has: int, wanted: int) -> int:
+    """Gives a stream more replicas if it has fewer than `wanted`; how many it has then. Raises LogError."""
+    if has >= wanted:
+        return has
+    raw = await stream.connection.api(f"STREAM.INFO.{stream.name}")
+    config = {**msgspec.json.decode(raw)["config"], "num_replicas": wanted}
+    try:
+        await stream.connection.api(f"STREAM.UPDATE.{stream.name}", config, timeout=10.0)
+    except JetStreamRefused as refused:
+        raise LogError(f"stream {stream.name} cannot have {wanted} replicas: {refused.description}") from refused
+    return wanted
+
+
 async def _create(connection: Connection, config: dict[str, object]) -> None:
     try:
         await connection.api(f"STREAM.CREATE.{config['name']}", config, timeout=10.0)
@@ -366,9 +373,10 @@ async def _create(connection: Connection, config: dict[str, object]) -> None:
 async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
     """Opens the stream that holds a copy of a log's messages, making it first, as that log's is, where there is none.
 
-    It is no log itself: its sequences are its own, and payloads speak of those of `log`. Raises LogError,
-    BrokerUnavailable.
+    It takes subjects in below its name and stores them without, as a shard does, so it may be beside the log. It is no
+    log itself: its sequences are its own, and payloads speak of those of `log`. Raises LogError, BrokerUnavailable.
     """
+    root = f"{name}."
     try:
         info = await _info(connection, name)
     except JetStreamRefused as refused:
@@ -383,17 +391,19 @@ async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
             # Two that copy the same at the same time.
             "duplicate_window": 120_000_000_000,
             "metadata": {COPY_KEY: log.prefix},
+            "subjects": [root + subject for subject in STREAM_SUBJECTS],
+            "subject_transform": {"src": f"{root}>", "dest": ">"},
         }
-        try:
-            await _create(connection, config)
-        except LogError as problem:
-            if "overlap" not in str(problem):
-                raise
-            raise LogError(f"{problem}; the copy needs a NATS, or an account, of its own") from None
+        await _create(connection, config)
         info = await _info(connection, name)
-    if COPY_KEY not in info.config.metadata or any(one not in info.config.subjects for one in STREAM_SUBJECTS):
+    if COPY_KEY not in info.config.metadata or any(root + one not in info.config.subjects for one in STREAM_SUBJECTS):
         raise LogError(f"stream {name} at {connection.url} was not made for copies; choose another name")
     return Stream(connection, info)
+
+
+async def existing_bucket(connection: Connection, name: str) -> Stream:
+    """The stream of a key-value bucket. Raises JetStreamRefused if there is none, BrokerUnavailable."""
+    return Stream(connection, await _info(connection, f"KV_{name}"))
 
 
 async def open_bucket(
@@ -401,13 +411,16 @@ async def open_bucket(
 ) -> Stream:
     """Opens the stream of a key-value bucket (ADR-8), making it first where there is none.
 
-    `marker_ttl`: seconds that the server keeps a marker for a key whose TTL passed (ADR-43), so that readers see it go;
-    0: none.
+    `replicas`: as for a log. `marker_ttl`: seconds that the server keeps a marker for a key whose TTL passed (ADR-43),
+    so that readers see it go; 0: none.
     Raises LogError, BrokerUnavailable.
     """
     stream = f"KV_{name}"
     try:
-        return Stream(connection, await _info(connection, stream))
+        info = await _info(connection, stream)
+        found = Stream(connection, info)
+        await _replicated(found, info.config.num_replicas, replicas)
+        return found
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {stream}: {refused.description}") from refused

@@ -39,7 +39,7 @@ from deltalog.large import unpacked
 from deltalog.place import NOW, Forgotten, Place, Start, find, nothing_forgotten, same_history
 from deltalog.replay import HistoryChanged, Reader, Record
 from deltalog.selection import Selection, select
-from deltalog.stream import STREAM_NOT_FOUND, Log, LogError, Point, StreamState, find_log
+from deltalog.stream import STREAM_NOT_FOUND, Log, LogError, LogSettings, Point, StreamState, open_log
 from deltalog.subjects import OBJECTS
 from deltalog.waiting import Waiting
 
@@ -226,7 +226,7 @@ class Subscription:
             connection = self._source
             if isinstance(connection, str):
                 self._connection = connection = await connect(connection, name=f"kubebraid-{self._name or 'subscribe'}")
-            self.log = await find_log(connection, self._stream)
+            self.log = await open_log(connection, LogSettings(name=self._stream), make=False)
         try:
             state = await self.log.state()
             await self._begin(state)

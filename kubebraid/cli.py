@@ -18,7 +18,7 @@ import typer
 import uvloop
 
 from deltalog import BadPlace, BadSelection, Forgotten, HistoryChanged, select
-from kubebraid import __version__, condition, copying, finding, logs, run
+from kubebraid import __version__, condition, copying, finding, logs, members, run
 from kubebraid import tail as tailing
 from kubebraid.kubeconfig import render
 from kubebraid.routing import parse_groups
@@ -48,6 +48,10 @@ Contexts = Annotated[
     list[str] | None,
     typer.Option("--context", metavar="NAME ...", help="Contexts to take as clusters; all of them if not given."),
 ]
+Directory = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="A cluster for each kubeconfig there, instead (see `kubebraid clusters add`)."),
+]
 MoreContexts = Annotated[list[str] | None, typer.Argument(hidden=True)]
 Listen = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the API is served.")]
 InsecureListen = Annotated[bool, typer.Option(help="Allow another address than loopback, without authentication.")]
@@ -55,14 +59,21 @@ Data = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where the embedded NATS keeps the log. [~/.local/share/kubebraid]")
 ]
 Nats = Annotated[
-    str | None, typer.Option(metavar="URL", help="A running NATS with JetStream, instead of the embedded.")
+    str | None,
+    typer.Option(
+        metavar="URL", help="A running NATS with JetStream instead of the embedded; several URLs with commas."
+    ),
 ]
-NatsUrl = Annotated[str, typer.Option(metavar="URL", help="NATS with JetStream.")]
+NatsUrl = Annotated[str, typer.Option(metavar="URL", help="NATS with JetStream; several URLs with commas.")]
 NatsPort = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, max=65535, help="Port of the embedded NATS on loopback. [4222, or a free one]"),
 ]
 Stream = Annotated[str, typer.Option(metavar="NAME", help="JetStream stream that holds the log.")]
+Replicas = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, max=5, help="NATS servers that each hold the log; 3 outlive the loss of one. [1]"),
+]
 Prefix = Annotated[
     str | None,
     typer.Option(
@@ -144,6 +155,7 @@ def _followed(
     config: Path | None,
     kubeconfig: str | None,
     contexts: tuple[str, ...],
+    directory: Path | None,
     include: list[str] | None,
     exclude: list[str] | None,
     namespaces: list[str] | None,
@@ -157,6 +169,7 @@ def _followed(
         options = {
             "--kubeconfig": kubeconfig,
             "--context": contexts,
+            "--directory": directory,
             "--include": include,
             "--exclude": exclude,
             "--namespace": namespaces,
@@ -168,6 +181,7 @@ def _followed(
             if value:
                 raise BadSetting(f"{name} is said in the file where --config is given")
         return {"config": config}
+    _one_place(kubeconfig, contexts, directory)
     pointers = []
     for text in prune or ():
         title, equals, pointer = text.partition("=")
@@ -178,10 +192,16 @@ def _followed(
     return {
         "kubeconfig": kubeconfig,
         "contexts": contexts,
+        "directory": directory,
         "rules": Rules.of(include or ("*",), exclude or (), namespaces=namespaces or (), selector=selector),
         "pruning": Pruning(last_applied=last_applied, pointers=tuple(pointers)),
         "relist_every": duration(relist_every),
     }
+
+
+def _one_place(kubeconfig: str | None, contexts: tuple[str, ...], directory: Path | None) -> None:
+    if directory is not None and (kubeconfig or contexts):
+        raise BadSetting("--directory stands instead of --kubeconfig and --context; a file with both goes by --config")
 
 
 def _forward(forward: Forward, listen: str) -> Forward:
@@ -207,6 +227,7 @@ def up(
     more: MoreContexts = None,
     kubeconfig: Kubeconfig = None,
     context: Contexts = None,
+    directory: Directory = None,
     listen: Listen = "127.0.0.1:8001",
     insecure_listen: InsecureListen = False,
     data: Data = None,
@@ -214,6 +235,7 @@ def up(
     nats_port: NatsPort = None,
     stream: Stream = "KUBEBRAID",
     prefix: Prefix = None,
+    replicas: Replicas = None,
     include: Include = None,
     exclude: Exclude = None,
     namespace: Namespaces = None,
@@ -233,10 +255,12 @@ def up(
         data=data,
         stream=stream,
         prefix=prefix,
+        replicas=replicas,
         **_followed(
             config=config,
             kubeconfig=kubeconfig,
             contexts=_contexts(context, more),
+            directory=directory,
             include=include,
             exclude=exclude,
             namespaces=namespace,
@@ -298,8 +322,10 @@ def produce(
     more: MoreContexts = None,
     kubeconfig: Kubeconfig = None,
     context: Contexts = None,
+    directory: Directory = None,
     stream: Stream = "KUBEBRAID",
     prefix: Prefix = None,
+    replicas: Replicas = None,
     include: Include = None,
     exclude: Exclude = None,
     namespace: Namespaces = None,
@@ -324,10 +350,12 @@ def produce(
         nats=nats,
         stream=stream,
         prefix=prefix,
+        replicas=replicas,
         **_followed(
             config=config,
             kubeconfig=kubeconfig,
             contexts=_contexts(context, more),
+            directory=directory,
             include=include,
             exclude=exclude,
             namespaces=namespace,
@@ -350,9 +378,11 @@ def serve(
     insecure_listen: InsecureListen = False,
     stream: Stream = "KUBEBRAID",
     prefix: Prefix = None,
+    replicas: Replicas = None,
     forward: ForwardAs = Forward.OFF,
     kubeconfig: Kubeconfig = None,
     context: Contexts = None,
+    directory: Directory = None,
     config: Config = None,
     workers: Annotated[
         int, typer.Option(metavar="N", min=1, max=64, help="Processes behind the address, each with all objects.")
@@ -362,16 +392,19 @@ def serve(
 ) -> None:
     """The query service alone: from the log to the Kubernetes API."""
     contexts = _contexts(context, more)
-    if forward is Forward.OFF and (kubeconfig or contexts or config):
+    if forward is Forward.OFF and (kubeconfig or contexts or directory or config):
         raise BadSetting("clusters are named to `serve` for --forward caller or --forward configured; add that")
-    if config is not None and (kubeconfig or contexts):
-        raise BadSetting("--kubeconfig and --context are said in the file where --config is given")
+    if config is not None and (kubeconfig or contexts or directory):
+        raise BadSetting("--kubeconfig, --context and --directory are said in the file where --config is given")
+    _one_place(kubeconfig, contexts, directory)
     settings = Settings(
         nats=nats,
         stream=stream,
         prefix=prefix,
+        replicas=replicas,
         kubeconfig=kubeconfig,
         contexts=contexts,
+        directory=directory,
         config=config,
         listen=parse_listen(listen, insecure=insecure_listen),
         forward=_forward(forward, listen),
@@ -409,6 +442,7 @@ def relist(
     kind: Annotated[str, typer.Option("--type", metavar="TYPE", help="Types, with wildcards.")] = "*",
 ) -> None:
     """Have the producers compare whole lists with the log now."""
+    logs.configure("warning", json=False)
     answers = uvloop.run(run.relist(nats, stream, cluster, kind))
     for answer in answers:
         typer.echo(f"{answer.producer}: comparing {answer.lists} lists of {answer.clusters} clusters")
@@ -494,6 +528,83 @@ def status(
         raise typer.Exit(1)
 
 
+clusters = typer.Typer(help="Clusters: which there are, which come and go.", no_args_is_help=True)
+app.add_typer(clusters, name="clusters")
+Members = Annotated[
+    Path,
+    typer.Option(
+        "--directory", metavar="DIR", envvar="KUBEBRAID_DIRECTORY", help="The kubeconfigs that producers follow."
+    ),
+]
+
+
+@clusters.command("list")
+def list_clusters(
+    server: Server = "http://127.0.0.1:8001",
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FORM", help="text, name or json.")] = "text",
+) -> None:
+    """The clusters that a running service has."""
+    if output not in ("text", "name", "json"):
+        raise BadSetting(f"--output {output!r}: text, name or json")
+    found = condition.ask(server.rstrip("/")).clusters
+    if output == "json":
+        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    elif output == "name":
+        for one in found:
+            typer.echo(one.name)
+    else:
+        for line in condition.cluster_lines(found):
+            typer.echo(line)
+
+
+@clusters.command("add")
+def add_cluster(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is to be called.")],
+    directory: Members,
+    kubeconfig: Kubeconfig = None,
+    context: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The kubeconfig's context. [its current one]")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Also if there is one of this name.")] = False,
+) -> None:
+    """Add a cluster to those that producers follow: its kubeconfig, by itself, goes into their directory."""
+    file = members.add(directory, name, kubeconfig, context, replace=replace)
+    typer.echo(f"{name} is in {file}; producers that follow {directory} take it in")
+
+
+@clusters.command("remove")
+def remove_cluster(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    directory: Members,
+) -> None:
+    """Take a cluster out of those that producers follow; they take its objects out of the log."""
+    file = members.remove(directory, name)
+    typer.echo(f"{file} is gone; producers that follow {directory} take {name} out of the log")
+
+
+@clusters.command("clean")
+def clean_clusters(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME ...]", help="Which; all that nobody follows if not given.")
+    ] = None,
+    nats: NatsUrl = "nats://127.0.0.1:4222",
+    stream: Stream = "KUBEBRAID",
+    kind: Annotated[
+        str | None, typer.Option("--type", metavar="TYPE", help="Only objects of this type: pods, deployments.apps.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+) -> None:
+    """Take clusters that no producer follows any more out of the log; watchers see their objects deleted."""
+    settings = run.log_settings(Settings(stream=stream))
+    logs.configure("warning", json=False)
+    cleaned = uvloop.run(run.clean(nats, settings, names or (), kind, dry_run=dry_run))
+    what = "" if kind is None else f"{kind} of "
+    for one in cleaned:
+        typer.echo(f"{what}{one.cluster}: " + ("would be removed" if dry_run else f"removed at index {one.sequence}"))
+    if not cleaned:
+        typer.echo("nothing to clean: producers follow all clusters of the log")
+
+
 @app.command()
 def kubeconfig(
     server: Server = "http://127.0.0.1:8001",
@@ -558,7 +669,7 @@ def _reporting(work: Callable[[], None]) -> None:
         BadPlace,
     ) as problem:
         _fail(str(problem), 2)
-    except (*run.FAILURES, Deposed, HistoryChanged, Forgotten, copying.CopyFailed) as problem:
+    except (*run.FAILURES, *members.FAILURES, Deposed, HistoryChanged, Forgotten, copying.CopyFailed) as problem:
         _fail(str(problem), 1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -6,7 +6,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -120,12 +120,7 @@ def lines(condition: Condition, *, types: bool) -> Iterator[str]:
     yield f"{condition.server}: {state}, at index {condition.index}, {len(condition.clusters)} clusters"
     if condition.outage is not None:
         yield f"  the log has been unreachable for {condition.outage:.0f} s: what was known then is served"
-    table = _table("cluster", "state", "types", "objects", "producer", "reason")
-    for one in condition.clusters:
-        failing = [kind for kind in one.types if kind.error]
-        reason = one.reason or "; ".join(f"{kind.type}: {kind.error}" for kind in failing[:3])
-        table.add_row(one.name, one.state, str(len(one.types)), f"{one.objects:,}", one.producer, Text(reason))
-    yield from _rendered(table)
+    yield from cluster_lines(condition.clusters)
     if not types:
         return
     table = _table("cluster", "type", "objects", "heard", "version", "error")
@@ -136,6 +131,16 @@ def lines(condition: Condition, *, types: bool) -> Iterator[str]:
             table.add_row(one.name, kind.type, f"{kind.objects:,}", heard, kind.version, Text(state))
     yield ""
     yield from _rendered(table)
+
+
+def cluster_lines(clusters: Iterable[ClusterCondition]) -> list[str]:
+    """A table of clusters."""
+    table = _table("cluster", "state", "types", "objects", "producer", "reason")
+    for one in clusters:
+        failing = [kind for kind in one.types if kind.error]
+        reason = one.reason or "; ".join(f"{kind.type}: {kind.error}" for kind in failing[:3])
+        table.add_row(one.name, one.state, str(len(one.types)), f"{one.objects:,}", one.producer, Text(reason))
+    return _rendered(table)
 
 
 def _table(*columns: str) -> Table:

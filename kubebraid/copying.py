@@ -232,7 +232,7 @@ async def _stream(log: Log, to: str) -> AsyncIterator[Write]:
                     return False
                 headers = {key: value for key, value in record.headers.items() if not key.startswith(_EXPECTED)}
                 headers[_ID] = f"{log.prefix}.{record.sequence}"
-                await appender.append(record.subject, record.data, acknowledged, headers)
+                await appender.append(f"{name}.{record.subject}", record.data, acknowledged, headers)
                 return True
 
             yield append

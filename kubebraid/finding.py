@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from deltalog import Control, Log, LogError, Record, UnreadableRecord, connect, decode_control, find_log
+from deltalog import Control, Log, LogError, LogSettings, Record, UnreadableRecord, connect, decode_control, open_log
 from deltalog.connection import JetStreamRefused
 from deltalog.delta import TYPE
 from deltalog.place import BEGINNING, NOW, BadPlace, Start, parse_place
@@ -44,7 +44,7 @@ async def opened(url: str, stream: str) -> AsyncIterator[Log]:
     """The log at a NATS URL. Raises BrokerUnavailable, LogError."""
     connection = await connect(url, name="kubebraid-consumer")
     try:
-        yield await find_log(connection, stream)
+        yield await open_log(connection, LogSettings(name=stream), make=False)
     except JetStreamRefused as refused:
         raise LogError(f"stream {stream} at {connection.url}: {refused.description}") from refused
     finally:

@@ -25,7 +25,7 @@ from deltalog import BrokerUnavailable, LogError, LogSettings, connect, open_log
 from deltalog.connection import Connection
 from deltalog.history import History
 from deltalog.stream import Log
-from kubebraid import __version__, progress
+from kubebraid import __version__, members, progress
 from kubebraid.broker import BrokerError, EmbeddedBroker, child_set_up, port_in_use
 from kubebraid.health import producer_application
 from kubebraid.routing import Router
@@ -34,7 +34,7 @@ from kubebraid.upstreams import MemberServers
 from kubebraid.workers import Ready, Worker, Workers, metrics_of_all, metrics_served, reserve, say_ready
 from materializer.materializer import Materializer
 from materializer.versions import check_prefix
-from producers.configuration import Configuration, Kubeconfig, Source, load
+from producers.configuration import Configuration, Directory, Kubeconfig, Source, load
 from producers.members import Members
 from producers.producer import Producer, Relist, Relisting, leases_bucket, producer_id, relist_subject
 from query.connections import Runner
@@ -56,7 +56,8 @@ class Stopped(Exception):
     """A part ended that the rest needs; one line."""
 
 
-def _log_settings(settings: Settings) -> LogSettings:
+def log_settings(settings: Settings) -> LogSettings:
+    """How the log is opened. Raises BadSetting."""
     if settings.prefix is not None:
         try:
             check_prefix(settings.prefix)
@@ -64,7 +65,7 @@ def _log_settings(settings: Settings) -> LogSettings:
             raise BadSetting(f"--prefix: {cause}") from None
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", settings.stream):
         raise BadSetting(f"--stream {settings.stream!r}: 1 to 64 letters, digits, - and _")
-    return LogSettings(name=settings.stream, prefix=settings.prefix)
+    return LogSettings(name=settings.stream, prefix=settings.prefix, replicas=settings.replicas)
 
 
 @contextlib.asynccontextmanager
@@ -190,7 +191,7 @@ async def serve_with_workers(settings: Settings, count: int, log_level: str, *, 
     """`serve` in several processes behind one address."""
     assert settings.listen is not None
     assert settings.nats is not None
-    log_settings = _log_settings(settings)
+    opening = log_settings(settings)
     try:
         reserved = reserve(settings.listen)
     except OSError as cause:
@@ -198,7 +199,7 @@ async def serve_with_workers(settings: Settings, count: int, log_level: str, *, 
     with contextlib.closing(reserved):
         # What keeps all of them from serving is said once.
         async with _connection(settings.nats, "kubebraid-serve") as connection:
-            await open_log(connection, log_settings)
+            await open_log(connection, opening)
         address = dataclasses.replace(settings.listen, port=reserved.getsockname()[1])
 
         def announce(ready: Ready) -> None:
@@ -252,12 +253,21 @@ async def relist(url: str, stream: str, cluster: str, kind: str) -> list[Relisti
     return answers
 
 
+async def clean(
+    url: str, settings: LogSettings, clusters: Sequence[str], kind: str | None, *, dry_run: bool
+) -> list[members.Cleaned]:
+    """Takes clusters that nobody follows out of the log. Raises as `members.clean` does."""
+    async with _connection(url, "kubebraid-clean") as connection:
+        log_ = await open_log(connection, settings, make=False)
+        return await members.clean(connection, log_, clusters, kind, dry_run=dry_run)
+
+
 async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker | None = None) -> None:
-    log_settings = _log_settings(settings)
-    members: Members | None = None
+    opening = log_settings(settings)
+    followed: Members | None = None
     if produce or settings.forward is not Forward.OFF:
-        members = Members(_configuration(settings), settings.config)
-        await members.first()
+        followed = Members(_configuration(settings), settings.config)
+        await followed.first()
     async with contextlib.AsyncExitStack() as stack:
         bound = None
         if settings.listen is not None:
@@ -266,36 +276,37 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
         url, broker = await stack.enter_async_context(_broker(settings))
         parts: list[Callable[[], Awaitable[None]]] = []
         producer: Producer | None = None
-        if members is not None and not produce:
-            parts.append(members.run)
-        if members is not None and produce:
+        if followed is not None and not produce:
+            parts.append(followed.run)
+        if followed is not None and produce:
             # Its own connection: bulk appends must not stand in the way of what is being read.
             writing = await stack.enter_async_context(_connection(url, "kubebraid-produce"))
 
             async def open_for_writing() -> Log:
-                return await open_log(writing, log_settings)
+                return await open_log(writing, opening)
 
-            await open_for_writing()
+            replicas = (await open_for_writing()).replicas
             producer = Producer(
-                members,
+                followed,
                 open_for_writing,
                 writing,
                 identity=settings.identity or _identity(broker),
                 bucket=leases_bucket(settings.stream),
+                replicas=replicas,
             )
             parts.append(producer.run)
         service: QueryService | None = None
         address: Address | None = None
         if serve:
             reading = await stack.enter_async_context(_connection(url, "kubebraid-serve"))
-            materializer = await _materializer(reading, log_settings, broker)
+            materializer = await _materializer(reading, opening, broker)
             parts.append(materializer.run)
             assert bound is not None
             assert settings.listen is not None
             upstreams = None
-            if members is not None and settings.forward is not Forward.OFF:
+            if followed is not None and settings.forward is not Forward.OFF:
                 upstreams = await stack.enter_async_context(
-                    contextlib.aclosing(MemberServers(members, settings.forward))
+                    contextlib.aclosing(MemberServers(followed, settings.forward))
                 )
             service = QueryService(
                 materializer,
@@ -333,7 +344,10 @@ def _configuration(settings: Settings) -> Configuration:
     """What to follow, from the configuration file or from options. Raises BadConfiguration."""
     if settings.config is not None:
         return load(settings.config)
-    source = Source(Kubeconfig(settings.kubeconfig or "", settings.contexts), settings.rules)
+    place: Kubeconfig | Directory = Kubeconfig(settings.kubeconfig or "", settings.contexts)
+    if settings.directory is not None:
+        place = Directory(str(settings.directory))
+    source = Source(place, settings.rules)
     return Configuration((source,), settings.pruning, settings.relist_every)
 
 

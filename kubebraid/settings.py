@@ -82,9 +82,11 @@ class Settings:
     nats_port: int | None = None
     data: Path | None = None
     stream: str = "KUBEBRAID"
+    replicas: int | None = None
     prefix: str | None = None
     kubeconfig: str | None = None
     contexts: tuple[str, ...] = ()
+    directory: Path | None = None
     config: Path | None = None
     rules: Rules = field(default_factory=Rules)
     pruning: Pruning = field(default_factory=Pruning)

@@ -29,7 +29,7 @@ from deltalog import (
     Record,
 )
 from deltalog.connection import JetStreamRefused
-from deltalog.stream import LogError, open_bucket
+from deltalog.stream import STREAM_NOT_FOUND, LogError, existing_bucket, open_bucket
 from deltalog.subjects import decode_token, encode_token
 
 log = structlog.get_logger("producers.leases")
@@ -44,6 +44,43 @@ class Held(msgspec.Struct, frozen=True):
 
     sequence: int
     holder: str
+
+
+async def holders(connection: Connection, bucket: str) -> dict[str, str]:
+    """Who has which cluster, as somebody else than a producer sees it. Raises BrokerUnavailable, JetStreamRefused."""
+    found: dict[str, str] = {}
+    try:
+        stream = await existing_bucket(connection, bucket)
+    except JetStreamRefused as refused:
+        if refused.code != STREAM_NOT_FOUND:
+            raise
+        return found
+
+    def note(record: Record) -> None:
+        key = record.subject.removeprefix(f"$KV.{bucket}.")
+        if not key.startswith("cluster."):
+            return
+        name = decode_token(key.removeprefix("cluster."))
+        holder = _holder(record)
+        if holder:
+            found[name] = holder
+        else:
+            found.pop(name, None)
+
+    await Reader(stream, note, stop_when_caught_up=True).run()
+    return found
+
+
+def _holder(record: Record) -> str:
+    """Who a lease's record names; empty for one that was given back, and for one nobody can read."""
+    headers = record.headers or {}
+    if "Nats-Marker-Reason" in headers or "KV-Operation" in headers or not record.data:
+        return ""
+    try:
+        return msgspec.json.decode(record.data, type=_Holder).holder
+    except msgspec.MsgspecError:
+        log.error("a lease nobody can read", subject=record.subject)
+        return ""
 
 
 class Leases:
@@ -97,14 +134,7 @@ class Leases:
 
     def _apply(self, record: Record) -> None:
         key = record.subject.removeprefix(f"$KV.{self._bucket}.")
-        headers = record.headers or {}
-        holder = ""
-        if "Nats-Marker-Reason" not in headers and "KV-Operation" not in headers and record.data:
-            try:
-                holder = msgspec.json.decode(record.data, type=_Holder).holder
-            except msgspec.MsgspecError:
-                log.error("a lease nobody can read", key=key)
-        self._keys[key] = Held(record.sequence, holder)
+        self._keys[key] = Held(record.sequence, _holder(record))
         self._changed.set()
 
     def members(self) -> set[str]:

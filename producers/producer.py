@@ -71,12 +71,13 @@ class Producer:
         *,
         identity: str | None = None,
         bucket: str = "kubebraid-leases",
+        replicas: int = 1,
     ) -> None:
         self.identity = identity or producer_id()
         self.members = members
         self.clusters: dict[str, ClusterProducer] = {}
         self.metrics = Metrics(lambda: list(self.clusters.values()))
-        self.leases = Leases(connection, bucket, self.identity, [], take=self._take, drop=self._drop)
+        self.leases = Leases(connection, bucket, self.identity, [], take=self._take, drop=self._drop, replicas=replicas)
         self._connection = connection
         self._open_log = open_log
         self._running: dict[str, asyncio.Task[None]] = {}

@@ -224,7 +224,7 @@ async def test_replay_to_a_stream(shared_members, data, tmp_path):
         try:
             config = await asked(theirs, "STREAM.INFO.COPY", None, "config")
             assert config["max_msgs_per_subject"] == 1
-            assert set(config["subjects"]) == {"kb.>", "kbc.>", "kbp.>"}
+            assert set(config["subjects"]) == {"COPY.kb.>", "COPY.kbc.>", "COPY.kbp.>"}
             last = {"last_by_subj": "kb.*.core.*.pods.>"}
             copy = await asked(theirs, "STREAM.MSG.GET.COPY", last, "message")
             source = await asked(ours, "STREAM.MSG.GET.KUBEBRAID", {"last_by_subj": copy["subject"]}, "message")
@@ -234,9 +234,15 @@ async def test_replay_to_a_stream(shared_members, data, tmp_path):
         finally:
             await ours.close()
             await theirs.close()
+        # Beside the log, too, which takes nothing of it in.
+        code, out, err = await finished("replay", "--nats", url, "--to", f"{url}/BESIDE", "--type", "nodes")
+        assert (code, err) == (0, "")
+        assert int(re.match(r"copied (\d+) messages", out)[1]) > 0
+        code, out, err = await finished("replay", "--nats", url, "--to", f"{url}/BESIDE", "--type", "nodes")
+        assert out.startswith("copied 0 messages")
         # A copy is no log, and a log takes no copies.
         code, _, err = await finished("tail", "--nats", other.url, "--stream", "COPY")
         assert (code, len(err.splitlines())) == (1, 1)
-        for to in (f"{url}/KUBEBRAID", f"{url}/ANOTHER", f"{other.url}/", "nats://x y/z", str(tmp_path), "/none/file"):
+        for to in (f"{url}/KUBEBRAID", f"{other.url}/", "nats://x y/z", str(tmp_path), "/none/file"):
             code, out, err = await finished("replay", "--nats", url, "--to", to)
             assert (code in (1, 2), out, len(err.splitlines())) == (True, "", 1), (to, err)

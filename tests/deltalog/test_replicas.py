@@ -1,0 +1,122 @@
+"""The log on three servers: replicas, and the loss of any one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from deltalog import Appender, AppendError, LogError, LogSettings, connect, open_log
+from deltalog.history import BUCKET
+from deltalog.replay import Reader
+from deltalog.stream import open_bucket
+from tests.nats_cluster import NatsCluster
+
+
+@pytest.fixture
+async def cluster(limited, tmp_path):
+    async with NatsCluster(tmp_path) as started:
+        yield started
+
+
+async def replicas(cluster: NatsCluster, stream: str) -> int:
+    return int((await cluster.ask(f"$JS.API.STREAM.INFO.{stream}"))["config"]["num_replicas"])
+
+
+async def test_a_log_gets_the_replicas_that_are_wanted(cluster, connecting):
+    connection = await connect(cluster.url, name="test")
+    alone = await connect((await connecting()).url, name="alone")
+    try:
+        assert (await open_log(connection)).replicas == 1
+        # One that has fewer gets them, one that has more keeps them.
+        assert (await open_log(connection, LogSettings(replicas=3))).replicas == 3
+        assert await replicas(cluster, "KUBEBRAID") == 3
+        assert (await open_log(connection, LogSettings(replicas=1))).replicas == 3
+        assert (await open_log(connection)).replicas == 3
+        shard = await open_log(connection, LogSettings(name="SHARD", replicas=3))
+        assert await replicas(cluster, "SHARD") == 3
+        await open_bucket(connection, BUCKET, "test")
+        await open_bucket(connection, BUCKET, "test", replicas=3)
+        assert await replicas(cluster, f"KV_{BUCKET}") == 3
+        # A shard stores what it is sent under the log's own subjects, and its fence holds there.
+        async with Appender(connection, ingest=shard.ingest) as appender:
+            first = await appender.append_wait("kbc.alpha.owner", b"1")
+            fence = {
+                "Nats-Expected-Last-Subject-Sequence": str(first),
+                "Nats-Expected-Last-Subject-Sequence-Subject": "kbc.alpha.owner",
+            }
+            assert await appender.append_wait("kb.alpha.core.v1.pods.a.b", b"x", fence) == first + 1
+            assert await shard.last("kb.alpha.core.v1.pods.a.b") == (first + 1, b"x")
+            await appender.append_wait("kbc.alpha.owner", b"2")
+            with pytest.raises(AppendError, match="wrong last sequence"):
+                await appender.append_wait("kb.alpha.core.v1.pods.a.b", b"y", fence)
+        with pytest.raises(LogError, match="cannot be made: replicas > 1 not supported in non-clustered mode"):
+            await open_log(alone, LogSettings(replicas=3))
+        await open_log(alone)
+        with pytest.raises(LogError, match="cannot have 3 replicas"):
+            await open_log(alone, LogSettings(replicas=3))
+    finally:
+        await connection.close()
+        await alone.close()
+
+
+@pytest.mark.parametrize("how", ["kill", "stop", "stepdown"])
+async def test_no_leader_takes_anything_along(cluster, how):
+    """What was acknowledged is read once, in order, by a reader that was there all the while."""
+    writing, reading = [await connect(cluster.url, name=name) for name in ("write", "read")]
+    try:
+        log = await open_log(writing, LogSettings(replicas=3))
+        await cluster.healthy(("KUBEBRAID",))
+        read: list[tuple[int, bytes]] = []
+        reader = Reader(await open_log(reading), lambda record: read.append((record.sequence, record.data)))
+        running = asyncio.create_task(reader.run())
+        acknowledged: list[tuple[int, bytes]] = []
+
+        async def write() -> None:
+            number = 0
+            while True:
+                number += 1
+                data = str(number).encode()
+                with contextlib.suppress(AppendError):
+                    async with Appender(writing, deadline=2.0) as appender:
+                        while True:
+                            # Each its own subject: nothing is compacted away.
+                            sequence = await appender.append_wait(f"kb.alpha.core.v1.pods.a.p{number}", data)
+                            acknowledged.append((sequence, data))
+                            number += 1
+                            data = str(number).encode()
+                await asyncio.sleep(0.05)
+
+        writer = asyncio.create_task(write())
+        for _ in range(2):
+            before = len(acknowledged)
+            while len(acknowledged) < before + 50:
+                await asyncio.sleep(0.01)
+            leader = await cluster.leader("KUBEBRAID")
+            if how == "kill":
+                await leader.kill()
+            elif how == "stop":
+                leader.stop()
+            else:
+                await cluster.ask("$JS.API.STREAM.LEADER.STEPDOWN.KUBEBRAID")
+            before = len(acknowledged)
+            while len(acknowledged) < before + 50:
+                await asyncio.sleep(0.01)
+            if how == "kill":
+                await leader.start()
+            elif how == "stop":
+                leader.go_on()
+            await cluster.healthy(("KUBEBRAID",))
+        writer.cancel()
+        await asyncio.wait((writer,))
+        head = (await log.state()).last_sequence
+        while reader.position < head:
+            await asyncio.sleep(0.01)
+            assert not running.done(), running.exception()
+        running.cancel()
+        assert [sequence for sequence, _ in read] == list(range(1, head + 1))
+        assert set(acknowledged) <= set(read)
+    finally:
+        await writing.close()
+        await reading.close()

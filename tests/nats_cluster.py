@@ -1,0 +1,150 @@
+"""A cluster of real nats-servers with JetStream, any of which can be killed, stopped and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import nats
+
+from kubebraid.broker import binary, child_set_up
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+class Server:
+    """One nats-server of a cluster."""
+
+    def __init__(
+        self, number: int, directory: Path, port: int, cluster_port: int, routes: list[int], more: str
+    ) -> None:
+        self.number = number
+        self.port = port
+        self.url = f"nats://127.0.0.1:{port}"
+        self.directory = directory / f"nats-{number}"
+        self.directory.mkdir(parents=True)
+        self.process: asyncio.subprocess.Process | None = None
+        self.stopped = False
+        listed = ", ".join(f'"nats://127.0.0.1:{one}"' for one in routes)
+        (self.directory / "nats.conf").write_text(
+            f"listen: 127.0.0.1:{port}\n"
+            f"server_name: n{number}\n"
+            "max_payload: 8MB\n"
+            "max_pending: 256MB\n"
+            f'jetstream {{ store_dir: "{self.directory}/js", sync_interval: always }}\n'
+            f"cluster {{ name: test, listen: 127.0.0.1:{cluster_port}, routes: [{listed}], no_advertise: true }}\n"
+            f"{more}"
+        )
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.returncode is None and not self.stopped
+
+    async def start(self) -> None:
+        with (self.directory / "nats.log").open("ab") as output:
+            self.process = await asyncio.create_subprocess_exec(
+                str(binary()),
+                "-c",
+                str(self.directory / "nats.conf"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=child_set_up(),
+                start_new_session=True,
+            )
+        self.stopped = False
+
+    async def kill(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+    def stop(self) -> None:
+        """SIGSTOP: it is there, and does not answer."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        self.stopped = True
+
+    def go_on(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+        self.stopped = False
+
+
+class NatsCluster:
+    """`count` servers. `url` names them all. `more`: further configuration of each."""
+
+    def __init__(self, directory: Path, count: int = 3, more: str = "") -> None:
+        ports, cluster_ports = free_ports(count * 2)[:count], []
+        taken = set(ports)
+        while len(cluster_ports) < count:
+            cluster_ports += [port for port in free_ports(count) if port not in taken]
+        cluster_ports = cluster_ports[:count]
+        self.servers = [
+            Server(number, directory, ports[number], cluster_ports[number], cluster_ports, more)
+            for number in range(count)
+        ]
+        self.url = ",".join(server.url for server in self.servers)
+
+    async def __aenter__(self) -> NatsCluster:
+        for server in self.servers:
+            await server.start()
+        await self.healthy(patience=60)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for server in self.servers:
+            if server.stopped:
+                server.go_on()
+            await server.kill()
+
+    async def ask(self, subject: str, request: object = None) -> dict[str, Any]:
+        """An answer of the JetStream API, by a running server. Raises what nats-py raises."""
+        server = next(one for one in self.servers if one.running)
+        client = await nats.connect(server.url, allow_reconnect=False, connect_timeout=2)
+        try:
+            payload = b"" if request is None else json.dumps(request).encode()
+            return dict(json.loads((await client.request(subject, payload, timeout=3)).data))
+        finally:
+            with contextlib.suppress(Exception):
+                await client.close()
+
+    async def healthy(self, streams: tuple[str, ...] = (), patience: float = 60.0) -> None:
+        """Returns when JetStream works, and each of `streams` has a leader and all replicas current."""
+        async with asyncio.timeout(patience):
+            while not await self._healthy(streams):
+                await asyncio.sleep(0.1)
+
+    async def _healthy(self, streams: tuple[str, ...]) -> bool:
+        try:
+            if "error" in await self.ask("$JS.API.INFO"):
+                return False
+            for stream in streams:
+                cluster = (await self.ask(f"$JS.API.STREAM.INFO.{stream}")).get("cluster") or {}
+                followers = cluster.get("replicas") or []
+                if not cluster.get("leader") or len(followers) != len(self.servers) - 1:
+                    return False
+                if not all(one.get("current") and not one.get("offline") for one in followers):
+                    return False
+        except Exception:  # noqa: BLE001 - whatever it is, it is not healthy yet
+            return False
+        return True
+
+    async def leader(self, stream: str) -> Server:
+        """The server that leads a stream now."""
+        name = (await self.ask(f"$JS.API.STREAM.INFO.{stream}"))["cluster"]["leader"]
+        return self.servers[int(name.removeprefix("n"))]
