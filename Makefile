@@ -5,9 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Where npm is, the JavaScript client that tests drive; elsewhere those tests skip.
+# Where npm is, what tests drive in JavaScript: a client, and the example of a consumer; elsewhere those tests skip.
 NODE := .node
-NODE_STAMP := $(if $(shell command -v npm),$(NODE)/.installed)
+NODE_STAMP := $(if $(shell command -v npm),$(NODE)/.installed $(NODE)/examples/.installed)
 ARGS ?=
 WORKERS ?= 4
 
@@ -37,9 +37,11 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 
 $(NODE)/.installed: tests/clients/package.json
-	@mkdir -p $(NODE)
-	cp tests/clients/package.json $(NODE)/
-	npm --prefix $(NODE) install --silent --no-audit --no-fund
+$(NODE)/examples/.installed: examples/package.json
+$(NODE)/.installed $(NODE)/examples/.installed:
+	@mkdir -p $(@D)
+	cp $< $(@D)/
+	npm --prefix $(@D) install --silent --no-audit --no-fund
 	@touch $@
 
 up: $(STAMP)
@@ -70,6 +72,7 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples/consumer.py examples/sqlite_table.py
 	$(BIN)/lint-imports
 
 format: $(STAMP)

@@ -21,8 +21,12 @@ from deltalog.delta import (
     encode_control,
     encode_delta,
 )
+from deltalog.durable import BadDurable, Durable, TakenOver
+from deltalog.place import BadPlace, Forgotten, Place
 from deltalog.replay import HistoryChanged, Reader, Record
+from deltalog.selection import BadSelection, Selection, select
 from deltalog.stream import Log, LogError, LogSettings, open_log
+from deltalog.subscription import Bookmark, Change, Event, Removed, StreamGone, Subscription, subscribe
 
 __all__ = [
     "ADDED",
@@ -33,19 +37,33 @@ __all__ = [
     "AppendTimeout",
     "Appender",
     "BadAccess",
+    "BadDurable",
+    "BadPlace",
+    "BadSelection",
+    "Bookmark",
     "BrokerUnavailable",
+    "Change",
     "Conflict",
     "Connection",
     "Control",
     "Delta",
+    "Durable",
+    "Event",
     "Expect",
+    "Forgotten",
     "HistoryChanged",
     "Log",
     "LogError",
     "LogSettings",
+    "Place",
     "Reader",
     "Record",
+    "Removed",
     "Replaced",
+    "Selection",
+    "StreamGone",
+    "Subscription",
+    "TakenOver",
     "UnreadableRecord",
     "connect",
     "decode_control",
@@ -53,4 +71,6 @@ __all__ = [
     "encode_control",
     "encode_delta",
     "open_log",
+    "select",
+    "subscribe",
 ]

@@ -50,6 +50,11 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     def identified(self) -> bool:
         return bool(self.creds or self.nkey or self.user or self.token or self.token_file)
 
+    def without_identity(self) -> Access:
+        """The same TLS and inboxes, for nobody in particular: for a server whose URL says who."""
+        nobody = dict.fromkeys(("creds", "nkey", "user", "password", "password_file", "token", "token_file"))
+        return msgspec.structs.replace(self, domain="", **nobody)
+
     def check(self) -> None:
         """Raises BadAccess for what can be known without a server."""
         ways = {

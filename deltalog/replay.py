@@ -97,6 +97,29 @@ class Reader:
         self._stop_when_caught_up = stop_when_caught_up
         self._created = log.created
         self._prefix = log.prefix
+        self._going = asyncio.Event()
+        self._going.set()
+        # The server's question whether to send more, and who answers it, while paused.
+        self._asked = ""
+        self._answer: Callable[[], None] | None = None
+
+    def begin_at(self, point: Point) -> None:
+        """Sets the position before `run`: what was applied elsewhere, with its time, so that it can be checked."""
+        self.position, self.position_time, self.latest = point
+
+    def pause(self) -> None:
+        """Has the server stop sending, for whoever can take no more; what is under way still comes.
+
+        The server's questions whether to go on (flow control) are left open until `resume`. It has up to 32 MiB on
+        the way then, so what comes behind `pause` is bounded by that.
+        """
+        self._going.clear()
+
+    def resume(self) -> None:
+        """Goes on after `pause`."""
+        self._going.set()
+        if self._answer is not None:
+            self._answer()
 
     async def run(self, on_outage: Callable[[bool], None] | None = None) -> None:
         """Reads until cancelled (or caught up, if asked to stop there).
@@ -107,6 +130,8 @@ class Reader:
         pause = 0.05
         out = False
         while True:
+            # A new consumer would begin by sending a whole window: not while nobody can take it.
+            await self._going.wait()
             try:
                 await self._check_history()
                 if out and on_outage is not None:
@@ -160,6 +185,16 @@ class Reader:
             except TRANSPORT_ERRORS as cause:
                 fail(_Broken(f"the server's flow control cannot be answered: {cause}"))
 
+        def answer_later() -> None:
+            asked, self._asked = self._asked, ""
+            if asked and not outcome.done():
+                answering = asyncio.ensure_future(answer(asked))
+                answers.add(answering)
+                answering.add_done_callback(answers.discard)
+
+        answers: set[asyncio.Future[None]] = set()
+        self._asked, self._answer = "", answer_later
+
         def control(reply: str, block: bytes) -> Awaitable[None] | None:
             # Flow control and heartbeats: in order with the data, so that answering here is back-pressure.
             headers = parse_headers(block) if block else {}
@@ -170,6 +205,9 @@ class Reader:
             elif last is not None and not asked and not self.caught_up.is_set():
                 # Idle with nothing missing: what was pending at the start was purged meanwhile.
                 self._now_caught_up(outcome)
+            if asked and not self._going.is_set():
+                self._asked = asked
+                return None
             return answer(asked) if asked else None
 
         def received(subject: bytes, reply: bytes, block: bytes, data: bytes) -> Awaitable[None] | None:
@@ -244,6 +282,7 @@ class Reader:
             outcome.result()
         finally:
             trouble()
+            self._answer = None
             if outcome.done() and not outcome.cancelled():
                 outcome.exception()
             with contextlib.suppress(*TRANSPORT_ERRORS):

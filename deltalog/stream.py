@@ -22,11 +22,14 @@ FORMAT_KEY = "kubebraid.io/format"
 TOMBSTONE_TTL_KEY = "kubebraid.io/tombstone-ttl"
 # Of a mirror: when the stream was made that it mirrors.
 CREATED_KEY = "kubebraid.io/created"
+COPY_KEY = "kubebraid.io/copy-of"
 
 DEFAULT_NAME = "KUBEBRAID"
 
 STREAM_NOT_FOUND = 10059
 _NAME_IN_USE = 10058
+# What a stream's configuration says about that stream alone, or about its servers.
+_OWN = ("num_replicas", "placement", "mirror", "sources", "republish", "sealed")
 _MESSAGE_NOT_FOUND = 10037
 # Messages of a batch; the fewer, the sooner each is readable.
 _BATCH = 500
@@ -200,6 +203,11 @@ class Stream:
         self.prefix = info.config.metadata.get(PREFIX_KEY, "")
         self._clock_offset = 0
         self._note_clock(info)
+
+    @property
+    def created_at(self) -> int:
+        """When the stream was made, nanoseconds since 1970."""
+        return nanoseconds(self.created)
 
     def now(self) -> int:
         """The time by the server's clock, in nanoseconds since 1970: the one that messages are stored by."""
@@ -456,6 +464,37 @@ async def _create(connection: Connection, config: dict[str, object]) -> None:
             raise LogError(
                 f"stream {config['name']} cannot be made: {refused.description}{_mend(refused)}"
             ) from refused
+
+
+async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
+    """Opens the stream that holds a copy of a log's messages, making it first, as that log's is, where there is none.
+
+    It takes subjects in below its name and stores them without, as a shard does, so it may be beside the log. It is no
+    log itself: its sequences are its own, and payloads speak of those of `log`. Raises LogError, BrokerUnavailable.
+    """
+    root = f"{name}."
+    try:
+        info = await _info(connection, name)
+    except JetStreamRefused as refused:
+        if refused.code != STREAM_NOT_FOUND:
+            raise LogError(f"stream {name}: {refused.description}") from refused
+        raw = await log.connection.api(f"STREAM.INFO.{log.name}")
+        config = msgspec.json.decode(raw)["config"]
+        config = {
+            **{key: value for key, value in config.items() if key not in _OWN},
+            "name": name,
+            "description": f"kubebraid: a copy of stream {log.name}",
+            # Two that copy the same at the same time.
+            "duplicate_window": 120_000_000_000,
+            "metadata": {COPY_KEY: log.prefix},
+            "subjects": [root + subject for subject in STREAM_SUBJECTS],
+            "subject_transform": {"src": f"{root}>", "dest": ">"},
+        }
+        await _create(connection, config)
+        info = await _info(connection, name)
+    if COPY_KEY not in info.config.metadata or any(root + one not in info.config.subjects for one in STREAM_SUBJECTS):
+        raise LogError(f"stream {name} at {connection.url} was not made for copies; choose another name")
+    return Stream(connection, info)
 
 
 async def existing_bucket(connection: Connection, name: str) -> Stream:

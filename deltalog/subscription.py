@@ -1,0 +1,557 @@
+"""Subscribing to the log: typed deltas in order, from any place, for consumers that are programs of their own.
+
+    async with subscribe("nats://127.0.0.1:4222", type="pods", labels="app=web", start="beginning") as subscription:
+        async for event in subscription:
+            match event:
+                case Change():
+                    print(event.sequence, event.type, event.delta.cluster, event.object["metadata"]["name"])
+                case Removed():
+                    print(event.sequence, "all of", event.cluster, event.resource, "has gone")
+
+`docs/consumers.md` says in plain words what is guaranteed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import structlog
+
+from deltalog.access import Access
+from deltalog.connection import BrokerUnavailable, Connection, JetStreamRefused, connect
+from deltalog.delta import (
+    ADDED,
+    DELETED,
+    MODIFIED,
+    REMOVED,
+    Delta,
+    UnreadableRecord,
+    decode_control,
+    decode_delta,
+    newer,
+)
+from deltalog.durable import Durable
+from deltalog.large import unpacked
+from deltalog.place import NOW, Forgotten, Place, Start, find, nothing_forgotten, same_history
+from deltalog.replay import HistoryChanged, Reader, Record
+from deltalog.selection import Selection, select
+from deltalog.stream import STREAM_NOT_FOUND, Log, LogError, LogSettings, Point, StreamState, open_log
+from deltalog.subjects import OBJECTS
+from deltalog.waiting import Waiting
+
+log = structlog.get_logger("deltalog.subscription")
+
+_MARKER_HEADER = "Nats-Marker-Reason"
+# Events handed out in one go before the rest of the process runs.
+_SLICE = 64
+# How often the log is asked whether it is still the same, in seconds.
+LOOK_EVERY = 5.0
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One change of one object.
+
+    - `type`: ADDED, MODIFIED or DELETED as this subscription shows it: ADDED for an object that it has not shown
+      before and that was not there at its beginning, whatever the log's message was.
+    - `left`: a DELETED of an object that lives on, but has left what is selected by labels.
+    - `sequence`: the change's position in the log, the same for everyone; `time`: when it was stored there, in
+      nanoseconds since 1970.
+    - `delta`: what the log says, its object uncompressed and whole. `delta.replaced`, if not None, is what the
+      consumer may still hold under this name with another uid; storing by name, it is overwritten.
+    """
+
+    type: str
+    sequence: int
+    time: int
+    prefix: str
+    delta: Delta
+    left: bool = False
+
+    @property
+    def place(self) -> Place:
+        """Everything up to this change: to be stored as text, and to start from."""
+        return Place(self.prefix, self.sequence, self.time)
+
+    @property
+    def version(self) -> str:
+        """The resourceVersion under which kubebraid serves this state."""
+        return f"{self.prefix}.{self.sequence}.{self.delta.original}"
+
+    @property
+    def body(self) -> bytes:
+        """The object as JSON with that resourceVersion. A DELETED without `delta.final` has its last metadata."""
+        delta = self.delta
+        version = b'"resourceVersion":%b,' % msgspec.json.encode(self.version)
+        return delta.object[: delta.gap] + version + delta.object[delta.gap :]
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """`body`, parsed at each call."""
+        parsed: dict[str, Any] = msgspec.json.decode(self.body)
+        return parsed
+
+    def supersedes(self, uid: str, original: str) -> bool:
+        """Whether this says something new to who holds this name with a uid and a cluster's own version.
+
+        False only for a repetition: a producer may append a state again that it cannot know to be in the log.
+        """
+        delta = self.delta
+        return delta.type == DELETED or delta.restored or uid != delta.uid or newer(delta.original, original)
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """All objects of a cluster, or of a type of it, with a lower sequence have gone: there is no DELETED for each.
+
+    `resource` empty: all of the cluster. Objects that come later, come as ADDED.
+    """
+
+    sequence: int
+    time: int
+    prefix: str
+    cluster: str
+    group: str = ""
+    resource: str = ""
+
+    @property
+    def place(self) -> Place:
+        """As of a Change."""
+        return Place(self.prefix, self.sequence, self.time)
+
+
+class Bookmark(msgspec.Struct, frozen=True):
+    """Nothing else happened up to this sequence. `caught_up`: the first one, when all that was there has come."""
+
+    sequence: int
+    time: int
+    prefix: str
+    caught_up: bool = False
+
+    @property
+    def place(self) -> Place:
+        """As of a Change."""
+        return Place(self.prefix, self.sequence, self.time)
+
+
+Event = Change | Removed | Bookmark
+
+
+class StreamGone(LogError):
+    """The log's stream was deleted while it was read."""
+
+
+class _Item(msgspec.Struct, frozen=True, gc=False):
+    """A message that waits for the consumer. `last`: nothing selected lay behind it. Without record: caught up."""
+
+    record: Record | None
+    last: bool = False
+
+
+class Subscription:
+    """An open subscription; iterate over it in one task. `place` is that of the last event handed out.
+
+    Ends with what cannot be mended by reading on: HistoryChanged, Forgotten, StreamGone, TakenOver. A message that
+    cannot be read raises UnreadableRecord; iterating again goes on behind it. When NATS is away it waits.
+    """
+
+    def __init__(
+        self,
+        source: str | Connection | Log,
+        stream: str,
+        selection: Selection,
+        start: Start,
+        durable: str | None,
+        *,
+        reset: bool,
+        fresh: bool,
+        bookmarks: bool,
+        access: Access | None,
+    ) -> None:
+        self.selection = selection
+        self.log: Log
+        self.place = Place("", 0)
+        self.start = self.place
+        self._source = source
+        self._access = access
+        self._stream = stream
+        self._wanted = start
+        self._name = durable
+        self._reset = reset
+        self._fresh = fresh
+        self._bookmarks = bookmarks
+        self._connection: Connection | None = None
+        self._durable: Durable | None = None
+        self._reader: Reader
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failure: BaseException | None = None
+        self._waiting: Waiting[_Item]
+        self._handed = 0
+        # The last event that a consumer would acknowledge.
+        self._due = 0
+        # All that was there up to this sequence was shown; and what was since then, by name: uid.
+        self._complete = 0
+        self._recent: dict[str, str] = {}
+        # Of a selection by labels: what is shown now (name: uid), and the names of which nobody can say.
+        self._shown: dict[str, str] = {}
+        self._doubtful: set[str] = set()
+        # By the server's clock: when nothing lay behind what was read.
+        self._current_at = 0
+        self._out = False
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def _open(self) -> None:
+        if isinstance(self._source, Log):
+            self.log = self._source
+        else:
+            connection = self._source
+            if isinstance(connection, str):
+                self._connection = connection = await connect(
+                    connection, name=f"kubebraid-{self._name or 'subscribe'}", access=self._access
+                )
+            self.log = await open_log(connection, LogSettings(name=self._stream), make=False)
+        try:
+            state = await self.log.state()
+            await self._begin(state)
+        except JetStreamRefused as refused:
+            raise LogError(f"stream {self.log.name}: {refused.description}") from refused
+        self._reader = Reader(self.log, self._take, after=self.start.sequence, subjects=self._subjects())
+        if self.start.time:
+            self._reader.begin_at(Point(self.start.sequence, self.start.time, self.start.time))
+        self._waiting = Waiting(self._reader.pause, self._reader.resume)
+        self._current_at = self.log.now()
+        for part in (self._read, self._look, self._catch_up):
+            task = asyncio.create_task(part(), name=f"subscription-{part.__name__}")
+            task.add_done_callback(self._ended)
+            self._tasks.append(task)
+
+    def _subjects(self) -> list[str]:
+        return [*self.selection.subjects(), *self.selection.controls()]
+
+    async def _begin(self, state: StreamState) -> None:
+        """Finds out where to begin, and what is known there."""
+        kept: Place | None = None
+        if self._name is not None:
+            self._durable = Durable(self.log, self._name, str(self.selection))
+            kept = await self._durable.open(reset=self._reset)
+        if kept is not None:
+            await same_history(self.log, kept, state)
+            await nothing_forgotten(self.log, kept, state)
+            self.start, resuming = kept, True
+        else:
+            self.start, resuming = await find(self.log, self._wanted, state, fresh=self._fresh)
+            if not self.start.prefix:
+                self.start = Place(self.log.prefix, self.start.sequence, self.start.time)
+            if self._durable is not None:
+                # A consumer that ends before its first acknowledgement begins here again, and not where now is then.
+                await self._durable.begin(self.start)
+        self.place = self.start
+        self._complete = self.start.sequence
+        if self.selection.labels and self.start.sequence:
+            await self._survey(resuming)
+
+    async def _survey(self, resuming: bool) -> None:
+        """Learns what the labels selected at the beginning, so that it can be said when something leaves.
+
+        What changed since cannot be known; it matters only to a consumer that knew it. O(selected subjects).
+        """
+        begin = self.start.sequence
+
+        def note(record: Record) -> None:
+            if not record.data:
+                return
+            try:
+                if not self.selection.takes(record.subject):
+                    return
+                delta = decode_delta(record.data)
+            except (UnreadableRecord, ValueError):
+                return
+            name = _name(record.subject)
+            if record.sequence > begin:
+                if resuming:
+                    # Also what came only then: it may have been handed out before a crash, and not acknowledged.
+                    self._doubtful.add(name)
+                self._shown.pop(name, None)
+            elif delta.type != DELETED and self.selection.takes_labels(delta.labels):
+                self._shown[name] = delta.uid
+
+        reader = Reader(self.log, note, subjects=self.selection.subjects(), stop_when_caught_up=True)
+        await reader.run()
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        await self._reader.run(self._outage)
+
+    def _outage(self, out: bool) -> None:
+        self._out = out
+
+    async def _catch_up(self) -> None:
+        await self._reader.caught_up.wait()
+        self._waiting.put(_Item(None), 0)
+
+    def _take(self, record: Record) -> None:
+        last = self._reader.pending == 0
+        if last:
+            self._current_at = self.log.now()
+        self._waiting.put(_Item(record, last), len(record.data))
+
+    async def _look(self) -> None:
+        """Looks from time to time whether this is still the log, and this process the durable consumer."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY * random.uniform(0.8, 1.2))
+            read = self._reader.position
+            try:
+                state = await self.log.state()
+                if self._durable is not None:
+                    await self._durable.still_ours()
+                    await self._acknowledge_quiet()
+            except JetStreamRefused as refused:
+                if refused.code == STREAM_NOT_FOUND:
+                    raise StreamGone(
+                        f"stream {self.log.name} was deleted; read from the beginning once there is another one"
+                    ) from None
+                log.debug("the log cannot be looked at", reason=str(refused))
+                continue
+            except BrokerUnavailable as cause:
+                log.debug("the log cannot be looked at", reason=str(cause))
+                continue
+            if state.created != self.log.created:
+                raise HistoryChanged(f"stream {self.log.name} was made anew at {state.created}")
+            if state.prefix != self.log.prefix:
+                raise HistoryChanged(f"the history was renamed from {self.log.prefix} to {state.prefix}")
+            if state.last_sequence < read:
+                raise HistoryChanged(f"the stream ends at {state.last_sequence}, {read} was read")
+            behind = self._out or self._waiting.paused or self._reader.pending
+            if self._reader.caught_up.is_set() and not behind:
+                self._current_at = self.log.now()
+            elif self.log.now() - self._current_at > self.log.tombstone_ttl * 1_000_000_000:
+                raise Forgotten(
+                    f"reading lags behind by more than {self.log.tombstone_ttl} s, for which deletions are kept: "
+                    "read from the beginning, and drop what does not come"
+                )
+
+    async def _acknowledge_quiet(self) -> None:
+        """What needs no acknowledgement counts as acknowledged, so that a quiet consumer doesn't fall behind."""
+        assert self._durable is not None
+        assert self._durable.place is not None
+        if self._due <= self._durable.place.sequence:
+            await self._durable.acknowledge(self.place)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            if self._failure is None:
+                self._failure = failure
+            self._waiting.wake()
+
+    @property
+    def waiting(self) -> int:
+        """Messages that have been read and wait to be handed out."""
+        return len(self._waiting)
+
+    # -- handing out -------------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if not self._waiting:
+                await self._waiting.wait()
+                continue
+            self._handed += 1
+            if not self._handed % _SLICE:
+                # A consumer that never waits must not keep the connection from being served.
+                await asyncio.sleep(0)
+            event = await self._event(self._waiting.take())
+            if event is not None and (self._bookmarks or not isinstance(event, Bookmark)):
+                return event
+
+    async def _event(self, item: _Item) -> Event | None:
+        """What a message says to the consumer, if anything; moves the place. Raises UnreadableRecord."""
+        record = item.record
+        if record is None:
+            return Bookmark(self.place.sequence, self.place.time, self.log.prefix, caught_up=True)
+        event: Event | None
+        try:
+            if not record.data and _MARKER_HEADER in record.headers:
+                event = None
+            elif record.subject.startswith(f"{OBJECTS}."):
+                event = await self._change(record)
+            else:
+                event = self._control(record, quiet=not self._waiting)
+        except UnreadableRecord as problem:
+            self._due = record.sequence
+            raise UnreadableRecord(f"message {record.sequence} ({record.subject}): {problem}") from problem
+        finally:
+            self.place = Place(self.log.prefix, record.sequence, record.time)
+            if item.last:
+                self._complete = record.sequence
+                self._recent.clear()
+        if isinstance(event, Change | Removed):
+            self._due = event.sequence
+        return event
+
+    def _control(self, record: Record, *, quiet: bool) -> Event | None:
+        if record.subject.split(".", 3)[2] != REMOVED:
+            return Bookmark(record.sequence, record.time, self.log.prefix) if quiet else None
+        control = decode_control(record.data)
+        cluster, group, resource = control.cluster, control.group, control.resource
+        if not self.selection.takes_removal(cluster, group, resource):
+            return None
+        for names in (self._recent, self._shown, self._doubtful):
+            for name in [one for one in names if _speaks_of(record.subject, one)]:
+                names.pop(name) if isinstance(names, dict) else names.discard(name)
+        return Removed(record.sequence, record.time, self.log.prefix, cluster, group, resource)
+
+    async def _change(self, record: Record) -> Change | None:
+        try:
+            if not self.selection.takes(record.subject):
+                return None
+        except ValueError as cause:
+            raise UnreadableRecord(str(cause)) from None
+        delta = decode_delta(record.data)
+        name = _name(record.subject)
+        shown = self._by_labels(name, delta, record) if self.selection.labels else self._by_place(name, delta, record)
+        if shown is None:
+            return None
+        kind, left = shown
+        whole = await self._whole(delta, record)
+        return None if whole is None else Change(kind, record.sequence, record.time, self.log.prefix, whole, left)
+
+    def _by_place(self, name: str, delta: Delta, record: Record) -> tuple[str, bool]:
+        if delta.type == DELETED:
+            self._recent.pop(name, None)
+            return DELETED, False
+        new = (delta.first or record.sequence) > self._complete and self._recent.get(name) != delta.uid
+        self._recent[name] = delta.uid
+        return (ADDED if new else MODIFIED), False
+
+    def _by_labels(self, name: str, delta: Delta, record: Record) -> tuple[str, bool] | None:
+        before = self._shown.get(name)
+        doubtful = before is None and name in self._doubtful
+        self._doubtful.discard(name)
+        if delta.type == DELETED or not self.selection.takes_labels(delta.labels):
+            self._shown.pop(name, None)
+            if before is None and not doubtful:
+                return None
+            return DELETED, delta.type != DELETED
+        self._shown[name] = delta.uid
+        known = before == delta.uid or (doubtful and 0 < delta.first <= self.start.sequence)
+        return (MODIFIED if known else ADDED), False
+
+    async def _whole(self, delta: Delta, record: Record) -> Delta | None:
+        """The delta with its object complete; None if it was superseded meanwhile. Raises UnreadableRecord."""
+        if delta.parts:
+            pieces = []
+            for sequence in delta.parts:
+                piece = await self._patiently(sequence)
+                if piece is None:
+                    last = await self.log.last(record.subject)
+                    if last is None or last[0] > record.sequence:
+                        # Parts are purged only when a newer state is in the log: it is on its way here.
+                        return None
+                    raise UnreadableRecord(f"part {sequence} is not in the log")
+                pieces.append(piece)
+            delta = msgspec.structs.replace(delta, object=b"".join(pieces))
+        return unpacked(delta)
+
+    async def _patiently(self, sequence: int) -> bytes | None:
+        """A message of the log, however long it takes to get it."""
+        pause = 0.05
+        while True:
+            try:
+                return await self.log.message(sequence)
+            except (BrokerUnavailable, JetStreamRefused):
+                if self._failure is not None:
+                    raise self._failure from None
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    # -- acknowledging -----------------------------------------------------------------------------------------------
+
+    async def ack(self, event: Event) -> None:
+        """Of a durable one: everything up to this event is done with, and never comes again once this returns.
+
+        It stands for all events before, too; so acknowledging every hundredth costs a hundredth. Raises TakenOver,
+        BrokerUnavailable (then it may come again).
+        """
+        if self._durable is None:
+            raise TypeError("only a durable subscription has acknowledgements: subscribe(..., durable=NAME)")
+        await self._durable.acknowledge(event.place)
+
+
+def _name(subject: str) -> str:
+    """An object's subject without its version: an object's name stays when its cluster serves it in another one."""
+    tokens = subject.split(".")
+    return ".".join((*tokens[1:3], *tokens[4:]))
+
+
+def _speaks_of(removal: str, name: str) -> bool:
+    """Whether the subject of a removal's record speaks of an object, by its `_name`."""
+    removed = removal.split(".")
+    tokens = name.split(".")
+    return removed[1] == tokens[0] and (len(removed) < 5 or removed[3:5] == tokens[1:3])
+
+
+def subscribe(
+    source: str | Connection | Log,
+    *,
+    stream: str = "KUBEBRAID",
+    cluster: str | Iterable[str] | None = None,
+    type: str | Iterable[str] | None = None,
+    namespace: str | Iterable[str] | None = None,
+    name: str | Iterable[str] | None = None,
+    labels: str = "",
+    start: Start = NOW,
+    durable: str | None = None,
+    reset: bool = False,
+    fresh: bool = False,
+    bookmarks: bool = False,
+    access: Access | None = None,
+) -> Subscription:
+    """Subscribes to changes of objects: an async context manager to iterate over, of Change, Removed and Bookmark.
+
+    - `source`: the URL of a NATS, or a connection or log that stays open as long.
+    - `cluster`, `type` (`pods`, `deployments.apps`, `*.apps`), `namespace` (empty: objects without one), `name`: one
+      or several; the server sends no others. `labels`: a label selector, for which all of these are sent.
+    - `start`: `now`; `beginning`: what is there, then what happens; a sequence, a resourceVersion or the `place` of an
+      event: what happened since; a datetime: what is in the log since then.
+    - `durable`: the name under which NATS keeps what was acknowledged (`ack`). From then on that is the start, unless
+      `reset`. One process goes on with it at a time: the last one that opened it.
+    - `fresh`: the consumer holds nothing from before `start`, so it doesn't matter whether deletions were forgotten,
+      and of what left the labels' selection only what was shown is told.
+    - `bookmarks`: also tell when the subscription has caught up, and how far it is when nothing happens.
+    - `access`: as whom and over what TLS to connect to a URL, if that does not say it.
+
+    Opening raises BadAccess, BrokerUnavailable, LogError (no such stream), BadPlace, BadDurable, HistoryChanged (a
+    place of another history), Forgotten (deletions since may be missing). Raises BadSelection at once.
+    """
+    selection = select(cluster=cluster, type=type, namespace=namespace, name=name, labels=labels)
+    return Subscription(
+        source, stream, selection, start, durable, reset=reset, fresh=fresh, bookmarks=bookmarks, access=access
+    )

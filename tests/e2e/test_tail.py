@@ -1,0 +1,248 @@
+"""`kubebraid tail` and `kubebraid replay` as processes: what they print, copy and refuse, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from deltalog import Connection, connect, decode_delta
+from kubebraid.broker import EmbeddedBroker, running
+from tests.e2e.conftest import shared_members, shared_service
+
+__all__ = ["shared_members", "shared_service"]
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LINE = re.compile(r"\d\d:\d\d:\d\d\.\d{3}  (ADDED|MODIFIED|DELETED|LEFT|REMOVED) +(\S+) +(\S+) +(.+?)  (\d+)\n")
+
+
+@contextlib.asynccontextmanager
+async def command(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "kubebraid", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "COLUMNS": "80", **environment},
+        limit=2**24,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def asked(connection: Connection, verb: str, request: object, member: str) -> Any:
+    return json.loads(bytes(await connection.api(verb, request)))[member]
+
+
+async def finished(*arguments: str) -> tuple[int, str, str]:
+    async with command(*arguments) as process:
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+
+async def line(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        found = (await process.stdout.readline()).decode()
+    if not found:
+        assert process.stderr is not None
+        raise AssertionError((await process.stderr.read()).decode())
+    return found
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def data(shared_service, shared_members) -> Path:
+    return shared_members.kubeconfig.parent / "data"
+
+
+async def churned(members, process) -> str:
+    """The first line, which changes bring; again and again, as nobody says when the command has begun."""
+    waiting = asyncio.ensure_future(line(process))
+    async with asyncio.timeout(60):
+        while not waiting.done():
+            for cluster in members.clusters:
+                cluster.churn.step(10)
+            await asyncio.wait((waiting,), timeout=0.2)
+    return await waiting
+
+
+async def test_live_lines_and_ctrl_c(shared_members, data):
+    async with command("tail", "--data", str(data), "--cluster", "alpha") as process:
+        found = LINE.fullmatch(await churned(shared_members, process))
+        assert found is not None
+        assert found[2] == "alpha"
+        process.send_signal(signal.SIGINT)
+        _, err = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 130
+        assert err == b""
+
+
+async def test_colours_only_where_they_are_wanted(data):
+    arguments = ("tail", "--data", str(data), "--since", "beginning")
+    async with command(*arguments) as process:
+        assert "\x1b" not in await line(process)
+    async with command(*arguments, FORCE_COLOR="1", TERM="xterm-256color") as process:
+        assert "\x1b[32mADDED" in await line(process)
+
+
+async def test_filters_and_json(shared_service, data):
+    pods = (await shared_service.get("/api/v1/pods", labelSelector="app"))["items"]
+    one = pods[0]
+    metadata = one["metadata"]
+    arguments = (
+        *("--cluster", metadata["annotations"]["shadow.clusterpedia.io/cluster-name"], "--type", "po"),
+        *("-n", metadata["namespace"], "--name", metadata["name"], "-l", f"app={metadata['labels']['app']}"),
+    )
+    async with command("tail", "--data", str(data), "--since", "beginning", "-o", "json", *arguments) as process:
+        found = json.loads(await line(process))
+    assert found["type"] in ("ADDED", "MODIFIED")
+    assert found["object"] == {**one, "kind": "Pod", "apiVersion": "v1"}
+    assert found["index"] == int(metadata["resourceVersion"].split(".")[1])
+    assert found["resource"] == "pods"
+
+
+async def test_since(shared_service, data):
+    listed = await shared_service.get("/api/v1/pods")
+    version = max((one["metadata"]["resourceVersion"] for one in listed["items"]), key=lambda v: int(v.split(".")[1]))
+    index = int(version.split(".")[1])
+    for since in (str(index - 1), f"{version.split('.')[0]}.{index - 1}", "1h", "2020-01-01T00:00:00Z", "beginning"):
+        async with command("tail", "--data", str(data), "--type", "pods", "--since", since, "-o", "json") as process:
+            found = json.loads(await line(process))
+            assert found["cluster"] in ("alpha", "bravo")
+            if str(index - 1) in since:
+                assert found["index"] == index
+
+
+async def test_a_reader_that_goes_away_is_no_error(data):
+    async with command("tail", "--data", str(data), "--since", "beginning") as process:
+        assert process.stdout is not None
+        await line(process)
+        transport = process._transport.get_pipe_transport(1)
+        transport.close()
+        assert process.stderr is not None
+        err = await asyncio.wait_for(process.stderr.read(), 30)
+        await asyncio.wait_for(process.wait(), 30)
+        assert err == b""
+
+
+@pytest.mark.parametrize(
+    ("said", "arguments"),
+    [
+        ("write an index", ("--since", "yesterday")),
+        ("write an index", ("--since", "9.9.9.9@")),
+        ("is no time", ("--since", "2026-13-01")),
+        ("read from the beginning", ("--since", "deadbeef.5")),
+        ("was applied", ("--since", "999999999")),
+        ("deployments.apps?", ("--type", "deploymnts")),
+        ("names no type", ("--type", "Po ds")),
+        ("label selector", ("-l", "a b")),
+        ("text or json", ("-o", "yaml")),
+        ("no stream OTHER", ("--stream", "OTHER")),
+        ("give one of them", ("--nats", "nats://127.0.0.1:1")),
+    ],
+)
+async def test_bad_input_is_one_line(data, said, arguments):
+    code, out, err = await finished("tail", "--data", str(data), *arguments)
+    assert code in (1, 2)
+    assert out == ""
+    assert err.startswith("kubebraid: ")
+    assert len(err.splitlines()) == 1, err
+    assert said in err
+
+
+async def test_no_log(tmp_path):
+    for arguments, said in (
+        (("tail", "--data", str(tmp_path)), "no kubebraid runs on"),
+        (("tail", "--nats", "nats://127.0.0.1:1"), "does not answer"),
+        (("replay", "--to", "-", "--nats", "nats://127.0.0.1:1"), "does not answer"),
+    ):
+        code, out, err = await finished(*arguments)
+        assert (code in (1, 2), out, len(err.splitlines())) == (True, "", 1), err
+        assert said in err
+
+
+async def test_replay_to_a_file(shared_service, shared_members, data, tmp_path):
+    file = tmp_path / "pods.jsonl"
+    arguments = ("replay", "--data", str(data), "--type", "pods", "--cluster", "bravo")
+    code, out, err = await finished(*arguments, "--to", str(file))
+    assert (code, err) == (0, "")
+    copied = [json.loads(text) for text in file.read_text().splitlines()]
+    assert out.startswith(f"copied {len(copied)} messages")
+    assert len(out.splitlines()) == 1
+    deltas = {one["sequence"]: decode_delta(base64.b64decode(one["payload"])) for one in copied}
+    assert {delta.resource for delta in deltas.values()} == {"pods"}
+    living = {
+        int(item["metadata"]["resourceVersion"].split(".")[1])
+        for item in (await shared_service.get("/clusters/bravo/api/v1/pods"))["items"]
+    }
+    assert living <= deltas.keys()
+    assert all(one["headers"]["Kb"].startswith(deltas[one["sequence"]].type) for one in copied)
+    # Not over what is there already.
+    code, out, err = await finished(*arguments, "--to", str(file))
+    assert code == 2
+    assert "choose another name" in err
+    some = sorted(deltas)
+    arguments = (*arguments, "--since", str(some[0]), "--until", str(some[2]), "--to", "-")
+    code, out, err = await finished(*arguments)
+    assert [json.loads(text)["sequence"] for text in out.splitlines()] == some[1:3]
+    assert err == f"copied 2 messages ({err.split('(')[1].split(' ')[0]} MB) of {some[1]} to {some[2]} to -\n"
+
+
+async def test_replay_to_a_stream(shared_members, data, tmp_path):
+    url = running(data)
+    async with EmbeddedBroker(tmp_path / "other") as other:
+        arguments = ("replay", "--nats", url, "--to", f"{other.url}/COPY")
+        code, out, err = await finished(*arguments)
+        assert (code, err) == (0, "")
+        first = int(re.match(r"copied (\d+) messages", out)[1])
+        assert first > 100
+        # Again: only what is new.
+        for cluster in shared_members.clusters:
+            cluster.churn.step(20)
+        code, out, err = await finished(*arguments)
+        assert (code, err) == (0, "")
+        assert "were there already" in out
+        assert int(re.match(r"copied (\d+) messages", out)[1]) < first
+        ours, theirs = await connect(url, name="test"), await connect(other.url, name="test")
+        try:
+            config = await asked(theirs, "STREAM.INFO.COPY", None, "config")
+            assert config["max_msgs_per_subject"] == 1
+            assert set(config["subjects"]) == {"COPY.kb.>", "COPY.kbc.>", "COPY.kbp.>"}
+            last = {"last_by_subj": "kb.*.core.*.pods.>"}
+            copy = await asked(theirs, "STREAM.MSG.GET.COPY", last, "message")
+            source = await asked(ours, "STREAM.MSG.GET.KUBEBRAID", {"last_by_subj": copy["subject"]}, "message")
+            assert base64.b64decode(copy["hdrs"]).decode().count("Nats-Msg-Id: ") == 1
+            if f".{source['seq']}\r\n" in base64.b64decode(copy["hdrs"]).decode():
+                assert copy["data"] == source["data"]
+        finally:
+            await ours.close()
+            await theirs.close()
+        # Beside the log, too, which takes nothing of it in.
+        code, out, err = await finished("replay", "--nats", url, "--to", f"{url}/BESIDE", "--type", "nodes")
+        assert (code, err) == (0, "")
+        assert int(re.match(r"copied (\d+) messages", out)[1]) > 0
+        code, out, err = await finished("replay", "--nats", url, "--to", f"{url}/BESIDE", "--type", "nodes")
+        assert out.startswith("copied 0 messages")
+        # A copy is no log, and a log takes no copies.
+        code, _, err = await finished("tail", "--nats", other.url, "--stream", "COPY")
+        assert (code, len(err.splitlines())) == (1, 1)
+        for to in (f"{url}/KUBEBRAID", f"{other.url}/", "nats://x y/z", str(tmp_path), "/none/file"):
+            code, out, err = await finished("replay", "--nats", url, "--to", to)
+            assert (code in (1, 2), out, len(err.splitlines())) == (True, "", 1), (to, err)
