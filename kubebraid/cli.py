@@ -55,6 +55,13 @@ InsecureListen = Annotated[bool, typer.Option(help="Allow another address than l
 Data = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where the embedded NATS keeps the log. [~/.local/share/kubebraid]")
 ]
+Snapshot = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where what is served is kept for the next start. [up: snapshot, below --data]"),
+]
+SnapshotEvery = Annotated[
+    str, typer.Option(metavar="TIME", help="How often that is written, beside at the end; 0: no snapshots.")
+]
 Nats = Annotated[
     str | None,
     typer.Option(
@@ -191,6 +198,14 @@ def _forward(forward: Forward, listen: str) -> Forward:
     return forward
 
 
+def _snapshot_every(text: str) -> float:
+    """Raises BadSetting, BadConfiguration."""
+    seconds = duration(text)
+    if 0 < seconds < 1:
+        raise BadSetting(f"--snapshot-every {text}: 1s is the least, 0 is never")
+    return seconds
+
+
 def _run(main: Coroutine[Any, Any, None], level: str, json_lines: bool) -> None:
     if level not in ("debug", "info", "warning", "error"):
         main.close()
@@ -208,6 +223,8 @@ def up(
     listen: Listen = "127.0.0.1:8001",
     insecure_listen: InsecureListen = False,
     data: Data = None,
+    snapshot: Snapshot = None,
+    snapshot_every: SnapshotEvery = "10m",
     nats: Nats = None,
     nats_port: NatsPort = None,
     stream: Stream = "KUBEBRAID",
@@ -230,6 +247,8 @@ def up(
         nats=nats,
         nats_port=nats_port,
         data=data,
+        snapshot=snapshot,
+        snapshot_every=_snapshot_every(snapshot_every),
         stream=stream,
         prefix=prefix,
         replicas=replicas,
@@ -353,6 +372,8 @@ def serve(
     more: MoreContexts = None,
     listen: Listen = "127.0.0.1:8001",
     insecure_listen: InsecureListen = False,
+    snapshot: Snapshot = None,
+    snapshot_every: SnapshotEvery = "10m",
     stream: Stream = "KUBEBRAID",
     prefix: Prefix = None,
     replicas: Replicas = None,
@@ -376,6 +397,8 @@ def serve(
     _one_place(kubeconfig, contexts, directory)
     settings = Settings(
         nats=nats,
+        snapshot=snapshot,
+        snapshot_every=_snapshot_every(snapshot_every),
         stream=stream,
         prefix=prefix,
         replicas=replicas,

@@ -12,6 +12,8 @@ from producers.configuration import RELIST_EVERY
 from producers.pruning import Pruning
 from producers.rules import Rules
 
+SNAPSHOT_EVERY = 600.0
+
 
 class BadSetting(Exception):
     """An option's value that cannot be; one line with the mend."""
@@ -74,13 +76,16 @@ class Forward(StrEnum):
 class Settings:
     """What `up`, `produce` and `serve` run with. `nats` None: embedded, with its files under `data`.
 
-    `config`: the configuration file, which then says all of what is followed and how. `forward`: as whom requests are
-    passed on to clusters.
+    `snapshot`: the directory of snapshots (None: below the embedded NATS's files, else none); `snapshot_every`: how
+    often one is written, in seconds; 0: none are written or read. `config`: the configuration file, which then says all
+    of what is followed and how. `forward`: as whom requests are passed on to clusters.
     """
 
     nats: str | None = None
     nats_port: int | None = None
     data: Path | None = None
+    snapshot: Path | None = None
+    snapshot_every: float = SNAPSHOT_EVERY
     stream: str = "KUBEBRAID"
     replicas: int | None = None
     prefix: str | None = None
