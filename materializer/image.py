@@ -439,8 +439,8 @@ class Restoration:
     def _remember(self, entry: Entry, pasts: list[_Earlier]) -> None:
         found = [Past(*one) for one in pasts]
         since = entry.since
-        for past, before in zip(found, [*found[1:], None], strict=True):
-            past.before = before
+        for at, past in enumerate(found):
+            past.before = found[at + 1] if at + 1 < len(found) else None
             self._pasts.append((since, past))
             since = past.since
         entry.past = found[0] if found else None
