@@ -113,7 +113,7 @@ class Materializer:
         if self._ended:
             try:
                 async with asyncio.timeout(_LAST_SNAPSHOT):
-                    await self._save()
+                    await self.save()
             except TimeoutError:
                 log.warning("the last snapshot took too long", seconds=_LAST_SNAPSHOT)
 
@@ -297,9 +297,9 @@ class Materializer:
     async def _save_regularly(self) -> None:
         while self.snapshots is not None and self.snapshots.every:
             await asyncio.sleep(self.snapshots.every)
-            await self._save()
+            await self.save()
 
-    async def _save(self) -> None:
+    async def save(self) -> None:
         """Writes a snapshot, if there is something new to write and all is well."""
         snapshots = self.snapshots
         if snapshots is None or not snapshots.writes or not self.ready.is_set() or self.outage_since is not None:

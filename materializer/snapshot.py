@@ -1,8 +1,9 @@
 """Snapshot: an image of a store in a file, so that a restart reads only what the log has got since.
 
 The file is written beside the last one, synced and put in its place; a reader takes all of it or nothing. A line with
-the format's number, then frames: what it is, how long, checksum, data. The checksum of a frame goes on from that of the
-one before, so that none can be missing, changed or out of its order; the last frame says that it is the last.
+the format's number, then frames: what it is, how long, checksum, data (packed pieces of the image). The checksum of a
+frame goes on from that of the one before, so that none can be missing, changed or out of its order; the last frame says
+that it is the last.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 import structlog
@@ -34,14 +35,19 @@ log = structlog.get_logger("materializer.snapshot")
 
 FORMAT = 1
 _MAGIC = b"kubebraid snapshot %d\n"
-# Kind, stored length, length of the text, checksum of these three and of what is stored.
+# What it is, stored length, length unpacked, checksum of these three and of what is stored.
 _FRAME = struct.Struct(">BQQI")
 _CHECKED = struct.Struct(">BQQ")
-_HEADER, _END = 100, 101
+_HEADER, _PIECES, _END = 1, 2, 3
+# A piece in a frame: kind and length.
+_PIECE = struct.Struct(">BQ")
 # Level 1 packs Kubernetes objects to a tenth, faster than a disk takes them.
 _LEVEL = 1
-# So much is read, or written, at one go outside of the event loop, in bytes of text.
-_BATCH = 4 << 20
+# A frame ends with the piece that makes it larger than this, in bytes unpacked: less than what an allocator takes from
+# the system, and gives back to it, each time.
+_LARGE = 80 << 10
+# So much is packed and written, or (as it is stored) read, at one go outside of the event loop, in bytes.
+_BATCH = 1 << 20
 # So much of the disk is left to others, in bytes; looked at whenever so many were written.
 _RESERVE = 256 << 20
 _LOOK = 64 << 20
@@ -131,25 +137,23 @@ class Snapshots:
     async def _read(self, source: BinaryIO, log_: Log) -> Restored:
         frames = _frames(source)
         batch = await asyncio.to_thread(_next_batch, frames)
-        kind, text = batch.pop(0)
-        if kind != _HEADER:
+        if batch[0].kind != _HEADER:
             raise _Ignored("it has no header")
-        header = msgspec.json.decode(text, type=_Header)
+        header = msgspec.json.decode(_unpacked(batch.pop(0)), type=_Header)
         _check(header, log_)
         restoration = Restoration()
-        ahead: asyncio.Task[list[Piece]] | None = None
-        try:
-            while batch:
-                # The next ones are read and unpacked meanwhile.
-                ahead = asyncio.create_task(asyncio.to_thread(_next_batch, frames))
-                for piece in batch:
-                    restoration.take(*piece)
+        while batch:
+            # The next ones are read meanwhile.
+            ahead = asyncio.create_task(asyncio.to_thread(_next_batch, frames))
+            try:
+                for frame in batch:
+                    for piece in _pieces(_unpacked(frame)):
+                        restoration.take(*piece)
                     await asyncio.sleep(0)
-                batch = await ahead
-        finally:
-            if ahead is not None:
+            finally:
                 # The file must not be closed under the thread.
-                await asyncio.gather(ahead, return_exceptions=True)
+                await asyncio.wait((ahead,))
+            batch = ahead.result()
         for _ in restoration.finish():
             await asyncio.sleep(0)
         store, counted, parts = restoration.restored()
@@ -167,7 +171,7 @@ class Snapshots:
     async def write(self, log_: Log, image: Image, *, created: str, latest: int, current: int) -> bool:
         """Writes down what a store was; what can't be written is one line in the log, and False.
 
-        The event loop has its turn after each piece of a megabyte. `created`: when the stream was made; `latest`,
+        The event loop has its turn after each piece. `created`: when the stream was made; `latest`,
         `current`: see the header.
         """
         header = _Header(
@@ -199,7 +203,7 @@ class Snapshots:
         if writer is None:
             return 0
         try:
-            await asyncio.to_thread(writer.write, [(_HEADER, msgspec.json.encode(header))])
+            await asyncio.to_thread(writer.header, msgspec.json.encode(header))
             batch: list[Piece] = []
             size = 0
             for piece in image.pieces():
@@ -233,8 +237,16 @@ def _check(header: _Header, log_: Log) -> None:
 # -- the file ----------------------------------------------------------------------------------------------------------
 
 
-def _frames(source: BinaryIO) -> Iterator[Piece]:
-    """What the file has up to its end. Raises _Ignored, OSError."""
+class _Frame(NamedTuple):
+    """`size`: its length unpacked."""
+
+    kind: int
+    stored: bytes
+    size: int
+
+
+def _frames(source: BinaryIO) -> Iterator[_Frame]:
+    """The file's frames, up to that which says that it is the last. Raises _Ignored, OSError."""
     magic = _MAGIC % FORMAT
     if (first := source.read(len(magic))) != magic:
         known = first.startswith(_MAGIC.partition(b"%")[0])
@@ -259,23 +271,39 @@ def _frames(source: BinaryIO) -> Iterator[Piece]:
             if left:
                 raise _Ignored("it goes on behind its end")
             return
-        try:
-            text = isal_zlib.decompress(stored, bufsize=max(size, 1))
-        except isal_zlib.error as cause:  # type: ignore[misc]  # a class, whatever its stub says
-            raise _Ignored(f"frame {count} cannot be unpacked: {cause}") from cause
-        yield kind, text
+        yield _Frame(kind, stored, size)
 
 
-def _next_batch(frames: Iterator[Piece]) -> list[Piece]:
-    """The next pieces, none at the end."""
-    batch: list[Piece] = []
+def _next_batch(frames: Iterator[_Frame]) -> list[_Frame]:
+    """The next frames, none at the end. Raises as `_frames` does."""
+    batch: list[_Frame] = []
     size = 0
-    for piece in frames:
-        batch.append(piece)
-        size += len(piece[1])
+    for frame in frames:
+        batch.append(frame)
+        size += len(frame.stored)
         if size >= _BATCH:
             break
     return batch
+
+
+def _unpacked(frame: _Frame) -> bytes:
+    """Raises _Ignored."""
+    try:
+        return isal_zlib.decompress(frame.stored, bufsize=max(frame.size, 1))
+    except isal_zlib.error as cause:  # type: ignore[misc]  # a class, whatever its stub says
+        raise _Ignored(f"a frame cannot be unpacked: {cause}") from cause
+
+
+def _pieces(text: bytes) -> Iterator[tuple[int, memoryview]]:
+    """The pieces in a frame. Raises _Ignored."""
+    view, at = memoryview(text), 0
+    try:
+        while at < len(text):
+            kind, length = _PIECE.unpack_from(text, at)
+            at += _PIECE.size + length
+            yield kind, view[at - length : at]
+    except struct.error as cause:
+        raise _Ignored(f"a frame is not made of pieces: {cause}") from cause
 
 
 class _Writer:
@@ -318,10 +346,20 @@ class _Writer:
             raise
         return writer
 
+    def header(self, text: bytes) -> None:
+        """Raises OSError."""
+        self._frame(_HEADER, isal_zlib.compress(text, _LEVEL), len(text))
+
     def write(self, pieces: list[Piece]) -> None:
         """Raises OSError."""
-        for kind, text in pieces:
-            self._frame(kind, isal_zlib.compress(text, _LEVEL), len(text))
+        waiting: list[bytes] = []
+        size = 0
+        for number, (kind, text) in enumerate(pieces):
+            waiting += (_PIECE.pack(kind, len(text)), text)
+            size += _PIECE.size + len(text)
+            if size >= _LARGE or number == len(pieces) - 1:
+                self._frame(_PIECES, isal_zlib.compress(b"".join(waiting), _LEVEL), size)
+                waiting, size = [], 0
         at = self._sink.tell()
         if at >= self._looked:
             self._looked = at + _LOOK
