@@ -70,6 +70,9 @@ class _StoreCollector(Collector):
         yield messages
         yield GaugeMetricFamily("kubebraid_applied_index", "Last sequence applied", value=store.applied)
         yield GaugeMetricFamily("kubebraid_resume_floor", "Lowest index a watch may resume at", value=store.floor)
+        if (snapshots := materializer.snapshots) is not None:
+            yield GaugeMetricFamily("kubebraid_snapshot_index", "Index of the last snapshot", value=snapshots.index)
+            yield GaugeMetricFamily("kubebraid_snapshot_bytes", "Length of that snapshot", value=snapshots.size)
         yield GaugeMetricFamily("kubebraid_watches", "Watches open", value=self._watches.open)
         stale = GaugeMetricFamily("kubebraid_cluster_stale", "1 if a cluster's objects may be old", labels=("cluster",))
         for one in store.clusters.values():
