@@ -137,9 +137,12 @@ class Snapshots:
     async def _read(self, source: BinaryIO, log_: Log) -> Restored:
         frames = _frames(source)
         batch = await asyncio.to_thread(_next_batch, frames)
-        if batch[0].kind != _HEADER:
+        if not batch or batch[0].kind != _HEADER:
             raise _Ignored("it has no header")
-        header = msgspec.json.decode(_unpacked(batch.pop(0)), type=_Header)
+        try:
+            header = msgspec.json.decode(_unpacked(batch.pop(0)), type=_Header)
+        except msgspec.MsgspecError:
+            raise _Ignored("another version of kubebraid wrote it") from None
         _check(header, log_)
         restoration = Restoration()
         while batch:

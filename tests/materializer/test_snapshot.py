@@ -325,8 +325,26 @@ def a_directory(file: Path) -> None:
     file.mkdir()
 
 
+def written(file: Path, *headers: bytes) -> None:
+    made = module._Writer.open(file)
+    assert made is not None
+    for header in headers:
+        made.header(header)
+    made.finish([])
+    made.close()
+
+
+def without_a_header(file: Path) -> None:
+    written(file)
+
+
+def with_another_header(file: Path) -> None:
+    written(file, b'{"of": "tomorrow"}')
+
+
 WAYS = [
-    *(cut_off, without_its_end, emptied, lengthened, of_another_version, of_something_else, a_directory),
+    *(cut_off, without_its_end, emptied, lengthened, without_a_header, with_another_header),
+    *(of_another_version, of_something_else, a_directory),
     *(pytest.param(flipped(at), id=f"flipped at {at}") for at in (0.1, 0.3, 0.5, 0.8, 0.99)),
 ]
 
