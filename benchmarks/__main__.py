@@ -15,7 +15,18 @@ from pathlib import Path
 
 import structlog
 
-from benchmarks import comparing, following, lists, memory, producing, replaying, resuming, selecting, watching
+from benchmarks import (
+    comparing,
+    following,
+    lists,
+    memory,
+    producing,
+    replaying,
+    resuming,
+    selecting,
+    starting,
+    watching,
+)
 from benchmarks.report import Report
 
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
@@ -25,6 +36,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
     "resume": lambda options: resuming.run(pods=options.pods, watchers=options.watchers),
     "select": lambda options: selecting.run(pods=options.pods * 10),
     "replay": lambda options: replaying.run(pods=options.pods, rounds=options.rounds),
+    "start": lambda options: starting.run(pods=options.pods * 10, rounds=min(options.rounds, 5)),
     "memory": lambda options: memory.run(pods=options.pods, rounds=min(options.rounds, 3)),
     "produce": lambda options: producing.run(pods=options.pods),
     "follow": lambda options: following.run(pods=options.pods),

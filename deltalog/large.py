@@ -86,6 +86,10 @@ class Assembler:
             _, dropped = self._parts.popitem(last=False)
             self._size -= len(dropped)
 
+    def held(self) -> list[tuple[int, bytes]]:
+        """The parts that are kept, with their sequences, oldest first."""
+        return list(self._parts.items())
+
     def whole(self, delta: Delta) -> Delta:
         """The delta with its object complete.
 

@@ -68,7 +68,8 @@ class Reader:
 
     `position` is the last sequence applied and is owned here; `pending` is how many messages the log had behind the
     one being applied; `caught_up` is set once all that the log held
-    when the reader looked is applied, and stays set.
+    when the reader looked is applied, and stays set. `after`: where to begin; with a `Point` it is checked that the log
+    is still what was read up to there.
     """
 
     def __init__(
@@ -76,19 +77,20 @@ class Reader:
         log: Stream,
         apply: Callable[[Record], None],
         *,
-        after: int = 0,
+        after: int | Point = 0,
         subjects: Sequence[str] = (),
         headers_only: bool = False,
         stop_when_caught_up: bool = False,
     ) -> None:
         self.log = log
-        self.position = after
-        self.position_time = 0
+        begin = after if isinstance(after, Point) else Point(after, 0, 0)
+        self.position = begin.sequence
+        self.position_time = begin.time
         self.caught_up = asyncio.Event()
         self.restarts = 0
         self.pending = 0
         # When the youngest of all messages applied was stored.
-        self.latest = 0
+        self.latest = begin.latest
         # When the log was last heard of (time.monotonic): a message, or that there is none.
         self.heard = time.monotonic()
         self._apply = apply

@@ -35,8 +35,6 @@ from producers.rules import BadRule, Rules, type_pattern
 # Whether typer depends on click or brings its own differs by version; this is the UsageError of the one it uses.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
-_BAD_ARGUMENTS = (BadAccess, BadSetting, BadConfiguration, BadKubeconfig, BadRule, BadPointer)
-
 app = typer.Typer(
     help="Many Kubernetes clusters, one ordered stream, one API.",
     no_args_is_help=True,
@@ -61,6 +59,13 @@ Listen = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the API is
 InsecureListen = Annotated[bool, typer.Option(help="Allow another address than loopback, without authentication.")]
 Data = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where the embedded NATS keeps the log. [~/.local/share/kubebraid]")
+]
+Snapshot = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where what is served is kept for the next start. [up: snapshot, below --data]"),
+]
+SnapshotEvery = Annotated[
+    str, typer.Option(metavar="TIME", help="How often that is written, beside at the end; 0: no snapshots.")
 ]
 Nats = Annotated[
     str | None,
@@ -225,6 +230,14 @@ def _forward(forward: Forward, listen: str) -> Forward:
     return forward
 
 
+def _snapshot_every(text: str) -> float:
+    """Raises BadSetting, BadConfiguration."""
+    seconds = duration(text)
+    if 0 < seconds < 1:
+        raise BadSetting(f"--snapshot-every {text}: 1s is the least, 0 is never")
+    return seconds
+
+
 def _run(main: Coroutine[Any, Any, None], level: str, json_lines: bool) -> None:
     if level not in ("debug", "info", "warning", "error"):
         main.close()
@@ -244,6 +257,8 @@ def up(
     listen: Listen = "127.0.0.1:8001",
     insecure_listen: InsecureListen = False,
     data: Data = None,
+    snapshot: Snapshot = None,
+    snapshot_every: SnapshotEvery = "10m",
     nats: Nats = None,
     nats_port: NatsPort = None,
     stream: Stream = "KUBEBRAID",
@@ -268,6 +283,8 @@ def up(
         access=access,
         nats_port=nats_port,
         data=data,
+        snapshot=snapshot,
+        snapshot_every=_snapshot_every(snapshot_every),
         stream=stream,
         prefix=prefix,
         replicas=replicas,
@@ -397,6 +414,8 @@ def serve(
     more: MoreContexts = None,
     listen: Listen = "127.0.0.1:8001",
     insecure_listen: InsecureListen = False,
+    snapshot: Snapshot = None,
+    snapshot_every: SnapshotEvery = "10m",
     stream: Stream = "KUBEBRAID",
     prefix: Prefix = None,
     replicas: Replicas = None,
@@ -422,6 +441,8 @@ def serve(
     settings = Settings(
         nats=nats,
         access=access,
+        snapshot=snapshot,
+        snapshot_every=_snapshot_every(snapshot_every),
         stream=stream,
         prefix=prefix,
         replicas=replicas,

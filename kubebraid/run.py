@@ -34,6 +34,7 @@ from kubebraid.settings import Address, BadSetting, Forward, Settings, default_d
 from kubebraid.upstreams import MemberServers
 from kubebraid.workers import Ready, Worker, Workers, metrics_of_all, metrics_served, reserve, say_ready
 from materializer.materializer import Materializer
+from materializer.snapshot import Snapshots
 from materializer.versions import check_prefix
 from producers.configuration import Configuration, Directory, Kubeconfig, Source, load
 from producers.members import Members
@@ -316,8 +317,10 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
         address: Address | None = None
         if serve:
             reading = await stack.enter_async_context(_connection(url, "kubebraid-serve", access))
-            materializer = await _materializer(reading, opening, broker)
+            materializer = await _materializer(reading, opening, settings, broker, worker)
             parts.append(materializer.run)
+            # When nobody is served any more.
+            stack.push_async_callback(materializer.close)
             assert bound is not None
             assert settings.listen is not None
             upstreams = None
@@ -354,11 +357,24 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
         await _together(*parts)
 
 
-async def _materializer(connection: Connection, settings: LogSettings, broker: EmbeddedBroker | None) -> Materializer:
+async def _materializer(
+    connection: Connection,
+    opening: LogSettings,
+    settings: Settings,
+    broker: EmbeddedBroker | None,
+    worker: Worker | None,
+) -> Materializer:
     """With an embedded log, how far it came is kept outside the server's files, too: those may be set back."""
-    opened = await open_log(connection, settings)
+    opened = await open_log(connection, opening)
     file = None if broker is None else broker.data / f"history-{opened.name}.json"
-    return Materializer(opened, History(opened, file))
+    directory = settings.snapshot
+    if directory is None and broker is not None:
+        directory = broker.data / "snapshot"
+    snapshots = None
+    if directory is not None and settings.snapshot_every:
+        # Workers all hold the same.
+        snapshots = Snapshots(directory, settings.snapshot_every, writes=worker is None or worker.number == 0)
+    return Materializer(opened, History(opened, file), snapshots)
 
 
 def _configuration(settings: Settings) -> Configuration:
@@ -465,6 +481,7 @@ async def demo(settings: Settings, *, clusters: int, pods: int, churn: float) ->
         data = settings.data
         if data is None:
             # Simulated clusters are new ones at every start: there is nothing to keep.
+            settings = dataclasses.replace(settings, snapshot_every=0.0)
             data = Path(tempfile.mkdtemp(prefix="kubebraid-demo-"))
             stack.callback(shutil.rmtree, data, ignore_errors=True)
         data.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from producers.pruning import Pruning
 from producers.rules import Rules
 
 NOT_READY_AFTER = 300.0
+SNAPSHOT_EVERY = 600.0
 
 
 class BadSetting(Exception):
@@ -77,15 +78,19 @@ class Forward(StrEnum):
 class Settings:
     """What `up`, `produce` and `serve` run with. `nats` None: embedded, with its files under `data`.
 
-    `access`: how to get into a NATS that is not embedded. `config`: the configuration file, which then says all of what
-    is followed and how. `forward`: as whom requests are passed on to clusters. `not_ready_after`: seconds without
-    word of the log that a service counts as ready; 0: for ever.
+    `access`: how to get into a NATS that is not embedded. `snapshot`: the directory of snapshots (None: below the
+    embedded NATS's files, else none); `snapshot_every`: how often one is written, in seconds; 0: none are written or
+    read. `config`: the configuration file, which then says all of what is followed and how. `forward`: as whom requests
+    are passed on to clusters. `not_ready_after`: seconds without word of the log that a service counts as ready; 0: for
+    ever.
     """
 
     nats: str | None = None
     access: Access = field(default_factory=Access)
     nats_port: int | None = None
     data: Path | None = None
+    snapshot: Path | None = None
+    snapshot_every: float = SNAPSHOT_EVERY
     stream: str = "KUBEBRAID"
     replicas: int | None = None
     prefix: str | None = None

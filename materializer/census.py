@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import islice
 
 import msgspec
@@ -44,19 +44,51 @@ class Missing(msgspec.Struct):
     tombstone: int = 0
 
 
+class Counted(msgspec.Struct, array_like=True):
+    """What a census knows beside its store: control records and objects in parts by subject, what nobody can read."""
+
+    records: dict[str, int] = {}
+    parts: dict[str, int] = {}
+    unread: list[str] = []
+    slack: int = 0
+
+    def split(self, most: int) -> Iterator[Counted]:
+        """The same in several, with at most so many subjects each."""
+        yield Counted(slack=self.slack)
+        records, parts = iter(self.records.items()), iter(self.parts.items())
+        while some := dict(islice(records, most)):
+            yield Counted(records=some)
+        while some := dict(islice(parts, most)):
+            yield Counted(parts=some)
+        for at in range(0, len(self.unread), most):
+            yield Counted(unread=self.unread[at : at + most])
+
+    def add(self, more: Counted) -> None:
+        """The inverse of `split`."""
+        self.records.update(more.records)
+        self.parts.update(more.parts)
+        self.unread += more.unread
+        self.slack += more.slack
+
+
 class Census:
     """Counts what one store's log has to hold. Fed with the log's messages by the store's owner."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, counted: Counted | None = None) -> None:
+        counted = counted or Counted()
         self.store = store
         # The count to compare when the store has come to it.
         self.due: StreamState | None = None
         self.suspicious = False
-        self._records: dict[str, int] = {}
-        self._parts: dict[str, int] = {}
+        self._records = counted.records
+        self._parts = counted.parts
         # Subjects whose last message nobody here can read.
-        self._unread: set[str] = set()
-        self._slack = 0
+        self._unread = set(counted.unread)
+        self._slack = counted.slack
+
+    def counted(self) -> Counted:
+        """What it knows now, to go on from elsewhere."""
+        return Counted(dict(self._records), dict(self._parts), list(self._unread), self._slack)
 
     # -- what comes in ---------------------------------------------------------------------------------------------
 

@@ -16,10 +16,12 @@ from deltalog.history import History, Mark
 from deltalog.large import Assembler
 from deltalog.offers import Offer, hand_over
 from deltalog.replay import HistoryChanged, Reader, Record
-from deltalog.stream import Log, LogError, StreamState, nanoseconds
+from deltalog.stream import Log, LogError, Point, StreamState, nanoseconds
 from deltalog.subjects import CONTROL, PARTS
 from materializer.census import Census
 from materializer.entry import TypeKey
+from materializer.image import Image
+from materializer.snapshot import Restored, Snapshots, too_old
 from materializer.store import Cluster, Store
 
 log = structlog.get_logger("materializer")
@@ -37,6 +39,8 @@ _AUDIT_PATIENCE = 10.0
 _UNHEARD = 7.0
 _ORIGIN_UNHEARD = 12.0
 _LAST_MARK = 1.0
+# How long the last snapshot may take, in seconds.
+_LAST_SNAPSHOT = 12.0
 
 
 class LogUnreachable(Exception):
@@ -59,12 +63,14 @@ class Materializer:
     """One store and the task that feeds it.
 
     `store` is replaced as a whole when the history changes; whoever holds the old one finds `expired` set on
-    its generation. `ready` is set when the log was replayed to the head it had at the start.
+    its generation. `ready` is set when the log was replayed to the head it had at the start; where the store comes from
+    a snapshot, also the log was found to hold what it has to.
     """
 
-    def __init__(self, log: Log, history: History | None = None) -> None:
+    def __init__(self, log: Log, history: History | None = None, snapshots: Snapshots | None = None) -> None:
         self.log = log
         self.history = history or History(log)
+        self.snapshots = snapshots
         self.store = Store(log.prefix, log.tombstone_ttl)
         self._census = Census(self.store)
         self._identity = (log.created, log.prefix)
@@ -72,6 +78,12 @@ class Materializer:
         self._marked = (0, 0)
         self._floor = 0
         self._look = asyncio.Event()
+        # Of a store from a snapshot: what the header says of it, until the log was found to hold what it has to.
+        self._unproved: Restored | None = None
+        self._proved = asyncio.Event()
+        self._latest = 0
+        self._imaging = False
+        self._ended = False
         self.ready = asyncio.Event()
         self._assembler = Assembler()
         self._decoder = SharingDecoder()
@@ -94,9 +106,11 @@ class Materializer:
         """Replays and follows the log until cancelled."""
         try:
             await self._recall()
+            await self._restore()
             await self._follow()
         except asyncio.CancelledError:
             await self._mark_the_end()
+            self._ended = True
             raise
 
     def age(self) -> float:
@@ -113,14 +127,25 @@ class Materializer:
         cut = self.log.mirror and now - self._origin_heard > _ORIGIN_UNHEARD
         return self.age() if self._unreadable_since is not None or silent or cut else None
 
+    async def close(self) -> None:
+        """After `run` was cancelled: keeps a snapshot of where it ended, for the next start."""
+        if self._ended:
+            try:
+                async with asyncio.timeout(_LAST_SNAPSHOT):
+                    await self.save()
+            except TimeoutError:
+                log.warning("the last snapshot took too long", seconds=_LAST_SNAPSHOT)
+
     async def _follow(self) -> None:
         while True:
-            reader = self._reader = Reader(self.log, self._apply)
+            point = Point(self.store.applied, self.store.applied_time, self._latest)
+            reader = self._reader = Reader(self.log, self._apply, after=point)
             following = asyncio.create_task(reader.run(self._outage), name="materializer-following")
             looking = asyncio.create_task(self._watch_history(reader), name="materializer-history")
             loading = asyncio.create_task(self._finish_loading(reader), name="materializer-loading")
             forgetting = asyncio.create_task(self._forget(), name="materializer-forgetting")
-            tasks = (following, looking, loading, forgetting)
+            saving = asyncio.create_task(self._save_regularly(), name="materializer-saving")
+            tasks = (following, looking, loading, forgetting, saving)
             try:
                 done, _ = await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -173,6 +198,7 @@ class Materializer:
         self._marked = (0, 0)
         self._floor = 0 if rotate else self._floor
         self._assembler = Assembler()
+        self._unproved, self._latest = None, 0
         self.generation += 1
         log.info("new history" if rotate else "reading the history anew", prefix=self.log.prefix)
         for listeners in list(self._listeners.values()):
@@ -203,6 +229,8 @@ class Materializer:
                     raise HistoryChanged(other)
                 if self.log.mirror and (other := self._another(await self.log.origin_state(), applied)) is not None:
                     raise HistoryChanged(f"of the mirrored stream, {other}")
+                if self._unproved is not None and reader.caught_up.is_set():
+                    await self._prove(self._unproved, state)
                 if self.ready.is_set():
                     self._census.compare(state, self.log.now())
                     if self._census.suspicious:
@@ -262,11 +290,84 @@ class Materializer:
         except (BrokerUnavailable, JetStreamRefused, LogError, TimeoutError) as cause:
             log.debug("the end cannot be marked", reason=str(cause))
 
+    # -- the snapshot ----------------------------------------------------------------------------------------------
+
+    async def _restore(self) -> None:
+        """At the start: goes on from the last snapshot, if there is one to go on from."""
+        restored = None if self.snapshots is None else await self.snapshots.read(self.log)
+        if restored is None:
+            return
+        self.store = restored.store
+        self._census = Census(self.store, restored.counted)
+        self._assembler = restored.parts
+        self._latest = restored.latest
+        self._unproved = restored
+        self.generation += 1
+        log.info("going on from a snapshot", index=self.store.applied, prefix=self.store.prefix)
+
+    async def _prove(self, restored: Restored, state: StreamState) -> None:
+        """Whether the log, as it was at `state`, holds what a store from a snapshot says: nothing else does.
+
+        Raises HistoryChanged, NotThereYet.
+        """
+        self._census.compare(state, self.log.now())
+        if self._census.due is not None:
+            # Settled by what comes behind it, or here.
+            await self.wait_applied(state.last_sequence, _AUDIT_PATIENCE)
+            if self._census.due is state:
+                self._census.settle(state, self.log.now())
+        if self._census.suspicious:
+            await self._audit()
+        if too_old(self.log, restored.current):
+            raise _Forgotten("deletions since the snapshot may have been forgotten while it was read")
+        self._unproved = None
+        self._proved.set()
+
+    async def _save_regularly(self) -> None:
+        while self.snapshots is not None and self.snapshots.every:
+            await asyncio.sleep(self.snapshots.every)
+            await self.save()
+
+    async def save(self) -> None:
+        """Writes a snapshot, if there is something new to write and all is well."""
+        snapshots = self.snapshots
+        if snapshots is None or not snapshots.writes or not self.ready.is_set() or self.outage() is not None:
+            return
+        if self._reader is None or not snapshots.due(self.store, self.log):
+            return
+        current = 0
+        try:
+            async with asyncio.timeout(_AUDIT_PATIENCE):
+                # Before the question: what the log gets after it has answered, it gets later than that.
+                asked = self.log.now()
+                state = await self.log.state()
+                if self._another(state, self.store.applied) is not None:
+                    return
+                if not self._ended:
+                    await self.wait_applied(state.last_sequence, None)
+                # A mirror is as old as what it last heard of its origin; `outage` has seen that it did.
+                current = asked - int(state.silent * 1e9) if self.store.applied >= state.last_sequence else 0
+        except (BrokerUnavailable, JetStreamRefused, TimeoutError) as cause:
+            log.debug("the log cannot be asked how current a snapshot is", reason=str(cause))
+        if self.store.applied != self._reader.position:
+            return
+        self._imaging = True
+        try:
+            image = Image(self.store, self._census, self._assembler)
+            latest, created = self._reader.latest, self._identity[0]
+            await snapshots.write(self.log, image, created=created, latest=latest, current=current)
+        finally:
+            self._imaging = False
+
     # -- feeding the store -----------------------------------------------------------------------------------------
 
     async def _finish_loading(self, reader: Reader) -> None:
         started = time.monotonic()
         await reader.caught_up.wait()
+        if self._unproved is not None:
+            self._look.set()
+            await self._proved.wait()
+            self.store.forget(self.log.now())
         self.store.finish_loading(self.log.now(), nanoseconds(self.log.created))
         self.store.floor = max(self.store.floor, self._floor)
         log.info(
@@ -285,7 +386,8 @@ class Materializer:
             await asyncio.sleep(_FORGET_EVERY)
             # Texts of objects that have gone meanwhile are kept no longer than this.
             self._decoder.forget()
-            if self.ready.is_set():
+            # An image is of entries that remember what they did when it was taken.
+            if self.ready.is_set() and not self._imaging:
                 self.store.forget(self.log.now())
 
     def _outage(self, out: bool) -> None:

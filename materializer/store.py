@@ -303,6 +303,10 @@ class Store:
     - `controls`: index of the last control record; `catalogue`: of the last one that changed what types there are,
       `documents`: what OpenAPI documents.
     - `outcomes`: messages by what became of them.
+    - `loading`: the log is being read for the first time; see `finish_loading`.
+    - `fading`: tombstones and replaced uids, oldest first: (time, index, entry that is or holds the grave).
+    - `removals`: those whose graves are kept, oldest first; `removed`: removals of whole clusters that named no types.
+    - `pasts`: earlier states that are remembered, oldest first.
     """
 
     def __init__(self, prefix: str, tombstone_ttl: int) -> None:
@@ -320,15 +324,13 @@ class Store:
         self.controls = 0
         self.dirty: set[TypeKey] = set()
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
-        self._loading = True
-        # Tombstones and replaced uids, oldest first: (time, index, entry that is or holds the grave).
-        self._fading: deque[tuple[int, int, TypeKey, Entry | Removal]] = deque()
-        # Removals whose graves are kept, oldest first.
+        self.loading = True
+        self.fading: deque[tuple[int, int, TypeKey, Entry | Removal]] = deque()
         self.removals: deque[Removal] = deque()
-        self._pasts: deque[Past] = deque()
-        # While loading: messages that no type's order has (time, index), and removals of whole clusters.
+        self.pasts: deque[Past] = deque()
+        self.removed: dict[str, int] = {}
+        # While loading: messages that no type's order has (time, index).
         self._others: list[tuple[int, int]] = []
-        self._removed: dict[str, int] = {}
         # Clusters of one version have the same documents; they are kept once.
         self._shared: WeakValueDictionary[str, Document] = WeakValueDictionary()
 
@@ -340,7 +342,7 @@ class Store:
             self._note_gap(index)
             self.applied = index
             self.applied_time = time
-            if self._loading:
+            if self.loading:
                 self._others.append((time, index))
 
     def settle(self) -> None:
@@ -371,7 +373,7 @@ class Store:
         type_key = (delta.group, delta.resource)
         kind = self.types.get(type_key)
         if kind is None:
-            kind = self.types[type_key] = TypeStore(type_key, self._loading)
+            kind = self.types[type_key] = TypeStore(type_key, self.loading)
         self._note_gap(index)
         kind.gap = self.gap
         objects = kind.objects(delta.cluster)
@@ -405,19 +407,19 @@ class Store:
             ):
                 return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
-        entry.seen = 0 if self._loading else index
+        entry.seen = 0 if self.loading else index
         if current is not None and current.uid == delta.uid:
             self._continue(entry, current)
         elif (before := current or grave) is not None:
             _replace(entry, before)
-            self._fading.append((time, index, type_key, entry))
+            self.fading.append((time, index, type_key, entry))
         elif entry.first == index:
             # It entered the log with this message: there is no earlier state that a selector could have seen.
             entry.since = index
         if entry.first == index:
             entry.entered = entry.original
         if entry.replaced is not None and current is None and grave is None:
-            self._fading.append((entry.replaced.time, entry.first, type_key, entry))
+            self.fading.append((entry.replaced.time, entry.first, type_key, entry))
         if current is not None:
             kind.order.discard(current.index)
         elif grave is not None:
@@ -446,9 +448,9 @@ class Store:
         else:
             past = Past(current.since, current.labels, current.fields, current.owner, current.past)
             entry.past = past
-            self._pasts.append(past)
-            if len(self._pasts) > _PAST_LIMIT:
-                self._pasts.popleft().forget()
+            self.pasts.append(past)
+            if len(self.pasts) > _PAST_LIMIT:
+                self.pasts.popleft().forget()
 
     def _delete(
         self,
@@ -463,7 +465,7 @@ class Store:
         if current is not None and current.uid != delta.uid and delta.first <= current.index:
             return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
-        entry.seen = 0 if self._loading else index
+        entry.seen = 0 if self.loading else index
         if current is not None and kind.indexes:
             kind.indexes.discard(current)
         if current is not None and current.uid != delta.uid:
@@ -490,9 +492,9 @@ class Store:
                 _replace(entry, grave)
         self._bury(kind, entry)
         kind.order.append(index, entry)
-        self._fading.append((time, index, kind.key, entry))
+        self.fading.append((time, index, kind.key, entry))
         self.dirty.add(kind.key)
-        return Outcome.APPLIED if current is not None or self._loading else Outcome.UNKNOWN_OBJECT
+        return Outcome.APPLIED if current is not None or self.loading else Outcome.UNKNOWN_OBJECT
 
     @staticmethod
     def _bury(kind: TypeStore, entry: Entry) -> None:
@@ -518,7 +520,7 @@ class Store:
             self.applied = index
             self.applied_time = time
             self.controls = index
-            if self._loading:
+            if self.loading:
                 self._others.append((time, index))
         self.outcomes[outcome] += 1
         return outcome
@@ -577,7 +579,7 @@ class Store:
             had = {_type_key(str(title)) for title in told} if isinstance(told, list | tuple) else None
             if not control.resource:
                 if self.gap and had is None:
-                    self._removed[control.cluster] = index
+                    self.removed[control.cluster] = index
                 keys += [one for one in sorted(had or ()) if one not in self.types]
             for gone in keys:
                 self._remove(control.cluster, gone, index, time, unseen=had is None or gone in had)
@@ -595,7 +597,10 @@ class Store:
 
     def _document(self, data: Mapping[str, Any]) -> Document:
         """The document of a record, the one that another cluster has if it is equal. Raises what conversion raises."""
-        document = msgspec.convert(data, Document)
+        return self.share(msgspec.convert(data, Document))
+
+    def share(self, document: Document) -> Document:
+        """The document itself, or one equal to it that is here already."""
         known = self._shared.get(document.hash)
         if known == document:
             return known
@@ -606,17 +611,17 @@ class Store:
         """`unseen`: whether there may have been objects that were purged before this process read them."""
         kind = self.types.get(type_key)
         if kind is None:
-            kind = self.types[type_key] = TypeStore(type_key, self._loading)
+            kind = self.types[type_key] = TypeStore(type_key, self.loading)
         kind.gap = self.gap
         if self.gap and unseen:
             # Some of what was removed may never have been seen here.
             kind.floors[cluster] = index
         objects = kind.clusters.pop(cluster, {})
         kind.indexes.clear()
-        if not objects and not self._loading:
+        if not objects and not self.loading:
             # The tombstones stay: a watcher may not have read them yet.
             return
-        if self._loading:
+        if self.loading:
             # What was removed is purged, or being purged: only a store that saw the objects can name them.
             for entry in list(objects.values()):
                 kind.order.discard(entry.index)
@@ -635,7 +640,7 @@ class Store:
             self._bury(kind, grave)
         kind.order.append(index, removal)
         self.removals.append(removal)
-        self._fading.append((time, index, type_key, removal))
+        self.fading.append((time, index, type_key, removal))
         self.dirty.add(type_key)
 
     def finish_loading(self, now: int, created: int = 0) -> None:
@@ -643,9 +648,9 @@ class Store:
 
         `now`, and when the stream was `created`: nanoseconds since 1970.
         """
-        if not self._loading:
+        if not self.loading:
             return
-        self._loading = False
+        self.loading = False
         for kind in self.types.values():
             kind.sort()
         # What the server may already have forgotten was stored before the tombstone time began, so it lies below
@@ -670,8 +675,8 @@ class Store:
         for kind in self.types.values():
             kind.indexes.drop_unused()
         limit = now - self.tombstone_ttl * 1_000_000_000
-        while self._fading and self._fading[0][0] < limit:
-            _, index, type_key, item = self._fading.popleft()
+        while self.fading and self.fading[0][0] < limit:
+            _, index, type_key, item = self.fading.popleft()
             self.floor = max(self.floor, index)
             kind = self.types[type_key]
             kind.forgotten = max(kind.forgotten, index)
@@ -695,7 +700,7 @@ class Store:
     def fading_before(self, limit: int) -> int:
         """How many tombstones stored before `limit` are still remembered. O(those)."""
         count = 0
-        for time, _, type_key, item in self._fading:
+        for time, _, type_key, item in self.fading:
             if time >= limit:
                 break
             if isinstance(item, Entry) and item.deleted:
@@ -725,7 +730,7 @@ class Store:
         """The lowest index at which a watch of a type (in some clusters) may resume."""
         floor = self.floor
         kind = self.types.get(type_key)
-        for floors in (self._removed, {} if kind is None else kind.floors):
+        for floors in (self.removed, {} if kind is None else kind.floors):
             named = floors.keys() if clusters is None else clusters & floors.keys()
             floor = max([floor, *(floors[cluster] for cluster in named)])
         return floor
@@ -775,7 +780,9 @@ def _place(entry: Entry) -> tuple[str, str, str]:
 def _replace(entry: Entry, before: Entry) -> None:
     """Makes `before` what the name was to watchers ahead of this uid, and of those that only the log knows of."""
     told = entry.replaced
-    before.replaced = None
+    if before.replaced is not None:
+        # Not changed in place: an image of the store may still be in the making.
+        before = msgspec.structs.replace(before, replaced=None)
     entry.oldest = min(entry.oldest or entry.first, before.oldest or before.first)
     if told is None or told.first <= before.index:
         entry.replaced = before

@@ -74,6 +74,9 @@ class _StoreCollector(Collector):
         yield GaugeMetricFamily("kubebraid_log_age_seconds", "Since all of the log was known to be here", value=age)
         reachable = float(materializer.outage() is None)
         yield GaugeMetricFamily("kubebraid_log_reachable", "0 while the log cannot be read", value=reachable)
+        if (snapshots := materializer.snapshots) is not None:
+            yield GaugeMetricFamily("kubebraid_snapshot_index", "Index of the last snapshot", value=snapshots.index)
+            yield GaugeMetricFamily("kubebraid_snapshot_bytes", "Length of that snapshot", value=snapshots.size)
         yield GaugeMetricFamily("kubebraid_watches", "Watches open", value=self._watches.open)
         stale = GaugeMetricFamily("kubebraid_cluster_stale", "1 if a cluster's objects may be old", labels=("cluster",))
         for one in store.clusters.values():

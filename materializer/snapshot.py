@@ -1,0 +1,401 @@
+"""Snapshot: an image of a store in a file, so that a restart reads only what the log has got since.
+
+The file is written beside the last one, synced and put in its place; a reader takes all of it or nothing. A line with
+the format's number, then frames: what it is, how long, checksum, data (packed pieces of the image). The checksum of a
+frame goes on from that of the one before, so that none can be missing, changed or out of its order; the last frame says
+that it is the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import msgspec
+import structlog
+from isal import isal_zlib
+
+from deltalog.large import Assembler
+from deltalog.stream import Log
+from deltalog.subjects import encode_token
+from materializer.census import Counted
+from materializer.image import SHAPE, Image, NotAnImage, Piece, Restoration
+from materializer.store import Store
+
+log = structlog.get_logger("materializer.snapshot")
+
+FORMAT = 1
+_MAGIC = b"kubebraid snapshot %d\n"
+# What it is, stored length, length unpacked, checksum of these three and of what is stored.
+_FRAME = struct.Struct(">BQQI")
+_CHECKED = struct.Struct(">BQQ")
+_HEADER, _PIECES, _END = 1, 2, 3
+# A piece in a frame: kind and length.
+_PIECE = struct.Struct(">BQ")
+# Level 1 packs Kubernetes objects to a tenth, faster than a disk takes them.
+_LEVEL = 1
+# A frame ends with the piece that makes it larger than this, in bytes unpacked: less than what an allocator takes from
+# the system, and gives back to it, each time.
+_LARGE = 80 << 10
+# So much is packed and written, or (as it is stored) read, at one go outside of the event loop, in bytes.
+_BATCH = 1 << 20
+# So much of the disk is left to others, in bytes; looked at whenever so many were written.
+_RESERVE = 256 << 20
+_LOOK = 64 << 20
+
+
+class _Header(msgspec.Struct, frozen=True, kw_only=True):
+    """Of what log the store is, and how far it had come.
+
+    - `shape`: checksum of what an image is made of.
+    - `index`, `time`, `latest`: the last message that was applied, as in `Point`.
+    - `current`: what the log got later, it got at this time or later; nanoseconds by the server's clock.
+    """
+
+    shape: int
+    stream: str
+    created: str
+    prefix: str
+    tombstone_ttl: int
+    index: int
+    time: int
+    latest: int
+    current: int
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """What a snapshot holds. `latest`, `current`: as in its header."""
+
+    store: Store
+    counted: Counted
+    parts: Assembler
+    latest: int
+    current: int
+
+
+class _Ignored(Exception):
+    """The snapshot is not to be used; the message says why."""
+
+
+_SHAPE = zlib.crc32(msgspec.json.encode([FORMAT, SHAPE]))
+
+
+def too_old(log_: Log, current: int) -> bool:
+    """Whether deletions past a snapshot may have been forgotten by the log, so that what was deleted would live on.
+
+    A tenth of the tombstone time is kept as a margin, for the reading and for clocks that were set.
+    """
+    return log_.now() - current > log_.tombstone_ttl * 900_000_000
+
+
+class Snapshots:
+    """The snapshots of one log in a directory, of which it keeps the last; `every` so many seconds one is due.
+
+    `writes`: whether this process is to write them; of several with one directory, one at a time can.
+    """
+
+    def __init__(self, directory: Path, every: float, *, writes: bool = True) -> None:
+        self.directory = directory
+        self.every = every
+        self.writes = writes
+        # The index of the last one that was written or read, and its length in bytes.
+        self.index = 0
+        self.size = 0
+        self._prefix, self._current = "", 0
+
+    def file(self, log_: Log) -> Path:
+        return self.directory / f"{encode_token(log_.name)}.snapshot"
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    async def read(self, log_: Log) -> Restored | None:
+        """What the last one holds, if it is of this log's history and not too old; else one line says why not."""
+        file = self.file(log_)
+        try:
+            with await asyncio.to_thread(file.open, "rb") as source:
+                found = await self._read(source, log_)
+                self.size = os.fstat(source.fileno()).st_size
+        except FileNotFoundError:
+            return None
+        except (_Ignored, NotAnImage, OSError) as cause:
+            log.warning(
+                "the snapshot is ignored: reading the log from its beginning", file=str(file), reason=str(cause)
+            )
+            return None
+        self.index, self._prefix, self._current = found.store.applied, found.store.prefix, found.current
+        return found
+
+    async def _read(self, source: BinaryIO, log_: Log) -> Restored:
+        frames = _frames(source)
+        batch = await asyncio.to_thread(_next_batch, frames)
+        if not batch or batch[0].kind != _HEADER:
+            raise _Ignored("it has no header")
+        try:
+            header = msgspec.json.decode(_unpacked(batch.pop(0)), type=_Header)
+        except msgspec.MsgspecError:
+            raise _Ignored("another version of kubebraid wrote it") from None
+        _check(header, log_)
+        restoration = Restoration()
+        while batch:
+            # The next ones are read meanwhile.
+            ahead = asyncio.create_task(asyncio.to_thread(_next_batch, frames))
+            try:
+                for frame in batch:
+                    for piece in _pieces(_unpacked(frame)):
+                        restoration.take(*piece)
+                    await asyncio.sleep(0)
+            finally:
+                # The file must not be closed under the thread.
+                await asyncio.wait((ahead,))
+            batch = ahead.result()
+        for _ in restoration.finish():
+            await asyncio.sleep(0)
+        store, counted, parts = restoration.restored()
+        if (store.prefix, store.applied) != (header.prefix, header.index):
+            raise _Ignored("its header is that of another one")
+        return Restored(store, counted, parts, header.latest, header.current)
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def due(self, store: Store, log_: Log) -> bool:
+        """Whether a new one would say more: there were changes, or the last one is on its way to being too old."""
+        changed = (store.prefix, store.applied) != (self._prefix, self.index)
+        return changed or log_.now() - self._current > log_.tombstone_ttl * 250_000_000
+
+    async def write(self, log_: Log, image: Image, *, created: str, latest: int, current: int) -> bool:
+        """Writes down what a store was; what can't be written is one line in the log, and False.
+
+        The event loop has its turn after each piece. `created`: when the stream was made; `latest`,
+        `current`: see the header.
+        """
+        header = _Header(
+            shape=_SHAPE,
+            stream=log_.name,
+            created=created,
+            prefix=image.prefix,
+            tombstone_ttl=image.tombstone_ttl,
+            index=image.index,
+            time=image.time,
+            latest=latest,
+            current=max(current, image.time),
+        )
+        file = self.file(log_)
+        try:
+            size = await self._write(file, header, image)
+        except OSError as cause:
+            log.warning("the snapshot cannot be written", file=str(file), reason=cause.strerror or str(cause))
+            return False
+        if size:
+            self.index, self.size = image.index, size
+            self._prefix, self._current = image.prefix, header.current
+            log.info("snapshot written", file=str(file), index=image.index, bytes=size)
+        return bool(size)
+
+    async def _write(self, file: Path, header: _Header, image: Image) -> int:
+        """Its length in bytes; 0 if another process is writing one. Raises OSError."""
+        writer = await asyncio.to_thread(_Writer.open, file)
+        if writer is None:
+            return 0
+        try:
+            await asyncio.to_thread(writer.header, msgspec.json.encode(header))
+            batch: list[Piece] = []
+            size = 0
+            for piece in image.pieces():
+                batch.append(piece)
+                size += len(piece[1])
+                if size < _BATCH:
+                    await asyncio.sleep(0)
+                    continue
+                await asyncio.to_thread(writer.write, batch)
+                batch, size = [], 0
+            return await asyncio.to_thread(writer.finish, batch)
+        finally:
+            # Also when this is cancelled while a thread is writing: then the thread ends first.
+            await asyncio.shield(asyncio.to_thread(writer.close))
+
+
+def _check(header: _Header, log_: Log) -> None:
+    """Raises _Ignored unless the snapshot can be gone on from."""
+    if header.shape != _SHAPE:
+        raise _Ignored("another version of kubebraid wrote it")
+    if (header.stream, header.created) != (log_.name, log_.created):
+        raise _Ignored(f"it is of a stream {header.stream} made at {header.created}")
+    if header.prefix != log_.prefix:
+        raise _Ignored(f"it is of the history {header.prefix}, this is {log_.prefix}")
+    if header.tombstone_ttl != log_.tombstone_ttl:
+        raise _Ignored("the tombstone time is another one")
+    if too_old(log_, header.current):
+        raise _Ignored("deletions since then may have been forgotten")
+
+
+# -- the file ----------------------------------------------------------------------------------------------------------
+
+
+class _Frame(NamedTuple):
+    """`size`: its length unpacked."""
+
+    kind: int
+    stored: bytes
+    size: int
+
+
+def _frames(source: BinaryIO) -> Iterator[_Frame]:
+    """The file's frames, up to that which says that it is the last. Raises _Ignored, OSError."""
+    magic = _MAGIC % FORMAT
+    if (first := source.read(len(magic))) != magic:
+        known = first.startswith(_MAGIC.partition(b"%")[0])
+        raise _Ignored("another version of kubebraid wrote it" if known else "it is no snapshot")
+    left = os.fstat(source.fileno()).st_size - len(magic)
+    checksum = count = 0
+    while True:
+        head = source.read(_FRAME.size)
+        left -= _FRAME.size
+        if len(head) < _FRAME.size:
+            raise _Ignored("it is cut off")
+        kind, length, size, expected = _FRAME.unpack(head)
+        if length > left:
+            raise _Ignored("it is cut off, or damaged")
+        stored = source.read(length)
+        left -= length
+        checksum = isal_zlib.crc32(stored, isal_zlib.crc32(head[: _CHECKED.size], checksum))
+        if len(stored) < length or checksum != expected:
+            raise _Ignored(f"it is damaged: the checksum of frame {count} is wrong")
+        count += 1
+        if kind == _END:
+            if left:
+                raise _Ignored("it goes on behind its end")
+            return
+        yield _Frame(kind, stored, size)
+
+
+def _next_batch(frames: Iterator[_Frame]) -> list[_Frame]:
+    """The next frames, none at the end. Raises as `_frames` does."""
+    batch: list[_Frame] = []
+    size = 0
+    for frame in frames:
+        batch.append(frame)
+        size += len(frame.stored)
+        if size >= _BATCH:
+            break
+    return batch
+
+
+def _unpacked(frame: _Frame) -> bytes:
+    """Raises _Ignored."""
+    try:
+        return isal_zlib.decompress(frame.stored, bufsize=max(frame.size, 1))
+    except isal_zlib.error as cause:  # type: ignore[misc]  # a class, whatever its stub says
+        raise _Ignored(f"a frame cannot be unpacked: {cause}") from cause
+
+
+def _pieces(text: bytes) -> Iterator[tuple[int, memoryview]]:
+    """The pieces in a frame. Raises _Ignored."""
+    view, at = memoryview(text), 0
+    try:
+        while at < len(text):
+            kind, length = _PIECE.unpack_from(text, at)
+            at += _PIECE.size + length
+            yield kind, view[at - length : at]
+    except struct.error as cause:
+        raise _Ignored(f"a frame is not made of pieces: {cause}") from cause
+
+
+class _Writer:
+    """A snapshot file in the making. All of it outside of the event loop, one call at a time."""
+
+    def __init__(self, file: Path, made: Path, sink: BinaryIO) -> None:
+        self._file = file
+        self._made = made
+        self._sink = sink
+        self._checksum = 0
+        self._looked = 0
+        self._done = False
+
+    @classmethod
+    def open(cls, file: Path) -> _Writer | None:
+        """None if another process is writing one. Raises OSError."""
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        made = file.with_suffix(".snapshot.new")
+        # The objects may be Secrets: nobody else is to read them.
+        descriptor = os.open(made, os.O_WRONLY | os.O_CREAT, 0o600)
+        sink = os.fdopen(descriptor, "wb")
+        try:
+            # Somebody else's lock goes with the process, and so does not outlive a crash.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(descriptor), made.stat()):
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError):
+            # It was put in its place, or is being written.
+            sink.close()
+            return None
+        except OSError:
+            sink.close()
+            raise
+        writer = cls(file, made, sink)
+        try:
+            sink.truncate(0)
+            sink.write(_MAGIC % FORMAT)
+        except OSError:
+            writer.close()
+            raise
+        return writer
+
+    def header(self, text: bytes) -> None:
+        """Raises OSError."""
+        self._frame(_HEADER, isal_zlib.compress(text, _LEVEL), len(text))
+
+    def write(self, pieces: list[Piece]) -> None:
+        """Raises OSError."""
+        waiting: list[bytes] = []
+        size = 0
+        for number, (kind, text) in enumerate(pieces):
+            waiting += (_PIECE.pack(kind, len(text)), text)
+            size += _PIECE.size + len(text)
+            if size >= _LARGE or number == len(pieces) - 1:
+                self._frame(_PIECES, isal_zlib.compress(b"".join(waiting), _LEVEL), size)
+                waiting, size = [], 0
+        at = self._sink.tell()
+        if at >= self._looked:
+            self._looked = at + _LOOK
+            if shutil.disk_usage(self._made.parent).free < _RESERVE:
+                raise OSError(errno.ENOSPC, f"less than {_RESERVE >> 20} MiB of the disk would be left")
+
+    def _frame(self, kind: int, stored: bytes, size: int) -> None:
+        head = _CHECKED.pack(kind, len(stored), size)
+        self._checksum = isal_zlib.crc32(stored, isal_zlib.crc32(head, self._checksum))
+        self._sink.write(head + self._checksum.to_bytes(4, "big"))
+        self._sink.write(stored)
+
+    def finish(self, pieces: list[Piece]) -> int:
+        """Writes the last pieces and puts the file in its place; its length. Raises OSError."""
+        self.write(pieces)
+        self._frame(_END, b"", 0)
+        self._sink.flush()
+        os.fsync(self._sink.fileno())
+        size = self._sink.tell()
+        os.replace(self._made, self._file)
+        self._done = True
+        directory = os.open(self._file.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return size
+
+    def close(self) -> None:
+        """Leaves nothing behind of one that was not finished."""
+        if not self._done:
+            with contextlib.suppress(OSError):
+                self._made.unlink()
+        with contextlib.suppress(OSError):
+            # What is buffered may not find room any more.
+            self._sink.close()

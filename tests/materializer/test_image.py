@@ -1,0 +1,304 @@
+"""Images: a store made of one is the store that it is of, and answers and goes on as that does."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import msgspec
+import pytest
+
+from deltalog.delta import CLUSTER, HEALTH, OPENAPI, STATUS, SYNCED, TYPE
+from deltalog.large import Assembler
+from deltalog.subjects import control_subject, object_subject, type_prefix
+from materializer import image as module
+from materializer import store as store_module
+from materializer.census import Census, Counted
+from materializer.entry import Entry, Past
+from materializer.filter import Filter
+from materializer.image import Image, NotAnImage, Piece, Restoration
+from materializer.store import Removal, Store
+from tests.materializer.test_model import (
+    Client,
+    World,
+    every_client,
+    feed,
+    warm_store,
+)
+
+Make = Callable[..., Any]
+SECOND = 1_000_000_000
+
+
+def pieces_of(store: Store, census: Census | None = None, parts: Assembler | None = None) -> list[Piece]:
+    return list(Image(store, census or Census(store), parts or Assembler()).pieces())
+
+
+def made_of(pieces: list[Piece]) -> tuple[Store, Counted, Assembler]:
+    restoration = Restoration()
+    for kind, text in pieces:
+        restoration.take(kind, text)
+    for _ in restoration.finish():
+        pass
+    return restoration.restored()
+
+
+def again(store: Store) -> Store:
+    return made_of(pieces_of(store))[0]
+
+
+# -- what a store is, as plain values ----------------------------------------------------------------------------------
+
+
+def pasts(past: Past | None) -> Iterator[Any]:
+    while past is not None and not past.forgotten:
+        yield past.since, dict(past.labels), dict(past.fields), past.owner
+        past = past.before
+
+
+def plain(entry: Entry | None) -> Any:
+    if entry is None:
+        return None
+    values = dict(zip(Entry.__struct_fields__, msgspec.structs.astuple(entry), strict=True))
+    values["past"] = list(pasts(entry.past))
+    values["replaced"] = plain(entry.replaced)
+    return values
+
+
+def plain_item(item: Entry | Removal) -> Any:
+    if isinstance(item, Removal):
+        return item.index, {key: plain(entry) for key, entry in item.entries.items()}
+    return plain(item)
+
+
+def faded(store: Store) -> Iterator[Any]:
+    """What becomes of each when it fades."""
+    for time, index, key, item in store.fading:
+        kind = store.types[key]
+        if isinstance(item, Removal):
+            yield time, index, key, "removal", item.index
+            continue
+        place = (item.cluster, item.key)
+        live = kind.get(item.cluster, item.key)
+        if item.deleted:
+            buried = kind.graves.get(item.cluster, {}).get(item.key) is item
+            yield time, index, key, "grave", place if buried else None
+        else:
+            yield time, index, key, "replaced", place if live is not None and live.first == item.first else None
+
+
+def state(store: Store) -> Any:
+    types = {}
+    for key, kind in store.types.items():
+        types[key] = {
+            "live": {
+                cluster: {name: plain(entry) for name, entry in objects.items()}
+                for cluster, objects in kind.clusters.items()
+                if objects
+            },
+            "graves": {
+                cluster: {name: plain(entry) for name, entry in graves.items()}
+                for cluster, graves in kind.graves.items()
+                if graves
+            },
+            "order": [plain_item(item) for item in kind.order.items if item is not None],
+            "floors": dict(kind.floors),
+            "forgotten": kind.forgotten,
+            "gap": kind.gap,
+        }
+    numbers = ("prefix", "tombstone_ttl", "applied", "applied_time", "floor", "gap", "settled", "catalogue")
+    return {
+        **{name: deepcopy(getattr(store, name)) for name in (*numbers, "documents", "controls", "removed", "loading")},
+        "types": types,
+        "clusters": {name: deepcopy(vars(cluster)) for name, cluster in store.clusters.items()},
+        "fading": list(faded(store)),
+        "removals": [removal.index for removal in store.removals],
+    }
+
+
+def assert_same(one: Store, other: Store) -> None:
+    one.check()
+    other.check()
+    assert state(one) == state(other)
+
+
+# -- the tests ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_store_of_an_image_is_the_same_and_stays_it(
+    seed: int, delta: Make, control: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any history, with removals, replaced uids, noise and forgetting; restored again and again on the way."""
+    monkeypatch.setattr(module, "_ENTRIES", 3)
+    monkeypatch.setattr(module, "_THINGS", 2)
+    world = World(seed, delta, control)
+    store = warm_store()
+    restored: list[Store] = []
+    for step in range(900):
+        message = world.step()
+        for one in (store, *restored):
+            feed(one, message)
+        if world.random.random() < 0.3:
+            world.now += int(world.random.random() * 8 * SECOND)
+        if world.random.random() < 0.1:
+            for one in (store, *restored):
+                one.forget(world.now)
+        if step % 60 == 59:
+            made = again(store)
+            assert_same(made, store)
+            assert_same(again(made), made)
+            restored = [*restored[-2:], made]
+    for one in restored:
+        assert_same(one, store)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_image_keeps_still_while_the_store_goes_on(
+    seed: int, delta: Make, control: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_ENTRIES", 1)
+    world = World(seed, delta, control)
+    store = warm_store()
+    for _ in range(12):
+        for _ in range(60):
+            feed(store, world.step())
+            world.now += int(world.random.random() * 4 * SECOND)
+        store.forget(world.now)
+        before = state(store)
+        restoration = Restoration()
+        for piece in Image(store, Census(store), Assembler()).pieces():
+            restoration.take(*piece)
+            feed(store, world.step())
+        for _ in restoration.finish():
+            feed(store, world.step())
+        made = restoration.restored()[0]
+        made.check()
+        assert state(made) == before
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_clients_go_on_at_an_instance_that_started_from_a_snapshot(seed: int, delta: Make, control: Make) -> None:
+    """It was away for a while and reads what the log still has: lists are right, and each resume it does not refuse."""
+    world = World(seed, delta, control)
+    store = warm_store()
+    served = refused = 0
+    for _ in range(25):
+        for _ in range(world.random.randint(1, 30)):
+            feed(store, world.step())
+            world.now += int(world.random.random() * world.random.choice((0, 3, 30)) * SECOND)
+        if world.random.random() < 0.5:
+            store.forget(world.now)
+        pieces = pieces_of(store)
+        away = world.now
+        for _ in range(world.random.randint(0, 40)):
+            world.step()
+            if world.now - away < 80 * SECOND:
+                world.now += int(world.random.random() * 5 * SECOND)
+        for subject, message in list(world.log.items()):
+            if message.expires is not None and message.expires <= world.now:
+                del world.log[subject]
+        store = made_of(pieces)[0]
+        world.catch_up(store)
+        store.forget(world.now)
+        store.check()
+        for client in every_client():
+            target = world.view_at(client.kind, client.lens, store.applied)
+            client.relist(store)
+            assert client.view == target
+            for _ in range(8):
+                client.cursor = world.random.randint(max(0, world.index - 60), world.index)
+                if client.refused(store):
+                    refused += 1
+                    continue
+                served += 1
+                held = world.view_at(client.kind, client.lens, client.cursor)
+                came = Client(client.kind, client.lens, client.cursor, dict(held), 0)
+                came.pull(store)
+                assert came.view == target, (client.cursor, store.floor, client.kind, client.lens.filter)
+    assert served > 1000
+    assert refused > 0
+
+
+def test_a_label_that_changed_for_ever_is_no_deep_chain(delta: Make) -> None:
+    store = warm_store()
+    for number in range(1, 3000):
+        store.apply_delta(delta("n", original=str(number), first=1, labels={"at": str(number)}), number, number)
+    made = again(store)
+    assert_same(made, store)
+    assert len(made.pasts) == len(store.pasts)
+
+
+def test_old_states_are_forgotten_in_the_same_order(delta: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_PAST_LIMIT", 20)
+    chance = random.Random(1)
+    store = warm_store()
+    stores = [store]
+    for index in range(1, 300):
+        name = chance.choice("abcde")
+        for one in stores:
+            one.apply_delta(delta(name, uid=name, original=str(index), labels={"at": str(index)}), index, index)
+        if index == 150:
+            stores.append(again(store))
+    assert_same(*stores)
+
+
+def test_control_records_documents_and_equal_texts(delta: Make, control: Make) -> None:
+    store = warm_store()
+    census = Census(store)
+    index = 0
+
+    def take(record: str, cluster: str = "alpha", group: str = "", resource: str = "", **data: Any) -> None:
+        nonlocal index
+        index += 1
+        made = control(record, cluster, group, resource, data=data, epoch=1)
+        store.apply_control(made, index, index)
+        census.take_control(made, control_subject(cluster, record, group, resource), index)
+
+    for cluster in ("alpha", "beta"):
+        take(CLUSTER, cluster, version={"major": "1", "extra": {"of": [1, None, "x"]}})
+        columns = ({"name": "Age", "jsonPath": ".a", "priority": 0},)
+        take(TYPE, cluster, "apps", "deployments", version="v1", kind="Deployment", columns=columns)
+        take(SYNCED, cluster, "apps", "deployments", version="9")
+        take(HEALTH, cluster, "apps", "deployments", healthy=False, reason="no")
+        take(HEALTH, cluster, healthy=True)
+        take(STATUS, cluster, types={"pods": {"objects": 1, "version": "7"}}, every=30000)
+        take(OPENAPI, cluster, "v3", "api/v1", hash="h", body=b"\x1f\x8b document", size=3, paths=2)
+    for name in ("a", "b"):
+        index += 1
+        labels, fields = {"app": "one"}, {"spec.nodeName": "node"}
+        one = delta(name, uid=name, namespace="far", owner="o", labels=labels, fields=fields)
+        store.apply_delta(one, index, index)
+        census.take_delta(one, object_subject(type_prefix("alpha", "", "v1", "pods"), "far", name))
+    census.take_unreadable("kb.somebody.else.s")
+    parts = Assembler()
+    parts.hold(7, b"seven")
+    made, counted, held = made_of(pieces_of(store, census, parts))
+    assert_same(made, store)
+    assert msgspec.structs.astuple(counted) == msgspec.structs.astuple(census.counted())
+    assert held.held() == [(7, b"seven")]
+    one, other = made.types["", "pods"].select(Filter())
+    assert one.labels is other.labels
+    assert one.namespace is other.namespace
+    assert one.fields["spec.nodeName"] is other.fields["spec.nodeName"]
+    documents = [cluster.documents["v3", "api/v1"] for cluster in made.clusters.values()]
+    assert documents[0] is documents[1]
+
+
+def test_pieces_in_disorder_are_no_image(delta: Make, control: Make) -> None:
+    world = World(1, delta, control)
+    store = warm_store()
+    for _ in range(100):
+        feed(store, world.step())
+    pieces = pieces_of(store)
+    with pytest.raises(NotAnImage):
+        made_of(pieces[1:])
+    with pytest.raises(NotAnImage):
+        made_of([one for one in pieces if one[0] != module.Kind.TYPE])
+    with pytest.raises(NotAnImage):
+        made_of([*pieces, (77, b"")])
+    for kind in module.Kind:
+        with pytest.raises(NotAnImage):
+            made_of([*pieces, (kind, b"\xc1")])

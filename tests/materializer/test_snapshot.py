@@ -1,0 +1,576 @@
+"""Snapshots with real servers: an instance that starts from one is as one that read the log, or it reads the log."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import resource
+import shutil
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from structlog.testing import LogCapture
+
+from deltalog import DELETED, Appender, Connection, Delta, Log, LogSettings, encode_control, encode_delta, open_log
+from deltalog import delta as wire
+from deltalog.delta import summary_headers
+from deltalog.history import History
+from deltalog.subjects import control_subject, object_filter, object_subject, type_prefix
+from kubebraid.broker import EmbeddedBroker
+from materializer import materializer as materializer_module
+from materializer import snapshot as module
+from materializer.filter import Filter
+from materializer.materializer import Materializer
+from materializer.snapshot import Snapshots
+
+PATIENCE = 30.0
+TTL = 60
+SECOND = 1_000_000_000
+Make = Callable[..., Any]
+Logged = list[Any]
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(materializer_module, "_LOOK_EVERY", 0.1)
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[Logged]:
+    """What was logged."""
+    capture = LogCapture()
+    before = structlog.get_config()["processors"]
+    structlog.configure(processors=[capture])
+    yield capture.entries
+    structlog.configure(processors=before)
+
+
+def said(logged: Logged, event: str) -> list[str]:
+    return [str(one.get("reason")) for one in logged if one["event"].startswith(event)]
+
+
+IGNORED = "the snapshot is ignored"
+RESUMED = "going on from a snapshot"
+
+
+class Instance:
+    """One materializer, running."""
+
+    def __init__(self, log: Log, directory: Path | None, every: float = 3600.0) -> None:
+        snapshots = None if directory is None else Snapshots(directory, every)
+        self.materializer = Materializer(log, History(log), snapshots)
+        self.task = asyncio.create_task(self.materializer.run())
+
+    @property
+    def store(self) -> Any:
+        return self.materializer.store
+
+    async def ready(self) -> Instance:
+        await eventually(lambda: self.materializer.ready.is_set() or self.task.done())
+        if self.task.done():
+            self.task.result()
+        self.store.check()
+        return self
+
+    def state(self) -> Any:
+        """What it answers: all objects of all types, and what the control records say."""
+        return {
+            "prefix": self.store.prefix,
+            "applied": self.store.applied,
+            "types": {
+                key: [(one.cluster, one.key, one.index, one.first, one.uid, one.body) for one in kind.select(Filter())]
+                for key, kind in self.store.types.items()
+                if len(kind)
+            },
+            "clusters": {
+                name: (cluster.epoch, cluster.registered, cluster.types, cluster.synced, cluster.health)
+                for name, cluster in self.store.clusters.items()
+            },
+        }
+
+    async def kill(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """In order: with a last snapshot."""
+        await self.kill()
+        await self.materializer.close()
+
+
+Start = Callable[..., Awaitable[Instance]]
+
+
+@pytest.fixture
+async def start(connecting: Callable[[], Awaitable[Connection]]) -> AsyncIterator[Start]:
+    """Starts instances, each with its own connection; returns when they are ready."""
+    started: list[Instance] = []
+
+    async def make(directory: Path | None = None, every: float = 3600.0) -> Instance:
+        one = Instance(await open_log(await connecting(), LogSettings(tombstone_ttl=TTL)), directory, every)
+        started.append(one)
+        return await one.ready()
+
+    yield make
+    for one in started:
+        await one.kill()
+
+
+class Writer:
+    """Appends as a producer does."""
+
+    def __init__(self, appender: Appender, delta: Make, control: Make) -> None:
+        self.appender, self.delta, self.control = appender, delta, control
+        self.version = 0
+
+    async def put(self, name: str, ttl: int | None = None, **given: Any) -> int:
+        self.version += 1
+        made: Delta = self.delta(name, **{"uid": name, "original": str(self.version), **given})
+        headers = summary_headers(made)
+        if made.type == DELETED:
+            headers["Nats-TTL"] = f"{ttl or TTL}s"
+        prefix = type_prefix(made.cluster, made.group, made.version, made.resource)
+        return await self.appender.append_wait(object_subject(prefix, "x", name), encode_delta(made), headers)
+
+    async def record(self, what: str, cluster: str = "alpha", group: str = "", resource: str = "", **data: Any) -> int:
+        made = self.control(what, cluster, group, resource, data=data)
+        headers = {"Nats-TTL": f"{TTL}s"} if what == wire.REMOVED else {}
+        subject = control_subject(cluster, what, group, resource)
+        return await self.appender.append_wait(subject, encode_control(made), headers)
+
+
+@pytest.fixture
+async def writer(connecting: Callable[[], Awaitable[Connection]], delta: Make, control: Make) -> AsyncIterator[Writer]:
+    async with Appender(await connecting(), deadline=2.0) as appender:
+        yield Writer(appender, delta, control)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "snapshots"
+
+
+def file_of(directory: Path) -> Path:
+    (found,) = directory.glob("*")
+    return found
+
+
+async def ten(writer: Writer) -> None:
+    await writer.record(wire.OWNER)
+    await writer.record(wire.TYPE, "alpha", "", "pods", version="v1", kind="Pod")
+    for number in range(10):
+        await writer.put(f"n{number}", labels={"app": "a"})
+
+
+async def test_a_start_goes_on_where_the_last_one_ended(
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged
+) -> None:
+    await ten(writer)
+    first = await start(directory)
+    assert not said(logged, IGNORED), "that there is none yet is nothing to tell"
+    await first.stop()
+    assert file_of(directory).stat().st_mode & 0o777 == 0o600
+    await writer.put("n3", type="MODIFIED", first=6)
+    gone = await writer.put("n4", type=DELETED, first=7)
+    await writer.put("late")
+    whole, quick = await start(), await start(directory)
+    assert quick.materializer.replayed == 3
+    assert whole.materializer.replayed == 13
+    assert quick.state() == whole.state()
+    assert quick.store.types["", "pods"].graves["alpha"]["x", "n4"].index == gone
+    # It goes on as any other, and another snapshot follows.
+    await writer.put("later")
+    for one in (whole, quick):
+        await one.materializer.wait_applied(gone + 2, PATIENCE)
+    assert quick.state() == whole.state()
+    await quick.stop()
+    third = await start(directory)
+    assert third.materializer.replayed == 0
+    assert third.state() == whole.state()
+    assert len(said(logged, RESUMED)) == 2
+    assert not said(logged, IGNORED)
+
+
+async def test_written_from_time_to_time_and_while_changes_come(
+    log: Log, writer: Writer, start: Start, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_BATCH", 1)
+    monkeypatch.setattr(module, "_LARGE", 1)
+    await ten(writer)
+    first = await start(directory, every=0.02)
+    for number in range(200):
+        await writer.put(f"n{number % 13}")
+    await eventually(lambda: bool(first.materializer.snapshots) and first.materializer.snapshots.index > 100)
+    await first.kill()
+    whole, quick = await start(), await start(directory)
+    assert quick.materializer.replayed < whole.store.applied
+    assert quick.state() == whole.state()
+    assert [one.name for one in directory.iterdir()] == ["KUBEBRAID.snapshot"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_any_history(log: Log, writer: Writer, start: Start, directory: Path, seed: int) -> None:
+    """Changes, deletions, removed types and clusters, purges behind their records; a start now and then."""
+    chance = random.Random(seed)
+    instance = await start(directory)
+    lives: dict[tuple[str, str, str], tuple[str, int]] = {}
+    for _ in range(8):
+        for _ in range(chance.choice((0, 5, 40))):
+            what = chance.random()
+            cluster = chance.choice(("alpha", "beta"))
+            resource = chance.choice(("pods", "nodes"))
+            name = chance.choice("abcdef")
+            at = (cluster, resource, name)
+            where = {"cluster": cluster, "resource": resource}
+            if what < 0.03:
+                index = await writer.record(wire.REMOVED, cluster, types=["pods", "nodes"])
+                await log.purge(object_filter(cluster), index)
+                lives = {one: life for one, life in lives.items() if one[0] != cluster}
+            elif what < 0.06:
+                index = await writer.record(wire.REMOVED, cluster, "", resource, types=[resource])
+                await log.purge(object_filter(cluster, "", resource), index)
+                lives = {one: life for one, life in lives.items() if one[:2] != (cluster, resource)}
+            elif what < 0.1:
+                await writer.record(wire.TYPE, cluster, "", resource, version="v1", kind=resource)
+            elif what < 0.3 and at in lives:
+                uid, first = lives.pop(at)
+                await writer.put(name, type=DELETED, uid=uid, first=first, **where)
+            elif what < 0.7 and at in lives:
+                uid, first = lives[at]
+                labels = {"at": chance.choice("xyz")}
+                await writer.put(name, type="MODIFIED", uid=uid, first=first, labels=labels, **where)
+            else:
+                uid = f"{name}{writer.version}"
+                lives[at] = (uid, await writer.put(name, uid=uid, **where))
+        await instance.materializer.wait_applied(await log.head(), PATIENCE)
+        if chance.random() < 0.7:
+            await instance.materializer.save()
+        if chance.random() < 0.5:
+            await instance.kill()
+            instance = await start(directory)
+            whole = await start()
+            assert instance.state()["types"] == whole.state()["types"]
+            assert instance.store.prefix == whole.store.prefix
+            assert instance.store.applied == whole.store.applied
+            await whole.kill()
+
+
+async def test_an_object_in_parts_whose_end_is_still_to_come(
+    log: Log, writer: Writer, start: Start, directory: Path, delta: Make
+) -> None:
+    made = delta("large")
+    halves = made.object[:50], made.object[50:]
+    root = type_prefix("alpha", "", "v1", "pods")
+    subject = object_subject(root, "x", "large")
+    parts = []
+    for number, half in enumerate(halves):
+        parts.append(await writer.appender.append_wait(f"kbp{subject[2:]}.1.{number}", half, {}))
+    first = await start(directory)
+    await first.stop()
+    await writer.put("large", uid="u", parts=tuple(parts))
+    quick = await start(directory)
+    assert quick.store.types["", "pods"].get("alpha", ("x", "large")) is not None
+    assert quick.materializer.unreadable == 0
+
+
+# -- what is not to be gone on from ------------------------------------------------------------------------------------
+
+
+def cut_off(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def without_its_end(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - module._FRAME.size)
+
+
+def emptied(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+def flipped(at: float) -> Callable[[Path], None]:
+    def flip(file: Path) -> None:
+        text = bytearray(file.read_bytes())
+        text[int(len(text) * at)] ^= 0x10
+        file.write_bytes(text)
+
+    return flip
+
+
+def lengthened(file: Path) -> None:
+    file.write_bytes(file.read_bytes() + b"more")
+
+
+def of_another_version(file: Path) -> None:
+    file.write_bytes(file.read_bytes().replace(b"kubebraid snapshot 1", b"kubebraid snapshot 9"))
+
+
+def of_something_else(file: Path) -> None:
+    file.write_text("dear diary")
+
+
+def a_directory(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def written(file: Path, *headers: bytes) -> None:
+    made = module._Writer.open(file)
+    assert made is not None
+    for header in headers:
+        made.header(header)
+    made.finish([])
+    made.close()
+
+
+def without_a_header(file: Path) -> None:
+    written(file)
+
+
+def with_another_header(file: Path) -> None:
+    written(file, b'{"of": "tomorrow"}')
+
+
+WAYS = [
+    *(cut_off, without_its_end, emptied, lengthened, without_a_header, with_another_header),
+    *(of_another_version, of_something_else, a_directory),
+    *(pytest.param(flipped(at), id=f"flipped at {at}") for at in (0.1, 0.3, 0.5, 0.8, 0.99)),
+]
+
+
+@pytest.mark.parametrize("damage", WAYS)
+async def test_a_damaged_one_is_ignored_with_one_line(
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged, damage: Callable[[Path], None]
+) -> None:
+    await ten(writer)
+    first = await start(directory)
+    await first.stop()
+    damage(file_of(directory))
+    again = await start(directory)
+    assert len(said(logged, IGNORED)) == 1
+    assert again.materializer.replayed == 12
+    assert again.state() == first.state()
+    # Unless it cannot be, the next one takes its place.
+    await writer.put("more")
+    await again.materializer.wait_applied(13, PATIENCE)
+    if damage is not a_directory:
+        await again.stop()
+        third = await start(directory)
+        assert third.materializer.replayed == 0
+
+
+def test_every_byte_counts(tmp_path: Path) -> None:
+    file = tmp_path / "s"
+    made = module._Writer.open(file)
+    assert made is not None
+    made.header(b"header")
+    made.write([(1, b"one"), (2, b"two")])
+    made.finish([(3, b"three")])
+    made.close()
+    good = file.read_bytes()
+    with file.open("rb") as source:
+        pieces = [p for frame in list(module._frames(source))[1:] for p in module._pieces(module._unpacked(frame))]
+        assert [(kind, bytes(text)) for kind, text in pieces] == [(1, b"one"), (2, b"two"), (3, b"three")]
+    for at in range(len(good)):
+        for bad in (good[:at], good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :]):
+            file.write_bytes(bad)
+            with file.open("rb") as source, pytest.raises(module._Ignored):
+                list(module._frames(source))
+
+
+async def test_of_another_shape(
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ten(writer)
+    await (await start(directory)).stop()
+    monkeypatch.setattr(module, "_SHAPE", 7)
+    assert (await start(directory)).materializer.replayed == 12
+    assert said(logged, IGNORED) == ["another version of kubebraid wrote it"]
+
+
+async def test_of_a_stream_made_anew(log: Log, writer: Writer, start: Start, directory: Path, logged: Logged) -> None:
+    await ten(writer)
+    await (await start(directory)).stop()
+    await log.connection.api(f"STREAM.DELETE.{log.name}")
+    await open_log(log.connection, LogSettings(tombstone_ttl=TTL))
+    await writer.put("other")
+    again = await start(directory)
+    assert len(said(logged, IGNORED)) == 1
+    assert [name for _, name in again.store.types["", "pods"].clusters["alpha"]] == ["other"]
+
+
+async def test_of_a_history_that_was_renamed(
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged
+) -> None:
+    await ten(writer)
+    first = await start(directory)
+    await first.stop()
+    await History(log).rotate(first.store.prefix)
+    again = await start(directory)
+    assert len(said(logged, IGNORED)) == 1
+    assert again.materializer.replayed == 12
+
+
+async def test_one_that_is_too_old(
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was deleted since then, and whose tombstone has gone, would live on."""
+    await ten(writer)
+    first = await start(directory)
+    await first.stop()
+    await writer.put("n4", type=DELETED, first=7, ttl=1)
+    async with asyncio.timeout(PATIENCE):
+        while await log.last(object_subject(type_prefix("alpha", "", "v1", "pods"), "x", "n4")) is not None:
+            await asyncio.sleep(0.05)
+    # Nobody but the snapshot knows what there was.
+    await log.connection.api("STREAM.DELETE.KV_kubebraid-history")
+    now = Log.now
+    monkeypatch.setattr(Log, "now", lambda self: now(self) + int(TTL * 0.95) * SECOND)
+    again = await start(directory)
+    assert said(logged, IGNORED) == ["deletions since then may have been forgotten"]
+    assert ("x", "n4") not in again.store.types["", "pods"].clusters["alpha"]
+
+
+async def test_one_that_became_too_old_while_it_was_read(
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ten(writer)
+    await (await start(directory)).stop()
+    monkeypatch.setattr(materializer_module, "too_old", lambda *_: True)
+    again = await start(directory)
+    assert again.materializer.replayed == 12
+    assert said(logged, "the history changed") == [
+        "deletions since the snapshot may have been forgotten while it was read"
+    ]
+    assert again.store.prefix == log.prefix
+
+
+@pytest.mark.parametrize("what", ["ghost", "all", "end"])
+async def test_a_log_that_was_cut_meanwhile_is_another_history(
+    log: Log, writer: Writer, start: Start, directory: Path, what: str
+) -> None:
+    """What was served is gone without a word: not one object of it is served again under the old name."""
+    await ten(writer)
+    first = await start(directory)
+    before = first.store.prefix
+    await first.stop()
+    # Nobody but the snapshot knows how far it was.
+    await log.connection.api("STREAM.DELETE.KV_kubebraid-history")
+    if what == "ghost":
+        await log.connection.api(f"STREAM.MSG.DELETE.{log.name}", {"seq": 7})
+    elif what == "all":
+        await log.connection.api(f"STREAM.PURGE.{log.name}")
+    else:
+        await log.connection.api(f"STREAM.MSG.DELETE.{log.name}", {"seq": 12})
+    await writer.put("more")
+    again, whole = await start(directory), await start()
+    assert again.store.prefix == whole.store.prefix != before
+    assert again.state() == whole.state()
+
+
+async def test_a_log_that_was_put_back_meanwhile_is_another_history(
+    broker: EmbeddedBroker, log: Log, writer: Writer, start: Start, directory: Path, tmp_path: Path
+) -> None:
+    await ten(writer)
+    files = broker.data / "nats" / "jetstream"
+    await broker.stop()
+    shutil.copytree(files, tmp_path / "copy")
+    await broker.start()
+    await writer.put("served")
+    first = await start(directory)
+    before = first.store.prefix
+    await first.stop()
+    await broker.stop()
+    shutil.rmtree(files)
+    shutil.copytree(tmp_path / "copy", files)
+    await broker.start()
+    for number in range(5):
+        await writer.put(f"other{number}")
+    again, whole = await start(directory), await start()
+    assert again.store.prefix == whole.store.prefix != before
+    assert again.state() == whole.state()
+    assert ("x", "served") not in again.store.types["", "pods"].clusters["alpha"]
+
+
+# -- writing fails -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_full_disk_is_one_line_and_leaves_the_last_one(
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged
+) -> None:
+    await ten(writer)
+    first = await start(directory)
+    await first.materializer.save()
+    good = file_of(directory).read_bytes()
+    await writer.put("more")
+    await first.materializer.wait_applied(13, PATIENCE)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        await first.materializer.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert said(logged, "the snapshot cannot be written") == ["File too large"]
+    assert [one.name for one in directory.iterdir()] == ["KUBEBRAID.snapshot"]
+    assert file_of(directory).read_bytes() == good
+    assert not first.task.done()
+    await first.materializer.save()
+    assert (await start(directory)).materializer.replayed == 0
+
+
+async def test_some_of_the_disk_is_left_to_others(
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RESERVE", 1 << 80)
+    await ten(writer)
+    first = await start(directory)
+    await first.materializer.save()
+    assert len(said(logged, "the snapshot cannot be written")) == 1
+    assert list(directory.iterdir()) == []
+
+
+async def test_one_at_a_time_writes_and_a_crash_leaves_no_lock(tmp_path: Path) -> None:
+    file = tmp_path / "s.snapshot"
+    one = module._Writer.open(file)
+    assert one is not None
+    assert module._Writer.open(file) is None
+    one.header(b"h")
+    one.finish([])
+    one.close()
+    # As a crash leaves it.
+    (tmp_path / "s.snapshot.new").write_bytes(b"half of one" * 1000)
+    other = module._Writer.open(file)
+    assert other is not None
+    other.close()
+    assert [one.name for one in tmp_path.iterdir()] == ["s.snapshot"]
+
+
+async def test_what_was_deleted_is_remembered_and_the_floor_stays(
+    log: Log, writer: Writer, start: Start, directory: Path
+) -> None:
+    """A cold start does not know what it did not see, and refuses; one from a snapshot goes on as before."""
+    await ten(writer)
+    first = await start(directory)
+    await writer.put("n1", type=DELETED, first=4)
+    gone = await writer.record(wire.REMOVED, "alpha", "", "pods", types=["pods"])
+    await log.purge(object_filter("alpha", "", "pods"), gone)
+    await first.materializer.wait_applied(gone, PATIENCE)
+    await first.stop()
+    quick, whole = await start(directory), await start()
+    key = ("", "pods")
+    assert first.store.floor_of(key, None) == quick.store.floor_of(key, None) < gone
+    assert whole.store.floor_of(key, None) == gone
+    assert len(quick.store.types[key].graves["alpha"]) == 10
