@@ -6,6 +6,7 @@ and the tombstone time. JetStream: nats-server docs "Streams", ADR-8 (direct get
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -35,6 +36,8 @@ _MESSAGE_NOT_FOUND = 10037
 _BATCH = 500
 # Not clustered, no peers for it.
 _NO_ROOM_FOR_REPLICAS = (10074, 10005)
+# How long servers may take to agree on a stream that one of them was asked for, in seconds.
+_AGREED_WITHIN = 10.0
 
 
 class LogError(Exception):
@@ -433,8 +436,7 @@ async def open_log(
     }
     if root:
         config["subject_transform"] = {"src": f"{root}>", "dest": ">"}
-    await _create(connection, config)
-    return Log(connection, _usable(await _info(connection, settings.name)))
+    return Log(connection, _usable(await _create(connection, config)))
 
 
 async def _change(stream: Stream, changes: dict[str, object]) -> None:
@@ -455,15 +457,24 @@ def _mend(refused: JetStreamRefused) -> str:
     return ""
 
 
-async def _create(connection: Connection, config: dict[str, object]) -> None:
+async def _create(connection: Connection, config: dict[str, object]) -> _Info:
+    """Makes a stream, or finds that somebody else has. Raises LogError, BrokerUnavailable."""
+    name = str(config["name"])
     try:
-        await connection.api(f"STREAM.CREATE.{config['name']}", config, timeout=10.0)
+        await connection.api(f"STREAM.CREATE.{name}", config, timeout=10.0)
     except JetStreamRefused as refused:
         # Another instance may have made it in the meantime: then its settings, and its prefix, hold.
         if refused.code != _NAME_IN_USE:
-            raise LogError(
-                f"stream {config['name']} cannot be made: {refused.description}{_mend(refused)}"
-            ) from refused
+            raise LogError(f"stream {name} cannot be made: {refused.description}{_mend(refused)}") from refused
+    # To servers of a cluster the name is in use from when they are asked, and the stream there when they have agreed.
+    until = time.monotonic() + _AGREED_WITHIN
+    while True:
+        try:
+            return await _info(connection, name)
+        except JetStreamRefused as refused:
+            if refused.code != STREAM_NOT_FOUND or time.monotonic() > until:
+                raise LogError(f"stream {name}: {refused.description}") from refused
+        await asyncio.sleep(0.1)
 
 
 async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
@@ -490,8 +501,7 @@ async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
             "subjects": [root + subject for subject in STREAM_SUBJECTS],
             "subject_transform": {"src": f"{root}>", "dest": ">"},
         }
-        await _create(connection, config)
-        info = await _info(connection, name)
+        info = await _create(connection, config)
     if COPY_KEY not in info.config.metadata or any(root + one not in info.config.subjects for one in STREAM_SUBJECTS):
         raise LogError(f"stream {name} at {connection.url} was not made for copies; choose another name")
     return Stream(connection, info)
@@ -543,5 +553,4 @@ async def open_bucket(
     }
     if marker_ttl:
         config["subject_delete_marker_ttl"] = marker_ttl * 1_000_000_000
-    await _create(connection, config)
-    return Stream(connection, await _info(connection, stream))
+    return Stream(connection, await _create(connection, config))
