@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
+from nats.errors import NoRespondersError
 
-from deltalog.connection import Connection, JetStreamRefused
+from deltalog.connection import BrokerUnavailable, Connection, JetStreamRefused
 from deltalog.subjects import STREAM_SUBJECTS
 
 PREFIX_KEY = "kubebraid.io/prefix"
@@ -354,6 +355,27 @@ async def _info(connection: Connection, name: str, js: str | None = None) -> _In
     return msgspec.json.decode(raw, type=_Info)
 
 
+async def _found(connection: Connection, name: str, *, made: bool = False) -> _Info:
+    """As `_info`, also while servers elect the stream's leader, as nobody answers then.
+
+    `made`: it was just made, so where it is not found the servers have not yet agreed on it.
+    """
+    until = time.monotonic() + _AGREED_WITHIN
+    while True:
+        try:
+            raw = await connection.api(f"STREAM.INFO.{name}", timeout=2.0)
+            return msgspec.json.decode(raw, type=_Info)
+        except JetStreamRefused as refused:
+            if not made or refused.code != STREAM_NOT_FOUND or time.monotonic() > until:
+                raise
+            await asyncio.sleep(0.1)
+        except BrokerUnavailable as cause:
+            hopeless = isinstance(cause.__cause__, NoRespondersError) or connection.client.is_closed
+            if hopeless or time.monotonic() > until or connection.refused(f"{connection.js}.STREAM.INFO.{name}"):
+                raise
+            await asyncio.sleep(0.1)
+
+
 def _ingest(config: _Config) -> str:
     transform = config.subject_transform
     return transform.src.removesuffix(">") if transform is not None and transform.dest == ">" else ""
@@ -389,7 +411,7 @@ async def open_log(
     """
     settings = settings or LogSettings()
     try:
-        info = _usable(await _info(connection, settings.name))
+        info = _usable(await _found(connection, settings.name))
         found = Log(connection, info)
         changes: dict[str, object] = {}
         if make and (settings.replicas or 0) > found.replicas:
@@ -466,15 +488,10 @@ async def _create(connection: Connection, config: dict[str, object]) -> _Info:
         # Another instance may have made it in the meantime: then its settings, and its prefix, hold.
         if refused.code != _NAME_IN_USE:
             raise LogError(f"stream {name} cannot be made: {refused.description}{_mend(refused)}") from refused
-    # To servers of a cluster the name is in use from when they are asked, and the stream there when they have agreed.
-    until = time.monotonic() + _AGREED_WITHIN
-    while True:
-        try:
-            return await _info(connection, name)
-        except JetStreamRefused as refused:
-            if refused.code != STREAM_NOT_FOUND or time.monotonic() > until:
-                raise LogError(f"stream {name}: {refused.description}") from refused
-        await asyncio.sleep(0.1)
+    try:
+        return await _found(connection, name, made=True)
+    except JetStreamRefused as refused:
+        raise LogError(f"stream {name}: {refused.description}") from refused
 
 
 async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
@@ -485,7 +502,7 @@ async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
     """
     root = f"{name}."
     try:
-        info = await _info(connection, name)
+        info = await _found(connection, name)
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {name}: {refused.description}") from refused
@@ -509,7 +526,7 @@ async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
 
 async def existing_bucket(connection: Connection, name: str) -> Stream:
     """The stream of a key-value bucket. Raises JetStreamRefused if there is none, BrokerUnavailable."""
-    return Stream(connection, await _info(connection, f"KV_{name}"))
+    return Stream(connection, await _found(connection, f"KV_{name}"))
 
 
 async def open_bucket(
@@ -523,7 +540,7 @@ async def open_bucket(
     """
     stream = f"KV_{name}"
     try:
-        info = await _info(connection, stream)
+        info = await _found(connection, stream)
         found = Stream(connection, info)
         if info.config.num_replicas < replicas:
             await _change(found, {"num_replicas": replicas})

@@ -157,3 +157,20 @@ async def test_no_leader_takes_anything_along(cluster, how):
     finally:
         await writing.close()
         await reading.close()
+
+
+async def test_many_make_a_stream_at_once(cluster):
+    """One makes it, and to all others it is there: also to those that hear of it before the servers have agreed."""
+    async with contextlib.AsyncExitStack() as stack:
+        connections = []
+        for server in (*cluster.servers, *cluster.servers):
+            connection = await connect(server.url, name="test")
+            stack.push_async_callback(connection.close)
+            connections.append(connection)
+        for number in range(5):
+            settings = LogSettings(name=f"SHARD{number}", replicas=3)
+            logs = await asyncio.gather(*(open_log(one, settings) for one in connections))
+            assert len({(one.prefix, one.created) for one in logs}) == 1
+            name = f"bucket-{number}"
+            made = await asyncio.gather(*(open_bucket(one, name, "test", replicas=3) for one in connections))
+            assert len({one.created for one in made}) == 1
