@@ -1,10 +1,14 @@
-"""Watchers: many watches of pods in one process, which note of each event only its index and when it came."""
+"""Watchers: many watches of pods in one process, which note of each event only its index and when it came.
+
+Some go on at a second server when the first one goes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from array import array
+from collections.abc import Sequence
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from typing import cast
@@ -14,6 +18,8 @@ import msgspec
 # What stands before an event's version, and nowhere else: within a string its quotes would be escaped. An event is
 # written in one piece, so that the framing of chunks never stands in it.
 _MARK = b'"object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"'
+# The end of an event and of its chunk.
+_EVENT_END = b"}\n\r\n"
 # A version in which the index is complete has been read this far behind the mark.
 _ENOUGH = 96
 
@@ -25,23 +31,42 @@ class Seen(msgspec.Struct):
     times: array[float]
 
 
+class Moved(msgspec.Struct):
+    """As Seen; `moved`: how many events came before the connection to the second server."""
+
+    indexes: array[int]
+    times: array[float]
+    moved: int
+
+
 class _Watcher(asyncio.Protocol):
     def __init__(self, request: bytes, group: _Group) -> None:
         self.indexes = array("q")
         self.times = array("d")
         self.transport: asyncio.Transport | None = None
-        self._request = request
+        self.gone = asyncio.Event()
+        self.request = request
         self._group = group
         self._begun = b""
+        self._end = b""
         self._open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's are none by inheritance.
         self.transport = cast(asyncio.Transport, transport)
-        self.transport.write(self._request)
+        self.transport.write(self.request)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._begun, self._open = b"", False
+        if self.indexes and self._end != _EVENT_END:
+            # It may have come in part only, and is to come again.
+            self.indexes.pop()
+            self.times.pop()
+        self.gone.set()
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic()
+        self._end = (self._end + data[-len(_EVENT_END) :])[-len(_EVENT_END) :]
         if not self._open:
             self._begun += data
             if b"\r\n\r\n" not in self._begun:
@@ -98,21 +123,66 @@ def _itself(watcher: _Watcher) -> _Watcher:
     return watcher
 
 
+def _request(port: int, path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\n\r\n".encode()
+
+
 async def watch(pipe: Pipe, port: int, path: str, count: int, patience: float) -> None:
     """Opens watches and sends None; is told the last index there will be; sends what each watcher saw.
 
     It waits for that index for `patience` seconds at most.
     """
     group = _Group(count)
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\n\r\n".encode()
+    watchers = await _open(group, port, path)
+    pipe.send(None)
+    await _finish(pipe, group, watchers, patience)
+    pipe.send([Seen(watcher.indexes, watcher.times) for watcher in watchers])
+    _close(watchers)
+
+
+async def watch_and_move(
+    pipe: Pipe, ports: tuple[int, int], path: str, prefix: str, index: int, count: int, patience: float
+) -> None:
+    """As `watch` at the first port; a watcher whose connection ends connects to the second port at once.
+
+    Watches begin behind `index` of the history `prefix`, and go on there behind the last event they have. Without a
+    prefix the path is taken as it is.
+    """
+    group = _Group(count)
+    began = f"{path}?watch=1&resourceVersion={prefix}."
+    old, new = ports
+    watchers = await _open(group, old, f"{began}{index}" if prefix else path)
+    moved: dict[_Watcher, int] = {}
+
+    async def move(watcher: _Watcher) -> None:
+        await watcher.gone.wait()
+        moved[watcher] = len(watcher.indexes)
+        watcher.request = _request(new, f"{began}{watcher.indexes[-1]}" if prefix else path)
+        await asyncio.get_running_loop().create_connection(partial(_itself, watcher), "127.0.0.1", new)
+
+    moving = [asyncio.create_task(move(watcher)) for watcher in watchers]
+    pipe.send(None)
+    await _finish(pipe, group, watchers, patience)
+    for task in moving:
+        task.cancel()
+    await asyncio.gather(*moving, return_exceptions=True)
+    pipe.send([Moved(watcher.indexes, watcher.times, moved.get(watcher, len(watcher.indexes))) for watcher in watchers])
+    _close(watchers)
+
+
+async def _open(group: _Group, port: int, path: str) -> list[_Watcher]:
+    watchers = [_Watcher(_request(port, path), group) for _ in range(group.count)]
     loop = asyncio.get_running_loop()
-    watchers = [_Watcher(request, group) for _ in range(count)]
     for watcher in watchers:
         await loop.create_connection(partial(_itself, watcher), "127.0.0.1", port)
     await asyncio.wait_for(group.all_open.wait(), 30)
     if group.failed:
         raise RuntimeError(f"a watch was refused: {group.failed[0]!r}")
-    pipe.send(None)
+    return watchers
+
+
+async def _finish(pipe: Pipe, group: _Group, watchers: Sequence[_Watcher], patience: float) -> None:
+    """Waits until all have seen the last index, which the pipe tells."""
     group.last = await asyncio.to_thread(pipe.recv)
     for watcher in watchers:
         if watcher.indexes:
@@ -122,7 +192,9 @@ async def watch(pipe: Pipe, port: int, path: str, count: int, patience: float) -
     except TimeoutError:
         # Who reads the result sees what is missing.
         pass
-    pipe.send([Seen(watcher.indexes, watcher.times) for watcher in watchers])
+
+
+def _close(watchers: Sequence[_Watcher]) -> None:
     for watcher in watchers:
         if watcher.transport is not None:
             watcher.transport.abort()

@@ -33,6 +33,10 @@ log = structlog.get_logger("deltalog.connection")
 # transport that was closed under it.
 TRANSPORT_ERRORS = (nats.errors.Error, OSError, RuntimeError)
 
+# Errors of servers without a leader, and of one that starts: JSClusterNotAvailErr, JSClusterNotLeaderErr
+# and JSStreamOfflineErr. Asked again later they give another answer.
+_TEMPORARY = (10008, 10009, 10118)
+
 
 class BrokerUnavailable(Exception):
     """NATS does not answer, or not as JetStream; the message says where and how."""
@@ -130,6 +134,8 @@ class Connection:
             raise BrokerUnavailable(f"NATS at {self.url} {what}") from cause
         problem = msgspec.json.decode(answer.data, type=_Answer).error
         if problem is not None:
+            if problem.err_code in _TEMPORARY:
+                raise BrokerUnavailable(f"NATS at {self.url} says: {problem.description}")
             raise JetStreamRefused(problem.err_code, problem.description)
         return msgspec.Raw(answer.data)
 

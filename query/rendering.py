@@ -217,4 +217,5 @@ def _yaml(content: object) -> bytes:
     encoded: bytes = yaml.dump(
         content, Dumper=_Dumper, encoding="utf-8", allow_unicode=True, default_flow_style=False, width=2**31 - 1
     )
-    return encoded
+    # Where the last text ends with empty lines libyaml ends the document; but more of the list may come.
+    return encoded.removesuffix(b"...\n")

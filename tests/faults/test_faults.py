@@ -13,8 +13,9 @@ import random
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -43,7 +44,8 @@ class Part:
 
     def signal(self, number: int) -> None:
         assert self.process.process is not None
-        self.process.process.send_signal(number)
+        with contextlib.suppress(ProcessLookupError):
+            self.process.process.send_signal(number)
 
 
 class Scene:
@@ -55,7 +57,7 @@ class Scene:
         self.serving = serving
         self.chance = chance
         self.done: Counter[str] = Counter()
-        self._healing: set[asyncio.Task[None]] = set()
+        self._healing: list[asyncio.Task[None]] = []
 
     def urls(self) -> list[str]:
         return [part.process.url for part in self.serving if isinstance(part.process, Service)]
@@ -79,14 +81,13 @@ class Scene:
 
     @property
     def _healing_nats(self) -> bool:
-        return any(task.get_name().endswith(" nats") for task in self._healing)
+        return any(task.get_name().endswith(" nats") and not task.done() for task in self._healing)
 
-    def _start(self, name: str, mending: Awaitable[None]) -> None:
+    def _start(self, name: str, mending: Coroutine[Any, Any, None]) -> None:
         self.done[name] += 1
-        task = asyncio.ensure_future(mending)
+        task = asyncio.create_task(mending)
         task.set_name(name)
-        self._healing.add(task)
-        task.add_done_callback(self._healing.discard)
+        self._healing.append(task)
 
     async def _nats(self, server: Server, what: str) -> None:
         pause = self.chance.uniform(1, 8)
@@ -127,11 +128,11 @@ class Scene:
             part.busy = False
 
     async def healed(self) -> None:
-        """Returns when everything that was struck is mended."""
+        """Returns when everything that was struck is mended. What was not killed has to live."""
         await asyncio.gather(*self._healing)
-
-
-Made = Callable[[], Awaitable[Scene]]
+        for part in (*self.producers, *self.serving):
+            assert part.process.process is not None
+            assert part.process.process.returncode is None, part.process.output()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from query.rendering import Rendering, rendering, takes_gzip
@@ -37,6 +37,7 @@ def test_a_document_is_the_same_in_all_forms(content) -> None:
         assert read(form, form.whole(msgspec.json.encode(content))) == content
 
 
+@example([[{"a": "empty lines\n\n"}], [{"b": "\n"}], [None]], "a")
 @given(
     st.lists(st.lists(CONTENT.filter(lambda one: one != []), min_size=1, max_size=3), max_size=4),
     st.text("abc", max_size=3),
