@@ -50,9 +50,10 @@ up: $(STAMP)
 demo: $(STAMP)
 	@exec $(BIN)/kubebraid demo $(ARGS)
 
-# Files side by side: most of their time tests wait for something real.
+# Files side by side: most of their time tests wait for something real. In their order: those with the fewest tests, which
+# would come last otherwise, are the longest.
 test: $(STAMP) $(NODE_STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-clusters: $(STAMP) $(NODE_STAMP)
 	@test -n "$$KUBECONFIG" || { echo "say which clusters: KUBECONFIG=/path make test-clusters" >&2; exit 1; }
@@ -62,8 +63,9 @@ real-cluster:
 	tests/real/cluster.sh start
 
 soak: $(STAMP)
-	KUBEBRAID_SOAK_STEPS=$${KUBEBRAID_SOAK_STEPS:-3000} $(BIN)/python -m pytest \
-		tests/producers/test_model.py tests/e2e/test_producers_under_fire.py tests/e2e/test_fuzz.py $(ARGS)
+	KUBEBRAID_SOAK_STEPS=$${KUBEBRAID_SOAK_STEPS:-3000} \
+	KUBEBRAID_FAULT_SECONDS=$${KUBEBRAID_FAULT_SECONDS:-300} $(BIN)/python -m pytest \
+		tests/producers/test_model.py tests/e2e/test_producers_under_fire.py tests/e2e/test_fuzz.py tests/faults $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks all $(ARGS)

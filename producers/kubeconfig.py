@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 import yaml
-from kubernetes_asyncio.client import ApiClient, Configuration
-from kubernetes_asyncio.config import ConfigException, load_incluster_config
-from kubernetes_asyncio.config.kube_config import load_kube_config, load_kube_config_from_dict
+
+if TYPE_CHECKING:
+    # Loaded with the first credentials: it takes a command that needs none as long as all the rest.
+    from kubernetes_asyncio.client import ApiClient, Configuration
 
 log = structlog.get_logger("producers.kubeconfig")
 
@@ -66,11 +67,16 @@ class Access(Protocol):
         ...
 
 
-# What kubernetes_asyncio raises, whatever the file or the plugin led it to.
-_CONFIG_ERRORS = (ConfigException, OSError, ValueError, KeyError, TypeError, AssertionError, yaml.YAMLError)
+def _config_errors() -> tuple[type[Exception], ...]:
+    """What kubernetes_asyncio raises, whatever the file or the plugin led it to."""
+    from kubernetes_asyncio.config import ConfigException
+
+    return (ConfigException, OSError, ValueError, KeyError, TypeError, AssertionError, yaml.YAMLError)
 
 
 def _client(name: str, configuration: Configuration) -> ApiClient:
+    from kubernetes_asyncio.client import ApiClient
+
     # A watch per resource type holds a connection each; its default of 100 would leave the last ones waiting.
     configuration.connection_pool_maxsize = 0
     # Certificates that kubectl takes (Go does not insist on every RFC 5280 extension) must do here too.
@@ -94,6 +100,9 @@ class Context:
 
     async def credentials(self) -> Credentials:
         """A client for it with credentials as they are now (an exec plugin is run). Raises BadKubeconfig."""
+        from kubernetes_asyncio.client import Configuration
+        from kubernetes_asyncio.config.kube_config import load_kube_config
+
         configuration = Configuration()
         context = self.context or self.name
         try:
@@ -103,7 +112,7 @@ class Context:
                 client_configuration=configuration,
                 persist_config=False,
             )
-        except _CONFIG_ERRORS as cause:
+        except _config_errors() as cause:
             raise BadKubeconfig(f"context {context}: {_one_line(cause)}") from cause
         client = _client(f"context {context}", configuration)
         expires = getattr(loader, "exec_plugin_expiry", None)
@@ -123,13 +132,16 @@ class Inline:
 
     async def credentials(self) -> Credentials:
         """A client for its current context. Raises BadKubeconfig."""
+        from kubernetes_asyncio.client import Configuration
+        from kubernetes_asyncio.config.kube_config import load_kube_config_from_dict
+
         document = _parsed(self.text, self.name)
         _refuse_foreign(document, self.name)
         context = _current(document, self.name)
         configuration = Configuration()
         try:
             await load_kube_config_from_dict(document, context=context, client_configuration=configuration)
-        except _CONFIG_ERRORS as cause:
+        except _config_errors() as cause:
             raise BadKubeconfig(f"{self.name}: {_one_line(cause)}") from cause
         return Credentials(_client(self.name, configuration), (), None)
 
@@ -141,10 +153,13 @@ class InCluster:
     name: str
 
     async def credentials(self) -> Credentials:
+        from kubernetes_asyncio.client import Configuration
+        from kubernetes_asyncio.config import load_incluster_config
+
         configuration = Configuration()
         try:
             load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        except _CONFIG_ERRORS as cause:
+        except _config_errors() as cause:
             raise BadKubeconfig(f"{self.name}: {_one_line(cause)}") from cause
         # The kubelet writes a new token there before the old one expires.
         return Credentials(_client(self.name, configuration), (_SERVICE_TOKEN,), None)

@@ -28,7 +28,7 @@ from tests.nats_cluster import NatsCluster, Server
 
 __all__ = ["members"]
 
-SECONDS = float(os.environ.get("KUBEBRAID_FAULT_SECONDS", "40"))
+SECONDS = float(os.environ.get("KUBEBRAID_FAULT_SECONDS", "25"))
 SEED = int(os.environ.get("KUBEBRAID_FAULT_SEED", "3"))
 RAW, REAL = 288, 12
 PODS, DEPLOYMENTS = "/api/v1/pods", "/apis/apps/v1/deployments"
