@@ -42,7 +42,7 @@ def in_its_own_words(content_type: str, body: bytes, known: Entry | None, *, num
             return body
         if "yaml" in content_type and not body.lstrip().startswith(b"{"):
             # JSON is YAML, too.
-            body = msgspec.json.encode(yaml.safe_load(body))
+            body = msgspec.json.encode(_from_yaml(body))
         if content_type == _JSON_PATCH:
             return _operations(body, words)
         return _object(body, words)
@@ -71,6 +71,13 @@ def in_our_words(body: bytes, known: Entry | None, versions: Named, cluster: str
     metadata["annotations"] = _encoded(annotations)
     members["metadata"] = _encoded(metadata)
     return msgspec.json.encode(members) + b"\n"
+
+
+def _from_yaml(body: bytes) -> Any:
+    """Raises yaml.YAMLError, ValueError for aliases: a few lines of them may stand for more than any memory holds."""
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body, Loader=yaml.CSafeLoader)):
+        raise ValueError("aliases")
+    return yaml.load(body, Loader=yaml.CSafeLoader)
 
 
 class _Words:

@@ -151,3 +151,11 @@ def test_answers_have_the_version_that_is_read_here() -> None:
     for other in (body.replace(b"298", b"299"), b"{}", b"[]", b"x", b'{"metadata":{"resourceVersion":298}}'):
         assert in_our_words(other, KNOWN, Named("8b187de1"), "alpha") == other
     assert in_our_words(body, None, Named("8b187de1"), "alpha") == body
+
+
+def test_aliases_are_left_to_the_cluster() -> None:
+    """A few of them stand for more than any memory holds."""
+    lines = ["metadata: {resourceVersion: abc.5.298}", "a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    bomb = "\n".join(lines).encode()
+    assert in_its_own_words("application/apply-patch+yaml", bomb, None, numbered=False) == bomb
