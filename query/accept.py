@@ -80,11 +80,14 @@ def negotiate(accept: str, *, listing: bool, streaming: bool = False) -> Represe
         version = f"meta.k8s.io/{given['v']}"
         if wanted == "Table":
             return Representation(Form.TABLE, version, in_yaml)
-        if wanted == ("PartialObjectMetadataList" if listing else "PartialObjectMetadata"):
+        # An event holds one object; that a watch is a list's is taken, too, as clients say what they say for its list.
+        if (wanted == "PartialObjectMetadata" and (streaming or not listing)) or (
+            wanted == "PartialObjectMetadataList" and listing
+        ):
             return Representation(Form.METADATA, version, in_yaml)
     raise ApiError(
         406,
         f"only the following media types are accepted: application/json, {'' if streaming else 'application/yaml, '}"
         "application/json;as=Table;v=v1;g=meta.k8s.io, "
-        f"application/json;as=PartialObjectMetadata{'List' if listing else ''};v=v1;g=meta.k8s.io",
+        f"application/json;as=PartialObjectMetadata{'List' if listing and not streaming else ''};v=v1;g=meta.k8s.io",
     )

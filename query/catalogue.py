@@ -7,6 +7,7 @@ aggregated and not.
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 import msgspec
@@ -22,9 +23,20 @@ _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryL
 # Groups come in the order kubectl expects to prefer them: core, then apps, then the rest by name.
 _FIRST_GROUPS = ("", "apps", "batch", "autoscaling", "networking.k8s.io", "policy", "rbac.authorization.k8s.io")
 
+_VERSION = re.compile(r"v([1-9][0-9]{0,17})(?:(alpha|beta)([1-9][0-9]{0,17}))?", re.ASCII)
+
 
 def _group_rank(group: str) -> tuple[int, str]:
     return (_FIRST_GROUPS.index(group) if group in _FIRST_GROUPS else len(_FIRST_GROUPS), group)
+
+
+def _version_rank(version: str) -> tuple[int, int, int, str]:
+    """Stable ones first, then beta, then alpha, newer before older, then all else (Kubernetes "Version priority")."""
+    found = _VERSION.fullmatch(version)
+    if found is None:
+        return (3, 0, 0, version)
+    major, stage, minor = found.groups()
+    return ({None: 0, "beta": 1, "alpha": 2}[stage], -int(major), -int(minor or 0), version)
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -75,9 +87,10 @@ class Catalogue:
         for (group, _), served in sorted(self.types.items(), key=lambda one: (_group_rank(one[0][0]), one[0][1])):
             for version in served.versions:
                 groups.setdefault(group, {}).setdefault(version, []).append(served)
-        # The version with the most types is the group's preferred one.
+        # The first is the group's preferred version.
         return {
-            group: dict(sorted(versions.items(), key=lambda one: -len(one[1]))) for group, versions in groups.items()
+            group: dict(sorted(versions.items(), key=lambda one: _version_rank(one[0])))
+            for group, versions in groups.items()
         }
 
     def document(self, name: str, *, aggregated: str | None = None) -> tuple[bytes, str] | None:
