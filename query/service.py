@@ -23,6 +23,7 @@ from materializer.versions import Named, Numbered, list_version
 from query.accept import negotiate, prefers_yaml
 from query.access import review, review_kind
 from query.catalogue import Catalogues, Served, aggregated_type, server_version
+from query.entrance import entrance, refused
 from query.forwarding import Forwarding, Upstreams, read_body
 from query.lists import Page, Snapshots, first_page, further_page, slices
 from query.metrics import Metrics
@@ -158,8 +159,7 @@ class QueryService:
 
     def application(self) -> web.Application:
         """The aiohttp application that serves everything."""
-        application = web.Application(client_max_size=64 * 1024 * 1024)
-        application.router.add_route("*", "/{path:.*}", self._handle)
+        application = entrance(self._handle)
         application.on_cleanup.append(self._end)
         return application
 
@@ -191,6 +191,10 @@ class QueryService:
                 error = undiscovered(missing)
             code = error.code
             response = self._failure(request, error)
+        except web.HTTPException as problem:
+            # Before it has begun, whatever was to begin.
+            code = problem.status
+            response = self._failure(request, refused(problem))
         except (ConnectionError, asyncio.CancelledError):
             code = 499
             raise
