@@ -30,6 +30,7 @@ from materializer.materializer import Materializer, NotThereYet
 from materializer.store import TypeStore
 from materializer.versions import Named, Numbered
 from query.catalogue import Served
+from query.emptied import refuse_emptied
 from query.paths import Target
 from query.returned import in_its_own_words, in_our_words
 from query.sockets import refuse_foreign_pages
@@ -226,6 +227,9 @@ class Forwarding:
         if http.can_read_body:
             if looked_into:
                 body = await read_body(http)
+                if http.method == "PUT" and served is not None and served.info.pruned and known is not None:
+                    encoded = "Content-Encoding" in http.headers
+                    refuse_emptied(http.content_type, encoded, body, known.body, served.info.pruned)
                 if "Content-Encoding" not in http.headers:
                     numbered = isinstance(versions, Numbered)
                     words = partial(in_its_own_words, http.content_type, body, known, numbered=numbered)
