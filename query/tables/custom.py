@@ -140,7 +140,7 @@ def _text(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        return _number(value, plain_from=-4)
+        return _number(value, plain_from=-4, plain_to=6)
     try:
         return _json(value)
     except RecursionError:
@@ -154,7 +154,7 @@ def _json(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join([_json(each) for each in value]) + "]"
     if isinstance(value, float):
-        return _number(value, plain_from=-6).replace("e-0", "e-")
+        return _number(value, plain_from=-6, plain_to=21).replace("e-0", "e-")
     text = json.dumps(value, ensure_ascii=False)
     if isinstance(value, str):
         for mark in "<>&\u2028\u2029":
@@ -162,13 +162,16 @@ def _json(value: Any) -> str:
     return text
 
 
-def _number(value: float, plain_from: int) -> str:
-    """A float as Go's shortest form: with an exponent below 10^`plain_from` and from 10^21 on."""
+def _number(value: float, plain_from: int, plain_to: int) -> str:
+    """A float as Go's shortest form: with an exponent below 10^`plain_from` and from 10^`plain_to` on.
+
+    fmt's %v and encoding/json differ in both.
+    """
     if not math.isfinite(value):
         return "+Inf" if value > 0 else "-Inf" if value < 0 else "NaN"
     exact = Decimal(repr(value))
     exponent = exact.adjusted() if value else 0
-    if plain_from <= exponent < 21:
+    if plain_from <= exponent < plain_to:
         plain = format(exact, "f")
         return plain.rstrip("0").rstrip(".") if "." in plain else plain
     digits = "".join(map(str, exact.as_tuple().digits)).rstrip("0")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from query.tables import Column, PrinterColumn, printer_for
+from query.tables.custom import _text
 
 CREATED = "2026-01-05T10:11:12Z"
 NOW = 1767607872.0 + 90
@@ -100,3 +101,22 @@ def test_types_printed_by_default() -> None:
 def test_the_same_arguments_give_the_same_printer() -> None:
     columns = [PrinterColumn("On", "boolean", ".spec.on")]
     assert printer_for("a.io", "as", columns) is printer_for("a.io", "as", list(columns))
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        ("123456789.123", "1.23456789123e+08"),
+        ("1234567.5", "1.2345675e+06"),
+        ("12345678901234567890.5", "1.2345678901234567e+19"),
+        ("999999.5", "999999.5"),
+        ("1000000.5", "1.0000005e+06"),
+        ("12345678.0", "1.2345678e+07"),
+        ("0.0001", "0.0001"),
+        ("2.5e-7", "2.5e-07"),
+        ("123456789", "123456789"),
+    ],
+)
+def test_large_numbers_as_text_are_as_go_prints_them(number: str, text: str) -> None:
+    """As `fmt.Sprint` of a float64 does: recorded from Go 1.19. Whole numbers without a point are int64 there."""
+    assert _text(json.loads(number)) == text
