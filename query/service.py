@@ -45,6 +45,7 @@ log = structlog.get_logger("query")
 _AHEAD_WAIT = 3.0
 _JSON = "application/json"
 # What metrics tell apart: a client may send any word.
+_HEALTH = ("healthz", "livez", "readyz")
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _PATHS = ("/api", "/apis", "/clusters", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
 # Subresources that are streams between a client and a container.
@@ -233,9 +234,13 @@ class QueryService:
             self._only_get(request)
             return _json(request, {"paths": list(_PATHS)})
         first = segments[0]
-        if len(segments) == 1 and first in ("livez", "healthz", "readyz", "metrics", "version"):
-            self._only_get(request)
+        if len(segments) == 1 and first in (*_HEALTH, "metrics", "version"):
+            # Probes may come by any method, as HEAD does from many a load balancer.
+            if first == "version":
+                self._only_get(request)
             return await self._probe(request, first)
+        if len(segments) == 2 and first in _HEALTH and segments[1] == "ping" and request.cluster is None:
+            return web.Response(text="ok")
         if segments == ["clusters"] and request.cluster is None:
             self._only_get(request)
             return _json(request, self.readiness.document())
@@ -280,7 +285,8 @@ class QueryService:
             ready = self.readiness.ready()
             verbose = not ready or "verbose" in request.http.query
             return web.Response(status=200 if ready else 503, text=self.readiness.report() if verbose else "ok")
-        return web.Response(text="ok")
+        verbose = "verbose" in request.http.query
+        return web.Response(text=f"[+]ping ok\n{name} check passed\n" if verbose else "ok")
 
     def _discovery(self, request: _Request, segments: list[str]) -> web.Response:
         catalogue = self._catalogues.of(self._materializer.store, request.cluster)

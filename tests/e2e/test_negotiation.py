@@ -110,6 +110,17 @@ async def test_methods(ask, paths) -> None:
             assert code == 405, (method, path)
 
 
+async def test_probes_by_any_method(ask) -> None:
+    for path in ("/livez", "/readyz", "/healthz", "/metrics", "/livez/ping", "/readyz/ping", "/healthz/ping"):
+        for method in ("GET", "HEAD", "POST", "OPTIONS"):
+            code, content_type, body = await ask(path, None, method)
+            assert (code, content_type.split(";")[0], bool(body)) == (200, "text/plain", method != "HEAD"), (method, path)
+    for name in ("livez", "healthz"):
+        _, _, body = await ask(f"/{name}", None, verbose="")
+        assert body == f"[+]ping ok\n{name} check passed\n".encode()
+    assert (await ask("/livez/unheard", None))[0] == 404
+
+
 async def test_parameters_that_say_nothing_here(ask, paths) -> None:
     """Unknown ones are ignored, and those of other verbs, as a kube-apiserver does."""
     for query in ({"unheard": "of"}, {"timeoutSeconds": "1"}, {"allowWatchBookmarks": "true"}, {"dryRun": "All"}):
