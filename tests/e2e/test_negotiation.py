@@ -114,7 +114,10 @@ async def test_probes_by_any_method(ask) -> None:
     for path in ("/livez", "/readyz", "/healthz", "/metrics", "/livez/ping", "/readyz/ping", "/healthz/ping"):
         for method in ("GET", "HEAD", "POST", "OPTIONS"):
             code, content_type, body = await ask(path, None, method)
-            assert (code, content_type.split(";")[0], bool(body)) == (200, "text/plain", method != "HEAD"), (method, path)
+            assert (code, content_type.split(";")[0], bool(body)) == (200, "text/plain", method != "HEAD"), (
+                method,
+                path,
+            )
     for name in ("livez", "healthz"):
         _, _, body = await ask(f"/{name}", None, verbose="")
         assert body == f"[+]ping ok\n{name} check passed\n".encode()
