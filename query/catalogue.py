@@ -203,9 +203,8 @@ def _with_synced(groups: Iterable[Group], synced: Iterable[Group]) -> list[Group
             if at is not None:
                 versions[at] = _with_readable(versions[at], one)
                 continue
-            lesser = (
-                at for at, other in enumerate(versions) if _version_rank(other["version"]) > _version_rank(version)
-            )
+            rank = _version_rank(version)
+            lesser = (at for at, other in enumerate(versions) if _version_rank(other["version"]) > rank)
             versions.insert(next(lesser, len(versions)), one)
         names[_name(group)] = {**known, "versions": versions}
     return list(names.values())
