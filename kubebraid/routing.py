@@ -517,8 +517,9 @@ def _client(http: web.Request) -> str:
     return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
 
 
-# What entries of lists in discovery documents are known by, in the order they are tried in.
-_NAMES = ("groupVersion", "version", "resource", "subresource", "name")
+# What entries of lists in discovery documents are known by, in the order they are tried in: `deployments/scale` has a
+# version, too, that of Scale.
+_NAMES = ("name", "groupVersion", "resource", "subresource", "version")
 
 
 def merge(documents: Sequence[Any]) -> Any:

@@ -415,23 +415,28 @@ class Comparison:
 
     comparable = staticmethod(comparable)
 
-    async def types(self, base: str) -> list[str]:
-        """Paths of the types that `base` lists and watches."""
+    async def types(self, service: str, cluster: str) -> list[str]:
+        """Paths of a cluster's types that are read here: below the cluster discovery has others, too."""
+        base = f"{service}/clusters/{cluster}"
         paths = []
         async with aiohttp.ClientSession() as session:
 
-            async def get(path: str) -> dict[str, Any]:
-                async with session.get(base + path) as answer:
+            async def get(url: str) -> dict[str, Any]:
+                async with session.get(url) as answer:
                     if answer.status != 200:
-                        raise NotServed(f"{base}{path}: {await answer.text()}")
+                        raise NotServed(f"{url}: {await answer.text()}")
                     return dict(await answer.json(content_type=None))
 
-            roots = ["/api/v1"]
-            for group in (await get("/apis"))["groups"]:
-                roots.append(f"/apis/{group['preferredVersion']['groupVersion']}")
-            for root in roots:
-                for resource in (await get(root))["resources"]:
-                    if "/" not in resource["name"] and {"list", "watch"} <= set(resource["verbs"]):
+            told = {one["name"]: one for one in (await get(f"{service}/clusters"))["clusters"]}
+            if cluster not in told:
+                raise NotServed(f"{service}/clusters: no {cluster}")
+            roots = {"": "/api/v1"}
+            for group in (await get(f"{base}/apis"))["groups"]:
+                roots[group["name"]] = f"/apis/{group['preferredVersion']['groupVersion']}"
+            for group, root in roots.items():
+                for resource in (await get(base + root))["resources"]:
+                    title = f"{resource['name']}.{group}" if group else resource["name"]
+                    if title in told[cluster]["types"]:
                         paths.append(f"{root}/{resource['name']}")
         return paths
 
@@ -452,7 +457,7 @@ class Comparison:
         """What differs between the service's view of a cluster and the cluster's own."""
         found = []
         try:
-            paths = await self.types(f"{service}/clusters/{cluster}")
+            paths = await self.types(service, cluster)
         except NotServed as problem:
             return [str(problem)]
         for path in paths:
