@@ -410,33 +410,45 @@ class NotServed(Exception):
     """What is to be compared is not there yet."""
 
 
+async def synced_types(service: str, cluster: str) -> set[str]:
+    """A cluster's types that are read here; below the cluster discovery has others, too. Raises NotServed."""
+    async with aiohttp.ClientSession() as session, session.get(f"{service}/clusters") as answer:
+        if answer.status != 200:
+            raise NotServed(f"{service}/clusters: {await answer.text()}")
+        told = {one["name"]: one for one in (await answer.json())["clusters"]}
+        if cluster not in told:
+            raise NotServed(f"{service}/clusters: no {cluster}")
+        return set(told[cluster]["types"])
+
+
+def title_of(path: str) -> str:
+    """What `/clusters` calls the type at a path: `deployments.apps`."""
+    root, *rest = path.strip("/").split("/")
+    return rest[-1] if root == "api" else f"{rest[-1]}.{rest[0]}"
+
+
 class Comparison:
     """Compares what kubebraid serves of a cluster with what the cluster itself serves."""
 
     comparable = staticmethod(comparable)
 
-    async def types(self, service: str, cluster: str) -> list[str]:
-        """Paths of a cluster's types that are read here: below the cluster discovery has others, too."""
-        base = f"{service}/clusters/{cluster}"
+    async def types(self, base: str) -> list[str]:
+        """Paths of the types that `base` lists and watches."""
         paths = []
         async with aiohttp.ClientSession() as session:
 
-            async def get(url: str) -> dict[str, Any]:
-                async with session.get(url) as answer:
+            async def get(path: str) -> dict[str, Any]:
+                async with session.get(base + path) as answer:
                     if answer.status != 200:
-                        raise NotServed(f"{url}: {await answer.text()}")
+                        raise NotServed(f"{base}{path}: {await answer.text()}")
                     return dict(await answer.json(content_type=None))
 
-            told = {one["name"]: one for one in (await get(f"{service}/clusters"))["clusters"]}
-            if cluster not in told:
-                raise NotServed(f"{service}/clusters: no {cluster}")
-            roots = {"": "/api/v1"}
-            for group in (await get(f"{base}/apis"))["groups"]:
-                roots[group["name"]] = f"/apis/{group['preferredVersion']['groupVersion']}"
-            for group, root in roots.items():
-                for resource in (await get(base + root))["resources"]:
-                    title = f"{resource['name']}.{group}" if group else resource["name"]
-                    if title in told[cluster]["types"]:
+            roots = ["/api/v1"]
+            for group in (await get("/apis"))["groups"]:
+                roots.append(f"/apis/{group['preferredVersion']['groupVersion']}")
+            for root in roots:
+                for resource in (await get(root))["resources"]:
+                    if "/" not in resource["name"] and {"list", "watch"} <= set(resource["verbs"]):
                         paths.append(f"{root}/{resource['name']}")
         return paths
 
@@ -457,10 +469,13 @@ class Comparison:
         """What differs between the service's view of a cluster and the cluster's own."""
         found = []
         try:
-            paths = await self.types(service, cluster)
+            paths = await self.types(f"{service}/clusters/{cluster}")
+            synced = await synced_types(service, cluster)
         except NotServed as problem:
             return [str(problem)]
         for path in paths:
+            if title_of(path) not in synced:
+                continue
             theirs, their_versions = await self.items(url + path)
             ours, our_versions = await self.items(f"{service}/clusters/{cluster}{path}")
             for key in theirs.keys() ^ ours.keys():
