@@ -296,8 +296,8 @@ async def test_metrics_are_passed_on(kubectl, member, service, running):
             group["name"] for group in (await service.get("/clusters/alpha/apis"))["groups"]
         }:
             await asyncio.sleep(0.05)
-    for what in ("nodes", "pods"):
-        code, out, err = await kubectl("--server", below(service, "alpha"), "top", what, "-n", "default")
+    for what in (("nodes",), ("pods", "-A")):
+        code, out, err = await kubectl("--server", below(service, "alpha"), "top", *what)
         assert code == 0, err
         assert "CPU" in out
     found = await service.get("/clusters/alpha/apis/metrics.k8s.io/v1beta1/nodes")
