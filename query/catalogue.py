@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
+import structlog
 
 from materializer.entry import TypeKey
 from materializer.store import Cluster, Document, Store, TypeInfo
 from query.status import ApiError
+
+log = structlog.get_logger("query.catalogue")
 
 # What clients may do here with every stored type.
 READ_VERBS = ("get", "list", "watch")
@@ -184,8 +187,15 @@ class Catalogue:
 
 @functools.lru_cache(maxsize=4)
 def _decoded(document: Document) -> list[Group]:
-    """The groups of a document, not to be changed; the last ones are kept, as clients ask for part after part."""
-    return msgspec.json.decode(zlib.decompress(document.body, _GZIP_FORMAT), type=list[Group])
+    """The groups of a document, not to be changed; the last ones are kept, as clients ask for part after part.
+
+    Of one that cannot be read there are none.
+    """
+    try:
+        return msgspec.json.decode(zlib.decompress(document.body, _GZIP_FORMAT), type=list[Group])
+    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        log.warning("a cluster's discovery cannot be read", reason=str(problem))
+        return []
 
 
 def _with_synced(groups: Iterable[Group], synced: Iterable[Group]) -> list[Group]:

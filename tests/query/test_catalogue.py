@@ -137,6 +137,13 @@ def test_what_is_synced_is_there_however_old_the_document_is() -> None:
     assert [group["name"] for group in document(made, "apis")["groups"]] == ["zoo", "example.com"]
 
 
+def test_of_a_document_that_cannot_be_read_what_is_synced_is_left() -> None:
+    one = cluster(a="v1")
+    for body in (b"", b"{}", gzip.compress(b"{}"), gzip.compress(b"[1]"), gzip.compress(b"\xff")):
+        one.discovery = Document(hash="h", body=body)
+        assert versions(Catalogue([one], forwarding=True)) == ["v1"]
+
+
 def test_of_what_the_cluster_does_not_know_nothing_is_said() -> None:
     made = Catalogue([cluster(told("away", v1="!", v2="!known"))], forwarding=True)
     [item] = document(made, "apis", aggregated="v2")["items"]
