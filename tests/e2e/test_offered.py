@@ -16,7 +16,7 @@ import pytest
 from deltalog import connect
 from kubebraid.broker import EmbeddedBroker
 from simulation.aggregation import registration
-from tests.e2e.conftest import NotServed
+from tests.e2e.conftest import NotServed, free_port
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
@@ -124,15 +124,21 @@ async def alpha(members):
     return cluster
 
 
+@pytest.fixture
+def given(members) -> tuple[str, ...]:
+    """What a service is told. A NATS at a port of its own: others may begin at the same moment."""
+    data = str(members.kubeconfig.parent / "data")
+    return ("--kubeconfig", str(members.kubeconfig), "--data", data, "--nats-port", str(free_port()))
+
+
 @pytest.mark.parametrize("aggregated", [True, False], ids=["aggregated discovery", "older discovery"])
-async def test_documents_are_the_clusters_own(alpha, members, start, aggregated: bool) -> None:
+async def test_documents_are_the_clusters_own(alpha, given, start, aggregated: bool) -> None:
     """Before and after the cluster is down, and after a restart here."""
     wanted = await discovery(alpha.url)
     assert [one["version"] for one in wanted["example.com"]["versions"]] == ["v1", "v1beta1", "v1alpha1"]
     assert {"secrets", "events", "pods/exec"} <= set(wanted["api/v1"][2])
     alpha.faults.aggregated_discovery = aggregated
-    arguments = ("--kubeconfig", str(members.kubeconfig), "--data", str(members.kubeconfig.parent / "data"))
-    service = await start(*arguments)
+    service = await start(*given)
     below = f"{service.url}/clusters/alpha"
     await as_the_cluster(below, wanted)
     whole, beta = [await document(f"{below}/apis", AGGREGATED.format(version)) for version in ("v2", "v2beta1")]
@@ -175,10 +181,9 @@ async def test_documents_are_the_clusters_own(alpha, members, start, aggregated:
     await as_the_cluster(below, wanted)
 
 
-async def test_only_what_can_be_asked_for_is_offered(alpha, members, start) -> None:
+async def test_only_what_can_be_asked_for_is_offered(alpha, given, start) -> None:
     """The root, and a cluster that nothing is passed on to, have what is synced; so has all that speaks of that."""
-    arguments = ("--kubeconfig", str(members.kubeconfig), "--data", str(members.kubeconfig.parent / "data"))
-    service = await start(*arguments)
+    service = await start(*given)
     await as_the_cluster(f"{service.url}/clusters/alpha", await discovery(alpha.url))
 
     async def is_of_what_is_synced(scope: str) -> None:
@@ -194,7 +199,7 @@ async def test_only_what_can_be_asked_for_is_offered(alpha, members, start) -> N
     assert not {"secrets", "nodes.metrics.k8s.io"} & set(told["alpha"]["types"])
     assert told["alpha"]["missing"] == []
     await service.stop()
-    service = await start(*arguments, "--forward", "off")
+    service = await start(*given, "--forward", "off")
     for scope in ("", "/clusters/alpha", "/clusters/bravo"):
         found = await asked(f"{service.url}{scope}/api/v1/secrets")
         assert found[0] == 404
@@ -202,9 +207,9 @@ async def test_only_what_can_be_asked_for_is_offered(alpha, members, start) -> N
         await is_of_what_is_synced(scope)
 
 
-async def test_what_is_not_synced_is_passed_on(alpha, members, start) -> None:
+async def test_what_is_not_synced_is_passed_on(alpha, given, start) -> None:
     """Read, watched and changed in a version that is not synced: with the cluster's own versions."""
-    service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(members.kubeconfig.parent / "data"))
+    service = await start(*given)
     below = f"{service.url}/clusters/alpha"
     made = await post(below + OLDER, GEAR)
     for path in (OLDER, "/apis/example.com/v1beta1/gears"):
@@ -228,8 +233,8 @@ async def test_what_is_not_synced_is_passed_on(alpha, members, start) -> None:
     assert "." in found["metadata"]["resourceVersion"]
 
 
-async def test_kubectl(alpha, members, start, kubectl) -> None:
-    service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(members.kubeconfig.parent / "data"))
+async def test_kubectl(alpha, given, start, kubectl) -> None:
+    service = await start(*given)
     await as_the_cluster(f"{service.url}/clusters/alpha", await discovery(alpha.url))
 
     async def run(url: str, *arguments: str, input: str | None = None) -> str:
