@@ -35,7 +35,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
     "compare": lambda options: comparing.run(pods=options.pods, rounds=options.rounds),
     "watch": lambda options: watching.run(pods=options.pods, watchers=options.watchers, rate=options.rate),
     "resume": lambda options: resuming.run(pods=options.pods, watchers=options.watchers),
-    "failover": lambda options: failing.run(pods=options.pods, watchers=options.watchers, rate=options.rate),
+    "failover": lambda options: failing.run(pods=options.pods, watchers=options.watchers, rate=-(-options.rate // 5)),
     "select": lambda options: selecting.run(pods=options.pods * 10),
     "replay": lambda options: replaying.run(pods=options.pods, rounds=options.rounds),
     "start": lambda options: starting.run(pods=options.pods * 10, rounds=min(options.rounds, 5)),

@@ -19,7 +19,7 @@ from kubebraid.broker import free_port
 async def _serve(pipe: Pipe, application: web.Application, port: int) -> web.AppRunner:
     runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
     pipe.send(port)
     return runner
 

@@ -20,6 +20,8 @@ import msgspec
 _MARK = b'"object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"'
 # The end of an event and of its chunk.
 _EVENT_END = b"}\n\r\n"
+# The end of a stream that was ended, not cut off.
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
 # A version in which the index is complete has been read this far behind the mark.
 _ENOUGH = 96
 
@@ -58,7 +60,7 @@ class _Watcher(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._begun, self._open = b"", False
-        if self.indexes and self._end != _EVENT_END:
+        if self.indexes and not self._end.endswith((_EVENT_END, _LAST_CHUNK)):
             # It may have come in part only, and is to come again.
             self.indexes.pop()
             self.times.pop()
@@ -66,7 +68,7 @@ class _Watcher(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic()
-        self._end = (self._end + data[-len(_EVENT_END) :])[-len(_EVENT_END) :]
+        self._end = (self._end + data[-len(_LAST_CHUNK) :])[-len(_LAST_CHUNK) :]
         if not self._open:
             self._begun += data
             if b"\r\n\r\n" not in self._begun:
@@ -93,6 +95,8 @@ class _Watcher(asyncio.Protocol):
             self._begun = data[max(end, len(data) - len(_MARK)) :]
         if self.indexes:
             self._group.reached(self, self.indexes[-1])
+        if self._end == _LAST_CHUNK and self.transport is not None:
+            self.transport.close()
 
 
 class _Group:

@@ -29,6 +29,7 @@ from yarl import URL
 from query.accept import prefers_yaml
 from query.access import review_kind
 from query.catalogue import aggregated_type, wanted_form
+from query.entrance import entrance, refused
 from query.forwarding import broken_off, copy_headers, forwarded_headers, one_line, read_body
 from query.paths import cluster_scope, resource_target, split
 from query.rendering import Rendering, answer, rendering
@@ -139,9 +140,7 @@ class Router:
         self.registry.register(_Collector(self.groups))
 
     def application(self) -> web.Application:
-        application = web.Application(client_max_size=64 * 1024 * 1024)
-        application.router.add_route("*", "/{path:.*}", self._handle)
-        return application
+        return entrance(self._handle)
 
     async def run(self) -> None:
         """Looks after the instances until cancelled."""
@@ -227,7 +226,8 @@ class Router:
         render = rendering(http.headers, http.query, in_yaml=prefers_yaml(accept))
         try:
             return await self._route(http, render)
-        except ApiError as error:
+        except (ApiError, web.HTTPException) as problem:
+            error = refused(problem) if isinstance(problem, web.HTTPException) else problem
             response = answer(error.body(), render, (), status=error.code)
             if error.retry_after is not None:
                 response.headers["Retry-After"] = str(error.retry_after)

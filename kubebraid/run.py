@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -45,6 +46,8 @@ from query.service import QueryService
 log = structlog.get_logger("kubebraid")
 
 _DEFAULT_NATS_PORT = 4222
+# Connections that may wait to be taken; the system may allow fewer (net.core.somaxconn).
+_BACKLOG = 4096
 _LINE_LIMIT = 256 * 1024
 # An embedded server that ends within so many seconds of its start, so many times in a row, is given up.
 _BROKER_STABLE = 2.0
@@ -122,11 +125,18 @@ def _cannot_listen(address: Address, cause: OSError) -> BadSetting:
     return BadSetting(f"cannot listen on {address.host}:{address.port}: {cause.strerror or cause}")
 
 
+class Served(NamedTuple):
+    """What serves HTTP, and how to end that before all else."""
+
+    address: Address
+    end: Callable[[], Awaitable[None]]
+
+
 @contextlib.asynccontextmanager
 async def _served(
     application: web.Application, bound: socket.socket, close: Callable[[], None] | None = None
-) -> AsyncIterator[Address]:
-    """Serves while the block lasts; `close` ends what would not end by itself."""
+) -> AsyncIterator[Served]:
+    """Serves while the block lasts, or until it is ended; `close` ends what would not end by itself."""
     runner = Runner(
         application,
         access_log=None,
@@ -137,14 +147,19 @@ async def _served(
         max_field_size=_LINE_LIMIT,
     )
     await runner.setup()
-    await web.SockSite(runner, bound).start()
+    # All watchers of an instance that died connect at once.
+    await web.SockSite(runner, bound, backlog=_BACKLOG).start()
     host, port = bound.getsockname()[:2]
-    try:
-        yield Address(host, port)
-    finally:
+
+    async def end() -> None:
         if close is not None:
             close()
         await runner.cleanup()
+
+    try:
+        yield Served(Address(host, port), end)
+    finally:
+        await end()
 
 
 async def until_signal() -> None:
@@ -160,14 +175,19 @@ async def until_signal() -> None:
             loop.remove_signal_handler(number)
 
 
-async def _together(*parts: Callable[[], Awaitable[None]]) -> None:
-    """Runs the parts until a signal comes or one of them ends; then ends the others and waits for them."""
+async def _together(*parts: Callable[[], Awaitable[None]], first: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Runs the parts until a signal comes or one of them ends; then ends the others and waits for them.
+
+    `first`: what is to be over before them.
+    """
     tasks = [asyncio.ensure_future(part()) for part in parts]
     stop = asyncio.ensure_future(until_signal())
     try:
         await asyncio.wait([stop, *tasks], return_when=asyncio.FIRST_COMPLETED)
         if stop.done():
             log.info("stopping")
+        if first is not None:
+            await first()
     finally:
         for task in (stop, *tasks):
             task.cancel()
@@ -227,8 +247,8 @@ async def route(groups: Mapping[str, Sequence[str]], listen: Address) -> None:
 
             async def serve() -> None:
                 await router.first_looks()
-                async with _served(router.application(), bound) as address:
-                    log.info("routing", groups=list(groups), listen=address.url)
+                async with _served(router.application(), bound) as served:
+                    log.info("routing", groups=list(groups), listen=served.address.url)
                     await asyncio.Event().wait()
 
             await _together(router.run, serve)
@@ -315,6 +335,7 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
             parts.append(producer.run)
         service: QueryService | None = None
         address: Address | None = None
+        first: Callable[[], Awaitable[None]] | None = None
         if serve:
             reading = await stack.enter_async_context(_connection(url, "kubebraid-serve", access))
             materializer = await _materializer(reading, opening, settings, broker, worker)
@@ -346,15 +367,17 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
                 parts.append(functools.partial(_work, service, bound, worker))
                 await _together(*parts)
                 return
-            address = await stack.enter_async_context(_served(service.application(), bound, service.close))
+            served = await stack.enter_async_context(_served(service.application(), bound, service.close))
+            # Clients go elsewhere at once, not when all else has come to its end.
+            address, first = served.address, served.end
         elif bound is not None and producer is not None:
-            address = await stack.enter_async_context(_served(producer_application(producer), bound))
+            address = (await stack.enter_async_context(_served(producer_application(producer), bound))).address
         if broker is not None:
             parts.append(lambda: _guard(broker))
             if producer is not None:
                 parts.append(lambda: _unstick(broker, writing))
         parts.append(lambda: _announce(producer, service, address, url))
-        await _together(*parts)
+        await _together(*parts, first=first)
 
 
 async def _materializer(

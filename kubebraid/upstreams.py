@@ -52,7 +52,8 @@ class MemberServers:
         identity = None
         if self._forward is Forward.CONFIGURED:
             bearer = (await configuration.auth_settings()).get("BearerToken")
-            identity = {} if bearer is None else {"Authorization": bearer["value"]}
+            shown = () if bearer is None else (("Authorization", bearer["value"]),)
+            identity = (*shown, *credentials.impersonation)
         url = credentials.host.rstrip("/")
         return Upstream(
             url=url,

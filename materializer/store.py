@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping, MutableMapping
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -61,7 +62,8 @@ class TypeInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A resource type as one cluster serves it (its APIResource, and printer columns of a CRD).
 
     `versions` are all versions of the group that have it there, the preferred one first; `version` is the one
-    whose objects are in the log: all of them, or those of `namespaces` (patterns) and the label `selector`.
+    whose objects are in the log: all of them, or those of `namespaces` (patterns) and the label `selector`. `pruned`:
+    JSON pointers to values that are not there.
     """
 
     group: str
@@ -78,11 +80,19 @@ class TypeInfo(msgspec.Struct, frozen=True, kw_only=True):
     selectable: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
     selector: str = ""
+    pruned: tuple[str, ...] = ()
     subresources: tuple[Subresource, ...] = ()
 
     @property
     def key(self) -> TypeKey:
         return (self.group, self.resource)
+
+    def covers(self, namespace: str) -> bool:
+        """Whether the objects of a namespace are in the log, if the selector takes them."""
+        wanted = [one for one in self.namespaces if not one.startswith("!")]
+        if any(fnmatchcase(namespace, one[1:]) for one in self.namespaces if one.startswith("!")):
+            return False
+        return not wanted or any(fnmatchcase(namespace, one) for one in wanted)
 
 
 # A producer that has not told its status so many times is taken for gone.

@@ -555,7 +555,8 @@ class _Tenure:
                 # Another version would be all objects anew, and once more when this one is back.
                 await self._doubt(key)
                 continue
-            record = chosen.kind.record() | chosen.scope.data()
+            pruned = self._cluster.treatment.pruning.of(chosen.kind)
+            record = chosen.kind.record() | chosen.scope.data() | pruned.data()
             if self._recorded.types.get(key) != record:
                 await self._append(self._owner.control(wire.TYPE, *key, **record))
                 self._recorded.types[key] = record

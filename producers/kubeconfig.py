@@ -6,13 +6,16 @@ Authentication (tokens, client certificates, exec plugins, OIDC) is kubernetes_a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
 import structlog
 import yaml
@@ -25,6 +28,8 @@ log = structlog.get_logger("producers.kubeconfig")
 
 # Seconds before its expiry at which an exec plugin's credential is asked for anew.
 _EXPIRY_MARGIN = 60.0
+# What a header's name may hold beside letters and digits (RFC 9110, 5.6.2), without what is an escape itself.
+_TOKEN = "!#$&'*+-.^_`|~"
 _SERVICE_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 
@@ -35,8 +40,18 @@ class BadKubeconfig(Exception):
 class Credentials:
     """A client with the credentials of one moment, and how to tell that there may be newer ones."""
 
-    def __init__(self, client: ApiClient, files: tuple[str, ...], expires: datetime | None) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        files: tuple[str, ...],
+        expires: datetime | None,
+        impersonation: Iterable[tuple[str, str]] = (),
+    ) -> None:
         self.client = client
+        # Headers, some of them several times, which the library's own would be but once.
+        self.impersonation = tuple(impersonation)
+        for name, value in self.impersonation:
+            client.rest_client.pool_manager.headers.add(name, value)
         self.host = str(client.configuration.host)
         self._files = {path: _modified(path) for path in files}
         self._expires = expires
@@ -105,6 +120,7 @@ class Context:
 
         configuration = Configuration()
         context = self.context or self.name
+        impersonation = await asyncio.to_thread(_impersonation_in, self.kubeconfig, context)
         try:
             loader = await load_kube_config(
                 config_file=self.kubeconfig,
@@ -117,7 +133,7 @@ class Context:
         client = _client(f"context {context}", configuration)
         expires = getattr(loader, "exec_plugin_expiry", None)
         files = await asyncio.to_thread(_files_of, self.kubeconfig, context)
-        return Credentials(client, files, expires if isinstance(expires, datetime) else None)
+        return Credentials(client, files, expires if isinstance(expires, datetime) else None, impersonation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +155,12 @@ class Inline:
         _refuse_foreign(document, self.name)
         context = _current(document, self.name)
         configuration = Configuration()
+        impersonation = _impersonation([document], context, self.name)
         try:
             await load_kube_config_from_dict(document, context=context, client_configuration=configuration)
         except _config_errors() as cause:
             raise BadKubeconfig(f"{self.name}: {_one_line(cause)}") from cause
-        return Credentials(_client(self.name, configuration), (), None)
+        return Credentials(_client(self.name, configuration), (), None, impersonation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +221,46 @@ def _refuse_foreign(document: dict[str, Any], name: str) -> None:
                     raise BadKubeconfig(
                         f"{name}: {key} is not allowed in a kubeconfig from an object; put the token or the -data there"
                     )
+
+
+def _impersonation_in(kubeconfig: str, context: str) -> list[tuple[str, str]]:
+    documents = []
+    for path in kubeconfig.split(os.pathsep):
+        # One that is missing or broken is the loader's to tell of.
+        with contextlib.suppress(BadKubeconfig):
+            documents.append(_load(Path(path).expanduser()))
+    return _impersonation(documents, context, f"context {context}")
+
+
+def _impersonation(documents: Iterable[dict[str, Any]], context: str, where: str) -> list[tuple[str, str]]:
+    """The headers that say as whom a context's user acts (`as` and the like), which kubernetes_asyncio leaves out.
+
+    Of several files the first that has an entry counts (client-go transport/round_trippers.go). Raises BadKubeconfig.
+    """
+    named: dict[str, dict[str, Any]] = {}
+    users: dict[str, dict[str, Any]] = {}
+    for document in documents:
+        for found, part, kind in ((named, "contexts", "context"), (users, "users", "user")):
+            for item in document.get(part) or []:
+                if isinstance(item, dict) and isinstance(item.get(kind), dict):
+                    found.setdefault(str(item.get("name") or ""), item[kind])
+    user = users.get(str(named.get(context, {}).get("user") or ""), {})
+    groups, extra = user.get("as-groups") or [], user.get("as-user-extra") or {}
+    if not isinstance(groups, list) or not isinstance(extra, dict):
+        raise BadKubeconfig(f"{where}: as-groups is a list, and as-user-extra a mapping of lists")
+    headers = [("Impersonate-User", user["as"])] if user.get("as") else []
+    headers += [("Impersonate-Uid", user["as-uid"])] if user.get("as-uid") else []
+    headers += [("Impersonate-Group", group) for group in groups]
+    for key, values in extra.items():
+        name = f"Impersonate-Extra-{quote(str(key).lower(), safe=_TOKEN)}"
+        headers += [(name, value) for value in (values if isinstance(values, list) else [values])]
+    if headers and not user.get("as"):
+        raise BadKubeconfig(
+            f"{where}: its user has as-uid, as-groups or as-user-extra, but nobody to act as: give `as`"
+        )
+    if any(character < " " for _, value in headers for character in str(value)):
+        raise BadKubeconfig(f"{where}: whom its user acts as has control characters in it")
+    return [(name, str(value)) for name, value in headers]
 
 
 def _files_of(kubeconfig: str, context: str) -> tuple[str, ...]:
@@ -322,7 +379,7 @@ def _load(path: Path) -> dict[str, Any]:
 def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as cause:
+    except (yaml.YAMLError, RecursionError) as cause:
         raise BadKubeconfig(f"{where} is no YAML: {_one_line(cause)[:160]}") from cause
     if not isinstance(document, dict):
         raise BadKubeconfig(f"{where} is no kubeconfig: a mapping with clusters, users and contexts is expected")

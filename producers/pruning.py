@@ -83,7 +83,7 @@ class Pruning:
         tree: Tree = {}
         for steps in sorted(map(segments, chosen), key=len):
             _plant(tree, steps)
-        return Pruned(managed_fields, last_applied, tree, mark)
+        return Pruned(managed_fields, last_applied, tree, mark, tuple(chosen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,11 @@ class Pruned:
     last_applied: bool
     tree: Tree
     mark: str
+    pointers: tuple[str, ...] = ()
+
+    def data(self) -> dict[str, object]:
+        """For the `type` control record: the pointers to what has gone (docs/log.md)."""
+        return {"pruned": list(self.pointers)} if self.pointers else {}
 
     def covers(self, steps: tuple[str, ...]) -> bool:
         """Whether a value at this path has gone."""

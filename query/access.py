@@ -10,29 +10,36 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import yaml
 
 from query.catalogue import READ_VERBS, Catalogue
 from query.protobuf import PROTOBUF, read_fields, read_object, text_of
 from query.status import ApiError
+from query.yaml_bodies import from_yaml
 
 _PATHS = ("/api", "/apis", "/clusters", "/healthz", "/livez", "/metrics", "/openapi", "/readyz", "/version")
 _NOBODY = {"username": "system:anonymous", "groups": ["system:unauthenticated"]}
 
 
-class _Resource(msgspec.Struct):
+# Bytes that a review may have; none has a hundredth of that.
+_LARGEST = 64 * 1024
+
+
+class _Resource(msgspec.Struct, omit_defaults=True):
+    namespace: str = ""
     verb: str = ""
     group: str = ""
+    version: str = ""
     resource: str = ""
     subresource: str = ""
+    name: str = ""
 
 
-class _Path(msgspec.Struct):
+class _Path(msgspec.Struct, omit_defaults=True):
     verb: str = ""
     path: str = ""
 
 
-class _Spec(msgspec.Struct, rename="camel"):
+class _Spec(msgspec.Struct, rename="camel", omit_defaults=True):
     resource_attributes: _Resource | None = None
     non_resource_attributes: _Path | None = None
     namespace: str = ""
@@ -60,8 +67,10 @@ def review_kind(segments: list[str]) -> str | None:
 
 
 def review(kind: str, content_type: str, body: bytes, catalogue: Catalogue) -> bytes:
-    """The answer to a review, as compact JSON. Raises ApiError 400 and 415."""
-    given, asked = _parsed(kind, content_type, body)
+    """The answer to a review, as compact JSON. Raises ApiError 400, 413 and 415."""
+    if len(body) > _LARGEST:
+        raise ApiError(413, f"the body is too large: a {kind} has {_LARGEST} bytes at most")
+    asked = _parsed(kind, content_type, body)
     if kind == "SelfSubjectReview":
         status: dict[str, Any] = {"userInfo": _NOBODY}
     elif kind == "SelfSubjectRulesReview":
@@ -70,15 +79,21 @@ def review(kind: str, content_type: str, body: bytes, catalogue: Catalogue) -> b
         status = _rules(catalogue)
     else:
         status = _allowed(asked.spec, catalogue)
-    return msgspec.json.encode({**given, "status": status}) + b"\n"
+    # Nothing but what it was understood as: what else was in it may be of any size and depth.
+    return (
+        msgspec.json.encode(
+            {"kind": kind, "apiVersion": asked.api_version, "metadata": {}, "spec": asked.spec, "status": status}
+        )
+        + b"\n"
+    )
 
 
-def _parsed(kind: str, content_type: str, body: bytes) -> tuple[dict[str, Any], _Review]:
+def _parsed(kind: str, content_type: str, body: bytes) -> _Review:
     try:
         if content_type == PROTOBUF:
             given = _of_protobuf(kind, body)
         elif content_type in ("application/yaml", "text/yaml"):
-            given = yaml.safe_load(body)
+            given = from_yaml(body)
         elif content_type in ("", "application/json", "application/octet-stream"):
             given = msgspec.json.decode(body)
         else:
@@ -88,12 +103,12 @@ def _parsed(kind: str, content_type: str, body: bytes) -> tuple[dict[str, Any], 
                 f"application/json, application/yaml, {PROTOBUF}",
             )
         asked = msgspec.convert(given, _Review, strict=False)
-    except (msgspec.MsgspecError, RecursionError, yaml.YAMLError, ValueError) as cause:
+    except (msgspec.MsgspecError, RecursionError, ValueError) as cause:
         raise ApiError(400, f"the body is no {kind}: {' '.join(str(cause).split())[:200]}") from None
     group = "authentication.k8s.io" if kind == "SelfSubjectReview" else "authorization.k8s.io"
     if asked.kind not in ("", kind) or asked.api_version not in ("", f"{group}/v1"):
         raise ApiError(400, f"the body is {asked.kind} of {asked.api_version}, not {kind} of {group}/v1")
-    return {**given, "kind": kind, "apiVersion": f"{group}/v1", "metadata": given.get("metadata") or {}}, asked
+    return msgspec.structs.replace(asked, kind=kind, api_version=f"{group}/v1")
 
 
 def _of_protobuf(kind: str, body: bytes) -> dict[str, Any]:

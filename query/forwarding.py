@@ -6,10 +6,12 @@ the object can be read here. Streams that change the protocol (exec, attach, por
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 from urllib.parse import quote
 
@@ -28,6 +30,7 @@ from materializer.materializer import Materializer, NotThereYet
 from materializer.store import TypeStore
 from materializer.versions import Named, Numbered
 from query.catalogue import Served
+from query.emptied import refuse_emptied
 from query.paths import Target
 from query.returned import in_its_own_words, in_our_words
 from query.sockets import refuse_foreign_pages
@@ -60,6 +63,9 @@ _OF_CONNECTION = frozenset(
         "upgrade",
     }
 )
+# Beginnings of headers by which a proxy with a certificate for that says who asks, and by which callers themselves do.
+_OF_FRONT_PROXIES = "x-remote-"
+_OF_CALLERS = ("authorization", "cookie", "impersonate-")
 # Methods after which the cluster's objects may be others.
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -72,14 +78,14 @@ class NoUpstream(Exception):
 class Upstream:
     """Where a cluster's API server is, and as whom to speak to it.
 
-    `url` without a slash at its end. `identity`: headers that say who asks, instead of the caller's own; None: the
-    caller's are passed on. `proxy`: URL of an HTTP proxy on the way.
+    `url` without a slash at its end. `identity`: headers that say who asks, instead of all of the caller's that do;
+    None: the caller's are passed on. `proxy`: URL of an HTTP proxy on the way.
     """
 
     url: str
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
-    identity: Mapping[str, str] | None = None
+    identity: Sequence[tuple[str, str]] | None = None
     proxy: str | None = None
 
 
@@ -190,7 +196,7 @@ class Forwarding:
                 url = f"{upstream.url}{path}"
                 if http.rel_url.raw_query_string:
                     url = f"{url}?{http.rel_url.raw_query_string}"
-                headers = self._headers(http, upstream)
+                headers = identified(forwarded_headers(http), upstream)
                 if wants_upgrade(http):
                     if upstream.proxy is not None:
                         raise ApiError(503, f"{cluster} is behind a proxy, through which streams are not passed on")
@@ -200,15 +206,6 @@ class Forwarding:
             raise ApiError(503, f"requests cannot be passed on to cluster {cluster} from here: {problem}") from None
         except BrokenTunnel as problem:
             raise ApiError(503, f"cluster {cluster}: {problem}") from None
-
-    @staticmethod
-    def _headers(http: web.Request, upstream: Upstream) -> CIMultiDict[str]:
-        headers = forwarded_headers(http)
-        if upstream.identity is not None:
-            headers.popall("Authorization", None)
-            headers.popall("Cookie", None)
-            headers.extend(upstream.identity)
-        return headers
 
     async def _exchange(
         self,
@@ -234,9 +231,14 @@ class Forwarding:
         if http.can_read_body:
             if looked_into:
                 body = await read_body(http)
+                if http.method == "PUT" and served is not None and served.info.pruned and known is not None:
+                    encoded = "Content-Encoding" in http.headers
+                    refuse_emptied(http.content_type, encoded, body, known.body, served.info.pruned)
                 if "Content-Encoding" not in http.headers:
                     numbered = isinstance(versions, Numbered)
-                    body = in_its_own_words(http.content_type, body, known, numbered=numbered)
+                    words = partial(in_its_own_words, http.content_type, body, known, numbered=numbered)
+                    # YAML takes so long to read that others go on meanwhile.
+                    body = await asyncio.to_thread(words) if "yaml" in http.content_type else words()
             else:
                 body = http.content
                 if "Content-Length" in http.headers:
@@ -345,6 +347,18 @@ class Forwarding:
         except NotThereYet:
             return False
         return True
+
+
+def identified(headers: CIMultiDict[str], upstream: Upstream) -> CIMultiDict[str]:
+    """Headers of a request, with those that say who asks as the upstream wants them."""
+    kept = CIMultiDict(
+        (name, value)
+        for name, value in headers.items()
+        if not name.lower().startswith(_OF_FRONT_PROXIES)
+        and (upstream.identity is None or not name.lower().startswith(_OF_CALLERS))
+    )
+    kept.extend(upstream.identity or ())
+    return kept
 
 
 async def read_body(http: web.BaseRequest) -> bytes:

@@ -35,12 +35,16 @@ class Target:
 def split(path: str) -> list[str]:
     """The segments of a raw path, decoded; a slash at the end counts for nothing. Raises ApiError 404.
 
-    Only behind a `proxy` segment may one be empty: what is behind it is the path of another server.
+    Only behind a `proxy` segment may one be empty: what is behind it is the path of another server. None may be `.` or
+    `..`, or hold these behind an encoded slash.
     """
     segments = [unquote(segment, errors="replace") for segment in path.strip("/").split("/")]
     if segments == [""]:
         return []
     if "" in segments and "proxy" not in segments[: segments.index("")]:
+        raise no_such_path()
+    # To one server on the way they name another path than to the next, perhaps that of another cluster.
+    if any(not {".", ".."}.isdisjoint(segment.split("/")) for segment in segments):
         raise no_such_path()
     return segments
 

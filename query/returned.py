@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import yaml
 
 from materializer.entry import CLUSTER_ANNOTATION, Entry
 from materializer.versions import ORIGINAL_ANNOTATION, Named, Numbered
 from query.protobuf import PROTOBUF, read_fields, read_object, rewritten, rewritten_object, text_of
 from query.status import ApiError
+from query.yaml_bodies import from_yaml
 
 _OURS = (CLUSTER_ANNOTATION, ORIGINAL_ANNOTATION)
 # <prefix>.<index>.<original>; the prefix may be that of a history that is over.
@@ -42,11 +42,11 @@ def in_its_own_words(content_type: str, body: bytes, known: Entry | None, *, num
             return body
         if "yaml" in content_type and not body.lstrip().startswith(b"{"):
             # JSON is YAML, too.
-            body = msgspec.json.encode(_from_yaml(body))
+            body = msgspec.json.encode(from_yaml(body))
         if content_type == _JSON_PATCH:
             return _operations(body, words)
         return _object(body, words)
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, TypeError, RecursionError, yaml.YAMLError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, TypeError, RecursionError):
         return body
 
 
@@ -71,13 +71,6 @@ def in_our_words(body: bytes, known: Entry | None, versions: Named, cluster: str
     metadata["annotations"] = _encoded(annotations)
     members["metadata"] = _encoded(metadata)
     return msgspec.json.encode(members) + b"\n"
-
-
-def _from_yaml(body: bytes) -> Any:
-    """Raises yaml.YAMLError, ValueError for aliases: a few lines of them may stand for more than any memory holds."""
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body, Loader=yaml.CSafeLoader)):
-        raise ValueError("aliases")
-    return yaml.load(body, Loader=yaml.CSafeLoader)
 
 
 class _Words:

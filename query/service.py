@@ -23,6 +23,7 @@ from materializer.versions import Named, Numbered, list_version
 from query.accept import negotiate, prefers_yaml
 from query.access import review, review_kind
 from query.catalogue import Catalogues, Served, aggregated_type, server_version, wanted_form
+from query.entrance import entrance, refused
 from query.forwarding import Forwarding, Upstreams, read_body
 from query.lists import Page, Snapshots, first_page, further_page, slices
 from query.metrics import Metrics
@@ -158,8 +159,7 @@ class QueryService:
 
     def application(self) -> web.Application:
         """The aiohttp application that serves everything."""
-        application = web.Application(client_max_size=64 * 1024 * 1024)
-        application.router.add_route("*", "/{path:.*}", self._handle)
+        application = entrance(self._handle)
         application.on_cleanup.append(self._end)
         return application
 
@@ -191,6 +191,10 @@ class QueryService:
                 error = undiscovered(missing)
             code = error.code
             response = self._failure(request, error)
+        except web.HTTPException as problem:
+            # Before it has begun, whatever was to begin.
+            code = problem.status
+            response = self._failure(request, refused(problem))
         except (ConnectionError, asyncio.CancelledError):
             code = 499
             raise
@@ -318,7 +322,7 @@ class QueryService:
             if method == "GET" and served is None and (missing := self.readiness.undiscovered(request.cluster)):
                 # The cluster's versions would mean nothing here once the type is known.
                 raise undiscovered(missing)
-            if method != "GET" or served is None or target.subresource:
+            if method != "GET" or served is None or target.subresource or self._beyond(request.cluster, target, served):
                 # What streams is no object, and must not be held back.
                 looked_into = None if target.subresource.partition("/")[0] in _STREAMS else target
                 return await self._forwarding.forward(
@@ -346,6 +350,15 @@ class QueryService:
         if options.watch:
             return await self._watch(request, served, wanted, options, encoder)
         return await self._list(request, served, wanted, options, encoder, parse_search(request.http.query).seniority)
+
+    def _beyond(self, cluster: str, target: Target, served: Served) -> bool:
+        """Whether what is read may be in the cluster and not here, where not all of a type is synced."""
+        if target.namespace and not served.info.covers(target.namespace):
+            return True
+        if not (served.info.selector and target.name) or target.watch:
+            return False
+        kind = self._materializer.store.types.get(served.info.key)
+        return kind is None or kind.get(cluster, (target.namespace, target.name)) is None
 
     def _warn(self, request: _Request, served: Served, version: str, chosen: frozenset[str] | None) -> None:
         """Notes what the client should know of the clusters that its request is about; `chosen` None: all in scope."""

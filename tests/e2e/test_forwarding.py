@@ -359,6 +359,39 @@ async def test_access_reviews(ask, kubectl, shared_service) -> None:
     assert "[get list watch]" in out
 
 
+async def test_access_reviews_take_no_bombs(shared_service) -> None:
+    """A circle, a few lines that stand for gigabytes, a pit: refused; and what is unknown is not echoed."""
+    url = f"{shared_service.url}/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    asked = "spec: {resourceAttributes: {verb: list, resource: pods, namespace: n, name: m}}\n"
+    laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    laughs += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+    before = shared_service.output().count("Traceback")
+    async with aiohttp.ClientSession() as session:
+        for text, code in (
+            (asked, 201),
+            (asked + "a: &a [*a]\n", 400),
+            (asked + laughs, 400),
+            (asked + f"x: [{'a,' * 500_000}]\n", 413),
+            (asked + f"x: {'[' * 30_000}\n", 400),
+            # Of so many the C parser would die.
+            (asked + f"x: {'[' * 32_000}{']' * 32_000}\n", 400),
+            (asked + f"x: {'[' * 400}{']' * 400}\n", 201),
+        ):
+            async with session.post(url, data=text, headers={"Content-Type": "application/yaml"}) as answer:
+                body = await answer.read()
+                assert answer.status == code, (text[:100], body[:300])
+                if code != 201:
+                    assert json.loads(body)["code"] == code
+        deep = b'{"spec": {"resourceAttributes": {"verb": "list", "resource": "pods"}}, "x": %b}' % (
+            b"[" * 900 + b"]" * 900
+        )
+        async with session.post(url, data=deep, headers={"Content-Type": "application/json"}) as answer:
+            review = await answer.json()
+            assert (answer.status, set(review)) == (201, {"kind", "apiVersion", "metadata", "spec", "status"})
+            assert review["spec"] == {"resourceAttributes": {"verb": "list", "resource": "pods"}}
+    assert shared_service.output().count("Traceback") == before
+
+
 async def test_watches_over_websocket(ask, shared_service) -> None:
     url = f"{shared_service.url}/clusters/alpha{DEPLOYMENTS}"
     _, listed = await ask("GET", DEPLOYMENTS)

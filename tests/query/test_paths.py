@@ -9,6 +9,28 @@ from query.status import ApiError
 
 
 @pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/../v1/pods",
+        "/clusters/a/../b/version",
+        "/clusters/a/%2e%2E/b/version",
+        "/clusters/a/./version",
+        "/clusters/a/api/v1/namespaces/x/pods/..%2f..%2fb",
+        "/clusters/a/api/v1/namespaces/x/pods/a%2f.",
+        "/clusters/a/api/v1/namespaces/x/services/y/proxy/../../b",
+    ],
+)
+def test_no_segment_leads_elsewhere(path: str) -> None:
+    with pytest.raises(ApiError) as error:
+        split(path)
+    assert error.value.code == 404
+
+
+def test_dots_in_names_are_no_steps() -> None:
+    assert split("/a/..b/c../.d/...") == ["a", "..b", "c..", ".d", "..."]
+
+
+@pytest.mark.parametrize(
     ("path", "target"),
     [
         ("/api/v1/pods", Target("", "v1", "pods")),

@@ -1,0 +1,155 @@
+"""Kubeconfigs whose user acts as somebody else: members are read, and written to, as that one, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+import yaml
+from aiohttp import web
+from multidict import CIMultiDict
+
+from kubebraid.settings import Forward
+from kubebraid.upstreams import MemberServers
+from producers.apiserver import ApiServer
+from producers.kubeconfig import BadKubeconfig, Context, Inline
+from query.forwarding import Upstream, identified
+
+ACTS = {"as": "jane", "as-uid": "u-1", "as-groups": ["ops", "dev"], "as-user-extra": {"Acme/Scope": ["a", "b"]}}
+SHOWN = {
+    "Impersonate-User": ["jane"],
+    "Impersonate-Uid": ["u-1"],
+    "Impersonate-Group": ["ops", "dev"],
+    "Impersonate-Extra-Acme%2Fscope": ["a", "b"],
+}
+
+
+def text(url: str, user: dict[str, object]) -> str:
+    return yaml.safe_dump(
+        {
+            "kind": "Config",
+            "current-context": "one",
+            "clusters": [{"name": "c", "cluster": {"server": url}}],
+            "users": [{"name": "u", "user": {"token": "secret", **user}}],
+            "contexts": [{"name": "one", "context": {"cluster": "c", "user": "u"}}],
+        }
+    )
+
+
+@contextlib.asynccontextmanager
+async def recording():
+    """A server that keeps the headers of requests."""
+    seen: list[CIMultiDict[str]] = []
+
+    async def answer(http: web.Request) -> web.Response:
+        seen.append(CIMultiDict(http.headers))
+        return web.json_response({"kind": "PodList"})
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", seen
+    finally:
+        await runner.cleanup()
+
+
+def shown(headers: CIMultiDict[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in headers.items():
+        if name.lower().startswith("impersonate-"):
+            found.setdefault(name.title(), []).append(value)
+    return found
+
+
+@pytest.mark.parametrize("form", ["file", "two files", "object"])
+async def test_members_are_read_as_who_the_user_acts_as(tmp_path: Path, form: str) -> None:
+    async with recording() as (url, seen):
+        path = tmp_path / "kubeconfig"
+        path.write_text(text(url, ACTS))
+        other = tmp_path / "other"
+        # The first file that has a user counts.
+        other.write_text(text(url, {"as": "nobody"}))
+        access = {
+            "file": Context("one", str(path)),
+            "two files": Context("one", f"{path}:{other}"),
+            "object": Inline("one", text(url, ACTS)),
+        }[form]
+        server = ApiServer(access)
+        try:
+            await server.get("/api/v1/pods")
+        finally:
+            await server.close()
+        assert shown(seen[0]) == {name.title(): values for name, values in SHOWN.items()}
+        assert seen[0]["Authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize(
+    ("user", "mend"),
+    [
+        ({"as-groups": ["a"]}, "give `as`"),
+        ({"as-uid": "1"}, "give `as`"),
+        ({"as-user-extra": {"a": ["b"]}}, "give `as`"),
+        ({"as": "a", "as-groups": "b"}, "as-groups is a list"),
+        ({"as": "a", "as-user-extra": ["b"]}, "as-user-extra a mapping"),
+        ({"as": "a\r\nAuthorization: b"}, "control characters"),
+    ],
+)
+async def test_what_says_nobody_is_refused(tmp_path: Path, user, mend) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(text("http://127.0.0.1:1", user))
+    for access in (Context("one", str(path)), Inline("one", path.read_text())):
+        with pytest.raises(BadKubeconfig, match=mend) as problem:
+            await access.credentials()
+        assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize("forward", [Forward.CONFIGURED, Forward.CALLER])
+async def test_writes_are_passed_on_as_who_the_user_acts_as(tmp_path: Path, forward: Forward) -> None:
+    class OneMember:
+        def __init__(self, access: Context) -> None:
+            self.current = {"one": type("Member", (), {"access": access})()}
+
+    path = tmp_path / "kubeconfig"
+    path.write_text(text("http://127.0.0.1:1", ACTS))
+    servers = MemberServers(OneMember(Context("one", str(path))), forward)  # type: ignore[arg-type]
+    try:
+        async with servers.using("one") as upstream:
+            pass
+    finally:
+        await servers.aclose()
+    configured = forward is Forward.CONFIGURED
+    assert (upstream.identity is not None) == configured
+    sent = identified(
+        CIMultiDict(
+            [
+                ("Authorization", "Bearer mine"),
+                ("Cookie", "c"),
+                ("Impersonate-User", "root"),
+                ("impersonate-group", "system:masters"),
+                ("impersonate-group", "more"),
+                ("X-Remote-User", "root"),
+                ("X-Remote-Group", "system:masters"),
+                ("X-Other", "stays"),
+            ]
+        ),
+        upstream,
+    )
+    assert sent["X-Other"] == "stays"
+    assert not any(name.lower().startswith("x-remote") for name in sent)
+    if configured:
+        assert shown(sent) == {name.title(): values for name, values in SHOWN.items()}
+        assert sent.getall("Authorization") == ["Bearer secret"]
+        assert "Cookie" not in sent
+    else:
+        # The caller's own rights to act as somebody else are the cluster's to judge.
+        assert shown(sent) == {"Impersonate-User": ["root"], "Impersonate-Group": ["system:masters", "more"]}
+        assert sent.getall("Authorization") == ["Bearer mine"]
+
+
+def test_an_upstream_without_an_identity_of_ours_gets_the_callers() -> None:
+    assert identified(CIMultiDict({"Authorization": "a"}), Upstream("http://x"))["Authorization"] == "a"
