@@ -453,9 +453,12 @@ class Comparison:
         return paths
 
     async def items(self, url: str) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[tuple[str, str], str]]:
-        """Objects by key, comparable, and their versions."""
+        """Objects by key, comparable, and their versions. Raises NotServed."""
         objects, versions = {}, {}
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            if answer.status == 429:
+                # The log has become another one, and is being read.
+                raise NotServed(f"{url}: {await answer.text()}")
             assert answer.status == 200, (url, await answer.text())
             for item in (await answer.json(content_type=None))["items"] or []:
                 metadata = item["metadata"]
@@ -492,11 +495,14 @@ class Comparison:
         loop = asyncio.get_running_loop()
         limit = loop.time() + patience
         while True:
-            found = [
-                f"{cluster.name}: {one}"
-                for cluster in clusters
-                for one in await self.differences(service, cluster.name, cluster.url)
-            ]
+            try:
+                found = [
+                    f"{cluster.name}: {one}"
+                    for cluster in clusters
+                    for one in await self.differences(service, cluster.name, cluster.url)
+                ]
+            except NotServed as problem:
+                found = [str(problem)]
             if not found:
                 return
             assert loop.time() < limit, "\n".join(found[:20])
