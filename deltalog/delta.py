@@ -27,6 +27,7 @@ HEALTH = "health"
 REMOVED = "removed"
 STATUS = "status"
 OPENAPI = "openapi"
+DISCOVERY = "discovery"
 
 # Header of every object's message, for readers that take headers only: `TYPE uid version first oldest`.
 SUMMARY_HEADER = "Kb"

@@ -3,6 +3,7 @@
     kb.<cluster>.<group>.<version>.<resource>.<namespace>.<name>      one object
     kbc.<cluster>.<record>[.<group>.<resource>]                       one control record
     kbc.<cluster>.openapi.<v2 or v3>.<document>                       one OpenAPI document of the cluster
+    kbc.<cluster>.discovery                                           all that the cluster serves
     kbp.<as an object's>.<original>.<n>                               a part of an object too large for a message
 
 The core group is `core`, the namespace of cluster-scoped objects is `_`. A token is percent-encoded (UTF-8)

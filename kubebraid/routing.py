@@ -28,6 +28,7 @@ from yarl import URL
 
 from query.accept import prefers_yaml
 from query.access import review_kind
+from query.catalogue import aggregated_type, wanted_form
 from query.entrance import entrance, refused
 from query.forwarding import broken_off, copy_headers, forwarded_headers, one_line, read_body
 from query.paths import cluster_scope, resource_target, split
@@ -45,7 +46,6 @@ _PATIENCE = 5.0
 _CONNECT = 3.0
 # How long the first looks at all instances may take before requests are answered without them, in seconds.
 _FIRST = 3.0
-_AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 # Instances that are about to serve say so by these.
 _NOT_YET = frozenset({429, 503})
 _PATHS = ("/api", "/apis", "/clusters", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
@@ -453,8 +453,8 @@ class Router:
         """One document made of those of all groups. Raises ApiError 404, 405, 503."""
         if http.method not in ("GET", "HEAD"):
             raise ApiError(405, f"the server does not allow {http.method} on this path")
-        aggregated = "APIGroupDiscoveryList" in ",".join(http.headers.getall("Accept", ()))
-        accept = _AGGREGATED if aggregated else "application/json"
+        form = wanted_form(",".join(http.headers.getall("Accept", ())))
+        accept = aggregated_type(form) if form else "application/json"
         path = http.rel_url.raw_path
         documents = await asyncio.gather(*(self._discovered(group, path, accept, _client(http)) for group in groups))
         found = [document for status, document in documents if status == 200]
@@ -467,8 +467,8 @@ class Router:
         if etag in http.headers.get("If-None-Match", ""):
             return web.Response(status=304, headers=headers)
         response = answer(body, render, headers)
-        if merged.get("kind") == "APIGroupDiscoveryList":
-            response.headers["Content-Type"] = _AGGREGATED
+        if form and merged.get("kind") == "APIGroupDiscoveryList":
+            response.headers["Content-Type"] = aggregated_type(form)
         return response
 
     async def _discovered(self, group: Group, path: str, accept: str, client: str) -> tuple[int, Any]:
@@ -517,12 +517,17 @@ def _client(http: web.Request) -> str:
     return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
 
 
-# What entries of lists in discovery documents are known by, in the order they are tried in.
-_NAMES = ("groupVersion", "version", "resource", "subresource", "name")
+# What entries of lists in discovery documents are known by, in the order they are tried in: `deployments/scale` has a
+# version, too, that of Scale.
+_NAMES = ("name", "groupVersion", "resource", "subresource", "version")
 
 
 def merge(documents: Sequence[Any]) -> Any:
-    """The union of discovery documents of one kind: of each entry what the first has, and all that lists in it name."""
+    """The union of discovery documents of one kind: of each entry what the first has, and all that lists in it name.
+
+    The first is the one that has more: of a cluster that requests are passed on to, a group says all that there is, in
+    the cluster's own order; of one that it only reads, what it has of it.
+    """
     first, *rest = documents
     for other in rest:
         first = _both(first, other)
@@ -531,10 +536,16 @@ def merge(documents: Sequence[Any]) -> Any:
 
 def _both(one: Any, other: Any) -> Any:
     if isinstance(one, dict) and isinstance(other, dict):
-        return {
+        if _listed(other) > _listed(one):
+            one, other = other, one
+        both = {
             key: _both(one[key], other[key]) if key in one and key in other else one.get(key, other.get(key))
             for key in {**one, **other}
         }
+        if "Current" in (one.get("freshness"), other.get("freshness")):
+            # What one group can read of a version is there, whether its server answers the cluster or not.
+            both["freshness"] = "Current"
+        return both
     if isinstance(one, list) and isinstance(other, list):
         found = {_name(entry): entry for entry in one}
         for entry in other:
@@ -542,6 +553,11 @@ def _both(one: Any, other: Any) -> Any:
             found[name] = _both(found[name], entry) if name in found else entry
         return list(found.values())
     return one
+
+
+def _listed(document: dict[str, Any]) -> int:
+    """How many entries the lists in a document have, not those within them."""
+    return sum(len(value) for value in document.values() if isinstance(value, list))
 
 
 def _name(entry: Any) -> str:

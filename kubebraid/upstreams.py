@@ -28,6 +28,9 @@ class MemberServers:
         for server in self._servers.values():
             await server.close()
 
+    def has(self, cluster: str) -> bool:
+        return cluster in self._members.current
+
     @asynccontextmanager
     async def using(self, cluster: str) -> AsyncIterator[Upstream]:
         member = self._members.current.get(cluster)

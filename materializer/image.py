@@ -76,6 +76,7 @@ class _Cluster(msgspec.Struct, array_like=True):
     registered: bool
     server_version: dict[str, Any]
     documents: dict[tuple[str, str], int]
+    discovery: int | None
     types: dict[TypeKey, TypeInfo]
     synced: dict[TypeKey, int]
     synced_version: dict[TypeKey, str]
@@ -193,8 +194,8 @@ class Image:
         numbers: dict[int, int] = {}
         self._clusters: list[_Cluster] = []
         for cluster in store.clusters.values():
-            for document in cluster.documents.values():
-                if id(document) not in numbers:
+            for document in (*cluster.documents.values(), cluster.discovery):
+                if document is not None and id(document) not in numbers:
                     numbers[id(document)] = len(self._documents)
                     self._documents.append(document)
             self._clusters.append(_cluster(cluster, numbers))
@@ -254,6 +255,7 @@ def _cluster(cluster: Cluster, numbers: dict[int, int]) -> _Cluster:
         registered=cluster.registered,
         server_version=cluster.server_version,
         documents={key: numbers[id(document)] for key, document in cluster.documents.items()},
+        discovery=None if cluster.discovery is None else numbers[id(cluster.discovery)],
         types=dict(cluster.types),
         synced=dict(cluster.synced),
         synced_version=dict(cluster.synced_version),
@@ -522,9 +524,11 @@ class Restoration:
     def _cluster_of(self, told: _Cluster, store: Store) -> Cluster:
         cluster = Cluster(told.name, told.counting)
         for name in _Cluster.__struct_fields__:
-            if name != "documents":
+            if name not in ("documents", "discovery"):
                 setattr(cluster, name, getattr(told, name))
         cluster.documents = {key: store.share(self._documents[number]) for key, number in told.documents.items()}
+        if told.discovery is not None:
+            cluster.discovery = store.share(self._documents[told.discovery])
         return cluster
 
 

@@ -108,9 +108,9 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True, weakref=True):
-    """An OpenAPI document of a cluster. `body` is compressed by gzip; `hash` and `size` are its text's.
+    """A document of a cluster: OpenAPI or discovery. `body` is compressed by gzip; `hash` and `size` are its text's.
 
-    `paths`: how many it describes, of one of version 2.
+    `paths`: how many it describes, of OpenAPI version 2.
     """
 
     hash: str
@@ -130,6 +130,8 @@ class Cluster:
         self.server_version: dict[str, Any] = {}
         # Its OpenAPI documents: `v2` or `v3`, and their names there.
         self.documents: dict[tuple[str, str], Document] = {}
+        # All that it serves, synced or not.
+        self.discovery: Document | None = None
         self.types: dict[TypeKey, TypeInfo] = {}
         self.synced: dict[TypeKey, int] = {}
         # The cluster's version that the first list was of, from which on the type has been followed.
@@ -572,6 +574,8 @@ class Store:
             else:
                 cluster.documents.pop(key, None)
             self.documents = index
+        elif control.record == wire.DISCOVERY:
+            cluster.discovery = self._document(data) if data.get("body") else None
         elif control.record == wire.SYNCED:
             cluster.synced[key] = index
             cluster.synced_version[key] = str(data.get("version") or "")

@@ -34,10 +34,12 @@ from deltalog.subjects import CONTROL, control_subject, encode_token
 from producers.apiserver import ApiServer, Refused, Unreachable
 from producers.configuration import RELIST_EVERY
 from producers.discovery import UNDECODABLE, Discovered, ResourceType, discover, registered, streams_lists
+from producers.documents import fits
 from producers.informer import Informer
 from producers.members import Member
 from producers.metrics import Metrics
 from producers.normalize import Normalizer, Unusable, members
+from producers.offered import Offered
 from producers.openapi import Documents, OpenApi
 from producers.ownership import Deposed, Owner, append_control, take
 from producers.pruning import Pruning
@@ -74,6 +76,7 @@ class _Recorded:
         self.unhealthy: set[TypeKey] = set()
         self.cluster: dict[str, Any] | None = None
         self.documents = Documents()
+        self.offered = Offered()
 
     def take_in(self, record: Record) -> None:
         control = decode_control(record.data)
@@ -88,6 +91,8 @@ class _Recorded:
             self.unhealthy.add(key)
         elif control.record == wire.OPENAPI:
             self.documents.take_in(control)
+        elif control.record == wire.DISCOVERY:
+            self.offered.take_in(control.data)
 
 
 class Treatment(NamedTuple):
@@ -310,7 +315,7 @@ class _Tenure:
             owner,
             recorded.documents,
             self._append,
-            limit=lambda: payload_limit(appender.connection.client.max_payload),
+            limit=self._limit,
             tombstone_ttl=log_.tombstone_ttl,
             served=self._versions,
             first_lists=cluster.first_lists,
@@ -328,6 +333,10 @@ class _Tenure:
             tasks.create_task(self.offers(), name=f"{name}: offers")
             tasks.create_task(self.history(), name=f"{name}: history")
             tasks.create_task(self._openapi.run(), name=f"{name}: OpenAPI")
+
+    def _limit(self) -> int:
+        """Bytes that a record may have."""
+        return payload_limit(self._appender.connection.client.max_payload)
 
     async def _append(self, control: Control, *, ttl: int | None = None) -> int:
         return await append_control(self._appender, self._owner, control, ttl=ttl)
@@ -507,6 +516,9 @@ class _Tenure:
             if cluster.unreachable is not None:
                 self._probe_now.set()
             await self._follow({(one.kind.group, one.kind.resource): one for one in wanted}, found)
+            await self._tell(found)
+            # Told by the log from here on; to hold it for each cluster would be another copy of it.
+            found = msgspec.structs.replace(found, document=b"")
             data = {"version": version}
             if self._recorded.cluster != data:
                 await self._append(self._owner.control(wire.CLUSTER, version=version))
@@ -524,7 +536,8 @@ class _Tenure:
 
     async def _discovered(self) -> Discovered:
         found = await discover(self._cluster.server)
-        if absent := {group for group, _ in self._recorded.types} - found.groups:
+        recorded = {group for group, _ in self._recorded.types} | self._recorded.offered.groups
+        if absent := recorded - found.groups:
             away = absent & await registered(self._cluster.server)
             found = msgspec.structs.replace(found, doubtful=found.doubtful | away)
         return found
@@ -556,6 +569,20 @@ class _Tenure:
                 running = None
             if running is None:
                 self._running[key] = (like, self._start(key, chosen))
+
+    async def _tell(self, found: Discovered) -> None:
+        """Records all that the cluster serves, if it is not what the log has."""
+        offered = self._recorded.offered
+        # Of a cluster with thousands of custom types it is megabytes.
+        data = await asyncio.to_thread(offered.news, found)
+        if data is None:
+            return
+        control = self._owner.control(wire.DISCOVERY, **data)
+        if fits(control, self._limit(), wire.DISCOVERY, said=offered.left_out(data)):
+            await self._append(control)
+            offered.take_in(data)
+        else:
+            offered.leave_out(data)
 
     def _versions(self) -> set[tuple[str, str]]:
         """Groups and versions of the types that the log has."""

@@ -7,6 +7,7 @@ Concepts"). Of CustomResourceDefinitions the printer columns and selectable fiel
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -86,6 +87,9 @@ class Discovered(msgspec.Struct, frozen=True):
     `doubtful`: groups that could not be asked now, as a whole or in the versions `stale` (group and version);
     `missing`: types of established CRDs that discovery doesn't have (yet): all these stay as they are. `groups`: all
     there are.
+
+    `document`: all that the cluster serves, types that cannot be followed too: JSON of the items of an
+    APIGroupDiscoveryList, the core group first. Not of `doubtful` what was not answered.
     """
 
     types: tuple[tuple[ResourceType, ...], ...]
@@ -93,6 +97,7 @@ class Discovered(msgspec.Struct, frozen=True):
     groups: frozenset[str] = frozenset()
     stale: frozenset[tuple[str, str]] = frozenset()
     missing: frozenset[tuple[str, str]] = frozenset()
+    document: bytes = b""
 
     @property
     def whole(self) -> bool:
@@ -110,6 +115,10 @@ class _Kind(msgspec.Struct):
     version: str = ""
 
 
+# What clients of Go before 0.26.4 need to see where there is none.
+_NO_KIND = _Kind()
+
+
 # Servers in Go write a list that is empty as null at times.
 _Strings = tuple[str, ...] | None
 
@@ -117,6 +126,7 @@ _Strings = tuple[str, ...] | None
 class _Subresource(msgspec.Struct, rename="camel"):
     subresource: str = ""
     response_kind: _Kind | None = None
+    accepted_types: list[_Kind] | None = None
     verbs: _Strings = None
 
     def known(self) -> Subresource:
@@ -124,6 +134,14 @@ class _Subresource(msgspec.Struct, rename="camel"):
         return Subresource(
             name=self.subresource, kind=kind.kind, group=kind.group, version=kind.version, verbs=self.verbs or ()
         )
+
+    def told(self) -> dict[str, Any]:
+        return {
+            "subresource": self.subresource,
+            **({} if self.response_kind is None else {"responseKind": self.response_kind}),
+            **({"acceptedTypes": self.accepted_types} if self.accepted_types else {}),
+            "verbs": self.verbs or (),
+        }
 
 
 class _Resource(msgspec.Struct, rename="camel"):
@@ -135,6 +153,18 @@ class _Resource(msgspec.Struct, rename="camel"):
     short_names: _Strings = None
     categories: _Strings = None
     subresources: list[_Subresource] | None = None
+
+    def told(self) -> dict[str, Any]:
+        return {
+            "resource": self.resource,
+            **({} if self.response_kind is None else {"responseKind": self.response_kind}),
+            "scope": self.scope,
+            "singularResource": self.singular_resource,
+            "verbs": self.verbs or (),
+            **({"shortNames": self.short_names} if self.short_names else {}),
+            **({"categories": self.categories} if self.categories else {}),
+            **({"subresources": [one.told() for one in self.subresources]} if self.subresources else {}),
+        }
 
 
 class _GroupVersion(msgspec.Struct):
@@ -263,13 +293,15 @@ async def _older(server: ApiServer, root: str, listed: _OldGroups) -> list[_Grou
             if slash:
                 # Of another group and version than the type's only where it says so.
                 kind = _Kind(one.kind, one.group or group, one.version or version)
-                below.setdefault(name, []).append(_Subresource(subresource, kind, one.verbs))
+                below.setdefault(name, []).append(_Subresource(subresource, kind, None, one.verbs))
+        # Some aggregated APIs have subresources of types that are another group's.
+        types = {one.name: one for one in found if "/" not in one.name}
         return _GroupVersion(
             version,
             [
                 _Resource(
                     one.name,
-                    _Kind(one.kind),
+                    _Kind(one.kind, one.group or group, one.version or version) if one.name in types else _NO_KIND,
                     "Namespaced" if one.namespaced else "Cluster",
                     one.singular_name,
                     one.verbs,
@@ -277,8 +309,7 @@ async def _older(server: ApiServer, root: str, listed: _OldGroups) -> list[_Grou
                     one.categories,
                     below.get(one.name),
                 )
-                for one in found
-                if "/" not in one.name
+                for one in _with_parents(found, types)
             ],
         )
 
@@ -298,6 +329,18 @@ async def _older(server: ApiServer, root: str, listed: _OldGroups) -> list[_Grou
         # They all say the same: the connection is lost.
         raise Unreachable(str(_first(lost))) from failed
     return [one.result() for one in asked]
+
+
+def _with_parents(found: Sequence[_OldResource], types: Mapping[str, _OldResource]) -> Iterator[_OldResource]:
+    """The types of an older list; a nameless one stands for those that only their subresources speak of."""
+    parents: set[str] = set()
+    for one in found:
+        name, slash, _ = one.name.partition("/")
+        if not slash:
+            yield one
+        elif name not in types and name not in parents:
+            parents.add(name)
+            yield _OldResource(name, namespaced=one.namespaced)
 
 
 def _first(group: BaseExceptionGroup[Exception]) -> Exception:
@@ -346,7 +389,29 @@ def _chosen(groups: list[_Group], crds: dict[tuple[str, str], _Definition]) -> D
         frozenset(stale),
         # A server that has just started has no custom types in its discovery for a while.
         frozenset(key for key, crd in crds.items() if crd.established and key not in types),
+        _document(groups),
     )
+
+
+def _document(groups: list[_Group]) -> bytes:
+    """All groups with all that they have: `Discovered.document`."""
+    told = [
+        {
+            "metadata": {"name": group.metadata.name} if group.metadata.name else {},
+            "versions": [
+                {
+                    "version": one.version,
+                    "resources": [resource.told() for resource in one.resources or ()],
+                    "freshness": one.freshness,
+                }
+                for one in group.versions or ()
+                # A group that was not understood has no versions.
+                if one.version
+            ],
+        }
+        for group in groups
+    ]
+    return msgspec.json.encode([one for one in told if one["versions"]])
 
 
 def streams_lists(version: dict[str, Any]) -> bool:

@@ -7,8 +7,6 @@ by its hash or ETag is not read again (k8s.io/kube-openapi, pkg/handler and pkg/
 from __future__ import annotations
 
 import asyncio
-import gzip
-import hashlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
@@ -17,10 +15,11 @@ from urllib.parse import parse_qs, quote, urlsplit
 import msgspec
 import structlog
 
-from deltalog import Control, encode_control
+from deltalog import Control
 from deltalog import delta as wire
 from producers.apiserver import ApiServer, Refused, Unreachable
 from producers.discovery import UNDECODABLE
+from producers.documents import fits, packed
 from producers.ownership import Owner
 
 log = structlog.get_logger("producers.openapi")
@@ -46,7 +45,6 @@ _PATIENCE = 30.0
 _TIRED = 3
 # Bytes of a document before compression; a real cluster's largest has about five million.
 _LARGEST = 32 * 1024 * 1024
-_LEVEL = 6
 
 _MEDIA = {
     JSON: "application/json",
@@ -279,16 +277,7 @@ class OpenApi:
         data = await asyncio.to_thread(_record, key, answer, "" if known is None else known.hash)
         if data is not None:
             control = self._owner.control(wire.OPENAPI, *key, **data, tag=tag)
-            size, limit = len(encode_control(control)), self._limit()
-            if size > limit:
-                if key not in self._left_out:
-                    log.warning(
-                        "OpenAPI document left out: too large for a message",
-                        cluster=self._owner.cluster,
-                        document="/".join(key),
-                        bytes=size,
-                        limit=limit,
-                    )
+            if not fits(control, self._limit(), f"openapi/{'/'.join(key)}", said=key in self._left_out):
                 self._left_out[key] = tag
                 return
             await self._append(control)
@@ -318,12 +307,8 @@ def _record(key: Key, answer: _Answer, known: str) -> dict[str, Any] | None:
         data["paths"] = len(document.paths)
     elif not msgspec.json.decode(answer.body, type=_V3).openapi.startswith("3."):
         raise _Unusable("not of version 3")
-    digest = hashlib.sha256(answer.body).hexdigest().upper()
-    if digest == known:
-        return None
-    # Without a time in it, so that equal documents of two clusters are equal here, too.
-    body = gzip.compress(answer.body, _LEVEL, mtime=0)
-    return {**data, "hash": digest, "size": len(answer.body), "body": body}
+    found = packed(answer.body, known)
+    return None if found is None else {**data, **found}
 
 
 def _group_version(name: str) -> tuple[str, str]:

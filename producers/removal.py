@@ -13,7 +13,7 @@ from deltalog.subjects import CONTROL, OBJECTS, PARTS, control_subject, encode_t
 from producers.ownership import Owner, append_control, release, take
 
 # Control records that speak of what is gone. The owner's stays: its epoch only grows.
-_RECORDS = (wire.CLUSTER, wire.HEALTH, wire.STATUS)
+_RECORDS = (wire.CLUSTER, wire.DISCOVERY, wire.HEALTH, wire.STATUS)
 _TYPE_RECORDS = (wire.TYPE, wire.SYNCED, wire.HEALTH)
 
 

@@ -92,6 +92,10 @@ class Upstream:
 class Upstreams(Protocol):
     """Knows the API servers of clusters."""
 
+    def has(self, cluster: str) -> bool:
+        """Whether a cluster is one of those that it knows."""
+        ...
+
     def using(self, cluster: str) -> AbstractAsyncContextManager[Upstream]:
         """A cluster's API server, for one request. Raises NoUpstream."""
         ...

@@ -22,7 +22,7 @@ from materializer.store import Cluster
 from materializer.versions import Named, Numbered, list_version
 from query.accept import negotiate, prefers_yaml
 from query.access import review, review_kind
-from query.catalogue import Catalogues, Served, aggregated_type, server_version
+from query.catalogue import Catalogues, Served, aggregated_type, server_version, wanted_form
 from query.entrance import entrance, refused
 from query.forwarding import Forwarding, Upstreams, read_body
 from query.lists import Page, Snapshots, first_page, further_page, slices
@@ -152,8 +152,8 @@ class QueryService:
         self._materializer = materializer
         self._version = version
         self._hosts = hosts
-        self._catalogues = Catalogues(forwarding=upstreams is not None)
         self._forwarding = None if upstreams is None else Forwarding(upstreams, materializer)
+        self._catalogues = Catalogues(lambda cluster: upstreams is not None and upstreams.has(cluster))
         self._snapshots = Snapshots()
         self._openapi = OpenApi()
         self.metrics = Metrics(materializer, self.watches)
@@ -291,12 +291,7 @@ class QueryService:
     def _discovery(self, request: _Request, segments: list[str]) -> web.Response:
         catalogue = self._catalogues.of(self._materializer.store, request.cluster)
         name = "/".join(segments)
-        accept = request.http.headers.get("Accept", "")
-        aggregated = None
-        if name in ("api", "apis") and "APIGroupDiscoveryList" in accept:
-            parts = [part.replace(" ", "") for part in accept.split(",") if "as=APIGroupDiscoveryList" in part]
-            versions = [version for part in parts for version in ("v2", "v2beta1") if f";v={version};" in f"{part};"]
-            aggregated = versions[0] if versions else None
+        aggregated = wanted_form(request.accept) if name in ("api", "apis") else None
         found = catalogue.document(name, aggregated=aggregated)
         if found is None or self.readiness.blank(request.cluster):
             raise no_such_path()

@@ -410,6 +410,23 @@ class NotServed(Exception):
     """What is to be compared is not there yet."""
 
 
+async def synced_types(service: str, cluster: str) -> set[str]:
+    """A cluster's types that are read here; below the cluster discovery has others, too. Raises NotServed."""
+    async with aiohttp.ClientSession() as session, session.get(f"{service}/clusters") as answer:
+        if answer.status != 200:
+            raise NotServed(f"{service}/clusters: {await answer.text()}")
+        told = {one["name"]: one for one in (await answer.json())["clusters"]}
+        if cluster not in told:
+            raise NotServed(f"{service}/clusters: no {cluster}")
+        return set(told[cluster]["types"])
+
+
+def title_of(path: str) -> str:
+    """What `/clusters` calls the type at a path: `deployments.apps`."""
+    root, *rest = path.strip("/").split("/")
+    return rest[-1] if root == "api" else f"{rest[-1]}.{rest[0]}"
+
+
 class Comparison:
     """Compares what kubebraid serves of a cluster with what the cluster itself serves."""
 
@@ -436,9 +453,12 @@ class Comparison:
         return paths
 
     async def items(self, url: str) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[tuple[str, str], str]]:
-        """Objects by key, comparable, and their versions."""
+        """Objects by key, comparable, and their versions. Raises NotServed."""
         objects, versions = {}, {}
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            if answer.status == 429:
+                # The log has become another one, and is being read.
+                raise NotServed(f"{url}: {await answer.text()}")
             assert answer.status == 200, (url, await answer.text())
             for item in (await answer.json(content_type=None))["items"] or []:
                 metadata = item["metadata"]
@@ -453,9 +473,12 @@ class Comparison:
         found = []
         try:
             paths = await self.types(f"{service}/clusters/{cluster}")
+            synced = await synced_types(service, cluster)
         except NotServed as problem:
             return [str(problem)]
         for path in paths:
+            if title_of(path) not in synced:
+                continue
             theirs, their_versions = await self.items(url + path)
             ours, our_versions = await self.items(f"{service}/clusters/{cluster}{path}")
             for key in theirs.keys() ^ ours.keys():
@@ -472,11 +495,14 @@ class Comparison:
         loop = asyncio.get_running_loop()
         limit = loop.time() + patience
         while True:
-            found = [
-                f"{cluster.name}: {one}"
-                for cluster in clusters
-                for one in await self.differences(service, cluster.name, cluster.url)
-            ]
+            try:
+                found = [
+                    f"{cluster.name}: {one}"
+                    for cluster in clusters
+                    for one in await self.differences(service, cluster.name, cluster.url)
+                ]
+            except NotServed as problem:
+                found = [str(problem)]
             if not found:
                 return
             assert loop.time() < limit, "\n".join(found[:20])

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from deltalog.delta import CLUSTER, HEALTH, OPENAPI, STATUS, SYNCED, TYPE
+from deltalog.delta import CLUSTER, DISCOVERY, HEALTH, OPENAPI, STATUS, SYNCED, TYPE
 from deltalog.large import Assembler
 from deltalog.subjects import control_subject, object_subject, type_prefix
 from materializer import image as module
@@ -266,6 +266,9 @@ def test_control_records_documents_and_equal_texts(delta: Make, control: Make) -
         take(HEALTH, cluster, healthy=True)
         take(STATUS, cluster, types={"pods": {"objects": 1, "version": "7"}}, every=30000)
         take(OPENAPI, cluster, "v3", "api/v1", hash="h", body=b"\x1f\x8b document", size=3, paths=2)
+        take(DISCOVERY, cluster, hash="d", body=b"\x1f\x8b all", size=4)
+    take(DISCOVERY, "gamma", hash="e", body=b"\x1f\x8b another", size=5)
+    take(DISCOVERY, "delta")
     for name in ("a", "b"):
         index += 1
         labels, fields = {"app": "one"}, {"spec.nodeName": "node"}
@@ -283,8 +286,13 @@ def test_control_records_documents_and_equal_texts(delta: Make, control: Make) -
     assert one.labels is other.labels
     assert one.namespace is other.namespace
     assert one.fields["spec.nodeName"] is other.fields["spec.nodeName"]
-    documents = [cluster.documents["v3", "api/v1"] for cluster in made.clusters.values()]
-    assert documents[0] is documents[1]
+    one, other, third, last = made.clusters.values()
+    assert one.documents["v3", "api/v1"] is other.documents["v3", "api/v1"]
+    assert one.discovery is other.discovery
+    assert one.discovery is not None
+    assert third.discovery is not None
+    assert (one.discovery.body, third.discovery.body) == (b"\x1f\x8b all", b"\x1f\x8b another")
+    assert last.discovery is None
 
 
 def test_pieces_in_disorder_are_no_image(delta: Make, control: Make) -> None:
