@@ -8,6 +8,7 @@ import ctypes
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -24,8 +25,16 @@ log = structlog.get_logger("kubebraid.broker")
 _PR_SET_PDEATHSIG = 1
 
 
+# Ports that are tried where any will do.
+_TRIES = 5
+
+
 class BrokerError(Exception):
     """The embedded NATS server cannot be started or stopped answering; one line that says the mend."""
+
+
+class PortTaken(BrokerError):
+    """Another server has the port."""
 
 
 def binary() -> Path:
@@ -90,10 +99,14 @@ class EmbeddedBroker:
 
     It dies with us, even when we are killed; one that outlived us all the same (not Linux) is found by its
     pid file and ended before the next start, as two servers must never share a directory.
+
+    `port` 0: `preferred` if it is free, else any; once started it stays the same.
     """
 
-    def __init__(self, data: Path, port: int = 0, *, max_payload: int = 8 * 1024 * 1024) -> None:
+    def __init__(self, data: Path, port: int = 0, *, preferred: int = 0, max_payload: int = 8 * 1024 * 1024) -> None:
         self.data = data
+        self._any_port = port == 0
+        self._preferred = preferred
         self.max_payload = max_payload
         self.port = port
         self._process: asyncio.subprocess.Process | None = None
@@ -133,18 +146,35 @@ class EmbeddedBroker:
             ) from cause
         self._lock_directory(directory)
         await self._end_orphan(directory)
-        if self.port == 0:
-            self.port = free_port()
+        if self._any_port:
+            taken = not self._preferred or port_in_use("127.0.0.1", self._preferred)
+            self.port = free_port() if taken else self._preferred
+            for _ in range(_TRIES):
+                # Somebody may take a port between the look at it and the server's start.
+                with contextlib.suppress(PortTaken):
+                    await self._launch(directory, patience)
+                    break
+                self.port = free_port()
+            else:
+                raise BrokerError("no port of 127.0.0.1 stays free for the embedded NATS; choose one with --nats-port")
+            self._any_port = False
         elif port_in_use("127.0.0.1", self.port):
-            raise BrokerError(
+            raise PortTaken(
                 f"port {self.port} of 127.0.0.1 is in use; choose another with --nats-port, "
                 "or give --nats URL to use the NATS that runs there"
             )
+        else:
+            await self._launch(directory, patience)
+        log.info("embedded NATS is up", url=self.url, data=str(directory))
+
+    async def _launch(self, directory: Path, patience: float) -> None:
         config = directory / "nats.conf"
+        # Another server may take the port in the same moment; by its name ours is known.
+        name = f"kubebraid-{secrets.token_hex(4)}"
         store = str(directory / "jetstream").replace("\\", "\\\\").replace('"', '\\"')
         config.write_text(
             f"listen: 127.0.0.1:{self.port}\n"
-            "server_name: kubebraid\n"
+            f"server_name: {name}\n"
             f"max_payload: {self.max_payload}\n"
             "max_pending: 256MB\n"
             f'jetstream {{ store_dir: "{store}" }}\n'
@@ -162,30 +192,42 @@ class EmbeddedBroker:
                 start_new_session=True,
             )
         (directory / "nats.pid").write_text(str(self._process.pid))
-        await self._await_answer(directory / "nats.log", patience)
-        log.info("embedded NATS is up", url=self.url, data=str(directory))
+        await self._await_answer(directory / "nats.log", name, patience)
 
-    async def _await_answer(self, log_file: Path, patience: float) -> None:
+    async def _await_answer(self, log_file: Path, name: str, patience: float) -> None:
         assert self._process is not None
         ended = asyncio.ensure_future(self._process.wait())
         try:
             async with asyncio.timeout(patience):
                 while not ended.done():
-                    try:
-                        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                    except OSError:
-                        await asyncio.wait((ended,), timeout=0.05)
-                        continue
-                    writer.close()
-                    with contextlib.suppress(OSError):
-                        await writer.wait_closed()
-                    return
+                    if await self._answers(name):
+                        return
+                    await asyncio.wait((ended,), timeout=0.05)
         except TimeoutError:
             raise BrokerError(f"nats-server did not open its port in {patience:g} s; see {log_file}") from None
         finally:
             ended.cancel()
-        last = log_file.read_text(errors="replace").strip().splitlines()[-1:]
-        raise BrokerError(f"nats-server ended with code {self._process.returncode}: {' '.join(last)}")
+        said = log_file.read_text(errors="replace").strip().splitlines()
+        last = " ".join(said[-1:])
+        if any(name in line for line in said) and any("address already in use" in line for line in said[-20:]):
+            raise PortTaken(f"port {self.port} of 127.0.0.1 is in use; choose another with --nats-port")
+        raise BrokerError(f"nats-server ended with code {self._process.returncode}: {last}")
+
+    async def _answers(self, name: str) -> bool:
+        """Whether the server that is called so has its port: it says so as the first thing (INFO)."""
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        try:
+            async with asyncio.timeout(5):
+                return f'"server_name":"{name}"'.encode() in await reader.readline()
+        except (OSError, TimeoutError, ValueError):
+            return False
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def wait(self) -> None:
         """Returns when the server has ended, whatever the reason."""

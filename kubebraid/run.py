@@ -28,7 +28,7 @@ from deltalog.history import History
 from deltalog.mirror import Mirror, MirrorSettings
 from deltalog.stream import Log
 from kubebraid import __version__, members, progress
-from kubebraid.broker import BrokerError, EmbeddedBroker, child_set_up, port_in_use
+from kubebraid.broker import BrokerError, EmbeddedBroker, child_set_up
 from kubebraid.health import producer_application
 from kubebraid.routing import Router
 from kubebraid.settings import Address, BadSetting, Forward, Settings, default_data
@@ -82,11 +82,9 @@ async def _broker(settings: Settings) -> AsyncIterator[tuple[str, EmbeddedBroker
     if settings.nats is not None:
         yield settings.nats, None
         return
-    port = settings.nats_port
-    if port is None:
-        # The port other NATS clients try first, if it is free; which it was is said in the log.
-        port = 0 if port_in_use("127.0.0.1", _DEFAULT_NATS_PORT) else _DEFAULT_NATS_PORT
-    async with EmbeddedBroker(settings.data or default_data(), port) as broker:
+    data = settings.data or default_data()
+    # The port other NATS clients try first, if it is free; which it was is said in the log.
+    async with EmbeddedBroker(data, settings.nats_port or 0, preferred=_DEFAULT_NATS_PORT) as broker:
         yield broker.url, broker
 
 
