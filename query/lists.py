@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,8 +16,9 @@ from materializer.versions import Named
 from query.options import Options, version_of
 from query.status import ApiError, expired
 
-# A snapshot is a list of references to entries; what it costs is the old states it keeps alive.
-_SNAPSHOTS = 64
+# A snapshot is a list of references to entries; what it costs are these, and the old states that they keep alive.
+_REFERENCES = 2_000_000
+_SNAPSHOTS = 4096
 _SNAPSHOT_SECONDS = 300.0
 # Items are joined and sent in slices of about this many bytes, so that the event loop serves others in between.
 _SLICE_BYTES = 256 * 1024
@@ -41,27 +42,43 @@ class Snapshot:
     entries: list[Entry]
 
 
-class Snapshots:
-    """Snapshots of paged lists that are under way; the longest unused go first. Owned by the service.
+class _Kept(msgspec.Struct):
+    used: float
+    owner: str
+    snapshot: Snapshot
 
-    `scope` says of which history they are, too. They go by themselves when nobody asks any more.
+
+class Snapshots:
+    """Snapshots of paged lists that are under way. Owned by the service.
+
+    Bounded by what they cost. Whoever has most of that, by address, loses the one that was not used for longest: nobody
+    ends the lists of others. `scope` says of which history they are, too. They go by themselves when nobody
+    asks any more.
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[int, object], tuple[float, Snapshot]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, object], _Kept] = OrderedDict()
+        self._costs: Counter[str] = Counter()
         self._dropping: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
         self._kept.clear()
+        self._costs.clear()
         if self._dropping is not None:
             self._dropping.cancel()
 
-    def keep(self, snapshot: Snapshot) -> None:
+    def keep(self, snapshot: Snapshot, owner: str = "") -> None:
+        """`owner`: the address of who asked for it first; others may go on with it, too."""
         self._drop_old()
-        self._kept[snapshot.index, snapshot.scope] = (time.monotonic(), snapshot)
-        self._kept.move_to_end((snapshot.index, snapshot.scope))
-        while len(self._kept) > _SNAPSHOTS:
-            self._kept.popitem(last=False)
+        key = (snapshot.index, snapshot.scope)
+        if (known := self._kept.get(key)) is not None:
+            owner = known.owner
+            self._drop(key)
+        self._kept[key] = _Kept(time.monotonic(), owner, snapshot)
+        self._costs[owner] += _cost(snapshot)
+        while len(self._kept) > 1 and (len(self._kept) > _SNAPSHOTS or self._costs.total() > _REFERENCES):
+            [(most, _)] = self._costs.most_common(1)
+            self._drop(next(key for key, kept in self._kept.items() if kept.owner == most))
         self._drop_later()
 
     def find(self, index: int, scope: object) -> Snapshot | None:
@@ -69,14 +86,23 @@ class Snapshots:
         found = self._kept.get((index, scope))
         if found is None:
             return None
-        self._kept[index, scope] = (time.monotonic(), found[1])
+        found.used = time.monotonic()
         self._kept.move_to_end((index, scope))
-        return found[1]
+        return found.snapshot
+
+    def _drop(self, key: tuple[int, object]) -> None:
+        kept = self._kept.pop(key)
+        self._costs[kept.owner] -= _cost(kept.snapshot)
+        if not self._costs[kept.owner]:
+            del self._costs[kept.owner]
 
     def _drop_old(self) -> None:
         limit = time.monotonic() - _SNAPSHOT_SECONDS
-        while self._kept and next(iter(self._kept.values()))[0] < limit:
-            self._kept.popitem(last=False)
+        while self._kept:
+            key, kept = next(iter(self._kept.items()))
+            if kept.used >= limit:
+                break
+            self._drop(key)
 
     def _drop_later(self) -> None:
         if self._dropping is None and self._kept:
@@ -89,6 +115,11 @@ class Snapshots:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+
+def _cost(snapshot: Snapshot) -> int:
+    # As much as a page for one that has less.
+    return max(len(snapshot.entries), 500)
 
 
 def encode_token(version: str, last: Entry) -> str:
@@ -118,12 +149,18 @@ class Page:
 
 
 def first_page(
-    snapshots: Snapshots, entries: list[Entry], options: Options, version: str, index: int, scope: object
+    snapshots: Snapshots,
+    entries: list[Entry],
+    options: Options,
+    version: str,
+    index: int,
+    scope: object,
+    owner: str = "",
 ) -> Page:
-    """The first page of a list whose complete result is `entries`."""
+    """The first page of a list whose complete result is `entries`. `owner`: the address of who asks."""
     if not options.limit or len(entries) <= options.limit:
         return Page(entries, version, "", None)
-    snapshots.keep(Snapshot(index, scope, entries))
+    snapshots.keep(Snapshot(index, scope, entries), owner)
     return _page(entries, 0, options, version)
 
 
@@ -134,6 +171,7 @@ def further_page(
     versions: Named,
     present_version: str,
     scope: object,
+    owner: str = "",
 ) -> Page:
     """The page that a continue token asks for. `present` finds the list's result as it is now.
 
@@ -147,7 +185,7 @@ def further_page(
         found = present()
         page = _page(found, _position(found, start), options, present_version)
         if page.token:
-            snapshots.keep(Snapshot(version_of(present_version, versions).index, scope, found))
+            snapshots.keep(Snapshot(version_of(present_version, versions).index, scope, found), owner)
         return page
     index = version_of(token.rv, versions).index
     snapshot = snapshots.find(index, scope)

@@ -36,6 +36,9 @@ class Metrics:
             buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0),
             registry=self.registry,
         )
+        self.stalls = Counter(
+            "kubebraid_stalled_answers_total", "Answers broken off as nobody took them", registry=self.registry
+        )
         self.watch_bytes = Counter("kubebraid_watch_bytes_total", "Bytes sent to watchers", registry=self.registry)
         self.registry.register(_StoreCollector(materializer, watches))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,14 @@ import yaml
 from aiohttp import web
 from isal import isal_zlib
 
+from query.stalls import Stalls
+
 JSON = "application/json"
 YAML = "application/yaml"
 
 # Bytes from which on gzip is worth it (responsewriters/writers.go: defaultGzipThresholdBytes).
+# Bytes of JSON that are made into YAML at one go: some 15 ms.
+_YAML_PIECE = 8 * 1024
 _GZIP_FROM = 128 * 1024
 # igzip's level 1: a sixth of the time of zlib's, and smaller; the format is gzip's.
 _GZIP_LEVEL = 1
@@ -129,11 +133,14 @@ async def send_list(
     slices: Iterable[list[bytes]],
     size: int | None,
     begun: Callable[[], None],
+    stalls: Stalls,
+    turns: asyncio.Lock,
 ) -> web.StreamResponse:
     """Sends a list slice by slice; others get their turn between two, also when the client takes all at once.
 
     `size`: the bytes of the items together, with the commas between them, if known. `begun` is called before the first
-    byte is sent.
+    byte is sent. `turns`: what all lists share whose pieces take long to make, so that there is but one between two
+    turns of the loop.
     """
     response = web.StreamResponse()
     response.content_type = render.content_type
@@ -143,6 +150,20 @@ async def send_list(
     remaining = iter(slices)
     waiting: list[bytes] = [render.head(head)]
     held, first, over = len(waiting[0]), True, False
+
+    async def made(items: list[bytes]) -> bytes:
+        nonlocal first
+        if not render.yaml:
+            text, first = render.items(items, first=first), False
+            return text
+        pieces = []
+        for piece in _pieces(items):
+            async with turns:
+                pieces.append(render.items(piece, first=first))
+                first = False
+                await asyncio.sleep(0)
+        return b"".join(pieces)
+
     # What is small enough is not compressed; a list of unknown size is held back until that is known.
     while held < _GZIP_FROM and (total is None or total < _GZIP_FROM):
         items = next(remaining, None)
@@ -150,9 +171,8 @@ async def send_list(
             over = True
             waiting.append(render.tail(empty=first))
             break
-        waiting.append(render.items(items, first=first))
+        waiting.append(await made(items))
         held += len(waiting[-1])
-        first = False
         # Rows of a table are small, what they are made of need not be.
         await asyncio.sleep(0)
     large = total >= _GZIP_FROM if total is not None else held >= _GZIP_FROM
@@ -173,17 +193,30 @@ async def send_list(
         if text:
             await response.write(text)
 
-    await send(b"".join(waiting))
-    if not over:
-        for items in remaining:
-            await asyncio.sleep(0)
-            await send(render.items(items, first=first))
-            first = False
-        await send(render.tail(empty=first))
-    if compress is not None:
-        await response.write(compress.flush())
-    await response.write_eof()
+    with stalls.watching(http) as sending:
+        patiently = sending.patiently(send)
+        await patiently(b"".join(waiting))
+        if not over:
+            for items in remaining:
+                await asyncio.sleep(0)
+                await patiently(await made(items))
+            await patiently(render.tail(empty=first))
+        if compress is not None:
+            await sending.patiently(response.write)(compress.flush())
+        await sending.patiently(response.write_eof)(b"")
     return response
+
+
+def _pieces(items: list[bytes]) -> Iterator[list[bytes]]:
+    """Runs of items that are made into YAML within some milliseconds, or of one that is larger."""
+    begin, size = 0, 0
+    for at, item in enumerate(items):
+        size += len(item)
+        if size >= _YAML_PIECE:
+            yield items[begin : at + 1]
+            begin, size = at + 1, 0
+    if begin < len(items):
+        yield items[begin:]
 
 
 # -- YAML --------------------------------------------------------------------------------------------------------------

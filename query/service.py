@@ -35,6 +35,7 @@ from query.rendering import answer, rendering, send_list
 from query.representations import Encoder, include_object
 from query.search import parse_search
 from query.sockets import Send, converse, is_websocket, refuse_foreign_pages
+from query.stalls import Stalls
 from query.status import ApiError, UnknownPath, expired, no_such_path, not_found, too_large_version, undiscovered
 from query.warnings import of_other_versions, of_stale, warning_headers
 from query.watches import Watches, WatchRequest, error_event
@@ -45,6 +46,8 @@ log = structlog.get_logger("query")
 _AHEAD_WAIT = 3.0
 _JSON = "application/json"
 # What metrics tell apart: a client may send any word.
+# Bytes of JSON that take so long to be made into YAML that it is done in a thread.
+_LARGE_YAML = 32 * 1024
 _HEALTH = ("healthz", "livez", "readyz")
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _PATHS = ("/api", "/apis", "/clusters", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
@@ -157,6 +160,8 @@ class QueryService:
         self._snapshots = Snapshots()
         self._openapi = OpenApi()
         self.metrics = Metrics(materializer, self.watches)
+        self._stalls = Stalls(self.metrics.stalls)
+        self._yaml_turns = asyncio.Lock()
 
     def application(self) -> web.Application:
         """The aiohttp application that serves everything."""
@@ -544,7 +549,11 @@ class QueryService:
                 f'please specify the cluster name: {target.resource} "{target.name}" is in {names}; '
                 f"use /clusters/<cluster>",
             )
-        return answer(encoder.one(found[0]), request.render, request.headers())
+        body = encoder.one(found[0])
+        if request.render.yaml and len(body) > _LARGE_YAML:
+            # Others go on meanwhile.
+            return await asyncio.to_thread(answer, body, request.render, request.headers())
+        return answer(body, request.render, request.headers())
 
     async def _list(
         self,
@@ -591,14 +600,15 @@ class QueryService:
                 return found
             return [] if kind is None else kind.select(wanted)
 
+        owner = request.http.remote or ""
         page: Page
         if options.token:
-            page = further_page(self._snapshots, entries, options, self._versions(request), version, scope)
+            page = further_page(self._snapshots, entries, options, self._versions(request), version, scope, owner)
         else:
             # "0" means any state, and its answer is whole (apiserver: limit is ignored there).
             unlimited = options.version == "0" and options.match != "NotOlderThan"
             limited = dataclasses.replace(options, limit=0) if unlimited else options
-            page = first_page(self._snapshots, entries(), limited, version, index, scope)
+            page = first_page(self._snapshots, entries(), limited, version, index, scope, owner)
         return await self._stream(request, page, encoder)
 
     async def _stream(self, request: _Request, page: Page, encoder: Encoder) -> web.StreamResponse:
@@ -612,7 +622,9 @@ class QueryService:
             request.begun = True
 
         items = (encoder.items(part) for part in slices(page.entries))
-        return await send_list(request.http, request.render, request.headers(), head, items, size, begun)
+        return await send_list(
+            *(request.http, request.render, request.headers(), head, items, size, begun), self._stalls, self._yaml_turns
+        )
 
     async def _watch(
         self, request: _Request, served: Served, wanted: Filter, options: Options, encoder: Encoder
@@ -678,11 +690,14 @@ class QueryService:
                 await send(error_event(late))
                 return
 
-            async def counting(payload: bytes) -> None:
-                counted.inc(len(payload))
-                await send(payload)
+            with self._stalls.watching(request.http, watch.timeout) as sending:
+                patiently = sending.patiently(send)
 
-            await self.watches.serve(watch, counting)
+                async def counting(payload: bytes) -> None:
+                    counted.inc(len(payload))
+                    await patiently(payload)
+
+                await self.watches.serve(watch, counting)
 
         if is_websocket(request.http):
             refuse_foreign_pages(request.http)
@@ -702,7 +717,8 @@ class QueryService:
             await serve(response.write)
         except ConnectionError:
             return response
-        await response.write_eof()
+        with self._stalls.watching(request.http) as sending:
+            await sending.patiently(response.write_eof)(b"")
         return response
 
     def _too_old(self, served: Served, wanted: Filter, text: str, index: int) -> ApiError | None:

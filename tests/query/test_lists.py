@@ -100,3 +100,27 @@ async def test_snapshots_go_by_themselves(
         while len(kept):
             await asyncio.sleep(0.01)
     kept.close()
+
+
+async def test_nobody_ends_the_paging_of_others(
+    entries: Callable[[str], list[Entry]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What there is too much of goes from whom has most of it, the longest unused first."""
+    monkeypatch.setattr(lists, "_REFERENCES", 20 * 500)
+    kept = Snapshots()
+    kept.keep(Snapshot(1, "one", entries("abc")), "10.0.0.1")
+    for index in range(100):
+        kept.keep(Snapshot(index, "many", entries("abc")), "10.0.0.2")
+    assert kept.find(1, "one") is not None
+    assert len(kept) == 20
+    assert kept.find(99, "many") is not None
+    assert kept.find(80, "many") is None
+    # Kept once more it costs no more, and one that is larger than all may be is still kept, alone.
+    for _ in range(50):
+        kept.keep(Snapshot(1, "one", entries("abc")), "10.0.0.1")
+    assert len(kept) == 20
+    monkeypatch.setattr(lists, "_REFERENCES", 1)
+    kept.keep(Snapshot(7, "large", entries("abc")), "10.0.0.1")
+    assert len(kept) == 1
+    kept.close()
+    assert not kept._costs

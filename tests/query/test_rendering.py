@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import msgspec
 import pytest
 import yaml
+from aiohttp import test_utils, web
 from hypothesis import example, given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter
 
-from query.rendering import Rendering, rendering, takes_gzip
+from query.rendering import Rendering, rendering, send_list, takes_gzip
+from query.stalls import Stalls
 
 FORMS = (Rendering(), Rendering(pretty=True), Rendering(yaml=True))
 TEXT = st.one_of(
@@ -94,3 +98,45 @@ def test_who_gets_indented_text(agent: str, query: dict[str, str], pretty: bool)
 )
 def test_who_gets_gzip(accepted: str, takes: bool) -> None:
     assert takes_gzip(accepted) is takes
+
+
+async def test_lists_in_yaml_take_turns_with_others_and_each_other() -> None:
+    """However many there are, between two turns of the loop there is but one small piece."""
+    item = json.dumps({"metadata": {"name": "x" * 200}, "spec": {"text": "y" * 1800}}).encode()
+    made: list[tuple[int, int]] = []
+    turns = 0
+
+    class Counting(Rendering):
+        def items(self, items: list[bytes], *, first: bool) -> bytes:
+            made.append((turns, sum(map(len, items))))
+            return super().items(items, first=first)
+
+    lock = asyncio.Lock()
+    stalls = Stalls(Counter("stalled", "", registry=CollectorRegistry()))
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def answer(http: web.Request) -> web.StreamResponse:
+        slices = iter([[item] * 40, [item] * 40])
+        head = b'{"kind":"List","items":['
+        return await send_list(http, Counting(yaml=True), [], head, slices, None, lambda: None, stalls, lock)
+
+    application = web.Application()
+    application.router.add_get("/", answer)
+    waiting = asyncio.create_task(others())
+    async with test_utils.TestClient(test_utils.TestServer(application)) as client:
+
+        async def listed() -> list[object]:
+            async with client.get("/") as response:
+                return yaml.safe_load(await response.read())["items"]
+
+        for found in await asyncio.gather(*(listed() for _ in range(4))):
+            assert found == [json.loads(item)] * 80
+    waiting.cancel()
+    assert len(made) >= 4 * 2 * 8
+    assert len({turn for turn, _ in made}) == len(made), "one in a turn"
+    assert max(size for _, size in made) < 16 * 1024
