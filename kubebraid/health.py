@@ -16,6 +16,8 @@ def producer_application(producer: Producer) -> web.Application:
     async def ready(request: web.Request) -> web.Response:
         settled = producer.leases.settled.is_set()
         lines = ["[+]leases are shared" if settled else "[-]leases are not shared yet"]
+        if orphans := producer.leases.orphans():
+            lines.append(f"[-]clusters that nobody produces: {', '.join(orphans[:5])}")
         lines.extend(producer.notes())
         for cluster in producer.held:
             missing = [informer.kind.title for informer in cluster.informers.values() if not informer.synced.is_set()]

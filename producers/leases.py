@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
@@ -29,7 +30,7 @@ from deltalog import (
     Record,
 )
 from deltalog.connection import JetStreamRefused
-from deltalog.stream import STREAM_NOT_FOUND, LogError, existing_bucket, open_bucket
+from deltalog.stream import STREAM_NOT_FOUND, LogError, Stream, existing_bucket, open_bucket
 from deltalog.subjects import decode_token, encode_token
 
 log = structlog.get_logger("producers.leases")
@@ -76,10 +77,14 @@ def _holder(record: Record) -> str:
     headers = record.headers or {}
     if "Nats-Marker-Reason" in headers or "KV-Operation" in headers or not record.data:
         return ""
+    return _named(record.data)
+
+
+def _named(data: bytes) -> str:
     try:
-        return msgspec.json.decode(record.data, type=_Holder).holder
+        return msgspec.json.decode(data, type=_Holder).holder if data else ""
     except msgspec.MsgspecError:
-        log.error("a lease nobody can read", subject=record.subject)
+        log.error("a lease nobody can read", payload=data[:64])
         return ""
 
 
@@ -114,6 +119,7 @@ class Leases:
         self._keys: dict[str, Held] = {}
         self._releasing: set[str] = set()
         self._changed = asyncio.Event()
+        self._free_since: float | None = None
         # Set once every cluster had a holder.
         self.settled = asyncio.Event()
 
@@ -156,6 +162,12 @@ class Leases:
                 found[decode_token(key.removeprefix("cluster."))] = held.holder
         return found
 
+    def orphans(self) -> list[str]:
+        """Clusters that nobody has had for so long that something must be wrong."""
+        if self._free_since is None or time.monotonic() - self._free_since < 4 * self._ttl:
+            return []
+        return sorted(name for name, holder in self.holders().items() if not holder)
+
     # -- deciding --------------------------------------------------------------------------------------------------
 
     def wanted(self) -> tuple[list[str], list[str]]:
@@ -171,6 +183,10 @@ class Leases:
         # What a process of the same name left behind when it was killed is ours already.
         left = [cluster for cluster in mine if cluster in self._clusters and cluster not in self.mine]
         free = [cluster for cluster in self._clusters if not holders[cluster]]
+        if not free:
+            self._free_since = None
+        elif self._free_since is None:
+            self._free_since = time.monotonic()
         if free or left:
             random.shuffle(free)
             return left + free[: max(high - len(mine), 0)], []
@@ -202,10 +218,11 @@ class Leases:
                 async with Appender(self._connection, deadline=self._ttl / 2) as appender:
                     reading = asyncio.create_task(reader.run(), name="leases: reading")
                     try:
-                        await self._hold(appender, reader, reading)
+                        await self._hold(stream, appender, reader, reading)
                     finally:
                         reading.cancel()
                         await asyncio.gather(reading, return_exceptions=True)
+                await asyncio.sleep(random.uniform(0.1, 0.5))
             except (BrokerUnavailable, JetStreamRefused, AppendError, HistoryChanged, LogError) as cause:
                 if said != str(cause):
                     said = str(cause)
@@ -213,7 +230,8 @@ class Leases:
                 await self._drop_expired()
                 await asyncio.sleep(random.uniform(0.5, 1.5))
 
-    async def _hold(self, appender: Appender, reader: Reader, reading: asyncio.Task[None]) -> None:
+    async def _hold(self, stream: Stream, appender: Appender, reader: Reader, reading: asyncio.Task[None]) -> None:
+        """Takes part until what was read may have a gap: leases, and the marks that they ran out, may both be gone."""
         loop = asyncio.get_running_loop()
         await asyncio.wait(
             (reading, caught := asyncio.ensure_future(reader.caught_up.wait())), return_when="FIRST_COMPLETED"
@@ -221,9 +239,11 @@ class Leases:
         caught.cancel()
         try:
             while not reading.done():
+                if reader.restarts:
+                    return
                 self._changed.clear()
-                await self._renew(appender)
-                await self._balance(appender)
+                await self._renew(stream, appender)
+                await self._balance(stream, appender)
                 until = loop.time() + self._ttl / 4 * random.uniform(0.8, 1.2)
                 try:
                     async with asyncio.timeout_at(until):
@@ -234,13 +254,12 @@ class Leases:
                     pass
             reading.result()
         except asyncio.CancelledError:
-            await self._give_all_back(appender)
+            await self._give_all_back(stream, appender)
             raise
 
-    async def _write(self, appender: Appender, key: str, holder: str) -> bool:
+    async def _write(self, stream: Stream, appender: Appender, key: str, holder: str) -> bool:
         """Compare-and-set of one key; False if somebody was faster, or nobody answers."""
-        known = self._keys.get(key)
-        headers = Expect(known.sequence if known is not None else 0).headers()
+        headers = Expect(self._sequence(key)).headers()
         headers["Nats-TTL"] = f"{max(int(self._ttl), 1)}s"
         payload = msgspec.json.encode(_Holder(holder)) if holder else b""
         if not holder:
@@ -248,15 +267,31 @@ class Leases:
         try:
             sequence = await appender.append_wait(self._subject(key), payload, headers)
         except Conflict:
+            await self._look(stream, key)
             return False
         self._keys[key] = Held(sequence, holder)
         return True
 
-    async def _renew(self, appender: Appender) -> None:
+    async def _look(self, stream: Stream, key: str) -> None:
+        """Learns from the leader what a key is now, as it is not what the reader has told so far."""
+        found = await stream.last(self._subject(key))
+        if found is None:
+            # It ran out, and the mark of that, too.
+            self._keys.pop(key, None)
+            self._changed.set()
+        elif found[0] > self._sequence(key):
+            self._keys[key] = Held(found[0], _named(found[1]))
+            self._changed.set()
+
+    def _sequence(self, key: str) -> int:
+        known = self._keys.get(key)
+        return known.sequence if known is not None else 0
+
+    async def _renew(self, stream: Stream, appender: Appender) -> None:
         """Renews what is ours; what cannot be is dropped."""
         loop = asyncio.get_running_loop()
         await self._drop_expired()
-        await self._write(appender, f"member.{encode_token(self.identity)}", self.identity)
+        await self._write(stream, appender, f"member.{encode_token(self.identity)}", self.identity)
         for cluster in list(self.mine):
             key = f"cluster.{encode_token(cluster)}"
             held = self._keys.get(key)
@@ -264,7 +299,7 @@ class Leases:
                 await self._lose(cluster, held.holder)
                 continue
             started = loop.time()
-            if await self._write(appender, key, self.identity):
+            if await self._write(stream, appender, key, self.identity):
                 self.mine[cluster] = started + self._ttl
             elif (now := self._keys.get(key)) is not None and now.holder not in ("", self.identity):
                 await self._lose(cluster, now.holder)
@@ -279,36 +314,36 @@ class Leases:
         self.mine.pop(cluster, None)
         await self._drop(cluster)
 
-    async def _balance(self, appender: Appender) -> None:
+    async def _balance(self, stream: Stream, appender: Appender) -> None:
         taking, giving = self.wanted()
         loop = asyncio.get_running_loop()
         for cluster in taking:
             started = loop.time()
             if cluster not in self.mine and await self._write(
-                appender, f"cluster.{encode_token(cluster)}", self.identity
+                stream, appender, f"cluster.{encode_token(cluster)}", self.identity
             ):
                 self.mine[cluster] = started + self._ttl
                 self._take(cluster)
         for cluster in [cluster for cluster in self._releasing if cluster in self.mine]:
             del self.mine[cluster]
             await self._drop(cluster)
-            await self._write(appender, f"cluster.{encode_token(cluster)}", "")
+            await self._write(stream, appender, f"cluster.{encode_token(cluster)}", "")
         self._releasing.clear()
         for cluster in giving:
             if cluster in self.mine:
                 log.info("cluster given to another producer", cluster=cluster)
                 del self.mine[cluster]
                 await self._drop(cluster)
-                await self._write(appender, f"cluster.{encode_token(cluster)}", "")
+                await self._write(stream, appender, f"cluster.{encode_token(cluster)}", "")
 
-    async def _give_all_back(self, appender: Appender) -> None:
+    async def _give_all_back(self, stream: Stream, appender: Appender) -> None:
         """At the end: nobody has to wait for our leases to run out."""
         try:
             async with asyncio.timeout(5):
                 for cluster in list(self.mine):
                     del self.mine[cluster]
                     await self._drop(cluster)
-                    await self._write(appender, f"cluster.{encode_token(cluster)}", "")
-                await self._write(appender, f"member.{encode_token(self.identity)}", "")
+                    await self._write(stream, appender, f"cluster.{encode_token(cluster)}", "")
+                await self._write(stream, appender, f"member.{encode_token(self.identity)}", "")
         except (AppendError, TimeoutError):
             log.info("leases could not be given back: they run out by themselves", seconds=self._ttl)

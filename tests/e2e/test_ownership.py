@@ -96,6 +96,33 @@ async def test_a_producer_that_slept_changes_nothing(members, nats, producers, s
     assert "Traceback" not in first.output()
 
 
+async def test_all_producers_slept_longer_than_anything_lasts(members, nats, producers, start, compare):
+    """Longer than their leases, and than the marks by which NATS tells that those ran out."""
+    both = [await producers("first"), await producers("second")]
+    service = await start("--nats", nats, command="serve")
+    await compare.settle(service.url, members.clusters)
+
+    async def shared():
+        return {owner for owner, _ in (await owners(service)).values()} == {"first", "second"}
+
+    await eventually(shared)
+    epochs = {name: epoch for name, (_, epoch) in (await owners(service)).items()}
+    for one in both:
+        os.kill(one.process.pid, signal.SIGSTOP)
+    members["alpha"].churn.step(20)
+    await asyncio.sleep(15)
+    for one in both:
+        os.kill(one.process.pid, signal.SIGCONT)
+    members["bravo"].churn.step(20)
+
+    async def taken_anew():
+        found = await owners(service)
+        return all(epoch > epochs[name] for name, (_, epoch) in found.items())
+
+    await eventually(taken_anew)
+    await compare.settle(service.url, members.clusters)
+
+
 async def test_a_graceful_stop_hands_over_at_once(members, nats, producers, start):
     first = await producers("first")
     service = await start("--nats", nats, command="serve")
