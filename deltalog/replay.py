@@ -135,7 +135,13 @@ class Reader:
             # A new consumer would begin by sending a whole window: not while nobody can take it.
             await self._going.wait()
             try:
-                await self._check_history()
+                try:
+                    await self._check_history()
+                except HistoryChanged:
+                    # It can be read, for whoever reads the other one.
+                    if out and on_outage is not None:
+                        on_outage(False)
+                    raise
                 if out and on_outage is not None:
                     on_outage(False)
                 out = False

@@ -11,7 +11,20 @@ import asyncio
 import sqlite3
 import sys
 
-from deltalog import DELETED, BadPlace, Bookmark, Change, Event, Forgotten, HistoryChanged, Removed, subscribe
+from deltalog import (
+    DELETED,
+    BadPlace,
+    Bookmark,
+    BrokerUnavailable,
+    Change,
+    Event,
+    Forgotten,
+    HistoryChanged,
+    LogError,
+    Removed,
+    StreamGone,
+    subscribe,
+)
 from kubebraid import logs
 
 SCHEMA = """
@@ -27,6 +40,8 @@ INSERT OR IGNORE INTO progress VALUES (1, '', 0, 0);
 """
 # Changes written in one transaction at the most.
 BATCH = 500
+# Seconds between two looks for a log that is away.
+PAUSE = 2.0
 
 
 class Table:
@@ -101,6 +116,10 @@ async def main(url: str, path: str) -> None:
         except (HistoryChanged, Forgotten, BadPlace) as reason:
             print(f"reading from the beginning: {reason}", file=sys.stderr, flush=True)
             table.begin_anew()
+        except (StreamGone, LogError, BrokerUnavailable) as reason:
+            # Producers make a stream that was lost anew; until then there is nothing to read.
+            print(f"waiting: {reason}", file=sys.stderr, flush=True)
+            await asyncio.sleep(PAUSE)
 
 
 if __name__ == "__main__":

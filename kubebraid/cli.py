@@ -673,11 +673,15 @@ def clean_clusters(
     settings = run.log_settings(Settings(stream=stream))
     logs.configure("warning", json=False)
     cleaned = uvloop.run(run.clean(nats, access, settings, names or (), kind, dry_run=dry_run))
-    what = "" if kind is None else f"{kind} of "
     for one in cleaned:
+        what = "" if one.type is None else f"{one.type} of "
         typer.echo(f"{what}{one.cluster}: " + ("would be removed" if dry_run else f"removed at index {one.sequence}"))
     if not cleaned:
-        typer.echo("nothing to clean: producers follow all clusters of the log")
+        typer.echo(
+            "nothing to clean: producers follow all clusters of the log"
+            if kind is None
+            else f"no cluster that nobody follows has {kind}"
+        )
 
 
 @app.command()

@@ -191,8 +191,12 @@ def _file(to: str) -> Iterator[BinaryIO]:
         file = path.open("wb")
     except OSError as cause:
         raise BadSetting(f"--to {to}: {cause.strerror}; choose another file, or - for standard output") from None
-    with file:
+    try:
         yield file
+    finally:
+        # What is left in its buffer may not fit, either; whoever wrote has been told by flushing it.
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def _line(record: Record) -> bytes:

@@ -94,10 +94,27 @@ async def known_types(log: Log) -> dict[str, Control]:
     def note(record: Record) -> None:
         with contextlib.suppress(UnreadableRecord):
             control = decode_control(record.data)
-            found[f"{control.resource}.{control.group}" if control.group else control.resource] = control
+            found[_title(control)] = control
 
     await read_to_end(log, note, subjects=(f"{CONTROL}.*.{TYPE}.*.*",))
     return found
+
+
+async def types_of_clusters(log: Log) -> dict[str, set[str]]:
+    """The titles of the types that each cluster has in the log."""
+    found: dict[str, set[str]] = {}
+
+    def note(record: Record) -> None:
+        with contextlib.suppress(UnreadableRecord):
+            control = decode_control(record.data)
+            found.setdefault(control.cluster, set()).add(_title(control))
+
+    await read_to_end(log, note, subjects=(f"{CONTROL}.*.{TYPE}.*.*",))
+    return found
+
+
+def _title(control: Control) -> str:
+    return f"{control.resource}.{control.group}" if control.group else control.resource
 
 
 async def resolve(log: Log, words: Sequence[str]) -> list[str]:

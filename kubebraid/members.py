@@ -22,6 +22,7 @@ from deltalog.connection import Connection, JetStreamRefused
 from deltalog.delta import UnreadableRecord
 from deltalog.replay import read_to_end
 from deltalog.stream import Log
+from kubebraid.finding import known_types, resolve, types_of_clusters
 from producers.kubeconfig import BadKubeconfig, default_kubeconfig, directory_contexts
 from producers.leases import holders
 from producers.producer import leases_bucket, producer_id
@@ -159,9 +160,10 @@ def _entry(
 
 
 class Cleaned(NamedTuple):
-    """A cluster that was taken out of the log, by the record at `sequence`; 0 if it only would be."""
+    """A cluster, or its objects of one `type`, taken out of the log by the record at `sequence`; 0: only would be."""
 
     cluster: str
+    type: str | None
     sequence: int
 
 
@@ -189,7 +191,7 @@ async def clean(
 ) -> list[Cleaned]:
     """Takes clusters that nobody follows any more out of the log, or one type of them; none named: all of those.
 
-    Raises Unfit, and what appending raises.
+    Raises Unfit, BadSetting for a type that is unknown, and what appending raises.
     """
     there = await unfollowed(connection, log)
     for name in names:
@@ -200,6 +202,12 @@ async def clean(
                 f"{name} is followed by producer {there[name]}; take it out of the producers' configuration first"
             )
     chosen = list(names) or [name for name, holder in there.items() if not holder]
+    if kind is not None:
+        kind = await _one_type(log, kind)
+        having = await types_of_clusters(log)
+        chosen = [name for name in chosen if kind in having.get(name, ())]
+        if names and not chosen:
+            raise Unfit(f"{', '.join(names)} has no {kind} in the log")
     done = []
     for name in chosen:
         if dry_run:
@@ -209,8 +217,19 @@ async def clean(
         else:
             resource, _, group = kind.partition(".")
             sequence = await remove_type(log, producer_id(), name, group, resource)
-        done.append(Cleaned(name, sequence))
+        done.append(Cleaned(name, kind, sequence))
     return done
+
+
+async def _one_type(log: Log, word: str) -> str:
+    """The title of the type that a word means. Raises BadSetting, Unfit."""
+    if "*" in word:
+        raise Unfit(f"--type {word!r}: one type, as pods or deployments.apps")
+    known = await known_types(log)
+    for title in await resolve(log, [word]):
+        if title in known:
+            return title
+    raise Unfit(f"no cluster in the log has a type {word!r}; `kubebraid status --types` lists them")
 
 
 FAILURES = (Unfit, JetStreamRefused)

@@ -119,8 +119,15 @@ async def test_clean_takes_out_what_nobody_follows(members, nats, process, start
 
     await eventually(cleanable)
     assert (await service.get("/clusters/alpha/api/v1/configmaps"))["items"]
+    for kind, said in (("nosuch", "'nosuch'"), ("nosuch.example.com", "has a type"), ("*.apps", "one type")):
+        code, out = await command("clean", "alpha", "--nats", nats, "--type", kind)
+        assert code in (1, 2)
+        assert said in out
+        assert "removed" not in out
+    code, out = await command("clean", "alpha", "--nats", nats, "--type", "cm")
+    assert (code, out.startswith("configmaps of alpha: removed")) == (0, True), out
     code, out = await command("clean", "alpha", "--nats", nats, "--type", "configmaps")
-    assert code == 0, out
+    assert (code, "alpha has no configmaps in the log" in out) == (1, True), out
 
     async def no_configmaps() -> bool:
         found = (await service.get("/api/v1/configmaps"))["items"]

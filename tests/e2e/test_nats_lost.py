@@ -102,6 +102,7 @@ async def test_all_data_lost(tmp_path: Path, members, start, compare, view):
         await raw.list()
         watching = asyncio.create_task(raw.follow())
         await touch(members["alpha"], "before")
+        await compare.settle(serving[1].url, members.clusters, PATIENCE)
         await raw.equals(serving[1])
 
         for server in nats.servers:
@@ -115,6 +116,14 @@ async def test_all_data_lost(tmp_path: Path, members, start, compare, view):
                 await asyncio.sleep(0.2)
         await asyncio.gather(*(compare.settle(one.url, members.clusters, PATIENCE) for one in serving))
         assert await prefix(serving[0]) == await prefix(serving[1])
+        # And that is all there is to say of it.
+        async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
+            for one in serving:
+                while True:
+                    async with session.get(f"{one.url}/metrics") as answer:
+                        if "kubebraid_log_reachable 1.0" in await answer.text():
+                            break
+                    await asyncio.sleep(0.2)
         info = await nats.ask("$JS.API.STREAM.INFO.KUBEBRAID")
         assert info["config"]["num_replicas"] == 3
 

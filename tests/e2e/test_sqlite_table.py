@@ -102,6 +102,23 @@ async def test_killed_at_random_it_ends_as_the_state(members, start, compare, tm
         await equal(file, service, compare)
 
 
+async def test_it_waits_for_a_log_that_is_not_there_yet_or_was_lost(members, start, compare, tmp_path):
+    data, file, port = tmp_path / "data", tmp_path / "objects.db", free_port()
+    arguments = ("--kubeconfig", str(members.kubeconfig), "--data", str(data), "--nats-port", str(port))
+    async with Running(f"nats://127.0.0.1:{port}", file) as example:
+        service = await start(*arguments)
+        await compare.settle(service.url, members.clusters)
+        await equal(file, service, compare)
+        await service.stop()
+        shutil.rmtree(data)
+        members["alpha"].churn.step(20)
+        await service.start()
+        await service.ready()
+        await compare.settle(service.url, members.clusters)
+        await equal(file, service, compare)
+        assert example.process.returncode is None
+
+
 async def test_what_is_removed_as_a_whole_leaves_the_table(members, process, broker, log, tmp_path):
     """One record removes a type, or a cluster: no object has a DELETED of its own."""
     file = tmp_path / "objects.db"

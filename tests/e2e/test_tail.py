@@ -243,6 +243,6 @@ async def test_replay_to_a_stream(shared_members, data, tmp_path):
         # A copy is no log, and a log takes no copies.
         code, _, err = await finished("tail", "--nats", other.url, "--stream", "COPY")
         assert (code, len(err.splitlines())) == (1, 1)
-        for to in (f"{url}/KUBEBRAID", f"{other.url}/", "nats://x y/z", str(tmp_path), "/none/file"):
+        for to in (f"{url}/KUBEBRAID", f"{other.url}/", "nats://x y/z", str(tmp_path), "/none/file", "/dev/full"):
             code, out, err = await finished("replay", "--nats", url, "--to", to)
             assert (code in (1, 2), out, len(err.splitlines())) == (True, "", 1), (to, err)
