@@ -46,6 +46,9 @@ _PATIENCE = 5.0
 _CONNECT = 3.0
 # How long the first looks at all instances may take before requests are answered without them, in seconds.
 _FIRST = 3.0
+# Looks in a row without an answer after which nobody waits for an instance any more.
+_HANGS = 2
+_SILENT = "does not answer"
 # Instances that are about to serve say so by these.
 _NOT_YET = frozenset({429, 503})
 _PATHS = ("/api", "/apis", "/clusters", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
@@ -79,6 +82,23 @@ class Instance:
         self.reason: str | None = "not seen yet"
         self.document: _Document | None = None
         self.looked = asyncio.Event()
+        self._limits: set[asyncio.Timeout] = set()
+
+    @contextlib.asynccontextmanager
+    async def asked(self) -> AsyncIterator[None]:
+        """While it is being asked: a TimeoutError ends the block if it turns out to hang."""
+        async with asyncio.timeout(None) as limit:
+            self._limits.add(limit)
+            try:
+                yield
+            finally:
+                self._limits.discard(limit)
+
+    def leave(self) -> None:
+        """Ends what waits for it: a process that stands still, or a host that is gone, would never say so itself."""
+        now = asyncio.get_running_loop().time()
+        for limit in tuple(self._limits):
+            limit.reschedule(now)
 
 
 class Group:
@@ -174,9 +194,13 @@ class Router:
     # -- looking after instances -------------------------------------------------------------------------------------
 
     async def _look_after(self, group: Group, one: Instance) -> None:
+        silent = 0
         while True:
             before = one.reason
             one.reason = await self._look(one)
+            silent = silent + 1 if one.reason is not None and one.reason.startswith(_SILENT) else 0
+            if silent >= _HANGS:
+                one.leave()
             if one.reason != before:
                 log.info("instance", group=group.name, url=one.url, state=one.reason or "ready")
             one.looked.set()
@@ -193,7 +217,7 @@ class Router:
                     return "being started" if response.status in _NOT_YET else f"answers {response.status}"
                 one.document = msgspec.json.decode(body, type=_Document)
         except (aiohttp.ClientError, OSError, TimeoutError) as cause:
-            return f"does not answer: {one_line(cause)}"
+            return f"{_SILENT}: {one_line(cause)}"
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return "is no kubebraid"
         return None if one.document.ready else "not ready"
@@ -248,7 +272,7 @@ class Router:
         cluster, rest = cluster_scope(segments, self._clusters())
         groups = self._with(cluster) if cluster is not None else self.groups
         if not rest or rest[0] in ("version", "clusters"):
-            return await self._pass(http, groups[:1])
+            return await self._pass(http, groups)
         if rest[0] == "openapi":
             if rest[1:] == ["v3"]:
                 return await self._merged(http, groups, render)
@@ -256,7 +280,7 @@ class Router:
         if rest[0] not in ("api", "apis"):
             if cluster is None:
                 raise no_such_path()
-            return await self._pass(http, groups[:1])
+            return await self._pass(http, groups)
         if len(rest) <= (2 if rest[0] == "api" else 3):
             return await self._merged(http, groups, render)
         if cluster is None and review_kind(rest) is not None:
@@ -366,7 +390,8 @@ class Router:
                 try:
                     if wants_upgrade(http):
                         return await tunnel(http, url, headers, None, None, _CONNECT)
-                    found = await self._ask(http, group, url, headers, frozenset() if only else _NOT_YET | unless)
+                    unwanted = frozenset() if only else _NOT_YET | unless
+                    found = await self._ask(http, group, one, url, headers, unwanted)
                 except _Elsewhere as other:
                     problem = f"group {group.name}, {one.url}: {other}"
                     if other.code in unless:
@@ -379,9 +404,37 @@ class Router:
         raise ApiError(503, f"nobody answers: {problem}", retry_after=1)
 
     async def _ask(
-        self, http: web.Request, group: Group, url: str, headers: CIMultiDict[str], unless: frozenset[int]
+        self,
+        http: web.Request,
+        group: Group,
+        one: Instance,
+        url: str,
+        headers: CIMultiDict[str],
+        unless: frozenset[int],
     ) -> web.StreamResponse:
         """Asks one instance and passes its answer through. Raises _Elsewhere if another one may be asked as well."""
+        begun: list[web.StreamResponse] = []
+        try:
+            async with one.asked():
+                return await self._exchange(http, group, url, headers, unless, begun)
+        except TimeoutError:
+            if begun:
+                log.info("an instance hangs in its answer", group=group.name, url=one.url)
+                return broken_off(http, begun[0])
+            if http.method in ("GET", "HEAD"):
+                raise _Elsewhere("it hangs") from None
+            raise ApiError(504, f"group {group.name} does not answer: whether it did it is unknown") from None
+
+    async def _exchange(
+        self,
+        http: web.Request,
+        group: Group,
+        url: str,
+        headers: CIMultiDict[str],
+        unless: frozenset[int],
+        begun: list[web.StreamResponse],
+    ) -> web.StreamResponse:
+        """`begun` gets the answer when its head is sent."""
         assert self._client is not None
         body: aiohttp.StreamReader | None = None
         if http.can_read_body:
@@ -412,6 +465,7 @@ class Router:
             self._requests.labels(group.name, str(found.status)).inc()
             response = web.StreamResponse(status=found.status, reason=found.reason)
             copy_headers(found.headers, response.headers)
+            begun.append(response)
             await response.prepare(http)
             try:
                 async for chunk in found.content.iter_any():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 
 import aiohttp
 import pytest
@@ -164,6 +165,57 @@ async def test_a_group_that_is_down(shards, members):
     await rest.ready()
     await ready_at_router(router, rest)
     assert (await router.get(DEPLOYMENTS))["items"]
+
+
+async def test_an_instance_that_hangs(shards):
+    """As one whose host lost its power: nobody waits for it for ever, and what can be asked elsewhere is."""
+    router, (stopped, other) = shards.router, shards.groups["pods"]
+    version = (await router.get(PODS, limit="1"))["metadata"]["resourceVersion"]
+    query = {"watch": "1", "resourceVersion": version}
+
+    async def watch(number: int, open_: asyncio.Semaphore) -> int:
+        async with aiohttp.ClientSession() as session, session.get(router.url + PODS, params=query) as answer:
+            assert answer.status == 200
+            open_.release()
+            with contextlib.suppress(aiohttp.ClientPayloadError):
+                await answer.read()
+            return number
+
+    async def listed() -> int:
+        async with aiohttp.ClientSession() as session, session.get(router.url + PODS) as answer:
+            await answer.read()
+            return answer.status
+
+    open_ = asyncio.Semaphore(0)
+    watching = [asyncio.create_task(watch(number, open_)) for number in range(12)]
+    for _ in watching:
+        await open_.acquire()
+    stopped.process.send_signal(signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(60):
+            assert await asyncio.gather(*(listed() for _ in range(12))) == [200] * 12
+            # Those that were at it go on elsewhere; the others never heard of it.
+            ended, pending = await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
+        assert ended
+        assert pending
+        other.process.send_signal(signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(60):
+                assert await listed() == 503
+        finally:
+            other.process.send_signal(signal.SIGCONT)
+    finally:
+        stopped.process.send_signal(signal.SIGCONT)
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+
+
+async def test_the_version_is_any_groups(shards):
+    for one in shards.groups["pods"]:
+        await one.kill()
+    assert (await shards.router.get("/version"))["gitVersion"]
+    assert (await shards.router.get("/clusters/alpha/version"))["gitVersion"]
 
 
 async def test_clusters_in_logs_of_their_own(nats, members, process, start, compare, tmp_path):
