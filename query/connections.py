@@ -1,21 +1,48 @@
-"""Connections: what a client sends that is no HTTP is answered with a Status, too.
+"""Connections: what a client sends that is no HTTP is answered with a Status, too; each is known to the stalls.
 
 aiohttp answers requests that it cannot parse by itself, with a line of text; API clients expect a Status.
 """
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
+from query.stalls import Stalls
 from query.status import ApiError
+
+# Where an application says who looks after its connections.
+STALLS = web.AppKey("STALLS", Stalls)
 
 log = structlog.get_logger("query.connections")
 
 
 class _Handler(RequestHandler):
+    # A class with slots of its own: aiohttp's has no place for more.
+    __slots__ = ("_made", "_stalls")
+
+    def __init__(self, manager: Server, stalls: Stalls | None, **settings: Any) -> None:
+        super().__init__(manager, **settings)
+        self._stalls = stalls
+        self._made: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # Its own attribute for that is empty from when it wants to close, not from when all is sent.
+        self._made = self.transport
+        if self._stalls is not None and self._made is not None:
+            self._stalls.opened(self._made)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._stalls is not None and self._made is not None:
+            self._stalls.closed(self._made)
+        super().connection_lost(exc)
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -42,8 +69,10 @@ class _Handler(RequestHandler):
 
 
 class _Server(Server):
+    stalls: Stalls | None = None
+
     def __call__(self) -> RequestHandler:
-        return _Handler(self, loop=self._loop, **self._kwargs)
+        return _Handler(self, self.stalls, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
@@ -51,4 +80,12 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> Server:
         made = await super()._make_server()
-        return _Server(made.request_handler, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
+        server = _Server(
+            made.request_handler,
+            request_factory=made.request_factory,
+            handler_cancellation=made.handler_cancellation,
+            loop=made._loop,
+            **made._kwargs,
+        )
+        server.stalls = self.app.get(STALLS)
+        return server

@@ -16,10 +16,16 @@ from materializer.versions import Named
 from query.options import Options, version_of
 from query.status import ApiError, expired
 
-# A snapshot is a list of references to entries; what it costs are these, and the old states that they keep alive.
-_REFERENCES = 2_000_000
-_SNAPSHOTS = 4096
+# Bytes that all snapshots together may cost, and their number.
+_SNAPSHOT_BYTES = 256 * 1024 * 1024
+_SNAPSHOTS = 2048
 _SNAPSHOT_SECONDS = 300.0
+# Seconds between two looks at what they cost, and how many of its entries are looked at.
+_WEIGH_EVERY = 5.0
+_SAMPLE = 16
+# What a snapshot and an entry that it keeps alive cost beside references and bodies.
+_OWN_BYTES = 1024
+_ENTRY_BYTES = 1024
 # Items are joined and sent in slices of about this many bytes, so that the event loop serves others in between.
 _SLICE_BYTES = 256 * 1024
 
@@ -35,51 +41,71 @@ class _Token(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The result of a list, frozen at its first page."""
+    """The result of a list, frozen at its first page. `lives`: whether the store holds an entry, too."""
 
     index: int
     scope: object
     entries: list[Entry]
+    lives: Callable[[Entry], bool] = lambda _: True
+
+    def bytes(self, before: int = -1) -> int:
+        """About what it costs: references, and old states that only it keeps alive, by a sample. O(1).
+
+        `before`: the index of another one of the same scope; entries up to that are that one's matter.
+        """
+        entries = self.entries
+        sample = entries[:: max(len(entries) // _SAMPLE, 1)]
+        pinned = sum([_ENTRY_BYTES + len(one.body) for one in sample if one.index > before and not self.lives(one)])
+        return _OWN_BYTES + 8 * len(entries) + pinned * len(entries) // max(len(sample), 1)
 
 
-class _Kept(msgspec.Struct):
-    used: float
-    owner: str
+class _Kept(msgspec.Struct, eq=False):
     snapshot: Snapshot
+    owner: str
+    used: float
+    bytes: int
 
 
 class Snapshots:
     """Snapshots of paged lists that are under way. Owned by the service.
 
-    Bounded by what they cost. Whoever has most of that, by address, loses the one that was not used for longest: nobody
-    ends the lists of others. `scope` says of which history they are, too. They go by themselves when nobody
-    asks any more.
+    Bounded by what they cost, which grows as objects change. Where that is too much, whoever has most of it, by
+    address, loses the one that was not used for longest: nobody ends the lists of others. `scope` says of which
+    history they are, too. They go by themselves when nobody asks any more.
     """
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[int, object], _Kept] = OrderedDict()
-        self._costs: Counter[str] = Counter()
-        self._dropping: asyncio.TimerHandle | None = None
+        # By owner.
+        self._bytes: Counter[str] = Counter()
+        self._numbers: Counter[str] = Counter()
+        self._weighing: asyncio.TimerHandle | None = None
+        self.evicted = 0
 
     def close(self) -> None:
         self._kept.clear()
-        self._costs.clear()
-        if self._dropping is not None:
-            self._dropping.cancel()
+        self._bytes.clear()
+        self._numbers.clear()
+        if self._weighing is not None:
+            self._weighing.cancel()
+            self._weighing = None
 
     def keep(self, snapshot: Snapshot, owner: str = "") -> None:
         """`owner`: the address of who asked for it first; others may go on with it, too."""
         self._drop_old()
         key = (snapshot.index, snapshot.scope)
-        if (known := self._kept.get(key)) is not None:
-            owner = known.owner
-            self._drop(key)
-        self._kept[key] = _Kept(time.monotonic(), owner, snapshot)
-        self._costs[owner] += _cost(snapshot)
-        while len(self._kept) > 1 and (len(self._kept) > _SNAPSHOTS or self._costs.total() > _REFERENCES):
-            [(most, _)] = self._costs.most_common(1)
-            self._drop(next(key for key, kept in self._kept.items() if kept.owner == most))
-        self._drop_later()
+        known = self._kept.get(key)
+        if known is not None:
+            # The same state of the same objects: tokens of both are for this one.
+            known.used = time.monotonic()
+            self._kept.move_to_end(key)
+            return
+        kept = self._kept[key] = _Kept(snapshot, owner, time.monotonic(), snapshot.bytes())
+        self._bytes[owner] += kept.bytes
+        self._numbers[owner] += 1
+        self._bound()
+        if self._weighing is None:
+            self._weigh_later()
 
     def find(self, index: int, scope: object) -> Snapshot | None:
         self._drop_old()
@@ -90,11 +116,35 @@ class Snapshots:
         self._kept.move_to_end((index, scope))
         return found.snapshot
 
+    @property
+    def size(self) -> int:
+        """About the bytes that all of them cost."""
+        return self._bytes.total()
+
+    def weigh(self) -> None:
+        """Finds out what they cost now. O(number)."""
+        newest: dict[object, int] = {}
+        self._bytes.clear()
+        # Of those of one scope the oldest keeps alive what the others hold, too.
+        for (index, scope), kept in sorted(self._kept.items(), key=lambda item: item[0][0]):
+            kept.bytes = kept.snapshot.bytes(newest.get(scope, -1))
+            newest[scope] = index
+            self._bytes[kept.owner] += kept.bytes
+        self._bound()
+
+    def _bound(self) -> None:
+        while len(self._kept) > 1 and (len(self._kept) > _SNAPSHOTS or self.size > _SNAPSHOT_BYTES):
+            has = self._numbers if len(self._kept) > _SNAPSHOTS else self._bytes
+            [(most, _)] = has.most_common(1)
+            self._drop(next(key for key, kept in self._kept.items() if kept.owner == most))
+            self.evicted += 1
+
     def _drop(self, key: tuple[int, object]) -> None:
         kept = self._kept.pop(key)
-        self._costs[kept.owner] -= _cost(kept.snapshot)
-        if not self._costs[kept.owner]:
-            del self._costs[kept.owner]
+        self._bytes[kept.owner] -= kept.bytes
+        self._numbers[kept.owner] -= 1
+        if not self._numbers[kept.owner]:
+            del self._bytes[kept.owner], self._numbers[kept.owner]
 
     def _drop_old(self) -> None:
         limit = time.monotonic() - _SNAPSHOT_SECONDS
@@ -104,22 +154,18 @@ class Snapshots:
                 break
             self._drop(key)
 
-    def _drop_later(self) -> None:
-        if self._dropping is None and self._kept:
-            self._dropping = asyncio.get_running_loop().call_later(_SNAPSHOT_SECONDS, self._dropped)
+    def _weigh_later(self) -> None:
+        self._weighing = asyncio.get_running_loop().call_later(min(_WEIGH_EVERY, _SNAPSHOT_SECONDS), self._weigh)
 
-    def _dropped(self) -> None:
-        self._dropping = None
+    def _weigh(self) -> None:
+        self._weighing = None
         self._drop_old()
-        self._drop_later()
+        self.weigh()
+        if self._kept:
+            self._weigh_later()
 
     def __len__(self) -> int:
         return len(self._kept)
-
-
-def _cost(snapshot: Snapshot) -> int:
-    # As much as a page for one that has less.
-    return max(len(snapshot.entries), 500)
 
 
 def encode_token(version: str, last: Entry) -> str:
@@ -156,11 +202,15 @@ def first_page(
     index: int,
     scope: object,
     owner: str = "",
+    lives: Callable[[Entry], bool] = lambda _: True,
 ) -> Page:
-    """The first page of a list whose complete result is `entries`. `owner`: the address of who asks."""
+    """The first page of a list whose complete result is `entries`.
+
+    `owner`: the address of who asks. `lives`: whether an entry is still in the store.
+    """
     if not options.limit or len(entries) <= options.limit:
         return Page(entries, version, "", None)
-    snapshots.keep(Snapshot(index, scope, entries), owner)
+    snapshots.keep(Snapshot(index, scope, entries, lives), owner)
     return _page(entries, 0, options, version)
 
 
@@ -172,6 +222,7 @@ def further_page(
     present_version: str,
     scope: object,
     owner: str = "",
+    lives: Callable[[Entry], bool] = lambda _: True,
 ) -> Page:
     """The page that a continue token asks for. `present` finds the list's result as it is now.
 
@@ -185,7 +236,7 @@ def further_page(
         found = present()
         page = _page(found, _position(found, start), options, present_version)
         if page.token:
-            snapshots.keep(Snapshot(version_of(present_version, versions).index, scope, found), owner)
+            snapshots.keep(Snapshot(version_of(present_version, versions).index, scope, found, lives), owner)
         return page
     index = version_of(token.rv, versions).index
     snapshot = snapshots.find(index, scope)

@@ -18,10 +18,21 @@ class Watching(Protocol):
     open: int
 
 
+class Frozen(Protocol):
+    """And of the lists that are read in pages."""
+
+    evicted: int
+
+    @property
+    def size(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+
 class Metrics:
     """The registry of one service, and what its requests count in it."""
 
-    def __init__(self, materializer: Materializer, watches: Watching) -> None:
+    def __init__(self, materializer: Materializer, watches: Watching, frozen: Frozen) -> None:
         self.registry = CollectorRegistry()
         self._others: list[CollectorRegistry] = []
         # What /metrics shows where this process is one of several.
@@ -40,7 +51,7 @@ class Metrics:
             "kubebraid_stalled_answers_total", "Answers broken off as nobody took them", registry=self.registry
         )
         self.watch_bytes = Counter("kubebraid_watch_bytes_total", "Bytes sent to watchers", registry=self.registry)
-        self.registry.register(_StoreCollector(materializer, watches))
+        self.registry.register(_StoreCollector(materializer, watches, frozen))
 
     def also(self, registry: CollectorRegistry) -> None:
         """Shows what another part of the process counts, too."""
@@ -54,9 +65,10 @@ class Metrics:
 class _StoreCollector(Collector):
     """Reads the store when asked, so that counting costs its hot path nothing."""
 
-    def __init__(self, materializer: Materializer, watches: Watching) -> None:
+    def __init__(self, materializer: Materializer, watches: Watching, frozen: Frozen) -> None:
         self._materializer = materializer
         self._watches = watches
+        self._frozen = frozen
 
     def collect(self) -> Iterable[Metric]:
         materializer = self._materializer
@@ -81,6 +93,11 @@ class _StoreCollector(Collector):
             yield GaugeMetricFamily("kubebraid_snapshot_index", "Index of the last snapshot", value=snapshots.index)
             yield GaugeMetricFamily("kubebraid_snapshot_bytes", "Length of that snapshot", value=snapshots.size)
         yield GaugeMetricFamily("kubebraid_watches", "Watches open", value=self._watches.open)
+        yield GaugeMetricFamily("kubebraid_frozen_lists", "Lists that are read in pages", value=len(self._frozen))
+        yield GaugeMetricFamily("kubebraid_frozen_lists_bytes", "Memory that they cost, about", value=self._frozen.size)
+        yield CounterMetricFamily(
+            "kubebraid_frozen_lists_evicted", "Lists whose further pages are 410", value=self._frozen.evicted
+        )
         stale = GaugeMetricFamily("kubebraid_cluster_stale", "1 if a cluster's objects may be old", labels=("cluster",))
         for one in store.clusters.values():
             stale.add_metric((one.name,), 0.0 if materializer.stale(one) is None else 1.0)

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
-import yaml
 from aiohttp import web
 from isal import isal_zlib
 
-from query.stalls import Stalls
+from query.block_yaml import block_yaml
 
 JSON = "application/json"
 YAML = "application/yaml"
 
+# Bytes of JSON that are made into YAML at one go: some 2 ms; and from which on one document is left to a thread, which
+# gives way to the event loop, as the writer is Python.
+_YAML_PIECE = 64 * 1024
+LARGE_YAML = 256 * 1024
 # Bytes from which on gzip is worth it (responsewriters/writers.go: defaultGzipThresholdBytes).
-# Bytes of JSON that are made into YAML at one go: some 15 ms.
-_YAML_PIECE = 8 * 1024
 _GZIP_FROM = 128 * 1024
 # igzip's level 1: a sixth of the time of zlib's, and smaller; the format is gzip's.
 _GZIP_LEVEL = 1
@@ -54,7 +54,7 @@ class Rendering:
     def whole(self, body: bytes) -> bytes:
         """One document."""
         if self.yaml:
-            return _yaml(msgspec.json.decode(body))
+            return block_yaml(msgspec.json.decode(body))
         return msgspec.json.format(body, indent=2).rstrip(b"\n") + b"\n" if self.pretty else body
 
     def head(self, head: bytes) -> bytes:
@@ -65,7 +65,7 @@ class Rendering:
             return msgspec.json.format(head + b"]}", indent=2).rstrip(b"}\n ").removesuffix(b"]")
         content = msgspec.json.decode(head + b"]}")
         name, _ = content.popitem()
-        return _yaml(content) + f"{name}:".encode()
+        return block_yaml(content) + f"{name}:".encode()
 
     def items(self, items: list[bytes], *, first: bool) -> bytes:
         """Items of a list, `first` ones or further ones."""
@@ -76,8 +76,7 @@ class Rendering:
                 [b"\n    " + msgspec.json.format(item, indent=2).replace(b"\n", b"\n    ") for item in items]
             )
             return indented if first else b"," + indented
-        # The generic decoder twice, as C: there is no faster way to YAML.
-        text = _yaml([msgspec.json.decode(item) for item in items])
+        text = block_yaml([msgspec.json.decode(item) for item in items])
         return b"\n" + text if first else text
 
     def tail(self, *, empty: bool) -> bytes:
@@ -133,48 +132,30 @@ async def send_list(
     slices: Iterable[list[bytes]],
     size: int | None,
     begun: Callable[[], None],
-    stalls: Stalls,
     turns: asyncio.Lock,
 ) -> web.StreamResponse:
-    """Sends a list slice by slice; others get their turn between two, also when the client takes all at once.
+    """Sends a list piece by piece; others get their turn between two, also when the client takes all at once.
 
     `size`: the bytes of the items together, with the commas between them, if known. `begun` is called before the first
-    byte is sent. `turns`: what all lists share whose pieces take long to make, so that there is but one between two
-    turns of the loop.
+    byte is sent. `turns`: what all lists of a service share, so that there is one piece of one of them between two
+    turns of the loop, however many they are. Nobody has it while a client is waited for.
     """
     response = web.StreamResponse()
     response.content_type = render.content_type
     for name, value in headers:
         response.headers.add(name, value)
     total = None if size is None or not render.compact else len(head) + size + len(render.tail(empty=not size))
-    remaining = iter(slices)
+    remaining = _texts(render, slices, turns)
     waiting: list[bytes] = [render.head(head)]
-    held, first, over = len(waiting[0]), True, False
-
-    async def made(items: list[bytes]) -> bytes:
-        nonlocal first
-        if not render.yaml:
-            text, first = render.items(items, first=first), False
-            return text
-        pieces = []
-        for piece in _pieces(items):
-            async with turns:
-                pieces.append(render.items(piece, first=first))
-                first = False
-                await asyncio.sleep(0)
-        return b"".join(pieces)
-
+    held, over = len(waiting[0]), False
     # What is small enough is not compressed; a list of unknown size is held back until that is known.
     while held < _GZIP_FROM and (total is None or total < _GZIP_FROM):
-        items = next(remaining, None)
-        if items is None:
+        text = await anext(remaining, None)
+        if text is None:
             over = True
-            waiting.append(render.tail(empty=first))
             break
-        waiting.append(await made(items))
-        held += len(waiting[-1])
-        # Rows of a table are small, what they are made of need not be.
-        await asyncio.sleep(0)
+        waiting.append(text)
+        held += len(text)
     large = total >= _GZIP_FROM if total is not None else held >= _GZIP_FROM
     compress = None
     if large:
@@ -189,66 +170,61 @@ async def send_list(
 
     async def send(text: bytes) -> None:
         if compress is not None:
-            text = compress.compress(text)
+            async with turns:
+                text = compress.compress(text)
+                await asyncio.sleep(0)
         if text:
             await response.write(text)
 
-    with stalls.watching(http) as sending:
-        patiently = sending.patiently(send)
-        await patiently(b"".join(waiting))
-        if not over:
-            for items in remaining:
-                await asyncio.sleep(0)
-                await patiently(await made(items))
-            await patiently(render.tail(empty=first))
-        if compress is not None:
-            await sending.patiently(response.write)(compress.flush())
-        await sending.patiently(response.write_eof)(b"")
+    text = b"".join(waiting)
+    # It may be waited for long.
+    waiting.clear()
+    await send(text)
+    if not over:
+        async for text in remaining:
+            await send(text)
+    if compress is not None:
+        await response.write(compress.flush())
+    await response.write_eof()
     return response
 
 
+async def _texts(render: Rendering, slices: Iterable[list[bytes]], turns: asyncio.Lock) -> AsyncIterator[bytes]:
+    """A list from its first item to its end."""
+    remaining = iter(slices)
+    first = True
+    while True:
+        text: bytes | None = None
+        async with turns:
+            # Making a slice may take its time, too: rows of a table are small, what they are made of need not be.
+            items = next(remaining, None)
+            if items is not None and not render.yaml:
+                text, first = render.items(items, first=first), False
+            await asyncio.sleep(0)
+        if items is None:
+            break
+        if text is not None:
+            yield text
+            continue
+        for piece in _pieces(items):
+            async with turns:
+                if len(piece) == 1 and len(piece[0]) > LARGE_YAML:
+                    text = await asyncio.to_thread(render.items, piece, first=first)
+                else:
+                    text = render.items(piece, first=first)
+                first = False
+                await asyncio.sleep(0)
+            yield text
+    yield render.tail(empty=first)
+
+
 def _pieces(items: list[bytes]) -> Iterator[list[bytes]]:
-    """Runs of items that are made into YAML within some milliseconds, or of one that is larger."""
+    """Runs of items that are made into YAML within some milliseconds, and each that is larger alone."""
     begin, size = 0, 0
     for at, item in enumerate(items):
+        if begin < at and size + len(item) > _YAML_PIECE:
+            yield items[begin:at]
+            begin, size = at, 0
         size += len(item)
-        if size >= _YAML_PIECE:
-            yield items[begin : at + 1]
-            begin, size = at + 1, 0
     if begin < len(items):
         yield items[begin:]
-
-
-# -- YAML --------------------------------------------------------------------------------------------------------------
-
-# Text that some YAML, old or new, reads as something else than text: numbers of all forms, times, and these words.
-_AMBIGUOUS = re.compile(
-    r"[-+.]?[0-9][0-9A-Fa-fxob_.,:eE+-]*.*|[-+]?\.(inf|nan)|y|n|yes|no|on|off|true|false|null|~|=|<<|", re.IGNORECASE
-)
-
-
-class _Dumper(yaml.CSafeDumper):
-    """Writes text that looks like anything else in quotes, so that YAML 1.1 and 1.2 and Go's reader agree on it."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text(dumper: _Dumper, text: str) -> yaml.Node:
-    style = None
-    if "\n" in text and all(char == "\n" or char.isprintable() for char in text):
-        style = "|"
-    elif _AMBIGUOUS.fullmatch(text):
-        style = '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def _yaml(content: object) -> bytes:
-    encoded: bytes = yaml.dump(
-        content, Dumper=_Dumper, encoding="utf-8", allow_unicode=True, default_flow_style=False, width=2**31 - 1
-    )
-    # Where the last text ends with empty lines libyaml ends the document; but more of the list may come.
-    return encoded.removesuffix(b"...\n")

@@ -23,6 +23,7 @@ from materializer.versions import Named, Numbered, list_version
 from query.accept import negotiate, prefers_yaml
 from query.access import review, review_kind
 from query.catalogue import Catalogues, Served, aggregated_type, server_version, wanted_form
+from query.connections import STALLS
 from query.entrance import entrance, refused
 from query.forwarding import Forwarding, Upstreams, read_body
 from query.lists import Page, Snapshots, first_page, further_page, slices
@@ -31,24 +32,22 @@ from query.openapi import OpenApi
 from query.options import Options, originals_of, parse_options, version_of
 from query.paths import Target, cluster_scope, resource_target, split
 from query.readiness import Readiness
-from query.rendering import answer, rendering, send_list
+from query.rendering import LARGE_YAML, answer, rendering, send_list
 from query.representations import Encoder, include_object
 from query.search import parse_search
 from query.sockets import Send, converse, is_websocket, refuse_foreign_pages
 from query.stalls import Stalls
 from query.status import ApiError, UnknownPath, expired, no_such_path, not_found, too_large_version, undiscovered
 from query.warnings import of_other_versions, of_stale, warning_headers
-from query.watches import Watches, WatchRequest, error_event
+from query.watches import NotTaken, Watches, WatchRequest, error_event
 
 log = structlog.get_logger("query")
 
 # How long a read waits for an index that is ahead, in seconds (apiserver storage/cacher: blockTimeout).
 _AHEAD_WAIT = 3.0
 _JSON = "application/json"
-# What metrics tell apart: a client may send any word.
-# Bytes of JSON that take so long to be made into YAML that it is done in a thread.
-_LARGE_YAML = 32 * 1024
 _HEALTH = ("healthz", "livez", "readyz")
+# What metrics tell apart: a client may send any word.
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _PATHS = ("/api", "/apis", "/clusters", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
 # Subresources that are streams between a client and a container.
@@ -159,13 +158,14 @@ class QueryService:
         self._catalogues = Catalogues(lambda cluster: upstreams is not None and upstreams.has(cluster))
         self._snapshots = Snapshots()
         self._openapi = OpenApi()
-        self.metrics = Metrics(materializer, self.watches)
+        self.metrics = Metrics(materializer, self.watches, self._snapshots)
         self._stalls = Stalls(self.metrics.stalls)
-        self._yaml_turns = asyncio.Lock()
+        self._list_turns = asyncio.Lock()
 
     def application(self) -> web.Application:
         """The aiohttp application that serves everything."""
         application = entrance(self._handle)
+        application[STALLS] = self._stalls
         application.on_cleanup.append(self._end)
         return application
 
@@ -254,9 +254,10 @@ class QueryService:
             return await documents.answer(request.http, segments[1:])
         if first not in ("api", "apis"):
             if request.cluster is not None and self._forwarding is not None:
-                return await self._forwarding.forward(
-                    request.http, request.cluster, segments, None, None, [], self._versions(request)
-                )
+                with self._stalls.borne(request.http):
+                    return await self._forwarding.forward(
+                        request.http, request.cluster, segments, None, None, [], self._versions(request)
+                    )
             raise no_such_path()
         if len(segments) <= (2 if first == "api" else 3):
             self._only_get(request)
@@ -336,10 +337,11 @@ class QueryService:
             if method != "GET" or served is None or target.subresource or self._beyond(request.cluster, target, served):
                 # What streams is no object, and must not be held back.
                 looked_into = None if target.subresource.partition("/")[0] in _STREAMS else target
-                return await self._forwarding.forward(
-                    *(request.http, request.cluster, segments, looked_into, served),
-                    *(request.warnings, self._versions(request)),
-                )
+                with self._stalls.borne(request.http):
+                    return await self._forwarding.forward(
+                        *(request.http, request.cluster, segments, looked_into, served),
+                        *(request.warnings, self._versions(request)),
+                    )
         if served is None or (target.namespace and not served.info.namespaced):
             raise no_such_path()
         if target.subresource:
@@ -550,7 +552,7 @@ class QueryService:
                 f"use /clusters/<cluster>",
             )
         body = encoder.one(found[0])
-        if request.render.yaml and len(body) > _LARGE_YAML:
+        if request.render.yaml and len(body) > LARGE_YAML:
             # Others go on meanwhile.
             return await asyncio.to_thread(answer, body, request.render, request.headers())
         return answer(body, request.render, request.headers())
@@ -600,15 +602,22 @@ class QueryService:
                 return found
             return [] if kind is None else kind.select(wanted)
 
+        def lives(entry: Entry) -> bool:
+            # Not the store of this moment: a list must not keep alive one that was replaced.
+            now = self._materializer.store.types.get(served.info.key)
+            return now is not None and now.get(entry.cluster, entry.key) is entry
+
         owner = request.http.remote or ""
         page: Page
         if options.token:
-            page = further_page(self._snapshots, entries, options, self._versions(request), version, scope, owner)
+            page = further_page(
+                self._snapshots, entries, options, self._versions(request), version, scope, owner, lives
+            )
         else:
             # "0" means any state, and its answer is whole (apiserver: limit is ignored there).
             unlimited = options.version == "0" and options.match != "NotOlderThan"
             limited = dataclasses.replace(options, limit=0) if unlimited else options
-            page = first_page(self._snapshots, entries(), limited, version, index, scope, owner)
+            page = first_page(self._snapshots, entries(), limited, version, index, scope, owner, lives)
         return await self._stream(request, page, encoder)
 
     async def _stream(self, request: _Request, page: Page, encoder: Encoder) -> web.StreamResponse:
@@ -623,7 +632,7 @@ class QueryService:
 
         items = (encoder.items(part) for part in slices(page.entries))
         return await send_list(
-            *(request.http, request.render, request.headers(), head, items, size, begun), self._stalls, self._yaml_turns
+            *(request.http, request.render, request.headers(), head, items, size, begun), self._list_turns
         )
 
     async def _watch(
@@ -690,14 +699,15 @@ class QueryService:
                 await send(error_event(late))
                 return
 
-            with self._stalls.watching(request.http, watch.timeout) as sending:
-                patiently = sending.patiently(send)
+            async def counting(payload: bytes) -> None:
+                counted.inc(len(payload))
+                await send(payload)
 
-                async def counting(payload: bytes) -> None:
-                    counted.inc(len(payload))
-                    await patiently(payload)
-
+            try:
                 await self.watches.serve(watch, counting)
+            except NotTaken as overdue:
+                self._stalls.end(request.http)
+                raise ConnectionResetError(str(overdue)) from None
 
         if is_websocket(request.http):
             refuse_foreign_pages(request.http)
@@ -717,8 +727,7 @@ class QueryService:
             await serve(response.write)
         except ConnectionError:
             return response
-        with self._stalls.watching(request.http) as sending:
-            await sending.patiently(response.write_eof)(b"")
+        await response.write_eof()
         return response
 
     def _too_old(self, served: Served, wanted: Filter, text: str, index: int) -> ApiError | None:

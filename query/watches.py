@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from materializer.cursor import Change, changes, initial
-from materializer.entry import TypeKey
+from deltalog.delta import ADDED
+from materializer.cursor import Change, changes
+from materializer.entry import Entry, TypeKey
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.store import Store, TypeStore
@@ -28,7 +30,9 @@ _BOOKMARK_EVERY = 60.0
 _BOOKMARK_BEFORE_END = 2.0
 # Changes read at one go, and their bytes: bounds what is held for a slow watcher, and how long others wait.
 _READ_LIMIT = 512
-_READ_BYTES = 512 * 1024
+_READ_BYTES = 128 * 1024
+# Seconds that a client has left to take what was being sent when its time was over.
+_GRACE = 10.0
 # Bytes of encoded changes that are kept for others who may want the same.
 _SHARED_BYTES = 32 * 1024 * 1024
 
@@ -54,12 +58,33 @@ class WatchRequest:
     owed: tuple[Change, ...] = ()
 
 
+class NotTaken(Exception):
+    """The time of a watch is over, but its client does not take what was sent before."""
+
+
+class _Over(Exception):
+    """The time of a watch is over."""
+
+
+class Present:
+    """The state that watchers begin with: one for all that begin at the same time, however long each takes."""
+
+    __slots__ = ("__weakref__", "entries")
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = entries
+
+
 class Shared:
-    """Encoded changes that many watchers may want: by filter, form and position, for the newest state only."""
+    """What many watchers may want: encoded changes, by filter, form and position, for the newest state only.
+
+    And present states, for as long as somebody reads them.
+    """
 
     def __init__(self) -> None:
         self._at: tuple[int, int] = (-1, -1)
         self._made: dict[tuple[object, ...], tuple[bytes, int | None]] = {}
+        self._present: weakref.WeakValueDictionary[tuple[object, ...], Present] = weakref.WeakValueDictionary()
         self.size = 0
         self.hits = 0
         self.misses = 0
@@ -99,6 +124,15 @@ class Shared:
             self.hits += 1
         return made
 
+    def present(self, generation: int, kind: TypeStore, wanted: Filter) -> Present:
+        """What there is now of a type, by cluster, namespace and name."""
+        # A deletion that is forgotten leaves the order with the last index of an older state.
+        key = (generation, kind.key, wanted, kind.order.last(), kind.forgotten)
+        found = self._present.get(key)
+        if found is None:
+            found = self._present[key] = Present(kind.select(wanted))
+        return found
+
     def clear(self) -> None:
         self._made.clear()
         self.size = 0
@@ -123,7 +157,8 @@ class Watches:
     async def serve(self, request: WatchRequest, send: Send) -> None:
         """Sends events until the time is over, the service closes or the history changes.
 
-        `send` waits while the client cannot take more: that is all the back-pressure there is.
+        `send` waits while the client cannot take more: that is all the back-pressure there is. Raises NotTaken if it
+        still does when the time is over.
         """
         watch = _Watch(self._materializer, self._shared, self._closing, request, send)
         self.open += 1
@@ -158,12 +193,24 @@ class _Watch:
         self._start = 0 if request.after is None else request.after
         self._woken = asyncio.Event()
         self.wake = self._woken.set
+        self._loop = asyncio.get_running_loop()
+        length = random.uniform(*_DEFAULT_TIMEOUT) if request.timeout is None else request.timeout
+        self._deadline = self._loop.time() + length
 
     async def run(self) -> None:
-        request = self._request
-        loop = asyncio.get_running_loop()
-        length = random.uniform(*_DEFAULT_TIMEOUT) if request.timeout is None else request.timeout
-        deadline = loop.time() + length
+        try:
+            # A client that has fallen behind gets a proper end behind what it takes, if it takes it now.
+            async with asyncio.timeout_at(self._deadline + _GRACE) as limit:
+                await self._run()
+        except _Over:
+            pass
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise NotTaken("the time of this watch is over") from None
+
+    async def _run(self) -> None:
+        request, loop, deadline = self._request, self._loop, self._deadline
         stop = self._materializer.listen(request.key, self.wake)
         try:
             after = request.after
@@ -211,19 +258,35 @@ class _Watch:
         store = self._materializer.store
         index = store.applied
         kind = store.types.get(request.key)
-        await self._show(initial(store, kind, request.wanted) if kind is not None else ())
+        if kind is not None:
+            await self._begin(self._shared.present(self._generation, kind, request.wanted))
         if request.mark_initial_end:
             version = request.encoder.versions.of_list(index)
             await self._send(request.encoder.bookmark(version, initial_events_end=True, definitions=self._definitions))
             self._definitions = False
         return index
 
+    async def _begin(self, present: Present) -> None:
+        """Sends ADDED events; no more of them are made than go out at once."""
+        entries = present.entries
+        for begin, end in _parts(len(entry.body) for entry in entries):
+            await self._part([Change(ADDED, entry, entry.index) for entry in entries[begin:end]], first=not begin)
+
     async def _show(self, found: Sequence[Change]) -> None:
-        encoder = self._request.encoder
-        for part in _parts(found):
-            await self._send(encoder.events(part, definitions=self._definitions))
-            self._definitions = False
-            await asyncio.sleep(0)
+        for begin, end in _parts(len(change.entry.body) for change in found):
+            await self._part(found[begin:end], first=not begin)
+
+    async def _part(self, part: Sequence[Change], *, first: bool) -> None:
+        if not first:
+            await self._turn()
+        await self._send(self._request.encoder.events(part, definitions=self._definitions))
+        self._definitions = False
+
+    async def _turn(self) -> None:
+        """Lets others have theirs. Raises _Over if the time is over: between two events a watch may end."""
+        await asyncio.sleep(0)
+        if self._loop.time() >= self._deadline:
+            raise _Over
 
     async def _advance(self, after: int) -> int:
         """Sends what lies past `after`; returns the index up to which everything was sent."""
@@ -254,7 +317,7 @@ class _Watch:
                 self._complete(store, after)
                 return after
             # One that has much to read, and can take it all, must not keep the others waiting.
-            await asyncio.sleep(0)
+            await self._turn()
 
     def _check_counting(self, store: Store) -> None:
         """Raises ApiError 410 when the versions that the watcher came with mean nothing any more."""
@@ -280,16 +343,17 @@ class _Watch:
             self._definitions = False
 
 
-def _parts(found: Sequence[Change]) -> Iterator[Sequence[Change]]:
-    """Runs of changes that can be encoded and held at one go."""
-    begin, size = 0, 0
-    for at, change in enumerate(found):
-        size += len(change.entry.body)
-        if size >= _READ_BYTES or at + 1 - begin >= _READ_LIMIT:
-            yield found[begin : at + 1]
-            begin, size = at + 1, 0
-    if begin < len(found):
-        yield found[begin:]
+def _parts(sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Begin and end of runs that can be encoded and held at one go, by the bytes of their bodies."""
+    begin, end, held = 0, 0, 0
+    for size in sizes:
+        end += 1
+        held += size
+        if held >= _READ_BYTES or end - begin >= _READ_LIMIT:
+            yield begin, end
+            begin, held = end, 0
+    if begin < end:
+        yield begin, end
 
 
 def _history_changed() -> ApiError:

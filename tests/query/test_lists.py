@@ -106,21 +106,57 @@ async def test_nobody_ends_the_paging_of_others(
     entries: Callable[[str], list[Entry]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What there is too much of goes from whom has most of it, the longest unused first."""
-    monkeypatch.setattr(lists, "_REFERENCES", 20 * 500)
     kept = Snapshots()
     kept.keep(Snapshot(1, "one", entries("abc")), "10.0.0.1")
+    monkeypatch.setattr(lists, "_SNAPSHOT_BYTES", 20 * kept.size)
     for index in range(100):
         kept.keep(Snapshot(index, "many", entries("abc")), "10.0.0.2")
     assert kept.find(1, "one") is not None
-    assert len(kept) == 20
+    assert (len(kept), kept.evicted) == (20, 81)
     assert kept.find(99, "many") is not None
     assert kept.find(80, "many") is None
-    # Kept once more it costs no more, and one that is larger than all may be is still kept, alone.
+    # Several tokens of one state share it, and one that is larger than all may be is still kept, alone.
     for _ in range(50):
         kept.keep(Snapshot(1, "one", entries("abc")), "10.0.0.1")
     assert len(kept) == 20
-    monkeypatch.setattr(lists, "_REFERENCES", 1)
+    monkeypatch.setattr(lists, "_SNAPSHOT_BYTES", 1)
     kept.keep(Snapshot(7, "large", entries("abc")), "10.0.0.1")
     assert len(kept) == 1
     kept.close()
-    assert not kept._costs
+    assert kept.size == 0
+
+
+async def test_too_many_go_from_whom_has_most_of_them(
+    entries: Callable[[str], list[Entry]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "_SNAPSHOTS", 5)
+    kept = Snapshots()
+    # One that costs more than all others together is still but one.
+    kept.keep(Snapshot(1, "large", entries("abcdefghijklmnopqrstuvwxyz" * 100)), "10.0.0.1")
+    for index in range(50):
+        kept.keep(Snapshot(index, "many", entries("abc")), "10.0.0.2")
+    assert kept.find(1, "large") is not None
+    assert len(kept) == 5
+    kept.close()
+
+
+async def test_what_changes_makes_a_frozen_list_cost_more(
+    entries: Callable[[str], list[Entry]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living: set[int] = set()
+    old, new = entries("abcdefgh" * 50), entries("abcdefgh" * 50)
+    living |= {id(entry) for entry in (*old, *new)}
+    kept = Snapshots()
+    kept.keep(Snapshot(1000, "one", old, lambda entry: id(entry) in living))
+    kept.keep(Snapshot(1001, "one", old, lambda entry: id(entry) in living))
+    kept.keep(Snapshot(1001, "other", new, lambda entry: id(entry) in living))
+    before = kept.size
+    living -= {id(entry) for entry in old}
+    kept.weigh()
+    # Two lists keep the same old states alive: these cost once.
+    assert 400 * 1000 < kept.size - before < 2 * 400 * 1000
+    monkeypatch.setattr(lists, "_SNAPSHOT_BYTES", 300 * 1000)
+    kept.weigh()
+    assert kept.find(1000, "one") is None
+    assert kept.find(1001, "other") is not None
+    kept.close()

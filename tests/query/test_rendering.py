@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 
 import msgspec
 import pytest
@@ -11,10 +12,8 @@ import yaml
 from aiohttp import test_utils, web
 from hypothesis import example, given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter
 
-from query.rendering import Rendering, rendering, send_list, takes_gzip
-from query.stalls import Stalls
+from query.rendering import LARGE_YAML, Rendering, rendering, send_list, takes_gzip
 
 FORMS = (Rendering(), Rendering(pretty=True), Rendering(yaml=True))
 TEXT = st.one_of(
@@ -23,6 +22,10 @@ TEXT = st.one_of(
     st.sampled_from(
         ["y", "No", "on", "~", "null", "=", "<<", ".inf", "2020-01-01", "a: b", "- x", "# no", "a\nb\n", " a\n b"]
     ),
+    # What means something in YAML, ends its lines or does not print there.
+    st.text("ab \t\r\n:#-?&*!|>'\"%@`,[]{}=~.\\\x00\x7f\x85\xa0\u2028\ufeff\ufffe\U0001f600", max_size=10),
+    st.text("a \n", max_size=8),
+    st.sampled_from(["k" * 300, "two words " * 200, "---", "...", "a\n---\nb", "a\n\tb", "a:", "a #b"]),
 )
 CONTENT = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), TEXT),
@@ -57,6 +60,19 @@ def test_a_list_is_the_same_in_all_forms_however_it_is_sliced(slices, version) -
         assert read(form, text) == {**head, "items": [item for items in slices for item in items]}
         if form.pretty:
             assert text == json.dumps(json.loads(text), indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_floats_stay_floats(number: float) -> None:
+    assert read(Rendering(yaml=True), Rendering(yaml=True).whole(msgspec.json.encode([number]))) == [number]
+
+
+def test_text_of_several_lines_stays_readable() -> None:
+    script = "#!/bin/sh\nset -e\n\nif true; then\n\techo 1\nfi\n"
+    text = Rendering(yaml=True).whole(msgspec.json.encode({"data": {"run": script, "one": "a: b"}}))
+    assert text.decode() == (
+        'data:\n  one: "a: b"\n  run: |\n    #!/bin/sh\n    set -e\n\n    if true; then\n    \techo 1\n    fi\n'
+    )
 
 
 def test_numbers_of_newer_yaml_are_quoted() -> None:
@@ -100,43 +116,68 @@ def test_who_gets_gzip(accepted: str, takes: bool) -> None:
     assert takes_gzip(accepted) is takes
 
 
-async def test_lists_in_yaml_take_turns_with_others_and_each_other() -> None:
-    """However many there are, between two turns of the loop there is but one small piece."""
-    item = json.dumps({"metadata": {"name": "x" * 200}, "spec": {"text": "y" * 1800}}).encode()
-    made: list[tuple[int, int]] = []
-    turns = 0
+class Lists:
+    """Lists over HTTP, and what was made of them between which turns of the loop."""
 
-    class Counting(Rendering):
-        def items(self, items: list[bytes], *, first: bool) -> bytes:
-            made.append((turns, sum(map(len, items))))
-            return super().items(items, first=first)
+    def __init__(self, slices: list[list[bytes]], **form: bool) -> None:
+        self.slices = slices
+        self.made: list[tuple[int, int]] = []
+        self.threads: set[int] = set()
+        lists = self
 
-    lock = asyncio.Lock()
-    stalls = Stalls(Counter("stalled", "", registry=CollectorRegistry()))
+        class Counting(Rendering):
+            def items(self, items: list[bytes], *, first: bool) -> bytes:
+                lists.made.append((lists.turn, sum(map(len, items))))
+                lists.threads.add(threading.get_ident())
+                return super().items(items, first=first)
 
-    async def others() -> None:
-        nonlocal turns
+        self.form = Counting(**form)
+        self.turn = 0
+        self._turns = asyncio.Lock()
+
+    async def _others(self) -> None:
         while True:
-            turns += 1
+            self.turn += 1
             await asyncio.sleep(0)
 
-    async def answer(http: web.Request) -> web.StreamResponse:
-        slices = iter([[item] * 40, [item] * 40])
+    async def _answer(self, http: web.Request) -> web.StreamResponse:
         head = b'{"kind":"List","items":['
-        return await send_list(http, Counting(yaml=True), [], head, slices, None, lambda: None, stalls, lock)
+        return await send_list(http, self.form, [], head, iter(self.slices), None, lambda: None, self._turns)
 
-    application = web.Application()
-    application.router.add_get("/", answer)
-    waiting = asyncio.create_task(others())
-    async with test_utils.TestClient(test_utils.TestServer(application)) as client:
+    async def ask(self, number: int) -> list[bytes]:
+        """Bodies of so many lists at once."""
+        application = web.Application()
+        application.router.add_get("/", self._answer)
+        waiting = asyncio.create_task(self._others())
+        async with test_utils.TestClient(test_utils.TestServer(application)) as client:
 
-        async def listed() -> list[object]:
-            async with client.get("/") as response:
-                return yaml.safe_load(await response.read())["items"]
+            async def listed() -> bytes:
+                async with client.get("/") as response:
+                    return await response.read()
 
-        for found in await asyncio.gather(*(listed() for _ in range(4))):
-            assert found == [json.loads(item)] * 80
-    waiting.cancel()
-    assert len(made) >= 4 * 2 * 8
-    assert len({turn for turn, _ in made}) == len(made), "one in a turn"
-    assert max(size for _, size in made) < 16 * 1024
+            bodies = await asyncio.gather(*(listed() for _ in range(number)))
+        waiting.cancel()
+        return bodies
+
+
+@pytest.mark.parametrize("form", [{"yaml": True}, {"pretty": True}, {"gzip": True}, {}])
+async def test_lists_take_turns_with_others_and_each_other(form: dict[str, bool]) -> None:
+    """However many there are, between two turns of the loop there is but one piece, and of YAML a small one."""
+    item = json.dumps({"metadata": {"name": "x" * 200}, "spec": {"text": "y" * 1800}}).encode()
+    lists = Lists([[item] * 125, [item] * 125], **form)
+    for body in await lists.ask(4):
+        assert read(lists.form, body)["items"] == [json.loads(item)] * 250
+    assert len(lists.made) == 4 * 2 * (4 if lists.form.yaml else 1)
+    assert len({turn for turn, _ in lists.made}) == len(lists.made), "one in a turn"
+    if lists.form.yaml:
+        assert max(size for _, size in lists.made) <= 64 * 1024
+
+
+async def test_an_object_that_is_large_in_yaml_is_made_beside_the_loop() -> None:
+    large = json.dumps({"data": {f"key-{at}": "x" * 100 for at in range(LARGE_YAML // 100)}}).encode()
+    lists = Lists([[b"{}", large, b"{}"]], yaml=True)
+    [body] = await lists.ask(1)
+    assert read(lists.form, body)["items"] == [{}, json.loads(large), {}]
+    # One turn after the other went by meanwhile.
+    assert len(lists.threads) == 2
+    assert len(lists.made) == 3

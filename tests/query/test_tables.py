@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import test_utils, web
-from prometheus_client import CollectorRegistry, Counter
 
 from materializer.cursor import Change
 from materializer.entry import Entry, version_member
@@ -26,7 +25,6 @@ from query.accept import Form, Representation
 from query.lists import slices
 from query.rendering import Rendering, send_list
 from query.representations import Encoder
-from query.stalls import Stalls
 from query.status import ApiError
 from query.tables import KeptRows, printer_for
 from simulation import SimulatedCluster
@@ -469,9 +467,8 @@ async def test_others_get_their_turn_between_the_slices_of_a_long_table() -> Non
             yield encode.items(part)
 
     async def answer(http: web.Request) -> web.StreamResponse:
-        stalls = Stalls(Counter("stalled", "", registry=CollectorRegistry()))
         head = encode.list_head("v", "", None)
-        return await send_list(http, Rendering(), [], head, made(), None, lambda: None, stalls, asyncio.Lock())
+        return await send_list(http, Rendering(), [], head, made(), None, lambda: None, asyncio.Lock())
 
     application = web.Application()
     application.router.add_get("/", answer)
