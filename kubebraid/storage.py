@@ -21,7 +21,7 @@ import msgspec
 from deltalog import Appender, LogSettings, connect, open_log
 from deltalog import delta as wire
 from deltalog.selectors import Requirement
-from materializer.cursor import Change, changes, initial
+from materializer.cursor import Change, Cursor, changes, initial
 from materializer.entry import Entry, Key, TypeKey
 from materializer.filter import Filter
 from materializer.materializer import Materializer
@@ -241,11 +241,11 @@ class ResourceStorage:
                 kind = store.types.get(self.key)
                 for change in initial(store, kind, wanted) if kind is not None else ():
                     yield change
-            start = began = after
+            cursor, began = Cursor(after, whole), after
             while True:
                 changed.clear()
-                upto: int | None = after
-                while upto is not None:
+                more = True
+                while more:
                     if materializer.store is not store:
                         raise Expired("the history that was followed is another one now")
                     if any(
@@ -256,19 +256,13 @@ class ResourceStorage:
                             "a cluster was set back: the versions that the watch began at are none of its own"
                         )
                     kind = store.types.get(self.key)
-                    if kind is not None and after < kind.forgotten:
-                        raise Expired(f"deletions past {after} are forgotten")
-                    applied = store.applied
+                    if kind is not None and cursor.after < kind.forgotten:
+                        raise Expired(f"deletions past {cursor.after} are forgotten")
                     found, upto = (
-                        ([], None)
-                        if kind is None
-                        else changes(kind, after, wanted, _READ_LIMIT, whole, min(start, kind.gap))
+                        ([], None) if kind is None else changes(kind, cursor.position(kind), wanted, _READ_LIMIT)
                     )
-                    after = applied if upto is None else upto
-                    if upto is None:
-                        whole = after
-                        if store.settled >= store.gap:
-                            start = after
+                    cursor.advance(store, upto)
+                    more = upto is not None
                     for change in found:
                         yield change
                 await changed.wait()

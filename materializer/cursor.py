@@ -27,45 +27,93 @@ class Change(NamedTuple):
     at: int
 
 
+class Position(NamedTuple):
+    """Up to where a watcher was shown the order, and what it may hold of what lies past that.
+
+    - `after`: what lay up to this index when it was read, it was shown.
+    - `whole`: the last index at which it held the whole state. Of an object that changed again since then it may hold
+      any state between the two; then a deletion too many is shown rather than one too few. 0 if nobody knows, as of a
+      client that resumes at an event's version. Below the type's `gap` this process has not seen every state, and is
+      as careful.
+    - `start`: the index from which on it was served by this process: what entered the log since then, but was never
+      seen here, it cannot hold.
+    - `base`: where the present run of reads began, `begun`: what was applied then. What entered the log past the one,
+      and lay past `after` already at the other, it was not shown.
+    """
+
+    after: int
+    whole: int
+    start: int
+    base: int
+    begun: int
+
+    def may_know(self, entry: Entry) -> bool:
+        """Whether the watcher may have been shown this uid."""
+        if entry.first > self.after:
+            return False
+        if entry.first > self.start and entry.seen > self.after:
+            return False
+        return not (entry.first > self.base and self.after < entry.index <= self.begun)
+
+    def may_match(self, entry: Entry, wanted: Filter, gap: int) -> bool:
+        """Whether a uid that the watcher may know was in its selection in a state that it may hold."""
+        if not wanted.timely(entry) and entry.since != NEVER:
+            return False
+        low = max(self.whole, entry.first)
+        return self.whole < gap or wanted.matched_between(entry, low, self.after) is not False
+
+
+class Cursor:
+    """The position of one watcher, through all its reads from one store.
+
+    `whole`: 0 if nobody knows whether it held the whole state at `after` (see Position).
+    """
+
+    def __init__(self, after: int, whole: int | None = None) -> None:
+        self.after = after
+        self._whole = after if whole is None else whole
+        self._start = self._base = after
+        self._begun = 0
+
+    def position(self, kind: TypeStore) -> Position:
+        """What the next read goes by. Equal ones see the same."""
+        return Position(self.after, self._whole, min(self._start, kind.gap), self._base, self._begun)
+
+    def advance(self, store: Store, upto: int | None) -> None:
+        """The store was read up to an index; None: to its end."""
+        if upto is not None:
+            self.after = upto
+            self._begun = self._begun or store.applied
+            return
+        self.after = self._whole = self._base = store.applied
+        self._begun = 0
+        if store.settled >= store.gap:
+            self._start = self.after
+
+
 def changes(
-    kind: TypeStore,
-    after: int,
-    wanted: Filter,
-    limit: int,
-    whole: int | None = None,
-    start: int | None = None,
-    most: int | None = None,
+    kind: TypeStore, at: Position, wanted: Filter, limit: int, most: int | None = None
 ) -> tuple[list[Change], int | None]:
-    """Changes past `after`, oldest first, at least `limit` of them, or `most` bytes of bodies, if there is that much.
+    """Changes past a position, oldest first, at least `limit` of them or `most` bytes of bodies, if there is so much.
 
     The second value is the index up to which they were read, None if that is all there is. O(log n + items
-    past `after`, up to the limit).
-
-    `whole` (None: `after`) is the last index at which the watcher held the whole state. Since then it was shown
-    what lay up to `after` at the time, but of an object that changed again it may still hold any state between the
-    two; then a deletion too many is shown rather than one too few. 0 if nobody knows, as of a client that resumes
-    at an event's version. Below `kind.gap` this process has not seen every state, and is as careful.
-
-    `start` (None: `after`) is the index from which on the watcher was served by this process: what entered the log
-    since then, but was never seen here, it cannot hold.
+    past the position, up to the limit).
     """
-    whole = after if whole is None else whole
-    at = _Position(after, whole, after if start is None else start, kind.gap)
     result: list[Change] = []
     size = 0
-    for item in kind.order.after(after):
+    for item in kind.order.after(at.after):
         if isinstance(item, Removal):
             batch = [
                 Change(DELETED, held, item.index - 1)
                 for entry in item.entries.values()
-                if wanted.covers(entry) and (held := _held(entry, wanted, at)) is not None
+                if wanted.covers(entry) and (held := _held(entry, wanted, at, kind.gap)) is not None
             ]
             if batch:
                 batch[-1] = batch[-1]._replace(at=item.index)
                 result.extend(batch)
         elif wanted.covers(item):
             shown = len(result)
-            result.extend(_shown(item, wanted, at))
+            result.extend(_shown(item, wanted, at, kind.gap))
             if len(result) > shown:
                 size += len(item.body)
         if len(result) >= limit or (most is not None and size >= most):
@@ -73,35 +121,15 @@ def changes(
     return result, None
 
 
-class _Position(NamedTuple):
-    """What is known of a watcher; see `changes`."""
-
-    after: int
-    whole: int
-    start: int
-    gap: int
-
-    def may_know(self, entry: Entry) -> bool:
-        """Whether the watcher may have been shown this uid."""
-        return entry.first <= self.after and not (entry.seen > self.after and entry.first > self.start)
-
-    def may_match(self, entry: Entry, wanted: Filter) -> bool:
-        """Whether a uid that the watcher may know was in its selection in a state that it may hold."""
-        if not wanted.timely(entry) and entry.since != NEVER:
-            return False
-        low = max(self.whole, entry.first)
-        return self.whole < self.gap or wanted.matched_between(entry, low, self.after) is not False
-
-
-def _held(entry: Entry, wanted: Filter, at: _Position) -> Entry | None:
+def _held(entry: Entry, wanted: Filter, at: Position, gap: int) -> Entry | None:
     """What a watcher may hold of a name: this uid or one before it, None for surely nothing."""
-    if at.may_know(entry) and at.may_match(entry, wanted):
+    if at.may_know(entry) and at.may_match(entry, wanted, gap):
         return entry
-    return _predecessor(entry, wanted, at) if entry.first > at.whole else None
+    return _predecessor(entry, wanted, at, gap) if entry.first > at.whole else None
 
 
-def _shown(entry: Entry, wanted: Filter, at: _Position) -> Iterator[Change]:
-    held = _held(entry, wanted, at)
+def _shown(entry: Entry, wanted: Filter, at: Position, gap: int) -> Iterator[Change]:
+    held = _held(entry, wanted, at, gap)
     known = at.may_know(entry)
     selected = not entry.deleted and wanted.timely(entry) and wanted.selects(entry)
     if held is not None and (not selected or not known):
@@ -113,14 +141,14 @@ def _shown(entry: Entry, wanted: Filter, at: _Position) -> Iterator[Change]:
         yield Change(ADDED if held is None else MODIFIED, entry, entry.index)
 
 
-def _predecessor(entry: Entry, wanted: Filter, at: _Position) -> Entry | None:
+def _predecessor(entry: Entry, wanted: Filter, at: Position, gap: int) -> Entry | None:
     before = entry.replaced
     while before is not None:
         if before.deleted and 0 < before.index <= at.whole:
             # It was gone by then, and the watcher was told.
             return None
         if at.may_know(before):
-            if at.may_match(before, wanted):
+            if at.may_match(before, wanted, gap):
                 return before
             if before.first <= at.whole:
                 return None

@@ -419,7 +419,7 @@ class Store:
             ):
                 return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
-        entry.seen = 0 if self.loading else index
+        entry.seen = index
         if current is not None and current.uid == delta.uid:
             self._continue(entry, current)
         elif (before := current or grave) is not None:
@@ -477,7 +477,7 @@ class Store:
         if current is not None and current.uid != delta.uid and delta.first <= current.index:
             return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
-        entry.seen = 0 if self.loading else index
+        entry.seen = index
         if current is not None and kind.indexes:
             kind.indexes.discard(current)
         if current is not None and current.uid != delta.uid:

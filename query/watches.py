@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from deltalog.delta import ADDED
-from materializer.cursor import Change, changes
+from materializer.cursor import Change, Cursor, Position, changes
 from materializer.entry import Entry, TypeKey
 from materializer.filter import Filter
 from materializer.materializer import Materializer
@@ -93,24 +93,22 @@ class Shared:
         self,
         state: tuple[int, int],
         kind: TypeStore,
-        after: int,
-        whole: int,
-        start: int,
+        at: Position,
         request: WatchRequest,
         definitions: bool,
     ) -> tuple[bytes | list[Change], int | None]:
-        """Changes past `after` as lines, and where to go on if that is not all.
+        """Changes past a position as lines, and where to go on if that is not all.
 
         Very many that cannot be parted, as a whole cluster went, are returned as they are.
         """
         if state != self._at:
             self.clear()
             self._at = state
-        key = (request.key, request.wanted, request.encoder.key, after, whole, start, definitions)
+        key = (request.key, request.wanted, request.encoder.key, at, definitions)
         made = self._made.get(key)
         if made is None:
             self.misses += 1
-            found, upto = changes(kind, after, request.wanted, _READ_LIMIT, whole, start, _READ_BYTES)
+            found, upto = changes(kind, at, request.wanted, _READ_LIMIT, _READ_BYTES)
             if len(found) > 2 * _READ_LIMIT:
                 return found, upto
             made = (request.encoder.events(found, definitions=definitions), upto)
@@ -188,9 +186,7 @@ class _Watch:
         self._send = send
         self._generation = materializer.generation
         self._definitions = request.encoder.form is Form.TABLE
-        self._whole = request.whole
-        # From where on this process has served the watcher, as far as that matters for what it may hold.
-        self._start = 0 if request.after is None else request.after
+        self._cursor = Cursor(request.after or 0, request.whole)
         self._woken = asyncio.Event()
         self.wake = self._woken.set
         self._loop = asyncio.get_running_loop()
@@ -213,9 +209,8 @@ class _Watch:
         request, loop, deadline = self._request, self._loop, self._deadline
         stop = self._materializer.listen(request.key, self.wake)
         try:
-            after = request.after
-            if after is None:
-                after = self._whole = self._start = await self._present()
+            if request.after is None:
+                self._cursor = Cursor(await self._present())
             elif request.owed:
                 await self._show(request.owed)
             next_bookmark = self._next_bookmark(loop.time(), deadline)
@@ -225,7 +220,7 @@ class _Watch:
                     await self._send(error_event(_history_changed()))
                     return
                 try:
-                    after = await self._advance(after)
+                    await self._advance()
                 except ApiError as error:
                     await self._send(error_event(error))
                     return
@@ -233,7 +228,7 @@ class _Watch:
                 if now >= deadline:
                     return
                 if request.bookmarks and now >= next_bookmark:
-                    await self._bookmark(after)
+                    await self._bookmark()
                     next_bookmark = self._next_bookmark(now, deadline)
                 until = min(deadline, next_bookmark) if request.bookmarks else deadline
                 if self._woken.is_set():
@@ -288,34 +283,33 @@ class _Watch:
         if self._loop.time() >= self._deadline:
             raise _Over
 
-    async def _advance(self, after: int) -> int:
-        """Sends what lies past `after`; returns the index up to which everything was sent."""
+    async def _advance(self) -> None:
+        """Sends what lies past the cursor."""
+        cursor = self._cursor
         while True:
             store = self._materializer.store
+            after = cursor.after
             if store.applied <= after or self._materializer.generation != self._generation:
-                return after
+                return
             if self._request.wanted.beyond:
                 self._check_counting(store)
             kind = store.types.get(self._request.key)
             if kind is None or kind.order.last() <= after:
-                self._complete(store, store.applied)
-                return store.applied
+                cursor.advance(store, None)
+                return
             if after < kind.forgotten:
                 # A client that took nothing for longer than deletions are kept.
                 raise expired(f"too old resource version: {after} ({kind.forgotten})")
             state = (self._generation, store.applied)
-            payload, upto = self._shared.read(
-                state, kind, after, self._whole, min(self._start, kind.gap), self._request, self._definitions
-            )
-            after = state[1] if upto is None else upto
+            payload, upto = self._shared.read(state, kind, cursor.position(kind), self._request, self._definitions)
+            cursor.advance(store, upto)
             if isinstance(payload, list):
                 await self._show(payload)
             elif payload:
                 self._definitions = False
                 await self._send(payload)
             if upto is None:
-                self._complete(store, after)
-                return after
+                return
             # One that has much to read, and can take it all, must not keep the others waiting.
             await self._turn()
 
@@ -328,14 +322,9 @@ class _Watch:
                     f"too old resource version: cluster {name} was set back, {version} is none of its versions"
                 )
 
-    def _complete(self, store: Store, after: int) -> None:
-        """Everything up to `after` was sent."""
-        self._whole = after
-        if store.settled >= store.gap:
-            self._start = after
-
-    async def _bookmark(self, after: int) -> None:
+    async def _bookmark(self) -> None:
         store = self._materializer.store
+        after = self._cursor.after
         # Nothing to send means that everything up to the applied index was seen, whatever it was about.
         if self._materializer.outage() is None and store.applied == after:
             encoder = self._request.encoder

@@ -16,6 +16,7 @@ from deltalog.subjects import control_subject, object_subject, type_prefix
 from materializer import image as module
 from materializer import store as store_module
 from materializer.census import Census, Counted
+from materializer.cursor import Cursor
 from materializer.entry import Entry, Past
 from materializer.filter import Filter
 from materializer.image import Image, NotAnImage, Piece, Restoration
@@ -209,13 +210,13 @@ def test_clients_go_on_at_an_instance_that_started_from_a_snapshot(seed: int, de
             client.relist(store)
             assert client.view == target
             for _ in range(8):
-                client.cursor = world.random.randint(max(0, world.index - 60), world.index)
+                client.at = Cursor(world.random.randint(max(0, world.index - 60), world.index))
                 if client.refused(store):
                     refused += 1
                     continue
                 served += 1
                 held = world.view_at(client.kind, client.lens, client.cursor)
-                came = Client(client.kind, client.lens, client.cursor, dict(held), 0)
+                came = Client(client.kind, client.lens, Cursor(client.cursor, 0), dict(held))
                 came.pull(store)
                 assert came.view == target, (client.cursor, store.floor, client.kind, client.lens.filter)
     assert served > 1000

@@ -21,7 +21,7 @@ from deltalog.delta import CLUSTER, OWNER, REMOVED, SYNCED
 from deltalog.selectors import parse_fields, parse_labels
 from materializer import indexes as indexes_module
 from materializer import store as store_module
-from materializer.cursor import Change, changes, initial
+from materializer.cursor import Change, Cursor, changes, initial
 from materializer.entry import Entry, TypeKey
 from materializer.filter import Filter
 from materializer.store import Outcome, Store
@@ -394,24 +394,37 @@ def take_in(view: View, events: list[Change]) -> None:
             view[name_of(event.entry)] = (event.entry.uid, event.entry.index)
 
 
+def take_in_strictly(view: View, event: Change) -> None:
+    """What a client does that takes ADDED and MODIFIED at their word."""
+    name = name_of(event.entry)
+    if event.type == ADDED:
+        assert name not in view, event
+    elif event.type == MODIFIED:
+        assert view.get(name, ("", 0))[0] == event.entry.uid, event
+    take_in(view, [event])
+
+
 @dataclass
 class Client:
     """A watcher: a filter, a position and what it holds."""
 
     kind: TypeKey
     lens: Lens
-    cursor: int = 0
+    # After a cut nobody knows at which index the view was whole: 0.
+    at: Cursor = field(default_factory=lambda: Cursor(0, 0))
     view: View = field(default_factory=dict)
-    # The last index at which the view was whole; behind the cursor after a part of a read, unknown (0) after a cut.
-    whole: int = 0
     seen: dict[Name, int] = field(default_factory=dict)
+
+    @property
+    def cursor(self) -> int:
+        return self.at.after
 
     def relist(self, store: Store) -> None:
         self.view.clear()
         self.seen.clear()
         if (kind := store.types.get(self.kind)) is not None:
             take_in(self.view, initial(store, kind, self.lens.filter))
-        self.cursor = self.whole = store.applied
+        self.at = Cursor(store.applied)
 
     def behind(self, store: Store) -> bool:
         """Whether an open watch at this position is told 410 (query/watches.py)."""
@@ -425,7 +438,7 @@ class Client:
     def pull(self, store: Store, limit: int = EVERYTHING) -> tuple[list[Change], bool]:
         """One read: its events, taken in, and whether that was all."""
         kind = store.types.get(self.kind)
-        events, upto = ([], None) if kind is None else changes(kind, self.cursor, self.lens.filter, limit, self.whole)
+        events, upto = ([], None) if kind is None else changes(kind, self.at.position(kind), self.lens.filter, limit)
         for event in events:
             # Read in an order that a client which stores each event's version could resume from.
             name = name_of(event.entry)
@@ -434,9 +447,7 @@ class Client:
             assert event.entry.index == event.at or event.type == DELETED
             self.seen[name] = event.at
         take_in(self.view, events)
-        self.cursor = store.applied if upto is None else upto
-        if upto is None:
-            self.whole = self.cursor
+        self.at.advance(store, upto)
         return events, upto is None
 
 
@@ -507,14 +518,10 @@ def test_watchers_see_exactly_what_changed(seed: int, delta: Make, control: Make
             events, _ = client.pull(store)
             for event in events:
                 name = name_of(event.entry)
-                if event.type == ADDED:
-                    assert name not in held, (after, event)
-                elif event.type == MODIFIED:
-                    assert held.get(name, ("", 0))[0] == event.entry.uid, (after, event)
-                elif world.lives_begun(client.kind, name, after) < 2:
+                if event.type == DELETED and world.lives_begun(client.kind, name, after) < 2:
                     # With several lives of a name past the position, a deletion too many is allowed.
                     assert held.get(name, ("", 0))[0] == event.entry.uid, (after, event)
-                take_in(held, [event])
+                take_in_strictly(held, event)
             assert client.view == world.view_at(client.kind, client.lens, store.applied)
 
     run(world, warm_store(), 1500, each)
@@ -543,6 +550,35 @@ def pieces(world: World, clients: list[Client]) -> None:
                 assert client.view == world.view_at(client.kind, client.lens, store.applied)
 
     run(world, warm_store(), 1200, each)
+
+
+@pytest.mark.parametrize("cold", [False, True], ids=["warm", "cold"])
+@pytest.mark.parametrize("seed", range(4))
+def test_pieces_between_which_nothing_happens_are_exact(seed: int, cold: bool, delta: Make, control: Make) -> None:
+    """A watcher that comes back reads all that it missed in pieces: what it does not hold is ADDED, and that only."""
+    world = World(seed, delta, control)
+    warm = warm_store()
+    several = 0
+    for _ in range(60):
+        for _ in range(world.random.randint(1, 30)):
+            feed(warm, world.step())
+            world.now += int(world.random.random() * world.random.choice((0, 3)) * SECOND)
+        store = world.cold_store() if cold else warm
+        for client in every_client():
+            client.at = Cursor(world.random.randint(max(0, world.index - 60), world.index))
+            if client.lens.filter.selective or client.refused(store):
+                continue
+            client.view = world.view_at(client.kind, client.lens, client.cursor)
+            held = dict(client.view)
+            pieces, complete = 0, False
+            while not complete:
+                events, complete = client.pull(store, world.random.randint(1, 3))
+                pieces += 1
+                for event in events:
+                    take_in_strictly(held, event)
+            assert client.view == held == world.view_at(client.kind, client.lens, store.applied)
+            several += pieces > 1
+    assert several > 200
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -574,10 +610,10 @@ def cuts(world: World, clients: list[Client]) -> None:
             held = dict(client.view)
             events, _ = client.pull(store)
             for at in range(len(events)):
-                cut = Client(client.kind, client.lens, events[at].at, dict(held))
+                cut = Client(client.kind, client.lens, Cursor(events[at].at, 0), dict(held))
                 take_in(cut.view, events[: at + 1])
                 if world.random.random() < 0.1:
-                    away.append(Client(cut.kind, cut.lens, cut.cursor, dict(cut.view)))
+                    away.append(Client(cut.kind, cut.lens, Cursor(cut.cursor, 0), dict(cut.view)))
                 come_back(cut, store)
         if away and world.random.random() < 0.5:
             come_back(away.pop(world.random.randrange(len(away))), store)
@@ -621,13 +657,13 @@ def test_a_cold_store_serves_every_resume_above_its_floor(seed: int, delta: Make
             client.relist(store)
             assert client.view == target
             for _ in range(12):
-                client.cursor = world.random.randint(max(0, world.index - 60), world.index)
+                client.at = Cursor(world.random.randint(max(0, world.index - 60), world.index))
                 if client.refused(store):
                     refused += 1
                     continue
                 served += 1
                 held = world.view_at(client.kind, client.lens, client.cursor)
-                came = Client(client.kind, client.lens, client.cursor, dict(held), client.cursor)
+                came = Client(client.kind, client.lens, Cursor(client.cursor), dict(held))
                 events, _ = came.pull(store)
                 assert came.view == target, (client.cursor, store.floor, client.kind, client.lens.filter, events)
     assert served > 1000
@@ -659,6 +695,8 @@ def test_watchers_move_between_instances(seed: int, delta: Make, control: Make) 
             if world.random.random() > 0.1:
                 continue
             store = world.random.choice(stores)
+            # A watch of its own: that store knows only what the client says.
+            client.at = Cursor(client.cursor)
             if client.refused(store):
                 client.relist(store)
             client.pull(store)
@@ -720,6 +758,6 @@ def test_watchers_move_to_an_instance_that_missed_superseded_messages(
                 if client.refused(lagging):
                     client.relist(lagging)
                 # Another instance: what this one showed it, and what not, this one does not know.
-                client.whole = 0
+                client.at = Cursor(client.cursor, 0)
                 client.pull(lagging)
                 assert client.view == world.view_at(client.kind, client.lens, lagging.applied)

@@ -11,7 +11,7 @@ import pytest
 from deltalog import ADDED, DELETED, MODIFIED, Replaced
 from deltalog.delta import STATUS, SYNCED
 from deltalog.selectors import parse_labels
-from materializer.cursor import changes
+from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
 from materializer.originals import TooOld, changes_since, seen
 from materializer.store import Store
@@ -266,7 +266,7 @@ def test_what_has_no_version_of_its_own_is_shown_past_any_version(delta: Make, c
     apply(store, delta("c", DELETED, uid="uc", first=4, original="99"), 5)
     apply(store, delta("b", DELETED, uid="ub", first=3, original="95", final=False), 6)
     apply(store, control("removed", "alpha"), 7)
-    shown, _ = changes(store.types[PODS], after, wanted, 100)
+    shown, _ = changes(store.types[PODS], Cursor(after).position(store.types[PODS]), wanted, 100)
     assert [(change.type, change.entry.name) for change in shown] == [(DELETED, "b"), (DELETED, "a")]
 
 

@@ -11,7 +11,7 @@ import pytest
 from deltalog import ADDED, DELETED, MODIFIED, Delta, Replaced
 from deltalog.delta import CLUSTER, HEALTH, OWNER, REMOVED, SYNCED, TYPE
 from deltalog.selectors import parse_labels
-from materializer.cursor import changes, initial
+from materializer.cursor import Cursor, Position, changes, initial
 from materializer.entry import Entry, entry_of
 from materializer.filter import Filter
 from materializer.store import Order, Outcome, Store
@@ -37,13 +37,14 @@ def shown(store: Store, after: int, wanted: Filter = ALL, limit: int = 1000) -> 
     kind = store.types.get(PODS)
     if kind is None:
         return []
-    found, _ = changes(kind, after, wanted, limit)
+    found, _ = changes(kind, Cursor(after).position(kind), wanted, limit)
     return [(change.type, change.entry.name, change.entry.uid, change.at) for change in found]
 
 
 def resumed(store: Store, after: int, wanted: Filter) -> list[tuple[str, str]]:
     """What a client is shown that comes back with the version of an event, as (type, name)."""
-    found, _ = changes(store.types[PODS], after, wanted, 1000, 0)
+    kind = store.types[PODS]
+    found, _ = changes(kind, Cursor(after, 0).position(kind), wanted, 1000)
     return [(change.type, change.entry.name) for change in found]
 
 
@@ -111,7 +112,8 @@ def test_removed_objects_bear_the_removals_index(delta: Make, control: Make) -> 
     for index, name in enumerate("ab", 1):
         store.apply_delta(delta(name, original="9"), index, NOW)
     store.apply_control(control(REMOVED, "alpha", *PODS), 5, NOW)
-    found, _ = changes(store.types[PODS], 2, ALL, 100)
+    kind = store.types[PODS]
+    found, _ = changes(kind, Cursor(2).position(kind), ALL, 100)
     bodies = [json.loads(change.entry.as_of("h", change.at)) for change in found]
     assert [body["metadata"]["resourceVersion"] for body in bodies] == ["h.4.9", "h.5.9"]
 
@@ -245,7 +247,8 @@ def test_what_left_a_selection_is_told_to_who_was_cut_off_in_between(delta: Make
     type = DELETED if leaving == "label, then deleted" else MODIFIED
     uid = "u2" if leaving == "another uid" else "u"
     store.apply_delta(delta("n", type, uid=uid, original="4", labels=B), 5, NOW)
-    first, upto = changes(store.types[PODS], 1, APP_A, 1)
+    kind = store.types[PODS]
+    first, upto = changes(kind, Cursor(1).position(kind), APP_A, 1)
     assert [(change.type, change.entry.name, change.at) for change in first] == [(ADDED, "m", 4)]
     assert upto == 4
     assert resumed(store, 4, APP_A) == [(DELETED, "n")]
@@ -470,10 +473,10 @@ def test_a_uid_whose_beginning_was_superseded_unread_is_new_to_those_we_served(d
     store.apply_delta(delta("other", MODIFIED, uid="o", original="3"), 3, NOW)
     store.apply_delta(delta("n", MODIFIED, uid="u", original="4", first=2), 4, NOW)
     kind = store.types[PODS]
-    served, _ = changes(kind, 3, ALL, 100, 3, 1)
+    served, _ = changes(kind, Position(3, 3, 1, 3, 0), ALL, 100)
     assert [(change.type, change.entry.name) for change in served] == [(ADDED, "n")]
     # One that came here with version 3 from an instance that had read everything does hold it.
-    came, _ = changes(kind, 3, ALL, 100, 3, 3)
+    came, _ = changes(kind, Position(3, 3, 3, 3, 0), ALL, 100)
     assert [(change.type, change.entry.name) for change in came] == [(MODIFIED, "n")]
 
 

@@ -13,7 +13,7 @@ import producers.cluster
 import producers.discovery
 from deltalog import Reader
 from deltalog.stream import Log
-from materializer.cursor import changes
+from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
 from producers.apiserver import ApiServer, Refused, Unreachable
 from producers.discovery import discover, registered
@@ -100,7 +100,7 @@ async def test_a_custom_type_appears_changes_its_version_and_goes(rig, cluster):
     await eventually(lambda: names(store, BOATS) == ["gull", "tern"])
     await eventually(lambda: {entry.version for entry in store.types[BOATS].live()} == {"v1beta1"})
     # What was shown of it: the old one in its new version, the new one once.
-    shown, _ = changes(store.types[BOATS], start, Filter(), 100)
+    shown, _ = changes(store.types[BOATS], Cursor(start).position(store.types[BOATS]), Filter(), 100)
     assert sorted((change.type, change.entry.name) for change in shown) == [("ADDED", "tern"), ("MODIFIED", "gull")]
 
     await rig.request("PATCH", path, {"spec": crd("v1beta1")["spec"]}, "application/merge-patch+json")
@@ -113,7 +113,7 @@ async def test_a_custom_type_appears_changes_its_version_and_goes(rig, cluster):
     await rig.request("DELETE", path)
     await eventually(lambda: BOATS not in store.clusters["alpha"].types)
     assert names(store, BOATS) == []
-    shown, _ = changes(store.types[BOATS], start, Filter(), 100)
+    shown, _ = changes(store.types[BOATS], Cursor(start).position(store.types[BOATS]), Filter(), 100)
     assert sorted((change.type, change.entry.name) for change in shown) == [("DELETED", "gull"), ("DELETED", "tern")]
     cold = await rig.materializer()
     assert names(cold.store, BOATS) == []

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from deltalog.offers import NotTaken
-from materializer.cursor import changes
+from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
 
 PATH = "/api/v1/namespaces/default/configmaps"
@@ -61,7 +61,7 @@ async def test_a_write_is_readable_before_the_watch_tells_it_and_told_once(rig):
     rig.cluster.faults.hang_watches(False)
     await rig.request("POST", PATH, {"metadata": {"name": "later"}})
     await eventually(lambda: entry(warm.store, "later"))
-    shown, _ = changes(warm.store.types[KEY], start, Filter(), 100)
+    shown, _ = changes(warm.store.types[KEY], Cursor(start).position(warm.store.types[KEY]), Filter(), 100)
     assert [(one.type, one.entry.name) for one in shown] == [("ADDED", "own"), ("ADDED", "later")]
     cold = await rig.materializer()
     assert entry(cold.store, "own").index == index, "the watch's copies were not appended"
