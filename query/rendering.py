@@ -180,9 +180,12 @@ async def send_list(
     # It may be waited for long.
     waiting.clear()
     await send(text)
+    # The next piece is made in its memory, which is warm.
+    text = b""
     if not over:
         async for text in remaining:
             await send(text)
+            text = b""
     if compress is not None:
         await response.write(compress.flush())
     await response.write_eof()
