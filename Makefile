@@ -11,6 +11,9 @@ NODE_STAMP := $(if $(shell command -v npm),$(NODE)/.installed $(NODE)/examples/.
 ARGS ?=
 WORKERS ?= 4
 
+# Where an image sets this, each of the hundreds of processes that tests start would compile all its modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install up demo test test-clusters real-cluster soak bench check format clean
 

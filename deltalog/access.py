@@ -85,7 +85,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
                 nkeys.from_seed(bytearray(seed.encode())).wipe()
             except (nkeys.NkeysError, ValueError) as cause:
                 raise BadAccess(f"--nats-nkey {self.nkey}: it holds no nkey seed, which begins with SU") from cause
-        self.context()
+        if self.tls:
+            self.context()
 
     def context(self) -> ssl.SSLContext:
         """What TLS trusts and shows. Raises BadAccess."""

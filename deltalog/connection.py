@@ -179,9 +179,10 @@ async def connect(url: str, *, name: str, patience: float = 5.0, access: Access 
     access.check()
     client = Client()
     connection = Connection(client, printable(url), access.domain)
-    context = access.context()
+    # Else nats-py makes one where a server asks for TLS: reading all that the system trusts takes its time.
+    context = access.context() if access.tls else None
     client.needs_tls = access.tls or any(one.startswith("tls://") for one in urls)
-    if access.tls:
+    if context is not None:
         client.prepare = lambda: access.load(context)
 
     async def disconnected() -> None:
