@@ -6,24 +6,13 @@ import asyncio
 import contextlib
 import json
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
 import nats
 
 from kubebraid.broker import binary, child_set_up
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+from tests.ports import free_port
 
 
 class Server:
@@ -91,7 +80,7 @@ class Lone(Server):
     def __init__(self, directory: Path, more: str = "", name: str = "lone", jetstream: str = "") -> None:
         self.number = 0
         self.name = name
-        [self.port] = free_ports(1)
+        self.port = free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
         self.directory = directory / f"nats-{name}"
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -139,13 +128,9 @@ class NatsCluster:
     """`count` servers. `url` names them all. `more`: further configuration of each."""
 
     def __init__(self, directory: Path, count: int = 3, more: str = "") -> None:
-        ports, cluster_ports = free_ports(count * 2)[:count], []
-        taken = set(ports)
-        while len(cluster_ports) < count:
-            cluster_ports += [port for port in free_ports(count) if port not in taken]
-        cluster_ports = cluster_ports[:count]
+        cluster_ports = [free_port() for _ in range(count)]
         self.servers = [
-            Server(number, directory, ports[number], cluster_ports[number], cluster_ports, more)
+            Server(number, directory, free_port(), cluster_ports[number], cluster_ports, more)
             for number in range(count)
         ]
         self.url = ",".join(server.url for server in self.servers)

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from tests.deploy.test_files import container, named
-from tests.e2e.conftest import compare, free_port, members, process, start, view
-from tests.nats_cluster import NatsCluster, free_ports
+from tests.e2e.conftest import compare, members, process, start, view
+from tests.nats_cluster import NatsCluster
+from tests.ports import free_port
 
 __all__ = ["compare", "members", "process", "start", "view"]
 
@@ -29,7 +30,7 @@ class Manifested(NatsCluster):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, named("StatefulSet", "nats")["spec"]["replicas"])
         text = named("ConfigMap", "nats")["data"]["nats.conf"]
-        routes = free_ports(len(self.servers))
+        routes = [free_port() for _ in self.servers]
         urls = json.dumps([f"nats://127.0.0.1:{port}" for port in routes])
         text = re.sub(r"routes: \[.*?\]", f"routes: {urls}", text, flags=re.DOTALL)
         for server, route in zip(self.servers, routes, strict=True):

@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,19 +21,7 @@ import trustme
 import yaml
 
 from simulation import SimulatedCluster, write_kubeconfig
-
-# Unlike in any other process that runs tests at the same time.
-_ports = random.SystemRandom()
-
-
-def free_port() -> int:
-    """A port that nobody has, and that the system gives to nobody who asks for any before it is used."""
-    while True:
-        # Below those that connections get (Linux: net.ipv4.ip_local_port_range begins at 32768).
-        port = _ports.randrange(10_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+from tests.ports import free_port
 
 
 class Process:

@@ -10,7 +10,8 @@ import nats
 import pytest
 
 from kubebraid import broker
-from kubebraid.broker import EmbeddedBroker, PortTaken, free_port
+from kubebraid.broker import EmbeddedBroker, PortTaken
+from tests.ports import free_port
 
 
 async def test_several_that_want_one_port_get_one_each(tmp_path, monkeypatch) -> None:

@@ -15,7 +15,8 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from tests.e2e.conftest import below, free_port, objects
+from tests.e2e.conftest import below, objects
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from simulation import SimulatedCluster
+from tests.ports import free_port
 
 
 async def eventually(check, patience: float = 30.0):
@@ -166,18 +167,10 @@ async def _items(session, url):
         return (await answer.json())["items"]
 
 
-def _port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def test_parts_alone(members, start, compare, tmp_path):
     """`produce` and `serve` against a NATS, in either order."""
     holder = await start(
-        "--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"), "--nats-port", str(_port())
+        "--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"), "--nats-port", str(free_port())
     )
     nats = next(word for word in holder.output().split() if word.startswith("url=nats://"))[4:]
     serving = await start("--nats", nats, "--stream", "KUBEBRAID", command="serve")

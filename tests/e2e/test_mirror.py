@@ -13,7 +13,8 @@ import aiohttp
 import pytest
 
 from deltalog import Access, connect
-from tests.nats_cluster import Lone, NatsCluster, free_ports
+from tests.nats_cluster import Lone, NatsCluster
+from tests.ports import free_port
 
 PATIENCE = 60.0
 PODS = "/api/v1/pods"
@@ -24,7 +25,7 @@ class Regions:
     """A NATS in domain `hub` and one in domain `west` that is its leaf node."""
 
     def __init__(self, directory: Path) -> None:
-        [port] = free_ports(1)
+        port = free_port()
         self.hub = Lone(directory, f"leafnodes {{ listen: 127.0.0.1:{port} }}\n", "hub", "domain: hub")
         self.remote = f'leafnodes {{ reconnect: 1, remotes: [{{ url: "nats://127.0.0.1:{port}" }}] }}\n'
         self.west = Lone(directory, self.remote, "west", "domain: west")

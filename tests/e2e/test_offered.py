@@ -16,7 +16,8 @@ import pytest
 from deltalog import connect
 from kubebraid.broker import EmbeddedBroker
 from simulation.aggregation import registration
-from tests.e2e.conftest import NotServed, free_port
+from tests.e2e.conftest import NotServed
+from tests.ports import free_port
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"

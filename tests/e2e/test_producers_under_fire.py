@@ -23,8 +23,9 @@ import pytest
 import yaml
 
 from deltalog import LogSettings, Reader, connect, decode_delta, open_log
-from kubebraid.broker import EmbeddedBroker, child_set_up, free_port
+from kubebraid.broker import EmbeddedBroker, child_set_up
 from materializer.materializer import Materializer
+from tests.ports import free_port
 
 STEPS = int(os.environ.get("KUBEBRAID_SOAK_STEPS", "25"))
 SEEDS = [int(seed) for seed in os.environ.get("KUBEBRAID_SOAK_SEEDS", "1,2").split(",")]

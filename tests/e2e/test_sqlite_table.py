@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kubebraid.broker import running
 from producers.removal import remove_cluster, remove_type
-from tests.e2e.conftest import free_port
+from tests.ports import free_port
 
 PROGRAM = Path(__file__).parent.parent.parent / "examples" / "sqlite_table.py"
 

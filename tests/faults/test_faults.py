@@ -21,10 +21,11 @@ import aiohttp
 import pytest
 
 from simulation import SimulatedCluster
-from tests.e2e.conftest import Comparison, Members, Process, Service, free_port, members
+from tests.e2e.conftest import Comparison, Members, Process, Service, members
 from tests.faults.cuttable import CuttableWay
 from tests.faults.watching import Key, Watcher
 from tests.nats_cluster import NatsCluster, Server
+from tests.ports import free_port
 
 __all__ = ["members"]
 
