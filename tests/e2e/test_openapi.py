@@ -68,6 +68,14 @@ async def stopped(shared_service, shared_members):
     async with asyncio.timeout(30):
         while "io.example.shapes.v1.Widget" not in (await shared_service.get("/openapi/v2"))["definitions"]:
             await asyncio.sleep(0.05)
+    # That the type can be asked for is told by itself, too.
+    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
+        for scope in ("", "/clusters/bravo"):
+            while True:
+                async with session.get(f"{shared_service.url}{scope}/apis/shapes.example.io/v1/widgets") as answer:
+                    if answer.status == 200:
+                        break
+                await asyncio.sleep(0.05)
     for cluster in shared_members.clusters:
         await cluster.stop()
     return shared_service
