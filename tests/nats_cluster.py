@@ -12,6 +12,7 @@ from typing import Any
 import nats
 
 from kubebraid.broker import binary, child_set_up
+from tests.halting import halt
 from tests.ports import free_port
 
 
@@ -65,7 +66,7 @@ class Server:
     def stop(self) -> None:
         """SIGSTOP: it is there, and does not answer."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        halt(self.process.pid)
         self.stopped = True
 
     def go_on(self) -> None:

@@ -15,6 +15,7 @@ from deltalog import ADDED, Appender, Delta, Log, Reader, Record, encode_delta, 
 from deltalog.delta import summary_headers
 from deltalog.subjects import object_subject, type_prefix
 from kubebraid.broker import EmbeddedBroker
+from tests.halting import halt
 
 # No test waits longer than this for something that should happen, in seconds.
 PATIENCE = 30.0
@@ -127,7 +128,7 @@ def halted(broker: EmbeddedBroker) -> Callable[[], Any]:
 
     @asynccontextmanager
     async def context() -> AsyncIterator[None]:
-        os.kill(broker.pid, signal.SIGSTOP)
+        halt(broker.pid)
         try:
             yield
         finally:

@@ -18,6 +18,7 @@ from deltalog import LogSettings, open_log
 from deltalog.history import History
 from deltalog.stream import Log
 from kubebraid.broker import EmbeddedBroker
+from tests.halting import halt
 
 PATIENCE = 60.0
 PATHS = ("/api/v1/pods", "/apis/apps/v1/deployments", "/clusters/bravo/api/v1/configmaps")
@@ -290,7 +291,7 @@ async def test_a_server_that_stood_still_or_was_killed_is_the_same_history(membe
         await watcher.start()
     for cluster in members.clusters:
         cluster.churn.rate = 20
-    os.kill(broker.pid, signal.SIGSTOP)
+    halt(broker.pid)
     # Longer than the reader waits for a heartbeat.
     await asyncio.sleep(8)
     os.kill(broker.pid, signal.SIGCONT)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kubebraid.broker import EmbeddedBroker
+from tests.halting import halt
 
 
 async def eventually(check, patience: float = 40.0):
@@ -78,7 +79,7 @@ async def test_a_producer_that_slept_changes_nothing(members, nats, producers, s
     for cluster in members.clusters:
         cluster.churn.rate = 30
     await asyncio.sleep(1)
-    os.kill(first.process.pid, signal.SIGSTOP)
+    halt(first.process.pid)
     await producers("second")
 
     async def taken_over():
@@ -108,7 +109,7 @@ async def test_all_producers_slept_longer_than_anything_lasts(members, nats, pro
     await eventually(shared)
     epochs = {name: epoch for name, (_, epoch) in (await owners(service)).items()}
     for one in both:
-        os.kill(one.process.pid, signal.SIGSTOP)
+        halt(one.process.pid)
     members["alpha"].churn.step(20)
     await asyncio.sleep(15)
     for one in both:

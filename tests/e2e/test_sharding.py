@@ -13,6 +13,7 @@ import yaml
 
 from deltalog import connect
 from kubebraid.broker import EmbeddedBroker
+from tests.halting import halt
 
 PODS = "/api/v1/pods"
 DEPLOYMENTS = "/apis/apps/v1/deployments"
@@ -190,7 +191,7 @@ async def test_an_instance_that_hangs(shards):
     watching = [asyncio.create_task(watch(number, open_)) for number in range(12)]
     for _ in watching:
         await open_.acquire()
-    stopped.process.send_signal(signal.SIGSTOP)
+    halt(stopped.process.pid)
     try:
         async with asyncio.timeout(60):
             assert await asyncio.gather(*(listed() for _ in range(12))) == [200] * 12
@@ -198,7 +199,7 @@ async def test_an_instance_that_hangs(shards):
             ended, pending = await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
         assert ended
         assert pending
-        other.process.send_signal(signal.SIGSTOP)
+        halt(other.process.pid)
         try:
             async with asyncio.timeout(60):
                 assert await listed() == 503

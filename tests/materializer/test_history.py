@@ -22,6 +22,7 @@ from deltalog.subjects import control_subject, object_filter, object_subject, ty
 from kubebraid.broker import EmbeddedBroker
 from materializer import materializer as module
 from materializer.materializer import Materializer
+from tests.halting import halt
 
 PODS = ("", "pods")
 PATIENCE = 30.0
@@ -381,7 +382,7 @@ async def test_a_server_that_stands_still_is_the_same_history(
 ) -> None:
     await put("a")
     running = await starting()
-    os.kill(broker.pid, signal.SIGSTOP)
+    halt(broker.pid)
     try:
         # Longer than any question to it is given.
         await asyncio.sleep(6)
