@@ -23,70 +23,122 @@ class Requirement(NamedTuple):
 
 
 _SPECIAL = "=!,()<>"
-_NAME = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_BLANK = " \t\r\n"
+_NAME_FORM = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
+_LABEL_FORM = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN_FORM = rf"{_LABEL_FORM}(\.{_LABEL_FORM})*"
+_NAME = re.compile(_NAME_FORM)
+_SUBDOMAIN = re.compile(_SUBDOMAIN_FORM)
+_ALPHANUMERIC = "and must start and end with an alphanumeric character"
 _QUALIFIED = (
-    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric "
-    "character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
-    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+    f"must consist of alphanumeric characters, '-', '_' or '.', {_ALPHANUMERIC} "
+    f"(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{_NAME_FORM}')"
 )
+_PREFIX = (
+    f"a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', {_ALPHANUMERIC} "
+    f"(e.g. 'example.com', regex used for validation is '{_SUBDOMAIN_FORM}')"
+)
+_VALUE = (
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', "
+    f"{_ALPHANUMERIC} (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '({_NAME_FORM})?')"
+)
+# What stands for a binary operator, as it is told of.
+_BINARY = "in, notin, =, ==, !=, gt, lt"
+_ESCAPES = {"\a": "a", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t", "\v": "v", '"': '"', "\\": "\\"}
 
 
 def _lex(text: str) -> list[tuple[str, str]]:
-    """Tokens as (kind, literal); kinds: `identifier` and the operators themselves."""
+    """Tokens as (kind, literal); kinds: `identifier` and the operators themselves. A NUL ends what it stands in."""
     tokens: list[tuple[str, str]] = []
     at, end = 0, len(text)
     while at < end:
         char = text[at]
-        if char in " \t\r\n":
+        if char in _BLANK:
             at += 1
             continue
         start = at
+        if char == "\0":
+            break
         if char in _SPECIAL:
             at += 1
             if text[start : start + 2] in ("==", "!="):
                 at += 1
             literal = text[start:at]
             tokens.append((literal, literal))
-            continue
-        while at < end and text[at] not in _SPECIAL and text[at] not in " \t\r\n":
+        else:
+            while at < end and text[at] not in _SPECIAL and text[at] not in _BLANK and text[at] != "\0":
+                at += 1
+            literal = text[start:at]
+            tokens.append((literal if literal in ("in", "notin") else "identifier", literal))
+        if at < end and text[at] == "\0":
             at += 1
-        literal = text[start:at]
-        tokens.append((literal if literal in ("in", "notin") else "identifier", literal))
     tokens.append(("end", ""))
     return tokens
 
 
+def _quoted(text: str) -> str:
+    """As Go's %q writes it."""
+    out = []
+    for char in text:
+        code = ord(char)
+        if char in _ESCAPES:
+            out.append("\\" + _ESCAPES[char])
+        elif char.isprintable():
+            out.append(char)
+        elif code < 0x80:
+            out.append(f"\\x{code:02x}")
+        else:
+            out.append(f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+    return f'"{"".join(out)}"'
+
+
+def _too_long(text: str, most: int) -> bool:
+    return len(text.encode(errors="surrogatepass")) > most
+
+
 def _check_key(key: str) -> None:
-    prefix, slash, name = key.rpartition("/")
+    """Raises BadSelector."""
+    *before, name = key.split("/")
     problems = []
-    if "/" in prefix or (slash and not prefix):
-        problems.append("prefix part must be non-empty" if not prefix else f"a qualified name {_QUALIFIED}")
-    elif slash and (len(prefix) > 253 or not _SUBDOMAIN.fullmatch(prefix)):
+    if len(before) > 1:
         problems.append(
-            "prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, "
-            "'-' or '.', and must start and end with an alphanumeric character"
+            f"a qualified name {_QUALIFIED} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
         )
-    if not name:
-        problems.append("name part must be non-empty")
-    elif len(name) > 63:
-        problems.append("name part must be no more than 63 characters")
-    if name and not _NAME.fullmatch(name):
-        problems.append(f"name part {_QUALIFIED}")
+    else:
+        if before and not before[0]:
+            problems.append("prefix part must be non-empty")
+        elif before:
+            if _too_long(before[0], 253):
+                problems.append("prefix part must be no more than 253 bytes")
+            if not _SUBDOMAIN.fullmatch(before[0]):
+                problems.append(f"prefix part {_PREFIX}")
+        if not name:
+            problems.append("name part must be non-empty")
+        elif _too_long(name, 63):
+            problems.append("name part must be no more than 63 bytes")
+        if not _NAME.fullmatch(name):
+            problems.append(f"name part {_QUALIFIED}")
     if problems:
-        raise BadSelector(f'key: Invalid value: "{key}": {"; ".join(problems)}')
+        raise BadSelector(f"<nil>: Invalid value: {_quoted(key)}: {'; '.join(problems)}")
 
 
-def _check_value(key: str, value: str) -> None:
-    if len(value) > 63:
-        raise BadSelector(f'values[0][{key}]: Invalid value: "{value}": must be no more than 63 characters')
-    if value and not _NAME.fullmatch(value):
-        raise BadSelector(
-            f'values[0][{key}]: Invalid value: "{value}": a valid label must be an empty string or consist of '
-            "alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character "
-            "(e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
-            "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-        )
+def _check_values(key: str, values: tuple[str, ...], *, numbers: bool) -> None:
+    """Raises BadSelector, which tells of all that is wrong."""
+    problems = []
+    if numbers:
+        problems += [
+            f"values[{at}]: Invalid value: {_quoted(value)}: for 'Gt', 'Lt' operators, the value must be an integer"
+            for at, value in enumerate(values)
+            if _number(value) is None
+        ]
+    for at, value in enumerate(values):
+        wrong = ["must be no more than 63 bytes"] if _too_long(value, 63) else []
+        if value and not _NAME.fullmatch(value):
+            wrong.append(_VALUE)
+        if wrong:
+            problems.append(f"values[{at}][{key}]: Invalid value: {_quoted(value)}: {'; '.join(wrong)}")
+    if problems:
+        raise BadSelector(problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]")
 
 
 class _Parser:
@@ -131,10 +183,7 @@ class _Parser:
         kind, key = self._take()
         if kind not in ("identifier", "in", "notin"):
             raise BadSelector(f"found '{key}', expected: identifier")
-        try:
-            _check_key(key)
-        except BadSelector as cause:
-            raise BadSelector(str(cause).replace("key:", "<nil>:", 1)) from None
+        _check_key(key)
         following = self._peek()[0]
         if negated:
             return Requirement(key, "!", ())
@@ -146,44 +195,51 @@ class _Parser:
         elif operator in ("=", "==", "!=", "<", ">"):
             values = (self._exact(),)
         else:
-            raise BadSelector(
-                f"found '{literal}', expected: in, notin, =, ==, !=, gt, lt"
-                if operator != "identifier"
-                else f"found '{literal}', expected: in, notin, =, ==, !=, <, >"
-            )
-        for value in values:
-            _check_value(key, value)
+            raise BadSelector(f"found '{literal}', expected: {_BINARY}")
+        values = tuple(sorted(set(values)))
+        _check_values(key, values, numbers=operator in ("<", ">"))
         if operator in ("<", ">"):
-            if _number(values[0]) is None:
-                raise BadSelector(
-                    f"values[0]: Invalid value: \"{values[0]}\": for 'Gt', 'Lt' operators, the value must be an integer"
-                )
             return Requirement(key, "gt" if operator == ">" else "lt", values)
-        negative = operator in ("!=", "notin")
-        return Requirement(key, "notin" if negative else "in", tuple(sorted(set(values))))
+        return Requirement(key, "notin" if operator in ("!=", "notin") else "in", values)
 
     def _values(self) -> tuple[str, ...]:
         kind, literal = self._take()
         if kind != "(":
             raise BadSelector(f"found '{literal}' expected: '('")
+        kind, literal = self._peek()
+        if kind == ")":
+            self._take()
+            return ("",)
+        if kind not in ("identifier", "in", "notin", ","):
+            raise BadSelector(f"found '{literal}', expected: ',', ')' or identifier")
+        values = self._list()
+        self._take()
+        return values
+
+    def _list(self) -> tuple[str, ...]:
+        """What stands between parentheses, up to the closing one. As in a kube-apiserver, `(a,,)` is none."""
         values: list[str] = []
-        expect_value = True
         while True:
             kind, literal = self._take()
-            if kind in ("identifier", "in", "notin") and expect_value:
+            if kind in ("identifier", "in", "notin"):
                 values.append(literal)
-                expect_value = False
+                kind, literal = self._peek()
+                if kind == ")":
+                    return tuple(values)
+                if kind != ",":
+                    raise BadSelector(f"found '{literal}', expected: ',' or ')'")
             elif kind == ",":
-                if expect_value:
+                if not values:
                     values.append("")
-                expect_value = True
-            elif kind == ")":
-                if expect_value:
+                following, _ = self._peek()
+                if following in (")", ","):
                     values.append("")
-                return tuple(values)
+                if following == ")":
+                    return tuple(values)
+                if following == ",":
+                    self._take()
             else:
-                expected = "',', or identifier" if expect_value else "',' or ')'"
-                raise BadSelector(f"found '{literal}', expected: {expected}")
+                raise BadSelector(f"found '{literal}', expected: ',', or identifier")
 
     def _exact(self) -> str:
         kind, literal = self._peek()
@@ -202,7 +258,11 @@ def parse_labels(text: str) -> tuple[Requirement, ...]:
 def _number(text: str | None) -> int | None:
     if text is None or not re.fullmatch(r"[+-]?[0-9]+", text):
         return None
-    number = int(text)
+    # Python refuses to read very long numbers, which zeros may begin.
+    digits = text.lstrip("+-").lstrip("0") or "0"
+    if len(digits) > 19:
+        return None
+    number = -int(digits) if text.startswith("-") else int(digits)
     return number if -(2**63) <= number < 2**63 else None
 
 
@@ -267,33 +327,28 @@ def parse_fields(text: str, supported: Callable[[str], bool], *, own: bool = Tru
 
     `own`: whether it has any but those that all types have; an apiserver refuses others with another text then.
     """
+    found = []
+    # In the order in which an apiserver looks at them, so that of several faults the same one is told.
+    for term in sorted(_split_terms(text)):
+        if term:
+            key, operator, value = _field_term(text, term)
+            found.append((key, operator, _unescape(value)))
     requirements = []
-    for term in _split_terms(text):
-        if not term:
-            continue
-        at, operator = _field_operator(text, term)
-        key, value = term[:at], _unescape(term[at + len(operator) :])
+    for key, operator, value in found:
         if not supported(key):
             if own:
                 raise BadSelector(f"field label not supported: {key}")
             known = '"metadata.name", "metadata.namespace"'
             raise BadSelector(f'"{key}" is not a known field selector: only {known}')
-        if value == "" and operator != "!=":
-            # A field that is absent reads as empty (fields.Set.Get).
-            requirements.append(Requirement(key, "in", ("",)))
-        else:
-            requirements.append(Requirement(key, "notin" if operator == "!=" else "in", (value,)))
+        # A field that is absent reads as empty (fields.Set.Get).
+        requirements.append(Requirement(key, "notin" if operator == "!=" else "in", (value,)))
     return tuple(sorted(requirements))
 
 
-def _field_operator(text: str, term: str) -> tuple[int, str]:
-    at = 0
-    while at < len(term):
-        if term[at] == "\\":
-            at += 2
-            continue
+def _field_term(text: str, term: str) -> tuple[str, str, str]:
+    """Field label, operator and escaped value. A backslash escapes nothing in a label. Raises BadSelector."""
+    for at in range(len(term)):
         for operator in ("!=", "==", "="):
             if term.startswith(operator, at):
-                return at, operator
-        at += 1
+                return term[:at], operator, term[at + len(operator) :]
     raise BadSelector(f"invalid selector: '{text}'; can't understand '{term}'")

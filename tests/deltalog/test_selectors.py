@@ -10,6 +10,17 @@ from deltalog.selectors import BadSelector, Requirement, matches, parse_fields, 
 from materializer.entry import Past
 from materializer.filter import Filter
 
+QUALIFIED = (
+    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character "
+    "(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+    "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+)
+VALUE = (
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and "
+    "end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
+    "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+)
+
 # selector, labels that match, labels that don't
 LABEL_CASES: list[tuple[str, list[dict[str, str]], list[dict[str, str]]]] = [
     ("", [{}, {"a": "b"}], []),
@@ -114,6 +125,52 @@ def test_bad_label_selectors(text: str) -> None:
         ("x in a", "unable to parse requirement: found 'a' expected: '('"),
         ("=a", "found '=', expected: !, identifier, or 'end of string'"),
         ("x notin (a", "unable to parse requirement: found '', expected: ',' or ')'"),
+        ("x notin (", "unable to parse requirement: found '', expected: ',', ')' or identifier"),
+        ("x in (a,", "unable to parse requirement: found '', expected: ',', or identifier"),
+        ("x in (a,,)", "unable to parse requirement: found ')', expected: ',', or identifier"),
+        ("!", "unable to parse requirement: found '', expected: identifier"),
+        ("x a", "unable to parse requirement: found 'a', expected: in, notin, =, ==, !=, gt, lt"),
+        ("x(", "unable to parse requirement: found '(', expected: in, notin, =, ==, !=, gt, lt"),
+        ("/x", 'unable to parse requirement: <nil>: Invalid value: "/x": prefix part must be non-empty'),
+        ('"', f'unable to parse requirement: <nil>: Invalid value: "\\"": name part {QUALIFIED}'),
+        (
+            "a/",
+            'unable to parse requirement: <nil>: Invalid value: "a/": name part must be non-empty; '
+            f"name part {QUALIFIED}",
+        ),
+        (
+            "a/b/c",
+            f'unable to parse requirement: <nil>: Invalid value: "a/b/c": a qualified name {QUALIFIED} with an '
+            "optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+        ),
+        (
+            "A/b",
+            'unable to parse requirement: <nil>: Invalid value: "A/b": prefix part a lowercase RFC 1123 subdomain must '
+            "consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric "
+            "character (e.g. 'example.com', regex used for validation is "
+            r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+        ),
+        (
+            "x=" + "a" * 64,
+            f'unable to parse requirement: values[0][x]: Invalid value: "{"a" * 64}": must be no more than 63 bytes',
+        ),
+        ("x=-a", f'unable to parse requirement: values[0][x]: Invalid value: "-a": {VALUE}'),
+        # Sorted, and all of them.
+        (
+            "x in (c,-b,-a)",
+            f'unable to parse requirement: [values[0][x]: Invalid value: "-a": {VALUE}, '
+            f'values[1][x]: Invalid value: "-b": {VALUE}]',
+        ),
+        (
+            "x>",
+            'unable to parse requirement: values[0]: Invalid value: "": '
+            "for 'Gt', 'Lt' operators, the value must be an integer",
+        ),
+        ("x<-1", f'unable to parse requirement: values[0][x]: Invalid value: "-1": {VALUE}'),
+        (
+            "x=a\u0001\u00fc\u200b\t",
+            f'unable to parse requirement: values[0][x]: Invalid value: "a\\x01ü\\u200b": {VALUE}',
+        ),
     ],
 )
 def test_messages_are_the_apiservers(text: str, message: str) -> None:
@@ -134,6 +191,13 @@ def test_numbers_beyond_64_bits_are_refused() -> None:
     assert not matches(parse_labels("x>1"), {"x": str(2**63)})
     with pytest.raises(BadSelector):
         parse_labels(f"x>{2**63}")
+    with pytest.raises(BadSelector):
+        parse_labels("x>" + "1" * 5000)
+    # A value that is too long for a label is a number all the same.
+    with pytest.raises(BadSelector, match=r"must be no more than 63 bytes$"):
+        parse_labels("x>" + "0" * 5000 + "1")
+    assert not matches(parse_labels("x>1"), {"x": "9" * 5000})
+    assert matches(parse_labels("x>0"), {"x": "+001"})
 
 
 def test_equal_selectors_are_one() -> None:
@@ -210,13 +274,32 @@ def test_field_selectors(text: str, good: list[dict[str, str]], bad: list[dict[s
     assert [fields for fields in bad if selects(text, fields)] == []
 
 
-@pytest.mark.parametrize("text", ["f", "f,a.b=c", "f=a=b", "f==a=b", r"f=a\b", "f=a\\", r"f\=a", "!f", "f!a"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("f,a", "invalid selector: 'f,a'; can't understand 'a'"),
+        ("f=a=b", "invalid field selector: unescaped character in value: 61"),
+        (r"f=a\b", r"invalid field selector: invalid escape sequence: \b"),
+        ("f=a\\", "invalid field selector: invalid escape sequence: \\"),
+        # What cannot be read is told before what there is not, and of several the first by name.
+        ("y=1,x=2,f", "invalid selector: 'y=1,x=2,f'; can't understand 'f'"),
+        ("y=1,x=2", "field label not supported: x"),
+        (r"y\=1", "field label not supported: y" + "\\"),
+    ],
+)
+def test_messages_of_fields_are_the_apiservers(text: str, message: str) -> None:
+    with pytest.raises(BadSelector) as raised:
+        selects(text, {})
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("text", ["f", "f,a.b=c", "f=a=b", "f==a=b", r"f=a\b", "f=a\\", "!f", "f!a"])
 def test_bad_field_selectors(text: str) -> None:
     with pytest.raises(BadSelector, match=r"^(invalid field selector: |invalid selector: .*; can't understand )"):
         selects(text, {})
 
 
-@pytest.mark.parametrize("text", ["g=a", "=a", " f=a", "f =a", "!=a"])
+@pytest.mark.parametrize("text", ["g=a", "=a", " f=a", "f =a", "!=a", r"f\=a"])
 def test_fields_a_type_does_not_have(text: str) -> None:
     with pytest.raises(BadSelector, match=r"^field label not supported: "):
         selects(text, {})
