@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Generic, TypeVar
+
 import msgspec
 
 from query.tables.ages import UNKNOWN
@@ -36,6 +39,66 @@ class _AnyMetric(Part, frozen=True, gc=False):
     container_resource: _Metric | None = None
 
 
+class _WantedBefore(Part, frozen=True, gc=False):
+    """A metric of the spec as autoscaling/v1 has it in an annotation, of any kind."""
+
+    name: str = ""
+    target_value: Quantity = None
+    target_average_value: Quantity = None
+    target_average_utilization: int | None = None
+    # Of an object.
+    average_value: Quantity = None
+
+    def known(self) -> _Metric:
+        average = self.average_value if self.target_average_value is None else self.target_average_value
+        return _Metric(self.name, target=_Value(self.target_value, average, self.target_average_utilization))
+
+
+class _FoundBefore(Part, frozen=True, gc=False):
+    """As above, of the status."""
+
+    name: str = ""
+    current_value: Quantity = None
+    current_average_value: Quantity = None
+    current_average_utilization: int | None = None
+    average_value: Quantity = None
+
+    def known(self) -> _Metric:
+        average = self.average_value if self.current_average_value is None else self.current_average_value
+        return _Metric(self.name, current=_Value(self.current_value, average, self.current_average_utilization))
+
+
+B = TypeVar("B", _WantedBefore, _FoundBefore)
+
+
+class _AnyBefore(Part, Generic[B], frozen=True, gc=False):
+    type: str = ""
+    external: B | None = None
+    pods: B | None = None
+    object: B | None = None
+    resource: B | None = None
+    container_resource: B | None = None
+
+    def known(self) -> _AnyMetric:
+        kinds = (self.external, self.pods, self.object, self.resource, self.container_resource)
+        return _AnyMetric(self.type, *(None if one is None else one.known() for one in kinds))
+
+
+_wanted_before = msgspec.json.Decoder(tuple[_AnyBefore[_WantedBefore], ...]).decode
+_found_before = msgspec.json.Decoder(tuple[_AnyBefore[_FoundBefore], ...]).decode
+
+
+class _Annotations(Part, frozen=True, gc=False):
+    """pkg/apis/autoscaling/annotations.go: what autoscaling/v1 has no fields for."""
+
+    metrics: str = msgspec.field(name="autoscaling.alpha.kubernetes.io/metrics", default="")
+    current: str = msgspec.field(name="autoscaling.alpha.kubernetes.io/current-metrics", default="")
+
+
+class _Metadata(Metadata, frozen=True, gc=False):
+    annotations: _Annotations = _Annotations()
+
+
 class _Reference(Part, frozen=True, gc=False):
     kind: str = ""
     name: str = ""
@@ -46,7 +109,7 @@ class _Spec(Part, frozen=True, gc=False):
     min_replicas: int | None = None
     max_replicas: int = 0
     metrics: tuple[_AnyMetric, ...] = ()
-    # v1 knows but the use of CPU; the server prints it as the v2 metric that it stands for.
+    # v1 knows but the use of CPU, others are in annotations; the server prints them as the v2 metrics that they are.
     target_cpu: int | None = msgspec.field(name="targetCPUUtilizationPercentage", default=None)
 
 
@@ -57,7 +120,7 @@ class _Status(Part, frozen=True, gc=False):
 
 
 class _Autoscaler(Part, frozen=True, gc=False):
-    metadata: Metadata = Metadata()
+    metadata: _Metadata = _Metadata()
     spec: _Spec = _Spec()
     status: _Status = _Status()
 
@@ -131,13 +194,30 @@ def _cpu(target: int | None, current: int | None) -> _AnyMetric:
     )
 
 
+def _before(each: _Autoscaler) -> tuple[tuple[_AnyMetric, ...], tuple[_AnyMetric, ...]]:
+    """The metrics of autoscaling/v1 (pkg/apis/autoscaling/v1/conversion.go)."""
+    annotations, cpu = each.metadata.annotations, each.spec.target_cpu
+    wanted: list[_AnyMetric] = []
+    found: tuple[_AnyMetric, ...] = (_cpu(None, each.status.current_cpu),)
+    # What cannot be read counts as absent.
+    with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+        if annotations.metrics:
+            wanted = [one.known() for one in _wanted_before(annotations.metrics)]
+    if cpu is not None:
+        wanted.append(_cpu(cpu, None))
+    with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+        if annotations.current:
+            # It has what the field has, too.
+            found = tuple(one.known() for one in _found_before(annotations.current))
+    return tuple(wanted), found
+
+
 def _autoscaler(each: _Autoscaler) -> Row:
     """printers.go: printHorizontalPodAutoscaler."""
     spec, status = each.spec, each.status
     wanted, found = spec.metrics, status.current_metrics or ()
-    if spec.target_cpu is not None and not wanted:
-        wanted = (_cpu(spec.target_cpu, None),)
-        found = (_cpu(None, status.current_cpu),)
+    if not wanted:
+        wanted, found = _before(each)
     cells = [
         each.metadata.name,
         f"{spec.scale_target_ref.kind}/{spec.scale_target_ref.name}",

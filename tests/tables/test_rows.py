@@ -46,6 +46,19 @@ def service(spec: dict[str, Any], *addresses: dict[str, str]) -> dict[str, Any]:
     return {"spec": spec, "status": {"loadBalancer": {"ingress": list(addresses)}}}
 
 
+OF_SPEC, OF_STATUS = (f"autoscaling.alpha.kubernetes.io/{name}" for name in ("metrics", "current-metrics"))
+
+
+def before(metrics: list[Any], current: list[Any], target: int | None = None) -> dict[str, Any]:
+    """One of autoscaling/v1."""
+    spec = {} if target is None else {"targetCPUUtilizationPercentage": target}
+    return {
+        "metadata": {"annotations": {OF_SPEC: json.dumps(metrics), OF_STATUS: json.dumps(current)}},
+        "spec": spec,
+        "status": {"currentCPUUtilizationPercentage": 9},
+    }
+
+
 def autoscaler(metrics: list[Any], found: list[Any]) -> dict[str, Any]:
     return {
         "spec": {
@@ -702,6 +715,69 @@ ROWS: list[tuple[str, str, dict[str, Any], list[Any]]] = [
             "status": {"currentCPUUtilizationPercentage": 20},
         },
         ["/", "cpu: 20%/50%", "1", 3, 0, AGE],
+    ),
+    (
+        "autoscaling",
+        "horizontalpodautoscalers",
+        before(
+            [
+                {"type": "Pods", "pods": {"metricName": "packets", "targetAverageValue": "1k"}},
+                {"type": "Object", "object": {"target": {"kind": "I"}, "metricName": "hits", "targetValue": "2k"}},
+            ],
+            [{"type": "Pods", "pods": {"metricName": "packets", "currentAverageValue": "800"}}],
+            target=70,
+        ),
+        ["/", "800/1k, <unknown>/2k + 1 more...", "<unset>", 0, 0, AGE],
+    ),
+    (
+        "autoscaling",
+        "horizontalpodautoscalers",
+        before(
+            [{"type": "Pods", "pods": {"metricName": "packets", "targetAverageValue": "1k"}}],
+            [
+                {"type": "Pods", "pods": {"metricName": "packets", "currentAverageValue": "800"}},
+                {"type": "Resource", "resource": {"name": "cpu", "currentAverageUtilization": 41}},
+            ],
+            target=70,
+        ),
+        ["/", "800/1k, cpu: 41%/70%", "<unset>", 0, 0, AGE],
+    ),
+    (
+        "autoscaling",
+        "horizontalpodautoscalers",
+        before(
+            [
+                {"type": "Object", "object": {"metricName": "hits", "targetValue": "0", "averageValue": "5"}},
+                {"type": "External", "external": {"metricName": "queue", "targetValue": "30"}},
+            ],
+            [
+                {"type": "Object", "object": {"metricName": "hits", "currentValue": "0", "averageValue": "3"}},
+                {"type": "External", "external": {"metricName": "queue", "currentValue": "12"}},
+            ],
+        ),
+        ["/", "3/5 (avg), 12/30", "<unset>", 0, 0, AGE],
+    ),
+    (
+        "autoscaling",
+        "horizontalpodautoscalers",
+        before(
+            [
+                {"type": "Resource", "resource": {"name": "memory", "targetAverageValue": "1Gi"}},
+                {"type": "ContainerResource", "containerResource": {"name": "cpu", "targetAverageUtilization": 30}},
+            ],
+            [{"type": "Resource", "resource": {"name": "memory", "currentAverageValue": "512Mi"}}],
+        ),
+        ["/", "memory: 512Mi/1Gi, cpu: <unknown>/30%", "<unset>", 0, 0, AGE],
+    ),
+    (
+        "autoscaling",
+        "horizontalpodautoscalers",
+        {
+            "metadata": {"annotations": {OF_SPEC: "{", OF_STATUS: '[{"type":5}]', "other": "x"}},
+            "spec": {"targetCPUUtilizationPercentage": 50},
+            "status": {"currentCPUUtilizationPercentage": 20},
+        },
+        ["/", "cpu: 20%/50%", "<unset>", 0, 0, AGE],
     ),
 ]
 
