@@ -26,9 +26,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from yarl import URL
 
-from query.accept import prefers_yaml
+from query.accept import negotiate_document, prefers_yaml
 from query.access import review_kind
-from query.catalogue import aggregated_type, wanted_form
+from query.catalogue import aggregated_type
 from query.entrance import entrance, refused
 from query.forwarding import broken_off, copy_headers, forwarded_headers, one_line, read_body
 from query.paths import cluster_scope, resource_target, split
@@ -275,14 +275,14 @@ class Router:
             return await self._pass(http, groups)
         if rest[0] == "openapi":
             if rest[1:] == ["v3"]:
-                return await self._merged(http, groups, render)
+                return await self._merged(http, groups)
             return await self._pass(http, groups, unless=frozenset({404}))
         if rest[0] not in ("api", "apis"):
             if cluster is None:
                 raise no_such_path()
             return await self._pass(http, groups)
         if len(rest) <= (2 if rest[0] == "api" else 3):
-            return await self._merged(http, groups, render)
+            return await self._merged(http, groups, aggregated=len(rest) == 1)
         if cluster is None and review_kind(rest) is not None:
             return await self._review(http, groups)
         target = resource_target(rest)
@@ -503,11 +503,13 @@ class Router:
 
     # -- what is put together ----------------------------------------------------------------------------------------
 
-    async def _merged(self, http: web.Request, groups: Sequence[Group], render: Rendering) -> web.Response:
-        """One document made of those of all groups. Raises ApiError 404, 405, 503."""
+    async def _merged(self, http: web.Request, groups: Sequence[Group], *, aggregated: bool = False) -> web.Response:
+        """One document made of those of all groups; maybe of aggregated discovery. Raises ApiError 404 to 406, 503."""
         if http.method not in ("GET", "HEAD"):
             raise ApiError(405, f"the server does not allow {http.method} on this path")
-        form = wanted_form(",".join(http.headers.getall("Accept", ())))
+        document = negotiate_document(",".join(http.headers.getall("Accept", ())), aggregated=aggregated)
+        render = rendering(http.headers, http.query, in_yaml=document.in_yaml)
+        form = document.aggregated
         accept = aggregated_type(form) if form else "application/json"
         path = http.rel_url.raw_path
         documents = await asyncio.gather(*(self._discovered(group, path, accept, _client(http)) for group in groups))

@@ -27,6 +27,8 @@ class Representation:
 
 OBJECTS = Representation(Form.OBJECT)
 # What */* and application/* are taken for comes first.
+_PROTOBUF = "application/vnd.kubernetes.protobuf"
+_DISCOVERY_GROUP = "apidiscovery.k8s.io"
 _MEDIA = {"application/json": False, "application/*": False, "*/*": False, "application/yaml": True}
 
 
@@ -59,6 +61,35 @@ def prefers_yaml(accept: str) -> bool:
     """Whether a document without other forms is wanted in YAML."""
     known = (_MEDIA[media] for _, media, _ in _parsed(accept) if media in _MEDIA)
     return next(known, False)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """How a document that is no object is answered; `aggregated`: which version of aggregated discovery, if any."""
+
+    in_yaml: bool = False
+    aggregated: str | None = None
+
+
+def negotiate_document(accept: str, *, aggregated: bool = False, strict: bool = True) -> Document:
+    """For discovery, reviews and the like. Raises ApiError 406 if nothing that is asked for can be had.
+
+    `aggregated`: whether there is an aggregated form of it (KEP-3352). Not `strict`: parameters are not looked at.
+    """
+    if not accept.strip():
+        return Document()
+    for _, media, given in _parsed(accept):
+        in_yaml = _MEDIA.get(media)
+        wanted = given.get("as") if strict else None
+        if wanted is None and (in_yaml is not None or media == _PROTOBUF):
+            # Who takes protobuf alone is a client that reads JSON, too, as long as it is told that it is.
+            return Document(bool(in_yaml))
+        version = given.get("v", "")
+        group = given.get("g", _DISCOVERY_GROUP)
+        known = wanted == "APIGroupDiscoveryList" and group == _DISCOVERY_GROUP and version in ("v2", "v2beta1")
+        if known and aggregated and in_yaml is False:
+            return Document(aggregated=version)
+    raise ApiError(406, "only the following media types are accepted: application/json, application/yaml")
 
 
 def negotiate(accept: str, *, listing: bool, streaming: bool = False) -> Representation:

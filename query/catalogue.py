@@ -234,15 +234,6 @@ def _name(group: Group) -> str:
     return str(group["metadata"].get("name", ""))
 
 
-def wanted_form(accept: str) -> str | None:
-    """Which version of aggregated discovery a client asks for first, v2 or v2beta1; None for lists."""
-    parts = [part.replace(" ", "") for part in accept.split(",") if "as=APIGroupDiscoveryList" in part]
-    return next(
-        (version for part in parts for version in ("v2", "v2beta1") if f";v={version};" in f"{part};"),
-        None,
-    )
-
-
 def aggregated_type(version: str) -> str:
     """The content type that tells clients an answer is aggregated discovery."""
     return _AGGREGATED.format(version)

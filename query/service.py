@@ -20,9 +20,9 @@ from materializer.materializer import LogUnreachable, Materializer, NotThereYet
 from materializer.originals import TooOld, changes_since, seen
 from materializer.store import Cluster
 from materializer.versions import Named, Numbered, list_version
-from query.accept import negotiate, prefers_yaml
+from query.accept import Document, negotiate, negotiate_document, prefers_yaml
 from query.access import review, review_kind
-from query.catalogue import Catalogues, Served, aggregated_type, server_version, wanted_form
+from query.catalogue import Catalogues, Served, aggregated_type, server_version
 from query.connections import STALLS
 from query.entrance import entrance, refused
 from query.forwarding import Forwarding, Upstreams, read_body
@@ -286,6 +286,7 @@ class QueryService:
             text = self.metrics.text() if self.metrics.gather is None else await self.metrics.gather()
             return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
         if name == "version":
+            self._negotiated(request, strict=False)
             return _json(request, server_version(self._materializer.store, request.cluster, self._version))
         if name == "readyz":
             ready = self.readiness.ready()
@@ -297,7 +298,7 @@ class QueryService:
     def _discovery(self, request: _Request, segments: list[str]) -> web.Response:
         catalogue = self._catalogues.of(self._materializer.store, request.cluster)
         name = "/".join(segments)
-        aggregated = wanted_form(request.accept) if name in ("api", "apis") else None
+        aggregated = self._negotiated(request, aggregated=name in ("api", "apis")).aggregated
         found = catalogue.document(name, aggregated=aggregated)
         if found is None or self.readiness.blank(request.cluster):
             raise no_such_path()
@@ -311,10 +312,18 @@ class QueryService:
             response.headers["Content-Type"] = aggregated_type(aggregated)
         return response
 
+    @staticmethod
+    def _negotiated(request: _Request, *, aggregated: bool = False, strict: bool = True) -> Document:
+        """Raises ApiError 406."""
+        document = negotiate_document(request.accept, aggregated=aggregated, strict=strict)
+        request.render = rendering(request.http.headers, request.http.query, in_yaml=document.in_yaml)
+        return document
+
     async def _review(self, request: _Request, kind: str) -> web.Response:
         if request.http.method != "POST":
             raise ApiError(405, f"the server does not allow {request.http.method} on this path: POST a {kind}")
         refuse_foreign_pages(request.http)
+        self._negotiated(request)
         catalogue = self._catalogues.of(self._materializer.store, request.cluster)
         body = review(kind, request.http.content_type, await read_body(request.http), catalogue)
         return answer(body, request.render, request.headers(), status=201)

@@ -102,6 +102,64 @@ async def test_media_types_of_watches(ask, accept: str, kind: str | None) -> Non
     assert {json.loads(line)["object"]["kind"] for line in body.splitlines()} == {kind}
 
 
+V2 = f"{JSON};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+V2_BETA = V2.replace("v2", "v2beta1")
+
+
+@pytest.mark.parametrize(
+    ("accept", "lists", "root"),
+    [
+        ("", "list", "list"),
+        ("*/*", "list", "list"),
+        ("application/*", "list", "list"),
+        (f"{JSON};q=0.5,text/html", "list", "list"),
+        (f"{JSON};q=0.5,{YAML}", "yaml", "yaml"),
+        (PROTOBUF, "list", "list"),
+        (f"{V2},{V2_BETA},{JSON}", "list", "v2"),
+        (f"{V2_BETA},{JSON}", "list", "v2beta1"),
+        (f"{V2};q=0.1,{JSON}", "list", "list"),
+        (f"{V2.replace('v2', 'v9')},{V2_BETA}", None, "v2beta1"),
+        (V2, None, "v2"),
+        (V2.replace("apidiscovery", "other"), None, None),
+        (V2.replace("v2", "v9"), None, None),
+        (TABLE, None, None),
+        ("text/html", None, None),
+        ("garbage", None, None),
+    ],
+)
+async def test_media_types_of_discovery(ask, accept: str, lists: str | None, root: str | None) -> None:
+    for scope in ("", "/clusters/alpha"):
+        for path in ("/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1"):
+            wanted = root if path in ("/api", "/apis") else lists
+            code, content_type, body = await ask(scope + path, accept)
+            if wanted is None:
+                assert (code, json.loads(body)["reason"]) == (406, "NotAcceptable"), path
+                continue
+            assert code == 200, path
+            if wanted == "yaml":
+                assert content_type.startswith(YAML)
+                assert b"kind: API" in body
+                continue
+            found = json.loads(body)
+            if wanted == "list":
+                assert content_type.startswith(JSON)
+                assert "as=" not in content_type
+                assert found["kind"] in ("APIVersions", "APIGroupList", "APIGroup", "APIResourceList")
+            else:
+                assert content_type == V2.replace("v2", wanted)
+                assert (found["kind"], found["apiVersion"]) == (
+                    "APIGroupDiscoveryList",
+                    f"apidiscovery.k8s.io/{wanted}",
+                )
+
+
+@pytest.mark.parametrize(
+    ("accept", "code"), [("", 200), (TABLE, 200), (V2, 200), (PROTOBUF, 200), ("text/html", 406), ("garbage", 406)]
+)
+async def test_media_types_of_the_version(ask, accept: str, code: int) -> None:
+    assert (await ask("/version", accept))[0] == code
+
+
 async def test_methods(ask, paths) -> None:
     """GET alone at the root; no HEAD, as in a kube-apiserver."""
     for method in ("POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"):
