@@ -33,6 +33,7 @@ class Rig:
         self.kubeconfig = kubeconfig
         self.stack = contextlib.AsyncExitStack()
         self.settings = LogSettings()
+        self.materializers: list[Materializer] = []
 
     async def connection(self, name: str):
         connection = await connect(self.broker.url, name=name)
@@ -55,6 +56,7 @@ class Rig:
         made = Materializer(await open_log(await self.connection("read"), self.settings))
         self._background(asyncio.create_task(made.run()))
         await made.ready.wait()
+        self.materializers.append(made)
         return made
 
     async def start_producer(self, *include: str) -> asyncio.Task[None]:
@@ -62,9 +64,10 @@ class Rig:
         return (await self._producer(include))[1]
 
     async def produce(self, *include: str) -> tuple[Producer, asyncio.Task[None]]:
-        """Another producer, with its first lists in the log."""
+        """Another producer, with its first lists in the log and in the stores of those that read it."""
         producer, task = await self._producer(include)
         await producer.first_lists()
+        await asyncio.gather(*(one.wait_current(20.0) for one in self.materializers))
         return producer, task
 
     async def _producer(self, include: tuple[str, ...]) -> tuple[Producer, asyncio.Task[None]]:

@@ -132,6 +132,8 @@ async def test_a_configuration_that_changes(rig, fleet, tmp_path):
         fleet.write("clusters: [{kubeconfig: members}]\nsink: [pods]\n")
         await asyncio.sleep(0.5)
         await fleet.shows(warm, alpha=10, bravo=20)
+        while (nodes := warm.store.types.get(("", "nodes"))) is None or not nodes.objects("bravo"):
+            await asyncio.sleep(0.05)
         fleet.write("clusters: [{kubeconfig: members, contexts: [bravo]}]\nsync: [nodes]\n")
         await fleet.shows(warm, bravo=0)
         assert len(warm.store.types["", "nodes"].objects("bravo")) > 0
