@@ -42,6 +42,10 @@ class BrokerUnavailable(Exception):
     """NATS does not answer, or not as JetStream; the message says where and how."""
 
 
+class BrokerRefuses(BrokerUnavailable):
+    """NATS answers, but not to us: it refuses the connection or its settings are wrong; to wait does not help."""
+
+
 class JetStreamRefused(Exception):
     """The JetStream API answered with an error. `code` is JetStream's err_code (ADR-7), e.g. 10059."""
 
@@ -69,7 +73,16 @@ class Connection:
         self.lost = 0
         self.slow = 0
         self.intake = Intake()
+        # Never connected, and never to be.
+        self.away = False
         self._on_trouble: set[Callable[[], None]] = set()
+
+    @classmethod
+    def to_nobody(cls, url: str) -> Connection:
+        """Stands for a connection to `url` that cannot be had yet: all that is asked for over it is unavailable."""
+        connection = cls(Client(), printable(url))
+        connection.away = True
+        return connection
 
     @property
     def connected(self) -> bool:
@@ -102,7 +115,7 @@ class Connection:
             # What comes of having been refused.
             return
         text = explained(problem)
-        self.refusing = isinstance(problem, (nats.errors.Error, ssl.SSLError)) and not isinstance(problem, TimeoutError)
+        self.refusing = isinstance(problem, (nats.errors.Error, ssl.SSLError)) and not _is_away(problem)
         if "permissions violation" in text.lower():
             if text not in self._refused:
                 self._refused.add(text)
@@ -122,15 +135,17 @@ class Connection:
 
         Raises JetStreamRefused for an error answer and BrokerUnavailable if there is none.
         """
+        if self.away:
+            raise BrokerUnavailable(f"NATS at {self.url} does not answer")
         payload = b"" if request is None else msgspec.json.encode(request)
         subject = f"{js or self.js}.{verb}"
         try:
             with cancellable():
                 answer = await self.client.request(subject, payload, timeout=timeout)
         except (*TRANSPORT_ERRORS, TimeoutError) as cause:
-            what = "has no JetStream" if isinstance(cause, nats.errors.NoRespondersError) else "does not answer"
             if refusal := self.refused(subject):
-                what = f"says: {refusal} (docs/nats.md has what is needed)"
+                raise BrokerRefuses(f"NATS at {self.url} says: {refusal} (docs/nats.md has what is needed)") from cause
+            what = "has no JetStream" if isinstance(cause, nats.errors.NoRespondersError) else "does not answer"
             raise BrokerUnavailable(f"NATS at {self.url} {what}") from cause
         problem = msgspec.json.decode(answer.data, type=_Answer).error
         if problem is not None:
@@ -155,6 +170,12 @@ class _Problem(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     error: _Problem | None = None
+
+
+def _is_away(problem: Exception) -> bool:
+    """Whether nobody has said anything: what stands in front of a server that is away may accept and close."""
+    silent = isinstance(problem, (TimeoutError, nats.errors.StaleConnectionError, nats.errors.NoServersError))
+    return silent or "empty response from server" in str(problem)
 
 
 def printable(url: str) -> str:
@@ -232,6 +253,8 @@ async def connect(url: str, *, name: str, patience: float = 5.0, access: Access 
             pass
         reason = connection.problem or str(cause) or "no answer"
         what = "cannot be used" if connection.refusing else "does not answer"
-        raise BrokerUnavailable(f"NATS at {connection.url} {what}: {reason}") from cause
+        hopeless = connection.refusing or isinstance(cause, ValueError)
+        kind = BrokerRefuses if hopeless else BrokerUnavailable
+        raise kind(f"NATS at {connection.url} {what}: {reason}") from cause
     connection.problem, connection.refusing = "", False
     return connection

@@ -312,6 +312,15 @@ class Log(Stream):
         self.atomic = info.config.allow_atomic
         self._mirrored = info.config.mirror
 
+    @classmethod
+    def away(cls, url: str, name: str, *, created: str, prefix: str, tombstone_ttl: int) -> Log:
+        """Stands for the log that was so when it was last read, while nobody can be asked: all else raises
+        BrokerUnavailable, and the time is this machine's.
+        """
+        metadata = {PREFIX_KEY: prefix, TOMBSTONE_TTL_KEY: str(tombstone_ttl)}
+        info = _Info(config=_Config(name, metadata=metadata), state=_State(0, 0, 0), created=created)
+        return cls(Connection.to_nobody(url), info)
+
     @property
     def batch(self) -> int:
         """How many messages to append at a time (`Appender`); 0: it takes any number that are on their way."""

@@ -22,8 +22,8 @@ import structlog
 from aiohttp import web
 from nats.aio.msg import Msg
 
-from deltalog import Access, BrokerUnavailable, LogError, LogSettings, connect, open_log
-from deltalog.connection import Connection
+from deltalog import Access, BadAccess, BrokerUnavailable, LogError, LogSettings, connect, open_log
+from deltalog.connection import BrokerRefuses, Connection
 from deltalog.history import History
 from deltalog.mirror import Mirror, MirrorSettings
 from deltalog.stream import Log
@@ -34,7 +34,7 @@ from kubebraid.routing import Router
 from kubebraid.settings import Address, BadSetting, Forward, Settings, default_data
 from kubebraid.upstreams import MemberServers
 from kubebraid.workers import Ready, Worker, Workers, metrics_of_all, metrics_served, reserve, say_ready
-from materializer.materializer import Materializer
+from materializer.materializer import Away, Materializer
 from materializer.snapshot import Snapshots
 from materializer.versions import check_prefix
 from producers.configuration import Configuration, Directory, Kubeconfig, Source, load
@@ -57,6 +57,8 @@ _LOOK_FOR_ROOM, _LOOK_FOR_ROOM_LAST = 5.0, 300.0
 _ROOM = 0.05
 # Seconds to wait for the answers of producers, of which nobody knows the number.
 _ANSWERS = 1.0
+# Seconds between attempts to open a log whose NATS was away at the start.
+_OPEN_AGAIN = 1.0
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -221,8 +223,13 @@ async def serve_with_workers(settings: Settings, count: int, log_level: str, *, 
         raise _cannot_listen(settings.listen, cause) from None
     with contextlib.closing(reserved):
         # What keeps all of them from serving is said once.
-        async with _connection(settings.nats, "kubebraid-serve", settings.access) as connection:
-            await open_log(connection, opening)
+        try:
+            async with _connection(settings.nats, "kubebraid-serve", settings.access) as connection:
+                await open_log(connection, opening)
+        except BrokerUnavailable as cause:
+            snapshots = _snapshots(settings, None, None)
+            if isinstance(cause, BrokerRefuses) or snapshots is None or not snapshots.file(opening.name).exists():
+                raise
         address = dataclasses.replace(settings.listen, port=reserved.getsockname()[1])
 
         def announce(ready: Ready) -> None:
@@ -335,8 +342,8 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
         address: Address | None = None
         first: Callable[[], Awaitable[None]] | None = None
         if serve:
-            reading = await stack.enter_async_context(_connection(url, "kubebraid-serve", access))
-            materializer = await _materializer(reading, opening, settings, broker, worker)
+            reading = await stack.enter_async_context(contextlib.aclosing(_Reading(url, access, opening, broker)))
+            materializer = await _materializer(reading, _snapshots(settings, broker, worker))
             parts.append(materializer.run)
             # When nobody is served any more.
             stack.push_async_callback(materializer.close)
@@ -378,24 +385,66 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
         await _together(*parts, first=first)
 
 
-async def _materializer(
-    connection: Connection,
-    opening: LogSettings,
-    settings: Settings,
-    broker: EmbeddedBroker | None,
-    worker: Worker | None,
-) -> Materializer:
-    """With an embedded log, how far it came is kept outside the server's files, too: those may be set back."""
-    opened = await open_log(connection, opening)
-    file = None if broker is None else broker.data / f"history-{opened.name}.json"
+class _Reading:
+    """The log as it is read, over a connection of its own, which is made when it is opened."""
+
+    def __init__(self, url: str, access: Access, opening: LogSettings, broker: EmbeddedBroker | None) -> None:
+        self.url = url
+        self.opening = opening
+        self._access = access
+        self._broker = broker
+        self._connection: Connection | None = None
+
+    async def open(self) -> tuple[Log, History]:
+        """Raises BrokerUnavailable, LogError."""
+        if self._connection is None:
+            self._connection = await connect(self.url, name="kubebraid-serve", access=self._access)
+        opened = await open_log(self._connection, self.opening)
+        # With an embedded log, how far it came is kept outside the server's files, too: those may be set back.
+        file = None if self._broker is None else self._broker.data / f"history-{opened.name}.json"
+        return opened, History(opened, file)
+
+    async def open_when_there(self) -> tuple[Log, History]:
+        """As `open`, but waits for NATS as long as it is away, and for what is wrong to be mended."""
+        said = ""
+        while True:
+            try:
+                return await self.open()
+            except (BrokerUnavailable, LogError, BadAccess) as cause:
+                # Who was waited for may say by now that it will not do; but what is served is served, and may be
+                # mended.
+                if str(cause) != said:
+                    said = str(cause)
+                    log.warning("the log cannot be opened", reason=said)
+                await asyncio.sleep(_OPEN_AGAIN)
+
+    async def aclose(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+
+
+def _snapshots(settings: Settings, broker: EmbeddedBroker | None, worker: Worker | None) -> Snapshots | None:
     directory = settings.snapshot
     if directory is None and broker is not None:
         directory = broker.data / "snapshot"
-    snapshots = None
-    if directory is not None and settings.snapshot_every:
-        # Workers all hold the same.
-        snapshots = Snapshots(directory, settings.snapshot_every, writes=worker is None or worker.number == 0)
-    return Materializer(opened, History(opened, file), snapshots)
+    if directory is None or not settings.snapshot_every:
+        return None
+    # Workers all hold the same.
+    return Snapshots(directory, settings.snapshot_every, writes=worker is None or worker.number == 0)
+
+
+async def _materializer(reading: _Reading, snapshots: Snapshots | None) -> Materializer:
+    """Of the log, or of what a snapshot says of it while NATS is away. Raises BrokerUnavailable, LogError."""
+    try:
+        return Materializer(*await reading.open(), snapshots)
+    except BrokerRefuses:
+        raise
+    except BrokerUnavailable:
+        alone = None if snapshots is None else await snapshots.read_alone(reading.url, reading.opening.name)
+        if alone is None:
+            raise
+        assumed, restored = alone
+        return Materializer(assumed, None, snapshots, Away(restored, reading.open_when_there))
 
 
 def _configuration(settings: Settings) -> Configuration:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -34,6 +35,11 @@ _FORGET_EVERY = 5.0
 # How often the log is asked whether it is still the same, and what was served from it is noted beside it, in seconds.
 _LOOK_EVERY = 5.0
 _AUDIT_PATIENCE = 10.0
+# To write one event to each of many watchers costs almost as much as to write several, so where telling them takes
+# its time, they are told again after so many times that time: what changes meanwhile goes out together. In seconds, at
+# least (timers have milliseconds) and at most.
+_REST = 2.0
+_SHORTEST_REST, _LONGEST_REST = 0.002, 0.02
 # Seconds without a word of the log, which has a heartbeat of 2 s, and of a mirror's origin, which is looked at that
 # often.
 _UNHEARD = 7.0
@@ -59,16 +65,34 @@ class _Forgotten(HistoryChanged):
     """The history is the same, but what is known of it here is not enough to go on."""
 
 
+class Away(NamedTuple):
+    """What there is of a log while NATS is away: a snapshot, and how to wait until the log can be opened.
+
+    `open` returns it, with its history, whatever it is by then; what it raises, `Materializer.run` raises.
+    """
+
+    restored: Restored
+    open: Callable[[], Awaitable[tuple[Log, History]]]
+
+
 class Materializer:
     """One store and the task that feeds it.
 
     `store` is replaced as a whole when the history changes; whoever holds the old one finds `expired` set on
     its generation. `ready` is set when the log was replayed to the head it had at the start; where the store comes from
-    a snapshot, also the log was found to hold what it has to.
+    a snapshot, also the log was found to hold what it has to. Unless the log is `away`: then what the snapshot holds is
+    served, as of its time, until the log can be read, and goes on from there if that proves to be the same one.
     """
 
-    def __init__(self, log: Log, history: History | None = None, snapshots: Snapshots | None = None) -> None:
+    def __init__(
+        self,
+        log: Log,
+        history: History | None = None,
+        snapshots: Snapshots | None = None,
+        away: Away | None = None,
+    ) -> None:
         self.log = log
+        self._away = away
         self.history = history or History(log)
         self.snapshots = snapshots
         self.store = Store(log.prefix, log.tombstone_ttl)
@@ -80,6 +104,8 @@ class Materializer:
         self._look = asyncio.Event()
         # Of a store from a snapshot: what the header says of it, until the log was found to hold what it has to.
         self._unproved: Restored | None = None
+        # Whether what is served is a snapshot's, and not known to be the log's.
+        self._alone = False
         self._proved = asyncio.Event()
         self._latest = 0
         self._imaging = False
@@ -97,16 +123,32 @@ class Materializer:
         self._listeners: dict[TypeKey, set[Callable[[], None]]] = {}
         self._waiting: set[tuple[int, asyncio.Future[None]]] = set()
         self._flush_due = False
+        # When listeners may be told again (time.perf_counter), and what will tell them then.
+        self._rested_at = 0.0
+        self._telling: asyncio.TimerHandle | None = None
         self._controls = (0, 0)
         self._control_event = asyncio.Event()
         self._head_lock = asyncio.Lock()
         self._head_question: asyncio.Task[int] | None = None
 
+    @property
+    def proven(self) -> bool:
+        """Whether what is served is known to be what the log has held, and no more what a snapshot alone says."""
+        return self._unproved is None
+
     async def run(self) -> None:
         """Replays and follows the log until cancelled."""
         try:
+            if self._away is not None:
+                await self._serve_until_there(self._away)
             await self._recall()
-            await self._restore()
+            if self._unproved is None:
+                await self._restore()
+            elif too_old(self.log, self._unproved.current):
+                # Before anything is read: what was deleted meanwhile would be served as if it lived.
+                log.warning("deletions since the snapshot may have been forgotten: starting anew")
+                await self._start_anew(rotate=False)
+            self._unreadable_since = None
             await self._follow()
         except asyncio.CancelledError:
             await self._mark_the_end()
@@ -115,7 +157,7 @@ class Materializer:
 
     def age(self) -> float:
         """Seconds since it was known that all of the log is here; a few seconds where all is well."""
-        heard = self._current_at if self._reader is None else self._reader.heard
+        heard = self._current_at if self._reader is None or self._alone else self._reader.heard
         if self.log.mirror:
             heard = min(heard, self._origin_heard)
         return time.monotonic() - max(heard, self._current_at)
@@ -125,7 +167,8 @@ class Materializer:
         now = time.monotonic()
         silent = self._reader is not None and now - self._reader.heard > _UNHEARD
         cut = self.log.mirror and now - self._origin_heard > _ORIGIN_UNHEARD
-        return self.age() if self._unreadable_since is not None or silent or cut else None
+        out = self._unreadable_since is not None or self._alone
+        return self.age() if out or silent or cut else None
 
     async def close(self) -> None:
         """After `run` was cancelled: keeps a snapshot of where it ended, for the next start."""
@@ -198,7 +241,7 @@ class Materializer:
         self._marked = (0, 0)
         self._floor = 0 if rotate else self._floor
         self._assembler = Assembler()
-        self._unproved, self._latest = None, 0
+        self._unproved, self._latest, self._alone = None, 0, False
         self.generation += 1
         log.info("new history" if rotate else "reading the history anew", prefix=self.log.prefix)
         for listeners in list(self._listeners.values()):
@@ -231,7 +274,7 @@ class Materializer:
                     raise HistoryChanged(f"of the mirrored stream, {other}")
                 if self._unproved is not None and reader.caught_up.is_set():
                     await self._prove(self._unproved, state)
-                if self.ready.is_set():
+                elif self.ready.is_set() and self._unproved is None:
                     self._census.compare(state, self.log.now())
                     if self._census.suspicious:
                         await self._audit()
@@ -282,7 +325,7 @@ class Materializer:
 
     async def _mark_the_end(self) -> None:
         """Whoever starts next is to know how far it was served, and not only up to the last look."""
-        if self._reader is None or not self.ready.is_set() or self.outage() is not None:
+        if self._reader is None or not self.ready.is_set() or not self.proven or self.outage() is not None:
             return
         try:
             async with asyncio.timeout(_LAST_MARK):
@@ -297,19 +340,50 @@ class Materializer:
         restored = None if self.snapshots is None else await self.snapshots.read(self.log)
         if restored is None:
             return
+        self._go_on_from(restored)
+        log.info("going on from a snapshot", index=self.store.applied, prefix=self.store.prefix)
+
+    def _go_on_from(self, restored: Restored) -> None:
         self.store = restored.store
         self._census = Census(self.store, restored.counted)
         self._assembler = restored.parts
         self._latest = restored.latest
         self._unproved = restored
         self.generation += 1
-        log.info("going on from a snapshot", index=self.store.applied, prefix=self.store.prefix)
+
+    async def _serve_until_there(self, away: Away) -> None:
+        """NATS is away at the start: what the snapshot holds is served, as after an outage that began at its time."""
+        self._go_on_from(away.restored)
+        self._alone = True
+        self._unreadable_since = away.restored.current / 1e9
+        # It may be of a time before this clock's beginning.
+        self._current_at = time.monotonic() - max(0.0, time.time() - self._unreadable_since)
+        log.warning(
+            "NATS is away: serving what a snapshot holds",
+            url=self.log.connection.url,
+            age=round(self.age()),
+            index=self.store.applied,
+            prefix=self.store.prefix,
+        )
+        self.ready.set()
+        self._schedule_flush()
+        ttl = self.log.tombstone_ttl
+        self.log, self.history = await away.open()
+        if (self.log.created, self.log.prefix) != self._identity:
+            log.warning("not the log that the snapshot is of: starting anew", prefix=self.log.prefix)
+            await self._start_anew(rotate=True)
+        elif self.log.tombstone_ttl != ttl:
+            await self._start_anew(rotate=False)
 
     async def _prove(self, restored: Restored, state: StreamState) -> None:
         """Whether the log, as it was at `state`, holds what a store from a snapshot says: nothing else does.
 
         Raises HistoryChanged, NotThereYet.
         """
+        if too_old(self.log, restored.current):
+            reason = "deletions since the snapshot may have been forgotten while it was read"
+            # What was served meanwhile may have lacked them, in versions that are good everywhere.
+            raise HistoryChanged(reason) if self._alone else _Forgotten(reason)
         self._census.compare(state, self.log.now())
         if self._census.due is not None:
             # Settled by what comes behind it, or here.
@@ -318,9 +392,8 @@ class Materializer:
                 self._census.settle(state, self.log.now())
         if self._census.suspicious:
             await self._audit()
-        if too_old(self.log, restored.current):
-            raise _Forgotten("deletions since the snapshot may have been forgotten while it was read")
         self._unproved = None
+        self._alone = False
         self._proved.set()
 
     async def _save_regularly(self) -> None:
@@ -333,7 +406,7 @@ class Materializer:
         snapshots = self.snapshots
         if snapshots is None or not snapshots.writes or not self.ready.is_set() or self.outage() is not None:
             return
-        if self._reader is None or not snapshots.due(self.store, self.log):
+        if self._reader is None or self._unproved is not None or not snapshots.due(self.store, self.log):
             return
         current = 0
         try:
@@ -379,6 +452,8 @@ class Materializer:
         )
         self.ready.set()
         self._look.set()
+        # Who waits for this may have found it ready, but of too long ago.
+        self._controls = (-1, -1)
         self._schedule_flush()
 
     async def _forget(self) -> None:
@@ -392,7 +467,10 @@ class Materializer:
 
     def _outage(self, out: bool) -> None:
         began, self._unreadable_since = self._unreadable_since, time.time() if out else None
-        if not out and began is not None and time.time() - began > self.log.tombstone_ttl:
+        if out or began is None:
+            return
+        long = time.time() - began > self.log.tombstone_ttl
+        if long or (self._unproved is not None and too_old(self.log, self._unproved.current)):
             raise _Forgotten("deletions were forgotten while the log could not be read")
 
     def _apply(self, record: Record) -> None:
@@ -452,12 +530,28 @@ class Materializer:
             self._controls = controls
             self._control_event.set()
             self._control_event = asyncio.Event()
-        dirty = self.store.dirty
-        if dirty:
-            for key in dirty:
-                for wake in tuple(self._listeners.get(key, ())):
-                    wake()
-            dirty.clear()
+        if self.store.dirty and self._telling is None:
+            rest = self._rested_at - time.perf_counter()
+            if rest < _SHORTEST_REST:
+                self._tell()
+            else:
+                self._telling = asyncio.get_running_loop().call_later(rest, self._tell)
+
+    def _tell(self) -> None:
+        """Wakes who listens to what has changed; not again before they have rested."""
+        self._telling = None
+        if not self.ready.is_set():
+            return
+        for key in self.store.dirty:
+            for wake in tuple(self._listeners.get(key, ())):
+                wake()
+        self.store.dirty.clear()
+        # Comes behind those that were woken.
+        asyncio.get_running_loop().call_soon(self._told, time.perf_counter())
+
+    def _told(self, began: float) -> None:
+        now = time.perf_counter()
+        self._rested_at = now + min(_REST * (now - began), _LONGEST_REST)
 
     def stale(self, cluster: Cluster) -> str | None:
         """Why a cluster's objects may be out of date; None if they are current as far as is known."""

@@ -16,7 +16,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -112,29 +112,54 @@ class Snapshots:
         self.size = 0
         self._prefix, self._current = "", 0
 
-    def file(self, log_: Log) -> Path:
-        return self.directory / f"{encode_token(log_.name)}.snapshot"
+    def file(self, stream: str) -> Path:
+        return self.directory / f"{encode_token(stream)}.snapshot"
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     async def read(self, log_: Log) -> Restored | None:
         """What the last one holds, if it is of this log's history and not too old; else one line says why not."""
-        file = self.file(log_)
+        return await self._last(log_.name, lambda _: log_, "reading the log from its beginning")
+
+    async def read_alone(self, url: str, stream: str) -> tuple[Log, Restored] | None:
+        """What the last one holds, and the log that it is of, while NATS at `url` cannot be asked about that.
+
+        As `read` otherwise; how old it is, is by this machine's clock.
+        """
+        logs: list[Log] = []
+
+        def log_of(header: _Header) -> Log:
+            if header.stream != stream:
+                raise _Ignored(f"it is of a stream {header.stream}")
+            logs.append(
+                Log.away(
+                    url,
+                    stream,
+                    created=header.created,
+                    prefix=header.prefix,
+                    tombstone_ttl=header.tombstone_ttl,
+                )
+            )
+            return logs[-1]
+
+        found = await self._last(stream, log_of, "there is nothing to serve without NATS")
+        return None if found is None else (logs[-1], found)
+
+    async def _last(self, stream: str, log_of: Callable[[_Header], Log], without: str) -> Restored | None:
+        file = self.file(stream)
         try:
             with await asyncio.to_thread(file.open, "rb") as source:
-                found = await self._read(source, log_)
+                found = await self._read(source, log_of)
                 self.size = os.fstat(source.fileno()).st_size
         except FileNotFoundError:
             return None
         except (_Ignored, NotAnImage, OSError) as cause:
-            log.warning(
-                "the snapshot is ignored: reading the log from its beginning", file=str(file), reason=str(cause)
-            )
+            log.warning(f"the snapshot is ignored: {without}", file=str(file), reason=str(cause))
             return None
         self.index, self._prefix, self._current = found.store.applied, found.store.prefix, found.current
         return found
 
-    async def _read(self, source: BinaryIO, log_: Log) -> Restored:
+    async def _read(self, source: BinaryIO, log_of: Callable[[_Header], Log]) -> Restored:
         frames = _frames(source)
         batch = await asyncio.to_thread(_next_batch, frames)
         if not batch or batch[0].kind != _HEADER:
@@ -143,7 +168,7 @@ class Snapshots:
             header = msgspec.json.decode(_unpacked(batch.pop(0)), type=_Header)
         except msgspec.MsgspecError:
             raise _Ignored("another version of kubebraid wrote it") from None
-        _check(header, log_)
+        _check(header, log_of(header))
         restoration = Restoration()
         while batch:
             # The next ones are read meanwhile.
@@ -188,7 +213,7 @@ class Snapshots:
             latest=latest,
             current=max(current, image.time),
         )
-        file = self.file(log_)
+        file = self.file(log_.name)
         try:
             size = await self._write(file, header, image)
         except OSError as cause:

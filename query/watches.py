@@ -75,6 +75,12 @@ class Present:
         self.entries = entries
 
 
+class Wants:
+    """What several watchers want alike."""
+
+    __slots__ = ("__weakref__",)
+
+
 class Shared:
     """What many watchers may want: encoded changes, by filter, form and position, for the newest state only.
 
@@ -83,11 +89,21 @@ class Shared:
 
     def __init__(self) -> None:
         self._at: tuple[int, int] = (-1, -1)
-        self._made: dict[tuple[object, ...], tuple[bytes, int | None]] = {}
+        self._made: dict[tuple[object, Position, bool], tuple[bytes, int | None]] = {}
+        # Stand for a type, filter and form, as these are compared for each change and watcher.
+        self._wants: weakref.WeakValueDictionary[tuple[object, ...], Wants] = weakref.WeakValueDictionary()
         self._present: weakref.WeakValueDictionary[tuple[object, ...], Present] = weakref.WeakValueDictionary()
         self.size = 0
         self.hits = 0
         self.misses = 0
+
+    def those_who_want(self, request: WatchRequest) -> Wants:
+        """One and the same for all that want the same changes in the same form."""
+        key = (request.key, request.wanted, request.encoder.key)
+        found = self._wants.get(key)
+        if found is None:
+            found = self._wants[key] = Wants()
+        return found
 
     def read(
         self,
@@ -95,6 +111,7 @@ class Shared:
         kind: TypeStore,
         at: Position,
         request: WatchRequest,
+        wants: Wants,
         definitions: bool,
     ) -> tuple[bytes | list[Change], int | None]:
         """Changes past a position as lines, and where to go on if that is not all.
@@ -104,7 +121,7 @@ class Shared:
         if state != self._at:
             self.clear()
             self._at = state
-        key = (request.key, request.wanted, request.encoder.key, at, definitions)
+        key = (wants, at, definitions)
         made = self._made.get(key)
         if made is None:
             self.misses += 1
@@ -187,9 +204,11 @@ class _Watch:
         self._generation = materializer.generation
         self._definitions = request.encoder.form is Form.TABLE
         self._cursor = Cursor(request.after or 0, request.whole)
-        self._woken = asyncio.Event()
-        self.wake = self._woken.set
+        self._shares = shared.those_who_want(request)
         self._loop = asyncio.get_running_loop()
+        self._woken = False
+        self._sleep: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
         length = random.uniform(*_DEFAULT_TIMEOUT) if request.timeout is None else request.timeout
         self._deadline = self._loop.time() + length
 
@@ -215,7 +234,7 @@ class _Watch:
                 await self._show(request.owed)
             next_bookmark = self._next_bookmark(loop.time(), deadline)
             while not self._closing.is_set():
-                self._woken.clear()
+                self._woken = False
                 if self._materializer.generation != self._generation:
                     await self._send(error_event(_history_changed()))
                     return
@@ -231,15 +250,37 @@ class _Watch:
                     await self._bookmark()
                     next_bookmark = self._next_bookmark(now, deadline)
                 until = min(deadline, next_bookmark) if request.bookmarks else deadline
-                if self._woken.is_set():
-                    continue
-                try:
-                    async with asyncio.timeout_at(until):
-                        await self._woken.wait()
-                except TimeoutError:
-                    pass
+                if not self._woken:
+                    await self._rest(until)
         finally:
             stop()
+            if self._alarm is not None:
+                self._alarm.cancel()
+
+    def wake(self) -> None:
+        """Has the watch look for what is new, and at the time."""
+        self._woken = True
+        if self._sleep is not None and not self._sleep.done():
+            self._sleep.set_result(None)
+
+    def _alarmed(self) -> None:
+        self._alarm = None
+        self.wake()
+
+    async def _rest(self, until: float) -> None:
+        """Returns when woken, or at `until`."""
+        # A timer for each change would cost more than all else here; of one that was set for sooner nothing comes but
+        # a look at the time.
+        if self._alarm is not None and self._alarm.when() > until:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._alarm is None:
+            self._alarm = self._loop.call_at(until, self._alarmed)
+        self._sleep = self._loop.create_future()
+        try:
+            await self._sleep
+        finally:
+            self._sleep = None
 
     @staticmethod
     def _next_bookmark(now: float, deadline: float) -> float:
@@ -301,7 +342,9 @@ class _Watch:
                 # A client that took nothing for longer than deletions are kept.
                 raise expired(f"too old resource version: {after} ({kind.forgotten})")
             state = (self._generation, store.applied)
-            payload, upto = self._shared.read(state, kind, cursor.position(kind), self._request, self._definitions)
+            payload, upto = self._shared.read(
+                state, kind, cursor.position(kind), self._request, self._shares, self._definitions
+            )
             cursor.advance(store, upto)
             if isinstance(payload, list):
                 await self._show(payload)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -11,49 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.nats_cluster import Lone
+from tests.nats_cluster import Lone, SlowWay
 
 PATIENCE = 60.0
 PODS = "/api/v1/pods"
 pytestmark = pytest.mark.usefixtures("limited")
-
-
-class SlowWay:
-    """Passes a port on, at most `rate` bytes a second each way; as fast as it can without a rate."""
-
-    def __init__(self, target: int, rate: float | None) -> None:
-        self.target, self.rate, self.port = target, rate, 0
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> SlowWay:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
-            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
-        finally:
-            self._tasks.discard(task)
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(8192):
-                if self.rate is not None:
-                    await asyncio.sleep(len(data) / self.rate)
-                writer.write(data)
-                await writer.drain()
-        writer.close()
 
 
 @pytest.fixture

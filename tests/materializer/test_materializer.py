@@ -11,6 +11,7 @@ import pytest
 from deltalog import ADDED, DELETED, Appender, Delta, Log, encode_delta
 from deltalog.delta import Control, encode_control
 from deltalog.subjects import control_subject, object_subject, type_prefix
+from materializer import materializer as module
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 
@@ -130,3 +131,30 @@ async def test_messages_of_others_hide_no_cut(log: Log, materializer: Materializ
         while materializer.store.prefix == prefix or not materializer.ready.is_set():
             await asyncio.sleep(0.05)
     assert len(materializer.store.types["", "pods"].select(Filter())) == len(names)
+
+
+async def test_listeners_that_take_long_are_told_of_several_changes_together(
+    log: Log, materializer: Materializer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And of the last one always; who waits for an index waits for none of them."""
+    monkeypatch.setattr(module, "_REST", 1e9)
+    monkeypatch.setattr(module, "_LONGEST_REST", 1.0)
+    async with asyncio.timeout(PATIENCE):
+        await materializer.ready.wait()
+    told: list[int] = []
+    stop = materializer.listen(("", "pods"), lambda: told.append(materializer.store.applied))
+    first = 0
+    async with asyncio.timeout(PATIENCE), Appender(log.connection) as appender:
+        for number in range(30):
+            delta = msgspec.structs.replace(DELTA, name=f"n{number}", uid=f"u{number}")
+            subject = object_subject(PODS, "x", delta.name)
+            last = await appender.append_wait(subject, encode_delta(delta), {})
+            await materializer.wait_applied(last, PATIENCE)
+            first = first or last
+        while not told or told[-1] != last:
+            await asyncio.sleep(0.01)
+    assert told[0] == first
+    assert told == sorted(set(told))
+    # Two, if those thirty were appended within the second.
+    assert len(told) < 15
+    stop()

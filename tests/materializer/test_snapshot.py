@@ -25,8 +25,8 @@ from kubebraid.broker import EmbeddedBroker
 from materializer import materializer as materializer_module
 from materializer import snapshot as module
 from materializer.filter import Filter
-from materializer.materializer import Materializer
-from materializer.snapshot import Snapshots
+from materializer.materializer import Away, LogUnreachable, Materializer
+from materializer.snapshot import Restored, Snapshots
 
 PATIENCE = 30.0
 TTL = 60
@@ -67,10 +67,9 @@ RESUMED = "going on from a snapshot"
 class Instance:
     """One materializer, running."""
 
-    def __init__(self, log: Log, directory: Path | None, every: float = 3600.0) -> None:
-        snapshots = None if directory is None else Snapshots(directory, every)
-        self.materializer = Materializer(log, History(log), snapshots)
-        self.task = asyncio.create_task(self.materializer.run())
+    def __init__(self, materializer: Materializer) -> None:
+        self.materializer = materializer
+        self.task = asyncio.create_task(materializer.run())
 
     @property
     def store(self) -> Any:
@@ -110,17 +109,61 @@ class Instance:
 
 
 Start = Callable[..., Awaitable[Instance]]
+Meanwhile = Callable[[], Awaitable[None]]
+
+
+async def nothing() -> None:
+    pass
 
 
 @pytest.fixture
 async def start(connecting: Callable[[], Awaitable[Connection]]) -> AsyncIterator[Start]:
-    """Starts instances, each with its own connection; returns when they are ready."""
+    """Starts instances, each with its own connection; returns when they are ready.
+
+    `away`: as if NATS were away for some time, if there is a snapshot to serve meanwhile; `meanwhile` happens then.
+    """
     started: list[Instance] = []
 
-    async def make(directory: Path | None = None, every: float = 3600.0) -> Instance:
-        one = Instance(await open_log(await connecting(), LogSettings(tombstone_ttl=TTL)), directory, every)
+    async def opened() -> tuple[Log, History]:
+        log = await open_log(await connecting(), LogSettings(tombstone_ttl=TTL))
+        return log, History(log)
+
+    async def make(
+        directory: Path | None = None, every: float = 3600.0, *, away: bool = False, meanwhile: Meanwhile = nothing
+    ) -> Instance:
+        snapshots = None if directory is None else Snapshots(directory, every)
+        if away and snapshots is not None:
+            alone = await snapshots.read_alone("nats://127.0.0.1:1", "KUBEBRAID")
+            if alone is not None:
+                return await make_alone(snapshots, *alone, meanwhile)
+        one = Instance(Materializer(*await opened(), snapshots))
         started.append(one)
         return await one.ready()
+
+    async def make_alone(snapshots: Snapshots, assumed: Log, restored: Restored, meanwhile: Meanwhile) -> Instance:
+        back = asyncio.Event()
+
+        async def open_when_there() -> tuple[Log, History]:
+            await back.wait()
+            return await opened()
+
+        materializer = Materializer(assumed, None, snapshots, Away(restored, open_when_there))
+        one = Instance(materializer)
+        started.append(one)
+        await one.ready()
+        assert one.store is restored.store, "it is served"
+        assert (one.store.applied, materializer.replayed) == (snapshots.index, 0)
+        assert materializer.outage() is not None
+        with pytest.raises(LogUnreachable) as unreachable:
+            await materializer.wait_current()
+        assert 0 <= unreachable.value.age < PATIENCE
+        await meanwhile()
+        back.set()
+        await eventually(lambda: (materializer.proven and materializer.log is not assumed) or one.task.done())
+        await one.ready()
+        await materializer.wait_current()
+        assert materializer.outage() is None
+        return one
 
     yield make
     for one in started:
@@ -161,6 +204,12 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "snapshots"
 
 
+@pytest.fixture(params=[False, True], ids=["there", "away"])
+def away(request: pytest.FixtureRequest) -> bool:
+    """Whether NATS is away when an instance starts."""
+    return bool(request.param)
+
+
 def file_of(directory: Path) -> Path:
     (found,) = directory.glob("*")
     return found
@@ -174,7 +223,7 @@ async def ten(writer: Writer) -> None:
 
 
 async def test_a_start_goes_on_where_the_last_one_ended(
-    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged, away: bool
 ) -> None:
     await ten(writer)
     first = await start(directory)
@@ -184,7 +233,7 @@ async def test_a_start_goes_on_where_the_last_one_ended(
     await writer.put("n3", type="MODIFIED", first=6)
     gone = await writer.put("n4", type=DELETED, first=7)
     await writer.put("late")
-    whole, quick = await start(), await start(directory)
+    whole, quick = await start(), await start(directory, away=away)
     assert quick.materializer.replayed == 3
     assert whole.materializer.replayed == 13
     assert quick.state() == whole.state()
@@ -198,7 +247,7 @@ async def test_a_start_goes_on_where_the_last_one_ended(
     third = await start(directory)
     assert third.materializer.replayed == 0
     assert third.state() == whole.state()
-    assert len(said(logged, RESUMED)) == 2
+    assert len(said(logged, RESUMED)) == 2 - away
     assert not said(logged, IGNORED)
 
 
@@ -220,7 +269,7 @@ async def test_written_from_time_to_time_and_while_changes_come(
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_any_history(log: Log, writer: Writer, start: Start, directory: Path, seed: int) -> None:
+async def test_any_history(log: Log, writer: Writer, start: Start, directory: Path, seed: int, away: bool) -> None:
     """Changes, deletions, removed types and clusters, purges behind their records; a start now and then."""
     chance = random.Random(seed)
     instance = await start(directory)
@@ -258,7 +307,7 @@ async def test_any_history(log: Log, writer: Writer, start: Start, directory: Pa
             await instance.materializer.save()
         if chance.random() < 0.5:
             await instance.kill()
-            instance = await start(directory)
+            instance = await start(directory, away=away)
             whole = await start()
             assert instance.state()["types"] == whole.state()["types"]
             assert instance.store.prefix == whole.store.prefix
@@ -399,25 +448,27 @@ async def test_of_another_shape(
     assert said(logged, IGNORED) == ["another version of kubebraid wrote it"]
 
 
-async def test_of_a_stream_made_anew(log: Log, writer: Writer, start: Start, directory: Path, logged: Logged) -> None:
+async def test_of_a_stream_made_anew(
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged, away: bool
+) -> None:
     await ten(writer)
     await (await start(directory)).stop()
     await log.connection.api(f"STREAM.DELETE.{log.name}")
     await open_log(log.connection, LogSettings(tombstone_ttl=TTL))
     await writer.put("other")
-    again = await start(directory)
+    again = await start(directory, away=away)
     assert len(said(logged, IGNORED)) == 1
     assert [name for _, name in again.store.types["", "pods"].clusters["alpha"]] == ["other"]
 
 
 async def test_of_a_history_that_was_renamed(
-    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged, away: bool
 ) -> None:
     await ten(writer)
     first = await start(directory)
     await first.stop()
     await History(log).rotate(first.store.prefix)
-    again = await start(directory)
+    again = await start(directory, away=away)
     assert len(said(logged, IGNORED)) == 1
     assert again.materializer.replayed == 12
 
@@ -443,22 +494,57 @@ async def test_one_that_is_too_old(
 
 
 async def test_one_that_became_too_old_while_it_was_read(
-    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch, away: bool
 ) -> None:
+    """Served already, what lacks deletions has versions that are good everywhere: it has to be another history."""
     await ten(writer)
-    await (await start(directory)).stop()
-    monkeypatch.setattr(materializer_module, "too_old", lambda *_: True)
-    again = await start(directory)
+    first = await start(directory)
+    before = first.store.prefix
+    await first.stop()
+    answers = iter((False, True) if away else (True,))
+    monkeypatch.setattr(materializer_module, "too_old", lambda *_: next(answers, False))
+    again = await start(directory, away=away)
     assert again.materializer.replayed == 12
     assert said(logged, "the history changed") == [
         "deletions since the snapshot may have been forgotten while it was read"
     ]
-    assert again.store.prefix == log.prefix
+    await again.materializer.log.reopen()
+    assert again.store.prefix == again.materializer.log.prefix
+    assert (again.store.prefix != before) is away
+
+
+async def test_one_that_became_too_old_while_nats_was_away(
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one record is read on top of it: it is the same history, without what was deleted."""
+    await ten(writer)
+    first = await start(directory)
+    before = first.store.prefix
+    await first.stop()
+
+    async def meanwhile() -> None:
+        await writer.put("n4", type=DELETED, first=7, ttl=1)
+        async with asyncio.timeout(PATIENCE):
+            while await log.last(object_subject(type_prefix("alpha", "", "v1", "pods"), "x", "n4")) is not None:
+                await asyncio.sleep(0.05)
+        await writer.put("later")
+        # Its witness is not as old as it would be.
+        await log.connection.api("STREAM.DELETE.KV_kubebraid-history")
+        now = Log.now
+        monkeypatch.setattr(Log, "now", lambda self: now(self) + int(TTL * 0.95) * SECOND)
+
+    again = await start(directory, away=True, meanwhile=meanwhile)
+    assert said(logged, "deletions since the snapshot may have been forgotten: starting anew")
+    assert not said(logged, "the history changed")
+    assert again.store.prefix == before == log.prefix
+    names = [name for _, name in again.store.types["", "pods"].clusters["alpha"]]
+    assert "n4" not in names
+    assert "later" in names
 
 
 @pytest.mark.parametrize("what", ["ghost", "all", "end"])
 async def test_a_log_that_was_cut_meanwhile_is_another_history(
-    log: Log, writer: Writer, start: Start, directory: Path, what: str
+    log: Log, writer: Writer, start: Start, directory: Path, what: str, away: bool
 ) -> None:
     """What was served is gone without a word: not one object of it is served again under the old name."""
     await ten(writer)
@@ -474,13 +560,13 @@ async def test_a_log_that_was_cut_meanwhile_is_another_history(
     else:
         await log.connection.api(f"STREAM.MSG.DELETE.{log.name}", {"seq": 12})
     await writer.put("more")
-    again, whole = await start(directory), await start()
+    again, whole = await start(directory, away=away), await start()
     assert again.store.prefix == whole.store.prefix != before
     assert again.state() == whole.state()
 
 
 async def test_a_log_that_was_put_back_meanwhile_is_another_history(
-    broker: EmbeddedBroker, log: Log, writer: Writer, start: Start, directory: Path, tmp_path: Path
+    broker: EmbeddedBroker, log: Log, writer: Writer, start: Start, directory: Path, tmp_path: Path, away: bool
 ) -> None:
     await ten(writer)
     files = broker.data / "nats" / "jetstream"
@@ -497,7 +583,7 @@ async def test_a_log_that_was_put_back_meanwhile_is_another_history(
     await broker.start()
     for number in range(5):
         await writer.put(f"other{number}")
-    again, whole = await start(directory), await start()
+    again, whole = await start(directory, away=away), await start()
     assert again.store.prefix == whole.store.prefix != before
     assert again.state() == whole.state()
     assert ("x", "served") not in again.store.types["", "pods"].clusters["alpha"]
