@@ -13,7 +13,7 @@ from aiohttp import web
 from nats.aio.msg import Msg
 
 from benchmarks.rig import until_closed
-from kubebraid.broker import free_port
+from kubebraid.command.broker import free_port
 
 
 async def _serve(pipe: Pipe, application: web.Application, port: int) -> web.AppRunner:

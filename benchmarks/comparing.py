@@ -19,8 +19,8 @@ from urllib.parse import quote, urlsplit
 from benchmarks import rig
 from benchmarks.client import TABLE, Client
 from benchmarks.report import Report, median
-from kubebraid.broker import child_set_up
-from producers.kubeconfig import Context, contexts
+from kubebraid.command.broker import child_set_up
+from producers.upstream.kubeconfig import Context, contexts
 
 _PODS = "/api/v1/pods"
 _JSON = "application/json"

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import msgspec
 
 from deltalog import ADDED, MODIFIED, Appender, AppendError, Delta, encode_delta
-from deltalog import delta as wire
 from deltalog.append import OnAck
-from deltalog.delta import summary_headers
-from deltalog.stream import Log
-from deltalog.subjects import object_subject, type_prefix
-from producers.discovery import ResourceType
-from producers.normalize import Normalized, Normalizer
-from producers.ownership import Owner, append_control, take
+from deltalog.jetstream.stream import Log
+from deltalog.wire import delta as wire
+from deltalog.wire.delta import summary_headers
+from deltalog.wire.subjects import object_subject, type_prefix
+from producers.follow.normalize import Normalized, Normalizer
+from producers.follow.ownership import Owner, append_control, take
+from producers.upstream.discovery import ResourceType
 from simulation import SimulatedCluster
 
 PODS = ResourceType(

@@ -24,7 +24,7 @@ from benchmarks.report import Report, median, percentile
 from benchmarks.watchers import Moved, watch_and_move
 from benchmarks.watching import PATIENCE, PODS, Round, append_changes
 from deltalog import open_log
-from deltalog.stream import Log
+from deltalog.jetstream.stream import Log
 
 # How long changes go on, and when in it the instance dies, in seconds.
 _SECONDS = 4.0

@@ -26,13 +26,13 @@ from benchmarks.content import PODS
 from benchmarks.producing import stored_deltas
 from benchmarks.report import Report, median
 from deltalog import Appender, connect, open_log
-from kubebraid.broker import free_port
-from producers.apiserver import ApiServer
-from producers.kubeconfig import Context
-from producers.normalize import Normalizer
-from producers.ownership import take
-from producers.reflector import Reflector, Target
-from producers.writer import Writer
+from kubebraid.command.broker import free_port
+from producers.follow.normalize import Normalizer
+from producers.follow.ownership import take
+from producers.follow.reflector import Reflector, Target
+from producers.follow.writer import Writer
+from producers.upstream.apiserver import ApiServer
+from producers.upstream.kubeconfig import Context
 from simulation import SimulatedCluster
 
 _CLUSTER = "bench-1"

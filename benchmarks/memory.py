@@ -19,8 +19,8 @@ from benchmarks import bare, rig
 from benchmarks.content import PODS, Filled, fill
 from benchmarks.report import Report, median
 from deltalog import Reader, Record, connect, decode_control, open_log
-from deltalog.delta import SharingDecoder
-from deltalog.subjects import CONTROL
+from deltalog.wire.delta import SharingDecoder
+from deltalog.wire.subjects import CONTROL
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.store import Store

@@ -18,14 +18,14 @@ from benchmarks import bare, rig
 from benchmarks.content import PODS
 from benchmarks.report import Report, median
 from deltalog import Appender, Record, connect, open_log
-from deltalog.replay import read_to_end
-from deltalog.subjects import object_filter
-from producers.apiserver import ApiServer
-from producers.kubeconfig import Context
-from producers.normalize import Normalizer
-from producers.ownership import take
-from producers.reflector import Reflector, Target, list_pages
-from producers.writer import Writer
+from deltalog.reader import read_to_end
+from deltalog.wire.subjects import object_filter
+from producers.follow.normalize import Normalizer
+from producers.follow.ownership import take
+from producers.follow.reflector import Reflector, Target, list_pages
+from producers.follow.writer import Writer
+from producers.upstream.apiserver import ApiServer
+from producers.upstream.kubeconfig import Context
 from simulation import SimulatedCluster, write_kubeconfig
 
 _CLUSTER = "bench-1"

@@ -23,7 +23,7 @@ import uvloop
 
 from benchmarks.client import get
 from deltalog import Connection, connect
-from kubebraid.broker import EmbeddedBroker, child_set_up, free_port
+from kubebraid.command.broker import EmbeddedBroker, child_set_up, free_port
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _TICKS = os.sysconf("SC_CLK_TCK")

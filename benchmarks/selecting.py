@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection as Pipe
 from benchmarks import rig
 from benchmarks.report import Report, median
 from deltalog import ADDED, Delta
-from deltalog.selectors import parse_labels
+from deltalog.wire.selectors import parse_labels
 from materializer import indexes
 from materializer.filter import Filter
 from materializer.store import Store

@@ -20,7 +20,7 @@ from benchmarks.content import Filled, change_of, fill
 from benchmarks.report import Report, median, percentile
 from benchmarks.watchers import Seen, watch
 from deltalog import Appender, AppendError, decode_delta, open_log
-from deltalog.stream import Log
+from deltalog.jetstream.stream import Log
 from materializer.entry import entry_of
 from materializer.versions import list_version
 

@@ -5,10 +5,15 @@ type; both are messages of the stream, and the *sequence* of a message is the in
 in kubebraid. `docs/log.md` documents the wire format for readers in other languages.
 """
 
-from deltalog.access import Access, BadAccess
 from deltalog.append import Appender, AppendError, AppendTimeout, Conflict, Expect
-from deltalog.connection import BrokerUnavailable, Connection, connect
-from deltalog.delta import (
+from deltalog.durable import BadDurable, Durable, TakenOver
+from deltalog.jetstream.access import Access, BadAccess
+from deltalog.jetstream.connection import BrokerUnavailable, Connection, connect
+from deltalog.jetstream.stream import Log, LogError, LogSettings, open_log
+from deltalog.place import BadPlace, Forgotten, Place
+from deltalog.reader import HistoryChanged, Reader, Record
+from deltalog.subscription import Bookmark, Change, Event, Removed, StreamGone, Subscription, subscribe
+from deltalog.wire.delta import (
     ADDED,
     DELETED,
     MODIFIED,
@@ -21,12 +26,7 @@ from deltalog.delta import (
     encode_control,
     encode_delta,
 )
-from deltalog.durable import BadDurable, Durable, TakenOver
-from deltalog.place import BadPlace, Forgotten, Place
-from deltalog.replay import HistoryChanged, Reader, Record
-from deltalog.selection import BadSelection, Selection, select
-from deltalog.stream import Log, LogError, LogSettings, open_log
-from deltalog.subscription import Bookmark, Change, Event, Removed, StreamGone, Subscription, subscribe
+from deltalog.wire.selection import BadSelection, Selection, select
 
 __all__ = [
     "ADDED",

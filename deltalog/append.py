@@ -21,11 +21,11 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from deltalog.client import header_lines
-from deltalog.connection import TRANSPORT_ERRORS, Connection, cancellable
+from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection, cancellable
+from deltalog.jetstream.fast_client import header_lines
 
 if TYPE_CHECKING:
-    from deltalog.stream import Log
+    from deltalog.jetstream.stream import Log
 
 _IN_PROCESS = 10164
 _WRONG_LAST_SEQUENCE = (10071, _IN_PROCESS)
@@ -186,7 +186,7 @@ class Appender:
     ) -> None:
         """Sends one message and returns when it is on its way; `on_ack` hears of its fate, and must not raise.
 
-        `headers` as bytes are lines of a header block (`deltalog.client.header_lines`), which is the quick way.
+        `headers` as bytes are lines of a header block (`header_lines`), which is the quick way.
         Raises AppendError if it cannot even be sent.
         """
         while len(self._pending) >= self._window or self._pending_bytes >= self._window_bytes:

@@ -14,10 +14,10 @@ import secrets
 import msgspec
 
 from deltalog.append import Expect
-from deltalog.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused, cancellable
+from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused, cancellable
+from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, Stream, open_bucket
 from deltalog.place import Place
-from deltalog.stream import STREAM_NOT_FOUND, Log, Stream, open_bucket
-from deltalog.subjects import encode_token
+from deltalog.wire.subjects import encode_token
 
 BUCKET = "kubebraid-consumers"
 _WRONG_LAST_SEQUENCE = (10071, 10164)

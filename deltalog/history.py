@@ -16,9 +16,9 @@ import msgspec
 import structlog
 
 from deltalog.append import Expect
-from deltalog.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused, cancellable
-from deltalog.stream import Log, LogError, Point, Stream, next_prefix, open_bucket
-from deltalog.subjects import encode_token
+from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused, cancellable
+from deltalog.jetstream.stream import Log, LogError, Point, Stream, next_prefix, open_bucket
+from deltalog.wire.subjects import encode_token
 
 log = structlog.get_logger("deltalog.history")
 

@@ -12,8 +12,8 @@ import random
 import msgspec
 import structlog
 
-from deltalog.connection import BrokerUnavailable, Connection, JetStreamRefused
-from deltalog.stream import (
+from deltalog.jetstream.connection import BrokerUnavailable, Connection, JetStreamRefused
+from deltalog.jetstream.stream import (
     CREATED_KEY,
     DEFAULT_NAME,
     FORMAT_KEY,

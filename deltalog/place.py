@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from deltalog.replay import HistoryChanged
-from deltalog.stream import Log, Point, StreamState
+from deltalog.jetstream.stream import Log, Point, StreamState
+from deltalog.reader import HistoryChanged
 
 _PLACE = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,19})(\.[^@]*)?(@([0-9]{1,19}))?", re.ASCII | re.DOTALL)
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)

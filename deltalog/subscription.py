@@ -22,9 +22,14 @@ from typing import Any, Self
 import msgspec
 import structlog
 
-from deltalog.access import Access
-from deltalog.connection import BrokerUnavailable, Connection, JetStreamRefused, connect
-from deltalog.delta import (
+from deltalog.bounded_queue import Waiting
+from deltalog.durable import Durable
+from deltalog.jetstream.access import Access
+from deltalog.jetstream.connection import BrokerUnavailable, Connection, JetStreamRefused, connect
+from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, LogSettings, Point, StreamState, open_log
+from deltalog.place import NOW, Forgotten, Place, Start, find, nothing_forgotten, same_history
+from deltalog.reader import HistoryChanged, Reader, Record
+from deltalog.wire.delta import (
     ADDED,
     DELETED,
     MODIFIED,
@@ -35,14 +40,9 @@ from deltalog.delta import (
     decode_delta,
     newer,
 )
-from deltalog.durable import Durable
-from deltalog.large import unpacked
-from deltalog.place import NOW, Forgotten, Place, Start, find, nothing_forgotten, same_history
-from deltalog.replay import HistoryChanged, Reader, Record
-from deltalog.selection import Selection, select
-from deltalog.stream import STREAM_NOT_FOUND, Log, LogError, LogSettings, Point, StreamState, open_log
-from deltalog.subjects import OBJECTS
-from deltalog.waiting import Waiting
+from deltalog.wire.parts import unpacked
+from deltalog.wire.selection import Selection, select
+from deltalog.wire.subjects import OBJECTS
 
 log = structlog.get_logger("deltalog.subscription")
 

@@ -5,7 +5,7 @@ import json
 import sys
 
 from deltalog import Change, Removed, subscribe
-from kubebraid import logs
+from kubebraid.command import logs
 
 
 async def main(url: str, start: str = "beginning") -> None:

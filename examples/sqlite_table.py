@@ -25,7 +25,7 @@ from deltalog import (
     StreamGone,
     subscribe,
 )
-from kubebraid import logs
+from kubebraid.command import logs
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (

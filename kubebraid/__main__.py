@@ -1,5 +1,5 @@
 """`python -m kubebraid`: the command line."""
 
-from kubebraid.cli import main
+from kubebraid.command.cli import main
 
 main()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from deltalog.delta import ADDED, DELETED, MODIFIED
+from deltalog.wire.delta import ADDED, DELETED, MODIFIED
 from materializer.entry import NEVER, Entry
 from materializer.filter import Filter
 from materializer.store import Removal, Store, TypeStore

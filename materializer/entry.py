@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from deltalog.delta import Delta, Replaced
+from deltalog.wire.delta import Delta, Replaced
 
 Key = tuple[str, str]
 """(namespace, name) within a type and a cluster; namespace is empty for cluster-scoped objects."""

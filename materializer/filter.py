@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from deltalog.delta import newer
-from deltalog.selectors import Requirement, matches
+from deltalog.wire.delta import newer
+from deltalog.wire.selectors import Requirement, matches
 from materializer.entry import Entry
 
 

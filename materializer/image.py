@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from deltalog.large import Assembler
-from materializer.census import Census, Counted
+from deltalog.wire.parts import Assembler
 from materializer.entry import Entry, Key, Past, TypeKey
+from materializer.integrity import Census, Counted
 from materializer.store import Cluster, Document, Health, Order, Removal, Store, TypeInfo, TypeStore
 
 # A piece has at most so many entries, or other things, and ends with the entry that makes it larger than so many bytes.

@@ -11,17 +11,17 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from deltalog.connection import BrokerUnavailable, JetStreamRefused
-from deltalog.delta import SharingDecoder, UnreadableRecord, decode_control
+from deltalog.handover import Offer, hand_over
 from deltalog.history import History, Mark
-from deltalog.large import Assembler
-from deltalog.offers import Offer, hand_over
-from deltalog.replay import HistoryChanged, Reader, Record
-from deltalog.stream import Log, LogError, Point, StreamState, nanoseconds
-from deltalog.subjects import CONTROL, PARTS
-from materializer.census import Census
+from deltalog.jetstream.connection import BrokerUnavailable, JetStreamRefused
+from deltalog.jetstream.stream import Log, LogError, Point, StreamState, nanoseconds
+from deltalog.reader import HistoryChanged, Reader, Record
+from deltalog.wire.delta import SharingDecoder, UnreadableRecord, decode_control
+from deltalog.wire.parts import Assembler
+from deltalog.wire.subjects import CONTROL, PARTS
 from materializer.entry import TypeKey
 from materializer.image import Image
+from materializer.integrity import Census
 from materializer.snapshot import Restored, Snapshots, too_old
 from materializer.store import Cluster, Store
 

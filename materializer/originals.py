@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deltalog.delta import ADDED, DELETED, MODIFIED, newer, numeric
+from deltalog.wire.delta import ADDED, DELETED, MODIFIED, newer, numeric
 from materializer.cursor import Change
 from materializer.entry import TypeKey
 from materializer.filter import Filter

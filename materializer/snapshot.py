@@ -24,11 +24,11 @@ import msgspec
 import structlog
 from isal import isal_zlib
 
-from deltalog.large import Assembler
-from deltalog.stream import Log
-from deltalog.subjects import encode_token
-from materializer.census import Counted
+from deltalog.jetstream.stream import Log
+from deltalog.wire.parts import Assembler
+from deltalog.wire.subjects import encode_token
 from materializer.image import SHAPE, Image, NotAnImage, Piece, Restoration
+from materializer.integrity import Counted
 from materializer.store import Store
 
 log = structlog.get_logger("materializer.snapshot")

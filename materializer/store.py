@@ -18,8 +18,8 @@ from weakref import WeakValueDictionary
 import msgspec
 from sortedcontainers import SortedDict
 
-from deltalog import delta as wire
-from deltalog.delta import Control, Delta, newer
+from deltalog.wire import delta as wire
+from deltalog.wire.delta import Control, Delta, newer
 from materializer import indexes
 from materializer.entry import Entry, Key, Past, TypeKey, entry_of, version_member
 from materializer.filter import Filter

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from producers.cluster import ClusterProducer
+    from producers.follow.cluster_producer import ClusterProducer
 
 _BY_TYPE = ("cluster", "type")
 _LIST_BUCKETS = (0.1, 0.5, 2.0, 10.0, 60.0)

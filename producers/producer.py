@@ -15,16 +15,16 @@ import structlog
 from nats.aio.msg import Msg
 
 from deltalog import AppendError, BrokerUnavailable, LogError
-from deltalog.connection import TRANSPORT_ERRORS, Connection, JetStreamRefused
-from deltalog.stream import DEFAULT_NAME, Log
-from producers.cluster import ClusterProducer, Treatment
-from producers.leases import Leases
-from producers.members import Members
+from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection, JetStreamRefused
+from deltalog.jetstream.stream import DEFAULT_NAME, Log
+from producers.follow.cluster_producer import ClusterProducer, Treatment
+from producers.follow.leases import Leases
+from producers.follow.ownership import Deposed
+from producers.follow.removal import leave_cluster, remove_cluster
+from producers.members.membership import Members
 from producers.metrics import Metrics
-from producers.ownership import Deposed
-from producers.removal import leave_cluster, remove_cluster
 
-log = structlog.get_logger("producers")
+log = structlog.get_logger("producers.producer")
 
 
 def producer_id() -> str:

@@ -11,8 +11,8 @@ import msgspec
 import structlog
 from aiohttp import HttpVersion11, web
 
-from deltalog.delta import newer, numeric
-from deltalog.selectors import BadSelector, parse_fields, parse_labels
+from deltalog.wire.delta import newer, numeric
+from deltalog.wire.selectors import BadSelector, parse_fields, parse_labels
 from materializer.cursor import Change
 from materializer.entry import Entry, TypeKey
 from materializer.filter import Filter
@@ -20,28 +20,28 @@ from materializer.materializer import LogUnreachable, Materializer, NotThereYet
 from materializer.originals import TooOld, changes_since, seen
 from materializer.store import Cluster
 from materializer.versions import Named, Numbered, list_version
-from query.accept import Document, negotiate, negotiate_document, prefers_yaml
-from query.access import review, review_kind
-from query.catalogue import Catalogues, Served, aggregated_type, server_version
-from query.connections import STALLS
-from query.entrance import entrance, refused
-from query.forwarding import Forwarding, Upstreams, read_body
-from query.lists import Page, Snapshots, first_page, further_page, slices
+from query.discovery.access_reviews import review, review_kind
+from query.discovery.catalogue import Catalogues, Served, aggregated_type, server_version
+from query.discovery.openapi import OpenApi
+from query.discovery.paths import Target, cluster_scope, resource_target, split
+from query.discovery.readiness import Readiness
+from query.forward.forwarding import Forwarding, Upstreams, read_body
+from query.http.accept import Document, negotiate, negotiate_document, prefers_yaml
+from query.http.application import entrance, refused
+from query.http.connections import STALLS
+from query.http.rendering import LARGE_YAML, answer, rendering, send_list
+from query.http.slow_clients import Stalls
+from query.http.status import ApiError, UnknownPath, expired, no_such_path, not_found, too_large_version, undiscovered
+from query.http.warnings import of_other_versions, of_stale, warning_headers
+from query.http.websocket import Send, converse, is_websocket, refuse_foreign_pages
 from query.metrics import Metrics
-from query.openapi import OpenApi
-from query.options import Options, originals_of, parse_options, version_of
-from query.paths import Target, cluster_scope, resource_target, split
-from query.readiness import Readiness
-from query.rendering import LARGE_YAML, answer, rendering, send_list
-from query.representations import Encoder, include_object
-from query.search import parse_search
-from query.sockets import Send, converse, is_websocket, refuse_foreign_pages
-from query.stalls import Stalls
-from query.status import ApiError, UnknownPath, expired, no_such_path, not_found, too_large_version, undiscovered
-from query.warnings import of_other_versions, of_stale, warning_headers
-from query.watches import NotTaken, Watches, WatchRequest, error_event
+from query.objects.lists import Page, Snapshots, first_page, further_page, slices
+from query.objects.options import Options, originals_of, parse_options, version_of
+from query.objects.representations import Encoder, include_object
+from query.objects.search import parse_search
+from query.objects.watches import NotTaken, Watches, WatchRequest, error_event
 
-log = structlog.get_logger("query")
+log = structlog.get_logger("query.service")
 
 # How long a read waits for an index that is ahead, in seconds (apiserver storage/cacher: blockTimeout).
 _AHEAD_WAIT = 3.0

@@ -11,7 +11,7 @@ from types import FrameType
 import pytest
 
 from deltalog import Connection, Log, LogSettings, connect, open_log
-from kubebraid.broker import EmbeddedBroker
+from kubebraid.command.broker import EmbeddedBroker
 
 # A test that takes longer hangs, in seconds.
 LONGEST = 120

@@ -11,7 +11,7 @@ from typing import Any
 
 import nats
 
-from kubebraid.broker import binary, child_set_up
+from kubebraid.command.broker import binary, child_set_up
 from tests.halting import halt
 from tests.ports import free_port
 

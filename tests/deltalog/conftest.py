@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from deltalog import ADDED, Appender, Delta, Log, Reader, Record, encode_delta, replay
-from deltalog.delta import summary_headers
-from deltalog.subjects import object_subject, type_prefix
-from kubebraid.broker import EmbeddedBroker
+from deltalog import ADDED, Appender, Delta, Log, Reader, Record, encode_delta
+from deltalog import reader as replay
+from deltalog.wire.delta import summary_headers
+from deltalog.wire.subjects import object_subject, type_prefix
+from kubebraid.command.broker import EmbeddedBroker
 from tests.halting import halt
 
 # No test waits longer than this for something that should happen, in seconds.

@@ -9,9 +9,9 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 
 from deltalog import Appender, AppendError, AppendTimeout, Conflict, Connection, Expect, Log
-from deltalog.replay import read_to_end
-from deltalog.subjects import control_subject, object_subject, type_prefix
-from kubebraid.broker import EmbeddedBroker
+from deltalog.reader import read_to_end
+from deltalog.wire.subjects import control_subject, object_subject, type_prefix
+from kubebraid.command.broker import EmbeddedBroker
 
 PODS = type_prefix("alpha", "", "v1", "pods")
 PATIENCE = 30.0

@@ -26,8 +26,8 @@ from deltalog import (
     encode_control,
     encode_delta,
 )
-from deltalog import delta as wire
-from deltalog.delta import SharingDecoder, newer, parse_summary, summary_headers
+from deltalog.wire import delta as wire
+from deltalog.wire.delta import SharingDecoder, newer, parse_summary, summary_headers
 
 TEXT = st.text(max_size=12)
 WORD = st.text("abc-.0123456789", max_size=12)

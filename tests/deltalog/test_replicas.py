@@ -9,8 +9,8 @@ import pytest
 
 from deltalog import Appender, AppendError, Conflict, Expect, LogError, LogSettings, connect, open_log
 from deltalog.history import BUCKET
-from deltalog.replay import Reader
-from deltalog.stream import open_bucket
+from deltalog.jetstream.stream import open_bucket
+from deltalog.reader import Reader
 from tests.nats_cluster import NatsCluster
 
 

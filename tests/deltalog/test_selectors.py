@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltalog.selectors import BadSelector, Requirement, matches, parse_fields, parse_labels
+from deltalog.wire.selectors import BadSelector, Requirement, matches, parse_fields, parse_labels
 from materializer.entry import Past
 from materializer.filter import Filter
 

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from deltalog import BrokerUnavailable, Connection, Delta, Log, LogError, LogSettings, connect, decode_delta, open_log
-from deltalog.connection import JetStreamRefused, printable
 from deltalog.history import History
-from deltalog.stream import nanoseconds, next_prefix, timestamp
-from deltalog.subjects import object_filter, object_subject, type_prefix
-from kubebraid.broker import EmbeddedBroker
+from deltalog.jetstream.connection import JetStreamRefused, printable
+from deltalog.jetstream.stream import nanoseconds, next_prefix, timestamp
+from deltalog.wire.subjects import object_filter, object_subject, type_prefix
+from kubebraid.command.broker import EmbeddedBroker
 
 PODS = type_prefix("alpha", "", "v1", "pods")
 Put = Callable[..., Awaitable[int]]

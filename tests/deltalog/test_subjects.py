@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deltalog import Appender, Log
-from deltalog.replay import read_to_end
-from deltalog.subjects import (
+from deltalog.reader import read_to_end
+from deltalog.wire.subjects import (
     ControlAddress,
     ObjectAddress,
     control_subject,

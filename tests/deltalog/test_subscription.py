@@ -38,18 +38,18 @@ from deltalog import (
     encode_control,
     encode_delta,
     open_log,
-    replay,
     subscribe,
     subscription,
-    waiting,
 )
-from deltalog.delta import summary_headers
+from deltalog import bounded_queue as waiting
+from deltalog import reader as replay
 from deltalog.history import History
-from deltalog.large import fit, part_subject
 from deltalog.place import parse_place
-from deltalog.selection import select
-from deltalog.subjects import control_subject, object_subject, type_prefix
-from kubebraid.broker import EmbeddedBroker
+from deltalog.wire.delta import summary_headers
+from deltalog.wire.parts import fit, part_subject
+from deltalog.wire.selection import select
+from deltalog.wire.subjects import control_subject, object_subject, type_prefix
+from kubebraid.command.broker import EmbeddedBroker
 
 PATIENCE = 30.0
 Put = Callable[..., Awaitable[int]]

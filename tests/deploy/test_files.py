@@ -16,9 +16,9 @@ import typer.main
 import yaml
 from compose_spec import PyCompose
 
-from kubebraid.broker import binary
-from kubebraid.cli import app
-from producers.configuration import load
+from kubebraid.command.broker import binary
+from kubebraid.command.cli import app
+from producers.rules.configuration import load
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -9,8 +9,8 @@ import socket
 import nats
 import pytest
 
-from kubebraid import broker
-from kubebraid.broker import EmbeddedBroker, PortTaken
+from kubebraid.command import broker
+from kubebraid.command.broker import EmbeddedBroker, PortTaken
 from tests.ports import free_port
 
 

@@ -9,7 +9,7 @@ import pytest
 import trustme
 import yaml
 
-from kubebraid.broker import EmbeddedBroker
+from kubebraid.command.broker import EmbeddedBroker
 
 
 @pytest.fixture

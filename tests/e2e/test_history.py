@@ -16,8 +16,8 @@ import pytest
 
 from deltalog import LogSettings, open_log
 from deltalog.history import History
-from deltalog.stream import Log
-from kubebraid.broker import EmbeddedBroker
+from deltalog.jetstream.stream import Log
+from kubebraid.command.broker import EmbeddedBroker
 from tests.halting import halt
 
 PATIENCE = 60.0

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from kubebraid.informer import ADDED, CLUSTER_ANNOTATION, DELETED, MODIFIED, Change, Informer, Key, Refused
+from kubebraid.client.many_clusters import ADDED, CLUSTER_ANNOTATION, DELETED, MODIFIED, Change, Informer, Key, Refused
 
 PATH = "/api/v1/configmaps"
 

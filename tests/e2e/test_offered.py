@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from deltalog import connect
-from kubebraid.broker import EmbeddedBroker
+from kubebraid.command.broker import EmbeddedBroker
 from simulation.aggregation import registration
 from tests.e2e.conftest import NotServed
 from tests.ports import free_port

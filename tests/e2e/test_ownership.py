@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kubebraid.broker import EmbeddedBroker
+from kubebraid.command.broker import EmbeddedBroker
 from tests.halting import halt
 
 

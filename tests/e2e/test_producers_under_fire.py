@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from deltalog import LogSettings, Reader, connect, decode_delta, open_log
-from kubebraid.broker import EmbeddedBroker, child_set_up
+from kubebraid.command.broker import EmbeddedBroker, child_set_up
 from materializer.materializer import Materializer
 from tests.ports import free_port
 

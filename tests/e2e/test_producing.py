@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kubebraid.broker import EmbeddedBroker
+from kubebraid.command.broker import EmbeddedBroker
 
 PODS = "/api/v1/pods"
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from deltalog import connect
-from kubebraid.broker import EmbeddedBroker
+from kubebraid.command.broker import EmbeddedBroker
 from tests.halting import halt
 
 PODS = "/api/v1/pods"

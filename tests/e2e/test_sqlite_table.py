@@ -11,8 +11,8 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from kubebraid.broker import running
-from producers.removal import remove_cluster, remove_type
+from kubebraid.command.broker import running
+from producers.follow.removal import remove_cluster, remove_type
 from tests.ports import free_port
 
 PROGRAM = Path(__file__).parent.parent.parent / "examples" / "sqlite_table.py"

@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from deltalog import Connection, connect, decode_delta
-from kubebraid.broker import EmbeddedBroker, running
+from kubebraid.command.broker import EmbeddedBroker, running
 from tests.e2e.conftest import shared_members, shared_service
 
 __all__ = ["shared_members", "shared_service"]

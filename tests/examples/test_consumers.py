@@ -17,9 +17,9 @@ import msgspec
 import pytest
 
 from deltalog import ADDED, DELETED, Appender, Control, Delta, Log, encode_control, encode_delta
-from deltalog.large import fit, part_subject
-from deltalog.subjects import control_subject, object_subject, type_prefix
-from kubebraid.broker import EmbeddedBroker
+from deltalog.wire.parts import fit, part_subject
+from deltalog.wire.subjects import control_subject, object_subject, type_prefix
+from kubebraid.command.broker import EmbeddedBroker
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"

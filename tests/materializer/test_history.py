@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from deltalog import Appender, Connection, Delta, Log, LogSettings, encode_control, encode_delta, open_log
-from deltalog import delta as wire
-from deltalog.delta import summary_headers
 from deltalog.history import BUCKET, History, Mark
-from deltalog.stream import nanoseconds
-from deltalog.subjects import control_subject, object_filter, object_subject, type_prefix
-from kubebraid.broker import EmbeddedBroker
+from deltalog.jetstream.stream import nanoseconds
+from deltalog.wire import delta as wire
+from deltalog.wire.delta import summary_headers
+from deltalog.wire.subjects import control_subject, object_filter, object_subject, type_prefix
+from kubebraid.command.broker import EmbeddedBroker
 from materializer import materializer as module
 from materializer.materializer import Materializer
 from tests.halting import halt

@@ -10,16 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from deltalog.delta import CLUSTER, DISCOVERY, HEALTH, OPENAPI, STATUS, SYNCED, TYPE
-from deltalog.large import Assembler
-from deltalog.subjects import control_subject, object_subject, type_prefix
+from deltalog.wire.delta import CLUSTER, DISCOVERY, HEALTH, OPENAPI, STATUS, SYNCED, TYPE
+from deltalog.wire.parts import Assembler
+from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from materializer import image as module
 from materializer import store as store_module
-from materializer.census import Census, Counted
 from materializer.cursor import Cursor
 from materializer.entry import Entry, Past
 from materializer.filter import Filter
 from materializer.image import Image, NotAnImage, Piece, Restoration
+from materializer.integrity import Census, Counted
 from materializer.store import Removal, Store
 from tests.materializer.test_model import (
     Client,

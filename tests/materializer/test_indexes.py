@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED
-from deltalog.selectors import parse_labels
+from deltalog.wire.selectors import parse_labels
 from materializer import indexes as indexes_module
 from materializer.filter import Filter
 from materializer.indexes import Attribute

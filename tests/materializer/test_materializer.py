@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from deltalog import ADDED, DELETED, Appender, Delta, Log, encode_delta
-from deltalog.delta import Control, encode_control
-from deltalog.subjects import control_subject, object_subject, type_prefix
+from deltalog.wire.delta import Control, encode_control
+from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from materializer import materializer as module
 from materializer.filter import Filter
 from materializer.materializer import Materializer

@@ -1,6 +1,6 @@
 """The ordered store against a naive model: every state of every object in a list, looked up at any index.
 
-A seeded generator writes what a producer would write (`first` and `replaced` as producers/writer.py does), with
+A seeded generator writes what a producer would write (`first` and `replaced` as producers/follow/writer.py does), with
 noise no producer should make: redeliveries, stale versions, fenced epochs. Watchers and resuming clients read
 by cursor; what they then hold has to be what the model says.
 """
@@ -17,8 +17,8 @@ import msgspec
 import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Control, Delta, Replaced
-from deltalog.delta import CLUSTER, OWNER, REMOVED, SYNCED
-from deltalog.selectors import parse_fields, parse_labels
+from deltalog.wire.delta import CLUSTER, OWNER, REMOVED, SYNCED
+from deltalog.wire.selectors import parse_fields, parse_labels
 from materializer import indexes as indexes_module
 from materializer import store as store_module
 from materializer.cursor import Change, Cursor, changes, initial
@@ -101,7 +101,7 @@ class Message(NamedTuple):
 
 @dataclass
 class Known:
-    """What the producer remembers of a name (producers/writer.py: Known)."""
+    """What the producer remembers of a name (producers/follow/writer.py: Known)."""
 
     delta: Delta
     first: int
@@ -307,7 +307,7 @@ class World:
             return self.add(kind, name)
         if known.gone_at is not None:
             if known.gone_at < self.now - 2 * TTL * SECOND:
-                # producers/writer.py: forget_gone.
+                # producers/follow/writer.py: forget_gone.
                 del self.known[kind, name]
             returns = not known.delta.final and self.random.random() < 0.3
             return self.add(kind, name, known.delta.uid if returns else None)
@@ -427,7 +427,7 @@ class Client:
         self.at = Cursor(store.applied)
 
     def behind(self, store: Store) -> bool:
-        """Whether an open watch at this position is told 410 (query/watches.py)."""
+        """Whether an open watch at this position is told 410 (query/objects/watches.py)."""
         kind = store.types.get(self.kind)
         return kind is not None and self.cursor < kind.forgotten
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Replaced
-from deltalog.delta import STATUS, SYNCED
-from deltalog.selectors import parse_labels
+from deltalog.wire.delta import STATUS, SYNCED
+from deltalog.wire.selectors import parse_labels
 from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
 from materializer.originals import TooOld, changes_since, seen

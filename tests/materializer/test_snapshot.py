@@ -17,11 +17,11 @@ import structlog
 from structlog.testing import LogCapture
 
 from deltalog import DELETED, Appender, Connection, Delta, Log, LogSettings, encode_control, encode_delta, open_log
-from deltalog import delta as wire
-from deltalog.delta import summary_headers
 from deltalog.history import History
-from deltalog.subjects import control_subject, object_filter, object_subject, type_prefix
-from kubebraid.broker import EmbeddedBroker
+from deltalog.wire import delta as wire
+from deltalog.wire.delta import summary_headers
+from deltalog.wire.subjects import control_subject, object_filter, object_subject, type_prefix
+from kubebraid.command.broker import EmbeddedBroker
 from materializer import materializer as materializer_module
 from materializer import snapshot as module
 from materializer.filter import Filter

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Delta, Replaced
-from deltalog.delta import CLUSTER, HEALTH, OWNER, REMOVED, SYNCED, TYPE
-from deltalog.selectors import parse_labels
+from deltalog.wire.delta import CLUSTER, HEALTH, OWNER, REMOVED, SYNCED, TYPE
+from deltalog.wire.selectors import parse_labels
 from materializer.cursor import Cursor, Position, changes, initial
 from materializer.entry import Entry, entry_of
 from materializer.filter import Filter

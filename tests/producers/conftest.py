@@ -14,13 +14,13 @@ import aiohttp
 import pytest
 
 from deltalog import LogSettings, connect, open_log
-from kubebraid.broker import EmbeddedBroker
+from kubebraid.command.broker import EmbeddedBroker
 from materializer.entry import Entry
 from materializer.materializer import Materializer
-from producers.configuration import Configuration, Kubeconfig, Source
-from producers.members import Members
+from producers.members.membership import Members
 from producers.producer import Producer
-from producers.rules import Rules
+from producers.rules.configuration import Configuration, Kubeconfig, Source
+from producers.rules.rules import Rules
 from simulation import SimulatedCluster, write_kubeconfig
 
 

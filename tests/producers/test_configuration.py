@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from producers.configuration import (
+from producers.rules.configuration import (
     BadConfiguration,
     Directory,
     Host,
@@ -14,7 +14,7 @@ from producers.configuration import (
     duration,
     load,
 )
-from producers.rules import Rule
+from producers.rules.rules import Rule
 
 WHOLE = """
 clusters:

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-import producers.cluster
-import producers.discovery
+import producers.follow.cluster_producer
+import producers.upstream.discovery
 from deltalog import Reader
-from deltalog.stream import Log
+from deltalog.jetstream.stream import Log
 from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
-from producers.apiserver import ApiServer, Refused, Unreachable
-from producers.discovery import discover, registered
-from producers.kubeconfig import Context
-from producers.rules import Rules
+from producers.rules.rules import Rules
+from producers.upstream.apiserver import ApiServer, Refused, Unreachable
+from producers.upstream.discovery import discover, registered
+from producers.upstream.kubeconfig import Context
 from simulation.aggregation import registration
 from simulation.resources import ResourceType
 
@@ -445,7 +445,7 @@ async def test_lists_that_are_null_are_empty():
 
 
 async def test_a_group_that_hangs_hinders_nobody(monkeypatch):
-    monkeypatch.setattr(producers.discovery, "_PATIENCE", 0.1)
+    monkeypatch.setattr(producers.upstream.discovery, "_PATIENCE", 0.1)
     names = [f"g{number}" for number in range(20)]
     groups = [{"name": name, "versions": [{"groupVersion": f"{name}/v1", "version": "v1"}]} for name in names]
     body = b'{"resources":[{"name":"things","verbs":["list","watch"]}]}'
@@ -480,7 +480,7 @@ async def test_both_kinds_of_discovery_say_the_same(rig):
 @pytest.mark.parametrize("ahead", [5400.0, -5400.0])
 async def test_a_cluster_whose_clock_is_wrong(rig, ahead, monkeypatch):
     """It is told, and nothing goes by it: changes arrive, tombstones are kept, lag is in our time."""
-    monkeypatch.setattr(producers.cluster, "_PROBE_EVERY", 0.2)
+    monkeypatch.setattr(producers.follow.cluster_producer, "_PROBE_EVERY", 0.2)
     rig.cluster.faults.clock = ahead
     warm = await rig.materializer()
     producer, _ = await rig.produce("pods", "configmaps")

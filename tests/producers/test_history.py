@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import materializer.materializer
-import producers.cluster
+import producers.follow.cluster_producer
 from deltalog import LogSettings
-from kubebraid.broker import EmbeddedBroker
+from kubebraid.command.broker import EmbeddedBroker
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 
@@ -30,7 +30,7 @@ async def eventually(check, patience: float = 40.0):
 @pytest.fixture(autouse=True)
 def attentive(monkeypatch):
     monkeypatch.setattr(materializer.materializer, "_LOOK_EVERY", 0.5)
-    monkeypatch.setattr(producers.cluster, "_LOOK_EVERY", 0.5)
+    monkeypatch.setattr(producers.follow.cluster_producer, "_LOOK_EVERY", 0.5)
 
 
 async def running(rig) -> list[Materializer]:

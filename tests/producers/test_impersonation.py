@@ -10,11 +10,11 @@ import yaml
 from aiohttp import web
 from multidict import CIMultiDict
 
-from kubebraid.settings import Forward
-from kubebraid.upstreams import MemberServers
-from producers.apiserver import ApiServer
-from producers.kubeconfig import BadKubeconfig, Context, Inline
-from query.forwarding import Upstream, identified
+from kubebraid.command.settings import Forward
+from kubebraid.command.upstreams import MemberServers
+from producers.upstream.apiserver import ApiServer
+from producers.upstream.kubeconfig import BadKubeconfig, Context, Inline
+from query.forward.forwarding import Upstream, identified
 
 ACTS = {"as": "jane", "as-uid": "u-1", "as-groups": ["ops", "dev"], "as-user-extra": {"Acme/Scope": ["a", "b"]}}
 SHOWN = {

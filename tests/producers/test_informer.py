@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-import producers.reflector
+import producers.follow.reflector
 
 PODS = "/api/v1/pods"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -16,10 +16,10 @@ CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 @pytest.fixture
 def impatient(monkeypatch):
     """Silence is noticed sooner than an operator would want it."""
-    monkeypatch.setattr(producers.reflector, "_INITIAL_SILENCE", 1.5)
-    monkeypatch.setattr(producers.reflector, "_BOOKMARK_SILENCE", 1.5)
-    monkeypatch.setattr(producers.reflector, "_WATCH_GRACE", 1.0)
-    monkeypatch.setattr(producers.reflector, "_WATCH_SECONDS", (2, 3))
+    monkeypatch.setattr(producers.follow.reflector, "_INITIAL_SILENCE", 1.5)
+    monkeypatch.setattr(producers.follow.reflector, "_BOOKMARK_SILENCE", 1.5)
+    monkeypatch.setattr(producers.follow.reflector, "_WATCH_GRACE", 1.0)
+    monkeypatch.setattr(producers.follow.reflector, "_WATCH_SECONDS", (2, 3))
 
 
 async def follows(rig, materializer) -> None:
@@ -39,7 +39,7 @@ async def test_lists_by_stream_and_by_pages(rig, impatient, support):
 
 
 async def test_more_objects_than_a_page(rig, monkeypatch):
-    monkeypatch.setattr(producers.reflector, "PAGE", 7)
+    monkeypatch.setattr(producers.follow.reflector, "PAGE", 7)
     rig.cluster.faults.initial_events = "refused"
     await rig.produce("pods")
     warm = await rig.materializer()

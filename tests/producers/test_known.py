@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltalog import Record
-from deltalog.delta import Summary
-from producers.writer import Known, _known, _packed_uid, _packed_version
+from deltalog.wire.delta import Summary
+from producers.follow.writer import Known, _known, _packed_uid, _packed_version
 
 odd = st.text(alphabet="0123456789abcdefABCDEF-. ²٣", max_size=40)
 

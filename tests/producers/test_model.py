@@ -46,7 +46,7 @@ class Recorder:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_after_quiet_the_log_equals_the_cluster(rig, seed, monkeypatch):
-    monkeypatch.setattr("producers.reflector._INITIAL_SILENCE", 3.0)
+    monkeypatch.setattr("producers.follow.reflector._INITIAL_SILENCE", 3.0)
     chance = random.Random(seed)
     recorder = Recorder()
     log = await open_log(await rig.connection("recorder"), rig.settings)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.discovery import ResourceType
-from producers.normalize import CLUSTER_ANNOTATION, Normalizer, Unusable, identify, members
-from producers.pruning import LAST_APPLIED, BadPointer, Pruning, blank, prune, segments
+from producers.follow.normalize import CLUSTER_ANNOTATION, Normalizer, Unusable, identify, members
+from producers.rules.pruning import LAST_APPLIED, BadPointer, Pruning, blank, prune, segments
+from producers.upstream.discovery import ResourceType
 
 SECRETS = ResourceType(group="", resource="secrets", version="v1", kind="Secret")
 PODS = ResourceType(group="", resource="pods", version="v1", kind="Pod")

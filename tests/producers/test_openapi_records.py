@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from producers import openapi
+from producers.follow import openapi_documents as openapi
 
 SWAGGER = b"\x0a\x032.0\x12\x05\x0a\x03abc"
 

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from deltalog import DELETED, MODIFIED, Appender, Delta, Log, Reader, Record, decode_delta
-from deltalog.delta import parse_summary
-from deltalog.subjects import OBJECTS
+from deltalog.wire.delta import parse_summary
+from deltalog.wire.subjects import OBJECTS
 from materializer.filter import Filter
 from materializer.store import Store
-from producers.discovery import ResourceType
-from producers.normalize import Normalizer
-from producers.ownership import take
-from producers.pruning import Pruning
-from producers.writer import Writer
+from producers.follow.normalize import Normalizer
+from producers.follow.ownership import take
+from producers.follow.writer import Writer
+from producers.rules.pruning import Pruning
+from producers.upstream.discovery import ResourceType
 
 PATIENCE = 30.0
 SECRETS = ResourceType(group="", resource="secrets", version="v1", kind="Secret")

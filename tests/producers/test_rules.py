@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from producers.discovery import Discovered, ResourceType
-from producers.rules import BadRule, Rule, Rules, Scope, check_selector
+from producers.rules.rules import BadRule, Rule, Rules, Scope, check_selector
+from producers.upstream.discovery import Discovered, ResourceType
 
 
 def kind(title: str, version: str = "v1", *, namespaced: bool = True, custom: bool = False) -> ResourceType:

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-import producers.cluster
-from producers.configuration import Configuration, Kubeconfig, Source
-from producers.members import Members
+import producers.follow.cluster_producer
+from producers.members.membership import Members
 from producers.producer import Producer
-from producers.rules import Rules
+from producers.rules.configuration import Configuration, Kubeconfig, Source
+from producers.rules.rules import Rules
 
 PODS = "/api/v1/pods"
 
@@ -25,7 +25,7 @@ async def eventually(check, patience: float = 20.0):
 
 @pytest.fixture
 def often(monkeypatch):
-    monkeypatch.setattr(producers.cluster, "STATUS_EVERY", 0.3)
+    monkeypatch.setattr(producers.follow.cluster_producer, "STATUS_EVERY", 0.3)
 
 
 async def test_status_of_types_and_silence(rig, often):

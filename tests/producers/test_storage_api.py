@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from kubebraid.storage import Deleted, Expired, Storage
+from kubebraid.client.replica import Deleted, Expired, Storage
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.versions import BrokenVersions, parse_version

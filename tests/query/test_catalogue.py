@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from kubebraid.routing import merge
+from kubebraid.route.router import merge
 from materializer.store import Cluster, Document, Store, TypeInfo
-from query.catalogue import Catalogue, Catalogues
-from query.status import ApiError
+from query.discovery.catalogue import Catalogue, Catalogues
+from query.http.status import ApiError
 
 
 def catalogue(**clusters: list[str]) -> Catalogue:

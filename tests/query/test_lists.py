@@ -9,10 +9,10 @@ import pytest
 
 from materializer.entry import Entry
 from materializer.versions import Named, list_version
-from query import lists
-from query.lists import Page, Snapshot, Snapshots, decode_token, first_page, further_page
-from query.options import Options, parse_options
-from query.status import ApiError
+from query.http.status import ApiError
+from query.objects import lists
+from query.objects.lists import Page, Snapshot, Snapshots, decode_token, first_page, further_page
+from query.objects.options import Options, parse_options
 
 VERSIONS = Named("abcdefgh")
 

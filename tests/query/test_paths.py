@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from query.paths import Target, cluster_scope, resource_target, split
-from query.status import ApiError
+from query.discovery.paths import Target, cluster_scope, resource_target, split
+from query.http.status import ApiError
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from aiohttp import test_utils, web
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from query.rendering import LARGE_YAML, Rendering, rendering, send_list, takes_gzip
+from query.http.rendering import LARGE_YAML, Rendering, rendering, send_list, takes_gzip
 
 FORMS = (Rendering(), Rendering(pretty=True), Rendering(yaml=True))
 TEXT = st.one_of(

@@ -18,14 +18,14 @@ from materializer.cursor import Change
 from materializer.entry import Entry, version_member
 from materializer.store import TypeInfo
 from materializer.versions import Named, Numbered
-from producers.discovery import ResourceType
-from producers.normalize import Normalizer
-from query import representations
-from query.accept import Form, Representation
-from query.lists import slices
-from query.rendering import Rendering, send_list
-from query.representations import Encoder
-from query.status import ApiError
+from producers.follow.normalize import Normalizer
+from producers.upstream.discovery import ResourceType
+from query.http.accept import Form, Representation
+from query.http.rendering import Rendering, send_list
+from query.http.status import ApiError
+from query.objects import representations
+from query.objects.lists import slices
+from query.objects.representations import Encoder
 from query.tables import KeptRows, printer_for
 from simulation import SimulatedCluster
 

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
-from query.tunnels import BrokenTunnel, tunnel, wants_upgrade
+from query.http.tunnels import BrokenTunnel, tunnel, wants_upgrade
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 REQUEST = (

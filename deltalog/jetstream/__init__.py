@@ -1,0 +1,1 @@
+"""NATS JetStream: the connection, its fast client, streams and buckets."""

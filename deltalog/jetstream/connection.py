@@ -1,0 +1,260 @@
+"""The connection to NATS, with the settings an unattended reader and writer needs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import msgspec
+import nats
+import nats.errors
+import structlog
+
+from deltalog.jetstream.access import Access, explained, without_user
+from deltalog.jetstream.append_health import Intake
+from deltalog.jetstream.fast_client import Client, cancellable
+
+__all__ = [
+    "TRANSPORT_ERRORS",
+    "BrokerUnavailable",
+    "Connection",
+    "JetStreamRefused",
+    "cancellable",
+    "connect",
+    "printable",
+]
+
+log = structlog.get_logger("deltalog.jetstream.connection")
+
+# What a call of nats-py ends with when the connection is in no state to carry it; RuntimeError is uvloop's word for a
+# transport that was closed under it.
+TRANSPORT_ERRORS = (nats.errors.Error, OSError, RuntimeError)
+
+# Errors of servers without a leader, and of one that starts: JSClusterNotAvailErr, JSClusterNotLeaderErr
+# and JSStreamOfflineErr. Asked again later they give another answer.
+_TEMPORARY = (10008, 10009, 10118)
+
+
+class BrokerUnavailable(Exception):
+    """NATS does not answer, or not as JetStream; the message says where and how."""
+
+
+class BrokerRefuses(BrokerUnavailable):
+    """NATS answers, but not to us: it refuses the connection or its settings are wrong; to wait does not help."""
+
+
+class JetStreamRefused(Exception):
+    """The JetStream API answered with an error. `code` is JetStream's err_code (ADR-7), e.g. 10059."""
+
+    def __init__(self, code: int, description: str) -> None:
+        super().__init__(f"{description} ({code})")
+        self.code = code
+        self.description = description
+
+
+class Connection:
+    """One NATS connection; owned by the part that made it, shared by its readers and writers.
+
+    `lost` counts disconnections: whoever depends on an unbroken connection compares it before and after.
+    """
+
+    def __init__(self, client: Client, url: str, domain: str = "") -> None:
+        self.client = client
+        self.url = url
+        # What subjects of the JetStream API begin with, in the domain that is meant (ADR-28).
+        self.js = f"$JS.{domain}.API" if domain else "$JS.API"
+        # Why the server could not be connected to the last time; empty while connected.
+        self.problem = ""
+        self.refusing = False
+        self._refused: set[str] = set()
+        self.lost = 0
+        self.slow = 0
+        self.intake = Intake()
+        # Never connected, and never to be.
+        self.away = False
+        self._on_trouble: set[Callable[[], None]] = set()
+
+    @classmethod
+    def to_nobody(cls, url: str) -> Connection:
+        """Stands for a connection to `url` that cannot be had yet: all that is asked for over it is unavailable."""
+        connection = cls(Client(), printable(url))
+        connection.away = True
+        return connection
+
+    @property
+    def connected(self) -> bool:
+        return bool(self.client.is_connected)
+
+    def notes(self) -> list[str]:
+        """Lines for the /readyz of who writes over it; none where all is well."""
+        if not self.connected:
+            return [f"[!]NATS cannot be reached at {self.url}" + (f": {self.problem}" if self.problem else "")]
+        return self.intake.notes()
+
+    def watch_trouble(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Calls back at each disconnection and each dropped message; returns the function that ends it."""
+        self._on_trouble.add(callback)
+        return lambda: self._on_trouble.discard(callback)
+
+    def _trouble(self) -> None:
+        for callback in tuple(self._on_trouble):
+            callback()
+
+    def bucket_subject(self, bucket: str, key: str) -> str:
+        """Where a value of a key-value bucket is sent to (ADR-8); it is stored as `$KV.<bucket>.<key>`."""
+        stored = f"$KV.{bucket}.{key}"
+        # Other domains' buckets are reached through their API only.
+        return stored if self.js == "$JS.API" else f"{self.js}.{stored}"
+
+    def _note(self, problem: Exception) -> None:
+        """What nats-py says of failures: each thing once while it is so, in the log."""
+        if self.refusing and isinstance(problem, (ConnectionResetError, BrokenPipeError)):
+            # What comes of having been refused.
+            return
+        text = explained(problem)
+        self.refusing = isinstance(problem, (nats.errors.Error, ssl.SSLError)) and not _is_away(problem)
+        if "permissions violation" in text.lower():
+            if text not in self._refused:
+                self._refused.add(text)
+                log.error("NATS does not permit what is needed here (docs/nats.md)", url=self.url, problem=text)
+        elif text != self.problem:
+            self.problem = text
+            if self.lost and not self.connected:
+                log.warning("NATS cannot be reached", url=self.url, reason=text)
+
+    def refused(self, subject: str) -> str:
+        """How the server refused a subject; empty if it did not."""
+        # nats-py tells of it in small letters.
+        return next((text for text in self._refused if f'"{subject}"'.lower() in text.lower()), "")
+
+    async def api(self, verb: str, request: object = None, timeout: float = 5.0, js: str | None = None) -> msgspec.Raw:
+        """Asks `$JS.API.<verb>`, or `<js>.<verb>` of another domain; the answer as raw JSON.
+
+        Raises JetStreamRefused for an error answer and BrokerUnavailable if there is none.
+        """
+        if self.away:
+            raise BrokerUnavailable(f"NATS at {self.url} does not answer")
+        payload = b"" if request is None else msgspec.json.encode(request)
+        subject = f"{js or self.js}.{verb}"
+        try:
+            with cancellable():
+                answer = await self.client.request(subject, payload, timeout=timeout)
+        except (*TRANSPORT_ERRORS, TimeoutError) as cause:
+            if refusal := self.refused(subject):
+                raise BrokerRefuses(f"NATS at {self.url} says: {refusal} (docs/nats.md has what is needed)") from cause
+            what = "has no JetStream" if isinstance(cause, nats.errors.NoRespondersError) else "does not answer"
+            raise BrokerUnavailable(f"NATS at {self.url} {what}") from cause
+        problem = msgspec.json.decode(answer.data, type=_Answer).error
+        if problem is not None:
+            if problem.err_code in _TEMPORARY:
+                raise BrokerUnavailable(f"NATS at {self.url} says: {problem.description}")
+            raise JetStreamRefused(problem.err_code, problem.description)
+        return msgspec.Raw(answer.data)
+
+    async def close(self) -> None:
+        if not self.client.is_closed:
+            # Never longer than this, whatever state the server is in: nothing that matters is left to send.
+            with contextlib.suppress(TimeoutError, *TRANSPORT_ERRORS):
+                async with asyncio.timeout(5):
+                    await self.client.close()
+
+
+class _Problem(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _Answer(msgspec.Struct):
+    error: _Problem | None = None
+
+
+def _is_away(problem: Exception) -> bool:
+    """Whether nobody has said anything: what stands in front of a server that is away may accept and close."""
+    silent = isinstance(problem, (TimeoutError, nats.errors.StaleConnectionError, nats.errors.NoServersError))
+    return silent or "empty response from server" in str(problem)
+
+
+def printable(url: str) -> str:
+    """The URL without user and password, for messages."""
+    shown = []
+    for one in url.split(","):
+        parts = urlsplit(one)
+        shown.append(one if parts.username is None else one.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1))
+    return ",".join(shown)
+
+
+async def connect(url: str, *, name: str, patience: float = 5.0, access: Access | None = None) -> Connection:
+    """Connects to NATS at `url` (`nats://host:port`, several with commas); tries for `patience` seconds at first.
+
+    Once connected it reconnects for ever. Raises BadAccess, BrokerUnavailable.
+    """
+    urls, inside = without_user([one.strip() for one in url.split(",")])
+    # Also for servers that are heard of from these: nats-py would send them none of what stands in a URL.
+    access = access or Access()
+    if inside and not access.identified:
+        access = msgspec.structs.replace(access, **inside)
+    access.check()
+    client = Client()
+    connection = Connection(client, printable(url), access.domain)
+    # Else nats-py makes one where a server asks for TLS: reading all that the system trusts takes its time.
+    context = access.context() if access.tls else None
+    client.needs_tls = access.tls or any(one.startswith("tls://") for one in urls)
+    if context is not None:
+        client.prepare = lambda: access.load(context)
+
+    async def disconnected() -> None:
+        connection.lost += 1
+        if not client.is_closed:
+            log.warning("NATS connection lost", url=connection.url)
+        connection._trouble()
+
+    async def reconnected() -> None:
+        connection.problem, connection.refusing = "", False
+        log.info("NATS connection is back", url=connection.url)
+        connection._trouble()
+
+    async def failed(problem: Exception) -> None:
+        if isinstance(problem, nats.errors.SlowConsumerError):
+            connection.slow += 1
+            connection._trouble()
+        elif str(problem):
+            connection._note(problem)
+        log.debug("NATS client", problem=repr(problem))
+
+    try:
+        # nats-py gives up a connection attempt by `max_reconnect_attempts`, which must be endless later on;
+        # so the patience for the first one is ours.
+        async with asyncio.timeout(patience):
+            await client.connect(
+                urls,
+                name=name,
+                allow_reconnect=True,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=1,
+                connect_timeout=2,
+                # A server that hangs is left for another one after 6 to 9 seconds.
+                ping_interval=3,
+                max_outstanding_pings=2,
+                pending_size=16 * 1024 * 1024,
+                disconnected_cb=disconnected,
+                reconnected_cb=reconnected,
+                error_cb=failed,
+                tls=context,
+                **access.options(),
+            )
+    except (*TRANSPORT_ERRORS, TimeoutError, ValueError) as cause:
+        try:
+            await client.close()
+        except (*TRANSPORT_ERRORS, AttributeError):
+            pass
+        reason = connection.problem or str(cause) or "no answer"
+        what = "cannot be used" if connection.refusing else "does not answer"
+        hopeless = connection.refusing or isinstance(cause, ValueError)
+        kind = BrokerRefuses if hopeless else BrokerUnavailable
+        raise kind(f"NATS at {connection.url} {what}: {reason}") from cause
+    connection.problem, connection.refusing = "", False
+    return connection

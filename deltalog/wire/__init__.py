@@ -1,0 +1,1 @@
+"""The wire format: what messages of the log say, pure functions and types without IO."""

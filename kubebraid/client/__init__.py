@@ -1,0 +1,1 @@
+"""For programs: an informer over many clusters, and the store in one's own process."""

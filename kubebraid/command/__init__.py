@@ -1,0 +1,1 @@
+"""The command line, and the assembly of what its commands run."""

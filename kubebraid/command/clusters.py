@@ -1,0 +1,235 @@
+"""`kubebraid clusters`: which clusters there are, which come, go, and are cleaned out of the log.
+
+Clusters that are added stand in a directory of kubeconfigs, which producers follow (`--directory`, or `directory` in
+their configuration): nothing needs a restart, and what configuration management writes there counts just as much.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from deltalog import Record, decode_control
+from deltalog.jetstream.connection import Connection, JetStreamRefused
+from deltalog.jetstream.stream import Log
+from deltalog.reader import read_to_end
+from deltalog.wire import delta as wire
+from deltalog.wire.delta import UnreadableRecord
+from kubebraid.command.locate import known_types, resolve, types_of_clusters
+from producers.follow.leases import holders
+from producers.follow.removal import remove_cluster, remove_type
+from producers.producer import leases_bucket, producer_id
+from producers.upstream.kubeconfig import BadKubeconfig, default_kubeconfig, directory_contexts
+
+# Names that are a file's name, a subject's token and a path's segment without any escape.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SUFFIX = ".kubeconfig"
+# What a kubeconfig has in files beside it, and where its content goes.
+_IN_FILES = (
+    ("certificate-authority", "certificate-authority-data"),
+    ("client-certificate", "client-certificate-data"),
+    ("client-key", "client-key-data"),
+)
+
+
+class Unfit(Exception):
+    """What was asked cannot be done to this cluster; one line with the mend."""
+
+
+# -- the directory -----------------------------------------------------------------------------------------------------
+
+
+def add(directory: Path, name: str, kubeconfig: str | None, context: str | None, *, replace: bool = False) -> Path:
+    """Writes a kubeconfig with one context into the directory; what it had in files of its own is put into it.
+
+    `context` None: the kubeconfig's current one. Returns the file. Raises Unfit.
+    """
+    if not _NAME.fullmatch(name):
+        raise Unfit(f"{name!r} is no name for a cluster: letters, digits, `.`, `_` and `-`, at most 128")
+    known = _files(directory) if directory.exists() else {}
+    if name in known and not replace:
+        raise Unfit(f"{name} is there already, in {known[name]}; replace it with --replace")
+    document = _alone(kubeconfig or default_kubeconfig(), context, name)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        target = known.get(name, directory / f"{name}{_SUFFIX}")
+        # Credentials: for nobody else to read, and never half written.
+        handle, temporary = tempfile.mkstemp(dir=directory, prefix=".")
+        with os.fdopen(handle, "w") as file:
+            yaml.safe_dump(document, file, sort_keys=False)
+        os.replace(temporary, target)
+    except OSError as cause:
+        raise Unfit(f"{directory}: {cause.strerror}") from None
+    return target
+
+
+def remove(directory: Path, name: str) -> Path:
+    """Takes a cluster's kubeconfig out of the directory. Returns the file that was. Raises Unfit."""
+    try:
+        known = _files(directory)
+    except OSError as cause:
+        raise Unfit(f"{directory}: {cause.strerror}") from None
+    if name not in known:
+        raise Unfit(f"{name} is not in {directory}; there are: {', '.join(sorted(known)) or 'none'}")
+    try:
+        known[name].unlink()
+    except OSError as cause:
+        raise Unfit(f"{known[name]}: {cause.strerror}") from None
+    return known[name]
+
+
+def _files(directory: Path) -> dict[str, Path]:
+    """The files of a directory's clusters, those that cannot be read as kubeconfigs, too."""
+    try:
+        contexts, problems = directory_contexts(str(directory))
+    except BadKubeconfig as problem:
+        raise Unfit(str(problem)) from None
+    known = {context.name: Path(context.kubeconfig) for context in contexts}
+    for file in directory.iterdir():
+        for name in problems:
+            if file.name == name or (file.name.startswith(f"{name}.") and name not in known):
+                known[name] = file
+    return known
+
+
+def _alone(kubeconfig: str, context: str | None, name: str) -> dict[str, Any]:
+    """The part of a kubeconfig that one context needs, in one document, named as the cluster."""
+    documents = list(_documents(kubeconfig))
+    if not documents:
+        raise Unfit(f"no kubeconfig at {kubeconfig}; give one with --kubeconfig")
+    if context is None:
+        context = next((one["current-context"] for _, one in documents if one.get("current-context")), None)
+        if context is None:
+            raise Unfit(f"{kubeconfig} has no current context; name one with --context")
+    chosen, _ = _entry(documents, "contexts", "context", str(context), kubeconfig)
+    found: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", "current-context": name}
+    references = {}
+    for part, kind in (("clusters", "cluster"), ("users", "user")):
+        if not chosen.get(kind):
+            continue
+        entry, base = _entry(documents, part, kind, str(chosen[kind]), kubeconfig)
+        for key, data in _IN_FILES:
+            if entry.get(key) and not entry.get(data):
+                try:
+                    entry[data] = base64.b64encode((base / str(entry[key])).read_bytes()).decode()
+                except OSError as cause:
+                    raise Unfit(f"{base / str(entry[key])}: {cause.strerror}") from None
+            entry.pop(key, None)
+        if entry.get("tokenFile"):
+            # Its content changes: it stays where it is.
+            entry["tokenFile"] = str((base / str(entry["tokenFile"])).absolute())
+        found[part] = [{"name": name, kind: entry}]
+        references[kind] = name
+    found["contexts"] = [{"name": name, "context": {**chosen, **references}}]
+    return found
+
+
+def _documents(kubeconfig: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for text in kubeconfig.split(os.pathsep):
+        path = Path(text).expanduser()
+        if not text or not path.exists():
+            continue
+        try:
+            document = yaml.safe_load(path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as cause:
+            raise Unfit(f"{path}: {' '.join(str(cause).split())[:160]}") from None
+        if not isinstance(document, dict):
+            raise Unfit(f"{path} is no kubeconfig")
+        yield path.parent, document
+
+
+def _entry(
+    documents: Sequence[tuple[Path, dict[str, Any]]], part: str, kind: str, name: str, where: str
+) -> tuple[dict[str, Any], Path]:
+    """The named entry of a kubeconfig's part, and the directory that its paths are relative to."""
+    for base, document in documents:
+        for item in document.get(part) or []:
+            if isinstance(item, dict) and item.get("name") == name and isinstance(item.get(kind), dict):
+                return dict(item[kind]), base
+    raise Unfit(f"no {kind} {name!r} in {where}")
+
+
+# -- the log -----------------------------------------------------------------------------------------------------------
+
+
+class Cleaned(NamedTuple):
+    """A cluster, or its objects of one `type`, taken out of the log by the record at `sequence`; 0: only would be."""
+
+    cluster: str
+    type: str | None
+    sequence: int
+
+
+async def unfollowed(connection: Connection, log: Log) -> dict[str, str]:
+    """The clusters that the log has, and the producer that follows each now: empty where nobody does."""
+    found: dict[str, str] = {}
+
+    def note(record: Record) -> None:
+        try:
+            control = decode_control(record.data)
+        except UnreadableRecord:
+            return
+        if control.data.get("removed"):
+            found.pop(control.cluster, None)
+        else:
+            found[control.cluster] = ""
+
+    await read_to_end(log, note, subjects=(f"kbc.*.{wire.OWNER}",))
+    followed = await holders(connection, leases_bucket(log.name))
+    return {name: followed.get(name, "") for name in sorted(found)}
+
+
+async def clean(
+    connection: Connection, log: Log, names: Sequence[str], kind: str | None, *, dry_run: bool
+) -> list[Cleaned]:
+    """Takes clusters that nobody follows any more out of the log, or one type of them; none named: all of those.
+
+    Raises Unfit, BadSetting for a type that is unknown, and what appending raises.
+    """
+    there = await unfollowed(connection, log)
+    for name in names:
+        if name not in there:
+            raise Unfit(f"the log has no cluster {name!r}; there are: {', '.join(there) or 'none'}")
+        if there[name]:
+            raise Unfit(
+                f"{name} is followed by producer {there[name]}; take it out of the producers' configuration first"
+            )
+    chosen = list(names) or [name for name, holder in there.items() if not holder]
+    if kind is not None:
+        kind = await _one_type(log, kind)
+        having = await types_of_clusters(log)
+        chosen = [name for name in chosen if kind in having.get(name, ())]
+        if names and not chosen:
+            raise Unfit(f"{', '.join(names)} has no {kind} in the log")
+    done = []
+    for name in chosen:
+        if dry_run:
+            sequence = 0
+        elif kind is None:
+            sequence = await remove_cluster(log, producer_id(), name)
+        else:
+            resource, _, group = kind.partition(".")
+            sequence = await remove_type(log, producer_id(), name, group, resource)
+        done.append(Cleaned(name, kind, sequence))
+    return done
+
+
+async def _one_type(log: Log, word: str) -> str:
+    """The title of the type that a word means. Raises BadSetting, Unfit."""
+    if "*" in word:
+        raise Unfit(f"--type {word!r}: one type, as pods or deployments.apps")
+    known = await known_types(log)
+    for title in await resolve(log, [word]):
+        if title in known:
+            return title
+    raise Unfit(f"no cluster in the log has a type {word!r}; `kubebraid status --types` lists them")
+
+
+FAILURES = (Unfit, JetStreamRefused)

@@ -1,0 +1,107 @@
+"""Settings of a run, checked where they enter."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from deltalog import Access
+from producers.rules.configuration import RELIST_EVERY
+from producers.rules.pruning import Pruning
+from producers.rules.rules import Rules
+
+NOT_READY_AFTER = 300.0
+SNAPSHOT_EVERY = 600.0
+
+
+class BadSetting(Exception):
+    """An option's value that cannot be; one line with the mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen."""
+
+    host: str
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        if self.host in ("0.0.0.0", "::"):
+            host = "127.0.0.1"
+        return f"http://{host}:{self.port}"
+
+
+def parse_listen(text: str, *, insecure: bool) -> Address:
+    """HOST:PORT. Raises BadSetting; also for what others could reach, unless that is wanted."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise BadSetting(f"--listen {text!r}: write HOST:PORT, as in 127.0.0.1:8001")
+    address = Address(host, int(port))
+    if not address.loopback and not insecure:
+        raise BadSetting(
+            f"--listen {text}: others could read all clusters there, as there is no authentication yet; "
+            "listen on 127.0.0.1, or add --insecure-listen if you mean it"
+        )
+    return address
+
+
+def default_data() -> Path:
+    """Where the embedded log is kept: $XDG_DATA_HOME/kubebraid."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "kubebraid"
+
+
+class Forward(StrEnum):
+    """As whom requests below /clusters/<cluster> are passed on: not at all, the caller, or the kubeconfig's user."""
+
+    OFF = "off"
+    CALLER = "caller"
+    CONFIGURED = "configured"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `up`, `produce` and `serve` run with. `nats` None: embedded, with its files under `data`.
+
+    `access`: how to get into a NATS that is not embedded. `snapshot`: the directory of snapshots (None: below the
+    embedded NATS's files, else none); `snapshot_every`: how often one is written, in seconds; 0: none are written or
+    read. `config`: the configuration file, which then says all of what is followed and how. `forward`: as whom requests
+    are passed on to clusters. `not_ready_after`: seconds without word of the log that a service counts as ready; 0: for
+    ever.
+    """
+
+    nats: str | None = None
+    access: Access = field(default_factory=Access)
+    nats_port: int | None = None
+    data: Path | None = None
+    snapshot: Path | None = None
+    snapshot_every: float = SNAPSHOT_EVERY
+    stream: str = "KUBEBRAID"
+    replicas: int | None = None
+    prefix: str | None = None
+    kubeconfig: str | None = None
+    contexts: tuple[str, ...] = ()
+    directory: Path | None = None
+    config: Path | None = None
+    rules: Rules = field(default_factory=Rules)
+    pruning: Pruning = field(default_factory=Pruning)
+    relist_every: float = RELIST_EVERY
+    identity: str | None = None
+    listen: Address | None = None
+    forward: Forward = Forward.OFF
+    not_ready_after: float = NOT_READY_AFTER

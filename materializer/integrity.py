@@ -1,0 +1,268 @@
+"""The census: whether the log still holds what the store was built from, by counting.
+
+A message that is cut out of a stream leaves no trace, and a newer message of the same subject takes the older one out
+as a matter of course. But the stream knows how many subjects it has, and the store how many it has to have: if there
+are fewer, an audit (one reading of the log without payloads) says which are missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import islice
+
+import msgspec
+
+from deltalog.history import Witness
+from deltalog.jetstream.stream import Log, StreamState
+from deltalog.reader import Record, read_to_end
+from deltalog.wire import delta as wire
+from deltalog.wire.delta import Control, Delta
+from deltalog.wire.subjects import (
+    CONTROL,
+    OBJECTS,
+    control_subject,
+    encode_token,
+    object_filter,
+    parse_control,
+    parse_object,
+)
+from materializer.entry import Entry, Key, TypeKey
+from materializer.store import Store
+
+# How much sooner than by the tombstone time a tombstone may go, for clocks that differ, in nanoseconds.
+_MARGIN = 5_000_000_000
+_NEWEST, _OTHERS = 8, 16
+_TYPE_RECORDS = (wire.TYPE, wire.SYNCED, wire.HEALTH)
+
+
+class Missing(msgspec.Struct):
+    """What an audit did not find: what lives (a few of its names), and the newest of the tombstones, 0 if none."""
+
+    living: list[str]
+    tombstone: int = 0
+
+
+class Counted(msgspec.Struct, array_like=True):
+    """What a census knows beside its store: control records and objects in parts by subject, what nobody can read."""
+
+    records: dict[str, int] = {}
+    parts: dict[str, int] = {}
+    unread: list[str] = []
+    slack: int = 0
+
+    def split(self, most: int) -> Iterator[Counted]:
+        """The same in several, with at most so many subjects each."""
+        yield Counted(slack=self.slack)
+        records, parts = iter(self.records.items()), iter(self.parts.items())
+        while some := dict(islice(records, most)):
+            yield Counted(records=some)
+        while some := dict(islice(parts, most)):
+            yield Counted(parts=some)
+        for at in range(0, len(self.unread), most):
+            yield Counted(unread=self.unread[at : at + most])
+
+    def add(self, more: Counted) -> None:
+        """The inverse of `split`."""
+        self.records.update(more.records)
+        self.parts.update(more.parts)
+        self.unread += more.unread
+        self.slack += more.slack
+
+
+class Census:
+    """Counts what one store's log has to hold. Fed with the log's messages by the store's owner."""
+
+    def __init__(self, store: Store, counted: Counted | None = None) -> None:
+        counted = counted or Counted()
+        self.store = store
+        # The count to compare when the store has come to it.
+        self.due: StreamState | None = None
+        self.suspicious = False
+        self._records = counted.records
+        self._parts = counted.parts
+        # Subjects whose last message nobody here can read.
+        self._unread = set(counted.unread)
+        self._slack = counted.slack
+
+    def counted(self) -> Counted:
+        """What it knows now, to go on from elsewhere."""
+        return Counted(dict(self._records), dict(self._parts), list(self._unread), self._slack)
+
+    # -- what comes in ---------------------------------------------------------------------------------------------
+
+    def take_delta(self, delta: Delta, subject: str) -> None:
+        """A delta that the store takes in, whole or in parts."""
+        if self._unread:
+            self._unread.discard(subject)
+        if delta.parts:
+            self._parts[subject] = len(delta.parts)
+        elif self._parts:
+            self._parts.pop(subject, None)
+
+    def take_unreadable(self, subject: str) -> None:
+        """A message of another format, or of somebody else's: the log has it all the same."""
+        if subject not in self._records and not self._has(subject):
+            self._unread.add(subject)
+
+    def _has(self, subject: str) -> bool:
+        """Whether the store counts an object by this subject, alive or dead."""
+        try:
+            at = parse_object(subject)
+        except ValueError:
+            return False
+        kind, key = self.store.types.get((at.group, at.resource)), (at.namespace, at.name)
+        return kind is not None and (kind.get(at.cluster, key) is not None or key in kind.graves.get(at.cluster, {}))
+
+    def take_control(self, control: Control, subject: str, sequence: int) -> None:
+        """A control record: those that speak of what is removed go with it."""
+        self._unread.discard(subject)
+        if control.record == wire.OPENAPI and not control.data.get("body"):
+            # The document has gone, and what says so goes, too.
+            self._records.pop(subject, None)
+            return
+        if control.record != wire.REMOVED:
+            self._records[subject] = sequence
+            return
+        cluster = encode_token(control.cluster)
+        for one in [one for one in self._unread if one.startswith(f"{OBJECTS}.{cluster}.")]:
+            if not control.resource or _is_of(one, control):
+                self._unread.discard(one)
+        if control.resource:
+            for record in _TYPE_RECORDS:
+                self._records.pop(control_subject(control.cluster, record, control.group, control.resource), None)
+            gone = (control.cluster, control.group, control.resource)
+            for one in list(self._parts):
+                at = parse_object(one)
+                if (at.cluster, at.group, at.resource) == gone:
+                    del self._parts[one]
+            return
+        owner = control_subject(control.cluster, wire.OWNER)
+        for one in [one for one in self._records if one.startswith(f"{CONTROL}.{cluster}.") and one != owner]:
+            del self._records[one]
+        for one in [one for one in self._parts if one.startswith(f"{OBJECTS}.{cluster}.")]:
+            del self._parts[one]
+
+    # -- counting --------------------------------------------------------------------------------------------------
+
+    def compare(self, state: StreamState, now: int) -> None:
+        """Compares with what the stream had, or leaves it `due` until the store is as far as the stream was then.
+
+        Sets `suspicious` if there is too little.
+        """
+        self.due = None
+        if self.store.applied < state.last_sequence:
+            self.due = state
+        elif self.store.applied == state.last_sequence:
+            self.settle(state, now)
+
+    def settle(self, state: StreamState, now: int) -> None:
+        """Compares: the store is just as far as the stream was at `state`."""
+        self.due = None
+        lacking = self._lacking(state, now)
+        self._slack = min(self._slack, max(lacking, 0))
+        self.suspicious = self.suspicious or lacking > self._slack
+
+    def _lacking(self, state: StreamState, now: int) -> int:
+        """How many subjects the log has too few, as far as that can be said. O(types, and tombstones about to go)."""
+        store = self.store
+        count = len(self._records) + len(self._unread) + sum(self._parts.values()) - state.subjects
+        for kind in store.types.values():
+            count += len(kind) + sum(len(graves) for graves in kind.graves.values())
+        for removal in store.removals:
+            # Theirs are no messages.
+            count -= len(removal.entries)
+        limit = now - store.tombstone_ttl * 1_000_000_000 + _MARGIN
+        return count - store.fading_before(limit)
+
+    # -- looking closer --------------------------------------------------------------------------------------------
+
+    async def audit(self, log: Log, applied: Callable[[int], Awaitable[None]]) -> Missing:
+        """Reads the whole log's subjects and says what is missing that was there before the reading began.
+
+        `applied` returns when the store has come to an index. Raises as readers do, BrokerUnavailable.
+        """
+        store, before = self.store, self.store.applied
+        seen: set[tuple[str, TypeKey, Key]] = set()
+        records: set[str] = set()
+
+        def see(record: Record) -> None:
+            if record.subject.startswith(CONTROL):
+                records.add(record.subject)
+                return
+            try:
+                at = parse_object(record.subject)
+            except ValueError:
+                # Somebody else's, in a place of ours.
+                return
+            seen.add((at.cluster, (at.group, at.resource), (at.namespace, at.name)))
+
+        await read_to_end(log, see, subjects=(f"{OBJECTS}.>", f"{CONTROL}.>"), headers_only=True)
+        # Then what was superseded, buried or removed while we read is known to the store, too.
+        state = await log.state()
+        await applied(state.last_sequence)
+        missing = Missing([subject for subject, at in self._records.items() if at <= before and subject not in records])
+        limit = log.now() - store.tombstone_ttl * 1_000_000_000 + _MARGIN
+        for number, kind in enumerate(list(store.types.values())):
+            for item in list(kind.order.items):
+                if not isinstance(item, Entry) or item.index > before or (item.cluster, kind.key, item.key) in seen:
+                    continue
+                if not item.deleted:
+                    missing.living.append(_filter(item, kind.key))
+                elif item.time > limit:
+                    missing.tombstone = max(missing.tombstone, item.index)
+            if number % 8 == 7:
+                await asyncio.sleep(0)
+        self.suspicious = False
+        if not missing.living:
+            # Whatever it was that was counted, it is not asked about again.
+            self._slack = max(self._slack, self._lacking(state, log.now()))
+        return missing
+
+    # -- witnesses -------------------------------------------------------------------------------------------------
+
+    def witnesses(self) -> tuple[Witness, ...]:
+        """Some of what the log holds, so that somebody without a store can see whether it was cut.
+
+        The newest, since the end is what is cut off a log that lost its last writes; the oldest, since a purge begins
+        there; and some of the others.
+        """
+        found: list[Witness] = []
+        oldest = sorted(self._records, key=self._records.__getitem__)
+        for subject in {*oldest[:2], *random.sample(oldest, min(len(oldest), _OTHERS // 2))}:
+            at = parse_control(subject)
+            found.append(Witness(self._records[subject], subject, _removals(at.cluster, (at.group, at.resource))))
+        newest: list[tuple[int, TypeKey, Entry]] = []
+        kinds = [kind for kind in self.store.types.values() if kind.order.items]
+        for kind in kinds:
+            last = islice(reversed(kind.order.items), 4 * _NEWEST)
+            living = [item for item in last if isinstance(item, Entry) and not item.deleted]
+            newest.extend((item.index, kind.key, item) for item in living)
+        chosen = sorted(newest, key=lambda one: -one[0])[:_NEWEST]
+        for kind in random.choices(kinds, [len(kind.order.items) for kind in kinds], k=_OTHERS) if kinds else ():
+            item = random.choice(kind.order.items)
+            if isinstance(item, Entry) and not item.deleted:
+                chosen.append((item.index, kind.key, item))
+        for index, key, item in chosen:
+            found.append(Witness(index, _filter(item, key), _removals(item.cluster, key)))
+        return tuple(found)
+
+
+def _is_of(subject: str, control: Control) -> bool:
+    """Whether a subject is of an object of the type that a control record speaks of."""
+    try:
+        at = parse_object(subject)
+    except ValueError:
+        return False
+    return (at.group, at.resource) == (control.group, control.resource)
+
+
+def _filter(entry: Entry, key: TypeKey) -> str:
+    """An object's subject in any version: a cluster may come to serve another one."""
+    return object_filter(entry.cluster, *key, entry.namespace, entry.name)
+
+
+def _removals(cluster: str, key: TypeKey) -> tuple[str, ...]:
+    whole = control_subject(cluster, wire.REMOVED)
+    return (whole, control_subject(cluster, wire.REMOVED, *key)) if key[1] else (whole,)

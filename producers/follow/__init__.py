@@ -1,0 +1,1 @@
+"""Following one member cluster: ownership, informers, and what is appended."""

@@ -1,0 +1,107 @@
+"""Offered: all that a member cluster serves, synced or not, kept in the log as a document.
+
+Who passes requests on to the cluster tells clients by it what they may ask for, also while the cluster is down.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from producers.follow.documents import packed
+from producers.upstream.discovery import UNDECODABLE, Discovered
+
+_GZIP_FORMAT = 31
+
+Group = dict[str, Any]
+
+
+class Offered:
+    """The document that the log has of one cluster. `groups`: names of those that are in it."""
+
+    def __init__(self) -> None:
+        self.groups: frozenset[str] = frozenset()
+        self._hash = ""
+        self._body = b""
+        # Of the one that was too large for the log.
+        self._left_out = ""
+
+    def take_in(self, data: Mapping[str, Any]) -> None:
+        """What a record says that the log has."""
+        body = data.get("body")
+        self._hash, self._body = (str(data.get("hash") or ""), body) if isinstance(body, bytes) else ("", b"")
+        self.groups = frozenset(_name(group) for group in self._read())
+
+    def _read(self) -> list[Group]:
+        """The document; nothing if it is none that can be read: then it is as if there had been none."""
+        try:
+            return msgspec.json.decode(zlib.decompress(self._body, _GZIP_FORMAT), type=list[Group])
+        except (zlib.error, *UNDECODABLE):
+            return []
+
+    def news(self, found: Discovered) -> dict[str, Any] | None:
+        """What the log is to be told of what was found; None if it has it."""
+        text = found.document
+        if not found.whole:
+            text = msgspec.json.encode(kept(self._read(), msgspec.json.decode(text, type=list[Group]), found))
+        return packed(text, self._hash)
+
+    def leave_out(self, data: Mapping[str, Any]) -> None:
+        """What `news` said is too large for the log, which keeps what it has."""
+        self._left_out = str(data["hash"])
+
+    def left_out(self, data: Mapping[str, Any]) -> bool:
+        return self._left_out == str(data["hash"])
+
+
+def kept(before: list[Group], now: list[Group], found: Discovered) -> list[Group]:
+    """What a cluster serves now, with what it served before of all that is in doubt, in the order that it has."""
+    old, new = ({_name(group): group for group in groups} for groups in (before, now))
+    awaited = {group for group, _ in found.missing}
+    result = []
+    for name in _in_order(old, new, lambda name: name in found.doubtful or name in awaited):
+        if name not in new and name in found.doubtful:
+            result.append(old[name])
+            continue
+        versions = _kept_versions(name, old.get(name, {}), new.get(name, {}), found)
+        if versions:
+            result.append({**new.get(name, old.get(name, {})), "versions": versions})
+    return result
+
+
+def _kept_versions(name: str, before: Group, now: Group, found: Discovered) -> list[dict[str, Any]]:
+    old, new = ({one["version"]: one for one in group.get("versions", ())} for group in (before, now))
+    awaited = {
+        version: [one for one in told["resources"] if (name, one["resource"]) in found.missing]
+        for version, told in old.items()
+    }
+    versions = []
+    for version in _in_order(old, new, lambda version: bool(awaited[version])):
+        told = new.get(version)
+        if told is None:
+            versions.append({**old[version], "resources": awaited[version]})
+        elif (name, version) in found.stale and old.get(version, {}).get("resources"):
+            versions.append(old[version])
+        else:
+            versions.append({**told, "resources": [*told["resources"], *awaited.get(version, ())]})
+    return versions
+
+
+def _in_order(old: Iterable[str], new: Iterable[str], stays: Callable[[str], bool]) -> list[str]:
+    """The new names, and of the old ones those that stay, each behind the one that it was behind."""
+    names = list(new)
+    at = 0
+    for name in old:
+        if name in names:
+            at = names.index(name) + 1
+        elif stays(name):
+            names.insert(at, name)
+            at += 1
+    return names
+
+
+def _name(group: Group) -> str:
+    return str(group["metadata"].get("name", ""))

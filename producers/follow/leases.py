@@ -1,0 +1,349 @@
+"""Leases: which of several producers has which cluster, in a JetStream key-value bucket with TTLs.
+
+Leases are for liveness only: a lost one makes its holder stop and another one begin. That nothing stale reaches the
+log is the owner record's business (`ownership.py`), so that a holder which was asleep when its lease ran out does
+no harm.
+
+A key `member.<producer>` says that a producer is there, a key `cluster.<cluster>` who has the cluster. Both expire
+when they are not renewed. All is decided by compare-and-set on the key's last sequence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable
+
+import msgspec
+import structlog
+
+from deltalog import (
+    Appender,
+    AppendError,
+    BrokerUnavailable,
+    Conflict,
+    Connection,
+    Expect,
+    HistoryChanged,
+    Reader,
+    Record,
+)
+from deltalog.jetstream.connection import JetStreamRefused
+from deltalog.jetstream.stream import STREAM_NOT_FOUND, LogError, Stream, existing_bucket, open_bucket
+from deltalog.wire.subjects import decode_token, encode_token
+
+log = structlog.get_logger("producers.follow.leases")
+
+
+class _Holder(msgspec.Struct):
+    holder: str
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A key's last message: its sequence, and whom it names; empty once it expired or was given back."""
+
+    sequence: int
+    holder: str
+
+
+async def holders(connection: Connection, bucket: str) -> dict[str, str]:
+    """Who has which cluster, as somebody else than a producer sees it. Raises BrokerUnavailable, JetStreamRefused."""
+    found: dict[str, str] = {}
+    try:
+        stream = await existing_bucket(connection, bucket)
+    except JetStreamRefused as refused:
+        if refused.code != STREAM_NOT_FOUND:
+            raise
+        return found
+
+    def note(record: Record) -> None:
+        key = record.subject.removeprefix(f"$KV.{bucket}.")
+        if not key.startswith("cluster."):
+            return
+        name = decode_token(key.removeprefix("cluster."))
+        holder = _holder(record)
+        if holder:
+            found[name] = holder
+        else:
+            found.pop(name, None)
+
+    await Reader(stream, note, stop_when_caught_up=True).run()
+    return found
+
+
+def _holder(record: Record) -> str:
+    """Who a lease's record names; empty for one that was given back, and for one nobody can read."""
+    headers = record.headers or {}
+    if "Nats-Marker-Reason" in headers or "KV-Operation" in headers or not record.data:
+        return ""
+    return _named(record.data)
+
+
+def _named(data: bytes) -> str:
+    try:
+        return msgspec.json.decode(data, type=_Holder).holder if data else ""
+    except msgspec.MsgspecError:
+        log.error("a lease nobody can read", payload=data[:64])
+        return ""
+
+
+class Leases:
+    """The leases of one producer. Owned by the producer; one task runs `run`.
+
+    `ttl`, in seconds, is how long a silent producer keeps its clusters. `take` and `drop` are told which clusters are
+    now ours; `drop` returns when nothing more is produced for it, and only then is the lease given back.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        bucket: str,
+        identity: str,
+        clusters: list[str],
+        *,
+        take: Callable[[str], None],
+        drop: Callable[[str], Awaitable[None]],
+        ttl: float = 6.0,
+        replicas: int = 1,
+    ) -> None:
+        self.identity = identity
+        self.mine: dict[str, float] = {}
+        self._connection = connection
+        self._bucket = bucket
+        self._clusters = list(clusters)
+        self._take = take
+        self._drop = drop
+        self._ttl = ttl
+        self._replicas = replicas
+        self._keys: dict[str, Held] = {}
+        self._releasing: set[str] = set()
+        self._changed = asyncio.Event()
+        self._free_since: float | None = None
+        # Set once every cluster had a holder.
+        self.settled = asyncio.Event()
+
+    def follow(self, clusters: Iterable[str]) -> None:
+        """Replaces the clusters to share. What is held of others stays held until it is released."""
+        self._clusters = list(clusters)
+        self._changed.set()
+
+    def release(self, cluster: str) -> None:
+        """Gives the lease of a cluster back that is no longer followed."""
+        self._releasing.add(cluster)
+        self._changed.set()
+
+    # -- what the bucket says --------------------------------------------------------------------------------------
+
+    def _subject(self, key: str) -> str:
+        return self._connection.bucket_subject(self._bucket, key)
+
+    def _apply(self, record: Record) -> None:
+        key = record.subject.removeprefix(f"$KV.{self._bucket}.")
+        known, held = self._keys.get(key), Held(record.sequence, _holder(record))
+        if known is not None and known.sequence > held.sequence:
+            # Read after we have written a newer one.
+            return
+        self._keys[key] = held
+        if known is None or known.holder != held.holder:
+            # A renewal changes nothing: least of all our own, at which we would renew again.
+            self._changed.set()
+
+    def members(self) -> set[str]:
+        """The producers that are there, ourselves among them."""
+        found = {held.holder for key, held in self._keys.items() if key.startswith("member.") and held.holder}
+        return found | {self.identity}
+
+    def holders(self) -> dict[str, str]:
+        """Who has which cluster; empty for one that is free."""
+        found = dict.fromkeys(self._clusters, "")
+        for key, held in self._keys.items():
+            if key.startswith("cluster."):
+                found[decode_token(key.removeprefix("cluster."))] = held.holder
+        return found
+
+    def orphans(self) -> list[str]:
+        """Clusters that nobody has had for so long that something must be wrong."""
+        if self._free_since is None or time.monotonic() - self._free_since < 4 * self._ttl:
+            return []
+        return sorted(name for name, holder in self.holders().items() if not holder)
+
+    # -- deciding --------------------------------------------------------------------------------------------------
+
+    def wanted(self) -> tuple[list[str], list[str]]:
+        """Clusters to try to take, and clusters to give back, so that each member has its even share."""
+        holders, members = self.holders(), self.members()
+        counts = dict.fromkeys(members, 0)
+        for holder in holders.values():
+            if holder in counts:
+                counts[holder] += 1
+        low, high = divmod(len(holders), len(members))
+        high = low + (1 if high else 0)
+        mine = [cluster for cluster, holder in holders.items() if holder == self.identity]
+        # What a process of the same name left behind when it was killed is ours already.
+        left = [cluster for cluster in mine if cluster in self._clusters and cluster not in self.mine]
+        free = [cluster for cluster in self._clusters if not holders[cluster]]
+        if not free:
+            self._free_since = None
+        elif self._free_since is None:
+            self._free_since = time.monotonic()
+        if free or left:
+            random.shuffle(free)
+            return left + free[: max(high - len(mine), 0)], []
+        self.settled.set()
+        someone_short = any(count < low for count in counts.values())
+        most = max(counts.values())
+        # One at a time, and only the fullest: shares get even without everybody moving at once.
+        fullest = min(member for member, count in counts.items() if count == most)
+        if fullest == self.identity and (len(mine) > high or (someone_short and len(mine) > low)):
+            return [], [min(mine)]
+        return [], []
+
+    # -- acting ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Takes, renews and gives back until cancelled; then gives everything back."""
+        said = ""
+        while True:
+            try:
+                stream = await open_bucket(
+                    self._connection,
+                    self._bucket,
+                    "who produces which cluster",
+                    marker_ttl=max(int(self._ttl), 1),
+                    replicas=self._replicas,
+                )
+                self._keys.clear()
+                reader = Reader(stream, self._apply)
+                async with Appender(self._connection, deadline=self._ttl / 2) as appender:
+                    reading = asyncio.create_task(reader.run(), name="leases: reading")
+                    try:
+                        await self._hold(stream, appender, reader, reading)
+                    finally:
+                        reading.cancel()
+                        await asyncio.gather(reading, return_exceptions=True)
+                await asyncio.sleep(random.uniform(0.1, 0.5))
+            except (BrokerUnavailable, JetStreamRefused, AppendError, HistoryChanged, LogError) as cause:
+                if said != str(cause):
+                    said = str(cause)
+                    log.warning("leases cannot be kept", reason=said)
+                await self._drop_expired()
+                await asyncio.sleep(random.uniform(0.5, 1.5))
+
+    async def _hold(self, stream: Stream, appender: Appender, reader: Reader, reading: asyncio.Task[None]) -> None:
+        """Takes part until what was read may have a gap: leases, and the marks that they ran out, may both be gone."""
+        loop = asyncio.get_running_loop()
+        await asyncio.wait(
+            (reading, caught := asyncio.ensure_future(reader.caught_up.wait())), return_when="FIRST_COMPLETED"
+        )
+        caught.cancel()
+        try:
+            while not reading.done():
+                if reader.restarts:
+                    return
+                self._changed.clear()
+                await self._renew(stream, appender)
+                await self._balance(stream, appender)
+                until = loop.time() + self._ttl / 4 * random.uniform(0.8, 1.2)
+                try:
+                    async with asyncio.timeout_at(until):
+                        await self._changed.wait()
+                        # Changes come in bursts: one decision for all of them.
+                        await asyncio.sleep(0.05)
+                except TimeoutError:
+                    pass
+            reading.result()
+        except asyncio.CancelledError:
+            await self._give_all_back(stream, appender)
+            raise
+
+    async def _write(self, stream: Stream, appender: Appender, key: str, holder: str) -> bool:
+        """Compare-and-set of one key; False if somebody was faster, or nobody answers."""
+        headers = Expect(self._sequence(key)).headers()
+        headers["Nats-TTL"] = f"{max(int(self._ttl), 1)}s"
+        payload = msgspec.json.encode(_Holder(holder)) if holder else b""
+        if not holder:
+            headers["KV-Operation"] = "DEL"
+        try:
+            sequence = await appender.append_wait(self._subject(key), payload, headers)
+        except Conflict:
+            await self._look(stream, key)
+            return False
+        self._keys[key] = Held(sequence, holder)
+        return True
+
+    async def _look(self, stream: Stream, key: str) -> None:
+        """Learns from the leader what a key is now, as it is not what the reader has told so far."""
+        found = await stream.last(self._subject(key))
+        if found is None:
+            # It ran out, and the mark of that, too.
+            self._keys.pop(key, None)
+            self._changed.set()
+        elif found[0] > self._sequence(key):
+            self._keys[key] = Held(found[0], _named(found[1]))
+            self._changed.set()
+
+    def _sequence(self, key: str) -> int:
+        known = self._keys.get(key)
+        return known.sequence if known is not None else 0
+
+    async def _renew(self, stream: Stream, appender: Appender) -> None:
+        """Renews what is ours; what cannot be is dropped."""
+        loop = asyncio.get_running_loop()
+        await self._drop_expired()
+        await self._write(stream, appender, f"member.{encode_token(self.identity)}", self.identity)
+        for cluster in list(self.mine):
+            key = f"cluster.{encode_token(cluster)}"
+            held = self._keys.get(key)
+            if held is not None and held.holder not in ("", self.identity):
+                await self._lose(cluster, held.holder)
+                continue
+            started = loop.time()
+            if await self._write(stream, appender, key, self.identity):
+                self.mine[cluster] = started + self._ttl
+            elif (now := self._keys.get(key)) is not None and now.holder not in ("", self.identity):
+                await self._lose(cluster, now.holder)
+
+    async def _drop_expired(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for cluster in [cluster for cluster, until in self.mine.items() if until < now]:
+            await self._lose(cluster, "")
+
+    async def _lose(self, cluster: str, holder: str) -> None:
+        log.warning("cluster lost", cluster=cluster, holder=holder or None)
+        self.mine.pop(cluster, None)
+        await self._drop(cluster)
+
+    async def _balance(self, stream: Stream, appender: Appender) -> None:
+        taking, giving = self.wanted()
+        loop = asyncio.get_running_loop()
+        for cluster in taking:
+            started = loop.time()
+            if cluster not in self.mine and await self._write(
+                stream, appender, f"cluster.{encode_token(cluster)}", self.identity
+            ):
+                self.mine[cluster] = started + self._ttl
+                self._take(cluster)
+        for cluster in [cluster for cluster in self._releasing if cluster in self.mine]:
+            del self.mine[cluster]
+            await self._drop(cluster)
+            await self._write(stream, appender, f"cluster.{encode_token(cluster)}", "")
+        self._releasing.clear()
+        for cluster in giving:
+            if cluster in self.mine:
+                log.info("cluster given to another producer", cluster=cluster)
+                del self.mine[cluster]
+                await self._drop(cluster)
+                await self._write(stream, appender, f"cluster.{encode_token(cluster)}", "")
+
+    async def _give_all_back(self, stream: Stream, appender: Appender) -> None:
+        """At the end: nobody has to wait for our leases to run out."""
+        try:
+            async with asyncio.timeout(5):
+                for cluster in list(self.mine):
+                    del self.mine[cluster]
+                    await self._drop(cluster)
+                    await self._write(stream, appender, f"cluster.{encode_token(cluster)}", "")
+                await self._write(stream, appender, f"member.{encode_token(self.identity)}", "")
+        except (AppendError, TimeoutError):
+            log.info("leases could not be given back: they run out by themselves", seconds=self._ttl)

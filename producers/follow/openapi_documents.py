@@ -1,0 +1,321 @@
+"""OpenAPI: a member cluster's documents, kept in the log so that they can be served while it is down.
+
+One control record for each document: `v2` as JSON and protobuf, `v3` by group and version. What can be told unchanged
+by its hash or ETag is not read again (k8s.io/kube-openapi, pkg/handler and pkg/handler3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, quote, urlsplit
+
+import msgspec
+import structlog
+
+from deltalog import Control
+from deltalog.wire import delta as wire
+from producers.follow.documents import fits, packed
+from producers.follow.ownership import Owner
+from producers.upstream.apiserver import ApiServer, Refused, Unreachable
+from producers.upstream.discovery import UNDECODABLE
+
+log = structlog.get_logger("producers.follow.openapi_documents")
+
+V2 = "v2"
+V3 = "v3"
+JSON = "json"
+PROTOBUF = "protobuf"
+# How one begins: its first field, swagger, is "2.0" (github.com/google/gnostic, openapiv2/OpenAPIv2.proto).
+_SWAGGER = b"\x0a\x032."
+
+# Seconds between two looks at the documents when nothing says that they changed.
+_EVERY = 300.0
+# Further looks after what discovery says has changed, in seconds: a server's documents follow its types, the great one
+# of version 2 last. It is expensive for the server, too, and not asked for while types come one after the other.
+_AFTER = (5.0, 30.0)
+# Seconds until the next look after a failure; doubled while it lasts.
+_RETRY = 5.0
+# How long the first lists go before, in seconds, and how long one document may take.
+_FIRST_LISTS = 10.0
+_PATIENCE = 30.0
+# Documents that may take longer than that until the look ends.
+_TIRED = 3
+# Bytes of a document before compression; a real cluster's largest has about five million.
+_LARGEST = 32 * 1024 * 1024
+
+_MEDIA = {
+    JSON: "application/json",
+    PROTOBUF: "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+}
+# Answers that say there is nothing here for us; they are no failures to retry soon.
+_NOTHING = (401, 403, 404, 405, 406)
+
+# `v2` or `v3`, and the document's name there: `json`, `protobuf`; `api/v1`, `apis/apps/v1`.
+Key = tuple[str, str]
+
+
+class Known(NamedTuple):
+    """What the log has of a document. `tag`: by which the cluster says that it is unchanged, its hash or ETag."""
+
+    hash: str
+    tag: str
+
+
+class _Unusable(Exception):
+    """What was answered is no OpenAPI document, or too large."""
+
+
+class _Place(msgspec.Struct, rename="camel"):
+    server_relative_url: str = msgspec.field(default="", name="serverRelativeURL")
+
+
+class _Index(msgspec.Struct):
+    paths: dict[str, _Place]
+
+
+class _V2(msgspec.Struct):
+    swagger: str
+    paths: dict[str, msgspec.Raw] = {}
+
+
+class _V3(msgspec.Struct):
+    openapi: str
+
+
+class _Answer(NamedTuple):
+    body: bytes
+    content_type: str
+    etag: str
+
+
+class Documents:
+    """What the log holds of one cluster's documents, by key."""
+
+    def __init__(self) -> None:
+        self.known: dict[Key, Known] = {}
+
+    def take_in(self, control: Control) -> None:
+        """A record that the log has."""
+        key, data = (control.group, control.resource), control.data
+        if data.get("body"):
+            self.known[key] = Known(str(data.get("hash") or ""), str(data.get("tag") or ""))
+        else:
+            self.known.pop(key, None)
+
+
+class OpenApi:
+    """Keeps the log's documents of one cluster current for as long as it is owned. Never the cause that it is not.
+
+    `append` appends under the owner's fence; `limit`: bytes that a record may have. `served`: groups and versions of
+    types that the log has now. `first_lists` returns when more important things have been read.
+    """
+
+    def __init__(
+        self,
+        server: ApiServer,
+        owner: Owner,
+        documents: Documents,
+        append: Callable[..., Awaitable[int]],
+        *,
+        limit: Callable[[], int],
+        tombstone_ttl: int,
+        served: Callable[[], set[tuple[str, str]]],
+        first_lists: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._server = server
+        self._owner = owner
+        self._known = documents.known
+        self._append = append
+        self._limit = limit
+        self._tombstone_ttl = tombstone_ttl
+        self._served = served
+        self._first_lists = first_lists
+        self._woken = asyncio.Event()
+        # Documents that are too large, by the tag they had.
+        self._left_out: dict[Key, str] = {}
+        self._complaint = ""
+
+    def look(self) -> None:
+        """The cluster's types may have changed, and so may its documents."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Reads what changed, again and again. Raises what appending raises."""
+        await self._woken.wait()
+        try:
+            async with asyncio.timeout(_FIRST_LISTS):
+                await self._first_lists()
+        except TimeoutError:
+            pass
+        whole, retry = True, _RETRY
+        follow_ups: list[float] = []
+        while True:
+            self._woken.clear()
+            if await self._read(whole=whole):
+                retry = _RETRY
+                pause = follow_ups.pop(0) if follow_ups else _EVERY
+            else:
+                pause, retry = retry, min(retry * 2, _EVERY)
+            whole = True
+            try:
+                async with asyncio.timeout(pause * random.uniform(0.8, 1.2)):
+                    await self._woken.wait()
+                whole, follow_ups = False, list(_AFTER)
+            except TimeoutError:
+                pass
+
+    async def _read(self, *, whole: bool) -> bool:
+        """Reads what changed; without version 2 unless `whole`. False if it is worth to try again soon."""
+        try:
+            good = await self._read_v3()
+            if whole:
+                for name in _MEDIA:
+                    good = await self._read_v2(name) and good
+        except (Unreachable, TimeoutError) as cause:
+            self._complain(str(cause) or f"no answer within {_PATIENCE:g} s")
+            return False
+        if good:
+            self._complaint = ""
+        return good
+
+    def _complain(self, reason: str) -> None:
+        if reason != self._complaint:
+            self._complaint = reason
+            log.info("OpenAPI cannot be read", cluster=self._owner.cluster, reason=reason)
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    async def _get(self, path: str, query: dict[str, str], *, accept: str, known: str) -> _Answer | None:
+        """An answer; None if there is none to be had, or what is known is what there is.
+
+        Raises Unreachable, TimeoutError, _Unusable; Refused for a server that is in trouble.
+        """
+        try:
+            async with (
+                asyncio.timeout(_PATIENCE),
+                self._server.open(path, query, accept=accept, known=known) as response,
+            ):
+                body = bytearray()
+                async for chunk in response.content.iter_any():
+                    body += chunk
+                    if len(body) > _LARGEST:
+                        raise _Unusable(f"{path} is larger than {_LARGEST} bytes")
+                headers = response.headers
+                return _Answer(bytes(body), headers.get("Content-Type", ""), headers.get("ETag", ""))
+        except Refused as refused:
+            if refused.code == 304 or refused.code in _NOTHING:
+                return None
+            raise
+
+    async def _read_v3(self) -> bool:
+        try:
+            answer = await self._get("/openapi/v3", {}, accept=_MEDIA[JSON], known="")
+            if answer is None:
+                return True
+            index = msgspec.json.decode(answer.body, type=_Index)
+        except (Refused, _Unusable, *UNDECODABLE) as cause:
+            self._complain(f"/openapi/v3: {cause}")
+            return False
+        good, late = True, 0
+        for name, place in sorted(index.paths.items()):
+            if not name:
+                continue
+            tag = parse_qs(urlsplit(place.server_relative_url).query).get("hash", [""])[0]
+            try:
+                await self._read_document(name, tag)
+            except TimeoutError:
+                # An aggregated API may hang; it is not to take the others along.
+                late += 1
+                if late == _TIRED:
+                    raise
+                good = False
+                self._complain(f"/openapi/v3/{name}: no answer within {_PATIENCE:g} s")
+            except (Refused, _Unusable, *UNDECODABLE) as cause:
+                self._complain(f"/openapi/v3/{name}: {cause}")
+                good = False
+        served = self._served()
+        for key in [key for key in self._known if key[0] == V3 and key[1] not in index.paths]:
+            # A server that has just started has no documents of custom types for a while.
+            if _group_version(key[1]) not in served:
+                await self._append(self._owner.control(wire.OPENAPI, *key), ttl=self._tombstone_ttl)
+                del self._known[key]
+        return good
+
+    async def _read_document(self, name: str, tag: str) -> None:
+        key = (V3, name)
+        known = self._known.get(key)
+        if tag and (self._left_out.get(key) == tag or (known is not None and known.tag == tag)):
+            return
+        etag = known.tag if known is not None and not tag else ""
+        path = f"/openapi/v3/{quote(name)}"
+        answer = await self._get(path, {"hash": tag} if tag else {}, accept=_MEDIA[JSON], known=etag)
+        if answer is not None:
+            await self._take(key, answer, tag or answer.etag)
+
+    async def _read_v2(self, name: str) -> bool:
+        key = (V2, name)
+        known = self._known.get(key)
+        etag = known.tag if known is not None else self._left_out.get(key, "")
+        try:
+            answer = await self._get("/openapi/v2", {}, accept=_MEDIA[name], known=etag)
+            if answer is not None:
+                await self._take(key, answer, answer.etag)
+        except (Refused, _Unusable, *UNDECODABLE) as cause:
+            self._complain(f"/openapi/v2: {cause}")
+            return False
+        return True
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    async def _take(self, key: Key, answer: _Answer, tag: str) -> None:
+        """Appends a document if it is another one. Raises _Unusable, what decoding raises, what appending raises."""
+        known = self._known.get(key)
+        # Megabytes take a while; others have their turn meanwhile.
+        data = await asyncio.to_thread(_record, key, answer, "" if known is None else known.hash)
+        if data is not None:
+            control = self._owner.control(wire.OPENAPI, *key, **data, tag=tag)
+            if not fits(control, self._limit(), f"openapi/{'/'.join(key)}", said=key in self._left_out):
+                self._left_out[key] = tag
+                return
+            await self._append(control)
+            self._known[key] = Known(data["hash"], tag)
+        elif known is not None:
+            # The same by another name: the log need not know.
+            self._known[key] = Known(known.hash, tag)
+        self._left_out.pop(key, None)
+
+
+def _record(key: Key, answer: _Answer, known: str) -> dict[str, Any] | None:
+    """The data of a document's record but for its tag; None if it is the one with the hash that is known.
+
+    Raises _Unusable and what is in UNDECODABLE.
+    """
+    version, name = key
+    data: dict[str, Any] = {}
+    if name == PROTOBUF and version == V2:
+        # Not by its content type: up to 1.22 or so a kube-apiserver calls it application/octet-stream.
+        if not answer.body.startswith(_SWAGGER):
+            raise _Unusable(f"what came as {answer.content_type!r} is no protobuf of version 2")
+    elif version == V2:
+        document = msgspec.json.decode(answer.body, type=_V2)
+        if not document.swagger.startswith("2."):
+            raise _Unusable(f"swagger {document.swagger!r}")
+        # Of several clusters the one with the most paths is shown where only one can be.
+        data["paths"] = len(document.paths)
+    elif not msgspec.json.decode(answer.body, type=_V3).openapi.startswith("3."):
+        raise _Unusable("not of version 3")
+    found = packed(answer.body, known)
+    return None if found is None else {**data, **found}
+
+
+def _group_version(name: str) -> tuple[str, str]:
+    """The group and version that a document is of, by its name; empty ones if it is of none."""
+    root, *rest = name.split("/")
+    if root == "api" and len(rest) == 1:
+        return "", rest[0]
+    if root == "apis" and len(rest) == 2:
+        return rest[0], rest[1]
+    return "", ""

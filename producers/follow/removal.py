@@ -1,0 +1,79 @@
+"""Removal: a cluster that is no longer followed leaves the log, or stays in it as stale."""
+
+from __future__ import annotations
+
+import contextlib
+
+from deltalog import Appender, Record
+from deltalog.jetstream.stream import Log
+from deltalog.reader import read_to_end
+from deltalog.wire import delta as wire
+from deltalog.wire.parts import parts_filter
+from deltalog.wire.subjects import CONTROL, OBJECTS, PARTS, control_subject, encode_token, object_filter, parse_object
+from producers.follow.ownership import Owner, append_control, release, take
+
+# Control records that speak of what is gone. The owner's stays: its epoch only grows.
+_RECORDS = (wire.CLUSTER, wire.DISCOVERY, wire.HEALTH, wire.STATUS)
+_TYPE_RECORDS = (wire.TYPE, wire.SYNCED, wire.HEALTH)
+
+
+async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
+    """Removes a cluster with all its objects: first the record, then what it speaks of. Returns the record's sequence.
+
+    Takes the cluster over, so that whoever still produced it is refused. Raises AppendError, BrokerUnavailable,
+    Deposed if somebody else took it meanwhile.
+    """
+    async with Appender.to(log) as appender:
+        owner = await take(log, appender, cluster, producer)
+        token = encode_token(cluster)
+        types = await _types(log, f"{OBJECTS}.{token}.>")
+        removed = owner.control(wire.REMOVED, types=types)
+        sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
+        for root in (OBJECTS, PARTS):
+            await log.purge(f"{root}.{token}.>", sequence)
+        for record in (*_TYPE_RECORDS, wire.OPENAPI):
+            await log.purge(f"{CONTROL}.{token}.{record}.*.*", sequence)
+        for record in _RECORDS:
+            await log.purge(control_subject(cluster, record), sequence)
+        # The record of the removal is forgotten one day, this one is not: there is no such cluster, nor an owner.
+        await release(appender, owner)
+        return sequence
+
+
+async def _types(log: Log, pattern: str) -> list[str]:
+    """The types that the log has objects of, or tombstones. O(messages), their headers only."""
+    found: set[str] = set()
+
+    def note(record: Record) -> None:
+        with contextlib.suppress(ValueError):
+            address = parse_object(record.subject)
+            found.add(f"{address.resource}.{address.group}" if address.group else address.resource)
+
+    await read_to_end(log, note, subjects=(pattern,), headers_only=True)
+    return sorted(found)
+
+
+async def leave_cluster(log: Log, producer: str, cluster: str) -> None:
+    """Marks a cluster as no longer followed; its objects stay, stale. Raises as `remove_cluster`."""
+    async with Appender.to(log) as appender:
+        owner = await take(log, appender, cluster, producer)
+        await append_control(appender, owner, owner.control(wire.HEALTH, healthy=False, reason="no longer followed"))
+
+
+async def remove_type(log: Log, producer: str, cluster: str, group: str, resource: str) -> int:
+    """Removes a type of a cluster with its objects. Returns the record's sequence; as `remove_cluster` otherwise."""
+    async with Appender.to(log) as appender:
+        owner = await take(log, appender, cluster, producer)
+        return await append_removed_type(log, appender, owner, group, resource)
+
+
+async def append_removed_type(log: Log, appender: Appender, owner: Owner, group: str, resource: str) -> int:
+    """The record that a type is gone, then the purge of what it speaks of. Raises Deposed, AppendError."""
+    objects = object_filter(owner.cluster, group, resource)
+    removed = owner.control(wire.REMOVED, group, resource, types=await _types(log, objects))
+    sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
+    for pattern in (objects, parts_filter(objects)):
+        await log.purge(pattern, sequence)
+    for record in _TYPE_RECORDS:
+        await log.purge(control_subject(owner.cluster, record, group, resource), sequence)
+    return sequence

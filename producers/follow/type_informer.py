@@ -1,0 +1,158 @@
+"""The informer: one type of one cluster in the log, by one reflector, or by one for each namespace that is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote
+
+from deltalog import Appender
+from deltalog.jetstream.stream import Log
+from producers.follow.normalize import Members, Normalizer, Unusable, identify
+from producers.follow.ownership import Owner
+from producers.follow.reflector import Reflector, Target
+from producers.follow.writer import Counts, Writer
+from producers.metrics import TypeMetrics
+from producers.rules.rules import Scope
+from producers.upstream.apiserver import ApiServer
+from producers.upstream.discovery import ResourceType
+
+
+class Informer:
+    """Keeps the log's view of one type equal to what the rules want of it. Owned by its cluster's producer.
+
+    `on_synced` is told when all of it is in the log (with the version of the last list), `on_trouble` why something
+    cannot be read. `synced` is set while the log holds all of it.
+    """
+
+    def __init__(
+        self,
+        server: ApiServer,
+        log_: Log,
+        appender: Appender,
+        owner: Owner,
+        kind: ResourceType,
+        scope: Scope,
+        normalizer: Normalizer,
+        counts: Counts,
+        *,
+        on_synced: Callable[[Informer], Awaitable[None]],
+        on_trouble: Callable[[ResourceType, str], Awaitable[None]],
+        on_change: Callable[[ResourceType], None] | None = None,
+        relist_every: float = 0.0,
+        metrics: TypeMetrics | None = None,
+    ) -> None:
+        self.kind = kind
+        self.scope = scope
+        self.counts = counts
+        self.synced = asyncio.Event()
+        self.error = ""
+        self.error_since = 0.0
+        self._on_synced = on_synced
+        self._on_trouble = on_trouble
+        self._whole = Writer(log_, appender, owner, kind, normalizer, counts)
+        accepts = scope.accepts if scope.namespaces and not scope.only else None
+        self.reflectors: list[Reflector] = []
+        for namespace in scope.only or (None,):
+            self.reflectors.append(
+                Reflector(
+                    owner.cluster,
+                    server,
+                    Target(_path(kind, namespace), scope.selector),
+                    self._whole
+                    if namespace is None
+                    else Writer(log_, appender, owner, kind, normalizer, counts, namespace=namespace),
+                    on_synced=self._one_synced,
+                    on_trouble=self._trouble,
+                    on_change=None if on_change is None else lambda: on_change(kind),
+                    accepts=accepts,
+                    relist_every=relist_every,
+                    metrics=metrics,
+                )
+            )
+
+    # -- what it says of itself --------------------------------------------------------------------------------------
+
+    @property
+    def objects(self) -> int:
+        return sum(len(reflector.writer) for reflector in self.reflectors)
+
+    @property
+    def listed(self) -> int:
+        """Objects of the lists under way."""
+        return sum(reflector.listed for reflector in self.reflectors)
+
+    @property
+    def expected(self) -> int | None:
+        """How many the lists under way will have, as far as servers say."""
+        known = [reflector.expected for reflector in self.reflectors if reflector.expected is not None]
+        return sum(known) if known else None
+
+    @property
+    def version(self) -> str:
+        """The cluster's version that the last list was of, or the last event had."""
+        return max((reflector.version for reflector in self.reflectors), key=lambda version: (len(version), version))
+
+    @property
+    def relists(self) -> int:
+        return sum(reflector.relists for reflector in self.reflectors)
+
+    @property
+    def synced_at(self) -> float:
+        """When its last complete list was in the log, in seconds since 1970."""
+        return min(reflector.synced_at for reflector in self.reflectors)
+
+    @property
+    def last_event(self) -> float:
+        return max(reflector.last_event for reflector in self.reflectors)
+
+    async def offer(self, found: Members, *, deleted: bool) -> asyncio.Future[int]:
+        """Takes in a state that did not come by list or watch; see `Writer.offer`. Raises Unusable too."""
+        namespace = identify(found).namespace or ""
+        if self.scope.selector:
+            raise Unusable(f"{self.kind.title} are synced by a label selector, which the cluster itself applies")
+        if not self.scope.accepts(namespace):
+            raise Unusable(f"{self.kind.title} of namespace {namespace} are not synced")
+        if not self.synced.is_set():
+            raise Unusable(f"{self.kind.title} are being listed")
+        only = self.scope.only
+        reflector = self.reflectors[only.index(namespace) if only else 0]
+        return await reflector.writer.offer(found, deleted=deleted)
+
+    # -- what it does ------------------------------------------------------------------------------------------------
+
+    def hurry(self) -> None:
+        for reflector in self.reflectors:
+            reflector.hurry()
+
+    def relist(self) -> None:
+        """Compares the whole list with the log now."""
+        for reflector in self.reflectors:
+            reflector.relist()
+
+    async def run(self) -> None:
+        """Follows until cancelled. Raises Deposed, HistoryChanged, and what the log fails with."""
+        if self.scope.only:
+            # Other namespaces may have been wanted before.
+            await self._whole.read_back()
+            await self._whole.gone_outside(frozenset(self.scope.only))
+            await self._whole.settle()
+        async with asyncio.TaskGroup() as tasks:
+            for reflector in self.reflectors:
+                tasks.create_task(reflector.run(), name=f"{self.kind.title}: {reflector.target.path}")
+
+    async def _one_synced(self) -> None:
+        if all(reflector.synced.is_set() for reflector in self.reflectors):
+            self.synced.set()
+            self.error, self.error_since = "", 0.0
+            await self._on_synced(self)
+
+    async def _trouble(self, reason: str) -> None:
+        await self._on_trouble(self.kind, reason)
+
+
+def _path(kind: ResourceType, namespace: str | None) -> str:
+    if namespace is None:
+        return kind.path
+    root, _, resource = kind.path.rpartition("/")
+    return f"{root}/namespaces/{quote(namespace)}/{resource}"

@@ -1,0 +1,710 @@
+"""The writer of one type of one cluster: knows what the log holds of it, and appends only differences."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from sys import intern
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from deltalog import (
+    ADDED,
+    DELETED,
+    MODIFIED,
+    Appender,
+    AppendError,
+    Conflict,
+    Delta,
+    Record,
+    Replaced,
+    decode_delta,
+    encode_delta,
+)
+from deltalog.jetstream.fast_client import header_lines
+from deltalog.jetstream.stream import Log
+from deltalog.reader import read_to_end
+from deltalog.wire.delta import (
+    HEALTH,
+    PRUNED_HEADER,
+    SUMMARY_HEADER,
+    Summary,
+    newer,
+    parse_summary,
+    summary_headers,
+    summary_line,
+)
+from deltalog.wire.parts import fit, part_subject, parts_filter, payload_limit, unpacked
+from deltalog.wire.subjects import object_filter, object_subject, parse_object, type_prefix
+from producers.follow.normalize import Members, Normalized, Normalizer, Unusable, identify, members
+from producers.follow.ownership import Deposed, Owner, append_control
+from producers.upstream.discovery import ResourceType
+
+log = structlog.get_logger("producers.follow.writer")
+
+Key = tuple[str, str]
+# Told when what was appended is acknowledged, with its sequence, or why it is not.
+Stored = Callable[[int, AppendError | None], None]
+# How long, in seconds, a state that was offered outranks older ones that lists and watches still tell.
+_OFFER_COUNTS = 60.0
+
+
+class Past(msgspec.Struct, gc=False):
+    """What few objects have: an end, a predecessor, parts. `gone_at` 0: it lives, else seconds by the log's clock.
+
+    `oldest` 0: the name has had no other object; `gone`: sequence of its deletion, once that is acknowledged.
+    """
+
+    oldest: int = 0
+    gone_at: float = 0.0
+    gone: int = 0
+    replaced: Replaced | None = None
+    in_parts: bool = False
+
+
+_NO_PAST = Past()
+_PackedUid = bytes | str
+_PackedVersion = int | str
+
+
+class Known(msgspec.Struct, gc=False):
+    """What the log last said of one object. `first` 0: its ADDED is not acknowledged yet.
+
+    There is one for each object of all clusters, so it is packed: a usual uid into 16 bytes, a usual version into a
+    number, and all that is rare into a `Past` that most do without.
+    """
+
+    packed_uid: _PackedUid
+    packed_original: _PackedVersion
+    first: int
+    own_past: Past | None = None
+
+    @property
+    def uid(self) -> str:
+        return _unpacked_uid(self.packed_uid)
+
+    @property
+    def original(self) -> str:
+        return str(self.packed_original)
+
+    @property
+    def oldest(self) -> int:
+        return self.past.oldest or self.first
+
+    @property
+    def past(self) -> Past:
+        """To be read only."""
+        return self.own_past or _NO_PAST
+
+    def with_past(self) -> Past:
+        """To be written to."""
+        if self.own_past is None:
+            self.own_past = Past()
+        return self.own_past
+
+
+_CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
+# As int() takes them back, and no longer than etcd's revisions are.
+_NUMBER = re.compile(r"[1-9][0-9]{0,19}").fullmatch
+
+
+def _packed_uid(uid: str) -> _PackedUid:
+    return bytes.fromhex(uid.replace("-", "")) if _CANONICAL(uid) else uid
+
+
+def _unpacked_uid(packed: _PackedUid) -> str:
+    return packed if isinstance(packed, str) else str(UUID(bytes=packed))
+
+
+def _packed_version(version: str) -> _PackedVersion:
+    return int(version) if _NUMBER(version) else version
+
+
+class Counts(msgspec.Struct):
+    """What became of the states that a cluster told of one type. `refused`: another producer owns the cluster."""
+
+    added: int = 0
+    modified: int = 0
+    deleted: int = 0
+    suppressed: int = 0
+    refused: int = 0
+    failed: int = 0
+    unusable: int = 0
+
+
+class Writer:
+    """Appends the differences of one type of one cluster, or of one namespace of it. Owned by its reflector.
+
+    An append that fails makes what the log holds uncertain: from then on `observe` raises, and only
+    `read_back` makes the writer usable again.
+    """
+
+    def __init__(
+        self,
+        log_: Log,
+        appender: Appender,
+        owner: Owner,
+        kind: ResourceType,
+        normalizer: Normalizer,
+        counts: Counts | None = None,
+        *,
+        namespace: str | None = None,
+    ) -> None:
+        self.kind = kind
+        self.counts = Counts() if counts is None else counts
+        # The cluster's version of the object last taken in; empty if it had none.
+        self.last_version = ""
+        # Called when an append has failed that was on its way already: nobody may be about to `observe`.
+        self.on_failure: Callable[[], None] | None = None
+        self._namespace = namespace
+        self._log = log_
+        self._appender = appender
+        self._owner = owner
+        self._normalize = normalizer
+        self._prefix = type_prefix(owner.cluster, kind.group, kind.version, kind.resource)
+        self._fence = owner.fence()
+        # Header lines that all of its messages have.
+        self._lines = header_lines(self._fence | ({PRUNED_HEADER: normalizer.mark} if normalizer.mark else {}))
+        self._last_for = header_lines({"Nats-TTL": f"{log_.tombstone_ttl}s"})
+        self._known: dict[Key, Known] = {}
+        # Keys whose ADDED or DELETED is on its way, with an event where somebody waits for it.
+        self._unacknowledged: dict[Key, asyncio.Event | None] = {}
+        # Keys whose message in the log was pruned in another way than objects are now: it is replaced in any case.
+        self._otherwise_pruned: set[Key] = set()
+        # Whether the log had nothing of the type: then the first list is not compared with it.
+        self._blank = False
+        self._failed: AppendError | None = None
+        self._in_flight = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._other_versions: set[str] = set()
+        self._obsolete: list[tuple[str, int]] = []
+        # One state is taken in at a time, whoever brings it.
+        self._turn = asyncio.Lock()
+        self._offered: dict[Key, tuple[str, float]] = {}
+        self._sent = 0
+        self._awaited: list[tuple[int, asyncio.Future[None]]] = []
+
+    def __len__(self) -> int:
+        """Objects that live, as far as the log knows."""
+        return sum(not known.past.gone_at for known in self._known.values())
+
+    # -- what the log holds ----------------------------------------------------------------------------------------
+
+    async def read_back(self) -> None:
+        """Learns from the log, by headers only, what it holds of this type.
+
+        Raises HistoryChanged, and ends only when the log can be read.
+        """
+        await self._quiet.wait()
+        if self._failed is not None and not isinstance(self._failed, Conflict):
+            # What was sent and not acknowledged may still be on its way. It is not, once a record that was
+            # appended behind it on the same connection is in the log.
+            health = self._owner.control(
+                HEALTH, self.kind.group, self.kind.resource, healthy=False, reason=f"reading back: {self._failed}"
+            )
+            await append_control(self._appender, self._owner, health)
+        self._known.clear()
+        self._offered.clear()
+        self._unacknowledged.clear()
+        self._otherwise_pruned.clear()
+        self._other_versions.clear()
+        owner = self._owner
+
+        def remember(record: Record) -> None:
+            summary = parse_summary(record.headers or {})
+            if summary is None:
+                return
+            address = parse_object(record.subject)
+            key = (intern(address.namespace), address.name)
+            if address.version != self.kind.version:
+                # The cluster served another version then: its messages go once the list in this one is in.
+                self._other_versions.add(address.version)
+                if key in self._known:
+                    return
+                summary = msgspec.structs.replace(summary, original="")
+            self._known[key] = _known(summary, record)
+            if summary.pruned != self._normalize.mark:
+                self._otherwise_pruned.add(key)
+
+        pattern = object_filter(owner.cluster, self.kind.group, self.kind.resource, self._namespace)
+        await read_to_end(self._log, remember, subjects=(pattern,), headers_only=True)
+        self._blank = not self._known
+        self._failed = None
+
+    # -- what the cluster says -------------------------------------------------------------------------------------
+
+    async def observe(
+        self, raw: bytes | msgspec.Raw | Members, *, listed: bool, stored: Stored | None = None
+    ) -> Key | None:
+        """Takes in an object's present state (uses members up); appends it if the log has another. Returns its key.
+
+        What a watch says of a version that is not newer is a repetition. What a list says is so, even if it is
+        older (a cluster restored from a backup). `stored` is called once what was appended is acknowledged.
+        """
+        async with self._turn:
+            return await self._observe(raw, listed=listed, in_order=not listed, stored=stored)
+
+    async def _observe(
+        self, raw: bytes | msgspec.Raw | Members, *, listed: bool, in_order: bool, stored: Stored | None = None
+    ) -> Key | None:
+        self.check()
+        if self._obsolete:
+            await self._purge_obsolete()
+        self.last_version = ""
+        try:
+            found = raw if isinstance(raw, dict) else members(raw)
+            if listed and not self._blank:
+                # Most of a later list is known: that is seen without normalising it.
+                identity = identify(found)
+                key = (intern(identity.namespace or ""), identity.name)
+                self.last_version = identity.resource_version or ""
+                uid, version = _packed_uid(identity.uid or ""), _packed_version(self.last_version)
+                if self._offered and self._outranked(key, self.last_version):
+                    return key
+                if self._is_known(key, uid, version, listed):
+                    return key
+            state = self._normalize(found)
+        except Unusable as problem:
+            self._unusable(problem)
+            return None
+        self.last_version = state.original
+        key = (intern(state.namespace), state.name)
+        uid, version = _packed_uid(state.uid), _packed_version(state.original)
+        if self._offered and self._outranked(key, state.original):
+            return key
+        known = self._known.get(key)
+        if known is None:
+            self._known[key] = Known(uid, version, 0)
+            self.counts.added += 1
+            await self._append(key, self._delta(ADDED, state, in_order=in_order), entering=True, stored=stored)
+            return key
+        if self._is_known(key, uid, version, listed):
+            return key
+        if not known.past.gone_at and known.packed_uid == uid:
+            if known.first == 0:
+                await self._acknowledgement(key)
+            # To readers, what is at the same version and yet not the same is as if the cluster had been set back.
+            restored = not newer(state.original, known.original)
+            self._otherwise_pruned.discard(key)
+            known.packed_original = version
+            replaced = self._unfaded(known)
+            self.counts.modified += 1
+            delta = self._delta(
+                MODIFIED, state, first=known.first, replaced=replaced, restored=restored, in_order=in_order
+            )
+            await self._append(key, delta, stored=stored)
+            return key
+        replaced = await self._replaced(key, known)
+        self._otherwise_pruned.discard(key)
+        entered = Known(uid, version, 0)
+        if replaced is not None or known.past.in_parts:
+            oldest = replaced.oldest if replaced else 0
+            entered.own_past = Past(oldest, replaced=replaced, in_parts=known.past.in_parts)
+        self._known[key] = entered
+        self.counts.added += 1
+        delta = self._delta(ADDED, state, replaced=replaced, in_order=in_order)
+        await self._append(key, delta, entering=True, stored=stored)
+        return key
+
+    def _is_known(self, key: Key, uid: _PackedUid, version: _PackedVersion, listed: bool) -> bool:
+        """Whether the log has this state, or a newer one; counts it then."""
+        known = self._known.get(key)
+        if known is None or known.past.gone_at or known.packed_uid != uid:
+            return False
+        if listed and key in self._otherwise_pruned:
+            return False
+        if known.packed_original != version and (listed or newer(str(version), known.original)):
+            return False
+        self.counts.suppressed += 1
+        return True
+
+    async def gone(self, raw: bytes | msgspec.Raw | Members, *, stored: Stored | None = None) -> None:
+        """Takes in an object's last state, which a watch saw go (uses members up). `stored`: as of `observe`."""
+        async with self._turn:
+            await self._gone(raw, in_order=True, stored=stored)
+
+    async def _gone(self, raw: bytes | msgspec.Raw | Members, *, in_order: bool, stored: Stored | None = None) -> None:
+        self.check()
+        self.last_version = ""
+        try:
+            found = self._normalize(raw)
+        except Unusable as problem:
+            self._unusable(problem)
+            return
+        self.last_version = found.original
+        key = (found.namespace, found.name)
+        known = self._known.get(key)
+        if known is None or known.past.gone_at or known.packed_uid != _packed_uid(found.uid):
+            self.counts.suppressed += 1
+            return
+        await self._bury(key, known, found, final=True, in_order=in_order, stored=stored)
+
+    async def offer(self, found: Members, *, deleted: bool) -> asyncio.Future[int]:
+        """Takes in a state that did not come by list or watch (uses members up).
+
+        The future has the state's sequence, 0 if the log had it already, or what appending it failed with. Raises as
+        `observe` does, and Unusable.
+        """
+        identity = identify(found)
+        key = (intern(identity.namespace or ""), identity.name)
+        version = identity.resource_version or ""
+        if not identity.name or not identity.uid or not version:
+            raise Unusable("an object without a name, uid or resourceVersion")
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def stored(sequence: int, error: AppendError | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(sequence)
+            else:
+                future.set_exception(error)
+
+        async with self._turn:
+            self.check()
+            known = self._known.get(key)
+            if known is not None and known.packed_uid == _packed_uid(identity.uid or ""):
+                behind = not newer(version, known.original)
+            else:
+                # Of another object of the name, either may be the newer one.
+                behind = known is not None and not newer(version, known.original) and version.isdigit()
+            sent = self._sent
+            if not behind:
+                if deleted:
+                    await self._gone(found, in_order=False, stored=stored)
+                else:
+                    await self._observe(found, listed=False, in_order=False, stored=stored)
+                self._offered[key] = (version, time.monotonic() + _OFFER_COUNTS)
+            if self._sent == sent:
+                await self._all_acknowledged()
+                future.set_result(0)
+        return future
+
+    def _outranked(self, key: Key, version: str) -> bool:
+        """Whether a newer state than this one was offered lately; counts it then."""
+        offered = self._offered.get(key)
+        if offered is None:
+            return False
+        if newer(version, offered[0]) or version == offered[0] or offered[1] < time.monotonic():
+            # The watch has come to it.
+            del self._offered[key]
+            return False
+        self.counts.suppressed += 1
+        return True
+
+    async def _all_acknowledged(self) -> None:
+        """Waits until what is on its way now has arrived, or failed."""
+        if self._in_flight:
+            arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._awaited.append((self._sent, arrived))
+            await arrived
+
+    def _settled(self) -> None:
+        done = self._sent - self._in_flight
+        for awaited in [one for one in self._awaited if one[0] <= done]:
+            self._awaited.remove(awaited)
+            if not awaited[1].done():
+                awaited[1].set_result(None)
+
+    async def gone_all_but(self, seen: set[Key], version: str) -> None:
+        """After a complete list at `version`: whatever lives in the log and was not `seen` has gone."""
+        async with self._turn:
+            await self._gone_all_but(seen, version)
+
+    async def _gone_all_but(self, seen: set[Key], version: str) -> None:
+        now = time.monotonic()
+        for key in [key for key, (_, until) in self._offered.items() if until < now]:
+            del self._offered[key]
+        # What was offered while the list was taken cannot be in it.
+        seen = seen | self._offered.keys()
+        missing = [key for key, known in self._known.items() if not known.past.gone_at and key not in seen]
+        for key in missing:
+            self.check()
+            known = self._known[key]
+            if known.first == 0:
+                await self._acknowledgement(key)
+            last = await self._last_delta(key)
+            if last is None:
+                self._known.pop(key, None)
+                continue
+            await self._bury(key, known, self._metadata_of(last, version or last.original), final=False)
+        await self._prune_tombstones()
+
+    async def _prune_tombstones(self) -> None:
+        """Replaces tombstones that hold what is to be pruned now; of those of an object that lives, nothing is left."""
+        for key in [key for key in self._otherwise_pruned if (known := self._known.get(key)) and known.past.gone_at]:
+            self.check()
+            last = await self._last_delta(key)
+            if last is not None and last.type == DELETED:
+                await self._bury(key, self._known[key], self._metadata_of(last, last.original), final=False)
+        self._otherwise_pruned.clear()
+
+    def _metadata_of(self, last: Delta, version: str) -> Normalized:
+        """The object of a delta of the log at `version`, as far as its end is known: its metadata, pruned."""
+        body, gap, meta_end = last.object[: last.meta_end] + b"}", last.gap, last.meta_end
+        if self._normalize.mark:
+            # It may have been pruned in another way, or not at all.
+            pruned = self._normalize(body)
+            body, gap, meta_end = pruned.object, pruned.gap, pruned.meta_end
+        return Normalized(
+            namespace=last.namespace,
+            name=last.name,
+            uid=last.uid,
+            original=version,
+            created=last.created,
+            owner=last.owner,
+            labels=last.labels,
+            fields=self._normalize.visible(last.fields),
+            object=body,
+            gap=gap,
+            meta_end=meta_end,
+        )
+
+    async def gone_outside(self, namespaces: frozenset[str]) -> None:
+        """Whatever lives in the log in other namespaces is not wanted any more."""
+        await self.gone_all_but({key for key in self._known if key[0] in namespaces}, "")
+
+    async def settle(self) -> None:
+        """Waits until all that was observed is in the log. Raises as `observe` does."""
+        await self._quiet.wait()
+        self.check()
+        self._blank = False
+        await self._purge_obsolete()
+
+    async def purge_other_versions(self) -> None:
+        """Removes what the log holds of this type in versions that are no longer the synced one."""
+        if not self._other_versions:
+            return
+        owner = self._owner
+        head = await self._log.head()
+        for version in sorted(self._other_versions):
+            group, resource = self.kind.group, self.kind.resource
+            pattern = object_filter(owner.cluster, group, resource, self._namespace, version=version)
+            for one in (pattern, parts_filter(pattern)):
+                await self._log.purge(one, head + 1)
+        self._other_versions.clear()
+
+    # -- appending -------------------------------------------------------------------------------------------------
+
+    async def _bury(
+        self,
+        key: Key,
+        known: Known,
+        found: Normalized,
+        *,
+        final: bool,
+        in_order: bool = False,
+        stored: Stored | None = None,
+    ) -> None:
+        if known.first == 0:
+            await self._acknowledgement(key)
+        self._otherwise_pruned.discard(key)
+        known.with_past().gone_at = self._seconds()
+        known.packed_original = _packed_version(found.original)
+        replaced = self._unfaded(known)
+        self.counts.deleted += 1
+        delta = self._delta(DELETED, found, first=known.first, replaced=replaced, final=final, in_order=in_order)
+        await self._append(key, delta, stored=stored)
+
+    def _delta(
+        self,
+        kind: str,
+        found: Normalized,
+        *,
+        first: int = 0,
+        replaced: Replaced | None = None,
+        final: bool = True,
+        restored: bool = False,
+        in_order: bool = False,
+    ) -> Delta:
+        return Delta(
+            type=kind,
+            cluster=self._owner.cluster,
+            group=self.kind.group,
+            version=self.kind.version,
+            resource=self.kind.resource,
+            namespace=found.namespace,
+            name=found.name,
+            uid=found.uid,
+            original=found.original,
+            time=time.time_ns() // 1_000_000,
+            producer=self._owner.producer,
+            epoch=self._owner.epoch,
+            first=first,
+            created=found.created,
+            final=final,
+            restored=restored,
+            in_order=in_order,
+            owner=found.owner,
+            labels=found.labels,
+            fields=found.fields,
+            replaced=replaced,
+            gap=found.gap,
+            meta_end=found.meta_end,
+            object=found.object,
+        )
+
+    async def _acknowledgement(self, key: Key) -> None:
+        """Waits until what is on its way of an object is in the log. Raises as `observe` does."""
+        if key in self._unacknowledged:
+            pending = self._unacknowledged[key] = self._unacknowledged[key] or asyncio.Event()
+            await pending.wait()
+            self.check()
+
+    async def _append(self, key: Key, delta: Delta, *, entering: bool = False, stored: Stored | None = None) -> None:
+        subject = object_subject(self._prefix, delta.namespace, delta.name)
+        delta, payload, pieces = fit(delta, self._limit())
+        if pieces:
+            delta = await self._append_parts(subject, delta, pieces)
+            payload = encode_delta(delta)
+        known = self._known[key]
+        had_parts = known.past.in_parts
+        if had_parts or pieces:
+            known.with_past().in_parts = bool(pieces)
+        if delta.replaced is None and not delta.parts:
+            # Nearly all; a dict and its checks would cost as much as the rest of the headers.
+            lines = self._lines + f"{SUMMARY_HEADER}: {summary_line(delta)}\r\n".encode()
+        else:
+            lines = self._lines + header_lines(summary_headers(delta))
+        if delta.type == DELETED:
+            lines += self._last_for
+        waited_for = entering or delta.type == DELETED
+        if waited_for:
+            self._unacknowledged[key] = None
+
+        def acknowledged(sequence: int, error: AppendError | None) -> None:
+            if had_parts and error is None:
+                # Parts of the state before; those of this one begin with the first it names.
+                self._obsolete.append((parts_filter(subject), delta.parts[0] if delta.parts else sequence))
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._quiet.set()
+            if error is not None:
+                first, self._failed = self._failed is None, self._failed or error
+                if first and self.on_failure is not None:
+                    self.on_failure()
+                if isinstance(error, Conflict):
+                    self.counts.refused += 1
+                else:
+                    self.counts.failed += 1
+            elif delta.type == DELETED:
+                known.with_past().gone = sequence
+            elif entering:
+                known.first = sequence
+            if stored is not None:
+                stored(sequence, error)
+            if self._awaited:
+                self._settled()
+            if waited_for and (pending := self._unacknowledged.pop(key, None)) is not None:
+                pending.set()
+
+        self._in_flight += 1
+        self._sent += 1
+        self._quiet.clear()
+        try:
+            await self._appender.append(subject, payload, acknowledged, lines)
+        except AppendError as error:
+            acknowledged(0, error)
+            raise
+
+    def _limit(self) -> int:
+        return payload_limit(self._appender.connection.client.max_payload)
+
+    async def _append_parts(self, subject: str, delta: Delta, pieces: list[bytes]) -> Delta:
+        sequences = []
+        for number, piece in enumerate(pieces):
+            part = part_subject(subject, delta.original, number)
+            try:
+                sequences.append(await self._appender.append_wait(part, piece, self._fence))
+            except Conflict as conflict:
+                self._failed = conflict
+                self.check()
+            except AppendError as error:
+                self._failed = error
+                raise
+        return msgspec.structs.replace(delta, parts=tuple(sequences))
+
+    async def _purge_obsolete(self) -> None:
+        while self._obsolete:
+            pattern, below = self._obsolete.pop()
+            await self._log.purge(pattern, below)
+
+    def check(self) -> None:
+        """Raises AppendError, or Deposed, if an append has failed since `read_back`."""
+        if isinstance(self._failed, Conflict):
+            raise Deposed(f"cluster {self._owner.cluster} was taken over (epoch {self._owner.epoch} is over)")
+        if self._failed is not None:
+            raise self._failed
+
+    def _unusable(self, problem: Unusable) -> None:
+        self.counts.unusable += 1
+        log.error("object left out", cluster=self._owner.cluster, type=self.kind.title, problem=str(problem))
+
+    def _seconds(self) -> float:
+        """Now, by the log's clock, which tombstones go by."""
+        return self._log.now() / 1e9
+
+    def _unfaded(self, known: Known) -> Replaced | None:
+        """What it replaced, unless nobody can resume from that any more."""
+        replaced = known.past.replaced
+        if replaced is not None and replaced.time < (self._seconds() - self._log.tombstone_ttl) * 1000:
+            replaced = known.with_past().replaced = None
+        return replaced
+
+    async def _replaced(self, key: Key, known: Known) -> Replaced | None:
+        """What a new uid carries along of the last holder of its name."""
+        await self._acknowledgement(key)
+        gone = known.past.gone_at or self._seconds()
+        if gone < self._seconds() - self._log.tombstone_ttl:
+            return None
+        last = await self._last_delta(key)
+        return Replaced(
+            uid=known.uid,
+            first=known.first,
+            oldest=known.oldest,
+            time=int(gone * 1000),
+            gone=known.past.gone,
+            original=known.original,
+            labels=last.labels if last else {},
+            fields=self._normalize.visible(last.fields) if last else {},
+        )
+
+    async def _last_delta(self, key: Key) -> Delta | None:
+        """The last message of one object, which must have been acknowledged to be found."""
+        found = await self._log.last(object_subject(self._prefix, *key))
+        if found is None:
+            for version in self._other_versions:
+                prefix = type_prefix(self._owner.cluster, self.kind.group, version, self.kind.resource)
+                if (found := await self._log.last(object_subject(prefix, *key))) is not None:
+                    break
+        if found is None:
+            return None
+        delta = decode_delta(found[1])
+        pieces = [await self._log.message(sequence) for sequence in delta.parts]
+        if None in pieces:
+            return None
+        if pieces:
+            delta = msgspec.structs.replace(delta, object=b"".join(piece for piece in pieces if piece))
+        return unpacked(delta)
+
+    def forget_gone(self) -> None:
+        """Drops the keys of objects that went longer ago than tombstones are kept."""
+        limit = self._seconds() - self._log.tombstone_ttl
+        for key in [key for key, known in self._known.items() if 0 < known.past.gone_at < limit]:
+            del self._known[key]
+
+
+def _known(summary: Summary, record: Record) -> Known:
+    first = summary.first or record.sequence
+    oldest = summary.oldest if summary.oldest not in (0, first) else 0
+    known = Known(_packed_uid(summary.uid), _packed_version(summary.original), first)
+    gone = summary.type == DELETED
+    if gone or oldest or summary.replaced is not None or summary.parts:
+        at, sequence = (record.time / 1e9, record.sequence) if gone else (0.0, 0)
+        known.own_past = Past(oldest, at, sequence, summary.replaced, summary.parts > 0)
+    return known

@@ -1,0 +1,1 @@
+"""Which member clusters there are."""

@@ -1,0 +1,279 @@
+"""Clusters described by objects of a host cluster: Secrets with a kubeconfig, or Clusterpedia's PediaClusters.
+
+The objects are few: they are listed and watched, and all are looked at again after each change.
+PediaCluster: cluster.clusterpedia.io/v1alpha2, with ClusterSyncResources that it may refer to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import json
+import random
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from producers.follow.normalize import Members
+from producers.follow.reflector import BadAnswer, Target, Watch, list_pages
+from producers.rules.configuration import PediaClusters, Secrets
+from producers.rules.rules import BadRule, Rule, Rules
+from producers.upstream.apiserver import ApiServer, Refused, Unreachable
+from producers.upstream.kubeconfig import Access, BadKubeconfig, Inline, host_access
+
+log = structlog.get_logger("producers.members.host_cluster")
+
+# Clusters by name, rules of those that bring their own, and what is wrong with others, by name.
+Said = Callable[[dict[str, Access], dict[str, Rules], dict[str, str]], None]
+# Why the host cluster cannot be read; None: it can.
+Complain = Callable[[str | None], None]
+
+_BACKOFF_FIRST, _BACKOFF_LAST = 1.0, 30.0
+_PEDIA = "/apis/cluster.clusterpedia.io/v1alpha2"
+# Labels that name a Secret's cluster: ours, and Cluster API's.
+_NAME_LABELS = ("kubebraid.io/cluster-name", "cluster.x-k8s.io/cluster-name")
+_KUBECONFIG_KEYS = ("kubeconfig", "value", "config")
+
+_Objects = dict[str, dict[str, Any]]
+
+
+class BadCluster(Exception):
+    """An object that describes no cluster that could be followed; one line."""
+
+
+# -- watching the host ---------------------------------------------------------------------------------------------
+
+
+async def follow(place: Secrets | PediaClusters, said: Said, complain: Complain) -> None:
+    """Tells what the host cluster says of clusters, again at each change, until cancelled."""
+    pause = _BACKOFF_FIRST
+    while True:
+        server = None
+        started = time.monotonic()
+        try:
+            server = ApiServer(host_access(place.host.kubeconfig, place.host.context))
+            if isinstance(place, Secrets):
+                await _follow_secrets(server, place, said, complain)
+            else:
+                await _follow_pedia(server, place, said, complain)
+        except (Unreachable, Refused, BadAnswer, BadKubeconfig) as cause:
+            complain(f"{_title(place)}: {cause}")
+        except ExceptionGroup as group:
+            expected, rest = group.split((Unreachable, Refused, BadAnswer, BadKubeconfig))
+            if rest is not None:
+                raise rest from None
+            complain(f"{_title(place)}: {_first(expected)}")
+        finally:
+            if server is not None:
+                await server.close()
+        if time.monotonic() - started > 60:
+            pause = _BACKOFF_FIRST
+        await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(pause * 2, _BACKOFF_LAST)
+
+
+def _title(place: Secrets | PediaClusters) -> str:
+    if isinstance(place, Secrets):
+        return f"secrets of namespace {place.namespace} in the host cluster"
+    return "PediaClusters of the host cluster"
+
+
+def _first(group: BaseExceptionGroup[Exception] | None) -> str:
+    error: BaseException | None = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)
+
+
+async def _states(server: ApiServer, target: Target) -> AsyncGenerator[_Objects, None]:
+    """All objects of a target by name, after its list and after each change. Ends never; raises as lists do."""
+    while True:
+        objects: _Objects = {}
+        version = ""
+        async with contextlib.aclosing(list_pages(server, target)) as pages:
+            async for page in pages:
+                version = page.metadata.resource_version
+                for members in page.items or ():
+                    item = _decoded(members)
+                    objects[item["metadata"]["name"]] = item
+        yield objects
+        try:
+            while True:
+                started = time.monotonic()
+                async with contextlib.aclosing(Watch(server, target, version).events(_nothing)) as events:
+                    async for event in events:
+                        item = _decoded(event.object)
+                        version = item["metadata"].get("resourceVersion") or version
+                        if event.type == "BOOKMARK":
+                            continue
+                        name = item["metadata"]["name"]
+                        if event.type == "DELETED":
+                            objects.pop(name, None)
+                        else:
+                            objects[name] = item
+                        yield objects
+                if time.monotonic() - started < 1.0:
+                    await asyncio.sleep(random.uniform(0.5, 1.0))
+        except Refused as refused:
+            if not refused.expired:
+                raise
+
+
+def _decoded(members: Members) -> dict[str, Any]:
+    """The object that a list or watch told of. Raises BadAnswer."""
+    try:
+        return {key: msgspec.json.decode(value) for key, value in members.items()}
+    except msgspec.MsgspecError as cause:
+        raise BadAnswer(f"no object: {cause}") from cause
+
+
+async def _nothing() -> None:
+    return
+
+
+# -- Secrets -------------------------------------------------------------------------------------------------------
+
+
+async def _follow_secrets(server: ApiServer, place: Secrets, said: Said, complain: Complain) -> None:
+    target = Target(f"/api/v1/namespaces/{place.namespace}/secrets", place.selector)
+    async with contextlib.aclosing(_states(server, target)) as states:
+        async for secrets in states:
+            clusters: dict[str, Access] = {}
+            problems: dict[str, str] = {}
+            for secret in secrets.values():
+                name = secret_cluster(secret)
+                try:
+                    clusters[name] = Inline(name, secret_kubeconfig(secret, place.key))
+                except BadCluster as problem:
+                    problems[name] = str(problem)
+            complain(None)
+            said(clusters, {}, problems)
+
+
+def secret_cluster(secret: dict[str, Any]) -> str:
+    """The name of the cluster that a Secret is of: by label, else its own without `-kubeconfig`."""
+    metadata = secret["metadata"]
+    labels = metadata.get("labels") or {}
+    named = next((labels[label] for label in _NAME_LABELS if labels.get(label)), "")
+    return str(named or metadata["name"].removesuffix("-kubeconfig"))
+
+
+def secret_kubeconfig(secret: dict[str, Any], key: str = "") -> str:
+    """The kubeconfig in a Secret. Raises BadCluster."""
+    where = f"secret {secret['metadata']['name']}"
+    data = secret.get("data") or {}
+    for one in (key,) if key else _KUBECONFIG_KEYS:
+        if data.get(one):
+            return _text(data[one], f"{where}: {one}")
+    raise BadCluster(f"{where} has no {key or ' or '.join(_KUBECONFIG_KEYS)}")
+
+
+def _text(encoded: str, where: str) -> str:
+    try:
+        return base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError, TypeError) as cause:
+        raise BadCluster(f"{where} is no text in base64") from cause
+
+
+# -- PediaClusters -------------------------------------------------------------------------------------------------
+
+
+async def _follow_pedia(server: ApiServer, place: PediaClusters, said: Said, complain: Complain) -> None:
+    state: dict[str, _Objects | None] = {"clusters": None, "shared": None}
+
+    def tell() -> None:
+        found, shared = state["clusters"], state["shared"]
+        if found is None or shared is None:
+            return
+        clusters: dict[str, Access] = {}
+        rules: dict[str, Rules] = {}
+        problems: dict[str, str] = {}
+        for name, pedia in found.items():
+            try:
+                access, own = Inline(name, pedia_kubeconfig(pedia)), pedia_rules(pedia, shared)
+            except (BadCluster, BadRule) as problem:
+                problems[name] = f"PediaCluster {name}: {problem}"
+                continue
+            clusters[name], rules[name] = access, own
+        complain(None)
+        said(clusters, rules, problems)
+
+    async def take(what: str, target: Target) -> None:
+        try:
+            async with contextlib.aclosing(_states(server, target)) as states:
+                async for objects in states:
+                    state[what] = objects
+                    tell()
+        except Refused as refused:
+            # Older Clusterpedias have no such type; nothing is shared then.
+            if what != "shared" or refused.code != 404:
+                raise
+            state[what] = {}
+            tell()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(take("clusters", Target(f"{_PEDIA}/pediaclusters", place.selector)))
+        tasks.create_task(take("shared", Target(f"{_PEDIA}/clustersyncresources")))
+
+
+def pedia_kubeconfig(pedia: dict[str, Any]) -> str:
+    """A kubeconfig of what a PediaCluster says of its API server. Raises BadCluster."""
+    spec = pedia.get("spec") or {}
+    if spec.get("kubeconfig"):
+        return _text(spec["kubeconfig"], "spec.kubeconfig")
+    if not spec.get("apiserver"):
+        raise BadCluster("neither spec.kubeconfig nor spec.apiserver is given")
+    server = str(spec["apiserver"])
+    if "://" not in server:
+        server = f"https://{server}"
+    cluster: dict[str, Any] = {"server": server}
+    if spec.get("caData"):
+        cluster["certificate-authority-data"] = spec["caData"]
+    elif server.startswith("https://"):
+        # As Clusterpedia does without an authority.
+        cluster["insecure-skip-tls-verify"] = True
+    user: dict[str, Any] = {}
+    if spec.get("tokenData"):
+        user["token"] = _text(spec["tokenData"], "spec.tokenData").strip()
+    if spec.get("certData") and spec.get("keyData"):
+        user |= {"client-certificate-data": spec["certData"], "client-key-data": spec["keyData"]}
+    name = pedia["metadata"]["name"]
+    return json.dumps(
+        {
+            "clusters": [{"name": name, "cluster": cluster}],
+            "users": [{"name": name, "user": user}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "current-context": name,
+        }
+    )
+
+
+def pedia_rules(pedia: dict[str, Any], shared: _Objects) -> Rules:
+    """What a PediaCluster says is to be synced. Raises BadCluster, BadRule."""
+    spec = pedia.get("spec") or {}
+    wanted = list(spec.get("syncResources") or [])
+    if reference := spec.get("syncResourcesRefName"):
+        if reference not in shared:
+            raise BadCluster(f"there is no ClusterSyncResources {reference!r}")
+        wanted += (shared[reference].get("spec") or {}).get("syncResources") or []
+    types: list[str] = []
+    for item in wanted:
+        group = str(item.get("group") or "")
+        resources = [str(one).partition("/")[0] for one in item.get("resources") or []]
+        for resource in dict.fromkeys(resources):
+            # `group: ""` is the core group, `group: "*"` any.
+            titles = [f"{resource}.{group}"]
+            if group == "*":
+                titles = ["*"] if resource == "*" else [f"{resource}.", f"{resource}.*"]
+            for title in titles:
+                types += [f"{title}/{version}" for version in item.get("versions") or ()] or [title]
+        if item.get("eventsInvolvedResources"):
+            types.append("events.")
+    if spec.get("syncAllCustomResources"):
+        types.append("custom")
+    return Rules((Rule(tuple(dict.fromkeys(types))),))

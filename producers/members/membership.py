@@ -1,0 +1,233 @@
+"""The member clusters there are now, from all sources of a configuration; they come and go while producers run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from producers.members import host_cluster
+from producers.rules.configuration import (
+    BadConfiguration,
+    Configuration,
+    Directory,
+    Kubeconfig,
+    Place,
+    Source,
+    load,
+)
+from producers.rules.rules import Rules
+from producers.upstream.kubeconfig import (
+    Access,
+    BadKubeconfig,
+    contexts,
+    default_kubeconfig,
+    directory_contexts,
+    signature,
+)
+
+log = structlog.get_logger("producers.members.membership")
+
+# Seconds between two looks at files.
+_LOOK_EVERY = 2.0
+# Seconds that the first list of a host cluster may hold up the start.
+_FIRST = 10.0
+
+
+class Member(NamedTuple):
+    """One cluster: how it is reached, and what is synced of it."""
+
+    access: Access
+    rules: Rules
+
+
+class _Found(NamedTuple):
+    """What one source says now. `rules`: of clusters that bring their own."""
+
+    clusters: dict[str, Access]
+    rules: dict[str, Rules]
+
+
+class Members:
+    """All members of a configuration, kept current. Owned by the producer; one task runs `run`.
+
+    `current` is replaced, never changed; `changed` is set with each replacement. `configuration` is the one in force.
+    A source that cannot be read keeps the clusters it had: only what it clearly says is gone goes.
+    """
+
+    def __init__(self, configuration: Configuration, file: Path | None = None) -> None:
+        self.configuration = configuration
+        self.current: dict[str, Member] = {}
+        self.changed = asyncio.Event()
+        self._file = file
+        self._seen = signature([str(file)]) if file is not None else ()
+        self._found: dict[Place, _Found] = {}
+        self._read: dict[Place, object] = {}
+        self._following: dict[Place, asyncio.Task[None]] = {}
+        self._complaints: dict[str, str] = {}
+
+    async def first(self) -> None:
+        """Reads all sources once. Raises BadKubeconfig for what cannot be read at all."""
+        for source in self.configuration.sources:
+            if isinstance(source.place, Kubeconfig | Directory) and source.place not in self._found:
+                self._read[source.place] = await asyncio.to_thread(_files, source.place)
+                self._found[source.place] = await self._look(source.place)
+        self._merge()
+
+    async def run(self) -> None:
+        """Follows the sources, and the configuration's file, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._follow_all(tasks)
+            while True:
+                await asyncio.sleep(_LOOK_EVERY)
+                if self._file is not None and await self._configured_anew():
+                    self._follow_all(tasks)
+                    self._merge()
+
+    def _follow_all(self, tasks: asyncio.TaskGroup) -> None:
+        wanted = {source.place for source in self.configuration.sources}
+        for place in [place for place in self._following if place not in wanted]:
+            self._following.pop(place).cancel()
+            self._read.pop(place, None)
+        for place in wanted - set(self._following):
+            self._following[place] = tasks.create_task(self._follow(place), name=f"members: {place}")
+
+    async def _configured_anew(self) -> bool:
+        assert self._file is not None
+        seen = await asyncio.to_thread(signature, [str(self._file)])
+        if seen == self._seen:
+            return False
+        try:
+            configuration = await asyncio.to_thread(load, self._file)
+            for place in {source.place for source in configuration.sources} - self._found.keys():
+                if isinstance(place, Kubeconfig | Directory):
+                    self._found[place] = await self._look(place)
+        except (BadConfiguration, BadKubeconfig) as problem:
+            # It may be half written; what was read before holds until it can be read again.
+            self._complain("configuration", str(problem))
+            return False
+        self._seen = seen
+        self._settled("configuration")
+        if configuration == self.configuration:
+            return False
+        log.info("configuration read anew", file=str(self._file))
+        self.configuration = configuration
+        return True
+
+    # -- files -----------------------------------------------------------------------------------------------------
+
+    async def _look(self, place: Kubeconfig | Directory) -> _Found:
+        """Reads a source of files. Raises BadKubeconfig."""
+        if isinstance(place, Kubeconfig):
+            found = await contexts(place.path or None, place.contexts)
+            return _Found({context.name: context for context in found}, {})
+        listed, problems = await asyncio.to_thread(directory_contexts, place.path)
+        clusters: dict[str, Access] = {context.name: context for context in listed}
+        known = self._found.get(place, _Found({}, {})).clusters
+        for name, problem in problems.items():
+            self._complain(f"{place.path}/{name}", problem)
+            if name in known:
+                clusters[name] = known[name]
+        for name in clusters.keys() - problems.keys():
+            self._settled(f"{place.path}/{name}")
+        return _Found(clusters, {})
+
+    async def _follow_files(self, place: Kubeconfig | Directory) -> None:
+        while True:
+            seen = await asyncio.to_thread(_files, place)
+            if seen != self._read.get(place):
+                try:
+                    found = await self._look(place)
+                except BadKubeconfig as problem:
+                    self._complain(str(place), str(problem))
+                else:
+                    self._settled(str(place))
+                    known = self._found.get(place, _Found({}, {})).clusters
+                    gone = known.keys() - found.clusters.keys()
+                    if gone:
+                        # A file just being written may have less than it will: believed when it stays so.
+                        await asyncio.sleep(_LOOK_EVERY)
+                        if await asyncio.to_thread(_files, place) != seen:
+                            continue
+                    self._read[place] = seen
+                    self._take_in(place, found)
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def _follow(self, place: Place) -> None:
+        if isinstance(place, Kubeconfig | Directory):
+            await self._follow_files(place)
+            return
+
+        def said(clusters: dict[str, Access], rules: dict[str, Rules], problems: dict[str, str]) -> None:
+            known = self._found.get(place, _Found({}, {}))
+            for name, problem in problems.items():
+                self._complain(f"{place}/{name}", problem)
+                if name in known.clusters:
+                    clusters[name] = known.clusters[name]
+                if name in known.rules:
+                    rules[name] = known.rules[name]
+            self._take_in(place, _Found(clusters, rules))
+
+        def complain(problem: str | None) -> None:
+            if problem is None:
+                self._settled(str(place))
+            else:
+                self._complain(str(place), problem)
+
+        await host_cluster.follow(place, said, complain)
+
+    # -- together --------------------------------------------------------------------------------------------------
+
+    def _take_in(self, place: Place, found: _Found) -> None:
+        if self._found.get(place) != found:
+            self._found[place] = found
+            self._merge()
+
+    def _merge(self) -> None:
+        current: dict[str, Member] = {}
+        origin: dict[str, Source] = {}
+        places = {source.place for source in self.configuration.sources}
+        for place in self._found.keys() - places:
+            del self._found[place]
+        for source in self.configuration.sources:
+            found = self._found.get(source.place)
+            if found is None:
+                continue
+            for name, access in found.clusters.items():
+                if name in current:
+                    if origin[name] != source:
+                        self._complain(name, f"two sources name a cluster {name!r}; the first is taken")
+                    continue
+                origin[name] = source
+                current[name] = Member(access, found.rules.get(name, source.rules))
+        if places - self._found.keys():
+            # One that has said nothing yet may have what others had before.
+            current = {**self.current, **current}
+        self.current = current
+        self.changed.set()
+
+    def _complain(self, what: str, problem: str) -> None:
+        """Logs a problem once, until it is another one."""
+        if self._complaints.get(what) != problem:
+            self._complaints[what] = problem
+            log.error("member clusters cannot be read", reason=problem)
+
+    def _settled(self, what: str) -> None:
+        if self._complaints.pop(what, None) is not None:
+            log.info("member clusters can be read again", what=what)
+
+
+def _files(place: Kubeconfig | Directory) -> object:
+    """Changes when the files of a source do."""
+    if isinstance(place, Kubeconfig):
+        return signature(
+            [str(Path(path).expanduser()) for path in (place.path or default_kubeconfig()).split(os.pathsep)]
+        )
+    try:
+        names = sorted(os.listdir(place.path))
+    except OSError:
+        return None
+    return (tuple(names), signature([str(Path(place.path) / name) for name in names]))

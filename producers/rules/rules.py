@@ -1,0 +1,205 @@
+"""Rules: which of a cluster's resource types are synced, in which version, and which of their objects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from producers.upstream.discovery import Discovered, ResourceType
+
+# Synced only when named: one is confidential, the other is mostly noise and the bulk of all writes.
+OPT_IN = ("secrets", "events", "events.events.k8s.io")
+# Words that stand for several types.
+ALL = "*"
+NOISE = "noise"
+CUSTOM = "custom"
+# What components write all the time and hardly anybody reads.
+NOISY = (
+    "events",
+    "events.events.k8s.io",
+    "endpoints",
+    "leases.coordination.k8s.io",
+    "leasecandidates.coordination.k8s.io",
+    "endpointslices.discovery.k8s.io",
+    "csistoragecapacities.storage.k8s.io",
+    "*.metrics.k8s.io",
+    "ciliumendpoints.cilium.io",
+    "ciliumendpointslices.cilium.io",
+    "*.reports.kyverno.io",
+    "*.wgpolicyk8s.io",
+)
+
+
+class BadRule(Exception):
+    """A pattern, namespace or selector that cannot be; one line with the mend."""
+
+
+# -- types ---------------------------------------------------------------------------------------------------------
+
+_FORMS = "write pods, deployments.apps, deployments.apps/v1, *.apps, *. (core), *, custom or noise"
+_PATTERN = re.compile(r"[a-z0-9*-]+(\.[a-z0-9.*-]*)?(/[a-z0-9*]+)?")
+
+
+class TypePattern(NamedTuple):
+    """Types by resource, group and version, each with `*` as wildcard; `version` empty: the one preferred."""
+
+    title: str
+    version: str
+
+    def names(self, kind: ResourceType) -> bool:
+        """Whether it names a type, in whatever version."""
+        if self.title == CUSTOM:
+            return kind.custom
+        if self.title == NOISE:
+            return any(fnmatchcase(kind.title, title) for title in NOISY)
+        if self.title.endswith("."):
+            return not kind.group and fnmatchcase(kind.resource, self.title[:-1])
+        return fnmatchcase(kind.title, self.title)
+
+    @property
+    def wild(self) -> bool:
+        return "*" in self.title or self.title in (CUSTOM, NOISE)
+
+
+def type_pattern(text: str) -> TypePattern:
+    """Reads `RESOURCE[.GROUP][/VERSION]` or a word. Raises BadRule."""
+    if not _PATTERN.fullmatch(text):
+        raise BadRule(f"{text!r} names no resource type; {_FORMS}")
+    title, _, version = text.partition("/")
+    return TypePattern(title, version)
+
+
+# -- objects -------------------------------------------------------------------------------------------------------
+
+_NAMESPACE = re.compile(r"!?[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?")
+_KEY = r"([A-Za-z0-9][A-Za-z0-9.-]*/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?"
+_VALUE = r"([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?"
+_REQUIREMENT = re.compile(
+    rf"\s*(!\s*{_KEY}|{_KEY}(\s*(==?|!=)\s*{_VALUE}|\s+(in|notin)\s*\(\s*{_VALUE}(\s*,\s*{_VALUE})*\s*\)|\s*[<>]\s*\d+)?)\s*"
+)
+
+
+def check_selector(text: str) -> str:
+    """A label selector as Kubernetes reads it, unchanged. Raises BadRule."""
+    at = 0
+    while text:
+        found = _REQUIREMENT.match(text, at)
+        if found is None or (found.end() < len(text) and text[found.end()] != ","):
+            raise BadRule(f"{text!r} is no label selector; write tier=backend,env in (prod, stage),!legacy")
+        if found.end() == len(text):
+            break
+        at = found.end() + 1
+    return text
+
+
+class Scope(NamedTuple):
+    """Which objects of a type are synced.
+
+    `namespaces`: names or patterns, `!` before those left out; empty for all. `selector`: a label selector.
+    """
+
+    namespaces: tuple[str, ...] = ()
+    selector: str = ""
+
+    @property
+    def only(self) -> tuple[str, ...]:
+        """The namespaces to ask for one by one; empty where the whole cluster is asked."""
+        if any("*" in one or one.startswith("!") for one in self.namespaces):
+            return ()
+        return self.namespaces
+
+    def accepts(self, namespace: str) -> bool:
+        wanted = [one for one in self.namespaces if not one.startswith("!")]
+        unwanted = [one[1:] for one in self.namespaces if one.startswith("!")]
+        if any(fnmatchcase(namespace, one) for one in unwanted):
+            return False
+        return not wanted or any(fnmatchcase(namespace, one) for one in wanted)
+
+    def data(self) -> dict[str, object]:
+        """For the `type` control record: only what restricts (docs/log.md)."""
+        found: dict[str, object] = {}
+        if self.namespaces:
+            found["namespaces"] = list(self.namespaces)
+        if self.selector:
+            found["selector"] = self.selector
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Types, and which of their objects. Namespaces restrict namespaced types only."""
+
+    types: tuple[str, ...]
+    namespaces: tuple[str, ...] = ()
+    selector: str = ""
+
+    def __post_init__(self) -> None:
+        for text in self.types:
+            type_pattern(text)
+        for name in self.namespaces:
+            if not _NAMESPACE.fullmatch(name):
+                raise BadRule(f"{name!r} names no namespace; write shop, team-* or !kube-system")
+        check_selector(self.selector)
+
+
+# -- rules ---------------------------------------------------------------------------------------------------------
+
+
+class Chosen(NamedTuple):
+    """A type to be synced, in the version it is synced in."""
+
+    kind: ResourceType
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What to sync: the first rule that names a type decides for it; `exclude` goes before all of them.
+
+    Wildcards don't name the opt-in types (secrets, events).
+    """
+
+    include: tuple[Rule, ...] = (Rule(("*",)),)
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for text in self.exclude:
+            type_pattern(text)
+
+    @classmethod
+    def of(
+        cls,
+        include: Iterable[str] = ("*",),
+        exclude: Iterable[str] = (),
+        *,
+        namespaces: Iterable[str] = (),
+        selector: str = "",
+    ) -> Rules:
+        """One rule for all the types. Raises BadRule."""
+        return cls((Rule(tuple(include), tuple(namespaces), selector),), tuple(exclude))
+
+    def _excluded(self, kind: ResourceType) -> bool:
+        for text in self.exclude:
+            pattern = type_pattern(text)
+            if pattern.names(kind) and fnmatchcase(kind.version, pattern.version or "*"):
+                return True
+        return False
+
+    def choose(self, versions: tuple[ResourceType, ...]) -> Chosen | None:
+        """The version and scope of one type, of which `versions` are the served ones, preferred first."""
+        for rule in self.include:
+            for text in rule.types:
+                pattern = type_pattern(text)
+                for kind in versions:
+                    if not pattern.names(kind) or (pattern.wild and kind.title in OPT_IN):
+                        continue
+                    if fnmatchcase(kind.version, pattern.version or "*") and not self._excluded(kind):
+                        namespaces = rule.namespaces if kind.namespaced else ()
+                        return Chosen(kind, Scope(namespaces, rule.selector))
+        return None
+
+    def chosen(self, found: Discovered) -> list[Chosen]:
+        return [one for versions in found.types if (one := self.choose(versions)) is not None]

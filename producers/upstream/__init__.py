@@ -1,0 +1,1 @@
+"""How to speak to a member cluster: credentials, requests, discovery."""

@@ -1,0 +1,203 @@
+"""A member cluster's API server: GET and streams of raw bytes, errors as Kubernetes means them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+import msgspec
+import structlog
+
+from producers.upstream.kubeconfig import Access, BadKubeconfig, Credentials
+
+log = structlog.get_logger("producers.upstream.apiserver")
+
+# Seconds to connect, and between two reads of an answer that is not a watch.
+_CONNECT = 10.0
+_READ = 60.0
+# How often changed credentials are looked for, in seconds.
+_RELOAD_EVERY = 5.0
+
+
+class Unreachable(Exception):
+    """The API server cannot be reached, or broke off."""
+
+
+class Refused(Exception):
+    """The API server answered with an error. `retry_after` in seconds, from its header (429, 503)."""
+
+    def __init__(self, code: int, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{code} {reason or message}" if not message else f"{code} {message}")
+        self.code = code
+        self.reason = reason
+        self.retry_after = retry_after
+
+    @property
+    def expired(self) -> bool:
+        """410: the version is too old; only a new list helps."""
+        return self.code == 410 or self.reason in ("Expired", "Gone")
+
+
+class _Status(msgspec.Struct):
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class ApiServer:
+    """The connection to one member cluster, owned by its producer.
+
+    Credentials are taken anew when their files change, before they expire, and after a 401; streams under way go on
+    with the old ones to their end. `streams_lists`: whether lists come as the beginning of a watch.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self.streams_lists = False
+        # Set when the credentials lead to another server than before.
+        self.moved = asyncio.Event()
+        # How far its clock is ahead of ours, in seconds, to half a second.
+        self.clock_offset = 0.0
+        self._credentials: Credentials | None = None
+        self._uses: dict[Credentials, int] = {}
+        self._checked = 0.0
+        self._lock = asyncio.Lock()
+
+    @property
+    def host(self) -> str:
+        return self._credentials.host if self._credentials is not None else ""
+
+    async def _current(self) -> Credentials:
+        now = time.monotonic()
+        if self._credentials is None or now - self._checked > _RELOAD_EVERY:
+            async with self._lock:
+                known = self._credentials
+                if known is None:
+                    self._credentials = await self.access.credentials()
+                elif now - self._checked > _RELOAD_EVERY and await asyncio.to_thread(known.outdated):
+                    await self._replace()
+                self._checked = time.monotonic()
+        assert self._credentials is not None
+        return self._credentials
+
+    async def _replace(self) -> None:
+        try:
+            fresh = await self.access.credentials()
+        except BadKubeconfig as problem:
+            # A file that is just being written; the old credentials may still do.
+            log.warning("credentials cannot be read anew", cluster=self.access.name, reason=str(problem))
+            return
+        old, self._credentials = self._credentials, fresh
+        log.info("credentials read anew", cluster=self.access.name)
+        if old is not None and old.host != fresh.host:
+            self.moved.set()
+        if old is not None and not self._uses.get(old):
+            await old.client.close()
+
+    async def change(self, access: Access) -> None:
+        """Goes on with other credentials, as a Secret was written anew."""
+        async with self._lock:
+            self.access = access
+            if self._credentials is not None:
+                await self._replace()
+
+    async def reload(self) -> None:
+        """Takes the credentials as they are now, if they were not just taken."""
+        async with self._lock:
+            if time.monotonic() - self._checked >= _RELOAD_EVERY / 5:
+                await self._replace()
+                self._checked = time.monotonic()
+
+    async def close(self) -> None:
+        for credentials in {*self._uses, *((self._credentials,) if self._credentials else ())}:
+            await credentials.client.close()
+        self._uses.clear()
+        self._credentials = None
+
+    @asynccontextmanager
+    async def using(self) -> AsyncIterator[Credentials]:
+        """The credentials as they are now; they stay usable to the end of the block. Raises BadKubeconfig."""
+        credentials = await self._current()
+        self._uses[credentials] = self._uses.get(credentials, 0) + 1
+        try:
+            yield credentials
+        finally:
+            left = self._uses.get(credentials, 1) - 1
+            if left:
+                self._uses[credentials] = left
+            else:
+                self._uses.pop(credentials, None)
+                if credentials is not self._credentials:
+                    await credentials.client.close()
+
+    @asynccontextmanager
+    async def open(
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        accept: str = "application/json",
+        known: str = "",
+        silence: float = _READ,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A GET whose answer is read as it comes; `silence`: seconds without a byte after which it is dead.
+
+        `known`: the ETag of what is known already; if that is what there is, Refused with code 304. Raises Refused for
+        an error answer, Unreachable if there is none or it breaks off inside the block.
+        """
+        try:
+            async with self.using() as credentials:
+                asked = time.time()
+                response: aiohttp.ClientResponse = await credentials.client.call_api(
+                    path,
+                    "GET",
+                    query_params=list((query or {}).items()),
+                    header_params={"Accept": accept, **({"If-None-Match": known} if known else {})},
+                    auth_settings=["BearerToken"],
+                    _preload_content=False,
+                    _request_timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT, sock_read=silence),
+                )
+                try:
+                    self._note_date(response, asked)
+                    if response.status != 200:
+                        await self._refuse(response)
+                    yield response
+                finally:
+                    response.close()
+        except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError) as cause:
+            raise Unreachable(f"{self.host}: {' '.join(str(cause).split()) or type(cause).__name__}") from cause
+        except BadKubeconfig as cause:
+            raise Unreachable(str(cause)) from cause
+
+    def _note_date(self, response: aiohttp.ClientResponse, asked: float) -> None:
+        try:
+            date = parsedate_to_datetime(response.headers.get("Date", ""))
+        except ValueError:
+            return
+        # Its second began up to one before the answer did.
+        self.clock_offset = date.timestamp() + 0.5 - (asked + time.time()) / 2
+
+    async def _refuse(self, response: aiohttp.ClientResponse) -> None:
+        body = await response.content.read(64 * 1024)
+        try:
+            status = msgspec.json.decode(body, type=_Status)
+        except msgspec.MsgspecError:
+            status = _Status(message=body[:200].decode(errors="replace").strip())
+        retry_after = None
+        if (text := response.headers.get("Retry-After", "")).isdigit():
+            retry_after = float(text)
+        if response.status == 401:
+            await self.reload()
+        raise Refused(response.status, status.reason, status.message or str(response.reason or ""), retry_after)
+
+    async def get(
+        self, path: str, query: Mapping[str, str] | None = None, *, accept: str = "application/json"
+    ) -> tuple[bytes, str]:
+        """Body and content type of an answer. Raises Refused and Unreachable."""
+        async with self.open(path, query, accept=accept, silence=_READ) as response:
+            return await response.read(), response.headers.get("Content-Type", "")

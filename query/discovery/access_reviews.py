@@ -1,0 +1,175 @@
+"""Access reviews: what one may do here, for clients that ask before they try.
+
+SelfSubjectAccessReview and SelfSubjectRulesReview of authorization.k8s.io/v1, SelfSubjectReview of
+authentication.k8s.io/v1. Whoever reaches this service may read everything it serves, and change nothing through it
+but below `/clusters/<cluster>`, where the cluster itself answers such questions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from query.discovery.catalogue import READ_VERBS, Catalogue
+from query.http.protobuf import PROTOBUF, read_fields, read_object, text_of
+from query.http.status import ApiError
+from query.http.yaml_bodies import from_yaml
+
+_PATHS = ("/api", "/apis", "/clusters", "/healthz", "/livez", "/metrics", "/openapi", "/readyz", "/version")
+_NOBODY = {"username": "system:anonymous", "groups": ["system:unauthenticated"]}
+
+
+# Bytes that a review may have; none has a hundredth of that.
+_LARGEST = 64 * 1024
+
+
+class _Resource(msgspec.Struct, omit_defaults=True):
+    namespace: str = ""
+    verb: str = ""
+    group: str = ""
+    version: str = ""
+    resource: str = ""
+    subresource: str = ""
+    name: str = ""
+
+
+class _Path(msgspec.Struct, omit_defaults=True):
+    verb: str = ""
+    path: str = ""
+
+
+class _Spec(msgspec.Struct, rename="camel", omit_defaults=True):
+    resource_attributes: _Resource | None = None
+    non_resource_attributes: _Path | None = None
+    namespace: str = ""
+
+
+class _Review(msgspec.Struct, rename="camel"):
+    kind: str = ""
+    api_version: str = ""
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+
+
+# Path and kind of each review.
+_KINDS = {
+    ("authorization.k8s.io", "selfsubjectaccessreviews"): "SelfSubjectAccessReview",
+    ("authorization.k8s.io", "selfsubjectrulesreviews"): "SelfSubjectRulesReview",
+    ("authentication.k8s.io", "selfsubjectreviews"): "SelfSubjectReview",
+}
+
+
+def review_kind(segments: list[str]) -> str | None:
+    """The review that a path is for, if it is for one."""
+    if len(segments) != 4 or segments[0] != "apis" or segments[2] != "v1":
+        return None
+    return _KINDS.get((segments[1], segments[3]))
+
+
+def review(kind: str, content_type: str, body: bytes, catalogue: Catalogue) -> bytes:
+    """The answer to a review, as compact JSON. Raises ApiError 400, 413 and 415."""
+    if len(body) > _LARGEST:
+        raise ApiError(413, f"the body is too large: a {kind} has {_LARGEST} bytes at most")
+    asked = _parsed(kind, content_type, body)
+    if kind == "SelfSubjectReview":
+        status: dict[str, Any] = {"userInfo": _NOBODY}
+    elif kind == "SelfSubjectRulesReview":
+        if not asked.spec.namespace:
+            raise ApiError(400, "no namespace on request")
+        status = _rules(catalogue)
+    else:
+        status = _allowed(asked.spec, catalogue)
+    # Nothing but what it was understood as: what else was in it may be of any size and depth.
+    return (
+        msgspec.json.encode(
+            {"kind": kind, "apiVersion": asked.api_version, "metadata": {}, "spec": asked.spec, "status": status}
+        )
+        + b"\n"
+    )
+
+
+def _parsed(kind: str, content_type: str, body: bytes) -> _Review:
+    try:
+        if content_type == PROTOBUF:
+            given = _of_protobuf(kind, body)
+        elif content_type in ("application/yaml", "text/yaml"):
+            given = from_yaml(body)
+        elif content_type in ("", "application/json", "application/octet-stream"):
+            given = msgspec.json.decode(body)
+        else:
+            raise ApiError(
+                415,
+                "the body of the request was in an unknown format - accepted media types include: "
+                f"application/json, application/yaml, {PROTOBUF}",
+            )
+        asked = msgspec.convert(given, _Review, strict=False)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as cause:
+        raise ApiError(400, f"the body is no {kind}: {' '.join(str(cause).split())[:200]}") from None
+    group = "authentication.k8s.io" if kind == "SelfSubjectReview" else "authorization.k8s.io"
+    if asked.kind not in ("", kind) or asked.api_version not in ("", f"{group}/v1"):
+        raise ApiError(400, f"the body is {asked.kind} of {asked.api_version}, not {kind} of {group}/v1")
+    return msgspec.structs.replace(asked, kind=kind, api_version=f"{group}/v1")
+
+
+def _of_protobuf(kind: str, body: bytes) -> dict[str, Any]:
+    """A review from protobuf (k8s.io/api/authorization/v1/generated.proto). Raises ValueError."""
+    about, raw = read_object(body)
+    spec = read_fields(b"".join(read_fields(raw).get(2, ())))
+    if kind == "SelfSubjectRulesReview":
+        return {**about, "spec": {"namespace": text_of(spec, 1)}}
+    given: dict[str, Any] = {}
+    if 1 in spec:
+        fields = read_fields(b"".join(spec[1]))
+        names = {1: "namespace", 2: "verb", 3: "group", 4: "version", 5: "resource", 6: "subresource", 7: "name"}
+        given["resourceAttributes"] = {name: text for at, name in names.items() if (text := text_of(fields, at))}
+    if 2 in spec:
+        fields = read_fields(b"".join(spec[2]))
+        given["nonResourceAttributes"] = {"path": text_of(fields, 1), "verb": text_of(fields, 2)}
+    return {**about, "spec": given}
+
+
+def _allowed(spec: _Spec, catalogue: Catalogue) -> dict[str, Any]:
+    if (spec.resource_attributes is None) == (spec.non_resource_attributes is None):
+        raise ApiError(
+            422,
+            "spec.resourceAttributes: Invalid value: exactly one of nonResourceAttributes or resourceAttributes must "
+            "be specified",
+        )
+    if spec.resource_attributes is None:
+        assert spec.non_resource_attributes is not None
+        path = spec.non_resource_attributes
+        if path.verb.lower() in ("get", "head") and path.path.startswith(_PATHS):
+            return {"allowed": True}
+        return {"allowed": False, "reason": f"{path.verb} {path.path} is nothing that is answered here"}
+    asked = spec.resource_attributes
+    if asked.verb not in READ_VERBS or asked.subresource:
+        return {
+            "allowed": False,
+            "reason": "objects of many clusters are read here; for all else use /clusters/<cluster>",
+        }
+    if asked.resource == "*":
+        known = asked.group == "*" or any(group == asked.group for group, _ in catalogue.types)
+    elif asked.group == "*":
+        known = any(resource == asked.resource for _, resource in catalogue.types)
+    else:
+        known = (asked.group, asked.resource) in catalogue.types
+    if known:
+        return {"allowed": True}
+    title = f"{asked.resource}.{asked.group}" if asked.group else asked.resource
+    return {"allowed": False, "reason": f"no cluster has {title} here"}
+
+
+def _rules(catalogue: Catalogue) -> dict[str, Any]:
+    groups: dict[str, list[str]] = {}
+    for group, resource in sorted(catalogue.types):
+        groups.setdefault(group, []).append(resource)
+    return {
+        "resourceRules": [
+            {"verbs": list(READ_VERBS), "apiGroups": [group], "resources": resources}
+            for group, resources in groups.items()
+        ],
+        "nonResourceRules": [
+            {"verbs": ["get"], "nonResourceURLs": [url for path in _PATHS for url in (path, f"{path}/*")]}
+        ],
+        "incomplete": False,
+    }

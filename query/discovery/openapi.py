@@ -1,0 +1,179 @@
+"""OpenAPI: the documents of member clusters, from memory: /openapi/v3 by group and version, /openapi/v2 as a whole.
+
+Below `/clusters/<c>` exactly that cluster's. At the root the union: of each group and version the document that most
+clusters have, and the version 2 document with the most paths. k8s.io/kube-openapi, pkg/handler and pkg/handler3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+import zlib
+from collections.abc import Container, Iterable
+from email.utils import formatdate
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import web
+
+from materializer.store import Cluster, Document, Store
+from query.http.accept import media_ranges
+from query.http.rendering import JSON, takes_gzip
+from query.http.status import ApiError, no_such_path
+
+# Bytes of text from which on unpacking is left to a thread.
+_LARGE = 256 * 1024
+# Seconds that what has its hash in its URL may be kept.
+_YEAR = 365 * 24 * 3600
+_GZIP_FORMAT = 31
+
+# As clients ask for it, older and newer ones (pkg/handler/handler.go); `*` is JSON.
+_JSON_RANGES = frozenset({"application/json", "application/*", "*/*"})
+_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+_PROTOBUF_RANGES = frozenset({_PROTOBUF, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"})
+_TYPES = {"json": JSON, "protobuf": _PROTOBUF}
+
+
+class Documents:
+    """The documents of one scope at one state of the log. `version2`: by their form, `json` and `protobuf`."""
+
+    def __init__(self, version2: dict[str, Document], version3: dict[str, Document]) -> None:
+        self.version2 = version2
+        self.version3 = version3
+
+    async def answer(self, http: web.Request, segments: list[str]) -> web.Response:
+        """Answers for the path below /openapi. Raises ApiError 404, 406."""
+        if segments == ["v3"]:
+            return self._index(http)
+        if segments == ["v2"]:
+            if not self.version2:
+                raise no_such_path()
+            form = _negotiated(http, self.version2)
+            return await _send(http, self.version2[form], _TYPES[form], {})
+        document = self.version3.get("/".join(segments[1:])) if segments[:1] == ["v3"] else None
+        if document is None:
+            raise no_such_path()
+        _negotiated(http, ("json",))
+        headers = {}
+        if wanted := http.query.get("hash"):
+            if wanted != document.hash:
+                moved = f"{_prefix(http, segments)}/v3/{quote('/'.join(segments[1:]))}?hash={document.hash}"
+                return web.Response(status=301, headers={"Location": moved})
+            headers["Cache-Control"] = "public, immutable"
+            headers["Expires"] = formatdate(time.time() + _YEAR, usegmt=True)
+        return await _send(http, document, JSON, headers)
+
+    def _index(self, http: web.Request) -> web.Response:
+        """Where the documents are. Their URLs are the server's, whole, so that clients of any age find them.
+
+        client-go takes URLs that begin with /openapi/v3 as relative to what it was given as the server's address, and
+        all others as they are; before 1.28 all as they are (k8s.io/client-go, openapi/client.go).
+        """
+        if not self.version3:
+            raise no_such_path()
+        prefix = _prefix(http, ["v3"])
+        paths = {
+            name: {"serverRelativeURL": f"{prefix}/v3/{quote(name)}?hash={document.hash}"}
+            for name, document in sorted(self.version3.items())
+        }
+        body = msgspec.json.encode({"paths": paths}) + b"\n"
+        headers = {"ETag": f'"{hashlib.sha256(body).hexdigest().upper()}"', "Cache-Control": "no-cache, private"}
+        if _is_known(http, headers["ETag"]):
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=body, content_type=JSON, headers=headers)
+
+
+async def _send(http: web.Request, document: Document, content_type: str, headers: dict[str, str]) -> web.Response:
+    headers = {
+        "Cache-Control": "no-cache, private",
+        **headers,
+        "ETag": f'"{document.hash}"',
+        "Vary": "Accept, Accept-Encoding",
+    }
+    if _is_known(http, headers["ETag"]):
+        return web.Response(status=304, headers=headers)
+    # What the member said it is does not count: it is shown under our name.
+    headers["Content-Type"] = content_type
+    body = document.body
+    if takes_gzip(http.headers.get("Accept-Encoding", "")):
+        headers["Content-Encoding"] = "gzip"
+    elif document.size < _LARGE:
+        body = zlib.decompress(body, _GZIP_FORMAT)
+    else:
+        body = await asyncio.to_thread(zlib.decompress, body, _GZIP_FORMAT)
+    return web.Response(body=body, headers=headers)
+
+
+def _negotiated(http: web.Request, forms: Container[str]) -> str:
+    """The form that is wanted most of those there are. Raises ApiError 406."""
+    for media in media_ranges(",".join(http.headers.getall("Accept", ())) or "*/*"):
+        form = "json" if media in _JSON_RANGES else "protobuf" if media in _PROTOBUF_RANGES else ""
+        if form in forms:
+            return form
+    known = ", ".join(content_type for form, content_type in _TYPES.items() if form in forms)
+    raise ApiError(406, f"only the following media types are accepted: {known}")
+
+
+def _is_known(http: web.Request, etag: str) -> bool:
+    """Whether If-None-Match names an entity tag, or any (RFC 9110, 13.1.2)."""
+    named = [part.strip().removeprefix("W/") for part in http.headers.get("If-None-Match", "").split(",")]
+    return etag in named or "*" in named
+
+
+def _prefix(http: web.Request, segments: list[str]) -> str:
+    """The path up to and including /openapi, as the client wrote it: the scope that it asked in."""
+    return "/" + "/".join(http.rel_url.raw_path.strip("/").split("/")[: -len(segments)])
+
+
+def _of_all(clusters: Iterable[Cluster]) -> Documents:
+    """The union of all clusters' documents."""
+    named = sorted(clusters, key=lambda cluster: cluster.name)
+    having: dict[str, dict[str, list[Document]]] = {}
+    for cluster in named:
+        for (version, name), document in cluster.documents.items():
+            if version == "v3":
+                having.setdefault(name, {}).setdefault(document.hash, []).append(document)
+    # Of those that equally many have, the first cluster's: dictionaries keep the order, max takes the first.
+    version3 = {name: max(by_hash.values(), key=len)[0] for name, by_hash in having.items()}
+    version2: dict[str, Document] = {}
+    # Both forms of the same cluster, as far as it has them.
+    described = [cluster for cluster in named if ("v2", "json") in cluster.documents]
+    if described:
+        chosen = max(described, key=lambda cluster: cluster.documents["v2", "json"].paths)
+        version2 = _version2(chosen)
+    return Documents(version2, version3)
+
+
+def _version2(cluster: Cluster) -> dict[str, Document]:
+    return {name: document for (version, name), document in cluster.documents.items() if version == "v2"}
+
+
+def _of_one(cluster: Cluster) -> Documents:
+    version3 = {name: document for (version, name), document in cluster.documents.items() if version == "v3"}
+    return Documents(_version2(cluster), version3)
+
+
+class OpenApi:
+    """The documents of all scopes, put together when first asked for after a change."""
+
+    def __init__(self) -> None:
+        self._state: tuple[int, int] = (-1, -1)
+        self._made: dict[str | None, Documents] = {}
+
+    def of(self, store: Store, cluster: str | None) -> Documents | None:
+        """The documents of one cluster, or of all; None if nothing is known of the one."""
+        state = (id(store), store.documents)
+        if state != self._state:
+            self._state = state
+            self._made.clear()
+        made = self._made.get(cluster)
+        if made is None:
+            if cluster is None:
+                made = _of_all(store.clusters.values())
+            elif store.clusters[cluster].documents:
+                made = _of_one(store.clusters[cluster])
+            else:
+                return None
+            self._made[cluster] = made
+        return made

@@ -1,0 +1,1 @@
+"""Forwarding: requests for one member cluster that its own API server answers."""

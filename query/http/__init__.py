@@ -1,0 +1,1 @@
+"""HTTP: the application, connections, and the forms of requests and answers."""

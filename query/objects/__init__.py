@@ -1,0 +1,1 @@
+"""Objects: GET, LIST and WATCH, and what a request for them asks."""

@@ -1,0 +1,261 @@
+"""Representations: entries and changes of one type as whole objects, metadata or table rows.
+
+Nothing here parses an object but the rows of a table; everything else is a join of stored bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from materializer.cursor import Change
+from materializer.entry import Entry
+from materializer.store import TypeInfo
+from materializer.versions import Named
+from query.http.accept import Form, Representation
+from query.http.status import ApiError
+from query.tables import Column, KeptRows, PrinterColumn, printer_for, row_of
+from query.tables.ages import age_text
+
+_CLUSTER_COLUMN = Column(
+    name="Cluster", type="string", format="", description="The member cluster the object is of.", priority=0
+)
+
+_INCLUDED = ("None", "Metadata", "Object")
+
+_KEPT_ROWS = KeptRows(64 * 1024 * 1024)
+"""The rows of all tables that this process serves: those of about 200,000 objects."""
+
+INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+
+class Encoder:
+    """How the objects of one type are written in one representation.
+
+    `versions`: how resourceVersions are written. `across`: whether the scope is all clusters, so that a table begins
+    with the cluster. `include`: a table row's object: Metadata (default), Object, None. Raises ApiError 400 if it is
+    another one; what is no table does not look at it (apiserver pkg/endpoints/handlers: optionsForTransform).
+    """
+
+    def __init__(
+        self,
+        info: TypeInfo,
+        version: str,
+        wanted: Representation,
+        versions: Named,
+        *,
+        across: bool,
+        include: str = "Metadata",
+    ) -> None:
+        self.form = wanted.form
+        self.key = (versions, wanted.form, wanted.api_version, across, include, info.kind, version)
+        self._info = info
+        self._api_version = f"{info.group}/{version}" if info.group else version
+        self._wanted = wanted
+        self.versions = versions
+        # Whether the bodies are sent as they are stored.
+        self._stored = type(versions) is Named
+        self._across = across
+        self._include = include
+        self._meta_head = b'{"kind":"PartialObjectMetadata","apiVersion":%b,"metadata":' % msgspec.json.encode(
+            wanted.api_version
+        )
+        if self.form is Form.TABLE:
+            columns = None
+            if info.columns is not None:
+                columns = tuple(_printer_column(column) for column in info.columns)
+            self._printer = printer_for(info.group, info.resource, columns)
+            if include not in _INCLUDED:
+                raise ApiError(
+                    400,
+                    f'Unable to convert to Table as requested: includeObject: Invalid value: "{include[:64]}": '
+                    "must be 'Metadata', 'Object', 'None', or empty",
+                )
+            # A row up to its cells, by cluster.
+            self._row_heads: dict[str, bytes] = {}
+            # A row from behind its conditions up to what it includes of the object.
+            self._row_object = b',"object":' + (self._meta_head if include == "Metadata" else b"")
+
+    # -- lists -----------------------------------------------------------------------------------------------------
+
+    def list_head(self, version: str, token: str, remaining: int | None) -> bytes:
+        """The list up to its first item."""
+        metadata: dict[str, Any] = {"resourceVersion": version}
+        if token:
+            metadata["continue"] = token
+        if remaining is not None:
+            metadata["remainingItemCount"] = remaining
+        if self.form is Form.TABLE:
+            head = {"kind": "Table", "apiVersion": self._wanted.api_version, "metadata": metadata}
+            columns = msgspec.json.encode(self._columns())
+            return msgspec.json.encode(head)[:-1] + b',"columnDefinitions":' + columns + b',"rows":['
+        if self.form is Form.METADATA:
+            kind, api_version = "PartialObjectMetadataList", self._wanted.api_version
+        else:
+            kind, api_version = f"{self._info.kind}List", self._api_version
+        return msgspec.json.encode({"kind": kind, "apiVersion": api_version, "metadata": metadata})[:-1] + b',"items":['
+
+    def items(self, entries: Sequence[Entry]) -> list[bytes]:
+        """Each entry as an item of the list, all of them of one slice: only tables' cost more than stored bytes.
+
+        Of the few types whose rows the server sorts, a slice is sorted, cluster by cluster.
+        """
+        if self.form is Form.OBJECT:
+            return [self._body(entry) for entry in entries]
+        if self.form is Form.METADATA:
+            return [self._metadata(_metadata_in(entry, self._body(entry))) for entry in entries]
+        order = self._printer.order
+        if order is not None:
+            entries = sorted(entries, key=lambda entry: (entry.cluster, order(entry.body)))
+        return self._rows(entries, [self._body(entry) for entry in entries])
+
+    def size(self, entries: Sequence[Entry]) -> int | None:
+        """The bytes of these entries' items together, where that is known without writing them."""
+        return sum([len(entry.body) for entry in entries]) if self._stored and self.form is Form.OBJECT else None
+
+    def _body(self, entry: Entry) -> bytes:
+        return entry.body if self._stored else self.versions.body(entry, entry.index)
+
+    # -- one object ------------------------------------------------------------------------------------------------
+
+    def one(self, entry: Entry) -> bytes:
+        """A single object, as GET answers it."""
+        if self.form is Form.OBJECT:
+            return self._body(entry) + b"\n"
+        if self.form is Form.METADATA:
+            return self._metadata(_metadata_in(entry, self._body(entry))) + b"\n"
+        return self._table(self._rows([entry], [self._body(entry)]), entry.index, entry.original) + b"\n"
+
+    # -- watches ---------------------------------------------------------------------------------------------------
+
+    def events(self, changes: Iterable[Change], *, definitions: bool = False) -> bytes:
+        """The changes as lines of a watch. `definitions`: the first table is to tell its columns."""
+        lines = []
+        for change in changes:
+            entry = change.entry
+            # A tombstone's body has its own version; what left a selector, or stands for a predecessor, gets the
+            # version of the event.
+            body = self.versions.body(entry, change.at)
+            if self.form is Form.OBJECT:
+                shown = body
+            elif self.form is Form.METADATA:
+                shown = self._metadata(_metadata_in(entry, body))
+            else:
+                shown = self._table(self._rows([entry], [body]), change.at, entry.original, definitions=definitions)
+                definitions = False
+            lines.append(b'{"type":"%b","object":%b}\n' % (change.type.encode(), shown))
+        return b"".join(lines)
+
+    def bookmark(self, version: str, *, initial_events_end: bool = False, definitions: bool = False) -> bytes:
+        """A BOOKMARK event: nothing but a version, in the form of the watch.
+
+        In a table it is the row of an object that has nothing else. `definitions`: the first table, as in `events`.
+        """
+        metadata: dict[str, Any] = {"resourceVersion": version, "creationTimestamp": None}
+        if initial_events_end:
+            metadata["annotations"] = {INITIAL_EVENTS_END: "true"}
+        shown: dict[str, Any]
+        if self.form is Form.OBJECT:
+            shown = {"kind": self._info.kind, "apiVersion": self._api_version, "metadata": metadata}
+        else:
+            partial = {
+                "kind": "PartialObjectMetadata",
+                "apiVersion": self._wanted.api_version,
+                "metadata": metadata,
+            }
+            shown = partial
+            if self.form is Form.TABLE:
+                shown = {
+                    "kind": "Table",
+                    "apiVersion": self._wanted.api_version,
+                    "metadata": {"resourceVersion": version},
+                    "columnDefinitions": self._columns() if definitions else None,
+                    "rows": [{"cells": self._cells_of_nothing(), "object": partial}],
+                }
+        return b'{"type":"BOOKMARK","object":%b}\n' % msgspec.json.encode(shown)
+
+    # -- forms -----------------------------------------------------------------------------------------------------
+
+    def _metadata(self, metadata: bytes) -> bytes:
+        return self._meta_head + metadata + b"}"
+
+    def _columns(self) -> list[dict[str, Any]]:
+        columns = (_CLUSTER_COLUMN, *self._printer.columns) if self._across else self._printer.columns
+        return [
+            {
+                "name": column.name,
+                "type": column.type,
+                "format": column.format,
+                "description": column.description,
+                "priority": column.priority,
+            }
+            for column in columns
+        ]
+
+    def _rows(self, entries: Sequence[Entry], bodies: Iterable[bytes]) -> list[bytes]:
+        """Each entry as a row, with the version it has in its body here; ages are those of this moment."""
+        now = time.time()
+        printer, heads, behind, join = self._printer, self._row_heads, self._row_object, b"".join
+        metadata, whole = self._include == "Metadata", self._include == "Object"
+        end = b"}}" if metadata else b"}"
+        rows = []
+        for entry, body in zip(entries, bodies, strict=True):
+            stored = body is entry.body
+            if stored or printer.unversioned:
+                row = _KEPT_ROWS.find(printer, entry.uid, entry.index, entry.body)
+            else:
+                row = row_of(printer, "", 0, body)
+            head = heads.get(entry.cluster) or self._row_head(entry.cluster)
+            if metadata:
+                shown = body[entry.gap - 1 : entry.meta_end] if stored else _metadata_in(entry, body)
+            else:
+                shown = body if whole else b"null"
+            if row.others is None:
+                rows.append(join((head, row.before, age_text(int(now - row.since)), row.after, behind, shown, end)))
+            else:
+                rows.append(join((head, row.at(now), behind, shown, end)))
+        return rows
+
+    def _cells_of_nothing(self) -> list[Any]:
+        cells = self._printer.row(b"{}").cells(time.time())
+        return ["", *cells] if self._across else cells
+
+    def _row_head(self, cluster: str) -> bytes:
+        head = b'{"cells":['
+        if self._across:
+            head += msgspec.json.encode(cluster) + b","
+        self._row_heads[cluster] = head
+        return head
+
+    def _table(self, rows: list[bytes], at: int, original: str, *, definitions: bool = True) -> bytes:
+        version = self.versions.of_object(at, original)
+        return b'{"kind":"Table","apiVersion":%b,"metadata":%b,"columnDefinitions":%b,"rows":[%b]}' % (
+            msgspec.json.encode(self._wanted.api_version),
+            msgspec.json.encode({"resourceVersion": version}),
+            msgspec.json.encode(self._columns()) if definitions else b"null",
+            b",".join(rows),
+        )
+
+
+def _metadata_in(entry: Entry, body: bytes) -> bytes:
+    """metadata's value in a body whose version may be longer or shorter than the entry's own."""
+    return body[entry.gap - 1 : entry.meta_end + len(body) - len(entry.body)]
+
+
+def _printer_column(column: Any) -> PrinterColumn:
+    return PrinterColumn(
+        name=str(column.get("name", "")),
+        type=str(column.get("type", "string")),
+        json_path=str(column.get("jsonPath", "")),
+        format=str(column.get("format", "") or ""),
+        description=str(column.get("description", "") or ""),
+        priority=int(column.get("priority", 0) or 0),
+    )
+
+
+def include_object(text: str | None) -> str:
+    """The includeObject parameter of a request, as it stands or by default."""
+    return text or "Metadata"

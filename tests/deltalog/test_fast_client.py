@@ -1,0 +1,249 @@
+"""The short ways out and in: the same as nats-py's own way, however the bytes come."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+from nats.errors import ProtocolError
+
+from deltalog import Appender, Conflict, Connection, Expect, Log, Reader, Record
+from deltalog.jetstream.fast_client import Client, header_lines, parse_headers
+from deltalog.wire.subjects import object_subject, type_prefix
+
+PODS = type_prefix("alpha", "", "v1", "pods")
+PATIENCE = 30.0
+
+
+async def parsed(pieces: list[bytes], *takers: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], list[bytes]]:
+    """What takers and nats-py's own subscription 7 get of a server's bytes."""
+    client = Client()
+    taken: list[tuple[bytes, bytes, bytes]] = []
+    for inbox in takers:
+        client.takers[inbox] = lambda token, data, inbox=inbox: taken.append((inbox, token, data))
+    others: list[bytes] = []
+    publicly = super(Client, client)._process_msg
+
+    async def received(sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        if subject.rpartition(b".")[0] in takers:
+            await Client._process_msg(client, sid, subject, reply, data, headers)
+        else:
+            assert publicly is not None
+            others.append(data)
+
+    client._process_msg = received
+    for piece in pieces:
+        await client._ps.parse(piece)
+    assert not client._ps.buf
+    return taken, others
+
+
+def acknowledgement(inbox: bytes, number: int) -> bytes:
+    data = b'{"seq":%d,"note":"MSG %b.1 1 1\\r\\n"}' % (number, inbox)
+    return b"MSG %b.%d 1 %d\r\n%b\r\n" % (inbox, number, len(data), data)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_acknowledgements_in_pieces_and_among_others(seed: int) -> None:
+    chance = random.Random(seed)
+    stream, expected, plain = b"", [], []
+    for number in range(60):
+        what = chance.random()
+        if what < 0.7:
+            inbox = chance.choice((b"_INBOX.a", b"_INBOX.b"))
+            stream += acknowledgement(inbox, number)
+            expected.append((inbox, b"%d" % number))
+        elif what < 0.8:
+            stream += b"+OK\r\n"
+        elif what < 0.9:
+            headers = b"NATS/1.0 503\r\n\r\n"
+            stream += b"HMSG _INBOX.a.%d 1 %d %d\r\n%b\r\n" % (number, len(headers), len(headers), headers)
+            expected.append((b"_INBOX.a", b"%d" % number))
+        else:
+            data = chance.randbytes(chance.randrange(200))
+            stream += b"MSG other.%d 7 _R.1 %d\r\n%b\r\n" % (number, len(data), data)
+            plain.append(data)
+    cuts = sorted(chance.sample(range(len(stream)), chance.choice((0, 1, 5, 60))))
+    pieces = [stream[begin:end] for begin, end in itertools.pairwise([0, *cuts, len(stream)])]
+    taken, others = await parsed(pieces, b"_INBOX.a", b"_INBOX.b")
+    assert [(inbox, token) for inbox, token, _ in taken] == expected
+    assert others == plain
+
+
+@pytest.mark.parametrize("short", [True, False])
+async def test_both_ways_store_the_same(log: Log, short: bool) -> None:
+    log.connection.client.short = short
+    lines = header_lines({"Kb": "ADDED u 1 0 0", "Nats-TTL": "3600s"})
+    async with asyncio.timeout(PATIENCE), Appender(log.connection) as appender:
+        if not short:
+            log.connection.client.takers.clear()
+        heard: list[int] = []
+        for number in range(300):
+            subject = object_subject(PODS, "x", str(number))
+            await appender.append(subject, bytes(number), lambda sequence, _: heard.append(sequence), lines)
+        await appender.drain()
+        assert heard == list(range(1, 301))
+        with pytest.raises(Conflict):
+            await appender.append_wait(subject, b"", Expect(1).headers())
+    found: list[Record] = []
+    await Reader(log, found.append, stop_when_caught_up=True).run()
+    assert [(record.subject, len(record.data)) for record in found] == [
+        (object_subject(PODS, "x", str(number)), number) for number in range(300)
+    ]
+    assert all(record.headers["Kb"] == "ADDED u 1 0 0" for record in found)
+
+
+def test_a_header_stays_in_its_line() -> None:
+    assert header_lines({"A": "b c", "D": ""}) == b"A: b c\r\nD: \r\n"
+    for odd in ({"A": "b\r\nC: d"}, {"A": "b\n"}, {"A: b": "c"}, {"": "c"}, {"A\n": "c"}, {"Ä": "c"}):
+        with pytest.raises(ValueError):
+            header_lines(odd)
+
+
+Received = tuple[bytes, bytes, bytes, bytes, bytes]
+
+
+async def received(pieces: list[bytes], *sids: bytes) -> tuple[list[Received], list[tuple[int, bytes, bytes]]]:
+    """What receivers (in order with what they had to await) and nats-py's own subscriptions get of a server's bytes."""
+    client = Client()
+    found: list[Received] = []
+    for sid in sids:
+
+        def receiver(*message: bytes, sid: bytes = sid) -> Awaitable[None] | None:
+            async def later() -> None:
+                await asyncio.sleep(0)
+                found.append((sid, *message))
+
+            if message[3].startswith(b"later"):
+                return later()
+            found.append((sid, *message))
+            return None
+
+        client.receivers[sid] = receiver
+    others: list[tuple[int, bytes, bytes]] = []
+
+    async def process(sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        if b"%d" % sid in sids:
+            await Client._process_msg(client, sid, subject, reply, data, headers)
+        else:
+            others.append((sid, headers or b"", data))
+
+    client._process_msg = process
+    for piece in pieces:
+        await client._ps.parse(piece)
+    assert not client._ps.buf
+    return found, others
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_messages_of_all_kinds_in_pieces(seed: int) -> None:
+    """Large and empty ones, without headers, without reply, with bytes that look like the protocol, among others'."""
+    chance = random.Random(seed)
+    stream: list[bytes] = []
+    expected: list[Received] = []
+    plain: list[tuple[int, bytes, bytes]] = []
+    for number in range(60):
+        what = chance.random()
+        if what < 0.1:
+            stream.append(chance.choice((b"+OK\r\n", b"PONG\r\n", b"+OK \r\n")))
+            continue
+        sid = chance.choice((b"3", b"7", b"12"))
+        data = chance.choice((b"", b"later", b"\r\nHMSG kb.a 3 _R 4 4\r\n", b"x" * 300_000, chance.randbytes(5000)))
+        block = chance.choice(
+            (b"", b"NATS/1.0\r\nKb: a b\r\n\r\n", b"NATS/1.0 100 Idle Heartbeat\r\nA: 1\r\n\r\n", b"odd")
+        )
+        reply = chance.choice((b"", b"$JS.ACK.S.c.1.2.3.4.5", b"17"))
+        subject = b"kb.%d" % number
+        gap = chance.choice((b" ", b" ", b" ", b"  ", b"\t")) if number % 4 == 0 else b" "
+        words = [subject, sid, *([reply] if reply else []), *([b"%d" % len(block)] if block else [])]
+        kind = b"HMSG" if block else b"MSG"
+        line = gap.join([kind, *words, b"%d" % (len(block) + len(data))])
+        stream.append(line + b"\r\n" + block + data + b"\r\n")
+        if sid == b"12":
+            plain.append((12, block, data))
+        else:
+            expected.append((sid, subject, reply, block, data))
+    whole = b"".join(stream)
+    if len(stream) % 2:
+        step = chance.choice((1000, 32768, 262144))
+        pieces = [whole[begin : begin + step] for begin in range(0, len(whole), step)]
+    else:
+        cuts = sorted(chance.sample(range(len(whole)), chance.choice((0, 1, 5, 300))))
+        pieces = [whole[begin:end] for begin, end in itertools.pairwise([0, *cuts, len(whole)])]
+    found, others = await received(pieces, b"3", b"7")
+    assert found == expected
+    assert others == plain
+
+
+async def test_receivers_may_come_and_go_in_the_middle_of_a_message() -> None:
+    message = b"HMSG kb.a 3 _R 12 17\r\nNATS/1.0\r\n\r\nhello\r\n"
+    for cut in range(1, len(message)):
+        client = Client()
+        found: list[bytes] = []
+        client._subs[3] = None
+        await client._ps.parse(message + message[:cut])
+        client.receivers[b"3"] = lambda *received, found=found: found.append(received[3])
+        await client._ps.parse(message[cut:] + message[:cut])
+        assert found == [b"hello"]
+        del client.receivers[b"3"]
+        await client._ps.parse(message[cut:])
+        assert found == [b"hello"]
+        assert not client._ps.buf
+
+
+async def test_what_is_no_protocol_ends_the_connection_as_it_does_without_us() -> None:
+    message = b"HMSG kb.a 3 _R 12 17\r\nNATS/1.0\r\n\r\nhello\r\n"
+    for odd in (b"HELLO\r\n", b"MSG kb.a\r\n", b"HMSG kb.a 3 _R x 17\r\n", b"MSG  \r\n"):
+        client = Client()
+        found: list[bytes] = []
+        client.receivers[b"3"] = lambda *received, found=found: found.append(received[3])
+        with pytest.raises(ProtocolError):
+            await client._ps.parse(message + odd + message)
+        assert found == [b"hello"]
+        client._ps.reset()
+        await client._ps.parse(message)
+        assert found == [b"hello", b"hello"]
+
+
+def test_headers_are_read_as_leniently_as_by_nats_py() -> None:
+    lines = b"Kb: a b\r\nNone:\r\nTight:x\r\nOdd name: x\r\nN\xc3\xa4me: x\r\nno colon\r\nBytes: \xff\xc3"
+    lines += b"\r\nTwice: 1\r\nTwice: 2"
+    read = parse_headers(b"NATS/1.0\r\n" + lines + b"\r\n\r\n")
+    assert read == Client._parse_header_lines(lines)
+    assert read["Bytes"] == "\ufffd\ufffd"
+    heartbeat = b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 10\r\n\r\n"
+    assert parse_headers(heartbeat) == {"Nats-Last-Consumer": "10"}
+    assert parse_headers(b"NATS/1.0 503\r\n\r\n") == {}
+    assert parse_headers(b"\x00") == {}
+
+
+@pytest.mark.parametrize("short", [True, False])
+async def test_both_ways_read_the_same(log: Log, connecting: Callable[[], Awaitable[Connection]], short: bool) -> None:
+    """More than the window of the server's flow control, so that it has to be answered; a message without headers."""
+    connection = await connecting()
+    async with asyncio.timeout(PATIENCE), Appender(connection) as appender:
+        for number in range(1500):
+            await appender.append(
+                object_subject(PODS, "x", str(number)), bytes(30_000), lambda *_: None, {"Kb": "\u00e4"}
+            )
+        await appender.drain()
+    await connection.client.publish("kb.bare", b"no headers")
+    await connection.client.publish("kb.large", bytes(900_000))
+    await connection.client.flush()
+    log.connection.client.short = short
+    found: list[tuple[int, str, int, dict[str, str]]] = []
+    reader = Reader(
+        log,
+        lambda record: found.append((record.sequence, record.subject, len(record.data), record.headers)),
+        stop_when_caught_up=True,
+    )
+    async with asyncio.timeout(PATIENCE):
+        await reader.run()
+    assert reader.restarts == 0
+    assert len(log.connection.client.receivers) == 0
+    subjects = [object_subject(PODS, "x", str(number)) for number in range(1500)]
+    assert found[:-2] == [(at + 1, subject, 30_000, {"Kb": "\u00e4"}) for at, subject in enumerate(subjects)]
+    assert found[-2:] == [(1501, "kb.bare", 10, {}), (1502, "kb.large", 900_000, {})]
