@@ -10,7 +10,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest_asyncio
 from deltalog import Connection, connect, decode_delta
 from kubebraid.command.broker import EmbeddedBroker, running
 from tests.e2e.conftest import shared_members, shared_service
+from tests.interrupts import in_the_background, interruptible
 
 __all__ = ["shared_members", "shared_service"]
 
@@ -27,9 +29,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LINE = re.compile(r"\d\d:\d\d:\d\d\.\d{3}  (ADDED|MODIFIED|DELETED|LEFT|REMOVED) +(\S+) +(\S+) +(.+?)  (\d+)\n")
 
+SOON = timedelta(seconds=1)
+
 
 @contextlib.asynccontextmanager
-async def command(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def command(
+    *arguments: str, interrupts: Callable[[], None] = interruptible, **environment: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "kubebraid", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
@@ -37,6 +43,7 @@ async def command(*arguments: str, **environment: str) -> AsyncIterator[asyncio.
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "COLUMNS": "80", **environment},
         limit=2**24,
+        preexec_fn=interrupts,
     )
     try:
         yield process
@@ -89,9 +96,23 @@ async def test_live_lines_and_ctrl_c(shared_members, data):
         assert found is not None
         assert found[2] == "alpha"
         process.send_signal(signal.SIGINT)
-        _, err = await asyncio.wait_for(process.communicate(), 30)
+        _, err = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode == 130
         assert err == b""
+
+
+async def test_in_the_background_it_goes_on_at_ctrl_c(shared_members, data):
+    """A shell's `&` or nohup has a command ignore SIGINT, which is for what runs in the foreground."""
+    arguments = ("tail", "--data", str(data), "--cluster", "alpha", "-o", "json")
+    async with command(*arguments, interrupts=in_the_background) as process:
+        await churned(shared_members, process)
+        process.send_signal(signal.SIGINT)
+        # Changes that happened when the signal had long come.
+        sent = datetime.now(UTC)
+        while datetime.fromisoformat(json.loads(await churned(shared_members, process))["time"]) < sent + SOON:
+            pass
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGTERM
 
 
 async def test_colours_only_where_they_are_wanted(data):
@@ -137,8 +158,8 @@ async def test_a_reader_that_goes_away_is_no_error(data):
         transport = process._transport.get_pipe_transport(1)
         transport.close()
         assert process.stderr is not None
-        err = await asyncio.wait_for(process.stderr.read(), 30)
-        await asyncio.wait_for(process.wait(), 30)
+        err = await asyncio.wait_for(process.stderr.read(), 60)
+        await asyncio.wait_for(process.wait(), 60)
         assert err == b""
 
 
