@@ -21,6 +21,7 @@ from deltalog import Access, BadAccess, BadPlace, BadSelection, Forgotten, Histo
 from deltalog.mirror import MirrorSettings
 from kubebraid import __version__
 from kubebraid.command import clusters as members
+from kubebraid.command import demo as demonstration
 from kubebraid.command import locate as finding
 from kubebraid.command import logs, run
 from kubebraid.command import replay as copying
@@ -336,7 +337,7 @@ def demo(
         listen=parse_listen(listen, insecure=insecure_listen),
         forward=Forward.CALLER,
     )
-    _run(run.demo(settings, clusters=clusters, pods=pods, churn=churn), log_level, log_json)
+    _run(demonstration.demo(settings, clusters=clusters, pods=pods, churn=churn), log_level, log_json)
 
 
 @app.command()
@@ -349,9 +350,7 @@ def simulate(
     log_json: LogJson = False,
 ) -> None:
     """Simulated member clusters alone, until stopped."""
-    from simulation import simulate as run_simulation
-
-    _run(run_simulation(clusters, pods, churn, write_kubeconfig), log_level, log_json)
+    _run(demonstration.simulated_clusters()(clusters, pods, churn, write_kubeconfig), log_level, log_json)
 
 
 @app.command()

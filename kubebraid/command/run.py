@@ -11,10 +11,7 @@ import re
 import shutil
 import signal
 import socket
-import sys
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -30,7 +27,7 @@ from deltalog.mirror import Mirror, MirrorSettings
 from kubebraid import __version__
 from kubebraid.command import clusters as members
 from kubebraid.command import progress
-from kubebraid.command.broker import BrokerError, EmbeddedBroker, child_set_up
+from kubebraid.command.broker import BrokerError, EmbeddedBroker
 from kubebraid.command.health import producer_application
 from kubebraid.command.settings import Address, BadSetting, Forward, Settings, default_data
 from kubebraid.command.upstreams import MemberServers
@@ -545,37 +542,6 @@ def next_steps(address: Address, clusters: list[str], stale: list[str]) -> str:
         lines.append(f"    kubectl --server {address.url}/clusters/{clusters[0]} get deployments -A")
     lines.append(f"    kubebraid kubeconfig --server {address.url} > kubebraid.kubeconfig")
     return "\n".join(lines) + "\n"
-
-
-async def demo(settings: Settings, *, clusters: int, pods: int, churn: float) -> None:
-    """`up` on simulated clusters, which run in a process of their own."""
-    with contextlib.ExitStack() as stack:
-        data = settings.data
-        if data is None:
-            # Simulated clusters are new ones at every start: there is nothing to keep.
-            settings = dataclasses.replace(settings, snapshot_every=0.0)
-            data = Path(tempfile.mkdtemp(prefix="kubebraid-demo-"))
-            stack.callback(shutil.rmtree, data, ignore_errors=True)
-        data.mkdir(parents=True, exist_ok=True)
-        kubeconfig = data / "kubeconfig"
-        kubeconfig.unlink(missing_ok=True)
-        command = (
-            *(sys.executable, "-m", "kubebraid", "simulate", "--clusters", str(clusters), "--pods", str(pods)),
-            *("--churn", str(churn), "--write-kubeconfig", str(kubeconfig)),
-        )
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, preexec_fn=child_set_up(), start_new_session=True
-        )
-        try:
-            while not kubeconfig.exists():
-                if process.returncode is not None:
-                    raise Stopped(f"the simulated clusters did not start (code {process.returncode})")
-                await asyncio.sleep(0.05)
-            await up(dataclasses.replace(settings, data=data, kubeconfig=str(kubeconfig)))
-        finally:
-            if process.returncode is None:
-                process.terminate()
-                await process.wait()
 
 
 FAILURES = (BadSetting, BrokerError, BrokerUnavailable, LogError, Stopped)

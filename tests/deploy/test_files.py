@@ -201,7 +201,7 @@ def test_the_servers_configuration(where: str, tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
-def test_the_image_has_all_packages() -> None:
+def test_the_image_has_all_packages_of_production() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
     copied = set(re.findall(r"^COPY (\w+) \1$", text, re.MULTILINE))
-    assert copied == {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"benchmarks", "tests"}
+    assert copied == {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"benchmarks", "simulation", "tests"}

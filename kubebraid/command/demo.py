@@ -1,0 +1,77 @@
+"""The demo: everything of `up`, on simulated clusters that run in a process of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from kubebraid.command.broker import child_set_up
+from kubebraid.command.run import Stopped, up
+from kubebraid.command.settings import BadSetting, Settings
+
+# The entry point (group and name) by which the distribution kubebraid-simulation offers its clusters: an installation
+# for production does not have it.
+_GROUP, _NAME = "kubebraid.demo", "simulate"
+
+Simulate = Callable[[int, int, float, Path], Coroutine[Any, Any, None]]
+
+
+def simulated_clusters() -> Simulate:
+    """What runs simulated clusters until it is cancelled: takes how many, pods and writes per second of each, and the
+    kubeconfig that it writes once they answer.
+
+    Raises:
+        BadSetting: kubebraid is installed without its extra `demo`.
+    """
+    for found in entry_points(group=_GROUP, name=_NAME):
+        simulate: Simulate = found.load()
+        return simulate
+    raise BadSetting(
+        "the simulated clusters are not installed; pip install 'kubebraid[demo]', or in a checkout: make install"
+    )
+
+
+async def demo(settings: Settings, *, clusters: int, pods: int, churn: float) -> None:
+    """`up` on simulated clusters. Without `settings.data`, what it keeps is removed at its end.
+
+    Raises:
+        BadSetting: as `simulated_clusters` does.
+        Stopped: the simulated clusters did not start.
+    """
+    # Said here, and not by the process that would need them.
+    simulated_clusters()
+    with contextlib.ExitStack() as stack:
+        data = settings.data
+        if data is None:
+            # Simulated clusters are new ones at every start: there is nothing to keep.
+            settings = dataclasses.replace(settings, snapshot_every=0.0)
+            data = Path(tempfile.mkdtemp(prefix="kubebraid-demo-"))
+            stack.callback(shutil.rmtree, data, ignore_errors=True)
+        data.mkdir(parents=True, exist_ok=True)
+        kubeconfig = data / "kubeconfig"
+        kubeconfig.unlink(missing_ok=True)
+        command = (
+            *(sys.executable, "-m", "kubebraid", "simulate", "--clusters", str(clusters), "--pods", str(pods)),
+            *("--churn", str(churn), "--write-kubeconfig", str(kubeconfig)),
+        )
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, preexec_fn=child_set_up(), start_new_session=True
+        )
+        try:
+            while not kubeconfig.exists():
+                if process.returncode is not None:
+                    raise Stopped(f"the simulated clusters did not start (code {process.returncode})")
+                await asyncio.sleep(0.05)
+            await up(dataclasses.replace(settings, data=data, kubeconfig=str(kubeconfig)))
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
