@@ -196,6 +196,9 @@ class Materializer:
             except HistoryChanged as change:
                 log.warning("the history changed: starting anew", reason=str(change), prefix=self.store.prefix)
                 rotate = not isinstance(change, _Forgotten)
+                # Whoever found it out could read the log. The reader, if it was another task, has not said so, and the
+                # next one says only what changes from now on.
+                self._unreadable_since = None
             finally:
                 for task in tasks:
                     task.cancel()

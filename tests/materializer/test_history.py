@@ -281,6 +281,22 @@ async def test_a_stream_made_anew_under_a_chosen_prefix(
     assert (await starting()).prefix != chosen
 
 
+async def test_a_log_that_came_back_as_another_one_is_reachable(
+    connection: Connection, starting: Start, put: Put, log: Log
+) -> None:
+    """Also where the look at the history finds it out, before the reader tries again."""
+    await put("a")
+    running = await starting()
+    before = running.prefix
+    await connection.api(f"STREAM.DELETE.{log.name}")
+    await running.until(lambda: running.materializer.outage() is not None)
+    # By then the reader pauses much longer between its attempts than `_LOOK_EVERY`.
+    await asyncio.sleep(3)
+    await open_log(connection, LogSettings())
+    await running.anew(before)
+    await running.until(lambda: running.materializer.outage() is None)
+
+
 class Backup:
     """A copy of the broker's files."""
 
