@@ -70,17 +70,17 @@ def delta_of(kind: str, owner: Owner, found: Normalized, first: int) -> Delta:
         namespace=found.namespace,
         name=found.name,
         uid=found.uid,
-        original=found.original,
+        member_version=found.member_version,
         time=time.time_ns() // 1_000_000,
         producer=owner.producer,
         epoch=owner.epoch,
-        first=first,
+        uid_index=first,
         created=found.created,
-        owner=found.owner,
+        controller_uid=found.controller_uid,
         labels=found.labels,
         fields=found.fields,
-        gap=found.gap,
-        meta_end=found.meta_end,
+        version_offset=found.version_offset,
+        metadata_end=found.metadata_end,
         object=found.object,
     )
 
@@ -94,7 +94,7 @@ def message(owner: Owner, delta: Delta) -> tuple[str, bytes, dict[str, str]]:
 
 def change_of(owner: Owner, pod: Pod, step: int) -> tuple[str, bytes, dict[str, str]]:
     """The message of a later state of a pod in the log; `step` grows from change to change."""
-    later = msgspec.structs.replace(pod.content, original=str(int(pod.content.original) + step))
+    later = msgspec.structs.replace(pod.content, member_version=str(int(pod.content.member_version) + step))
     return message(owner, delta_of(MODIFIED, owner, later, pod.first))
 
 

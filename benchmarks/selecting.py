@@ -28,13 +28,13 @@ def _delta(number: int, original: int, type_: str = ADDED) -> Delta:
         namespace=f"n{number % 50}",
         name=f"p{number}",
         uid=f"u{number}",
-        original=str(original),
+        member_version=str(original),
         time=0,
         producer="",
         epoch=0,
         labels={"app": f"a{number % 100}", "tier": f"t{number % 3}", "pod": str(number)},
-        gap=44,
-        meta_end=len(body) - 1,
+        version_offset=44,
+        metadata_end=len(body) - 1,
         object=body,
     )
 

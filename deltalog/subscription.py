@@ -80,14 +80,14 @@ class Change(msgspec.Struct, frozen=True):
     @property
     def version(self) -> str:
         """The resourceVersion under which kubebraid serves this state."""
-        return f"{self.prefix}.{self.sequence}.{self.delta.original}"
+        return f"{self.prefix}.{self.sequence}.{self.delta.member_version}"
 
     @property
     def body(self) -> bytes:
         """The object as JSON with that resourceVersion. A DELETED without `delta.final` has its last metadata."""
         delta = self.delta
         version = b'"resourceVersion":%b,' % msgspec.json.encode(self.version)
-        return delta.object[: delta.gap] + version + delta.object[delta.gap :]
+        return delta.object[: delta.version_offset] + version + delta.object[delta.version_offset :]
 
     @property
     def object(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class Change(msgspec.Struct, frozen=True):
         False only for a repetition: a producer may append a state again that it cannot know to be in the log.
         """
         delta = self.delta
-        return delta.type == DELETED or delta.restored or uid != delta.uid or newer(delta.original, original)
+        return delta.type == DELETED or delta.restored or uid != delta.uid or newer(delta.member_version, original)
 
 
 class Removed(msgspec.Struct, frozen=True):
@@ -447,7 +447,7 @@ class Subscription:
         if delta.type == DELETED:
             self._recent.pop(name, None)
             return DELETED, False
-        new = (delta.first or record.sequence) > self._complete and self._recent.get(name) != delta.uid
+        new = (delta.uid_index or record.sequence) > self._complete and self._recent.get(name) != delta.uid
         self._recent[name] = delta.uid
         return (ADDED if new else MODIFIED), False
 
@@ -461,7 +461,7 @@ class Subscription:
                 return None
             return DELETED, delta.type != DELETED
         self._shown[name] = delta.uid
-        known = before == delta.uid or (doubtful and 0 < delta.first <= self.start.sequence)
+        known = before == delta.uid or (doubtful and 0 < delta.uid_index <= self.start.sequence)
         return (MODIFIED if known else ADDED), False
 
     async def _whole(self, delta: Delta, record: Record) -> Delta | None:

@@ -41,26 +41,26 @@ class Position(NamedTuple):
       and lay past `after` already at the other, it was not shown.
     """
 
-    after: int
-    whole: int
-    start: int
-    base: int
-    begun: int
+    read_to: int
+    complete_at: int
+    served_from: int
+    scan_from: int
+    scan_head: int
 
     def may_know(self, entry: Entry) -> bool:
         """Whether the watcher may have been shown this uid."""
-        if entry.first > self.after:
+        if entry.uid_index > self.read_to:
             return False
-        if entry.first > self.start and entry.seen > self.after:
+        if entry.uid_index > self.served_from and entry.observed_from > self.read_to:
             return False
-        return not (entry.first > self.base and self.after < entry.index <= self.begun)
+        return not (entry.uid_index > self.scan_from and self.read_to < entry.index <= self.scan_head)
 
     def may_match(self, entry: Entry, wanted: Filter, gap: int) -> bool:
         """Whether a uid that the watcher may know was in its selection in a state that it may hold."""
-        if not wanted.timely(entry) and entry.since != NEVER:
+        if not wanted.timely(entry) and entry.selectable_since != NEVER:
             return False
-        low = max(self.whole, entry.first)
-        return self.whole < gap or wanted.matched_between(entry, low, self.after) is not False
+        low = max(self.complete_at, entry.uid_index)
+        return self.complete_at < gap or wanted.matched_between(entry, low, self.read_to) is not False
 
 
 class Cursor:
@@ -70,25 +70,31 @@ class Cursor:
     """
 
     def __init__(self, after: int, whole: int | None = None) -> None:
-        self.after = after
-        self._whole = after if whole is None else whole
-        self._start = self._base = after
-        self._begun = 0
+        self.read_to = after
+        self._complete_at = after if whole is None else whole
+        self._served_from = self._scan_from = after
+        self._scan_head = 0
 
     def position(self, kind: TypeStore) -> Position:
         """What the next read goes by. Equal ones see the same."""
-        return Position(self.after, self._whole, min(self._start, kind.gap), self._base, self._begun)
+        return Position(
+            self.read_to,
+            self._complete_at,
+            min(self._served_from, kind.unread_through),
+            self._scan_from,
+            self._scan_head,
+        )
 
     def advance(self, store: Store, upto: int | None) -> None:
         """The store was read up to an index; None: to its end."""
         if upto is not None:
-            self.after = upto
-            self._begun = self._begun or store.applied
+            self.read_to = upto
+            self._scan_head = self._scan_head or store.applied
             return
-        self.after = self._whole = self._base = store.applied
-        self._begun = 0
-        if store.settled >= store.gap:
-            self._start = self.after
+        self.read_to = self._complete_at = self._scan_from = store.applied
+        self._scan_head = 0
+        if store.caught_up_at >= store.unread_through:
+            self._served_from = self.read_to
 
 
 def changes(
@@ -101,19 +107,19 @@ def changes(
     """
     result: list[Change] = []
     size = 0
-    for item in kind.order.after(at.after):
+    for item in kind.order.after(at.read_to):
         if isinstance(item, Removal):
             batch = [
                 Change(DELETED, held, item.index - 1)
                 for entry in item.entries.values()
-                if wanted.covers(entry) and (held := _held(entry, wanted, at, kind.gap)) is not None
+                if wanted.covers(entry) and (held := _held(entry, wanted, at, kind.unread_through)) is not None
             ]
             if batch:
                 batch[-1] = batch[-1]._replace(at=item.index)
                 result.extend(batch)
         elif wanted.covers(item):
             shown = len(result)
-            result.extend(_shown(item, wanted, at, kind.gap))
+            result.extend(_shown(item, wanted, at, kind.unread_through))
             if len(result) > shown:
                 size += len(item.body)
         if len(result) >= limit or (most is not None and size >= most):
@@ -125,7 +131,7 @@ def _held(entry: Entry, wanted: Filter, at: Position, gap: int) -> Entry | None:
     """What a watcher may hold of a name: this uid or one before it, None for surely nothing."""
     if at.may_know(entry) and at.may_match(entry, wanted, gap):
         return entry
-    return _predecessor(entry, wanted, at, gap) if entry.first > at.whole else None
+    return _predecessor(entry, wanted, at, gap) if entry.uid_index > at.complete_at else None
 
 
 def _shown(entry: Entry, wanted: Filter, at: Position, gap: int) -> Iterator[Change]:
@@ -144,17 +150,21 @@ def _shown(entry: Entry, wanted: Filter, at: Position, gap: int) -> Iterator[Cha
 def _predecessor(entry: Entry, wanted: Filter, at: Position, gap: int) -> Entry | None:
     before = entry.replaced
     while before is not None:
-        if before.deleted and 0 < before.index <= at.whole:
+        if before.deleted and 0 < before.index <= at.complete_at:
             # It was gone by then, and the watcher was told.
             return None
         if at.may_know(before):
             if at.may_match(before, wanted, gap):
                 return before
-            if before.first <= at.whole:
+            if before.uid_index <= at.complete_at:
                 return None
         if before.replaced is None:
             # Older ones of this name are known only by where the first of them entered the log.
-            return before if before.oldest and before.oldest <= min(at.after, before.first - 1) else None
+            return (
+                before
+                if before.oldest_uid_index and before.oldest_uid_index <= min(at.read_to, before.uid_index - 1)
+                else None
+            )
         before = before.replaced
     return None
 

@@ -23,10 +23,10 @@ class Past(msgspec.Struct, gc=False, eq=False):
     Shared by all later entries of the object, so that forgetting it once frees it everywhere.
     """
 
-    since: int
+    selectable_since: int
     labels: Mapping[str, str]
     fields: Mapping[str, str]
-    owner: str
+    controller_uid: str
     before: Past | None = None
     forgotten: bool = False
 
@@ -53,30 +53,30 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
     """
 
     index: int
-    first: int
-    since: int
+    uid_index: int
+    selectable_since: int
     deleted: bool
     cluster: str
     namespace: str
     name: str
     version: str
     uid: str
-    original: str
+    member_version: str
     labels: Mapping[str, str]
     fields: Mapping[str, str]
-    owner: str
+    controller_uid: str
     created: int
     time: int
     body: bytes
-    gap: int
-    gap_end: int
-    meta_end: int
+    version_offset: int
+    version_end: int
+    metadata_end: int
     final: bool = True
     past: Past | None = None
     replaced: Entry | None = None
-    oldest: int = 0
-    seen: int = 0
-    entered: str = ""
+    oldest_uid_index: int = 0
+    observed_from: int = 0
+    first_known_version: str = ""
 
     @property
     def key(self) -> Key:
@@ -84,12 +84,12 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
 
     def as_of(self, prefix: str, index: int) -> bytes:
         """The body with the version it has at another index than its own."""
-        version = version_member(prefix, index, self.original)
-        return self.body[: self.gap] + version + self.body[self.gap_end :]
+        version = version_member(prefix, index, self.member_version)
+        return self.body[: self.version_offset] + version + self.body[self.version_end :]
 
     def metadata(self) -> bytes:
         """metadata's JSON, with the served version."""
-        return self.body[self.gap - 1 : self.meta_end]
+        return self.body[self.version_offset - 1 : self.metadata_end]
 
 
 def version_member(prefix: str, index: int, original: str) -> bytes:
@@ -101,37 +101,37 @@ def version_member(prefix: str, index: int, original: str) -> bytes:
 
 def entry_of(delta: Delta, index: int, time: int, prefix: str) -> Entry:
     """The entry for a delta stored at `index`; `first`, `since` and the like as the log alone knows them."""
-    head = delta.object[: delta.gap]
-    version = version_member(prefix, index, delta.original)
-    first = delta.first or index
+    head = delta.object[: delta.version_offset]
+    version = version_member(prefix, index, delta.member_version)
+    first = delta.uid_index or index
     replaced = None
     oldest = first
     if delta.replaced is not None:
         replaced = _entry_of_replaced(delta, delta.replaced, prefix, first)
-        oldest = delta.replaced.oldest
+        oldest = delta.replaced.oldest_uid_index
     return Entry(
         index=index,
-        first=first,
-        since=index,
+        uid_index=first,
+        selectable_since=index,
         deleted=delta.type == "DELETED",
         cluster=delta.cluster,
         namespace=delta.namespace,
         name=delta.name,
         version=delta.version,
         uid=delta.uid,
-        original=delta.original,
+        member_version=delta.member_version,
         labels=delta.labels,
         fields=delta.fields,
-        owner=delta.owner,
+        controller_uid=delta.controller_uid,
         created=delta.created,
         time=time,
-        body=b"".join((head, version, delta.object[delta.gap :])),
-        gap=delta.gap,
-        gap_end=delta.gap + len(version),
-        meta_end=delta.meta_end + len(version),
+        body=b"".join((head, version, delta.object[delta.version_offset :])),
+        version_offset=delta.version_offset,
+        version_end=delta.version_offset + len(version),
+        metadata_end=delta.metadata_end + len(version),
         final=delta.final,
         replaced=replaced,
-        oldest=oldest,
+        oldest_uid_index=oldest,
     )
 
 
@@ -140,13 +140,13 @@ def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str, first: int
 
     Its index is that of its deletion, or `first`, at which the uid came that took its place.
     """
-    index = replaced.gone or first
+    index = replaced.deletion_index or first
     kind = msgspec.json.decode(delta.object, type=_TypeMeta)
     head = b'{"kind":%b,"apiVersion":%b,"metadata":{' % (
         msgspec.json.encode(kind.kind),
         msgspec.json.encode(kind.api_version),
     )
-    version = version_member(prefix, index, replaced.original)
+    version = version_member(prefix, index, replaced.member_version)
     metadata: dict[str, object] = {"name": delta.name}
     if delta.namespace:
         metadata["namespace"] = delta.namespace
@@ -157,26 +157,26 @@ def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str, first: int
     rest = msgspec.json.encode(metadata)[1:]
     return Entry(
         index=index,
-        first=replaced.first,
-        since=NEVER,
+        uid_index=replaced.uid_index,
+        selectable_since=NEVER,
         deleted=True,
         cluster=delta.cluster,
         namespace=delta.namespace,
         name=delta.name,
         version=delta.version,
         uid=replaced.uid,
-        original=replaced.original,
+        member_version=replaced.member_version,
         labels=replaced.labels,
         fields=replaced.fields,
-        owner="",
+        controller_uid="",
         created=0,
         time=replaced.time * 1_000_000,
         body=head + version + rest + b"}",
-        gap=len(head),
-        gap_end=len(head) + len(version),
-        meta_end=len(head) + len(version) + len(rest),
+        version_offset=len(head),
+        version_end=len(head) + len(version),
+        metadata_end=len(head) + len(version) + len(rest),
         final=False,
-        oldest=replaced.oldest,
+        oldest_uid_index=replaced.oldest_uid_index,
     )
 
 

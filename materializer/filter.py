@@ -19,7 +19,7 @@ class State(Protocol):
     @property
     def fields(self) -> Mapping[str, str]: ...
     @property
-    def owner(self) -> str: ...
+    def controller_uid(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Filter:
     before: int | None = None
     labels: tuple[Requirement, ...] = ()
     fields: tuple[Requirement, ...] = ()
-    owners: frozenset[str] | None = None
+    controller_uids: frozenset[str] | None = None
     # Derived: whether the name matters at all, and whether what changes does.
     narrow: bool = field(init=False, compare=False, repr=False)
     selective: bool = field(init=False, compare=False, repr=False)
@@ -53,7 +53,7 @@ class Filter:
         narrow = any(one is not None for one in whole)
         narrow |= bool(self.not_namespaces or self.not_names or self.beyond)
         object.__setattr__(self, "narrow", narrow)
-        object.__setattr__(self, "selective", bool(self.labels or self.fields) or self.owners is not None)
+        object.__setattr__(self, "selective", bool(self.labels or self.fields) or self.controller_uids is not None)
 
     def covers(self, entry: Entry) -> bool:
         """Whether the name is in scope, whatever object bears it."""
@@ -71,7 +71,7 @@ class Filter:
         if entry.deleted and not entry.final:
             # It was missed, or removed as a whole: the version is that of its last change.
             return True
-        return all(entry.cluster != name or newer(entry.original, version) for name, version in self.beyond)
+        return all(entry.cluster != name or newer(entry.member_version, version) for name, version in self.beyond)
 
     def timely(self, entry: Entry) -> bool:
         """Whether the object was created when it should; another one of the same name may have been."""
@@ -87,7 +87,7 @@ class Filter:
             # An absent field reads as empty (k8s.io/apimachinery/pkg/fields: Set.Get).
             if (state.fields.get(key, "") in values) is (operator == "notin"):
                 return False
-        return self.owners is None or state.owner in self.owners
+        return self.controller_uids is None or state.controller_uid in self.controller_uids
 
     def matches(self, entry: Entry) -> bool:
         return self.covers(entry) and self.timely(entry) and self.selects(entry)
@@ -97,11 +97,11 @@ class Filter:
 
         None if this process no longer knows, or never knew.
         """
-        if not self.selective or entry.since <= index:
+        if not self.selective or entry.selectable_since <= index:
             return self.selects(entry)
         past = entry.past
         while past is not None and not past.forgotten:
-            if past.since <= index:
+            if past.selectable_since <= index:
                 return self.selects(past)
             past = past.before
         return None
@@ -113,14 +113,14 @@ class Filter:
         """
         if not self.selective:
             return True
-        since: int = entry.since
+        since: int = entry.selectable_since
         if since <= high and self.selects(entry):
             return True
         past = entry.past
         while since > low:
             if past is None or past.forgotten:
                 return None
-            since = past.since
+            since = past.selectable_since
             if since <= high and self.selects(past):
                 return True
             past = past.before

@@ -52,8 +52,8 @@ class _State(msgspec.Struct, array_like=True):
     applied: int
     applied_time: int
     floor: int
-    gap: int
-    settled: int
+    unread_through: int
+    caught_up_at: int
     catalogue: int
     documents: int
     controls: int
@@ -64,7 +64,7 @@ class _Type(msgspec.Struct, array_like=True):
     key: TypeKey
     floors: dict[str, int]
     forgotten: int
-    gap: int
+    unread_through: int
 
 
 class _Cluster(msgspec.Struct, array_like=True):
@@ -81,7 +81,7 @@ class _Cluster(msgspec.Struct, array_like=True):
     synced: dict[TypeKey, int]
     synced_version: dict[TypeKey, str]
     followed: dict[TypeKey, str]
-    counting: int
+    versions_restarted_at: int
     health: Health | None
     type_health: dict[TypeKey, Health]
     status: dict[str, dict[str, Any]]
@@ -176,15 +176,15 @@ class Image:
             applied=store.applied,
             applied_time=store.applied_time,
             floor=store.floor,
-            gap=store.gap,
-            settled=store.settled,
+            unread_through=store.unread_through,
+            caught_up_at=store.caught_up_at,
             catalogue=store.catalogue,
             documents=store.documents,
             controls=store.controls,
             removed=dict(store.removed),
         )
         self._types = [
-            (_Type(kind.key, dict(kind.floors), kind.forgotten, kind.gap), list(kind.order.items))
+            (_Type(kind.key, dict(kind.floors), kind.forgotten, kind.unread_through), list(kind.order.items))
             for kind in store.types.values()
         ]
         self._numbers = {key: number for number, key in enumerate(store.types)}
@@ -243,7 +243,7 @@ class Image:
         if isinstance(item, Removal):
             return _Fading(time, index, number, item.index, True, "", "", "", 0)
         return _Fading(
-            time, index, number, item.index, item.deleted, item.cluster, item.namespace, item.name, item.first
+            time, index, number, item.index, item.deleted, item.cluster, item.namespace, item.name, item.uid_index
         )
 
 
@@ -260,7 +260,7 @@ def _cluster(cluster: Cluster, numbers: dict[int, int]) -> _Cluster:
         synced=dict(cluster.synced),
         synced_version=dict(cluster.synced_version),
         followed=dict(cluster.followed),
-        counting=cluster.counting,
+        versions_restarted_at=cluster.versions_restarted_at,
         health=cluster.health,
         type_health=dict(cluster.type_health),
         status=cluster.status,
@@ -313,7 +313,7 @@ def _earlier(entry: Entry) -> list[_Earlier]:
     found: list[_Earlier] = []
     past = entry.past
     while past is not None and not past.forgotten:
-        found.append((past.since, dict(past.labels), dict(past.fields), past.owner))
+        found.append((past.selectable_since, dict(past.labels), dict(past.fields), past.controller_uid))
         past = past.before
     return found
 
@@ -371,7 +371,7 @@ class Restoration:
             elif kind == Kind.TYPE:
                 told = decode(text, type=_Type)
                 made = TypeStore(told.key, True)
-                made.floors, made.forgotten, made.gap = told.floors, told.forgotten, told.gap
+                made.floors, made.forgotten, made.unread_through = told.floors, told.forgotten, told.unread_through
                 self._kinds.append(made)
             elif kind == Kind.REMOVAL:
                 at = decode(text, type=_Removal)
@@ -409,7 +409,7 @@ class Restoration:
                 if entry.cluster is not cluster:
                     cluster = entry.cluster
                     objects = kind.objects(cluster)
-                    graves = kind.graves.setdefault(cluster, {})
+                    graves = kind.tombstones.setdefault(cluster, {})
                 if entry.deleted:
                     graves[entry.namespace, entry.name] = entry
                 else:
@@ -417,7 +417,7 @@ class Restoration:
         else:
             for entry in told.entries:
                 removal.entries[entry.cluster, entry.key] = entry
-                kind.graves.setdefault(entry.cluster, {})[entry.key] = entry
+                kind.tombstones.setdefault(entry.cluster, {})[entry.key] = entry
         for memory in told.memories:
             entry = told.entries[memory.at]
             self._share(memory.replaced)
@@ -444,18 +444,18 @@ class Restoration:
             entry.cluster = shared(entry.cluster, entry.cluster)
             entry.version = shared(entry.version, entry.version)
             entry.namespace = shared(entry.namespace, entry.namespace)
-            entry.owner = shared(entry.owner, entry.owner)
+            entry.controller_uid = shared(entry.controller_uid, entry.controller_uid)
             if fields := entry.fields:
                 for path, value in fields.items():
                     fields[path] = shared(value, value)
 
     def _remember(self, entry: Entry, pasts: list[_Earlier]) -> None:
         found = [Past(*one) for one in pasts]
-        since = entry.since
+        since = entry.selectable_since
         for at, past in enumerate(found):
             past.before = found[at + 1] if at + 1 < len(found) else None
             self._pasts.append((since, past))
-            since = past.since
+            since = past.selectable_since
         entry.past = found[0] if found else None
 
     def finish(self) -> Iterator[None]:
@@ -472,7 +472,7 @@ class Restoration:
         store = Store(told.prefix, told.tombstone_ttl)
         store.loading = False
         store.applied, store.applied_time = told.applied, told.applied_time
-        store.floor, store.gap, store.settled = told.floor, told.gap, told.settled
+        store.floor, store.unread_through, store.caught_up_at = told.floor, told.unread_through, told.caught_up_at
         store.catalogue, store.documents, store.controls = told.catalogue, told.documents, told.controls
         store.removed = told.removed
         store.types = {kind.key: kind for kind in self._kinds}
@@ -496,33 +496,33 @@ class Restoration:
                 return found
         else:
             live = kind.get(told.cluster, (told.namespace, told.name))
-            if live is not None and live.first == told.first:
+            if live is not None and live.uid_index == told.first:
                 return live
         # It stands nowhere any more: that it fades is all that matters.
         return Entry(
             index=told.at,
-            first=told.first,
-            since=told.at,
+            uid_index=told.first,
+            selectable_since=told.at,
             deleted=told.deleted,
             cluster=told.cluster,
             namespace=told.namespace,
             name=told.name,
             version="",
             uid="",
-            original="",
+            member_version="",
             labels={},
             fields={},
-            owner="",
+            controller_uid="",
             created=0,
             time=told.time,
             body=b"",
-            gap=0,
-            gap_end=0,
-            meta_end=0,
+            version_offset=0,
+            version_end=0,
+            metadata_end=0,
         )
 
     def _cluster_of(self, told: _Cluster, store: Store) -> Cluster:
-        cluster = Cluster(told.name, told.counting)
+        cluster = Cluster(told.name, told.versions_restarted_at)
         for name in _Cluster.__struct_fields__:
             if name not in ("documents", "discovery"):
                 setattr(cluster, name, getattr(told, name))

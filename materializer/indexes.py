@@ -33,7 +33,7 @@ class Attribute(NamedTuple):
             return entry.labels.get(self.key)
         if self.kind == "field":
             return entry.fields.get(self.key) or None
-        return (entry.owner if self.kind == "owner" else entry.name) or None
+        return (entry.controller_uid if self.kind == "owner" else entry.name) or None
 
 
 class _Index:
@@ -213,8 +213,8 @@ def _attributes(wanted: Filter) -> Iterator[tuple[Attribute, Iterable[str] | Non
     """What of a filter an index can answer: equality with something that is not empty, and that there is a label."""
     if wanted.names is not None:
         yield Attribute("name"), wanted.names
-    if wanted.owners is not None:
-        yield Attribute("owner"), wanted.owners
+    if wanted.controller_uids is not None:
+        yield Attribute("owner"), wanted.controller_uids
     for kind, requirements in (("label", wanted.labels), ("field", wanted.fields)):
         for key, operator, values in requirements:
             if operator == "in" and "" not in values:

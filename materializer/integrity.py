@@ -113,7 +113,9 @@ class Census:
         except ValueError:
             return False
         kind, key = self.store.types.get((at.group, at.resource)), (at.namespace, at.name)
-        return kind is not None and (kind.get(at.cluster, key) is not None or key in kind.graves.get(at.cluster, {}))
+        return kind is not None and (
+            kind.get(at.cluster, key) is not None or key in kind.tombstones.get(at.cluster, {})
+        )
 
     def take_control(self, control: Control, subject: str, sequence: int) -> None:
         """A control record: those that speak of what is removed go with it."""
@@ -169,7 +171,7 @@ class Census:
         store = self.store
         count = len(self._records) + len(self._unread) + sum(self._parts.values()) - state.subjects
         for kind in store.types.values():
-            count += len(kind) + sum(len(graves) for graves in kind.graves.values())
+            count += len(kind) + sum(len(graves) for graves in kind.tombstones.values())
         for removal in store.removals:
             # Theirs are no messages.
             count -= len(removal.entries)

@@ -80,8 +80,8 @@ def _check_age(store: Store, kind: TypeStore | None, key: TypeKey, cluster: str,
         witnesses.append(first)
     if kind is not None:
         # Those that a watch saw, in the order of the cluster.
-        graves = kind.graves.get(cluster, {}).values()
-        witnesses += [grave.original for grave in graves if grave.final and grave.index > store.floor]
+        graves = kind.tombstones.get(cluster, {}).values()
+        witnesses += [grave.member_version for grave in graves if grave.final and grave.index > store.floor]
     if not any(numeric(witness) and not newer(witness, version) for witness in witnesses):
         raise TooOld(f"deletions of cluster {cluster} past {version} may have been forgotten")
 
@@ -90,16 +90,16 @@ def _changes(kind: TypeStore, wanted: Filter, cluster: str, version: str) -> lis
     entries = list(kind.clusters.get(cluster, {}).values())
     if version:
         # One who knows nothing has nothing to lose.
-        entries += kind.graves.get(cluster, {}).values()
-    older = [entry for entry in entries if version and not newer(entry.original, version)]
+        entries += kind.tombstones.get(cluster, {}).values()
+    older = [entry for entry in entries if version and not newer(entry.member_version, version)]
     # Mostly the log has a type in the cluster's order, and what entered it before these is what the client knows.
     known_up_to = max((entry.index for entry in older), default=0)
     found: list[Change] = []
     for entry in entries:
-        if (version and not newer(entry.original, version)) or not wanted.covers(entry):
+        if (version and not newer(entry.member_version, version)) or not wanted.covers(entry):
             continue
-        new = bool(version and entry.entered) and newer(entry.entered, version)
-        known = bool(version) and not new and (bool(entry.entered) or entry.first <= known_up_to)
+        new = bool(version and entry.first_known_version) and newer(entry.first_known_version, version)
+        known = bool(version) and not new and (bool(entry.first_known_version) or entry.uid_index <= known_up_to)
         selected = not entry.deleted and wanted.timely(entry) and wanted.selects(entry)
         before = entry.replaced if version else None
         if before is not None and not known:
@@ -111,7 +111,7 @@ def _changes(kind: TypeStore, wanted: Filter, cluster: str, version: str) -> lis
             and not new
             # Which of the earlier states the client holds, the log cannot tell: a list brought them in the order of
             # names, not in that of the cluster.
-            and wanted.matched_between(entry, entry.first, entry.index) is not False
+            and wanted.matched_between(entry, entry.uid_index, entry.index) is not False
         ):
             found.append(Change(DELETED, entry, entry.index))
         if selected:

@@ -139,7 +139,7 @@ class Cluster:
         # The last version that a watch brought: watches come in the cluster's order.
         self.followed: dict[TypeKey, str] = {}
         # Since which index its versions count from where they do now: a cluster may be set back, or be another one.
-        self.counting = index
+        self.versions_restarted_at = index
         self.health: Health | None = None
         self.type_health: dict[TypeKey, Health] = {}
         # What its producer last told of its types, by title; when it last told anything, by the server's clock in
@@ -219,13 +219,13 @@ class TypeStore:
     def __init__(self, key: TypeKey, loading: bool) -> None:
         self.key = key
         self.clusters: dict[str, MutableMapping[Key, Entry]] = {}
-        self.graves: dict[str, dict[Key, Entry]] = {}
+        self.tombstones: dict[str, dict[Key, Entry]] = {}
         self.order = Order()
         self.floors: dict[str, int] = {}
         # The newest of its deletions that was forgotten: who has not read up to it, has missed something.
         self.forgotten = 0
         # The newest message that the log had lost before this process could read it, as of the type's last change.
-        self.gap = 0
+        self.unread_through = 0
         self.indexes = Indexes()
         self._loading = loading
 
@@ -327,8 +327,8 @@ class Store:
         self.applied = 0
         self.applied_time = 0
         self.floor = 0
-        self.gap = 0
-        self.settled = 0
+        self.unread_through = 0
+        self.caught_up_at = 0
         self.types: dict[TypeKey, TypeStore] = {}
         self.clusters: dict[str, Cluster] = {}
         self.catalogue = 0
@@ -359,11 +359,11 @@ class Store:
 
     def settle(self) -> None:
         """The log has nothing more now: of whatever was superseded unread, the successor has been taken in."""
-        self.settled = self.applied
+        self.caught_up_at = self.applied
 
     def _note_gap(self, index: int) -> None:
         if index > self.applied + 1:
-            self.gap = index - 1
+            self.unread_through = index - 1
 
     def apply_delta(self, delta: Delta, index: int, time: int) -> Outcome:
         """Takes in an object's change. Amortised O(log n); in a first replay O(1)."""
@@ -387,15 +387,15 @@ class Store:
         if kind is None:
             kind = self.types[type_key] = TypeStore(type_key, self.loading)
         self._note_gap(index)
-        kind.gap = self.gap
+        kind.unread_through = self.unread_through
         objects = kind.objects(delta.cluster)
         key = (delta.namespace, delta.name)
         current: Entry | None = objects.get(key)
         if delta.in_order:
             # Also if this state is known already: what matters is that the log has come to it.
-            cluster.followed[type_key] = delta.original
-        elif delta.restored and current is not None and newer(current.original, delta.original):
-            cluster.counting = index
+            cluster.followed[type_key] = delta.member_version
+        elif delta.restored and current is not None and newer(current.member_version, delta.member_version):
+            cluster.versions_restarted_at = index
             cluster.followed.clear()
         if delta.type == wire.DELETED:
             return self._delete(kind, objects, key, current, delta, index, time)
@@ -405,33 +405,33 @@ class Store:
                 current.uid == delta.uid
                 and current.version == delta.version
                 and not delta.restored
-                and not newer(delta.original, current.original)
+                and not newer(delta.member_version, current.member_version)
             ):
                 return Outcome.NOT_NEWER
         else:
-            grave = kind.graves.get(delta.cluster, {}).get(key)
+            grave = kind.tombstones.get(delta.cluster, {}).get(key)
             if (
                 grave is not None
                 and grave.uid == delta.uid
                 and grave.final
                 and not delta.restored
-                and not newer(delta.original, grave.original)
+                and not newer(delta.member_version, grave.member_version)
             ):
                 return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
-        entry.seen = index
+        entry.observed_from = index
         if current is not None and current.uid == delta.uid:
             self._continue(entry, current)
         elif (before := current or grave) is not None:
             _replace(entry, before)
             self.fading.append((time, index, type_key, entry))
-        elif entry.first == index:
+        elif entry.uid_index == index:
             # It entered the log with this message: there is no earlier state that a selector could have seen.
-            entry.since = index
-        if entry.first == index:
-            entry.entered = entry.original
+            entry.selectable_since = index
+        if entry.uid_index == index:
+            entry.first_known_version = entry.member_version
         if entry.replaced is not None and current is None and grave is None:
-            self.fading.append((entry.replaced.time, entry.first, type_key, entry))
+            self.fading.append((entry.replaced.time, entry.uid_index, type_key, entry))
         if current is not None:
             kind.order.discard(current.index)
         elif grave is not None:
@@ -447,18 +447,22 @@ class Store:
 
     def _continue(self, entry: Entry, current: Entry) -> None:
         """Hands on what is known of a live object to its next state."""
-        entry.first = current.first
-        entry.seen = current.seen
+        entry.uid_index = current.uid_index
+        entry.observed_from = current.observed_from
         entry.replaced = current.replaced
-        entry.oldest = current.oldest
-        entry.entered = current.entered
-        if entry.labels == current.labels and entry.fields == current.fields and entry.owner == current.owner:
+        entry.oldest_uid_index = current.oldest_uid_index
+        entry.first_known_version = current.first_known_version
+        if (
+            entry.labels == current.labels
+            and entry.fields == current.fields
+            and entry.controller_uid == current.controller_uid
+        ):
             entry.labels = current.labels
             entry.fields = current.fields
-            entry.since = current.since
+            entry.selectable_since = current.selectable_since
             entry.past = current.past
         else:
-            past = Past(current.since, current.labels, current.fields, current.owner, current.past)
+            past = Past(current.selectable_since, current.labels, current.fields, current.controller_uid, current.past)
             entry.past = past
             self.pasts.append(past)
             if len(self.pasts) > _PAST_LIMIT:
@@ -474,10 +478,10 @@ class Store:
         index: int,
         time: int,
     ) -> Outcome:
-        if current is not None and current.uid != delta.uid and delta.first <= current.index:
+        if current is not None and current.uid != delta.uid and delta.uid_index <= current.index:
             return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
-        entry.seen = index
+        entry.observed_from = index
         if current is not None and kind.indexes:
             kind.indexes.discard(current)
         if current is not None and current.uid != delta.uid:
@@ -488,17 +492,17 @@ class Store:
         elif current is not None:
             self._continue(entry, current)
             # A deletion that changes labels on the way out matters to nobody: what counts is what watchers saw.
-            entry.labels, entry.fields, entry.owner = current.labels, current.fields, current.owner
-            entry.since, entry.past = current.since, current.past
+            entry.labels, entry.fields, entry.controller_uid = current.labels, current.fields, current.controller_uid
+            entry.selectable_since, entry.past = current.selectable_since, current.past
             if not delta.final:
                 # The log has the metadata only; this process still has all of it.
                 entry = _with_body_of(entry, current, self.prefix)
             del objects[key]
             kind.order.discard(current.index)
         else:
-            grave = kind.graves.get(delta.cluster, {}).get(key)
+            grave = kind.tombstones.get(delta.cluster, {}).get(key)
             if grave is not None:
-                if grave.uid == delta.uid and delta.first <= grave.index:
+                if grave.uid == delta.uid and delta.uid_index <= grave.index:
                     return Outcome.NOT_NEWER
                 self._unbury(kind, grave, key)
                 _replace(entry, grave)
@@ -510,11 +514,11 @@ class Store:
 
     @staticmethod
     def _bury(kind: TypeStore, entry: Entry) -> None:
-        kind.graves.setdefault(entry.cluster, {})[entry.key] = entry
+        kind.tombstones.setdefault(entry.cluster, {})[entry.key] = entry
 
     @staticmethod
     def _unbury(kind: TypeStore, grave: Entry, key: Key) -> None:
-        del kind.graves[grave.cluster][key]
+        del kind.tombstones[grave.cluster][key]
         at = bisect_left(kind.order.indexes, grave.index)
         item = kind.order.items[at] if at < len(kind.order.items) else None
         if isinstance(item, Removal):
@@ -592,7 +596,7 @@ class Store:
             told = data.get("types")
             had = {_type_key(str(title)) for title in told} if isinstance(told, list | tuple) else None
             if not control.resource:
-                if self.gap and had is None:
+                if self.unread_through and had is None:
                     self.removed[control.cluster] = index
                 keys += [one for one in sorted(had or ()) if one not in self.types]
             for gone in keys:
@@ -626,8 +630,8 @@ class Store:
         kind = self.types.get(type_key)
         if kind is None:
             kind = self.types[type_key] = TypeStore(type_key, self.loading)
-        kind.gap = self.gap
-        if self.gap and unseen:
+        kind.unread_through = self.unread_through
+        if self.unread_through and unseen:
             # Some of what was removed may never have been seen here.
             kind.floors[cluster] = index
         objects = kind.clusters.pop(cluster, {})
@@ -639,7 +643,7 @@ class Store:
             # What was removed is purged, or being purged: only a store that saw the objects can name them.
             for entry in list(objects.values()):
                 kind.order.discard(entry.index)
-            for grave in list(kind.graves.get(cluster, {}).values()):
+            for grave in list(kind.tombstones.get(cluster, {}).values()):
                 self._unbury(kind, grave, grave.key)
             if unseen:
                 kind.floors[cluster] = index
@@ -697,18 +701,18 @@ class Store:
             if isinstance(item, Removal):
                 self.removals.remove(item)
                 for (cluster, key), grave in list(item.entries.items()):
-                    if kind.graves.get(cluster, {}).get(key) is grave:
-                        del kind.graves[cluster][key]
+                    if kind.tombstones.get(cluster, {}).get(key) is grave:
+                        del kind.tombstones[cluster][key]
                 kind.order.discard(item.index)
             elif item.deleted:
-                graves = kind.graves.get(item.cluster, {})
+                graves = kind.tombstones.get(item.cluster, {})
                 if graves.get(item.key) is item:
                     del graves[item.key]
                     kind.order.discard(item.index)
             else:
                 item.replaced = None
                 live = kind.get(item.cluster, item.key)
-                if live is not None and live.first == item.first:
+                if live is not None and live.uid_index == item.uid_index:
                     live.replaced = None
 
     def fading_before(self, limit: int) -> int:
@@ -718,7 +722,7 @@ class Store:
             if time >= limit:
                 break
             if isinstance(item, Entry) and item.deleted:
-                count += self.types[type_key].graves.get(item.cluster, {}).get(item.key) is item
+                count += self.types[type_key].tombstones.get(item.cluster, {}).get(item.key) is item
         return count
 
     # -- reading -----------------------------------------------------------------------------------------------
@@ -765,11 +769,15 @@ class Store:
                     assert entry.cluster == cluster
                     assert not entry.deleted
                     assert by_index[entry.index] is entry, "a live entry stands in the order"
-                    assert entry.first <= entry.since <= entry.index, (entry.first, entry.since, entry.index)
-                    assert entry.body[entry.gap : entry.gap_end].startswith(b'"resourceVersion":"')
-                    assert entry.body[entry.gap - 1 : entry.gap] == b"{"
-                    assert entry.body[entry.meta_end - 1 : entry.meta_end] == b"}"
-            for cluster, graves in kind.graves.items():
+                    assert entry.uid_index <= entry.selectable_since <= entry.index, (
+                        entry.uid_index,
+                        entry.selectable_since,
+                        entry.index,
+                    )
+                    assert entry.body[entry.version_offset : entry.version_end].startswith(b'"resourceVersion":"')
+                    assert entry.body[entry.version_offset - 1 : entry.version_offset] == b"{"
+                    assert entry.body[entry.metadata_end - 1 : entry.metadata_end] == b"}"
+            for cluster, graves in kind.tombstones.items():
                 for key, grave in graves.items():
                     assert grave.deleted
                     assert key not in kind.clusters.get(cluster, {}), "no name both lives and is dead"
@@ -797,21 +805,21 @@ def _replace(entry: Entry, before: Entry) -> None:
     if before.replaced is not None:
         # Not changed in place: an image of the store may still be in the making.
         before = msgspec.structs.replace(before, replaced=None)
-    entry.oldest = min(entry.oldest or entry.first, before.oldest or before.first)
-    if told is None or told.first <= before.index:
+    entry.oldest_uid_index = min(entry.oldest_uid_index or entry.uid_index, before.oldest_uid_index or before.uid_index)
+    if told is None or told.uid_index <= before.index:
         entry.replaced = before
     else:
         told.replaced = before
 
 
 def _with_body_of(entry: Entry, current: Entry, prefix: str) -> Entry:
-    version = version_member(prefix, entry.index, entry.original)
+    version = version_member(prefix, entry.index, entry.member_version)
     return msgspec.structs.replace(
         entry,
-        body=current.body[: current.gap] + version + current.body[current.gap_end :],
-        gap=current.gap,
-        gap_end=current.gap + len(version),
-        meta_end=current.meta_end - current.gap_end + current.gap + len(version),
-        owner=current.owner,
+        body=current.body[: current.version_offset] + version + current.body[current.version_end :],
+        version_offset=current.version_offset,
+        version_end=current.version_offset + len(version),
+        metadata_end=current.metadata_end - current.version_end + current.version_offset + len(version),
+        controller_uid=current.controller_uid,
         created=current.created,
     )

@@ -91,8 +91,8 @@ class Numbered(Named):
         return str(index)
 
     def body(self, entry: Entry, at: int) -> bytes:
-        metadata = entry.body[entry.gap_end : entry.meta_end]
-        annotation = b'"%b":%b' % (ORIGINAL_ANNOTATION.encode(), msgspec.json.encode(entry.original))
+        metadata = entry.body[entry.version_end : entry.metadata_end]
+        annotation = b'"%b":%b' % (ORIGINAL_ANNOTATION.encode(), msgspec.json.encode(entry.member_version))
         # Labels are the only other member with keys of anybody's choice, and their values are strings.
         before, found, behind = metadata.partition(_ANNOTATIONS)
         if found:
@@ -100,7 +100,7 @@ class Numbered(Named):
         else:
             metadata = b"%b{%b},%b" % (_ANNOTATIONS[:-1], annotation, metadata)
         version = b'"resourceVersion":"%d",' % at
-        return entry.body[: entry.gap] + version + metadata + entry.body[entry.meta_end :]
+        return entry.body[: entry.version_offset] + version + metadata + entry.body[entry.metadata_end :]
 
     def parse(self, text: str) -> Version:
         if text.isascii() and text.isdigit() and not text.startswith("0"):

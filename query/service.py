@@ -479,7 +479,7 @@ class QueryService:
             fields=tuple(remaining),
             since=search.since,
             before=search.before,
-            owners=frozenset({search.owner}) if search.owner else None,
+            controller_uids=frozenset({search.owner}) if search.owner else None,
         )
 
     async def _current(self, request: _Request) -> None:
@@ -593,9 +593,9 @@ class QueryService:
         version = list_version(store.prefix, index)
         scope = (served.info.key, wanted, seniority, self._materializer.generation)
         if seniority:
-            assert wanted.owners is not None
-            [owner] = wanted.owners
-            wanted = dataclasses.replace(wanted, owners=store.owned(owner, seniority, wanted.clusters))
+            assert wanted.controller_uids is not None
+            [owner] = wanted.controller_uids
+            wanted = dataclasses.replace(wanted, controller_uids=store.owned(owner, seniority, wanted.clusters))
         if exact is not None and exact != index:
             snapshot = self._snapshots.find(exact, scope)
             unchanged = kind is None or kind.order.last() <= exact

@@ -43,7 +43,23 @@ class UnreadableRecord(Exception):
     """A message of the log is not in the format of `docs/log.md`, or in a newer version of it."""
 
 
-class Replaced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+# The keys of format 1, where a field's name says more than they do.
+_REPLACED_KEYS = {
+    "uid_index": "first",
+    "oldest_uid_index": "oldest",
+    "deletion_index": "gone",
+    "member_version": "original",
+}
+_DELTA_KEYS = {
+    "uid_index": "first",
+    "member_version": "original",
+    "controller_uid": "owner",
+    "version_offset": "gap",
+    "metadata_end": "meta_end",
+}
+
+
+class Replaced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_REPLACED_KEYS):
     """The last object that had the same name before this uid: what a resuming watcher may still hold.
 
     It is carried until the tombstone time has passed, because a log that keeps one message per subject has
@@ -57,16 +73,16 @@ class Replaced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     uid: str
-    first: int
-    oldest: int
+    uid_index: int
+    oldest_uid_index: int
     time: int
-    gone: int = 0
-    original: str = ""
+    deletion_index: int = 0
+    member_version: str = ""
     labels: dict[str, str] = {}
     fields: dict[str, str] = {}
 
 
-class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_DELTA_KEYS):
     """One change of one object of one cluster.
 
     - `original`: the cluster's own resourceVersion of this state (of the deletion, for DELETED).
@@ -94,23 +110,23 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     namespace: str
     name: str
     uid: str
-    original: str
+    member_version: str
     time: int
     producer: str
     epoch: int
-    first: int = 0
+    uid_index: int = 0
     created: int = 0
     final: bool = True
     restored: bool = False
     in_order: bool = False
-    owner: str = ""
+    controller_uid: str = ""
     labels: dict[str, str] = {}
     fields: dict[str, str] = {}
     replaced: Replaced | None = None
     compression: str = ""
     parts: tuple[int, ...] = ()
-    gap: int
-    meta_end: int
+    version_offset: int
+    metadata_end: int
     object: bytes
 
 
@@ -237,7 +253,7 @@ class SharingDecoder:
         delta.cluster = shared(delta.cluster, delta.cluster)
         delta.version = shared(delta.version, delta.version)
         delta.namespace = shared(delta.namespace, delta.namespace)
-        delta.owner = shared(delta.owner, delta.owner)
+        delta.controller_uid = shared(delta.controller_uid, delta.controller_uid)
         fields = delta.fields
         for path, value in fields.items():
             fields[path] = shared(value, value)
@@ -266,9 +282,9 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
 
     type: str
     uid: str
-    original: str
-    first: int
-    oldest: int
+    member_version: str
+    uid_index: int
+    oldest_uid_index: int
     replaced: Replaced | None = None
     parts: int = 0
     pruned: str = ""
@@ -294,8 +310,8 @@ def _unword(word: str) -> str:
 
 def summary_line(delta: Delta) -> str:
     """What the summary's header says; it cannot break out of its line, whatever the cluster's words are."""
-    oldest = delta.replaced.oldest if delta.replaced else delta.first
-    return f"{delta.type} {_word(delta.uid)} {_word(delta.original)} {delta.first} {oldest}"
+    oldest = delta.replaced.oldest_uid_index if delta.replaced else delta.uid_index
+    return f"{delta.type} {_word(delta.uid)} {_word(delta.member_version)} {delta.uid_index} {oldest}"
 
 
 def summary_headers(delta: Delta, pruned: str = "") -> dict[str, str]:

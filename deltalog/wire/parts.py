@@ -50,7 +50,7 @@ def fit(delta: Delta, limit: int) -> tuple[Delta, bytes, list[bytes]]:
         return packed, payload, []
     if delta.type == DELETED:
         # Nobody needs more of a tombstone than its metadata.
-        slim = delta.object[: delta.meta_end] + b"}"
+        slim = delta.object[: delta.metadata_end] + b"}"
         if len(slim) < len(delta.object):
             return fit(msgspec.structs.replace(delta, object=slim, final=False), limit)
     body = packed.object

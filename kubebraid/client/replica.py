@@ -124,7 +124,7 @@ class Storage:
     def get_resource_versions(self, cluster: str) -> dict[TypeKey, dict[Key, str]]:
         """GetResourceVersions: each object's own resourceVersion, by type and (namespace, name). O(objects)."""
         return {
-            key: {name: entry.original for name, entry in objects.items()}
+            key: {name: entry.member_version for name, entry in objects.items()}
             for key, kind in self.materializer.store.types.items()
             if (objects := kind.clusters.get(cluster))
         }
@@ -249,15 +249,15 @@ class ResourceStorage:
                     if materializer.store is not store:
                         raise Expired("the history that was followed is another one now")
                     if any(
-                        (cluster := store.clusters.get(name)) is not None and cluster.counting > began
+                        (cluster := store.clusters.get(name)) is not None and cluster.versions_restarted_at > began
                         for name, _ in wanted.beyond
                     ):
                         raise Expired(
                             "a cluster was set back: the versions that the watch began at are none of its own"
                         )
                     kind = store.types.get(self.key)
-                    if kind is not None and cursor.after < kind.forgotten:
-                        raise Expired(f"deletions past {cursor.after} are forgotten")
+                    if kind is not None and cursor.read_to < kind.forgotten:
+                        raise Expired(f"deletions past {cursor.read_to} are forgotten")
                     found, upto = (
                         ([], None) if kind is None else changes(kind, cursor.position(kind), wanted, _READ_LIMIT)
                     )
@@ -285,10 +285,10 @@ class ResourceStorage:
         """ConvertDeletedObject: what is known of an object that was deleted; None if nothing is, any more."""
         store = self._materializer.store
         kind = store.types.get(self.key)
-        grave = None if kind is None else kind.graves.get(cluster, {}).get((namespace, name))
+        grave = None if kind is None else kind.tombstones.get(cluster, {}).get((namespace, name))
         if grave is None:
             return None
-        return Deleted(grave.body, object_version(store.prefix, grave.index, grave.original), grave.final)
+        return Deleted(grave.body, object_version(store.prefix, grave.index, grave.member_version), grave.final)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 

@@ -49,14 +49,14 @@ class Normalized(msgspec.Struct, frozen=True, gc=False):
     namespace: str
     name: str
     uid: str
-    original: str
+    member_version: str
     created: int
-    owner: str
+    controller_uid: str
     labels: dict[str, str]
     fields: dict[str, str]
     object: bytes
-    gap: int
-    meta_end: int
+    version_offset: int
+    metadata_end: int
 
 
 class _Owner(msgspec.Struct):
@@ -195,14 +195,14 @@ class Normalizer:
             namespace=_string.decode(get("namespace", _NOTHING)) or "",
             name=name,
             uid=_string.decode(get("uid", _NOTHING)) or "",
-            original=original,
+            member_version=original,
             created=_seconds(_string.decode(get("creationTimestamp", _NOTHING))),
-            owner=next((owner.uid for owner in owners or () if owner.controller), ""),
+            controller_uid=next((owner.uid for owner in owners or () if owner.controller), ""),
             labels=labels or {},
             fields=fields,
             object=b"".join((head, middle, *rest)),
-            gap=len(head),
-            meta_end=len(head) + len(middle),
+            version_offset=len(head),
+            metadata_end=len(head) + len(middle),
         )
 
     def visible(self, fields: Fields) -> Fields:

@@ -59,9 +59,9 @@ class Past(msgspec.Struct, gc=False):
     `oldest` 0: the name has had no other object; `gone`: sequence of its deletion, once that is acknowledged.
     """
 
-    oldest: int = 0
+    oldest_uid_index: int = 0
     gone_at: float = 0.0
-    gone: int = 0
+    deletion_index: int = 0
     replaced: Replaced | None = None
     in_parts: bool = False
 
@@ -79,8 +79,8 @@ class Known(msgspec.Struct, gc=False):
     """
 
     packed_uid: _PackedUid
-    packed_original: _PackedVersion
-    first: int
+    packed_member_version: _PackedVersion
+    uid_index: int
     own_past: Past | None = None
 
     @property
@@ -88,12 +88,12 @@ class Known(msgspec.Struct, gc=False):
         return _unpacked_uid(self.packed_uid)
 
     @property
-    def original(self) -> str:
-        return str(self.packed_original)
+    def member_version(self) -> str:
+        return str(self.packed_member_version)
 
     @property
-    def oldest(self) -> int:
-        return self.past.oldest or self.first
+    def oldest_uid_index(self) -> int:
+        return self.past.oldest_uid_index or self.uid_index
 
     @property
     def past(self) -> Past:
@@ -226,7 +226,7 @@ class Writer:
                 self._other_versions.add(address.version)
                 if key in self._known:
                     return
-                summary = msgspec.structs.replace(summary, original="")
+                summary = msgspec.structs.replace(summary, member_version="")
             self._known[key] = _known(summary, record)
             if summary.pruned != self._normalize.mark:
                 self._otherwise_pruned.add(key)
@@ -272,10 +272,10 @@ class Writer:
         except Unusable as problem:
             self._unusable(problem)
             return None
-        self.last_version = state.original
+        self.last_version = state.member_version
         key = (intern(state.namespace), state.name)
-        uid, version = _packed_uid(state.uid), _packed_version(state.original)
-        if self._offered and self._outranked(key, state.original):
+        uid, version = _packed_uid(state.uid), _packed_version(state.member_version)
+        if self._offered and self._outranked(key, state.member_version):
             return key
         known = self._known.get(key)
         if known is None:
@@ -286,16 +286,16 @@ class Writer:
         if self._is_known(key, uid, version, listed):
             return key
         if not known.past.gone_at and known.packed_uid == uid:
-            if known.first == 0:
+            if known.uid_index == 0:
                 await self._acknowledgement(key)
             # To readers, what is at the same version and yet not the same is as if the cluster had been set back.
-            restored = not newer(state.original, known.original)
+            restored = not newer(state.member_version, known.member_version)
             self._otherwise_pruned.discard(key)
-            known.packed_original = version
+            known.packed_member_version = version
             replaced = self._unfaded(known)
             self.counts.modified += 1
             delta = self._delta(
-                MODIFIED, state, first=known.first, replaced=replaced, restored=restored, in_order=in_order
+                MODIFIED, state, first=known.uid_index, replaced=replaced, restored=restored, in_order=in_order
             )
             await self._append(key, delta, stored=stored)
             return key
@@ -303,7 +303,7 @@ class Writer:
         self._otherwise_pruned.discard(key)
         entered = Known(uid, version, 0)
         if replaced is not None or known.past.in_parts:
-            oldest = replaced.oldest if replaced else 0
+            oldest = replaced.oldest_uid_index if replaced else 0
             entered.own_past = Past(oldest, replaced=replaced, in_parts=known.past.in_parts)
         self._known[key] = entered
         self.counts.added += 1
@@ -318,7 +318,7 @@ class Writer:
             return False
         if listed and key in self._otherwise_pruned:
             return False
-        if known.packed_original != version and (listed or newer(str(version), known.original)):
+        if known.packed_member_version != version and (listed or newer(str(version), known.member_version)):
             return False
         self.counts.suppressed += 1
         return True
@@ -336,7 +336,7 @@ class Writer:
         except Unusable as problem:
             self._unusable(problem)
             return
-        self.last_version = found.original
+        self.last_version = found.member_version
         key = (found.namespace, found.name)
         known = self._known.get(key)
         if known is None or known.past.gone_at or known.packed_uid != _packed_uid(found.uid):
@@ -369,10 +369,10 @@ class Writer:
             self.check()
             known = self._known.get(key)
             if known is not None and known.packed_uid == _packed_uid(identity.uid or ""):
-                behind = not newer(version, known.original)
+                behind = not newer(version, known.member_version)
             else:
                 # Of another object of the name, either may be the newer one.
-                behind = known is not None and not newer(version, known.original) and version.isdigit()
+                behind = known is not None and not newer(version, known.member_version) and version.isdigit()
             sent = self._sent
             if not behind:
                 if deleted:
@@ -426,13 +426,13 @@ class Writer:
         for key in missing:
             self.check()
             known = self._known[key]
-            if known.first == 0:
+            if known.uid_index == 0:
                 await self._acknowledgement(key)
             last = await self._last_delta(key)
             if last is None:
                 self._known.pop(key, None)
                 continue
-            await self._bury(key, known, self._metadata_of(last, version or last.original), final=False)
+            await self._bury(key, known, self._metadata_of(last, version or last.member_version), final=False)
         await self._prune_tombstones()
 
     async def _prune_tombstones(self) -> None:
@@ -441,28 +441,28 @@ class Writer:
             self.check()
             last = await self._last_delta(key)
             if last is not None and last.type == DELETED:
-                await self._bury(key, self._known[key], self._metadata_of(last, last.original), final=False)
+                await self._bury(key, self._known[key], self._metadata_of(last, last.member_version), final=False)
         self._otherwise_pruned.clear()
 
     def _metadata_of(self, last: Delta, version: str) -> Normalized:
         """The object of a delta of the log at `version`, as far as its end is known: its metadata, pruned."""
-        body, gap, meta_end = last.object[: last.meta_end] + b"}", last.gap, last.meta_end
+        body, gap, meta_end = last.object[: last.metadata_end] + b"}", last.version_offset, last.metadata_end
         if self._normalize.mark:
             # It may have been pruned in another way, or not at all.
             pruned = self._normalize(body)
-            body, gap, meta_end = pruned.object, pruned.gap, pruned.meta_end
+            body, gap, meta_end = pruned.object, pruned.version_offset, pruned.metadata_end
         return Normalized(
             namespace=last.namespace,
             name=last.name,
             uid=last.uid,
-            original=version,
+            member_version=version,
             created=last.created,
-            owner=last.owner,
+            controller_uid=last.controller_uid,
             labels=last.labels,
             fields=self._normalize.visible(last.fields),
             object=body,
-            gap=gap,
-            meta_end=meta_end,
+            version_offset=gap,
+            metadata_end=meta_end,
         )
 
     async def gone_outside(self, namespaces: frozenset[str]) -> None:
@@ -501,14 +501,14 @@ class Writer:
         in_order: bool = False,
         stored: Stored | None = None,
     ) -> None:
-        if known.first == 0:
+        if known.uid_index == 0:
             await self._acknowledgement(key)
         self._otherwise_pruned.discard(key)
         known.with_past().gone_at = self._seconds()
-        known.packed_original = _packed_version(found.original)
+        known.packed_member_version = _packed_version(found.member_version)
         replaced = self._unfaded(known)
         self.counts.deleted += 1
-        delta = self._delta(DELETED, found, first=known.first, replaced=replaced, final=final, in_order=in_order)
+        delta = self._delta(DELETED, found, first=known.uid_index, replaced=replaced, final=final, in_order=in_order)
         await self._append(key, delta, stored=stored)
 
     def _delta(
@@ -531,21 +531,21 @@ class Writer:
             namespace=found.namespace,
             name=found.name,
             uid=found.uid,
-            original=found.original,
+            member_version=found.member_version,
             time=time.time_ns() // 1_000_000,
             producer=self._owner.producer,
             epoch=self._owner.epoch,
-            first=first,
+            uid_index=first,
             created=found.created,
             final=final,
             restored=restored,
             in_order=in_order,
-            owner=found.owner,
+            controller_uid=found.controller_uid,
             labels=found.labels,
             fields=found.fields,
             replaced=replaced,
-            gap=found.gap,
-            meta_end=found.meta_end,
+            version_offset=found.version_offset,
+            metadata_end=found.metadata_end,
             object=found.object,
         )
 
@@ -593,9 +593,9 @@ class Writer:
                 else:
                     self.counts.failed += 1
             elif delta.type == DELETED:
-                known.with_past().gone = sequence
+                known.with_past().deletion_index = sequence
             elif entering:
-                known.first = sequence
+                known.uid_index = sequence
             if stored is not None:
                 stored(sequence, error)
             if self._awaited:
@@ -618,7 +618,7 @@ class Writer:
     async def _append_parts(self, subject: str, delta: Delta, pieces: list[bytes]) -> Delta:
         sequences = []
         for number, piece in enumerate(pieces):
-            part = part_subject(subject, delta.original, number)
+            part = part_subject(subject, delta.member_version, number)
             try:
                 sequences.append(await self._appender.append_wait(part, piece, self._fence))
             except Conflict as conflict:
@@ -665,11 +665,11 @@ class Writer:
         last = await self._last_delta(key)
         return Replaced(
             uid=known.uid,
-            first=known.first,
-            oldest=known.oldest,
+            uid_index=known.uid_index,
+            oldest_uid_index=known.oldest_uid_index,
             time=int(gone * 1000),
-            gone=known.past.gone,
-            original=known.original,
+            deletion_index=known.past.deletion_index,
+            member_version=known.member_version,
             labels=last.labels if last else {},
             fields=self._normalize.visible(last.fields) if last else {},
         )
@@ -700,9 +700,9 @@ class Writer:
 
 
 def _known(summary: Summary, record: Record) -> Known:
-    first = summary.first or record.sequence
-    oldest = summary.oldest if summary.oldest not in (0, first) else 0
-    known = Known(_packed_uid(summary.uid), _packed_version(summary.original), first)
+    first = summary.uid_index or record.sequence
+    oldest = summary.oldest_uid_index if summary.oldest_uid_index not in (0, first) else 0
+    known = Known(_packed_uid(summary.uid), _packed_version(summary.member_version), first)
     gone = summary.type == DELETED
     if gone or oldest or summary.replaced is not None or summary.parts:
         at, sequence = (record.time / 1e9, record.sequence) if gone else (0.0, 0)

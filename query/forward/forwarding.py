@@ -144,8 +144,8 @@ class _Expected:
             return entry is None or entry.uid != self.uid
         known = entry
         if known is None and kind is not None:
-            known = kind.graves.get(cluster, {}).get(self.place)
-        return known is not None and not newer(self.version, known.original)
+            known = kind.tombstones.get(cluster, {}).get(self.place)
+        return known is not None and not newer(self.version, known.member_version)
 
 
 class Forwarding:

@@ -59,7 +59,7 @@ def in_our_words(body: bytes, known: Entry | None, versions: Named, cluster: str
         members: Members = msgspec.json.decode(body, type=Members)
         metadata: Members = msgspec.json.decode(members["metadata"], type=Members)
         version = msgspec.json.decode(metadata["resourceVersion"], type=str)
-        if known is None or known.original != version:
+        if known is None or known.member_version != version:
             return body
         annotations = _decoded(metadata.get("annotations")) or {}
         annotations[CLUSTER_ANNOTATION] = cluster
@@ -89,8 +89,8 @@ class _Words:
         if original := annotations.get(ORIGINAL_ANNOTATION):
             return str(original)
         known = self._known
-        if known is not None and text in (str(known.index), known.original):
-            return known.original
+        if known is not None and text in (str(known.index), known.member_version):
+            return known.member_version
         # Whether it is one of ours or the cluster's cannot be seen: it must not be taken for the other.
         raise ApiError(
             409,

@@ -127,7 +127,7 @@ class Encoder:
             return self._body(entry) + b"\n"
         if self.form is Form.METADATA:
             return self._metadata(_metadata_in(entry, self._body(entry))) + b"\n"
-        return self._table(self._rows([entry], [self._body(entry)]), entry.index, entry.original) + b"\n"
+        return self._table(self._rows([entry], [self._body(entry)]), entry.index, entry.member_version) + b"\n"
 
     # -- watches ---------------------------------------------------------------------------------------------------
 
@@ -144,7 +144,9 @@ class Encoder:
             elif self.form is Form.METADATA:
                 shown = self._metadata(_metadata_in(entry, body))
             else:
-                shown = self._table(self._rows([entry], [body]), change.at, entry.original, definitions=definitions)
+                shown = self._table(
+                    self._rows([entry], [body]), change.at, entry.member_version, definitions=definitions
+                )
                 definitions = False
             lines.append(b'{"type":"%b","object":%b}\n' % (change.type.encode(), shown))
         return b"".join(lines)
@@ -210,7 +212,7 @@ class Encoder:
                 row = row_of(printer, "", 0, body)
             head = heads.get(entry.cluster) or self._row_head(entry.cluster)
             if metadata:
-                shown = body[entry.gap - 1 : entry.meta_end] if stored else _metadata_in(entry, body)
+                shown = body[entry.version_offset - 1 : entry.metadata_end] if stored else _metadata_in(entry, body)
             else:
                 shown = body if whole else b"null"
             if row.others is None:
@@ -242,7 +244,7 @@ class Encoder:
 
 def _metadata_in(entry: Entry, body: bytes) -> bytes:
     """metadata's value in a body whose version may be longer or shorter than the entry's own."""
-    return body[entry.gap - 1 : entry.meta_end + len(body) - len(entry.body)]
+    return body[entry.version_offset - 1 : entry.metadata_end + len(body) - len(entry.body)]
 
 
 def _printer_column(column: Any) -> PrinterColumn:

@@ -329,7 +329,7 @@ class _Watch:
         cursor = self._cursor
         while True:
             store = self._materializer.store
-            after = cursor.after
+            after = cursor.read_to
             if store.applied <= after or self._materializer.generation != self._generation:
                 return
             if self._request.wanted.beyond:
@@ -360,14 +360,14 @@ class _Watch:
         """Raises ApiError 410 when the versions that the watcher came with mean nothing any more."""
         for name, version in self._request.wanted.beyond:
             cluster = store.clusters.get(name)
-            if cluster is not None and cluster.counting > (self._request.after or 0):
+            if cluster is not None and cluster.versions_restarted_at > (self._request.after or 0):
                 raise expired(
                     f"too old resource version: cluster {name} was set back, {version} is none of its versions"
                 )
 
     async def _bookmark(self) -> None:
         store = self._materializer.store
-        after = self._cursor.after
+        after = self._cursor.read_to
         # Nothing to send means that everything up to the applied index was seen, whatever it was about.
         if self._materializer.outage() is None and store.applied == after:
             encoder = self._request.encoder

@@ -31,12 +31,12 @@ def made_delta(name: str = "n", type: str = ADDED, **given: Any) -> Delta:
         "resource": "pods",
         "namespace": "x",
         "uid": "u",
-        "original": "1",
+        "member_version": "1",
         "time": 1_700_000_000_000,
         "producer": "p",
         "epoch": 1,
-        "gap": 44,
-        "meta_end": 55,
+        "version_offset": 44,
+        "metadata_end": 55,
         "object": b'{"kind":"Pod","apiVersion":"v1","metadata":{"name":"n"},"spec":{}}',
     }
     return Delta(type=type, name=name, **{**fixed, **given})

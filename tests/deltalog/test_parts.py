@@ -52,7 +52,7 @@ def test_a_large_tombstone_keeps_its_metadata(delta: Callable[..., Delta]) -> No
     assert parts == 0
     assert not whole.final
     assert whole.object == b'{"kind":"Pod","apiVersion":"v1","metadata":{"name":"n"}}'
-    assert stored.gap == 44
+    assert stored.version_offset == 44
 
 
 def test_a_missing_part_and_a_broken_one_are_told(delta: Callable[..., Delta]) -> None:

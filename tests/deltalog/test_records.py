@@ -34,7 +34,14 @@ WORD = st.text("abc-.0123456789", max_size=12)
 LABELS = st.dictionaries(TEXT, TEXT, max_size=3)
 COUNT = st.integers(0, 2**62)
 REPLACED = st.builds(
-    Replaced, uid=TEXT, first=COUNT, oldest=COUNT, time=COUNT, original=TEXT, labels=LABELS, fields=LABELS
+    Replaced,
+    uid=TEXT,
+    uid_index=COUNT,
+    oldest_uid_index=COUNT,
+    time=COUNT,
+    member_version=TEXT,
+    labels=LABELS,
+    fields=LABELS,
 )
 DELTAS = st.builds(
     Delta,
@@ -46,21 +53,21 @@ DELTAS = st.builds(
     namespace=TEXT,
     name=TEXT,
     uid=WORD.filter(lambda text: text != "-"),
-    original=WORD.filter(lambda text: text != "-"),
+    member_version=WORD.filter(lambda text: text != "-"),
     time=COUNT,
     producer=TEXT,
     epoch=COUNT,
-    first=COUNT,
+    uid_index=COUNT,
     created=COUNT,
     final=st.booleans(),
-    owner=TEXT,
+    controller_uid=TEXT,
     labels=LABELS,
     fields=LABELS,
     replaced=st.none() | REPLACED,
     compression=st.sampled_from(["", "zlib"]),
     parts=st.lists(COUNT, max_size=3).map(tuple),
-    gap=COUNT,
-    meta_end=COUNT,
+    version_offset=COUNT,
+    metadata_end=COUNT,
     object=st.binary(),
 )
 JSON = st.recursive(
@@ -119,12 +126,12 @@ def test_sharing_changes_nothing_but_identities(deltas: list[Delta], data: st.Da
 
 def test_equal_texts_and_labels_are_shared(delta: Callable[..., Delta]) -> None:
     decoder = SharingDecoder()
-    given = {"namespace": "some", "owner": "o-u", "labels": {"app": "web"}}
+    given = {"namespace": "some", "controller_uid": "o-u", "labels": {"app": "web"}}
     one, two = (
         decoder.decode(encode_delta(delta(name, **given, fields={"spec.nodeName": "node-1", "status.podIP": name})))
         for name in ("a-name", "b-name")
     )
-    for field in ("cluster", "version", "namespace", "owner", "labels"):
+    for field in ("cluster", "version", "namespace", "controller_uid", "labels"):
         assert getattr(one, field) is getattr(two, field)
     assert one.fields["spec.nodeName"] is two.fields["spec.nodeName"]
     assert (one.fields["status.podIP"], two.fields["status.podIP"]) == ("a-name", "b-name")
@@ -134,8 +141,8 @@ def test_what_is_remembered_is_bounded(delta: Callable[..., Delta], monkeypatch:
     monkeypatch.setattr(wire, "_REMEMBERED", 10)
     decoder = SharingDecoder()
     for number in range(100):
-        found = decoder.decode(encode_delta(delta(labels={"n": str(number)}, owner=f"o{number}")))
-        assert (found.labels, found.owner) == ({"n": str(number)}, f"o{number}")
+        found = decoder.decode(encode_delta(delta(labels={"n": str(number)}, controller_uid=f"o{number}")))
+        assert (found.labels, found.controller_uid) == ({"n": str(number)}, f"o{number}")
         assert len(decoder._labels) <= 10
         # As many as one delta has, beyond it.
         assert len(decoder._texts) <= 14
@@ -152,20 +159,20 @@ def test_any_msgpack_library_reads_a_delta(delta: Delta) -> None:
     assert next(iter(found)) == "v"
     assert sorted(found) == sorted(DELTA_KEYS)
     assert found["v"] == 1
-    for key in DELTA_KEYS:
-        if key not in ("replaced", "parts"):
-            assert found[key] == getattr(delta, key)
-            assert type(found[key]) is type(getattr(delta, key))
+    for field in msgspec.structs.fields(Delta):
+        if field.name not in ("replaced", "parts"):
+            assert found[field.encode_name] == getattr(delta, field.name)
+            assert type(found[field.encode_name]) is type(getattr(delta, field.name))
     assert found["parts"] == list(delta.parts)
     if delta.replaced is None:
         assert found["replaced"] is None
     else:
         replaced = found["replaced"]
-        assert (replaced["uid"], replaced["first"]) == (delta.replaced.uid, delta.replaced.first)
-        assert (replaced["oldest"], replaced["time"]) == (delta.replaced.oldest, delta.replaced.time)
+        assert (replaced["uid"], replaced["first"]) == (delta.replaced.uid, delta.replaced.uid_index)
+        assert (replaced["oldest"], replaced["time"]) == (delta.replaced.oldest_uid_index, delta.replaced.time)
         assert replaced.get("labels", {}) == delta.replaced.labels
         assert replaced.get("fields", {}) == delta.replaced.fields
-        assert replaced.get("original", "") == delta.replaced.original
+        assert replaced.get("original", "") == delta.replaced.member_version
 
 
 @given(CONTROLS)
@@ -178,7 +185,7 @@ def test_any_msgpack_library_reads_a_control_record(control: Control) -> None:
 
 def test_another_writers_delta_is_read(delta: Callable[..., Delta]) -> None:
     """Packed by the msgpack package, keys in another order, with a key of the future."""
-    expected = delta("web", labels={"app": "a"}, replaced=Replaced(uid="o", first=3, oldest=2, time=5))
+    expected = delta("web", labels={"app": "a"}, replaced=Replaced(uid="o", uid_index=3, oldest_uid_index=2, time=5))
     fields: dict[str, Any] = msgpack.unpackb(encode_delta(expected))
     foreign = {"v": 1, "since_v2": {"deep": [1, None]}, **dict(reversed(fields.items()))}
     assert decode_delta(msgpack.packb(foreign)) == expected
@@ -249,24 +256,26 @@ def test_the_summary_in_the_headers_comes_back(delta: Delta) -> None:
     assert all("\r" not in value and "\n" not in value for value in headers.values())
     summary = parse_summary(headers)
     assert summary is not None
-    assert (summary.type, summary.uid, summary.original) == (delta.type, delta.uid, delta.original)
-    assert summary.first == delta.first
+    assert (summary.type, summary.uid, summary.member_version) == (delta.type, delta.uid, delta.member_version)
+    assert summary.uid_index == delta.uid_index
     assert summary.replaced == delta.replaced
     assert summary.parts == len(delta.parts)
-    assert summary.oldest == (delta.replaced.oldest if delta.replaced else delta.first)
+    assert summary.oldest_uid_index == (delta.replaced.oldest_uid_index if delta.replaced else delta.uid_index)
 
 
 async def test_the_summary_survives_the_server(
     delta: Callable[..., Delta], log: Any, put: Callable[..., Any], follow: Callable[..., Any]
 ) -> None:
-    replaced = Replaced(uid="old", first=3, oldest=2, time=5, original="77", labels={"app": "ü中", "b": ""})
-    await put("a", uid="", original="", first=9)
-    await put("b", type=MODIFIED, uid="new", original="78", first=4, replaced=replaced)
+    replaced = Replaced(
+        uid="old", uid_index=3, oldest_uid_index=2, time=5, member_version="77", labels={"app": "ü中", "b": ""}
+    )
+    await put("a", uid="", member_version="", uid_index=9)
+    await put("b", type=MODIFIED, uid="new", member_version="78", uid_index=4, replaced=replaced)
     reading = follow(log, headers_only=True, stop_when_caught_up=True)
     await reading.ended()
     first, second = (parse_summary(record.headers) for record in reading.records)
-    assert (first.type, first.uid, first.original, first.first) == (ADDED, "", "", 9)
-    assert (second.uid, second.first, second.oldest, second.replaced) == ("new", 4, 2, replaced)
+    assert (first.type, first.uid, first.member_version, first.uid_index) == (ADDED, "", "", 9)
+    assert (second.uid, second.uid_index, second.oldest_uid_index, second.replaced) == ("new", 4, 2, replaced)
 
 
 def test_a_message_without_a_summary_has_none() -> None:

@@ -119,12 +119,12 @@ async def test_subjects_that_another_stream_has_are_a_problem_of_the_log(connect
 
 async def test_the_log_keeps_the_last_message_of_each_object(log: Log, put: Put) -> None:
     for original in ("1", "2", "3"):
-        await put("a", original=original)
+        await put("a", member_version=original)
     await put("b")
-    last = await put("a", original="4")
+    last = await put("a", member_version="4")
     found = await log.last(object_subject(PODS, "x", "a"))
     assert found is not None
-    assert (found[0], decode_delta(found[1]).original) == (last, "4")
+    assert (found[0], decode_delta(found[1]).member_version) == (last, "4")
     state = await log.state()
     assert (state.messages, state.first_sequence, state.last_sequence) == (2, 4, 5)
     assert (state.created, state.prefix) == (log.created, log.prefix)

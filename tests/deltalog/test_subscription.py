@@ -119,13 +119,13 @@ async def until_caught_up(opened: Subscription) -> list[Event]:
 async def test_from_the_beginning_and_on(log: Log, put: Put) -> None:
     for name in "abc":
         await put(name)
-    await put("a", type=MODIFIED, first=1, original="2")
+    await put("a", type=MODIFIED, uid_index=1, member_version="2")
     async with subscribe(log, start="beginning", bookmarks=True) as opened:
         changes = await until_caught_up(opened)
         # It never saw the first state of `a`, so that is ADDED whatever the message says.
         assert told(changes) == [(2, "ADDED", "b"), (3, "ADDED", "c"), (4, "ADDED", "a")]
-        await put("a", type=MODIFIED, first=1, original="3")
-        await put("b", type=DELETED, first=2, original="4")
+        await put("a", type=MODIFIED, uid_index=1, member_version="3")
+        await put("b", type=DELETED, uid_index=2, member_version="4")
         await put("b", uid="another")
         assert told(await take(opened, 3)) == [(5, "MODIFIED", "a"), (6, "DELETED", "b"), (7, "ADDED", "b")]
         assert str(opened.place).startswith(f"{log.prefix}.7@")
@@ -137,9 +137,9 @@ async def test_an_object_modified_before_it_was_read_is_added_once(log: Log, put
         await put(f"n{number}")
     async with subscribe(log, start="beginning") as opened:
         first = await take(opened, 50)
-        await put("n0", type=MODIFIED, first=1, original="2")
+        await put("n0", type=MODIFIED, uid_index=1, member_version="2")
         await put("late")
-        await put("late", type=MODIFIED, first=52, original="2")
+        await put("late", type=MODIFIED, uid_index=52, member_version="2")
         assert {change.type for change in first} == {"ADDED"}
         assert (await take(opened, 1))[0].type == "MODIFIED"
         rest = [await take(opened, 1)]
@@ -152,7 +152,7 @@ async def test_an_object_modified_before_it_was_read_is_added_once(log: Log, put
 async def test_from_now(log: Log, put: Put) -> None:
     await put("a")
     async with subscribe(log) as opened:
-        await put("a", type=MODIFIED, first=1, original="2")
+        await put("a", type=MODIFIED, uid_index=1, member_version="2")
         await put("b")
         assert told(await take(opened, 2)) == [(2, "MODIFIED", "a"), (3, "ADDED", "b")]
 
@@ -160,7 +160,7 @@ async def test_from_now(log: Log, put: Put) -> None:
 async def test_from_an_index_a_version_and_a_place(log: Log, put: Put) -> None:
     for name in "abcd":
         await put(name)
-    await put("a", type=MODIFIED, first=1, original="2")
+    await put("a", type=MODIFIED, uid_index=1, member_version="2")
     stored = await log.message_time(3)
     for start in (3, "3", f"{log.prefix}.3", f"{log.prefix}.3.1", f"{log.prefix}.3@{stored}", Place(log.prefix, 3)):
         async with subscribe(log, start=start) as opened:
@@ -208,7 +208,7 @@ async def test_deletions_that_may_be_forgotten(connection: Connection, delta: Ca
         await put("a")
         begin = await put("b")
         began = await log.message_time(begin)
-        await put("a", type=DELETED, first=1)
+        await put("a", type=DELETED, uid_index=1)
         await asyncio.sleep(2.5)
         head = await put("c")
         for start in (begin, f"{log.prefix}.{begin}@{began}"):
@@ -264,12 +264,12 @@ async def test_labels_like_a_watch(log: Log, put: Put) -> None:
     await put("out", labels=other)
     async with subscribe(log, labels="app=web", start="beginning", bookmarks=True) as opened:
         assert told(await until_caught_up(opened)) == [(1, "ADDED", "in")]
-        await put("in", type=MODIFIED, first=1, original="2", labels=web)
-        await put("in", type=MODIFIED, first=1, original="3", labels=other)
-        await put("in", type=MODIFIED, first=1, original="4", labels=other)
-        await put("out", type=MODIFIED, first=2, original="2", labels=web)
-        await put("out", type=DELETED, first=2, original="3", labels=web)
-        await put("in", type=DELETED, first=1, original="5", labels=other)
+        await put("in", type=MODIFIED, uid_index=1, member_version="2", labels=web)
+        await put("in", type=MODIFIED, uid_index=1, member_version="3", labels=other)
+        await put("in", type=MODIFIED, uid_index=1, member_version="4", labels=other)
+        await put("out", type=MODIFIED, uid_index=2, member_version="2", labels=web)
+        await put("out", type=DELETED, uid_index=2, member_version="3", labels=web)
+        await put("in", type=DELETED, uid_index=1, member_version="5", labels=other)
         await put("end", labels=web)
         found = await take(opened, 5)
         assert told(found) == [
@@ -288,8 +288,8 @@ async def test_labels_from_now_know_what_was_selected(log: Log, put: Put) -> Non
     await put("in", labels=web)
     await put("out", labels=other)
     async with subscribe(log, labels="app=web") as opened:
-        await put("out", type=MODIFIED, first=2, original="2", labels=other)
-        await put("in", type=MODIFIED, first=1, original="2", labels=other)
+        await put("out", type=MODIFIED, uid_index=2, member_version="2", labels=other)
+        await put("in", type=MODIFIED, uid_index=1, member_version="2", labels=other)
         assert told(await take(opened, 1)) == [(4, "DELETED", "in")]
 
 
@@ -302,12 +302,12 @@ async def test_labels_of_one_that_resumes(log: Log, put: Put) -> None:
     await put("gone", labels=web)
     await put("new", labels=web)
     resumed = 4
-    await put("left", type=MODIFIED, first=1, original="2", labels=other)
-    await put("gone", type=DELETED, first=4, original="2", labels=web)
-    await put("never", type=MODIFIED, first=2, original="2", labels=other)
+    await put("left", type=MODIFIED, uid_index=1, member_version="2", labels=other)
+    await put("gone", type=DELETED, uid_index=4, member_version="2", labels=web)
+    await put("never", type=MODIFIED, uid_index=2, member_version="2", labels=other)
     async with subscribe(log, labels="app=web", start=resumed) as opened:
-        await put("never", type=MODIFIED, first=2, original="3", labels=other)
-        await put("stays", type=MODIFIED, first=3, original="2", labels=web)
+        await put("never", type=MODIFIED, uid_index=2, member_version="3", labels=other)
+        await put("stays", type=MODIFIED, uid_index=3, member_version="2", labels=web)
         found = [(change.type, change.delta.name) for change in await take(opened, 5)]
     assert found == [
         ("ADDED", "new"),
@@ -339,8 +339,8 @@ async def test_removals(log: Log, place: Put, tell: Put) -> None:
         assert isinstance(removed, Removed)
         assert (removed.sequence, removed.cluster, removed.resource) == (4, "alpha", "pods")
         # It is no longer shown, so this says nothing.
-        await place("a", type=MODIFIED, first=1, original="2")
-        await place("a", type=MODIFIED, first=1, original="3", labels={"app": "web"})
+        await place("a", type=MODIFIED, uid_index=1, member_version="2")
+        await place("a", type=MODIFIED, uid_index=1, member_version="3", labels={"app": "web"})
         assert told(await take(opened, 1)) == [(6, "ADDED", "a")]
 
 
@@ -369,9 +369,9 @@ async def test_large_objects_are_whole(log: Log, appender: Appender, delta: Call
     subject = object_subject(type_prefix("alpha", "", "v1", "pods"), "x", "large")
     limit = 20_000
     for body in (head + b"a" * 100_000 + b'"}}', head + chance.randbytes(60_000).hex().encode() + b'"}}'):
-        made, payload, parts = fit(delta("large", object=body, original=str(len(body))), limit)
+        made, payload, parts = fit(delta("large", object=body, member_version=str(len(body))), limit)
         sequences = [
-            await appender.append_wait(part_subject(subject, made.original, number), part)
+            await appender.append_wait(part_subject(subject, made.member_version, number), part)
             for number, part in enumerate(parts)
         ]
         between = await put("between")
@@ -386,12 +386,12 @@ async def test_large_objects_are_whole(log: Log, appender: Appender, delta: Call
             assert change.delta.object == body
             assert json.loads(change.body)["spec"]["x"]
     assert parts
-    await log.purge(part_subject(subject, made.original, 1), 2**60)
+    await log.purge(part_subject(subject, made.member_version, 1), 2**60)
     async with subscribe(log, start="beginning", name="large") as opened:
         with pytest.raises(UnreadableRecord, match=f"message {at} .* part"):
             await following(opened)
-        await put("large", original="9")
-        assert [change.delta.original for change in await take(opened, 1)] == ["9"]
+        await put("large", member_version="9")
+        assert [change.delta.member_version for change in await take(opened, 1)] == ["9"]
 
 
 async def test_an_unreadable_message_can_be_passed_over(log: Log, appender: Appender, put: Put) -> None:
@@ -497,8 +497,8 @@ async def test_what_was_superseded_while_away_comes_once(log: Log, put: Put) -> 
     async with subscribe(log, durable="away", start="beginning") as opened:
         (first,) = await take(opened, 1)
         await opened.ack(first)
-    await put("b", type=MODIFIED, first=2, original="2")
-    await put("b", type=MODIFIED, first=2, original="3")
+    await put("b", type=MODIFIED, uid_index=2, member_version="2")
+    await put("b", type=MODIFIED, uid_index=2, member_version="3")
     async with subscribe(log, durable="away", bookmarks=True) as opened:
         found = await until_caught_up(opened)
     assert told(found) == [(3, "ADDED", "c"), (5, "ADDED", "b")]
@@ -607,14 +607,14 @@ async def test_a_random_history_read_in_pieces_ends_as_the_state(log: Log, put: 
             labels = chance.choice((web, other))
             if name not in truth:
                 uid = f"u{chance.random()}"
-                at = await put(name, uid=uid, labels=labels, original="1")
+                at = await put(name, uid=uid, labels=labels, member_version="1")
                 truth[name] = (at, uid, labels)
             elif chance.random() < 0.3:
                 first, uid, labels = truth.pop(name)
-                await put(name, type=DELETED, first=first, uid=uid, labels=labels, original="9")
+                await put(name, type=DELETED, uid_index=first, uid=uid, labels=labels, member_version="9")
             else:
                 first, uid, _ = truth[name]
-                await put(name, type=MODIFIED, first=first, uid=uid, labels=labels, original="2")
+                await put(name, type=MODIFIED, uid_index=first, uid=uid, labels=labels, member_version="2")
                 truth[name] = (first, uid, labels)
         async with subscribe(log, durable="t", labels="app=web", start="beginning", bookmarks=True) as opened:
             stop = chance.random() < 0.5

@@ -109,8 +109,8 @@ class Recorder:
         uid, original, epoch = self.last.get(record.subject, ("", 0, 0))
         assert delta.epoch >= epoch, f"{record.subject}: epoch {delta.epoch} after {epoch}"
         if uid == delta.uid:
-            assert int(delta.original) >= original, f"{record.subject}: {delta.original} after {original}"
-        self.last[record.subject] = (delta.uid, int(delta.original), delta.epoch)
+            assert int(delta.member_version) >= original, f"{record.subject}: {delta.member_version} after {original}"
+        self.last[record.subject] = (delta.uid, int(delta.member_version), delta.epoch)
 
 
 class Battlefield:
@@ -380,8 +380,8 @@ async def differences(field: Battlefield, compare: Any, of: Materializer) -> lis
             for key in items.keys() & entries.keys():
                 entry = entries[key]
                 ours = json.loads(entry.body)
-                if entry.original != versions[key]:
-                    found.append(f"{name}: {path} {key} is at {entry.original}, not {versions[key]}")
+                if entry.member_version != versions[key]:
+                    found.append(f"{name}: {path} {key} is at {entry.member_version}, not {versions[key]}")
                 elif compare.comparable(ours) != items[key] or entry.uid != items[key]["metadata"]["uid"]:
                     found.append(f"{name}: {path} {key} has another content")
                 elif ours["apiVersion"] != path.removeprefix("/apis/").removeprefix("/api/").rpartition("/")[0]:

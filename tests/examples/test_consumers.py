@@ -105,12 +105,12 @@ class Writing:
             type=kind,
             name=name,
             uid=f"uid-{name}",
-            original="7",
+            member_version="7",
             time=1,
             producer="p",
             epoch=1,
-            gap=44,
-            meta_end=55,
+            version_offset=44,
+            metadata_end=55,
             object=body,
             **{**fixed, **given},
         )
@@ -157,7 +157,7 @@ async def test_a_consumer(log: Log, broker: EmbeddedBroker, tmp_path: Path, lang
                 (compressed, 63 + 8000),
                 (large, 63 + 40_000),
             ]
-            gone = await writing.pod("web.1", DELETED, first=first)
+            gone = await writing.pod("web.1", DELETED, uid_index=first)
             removed = await writing.removed("alpha", "pods")
             live = await lines(output, 2)
             assert [(one["sequence"], one["type"]) for one in live] == [(gone, "DELETED"), (removed, "REMOVED")]

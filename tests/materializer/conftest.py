@@ -13,7 +13,7 @@ from deltalog import ADDED, Control, Delta
 SECOND = 1_000_000_000
 
 
-def made_delta(name: str = "n", type: str = ADDED, uid: str = "u", original: str = "1", **given: Any) -> Delta:
+def made_delta(name: str = "n", type: str = ADDED, uid: str = "u", member_version: str = "1", **given: Any) -> Delta:
     """A delta of a pod-like object in cluster alpha, namespace x, its body as a producer splits it."""
     fixed: dict[str, Any] = {
         "cluster": "alpha",
@@ -35,14 +35,14 @@ def made_delta(name: str = "n", type: str = ADDED, uid: str = "u", original: str
     if fixed["labels"]:
         metadata["labels"] = fixed["labels"]
     inner = json.dumps(metadata, separators=(",", ":")).encode()[1:]
-    rest = json.dumps({"spec": {"of": original}}, separators=(",", ":")).encode()[1:]
+    rest = json.dumps({"spec": {"of": member_version}}, separators=(",", ":")).encode()[1:]
     return Delta(
         type=type,
         name=name,
         uid=uid,
-        original=original,
-        gap=len(head),
-        meta_end=len(head) + len(inner),
+        member_version=member_version,
+        version_offset=len(head),
+        metadata_end=len(head) + len(inner),
         object=head + inner + b"," + rest,
         **fixed,
     )

@@ -55,7 +55,7 @@ class Instance:
     def objects(self) -> dict[str, tuple[int, str]]:
         kind = self.materializer.store.types.get(PODS)
         found = {} if kind is None else kind.clusters.get("alpha", {})
-        return {entry.name: (entry.index, entry.original) for entry in found.values()}
+        return {entry.name: (entry.index, entry.member_version) for entry in found.values()}
 
     async def until(self, holds: Callable[[], bool]) -> None:
         await eventually(lambda: holds() or self.task.done())
@@ -425,9 +425,9 @@ async def test_ordinary_life_is_the_same_history(
     await running.until(lambda: len(running.objects) == 10)
     await running.marked()
     for number in range(10):
-        await put(f"n{number}", original=str(number + 2))
+        await put(f"n{number}", member_version=str(number + 2))
     for number in range(5):
-        await put(f"n{number}", type="DELETED", original="99", ttl=60)
+        await put(f"n{number}", type="DELETED", member_version="99", ttl=60)
     await running.until(lambda: len(running.objects) == 5)
     await running.looks()
     first = await starting()
@@ -451,8 +451,8 @@ async def test_purged_deletions_raise_the_floor(log: Log, put: Put, starting: St
         await put(f"n{number}")
     running = await starting()
     await running.until(lambda: len(running.objects) == 4)
-    gone = await put("n1", type="DELETED", original="2", ttl=60)
-    last = await put("n2", original="2")
+    gone = await put("n1", type="DELETED", member_version="2", ttl=60)
+    last = await put("n2", member_version="2")
     await running.until(lambda: running.materializer.store.applied == last)
     await running.marked()
     assert running.materializer.store.floor < gone
@@ -475,7 +475,7 @@ async def test_expired_deletions_raise_the_floor(
         await put(f"n{number}")
     running = await starting()
     await running.until(lambda: len(running.objects) == 3)
-    gone = await put("n1", type="DELETED", original="2", ttl=1)
+    gone = await put("n1", type="DELETED", member_version="2", ttl=1)
     await running.until(lambda: running.materializer.store.floor == gone)
     async with asyncio.timeout(PATIENCE):
         while (await short.state()).messages > 2:

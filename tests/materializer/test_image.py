@@ -55,7 +55,7 @@ def again(store: Store) -> Store:
 
 def pasts(past: Past | None) -> Iterator[Any]:
     while past is not None and not past.forgotten:
-        yield past.since, dict(past.labels), dict(past.fields), past.owner
+        yield past.selectable_since, dict(past.labels), dict(past.fields), past.controller_uid
         past = past.before
 
 
@@ -84,10 +84,10 @@ def faded(store: Store) -> Iterator[Any]:
         place = (item.cluster, item.key)
         live = kind.get(item.cluster, item.key)
         if item.deleted:
-            buried = kind.graves.get(item.cluster, {}).get(item.key) is item
+            buried = kind.tombstones.get(item.cluster, {}).get(item.key) is item
             yield time, index, key, "grave", place if buried else None
         else:
-            yield time, index, key, "replaced", place if live is not None and live.first == item.first else None
+            yield time, index, key, "replaced", place if live is not None and live.uid_index == item.uid_index else None
 
 
 def state(store: Store) -> Any:
@@ -101,15 +101,24 @@ def state(store: Store) -> Any:
             },
             "graves": {
                 cluster: {name: plain(entry) for name, entry in graves.items()}
-                for cluster, graves in kind.graves.items()
+                for cluster, graves in kind.tombstones.items()
                 if graves
             },
             "order": [plain_item(item) for item in kind.order.items if item is not None],
             "floors": dict(kind.floors),
             "forgotten": kind.forgotten,
-            "gap": kind.gap,
+            "gap": kind.unread_through,
         }
-    numbers = ("prefix", "tombstone_ttl", "applied", "applied_time", "floor", "gap", "settled", "catalogue")
+    numbers = (
+        "prefix",
+        "tombstone_ttl",
+        "applied",
+        "applied_time",
+        "floor",
+        "unread_through",
+        "caught_up_at",
+        "catalogue",
+    )
     return {
         **{name: deepcopy(getattr(store, name)) for name in (*numbers, "documents", "controls", "removed", "loading")},
         "types": types,
@@ -226,7 +235,9 @@ def test_clients_go_on_at_an_instance_that_started_from_a_snapshot(seed: int, de
 def test_a_label_that_changed_for_ever_is_no_deep_chain(delta: Make) -> None:
     store = warm_store()
     for number in range(1, 3000):
-        store.apply_delta(delta("n", original=str(number), first=1, labels={"at": str(number)}), number, number)
+        store.apply_delta(
+            delta("n", member_version=str(number), uid_index=1, labels={"at": str(number)}), number, number
+        )
     made = again(store)
     assert_same(made, store)
     assert len(made.pasts) == len(store.pasts)
@@ -240,7 +251,7 @@ def test_old_states_are_forgotten_in_the_same_order(delta: Make, monkeypatch: py
     for index in range(1, 300):
         name = chance.choice("abcde")
         for one in stores:
-            one.apply_delta(delta(name, uid=name, original=str(index), labels={"at": str(index)}), index, index)
+            one.apply_delta(delta(name, uid=name, member_version=str(index), labels={"at": str(index)}), index, index)
         if index == 150:
             stores.append(again(store))
     assert_same(*stores)
@@ -273,7 +284,7 @@ def test_control_records_documents_and_equal_texts(delta: Make, control: Make) -
     for name in ("a", "b"):
         index += 1
         labels, fields = {"app": "one"}, {"spec.nodeName": "node"}
-        one = delta(name, uid=name, namespace="far", owner="o", labels=labels, fields=fields)
+        one = delta(name, uid=name, namespace="far", controller_uid="o", labels=labels, fields=fields)
         store.apply_delta(one, index, index)
         census.take_delta(one, object_subject(type_prefix("alpha", "", "v1", "pods"), "far", name))
     census.take_unreadable("kb.somebody.else.s")

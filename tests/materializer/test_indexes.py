@@ -28,7 +28,9 @@ def filled(delta: Make, number: int = 40) -> Store:
     store = Store("h", 100)
     for index in range(1, number + 1):
         labels = {"app": f"a{index % 4}", "one": str(index)}
-        store.apply_delta(delta(f"n{index:03}", uid=f"u{index}", labels=labels, owner=f"o{index % 3}"), index, NOW)
+        store.apply_delta(
+            delta(f"n{index:03}", uid=f"u{index}", labels=labels, controller_uid=f"o{index % 3}"), index, NOW
+        )
     store.finish_loading(NOW)
     return store
 
@@ -76,7 +78,7 @@ def test_times_of_creation(delta: Make) -> None:
     assert names(store, since=8) == [f"n{index:03}" for index in range(1, 41) if index % 10 >= 8]
     assert names(store, since=2, before=3) == ["n002", "n012", "n022", "n032"]
     assert names(store, since=3, before=2) == []
-    store.apply_delta(delta("n002", DELETED, uid="u2", original="2", first=2), 41, NOW)
+    store.apply_delta(delta("n002", DELETED, uid="u2", member_version="2", uid_index=2), 41, NOW)
     store.apply_delta(delta("n900", ADDED, uid="u900", created=2), 42, NOW)
     assert names(store, since=2, before=3) == ["n012", "n022", "n032", "n900"]
     assert len(store.types[PODS].indexes) == 1
@@ -98,8 +100,8 @@ def test_an_index_follows_changes(delta: Make) -> None:
     store = filled(delta)
     wanted = parse_labels("app=a1")
     assert len(names(store, labels=wanted)) == 10
-    store.apply_delta(delta("n001", MODIFIED, uid="u1", original="2", first=1, labels={"app": "b"}), 41, NOW)
-    store.apply_delta(delta("n005", DELETED, uid="u5", original="2", first=5, labels={"app": "a1"}), 42, NOW)
+    store.apply_delta(delta("n001", MODIFIED, uid="u1", member_version="2", uid_index=1, labels={"app": "b"}), 41, NOW)
+    store.apply_delta(delta("n005", DELETED, uid="u5", member_version="2", uid_index=5, labels={"app": "a1"}), 42, NOW)
     store.apply_delta(delta("n900", ADDED, uid="u900", labels={"app": "a1"}), 43, NOW)
     found = names(store, labels=wanted)
     assert "n001" not in found
@@ -140,15 +142,15 @@ def test_owners_over_hops_and_clusters(delta: Make) -> None:
     ]
     for index, (resource, name, uid, owner) in enumerate(made, 1):
         group = "" if resource == "pods" else "apps"
-        store.apply_delta(delta(name, uid=uid, owner=owner, resource=resource, group=group), index, NOW)
+        store.apply_delta(delta(name, uid=uid, controller_uid=owner, resource=resource, group=group), index, NOW)
     store.finish_loading(NOW)
     assert store.owned("d1", 0, None) == {"d1"}
     assert store.owned("d1", 1, None) == {"r1", "r2"}
     assert store.owned("d1", 2, None) == {"p1", "p2"}
     assert store.owned("d1", 3, None) == frozenset()
     assert store.owned("d1", 1, frozenset({"bravo"})) == frozenset()
-    assert names(store, owners=store.owned("d1", 1, None)) == ["web-1-a", "web-2-a"]
+    assert names(store, controller_uids=store.owned("d1", 1, None)) == ["web-1-a", "web-2-a"]
     store.apply_delta(
-        delta("web-2", DELETED, uid="r2", original="2", first=3, resource="replicasets", group="apps"), 8, NOW
+        delta("web-2", DELETED, uid="r2", member_version="2", uid_index=3, resource="replicasets", group="apps"), 8, NOW
     )
-    assert names(store, owners=store.owned("d1", 1, None)) == ["web-1-a"]
+    assert names(store, controller_uids=store.owned("d1", 1, None)) == ["web-1-a"]

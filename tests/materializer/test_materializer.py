@@ -26,13 +26,13 @@ DELTA = Delta(
     namespace="x",
     name="a",
     uid="u",
-    original="7",
+    member_version="7",
     time=1_700_000_000_000,
     producer="p",
     epoch=1,
     labels={"app": "web"},
-    gap=44,
-    meta_end=55,
+    version_offset=44,
+    metadata_end=55,
     object=b'{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"spec":{}}',
 )
 
@@ -81,7 +81,7 @@ async def test_markers_and_what_nobody_can_read_are_passed_over(
     found = store.types["", "pods"].select(Filter())
     assert [entry.name for entry in found] == ["a", "b"]
     assert found[0].labels == {"app": "web"}
-    gone = msgspec.structs.replace(DELTA, type=DELETED, original="8", first=found[0].first)
+    gone = msgspec.structs.replace(DELTA, type=DELETED, member_version="8", uid_index=found[0].uid_index)
     last = await append(log, (object_subject(PODS, "x", "a"), encode_delta(gone), {}))
     await materializer.wait_applied(last, PATIENCE)
     store.check()

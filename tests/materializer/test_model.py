@@ -74,7 +74,7 @@ LENSES = (
     Lens(Filter(fields=fields_of("node!=1")), lambda name, state: state.fields.get("node") != "1"),
     Lens(Filter(namespaces=frozenset({"x"})), lambda name, state: name[1] == "x"),
     Lens(Filter(namespaces=frozenset({"x"}), names=frozenset({"m"})), lambda name, state: name[1:] == ("x", "m")),
-    Lens(Filter(owners=frozenset({"o1", "o2"})), lambda name, state: state.owner in ("o1", "o2")),
+    Lens(Filter(controller_uids=frozenset({"o1", "o2"})), lambda name, state: state.owner in ("o1", "o2")),
     Lens(
         Filter(not_names=frozenset({"m"}), since=2, before=5),
         lambda name, state: name[2] != "m" and 2 <= state.created < 5,
@@ -174,7 +174,7 @@ class World:
             group=kind[0],
             resource=kind[1],
             epoch=self.epochs[cluster],
-            original=given.pop("original", str(self.versions)),
+            member_version=given.pop("member_version", str(self.versions)),
             **given,
         )
 
@@ -183,19 +183,25 @@ class World:
         return {
             "labels": labels,
             "fields": self.random.choice(({}, {"node": "1"}, {"node": "2"})),
-            "owner": self.random.choice(("", "o1", "o2", "o3")),
+            "controller_uid": self.random.choice(("", "o1", "o2", "o3")),
         }
 
     @staticmethod
     def _same(known: Known) -> dict[str, Any]:
-        return {"labels": known.delta.labels, "fields": known.delta.fields, "owner": known.delta.owner}
+        return {
+            "labels": known.delta.labels,
+            "fields": known.delta.fields,
+            "controller_uid": known.delta.controller_uid,
+        }
 
     def _record(self, kind: TypeKey, name: Name, message: Message) -> None:
         delta = message.record
         assert isinstance(delta, Delta)
         state = None
         if delta.type != DELETED:
-            state = State(message.index, delta.uid, dict(delta.labels), dict(delta.fields), delta.owner, delta.created)
+            state = State(
+                message.index, delta.uid, dict(delta.labels), dict(delta.fields), delta.controller_uid, delta.created
+            )
         self.history.setdefault((kind, name), []).append((message.index, state))
 
     def _fade(self, known: Known) -> None:
@@ -212,10 +218,10 @@ class World:
                 last = known.delta
                 replaced = Replaced(
                     uid=last.uid,
-                    first=known.first,
-                    oldest=known.oldest or known.first,
+                    uid_index=known.first,
+                    oldest_uid_index=known.oldest or known.first,
                     time=gone // 1_000_000,
-                    original=last.original,
+                    member_version=last.member_version,
                     labels=last.labels,
                     fields=last.fields,
                 )
@@ -224,7 +230,7 @@ class World:
             uid = f"u{self.uids}"
         delta = self._delta(kind, name, type=ADDED, uid=uid, replaced=replaced, **self._content())
         message = self.append(self._subject(delta), delta)
-        oldest = replaced.oldest if replaced else message.index
+        oldest = replaced.oldest_uid_index if replaced else message.index
         self.known[kind, name] = Known(delta, message.index, oldest, None, replaced)
         self._record(kind, name, message)
         return message
@@ -236,7 +242,7 @@ class World:
         if self.random.random() < 0.4:
             content = self._content()
         delta = self._delta(
-            kind, name, type=MODIFIED, uid=known.delta.uid, first=known.first, replaced=known.replaced, **content
+            kind, name, type=MODIFIED, uid=known.delta.uid, uid_index=known.first, replaced=known.replaced, **content
         )
         known.delta = delta
         message = self.append(self._subject(delta), delta)
@@ -255,7 +261,7 @@ class World:
             name,
             type=DELETED,
             uid=known.delta.uid,
-            first=known.first,
+            uid_index=known.first,
             replaced=known.replaced,
             final=final,
             **content,
@@ -332,13 +338,19 @@ class World:
             return
         (kind, name), known = self.random.choice(lively)
         last = known.delta
-        if last.type == DELETED and store.types[kind].graves.get(name[0], {}).get(name[1:]) is None:
+        if last.type == DELETED and store.types[kind].tombstones.get(name[0], {}).get(name[1:]) is None:
             return
         index = self.index = self.index + 1
         if what == 1:
-            original = str(int(last.original) - self.random.choice((0, 1)))
+            original = str(int(last.member_version) - self.random.choice((0, 1)))
             stale = self._delta(
-                kind, name, type=MODIFIED, uid=last.uid, first=known.first, original=original, **self._content()
+                kind,
+                name,
+                type=MODIFIED,
+                uid=last.uid,
+                uid_index=known.first,
+                member_version=original,
+                **self._content(),
             )
             assert store.apply_delta(stale, index, self.now) is Outcome.NOT_NEWER
         elif what == 2 and self.epochs[name[0]] > 0 and name[0] in store.clusters and store.clusters[name[0]].epoch:
@@ -346,10 +358,12 @@ class World:
             fenced = msgspec.structs.replace(fenced, epoch=store.clusters[name[0]].epoch - 1)
             assert store.apply_delta(fenced, index, self.now) is Outcome.FENCED
         elif what == 3 and last.type == DELETED:
-            again = self._delta(kind, name, type=DELETED, uid=last.uid, first=known.first, original=last.original)
+            again = self._delta(
+                kind, name, type=DELETED, uid=last.uid, uid_index=known.first, member_version=last.member_version
+            )
             assert store.apply_delta(again, index, self.now) is Outcome.NOT_NEWER
         elif what == 3:
-            foreign = self._delta(kind, name, type=DELETED, uid="someone else", first=known.first)
+            foreign = self._delta(kind, name, type=DELETED, uid="someone else", uid_index=known.first)
             assert store.apply_delta(foreign, index, self.now) is Outcome.NOT_NEWER
         else:
             store.skip(index, self.now)
@@ -417,7 +431,7 @@ class Client:
 
     @property
     def cursor(self) -> int:
-        return self.at.after
+        return self.at.read_to
 
     def relist(self, store: Store) -> None:
         self.view.clear()

@@ -76,7 +76,12 @@ class World:
     def change(self, cluster: Cluster, name: tuple[str, str]) -> None:
         cluster.version += self.random.randint(1, 3)
         labels = self.random.choice(({}, {"app": "a"}, {"app": "b"}))
-        common = {"cluster": cluster.name, "namespace": name[0], "original": str(cluster.version), "labels": labels}
+        common = {
+            "cluster": cluster.name,
+            "namespace": name[0],
+            "member_version": str(cluster.version),
+            "labels": labels,
+        }
         subject = ("kb", cluster.name, *name)
         lives = cluster.objects.get(name)
         known = cluster.known.get(name)
@@ -84,12 +89,12 @@ class World:
         if lives is not None and roll < 0.3:
             del cluster.objects[name]
             common["labels"] = lives[1]
-            gone = self.delta(name[1], DELETED, uid=lives[0], first=known[1], replaced=known[4], **common)
+            gone = self.delta(name[1], DELETED, uid=lives[0], uid_index=known[1], replaced=known[4], **common)
             at = self.append(subject, gone, ttl=True)
             cluster.known[name] = [lives[0], known[1], at, self.now, known[4], gone]
         elif lives is not None and roll < 0.9:
             cluster.objects[name] = (lives[0], labels)
-            made = self.delta(name[1], MODIFIED, uid=lives[0], first=known[1], replaced=known[4], **common)
+            made = self.delta(name[1], MODIFIED, uid=lives[0], uid_index=known[1], replaced=known[4], **common)
             self.append(subject, made)
             known[5] = made
         else:
@@ -99,11 +104,11 @@ class World:
             if known is not None and (not known[3] or known[3] >= self.now - TTL * SECOND):
                 replaced = Replaced(
                     uid=known[0],
-                    first=known[1],
-                    oldest=known[4].oldest if known[4] else known[1],
+                    uid_index=known[1],
+                    oldest_uid_index=known[4].oldest_uid_index if known[4] else known[1],
                     time=(known[3] or self.now) // 1_000_000,
-                    gone=known[2],
-                    original=known[5].original,
+                    deletion_index=known[2],
+                    member_version=known[5].member_version,
                     labels=known[5].labels,
                 )
             cluster.objects[name] = (uid, labels)
@@ -162,7 +167,7 @@ def test_a_resume_ends_in_the_present_state(seed: int, delta: Make, control: Mak
                 assert [change.at for change in changes] == sorted(change.at for change in changes)
                 for change in changes:
                     name = (change.entry.cluster, change.entry.namespace, change.entry.name)
-                    assert int(change.entry.original) > at[name[0]] or change.type == DELETED
+                    assert int(change.entry.member_version) > at[name[0]] or change.type == DELETED
                     if change.type == DELETED:
                         view.pop(name, None)
                     else:
@@ -229,10 +234,10 @@ def apply(store: Store, record: Any, index: int) -> None:
 def test_a_list_written_in_the_order_of_names_hides_no_one_who_left_the_selection(delta: Make, control: Make) -> None:
     store = filled(
         control(SYNCED, "alpha", *PODS, data={"version": "5"}),
-        delta("a", uid="ua", original="3", labels={"x": "1"}),
-        delta("b", uid="ub", original="4", labels={"x": "1"}),
-        delta("a", MODIFIED, uid="ua", first=2, original="20"),
-        delta("b", MODIFIED, uid="ub", first=3, original="15", labels={"x": "1"}),
+        delta("a", uid="ua", member_version="3", labels={"x": "1"}),
+        delta("b", uid="ub", member_version="4", labels={"x": "1"}),
+        delta("a", MODIFIED, uid="ua", uid_index=2, member_version="20"),
+        delta("b", MODIFIED, uid="ub", uid_index=3, member_version="15", labels={"x": "1"}),
     )
     wanted = Filter(labels=parse_labels("x=1"))
     shown = changes_since(store, PODS, wanted, {"alpha": "15"})
@@ -242,29 +247,29 @@ def test_a_list_written_in_the_order_of_names_hides_no_one_who_left_the_selectio
 def test_only_what_watches_brought_tells_how_far_a_type_was_followed(delta: Make, control: Make) -> None:
     store = filled(
         control("type", "alpha", *PODS, data={"version": "v1", "kind": "Pod"}),
-        delta("a", uid="ua", original="900"),
+        delta("a", uid="ua", member_version="900"),
     )
     assert seen(store, PODS, "alpha") == ""
     apply(store, control(SYNCED, "alpha", *PODS, data={"version": "910"}), 3)
-    apply(store, delta("b", uid="ub", original="950"), 4)
+    apply(store, delta("b", uid="ub", member_version="950"), 4)
     assert seen(store, PODS, "alpha") == "910"
-    apply(store, delta("b", MODIFIED, uid="ub", first=4, original="960", in_order=True), 5)
+    apply(store, delta("b", MODIFIED, uid="ub", uid_index=4, member_version="960", in_order=True), 5)
     assert seen(store, PODS, "alpha") == "960"
 
 
 def test_what_has_no_version_of_its_own_is_shown_past_any_version(delta: Make, control: Make) -> None:
     store = filled(
         control(SYNCED, "alpha", *PODS, data={"version": "100"}),
-        delta("a", uid="ua", original="90"),
-        delta("b", uid="ub", original="95"),
-        delta("c", uid="uc", original="96"),
+        delta("a", uid="ua", member_version="90"),
+        delta("b", uid="ub", member_version="95"),
+        delta("c", uid="uc", member_version="96"),
     )
     wanted = Filter(beyond=(("alpha", "100"),))
     assert changes_since(store, PODS, wanted, {"alpha": "100"}) == []
     after = store.applied
     # What a watch saw go at a version that the client has is known to it; what a list missed may have gone since.
-    apply(store, delta("c", DELETED, uid="uc", first=4, original="99"), 5)
-    apply(store, delta("b", DELETED, uid="ub", first=3, original="95", final=False), 6)
+    apply(store, delta("c", DELETED, uid="uc", uid_index=4, member_version="99"), 5)
+    apply(store, delta("b", DELETED, uid="ub", uid_index=3, member_version="95", final=False), 6)
     apply(store, control("removed", "alpha"), 7)
     shown, _ = changes(store.types[PODS], Cursor(after).position(store.types[PODS]), wanted, 100)
     assert [(change.type, change.entry.name) for change in shown] == [(DELETED, "b"), (DELETED, "a")]
@@ -273,21 +278,23 @@ def test_what_has_no_version_of_its_own_is_shown_past_any_version(delta: Make, c
 def test_a_cluster_that_was_set_back_counts_from_then_on(delta: Make, control: Make) -> None:
     store = filled(
         control(SYNCED, "alpha", *PODS, data={"version": "100"}),
-        delta("a", uid="ua", original="90", in_order=True),
+        delta("a", uid="ua", member_version="90", in_order=True),
     )
     cluster = store.clusters["alpha"]
-    assert cluster.counting == 1
-    apply(store, delta("a", MODIFIED, uid="ua", first=2, original="90", restored=True), 3)
+    assert cluster.versions_restarted_at == 1
+    apply(store, delta("a", MODIFIED, uid="ua", uid_index=2, member_version="90", restored=True), 3)
     # Pruned in another way than before.
-    assert cluster.counting == 1
-    apply(store, delta("a", MODIFIED, uid="ua", first=2, original="50", restored=True), 4)
-    assert cluster.counting == 4
+    assert cluster.versions_restarted_at == 1
+    apply(store, delta("a", MODIFIED, uid="ua", uid_index=2, member_version="50", restored=True), 4)
+    assert cluster.versions_restarted_at == 4
     assert seen(store, PODS, "alpha") == "100"
 
 
 @pytest.mark.parametrize("version", ["\u00b2", "\u0663", "-1", "1.0", "x"])
 def test_only_ascii_digits_are_a_number(version: str, delta: Make, control: Make) -> None:
-    store = filled(control(SYNCED, "alpha", *PODS, data={"version": "1"}), delta("a", uid="ua", original="\u00b2"))
+    store = filled(
+        control(SYNCED, "alpha", *PODS, data={"version": "1"}), delta("a", uid="ua", member_version="\u00b2")
+    )
     with pytest.raises(TooOld):
         changes_since(store, PODS, Filter(), {"alpha": version})
     assert seen(store, PODS, "alpha") == "1"

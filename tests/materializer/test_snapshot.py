@@ -88,7 +88,9 @@ class Instance:
             "prefix": self.store.prefix,
             "applied": self.store.applied,
             "types": {
-                key: [(one.cluster, one.key, one.index, one.first, one.uid, one.body) for one in kind.select(Filter())]
+                key: [
+                    (one.cluster, one.key, one.index, one.uid_index, one.uid, one.body) for one in kind.select(Filter())
+                ]
                 for key, kind in self.store.types.items()
                 if len(kind)
             },
@@ -179,7 +181,7 @@ class Writer:
 
     async def put(self, name: str, ttl: int | None = None, **given: Any) -> int:
         self.version += 1
-        made: Delta = self.delta(name, **{"uid": name, "original": str(self.version), **given})
+        made: Delta = self.delta(name, **{"uid": name, "member_version": str(self.version), **given})
         headers = summary_headers(made)
         if made.type == DELETED:
             headers["Nats-TTL"] = f"{ttl or TTL}s"
@@ -230,14 +232,14 @@ async def test_a_start_goes_on_where_the_last_one_ended(
     assert not said(logged, IGNORED), "that there is none yet is nothing to tell"
     await first.stop()
     assert file_of(directory).stat().st_mode & 0o777 == 0o600
-    await writer.put("n3", type="MODIFIED", first=6)
-    gone = await writer.put("n4", type=DELETED, first=7)
+    await writer.put("n3", type="MODIFIED", uid_index=6)
+    gone = await writer.put("n4", type=DELETED, uid_index=7)
     await writer.put("late")
     whole, quick = await start(), await start(directory, away=away)
     assert quick.materializer.replayed == 3
     assert whole.materializer.replayed == 13
     assert quick.state() == whole.state()
-    assert quick.store.types["", "pods"].graves["alpha"]["x", "n4"].index == gone
+    assert quick.store.types["", "pods"].tombstones["alpha"]["x", "n4"].index == gone
     # It goes on as any other, and another snapshot follows.
     await writer.put("later")
     for one in (whole, quick):
@@ -294,11 +296,11 @@ async def test_any_history(log: Log, writer: Writer, start: Start, directory: Pa
                 await writer.record(wire.TYPE, cluster, "", resource, version="v1", kind=resource)
             elif what < 0.3 and at in lives:
                 uid, first = lives.pop(at)
-                await writer.put(name, type=DELETED, uid=uid, first=first, **where)
+                await writer.put(name, type=DELETED, uid=uid, uid_index=first, **where)
             elif what < 0.7 and at in lives:
                 uid, first = lives[at]
                 labels = {"at": chance.choice("xyz")}
-                await writer.put(name, type="MODIFIED", uid=uid, first=first, labels=labels, **where)
+                await writer.put(name, type="MODIFIED", uid=uid, uid_index=first, labels=labels, **where)
             else:
                 uid = f"{name}{writer.version}"
                 lives[at] = (uid, await writer.put(name, uid=uid, **where))
@@ -480,7 +482,7 @@ async def test_one_that_is_too_old(
     await ten(writer)
     first = await start(directory)
     await first.stop()
-    await writer.put("n4", type=DELETED, first=7, ttl=1)
+    await writer.put("n4", type=DELETED, uid_index=7, ttl=1)
     async with asyncio.timeout(PATIENCE):
         while await log.last(object_subject(type_prefix("alpha", "", "v1", "pods"), "x", "n4")) is not None:
             await asyncio.sleep(0.05)
@@ -523,7 +525,7 @@ async def test_one_that_became_too_old_while_nats_was_away(
     await first.stop()
 
     async def meanwhile() -> None:
-        await writer.put("n4", type=DELETED, first=7, ttl=1)
+        await writer.put("n4", type=DELETED, uid_index=7, ttl=1)
         async with asyncio.timeout(PATIENCE):
             while await log.last(object_subject(type_prefix("alpha", "", "v1", "pods"), "x", "n4")) is not None:
                 await asyncio.sleep(0.05)
@@ -650,7 +652,7 @@ async def test_what_was_deleted_is_remembered_and_the_floor_stays(
     """A cold start does not know what it did not see, and refuses; one from a snapshot goes on as before."""
     await ten(writer)
     first = await start(directory)
-    await writer.put("n1", type=DELETED, first=4)
+    await writer.put("n1", type=DELETED, uid_index=4)
     gone = await writer.record(wire.REMOVED, "alpha", "", "pods", types=["pods"])
     await log.purge(object_filter("alpha", "", "pods"), gone)
     await first.materializer.wait_applied(gone, PATIENCE)
@@ -659,4 +661,4 @@ async def test_what_was_deleted_is_remembered_and_the_floor_stays(
     key = ("", "pods")
     assert first.store.floor_of(key, None) == quick.store.floor_of(key, None) < gone
     assert whole.store.floor_of(key, None) == gone
-    assert len(quick.store.types[key].graves["alpha"]) == 10
+    assert len(quick.store.types[key].tombstones["alpha"]) == 10

@@ -52,7 +52,7 @@ def resumed(store: Store, after: int, wanted: Filter) -> list[tuple[str, str]]:
 
 
 def test_a_body_is_json_with_the_served_version(delta: Make) -> None:
-    entry = entry_of(delta("web", uid="u1", original="77", labels=A), 12, NOW, "h")
+    entry = entry_of(delta("web", uid="u1", member_version="77", labels=A), 12, NOW, "h")
     body = json.loads(entry.body)
     assert body["metadata"]["resourceVersion"] == "h.12.77"
     assert body == {
@@ -62,11 +62,11 @@ def test_a_body_is_json_with_the_served_version(delta: Make) -> None:
         "spec": {"of": "77"},
     }
     assert json.loads(entry.metadata()) == body["metadata"]
-    assert entry.body[entry.gap : entry.gap_end] == b'"resourceVersion":"h.12.77",'
+    assert entry.body[entry.version_offset : entry.version_end] == b'"resourceVersion":"h.12.77",'
 
 
 def test_a_body_can_bear_another_index(delta: Make) -> None:
-    entry = entry_of(delta("web", original="77"), 12, NOW, "h")
+    entry = entry_of(delta("web", member_version="77"), 12, NOW, "h")
     for index in (11, 7, 123_456_789):
         body = json.loads(entry.as_of("h", index))
         assert body["metadata"].pop("resourceVersion") == f"h.{index}.77"
@@ -76,12 +76,12 @@ def test_a_body_can_bear_another_index(delta: Make) -> None:
 
 
 def test_a_predecessor_from_the_log_has_a_body_too(delta: Make) -> None:
-    replaced = Replaced(uid="old", first=3, oldest=2, time=NOW // 1_000_000, original="5", labels=A)
+    replaced = Replaced(uid="old", uid_index=3, oldest_uid_index=2, time=NOW // 1_000_000, member_version="5", labels=A)
     entry = entry_of(delta("web", uid="new", replaced=replaced), 12, NOW, "h")
     before = entry.replaced
     assert before is not None
-    assert (before.uid, before.first, before.oldest, before.deleted) == ("old", 3, 2, True)
-    assert entry.oldest == 2
+    assert (before.uid, before.uid_index, before.oldest_uid_index, before.deleted) == ("old", 3, 2, True)
+    assert entry.oldest_uid_index == 2
     body = json.loads(before.as_of("h", 11))
     assert (body["kind"], body["apiVersion"]) == ("Pod", "v1")
     assert body["metadata"] == {
@@ -97,10 +97,10 @@ def test_a_predecessor_from_the_log_has_a_body_too(delta: Make) -> None:
 
 def test_a_deletion_of_which_only_metadata_is_known_keeps_the_last_body(delta: Make) -> None:
     store = warm()
-    store.apply_delta(delta("n", original="1"), 1, NOW)
-    gone = delta("n", DELETED, original="2", final=False)
+    store.apply_delta(delta("n", member_version="1"), 1, NOW)
+    gone = delta("n", DELETED, member_version="2", final=False)
     store.apply_delta(gone, 2, NOW)
-    grave = store.types[PODS].graves["alpha"]["x", "n"]
+    grave = store.types[PODS].tombstones["alpha"]["x", "n"]
     body = json.loads(grave.body)
     assert body["metadata"]["resourceVersion"] == "h.2.2"
     assert body["spec"] == {"of": "1"}
@@ -110,7 +110,7 @@ def test_a_deletion_of_which_only_metadata_is_known_keeps_the_last_body(delta: M
 def test_removed_objects_bear_the_removals_index(delta: Make, control: Make) -> None:
     store = warm()
     for index, name in enumerate("ab", 1):
-        store.apply_delta(delta(name, original="9"), index, NOW)
+        store.apply_delta(delta(name, member_version="9"), index, NOW)
     store.apply_control(control(REMOVED, "alpha", *PODS), 5, NOW)
     kind = store.types[PODS]
     found, _ = changes(kind, Cursor(2).position(kind), ALL, 100)
@@ -159,13 +159,13 @@ def test_order_reads_behind_any_index() -> None:
 def test_outcomes_are_told_and_counted(delta: Make, control: Make) -> None:
     store = warm()
     assert store.apply_control(control(OWNER, epoch=2), 1, NOW) is Outcome.APPLIED
-    assert store.apply_delta(delta("n", original="5", epoch=2), 2, NOW) is Outcome.APPLIED
-    assert store.apply_delta(delta("n", original="5", epoch=2), 2, NOW) is Outcome.REDELIVERED
-    assert store.apply_delta(delta("n", MODIFIED, original="5", epoch=2), 3, NOW) is Outcome.NOT_NEWER
-    assert store.apply_delta(delta("n", MODIFIED, original="6", epoch=1), 4, NOW) is Outcome.FENCED
+    assert store.apply_delta(delta("n", member_version="5", epoch=2), 2, NOW) is Outcome.APPLIED
+    assert store.apply_delta(delta("n", member_version="5", epoch=2), 2, NOW) is Outcome.REDELIVERED
+    assert store.apply_delta(delta("n", MODIFIED, member_version="5", epoch=2), 3, NOW) is Outcome.NOT_NEWER
+    assert store.apply_delta(delta("n", MODIFIED, member_version="6", epoch=1), 4, NOW) is Outcome.FENCED
     assert store.apply_control(control(SYNCED, "alpha", *PODS, epoch=1), 5, NOW) is Outcome.FENCED
-    assert store.apply_delta(delta("n", DELETED, uid="other", original="7", epoch=2), 6, NOW) is Outcome.NOT_NEWER
-    assert store.apply_delta(delta("m", DELETED, original="7", epoch=2), 7, NOW) is Outcome.UNKNOWN_OBJECT
+    assert store.apply_delta(delta("n", DELETED, uid="other", member_version="7", epoch=2), 6, NOW) is Outcome.NOT_NEWER
+    assert store.apply_delta(delta("m", DELETED, member_version="7", epoch=2), 7, NOW) is Outcome.UNKNOWN_OBJECT
     assert shown(store, 0) == [(ADDED, "n", "u", 2)]
     assert store.applied == 7
     assert store.outcomes[Outcome.FENCED] == 2
@@ -178,16 +178,16 @@ def test_outcomes_are_told_and_counted(delta: Make, control: Make) -> None:
 
 def test_versions_are_compared_as_numbers(delta: Make) -> None:
     store = warm()
-    store.apply_delta(delta("n", original="9"), 1, NOW)
-    assert store.apply_delta(delta("n", MODIFIED, original="10"), 2, NOW) is Outcome.APPLIED
-    assert store.apply_delta(delta("n", MODIFIED, original="9"), 3, NOW) is Outcome.NOT_NEWER
+    store.apply_delta(delta("n", member_version="9"), 1, NOW)
+    assert store.apply_delta(delta("n", MODIFIED, member_version="10"), 2, NOW) is Outcome.APPLIED
+    assert store.apply_delta(delta("n", MODIFIED, member_version="9"), 3, NOW) is Outcome.NOT_NEWER
 
 
 def test_a_finally_deleted_uid_stays_dead_for_stale_news(delta: Make) -> None:
     store = warm()
-    store.apply_delta(delta("n", original="5"), 1, NOW)
-    store.apply_delta(delta("n", DELETED, original="6"), 2, NOW)
-    assert store.apply_delta(delta("n", MODIFIED, original="5"), 3, NOW) is Outcome.NOT_NEWER
+    store.apply_delta(delta("n", member_version="5"), 1, NOW)
+    store.apply_delta(delta("n", DELETED, member_version="6"), 2, NOW)
+    assert store.apply_delta(delta("n", MODIFIED, member_version="5"), 3, NOW) is Outcome.NOT_NEWER
     assert store.types[PODS].get("alpha", ("x", "n")) is None
 
 
@@ -197,10 +197,10 @@ def test_a_finally_deleted_uid_stays_dead_for_stale_news(delta: Make) -> None:
 def test_a_name_used_again_is_not_deleted_twice(delta: Make) -> None:
     """A StatefulSet's pod: whoever was told of the deletion is told of the new one only."""
     store = warm()
-    store.apply_delta(delta("n", uid="u1", original="1"), 1, NOW)
-    store.apply_delta(delta("n", DELETED, uid="u1", original="2"), 2, NOW)
+    store.apply_delta(delta("n", uid="u1", member_version="1"), 1, NOW)
+    store.apply_delta(delta("n", DELETED, uid="u1", member_version="2"), 2, NOW)
     assert shown(store, 1) == [(DELETED, "n", "u1", 2)]
-    store.apply_delta(delta("n", uid="u2", original="3"), 4, NOW)
+    store.apply_delta(delta("n", uid="u2", member_version="3"), 4, NOW)
     assert shown(store, 2) == [(ADDED, "n", "u2", 4)]
     assert shown(store, 1) == [(DELETED, "n", "u1", 3), (ADDED, "n", "u2", 4)]
     assert shown(store, 0) == [(ADDED, "n", "u2", 4)]
@@ -208,25 +208,25 @@ def test_a_name_used_again_is_not_deleted_twice(delta: Make) -> None:
 
 def test_a_replaced_uid_is_deleted_then_added(delta: Make) -> None:
     store = warm()
-    store.apply_delta(delta("n", uid="u1", original="1"), 1, NOW)
-    store.apply_delta(delta("n", uid="u2", original="2"), 2, NOW)
-    store.apply_delta(delta("n", MODIFIED, uid="u2", original="3"), 5, NOW)
+    store.apply_delta(delta("n", uid="u1", member_version="1"), 1, NOW)
+    store.apply_delta(delta("n", uid="u2", member_version="2"), 2, NOW)
+    store.apply_delta(delta("n", MODIFIED, uid="u2", member_version="3"), 5, NOW)
     assert shown(store, 1) == [(DELETED, "n", "u1", 4), (ADDED, "n", "u2", 5)]
     assert shown(store, 2) == [(MODIFIED, "n", "u2", 5)]
 
 
 def test_entering_and_leaving_a_selection(delta: Make) -> None:
     store = warm()
-    store.apply_delta(delta("n", original="1", labels=B), 1, NOW)
+    store.apply_delta(delta("n", member_version="1", labels=B), 1, NOW)
     assert shown(store, 0, APP_A) == []
-    store.apply_delta(delta("n", MODIFIED, original="2", labels=A), 2, NOW)
+    store.apply_delta(delta("n", MODIFIED, member_version="2", labels=A), 2, NOW)
     assert shown(store, 1, APP_A) == [(ADDED, "n", "u", 2)]
-    store.apply_delta(delta("n", MODIFIED, original="3", labels=A), 3, NOW)
+    store.apply_delta(delta("n", MODIFIED, member_version="3", labels=A), 3, NOW)
     assert shown(store, 2, APP_A) == [(MODIFIED, "n", "u", 3)]
-    store.apply_delta(delta("n", MODIFIED, original="4", labels=B), 4, NOW)
+    store.apply_delta(delta("n", MODIFIED, member_version="4", labels=B), 4, NOW)
     assert shown(store, 3, APP_A) == [(DELETED, "n", "u", 4)]
     assert shown(store, 1, APP_A) == []
-    store.apply_delta(delta("n", DELETED, original="5", labels=B), 5, NOW)
+    store.apply_delta(delta("n", DELETED, member_version="5", labels=B), 5, NOW)
     assert shown(store, 4, APP_A) == []
     assert shown(store, 3, APP_A) == [(DELETED, "n", "u", 5)]
 
@@ -238,15 +238,15 @@ def test_what_left_a_selection_is_told_to_who_was_cut_off_in_between(delta: Make
     It holds `n` as it was before: that `n` had left the selection already when `m` changed, it was not told.
     """
     store = warm()
-    store.apply_delta(delta("n", original="1", labels=A), 1, NOW)
+    store.apply_delta(delta("n", member_version="1", labels=A), 1, NOW)
     if leaving == "another uid":
-        store.apply_delta(delta("n", uid="u2", original="2", labels=B), 3, NOW)
+        store.apply_delta(delta("n", uid="u2", member_version="2", labels=B), 3, NOW)
     else:
-        store.apply_delta(delta("n", MODIFIED, original="2", labels=B), 3, NOW)
-    store.apply_delta(delta("m", original="3", labels=A), 4, NOW)
+        store.apply_delta(delta("n", MODIFIED, member_version="2", labels=B), 3, NOW)
+    store.apply_delta(delta("m", member_version="3", labels=A), 4, NOW)
     type = DELETED if leaving == "label, then deleted" else MODIFIED
     uid = "u2" if leaving == "another uid" else "u"
-    store.apply_delta(delta("n", type, uid=uid, original="4", labels=B), 5, NOW)
+    store.apply_delta(delta("n", type, uid=uid, member_version="4", labels=B), 5, NOW)
     kind = store.types[PODS]
     first, upto = changes(kind, Cursor(1).position(kind), APP_A, 1)
     assert [(change.type, change.entry.name, change.at) for change in first] == [(ADDED, "m", 4)]
@@ -256,8 +256,8 @@ def test_what_left_a_selection_is_told_to_who_was_cut_off_in_between(delta: Make
 
 def test_a_removal_tells_of_a_predecessor_too(delta: Make, control: Make) -> None:
     store = warm()
-    store.apply_delta(delta("n", uid="u1", original="1"), 1, NOW)
-    store.apply_delta(delta("n", uid="u2", original="2"), 2, NOW)
+    store.apply_delta(delta("n", uid="u1", member_version="1"), 1, NOW)
+    store.apply_delta(delta("n", uid="u2", member_version="2"), 2, NOW)
     store.apply_control(control(REMOVED, "alpha", *PODS), 3, NOW)
     assert shown(store, 2) == [(DELETED, "n", "u2", 3)]
     assert [event[:2] for event in shown(store, 1)] == [(DELETED, "n")]
@@ -267,8 +267,8 @@ def test_a_removal_tells_of_a_predecessor_too(delta: Make, control: Make) -> Non
 def test_deletions_just_before_a_removal_are_not_lost(delta: Make, control: Make) -> None:
     """A CRD is deleted: its objects go first, then the type, all before a watcher reads again."""
     store = warm()
-    store.apply_delta(delta("n", original="1"), 1, NOW)
-    store.apply_delta(delta("n", DELETED, original="2"), 2, NOW)
+    store.apply_delta(delta("n", member_version="1"), 1, NOW)
+    store.apply_delta(delta("n", DELETED, member_version="2"), 2, NOW)
     store.apply_control(control(REMOVED, "alpha", *PODS), 3, NOW)
     store.check()
     assert shown(store, 1) == [(DELETED, "n", "u", 2)]
@@ -296,27 +296,27 @@ def test_a_removal_is_one_batch(delta: Make, control: Make) -> None:
 
 def test_forgetting_raises_the_floor(delta: Make) -> None:
     store = warm()
-    store.apply_delta(delta("n", original="1"), 1, NOW)
-    store.apply_delta(delta("n", DELETED, original="2"), 2, NOW)
-    store.apply_delta(delta("m", original="3"), 3, NOW + SECOND)
+    store.apply_delta(delta("n", member_version="1"), 1, NOW)
+    store.apply_delta(delta("n", DELETED, member_version="2"), 2, NOW)
+    store.apply_delta(delta("m", member_version="3"), 3, NOW + SECOND)
     store.forget(NOW + TTL * SECOND)
     assert store.floor_of(PODS, None) == 0
     assert shown(store, 1)[0] == (DELETED, "n", "u", 2)
     store.forget(NOW + TTL * SECOND + 1)
     assert store.floor_of(PODS, None) == 2
-    assert store.types[PODS].graves["alpha"] == {}
+    assert store.types[PODS].tombstones["alpha"] == {}
     store.check()
 
 
 def test_forgetting_an_old_life_spares_a_new_one_of_the_same_uid(delta: Make) -> None:
     """Objects that a list missed come back under their uid: each return replaces the life before."""
     store = warm()
-    store.apply_delta(delta("n", original="1"), 1, NOW)
-    store.apply_delta(delta("n", DELETED, original="2", final=False), 2, NOW)
-    store.apply_delta(delta("n", original="3"), 3, NOW)
+    store.apply_delta(delta("n", member_version="1"), 1, NOW)
+    store.apply_delta(delta("n", DELETED, member_version="2", final=False), 2, NOW)
+    store.apply_delta(delta("n", member_version="3"), 3, NOW)
     later = NOW + 90 * SECOND
-    store.apply_delta(delta("n", DELETED, original="4", final=False), 4, later)
-    store.apply_delta(delta("n", original="5"), 5, later)
+    store.apply_delta(delta("n", DELETED, member_version="4", final=False), 4, later)
+    store.apply_delta(delta("n", member_version="5"), 5, later)
     before = shown(store, 3)
     assert before == [(DELETED, "n", "u", 4), (ADDED, "n", "u", 5)]
     store.forget(NOW + (TTL + 1) * SECOND)
@@ -337,7 +337,7 @@ def cold(*messages: tuple[Any, int, int], now: int) -> Store:
 
 def test_a_young_log_can_be_resumed_anywhere(delta: Make) -> None:
     now = NOW + 10 * SECOND
-    store = cold((delta("n"), 4, NOW), (delta("m", DELETED, first=3), 7, NOW), now=now)
+    store = cold((delta("n"), 4, NOW), (delta("m", DELETED, uid_index=3), 7, NOW), now=now)
     assert store.floor_of(PODS, None) < 4
     assert shown(store, 3) == [(ADDED, "n", "u", 4), (DELETED, "m", "u", 7)]
 
@@ -360,13 +360,13 @@ def test_a_cold_floor_covers_removals_of_clusters(delta: Make, control: Make) ->
 
 def test_a_cold_store_does_not_guess_a_predecessors_labels(delta: Make) -> None:
     """u1 matched at 1 and no longer at its end; who resumes at 1 may hold it."""
-    replaced = Replaced(uid="u1", first=1, oldest=1, time=NOW // 1_000_000, labels=B)
+    replaced = Replaced(uid="u1", uid_index=1, oldest_uid_index=1, time=NOW // 1_000_000, labels=B)
     store = cold((delta("n", uid="u2", labels=B, replaced=replaced), 6, NOW), now=NOW)
     assert [event[:2] for event in shown(store, 1, APP_A)] == [(DELETED, "n")]
 
 
 def test_a_cold_store_shows_a_predecessor(delta: Make) -> None:
-    replaced = Replaced(uid="u1", first=3, oldest=2, time=NOW // 1_000_000)
+    replaced = Replaced(uid="u1", uid_index=3, oldest_uid_index=2, time=NOW // 1_000_000)
     store = cold((delta("n", uid="u2", replaced=replaced), 6, NOW), now=NOW)
     assert shown(store, 4) == [(DELETED, "n", "u1", 5), (ADDED, "n", "u2", 6)]
     assert [event[:2] for event in shown(store, 2)] == [(DELETED, "n"), (ADDED, "n")]
@@ -439,8 +439,8 @@ def test_control_records_describe_a_cluster(control: Make) -> None:
 def test_a_deletion_of_a_life_never_seen_ends_the_one_before(delta: Make) -> None:
     """u1 lives here; while the reader lagged, u2 took its name and went: all that the log still has is its end."""
     store = warm()
-    store.apply_delta(delta("n", uid="u1", original="1"), 1, NOW)
-    store.apply_delta(delta("n", DELETED, uid="u2", original="9", first=4), 6, NOW)
+    store.apply_delta(delta("n", uid="u1", member_version="1"), 1, NOW)
+    store.apply_delta(delta("n", DELETED, uid="u2", member_version="9", uid_index=4), 6, NOW)
     store.check()
     assert store.types[PODS].get("alpha", ("x", "n")) is None
     assert [event[:2] for event in shown(store, 1)] == [(DELETED, "n")]
@@ -449,9 +449,9 @@ def test_a_deletion_of_a_life_never_seen_ends_the_one_before(delta: Make) -> Non
 def test_where_a_uid_entered_the_log_is_what_the_log_says(delta: Make) -> None:
     """u2 came at 4, which this process never saw; another instance has shown it to a client that comes here at 5."""
     store = warm()
-    store.apply_delta(delta("n", uid="u1", original="1"), 1, NOW)
-    replaced = Replaced(uid="u1", first=1, oldest=1, time=NOW // 1_000_000)
-    store.apply_delta(delta("n", MODIFIED, uid="u2", original="9", first=4, replaced=replaced), 6, NOW)
+    store.apply_delta(delta("n", uid="u1", member_version="1"), 1, NOW)
+    replaced = Replaced(uid="u1", uid_index=1, oldest_uid_index=1, time=NOW // 1_000_000)
+    store.apply_delta(delta("n", MODIFIED, uid="u2", member_version="9", uid_index=4, replaced=replaced), 6, NOW)
     store.check()
     assert shown(store, 5) == [(MODIFIED, "n", "u2", 6)]
     assert shown(store, 1) == [(DELETED, "n", "u1", 5), (ADDED, "n", "u2", 6)]
@@ -468,10 +468,10 @@ def test_a_resume_over_a_removal_that_hid_objects_is_refused(delta: Make, contro
 def test_a_uid_whose_beginning_was_superseded_unread_is_new_to_those_we_served(delta: Make) -> None:
     """The watcher went on past the place where the uid entered the log, and was never shown it."""
     store = warm()
-    store.apply_delta(delta("other", uid="o", original="1"), 1, NOW)
+    store.apply_delta(delta("other", uid="o", member_version="1"), 1, NOW)
     # 2 was ADDED of `n`, superseded by 4 before it was read here.
-    store.apply_delta(delta("other", MODIFIED, uid="o", original="3"), 3, NOW)
-    store.apply_delta(delta("n", MODIFIED, uid="u", original="4", first=2), 4, NOW)
+    store.apply_delta(delta("other", MODIFIED, uid="o", member_version="3"), 3, NOW)
+    store.apply_delta(delta("n", MODIFIED, uid="u", member_version="4", uid_index=2), 4, NOW)
     kind = store.types[PODS]
     served, _ = changes(kind, Position(3, 3, 1, 3, 0), ALL, 100)
     assert [(change.type, change.entry.name) for change in served] == [(ADDED, "n")]

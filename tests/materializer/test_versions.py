@@ -158,7 +158,7 @@ def test_versions_as_numbers(delta: Callable[..., Any]) -> None:
         with pytest.raises(MalformedVersion):
             numbered.parse(text)
     for labels in ({}, {"annotations": "x", 'kubernetes.io/"annotations":{': "y"}):
-        entry = entry_of(delta("web", original='7"7', labels=labels), 12, 0, "h")
+        entry = entry_of(delta("web", member_version='7"7', labels=labels), 12, 0, "h")
         body = json.loads(numbered.body(entry, 15))
         metadata = body["metadata"]
         assert metadata.pop("resourceVersion") == "15"

@@ -48,7 +48,7 @@ async def taken_in(store: Store, log: Log, after: int = 0) -> Store:
 def state(store: Store) -> Shown:
     kind = store.types.get(("", "pods"))
     found = [] if kind is None else kind.select(Filter())
-    return {entry.name: (entry.index, entry.uid, entry.original, json.loads(entry.body)) for entry in found}
+    return {entry.name: (entry.index, entry.uid, entry.member_version, json.loads(entry.body)) for entry in found}
 
 
 @pytest.fixture
@@ -113,5 +113,5 @@ async def test_an_instance_that_follows_and_one_that_starts_later_agree(log: Log
         assert state(warm) == state(cold)
         for name, entry in warm.types["", "pods"].clusters["alpha"].items():
             other = cold.types["", "pods"].clusters["alpha"][name]
-            assert (entry.first, entry.oldest) == (other.first, other.oldest)
+            assert (entry.uid_index, entry.oldest_uid_index) == (other.uid_index, other.oldest_uid_index)
             assert (entry.replaced and entry.replaced.uid) == (other.replaced and other.replaced.uid)

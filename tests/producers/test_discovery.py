@@ -492,7 +492,7 @@ async def test_a_cluster_whose_clock_is_wrong(rig, ahead, monkeypatch):
     warm.store.forget(warm.log.now())
     cold = await rig.materializer()
     for one in (warm, cold):
-        assert ("default", "late") in one.store.types["", "configmaps"].graves["alpha"]
+        assert ("default", "late") in one.store.types["", "configmaps"].tombstones["alpha"]
     assert abs(producer.clusters["alpha"].server.clock_offset - ahead) < 30
 
     def told(offset: float) -> bool:

@@ -39,7 +39,7 @@ async def test_a_write_is_readable_before_the_watch_tells_it_and_told_once(rig):
     rig.cluster.faults.hang_watches()
     made = await rig.request("POST", PATH, {"metadata": {"name": "own"}})
     index = await hand(warm, made)
-    assert entry(warm.store, "own").original == made["metadata"]["resourceVersion"]
+    assert entry(warm.store, "own").member_version == made["metadata"]["resourceVersion"]
     assert entry(warm.store, "own").index == index
     changed = await rig.request("PATCH", f"{PATH}/own", {"data": {"a": "b"}}, "application/merge-patch+json")
     index = await hand(warm, changed)
@@ -47,7 +47,7 @@ async def test_a_write_is_readable_before_the_watch_tells_it_and_told_once(rig):
     # Older ones, and the same again, change nothing.
     await hand(warm, made)
     await hand(warm, changed)
-    assert entry(warm.store, "own").original == changed["metadata"]["resourceVersion"]
+    assert entry(warm.store, "own").member_version == changed["metadata"]["resourceVersion"]
 
     other = await rig.request("POST", PATH, {"metadata": {"name": "other"}})
     await hand(warm, other)
@@ -94,8 +94,8 @@ async def test_a_list_that_is_older_takes_nothing_back(rig):
     await writer.gone_all_but(seen, before["metadata"]["resourceVersion"])
     await writer.settle()
     await warm.wait_current()
-    assert entry(warm.store, "c0").original == changed["metadata"]["resourceVersion"]
-    assert entry(warm.store, "new").original == new["metadata"]["resourceVersion"]
+    assert entry(warm.store, "c0").member_version == changed["metadata"]["resourceVersion"]
+    assert entry(warm.store, "new").member_version == new["metadata"]["resourceVersion"]
 
 
 async def test_many_at_once_beside_the_watch(rig):
@@ -107,7 +107,7 @@ async def test_many_at_once_beside_the_watch(rig):
         answer = await rig.request("PATCH", f"{PATH}/own", {"data": {"n": str(number)}}, "application/merge-patch+json")
         await hand(warm, answer)
         found = entry(warm.store, "own")
-        assert int(found.original) >= int(answer["metadata"]["resourceVersion"])
+        assert int(found.member_version) >= int(answer["metadata"]["resourceVersion"])
 
     await asyncio.gather(*(write(number) for number in range(40)))
     kind = "/api/v1/configmaps"

@@ -23,7 +23,7 @@ def test_packed_uids_come_back_and_differ_as_they_did(uid: str, other: str) -> N
 
 @given(st.integers(0, 2**70).map(str) | odd, st.integers(0, 2**70).map(str) | odd)
 def test_packed_versions_come_back_and_differ_as_they_did(version: str, other: str) -> None:
-    assert Known("u", _packed_version(version), 0).original == version
+    assert Known("u", _packed_version(version), 0).member_version == version
     assert (_packed_version(version) == _packed_version(other)) == (version == other)
 
 
@@ -48,7 +48,7 @@ def test_what_is_usual_is_packed() -> None:
 )
 def test_what_the_log_says_of_an_object(summary: Summary, first: int, oldest: int, gone: int, rare: bool) -> None:
     known = _known(summary, Record(9, 5_000_000_000, "kb.x", b""))
-    assert (known.first, known.oldest, known.past.gone) == (first, oldest, gone)
+    assert (known.uid_index, known.oldest_uid_index, known.past.deletion_index) == (first, oldest, gone)
     assert known.past.gone_at == (5.0 if gone else 0.0)
     assert (known.own_past is not None) == rare
     assert known.past.in_parts == (summary.parts > 0)

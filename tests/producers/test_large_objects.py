@@ -80,7 +80,7 @@ async def test_a_large_object_deleted_leaves_a_tombstone_and_no_parts(rig):
     await entry_of(rig, warm, "noisy")
     await rig.request("DELETE", f"{CONFIG_MAPS}/noisy")
     await rig.settled(warm, "/api/v1/configmaps", "", "configmaps")
-    grave = warm.store.types["", "configmaps"].graves["alpha"]["default", "noisy"]
+    grave = warm.store.types["", "configmaps"].tombstones["alpha"]["default", "noisy"]
     assert json.loads(grave.body)["metadata"]["name"] == "noisy"
     # A restart reads back by headers, also of what was in parts, and appends nothing.
     await rig.request("POST", CONFIG_MAPS, config_map("again", noise(200_000, 4)))

@@ -40,8 +40,8 @@ class Recorder:
         uid, original, epoch = self.last.get(record.subject, ("", 0, 0))
         assert delta.epoch >= epoch, f"{record.subject}: epoch {delta.epoch} after {epoch}"
         if uid == delta.uid:
-            assert int(delta.original) >= original, f"{record.subject}: {delta.original} after {original}"
-        self.last[record.subject] = (delta.uid, int(delta.original), delta.epoch)
+            assert int(delta.member_version) >= original, f"{record.subject}: {delta.member_version} after {original}"
+        self.last[record.subject] = (delta.uid, int(delta.member_version), delta.epoch)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

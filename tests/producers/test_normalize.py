@@ -39,7 +39,7 @@ def secret(**more: Any) -> dict[str, Any]:
 
 def normalized(of: dict[str, Any], kind: ResourceType = SECRETS, pruning: Pruning | None = None) -> Any:
     found = Normalizer("alpha", kind, pruning)(json.dumps(of, indent=2).encode())
-    whole, metadata = json.loads(found.object), json.loads(found.object[found.gap - 1 : found.meta_end])
+    whole, metadata = json.loads(found.object), json.loads(found.object[found.version_offset - 1 : found.metadata_end])
     assert whole["metadata"] == metadata
     assert b"\n" not in found.object
     return found, whole
@@ -51,7 +51,13 @@ def only(*pointers: str, pattern: str = "secrets", **more: Any) -> Pruning:
 
 def test_the_usual_way() -> None:
     found, whole = normalized(secret())
-    assert (found.namespace, found.name, found.uid, found.original, found.owner) == ("x", "s", "u", "7", "o")
+    assert (found.namespace, found.name, found.uid, found.member_version, found.controller_uid) == (
+        "x",
+        "s",
+        "u",
+        "7",
+        "o",
+    )
     assert (found.created, found.labels, found.fields) == (1767323045, {"app": "a"}, {"type": "Opaque"})
     assert "managedFields" not in whole["metadata"]
     assert "resourceVersion" not in whole["metadata"]

@@ -91,7 +91,7 @@ async def test_a_change_of_pruning_replaces_what_the_log_has(producing: Producin
     assert not [record.subject for record in records if NEEDLE.encode() in record.data]
     assert not [record.subject for record in records if NEEDLE in json.dumps(record.headers)]
     deltas = await producing.deltas()
-    assert (deltas["stays"].type, deltas["stays"].restored, deltas["stays"].original) == (MODIFIED, True, "5")
+    assert (deltas["stays"].type, deltas["stays"].restored, deltas["stays"].member_version) == (MODIFIED, True, "5")
     assert deltas["stays"].fields == {}
     assert {name: deltas[name].type for name in ("goes", "missed")} == {"goes": DELETED, "missed": DELETED}
     assert deltas["again"].replaced is not None

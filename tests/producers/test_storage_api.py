@@ -125,7 +125,7 @@ async def test_writes_are_readable_when_they_return(rig, storage):
     made = await rig.request("POST", PATH, {"metadata": {"name": "own"}})
     await config_maps.create("alpha", json.dumps(made).encode())
     kind = storage.materializer.store.types["", "configmaps"]
-    assert kind.get("alpha", ("default", "own")).original == made["metadata"]["resourceVersion"]
+    assert kind.get("alpha", ("default", "own")).member_version == made["metadata"]["resourceVersion"]
     changed = await rig.request("PATCH", f"{PATH}/own", {"data": {"a": "b"}}, "application/merge-patch+json")
     version = await config_maps.update("alpha", json.dumps(changed).encode())
     assert kind.get("alpha", ("default", "own")).index == parse_version(version).index

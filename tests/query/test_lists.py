@@ -22,12 +22,28 @@ def entries() -> Callable[[str], list[Entry]]:
     def made(names: str) -> list[Entry]:
         return [
             Entry(
-                index=at, first=at, since=at, deleted=False, cluster="alpha", namespace="x", name=name, version="v1",
-                uid=name, original="1", labels={}, fields={}, owner="", created=0, time=0, body=b"{}", gap=0, gap_end=0,
-                meta_end=0,
+                index=at,
+                uid_index=at,
+                selectable_since=at,
+                deleted=False,
+                cluster="alpha",
+                namespace="x",
+                name=name,
+                version="v1",
+                uid=name,
+                member_version="1",
+                labels={},
+                fields={},
+                controller_uid="",
+                created=0,
+                time=0,
+                body=b"{}",
+                version_offset=0,
+                version_end=0,
+                metadata_end=0,
             )
             for at, name in enumerate(names, 1)
-        ]  # fmt: skip
+        ]
 
     return made
 

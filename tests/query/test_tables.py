@@ -171,18 +171,40 @@ def info(key: tuple[str, str], kind: str, columns: Any = None) -> TypeInfo:
 def entry(key: tuple[str, str], kind: str, body: bytes, index: int, cluster: str = "alpha") -> Entry:
     """The entry of an object's JSON as it is after its way through the log."""
     resource = ResourceType(
-        group=key[0], resource=key[1], version="v1", kind=kind, singular="", namespaced=True, short_names=(),
-        categories=(), verbs=(), versions=("v1",),
-    )  # fmt: skip
+        group=key[0],
+        resource=key[1],
+        version="v1",
+        kind=kind,
+        singular="",
+        namespaced=True,
+        short_names=(),
+        categories=(),
+        verbs=(),
+        versions=("v1",),
+    )
     found = Normalizer(cluster, resource)(body)
-    version = version_member(PREFIX, index, found.original)
+    version = version_member(PREFIX, index, found.member_version)
     return Entry(
-        index=index, first=index, since=index, deleted=False, cluster=cluster, namespace=found.namespace,
-        name=found.name, version="v1", uid=found.uid, original=found.original, labels=found.labels, fields=found.fields,
-        owner=found.owner, created=found.created, time=0,
-        body=b"".join((found.object[: found.gap], version, found.object[found.gap :])),
-        gap=found.gap, gap_end=found.gap + len(version), meta_end=found.meta_end + len(version),
-    )  # fmt: skip
+        index=index,
+        uid_index=index,
+        selectable_since=index,
+        deleted=False,
+        cluster=cluster,
+        namespace=found.namespace,
+        name=found.name,
+        version="v1",
+        uid=found.uid,
+        member_version=found.member_version,
+        labels=found.labels,
+        fields=found.fields,
+        controller_uid=found.controller_uid,
+        created=found.created,
+        time=0,
+        body=b"".join((found.object[: found.version_offset], version, found.object[found.version_offset :])),
+        version_offset=found.version_offset,
+        version_end=found.version_offset + len(version),
+        metadata_end=found.metadata_end + len(version),
+    )
 
 
 def entries(simulated: SimulatedCluster, key: tuple[str, str], kind: str) -> list[Entry]:

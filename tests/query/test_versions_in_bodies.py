@@ -17,9 +17,26 @@ OURS = "8b187de1.3005.298"
 CLUSTER = "shadow.clusterpedia.io/cluster-name"
 ORIGINAL = "kubebraid.io/original-resource-version"
 KNOWN = Entry(
-    index=3005, first=1, since=1, deleted=False, cluster="alpha", namespace="x", name="a", version="v1", uid="u",
-    original="298", labels={}, fields={}, owner="", created=0, time=0, body=b"{}", gap=0, gap_end=0, meta_end=0,
-)  # fmt: skip
+    index=3005,
+    uid_index=1,
+    selectable_since=1,
+    deleted=False,
+    cluster="alpha",
+    namespace="x",
+    name="a",
+    version="v1",
+    uid="u",
+    member_version="298",
+    labels={},
+    fields={},
+    controller_uid="",
+    created=0,
+    time=0,
+    body=b"{}",
+    version_offset=0,
+    version_end=0,
+    metadata_end=0,
+)
 
 
 def own(document: object, content_type: str = "application/json", known=None, *, numbered: bool = False):
