@@ -21,7 +21,7 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection, cancellable
+from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection
 from deltalog.jetstream.fast_client import header_lines
 
 if TYPE_CHECKING:
@@ -214,8 +214,7 @@ class Appender:
             if isinstance(headers, bytes):
                 await client.send(self._ingest + subject, reply, headers, payload)
             else:
-                with cancellable():
-                    await client.publish(self._ingest + subject, payload, reply=reply, headers=headers)
+                await client.publish(self._ingest + subject, payload, reply=reply, headers=headers)
         except TRANSPORT_ERRORS as cause:
             self._settle(token)
             raise AppendError(f"append to {subject}: {cause or type(cause).__name__}") from cause

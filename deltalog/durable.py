@@ -14,7 +14,7 @@ import secrets
 import msgspec
 
 from deltalog.append import Expect
-from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused, cancellable
+from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, Stream, open_bucket
 from deltalog.place import Place
 from deltalog.wire.subjects import encode_token
@@ -139,10 +139,9 @@ class Durable:
     async def _put(self, place: Place) -> bool:
         kept = _Kept(place.prefix, place.sequence, place.time, self._selection, self._holder)
         try:
-            with cancellable():
-                answer = await self._log.connection.client.request(
-                    self._subject, msgspec.json.encode(kept), timeout=5.0, headers=Expect(self._revision).headers()
-                )
+            answer = await self._log.connection.client.request(
+                self._subject, msgspec.json.encode(kept), timeout=5.0, headers=Expect(self._revision).headers()
+            )
             ack = msgspec.json.decode(answer.data, type=_Ack)
         except (*TRANSPORT_ERRORS, TimeoutError, msgspec.MsgspecError) as cause:
             raise BrokerUnavailable(f"NATS at {self._log.connection.url} does not answer") from cause

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 from nats import errors
 
-from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection, cancellable
+from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection
 from deltalog.wire.subjects import encode_token
 
 
@@ -52,8 +52,7 @@ async def hand_over(connection: Connection, stream: str, cluster: str, offer: Of
     if len(payload) > connection.client.max_payload:
         raise NotTaken("the object is too large to be handed over")
     try:
-        with cancellable():
-            answer = await connection.client.request(offer_subject(stream, cluster), payload, timeout=timeout)
+        answer = await connection.client.request(offer_subject(stream, cluster), payload, timeout=timeout)
     except errors.NoRespondersError:
         raise NotTaken(f"nobody produces cluster {cluster} now") from None
     except TRANSPORT_ERRORS as cause:

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from deltalog.append import Expect
-from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused, cancellable
+from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused
 from deltalog.jetstream.stream import Log, LogError, Point, Stream, next_prefix, open_bucket
 from deltalog.wire.subjects import encode_token
 
@@ -108,10 +108,7 @@ class History:
             connection = self.log.connection
             subject = connection.bucket_subject(BUCKET, self._key(key))
             headers = Expect(expected).headers()
-            with cancellable():
-                answer = await connection.client.request(
-                    subject, msgspec.json.encode(value), timeout=5.0, headers=headers
-                )
+            answer = await connection.client.request(subject, msgspec.json.encode(value), timeout=5.0, headers=headers)
             ack = msgspec.json.decode(answer.data, type=_Ack)
         except (*TRANSPORT_ERRORS, TimeoutError, msgspec.MsgspecError) as cause:
             raise BrokerUnavailable(f"NATS at {self.log.connection.url} does not answer") from cause

@@ -15,14 +15,13 @@ import structlog
 
 from deltalog.jetstream.access import Access, explained, without_user
 from deltalog.jetstream.append_health import Intake
-from deltalog.jetstream.fast_client import Client, cancellable
+from deltalog.jetstream.fast_client import Client
 
 __all__ = [
     "TRANSPORT_ERRORS",
     "BrokerUnavailable",
     "Connection",
     "JetStreamRefused",
-    "cancellable",
     "connect",
     "printable",
 ]
@@ -140,8 +139,7 @@ class Connection:
         payload = b"" if request is None else msgspec.json.encode(request)
         subject = f"{js or self.js}.{verb}"
         try:
-            with cancellable():
-                answer = await self.client.request(subject, payload, timeout=timeout)
+            answer = await self.client.request(subject, payload, timeout=timeout)
         except (*TRANSPORT_ERRORS, TimeoutError) as cause:
             if refusal := self.refused(subject):
                 raise BrokerRefuses(f"NATS at {self.url} says: {refusal} (docs/nats.md has what is needed)") from cause
@@ -156,8 +154,9 @@ class Connection:
 
     async def close(self) -> None:
         if not self.client.is_closed:
-            # Never longer than this, whatever state the server is in: nothing that matters is left to send.
-            with contextlib.suppress(TimeoutError, *TRANSPORT_ERRORS):
+            # Never longer than this, whatever state the server is in: nothing that matters is left to send. nats-py
+            # runs into an AttributeError where it never came to connect.
+            with contextlib.suppress(TimeoutError, AttributeError, *TRANSPORT_ERRORS):
                 async with asyncio.timeout(5):
                     await self.client.close()
 
@@ -246,11 +245,11 @@ async def connect(url: str, *, name: str, patience: float = 5.0, access: Access 
                 tls=context,
                 **access.options(),
             )
+    except asyncio.CancelledError:
+        await connection.close()
+        raise
     except (*TRANSPORT_ERRORS, TimeoutError, ValueError) as cause:
-        try:
-            await client.close()
-        except (*TRANSPORT_ERRORS, AttributeError):
-            pass
+        await connection.close()
         reason = connection.problem or str(cause) or "no answer"
         what = "cannot be used" if connection.refusing else "does not answer"
         hopeless = connection.refusing or isinstance(cause, ValueError)

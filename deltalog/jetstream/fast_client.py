@@ -31,7 +31,7 @@ Receiver = Callable[[bytes, bytes, bytes, bytes], Awaitable[None] | None]
 
 _VERSION_LINE = b"NATS/1.0\r\n"
 # What the short way out uses of nats-py's client.
-_SHORT = ("_pending", "_pending_data_size", "_max_pending_size", "_flush_queue", "_flush_pending", "_ps", "stats")
+_SHORT = ("_pending", "_pending_data_size", "_max_pending_size", "_flush_queue", "_ps", "stats")
 # Subject, subscription, reply, size; with headers, their size comes before that of all.
 _PLAIN = re.compile(rb"MSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+)\r\n").match
 _HEADED = re.compile(rb"HMSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+) (\d+)\r\n").match
@@ -43,12 +43,18 @@ _ODD_KEY = re.compile(r"[^!-9;-~]|^$")
 def cancellable() -> Iterator[None]:
     """For calls of nats-py: a cancellation that arrived inside and was swallowed there is raised behind them.
 
-    Its `_flush_pending` drops one, and so does `asyncio.wait_for` before Python 3.12 when the answer comes at the
-    same moment (cpython issue 81839). A task that is told once to end must end.
+    Its `_flush_pending` and `close` drop one, and so does `asyncio.wait_for` before Python 3.12 when the answer comes
+    at the same moment (cpython issue 81839). A task that is told once to end must end, also when what it called went on
+    without regard and then failed.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task is not None else 0
-    yield
+    try:
+        yield
+    except Exception:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError from None
+        raise
     if task is not None and task.cancelling() > before:
         raise asyncio.CancelledError
 
@@ -151,6 +157,7 @@ class Client(PublicClient):
 
     They are called while the socket is read, and must not raise. The inbox needs a subscription all the same, whose
     own callback gets the messages where there is no short way. `receivers` are the same by subscription, see `receive`.
+    Its calls end when their task is cancelled, see `cancellable`.
     """
 
     def __init__(self) -> None:
@@ -161,9 +168,26 @@ class Client(PublicClient):
         self.needs_tls = False
         self.takers: dict[bytes, Taker] = {}
         self.receivers: dict[bytes, Receiver] = {}
-        self.short = all(hasattr(self, name) for name in _SHORT)
+        self.short = hasattr(PublicClient, "_flush_pending") and all(hasattr(self, name) for name in _SHORT)
         if self.short:
             self._ps = _Parser(self)
+
+    async def connect(self, *given: Any, **options: Any) -> None:
+        with cancellable():
+            await super().connect(*given, **options)
+
+    async def close(self) -> None:
+        with cancellable():
+            await super().close()
+
+    async def request(self, *given: Any, **options: Any) -> Msg:
+        with cancellable():
+            return await super().request(*given, **options)
+
+    async def _flush_pending(self, *given: Any, **options: Any) -> Any:
+        # What publishing, subscribing and ending a subscription may wait for.
+        with cancellable():
+            return await super()._flush_pending(*given, **options)
 
     async def _connect_to_server(self, s: Any) -> None:
         if self.prepare is not None:
@@ -224,8 +248,7 @@ class Client(PublicClient):
             if doing is not None:
                 await doing
 
-        with cancellable():
-            subscription = await self.subscribe(subject, cb=publicly, pending_msgs_limit=-1, pending_bytes_limit=-1)
+        subscription = await self.subscribe(subject, cb=publicly, pending_msgs_limit=-1, pending_bytes_limit=-1)
         sid = b"%d" % subscription._id
         if self.short:
             self.receivers[sid] = receiver
@@ -244,8 +267,7 @@ class Client(PublicClient):
         """
         size = len(payload)
         if not self.short or not self.is_connected or self._pending_data_size + size > self._max_pending_size:
-            with cancellable():
-                await self.publish(subject, payload, reply=reply, headers=_headers(lines))
+            await self.publish(subject, payload, reply=reply, headers=_headers(lines))
             return
         if size > self.max_payload:
             raise errors.MaxPayloadError
@@ -259,5 +281,4 @@ class Client(PublicClient):
         self._pending.append(frame)
         self._pending_data_size += len(frame)
         if self._flush_queue is not None and self._flush_queue.empty():
-            with cancellable():
-                await self._flush_pending()
+            await self._flush_pending()

@@ -25,7 +25,7 @@ from deltalog import (
 )
 from deltalog.handover import Taken, decode_offer, encode_answer, offer_subject
 from deltalog.history import History
-from deltalog.jetstream.connection import TRANSPORT_ERRORS, JetStreamRefused, cancellable
+from deltalog.jetstream.connection import TRANSPORT_ERRORS, JetStreamRefused
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log
 from deltalog.reader import read_to_end
 from deltalog.wire import delta as wire
@@ -426,8 +426,7 @@ class _Tenure:
         """Takes what others know of the cluster's objects before its watches do."""
         client = self._log.connection.client
         subject = offer_subject(self._log.name, self._cluster.name)
-        with cancellable():
-            subscription = await client.subscribe(subject, pending_msgs_limit=_OFFERS)
+        subscription = await client.subscribe(subject, pending_msgs_limit=_OFFERS)
         try:
             async for message in subscription.messages:
                 self.tasks.create_task(self._take(message), name=f"{self._cluster.name}: offer")
