@@ -278,11 +278,18 @@ class Reader:
             }
             if self._subjects:
                 config["filter_subjects"] = list(self._subjects)
-            raw = await connection.api(
-                f"CONSUMER.CREATE.{self.log.name}.{name}", {"stream_name": self.log.name, "config": config}
-            )
-            if msgspec.json.decode(raw, type=_ConsumerInfo).num_pending == 0 and expected == 1:
-                self._now_caught_up(outcome)
+            request = {"stream_name": self.log.name, "config": config}
+            creating = asyncio.ensure_future(connection.api(f"CONSUMER.CREATE.{self.log.name}.{name}", request))
+            try:
+                # What is read may come before the answer; and over a connection that was lost no answer comes.
+                await asyncio.wait((creating, outcome), return_when=asyncio.FIRST_COMPLETED)
+                if not outcome.done():
+                    made = msgspec.json.decode(creating.result(), type=_ConsumerInfo)
+                    if made.num_pending == 0 and expected == 1:
+                        self._now_caught_up(outcome)
+            finally:
+                creating.cancel()
+                await asyncio.gather(creating, return_exceptions=True)
             while not outcome.done():
                 await asyncio.wait((outcome,), timeout=_SILENCE / 2)
                 if not outcome.done() and time.monotonic() - self.heard > _SILENCE:
