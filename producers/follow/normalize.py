@@ -11,6 +11,7 @@ from datetime import datetime
 
 import msgspec
 
+from producers.errors import InvalidInput
 from producers.rules.pruning import LAST_APPLIED, BadPointer, Pruning, prune_members
 from producers.upstream.discovery import ResourceType
 
@@ -39,7 +40,7 @@ Fields = dict[str, str]
 Members = dict[str, msgspec.Raw]
 
 
-class Unusable(Exception):
+class Unusable(InvalidInput):
     """An object without a name, or no JSON object at all."""
 
 

@@ -17,11 +17,12 @@ from deltalog import Appender, Conflict, Control, Expect, decode_control, encode
 from deltalog.jetstream.stream import Log
 from deltalog.wire import delta as wire
 from deltalog.wire.subjects import control_subject
+from producers.errors import ProducersError
 
 log = structlog.get_logger("producers.follow.ownership")
 
 
-class Deposed(Exception):
+class Deposed(ProducersError):
     """Another producer owns the cluster now; nothing more of ours can reach the log."""
 
 

@@ -21,6 +21,7 @@ import structlog
 
 from deltalog import AppendError, BrokerUnavailable
 from deltalog.jetstream.connection import JetStreamRefused
+from producers.errors import ClusterUnavailable
 from producers.follow.normalize import Members, Unusable, changed_at, identify, members, without_line_feeds
 from producers.follow.writer import Key, Stored, Writer
 from producers.metrics import TypeMetrics
@@ -59,7 +60,7 @@ class Target(NamedTuple):
         return {"labelSelector": self.selector} if self.selector else {}
 
 
-class BadAnswer(Exception):
+class BadAnswer(ClusterUnavailable):
     """The server answered with something that is no list, or no watch event."""
 
 

@@ -19,12 +19,13 @@ from typing import Any
 import msgspec
 import structlog
 
+from producers.errors import InvalidInput, ProducersError
 from producers.follow.normalize import Members
 from producers.follow.reflector import BadAnswer, Target, Watch, list_pages
 from producers.rules.configuration import PediaClusters, Secrets
-from producers.rules.rules import BadRule, Rule, Rules
-from producers.upstream.apiserver import ApiServer, Refused, Unreachable
-from producers.upstream.kubeconfig import Access, BadKubeconfig, Inline, host_access
+from producers.rules.rules import Rule, Rules
+from producers.upstream.apiserver import ApiServer, Refused
+from producers.upstream.kubeconfig import Access, Inline, host_access
 
 log = structlog.get_logger("producers.members.host_cluster")
 
@@ -42,7 +43,7 @@ _KUBECONFIG_KEYS = ("kubeconfig", "value", "config")
 _Objects = dict[str, dict[str, Any]]
 
 
-class BadCluster(Exception):
+class BadCluster(InvalidInput):
     """An object that describes no cluster that could be followed; one line."""
 
 
@@ -61,10 +62,10 @@ async def follow(place: Secrets | PediaClusters, said: Said, complain: Complain)
                 await _follow_secrets(server, place, said, complain)
             else:
                 await _follow_pedia(server, place, said, complain)
-        except (Unreachable, Refused, BadAnswer, BadKubeconfig) as cause:
+        except ProducersError as cause:
             complain(f"{_title(place)}: {cause}")
         except ExceptionGroup as group:
-            expected, rest = group.split((Unreachable, Refused, BadAnswer, BadKubeconfig))
+            expected, rest = group.split(ProducersError)
             if rest is not None:
                 raise rest from None
             complain(f"{_title(place)}: {_first(expected)}")
@@ -196,7 +197,7 @@ async def _follow_pedia(server: ApiServer, place: PediaClusters, said: Said, com
         for name, pedia in found.items():
             try:
                 access, own = Inline(name, pedia_kubeconfig(pedia)), pedia_rules(pedia, shared)
-            except (BadCluster, BadRule) as problem:
+            except InvalidInput as problem:
                 problems[name] = f"PediaCluster {name}: {problem}"
                 continue
             clusters[name], rules[name] = access, own

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from producers.rules.pruning import BadPointer, Pruning
-from producers.rules.rules import BadRule, Rule, Rules
+from producers.errors import InvalidInput
+from producers.rules.pruning import Pruning
+from producers.rules.rules import Rule, Rules, check_selector
 
 # Seconds between two comparisons of a type's whole list with the log.
 RELIST_EVERY = 30 * 60.0
@@ -17,7 +18,7 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
 
 
-class BadConfiguration(Exception):
+class BadConfiguration(InvalidInput):
     """The configuration cannot be used; one line that says where and why."""
 
 
@@ -158,7 +159,7 @@ def load(path: Path) -> Configuration:
         raise BadConfiguration(f"{path} is no YAML: {' '.join(str(cause).split())[:200]}") from cause
     try:
         return _configuration(msgspec.convert({} if document is None else document, _File), path.parent)
-    except (msgspec.ValidationError, BadRule, BadPointer, BadConfiguration) as cause:
+    except (msgspec.ValidationError, InvalidInput) as cause:
         raise BadConfiguration(f"{path}: {cause}") from cause
 
 
@@ -220,15 +221,11 @@ def _place(clusters: _Clusters, base: Path) -> Place:
     if clusters.directory:
         return Directory(_path(clusters.directory, base))
     if clusters.secrets is not None:
-        check_label_selector(clusters.secrets.label_selector)
+        check_selector(clusters.secrets.label_selector)
         return Secrets(host, clusters.secrets.namespace, clusters.secrets.label_selector, clusters.secrets.key)
     assert clusters.pedia_clusters is not None
-    check_label_selector(clusters.pedia_clusters.label_selector)
+    check_selector(clusters.pedia_clusters.label_selector)
     return PediaClusters(host, clusters.pedia_clusters.label_selector)
-
-
-def check_label_selector(text: str) -> None:
-    Rule((), (), text)
 
 
 def _path(text: str, base: Path) -> str:

@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from producers.errors import InvalidInput
 from producers.upstream.discovery import ResourceType
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -47,7 +48,7 @@ _ZERO = msgspec.Raw(b"0")
 Tree = dict[str, "Tree"]
 
 
-class BadPointer(Exception):
+class BadPointer(InvalidInput):
     """A pointer that is none, or would prune what must stay; one line."""
 
 

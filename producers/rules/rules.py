@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from deltalog.wire.selectors import BadSelector, parse_labels
+from producers.errors import InvalidInput
 from producers.upstream.discovery import Discovered, ResourceType
 
 # Synced only when named: one is confidential, the other is mostly noise and the bulk of all writes.
@@ -33,7 +35,7 @@ NOISY = (
 )
 
 
-class BadRule(Exception):
+class BadRule(InvalidInput):
     """A pattern, namespace or selector that cannot be; one line with the mend."""
 
 
@@ -75,23 +77,21 @@ def type_pattern(text: str) -> TypePattern:
 # -- objects -------------------------------------------------------------------------------------------------------
 
 _NAMESPACE = re.compile(r"!?[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?")
-_KEY = r"([A-Za-z0-9][A-Za-z0-9.-]*/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?"
-_VALUE = r"([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?"
-_REQUIREMENT = re.compile(
-    rf"\s*(!\s*{_KEY}|{_KEY}(\s*(==?|!=)\s*{_VALUE}|\s+(in|notin)\s*\(\s*{_VALUE}(\s*,\s*{_VALUE})*\s*\)|\s*[<>]\s*\d+)?)\s*"
-)
 
 
 def check_selector(text: str) -> str:
-    """A label selector as Kubernetes reads it, unchanged. Raises BadRule."""
-    at = 0
-    while text:
-        found = _REQUIREMENT.match(text, at)
-        if found is None or (found.end() < len(text) and text[found.end()] != ","):
-            raise BadRule(f"{text!r} is no label selector; write tier=backend,env in (prod, stage),!legacy")
-        if found.end() == len(text):
-            break
-        at = found.end() + 1
+    """A label selector, unchanged, if every API server takes it (the parser is the one that LIST uses).
+
+    `check_selector("tier=backend,env in (prod, stage),!legacy")` returns its argument; `"tier="` selects an empty value
+    and is fine, too; `"-tier"` and `"env in prod"` are not. Raises:
+        BadRule: with what a kube-apiserver says of it.
+    """
+    try:
+        parse_labels(text)
+    except BadSelector as problem:
+        example = "write tier=backend,env in (prod, stage),!legacy"
+        reason = " ".join(str(problem).split())
+        raise BadRule(f"{text!r} is no label selector: {reason}; {example}") from None
     return text
 
 

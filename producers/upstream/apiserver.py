@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 import structlog
 
+from producers.errors import ClusterUnavailable
 from producers.upstream.kubeconfig import Access, BadKubeconfig, Credentials
 
 log = structlog.get_logger("producers.upstream.apiserver")
@@ -24,11 +25,11 @@ _READ = 60.0
 _RELOAD_EVERY = 5.0
 
 
-class Unreachable(Exception):
+class Unreachable(ClusterUnavailable):
     """The API server cannot be reached, or broke off."""
 
 
-class Refused(Exception):
+class Refused(ClusterUnavailable):
     """The API server answered with an error. `retry_after` in seconds, from its header (429, 503)."""
 
     def __init__(self, code: int, reason: str, message: str, retry_after: float | None = None) -> None:

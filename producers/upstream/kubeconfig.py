@@ -20,6 +20,8 @@ from urllib.parse import quote
 import structlog
 import yaml
 
+from producers.errors import InvalidInput
+
 if TYPE_CHECKING:
     # Loaded with the first credentials: it takes a command that needs none as long as all the rest.
     from kubernetes_asyncio.client import ApiClient, Configuration
@@ -33,7 +35,7 @@ _TOKEN = "!#$&'*+-.^_`|~"
 _SERVICE_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 
-class BadKubeconfig(Exception):
+class BadKubeconfig(InvalidInput):
     """The kubeconfig, or a context of it, cannot be used; one line that says why and the mend."""
 
 

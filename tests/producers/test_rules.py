@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from producers.rules.configuration import BadConfiguration, Configuration, load
 from producers.rules.rules import BadRule, Rule, Rules, Scope, check_selector
 from producers.upstream.discovery import Discovered, ResourceType
 
@@ -94,15 +98,39 @@ def test_namespaces():
     assert [name for name in ("kube-system", "shop") if Scope(("!kube-*",)).accepts(name)] == ["shop"]
 
 
-@pytest.mark.parametrize("text", ["", "tier", "!tier", "tier=web", "a.b/c==d,x!=y", "a in (b, c),d notin (e)", "n>3"])
-def test_selectors(text):
+# What a kube-apiserver takes and refuses: k8s.io/apimachinery/pkg/labels/selector_test.go, and lengths and forms of
+# keys and values as pkg/util/validation has them. `curl '.../pods?labelSelector=...'` tells.
+TAKEN = (
+    *("", "tier", "!tier", "tier=web", "a.b/c==d,x!=y", "a in (b, c),d notin (e)", "n>3"),
+    *("x=a,y=b,z=c", "x!=a,y=b", "x=", "x= ", "x=,z= ", "x= ,z= ", "x>1,z<5", "x in (),y", "x in (1,,2,)"),
+    *("in in (in)", "notin", "a\tin\n(b)", " a = b ", f"{'p' * 253}/{'n' * 63}={'v' * 63}"),
+)
+REFUSED = (
+    *("=web", "tier in web", "a,,b", "a=b c", "in (", "a=b,", "\u00e9=1", "x=a||y=b", "x==a==b", "!x=a", "x<a"),
+    *("x in (a", "a=-b", "-a=b", "a/b/c=d", "/a=b", "a/=b", "a.b-/c=d", "A.b/c=d", "a..b/c=d", "n>1.5", "n>-1"),
+    *(f"{'n' * 64}=v", f"n={'v' * 64}", f"{'p' * 254}/n=v", "n>9223372036854775808"),
+)
+
+
+@pytest.mark.parametrize("text", TAKEN)
+def test_selectors_that_an_api_server_takes(tmp_path, text):
     assert check_selector(text) == text
+    assert configured(tmp_path, text).sources[0].rules.include[0].selector == text
 
 
-@pytest.mark.parametrize("text", ["=web", "tier in web", "a,,b", "a=b c", "in (", "a=b,", "é=1"])
-def test_selectors_that_are_none(text):
-    with pytest.raises(BadRule, match="no label selector"):
+@pytest.mark.parametrize("text", REFUSED)
+def test_selectors_that_an_api_server_refuses(tmp_path, text):
+    with pytest.raises(BadRule, match="no label selector: "):
         check_selector(text)
+    with pytest.raises(BadConfiguration, match="no label selector: ") as caught:
+        configured(tmp_path, text)
+    assert "\n" not in str(caught.value)
+
+
+def configured(directory: Path, selector: str) -> Configuration:
+    file = directory / "kubebraid.yaml"
+    file.write_text(json.dumps({"sync": [{"types": ["pods"], "labelSelector": selector}]}))
+    return load(file)
 
 
 @pytest.mark.parametrize("text", ["", "Pods", "apps/v1/deployments", "pods ", "pods/", "p?ds", "[a]"])
