@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import nats.errors
 
 from kubebraid.command.broker import binary, child_set_up
 from tests.halting import halt
@@ -104,7 +105,7 @@ class Lone(Server):
     async def start(self) -> None:
         await super().start()
         assert self.process is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 assert self.process.returncode is None, (self.directory / "nats.log").read_text()
                 try:
@@ -148,13 +149,27 @@ class NatsCluster:
                 server.go_on()
             await server.kill()
 
-    async def ask(self, subject: str, request: object = None) -> dict[str, Any]:
-        """An answer of the JetStream API, by a running server. Raises what nats-py raises."""
+    async def ask(self, subject: str, request: object = None, patience: float = 60.0) -> dict[str, Any]:
+        """An answer of the JetStream API, by a running server. Raises what nats-py raises, and TimeoutError.
+
+        A question (`INFO`) is asked again until there is an answer: servers without a leader give none, or 503.
+        """
+        payload = b"" if request is None else json.dumps(request).encode()
+        if "INFO" not in subject:
+            return await self._ask(subject, payload, patience)
+        async with asyncio.timeout(patience):
+            while True:
+                with contextlib.suppress(nats.errors.Error, OSError):
+                    answer = await self._ask(subject, payload, 5.0)
+                    if answer.get("error", {}).get("code") != 503:
+                        return answer
+                await asyncio.sleep(0.1)
+
+    async def _ask(self, subject: str, payload: bytes, patience: float) -> dict[str, Any]:
         server = next(one for one in self.servers if one.running)
-        client = await nats.connect(server.url, allow_reconnect=False, connect_timeout=2)
+        client = await nats.connect(server.url, allow_reconnect=False, connect_timeout=10)
         try:
-            payload = b"" if request is None else json.dumps(request).encode()
-            return dict(json.loads((await client.request(subject, payload, timeout=3)).data))
+            return dict(json.loads((await client.request(subject, payload, timeout=patience)).data))
         finally:
             with contextlib.suppress(Exception):
                 await client.close()
@@ -167,10 +182,10 @@ class NatsCluster:
 
     async def _healthy(self, streams: tuple[str, ...]) -> bool:
         try:
-            if "error" in await self.ask("$JS.API.INFO"):
+            if "error" in await self._ask("$JS.API.INFO", b"", 5.0):
                 return False
             for stream in streams:
-                cluster = (await self.ask(f"$JS.API.STREAM.INFO.{stream}")).get("cluster") or {}
+                cluster = (await self._ask(f"$JS.API.STREAM.INFO.{stream}", b"", 5.0)).get("cluster") or {}
                 followers = cluster.get("replicas") or []
                 if not cluster.get("leader") or len(followers) != len(self.servers) - 1:
                     return False
@@ -181,8 +196,10 @@ class NatsCluster:
         return True
 
     async def leader(self, stream: str) -> Server:
-        """The server that leads a stream now."""
-        name = (await self.ask(f"$JS.API.STREAM.INFO.{stream}"))["cluster"]["leader"]
+        """The server that leads a stream now; waits for one where it has none."""
+        async with asyncio.timeout(60):
+            while not (name := (await self.ask(f"$JS.API.STREAM.INFO.{stream}"))["cluster"].get("leader")):
+                await asyncio.sleep(0.1)
         return self.servers[int(name.removeprefix("n"))]
 
 

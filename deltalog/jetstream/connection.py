@@ -36,6 +36,9 @@ TRANSPORT_ERRORS = (nats.errors.Error, OSError, RuntimeError)
 # and JSStreamOfflineErr. Asked again later they give another answer.
 _TEMPORARY = (10008, 10009, 10118)
 
+# What nats-py may take for one attempt to connect, of which it limits each step, in seconds.
+_ATTEMPT = 10.0
+
 
 class BrokerUnavailable(Exception):
     """NATS does not answer, or not as JetStream; the message says where and how."""
@@ -189,7 +192,8 @@ def printable(url: str) -> str:
 async def connect(url: str, *, name: str, patience: float = 5.0, access: Access | None = None) -> Connection:
     """Connects to NATS at `url` (`nats://host:port`, several with commas); tries for `patience` seconds at first.
 
-    Once connected it reconnects for ever. Raises BadAccess, BrokerUnavailable.
+    An attempt that a server has answered by then is brought to its end: TLS takes its time on a busy machine. Once
+    connected it reconnects for ever. Raises BadAccess, BrokerUnavailable.
     """
     urls, inside = without_user([one.strip() for one in url.split(",")])
     # Also for servers that are heard of from these: nats-py would send them none of what stands in a URL.
@@ -223,11 +227,21 @@ async def connect(url: str, *, name: str, patience: float = 5.0, access: Access 
         elif str(problem):
             connection._note(problem)
         log.debug("NATS client", problem=repr(problem))
+        give_up_at(until)
+
+    loop = asyncio.get_running_loop()
+    until = loop.time() + patience
+    # nats-py gives up a connection attempt by `max_reconnect_attempts`, which must be endless later on; so the patience
+    # for the first one is ours.
+    limit = asyncio.timeout_at(until)
+
+    def give_up_at(when: float) -> None:
+        if client.greeted is not None and not limit.expired():
+            limit.reschedule(when)
 
     try:
-        # nats-py gives up a connection attempt by `max_reconnect_attempts`, which must be endless later on;
-        # so the patience for the first one is ours.
-        async with asyncio.timeout(patience):
+        async with limit:
+            client.greeted = lambda: give_up_at(max(until, loop.time() + _ATTEMPT))
             await client.connect(
                 urls,
                 name=name,
@@ -245,10 +259,13 @@ async def connect(url: str, *, name: str, patience: float = 5.0, access: Access 
                 tls=context,
                 **access.options(),
             )
+            client.greeted = None
     except asyncio.CancelledError:
+        client.greeted = None
         await connection.close()
         raise
     except (*TRANSPORT_ERRORS, TimeoutError, ValueError) as cause:
+        client.greeted = None
         await connection.close()
         reason = connection.problem or str(cause) or "no answer"
         what = "cannot be used" if connection.refusing else "does not answer"

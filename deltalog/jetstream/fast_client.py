@@ -164,6 +164,8 @@ class Client(PublicClient):
         super().__init__()
         # Called before each attempt to connect: files of TLS may have been replaced. Raises BadAccess.
         self.prepare: Callable[[], None] | None = None
+        # Called when a server that is connected to has said who it is, before TLS and before it is told who we are.
+        self.greeted: Callable[[], None] | None = None
         # Whether to connect over TLS or not at all.
         self.needs_tls = False
         self.takers: dict[bytes, Taker] = {}
@@ -195,6 +197,8 @@ class Client(PublicClient):
         await super()._connect_to_server(s)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection and self.greeted is not None:
+            self.greeted()
         if self.needs_tls and info.get("tls_available"):
             # nats-py takes TLS only where the server insists on it.
             info["tls_required"] = True

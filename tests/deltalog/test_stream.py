@@ -200,6 +200,30 @@ async def test_no_server_is_told_in_one_line() -> None:
         await connect("nats://127.0.0.1:9", name="test", patience=0.5)
 
 
+async def test_a_server_that_takes_its_time_is_connected_to(broker: EmbeddedBroker) -> None:
+    """It has said who it is in time: what is left of the attempt may take longer than `patience`."""
+    patience = 1.0
+    ways: set[asyncio.Task[None]] = set()
+
+    async def passing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wait: float) -> None:
+        while data := await reader.read(8192):
+            await asyncio.sleep(wait)
+            writer.write(data)
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", broker.port)
+        for one in (passing(far_reader, writer, 0), passing(reader, far_writer, patience * 1.2)):
+            ways.add(asyncio.create_task(one))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        connection = await connect(f"nats://127.0.0.1:{port}", name="test", patience=patience)
+        assert connection.connected
+        await connection.close()
+        for one in ways:
+            one.cancel()
+
+
 def test_no_secret_is_printed() -> None:
     assert printable("nats://user:secret@host:4222/x") == "nats://host:4222/x"
     assert printable("nats://host:4222") == "nats://host:4222"
