@@ -48,43 +48,54 @@ async def put(connection: Connection, messages: Iterable[Line]) -> None:
             assert at == line["sequence"]
 
 
-def objects_of(messages: list[Line]) -> dict[tuple[str, ...], dict[str, Any]]:
-    """What lives once all of them are applied, put together from nothing but the lines."""
-    parts = {line["sequence"]: line.payload for line in lines("parts")}
+Key = tuple[str, ...]
+
+
+def body(line: Line) -> dict[str, Any]:
+    """The object of a message as a consumer is shown it, put together from nothing but the lines."""
+    parts = {part["sequence"]: part.payload for part in lines("parts")}
+    delta = line.decoded
+    stored = b"".join(parts[one] for one in delta["parts"]) or delta["object"]
+    found: dict[str, Any] = json.loads(zlib.decompress(stored) if delta["compression"] else stored)
+    found["metadata"]["resourceVersion"] = f"golden.{line['sequence']}.{delta['original']}"
+    return found
+
+
+def living(messages: Iterable[Line]) -> dict[Key, dict[str, Any]]:
+    """What there is once all of these are applied."""
     found = {}
     for line in messages:
-        delta = line.decoded
         key = tuple(line["address"].values())
-        stored = b"".join(parts[one] for one in delta["parts"]) or delta["object"]
-        body = json.loads(zlib.decompress(stored) if delta["compression"] else stored)
-        body["metadata"]["resourceVersion"] = f"golden.{line['sequence']}.{delta['original']}"
-        found[key] = body
-        if delta["type"] == "DELETED":
+        found[key] = body(line)
+        if line["decoded"]["type"] == "DELETED":
             del found[key]
     return found
 
 
 async def test_a_consumer_reads_the_log(connection: Connection) -> None:
-    """From its beginning and from each place in it: the same objects in the end."""
+    """From its beginning and from each place in it: each object as it was written, and the same ones in the end."""
     log = await open_log(connection, LogSettings(prefix="golden", history=64))
-    deltas = [line for line in lines("deltas") if "foreign" not in line]
-    alpha = [line for line in lines("controls") if line["subject"] == "kbc.alpha.owner" and "foreign" not in line][:1]
-    await put(connection, [*alpha, *deltas, *lines("parts")])
-    last = deltas[-1]["sequence"]
-    expected = objects_of(deltas)
+    deltas = {line["sequence"]: line for line in lines("deltas") if "foreign" not in line}
+    owner = next(line for line in lines("controls") if line["case"] == "owner: first of a cluster")
+    await put(connection, [owner, *deltas.values(), *lines("parts")])
+    expected = living(deltas.values())
     assert len(expected) > 8
-    for begin in [0, *(line["sequence"] for line in deltas[:-1])]:
-        held = objects_of([line for line in deltas if line["sequence"] <= begin])
+    for begin in (0, *list(deltas)[:-1]):
+        held = living(line for sequence, line in deltas.items() if sequence <= begin)
+        told = []
         async with asyncio.timeout(30), subscribe(log, start=begin) as subscription:
             async for event in subscription:
                 assert isinstance(event, Change)
+                assert event.object == body(deltas[event.sequence])
                 delta = event.delta
                 key = (delta.cluster, delta.group, delta.version, delta.resource, delta.namespace, delta.name)
                 held.pop(key, None)
                 if event.type != "DELETED":
                     held[key] = event.object
-                if event.sequence == last:
+                told.append(event.sequence)
+                if event.sequence == max(deltas):
                     break
+        assert told == [sequence for sequence in deltas if sequence > begin]
         assert held == expected, begin
 
 
