@@ -147,7 +147,7 @@ async def test_served_as_before(directory: Path, start: Any, snapshot: str) -> N
 
 
 class Member:
-    """A member cluster that has config maps, which it was given, and nothing else."""
+    """A member cluster that has pods, those that it is given, and nothing else."""
 
     def __init__(self, items: list[dict[str, Any]]) -> None:
         self.items = items
@@ -175,10 +175,10 @@ class Member:
                 "groupVersion": "v1",
                 "resources": [
                     {
-                        "name": "configmaps",
-                        "singularName": "configmap",
+                        "name": "pods",
+                        "singularName": "pod",
                         "namespaced": True,
-                        "kind": "ConfigMap",
+                        "kind": "Pod",
                         "verbs": ["get", "list", "watch"],
                     }
                 ],
@@ -186,14 +186,14 @@ class Member:
         }.get(request.path)
         if found is not None:
             return web.json_response(found)
-        if request.path != "/api/v1/configmaps":
+        if request.path != "/api/v1/pods":
             return web.json_response({"kind": "Status", "status": "Failure", "code": 404}, status=404)
         if "watch" in request.query:
             response = web.StreamResponse(headers={"Content-Type": "application/json"})
             await response.prepare(request)
             await asyncio.Event().wait()
         version = str(max(int(item["metadata"]["resourceVersion"]) for item in self.items) + 10)
-        listed = {"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": version}}
+        listed = {"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": version}}
         return web.json_response({**listed, "items": self.items})
 
 
@@ -222,7 +222,11 @@ def write_kubeconfig(file: Path, members: dict[str, Member]) -> None:
 
 async def test_produced_on_as_before(directory: Path, start: Any, tmp_path: Path) -> None:  # noqa: F811
     """`up` on it: of what the clusters have now, only that is appended which is another state than the log has."""
-    path = BEFORE["configmaps"]["path"]
+    path = BEFORE["pods"]["path"]
+
+    def key(item: dict[str, Any]) -> Key:
+        return "alpha", item["metadata"]["namespace"], item["metadata"]["name"]
+
     members = {name: Member([]) for name in SERVED["clusters"]}
     kubeconfig = tmp_path / "kubeconfig"
     write_kubeconfig(kubeconfig, members)
@@ -236,15 +240,20 @@ async def test_produced_on_as_before(directory: Path, start: Any, tmp_path: Path
         member.items = [at_home(item) for item in items if View.key(item)[0] == name]
     mine = members["alpha"].items
     newest = max(int(item["metadata"]["resourceVersion"]) for item in mine)
-    changed, gone = mine[0], mine.pop()
+    # One that clients of before knew already, and that had changed since.
+    first, last = identities(stubs(BEFORE["pods"])), identities(stubs(AFTER["pods"]))
+    changed = next(item for item in mine if key(item) in first and first[key(item)][1] != last[key(item)][1])
+    assert first[key(changed)][0] == last[key(changed)][0]
+    gone = next(item for item in reversed(mine) if item is not changed)
+    mine.remove(gone)
     changed["metadata"]["resourceVersion"] = str(newest + 1)
-    changed["data"] = {"changed": "since"}
+    changed["metadata"]["labels"]["changed"] = "since"
     added = json.loads(json.dumps(changed))
     added["metadata"] |= {"name": "added-since", "uid": "added-since", "resourceVersion": str(newest + 2)}
     mine.append(added)
 
     told: list[tuple[str, Key]] = []
-    view = watcher(service, path, AFTER["configmaps"]["resourceVersion"], stubs(AFTER["configmaps"]))
+    view = watcher(service, path, AFTER["pods"]["resourceVersion"], stubs(AFTER["pods"]))
     take_in = view.take_in
 
     def noted(event: dict[str, Any]) -> None:
@@ -267,27 +276,30 @@ async def test_produced_on_as_before(directory: Path, start: Any, tmp_path: Path
                 assert not following.done(), following.exception()
                 await asyncio.sleep(0.05)
 
-    def key(item: dict[str, Any]) -> Key:
-        return "alpha", item["metadata"]["namespace"], item["metadata"]["name"]
-
     assert sorted(told) == sorted([("MODIFIED", key(changed)), ("DELETED", key(gone)), ("ADDED", key(added))])
     fresh = View(service.url, path)
     await fresh.list()
     assert fresh.version.startswith(SERVED["prefix"] + ".")
-    before, now = identities(stubs(AFTER["configmaps"])), identities(fresh.objects)
-    assert now.keys() - before.keys() == {key(added)}
-    assert {one for one in before if now.get(one) != before[one]} == {key(changed), key(gone)}
+    now = identities(fresh.objects)
+    assert now.keys() - last.keys() == {key(added)}
+    assert {one for one in last if now.get(one) != last[one]} == {key(changed), key(gone)}
     assert (directory / "producer-id").read_text() == producer
     following.cancel()
     await asyncio.wait((following,))
+    # Who reads old and new messages from the log alone can tell clients of before what happened.
+    await service.stop()
+    (directory / "snapshot" / "KUBEBRAID.snapshot").unlink()
+    await service.start()
+    await service.ready()
+    await comes_to(watcher(service, path, BEFORE["pods"]["resourceVersion"], stubs(BEFORE["pods"])), now)
 
 
 async def appended(service: Service) -> dict[str, dict[str, int]]:
-    """What became of the config maps that the producer was told of, by cluster."""
+    """What became of the pods that the producer was told of, by cluster."""
     found: dict[str, dict[str, int]] = {}
     async with aiohttp.ClientSession() as session, session.get(f"{service.url}/metrics") as answer:
         text = await answer.text()
-    pattern = r'kubebraid_producer_deltas_total{cluster="(\w+)",outcome="(\w+)",type="configmaps"} (\d+)'
+    pattern = r'kubebraid_producer_deltas_total{cluster="(\w+)",outcome="(\w+)",type="pods"} (\d+)'
     for cluster, outcome, count in re.findall(pattern, text):
         if outcome in ("added", "modified", "deleted", "suppressed"):
             found.setdefault(cluster, {})[outcome] = int(count)
