@@ -11,6 +11,6 @@ from simulation.cluster import SimulatedCluster
 from simulation.faults import Faults
 from simulation.kubeconfig import kubeconfig, write_kubeconfig
 from simulation.run import simulate
-from simulation.storage import Storage
+from simulation.storage import ClusterStorage
 
-__all__ = ["Churn", "Faults", "SimulatedCluster", "Storage", "kubeconfig", "simulate", "write_kubeconfig"]
+__all__ = ["Churn", "ClusterStorage", "Faults", "SimulatedCluster", "kubeconfig", "simulate", "write_kubeconfig"]

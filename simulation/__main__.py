@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 
 from simulation.cluster import SimulatedCluster
 from simulation.run import simulate
@@ -44,12 +44,7 @@ def main(
         state=state,
         ready=ready,
     )
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(run)
-    else:
-        uvloop.run(run)
+    uvloop.run(run)
 
 
 if __name__ == "__main__":

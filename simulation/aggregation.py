@@ -1,6 +1,6 @@
-"""Aggregation: APIs of servers elsewhere, that APIServices register and that may be away.
+"""Aggregation: APIs of other servers, which APIServices register and which may be unavailable.
 
-What such a server has outlives its registration: its type is withdrawn and comes back with its objects.
+The objects of such a server outlive its registration: its type is withdrawn, and served again with its objects.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from simulation.resources import ResourceType
-from simulation.storage import Storage, Stored
+from simulation.resources import ServedType
+from simulation.storage import ClusterStorage, Stored
 
 __all__ = ["API_SERVICES", "OFFERED", "Aggregation", "registration"]
 
@@ -18,18 +18,18 @@ API_SERVICES = ("apiregistration.k8s.io", "apiservices")
 
 _METRICS = ("metrics.k8s.io", ("v1beta1",))
 _READ = ("get", "list")
-NODE_METRICS = ResourceType(*_METRICS, "nodes", "NodeMetrics", namespaced=False, verbs=_READ)
-POD_METRICS = ResourceType(*_METRICS, "pods", "PodMetrics", verbs=_READ)
-# What answers as soon as somebody registers it.
+NODE_METRICS = ServedType(*_METRICS, "nodes", "NodeMetrics", namespaced=False, verbs=_READ)
+POD_METRICS = ServedType(*_METRICS, "pods", "PodMetrics", verbs=_READ)
+# Served as soon as they are registered.
 OFFERED = (
     NODE_METRICS,
     POD_METRICS,
-    ResourceType("inventory.example.io", ("v1",), "assets", "Asset", singular="asset", generation=True),
+    ServedType("inventory.example.io", ("v1",), "assets", "Asset", singular="asset", generation=True),
 )
 
 
 def registration(group: str, version: str) -> dict[str, Any]:
-    """The APIService of a group's version."""
+    """The body of an APIService that registers a group's version, `v1beta1.metrics.k8s.io` say."""
     return {
         "metadata": {"name": f"{version}.{group}"},
         "spec": {
@@ -44,17 +44,18 @@ def registration(group: str, version: str) -> dict[str, Any]:
 
 
 class Aggregation:
-    """Which APIs of servers elsewhere are served, by the APIServices in the storage.
+    """Which APIs of other servers are served, by the APIServices in the storage.
 
-    `offered`: types that such servers have. `away` says of a group's version whether its server doesn't answer now.
-    `unanswered`: registered group versions that no server has.
+    `offered` are the types that such servers have, by group and resource. `away(group, version)` says whether the
+    server of a group's version does not answer now. `unanswered` are the (group, version) that are registered and that
+    no server has.
     """
 
-    def __init__(self, storage: Storage, now: Callable[[], str]) -> None:
+    def __init__(self, storage: ClusterStorage, now: Callable[[], str]) -> None:
         self.storage = storage
         self.now = now
         self.away: Callable[[str, str], bool] = lambda group, version: False
-        self.offered: dict[tuple[str, str], ResourceType] = {type.key: type for type in OFFERED}
+        self.offered: dict[tuple[str, str], ServedType] = {type.key: type for type in OFFERED}
         self.unanswered: frozenset[tuple[str, str]] = frozenset()
 
     def registered(self) -> dict[str, list[str]]:
@@ -67,7 +68,7 @@ class Aggregation:
         return found
 
     def reconcile(self) -> None:
-        """Serve what is registered and offered, withdraw what is not, and say in the APIServices how it is."""
+        """Serve what is registered and offered, withdraw the rest, and set the condition Available of APIServices."""
         registered = self.registered()
         answered = set()
         for key, type in self.offered.items():
@@ -89,13 +90,13 @@ class Aggregation:
             self.unanswered = unanswered
             self.storage.types_changed += 1
         for stored in list(self.storage.collections[API_SERVICES].in_order()):
-            self._tell(stored)
+            self._set_available(stored)
 
     def answers(self, group: str, version: str) -> bool:
-        """Whether a registered version is answered now."""
+        """Whether requests for a registered version are answered now."""
         return (group, version) not in self.unanswered and not self.away(group, version)
 
-    def _tell(self, stored: Stored) -> None:
+    def _set_available(self, stored: Stored) -> None:
         body = stored.body()
         spec = body.get("spec") or {}
         available = not spec.get("service") or self.answers(str(spec.get("group")), str(spec.get("version")))
@@ -108,8 +109,8 @@ class Aggregation:
         body["status"] = {"conditions": [{**condition, "reason": reason, "message": message}]}
         self.storage.put(self.storage.collections[API_SERVICES], body)
 
-    def _measure(self, type: ResourceType) -> None:
-        """The metrics of the nodes or pods there are now; they stay as they are."""
+    def _measure(self, type: ServedType) -> None:
+        """Add the metrics of the present nodes or pods; they stay as they are."""
         if type.key not in (NODE_METRICS.key, POD_METRICS.key):
             return
         collection = self.storage.collections[type.key]

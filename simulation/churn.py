@@ -1,4 +1,4 @@
-"""Churn: believable changes at a rate - what controllers, kubelets and people do to a cluster all day."""
+"""Churn: believable changes at a rate, as controllers, kubelets and people make them all day."""
 
 from __future__ import annotations
 
@@ -6,30 +6,26 @@ import asyncio
 import random
 from collections import Counter, deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
-from simulation.content import (
-    CERTIFICATES,
-    Builder,
-    PodState,
-    certificate_status,
-    deployment_status,
-    replica_set_status,
-)
-from simulation.registry import DeleteOptions, Registry, timestamp
+from simulation.content import ContentBuilder, PodBuilder, add_event
+from simulation.content.builder import owner_reference
+from simulation.content.certificates import CERTIFICATES, certificate_status
+from simulation.content.workloads import deployment_status, replica_set_status
+from simulation.registry import DeleteOptions, Registry
+from simulation.resources import PODS, ServedType
 from simulation.storage import Collection, Stored
+from simulation.times import micro_timestamp, timestamp, utc_now
 
 __all__ = ["Churn"]
 
 log = structlog.get_logger(__name__)
 
-# The longest that the loop is held in one go, in writes, and the shortest sleep, in seconds.
+# The most writes in a row without letting other tasks run, and the shortest sleep, in seconds.
 BURST = 64
 SHORTEST_SLEEP = 0.004
-PODS = ("", "pods")
 EVENTS = ("", "events")
 CONFIG_MAPS = ("", "configmaps")
 LEASES = ("coordination.k8s.io", "leases")
@@ -40,8 +36,8 @@ REPLICA_SETS = ("apps", "replicasets")
 class Churn:
     """Changes a cluster's objects at `rate` writes (resourceVersions) per second, keeping about `pods` pods.
 
-    `counts` says how often each kind of change was made, `writes` how many resourceVersions they took. The pace
-    follows the clock: what a slow moment left undone is caught up.
+    `counts` says how often each change was made by its name, `writes` how many resourceVersions they took: scaling a
+    Deployment is one change of some five writes. The pace follows the clock: after a slow moment it catches up.
     """
 
     def __init__(self, registry: Registry, *, pods: int, rate: float = 0.0, seed: int | str = 0) -> None:
@@ -49,15 +45,16 @@ class Churn:
         self.storage = registry.storage
         self.pods = pods
         self.random = random.Random(f"churn/{seed}")
-        self.builder = Builder(registry, "churn", f"churn/{seed}")
+        self.builder = ContentBuilder(registry, "churn", f"churn/{seed}")
         self.builder.nodes = list(self.storage.collections[("", "nodes")].paths)
+        self.pod_builder = PodBuilder(self.builder)
         self.counts: Counter[str] = Counter()
         self.writes = 0
         self._rate = rate
         self._rate_changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._starting: deque[tuple[str, str]] = deque()
-        # In the order in which they are forgotten.
+        # In the order in which they are removed.
         self._events = deque(self.storage.collections[EVENTS].objects)
         self._most_events = max(50, pods // 4)
         # How often each change is made, as weights.
@@ -84,13 +81,13 @@ class Churn:
         self._rate_changed.set()
 
     def start(self) -> None:
-        """Start the task that makes the changes. Needs a running loop; a second call changes nothing."""
+        """Start the task that makes the changes, unless it runs. Needs a running loop."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="churn")
             self._task.add_done_callback(_report)
 
     async def stop(self) -> None:
-        """Stop making changes."""
+        """Stop making changes, and wait until the task has ended."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -108,7 +105,7 @@ class Churn:
                 due = int((loop.time() - started) * rate) - done
                 if due > 0:
                     made = self.step(min(due, BURST))
-                    # An empty cluster has nothing to change: its debt is forgiven.
+                    # An empty cluster has nothing to change, now or later.
                     done += made or due
                 if due > BURST:
                     # Behind: let others in and go on.
@@ -122,7 +119,10 @@ class Churn:
                     continue
 
     def step(self, writes: int = 1) -> int:
-        """Make changes until at least `writes` versions were written; how many were. Synchronous."""
+        """Make changes until they have taken at least `writes` resourceVersions; how many they took.
+
+        0 where there is nothing to change. Synchronous.
+        """
         before = self.storage.version
         idle = 0
         while self.storage.version - before < writes and idle < 50:
@@ -138,7 +138,7 @@ class Churn:
         self.writes += made
         return made
 
-    # Changes: each makes one, or none where there is nothing to change, and says what it was.
+    # Changes: each makes one, or none where there is nothing to change, and returns its name.
 
     def flip_readiness(self) -> str:
         """A pod starts, gets ready, or loses its readiness."""
@@ -157,7 +157,7 @@ class Churn:
             return "readiness"
         ready = any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
         if starting or not status.get("podIP"):
-            body["status"] = self.builder.pod_status(spec, "Running", timestamp())
+            body["status"] = self.pod_builder.status(spec, "Running", timestamp())
             self._put(PODS, body)
             return "pod_started"
         now = timestamp()
@@ -182,7 +182,7 @@ class Churn:
         return "readiness"
 
     def replace_pod(self) -> str:
-        """A pod goes, and its replicaset makes another."""
+        """A pod is deleted, and its ReplicaSet makes another."""
         stored = self._choose(PODS)
         replica_set = self._replica_set_of(stored) if stored is not None else None
         if stored is None or replica_set is None:
@@ -192,7 +192,7 @@ class Churn:
         return "pod_replaced"
 
     def scale_deployment(self) -> str:
-        """A deployment is scaled, so that the number of pods stays about what it was meant to be."""
+        """A Deployment is scaled by one, towards the number of pods that the cluster should have."""
         stored = self._choose(DEPLOYMENTS)
         if stored is None:
             return "scaled"
@@ -230,20 +230,20 @@ class Churn:
         return "scaled"
 
     def add_event(self) -> str:
-        """Something is told about a pod; the oldest tales are forgotten."""
+        """A pod gets an Event; as many of the oldest are removed as there are too many."""
         pod = self._choose(PODS)
         if pod is None:
             return "event"
         events = self.storage.collections[EVENTS]
         while len(self._events) >= self._most_events:
             self.storage.remove(events, *self._events.popleft())
-        made = self.builder.event(pod.namespace, pod.name)
+        made = add_event(self.builder, pod.namespace, pod.name)
         if made is not None:
             self._events.append(made.key)
         return "event"
 
     def edit_config_map(self) -> str:
-        """Somebody changes a setting."""
+        """A ConfigMap of an application gets another revision."""
         stored = self._choose(CONFIG_MAPS)
         if stored is None or stored.name == "kube-root-ca.crt":
             return "config_map"
@@ -255,7 +255,7 @@ class Churn:
         return "config_map"
 
     def renew_lease(self) -> str:
-        """A node or a controller says that it lives."""
+        """A Lease is renewed by its holder."""
         stored = self._choose(LEASES)
         if stored is None:
             return "lease"
@@ -263,12 +263,12 @@ class Churn:
         spec = body.get("spec")
         if not isinstance(spec, dict):
             return "lease"
-        spec["renewTime"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec["renewTime"] = micro_timestamp(utc_now())
         self._put(LEASES, body)
         return "lease"
 
     def renew_certificate(self) -> str:
-        """A certificate is issued anew."""
+        """A Certificate is renewed, which fails one time in ten."""
         stored = self._choose(CERTIFICATES)
         if stored is None:
             return "certificate"
@@ -276,13 +276,13 @@ class Churn:
         status = body.get("status") or {}
         revision = status.get("revision", 0)
         ready = self.random.random() < 0.9
-        body["status"] = certificate_status(ready, revision + 1 if isinstance(revision, int) else 1, datetime.now(UTC))
+        body["status"] = certificate_status(ready, revision + 1 if isinstance(revision, int) else 1, utc_now())
         self._put(CERTIFICATES, body)
         return "certificate"
 
     # What the changes share
 
-    def _type(self, key: tuple[str, str]) -> Any:
+    def _type(self, key: tuple[str, str]) -> ServedType:
         return self.storage.collections[key].type
 
     def _put(self, key: tuple[str, str], body: dict[str, Any]) -> Stored:
@@ -301,20 +301,13 @@ class Churn:
 
     def _new_pod(self, replica_set: Stored) -> None:
         body = replica_set.body()
-        owner = {
-            "apiVersion": "apps/v1",
-            "kind": "ReplicaSet",
-            "name": replica_set.name,
-            "uid": replica_set.uid,
-            "controller": True,
-            "blockOwnerDeletion": True,
-        }
-        state: PodState = "Starting"
-        pod = self.builder.pod(replica_set.namespace, f"{replica_set.name}-", body["spec"]["template"], owner, state)
+        owner = owner_reference("apps/v1", "ReplicaSet", replica_set.name, replica_set.uid)
+        prefix, template = f"{replica_set.name}-", body["spec"]["template"]
+        pod = self.pod_builder.add(replica_set.namespace, prefix, template, owner, "Starting")
         self._starting.append(pod.key)
 
 
 def _report(task: asyncio.Task[None]) -> None:
-    """A churn that dies is a defect, and nobody awaits it: say so."""
+    # Until `stop` nothing awaits the task: what ends it is a defect, and is logged at once.
     if not task.cancelled() and task.exception() is not None:
         log.error("churn died", exc_info=task.exception())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from simulation.churn import Churn
 from simulation.content import populate
 from simulation.faults import Faults
 from simulation.journal import Journal
-from simulation.registry import DeleteOptions, Registry, WriteOptions, timestamp
-from simulation.resources import VERBS, ResourceType
+from simulation.registry import DeleteOptions, Registry, WriteOptions
+from simulation.resources import VERBS, ServedType
 from simulation.status import bad_request
-from simulation.storage import DEFAULT_HISTORY, Storage
+from simulation.storage import DEFAULT_HISTORY, ClusterStorage
+from simulation.times import timestamp, utc_now
 
-__all__ = ["SimulatedCluster"]
+__all__ = ["SimulatedCluster", "first_version"]
 
 log = structlog.get_logger(__name__)
 
@@ -36,26 +37,26 @@ def first_version(name: str) -> int:
     """A resourceVersion to start from, above all that an earlier run under the same address can have given out.
 
     It is the time since 2025 in steps of 20 microseconds: no cluster writes faster, so the counter of an earlier
-    run cannot have passed it (as long as the clock is not set back). `name` shifts it, so that clusters started
-    together have different versions.
+    run cannot have passed it (as long as the clock is not set back). 2026-01-01 is about 1,576,800,000,000. `name`
+    shifts it by at most a second, so that clusters started together have different versions.
     """
     shift = sum(name.encode()) * 7919 % _VERSIONS_PER_SECOND
     return int((time.time() - _EPOCH) * _VERSIONS_PER_SECOND) + shift
 
 
 class SimulatedCluster:
-    """One member cluster over real HTTP.
+    """One member cluster over real HTTP. As a context manager it is started and stopped.
 
-    `pods` and `churn` (writes per second) say how much there is and happens; `token` is the bearer token that
-    requests need, if any; port 0 takes a free port and keeps it across `stop` and `start`. `history` is the
-    number of events kept per type.
+    `pods` is how many it has at first, `churn` how many writes it makes per second. `token` is the bearer token that
+    requests need, if any. Port 0 takes a free port and keeps it across `stop` and `start`. `history` is the number of
+    events kept per type, `bookmark_interval` the seconds between bookmarks of a watch, `version_wait` those that a read
+    waits for a version that is not reached.
 
-    State lives in memory, from construction on: `stop` and `start` are an outage of the same cluster, with nothing
-    lost. With a directory `state` it also outlives the process: a cluster made of it again has all it acknowledged
-    (see `journal`), and `seed` and `pods` say only what it began with. Without one, a new instance with the same
-    seed is the same kind of cluster rebuilt from nothing: the same names, new uids, and resourceVersions above all
-    earlier ones. `version` fixes the first resourceVersion and with it the uids, for tests that want them equal in
-    each run.
+    State is in memory, from construction on: `stop` and `start` are an outage of the same cluster, with nothing lost.
+    With a directory `state` it also outlives the process: a cluster made from it again has all that it acknowledged
+    (see `journal`), and `seed` and `pods` only say what it began with. Without one, a new instance with the same seed
+    is such a cluster rebuilt: the same names, new uids, and resourceVersions above all earlier ones. `version` fixes
+    the first resourceVersion and with it the uids, for tests that want them equal in each run.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class SimulatedCluster:
         gzip: bool = True,
         history: int = DEFAULT_HISTORY,
         bookmark_interval: float = 60.0,
+        version_wait: float = 3.0,
         version: int | None = None,
         state: Path | None = None,
     ) -> None:
@@ -82,14 +84,14 @@ class SimulatedCluster:
         self.token = token
         own = f"{seed}/{name}"
         start = first_version(name) if version is None else version
-        self.storage = Storage(seed=f"{own}/{start}", first_version=start, history=history)
+        self.storage = ClusterStorage(seed=f"{own}/{start}", first_version=start, history=history)
         self.faults = Faults(seed=own)
         self.registry = Registry(self.storage, now=self._now)
         journal = Journal(state / f"{name}.journal") if state is not None else None
         if journal is not None and journal.exists():
             journal.restore(self.storage)
             self.registry.aggregation.reconcile()
-            # The same draws again would be the same names again.
+            # With the same seed, churn would generate the names that it generated before.
             own = f"{own}/{start}"
         else:
             populate(self.registry, name=name, pods=pods, seed=own)
@@ -104,6 +106,7 @@ class SimulatedCluster:
             token=token,
             gzip=gzip,
             bookmark_interval=bookmark_interval,
+            version_wait=version_wait,
             seed=own,
             controls={
                 "faults": self._control_faults,
@@ -118,12 +121,16 @@ class SimulatedCluster:
 
     @property
     def url(self) -> str:
-        """Where the API is, without a slash at the end. The port is known once it has started."""
+        """Where the API is, as `http://127.0.0.1:40123`. The port is known once the cluster has started."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     async def start(self) -> None:
-        """Open the port and let the churn run. Raises OSError where the port cannot be had."""
+        """Open the port and start the churn.
+
+        Raises:
+            OSError: the port cannot be opened.
+        """
         if self._web is None:
             self._web = web.Server(
                 self.api.handle,
@@ -169,12 +176,12 @@ class SimulatedCluster:
                     connection.transport.abort()
 
     def _now(self) -> str:
-        return timestamp(datetime.now(UTC) + timedelta(seconds=self.faults.clock))
+        return timestamp(utc_now() + timedelta(seconds=self.faults.clock))
 
     # Aggregated APIs
 
-    def aggregate(self, type: ResourceType) -> None:
-        """Serve a type as a server behind an APIService does, and register what of it is not yet."""
+    def aggregate(self, type: ServedType) -> None:
+        """Serve a type as a server behind an APIService does, and register those of its versions that are not yet."""
         self.registry.aggregation.offered[type.key] = type
         services = self.registry.collection(API_SERVICES)
         for version in type.versions:
@@ -183,7 +190,7 @@ class SimulatedCluster:
         self.registry.aggregation.reconcile()
 
     def retire(self, group: str) -> None:
-        """Delete the APIServices of a group. What its server has is there again once it is registered again."""
+        """Delete the APIServices of a group. Its objects are kept, and served again once it is registered again."""
         services = self.registry.collection(API_SERVICES)
         for version in self.registry.aggregation.registered().get(group, ()):
             self.registry.delete(services.type, "", f"{version}.{group}", DeleteOptions())
@@ -213,8 +220,8 @@ class SimulatedCluster:
         return {"resourceVersion": str(self.storage.version)}
 
     async def _control_apis(self, wanted: Any) -> Any:
-        """Aggregated APIs. A POST names one that is to be served and registered (`group`, `resource`, `kind`, and where
-        not usual `versions`, `namespaced`, `verbs`), or in `retire` a group that is not to be registered any more."""
+        """Aggregated APIs. A POST names one to serve and register (`group`, `resource`, `kind`, and where they are not
+        as usual `versions`, `namespaced`, `verbs`), or in `retire` a group to delete the APIServices of."""
         aggregation = self.registry.aggregation
         if wanted is not None:
             try:
@@ -223,7 +230,7 @@ class SimulatedCluster:
                 else:
                     verbs, versions = wanted.get("verbs", VERBS), wanted.get("versions", ("v1",))
                     self.aggregate(
-                        ResourceType(
+                        ServedType(
                             group=str(wanted["group"]),
                             versions=tuple(map(str, versions)),
                             resource=str(wanted["resource"]),

@@ -1,6 +1,6 @@
-"""Faults: what a test or a demo can make a cluster do wrong, at runtime.
+"""Faults: what a test or a demo can make a running cluster do wrong.
 
-Switched in-process on a cluster's `Faults`, or over HTTP (`POST /_simulation/faults`, see `change`).
+Switched on a cluster's `Faults` in the same process, or over HTTP (`POST /_simulation/faults`, see `change`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from simulation.status import ApiError, bad_request
+from simulation.status import StatusError, bad_request
 
 __all__ = ["Faults"]
 
@@ -26,7 +26,7 @@ _MESSAGES = {
 
 
 class Failure(NamedTuple):
-    """One answer that will be an error. `retry_after` is in seconds; 0 sends no Retry-After."""
+    """An error that one request will be answered with. `retry_after` is in seconds; 0 sends no Retry-After."""
 
     code: int
     retry_after: int
@@ -36,14 +36,16 @@ class Faults:
     """The faults of one cluster. Used from the loop that serves the cluster.
 
     - `delay`: seconds before each answer (and before a watch's headers);
-    - `skip_bookmarks`: watches send no bookmarks, save the one that ends initial events;
+    - `skip_bookmarks`: watches send no bookmarks, except the one that ends initial events;
     - `initial_events`: `sendInitialEvents` is supported, ignored (as servers before 1.27 do) or refused with 422;
-    - `aggregated_discovery`: off, /api and /apis answer with the legacy lists;
-    - `watch_lifetime`: watches end cleanly after a random time between the two, in seconds; None: as asked;
-    - `away_shown`: how aggregated discovery has versions that are unavailable: stale and empty, stale as last known
-      (cached), or missing, from the older lists too;
-    - `clock`: seconds that the cluster's clock is ahead, in Date headers and all times that it writes;
+    - `aggregated_discovery`: if it is off, /api and /apis answer with the older lists;
+    - `watch_lifetime`: watches end cleanly after a random time between the two, in seconds; None: as requested;
+    - `away_shown`: how aggregated discovery shows versions that are unavailable: stale and empty, stale with their last
+      known resources (cached), or not at all (missing), in the older lists neither;
+    - `clock`: seconds that the cluster's clock is ahead, in Date headers and in all times that the API sets;
     - `refusing`: the cluster's port is closed.
+
+    `watches` are the connections of the open watches; `flowing` is set unless watches hang.
     """
 
     def __init__(self, seed: int | str = 0) -> None:
@@ -73,8 +75,8 @@ class Faults:
         compact: Callable[[], None],
         availability: Callable[[], None],
     ) -> None:
-        """Bind to a cluster: `gate(open)` opens and closes its port, `compact` drops its history, `availability` tells
-        in the APIServices what is away."""
+        """Bind to a cluster: `gate(open)` opens and closes its port, `compact` drops its history, `availability` writes
+        into the APIServices which are available."""
         self._gate = gate
         self._compact = compact
         self._availability = availability
@@ -86,28 +88,31 @@ class Faults:
         self.failures.extend([Failure(code, retry_after if code == 429 else 0)] * count)
 
     def forbid(self, *resources: str) -> None:
-        """Answer what asks for these resources (plural names) as RBAC does that does not allow it; none: allow all."""
+        """Answer requests for these resources (plural names) with 403, as RBAC does; without names, allow all."""
         self.forbidden = frozenset(resources)
 
     def unavailable(self, *names: str) -> None:
-        """The servers behind these aggregated APIs don't answer (503); none: all do. Names of groups or APIServices."""
+        """Let the servers behind these aggregated APIs not answer (503); without names, let all answer.
+
+        A name is that of a group (`metrics.k8s.io`) or of an APIService (`v1beta1.metrics.k8s.io`).
+        """
         self.away = frozenset(names)
         if self._availability is not None:
             self._availability()
 
     def is_away(self, group: str, version: str) -> bool:
-        """Whether the server behind an aggregated API doesn't answer."""
+        """Whether the server behind an aggregated API does not answer."""
         return group in self.away or f"{version}.{group}" in self.away
 
     def cut_watches(self) -> int:
-        """Break all open watch connections, in the middle of whatever they send. How many there were."""
+        """Abort the connections of all open watches, in the middle of whatever they send. How many there were."""
         cut = list(self.watches.values())
         for transport in cut:
             transport.abort()
         return len(cut)
 
     def hang_watches(self, hanging: bool = True) -> None:
-        """Let watches send nothing and never end (a half-open connection); False lets them go on from there."""
+        """Let watches send nothing and not end, as over a half-open connection; with False they continue."""
         if hanging:
             self.flowing.clear()
         else:
@@ -115,16 +120,16 @@ class Faults:
 
     @property
     def hanging(self) -> bool:
-        """Whether watches are held."""
+        """Whether watches hang."""
         return not self.flowing.is_set()
 
     def compact(self) -> None:
-        """Forget the event history: the next resume from an older version gets 410 Expired."""
+        """Drop the event history: the next watch from an older version gets 410 Expired."""
         if self._compact is not None:
             self._compact()
 
     async def refuse_connections(self, seconds: float | None = None) -> None:
-        """Close the port and break every connection, for `seconds` or until `accept_connections`."""
+        """Close the port and abort every connection, for `seconds` or until `accept_connections`."""
         if self._reopening is not None:
             self._reopening.cancel()
             self._reopening = None
@@ -135,7 +140,7 @@ class Faults:
             self._reopening = asyncio.create_task(self._reopen(seconds))
 
     async def accept_connections(self) -> None:
-        """Open the port again, under the same number."""
+        """Open the port again, with the same number."""
         if self._gate is not None:
             await self._gate(True)
         self.refusing = False
@@ -146,7 +151,7 @@ class Faults:
         await self.accept_connections()
 
     def clear(self) -> None:
-        """No more faults, save a closed port: that is for `accept_connections`."""
+        """Switch all faults off, except a closed port: that is for `accept_connections`."""
         self.delay = 0.0
         self.skip_bookmarks = False
         self.initial_events = "supported"
@@ -159,31 +164,37 @@ class Faults:
         self.clock = 0.0
         self.flowing.set()
 
-    # What the server asks
+    # What the server calls
 
     async def before_answer(self, path: Sequence[str] = ()) -> None:
-        """Wait as long as answers are delayed, and raise the ApiError that is due. `path`: its parts."""
+        """Wait as long as answers are delayed, and refuse the request if a fault says so. `path`: its parts.
+
+        Raises:
+            StatusError: 403, 503, or the code that `fail_next` was given.
+        """
         if self.delay > 0:
             await asyncio.sleep(self.delay)
         if self.failures:
             failure = self.failures.popleft()
             details = {"retryAfterSeconds": failure.retry_after} if failure.retry_after else None
             message = _MESSAGES.get(failure.code, "simulated failure")
-            raise ApiError(failure.code, message, details=details)
+            raise StatusError(failure.code, message, details=details)
         if len(path) > 2 and path[0] == "apis" and self.is_away(path[1], path[2]):
-            raise ApiError(503, "error trying to reach service: dial tcp: connect: connection refused")
+            raise StatusError(503, "error trying to reach service: dial tcp: connect: connection refused")
         if not self.forbidden.isdisjoint(path):
             resource = next(part for part in path if part in self.forbidden)
-            raise ApiError(403, f'{resource} is forbidden: User "simulated" cannot list or watch resource "{resource}"')
+            raise StatusError(
+                403, f'{resource} is forbidden: User "simulated" cannot list or watch resource "{resource}"'
+            )
 
     def lifetime(self) -> float | None:
-        """After how many seconds a watch that starts now has to end."""
+        """After how many seconds a watch that starts now has to end; None if no fault ends it."""
         return None if self.watch_lifetime is None else self.random.uniform(*self.watch_lifetime)
 
     # The control endpoint
 
     def state(self) -> dict[str, Any]:
-        """What is switched on, as `change` takes it."""
+        """The faults as they are, with the names that `change` takes, and the numbers of failures and watches."""
         return {
             "delay": self.delay,
             "hang_watches": self.hanging,
@@ -200,14 +211,17 @@ class Faults:
         }
 
     async def change(self, wanted: Any) -> dict[str, Any]:
-        """Do what a POST to /_simulation/faults says; the new state.
+        """Change faults as the body of a POST to /_simulation/faults says; the new state and how many watches were cut.
 
         Fields, all optional: `clear` (true), `delay` (seconds), `hang_watches`, `skip_bookmarks`,
         `aggregated_discovery` (booleans), `initial_events` (supported, ignored, refused), `watch_lifetime`
         ([least, most] seconds, or null), `fail_next` ({"count", "code", "retry_after"}), `forbidden` (plural names of
-        resources), `unavailable` (groups or APIServices), `away_shown` (how discovery has those: empty, cached,
-        missing), `clock` (seconds that it is ahead), `cut_watches` (true),
-        `compact` (true), `refuse_seconds` (seconds; the port is closed after the answer). Raises ApiError 400.
+        resources), `unavailable` (groups or APIServices), `away_shown` (how discovery shows those: empty, cached,
+        missing), `clock` (seconds that it is ahead), `cut_watches` (true), `compact` (true), `refuse_seconds` (seconds;
+        the port is closed after the answer). `{"delay": 0.2, "fail_next": {"count": 3, "code": 503}}`, say.
+
+        Raises:
+            StatusError: 400 for an unknown field or a value that it cannot have; nothing is changed then.
         """
         if not isinstance(wanted, dict):
             raise bad_request("faults: an object is expected")

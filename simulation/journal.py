@@ -1,9 +1,9 @@
-"""The journal: what a cluster has acknowledged, in a file, so that a killed process goes on as the same cluster.
+"""The journal: what a cluster has acknowledged, in a file, so that a killed process can continue as the same cluster.
 
-One JSON line for each write, handed to the kernel before anybody sees the write: it outlives the process (SIGKILL),
-not the machine. Each start begins a new file with the state then. What is kept are the objects and the version
-counter; event history is not, as a restarted kube-apiserver's watch cache has none. APIs of other servers
-(`aggregated`) are kept by nobody.
+One JSON line for each write, handed to the kernel before a client sees the write: it outlives the process (SIGKILL),
+not the machine. Each start begins a new file with the state of that moment. The objects and the version counter are
+kept; event history is not, as the watch cache of a restarted kube-apiserver has none. Objects of aggregated APIs are
+not kept either.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from typing import Any
 
 import msgspec
 
-from simulation.resources import BUILT_IN, custom_type
-from simulation.storage import Storage, Stored
+from simulation.resources import BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS, custom_type
+from simulation.storage import ClusterStorage, Stored
 
 __all__ = ["Journal"]
-
-_CRDS = ("apiextensions.k8s.io", "customresourcedefinitions")
 
 
 class _Line(msgspec.Struct):
@@ -39,18 +37,23 @@ _decode = msgspec.json.Decoder(_Line).decode
 
 
 class Journal:
-    """The file of one cluster. `begin` makes it that of a storage, which from then on writes to it."""
+    """The file of one cluster, a `WriteLog`. `begin` attaches it to a storage, which from then on writes to it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: int | None = None
 
     def exists(self) -> bool:
-        """Whether a cluster was kept here."""
+        """Whether there is the file of an earlier run."""
         return self.path.exists()
 
-    def restore(self, storage: Storage) -> None:
-        """Fill a storage that has only the built-in types. A last line that was cut off was acknowledged to nobody."""
+    def restore(self, storage: ClusterStorage) -> None:
+        """Fill a storage that has only the built-in types. A last line that is cut off was never acknowledged.
+
+        Raises:
+            OSError: the file cannot be read.
+            msgspec.MsgspecError: a whole line of it is not one of a journal.
+        """
         whole, _, _ = self.path.read_bytes().rpartition(b"\n")
         for raw in whole.split(b"\n"):
             line = _decode(raw)
@@ -58,7 +61,7 @@ class Journal:
             if line.op == "put" and line.object is not None:
                 if (collection := storage.collections.get(key)) is not None:
                     storage.restore(collection, line.object, line.version)
-                if key == _CRDS:
+                if key == CUSTOM_RESOURCE_DEFINITIONS:
                     storage.add_type(custom_type(line.object))
             elif line.op == "remove":
                 if (collection := storage.collections.get(key)) is not None:
@@ -68,13 +71,17 @@ class Journal:
             storage.version = line.version
         storage.compact()
 
-    def begin(self, storage: Storage) -> None:
-        """Write the present state in place of what was here, then every write of the storage."""
+    def begin(self, storage: ClusterStorage) -> None:
+        """Replace the file by the present state of a storage, and take every later write of it.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
         built_in = [type.key for type in BUILT_IN]
         # Definitions first: the objects of a custom type need it.
-        order = sorted(storage.collections, key=lambda key: (key != _CRDS, key not in built_in))
+        order = sorted(storage.collections, key=lambda key: (key != CUSTOM_RESOURCE_DEFINITIONS, key not in built_in))
         with draft.open("wb") as file:
             for key in order:
                 for stored in storage.collections[key].in_order():
@@ -85,19 +92,19 @@ class Journal:
         storage.journal = self
 
     def put(self, key: tuple[str, str], stored: Stored) -> None:
-        """An object has a new state."""
+        """Append an object's new state. Raises OSError."""
         self._append(_put(key, stored))
 
     def remove(self, key: tuple[str, str], namespace: str, name: str, version: int) -> None:
-        """An object is gone."""
+        """Append the removal of an object. Raises OSError."""
         self._append(_line(_Line("remove", version, *key, namespace, name)))
 
     def type_gone(self, key: tuple[str, str], version: int) -> None:
-        """A type is no longer served."""
+        """Append that a type is no longer served. Raises OSError."""
         self._append(_line(_Line("type-gone", version, *key)))
 
     def close(self) -> None:
-        """Close the file; the storage writes no more."""
+        """Close the file; later writes are not kept."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

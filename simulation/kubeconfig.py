@@ -1,18 +1,15 @@
-"""Kubeconfig: the file that names simulated clusters to kubectl and to kubebraid."""
+"""Kubeconfig: the file by which kubectl and kubebraid find simulated clusters."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import yaml
 
-if TYPE_CHECKING:
-    from simulation.cluster import SimulatedCluster
-
-__all__ = ["cluster_name", "kubeconfig", "write_kubeconfig"]
+__all__ = ["ServedCluster", "cluster_name", "kubeconfig", "write_kubeconfig"]
 
 NAMES = (
     "alpha",
@@ -44,12 +41,23 @@ NAMES = (
 )
 
 
+class ServedCluster(Protocol):
+    """What a kubeconfig says of a cluster: its name, the URL of its API and its bearer token, empty if it has none."""
+
+    name: str
+    token: str
+
+    @property
+    def url(self) -> str:
+        """The URL without a slash at the end."""
+
+
 def cluster_name(number: int) -> str:
     """The name of the cluster with a number from 1 on: alpha, bravo, ..., zulu, cluster-27, ..."""
     return NAMES[number - 1] if number <= len(NAMES) else f"cluster-{number}"
 
 
-def kubeconfig(clusters: Sequence[SimulatedCluster]) -> dict[str, Any]:
+def kubeconfig(clusters: Sequence[ServedCluster]) -> dict[str, Any]:
     """A kubeconfig with a context for each cluster, the first one current.
 
     Tokens are written, but client-go (and so kubectl) sends none over plain HTTP; other clients do.
@@ -69,8 +77,12 @@ def kubeconfig(clusters: Sequence[SimulatedCluster]) -> dict[str, Any]:
     }
 
 
-def write_kubeconfig(clusters: Sequence[SimulatedCluster], path: Path) -> None:
-    """Write the kubeconfig, whole or not at all, readable by its owner alone. Raises OSError."""
+def write_kubeconfig(clusters: Sequence[ServedCluster], path: Path) -> None:
+    """Write the kubeconfig, whole or not at all, readable by its owner only.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Resource types: what a cluster serves, as its discovery tells it, and how a type's objects are framed in JSON."""
+"""Resource types: what a cluster serves, as its discovery has it, and how a type's objects are framed in JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["BUILT_IN", "Column", "ResourceType", "custom_type"]
+__all__ = [
+    "BUILT_IN",
+    "CUSTOM_RESOURCE_DEFINITIONS",
+    "NAMESPACES",
+    "PODS",
+    "SERVICES",
+    "VERBS",
+    "PrinterColumn",
+    "ServedType",
+    "custom_type",
+]
+
+# (group, resource) of the types that the server treats in ways of their own.
+CUSTOM_RESOURCE_DEFINITIONS = ("apiextensions.k8s.io", "customresourcedefinitions")
+NAMESPACES = ("", "namespaces")
+PODS = ("", "pods")
+SERVICES = ("", "services")
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
@@ -14,8 +30,8 @@ Fields = Mapping[str, Callable[[dict[str, Any]], str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A printer column of a custom resource (`additionalPrinterColumns`)."""
+class PrinterColumn:
+    """A printer column of a custom resource (`additionalPrinterColumns`). `path` is its jsonPath."""
 
     name: str
     type: str
@@ -26,12 +42,13 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class ResourceType:
-    """One resource type of a cluster.
+class ServedType:
+    """One resource type of a cluster: for Deployments, group `apps`, versions `("v1",)`, resource `deployments`.
 
-    `versions` lists the served versions, the preferred first; all have the same schema. `fields` are the field
-    labels that selectors may use beside metadata.name and metadata.namespace, each with the function that reads
-    it from an object. `generation` says whether `metadata.generation` follows the spec.
+    `versions` are the served versions, the preferred one first; all have the same schema. `fields` are the field labels
+    that selectors may use beside metadata.name and metadata.namespace, each with the function that reads it from an
+    object. `generation` says whether `metadata.generation` follows the spec. `custom` is set for the type of a
+    CustomResourceDefinition; `columns` are its printer columns by version.
     """
 
     group: str
@@ -48,37 +65,39 @@ class ResourceType:
     generation: bool = False
     custom: bool = False
     fields: Fields = field(default_factory=dict)
-    columns: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
+    columns: Mapping[str, tuple[PrinterColumn, ...]] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str]:
-        """(group, resource): the identity of a type, whatever the version."""
+        """(group, resource), which identifies a type in all its versions."""
         return (self.group, self.resource)
 
     @property
     def qualified(self) -> str:
-        """The name in error messages: `deployments.apps`, `pods`."""
+        """The name in error messages and for kubectl: `deployments.apps`, `pods`."""
         return f"{self.resource}.{self.group}" if self.group else self.resource
 
     def api_version(self, version: str = "") -> str:
-        """`apps/v1`, `v1`; the preferred version where none is given."""
+        """`apps/v1`, `v1`; of the preferred version if none is given."""
         version = version or self.versions[0]
         return f"{self.group}/{version}" if self.group else version
 
     def head(self, version: str = "") -> bytes:
-        """How an object that stands alone begins, before its `"metadata"`."""
+        """How an object that is not in a list begins, up to its `"metadata"`: `{"kind":"Pod","apiVersion":"v1",`.
+
+        Custom resources begin with apiVersion, as a real server encodes them.
+        """
         api_version = self.api_version(version)
         if self.custom:
             return f'{{"apiVersion":"{api_version}","kind":"{self.kind}",'.encode()
         return f'{{"kind":"{self.kind}","apiVersion":"{api_version}",'.encode()
 
     def item_head(self, version: str = "") -> bytes:
-        """How an object within a list begins: kube-apiserver leaves kind and apiVersion out of the items of
-        built-in types, and in for custom resources."""
+        """How an object in a list begins: kube-apiserver leaves kind and apiVersion out for built-in types only."""
         return self.head(version) if self.custom else b"{"
 
     def list_head(self, version: str = "") -> bytes:
-        """How a list begins, before its `"metadata"`."""
+        """How a list begins, up to its `"metadata"`."""
         kind = self.list_kind or f"{self.kind}List"
         api_version = self.api_version(version)
         if self.custom:
@@ -87,7 +106,7 @@ class ResourceType:
 
     @property
     def has_status(self) -> bool:
-        """Whether status is a subresource, so that a write of the object leaves it alone."""
+        """Whether status is a subresource: a write of the object leaves it as it is."""
         return "status" in self.subresources
 
 
@@ -137,8 +156,8 @@ _EVENT_FIELDS: Fields = {
 }
 
 
-def _type(group: str, resource: str, kind: str, short: str = "", **more: Any) -> ResourceType:
-    return ResourceType(
+def _type(group: str, resource: str, kind: str, short: str = "", **more: Any) -> ServedType:
+    return ServedType(
         group=group,
         versions=("v1",),
         resource=resource,
@@ -153,7 +172,7 @@ _ALL = ("all",)
 _STATUS = ("status",)
 _SCALED = ("scale", "status")
 
-BUILT_IN: tuple[ResourceType, ...] = (
+BUILT_IN: tuple[ServedType, ...] = (
     _type("", "configmaps", "ConfigMap", "cm"),
     _type("", "endpoints", "Endpoints", "ep"),
     _type("", "events", "Event", "ev", fields=_EVENT_FIELDS),
@@ -244,11 +263,11 @@ BUILT_IN: tuple[ResourceType, ...] = (
 )
 
 
-def custom_type(definition: dict[str, Any]) -> ResourceType:
-    """The type that a CustomResourceDefinition describes.
+def custom_type(definition: dict[str, Any]) -> ServedType:
+    """The type that a CustomResourceDefinition defines, from its body.
 
-    Raises KeyError, TypeError, AttributeError or ValueError where the definition lacks what it must have; the
-    caller validates first and treats these as an invalid definition.
+    Raises:
+        KeyError, TypeError, AttributeError, ValueError: the definition lacks what it must have, or has another shape.
     """
     spec = definition["spec"]
     names = spec["names"]
@@ -257,7 +276,7 @@ def custom_type(definition: dict[str, Any]) -> ResourceType:
         raise ValueError("no version is served")
     columns = {
         version["name"]: tuple(
-            Column(
+            PrinterColumn(
                 name=str(column["name"]),
                 type=str(column["type"]),
                 path=str(column["jsonPath"]),
@@ -275,7 +294,7 @@ def custom_type(definition: dict[str, Any]) -> ResourceType:
         for entry in version.get("selectableFields") or ()
     }
     subresources = sorted({name for version in served for name in version.get("subresources") or {}})
-    return ResourceType(
+    return ServedType(
         group=str(spec["group"]),
         versions=tuple(str(version["name"]) for version in sorted(served, key=_version_order)),
         resource=str(names["plural"]),
@@ -294,7 +313,10 @@ def custom_type(definition: dict[str, Any]) -> ResourceType:
 
 
 def _version_order(version: Mapping[str, Any]) -> tuple[int, int, int, str]:
-    """Kubernetes' order of versions: v2, v1, v1beta2, v1alpha1, then the rest by name."""
+    """Kubernetes' order of versions: v2, v1, v1beta2, v1alpha1, then the rest by name.
+
+    Source: "Version priority" in "Versions in CustomResourceDefinitions" of the Kubernetes documentation.
+    """
     name = str(version["name"])
     body = name[1:] if name.startswith("v") else ""
     for rank, word in ((1, "beta"), (2, "alpha")):

@@ -29,11 +29,13 @@ async def simulate(
 ) -> None:
     """Run clusters until cancelled, SIGTERM or SIGINT.
 
-    `pods` and `churn` (writes per second) are per cluster. With a `base_port` the clusters have it and the ports
-    after it, the same in each run; 0 takes free ones. `first` is the number of the first cluster (see
-    `cluster_name`), `state` a directory that keeps what they have. `tokens` gives every cluster a bearer token.
-    `kubeconfig` is written, and `ready` called, once all ports are open. Raises OSError where a port or the file
-    cannot be had.
+    `pods` and `churn` (writes per second) are per cluster. With a `base_port` the clusters have it and the ports after
+    it, the same in each run: 3 clusters from 9001 on have 9001 to 9003; 0 takes free ones. `first` is the number of
+    the first cluster (see `cluster_name`), `state` a directory that keeps what they have. With `tokens` every cluster
+    has a bearer token. `kubeconfig` is written, and `ready` called, once all ports are open.
+
+    Raises:
+        OSError: a port cannot be opened, or the file cannot be written.
     """
     made: list[SimulatedCluster] = []
     stopped = asyncio.Event()
@@ -44,7 +46,7 @@ async def simulate(
             loop.add_signal_handler(caught, stopped.set)
             signals.append(caught)
         except (NotImplementedError, RuntimeError, ValueError):
-            # No signals on this platform or in this thread: cancelling is what is left.
+            # No signals on this platform or in this thread: only cancelling ends it.
             pass
     try:
         for number in range(first, first + clusters):

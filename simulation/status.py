@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 __all__ = [
-    "ApiError",
+    "StatusError",
     "already_exists",
     "bad_request",
     "conflict",
@@ -38,10 +38,11 @@ REASONS = {
 }
 
 
-class ApiError(Exception):
+class StatusError(Exception):
     """A request that the API refuses.
 
-    `code` is the HTTP status, `status` the Status object (JSON-able), `headers` what the answer carries beside it.
+    `code` is the HTTP status, `status` the metav1.Status (as JSON has it), `headers` further headers of the answer.
+    Named as in k8s.io/apimachinery pkg/api/errors.
     """
 
     def __init__(
@@ -84,63 +85,63 @@ def _qualified(resource: str, group: str) -> str:
     return f"{resource}.{group}" if group else resource
 
 
-def bad_request(message: str) -> ApiError:
+def bad_request(message: str) -> StatusError:
     """400: the request cannot be understood."""
-    return ApiError(400, message)
+    return StatusError(400, message)
 
 
-def unknown_path() -> ApiError:
+def unknown_path() -> StatusError:
     """404 for a path that names no API (a real server says so without a name in the details)."""
-    return ApiError(404, "the server could not find the requested resource", details={})
+    return StatusError(404, "the server could not find the requested resource", details={})
 
 
-def not_found(group: str, resource: str, name: str) -> ApiError:
+def not_found(group: str, resource: str, name: str) -> StatusError:
     """404 for an object that does not exist."""
     message = f'{_qualified(resource, group)} "{name}" not found'
-    return ApiError(404, message, details=_details(name, group, resource))
+    return StatusError(404, message, details=_details(name, group, resource))
 
 
-def already_exists(group: str, resource: str, name: str) -> ApiError:
-    """409 for a create of what exists."""
+def already_exists(group: str, resource: str, name: str) -> StatusError:
+    """409 for the creation of an object that exists."""
     message = f'{_qualified(resource, group)} "{name}" already exists'
-    return ApiError(409, message, reason="AlreadyExists", details=_details(name, group, resource))
+    return StatusError(409, message, reason="AlreadyExists", details=_details(name, group, resource))
 
 
-def conflict(group: str, resource: str, name: str, why: str = "") -> ApiError:
-    """409 for an update of an object that has changed meanwhile, or whose precondition does not hold."""
+def conflict(group: str, resource: str, name: str, why: str = "") -> StatusError:
+    """409 for a write to an object that has changed meanwhile, or whose precondition does not hold."""
     why = why or ("the object has been modified; please apply your changes to the latest version and try again")
     message = f'Operation cannot be fulfilled on {_qualified(resource, group)} "{name}": {why}'
-    return ApiError(409, message, details=_details(name, group, resource))
+    return StatusError(409, message, details=_details(name, group, resource))
 
 
-def invalid(group: str, kind: str, name: str, causes: list[tuple[str, str, str]]) -> ApiError:
-    """422: each cause is (reason, message, field), as `FieldValueInvalid`."""
+def invalid(group: str, kind: str, name: str, causes: list[tuple[str, str, str]]) -> StatusError:
+    """422. Each cause is (reason, message, field): `("FieldValueInvalid", "Invalid value: ...", "metadata.name")`."""
     texts = [f"{field}: {message}" for _, message, field in causes]
     joined = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     details = _details(name, group, kind)
     details["causes"] = [{"reason": reason, "message": message, "field": field} for reason, message, field in causes]
-    return ApiError(422, f'{_qualified(kind, group)} "{name}" is invalid: {joined}', details=details)
+    return StatusError(422, f'{_qualified(kind, group)} "{name}" is invalid: {joined}', details=details)
 
 
-def invalid_list_options(causes: list[tuple[str, str, str]]) -> ApiError:
+def invalid_list_options(causes: list[tuple[str, str, str]]) -> StatusError:
     """422 for a combination of list or watch parameters that the API forbids."""
     return invalid("meta.k8s.io", "ListOptions", "", causes)
 
 
-def forbidden(group: str, resource: str, name: str, why: str) -> ApiError:
+def forbidden(group: str, resource: str, name: str, why: str) -> StatusError:
     """403 for a request that is understood and refused."""
     message = f'{_qualified(resource, group)} "{name}" is forbidden: {why}'
-    return ApiError(403, message, details=_details(name, group, resource))
+    return StatusError(403, message, details=_details(name, group, resource))
 
 
-def expired(message: str, continue_token: str = "") -> ApiError:
+def expired(message: str, continue_token: str = "") -> StatusError:
     """410: a resourceVersion or continue token older than the history that is kept."""
-    return ApiError(410, message, continue_token=continue_token)
+    return StatusError(410, message, continue_token=continue_token)
 
 
-def too_large_resource_version(wanted: int, current: int) -> ApiError:
+def too_large_resource_version(wanted: int, current: int) -> StatusError:
     """504 for a version that the server has not reached, after it has waited."""
-    return ApiError(
+    return StatusError(
         504,
         f"Timeout: Too large resource version: {wanted}, current: {current}",
         details={
@@ -151,7 +152,7 @@ def too_large_resource_version(wanted: int, current: int) -> ApiError:
 
 
 def success(name: str, group: str, resource: str, uid: str) -> bytes:
-    """The Status of a deletion that is complete."""
+    """The Status, as JSON, of a deletion that is complete."""
     return msgspec.json.encode(
         {
             "kind": "Status",

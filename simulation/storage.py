@@ -1,7 +1,7 @@
 """Storage: one cluster's objects, its resourceVersion counter and the events that watches read. Pure, synchronous.
 
-It takes the place of etcd and the watch cache. It knows nothing of what a write means (that is `registry`): it
-stores, counts versions, remembers the events of each type within bounds, and tells listeners that there is news.
+It takes the place of etcd and the watch cache. What a write means is the registry's: the storage stores, counts
+versions, keeps a bounded number of events of each type, and notifies listeners of them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,21 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from simulation.resources import ResourceType
+from simulation.resources import ServedType
 
-__all__ = ["Collection", "Event", "HistoryGone", "Storage", "Stored"]
+__all__ = [
+    "DEFAULT_HISTORY",
+    "ClusterStorage",
+    "Collection",
+    "CollectionSnapshot",
+    "Event",
+    "EventType",
+    "HistoryGone",
+    "Stored",
+    "WriteLog",
+    "encode_event",
+    "encode_object",
+]
 
 DEFAULT_HISTORY = 10_000
 SNAPSHOTS_KEPT = 4
@@ -50,7 +62,10 @@ _METADATA_ORDER = (
 
 
 class HistoryGone(Exception):
-    """The events after the version that was asked for are no longer kept. `oldest` is the first that is."""
+    """The events after the version that was asked for are no longer kept.
+
+    `wanted` is that version, `oldest` the oldest one from which on the events are kept.
+    """
 
     def __init__(self, wanted: int, oldest: int) -> None:
         super().__init__(f"too old resource version: {wanted} ({oldest})")
@@ -62,8 +77,9 @@ class HistoryGone(Exception):
 class Stored:
     """One version of one object.
 
-    `tail` is its JSON after kind and apiVersion and without the opening brace, so that both forms (with them
-    and without) and every served version of the API are one concatenation away.
+    `tail` is its JSON after kind and apiVersion and without the opening brace, `"metadata":{...},...}`, so that both
+    forms (with them and without) and every served version of the API are one concatenation away. `fields` are the
+    values that field selectors compare, `owners` the uids in its ownerReferences.
     """
 
     namespace: str
@@ -77,12 +93,12 @@ class Stored:
 
     @property
     def key(self) -> tuple[str, str]:
-        """(namespace, name); the namespace of cluster-scoped objects is empty."""
+        """(namespace, name); the namespace of a cluster-scoped object is empty."""
         return (self.namespace, self.name)
 
     @property
     def path(self) -> str:
-        """The key as text, in whose order etcd and so every LIST has the objects."""
+        """The key as text, `default/web-0`; etcd and so every LIST has objects in the order of this."""
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
     def body(self) -> dict[str, Any]:
@@ -97,9 +113,9 @@ class Stored:
 
 
 class Event:
-    """One change of one object: what it was, what it is, and the encodings that its watchers share.
+    """One change of one object: its state before and after it, and the encodings that its watchers share.
 
-    For DELETED, `current` is the last content with the version of the deletion.
+    For ADDED, `previous` is None; for DELETED, `current` is the last content with the version of the deletion.
     """
 
     __slots__ = ("_encoded", "_left", "current", "previous", "type", "version")
@@ -136,8 +152,8 @@ def encode_event(type: str, head: bytes, stored: Stored) -> bytes:
     return b'{"type":"%s","object":%s%s}\n' % (type.encode(), head, stored.tail)
 
 
-class Snapshot(NamedTuple):
-    """All objects of a type as of one version, in the order of LIST, with their paths beside them."""
+class CollectionSnapshot(NamedTuple):
+    """All objects of a type as of one version, in the order of LIST; `paths[i]` is the path of `objects[i]`."""
 
     version: int
     paths: Sequence[str]
@@ -146,14 +162,16 @@ class Snapshot(NamedTuple):
 
 @dataclass(slots=True)
 class Collection:
-    """The objects of one type and its events. Owned and written by its `Storage` alone.
+    """The objects of one type and its events. Only its `ClusterStorage` writes to it.
 
-    `floor` is the newest version whose events are forgotten: a watch may start at it or above.
-    `dropped` counts the events that were forgotten, so that `dropped + index` is a cursor that never moves.
-    `term` grows when all watches have to end, as a server's do when it sets up a type's storage anew.
+    `floor` is the oldest version from which on all events are kept: a watch may start at it or above. `dropped` counts
+    the events that are no longer kept, so that a cursor, `dropped + index`, stays valid: with 100 events dropped,
+    `events[3]` is at cursor 103. `history` bounds the number of events. `term` grows when all watches have to end, as a
+    server's do when it sets up the storage of a type anew. `removed` is set when the type is no longer served.
+    `listeners` are called after each event.
     """
 
-    type: ResourceType
+    type: ServedType
     floor: int
     history: int = DEFAULT_HISTORY
     objects: dict[tuple[str, str], Stored] = field(default_factory=dict)
@@ -164,33 +182,42 @@ class Collection:
     term: int = 0
     removed: bool = False
     listeners: set[Callable[[], None]] = field(default_factory=set)
-    _snapshots: OrderedDict[int, Snapshot] = field(default_factory=OrderedDict)
+    _snapshots: OrderedDict[int, CollectionSnapshot] = field(default_factory=OrderedDict)
 
     def cursor(self) -> int:
-        """The position after the newest event."""
+        """The cursor after the newest event. O(1)."""
         return self.dropped + len(self.events)
 
     def cursor_at(self, version: int) -> int:
-        """The position of the first event after `version`. Raises HistoryGone below the floor."""
+        """The cursor of the first event after `version`. O(log n) in the events.
+
+        Raises:
+            HistoryGone: `version` is below the floor.
+        """
         if version < self.floor:
             raise HistoryGone(version, self.floor)
         return self.dropped + bisect_right(self.events, version, key=lambda event: event.version)
 
     def since(self, cursor: int, limit: int) -> list[Event]:
-        """At most `limit` events from a cursor on. Raises HistoryGone where the cursor's event is forgotten."""
+        """At most `limit` events from a cursor on. O(limit).
+
+        Raises:
+            HistoryGone: the event at the cursor is no longer kept.
+        """
         index = cursor - self.dropped
         if index < 0:
             raise HistoryGone(cursor, self.floor)
         return self.events[index : index + limit]
 
     def in_order(self) -> Iterator[Stored]:
-        """All objects in the order of LIST."""
+        """All objects in the order of LIST. O(n)."""
         return map(self.by_path.__getitem__, self.paths)
 
-    def snapshot(self, version: int, now: int) -> Snapshot:
-        """All objects as of `version`; `now` is the storage's version. O(n), cached for the pages of one LIST.
+    def snapshot(self, version: int, now: int) -> CollectionSnapshot:
+        """All objects as of `version`; `now` is the storage's version. O(n log n), cached for the pages of one LIST.
 
-        Raises HistoryGone where the events needed to go back are forgotten.
+        Raises:
+            HistoryGone: `version` is below the floor.
         """
         found = self._snapshots.get(version)
         if found is not None:
@@ -198,7 +225,7 @@ class Collection:
             return found
         newer = 0 if version >= now else self.cursor() - self.cursor_at(version)
         if newer == 0:
-            found = Snapshot(version, tuple(self.paths), tuple(self.in_order()))
+            found = CollectionSnapshot(version, tuple(self.paths), tuple(self.in_order()))
         else:
             state = dict(self.by_path)
             for event in reversed(self.events[-newer:]):
@@ -207,14 +234,14 @@ class Collection:
                 else:
                     state[event.current.path] = event.previous
             paths = sorted(state)
-            found = Snapshot(version, paths, [state[path] for path in paths])
+            found = CollectionSnapshot(version, paths, [state[path] for path in paths])
         self._snapshots[version] = found
         while len(self._snapshots) > SNAPSHOTS_KEPT:
             self._snapshots.popitem(last=False)
         return found
 
     def compact(self, version: int) -> None:
-        """Forget all events and snapshots: `version` is the new floor."""
+        """Drop all events and snapshots: `version` is the new floor."""
         self.dropped += len(self.events)
         self.events.clear()
         self._snapshots.clear()
@@ -234,24 +261,25 @@ class Collection:
             listener()
 
 
-class Keeper(Protocol):
-    """Is told of every write before anybody else can see it."""
+class WriteLog(Protocol):
+    """Takes every write before a client can see it."""
 
     def put(self, key: tuple[str, str], stored: Stored) -> None:
         """An object has a new state."""
 
     def remove(self, key: tuple[str, str], namespace: str, name: str, version: int) -> None:
-        """An object is gone."""
+        """An object is removed, with a version of its own."""
 
     def type_gone(self, key: tuple[str, str], version: int) -> None:
         """A type is no longer served."""
 
 
-class Storage:
+class ClusterStorage:
     """The state of one cluster. Synchronous; used from one thread.
 
-    The version counter belongs to the whole cluster and only grows: every write takes the next. It starts at
-    `first_version`. uids come from a generator seeded with `seed`. `journal` keeps all writes, if there is one.
+    The version counter is that of the whole cluster and only grows: every write takes the next, from `first_version`
+    on. uids come from a generator seeded with `seed`. `history` bounds the events of each type. `journal`, if there is
+    one, takes all writes. `types_changed` grows whenever the served types change.
     """
 
     def __init__(self, *, seed: int | str = 0, first_version: int = 1000, history: int = DEFAULT_HISTORY) -> None:
@@ -263,12 +291,16 @@ class Storage:
         self.owned: dict[str, set[tuple[tuple[str, str], tuple[str, str]]]] = {}
         self.types_changed = 0
         self._withdrawn: dict[tuple[str, str], tuple[Stored, ...]] = {}
-        self.journal: Keeper | None = None
+        self.journal: WriteLog | None = None
 
     # Types
 
-    def add_type(self, type: ResourceType) -> Collection:
-        """Serve a type; one that is served already gets the new description and keeps its objects."""
+    def add_type(self, type: ServedType) -> Collection:
+        """Serve a type; one that is served already gets the new description and keeps its objects.
+
+        A type that was withdrawn is served again with the objects that it had. Watches end where a version is no
+        longer served.
+        """
         self.types_changed += 1
         found = self.collections.get(type.key)
         if found is not None:
@@ -284,7 +316,7 @@ class Storage:
         return found
 
     def remove_type(self, key: tuple[str, str]) -> None:
-        """Forget a type, its objects and its events. Its watches see their DELETED events and then end."""
+        """Remove a type with its objects and events. Its watches get the DELETED events and then end."""
         found = self.collections.get(key)
         if found is None:
             return
@@ -297,7 +329,7 @@ class Storage:
         found._notify()
 
     def withdraw_type(self, key: tuple[str, str]) -> None:
-        """Serve a type no more. Its watches end without a word; its objects are there again with `add_type`."""
+        """Stop serving a type, but keep its objects for `add_type`. Its watches end without any event."""
         found = self.collections.pop(key, None)
         if found is None:
             return
@@ -314,7 +346,7 @@ class Storage:
             self.remove(collection, namespace, name)
 
     def end_watches(self, collection: Collection) -> None:
-        """End all watches of a type and forget its history, as a server does that builds its watch cache anew."""
+        """End all watches of a type and drop its history, as a server does that builds its watch cache anew."""
         collection.compact(self.version)
         collection.term += 1
         collection._notify()
@@ -328,14 +360,15 @@ class Storage:
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def get(self, key: tuple[str, str], namespace: str, name: str) -> Stored | None:
-        """The stored object, if there is one."""
+        """The stored object; None if there is none, or its type is not served. O(1)."""
         found = self.collections.get(key)
         return None if found is None else found.objects.get((namespace, name))
 
     def put(self, collection: Collection, body: dict[str, Any]) -> Stored:
         """Store an object as the next version: ADDED if its key is new, else MODIFIED.
 
-        `body` needs metadata.name, metadata.uid and, in a namespaced type, metadata.namespace.
+        `body` needs metadata.name, metadata.uid and, for a namespaced type, metadata.namespace. O(n) in the objects of
+        the type for a new key, else O(1).
         """
         version = self.version + 1
         stored = encode_object(collection.type, body, version)
@@ -345,7 +378,7 @@ class Storage:
         return self._place(collection, stored)
 
     def restore(self, collection: Collection, body: dict[str, Any], version: int) -> Stored:
-        """Put an object as of the version at which it was written."""
+        """Store an object as of the version at which it was written, which the journal knows."""
         return self._place(collection, encode_object(collection.type, body, version))
 
     def _place(self, collection: Collection, stored: Stored) -> Stored:
@@ -364,7 +397,7 @@ class Storage:
         return stored
 
     def remove(self, collection: Collection, namespace: str, name: str) -> Stored | None:
-        """Remove an object as the next version: DELETED. The removed content with the deletion's version."""
+        """Remove an object as the next version: DELETED. Its last content with that version; None if there is none."""
         previous = collection.objects.pop((namespace, name), None)
         if previous is None:
             return None
@@ -381,7 +414,7 @@ class Storage:
         return gone
 
     def dependents(self, uid: str) -> list[tuple[Collection, Stored]]:
-        """The objects that name `uid` as an owner."""
+        """The objects that name `uid` as an owner, ordered by type and key."""
         found = []
         for key, (namespace, name) in sorted(self.owned.get(uid, ())):
             collection = self.collections[key]
@@ -389,12 +422,16 @@ class Storage:
         return found
 
     def compact(self) -> None:
-        """Forget all history: a watch from any earlier version than now gets 410 Expired."""
+        """Drop all history: a watch from an earlier version than the present one gets 410 Expired."""
         for collection in self.collections.values():
             collection.compact(self.version)
 
     def check(self) -> None:
-        """Raise AssertionError where an invariant does not hold. O(all)."""
+        """Check the invariants of all collections. O(n) in the objects of the cluster.
+
+        Raises:
+            AssertionError: one does not hold.
+        """
         owned: dict[str, set[tuple[tuple[str, str], tuple[str, str]]]] = {}
         for key, collection in self.collections.items():
             assert key == collection.type.key
@@ -427,8 +464,8 @@ class Storage:
                     del self.owned[uid]
 
 
-def encode_object(type: ResourceType, body: dict[str, Any], version: int | None) -> Stored:
-    """The stored form of an object, without storing it; `version` None leaves resourceVersion out (a dry run)."""
+def encode_object(type: ServedType, body: dict[str, Any], version: int | None) -> Stored:
+    """The stored form of an object, without storing it. `version` None leaves resourceVersion out, for a dry run."""
     given = body["metadata"]
     metadata = {name: given[name] for name in _METADATA_ORDER if name in given}
     metadata.pop("resourceVersion", None)

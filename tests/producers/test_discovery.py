@@ -20,15 +20,15 @@ from producers.upstream.apiserver import ApiServer, Refused, Unreachable
 from producers.upstream.discovery import discover, registered
 from producers.upstream.kubeconfig import Context
 from simulation.aggregation import registration
-from simulation.resources import ResourceType
+from simulation.resources import ServedType
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 BOATS = ("sea.example.io", "boats")
-REPORTS = ResourceType("reports.example.io", ("v1",), "reports", "Report")
+REPORTS = ServedType("reports.example.io", ("v1",), "reports", "Report")
 SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 ASSETS = ("inventory.example.io", "assets")
 ASSETS_PATH = "/apis/inventory.example.io/v1/namespaces/default/assets"
-SAMPLES = ResourceType("reports.example.io", ("v1",), "samples", "Sample", verbs=("get", "list"))
+SAMPLES = ServedType("reports.example.io", ("v1",), "samples", "Sample", verbs=("get", "list"))
 
 
 def crd(*served: str, storage: str = "") -> dict[str, Any]:
@@ -254,7 +254,7 @@ async def test_an_api_service_comes_is_away_and_goes(rig, cluster, shown):
 
 
 async def test_a_version_that_is_away_is_not_replaced_by_another(rig, cluster):
-    cluster.aggregate(ResourceType("reports.example.io", ("v1", "v1beta1"), "reports", "Report"))
+    cluster.aggregate(ServedType("reports.example.io", ("v1", "v1beta1"), "reports", "Report"))
     await rig.request("POST", "/apis/reports.example.io/v1/namespaces/default/reports", {"metadata": {"name": "one"}})
     warm = await rig.materializer()
     await rig.produce("*")

@@ -17,10 +17,10 @@ from producers.follow.discovery_document import kept
 from producers.follow.removal import remove_cluster
 from producers.upstream.discovery import Discovered
 from simulation.aggregation import registration
-from simulation.resources import ResourceType
+from simulation.resources import ServedType
 from tests.producers.test_discovery import CRDS, SERVICES, answered, crd, eventually
 
-REPORTS = ResourceType("reports.example.io", ("v1",), "reports", "Report")
+REPORTS = ServedType("reports.example.io", ("v1",), "reports", "Report")
 
 
 def group(name: str, **versions: str) -> dict[str, Any]:

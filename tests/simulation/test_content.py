@@ -7,13 +7,13 @@ import json
 
 import pytest
 
-from simulation import SimulatedCluster, Storage
+from simulation import ClusterStorage, SimulatedCluster
 from simulation.storage import Collection
 
 PODS = ("", "pods")
 
 
-def collection(storage: Storage, resource: str) -> Collection:
+def collection(storage: ClusterStorage, resource: str) -> Collection:
     return next(found for key, found in storage.collections.items() if key[1] == resource)
 
 

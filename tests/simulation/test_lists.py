@@ -105,8 +105,8 @@ async def test_versions(client) -> None:
     assert (status, error["reason"]) == (410, "Expired")
 
 
-async def test_a_version_of_the_future_is_waited_for(client, monkeypatch) -> None:
-    monkeypatch.setattr("simulation.api.VERSION_WAIT", 0.05)
+async def test_a_version_of_the_future_is_waited_for(start) -> None:
+    client = await start(pods=40, version_wait=0.05)
     wanted = str(client.cluster.storage.version + 5)
     status, error = await client.request("GET", PODS, params={"resourceVersion": wanted})
     assert (status, error["reason"]) == (504, "Timeout")

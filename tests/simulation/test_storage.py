@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulation.resources import BUILT_IN
-from simulation.storage import HistoryGone, Storage, encode_object
+from simulation.storage import ClusterStorage, HistoryGone, encode_object
 
 PODS = next(type for type in BUILT_IN if type.resource == "pods")
 
 
-def body(storage: Storage, namespace: str, name: str, **labels: str) -> dict[str, Any]:
+def body(storage: ClusterStorage, namespace: str, name: str, **labels: str) -> dict[str, Any]:
     metadata = {"name": name, "namespace": namespace, "uid": storage.new_uid(), "labels": labels}
     return {"metadata": metadata, "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}}
 
@@ -33,7 +33,7 @@ steps = st.lists(
 @given(steps, st.integers(2, 20))
 @settings(max_examples=60, deadline=None)
 def test_against_a_model(script: list[tuple[str, str, str, int]], history: int) -> None:
-    storage = Storage(first_version=5000, history=history)
+    storage = ClusterStorage(first_version=5000, history=history)
     pods = storage.add_type(PODS)
     now: dict[str, str] = {}
     past = {storage.version: dict(now)}
@@ -72,7 +72,7 @@ def test_against_a_model(script: list[tuple[str, str, str, int]], history: int) 
 
 
 def test_versions_belong_to_the_cluster_and_only_grow() -> None:
-    storage = Storage(first_version=4000)
+    storage = ClusterStorage(first_version=4000)
     pods = storage.add_type(PODS)
     others = storage.add_type(next(type for type in BUILT_IN if type.resource == "configmaps"))
     first = storage.put(pods, body(storage, "a", "x"))
@@ -85,7 +85,7 @@ def test_versions_belong_to_the_cluster_and_only_grow() -> None:
 
 
 def test_bounded_history_forgets_the_oldest() -> None:
-    storage = Storage(first_version=0, history=10)
+    storage = ClusterStorage(first_version=0, history=10)
     pods = storage.add_type(PODS)
     for _ in range(100):
         storage.put(pods, body(storage, "a", "x"))
@@ -96,7 +96,7 @@ def test_bounded_history_forgets_the_oldest() -> None:
 
 
 def test_events_are_encoded_once_for_all() -> None:
-    storage = Storage()
+    storage = ClusterStorage()
     pods = storage.add_type(PODS)
     storage.put(pods, body(storage, "a", "x"))
     [event] = pods.since(pods.cursor_at(storage.first_version), 10)
@@ -104,7 +104,7 @@ def test_events_are_encoded_once_for_all() -> None:
 
 
 def test_a_version_in_a_label_is_not_taken_for_the_version() -> None:
-    storage = Storage()
+    storage = ClusterStorage()
     spiteful = body(storage, "a", "x")
     spiteful["metadata"]["annotations"] = {"a": '"resourceVersion":"1"'}
     stored = encode_object(PODS, spiteful, 7).with_version(8)
@@ -113,7 +113,7 @@ def test_a_version_in_a_label_is_not_taken_for_the_version() -> None:
 
 
 def test_uids_look_like_uuids_and_follow_the_seed() -> None:
-    uids = [Storage(seed=3).new_uid() for _ in range(2)]
+    uids = [ClusterStorage(seed=3).new_uid() for _ in range(2)]
     assert uids[0] == uids[1]
     assert len(uids[0]) == 36
     assert uids[0][14] == "4"

@@ -1,6 +1,6 @@
 """Swagger: an OpenAPI v2 document in the protobuf form that kubectl reads (github.com/google/gnostic, OpenAPIv2.proto).
 
-Of a document what such clients use: its definitions. JSON says the rest.
+Only the definitions are written, which are what such clients use; the JSON form has the rest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""WATCH: a cursor over a type's event history, shown through a selector.
+"""WATCH: a cursor over a type's event history, seen through a selector.
 
-A watch holds a position and no queue. It sleeps until its type has news, its next bookmark is due, or its time
-is up.
+A watch holds a cursor and no queue. It sleeps until its type has new events, its next bookmark is due, or its time is
+up.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from simulation.api.options import ListOptions
+from simulation.api.presentation import Presentation
 from simulation.faults import Faults
-from simulation.options import ListOptions
-from simulation.presentation import Presentation
-from simulation.selectors import Selector
-from simulation.status import ApiError, expired
-from simulation.storage import Collection, Event, EventType, HistoryGone, Storage, Stored
+from simulation.registry.selectors import Selector
+from simulation.status import StatusError, expired
+from simulation.storage import ClusterStorage, Collection, Event, EventType, HistoryGone, Stored
 
-__all__ = ["Watch", "shown_as"]
+__all__ = ["WatchStream", "shown_as"]
 
 BATCH = 256
 # A server's last bookmark goes out this long before the end of a watch, in seconds.
@@ -25,7 +25,10 @@ BOOKMARK_BEFORE_END = 2.0
 
 
 def shown_as(event: Event, selector: Selector) -> EventType | None:
-    """How an event looks through a selector: what enters its set is ADDED, what leaves it is DELETED."""
+    """The type of an event as seen through a selector; None if it is not seen.
+
+    An object that the selector begins to match is ADDED, one that it no longer matches is DELETED.
+    """
     if not selector:
         return event.type
     before = event.previous is not None and selector.matches(event.previous)
@@ -38,10 +41,15 @@ def shown_as(event: Event, selector: Selector) -> EventType | None:
 
 
 @dataclass(slots=True)
-class Watch:
-    """One watch, from its start (`begin`, synchronous) to its end (`run`)."""
+class WatchStream:
+    """One watch, from its start (`begin`, synchronous) to its end (`run`).
 
-    storage: Storage
+    `cursor` is that of the next event to look at, `version` the newest version that has been looked at. `initial` are
+    the objects to send first, `marks_initial_end` whether a bookmark follows them. `gone` is the error to send instead
+    of events. `bookmark_interval` and `lifetime` are in seconds.
+    """
+
+    storage: ClusterStorage
     collection: Collection
     options: ListOptions
     presentation: Presentation
@@ -52,10 +60,10 @@ class Watch:
     version: int = 0
     initial: tuple[Stored, ...] = ()
     marks_initial_end: bool = False
-    gone: ApiError | None = None
+    gone: StatusError | None = None
 
     def begin(self) -> None:
-        """Take the state that the watch starts from. What is wrong with its version is told in the stream."""
+        """Take the state that the watch starts from. A version that is too old becomes an ERROR event in the stream."""
         options, collection = self.options, self.collection
         if options.initial_events:
             self.marks_initial_end = options.bookmarks
@@ -76,7 +84,11 @@ class Watch:
         self.version = self.storage.version
 
     async def run(self, write: Callable[[bytes], Awaitable[None]]) -> None:
-        """Send until the time is up, the type is gone, or the watch falls behind the history."""
+        """Send until the time is up, the type is no longer served, or the next event is no longer kept.
+
+        Raises:
+            ConnectionError: from `write`, when the client has left.
+        """
         if self.gone is not None:
             await write(b'{"type":"ERROR","object":%s}\n' % self.gone.encode())
             return
@@ -93,7 +105,7 @@ class Watch:
                 try:
                     sent = await self._send_news(write)
                 except HistoryGone:
-                    # Too slow: a server ends the stream, and the resume will learn that it is too old.
+                    # Too slow: a server ends the stream, and the next watch gets 410.
                     return
                 if sent:
                     continue
@@ -133,8 +145,8 @@ class Watch:
             await self._send(write, [self.presentation.bookmark(self.version, initial_events_end=True)])
 
     async def _send_news(self, write: Callable[[bytes], Awaitable[None]]) -> bool:
-        """Send the next events, if there are any. Raises HistoryGone where they are forgotten."""
-        # The version counts what has been looked at, and only without an await in between.
+        """Send the next events; whether there were any. Raises HistoryGone if they are no longer kept."""
+        # The storage's version is looked at only if no await comes between reading it and the events.
         version = self.storage.version
         events = self.collection.since(self.cursor, BATCH)
         if not events:

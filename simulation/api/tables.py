@@ -1,7 +1,6 @@
-"""Tables: objects as rows, for clients that ask `as=Table`.
+"""Tables: objects as rows, for clients that accept `as=Table`.
 
-Custom resources have their `additionalPrinterColumns`; built-in types have Name and Age alone (a real server has
-more).
+Custom resources have their `additionalPrinterColumns`; built-in types have only Name and Age (a real server has more).
 """
 
 from __future__ import annotations
@@ -10,21 +9,21 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from simulation.resources import Column, ResourceType
+from simulation.resources import PrinterColumn, ServedType
 from simulation.storage import Stored
 
 __all__ = ["column_definitions", "partial_metadata", "row"]
 
-_AGE = (Column("Age", "date", ".metadata.creationTimestamp"),)
+_AGE = (PrinterColumn("Age", "date", ".metadata.creationTimestamp"),)
 _FILTER = re.compile(r'\?\(\s*@\.([\w.]+)\s*==\s*["\']([^"\']*)["\']\s*\)')
 
 
-def _columns(type: ResourceType, version: str) -> tuple[Column, ...]:
+def _columns(type: ServedType, version: str) -> tuple[PrinterColumn, ...]:
     return type.columns.get(version) or _AGE
 
 
-def column_definitions(type: ResourceType, version: str) -> list[dict[str, Any]]:
-    """`columnDefinitions` of a type's Table."""
+def column_definitions(type: ServedType, version: str) -> list[dict[str, Any]]:
+    """The `columnDefinitions` of a type's Table in a version."""
     name = {
         "name": "Name",
         "type": "string",
@@ -47,8 +46,8 @@ def column_definitions(type: ResourceType, version: str) -> list[dict[str, Any]]
     ]
 
 
-def row(type: ResourceType, version: str, stored: Stored, include_object: str) -> dict[str, Any]:
-    """One row; `include_object` is Metadata, Object or None as the parameter includeObject has it."""
+def row(type: ServedType, version: str, stored: Stored, include_object: str) -> dict[str, Any]:
+    """A row. `include_object` is Metadata, Object or None, as the parameter includeObject has it."""
     body = stored.body()
     cells: list[Any] = [stored.name]
     for column in _columns(type, version):
@@ -71,7 +70,7 @@ def row(type: ResourceType, version: str, stored: Stored, include_object: str) -
 
 
 def partial_metadata(body: dict[str, Any], *, enveloped: bool) -> dict[str, Any]:
-    """The PartialObjectMetadata of an object."""
+    """The PartialObjectMetadata of an object; with kind and apiVersion if it is `enveloped`."""
     metadata = {"metadata": body["metadata"]}
     if enveloped:
         return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", **metadata}
@@ -113,7 +112,7 @@ def _subscript(value: Any, bracket: str) -> list[Any]:
 
 def _age(value: Any) -> str:
     if value is None:
-        return "<none>" if value is None else ""
+        return "<none>"
     try:
         then = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
     except ValueError:

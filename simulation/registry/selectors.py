@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from simulation.resources import ResourceType
+from simulation.resources import ServedType
 from simulation.status import bad_request
 from simulation.storage import Stored
 
@@ -21,7 +21,7 @@ _PREFIX = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """What a request selects. Without requirements it selects all."""
+    """What a request selects. Without requirements it selects all, and is false."""
 
     requirements: tuple[Requirement, ...] = ()
 
@@ -36,10 +36,13 @@ class Selector:
 EVERYTHING = Selector()
 
 
-def parse_selector(type: ResourceType, namespace: str, labels: str, fields: str) -> Selector:
+def parse_selector(type: ServedType, namespace: str, labels: str, fields: str) -> Selector:
     """The selector of a request's namespace (empty: all), `labelSelector` and `fieldSelector`.
 
-    Raises ApiError (400) with Kubernetes' text for what cannot be parsed or a field label that the type lacks.
+    `tier in (web, api),!canary`, say, selects objects with either tier and without a label canary.
+
+    Raises:
+        StatusError: 400, with Kubernetes' text, for what cannot be parsed and for a field label that the type lacks.
     """
     requirements: list[Requirement] = []
     if namespace:
@@ -175,7 +178,7 @@ def _unescape(value: str) -> str:
     return re.sub(r"\\([\\,=])", r"\1", value)
 
 
-def _field_requirements(type: ResourceType, text: str) -> list[Requirement]:
+def _field_requirements(type: ServedType, text: str) -> list[Requirement]:
     requirements: list[Requirement] = []
     for term in _split_fields(text):
         match = re.match(r"([^=!]*)(==|!=|=)(.*)\Z", term, re.DOTALL)

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from simulation import swagger
-from simulation.discovery import Groups
-from simulation.resources import ResourceType
-from simulation.schemas import DEFINITIONS, Definition, generic, schemas
-from simulation.status import ApiError
+from simulation.api import swagger
+from simulation.api.discovery import Groups
+from simulation.api.schemas import DEFINITIONS, Definition, generic, schemas
+from simulation.resources import ServedType
+from simulation.status import StatusError
 from simulation.storage import Stored
 
-__all__ = ["Document", "Documents", "custom_schemas"]
+__all__ = ["OpenApiDocument", "OpenApiDocuments", "custom_schemas"]
 
 _V2 = "/openapi/v2"
 _V3 = "/openapi/v3"
@@ -34,7 +34,7 @@ Custom = dict[tuple[str, str, str], dict[str, Any]]
 
 
 class _Schema(msgspec.Struct, rename={"ref": "$ref", "additional": "additionalProperties", "all_of": "allOf"}):
-    """What must hold of a custom type's schema so that it can be shown; anything may be stored."""
+    """What the schema of a custom type must be like to be served; any may be stored."""
 
     ref: str = ""
     type: str = ""
@@ -49,8 +49,8 @@ class _Schema(msgspec.Struct, rename={"ref": "$ref", "additional": "additionalPr
     all_of: list[_Schema] = []
 
 
-class Document(NamedTuple):
-    """One answer."""
+class OpenApiDocument(NamedTuple):
+    """One answer, with its ETag (without quotes)."""
 
     body: bytes
     content_type: str
@@ -58,7 +58,10 @@ class Document(NamedTuple):
 
 
 def custom_schemas(definitions: Iterable[Stored]) -> Custom:
-    """What CustomResourceDefinitions say of their versions' objects, with what all objects have."""
+    """The schemas of CustomResourceDefinitions, by (group, version, kind), with the fields that all objects have.
+
+    A schema that cannot be served is replaced by one that says only that the object is an object.
+    """
     place = "#/components/schemas/"
     found: Custom = {}
     for stored in definitions:
@@ -80,25 +83,28 @@ def custom_schemas(definitions: Iterable[Stored]) -> Custom:
     return found
 
 
-class Documents:
-    """The documents of one cluster at one state of its types. Made when they are first asked for."""
+class OpenApiDocuments:
+    """The documents of one cluster at one state of its types, each made when it is first requested.
+
+    `custom` gives the schemas of custom types; see `custom_schemas`.
+    """
 
     def __init__(self, groups: Groups, custom: Callable[[], Custom]) -> None:
         self._groups = groups
         self._custom = custom
-        self._made: dict[str, Document] = {}
+        self._made: dict[str, OpenApiDocument] = {}
 
-    def _document(self, name: str, content: Callable[[], bytes], content_type: str = _JSON) -> Document:
+    def _document(self, name: str, content: Callable[[], bytes], content_type: str = _JSON) -> OpenApiDocument:
         made = self._made.get(name)
         if made is None:
             body = content()
-            made = self._made[name] = Document(body, content_type, hashlib.sha512(body).hexdigest().upper())
+            made = self._made[name] = OpenApiDocument(body, content_type, hashlib.sha512(body).hexdigest().upper())
         return made
 
     # -- version 3 -------------------------------------------------------------------------------------------------
 
-    def index(self) -> Document:
-        """The answer of /openapi/v3: where the documents are, with their hashes for the caches of clients."""
+    def index(self) -> OpenApiDocument:
+        """The answer of /openapi/v3: the paths of the documents, with their hashes for the caches of clients."""
 
         def content() -> bytes:
             paths = {}
@@ -109,8 +115,8 @@ class Documents:
 
         return self._document(_V3, content)
 
-    def of(self, base: str) -> Document | None:
-        """The answer of /openapi/v3/<base>; None if there is no such group and version."""
+    def of(self, base: str) -> OpenApiDocument | None:
+        """The answer of /openapi/v3/<base>, `apis/apps/v1` say; None if there is no such group and version."""
         for known, group, version in self._versions():
             if known == base:
                 return self._of(base, group, version)
@@ -121,7 +127,7 @@ class Documents:
             for version in versions:
                 yield (f"apis/{group}/{version}" if group else f"api/{version}"), group, version
 
-    def _of(self, base: str, group: str, version: str) -> Document:
+    def _of(self, base: str, group: str, version: str) -> OpenApiDocument:
         def content() -> bytes:
             types = self._groups[group][version]
             custom = {kind: schema for kind, schema in self._custom().items() if kind[:2] == (group, version)}
@@ -142,15 +148,19 @@ class Documents:
 
     # -- version 2 -------------------------------------------------------------------------------------------------
 
-    def v2(self, accept: str) -> Document:
-        """The answer of /openapi/v2, as JSON or protobuf. Raises ApiError 406."""
+    def v2(self, accept: str) -> OpenApiDocument:
+        """The answer of /openapi/v2, as JSON or protobuf by an Accept header.
+
+        Raises:
+            StatusError: 406 if neither is acceptable.
+        """
         for clause in accept.split(",") if accept.strip() else ("*/*",):
             media = clause.partition(";")[0].strip()
             if media in (_JSON, "application/*", "*/*"):
                 return self._document(_V2, lambda: msgspec.json.encode(self._swagger()))
             if media in _PROTOBUF:
                 return self._document(_PROTOBUF[1], lambda: swagger.protobuf(self._swagger()), _PROTOBUF[1])
-        raise ApiError(406, f"only the following media types are accepted: {_JSON}, {_PROTOBUF[0]}")
+        raise StatusError(406, f"only the following media types are accepted: {_JSON}, {_PROTOBUF[0]}")
 
     def _swagger(self) -> dict[str, Any]:
         described: dict[str, dict[str, Any]] = {}
@@ -164,7 +174,7 @@ class Documents:
         return {"swagger": "2.0", "info": _INFO, "paths": paths, "definitions": dict(sorted(described.items()))}
 
 
-def _definitions(group: str, version: str, types: list[ResourceType], custom: Custom) -> dict[str, Definition]:
+def _definitions(group: str, version: str, types: list[ServedType], custom: Custom) -> dict[str, Definition]:
     kinds = {definition.kind: name for name, definition in DEFINITIONS.items()}
     found = {}
     for type in types:
@@ -181,18 +191,18 @@ def _metadata() -> dict[str, Definition]:
 
 
 def _name(kind: tuple[str, str, str]) -> str:
-    """`io.example.certs.v1.Certificate`: the group's words the other way round."""
+    """`io.example.certs.v1.Certificate`: the labels of the group in reverse order."""
     group, version, name = kind
     return ".".join((*reversed((group or "core.api.k8s.io").split(".")), version, name))
 
 
-def _paths(base: str, types: list[ResourceType]) -> Iterator[tuple[str, ResourceType]]:
+def _paths(base: str, types: list[ServedType]) -> Iterator[tuple[str, ServedType]]:
     for type in types:
         middle = "/namespaces/{namespace}" if type.namespaced else ""
         yield f"/{base}{middle}/{type.resource}/{{name}}", type
 
 
-def _patch(group: str, version: str, type: ResourceType) -> dict[str, Any]:
+def _patch(group: str, version: str, type: ServedType) -> dict[str, Any]:
     operation = _operation(group, version, type)
     operation["parameters"] = [
         {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}} for name in _PARAMETERS
@@ -200,7 +210,7 @@ def _patch(group: str, version: str, type: ResourceType) -> dict[str, Any]:
     return {"patch": operation}
 
 
-def _patch_v2(group: str, version: str, type: ResourceType) -> dict[str, Any]:
+def _patch_v2(group: str, version: str, type: ServedType) -> dict[str, Any]:
     operation = _operation(group, version, type)
     operation["parameters"] = [
         {"name": name, "in": "query", "type": "string", "uniqueItems": True} for name in _PARAMETERS
@@ -208,7 +218,7 @@ def _patch_v2(group: str, version: str, type: ResourceType) -> dict[str, Any]:
     return {"patch": operation}
 
 
-def _operation(group: str, version: str, type: ResourceType) -> dict[str, Any]:
+def _operation(group: str, version: str, type: ServedType) -> dict[str, Any]:
     return {
         "operationId": f"patch{type.kind}",
         "responses": {"200": {"description": "OK"}},

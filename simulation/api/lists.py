@@ -5,11 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from simulation.options import ContinueToken, ListOptions
+from simulation.api.options import ContinueToken, ListOptions
 from simulation.status import expired
-from simulation.storage import Collection, HistoryGone, Storage, Stored
+from simulation.storage import ClusterStorage, Collection, HistoryGone, Stored
 
-__all__ = ["Page", "page"]
+__all__ = ["ListPage", "page"]
 
 CONTINUE_EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list "
@@ -21,18 +21,22 @@ VERSION_EXPIRED = "The resourceVersion for the provided list is too old."
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """A page of a LIST: its objects and the list's metadata."""
+class ListPage:
+    """A page of a LIST: its objects, and its ListMeta as JSON has it."""
 
     objects: list[Stored]
     metadata: dict[str, object]
 
 
-def page(storage: Storage, collection: Collection, options: ListOptions) -> Page:
-    """The page that is asked for. Raises ApiError 410 where its version is gone.
+def page(storage: ClusterStorage, collection: Collection, options: ListOptions) -> ListPage:
+    """The page that the options ask for. The storage has to have reached their version.
 
-    The caller has made sure that the storage has reached the version that is asked for. O(n) in the type's
-    objects where the version is not the present one, else O(page) plus what a selector skips.
+    Of 500 objects and with limit 200 there are three pages, the first two with `continue` and, without a selector, a
+    `remainingItemCount` of 300 and 100. O(n) in the type's objects where the version is not the present one, else O(k)
+    in the objects of the page and those that a selector skips.
+
+    Raises:
+        StatusError: 410 if the version is no longer kept.
     """
     limit = options.limit if options.limit > 0 else 0
     version = storage.version
@@ -80,4 +84,4 @@ def page(storage: Storage, collection: Collection, options: ListOptions) -> Page
         metadata["continue"] = ContinueToken("meta.k8s.io/v1", rv, start).encode()
         if not options.narrowed:
             metadata["remainingItemCount"] = last - position
-    return Page(chosen, metadata)
+    return ListPage(chosen, metadata)

@@ -1,29 +1,33 @@
-"""Presentation: an object as a request wants to see it - itself, its metadata, or a row of a Table."""
+"""Presentation: an object in the form that a request asks for: itself, its metadata, or a row of a Table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import msgspec
+from aiohttp import web
 
-from simulation import tables
-from simulation.options import Form
-from simulation.resources import ResourceType
+from simulation.api import tables
+from simulation.api.options import Form, accepted_form
+from simulation.api.paths import ResourcePath
+from simulation.resources import ServedType
 from simulation.storage import Event, EventType, Stored, encode_event
 
-__all__ = ["Presentation"]
+__all__ = ["Presentation", "presentation_for"]
 
 _encode = msgspec.json.encode
 
 
 @dataclass(slots=True)
 class Presentation:
-    """How one request shows objects. `form_version` is that of meta.k8s.io; `include_object` is for rows.
+    """How one request shows objects of a type in an API version.
 
-    The plain form shares the stored and encoded bytes; the others are made anew each time.
+    `form_version` is that of meta.k8s.io; `include_object` is what rows have of their object: None, Metadata or Object.
+    `columns_sent`: later events of a watch leave the column definitions out. The plain form shares the stored and
+    encoded bytes; the others are made anew each time.
     """
 
-    type: ResourceType
+    type: ServedType
     version: str
     form: Form = "json"
     form_version: str = "v1"
@@ -32,11 +36,11 @@ class Presentation:
 
     @property
     def plain(self) -> bool:
-        """Whether objects are shown as they are."""
+        """Whether objects are shown as they are stored."""
         return self.form in ("json", "discovery")
 
     def single(self, stored: Stored) -> bytes:
-        """The object alone."""
+        """An object that is not in a list."""
         if self.plain:
             return self.type.head(self.version) + stored.tail
         if self.form == "table":
@@ -61,7 +65,7 @@ class Presentation:
         return self._framed(type, shown)
 
     def initial(self, stored: Stored) -> bytes:
-        """The ADDED of an object that was there before the watch."""
+        """The ADDED event of an object that existed before the watch."""
         if self.plain:
             return encode_event("ADDED", self.type.head(self.version), stored)
         return self._framed("ADDED", stored)
@@ -108,7 +112,7 @@ class Presentation:
         return tables.column_definitions(self.type, self.version)
 
     def list_frame(self, metadata: dict[str, object]) -> tuple[bytes, bytes, bytes]:
-        """What a list begins with, what stands between its items, and what ends it."""
+        """What a list begins with, what separates its items, and what ends it."""
         meta = b'"metadata":' + _encode(metadata)
         if self.plain:
             item = self.type.item_head(self.version)
@@ -121,9 +125,20 @@ class Presentation:
         return head + meta + b',"items":[', b",", b"]}\n"
 
     def item(self, stored: Stored) -> bytes:
-        """An item of a list, without what `list_frame` puts between."""
+        """An item of a list, without the separator that `list_frame` gives."""
         if self.plain:
             return stored.tail
         if self.form == "table":
             return _encode(tables.row(self.type, self.version, stored, self.include_object))
         return _encode(tables.partial_metadata(stored.body(), enveloped=self.type.custom))
+
+
+def presentation_for(request: web.BaseRequest, path: ResourcePath) -> Presentation:
+    """How a request wants to see objects, by its Accept header and `includeObject`.
+
+    Raises:
+        StatusError: 406 if no form is acceptable that can be served.
+    """
+    form, version = accepted_form(request.headers.get("Accept", ""))
+    include = request.query.get("includeObject", "Metadata")
+    return Presentation(path.type, path.version, form, version or "v1", include)

@@ -1,11 +1,11 @@
-"""Discovery: what a cluster serves, as legacy lists and as aggregated discovery v2."""
+"""Discovery: what a cluster serves, as the older lists and as aggregated discovery v2 (KEP-3352). Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from simulation.resources import ResourceType
+from simulation.resources import ServedType
 
 __all__ = [
     "AGGREGATED",
@@ -32,7 +32,7 @@ _SUBRESOURCE_VERBS: dict[str, tuple[str, ...]] = {
     "status": ("get", "patch", "update"),
 }
 
-Groups = dict[str, dict[str, list[ResourceType]]]
+Groups = dict[str, dict[str, list[ServedType]]]
 
 
 def version_info() -> dict[str, str]:
@@ -54,7 +54,7 @@ def version_info() -> dict[str, str]:
     }
 
 
-def groups(types: Iterable[ResourceType]) -> Groups:
+def groups(types: Iterable[ServedType]) -> Groups:
     """Types by group and version, versions in the order of preference, types by name."""
     found: Groups = {"": {"v1": []}}
     for type in sorted(types, key=lambda type: type.key):
@@ -64,7 +64,7 @@ def groups(types: Iterable[ResourceType]) -> Groups:
 
 
 def api_versions(address: str) -> dict[str, Any]:
-    """The legacy answer of /api."""
+    """The APIVersions of /api. `address` is the host and port of the server."""
     return {
         "kind": "APIVersions",
         "versions": ["v1"],
@@ -73,20 +73,20 @@ def api_versions(address: str) -> dict[str, Any]:
 
 
 def api_group(name: str, versions: Iterable[str], *, enveloped: bool = True) -> dict[str, Any]:
-    """The answer of /apis/<group>, or its entry in the list."""
+    """The APIGroup of /apis/<group>, or without kind and apiVersion its entry in the APIGroupList."""
     served = [{"groupVersion": f"{name}/{version}", "version": version} for version in versions]
     group = {"name": name, "versions": served, "preferredVersion": served[0]}
     return {"kind": "APIGroup", "apiVersion": "v1", **group} if enveloped else group
 
 
 def api_group_list(found: Groups) -> dict[str, Any]:
-    """The legacy answer of /apis."""
+    """The APIGroupList of /apis."""
     listed = [api_group(name, versions, enveloped=False) for name, versions in found.items() if name]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
 
 
-def api_resource_list(group: str, version: str, types: list[ResourceType]) -> dict[str, Any]:
-    """The legacy answer of /api/v1 and /apis/<group>/<version>."""
+def api_resource_list(group: str, version: str, types: list[ServedType]) -> dict[str, Any]:
+    """The APIResourceList of /api/v1 and /apis/<group>/<version>."""
     resources: list[dict[str, Any]] = []
     for type in types:
         entry: dict[str, Any] = {
@@ -121,7 +121,7 @@ def api_resource_list(group: str, version: str, types: list[ResourceType]) -> di
 
 
 def without(found: Groups, left_out: Callable[[str, str], bool]) -> Groups:
-    """What is left of groups; one without a version is none."""
+    """Groups without the versions that `left_out(group, version)` names, and without groups that have none left."""
     kept = {
         name: {version: types for version, types in versions.items() if not left_out(name, version)}
         for name, versions in found.items()
@@ -130,9 +130,9 @@ def without(found: Groups, left_out: Callable[[str, str], bool]) -> Groups:
 
 
 def aggregated(found: Groups, *, core: bool, stale: Callable[[str, str], bool], cached: bool) -> dict[str, Any]:
-    """Aggregated discovery v2: the core group for /api, the others for /apis.
+    """The APIGroupDiscoveryList of /api (`core`) or /apis.
 
-    `stale` says which versions don't answer; `cached`: their resources are shown as last known.
+    `stale(group, version)` says which versions do not answer; with `cached` their last known resources are shown.
     """
     items = []
     for name, versions in found.items():
@@ -159,7 +159,7 @@ def aggregated(found: Groups, *, core: bool, stale: Callable[[str, str], bool], 
     }
 
 
-def _aggregated_resource(type: ResourceType, version: str) -> dict[str, Any]:
+def _aggregated_resource(type: ServedType, version: str) -> dict[str, Any]:
     own = {"group": type.group, "version": version, "kind": type.kind}
     entry: dict[str, Any] = {
         "resource": type.resource,

@@ -10,9 +10,9 @@ from typing import Literal
 
 import msgspec
 
-from simulation.resources import ResourceType
-from simulation.selectors import Selector, parse_selector
-from simulation.status import ApiError, bad_request, invalid, invalid_list_options
+from simulation.registry.selectors import Selector, parse_selector
+from simulation.resources import ServedType
+from simulation.status import StatusError, bad_request, invalid, invalid_list_options
 
 __all__ = ["ContinueToken", "Form", "ListOptions", "accepted_form", "parse_options"]
 
@@ -20,19 +20,27 @@ MAX_VERSION = 2**64 - 1
 
 
 class ContinueToken(msgspec.Struct, omit_defaults=True):
-    """What a continue token says: list on from `start` as of `rv`; rv -1 means as of now."""
+    """What a continue token says: continue the list at the path `start`, as of the version `rv`; -1 means the present.
+
+    The fields are those of k8s.io/apiserver pkg/storage/continue.go. `start` is a path below that of the request:
+    listing the namespace `shop` in pages, `web-0\\u0000` continues behind `web-0`.
+    """
 
     v: str = ""
     rv: int = 0
     start: str = ""
 
     def encode(self) -> str:
-        """Its opaque form: base64url without padding."""
+        """The opaque form: base64url of the JSON, without padding."""
         return base64.urlsafe_b64encode(msgspec.json.encode(self)).rstrip(b"=").decode()
 
 
 def decode_continue(text: str) -> ContinueToken:
-    """The token of a request. Raises ApiError 400."""
+    """The token of a request.
+
+    Raises:
+        StatusError: 400 if it is none.
+    """
     try:
         raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
         token = msgspec.json.decode(raw, type=ContinueToken)
@@ -47,7 +55,12 @@ def decode_continue(text: str) -> ContinueToken:
 
 @dataclass(frozen=True, slots=True)
 class ListOptions:
-    """A LIST or WATCH as asked. `version` None: resourceVersion is unset."""
+    """The options of a LIST or WATCH (meta/v1 ListOptions).
+
+    `narrowed`: there is a label or field selector. `version` is resourceVersion, None if it is unset; `match` is
+    resourceVersionMatch, empty if it is unset. `limit` 0 means all. `continued` is the continue token. `bookmarks` is
+    allowWatchBookmarks, `initial_events` sendInitialEvents, `timeout` timeoutSeconds.
+    """
 
     namespace: str
     selector: Selector
@@ -65,14 +78,18 @@ _FORBIDDEN = "FieldValueForbidden"
 
 
 def parse_options(
-    type: ResourceType,
+    type: ServedType,
     namespace: str,
     query: Mapping[str, str],
     *,
     watch: bool,
     initial_events_known: bool = True,
 ) -> ListOptions:
-    """The options of a query string. Raises ApiError 400 or 422 with Kubernetes' texts."""
+    """The options of a query. Without `initial_events_known`, sendInitialEvents is ignored, as by older servers.
+
+    Raises:
+        StatusError: 400 or 422, with Kubernetes' texts.
+    """
     labels, fields = query.get("labelSelector", ""), query.get("fieldSelector", "")
     selector = parse_selector(type, namespace, labels, fields)
     text = query.get("resourceVersion", "")
@@ -80,7 +97,7 @@ def parse_options(
     initial = _boolean(query, "sendInitialEvents") if query.get("sendInitialEvents") else None
     token = query.get("continue", "")
     if watch and not initial_events_known:
-        # A server that does not know the parameter ignores it, and the match that comes with it.
+        # A server that does not know the parameter ignores it, and resourceVersionMatch beside it.
         initial, match = None, ""
     causes = _watch_causes(match, initial, token) if watch else _list_causes(match, initial, token, text)
     if causes:
@@ -140,7 +157,7 @@ def _watch_causes(match: str, initial: bool | None, token: str) -> list[tuple[st
 
 
 def _boolean(query: Mapping[str, str], name: str) -> bool:
-    """A boolean as Kubernetes reads it from a query: everything but "false" and "0" is true, if it is there."""
+    # As k8s.io/apimachinery pkg/runtime has it: everything but "false" and "0" is true, the empty text, too.
     if name not in query:
         return False
     return query[name].lower() not in ("false", "0")
@@ -156,7 +173,7 @@ def _integer(query: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
-def _version(type: ResourceType, text: str, *, watch: bool) -> int | None:
+def _version(type: ServedType, text: str, *, watch: bool) -> int | None:
     if not text:
         return None
     if text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= MAX_VERSION:
@@ -164,7 +181,7 @@ def _version(type: ResourceType, text: str, *, watch: bool) -> int | None:
     message = f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
     if watch:
         raise invalid(type.group, type.resource, "", [("FieldValueInvalid", message, "resourceVersion")])
-    # A real server answers 500 here, for want of a better mapping; 400 says whose fault it is.
+    # A real server answers 500 here; the request is wrong, so 400.
     raise bad_request(f"resourceVersion: {message}")
 
 
@@ -172,9 +189,12 @@ Form = Literal["json", "table", "metadata", "metadata_list", "discovery"]
 
 
 def accepted_form(accept: str) -> tuple[Form, str]:
-    """The form that an Accept header asks for and its version (`v1`), the first that can be served.
+    """The first form of an Accept header that can be served, and its version.
 
-    Raises ApiError 406 where none can.
+    `application/json;as=Table;v=v1;g=meta.k8s.io,application/json` gives `("table", "v1")`; plain JSON has no version.
+
+    Raises:
+        StatusError: 406 if none can be served.
     """
     if not accept.strip():
         return "json", ""
@@ -200,7 +220,7 @@ def accepted_form(accept: str) -> tuple[Form, str]:
             return "metadata_list", version
         if shape == "PartialObjectMetadata":
             return "metadata", version
-    raise ApiError(
+    raise StatusError(
         406,
         "only the following media types are accepted: application/json, application/yaml, "
         "application/vnd.kubernetes.protobuf",

@@ -1,4 +1,4 @@
-"""Patches: the four ways in which PATCH changes an object.
+"""Patches: the four ways in which PATCH changes an object, chosen by the content type.
 
 Strategic merge and server-side apply are done without the types' schemas: a list whose name is a known keyed list
 (`containers`, `conditions`, ...) is merged by its key, any other list is replaced.
@@ -9,9 +9,14 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from simulation.status import ApiError, bad_request
+from simulation.status import StatusError, bad_request
 
-__all__ = ["apply", "json_patch", "merge_patch", "strategic_merge_patch"]
+__all__ = ["APPLY_PREFIX", "MERGE_KEYS", "json_patch", "merge_patch", "patched", "strategic_merge_patch"]
+
+APPLY_PREFIX = "application/apply-patch"
+_JSON_PATCH = "application/json-patch+json"
+_MERGE_PATCH = "application/merge-patch+json"
+_STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 
 # The merge key of each list that built-in types merge, by the list's field name. The first key that all items
 # have is used: `ports` are keyed by containerPort in a container and by port in a service.
@@ -39,8 +44,36 @@ MERGE_KEYS: dict[str, tuple[str, ...]] = {
 MERGED_SETS = frozenset({"finalizers"})
 
 
+def patched(content_type: str, before: Any, patch: Any, *, custom: bool) -> Any:
+    """`before` as a patch of a content type changes it. Custom resources have no strategic merge.
+
+    Server-side apply is simplified: the configuration is merged in as a strategic merge. What an earlier configuration
+    of the same manager set and this one leaves out stays (a real server removes it).
+
+    Raises:
+        StatusError: 400 for what is no patch, 415 for a content type that the object cannot be patched with, 422 where
+            an operation of a JSON patch cannot be applied.
+    """
+    if content_type == _JSON_PATCH:
+        return json_patch(before, patch)
+    if not isinstance(patch, dict):
+        raise bad_request("error decoding patch: the patch is not an object")
+    if content_type == _MERGE_PATCH:
+        return merge_patch(before, patch)
+    if content_type.startswith(APPLY_PREFIX) or (content_type == _STRATEGIC_MERGE_PATCH and not custom):
+        return strategic_merge_patch(before, patch)
+    accepted = [_JSON_PATCH, _MERGE_PATCH, *([] if custom else [_STRATEGIC_MERGE_PATCH]), f"{APPLY_PREFIX}+yaml"]
+    raise StatusError(
+        415,
+        "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted),
+    )
+
+
 def merge_patch(target: Any, patch: Any) -> Any:
-    """RFC 7386: maps merge, null removes, all else replaces. Arguments stay as they are."""
+    """RFC 7386: maps merge, null removes, all else replaces. The arguments stay as they are.
+
+    `{"a": {"b": 1}, "c": 2}` patched with `{"a": {"d": 3}, "c": null}` is `{"a": {"b": 1, "d": 3}}`.
+    """
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
     merged = dict(target) if isinstance(target, dict) else {}
@@ -53,7 +86,11 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 
 def json_patch(target: Any, operations: Any) -> Any:
-    """RFC 6902. Raises ApiError: 400 for what is no patch, 422 where an operation cannot be applied."""
+    """RFC 6902. The arguments stay as they are.
+
+    Raises:
+        StatusError: 400 for what is no patch, 422 where an operation cannot be applied.
+    """
     if not isinstance(operations, list):
         raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
     document = copy.deepcopy(target)
@@ -63,7 +100,9 @@ def json_patch(target: Any, operations: Any) -> Any:
         try:
             document = _operate(document, operation)
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ApiError(422, f"the server rejected our request due to an error in our request: {error}") from error
+            raise StatusError(
+                422, f"the server rejected our request due to an error in our request: {error}"
+            ) from error
     return document
 
 
@@ -149,7 +188,10 @@ def _remove(document: Any, steps: list[str]) -> Any:
 
 
 def strategic_merge_patch(target: Any, patch: Any) -> Any:
-    """Strategic merge: maps merge, null removes, keyed lists merge by key, with the `$` directives."""
+    """Strategic merge: maps merge, null removes, keyed lists (MERGE_KEYS) merge by key, with the `$` directives.
+
+    Source: "Strategic Merge Patch" in the API conventions of kubernetes/community.
+    """
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
     directive = patch.get("$patch")
@@ -199,11 +241,3 @@ def _merge_list(name: str, target: Any, patch: list[Any]) -> list[Any]:
         else:
             merged[item[key]] = strategic_merge_patch(merged.get(item[key]), item)
     return list(merged.values())
-
-
-def apply(target: Any, configuration: dict[str, Any]) -> Any:
-    """Server-side apply, simplified: the configuration is merged in as a strategic merge without directives.
-
-    What an earlier configuration of the same manager set and this one leaves out stays (a real server removes it).
-    """
-    return strategic_merge_patch(target, configuration)

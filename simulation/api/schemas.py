@@ -209,12 +209,15 @@ DEFINITIONS: dict[str, Definition] = {
 
 
 def generic(group: str, version: str, kind: str) -> Definition:
-    """The definition of a type that is not described."""
+    """The definition of a type that has none in DEFINITIONS: an object with metadata."""
     return _type(group, version, kind, "", spec=("object", ""), status=("object", ""))
 
 
 def schemas(definitions: dict[str, Definition], place: str) -> dict[str, dict[str, Any]]:
-    """The schemas of these definitions and of all that they refer to; `place` is where references point."""
+    """The schemas of definitions, by name, and of all definitions that they refer to.
+
+    References begin with `place`, as `#/components/schemas/`.
+    """
     made: dict[str, dict[str, Any]] = {}
     waiting = dict(definitions)
     while waiting:

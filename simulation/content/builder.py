@@ -1,0 +1,97 @@
+"""The builder that all content is made with: stores an object as if a manager had made it some time ago."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from simulation.registry import Registry
+from simulation.registry.managed_fields import field_set, managed_fields_entry
+from simulation.registry.registry import SUFFIX_ALPHABET
+from simulation.storage import Stored
+from simulation.times import timestamp, utc_now
+
+__all__ = ["DAY", "ContentBuilder", "owner_reference"]
+
+# In seconds, as all ages are.
+DAY = 86_400.0
+
+
+class ContentBuilder:
+    """Makes objects for one cluster.
+
+    The shape of the content follows `seed`; uids are the storage's. Two builders with the same seed over storages with
+    the same seed and version make the same bytes, but for the times, which count back from `clock`.
+    `nodes` are the names of the cluster's nodes, in the order in which they were added.
+    """
+
+    def __init__(
+        self, registry: Registry, cluster: str, seed: int | str, *, clock: Callable[[], datetime] = utc_now
+    ) -> None:
+        self.registry = registry
+        self.storage = registry.storage
+        self.cluster = cluster
+        self.random = random.Random(f"content/{seed}")
+        self.clock = clock
+        self.start = clock()
+        self.nodes: list[str] = []
+
+    def put(
+        self,
+        group: str,
+        resource: str,
+        body: dict[str, Any],
+        *,
+        manager: str = "kube-controller-manager",
+        age: float = 0.0,
+    ) -> Stored:
+        """Store an object as if `manager` had made it `age` seconds ago.
+
+        `body` is without kind and apiVersion; it gets its uid, times and managedFields.
+        """
+        collection = self.storage.collections[(group, resource)]
+        type = collection.type
+        created = self.time(age)
+        metadata = body["metadata"]
+        metadata["uid"] = self.storage.new_uid()
+        metadata["creationTimestamp"] = created
+        if type.generation:
+            metadata.setdefault("generation", 1)
+        fields = field_set({key: value for key, value in body.items() if key not in ("status", "metadata")})
+        own = {key: metadata[key] for key in ("labels", "annotations", "ownerReferences") if key in metadata}
+        if own:
+            fields["f:metadata"] = field_set(own)
+        entries = [managed_fields_entry(manager, type.api_version(), created, fields)] if fields else []
+        if body.get("status") and type.has_status:
+            status = {"f:status": field_set(body["status"])}
+            entries.append(
+                managed_fields_entry(
+                    "kube-controller-manager", type.api_version(), created, status, subresource="status"
+                )
+            )
+        # Without any, as the default service accounts of a real cluster.
+        if entries:
+            metadata["managedFields"] = entries
+        return self.storage.put(collection, body)
+
+    def time(self, age: float = 0.0) -> str:
+        """The time `age` seconds before this builder was made; without an age, the present time."""
+        return timestamp(self.start - timedelta(seconds=age)) if age else timestamp(self.clock())
+
+    def suffix(self, length: int) -> str:
+        """Random characters, as generated names end in."""
+        return "".join(self.random.choices(SUFFIX_ALPHABET, k=length))
+
+    def age(self) -> float:
+        """A random age between an hour and 40 days, in seconds."""
+        return self.random.uniform(3600, 40 * DAY)
+
+
+def owner_reference(api_version: str, kind: str, name: str, uid: str, *, controller: bool = True) -> dict[str, Any]:
+    """A metav1.OwnerReference; by default to the controller of the object that bears it."""
+    owner: dict[str, Any] = {"apiVersion": api_version, "kind": kind, "name": name, "uid": uid}
+    if controller:
+        owner |= {"controller": True, "blockOwnerDeletion": True}
+    return owner
