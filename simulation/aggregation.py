@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from simulation.resources import ServedType
-from simulation.storage import ClusterStorage, Stored
+from simulation.storage import ClusterStorage, StoredObject
 
 __all__ = ["API_SERVICES", "OFFERED", "Aggregation", "registration"]
 
@@ -96,7 +96,7 @@ class Aggregation:
         """Whether requests for a registered version are answered now."""
         return (group, version) not in self.unanswered and not self.away(group, version)
 
-    def _set_available(self, stored: Stored) -> None:
+    def _set_available(self, stored: StoredObject) -> None:
         body = stored.body()
         spec = body.get("spec") or {}
         available = not spec.get("service") or self.answers(str(spec.get("group")), str(spec.get("version")))

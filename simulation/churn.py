@@ -16,7 +16,7 @@ from simulation.content.certificates import CERTIFICATES, certificate_status
 from simulation.content.workloads import deployment_status, replica_set_status
 from simulation.registry import DeleteOptions, Registry
 from simulation.resources import PODS, ServedType
-from simulation.storage import Collection, Stored
+from simulation.storage import Collection, StoredObject
 from simulation.times import micro_timestamp, timestamp, utc_now
 
 __all__ = ["Churn"]
@@ -285,21 +285,21 @@ class Churn:
     def _type(self, key: tuple[str, str]) -> ServedType:
         return self.storage.collections[key].type
 
-    def _put(self, key: tuple[str, str], body: dict[str, Any]) -> Stored:
+    def _put(self, key: tuple[str, str], body: dict[str, Any]) -> StoredObject:
         return self.storage.put(self.storage.collections[key], body)
 
-    def _choose(self, key: tuple[str, str]) -> Stored | None:
+    def _choose(self, key: tuple[str, str]) -> StoredObject | None:
         collection: Collection | None = self.storage.collections.get(key)
         if collection is None or not collection.paths:
             return None
         return collection.by_path[self.random.choice(collection.paths)]
 
-    def _replica_set_of(self, pod: Stored) -> Stored | None:
+    def _replica_set_of(self, pod: StoredObject) -> StoredObject | None:
         # By name, and not by reading the pod, which is the costly part of a change.
         found = self.storage.get(REPLICA_SETS, pod.namespace, pod.name.rpartition("-")[0])
         return found if found is not None and found.uid in pod.owners else None
 
-    def _new_pod(self, replica_set: Stored) -> None:
+    def _new_pod(self, replica_set: StoredObject) -> None:
         body = replica_set.body()
         owner = owner_reference("apps/v1", "ReplicaSet", replica_set.name, replica_set.uid)
         prefix, template = f"{replica_set.name}-", body["spec"]["template"]

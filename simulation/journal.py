@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from simulation.resources import BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS, custom_type
-from simulation.storage import ClusterStorage, Stored
+from simulation.storage import ClusterStorage, StoredObject
 
 __all__ = ["Journal"]
 
@@ -91,7 +91,7 @@ class Journal:
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         storage.journal = self
 
-    def put(self, key: tuple[str, str], stored: Stored) -> None:
+    def put(self, key: tuple[str, str], stored: StoredObject) -> None:
         """Append an object's new state. Raises OSError."""
         self._append(_put(key, stored))
 
@@ -118,6 +118,6 @@ def _line(line: _Line) -> bytes:
     return _encode(line) + b"\n"
 
 
-def _put(key: tuple[str, str], stored: Stored) -> bytes:
+def _put(key: tuple[str, str], stored: StoredObject) -> bytes:
     head = _encode({"op": "put", "version": stored.version, "group": key[0], "resource": key[1]})
     return head[:-1] + b',"object":{' + stored.tail + b"}\n"

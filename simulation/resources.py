@@ -13,7 +13,7 @@ __all__ = [
     "PODS",
     "SERVICES",
     "VERBS",
-    "PrinterColumn",
+    "CustomColumn",
     "ServedType",
     "custom_type",
 ]
@@ -26,11 +26,11 @@ SERVICES = ("", "services")
 
 VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 
-Fields = Mapping[str, Callable[[dict[str, Any]], str]]
+FieldReaders = Mapping[str, Callable[[dict[str, Any]], str]]
 
 
 @dataclass(frozen=True, slots=True)
-class PrinterColumn:
+class CustomColumn:
     """A printer column of a custom resource (`additionalPrinterColumns`). `path` is its jsonPath."""
 
     name: str
@@ -64,8 +64,8 @@ class ServedType:
     subresources: tuple[str, ...] = ()
     generation: bool = False
     custom: bool = False
-    fields: Fields = field(default_factory=dict)
-    columns: Mapping[str, tuple[PrinterColumn, ...]] = field(default_factory=dict)
+    fields: FieldReaders = field(default_factory=dict)
+    columns: Mapping[str, tuple[CustomColumn, ...]] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -132,7 +132,7 @@ def _pod_ips(body: dict[str, Any]) -> str:
     return ",".join(str(a.get("ip", "")) for a in addresses if isinstance(a, dict))
 
 
-_POD_FIELDS: Fields = {
+_POD_FIELDS: FieldReaders = {
     "spec.nodeName": _read("spec", "nodeName"),
     "spec.restartPolicy": _read("spec", "restartPolicy"),
     "spec.schedulerName": _read("spec", "schedulerName"),
@@ -144,7 +144,7 @@ _POD_FIELDS: Fields = {
     "status.nominatedNodeName": _read("status", "nominatedNodeName"),
 }
 
-_EVENT_FIELDS: Fields = {
+_EVENT_FIELDS: FieldReaders = {
     **{
         f"involvedObject.{name}": _read("involvedObject", name)
         for name in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
@@ -276,7 +276,7 @@ def custom_type(definition: dict[str, Any]) -> ServedType:
         raise ValueError("no version is served")
     columns = {
         version["name"]: tuple(
-            PrinterColumn(
+            CustomColumn(
                 name=str(column["name"]),
                 type=str(column["type"]),
                 path=str(column["jsonPath"]),

@@ -23,10 +23,10 @@ __all__ = [
     "ClusterStorage",
     "Collection",
     "CollectionSnapshot",
-    "Event",
     "EventType",
     "HistoryGone",
-    "Stored",
+    "StoredEvent",
+    "StoredObject",
     "WriteLog",
     "encode_event",
     "encode_object",
@@ -74,7 +74,7 @@ class HistoryGone(Exception):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stored:
+class StoredObject:
     """One version of one object.
 
     `tail` is its JSON after kind and apiVersion and without the opening brace, `"metadata":{...},...}`, so that both
@@ -106,13 +106,13 @@ class Stored:
         body: dict[str, Any] = _decode(b"{" + self.tail)
         return body
 
-    def with_version(self, version: int) -> Stored:
+    def with_version(self, version: int) -> StoredObject:
         """The same content as of another resourceVersion, as a DELETED event shows it."""
         tail = _VERSION.sub(b'"resourceVersion":"%d"' % version, self.tail, count=1)
         return replace(self, version=version, tail=tail)
 
 
-class Event:
+class StoredEvent:
     """One change of one object: its state before and after it, and the encodings that its watchers share.
 
     For ADDED, `previous` is None; for DELETED, `current` is the last content with the version of the deletion.
@@ -120,12 +120,12 @@ class Event:
 
     __slots__ = ("_encoded", "_left", "current", "previous", "type", "version")
 
-    def __init__(self, type: EventType, current: Stored, previous: Stored | None) -> None:
+    def __init__(self, type: EventType, current: StoredObject, previous: StoredObject | None) -> None:
         self.type = type
         self.version = current.version
         self.current = current
         self.previous = previous
-        self._left: Stored | None = None
+        self._left: StoredObject | None = None
         self._encoded: dict[tuple[str, bytes], bytes] = {}
 
     def encoded(self, type: EventType, head: bytes) -> bytes:
@@ -147,7 +147,7 @@ class Event:
         return found
 
 
-def encode_event(type: str, head: bytes, stored: Stored) -> bytes:
+def encode_event(type: str, head: bytes, stored: StoredObject) -> bytes:
     """`{"type":...,"object":...}` and a newline."""
     return b'{"type":"%s","object":%s%s}\n' % (type.encode(), head, stored.tail)
 
@@ -157,7 +157,7 @@ class CollectionSnapshot(NamedTuple):
 
     version: int
     paths: Sequence[str]
-    objects: Sequence[Stored]
+    objects: Sequence[StoredObject]
 
 
 @dataclass(slots=True)
@@ -174,10 +174,10 @@ class Collection:
     type: ServedType
     floor: int
     history: int = DEFAULT_HISTORY
-    objects: dict[tuple[str, str], Stored] = field(default_factory=dict)
+    objects: dict[tuple[str, str], StoredObject] = field(default_factory=dict)
     paths: list[str] = field(default_factory=list)
-    by_path: dict[str, Stored] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
+    by_path: dict[str, StoredObject] = field(default_factory=dict)
+    events: list[StoredEvent] = field(default_factory=list)
     dropped: int = 0
     term: int = 0
     removed: bool = False
@@ -198,7 +198,7 @@ class Collection:
             raise HistoryGone(version, self.floor)
         return self.dropped + bisect_right(self.events, version, key=lambda event: event.version)
 
-    def since(self, cursor: int, limit: int) -> list[Event]:
+    def since(self, cursor: int, limit: int) -> list[StoredEvent]:
         """At most `limit` events from a cursor on. O(limit).
 
         Raises:
@@ -209,7 +209,7 @@ class Collection:
             raise HistoryGone(cursor, self.floor)
         return self.events[index : index + limit]
 
-    def in_order(self) -> Iterator[Stored]:
+    def in_order(self) -> Iterator[StoredObject]:
         """All objects in the order of LIST. O(n)."""
         return map(self.by_path.__getitem__, self.paths)
 
@@ -247,7 +247,7 @@ class Collection:
         self._snapshots.clear()
         self.floor = version
 
-    def _record(self, event: Event) -> None:
+    def _record(self, event: StoredEvent) -> None:
         self.events.append(event)
         # Cut in slabs, since cutting a list from the front moves the rest.
         excess = len(self.events) - self.history
@@ -264,7 +264,7 @@ class Collection:
 class WriteLog(Protocol):
     """Takes every write before a client can see it."""
 
-    def put(self, key: tuple[str, str], stored: Stored) -> None:
+    def put(self, key: tuple[str, str], stored: StoredObject) -> None:
         """An object has a new state."""
 
     def remove(self, key: tuple[str, str], namespace: str, name: str, version: int) -> None:
@@ -290,7 +290,7 @@ class ClusterStorage:
         self.collections: dict[tuple[str, str], Collection] = {}
         self.owned: dict[str, set[tuple[tuple[str, str], tuple[str, str]]]] = {}
         self.types_changed = 0
-        self._withdrawn: dict[tuple[str, str], tuple[Stored, ...]] = {}
+        self._withdrawn: dict[tuple[str, str], tuple[StoredObject, ...]] = {}
         self.journal: WriteLog | None = None
 
     # Types
@@ -359,12 +359,12 @@ class ClusterStorage:
         text = f"{bits & ~(0x3 << 62) | (0x2 << 62):032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
-    def get(self, key: tuple[str, str], namespace: str, name: str) -> Stored | None:
+    def get(self, key: tuple[str, str], namespace: str, name: str) -> StoredObject | None:
         """The stored object; None if there is none, or its type is not served. O(1)."""
         found = self.collections.get(key)
         return None if found is None else found.objects.get((namespace, name))
 
-    def put(self, collection: Collection, body: dict[str, Any]) -> Stored:
+    def put(self, collection: Collection, body: dict[str, Any]) -> StoredObject:
         """Store an object as the next version: ADDED if its key is new, else MODIFIED.
 
         `body` needs metadata.name, metadata.uid and, for a namespaced type, metadata.namespace. O(n) in the objects of
@@ -377,11 +377,11 @@ class ClusterStorage:
         self.version = version
         return self._place(collection, stored)
 
-    def restore(self, collection: Collection, body: dict[str, Any], version: int) -> Stored:
+    def restore(self, collection: Collection, body: dict[str, Any], version: int) -> StoredObject:
         """Store an object as of the version at which it was written, which the journal knows."""
         return self._place(collection, encode_object(collection.type, body, version))
 
-    def _place(self, collection: Collection, stored: Stored) -> Stored:
+    def _place(self, collection: Collection, stored: StoredObject) -> StoredObject:
         previous = collection.objects.get(stored.key)
         collection.objects[stored.key] = stored
         path = stored.path
@@ -392,11 +392,11 @@ class ClusterStorage:
         elif previous.owners != stored.owners:
             self._disown(collection, previous)
             self._own(collection, stored)
-        collection._record(Event("ADDED" if previous is None else "MODIFIED", stored, previous))
+        collection._record(StoredEvent("ADDED" if previous is None else "MODIFIED", stored, previous))
         collection._notify()
         return stored
 
-    def remove(self, collection: Collection, namespace: str, name: str) -> Stored | None:
+    def remove(self, collection: Collection, namespace: str, name: str) -> StoredObject | None:
         """Remove an object as the next version: DELETED. Its last content with that version; None if there is none."""
         previous = collection.objects.pop((namespace, name), None)
         if previous is None:
@@ -409,11 +409,11 @@ class ClusterStorage:
         del collection.by_path[path]
         del collection.paths[bisect_left(collection.paths, path)]
         self._disown(collection, previous)
-        collection._record(Event("DELETED", gone, previous))
+        collection._record(StoredEvent("DELETED", gone, previous))
         collection._notify()
         return gone
 
-    def dependents(self, uid: str) -> list[tuple[Collection, Stored]]:
+    def dependents(self, uid: str) -> list[tuple[Collection, StoredObject]]:
         """The objects that name `uid` as an owner, ordered by type and key."""
         found = []
         for key, (namespace, name) in sorted(self.owned.get(uid, ())):
@@ -451,11 +451,11 @@ class ClusterStorage:
                     owned.setdefault(uid, set()).add((key, stored.key))
         assert owned == self.owned
 
-    def _own(self, collection: Collection, stored: Stored) -> None:
+    def _own(self, collection: Collection, stored: StoredObject) -> None:
         for uid in stored.owners:
             self.owned.setdefault(uid, set()).add((collection.type.key, stored.key))
 
-    def _disown(self, collection: Collection, stored: Stored) -> None:
+    def _disown(self, collection: Collection, stored: StoredObject) -> None:
         for uid in stored.owners:
             dependents = self.owned.get(uid)
             if dependents is not None:
@@ -464,7 +464,7 @@ class ClusterStorage:
                     del self.owned[uid]
 
 
-def encode_object(type: ServedType, body: dict[str, Any], version: int | None) -> Stored:
+def encode_object(type: ServedType, body: dict[str, Any], version: int | None) -> StoredObject:
     """The stored form of an object, without storing it. `version` None leaves resourceVersion out, for a dry run."""
     given = body["metadata"]
     metadata = {name: given[name] for name in _METADATA_ORDER if name in given}
@@ -485,7 +485,7 @@ def encode_object(type: ServedType, body: dict[str, Any], version: int | None) -
         fields["metadata.namespace"] = namespace
     for label, read in type.fields.items():
         fields[label] = read(body)
-    return Stored(
+    return StoredObject(
         namespace=namespace,
         name=name,
         uid=metadata["uid"],

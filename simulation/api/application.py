@@ -23,13 +23,13 @@ from simulation.faults import Faults
 from simulation.registry import Registry
 from simulation.status import StatusError, bad_request, unknown_path
 
-__all__ = ["MAX_BODY", "Api", "Control"]
+__all__ = ["MAX_BODY", "Api", "ControlEndpoint"]
 
 # The largest body of a request, in bytes, as kube-apiserver has it.
 MAX_BODY = 3 * 1024 * 1024
 
 # An endpoint under /_simulation: takes the JSON of a POST, or None for a GET, and returns what JSON can have.
-Control = Callable[[Any], Awaitable[Any]]
+ControlEndpoint = Callable[[Any], Awaitable[Any]]
 
 _HEALTH = ("livez", "readyz", "healthz")
 _ROOT_PATHS = ["/api", "/api/v1", "/apis", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
@@ -53,14 +53,14 @@ class Api:
         bookmark_interval: float = 60.0,
         version_wait: float = 3.0,
         seed: int | str = 0,
-        controls: dict[str, Control] | None = None,
+        controls: dict[str, ControlEndpoint] | None = None,
     ) -> None:
         self._registry = registry
         self._faults = faults
         self._token = token
         self._controls = controls or {}
         sender = ListSender(faults, gzip=gzip)
-        self._descriptions = DescriptionHandlers(registry, faults)
+        self.descriptions = DescriptionHandlers(registry, faults)
         self._reads = ReadHandlers(
             registry, faults, sender, bookmark_interval=bookmark_interval, version_wait=version_wait, seed=seed
         )
@@ -93,14 +93,14 @@ class Api:
         if head in _HEALTH:
             return web.Response(text="ok")
         if head == "version" and len(parts) == 1:
-            return self._descriptions.version()
+            return self.descriptions.version()
         if head == "openapi":
-            return self._descriptions.openapi(request, parts[1:])
+            return self.descriptions.openapi(request, parts[1:])
         if head == "api":
             return await self._group(request, "", parts[1:])
         if head == "apis":
             if len(parts) == 1:
-                return self._descriptions.groups(request, core=False)
+                return self.descriptions.groups(request, core=False)
             return await self._group(request, parts[1], parts[2:])
         if raw == "/":
             return json_response({"paths": _ROOT_PATHS})
@@ -121,16 +121,16 @@ class Api:
     async def _group(self, request: web.BaseRequest, group: str, parts: list[str]) -> web.StreamResponse:
         if not parts:
             if group:
-                return self._descriptions.group(request, group)
-            return self._descriptions.groups(request, core=True)
+                return self.descriptions.group(request, group)
+            return self.descriptions.groups(request, core=True)
         version, *rest = parts
         if (group, *parts) == SELF_REVIEW:
             return await review_access(request)
         if (group, version) in self._registry.aggregation.unanswered:
             raise StatusError(503, "service unavailable")
         if not rest:
-            return self._descriptions.resources(request, group, version)
-        types = self._descriptions.types(group, version)
+            return self.descriptions.resources(request, group, version)
+        types = self.descriptions.types(group, version)
         return await self._resource(request, parse_resource_path(types, version, rest))
 
     async def _resource(self, request: web.BaseRequest, path: ResourcePath) -> web.StreamResponse:

@@ -30,13 +30,25 @@ class DescriptionHandlers:
         self._discovery: tuple[int, discovery.Groups] | None = None
         self._openapi: tuple[object, OpenApiDocuments] | None = None
 
+    def served_groups(self) -> discovery.Groups:
+        """All groups and versions with their types, those that only an APIService registers without any."""
+        known = self._discovery
+        if known is None or known[0] != self._storage.types_changed:
+            types = [collection.type for collection in self._storage.collections.values()]
+            groups = discovery.groups(types)
+            for group, version in sorted(self._registry.aggregation.unanswered):
+                groups.setdefault(group, {}).setdefault(version, [])
+            known = (self._storage.types_changed, groups)
+            self._discovery = known
+        return known[1]
+
     def types(self, group: str, version: str) -> list[ServedType]:
         """The types that are served in a group's version.
 
         Raises:
             StatusError: 404 if there is no such group or version.
         """
-        found = self._groups().get(group, {}).get(version)
+        found = self.served_groups().get(group, {}).get(version)
         if found is None:
             raise unknown_path()
         return found
@@ -123,20 +135,9 @@ class DescriptionHandlers:
             return web.Response(status=304, headers=headers)
         return web.Response(body=document.body, headers=headers)
 
-    def _groups(self) -> discovery.Groups:
-        known = self._discovery
-        if known is None or known[0] != self._storage.types_changed:
-            types = [collection.type for collection in self._storage.collections.values()]
-            groups = discovery.groups(types)
-            for group, version in sorted(self._registry.aggregation.unanswered):
-                groups.setdefault(group, {}).setdefault(version, [])
-            known = (self._storage.types_changed, groups)
-            self._discovery = known
-        return known[1]
-
     def _listed(self) -> discovery.Groups:
         """The groups that discovery shows."""
-        groups = self._groups()
+        groups = self.served_groups()
         return discovery.without(groups, self._unavailable) if self._faults.away_shown == "missing" else groups
 
     def _unavailable(self, group: str, version: str) -> bool:
@@ -146,6 +147,6 @@ class DescriptionHandlers:
         definitions = list(self._registry.collection(CUSTOM_RESOURCE_DEFINITIONS).in_order())
         state = (self._storage.types_changed, tuple((one.name, one.version) for one in definitions))
         if self._openapi is None or self._openapi[0] != state:
-            documents = OpenApiDocuments(self._groups(), lambda: custom_schemas(definitions))
+            documents = OpenApiDocuments(self.served_groups(), lambda: custom_schemas(definitions))
             self._openapi = (state, documents)
         return self._openapi[1]

@@ -11,7 +11,7 @@ from aiohttp import web
 from simulation.api.presentation import Presentation
 from simulation.api.responses import JSON, object_response, set_date
 from simulation.faults import Faults
-from simulation.storage import Stored
+from simulation.storage import StoredObject
 
 __all__ = ["ListSender"]
 
@@ -32,7 +32,7 @@ class ListSender:
         self,
         request: web.BaseRequest,
         presentation: Presentation,
-        objects: Sequence[Stored],
+        objects: Sequence[StoredObject],
         metadata: dict[str, object],
     ) -> web.StreamResponse:
         """Answer a request with a list of objects that has a ListMeta."""
@@ -72,7 +72,9 @@ class ListSender:
         return response
 
 
-def _pieces(presentation: Presentation, objects: Sequence[Stored], metadata: dict[str, object]) -> Iterator[bytes]:
+def _pieces(
+    presentation: Presentation, objects: Sequence[StoredObject], metadata: dict[str, object]
+) -> Iterator[bytes]:
     opening, between, closing = presentation.list_frame(metadata)
     yield opening
     # The first item has no comma before it.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from simulation.api.options import ContinueToken, ListOptions
 from simulation.status import expired
-from simulation.storage import ClusterStorage, Collection, HistoryGone, Stored
+from simulation.storage import ClusterStorage, Collection, HistoryGone, StoredObject
 
 __all__ = ["ListPage", "page"]
 
@@ -24,7 +24,7 @@ VERSION_EXPIRED = "The resourceVersion for the provided list is too old."
 class ListPage:
     """A page of a LIST: its objects, and its ListMeta as JSON has it."""
 
-    objects: list[Stored]
+    objects: list[StoredObject]
     metadata: dict[str, object]
 
 
@@ -65,7 +65,7 @@ def page(storage: ClusterStorage, collection: Collection, options: ListOptions) 
     # "0" follows "/" in the order of characters.
     last = bisect_left(paths, prefix[:-1] + "0") if prefix else len(paths)
     objects = snapshot.objects
-    chosen: list[Stored] = []
+    chosen: list[StoredObject] = []
     position = first
     if not options.selector or (prefix and not options.narrowed):
         position = min(last, first + limit) if limit else last

@@ -13,7 +13,7 @@ from simulation.api.discovery import Groups
 from simulation.api.schemas import DEFINITIONS, Definition, generic, schemas
 from simulation.resources import ServedType
 from simulation.status import StatusError
-from simulation.storage import Stored
+from simulation.storage import StoredObject
 
 __all__ = ["OpenApiDocument", "OpenApiDocuments", "custom_schemas"]
 
@@ -57,7 +57,7 @@ class OpenApiDocument(NamedTuple):
     etag: str
 
 
-def custom_schemas(definitions: Iterable[Stored]) -> Custom:
+def custom_schemas(definitions: Iterable[StoredObject]) -> Custom:
     """The schemas of CustomResourceDefinitions, by (group, version, kind), with the fields that all objects have.
 
     A schema that cannot be served is replaced by one that says only that the object is an object.

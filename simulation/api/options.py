@@ -10,11 +10,11 @@ from typing import Literal
 
 import msgspec
 
-from simulation.registry.selectors import Selector, parse_selector
+from simulation.registry.selectors import ObjectSelector, parse_selector
 from simulation.resources import ServedType
 from simulation.status import StatusError, bad_request, invalid, invalid_list_options
 
-__all__ = ["ContinueToken", "Form", "ListOptions", "accepted_form", "parse_options"]
+__all__ = ["AnswerForm", "ContinueToken", "ListOptions", "accepted_form", "parse_options"]
 
 MAX_VERSION = 2**64 - 1
 
@@ -63,7 +63,7 @@ class ListOptions:
     """
 
     namespace: str
-    selector: Selector
+    selector: ObjectSelector
     narrowed: bool
     version: int | None
     match: str
@@ -185,10 +185,10 @@ def _version(type: ServedType, text: str, *, watch: bool) -> int | None:
     raise bad_request(f"resourceVersion: {message}")
 
 
-Form = Literal["json", "table", "metadata", "metadata_list", "discovery"]
+AnswerForm = Literal["json", "table", "metadata", "metadata_list", "discovery"]
 
 
-def accepted_form(accept: str) -> tuple[Form, str]:
+def accepted_form(accept: str) -> tuple[AnswerForm, str]:
     """The first form of an Accept header that can be served, and its version.
 
     `application/json;as=Table;v=v1;g=meta.k8s.io,application/json` gives `("table", "v1")`; plain JSON has no version.

@@ -8,10 +8,10 @@ import msgspec
 from aiohttp import web
 
 from simulation.api import tables
-from simulation.api.options import Form, accepted_form
+from simulation.api.options import AnswerForm, accepted_form
 from simulation.api.paths import ResourcePath
 from simulation.resources import ServedType
-from simulation.storage import Event, EventType, Stored, encode_event
+from simulation.storage import EventType, StoredEvent, StoredObject, encode_event
 
 __all__ = ["Presentation", "presentation_for"]
 
@@ -29,7 +29,7 @@ class Presentation:
 
     type: ServedType
     version: str
-    form: Form = "json"
+    form: AnswerForm = "json"
     form_version: str = "v1"
     include_object: str = "Metadata"
     columns_sent: bool = False
@@ -39,7 +39,7 @@ class Presentation:
         """Whether objects are shown as they are stored."""
         return self.form in ("json", "discovery")
 
-    def single(self, stored: Stored) -> bytes:
+    def single(self, stored: StoredObject) -> bytes:
         """An object that is not in a list."""
         if self.plain:
             return self.type.head(self.version) + stored.tail
@@ -55,7 +55,7 @@ class Presentation:
             )
         return _encode(tables.partial_metadata(stored.body(), enveloped=True))
 
-    def event(self, type: EventType, event: Event) -> bytes:
+    def event(self, type: EventType, event: StoredEvent) -> bytes:
         """A watch event of the history."""
         if self.plain:
             return event.encoded(type, self.type.head(self.version))
@@ -64,13 +64,13 @@ class Presentation:
             shown = event.previous.with_version(event.version)
         return self._framed(type, shown)
 
-    def initial(self, stored: Stored) -> bytes:
+    def initial(self, stored: StoredObject) -> bytes:
         """The ADDED event of an object that existed before the watch."""
         if self.plain:
             return encode_event("ADDED", self.type.head(self.version), stored)
         return self._framed("ADDED", stored)
 
-    def _framed(self, type: EventType, stored: Stored) -> bytes:
+    def _framed(self, type: EventType, stored: StoredObject) -> bytes:
         return b'{"type":"%s","object":%s}\n' % (type.encode(), self.single(stored))
 
     def bookmark(self, version: int, *, initial_events_end: bool = False) -> bytes:
@@ -124,7 +124,7 @@ class Presentation:
         head = f'{{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/{self.form_version}",'.encode()
         return head + meta + b',"items":[', b",", b"]}\n"
 
-    def item(self, stored: Stored) -> bytes:
+    def item(self, stored: StoredObject) -> bytes:
         """An item of a list, without the separator that `list_frame` gives."""
         if self.plain:
             return stored.tail

@@ -13,7 +13,7 @@ from simulation.api.write_parameters import parse_write_options
 from simulation.registry import Registry
 from simulation.registry.patches import json_patch, merge_patch
 from simulation.status import bad_request
-from simulation.storage import Stored
+from simulation.storage import StoredObject
 
 __all__ = ["handle_scale", "scale_of"]
 
@@ -62,7 +62,7 @@ def _patched(before: dict[str, Any], content_type: str, patch: Any) -> Any:
     return merge_patch(before, patch)
 
 
-def scale_of(stored: Stored) -> dict[str, Any]:
+def scale_of(stored: StoredObject) -> dict[str, Any]:
     """The Scale of an object: its replicas as wanted and as they are, and its selector as text."""
     body = stored.body()
     spec, status = body.get("spec") or {}, body.get("status") or {}

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from simulation.api.options import ListOptions
 from simulation.api.presentation import Presentation
 from simulation.faults import Faults
-from simulation.registry.selectors import Selector
+from simulation.registry.selectors import ObjectSelector
 from simulation.status import StatusError, expired
-from simulation.storage import ClusterStorage, Collection, Event, EventType, HistoryGone, Stored
+from simulation.storage import ClusterStorage, Collection, EventType, HistoryGone, StoredEvent, StoredObject
 
 __all__ = ["WatchStream", "shown_as"]
 
@@ -24,7 +24,7 @@ BATCH = 256
 BOOKMARK_BEFORE_END = 2.0
 
 
-def shown_as(event: Event, selector: Selector) -> EventType | None:
+def shown_as(event: StoredEvent, selector: ObjectSelector) -> EventType | None:
     """The type of an event as seen through a selector; None if it is not seen.
 
     An object that the selector begins to match is ADDED, one that it no longer matches is DELETED.
@@ -58,7 +58,7 @@ class WatchStream:
     lifetime: float
     cursor: int = 0
     version: int = 0
-    initial: tuple[Stored, ...] = ()
+    initial: tuple[StoredObject, ...] = ()
     marks_initial_end: bool = False
     gone: StatusError | None = None
 

@@ -10,7 +10,7 @@ from typing import Any
 from simulation.registry import Registry
 from simulation.registry.managed_fields import field_set, managed_fields_entry
 from simulation.registry.registry import SUFFIX_ALPHABET
-from simulation.storage import Stored
+from simulation.storage import StoredObject
 from simulation.times import timestamp, utc_now
 
 __all__ = ["DAY", "ContentBuilder", "owner_reference"]
@@ -46,7 +46,7 @@ class ContentBuilder:
         *,
         manager: str = "kube-controller-manager",
         age: float = 0.0,
-    ) -> Stored:
+    ) -> StoredObject:
         """Store an object as if `manager` had made it `age` seconds ago.
 
         `body` is without kind and apiVersion; it gets its uid, times and managedFields.

@@ -6,7 +6,7 @@ from typing import Any
 
 from simulation.content.builder import ContentBuilder
 from simulation.resources import PODS
-from simulation.storage import Stored
+from simulation.storage import StoredObject
 
 __all__ = ["add_event", "add_events"]
 
@@ -36,7 +36,7 @@ def add_events(builder: ContentBuilder, count: int) -> None:
         add_event(builder, namespace, name, age=builder.random.uniform(1, 3500))
 
 
-def add_event(builder: ContentBuilder, namespace: str, pod: str, *, age: float = 0.0) -> Stored | None:
+def add_event(builder: ContentBuilder, namespace: str, pod: str, *, age: float = 0.0) -> StoredObject | None:
     """Add an Event about a pod, of `age` seconds. None if there is no such pod."""
     stored = builder.storage.get(PODS, namespace, pod)
     if stored is None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from simulation.content.builder import ContentBuilder, owner_reference
-from simulation.storage import Stored
+from simulation.storage import StoredObject
 
 __all__ = ["add_ingress", "add_service"]
 
 
 def add_service(
-    builder: ContentBuilder, namespace: str, app: str, labels: dict[str, Any], pods: list[Stored], age: float
+    builder: ContentBuilder, namespace: str, app: str, labels: dict[str, Any], pods: list[StoredObject], age: float
 ) -> None:
     """Add the Service of an application, with the addresses of its `pods` in Endpoints and an EndpointSlice."""
     address = f"10.96.{builder.random.randint(0, 255)}.{builder.random.randint(1, 254)}"

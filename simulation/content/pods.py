@@ -8,7 +8,7 @@ from typing import Any, Literal
 from simulation.content.builder import ContentBuilder
 from simulation.registry.managed_fields import field_set, managed_fields_entry
 from simulation.resources import PODS
-from simulation.storage import Stored
+from simulation.storage import StoredObject
 
 __all__ = ["PodBuilder", "PodState"]
 
@@ -64,7 +64,7 @@ class PodBuilder:
         name: str = "",
         node: str = "",
         priority: int = 0,
-    ) -> Stored:
+    ) -> StoredObject:
         """Add a pod of `owner` (an OwnerReference) from a PodTemplateSpec, in a state that it reached at its creation.
 
         Its name is `prefix` and a random suffix, and its node a random one, unless they are given.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from simulation.resources import ServedType
-from simulation.storage import ClusterStorage, Collection, Stored
+from simulation.storage import ClusterStorage, Collection, StoredObject
 
 __all__ = ["GarbageCollector"]
 
@@ -55,7 +55,7 @@ class GarbageCollector:
             for stored in collection.objects.values()
         )
 
-    def _disown(self, collection: Collection, stored: Stored, uid: str) -> None:
+    def _disown(self, collection: Collection, stored: StoredObject, uid: str) -> None:
         body = stored.body()
         references = body["metadata"].get("ownerReferences", [])
         body["metadata"]["ownerReferences"] = [owner for owner in references if owner["uid"] != uid]

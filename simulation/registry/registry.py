@@ -15,11 +15,11 @@ from simulation.registry.definitions import check_registration, defined_type, es
 from simulation.registry.garbage import GarbageCollector
 from simulation.registry.managed_fields import record_write
 from simulation.registry.options import DeleteOptions, WriteOptions
-from simulation.registry.selectors import Selector
+from simulation.registry.selectors import ObjectSelector
 from simulation.registry.validation import checked_body, mapping, validate_name
 from simulation.resources import BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, ServedType
 from simulation.status import already_exists, bad_request, conflict, forbidden, invalid, not_found
-from simulation.storage import ClusterStorage, Collection, Stored, encode_object
+from simulation.storage import ClusterStorage, Collection, StoredObject, encode_object
 from simulation.times import timestamp
 
 __all__ = ["SUFFIX_ALPHABET", "Registry"]
@@ -64,7 +64,7 @@ class Registry:
         """The collection of a type that is known to be served."""
         return self.storage.collections[key]
 
-    def get(self, type: ServedType, namespace: str, name: str) -> Stored:
+    def get(self, type: ServedType, namespace: str, name: str) -> StoredObject:
         """The object.
 
         Raises:
@@ -77,7 +77,7 @@ class Registry:
 
     # Create
 
-    def create(self, type: ServedType, namespace: str, body: dict[str, Any], options: WriteOptions) -> Stored:
+    def create(self, type: ServedType, namespace: str, body: dict[str, Any], options: WriteOptions) -> StoredObject:
         """Create an object from a client's body.
 
         Raises:
@@ -141,7 +141,7 @@ class Registry:
         body: dict[str, Any],
         options: WriteOptions,
         subresource: str = "",
-    ) -> Stored:
+    ) -> StoredObject:
         """Replace an object, or with subresource `status` its status.
 
         Raises:
@@ -164,7 +164,7 @@ class Registry:
         patch: Any,
         options: WriteOptions,
         subresource: str = "",
-    ) -> tuple[Stored, bool]:
+    ) -> tuple[StoredObject, bool]:
         """Patch an object as the patch's content type says: the object, and whether apply has created it.
 
         Raises:
@@ -199,13 +199,13 @@ class Registry:
     def _replace(
         self,
         type: ServedType,
-        current: Stored,
+        current: StoredObject,
         body: dict[str, Any],
         options: WriteOptions,
         subresource: str,
         *,
         applying: bool = False,
-    ) -> Stored:
+    ) -> StoredObject:
         before = current.body()
         old, given = before["metadata"], body["metadata"]
         version = given.get("resourceVersion") or ""
@@ -253,7 +253,7 @@ class Registry:
 
     # Delete
 
-    def delete(self, type: ServedType, namespace: str, name: str, options: DeleteOptions) -> tuple[Stored, bool]:
+    def delete(self, type: ServedType, namespace: str, name: str, options: DeleteOptions) -> tuple[StoredObject, bool]:
         """Delete an object: its last form, and whether it is removed (finalizers keep it).
 
         A pod on a node and a namespace first get a deletionTimestamp, as a kubelet and the namespace controller would
@@ -305,15 +305,15 @@ class Registry:
         return removed or current, True
 
     def delete_collection(
-        self, type: ServedType, selector: Selector, options: DeleteOptions, limit: int = 0
-    ) -> list[Stored]:
+        self, type: ServedType, selector: ObjectSelector, options: DeleteOptions, limit: int = 0
+    ) -> list[StoredObject]:
         """Delete all selected objects, at most `limit` unless that is 0: their last forms.
 
         Raises:
             StatusError: as `delete` does; what was deleted before stays deleted.
         """
         chosen = [stored for stored in self.collection(type.key).in_order() if selector.matches(stored)]
-        deleted: list[Stored] = []
+        deleted: list[StoredObject] = []
         for stored in chosen[: limit or None]:
             # A cascade may have taken it already.
             if self.storage.get(type.key, stored.namespace, stored.name) is not None:
@@ -321,7 +321,7 @@ class Registry:
                 deleted.append(last)
         return deleted
 
-    def _remove(self, type: ServedType, stored: Stored) -> Stored | None:
+    def _remove(self, type: ServedType, stored: StoredObject) -> StoredObject | None:
         if type.key == NAMESPACES:
             self._garbage.empty_namespace(stored.name)
         removed = self.storage.remove(self.collection(type.key), stored.namespace, stored.name)
@@ -343,7 +343,7 @@ class Registry:
             raise forbidden(*CUSTOM_RESOURCE_DEFINITIONS, name, "the API is served by the cluster itself")
         return type
 
-    def _establish(self, stored: Stored, type: ServedType) -> Stored:
+    def _establish(self, stored: StoredObject, type: ServedType) -> StoredObject:
         self.storage.add_type(type)
         body = stored.body()
         status = established_status(body, type, self.now())
@@ -352,7 +352,7 @@ class Registry:
         body["status"] = status
         return self.storage.put(self.collection(CUSTOM_RESOURCE_DEFINITIONS), body)
 
-    def _registered(self, stored: Stored) -> Stored:
+    def _registered(self, stored: StoredObject) -> StoredObject:
         self.aggregation.reconcile()
         return self.storage.get(API_SERVICES, "", stored.name) or stored
 

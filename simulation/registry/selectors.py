@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from simulation.resources import ServedType
 from simulation.status import bad_request
-from simulation.storage import Stored
+from simulation.storage import StoredObject
 
-__all__ = ["EVERYTHING", "Selector", "parse_selector"]
+__all__ = ["EVERYTHING", "ObjectSelector", "parse_selector"]
 
-Requirement = Callable[[Stored], bool]
+Matcher = Callable[[StoredObject], bool]
 
 _TOKEN = re.compile(r"\s*(==|!=|=|!|,|\(|\)|>|<|[^\s=!,()<>]+)")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
@@ -20,12 +20,12 @@ _PREFIX = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Selector:
+class ObjectSelector:
     """What a request selects. Without requirements it selects all, and is false."""
 
-    requirements: tuple[Requirement, ...] = ()
+    requirements: tuple[Matcher, ...] = ()
 
-    def matches(self, stored: Stored) -> bool:
+    def matches(self, stored: StoredObject) -> bool:
         """Whether every requirement holds."""
         return all(requirement(stored) for requirement in self.requirements)
 
@@ -33,10 +33,10 @@ class Selector:
         return bool(self.requirements)
 
 
-EVERYTHING = Selector()
+EVERYTHING = ObjectSelector()
 
 
-def parse_selector(type: ServedType, namespace: str, labels: str, fields: str) -> Selector:
+def parse_selector(type: ServedType, namespace: str, labels: str, fields: str) -> ObjectSelector:
     """The selector of a request's namespace (empty: all), `labelSelector` and `fieldSelector`.
 
     `tier in (web, api),!canary`, say, selects objects with either tier and without a label canary.
@@ -44,15 +44,15 @@ def parse_selector(type: ServedType, namespace: str, labels: str, fields: str) -
     Raises:
         StatusError: 400, with Kubernetes' text, for what cannot be parsed and for a field label that the type lacks.
     """
-    requirements: list[Requirement] = []
+    requirements: list[Matcher] = []
     if namespace:
         requirements.append(lambda stored: stored.namespace == namespace)
     requirements += _label_requirements(labels)
     requirements += _field_requirements(type, fields)
-    return Selector(tuple(requirements))
+    return ObjectSelector(tuple(requirements))
 
 
-def _label_requirements(text: str) -> list[Requirement]:
+def _label_requirements(text: str) -> list[Matcher]:
     if not text.strip():
         return []
     tokens: list[str] = []
@@ -77,7 +77,7 @@ class _LabelParser:
     tokens: list[str]
     position: int = 0
 
-    def parse(self) -> list[Requirement]:
+    def parse(self) -> list[Matcher]:
         found = [self.requirement()]
         while self.position < len(self.tokens):
             if self.take() != ",":
@@ -94,7 +94,7 @@ class _LabelParser:
     def peek(self) -> str:
         return self.tokens[self.position] if self.position < len(self.tokens) else ""
 
-    def requirement(self) -> Requirement:
+    def requirement(self) -> Matcher:
         absent = self.peek() == "!"
         if absent:
             self.take()
@@ -140,13 +140,13 @@ class _LabelParser:
             else:
                 raise _unparsable(f"found '{token}', expected: ',', or ')'")
 
-    def compared(self, key: str, operator: str) -> Requirement:
+    def compared(self, key: str, operator: str) -> Matcher:
         try:
             bound = int(self.take())
         except ValueError:
             raise _unparsable("for 'Gt', 'Lt' operators, the value must be an integer") from None
 
-        def holds(stored: Stored) -> bool:
+        def holds(stored: StoredObject) -> bool:
             value = stored.labels.get(key, "")
             if not re.fullmatch(r"[+-]?[0-9]{1,18}", value):
                 return False
@@ -178,8 +178,8 @@ def _unescape(value: str) -> str:
     return re.sub(r"\\([\\,=])", r"\1", value)
 
 
-def _field_requirements(type: ServedType, text: str) -> list[Requirement]:
-    requirements: list[Requirement] = []
+def _field_requirements(type: ServedType, text: str) -> list[Matcher]:
+    requirements: list[Matcher] = []
     for term in _split_fields(text):
         match = re.match(r"([^=!]*)(==|!=|=)(.*)\Z", term, re.DOTALL)
         if match is None:
@@ -191,7 +191,7 @@ def _field_requirements(type: ServedType, text: str) -> list[Requirement]:
     return requirements
 
 
-def _field_requirement(label: str, value: str, *, negated: bool) -> Requirement:
+def _field_requirement(label: str, value: str, *, negated: bool) -> Matcher:
     if negated:
         return lambda stored: stored.fields.get(label, "") != value
     return lambda stored: stored.fields.get(label, "") == value

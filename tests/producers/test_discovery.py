@@ -332,13 +332,13 @@ async def test_a_server_that_has_just_started_lacks_custom_types(rig, cluster, m
     warm = await rig.materializer()
     producer, _ = await rig.produce("*")
     await eventually(lambda: names(warm.store, BOATS) == ["gull"])
-    groups, asked = cluster.api._groups, []
+    groups, asked = cluster.api.descriptions.served_groups, []
 
     def without_custom() -> Any:
         asked.append(1)
         return {key: value for key, value in groups().items() if not key.endswith("example.io")}
 
-    monkeypatch.setattr(cluster.api, "_groups", without_custom)
+    monkeypatch.setattr(cluster.api.descriptions, "served_groups", without_custom)
     producer.clusters["alpha"].rediscover()
     await eventually(lambda: asked)
     await rig.request("POST", SERVICES, registration("metrics.k8s.io", "v1beta1"))
@@ -359,9 +359,10 @@ async def test_a_group_that_discovery_forgets_while_it_is_away_is_kept(rig, monk
     await rig.request("POST", "/apis/reports.example.io/v1/namespaces/default/reports", {"metadata": {"name": "one"}})
     producer, _ = await rig.produce("*")
     await eventually(lambda: names(warm.store, key) == ["one"])
-    groups = rig.cluster.api._groups
+    descriptions = rig.cluster.api.descriptions
+    groups = descriptions.served_groups
     monkeypatch.setattr(
-        rig.cluster.api, "_groups", lambda: {k: v for k, v in groups().items() if k != "reports.example.io"}
+        descriptions, "served_groups", lambda: {k: v for k, v in groups().items() if k != "reports.example.io"}
     )
     await rig.request("POST", CRDS, crd("v1"))
     await eventually(lambda: BOATS in warm.store.clusters["alpha"].types)
