@@ -5,9 +5,10 @@ type; both are messages of the stream, and the *sequence* of a message is the in
 in kubebraid. `docs/log.md` documents the wire format for readers in other languages.
 """
 
-from deltalog.append import Appender, AppendError, AppendTimeout, Conflict, Expect
+from deltalog.append import Appender, AppendError, AppendTimeout, Conflict
 from deltalog.durable import BadDurable, Durable, TakenOver
 from deltalog.jetstream.access import Access, BadAccess
+from deltalog.jetstream.acknowledgement import Expect
 from deltalog.jetstream.connection import BrokerUnavailable, Connection, connect
 from deltalog.jetstream.stream import Log, LogError, LogSettings, open_log
 from deltalog.place import BadPlace, Forgotten, Place

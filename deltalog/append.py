@@ -21,17 +21,15 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from deltalog.jetstream.acknowledgement import IN_PROCESS, Ack, decode_ack
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection
 from deltalog.jetstream.fast_client import header_lines
 
 if TYPE_CHECKING:
     from deltalog.jetstream.stream import Log
 
-_IN_PROCESS = 10164
-_WRONG_LAST_SEQUENCE = (10071, _IN_PROCESS)
-_NO_STREAM = "no stream takes this subject; JetStream is off or the log is gone"
 # Seconds until what met another one on its way is sent again.
-_IN_PROCESS_PAUSE = 0.01
+_PAUSE_WHILE_IN_PROCESS = 0.01
 # What a batch may hold; the server's own limit is 1,000 messages.
 _BATCH_BYTES = 2 * 1024 * 1024
 # Bytes after which an append lets the rest of the process run.
@@ -50,22 +48,6 @@ class Conflict(AppendError):
     """The expected last sequence of the named subject did not hold: the message was not stored."""
 
 
-class Expect(NamedTuple):
-    """What must hold for the server to store a message: `subject`'s last sequence is `sequence` (0: none).
-
-    `subject` None means the message's own. Headers Nats-Expected-Last-Subject-Sequence[-Subject].
-    """
-
-    sequence: int
-    subject: str | None = None
-
-    def headers(self) -> dict[str, str]:
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(self.sequence)}
-        if self.subject is not None:
-            headers["Nats-Expected-Last-Subject-Sequence-Subject"] = self.subject
-        return headers
-
-
 # Told once about each message: its sequence, or why it has none.
 OnAck = Callable[[int, AppendError | None], None]
 
@@ -81,20 +63,6 @@ class _Queued(NamedTuple):
     subject: str
     lines: bytes
     payload: bytes
-
-
-class _Problem(msgspec.Struct):
-    err_code: int = 0
-    description: str = ""
-
-
-class _Ack(msgspec.Struct):
-    seq: int = 0
-    stream: str = ""
-    error: _Problem | None = None
-
-
-_ack_decoder = msgspec.json.Decoder(_Ack)
 
 
 class Appender:
@@ -256,7 +224,7 @@ class Appender:
                 self._queued.clear()
                 continue
             while await self._send_batch(batch):
-                await asyncio.sleep(_IN_PROCESS_PAUSE)
+                await asyncio.sleep(_PAUSE_WHILE_IN_PROCESS)
                 if batch[0].token not in self._pending:
                     # Its deadline is over.
                     break
@@ -284,13 +252,13 @@ class Appender:
             return False
         return await self._landed
 
-    def _land(self, token: int, ack: _Ack) -> None:
+    def _land(self, token: int, ack: Ack) -> None:
         """The answer to a batch, named by its last message."""
         batch = self._flying
         if not batch or batch[-1].token != token or self._landed is None or self._landed.done():
             return
         self._flying = []
-        again = ack.error is not None and ack.error.err_code == _IN_PROCESS
+        again = ack.error is not None and ack.error.err_code == IN_PROCESS
         self._landed.set_result(again)
         if again:
             return
@@ -318,17 +286,13 @@ class Appender:
         if not token.isdigit():
             return
         number = int(token)
-        try:
-            ack = _ack_decoder.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            # Without data: "no responders", so no stream takes this subject.
-            ack = _Ack(error=_Problem(description=_NO_STREAM))
+        ack = decode_ack(data)
         if self._batch:
             self._land(number, ack)
         elif (pending := self._settle(number)) is not None:
             self._tell(pending[0], ack)
 
-    def _tell(self, on_ack: OnAck, ack: _Ack) -> None:
+    def _tell(self, on_ack: OnAck, ack: Ack) -> None:
         intake = self.connection.intake
         if ack.error is None:
             if intake.refusals:
@@ -339,7 +303,7 @@ class Appender:
             else:
                 self.set_back.add(ack.stream)
             on_ack(ack.seq, None)
-        elif ack.error.err_code in _WRONG_LAST_SEQUENCE:
+        elif ack.conflict:
             on_ack(0, Conflict(ack.error.description))
         else:
             reason = ack.error.description

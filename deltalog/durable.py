@@ -13,14 +13,13 @@ import secrets
 
 import msgspec
 
-from deltalog.append import Expect
-from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused
-from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, Stream, open_bucket
+from deltalog.jetstream.bucket import Bucket
+from deltalog.jetstream.connection import JetStreamRefused
+from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log
 from deltalog.place import Place
 from deltalog.wire.subjects import encode_token
 
 BUCKET = "kubebraid-consumers"
-_WRONG_LAST_SEQUENCE = (10071, 10164)
 
 
 class BadDurable(Exception):
@@ -41,16 +40,6 @@ class _Kept(msgspec.Struct, frozen=True):
     holder: str
 
 
-class _Problem(msgspec.Struct):
-    err_code: int = 0
-    description: str = ""
-
-
-class _Ack(msgspec.Struct):
-    seq: int = 0
-    error: _Problem | None = None
-
-
 class Durable:
     """One named consumer of one log, held by this process from `open` until another one opens it."""
 
@@ -62,8 +51,8 @@ class Durable:
         self._log = log
         self._selection = selection
         self._holder = secrets.token_hex(8)
-        self._subject = f"$KV.{BUCKET}.{encode_token(log.name)}.{encode_token(name)}"
-        self._bucket: Stream | None = None
+        self._key = f"{encode_token(log.name)}.{encode_token(name)}"
+        self._bucket: Bucket | None = None
         self._revision = 0
         self._lock = asyncio.Lock()
 
@@ -116,17 +105,17 @@ class Durable:
         """Deletes the consumer; whether there was one. Raises BrokerUnavailable."""
         self._bucket = await self._open_bucket()
         there = await self._read() is not None
-        await self._bucket.purge(self._subject, 2**63 - 1)
+        await self._bucket.purge(self._key)
         return there
 
-    async def _open_bucket(self) -> Stream:
+    async def _open_bucket(self) -> Bucket:
         what = "how far consumers have come"
-        return await open_bucket(self._log.connection, BUCKET, what, replicas=self._log.replicas)
+        return await Bucket.open(self._log.connection, BUCKET, what, replicas=self._log.replicas)
 
     async def _read(self) -> _Kept | None:
         assert self._bucket is not None
         try:
-            self._revision, value = await self._bucket.last(self._subject) or (0, b"")
+            self._revision, value = await self._bucket.get(self._key)
         except JetStreamRefused as refused:
             if refused.code != STREAM_NOT_FOUND:
                 raise
@@ -137,17 +126,10 @@ class Durable:
             raise BadDurable(f"what is kept of durable consumer {self.name!r} is unreadable: {cause}") from None
 
     async def _put(self, place: Place) -> bool:
+        assert self._bucket is not None
         kept = _Kept(place.prefix, place.sequence, place.time, self._selection, self._holder)
-        try:
-            answer = await self._log.connection.client.request(
-                self._subject, msgspec.json.encode(kept), timeout=5.0, headers=Expect(self._revision).headers()
-            )
-            ack = msgspec.json.decode(answer.data, type=_Ack)
-        except (*TRANSPORT_ERRORS, TimeoutError, msgspec.MsgspecError) as cause:
-            raise BrokerUnavailable(f"NATS at {self._log.connection.url} does not answer") from cause
-        if ack.error is None:
-            self._revision = ack.seq
-            return True
-        if ack.error.err_code not in _WRONG_LAST_SEQUENCE:
-            raise JetStreamRefused(ack.error.err_code, ack.error.description)
-        return False
+        revision = await self._bucket.put(self._key, msgspec.json.encode(kept), self._revision)
+        if revision is None:
+            return False
+        self._revision = revision
+        return True

@@ -10,21 +10,18 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import structlog
 
-from deltalog.append import Expect
-from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused
-from deltalog.jetstream.stream import Log, LogError, Point, Stream, next_prefix, open_bucket
+from deltalog.jetstream.bucket import Bucket, decoded
+from deltalog.jetstream.connection import JetStreamRefused
+from deltalog.jetstream.stream import Log, LogError, Point, next_prefix
 from deltalog.wire.subjects import encode_token
 
 log = structlog.get_logger("deltalog.history")
 
 BUCKET = "kubebraid-history"
-_WRONG_LAST_SEQUENCE = (10071, 10164)
-T = TypeVar("T")
 
 
 class Witness(msgspec.Struct, frozen=True):
@@ -62,23 +59,13 @@ class _Rotation(msgspec.Struct, frozen=True):
     done: bool = False
 
 
-class _Problem(msgspec.Struct):
-    err_code: int = 0
-    description: str = ""
-
-
-class _Ack(msgspec.Struct):
-    seq: int = 0
-    error: _Problem | None = None
-
-
 class History:
     """The history of one log. `file`: where to keep the mark, too, for a bucket that is set back with the log."""
 
     def __init__(self, log_: Log, file: Path | None = None) -> None:
         self.log = log_
         self._file = file
-        self._bucket: Stream | None = None
+        self._bucket: Bucket | None = None
 
     def _key(self, key: str) -> str:
         return f"{encode_token(self.log.name)}.{key}"
@@ -87,14 +74,11 @@ class History:
         """Sequence and value of a key; 0 and nothing where there is none."""
         for again in (False, True):
             if self._bucket is None:
-                self._bucket = await open_bucket(
-                    self.log.connection,
-                    BUCKET,
-                    "what logs were, and are called now",
-                    replicas=self.log.replicas,
+                self._bucket = await Bucket.open(
+                    self.log.connection, BUCKET, "what logs were, and are called now", replicas=self.log.replicas
                 )
             try:
-                return await self._bucket.last(f"$KV.{BUCKET}.{self._key(key)}") or (0, b"")
+                return await self._bucket.get(self._key(key))
             except JetStreamRefused:
                 # Somebody deleted the bucket.
                 self._bucket = None
@@ -104,17 +88,8 @@ class History:
 
     async def _put(self, key: str, value: msgspec.Struct, expected: int) -> bool:
         """Sets a key whose last sequence is `expected`; False if it is not. Raises BrokerUnavailable."""
-        try:
-            connection = self.log.connection
-            subject = connection.bucket_subject(BUCKET, self._key(key))
-            headers = Expect(expected).headers()
-            answer = await connection.client.request(subject, msgspec.json.encode(value), timeout=5.0, headers=headers)
-            ack = msgspec.json.decode(answer.data, type=_Ack)
-        except (*TRANSPORT_ERRORS, TimeoutError, msgspec.MsgspecError) as cause:
-            raise BrokerUnavailable(f"NATS at {self.log.connection.url} does not answer") from cause
-        if ack.error is not None and ack.error.err_code not in _WRONG_LAST_SEQUENCE:
-            raise JetStreamRefused(ack.error.err_code, ack.error.description)
-        return ack.error is None
+        assert self._bucket is not None, "read it first"
+        return await self._bucket.put(self._key(key), msgspec.json.encode(value), expected) is not None
 
     # -- the name --------------------------------------------------------------------------------------------------
 
@@ -156,7 +131,7 @@ class History:
 
     async def _rotation(self) -> tuple[int, _Rotation | None]:
         at, value = await self._last("rotation")
-        return at, _decoded(value, _Rotation)
+        return at, decoded(value, _Rotation)
 
     # -- the mark --------------------------------------------------------------------------------------------------
 
@@ -165,7 +140,7 @@ class History:
         if self.log.mirror:
             return
         at, value = await self._last("mark")
-        before = _decoded(value, Mark)
+        before = decoded(value, Mark)
         if before is None or not _same(before, mark) or (before.index, before.floor) < (mark.index, mark.floor):
             if before is not None and _same(before, mark):
                 mark = msgspec.structs.replace(mark, floor=max(mark.floor, before.floor))
@@ -181,7 +156,7 @@ class History:
         values = [(await self._last("mark"))[1]]
         if self._file is not None:
             values.append(await asyncio.to_thread(_read, self._file))
-        return [mark for value in values if (mark := _decoded(value, Mark)) is not None]
+        return [mark for value in values if (mark := decoded(value, Mark)) is not None]
 
     async def breach(self) -> str | None:
         """Why the log is not the history that others have served under its name; None if nothing says so.
@@ -222,13 +197,6 @@ class History:
 
 def _same(one: Mark, other: Mark) -> bool:
     return (one.created, one.prefix) == (other.created, other.prefix)
-
-
-def _decoded(value: bytes, kind: type[T]) -> T | None:
-    try:
-        return msgspec.json.decode(value, type=kind) if value else None
-    except msgspec.MsgspecError:
-        return None
 
 
 def _write(file: Path, value: bytes) -> None:

@@ -364,10 +364,11 @@ async def _info(connection: Connection, name: str, js: str | None = None) -> _In
     return msgspec.json.decode(raw, type=_Info)
 
 
-async def _found(connection: Connection, name: str, *, made: bool = False) -> _Info:
-    """As `_info`, also while servers elect the stream's leader, as nobody answers then.
+async def find_stream(connection: Connection, name: str, *, made: bool = False) -> _Info:
+    """A stream's configuration and state, also while its servers elect a leader and none of them answers.
 
     `made`: it was just made, so where it is not found the servers have not yet agreed on it.
+    Raises JetStreamRefused (STREAM_NOT_FOUND: there is none), BrokerUnavailable.
     """
     until = time.monotonic() + _AGREED_WITHIN
     while True:
@@ -420,18 +421,18 @@ async def open_log(
     """
     settings = settings or LogSettings()
     try:
-        info = _usable(await _found(connection, settings.name))
-        found = Log(connection, info)
+        info = _usable(await find_stream(connection, settings.name))
+        opened = Log(connection, info)
         changes: dict[str, object] = {}
-        if make and (settings.replicas or 0) > found.replicas:
-            changes["num_replicas"] = found.replicas = settings.replicas or 1
+        if make and (settings.replicas or 0) > opened.replicas:
+            changes["num_replicas"] = opened.replicas = settings.replicas or 1
         forgets = info.config.discard != "new" or bool(info.config.max_age)
-        if mend and not found.mirror and (forgets or not info.config.allow_atomic):
+        if mend and not opened.mirror and (forgets or not info.config.allow_atomic):
             changes |= {"discard": "new", "max_age": 0, "allow_atomic": True}
         if changes:
-            await _change(found, changes)
-            found.atomic = found.atomic or "allow_atomic" in changes
-        return found
+            await change_stream(opened, changes)
+            opened.atomic = opened.atomic or "allow_atomic" in changes
+        return opened
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {settings.name}: {refused.description}") from refused
@@ -467,11 +468,11 @@ async def open_log(
     }
     if root:
         config["subject_transform"] = {"src": f"{root}>", "dest": ">"}
-    return Log(connection, _usable(await _create(connection, config)))
+    return Log(connection, _usable(await create_stream(connection, config)))
 
 
-async def _change(stream: Stream, changes: dict[str, object]) -> None:
-    """Changes the settings of a stream. Raises LogError."""
+async def change_stream(stream: Stream, changes: dict[str, object]) -> None:
+    """Changes settings of a stream (JetStream's own keys). Raises LogError, BrokerUnavailable."""
     raw = await stream.connection.api(f"STREAM.INFO.{stream.name}")
     config = {**msgspec.json.decode(raw)["config"], **changes}
     try:
@@ -488,7 +489,7 @@ def _mend(refused: JetStreamRefused) -> str:
     return ""
 
 
-async def _create(connection: Connection, config: dict[str, object]) -> _Info:
+async def create_stream(connection: Connection, config: dict[str, object]) -> _Info:
     """Makes a stream, or finds that somebody else has. Raises LogError, BrokerUnavailable."""
     name = str(config["name"])
     try:
@@ -498,7 +499,7 @@ async def _create(connection: Connection, config: dict[str, object]) -> _Info:
         if refused.code != _NAME_IN_USE:
             raise LogError(f"stream {name} cannot be made: {refused.description}{_mend(refused)}") from refused
     try:
-        return await _found(connection, name, made=True)
+        return await find_stream(connection, name, made=True)
     except JetStreamRefused as refused:
         raise LogError(f"stream {name}: {refused.description}") from refused
 
@@ -511,7 +512,7 @@ async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
     """
     root = f"{name}."
     try:
-        info = await _found(connection, name)
+        info = await find_stream(connection, name)
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {name}: {refused.description}") from refused
@@ -527,56 +528,7 @@ async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
             "subjects": [root + subject for subject in STREAM_SUBJECTS],
             "subject_transform": {"src": f"{root}>", "dest": ">"},
         }
-        info = await _create(connection, config)
+        info = await create_stream(connection, config)
     if COPY_KEY not in info.config.metadata or any(root + one not in info.config.subjects for one in STREAM_SUBJECTS):
         raise LogError(f"stream {name} at {connection.url} was not made for copies; choose another name")
     return Stream(connection, info)
-
-
-async def existing_bucket(connection: Connection, name: str) -> Stream:
-    """The stream of a key-value bucket. Raises JetStreamRefused if there is none, BrokerUnavailable."""
-    return Stream(connection, await _found(connection, f"KV_{name}"))
-
-
-async def open_bucket(
-    connection: Connection, name: str, description: str, *, marker_ttl: int = 0, replicas: int = 1
-) -> Stream:
-    """Opens the stream of a key-value bucket (ADR-8), making it first where there is none.
-
-    `replicas`: as for a log. `marker_ttl`: seconds that the server keeps a marker for a key whose TTL passed (ADR-43),
-    so that readers see it go; 0: none.
-    Raises LogError, BrokerUnavailable.
-    """
-    stream = f"KV_{name}"
-    try:
-        info = await _found(connection, stream)
-        found = Stream(connection, info)
-        if info.config.num_replicas < replicas:
-            await _change(found, {"num_replicas": replicas})
-        return found
-    except JetStreamRefused as refused:
-        if refused.code != STREAM_NOT_FOUND:
-            raise LogError(f"stream {stream}: {refused.description}") from refused
-    config: dict[str, object] = {
-        "name": stream,
-        "description": f"kubebraid: {description}",
-        "subjects": [f"$KV.{name}.>"],
-        "retention": "limits",
-        "storage": "file",
-        "discard": "new",
-        "max_consumers": -1,
-        "max_msgs": -1,
-        "max_bytes": -1,
-        "max_age": 0,
-        "max_msg_size": -1,
-        "max_msgs_per_subject": 1,
-        "num_replicas": replicas,
-        "duplicate_window": 100_000_000,
-        "allow_direct": True,
-        "allow_rollup_hdrs": True,
-        "deny_delete": True,
-        "allow_msg_ttl": True,
-    }
-    if marker_ttl:
-        config["subject_delete_marker_ttl"] = marker_ttl * 1_000_000_000
-    return Stream(connection, await _create(connection, config))

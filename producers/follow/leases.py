@@ -19,18 +19,15 @@ import msgspec
 import structlog
 
 from deltalog import (
-    Appender,
-    AppendError,
     BrokerUnavailable,
-    Conflict,
     Connection,
-    Expect,
     HistoryChanged,
     Reader,
     Record,
 )
+from deltalog.jetstream.bucket import Bucket
 from deltalog.jetstream.connection import JetStreamRefused
-from deltalog.jetstream.stream import STREAM_NOT_FOUND, LogError, Stream, existing_bucket, open_bucket
+from deltalog.jetstream.stream import STREAM_NOT_FOUND, LogError
 from deltalog.wire.subjects import decode_token, encode_token
 
 log = structlog.get_logger("producers.follow.leases")
@@ -51,14 +48,14 @@ async def holders(connection: Connection, bucket: str) -> dict[str, str]:
     """Who has which cluster, as somebody else than a producer sees it. Raises BrokerUnavailable, JetStreamRefused."""
     found: dict[str, str] = {}
     try:
-        stream = await existing_bucket(connection, bucket)
+        opened = await Bucket.existing(connection, bucket)
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
             raise
         return found
 
     def note(record: Record) -> None:
-        key = record.subject.removeprefix(f"$KV.{bucket}.")
+        key = opened.key(record.subject)
         if not key.startswith("cluster."):
             return
         name = decode_token(key.removeprefix("cluster."))
@@ -68,7 +65,7 @@ async def holders(connection: Connection, bucket: str) -> dict[str, str]:
         else:
             found.pop(name, None)
 
-    await Reader(stream, note, stop_when_caught_up=True).run()
+    await Reader(opened.stream, note, stop_when_caught_up=True).run()
     return found
 
 
@@ -110,7 +107,7 @@ class Leases:
         self.identity = identity
         self.mine: dict[str, float] = {}
         self._connection = connection
-        self._bucket = bucket
+        self._name = bucket
         self._clusters = list(clusters)
         self._take = take
         self._drop = drop
@@ -135,11 +132,8 @@ class Leases:
 
     # -- what the bucket says --------------------------------------------------------------------------------------
 
-    def _subject(self, key: str) -> str:
-        return self._connection.bucket_subject(self._bucket, key)
-
     def _apply(self, record: Record) -> None:
-        key = record.subject.removeprefix(f"$KV.{self._bucket}.")
+        key = record.subject.removeprefix(f"$KV.{self._name}.")
         known, held = self._keys.get(key), Held(record.sequence, _holder(record))
         if known is not None and known.sequence > held.sequence:
             # Read after we have written a newer one.
@@ -206,31 +200,30 @@ class Leases:
         said = ""
         while True:
             try:
-                stream = await open_bucket(
+                bucket = await Bucket.open(
                     self._connection,
-                    self._bucket,
+                    self._name,
                     "who produces which cluster",
                     marker_ttl=max(int(self._ttl), 1),
                     replicas=self._replicas,
                 )
                 self._keys.clear()
-                reader = Reader(stream, self._apply)
-                async with Appender(self._connection, deadline=self._ttl / 2) as appender:
-                    reading = asyncio.create_task(reader.run(), name="leases: reading")
-                    try:
-                        await self._hold(stream, appender, reader, reading)
-                    finally:
-                        reading.cancel()
-                        await asyncio.gather(reading, return_exceptions=True)
+                reader = Reader(bucket.stream, self._apply)
+                reading = asyncio.create_task(reader.run(), name="leases: reading")
+                try:
+                    await self._hold(bucket, reader, reading)
+                finally:
+                    reading.cancel()
+                    await asyncio.gather(reading, return_exceptions=True)
                 await asyncio.sleep(random.uniform(0.1, 0.5))
-            except (BrokerUnavailable, JetStreamRefused, AppendError, HistoryChanged, LogError) as cause:
+            except (BrokerUnavailable, JetStreamRefused, HistoryChanged, LogError) as cause:
                 if said != str(cause):
                     said = str(cause)
                     log.warning("leases cannot be kept", reason=said)
                 await self._drop_expired()
                 await asyncio.sleep(random.uniform(0.5, 1.5))
 
-    async def _hold(self, stream: Stream, appender: Appender, reader: Reader, reading: asyncio.Task[None]) -> None:
+    async def _hold(self, bucket: Bucket, reader: Reader, reading: asyncio.Task[None]) -> None:
         """Takes part until what was read may have a gap: leases, and the marks that they ran out, may both be gone."""
         loop = asyncio.get_running_loop()
         await asyncio.wait(
@@ -242,8 +235,8 @@ class Leases:
                 if reader.restarts:
                     return
                 self._changed.clear()
-                await self._renew(stream, appender)
-                await self._balance(stream, appender)
+                await self._renew(bucket)
+                await self._balance(bucket)
                 until = loop.time() + self._ttl / 4 * random.uniform(0.8, 1.2)
                 try:
                     async with asyncio.timeout_at(until):
@@ -254,44 +247,40 @@ class Leases:
                     pass
             reading.result()
         except asyncio.CancelledError:
-            await self._give_all_back(stream, appender)
+            await self._give_all_back(bucket)
             raise
 
-    async def _write(self, stream: Stream, appender: Appender, key: str, holder: str) -> bool:
+    async def _write(self, bucket: Bucket, key: str, holder: str) -> bool:
         """Compare-and-set of one key; False if somebody was faster, or nobody answers."""
-        headers = Expect(self._sequence(key)).headers()
-        headers["Nats-TTL"] = f"{max(int(self._ttl), 1)}s"
         payload = msgspec.json.encode(_Holder(holder)) if holder else b""
-        if not holder:
-            headers["KV-Operation"] = "DEL"
-        try:
-            sequence = await appender.append_wait(self._subject(key), payload, headers)
-        except Conflict:
-            await self._look(stream, key)
+        expected, ttl = self._sequence(key), max(int(self._ttl), 1)
+        sequence = await bucket.put(key, payload, expected, ttl=ttl, within=self._ttl / 2)
+        if sequence is None:
+            await self._look(bucket, key)
             return False
         self._keys[key] = Held(sequence, holder)
         return True
 
-    async def _look(self, stream: Stream, key: str) -> None:
+    async def _look(self, bucket: Bucket, key: str) -> None:
         """Learns from the leader what a key is now, as it is not what the reader has told so far."""
-        found = await stream.last(self._subject(key))
-        if found is None:
+        sequence, value = await bucket.get(key)
+        if not sequence:
             # It ran out, and the mark of that, too.
             self._keys.pop(key, None)
             self._changed.set()
-        elif found[0] > self._sequence(key):
-            self._keys[key] = Held(found[0], _named(found[1]))
+        elif sequence > self._sequence(key):
+            self._keys[key] = Held(sequence, _named(value))
             self._changed.set()
 
     def _sequence(self, key: str) -> int:
         known = self._keys.get(key)
         return known.sequence if known is not None else 0
 
-    async def _renew(self, stream: Stream, appender: Appender) -> None:
+    async def _renew(self, bucket: Bucket) -> None:
         """Renews what is ours; what cannot be is dropped."""
         loop = asyncio.get_running_loop()
         await self._drop_expired()
-        await self._write(stream, appender, f"member.{encode_token(self.identity)}", self.identity)
+        await self._write(bucket, f"member.{encode_token(self.identity)}", self.identity)
         for cluster in list(self.mine):
             key = f"cluster.{encode_token(cluster)}"
             held = self._keys.get(key)
@@ -299,7 +288,7 @@ class Leases:
                 await self._lose(cluster, held.holder)
                 continue
             started = loop.time()
-            if await self._write(stream, appender, key, self.identity):
+            if await self._write(bucket, key, self.identity):
                 self.mine[cluster] = started + self._ttl
             elif (now := self._keys.get(key)) is not None and now.holder not in ("", self.identity):
                 await self._lose(cluster, now.holder)
@@ -314,36 +303,36 @@ class Leases:
         self.mine.pop(cluster, None)
         await self._drop(cluster)
 
-    async def _balance(self, stream: Stream, appender: Appender) -> None:
+    async def _balance(self, bucket: Bucket) -> None:
         taking, giving = self.wanted()
         loop = asyncio.get_running_loop()
         for cluster in taking:
             started = loop.time()
             if cluster not in self.mine and await self._write(
-                stream, appender, f"cluster.{encode_token(cluster)}", self.identity
+                bucket, f"cluster.{encode_token(cluster)}", self.identity
             ):
                 self.mine[cluster] = started + self._ttl
                 self._take(cluster)
         for cluster in [cluster for cluster in self._releasing if cluster in self.mine]:
             del self.mine[cluster]
             await self._drop(cluster)
-            await self._write(stream, appender, f"cluster.{encode_token(cluster)}", "")
+            await self._write(bucket, f"cluster.{encode_token(cluster)}", "")
         self._releasing.clear()
         for cluster in giving:
             if cluster in self.mine:
                 log.info("cluster given to another producer", cluster=cluster)
                 del self.mine[cluster]
                 await self._drop(cluster)
-                await self._write(stream, appender, f"cluster.{encode_token(cluster)}", "")
+                await self._write(bucket, f"cluster.{encode_token(cluster)}", "")
 
-    async def _give_all_back(self, stream: Stream, appender: Appender) -> None:
+    async def _give_all_back(self, bucket: Bucket) -> None:
         """At the end: nobody has to wait for our leases to run out."""
         try:
             async with asyncio.timeout(5):
                 for cluster in list(self.mine):
                     del self.mine[cluster]
                     await self._drop(cluster)
-                    await self._write(stream, appender, f"cluster.{encode_token(cluster)}", "")
-                await self._write(stream, appender, f"member.{encode_token(self.identity)}", "")
-        except (AppendError, TimeoutError):
+                    await self._write(bucket, f"cluster.{encode_token(cluster)}", "")
+                await self._write(bucket, f"member.{encode_token(self.identity)}", "")
+        except (BrokerUnavailable, JetStreamRefused, TimeoutError):
             log.info("leases could not be given back: they run out by themselves", seconds=self._ttl)

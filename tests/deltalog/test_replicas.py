@@ -9,7 +9,7 @@ import pytest
 
 from deltalog import Appender, AppendError, Conflict, Expect, LogError, LogSettings, connect, open_log
 from deltalog.history import BUCKET
-from deltalog.jetstream.stream import open_bucket
+from deltalog.jetstream.bucket import Bucket
 from deltalog.reader import Reader
 from tests.nats_cluster import NatsCluster
 
@@ -36,8 +36,8 @@ async def test_a_log_gets_the_replicas_that_are_wanted(cluster, connecting):
         assert (await open_log(connection)).replicas == 3
         shard = await open_log(connection, LogSettings(name="SHARD", replicas=3))
         assert await replicas(cluster, "SHARD") == 3
-        await open_bucket(connection, BUCKET, "test")
-        await open_bucket(connection, BUCKET, "test", replicas=3)
+        await Bucket.open(connection, BUCKET, "test")
+        await Bucket.open(connection, BUCKET, "test", replicas=3)
         assert await replicas(cluster, f"KV_{BUCKET}") == 3
         # A shard stores what it is sent under the log's own subjects, and its fence holds there.
         async with Appender(connection, ingest=shard.ingest) as appender:
@@ -172,5 +172,5 @@ async def test_many_make_a_stream_at_once(cluster):
             logs = await asyncio.gather(*(open_log(one, settings) for one in connections))
             assert len({(one.prefix, one.created) for one in logs}) == 1
             name = f"bucket-{number}"
-            made = await asyncio.gather(*(open_bucket(one, name, "test", replicas=3) for one in connections))
-            assert len({one.created for one in made}) == 1
+            made = await asyncio.gather(*(Bucket.open(one, name, "test", replicas=3) for one in connections))
+            assert len({one.stream.created for one in made}) == 1
