@@ -28,7 +28,7 @@ from materializer.store import Store
 _SLICE = 64
 _DICTIONARY_BYTES = 112 * 1024
 _TRAINING = 2000
-_TYPE = (PODS.group, PODS.resource)
+_TYPE = PODS.group_resource
 _GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 

@@ -8,6 +8,7 @@ from multiprocessing.connection import Connection as Pipe
 from benchmarks import rig
 from benchmarks.report import Report, median
 from deltalog import ADDED, Delta
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_labels
 from materializer import indexes
 from materializer.filter import Filter
@@ -44,7 +45,7 @@ async def _measure(pipe: Pipe, pods: int) -> None:
     for number in range(pods):
         store.apply_delta(_delta(number, number + 1), number + 1, 0)
     store.finish_loading(1)
-    kind = store.types["", "pods"]
+    kind = store.types[GroupResource("", "pods")]
     wanted = Filter(labels=parse_labels("app=a7,tier=t1"))
 
     def timed() -> tuple[float, int]:

@@ -7,14 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from deltalog.wire.delta import Delta, Replaced
-
-Key = tuple[str, str]
-"""(namespace, name) within a type and a cluster; namespace is empty for cluster-scoped objects."""
-
-TypeKey = tuple[str, str]
-"""(group, resource); group is empty for core."""
-
-CLUSTER_ANNOTATION = "shadow.clusterpedia.io/cluster-name"
+from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, ObjectName
 
 
 class Past(msgspec.Struct, gc=False, eq=False):
@@ -79,8 +72,8 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
     first_known_version: str = ""
 
     @property
-    def key(self) -> Key:
-        return (self.namespace, self.name)
+    def key(self) -> ObjectName:
+        return (self.namespace, self.name)  # type: ignore[return-value]  # hot: no call
 
     def as_of(self, prefix: str, index: int) -> bytes:
         """The body with the version it has at another index than its own."""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.parts import Assembler
-from materializer.entry import Entry, Key, Past, TypeKey
+from materializer.entry import Entry, Past
 from materializer.integrity import Census, Counted
 from materializer.store import Cluster, Document, Health, Order, Removal, Store, TypeInfo, TypeStore
 
@@ -61,7 +62,7 @@ class _State(msgspec.Struct, array_like=True):
 
 
 class _Type(msgspec.Struct, array_like=True):
-    key: TypeKey
+    key: GroupResource
     floors: dict[str, int]
     forgotten: int
     unread_through: int
@@ -77,13 +78,13 @@ class _Cluster(msgspec.Struct, array_like=True):
     server_version: dict[str, Any]
     documents: dict[tuple[str, str], int]
     discovery: int | None
-    types: dict[TypeKey, TypeInfo]
-    synced: dict[TypeKey, int]
-    synced_version: dict[TypeKey, str]
-    followed: dict[TypeKey, str]
+    types: dict[GroupResource, TypeInfo]
+    synced: dict[GroupResource, int]
+    synced_version: dict[GroupResource, str]
+    followed: dict[GroupResource, str]
     versions_restarted_at: int
     health: Health | None
-    type_health: dict[TypeKey, Health]
+    type_health: dict[GroupResource, Health]
     status: dict[str, dict[str, Any]]
     status_index: int
     heard: int
@@ -238,7 +239,7 @@ class Image:
                     yield from _told(number, item.index, some)
         yield from _told(number, 0, waiting)
 
-    def _of_fading(self, time: int, index: int, key: TypeKey, item: Entry | Removal) -> _Fading:
+    def _of_fading(self, time: int, index: int, key: GroupResource, item: Entry | Removal) -> _Fading:
         number = self._numbers[key]
         if isinstance(item, Removal):
             return _Fading(time, index, number, item.index, True, "", "", "", 0)
@@ -399,8 +400,8 @@ class Restoration:
         self._share(told.entries)
         if removal is None:
             indexes, items = kind.order.indexes, kind.order.items
-            objects: MutableMapping[Key, Entry] = {}
-            graves: dict[Key, Entry] = {}
+            objects: MutableMapping[ObjectName, Entry] = {}
+            graves: dict[ObjectName, Entry] = {}
             cluster: str | None = None
             for entry in told.entries:
                 indexes.append(entry.index)
@@ -411,9 +412,9 @@ class Restoration:
                     objects = kind.objects(cluster)
                     graves = kind.tombstones.setdefault(cluster, {})
                 if entry.deleted:
-                    graves[entry.namespace, entry.name] = entry
+                    graves[entry.key] = entry
                 else:
-                    objects[entry.namespace, entry.name] = entry
+                    objects[entry.key] = entry
         else:
             for entry in told.entries:
                 removal.entries[entry.cluster, entry.key] = entry
@@ -495,7 +496,7 @@ class Restoration:
             if found is not None:
                 return found
         else:
-            live = kind.get(told.cluster, (told.namespace, told.name))
+            live = kind.get(told.cluster, ObjectName((told.namespace, told.name)))
             if live is not None and live.uid_index == told.first:
                 return live
         # It stands nowhere any more: that it fades is all that matters.

@@ -19,6 +19,7 @@ from deltalog.jetstream.stream import Log, StreamState
 from deltalog.reader import Record, read_to_end
 from deltalog.wire import delta as wire
 from deltalog.wire.delta import Control, Delta
+from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.subjects import (
     CONTROL,
     OBJECTS,
@@ -28,7 +29,7 @@ from deltalog.wire.subjects import (
     parse_control,
     parse_object,
 )
-from materializer.entry import Entry, Key, TypeKey
+from materializer.entry import Entry
 from materializer.store import Store
 
 # How much sooner than by the tombstone time a tombstone may go, for clocks that differ, in nanoseconds.
@@ -112,7 +113,8 @@ class Census:
             at = parse_object(subject)
         except ValueError:
             return False
-        kind, key = self.store.types.get((at.group, at.resource)), (at.namespace, at.name)
+        kind = self.store.types.get(GroupResource(at.group, at.resource))
+        key = ObjectName((at.namespace, at.name))
         return kind is not None and (
             kind.get(at.cluster, key) is not None or key in kind.tombstones.get(at.cluster, {})
         )
@@ -186,7 +188,7 @@ class Census:
         `applied` returns when the store has come to an index. Raises as readers do, BrokerUnavailable.
         """
         store, before = self.store, self.store.applied
-        seen: set[tuple[str, TypeKey, Key]] = set()
+        seen: set[tuple[str, GroupResource, ObjectName]] = set()
         records: set[str] = set()
 
         def see(record: Record) -> None:
@@ -198,7 +200,7 @@ class Census:
             except ValueError:
                 # Somebody else's, in a place of ours.
                 return
-            seen.add((at.cluster, (at.group, at.resource), (at.namespace, at.name)))
+            seen.add((at.cluster, GroupResource(at.group, at.resource), ObjectName((at.namespace, at.name))))
 
         await read_to_end(log, see, subjects=(f"{OBJECTS}.>", f"{CONTROL}.>"), headers_only=True)
         # Then what was superseded, buried or removed while we read is known to the store, too.
@@ -234,8 +236,9 @@ class Census:
         oldest = sorted(self._records, key=self._records.__getitem__)
         for subject in {*oldest[:2], *random.sample(oldest, min(len(oldest), _OTHERS // 2))}:
             at = parse_control(subject)
-            found.append(Witness(self._records[subject], subject, _removals(at.cluster, (at.group, at.resource))))
-        newest: list[tuple[int, TypeKey, Entry]] = []
+            removals = _removals(at.cluster, GroupResource(at.group, at.resource))
+            found.append(Witness(self._records[subject], subject, removals))
+        newest: list[tuple[int, GroupResource, Entry]] = []
         kinds = [kind for kind in self.store.types.values() if kind.order.items]
         for kind in kinds:
             last = islice(reversed(kind.order.items), 4 * _NEWEST)
@@ -260,11 +263,11 @@ def _is_of(subject: str, control: Control) -> bool:
     return (at.group, at.resource) == (control.group, control.resource)
 
 
-def _filter(entry: Entry, key: TypeKey) -> str:
+def _filter(entry: Entry, key: GroupResource) -> str:
     """An object's subject in any version: a cluster may come to serve another one."""
     return object_filter(entry.cluster, *key, entry.namespace, entry.name)
 
 
-def _removals(cluster: str, key: TypeKey) -> tuple[str, ...]:
+def _removals(cluster: str, key: GroupResource) -> tuple[str, ...]:
     whole = control_subject(cluster, wire.REMOVED)
     return (whole, control_subject(cluster, wire.REMOVED, *key)) if key[1] else (whole,)

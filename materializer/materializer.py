@@ -17,9 +17,9 @@ from deltalog.jetstream.connection import BrokerUnavailable, JetStreamRefused
 from deltalog.jetstream.stream import Log, LogError, Point, StreamState, nanoseconds
 from deltalog.reader import HistoryChanged, Reader, Record
 from deltalog.wire.delta import SharingDecoder, UnreadableRecord, decode_control
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.parts import Assembler
 from deltalog.wire.subjects import CONTROL, PARTS
-from materializer.entry import TypeKey
 from materializer.image import Image
 from materializer.integrity import Census
 from materializer.snapshot import Restored, Snapshots, too_old
@@ -120,7 +120,7 @@ class Materializer:
         self._unreadable_since: float | None = None
         # When a consistent read was one; when the origin of a mirror was last heard of there (time.monotonic).
         self._current_at = self._origin_heard = time.monotonic()
-        self._listeners: dict[TypeKey, set[Callable[[], None]]] = {}
+        self._listeners: dict[GroupResource, set[Callable[[], None]]] = {}
         self._waiting: set[tuple[int, asyncio.Future[None]]] = set()
         self._flush_due = False
         # When listeners may be told again (time.perf_counter), and what will tell them then.
@@ -568,7 +568,7 @@ class Materializer:
         else:
             await self.ready.wait()
 
-    def listen(self, key: TypeKey, wake: Callable[[], None]) -> Callable[[], None]:
+    def listen(self, key: GroupResource, wake: Callable[[], None]) -> Callable[[], None]:
         """Calls `wake` after changes of a type (and when the history changes); returns what ends that."""
         listeners = self._listeners.setdefault(key, set())
         listeners.add(wake)
@@ -609,7 +609,7 @@ class Materializer:
         await self.wait_applied(index, timeout)
         return index
 
-    async def wait_until(self, key: TypeKey, true: Callable[[], bool], timeout: float) -> None:
+    async def wait_until(self, key: GroupResource, true: Callable[[], bool], timeout: float) -> None:
         """Returns once `true()`, asked again at changes of a type and at control records. Raises NotThereYet."""
         changed = asyncio.Event()
         stop = self.listen(key, changed.set)

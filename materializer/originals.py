@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from deltalog.wire.delta import ADDED, DELETED, MODIFIED, newer, numeric
+from deltalog.wire.kubernetes import GroupResource
 from materializer.cursor import Change
-from materializer.entry import TypeKey
 from materializer.filter import Filter
 from materializer.store import Store, TypeStore
 
@@ -21,7 +21,7 @@ class TooOld(Exception):
     """What happened since then is not known completely: 410. The message says why."""
 
 
-def changes_since(store: Store, key: TypeKey, wanted: Filter, versions: Mapping[str, str]) -> list[Change]:
+def changes_since(store: Store, key: GroupResource, wanted: Filter, versions: Mapping[str, str]) -> list[Change]:
     """What has changed in the clusters past these versions, oldest first. O(entries of these clusters).
 
     A version "" is that of a client which knows nothing of the cluster. Clusters that are not named have no changes.
@@ -40,7 +40,7 @@ def changes_since(store: Store, key: TypeKey, wanted: Filter, versions: Mapping[
     return found
 
 
-def seen(store: Store, key: TypeKey, cluster: str) -> str:
+def seen(store: Store, key: GroupResource, cluster: str) -> str:
     """A version of the cluster up to which the log surely has all of a type. Empty if nothing is known.
 
     States that a list brought tell nothing: a list comes in the order of names.
@@ -53,14 +53,12 @@ def seen(store: Store, key: TypeKey, cluster: str) -> str:
     return str(max(numbers)) if numbers else ""
 
 
-def _told(store: Store, key: TypeKey, cluster: str) -> str:
+def _told(store: Store, key: GroupResource, cluster: str) -> str:
     """The version of a type that the cluster's producer last told."""
-    group, resource = key
-    title = f"{resource}.{group}" if group else resource
-    return str(store.clusters[cluster].status.get(title, {}).get("version") or "")
+    return str(store.clusters[cluster].status.get(str(key), {}).get("version") or "")
 
 
-def _check_age(store: Store, kind: TypeStore | None, key: TypeKey, cluster: str, version: str) -> None:
+def _check_age(store: Store, kind: TypeStore | None, key: GroupResource, cluster: str, version: str) -> None:
     if not numeric(version):
         raise TooOld(f"{version[:64]!r} is no resourceVersion of cluster {cluster}")
     known = store.clusters.get(cluster)

@@ -20,8 +20,9 @@ from sortedcontainers import SortedDict
 
 from deltalog.wire import delta as wire
 from deltalog.wire.delta import Control, Delta, newer
+from deltalog.wire.kubernetes import GroupResource, ObjectName
 from materializer import indexes
-from materializer.entry import Entry, Key, Past, TypeKey, entry_of, version_member
+from materializer.entry import Entry, Past, entry_of, version_member
 from materializer.filter import Filter
 from materializer.indexes import Indexes
 
@@ -45,7 +46,7 @@ class Removal(msgspec.Struct, eq=False):
     """A removed type or cluster: one index for many deletions. `entries` are its tombstones, in list order."""
 
     index: int
-    entries: dict[tuple[str, Key], Entry]
+    entries: dict[tuple[str, ObjectName], Entry]
 
 
 class Subresource(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,8 +85,8 @@ class TypeInfo(msgspec.Struct, frozen=True, kw_only=True):
     subresources: tuple[Subresource, ...] = ()
 
     @property
-    def key(self) -> TypeKey:
-        return (self.group, self.resource)
+    def group_resource(self) -> GroupResource:
+        return GroupResource(self.group, self.resource)
 
     def covers(self, namespace: str) -> bool:
         """Whether the objects of a namespace are in the log, if the selector takes them."""
@@ -132,16 +133,16 @@ class Cluster:
         self.documents: dict[tuple[str, str], Document] = {}
         # All that it serves, synced or not.
         self.discovery: Document | None = None
-        self.types: dict[TypeKey, TypeInfo] = {}
-        self.synced: dict[TypeKey, int] = {}
+        self.types: dict[GroupResource, TypeInfo] = {}
+        self.synced: dict[GroupResource, int] = {}
         # The cluster's version that the first list was of, from which on the type has been followed.
-        self.synced_version: dict[TypeKey, str] = {}
+        self.synced_version: dict[GroupResource, str] = {}
         # The last version that a watch brought: watches come in the cluster's order.
-        self.followed: dict[TypeKey, str] = {}
+        self.followed: dict[GroupResource, str] = {}
         # Since which index its versions count from where they do now: a cluster may be set back, or be another one.
         self.versions_restarted_at = index
         self.health: Health | None = None
-        self.type_health: dict[TypeKey, Health] = {}
+        self.type_health: dict[GroupResource, Health] = {}
         # What its producer last told of its types, by title; when it last told anything, by the server's clock in
         # nanoseconds; how often it does, in milliseconds (0: not known).
         self.status: dict[str, dict[str, Any]] = {}
@@ -162,7 +163,7 @@ class Cluster:
         return None
 
     @property
-    def missing(self) -> list[TypeKey]:
+    def missing(self) -> list[GroupResource]:
         """Types whose first complete list is not in the log, and is not known to be impossible."""
         return [
             key
@@ -216,10 +217,10 @@ class Order:
 class TypeStore:
     """All objects of one resource type, by cluster and name and by index. Owned by the store."""
 
-    def __init__(self, key: TypeKey, loading: bool) -> None:
+    def __init__(self, key: GroupResource, loading: bool) -> None:
         self.key = key
-        self.clusters: dict[str, MutableMapping[Key, Entry]] = {}
-        self.tombstones: dict[str, dict[Key, Entry]] = {}
+        self.clusters: dict[str, MutableMapping[ObjectName, Entry]] = {}
+        self.tombstones: dict[str, dict[ObjectName, Entry]] = {}
         self.order = Order()
         self.floors: dict[str, int] = {}
         # The newest of its deletions that was forgotten: who has not read up to it, has missed something.
@@ -229,7 +230,7 @@ class TypeStore:
         self.indexes = Indexes()
         self._loading = loading
 
-    def objects(self, cluster: str) -> MutableMapping[Key, Entry]:
+    def objects(self, cluster: str) -> MutableMapping[ObjectName, Entry]:
         found = self.clusters.get(cluster)
         if found is None:
             # Sorted only once the first replay is over: sorting in bulk costs half of keeping sorted.
@@ -242,7 +243,7 @@ class TypeStore:
             if not isinstance(objects, SortedDict):
                 self.clusters[cluster] = SortedDict(objects)
 
-    def get(self, cluster: str, key: Key) -> Entry | None:
+    def get(self, cluster: str, key: ObjectName) -> Entry | None:
         """The live entry of a name; O(1)."""
         objects = self.clusters.get(cluster)
         return None if objects is None else objects.get(key)
@@ -254,7 +255,7 @@ class TypeStore:
         """
         clusters = sorted(self.clusters if wanted.clusters is None else wanted.clusters & self.clusters.keys())
         if wanted.names is not None and wanted.namespaces is not None:
-            keys = [(namespace, name) for namespace in sorted(wanted.namespaces) for name in sorted(wanted.names)]
+            keys = [ObjectName((space, name)) for space in sorted(wanted.namespaces) for name in sorted(wanted.names)]
             named = [one for cluster in clusters for key in keys if (one := self.get(cluster, key)) is not None]
             return [entry for entry in named if wanted.matches(entry)]
         restricted = wanted != Filter()
@@ -329,15 +330,15 @@ class Store:
         self.floor = 0
         self.unread_through = 0
         self.caught_up_at = 0
-        self.types: dict[TypeKey, TypeStore] = {}
+        self.types: dict[GroupResource, TypeStore] = {}
         self.clusters: dict[str, Cluster] = {}
         self.catalogue = 0
         self.documents = 0
         self.controls = 0
-        self.dirty: set[TypeKey] = set()
+        self.dirty: set[GroupResource] = set()
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self.loading = True
-        self.fading: deque[tuple[int, int, TypeKey, Entry | Removal]] = deque()
+        self.fading: deque[tuple[int, int, GroupResource, Entry | Removal]] = deque()
         self.removals: deque[Removal] = deque()
         self.pasts: deque[Past] = deque()
         self.removed: dict[str, int] = {}
@@ -382,14 +383,15 @@ class Store:
             cluster = self.clusters[delta.cluster] = Cluster(delta.cluster, index)
         if delta.epoch < cluster.epoch:
             return Outcome.FENCED
-        type_key = (delta.group, delta.resource)
-        kind = self.types.get(type_key)
+        # A plain tuple finds what a GroupResource is the key of, and costs nothing to make.
+        kind = self.types.get((delta.group, delta.resource))  # type: ignore[call-overload]
         if kind is None:
-            kind = self.types[type_key] = TypeStore(type_key, self.loading)
+            kind = self._add_type(GroupResource(delta.group, delta.resource))
+        type_key = kind.key
         self._note_gap(index)
         kind.unread_through = self.unread_through
         objects = kind.objects(delta.cluster)
-        key = (delta.namespace, delta.name)
+        key: ObjectName = (delta.namespace, delta.name)  # type: ignore[assignment]  # hot: no call
         current: Entry | None = objects.get(key)
         if delta.in_order:
             # Also if this state is known already: what matters is that the log has come to it.
@@ -445,6 +447,10 @@ class Store:
         self.dirty.add(type_key)
         return Outcome.APPLIED
 
+    def _add_type(self, type_key: GroupResource) -> TypeStore:
+        found = self.types[type_key] = TypeStore(type_key, self.loading)
+        return found
+
     def _continue(self, entry: Entry, current: Entry) -> None:
         """Hands on what is known of a live object to its next state."""
         entry.uid_index = current.uid_index
@@ -471,8 +477,8 @@ class Store:
     def _delete(
         self,
         kind: TypeStore,
-        objects: MutableMapping[Key, Entry],
-        key: Key,
+        objects: MutableMapping[ObjectName, Entry],
+        key: ObjectName,
         current: Entry | None,
         delta: Delta,
         index: int,
@@ -517,7 +523,7 @@ class Store:
         kind.tombstones.setdefault(entry.cluster, {})[entry.key] = entry
 
     @staticmethod
-    def _unbury(kind: TypeStore, grave: Entry, key: Key) -> None:
+    def _unbury(kind: TypeStore, grave: Entry, key: ObjectName) -> None:
         del kind.tombstones[grave.cluster][key]
         at = bisect_left(kind.order.indexes, grave.index)
         item = kind.order.items[at] if at < len(kind.order.items) else None
@@ -547,7 +553,7 @@ class Store:
             cluster = self.clusters[control.cluster] = Cluster(control.cluster, index)
         if control.epoch < cluster.epoch:
             return Outcome.FENCED
-        key = (control.group, control.resource)
+        key = GroupResource(control.group, control.resource)
         data = control.data
         cluster.heard = time
         if control.record == wire.OWNER:
@@ -594,7 +600,7 @@ class Store:
             keys = [key] if control.resource else list(self.types)
             # The types that had objects, if whoever removed them has said so.
             told = data.get("types")
-            had = {_type_key(str(title)) for title in told} if isinstance(told, list | tuple) else None
+            had = {GroupResource.parse(str(title)) for title in told} if isinstance(told, list | tuple) else None
             if not control.resource:
                 if self.unread_through and had is None:
                     self.removed[control.cluster] = index
@@ -625,11 +631,11 @@ class Store:
         self._shared[document.hash] = document
         return document
 
-    def _remove(self, cluster: str, type_key: TypeKey, index: int, time: int, *, unseen: bool) -> None:
+    def _remove(self, cluster: str, type_key: GroupResource, index: int, time: int, *, unseen: bool) -> None:
         """`unseen`: whether there may have been objects that were purged before this process read them."""
         kind = self.types.get(type_key)
         if kind is None:
-            kind = self.types[type_key] = TypeStore(type_key, self.loading)
+            kind = self._add_type(type_key)
         kind.unread_through = self.unread_through
         if self.unread_through and unseen:
             # Some of what was removed may never have been seen here.
@@ -744,7 +750,7 @@ class Store:
                 break
         return frozenset(uids)
 
-    def floor_of(self, type_key: TypeKey, clusters: frozenset[str] | None) -> int:
+    def floor_of(self, type_key: GroupResource, clusters: frozenset[str] | None) -> int:
         """The lowest index at which a watch of a type (in some clusters) may resume."""
         floor = self.floor
         kind = self.types.get(type_key)
@@ -787,12 +793,6 @@ class Store:
             kind.indexes.check(list(kind.live()))
             in_order = sum(len(item.entries) if isinstance(item, Removal) else 1 for item in by_index.values())
             assert in_order == len(kind) + buried, "nothing stands in the order that has no name"
-
-
-def _type_key(title: str) -> TypeKey:
-    """`deployments.apps` as a key."""
-    resource, _, group = title.partition(".")
-    return (group, resource)
 
 
 def _place(entry: Entry) -> tuple[str, str, str]:

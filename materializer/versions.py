@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from deltalog.wire.kubernetes import MEMBER_VERSION_ANNOTATION
 from materializer.entry import Entry
 
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -75,7 +76,6 @@ class Named:
         return parse_version(text)
 
 
-ORIGINAL_ANNOTATION = "kubebraid.io/original-resource-version"
 _ANNOTATIONS = b'"annotations":{'
 
 
@@ -92,7 +92,7 @@ class Numbered(Named):
 
     def body(self, entry: Entry, at: int) -> bytes:
         metadata = entry.body[entry.version_end : entry.metadata_end]
-        annotation = b'"%b":%b' % (ORIGINAL_ANNOTATION.encode(), msgspec.json.encode(entry.member_version))
+        annotation = b'"%b":%b' % (MEMBER_VERSION_ANNOTATION.encode(), msgspec.json.encode(entry.member_version))
         # Labels are the only other member with keys of anybody's choice, and their values are strings.
         before, found, behind = metadata.partition(_ANNOTATIONS)
         if found:

@@ -144,7 +144,7 @@ class _Clusters(Collector):
             if cluster.holding:
                 up.add_metric((cluster.name,), float(cluster.unreachable is None))
             for informer in cluster.informers.values():
-                labels = (cluster.name, informer.kind.title)
+                labels = (cluster.name, str(informer.kind.group_resource))
                 objects.add_metric(labels, informer.objects)
                 synced.add_metric(labels, float(informer.synced.is_set()))
                 event.add_metric(labels, informer.last_event)

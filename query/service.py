@@ -12,9 +12,10 @@ import structlog
 from aiohttp import HttpVersion11, web
 
 from deltalog.wire.delta import newer, numeric
+from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.selectors import BadSelector, parse_fields, parse_labels
 from materializer.cursor import Change
-from materializer.entry import Entry, TypeKey
+from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.materializer import LogUnreachable, Materializer, NotThereYet
 from materializer.originals import TooOld, changes_since, seen
@@ -335,7 +336,7 @@ class QueryService:
         served = catalogue.find(target.group, target.version, target.resource)
         if served is not None:
             # Only what there is: a label's values must not be up to clients.
-            request.resource = f"{target.resource}.{target.group}" if target.group else target.resource
+            request.resource = str(target.group_resource)
         if target.watch and request.http.method != "GET":
             raise ApiError(405, f"the server does not allow {request.http.method} on this path: it is for watches")
         if request.cluster is not None and self._forwarding is not None:
@@ -379,8 +380,8 @@ class QueryService:
             return True
         if not (served.info.selector and target.name) or target.watch:
             return False
-        kind = self._materializer.store.types.get(served.info.key)
-        return kind is None or kind.get(cluster, (target.namespace, target.name)) is None
+        kind = self._materializer.store.types.get(served.info.group_resource)
+        return kind is None or kind.get(cluster, ObjectName((target.namespace, target.name))) is None
 
     def _warn(self, request: _Request, served: Served, version: str, chosen: frozenset[str] | None) -> None:
         """Notes what the client should know of the clusters that its request is about; `chosen` None: all in scope."""
@@ -412,7 +413,7 @@ class QueryService:
     def _stale(self, cluster: Cluster, served: Served) -> str | None:
         if (reason := self._materializer.stale(cluster)) is not None:
             return reason
-        health = cluster.type_health.get(served.info.key)
+        health = cluster.type_health.get(served.info.group_resource)
         return None if health is None or health.healthy else health.reason
 
     def _encoder(
@@ -499,7 +500,7 @@ class QueryService:
         if not self._materializer.ready.is_set():
             raise ApiError(429, "the log is being replayed: not ready yet", retry_after=1)
 
-    async def _known(self, request: _Request, key: TypeKey, originals: Mapping[str, str]) -> None:
+    async def _known(self, request: _Request, key: GroupResource, originals: Mapping[str, str]) -> None:
         """Waits until all that clusters had of a type at versions of theirs is here. Raises ApiError 410, 504."""
         store = self._materializer.store
 
@@ -541,14 +542,14 @@ class QueryService:
         if not version:
             await self._current(request)
         elif (originals := originals_of(version)) is not None:
-            await self._known(request, served.info.key, originals)
+            await self._known(request, served.info.group_resource, originals)
         elif version != "0":
             await self._at_least(request, version)
-        kind = self._materializer.store.types.get((target.group, target.resource))
+        kind = self._materializer.store.types.get(target.group_resource)
         found: list[Entry] = []
         if kind is not None:
             scope = sorted(kind.clusters) if request.cluster is None else [request.cluster]
-            key = (target.namespace, target.name)
+            key = ObjectName((target.namespace, target.name))
             entries = [entry for name in scope if (entry := kind.get(name, key)) is not None]
             found = [entry for entry in entries if entry.version == target.version]
         if not found:
@@ -582,16 +583,16 @@ class QueryService:
         elif (originals := originals_of(options.version)) is not None:
             if options.match == "Exact":
                 raise ApiError(400, "a list is exact at versions of this service only, not at those of the clusters")
-            await self._known(request, served.info.key, originals)
+            await self._known(request, served.info.group_resource, originals)
         elif options.version != "0":
             index = await self._at_least(request, options.version)
             if options.match == "Exact" or (options.limit and not options.match):
                 exact = index
         store = self._materializer.store
-        kind = store.types.get(served.info.key)
+        kind = store.types.get(served.info.group_resource)
         index = store.applied
         version = list_version(store.prefix, index)
-        scope = (served.info.key, wanted, seniority, self._materializer.generation)
+        scope = (served.info.group_resource, wanted, seniority, self._materializer.generation)
         if seniority:
             assert wanted.controller_uids is not None
             [owner] = wanted.controller_uids
@@ -599,7 +600,9 @@ class QueryService:
         if exact is not None and exact != index:
             snapshot = self._snapshots.find(exact, scope)
             unchanged = kind is None or kind.order.last() <= exact
-            if snapshot is None and not (unchanged and exact >= store.floor_of(served.info.key, wanted.clusters)):
+            if snapshot is None and not (
+                unchanged and exact >= store.floor_of(served.info.group_resource, wanted.clusters)
+            ):
                 raise expired(f"The resourceVersion for the provided list is too old: {options.version[:128]}")
             found = snapshot.entries if snapshot is not None else None
             index, version = exact, list_version(store.prefix, exact)
@@ -613,7 +616,7 @@ class QueryService:
 
         def lives(entry: Entry) -> bool:
             # Not the store of this moment: a list must not keep alive one that was replaced.
-            now = self._materializer.store.types.get(served.info.key)
+            now = self._materializer.store.types.get(served.info.group_resource)
             return now is not None and now.get(entry.cluster, entry.key) is entry
 
         owner = request.http.remote or ""
@@ -658,7 +661,7 @@ class QueryService:
         try:
             if originals is not None:
                 if initial:
-                    await self._known(request, served.info.key, originals)
+                    await self._known(request, served.info.group_resource, originals)
                 else:
                     await self._current(request)
                     store = self._materializer.store
@@ -666,7 +669,7 @@ class QueryService:
                     known = {cluster: version for cluster, version in originals.items() if version}
                     wanted = dataclasses.replace(wanted, beyond=tuple(sorted(known.items())))
                     try:
-                        owed = tuple(changes_since(store, served.info.key, wanted, originals))
+                        owed = tuple(changes_since(store, served.info.group_resource, wanted, originals))
                     except TooOld as problem:
                         late = expired(f"too old resource version: {problem}")
             elif options.version not in ("", "0"):
@@ -691,7 +694,7 @@ class QueryService:
             after = whole = self._materializer.store.applied
         if late is None:
             watch = WatchRequest(
-                key=served.info.key,
+                key=served.info.group_resource,
                 wanted=wanted,
                 encoder=encoder,
                 after=None if initial else after,
@@ -740,7 +743,7 @@ class QueryService:
         return response
 
     def _too_old(self, served: Served, wanted: Filter, text: str, index: int) -> ApiError | None:
-        floor = self._materializer.store.floor_of(served.info.key, wanted.clusters)
+        floor = self._materializer.store.floor_of(served.info.group_resource, wanted.clusters)
         return expired(f"too old resource version: {text[:128]} ({floor})") if index < floor else None
 
 

@@ -20,9 +20,10 @@ import msgspec
 
 from deltalog import Appender, LogSettings, connect, open_log
 from deltalog.wire import delta as wire
+from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.selectors import Requirement
 from materializer.cursor import Change, Cursor, changes, initial
-from materializer.entry import Entry, Key, TypeKey
+from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.originals import TooOld, changes_since
@@ -32,7 +33,7 @@ from producers.follow.ownership import append_control, take
 from producers.follow.removal import remove_cluster, remove_type
 from producers.producer import producer_id
 
-_EVENTS: TypeKey = ("", "events")
+_EVENTS: GroupResource = GroupResource("", "events")
 # Changes read at one go.
 _READ_LIMIT = 512
 
@@ -121,7 +122,7 @@ class Storage:
     def clusters(self) -> list[str]:
         return sorted(self.materializer.store.clusters)
 
-    def get_resource_versions(self, cluster: str) -> dict[TypeKey, dict[Key, str]]:
+    def get_resource_versions(self, cluster: str) -> dict[GroupResource, dict[ObjectName, str]]:
         """GetResourceVersions: each object's own resourceVersion, by type and (namespace, name). O(objects)."""
         return {
             key: {name: entry.member_version for name, entry in objects.items()}
@@ -162,7 +163,7 @@ class Storage:
 
     def resource(self, group: str, resource: str) -> ResourceStorage:
         """NewResourceStorage."""
-        return ResourceStorage(self.materializer, (group, resource))
+        return ResourceStorage(self.materializer, GroupResource(group, resource))
 
     @staticmethod
     def get_supported_request_verbs() -> tuple[str, ...]:
@@ -173,7 +174,7 @@ class Storage:
 class ResourceStorage:
     """One resource type over all clusters (ResourceStorage)."""
 
-    def __init__(self, materializer: Materializer, key: TypeKey) -> None:
+    def __init__(self, materializer: Materializer, key: GroupResource) -> None:
         self.key = key
         self._materializer = materializer
 
@@ -196,7 +197,7 @@ class ResourceStorage:
         """Get: an object as the log has it now. Raises LogUnreachable."""
         await self._materializer.wait_current()
         kind = self._materializer.store.types.get(self.key)
-        return None if kind is None else kind.get(cluster, (namespace, name))
+        return None if kind is None else kind.get(cluster, ObjectName((namespace, name)))
 
     async def list(self, wanted: Filter | None = None) -> tuple[list[Entry], str]:
         """List: what matches now, by cluster, namespace and name, and the version to watch from.
@@ -285,7 +286,7 @@ class ResourceStorage:
         """ConvertDeletedObject: what is known of an object that was deleted; None if nothing is, any more."""
         store = self._materializer.store
         kind = store.types.get(self.key)
-        grave = None if kind is None else kind.tombstones.get(cluster, {}).get((namespace, name))
+        grave = None if kind is None else kind.tombstones.get(cluster, {}).get(ObjectName((namespace, name)))
         if grave is None:
             return None
         return Deleted(grave.body, object_version(store.prefix, grave.index, grave.member_version), grave.final)

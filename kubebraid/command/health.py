@@ -20,7 +20,11 @@ def producer_application(producer: Producer) -> web.Application:
             lines.append(f"[-]clusters that nobody produces: {', '.join(orphans[:5])}")
         lines.extend(producer.notes())
         for cluster in producer.held:
-            missing = [informer.kind.title for informer in cluster.informers.values() if not informer.synced.is_set()]
+            missing = [
+                str(informer.kind.group_resource)
+                for informer in cluster.informers.values()
+                if not informer.synced.is_set()
+            ]
             if cluster.unreachable is not None:
                 lines.append(f"[!]cluster {cluster.name} cannot be followed: {cluster.unreachable}")
             elif not cluster.discovered.is_set():

@@ -25,6 +25,7 @@ from deltalog.jetstream.connection import JetStreamRefused
 from deltalog.place import BEGINNING, NOW, BadPlace, Start, parse_place
 from deltalog.reader import read_to_end
 from deltalog.wire.delta import TYPE
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import CONTROL
 from kubebraid.command.broker import running
 from kubebraid.command.settings import BadSetting, default_data
@@ -94,7 +95,7 @@ async def known_types(log: Log) -> dict[str, Control]:
     def note(record: Record) -> None:
         with contextlib.suppress(UnreadableRecord):
             control = decode_control(record.data)
-            found[_title(control)] = control
+            found[str(GroupResource(control.group, control.resource))] = control
 
     await read_to_end(log, note, subjects=(f"{CONTROL}.*.{TYPE}.*.*",))
     return found
@@ -107,14 +108,10 @@ async def types_of_clusters(log: Log) -> dict[str, set[str]]:
     def note(record: Record) -> None:
         with contextlib.suppress(UnreadableRecord):
             control = decode_control(record.data)
-            found.setdefault(control.cluster, set()).add(_title(control))
+            found.setdefault(control.cluster, set()).add(str(GroupResource(control.group, control.resource)))
 
     await read_to_end(log, note, subjects=(f"{CONTROL}.*.{TYPE}.*.*",))
     return found
-
-
-def _title(control: Control) -> str:
-    return f"{control.resource}.{control.group}" if control.group else control.resource
 
 
 async def resolve(log: Log, words: Sequence[str]) -> list[str]:

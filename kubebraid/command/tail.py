@@ -15,6 +15,7 @@ from rich.style import Style
 from deltalog import Access, Bookmark, Change, Event, Removed, UnreadableRecord, subscribe
 from deltalog.place import Start
 from deltalog.wire.delta import ADDED, DELETED, MODIFIED
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selection import Selection
 from kubebraid.command import locate as finding
 
@@ -42,11 +43,11 @@ class Lines:
         if isinstance(event, Change):
             delta = event.delta
             kind = "LEFT" if event.left else event.type
-            cluster, title = delta.cluster, _title(delta.group, delta.resource)
+            cluster, title = delta.cluster, str(GroupResource(delta.group, delta.resource))
             what = f"{delta.namespace}/{delta.name}" if delta.namespace else delta.name
         else:
             kind, cluster = "REMOVED", event.cluster
-            title, what = _title(event.group, event.resource) or "*", "all of them"
+            title, what = str(GroupResource(event.group, event.resource)) or "*", "all of them"
         cluster, title, what = _printable(cluster), _printable(title), _printable(what)
         self._cluster = max(self._cluster, len(cluster))
         self._type = max(self._type, len(title))
@@ -64,10 +65,6 @@ class Lines:
 
     def _paint(self, text: str, style: Style) -> str:
         return style.render(text, color_system=self._colours)
-
-
-def _title(group: str, resource: str) -> str:
-    return f"{resource}.{group}" if group else resource
 
 
 def _printable(text: str) -> str:

@@ -286,7 +286,7 @@ class Router:
         if cluster is None and review_kind(rest) is not None:
             return await self._review(http, groups)
         target = resource_target(rest)
-        kind = f"{target.resource}.{target.group}" if target.group else target.resource
+        kind = str(target.group_resource)
         having = self._with(cluster, kind)
         if not having:
             if unseen := self._unseen():

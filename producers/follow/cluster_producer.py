@@ -29,6 +29,7 @@ from deltalog.jetstream.connection import TRANSPORT_ERRORS, JetStreamRefused
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log
 from deltalog.reader import read_to_end
 from deltalog.wire import delta as wire
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.parts import payload_limit
 from deltalog.wire.subjects import CONTROL, control_subject, encode_token
 from producers.follow.discovery_document import Offered
@@ -64,23 +65,21 @@ _LOOK_EVERY = 5.0
 # Offers that may wait for their turn.
 _OFFERS = 1024
 
-TypeKey = tuple[str, str]
-
 
 class _Recorded:
     """What the log's control records say of the cluster; kept current with what we append."""
 
     def __init__(self) -> None:
-        self.types: dict[TypeKey, dict[str, Any]] = {}
-        self.synced: set[TypeKey] = set()
-        self.unhealthy: set[TypeKey] = set()
+        self.types: dict[GroupResource, dict[str, Any]] = {}
+        self.synced: set[GroupResource] = set()
+        self.unhealthy: set[GroupResource] = set()
         self.cluster: dict[str, Any] | None = None
         self.documents = Documents()
         self.offered = Offered()
 
     def take_in(self, record: Record) -> None:
         control = decode_control(record.data)
-        key = (control.group, control.resource)
+        key = GroupResource(control.group, control.resource)
         if control.record == wire.TYPE:
             self.types[key] = control.data
         elif control.record == wire.SYNCED:
@@ -121,7 +120,7 @@ class ClusterProducer:
     ) -> None:
         self.on_synced: Callable[[ClusterProducer, Informer], None] | None = None
         self.name = name
-        self.informers: dict[TypeKey, Informer] = {}
+        self.informers: dict[GroupResource, Informer] = {}
         self.counts: dict[str, Counts] = {}
         self.holding = False
         self.unreachable: str | None = None
@@ -148,7 +147,7 @@ class ClusterProducer:
 
     def relist(self, title: Callable[[str], bool]) -> int:
         """Compares the lists of the types that `title` names with the log now. Returns how many."""
-        named = [informer for informer in self.informers.values() if title(informer.kind.title)]
+        named = [informer for informer in self.informers.values() if title(str(informer.kind.group_resource))]
         for informer in named:
             informer.relist()
         return len(named)
@@ -304,7 +303,7 @@ class _Tenure:
         self._appender = appender
         self._owner = owner
         self._recorded = recorded
-        self._running: dict[TypeKey, tuple[tuple[object, ...], asyncio.Task[None]]] = {}
+        self._running: dict[GroupResource, tuple[tuple[object, ...], asyncio.Task[None]]] = {}
         self._probe_now = asyncio.Event()
         # The log's identity when what it held was first read; it may be another one by now.
         self._identity = (log_.created, log_.prefix)
@@ -372,7 +371,7 @@ class _Tenure:
                 pass
 
     async def _synced(self, informer: Informer) -> None:
-        key = (informer.kind.group, informer.kind.resource)
+        key = informer.kind.group_resource
         if self._cluster.on_synced is not None and key in self._cluster.informers:
             self._cluster.on_synced(self._cluster, informer)
         if key in self._recorded.synced and key not in self._recorded.unhealthy:
@@ -383,18 +382,18 @@ class _Tenure:
 
     async def _trouble(self, kind: ResourceType, reason: str) -> None:
         """Records that a type cannot be read now; once, until it can."""
-        key = (kind.group, kind.resource)
+        key = kind.group_resource
         if (informer := self._cluster.informers.get(key)) is not None:
             informer.error = reason
             informer.error_since = informer.error_since or time.time()
         await self._unhealthy(key, reason)
 
-    async def _unhealthy(self, key: TypeKey, reason: str) -> None:
+    async def _unhealthy(self, key: GroupResource, reason: str) -> None:
         if key in self._recorded.unhealthy:
             return
         self._recorded.unhealthy.add(key)
         if self._cluster.unreachable is None:
-            log.warning("type cannot be read", cluster=self._cluster.name, type=_title(key), reason=reason)
+            log.warning("type cannot be read", cluster=self._cluster.name, type=str(key), reason=reason)
         await self._append(self._owner.control(wire.HEALTH, *key, healthy=False, reason=reason))
 
     async def status(self) -> None:
@@ -405,7 +404,7 @@ class _Tenure:
             await asyncio.sleep(pause * random.uniform(0.8, 1.0))
             pause = STATUS_EVERY
             types = {
-                informer.kind.title: {
+                str(informer.kind.group_resource): {
                     key: value
                     for key, value in (
                         ("objects", informer.objects),
@@ -437,9 +436,9 @@ class _Tenure:
     async def _take(self, message: Msg) -> None:
         try:
             offer = decode_offer(message.data)
-            informer = self._cluster.informers.get((offer.group, offer.resource))
+            informer = self._cluster.informers.get(GroupResource(offer.group, offer.resource))
             if informer is None:
-                raise Unusable(f"{offer.resource}.{offer.group} is not synced".replace(". ", " "))
+                raise Unusable(f"{GroupResource(offer.group, offer.resource)} is not synced")
             sequence = await (await informer.offer(members(offer.object), deleted=offer.deleted))
             taken = Taken(sequence or await self._log.head())
         except (Unusable, msgspec.MsgspecError, AppendError, BrokerUnavailable, JetStreamRefused, Deposed) as cause:
@@ -514,7 +513,7 @@ class _Tenure:
             cluster.undiscovered = None
             if cluster.unreachable is not None:
                 self._probe_now.set()
-            await self._follow({(one.kind.group, one.kind.resource): one for one in wanted}, found)
+            await self._follow({one.kind.group_resource: one for one in wanted}, found)
             await self._tell(found)
             # Told by the log from here on; to hold it for each cluster would be another copy of it.
             found = msgspec.structs.replace(found, document=b"")
@@ -541,7 +540,7 @@ class _Tenure:
             found = msgspec.structs.replace(found, doubtful=found.doubtful | away)
         return found
 
-    async def _follow(self, wanted: dict[TypeKey, Chosen], found: Discovered) -> None:
+    async def _follow(self, wanted: dict[GroupResource, Chosen], found: Discovered) -> None:
         for key in [key for key in self._recorded.types if key not in wanted]:
             if found.doubts(*key) and self._chosen_still(key):
                 await self._doubt(key)
@@ -588,17 +587,17 @@ class _Tenure:
         types = self._recorded.types
         return {(group, version) for (group, _), record in types.items() for version in record.get("versions") or ()}
 
-    def _chosen_still(self, key: TypeKey) -> bool:
+    def _chosen_still(self, key: GroupResource) -> bool:
         """Whether the rules still want a type that cannot be discovered now, as far as that can be told."""
         informer = self._cluster.informers.get(key)
         return informer is None or self._cluster.member.rules.choose((informer.kind,)) is not None
 
-    async def _doubt(self, key: TypeKey) -> None:
+    async def _doubt(self, key: GroupResource) -> None:
         """A type whose API does not answer stays as it is; one that nobody follows has to be told of."""
         if key not in self._running:
             await self._unhealthy(key, "its API is registered and not served now")
 
-    def _start(self, key: TypeKey, chosen: Chosen) -> asyncio.Task[None]:
+    def _start(self, key: GroupResource, chosen: Chosen) -> asyncio.Task[None]:
         cluster, kind = self._cluster, chosen.kind
         informer = Informer(
             cluster.server,
@@ -608,36 +607,30 @@ class _Tenure:
             kind,
             chosen.scope,
             Normalizer(cluster.name, kind, cluster.treatment.pruning),
-            cluster.counts.setdefault(kind.title, Counts()),
+            cluster.counts.setdefault(str(kind.group_resource), Counts()),
             on_synced=self._synced,
             on_trouble=self._trouble,
             on_change=cluster.changed,
             relist_every=cluster.treatment.relist_every,
-            metrics=None if cluster.metrics is None else cluster.metrics.of(cluster.name, kind.title),
+            metrics=None if cluster.metrics is None else cluster.metrics.of(cluster.name, str(kind.group_resource)),
         )
         cluster.informers[key] = informer
-        return self.tasks.create_task(informer.run(), name=f"{cluster.name}: {kind.title}")
+        return self.tasks.create_task(informer.run(), name=f"{cluster.name}: {kind.group_resource}")
 
-    async def _stop(self, key: TypeKey) -> None:
+    async def _stop(self, key: GroupResource) -> None:
         running = self._running.pop(key, None)
         self._cluster.informers.pop(key, None)
         if running is not None:
             running[1].cancel()
             await asyncio.wait((running[1],))
 
-    async def _remove(self, key: TypeKey) -> None:
+    async def _remove(self, key: GroupResource) -> None:
         """Removes a type and its objects from the log: first the record, then what it speaks of."""
-        log.info("type removed", cluster=self._cluster.name, type=_title(key))
+        log.info("type removed", cluster=self._cluster.name, type=str(key))
         await append_removed_type(self._log, self._appender, self._owner, *key)
         self._recorded.types.pop(key, None)
         self._recorded.synced.discard(key)
         self._recorded.unhealthy.discard(key)
-
-
-def _title(key: TypeKey) -> str:
-    """As `ResourceType.title`."""
-    group, resource = key
-    return f"{resource}.{group}" if group else resource
 
 
 def _milliseconds(seconds: float) -> int:

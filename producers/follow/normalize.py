@@ -11,12 +11,12 @@ from datetime import datetime
 
 import msgspec
 
+from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, MEMBER_VERSION_ANNOTATION
 from producers.errors import InvalidInput
 from producers.rules.pruning import LAST_APPLIED, BadPointer, Pruning, prune_members
 from producers.upstream.discovery import ResourceType
 
 __all__ = [
-    "CLUSTER_ANNOTATION",
     "BadPointer",
     "Identity",
     "Members",
@@ -30,10 +30,7 @@ __all__ = [
     "selectable_fields",
 ]
 
-CLUSTER_ANNOTATION = "shadow.clusterpedia.io/cluster-name"
-# What the query service adds to objects whose versions are asked for as numbers.
-_ORIGINAL = "kubebraid.io/original-resource-version"
-_OURS = (CLUSTER_ANNOTATION.encode(), _ORIGINAL.encode())
+_OURS = (CLUSTER_ANNOTATION.encode(), MEMBER_VERSION_ANNOTATION.encode())
 
 Fields = dict[str, str]
 # An object's top-level members as the bytes they are, without line feeds.
@@ -225,7 +222,7 @@ class Normalizer:
             return self._only_annotation
         if self._pruned.last_applied or any(name in text for name in _OURS):
             annotations = _strings.decode(text)
-            annotations.pop(_ORIGINAL, None)
+            annotations.pop(MEMBER_VERSION_ANNOTATION, None)
             if self._pruned.last_applied:
                 annotations.pop(LAST_APPLIED, None)
             annotations[CLUSTER_ANNOTATION] = self._cluster

@@ -21,9 +21,10 @@ import structlog
 
 from deltalog import AppendError, BrokerUnavailable
 from deltalog.jetstream.connection import JetStreamRefused
+from deltalog.wire.kubernetes import ObjectName
 from producers.errors import ClusterUnavailable
 from producers.follow.normalize import Members, Unusable, changed_at, identify, members, without_line_feeds
-from producers.follow.writer import Key, Stored, Writer
+from producers.follow.writer import Stored, Writer
 from producers.metrics import TypeMetrics
 from producers.upstream.apiserver import ApiServer, Refused, Unreachable
 
@@ -348,7 +349,7 @@ class Reflector:
 
     # -- lists -----------------------------------------------------------------------------------------------------
 
-    async def _observe(self, found: Members, *, listed: bool, stored: Stored | None = None) -> Key | None:
+    async def _observe(self, found: Members, *, listed: bool, stored: Stored | None = None) -> ObjectName | None:
         if self._accepts is not None:
             try:
                 if not self._accepts(identify(found).namespace or ""):
@@ -361,7 +362,7 @@ class Reflector:
     async def _list(self) -> None:
         """Brings one complete list into the log, by pages."""
         self._begin_list()
-        seen: set[Key] = set()
+        seen: set[ObjectName] = set()
         version = ""
         async with contextlib.aclosing(list_pages(self._server, self.target)) as pages:
             async for page in pages:
@@ -385,7 +386,7 @@ class Reflector:
                 self._metrics.listing(self._why)
         self._another_way = False
 
-    async def _end_list(self, seen: set[Key], version: str) -> None:
+    async def _end_list(self, seen: set[ObjectName], version: str) -> None:
         """The list is complete: what it missed has gone, and the log has all of it."""
         await self.writer.gone_all_but(seen, version)
         await self.writer.settle()
@@ -405,7 +406,7 @@ class Reflector:
         log.debug(
             "synced",
             cluster=self._cluster,
-            type=self.writer.kind.title,
+            type=str(self.writer.kind.group_resource),
             path=self.target.path,
             objects=len(self.writer),
             why=self._why,
@@ -416,7 +417,7 @@ class Reflector:
 
     async def _watch(self, version: str | None) -> None:
         """Follows from `version`, moving it on, until the watch ends by itself; None: with the present state first."""
-        initial: set[Key] | None = None
+        initial: set[ObjectName] | None = None
         self._initial = version is None
         if version is None:
             self._begin_list()
@@ -448,7 +449,7 @@ class Reflector:
         if initial is not None:
             raise _NotStreamed("the watch ended before its initial events did")
 
-    async def _take_in(self, event: WatchEvent, initial: set[Key] | None) -> set[Key] | None:
+    async def _take_in(self, event: WatchEvent, initial: set[ObjectName] | None) -> set[ObjectName] | None:
         """Takes in one event; `initial` are the keys of the initial events so far, None behind their end."""
         self.last_event = time.time()
         # The writer says the version of what it took in; what it is not shown is read here.
@@ -476,7 +477,7 @@ class Reflector:
             self._on_change()
         return initial
 
-    def _timed(self, event: WatchEvent, initial: set[Key] | None) -> Stored | None:
+    def _timed(self, event: WatchEvent, initial: set[ObjectName] | None) -> Stored | None:
         """What measures how long a change took to the log; called when it is there."""
         if self._metrics is None or initial is not None:
             return None

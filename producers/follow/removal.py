@@ -8,6 +8,7 @@ from deltalog import Appender, Record
 from deltalog.jetstream.stream import Log
 from deltalog.reader import read_to_end
 from deltalog.wire import delta as wire
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.parts import parts_filter
 from deltalog.wire.subjects import CONTROL, OBJECTS, PARTS, control_subject, encode_token, object_filter, parse_object
 from producers.follow.ownership import Owner, append_control, release, take
@@ -47,7 +48,7 @@ async def _types(log: Log, pattern: str) -> list[str]:
     def note(record: Record) -> None:
         with contextlib.suppress(ValueError):
             address = parse_object(record.subject)
-            found.add(f"{address.resource}.{address.group}" if address.group else address.resource)
+            found.add(str(GroupResource(address.group, address.resource)))
 
     await read_to_end(log, note, subjects=(pattern,), headers_only=True)
     return sorted(found)

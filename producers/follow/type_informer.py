@@ -109,12 +109,15 @@ class Informer:
     async def offer(self, found: Members, *, deleted: bool) -> asyncio.Future[int]:
         """Takes in a state that did not come by list or watch; see `Writer.offer`. Raises Unusable too."""
         namespace = identify(found).namespace or ""
+        resource = self.kind.group_resource
         if self.scope.selector:
-            raise Unusable(f"{self.kind.title} are synced by a label selector, which the cluster itself applies")
+            raise Unusable(
+                f"{self.kind.group_resource} are synced by a label selector, which the cluster itself applies"
+            )
         if not self.scope.accepts(namespace):
-            raise Unusable(f"{self.kind.title} of namespace {namespace} are not synced")
+            raise Unusable(f"{resource} of namespace {namespace} are not synced")
         if not self.synced.is_set():
-            raise Unusable(f"{self.kind.title} are being listed")
+            raise Unusable(f"{resource} are being listed")
         only = self.scope.only
         reflector = self.reflectors[only.index(namespace) if only else 0]
         return await reflector.writer.offer(found, deleted=deleted)
@@ -139,7 +142,7 @@ class Informer:
             await self._whole.settle()
         async with asyncio.TaskGroup() as tasks:
             for reflector in self.reflectors:
-                tasks.create_task(reflector.run(), name=f"{self.kind.title}: {reflector.target.path}")
+                tasks.create_task(reflector.run(), name=f"{self.kind.group_resource}: {reflector.target.path}")
 
     async def _one_synced(self) -> None:
         if all(reflector.synced.is_set() for reflector in self.reflectors):

@@ -38,6 +38,7 @@ from deltalog.wire.delta import (
     summary_headers,
     summary_line,
 )
+from deltalog.wire.kubernetes import ObjectName
 from deltalog.wire.parts import fit, part_subject, parts_filter, payload_limit, unpacked
 from deltalog.wire.subjects import object_filter, object_subject, parse_object, type_prefix
 from producers.follow.normalize import Members, Normalized, Normalizer, Unusable, identify, members
@@ -46,7 +47,6 @@ from producers.upstream.discovery import ResourceType
 
 log = structlog.get_logger("producers.follow.writer")
 
-Key = tuple[str, str]
 # Told when what was appended is acknowledged, with its sequence, or why it is not.
 Stored = Callable[[int, AppendError | None], None]
 # How long, in seconds, a state that was offered outranks older ones that lists and watches still tell.
@@ -170,11 +170,11 @@ class Writer:
         # Header lines that all of its messages have.
         self._lines = header_lines(self._fence | ({PRUNED_HEADER: normalizer.mark} if normalizer.mark else {}))
         self._last_for = header_lines({"Nats-TTL": f"{log_.tombstone_ttl}s"})
-        self._known: dict[Key, Known] = {}
+        self._known: dict[ObjectName, Known] = {}
         # Keys whose ADDED or DELETED is on its way, with an event where somebody waits for it.
-        self._unacknowledged: dict[Key, asyncio.Event | None] = {}
+        self._unacknowledged: dict[ObjectName, asyncio.Event | None] = {}
         # Keys whose message in the log was pruned in another way than objects are now: it is replaced in any case.
-        self._otherwise_pruned: set[Key] = set()
+        self._otherwise_pruned: set[ObjectName] = set()
         # Whether the log had nothing of the type: then the first list is not compared with it.
         self._blank = False
         self._failed: AppendError | None = None
@@ -185,7 +185,7 @@ class Writer:
         self._obsolete: list[tuple[str, int]] = []
         # One state is taken in at a time, whoever brings it.
         self._turn = asyncio.Lock()
-        self._offered: dict[Key, tuple[str, float]] = {}
+        self._offered: dict[ObjectName, tuple[str, float]] = {}
         self._sent = 0
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -220,7 +220,7 @@ class Writer:
             if summary is None:
                 return
             address = parse_object(record.subject)
-            key = (intern(address.namespace), address.name)
+            key = ObjectName((intern(address.namespace), address.name))
             if address.version != self.kind.version:
                 # The cluster served another version then: its messages go once the list in this one is in.
                 self._other_versions.add(address.version)
@@ -240,7 +240,7 @@ class Writer:
 
     async def observe(
         self, raw: bytes | msgspec.Raw | Members, *, listed: bool, stored: Stored | None = None
-    ) -> Key | None:
+    ) -> ObjectName | None:
         """Takes in an object's present state (uses members up); appends it if the log has another. Returns its key.
 
         What a watch says of a version that is not newer is a repetition. What a list says is so, even if it is
@@ -251,7 +251,7 @@ class Writer:
 
     async def _observe(
         self, raw: bytes | msgspec.Raw | Members, *, listed: bool, in_order: bool, stored: Stored | None = None
-    ) -> Key | None:
+    ) -> ObjectName | None:
         self.check()
         if self._obsolete:
             await self._purge_obsolete()
@@ -261,7 +261,7 @@ class Writer:
             if listed and not self._blank:
                 # Most of a later list is known: that is seen without normalising it.
                 identity = identify(found)
-                key = (intern(identity.namespace or ""), identity.name)
+                key = ObjectName((intern(identity.namespace or ""), identity.name))
                 self.last_version = identity.resource_version or ""
                 uid, version = _packed_uid(identity.uid or ""), _packed_version(self.last_version)
                 if self._offered and self._outranked(key, self.last_version):
@@ -273,7 +273,7 @@ class Writer:
             self._unusable(problem)
             return None
         self.last_version = state.member_version
-        key = (intern(state.namespace), state.name)
+        key = ObjectName((intern(state.namespace), state.name))
         uid, version = _packed_uid(state.uid), _packed_version(state.member_version)
         if self._offered and self._outranked(key, state.member_version):
             return key
@@ -311,7 +311,7 @@ class Writer:
         await self._append(key, delta, entering=True, stored=stored)
         return key
 
-    def _is_known(self, key: Key, uid: _PackedUid, version: _PackedVersion, listed: bool) -> bool:
+    def _is_known(self, key: ObjectName, uid: _PackedUid, version: _PackedVersion, listed: bool) -> bool:
         """Whether the log has this state, or a newer one; counts it then."""
         known = self._known.get(key)
         if known is None or known.past.gone_at or known.packed_uid != uid:
@@ -337,7 +337,7 @@ class Writer:
             self._unusable(problem)
             return
         self.last_version = found.member_version
-        key = (found.namespace, found.name)
+        key = ObjectName((found.namespace, found.name))
         known = self._known.get(key)
         if known is None or known.past.gone_at or known.packed_uid != _packed_uid(found.uid):
             self.counts.suppressed += 1
@@ -351,7 +351,7 @@ class Writer:
         `observe` does, and Unusable.
         """
         identity = identify(found)
-        key = (intern(identity.namespace or ""), identity.name)
+        key = ObjectName((intern(identity.namespace or ""), identity.name))
         version = identity.resource_version or ""
         if not identity.name or not identity.uid or not version:
             raise Unusable("an object without a name, uid or resourceVersion")
@@ -385,7 +385,7 @@ class Writer:
                 future.set_result(0)
         return future
 
-    def _outranked(self, key: Key, version: str) -> bool:
+    def _outranked(self, key: ObjectName, version: str) -> bool:
         """Whether a newer state than this one was offered lately; counts it then."""
         offered = self._offered.get(key)
         if offered is None:
@@ -411,12 +411,12 @@ class Writer:
             if not awaited[1].done():
                 awaited[1].set_result(None)
 
-    async def gone_all_but(self, seen: set[Key], version: str) -> None:
+    async def gone_all_but(self, seen: set[ObjectName], version: str) -> None:
         """After a complete list at `version`: whatever lives in the log and was not `seen` has gone."""
         async with self._turn:
             await self._gone_all_but(seen, version)
 
-    async def _gone_all_but(self, seen: set[Key], version: str) -> None:
+    async def _gone_all_but(self, seen: set[ObjectName], version: str) -> None:
         now = time.monotonic()
         for key in [key for key, (_, until) in self._offered.items() if until < now]:
             del self._offered[key]
@@ -493,7 +493,7 @@ class Writer:
 
     async def _bury(
         self,
-        key: Key,
+        key: ObjectName,
         known: Known,
         found: Normalized,
         *,
@@ -549,14 +549,16 @@ class Writer:
             object=found.object,
         )
 
-    async def _acknowledgement(self, key: Key) -> None:
+    async def _acknowledgement(self, key: ObjectName) -> None:
         """Waits until what is on its way of an object is in the log. Raises as `observe` does."""
         if key in self._unacknowledged:
             pending = self._unacknowledged[key] = self._unacknowledged[key] or asyncio.Event()
             await pending.wait()
             self.check()
 
-    async def _append(self, key: Key, delta: Delta, *, entering: bool = False, stored: Stored | None = None) -> None:
+    async def _append(
+        self, key: ObjectName, delta: Delta, *, entering: bool = False, stored: Stored | None = None
+    ) -> None:
         subject = object_subject(self._prefix, delta.namespace, delta.name)
         delta, payload, pieces = fit(delta, self._limit())
         if pieces:
@@ -643,7 +645,9 @@ class Writer:
 
     def _unusable(self, problem: Unusable) -> None:
         self.counts.unusable += 1
-        log.error("object left out", cluster=self._owner.cluster, type=self.kind.title, problem=str(problem))
+        log.error(
+            "object left out", cluster=self._owner.cluster, type=str(self.kind.group_resource), problem=str(problem)
+        )
 
     def _seconds(self) -> float:
         """Now, by the log's clock, which tombstones go by."""
@@ -656,7 +660,7 @@ class Writer:
             replaced = known.with_past().replaced = None
         return replaced
 
-    async def _replaced(self, key: Key, known: Known) -> Replaced | None:
+    async def _replaced(self, key: ObjectName, known: Known) -> Replaced | None:
         """What a new uid carries along of the last holder of its name."""
         await self._acknowledgement(key)
         gone = known.past.gone_at or self._seconds()
@@ -674,7 +678,7 @@ class Writer:
             fields=self._normalize.visible(last.fields) if last else {},
         )
 
-    async def _last_delta(self, key: Key) -> Delta | None:
+    async def _last_delta(self, key: ObjectName) -> Delta | None:
         """The last message of one object, which must have been acknowledged to be found."""
         found = await self._log.last(object_subject(self._prefix, *key))
         if found is None:

@@ -73,7 +73,12 @@ class Pruning:
     def of(self, kind: ResourceType) -> Pruned:
         """What this means for one type."""
         chosen = sorted(
-            {pointer for pattern, pointers in self.pointers if fnmatchcase(kind.title, pattern) for pointer in pointers}
+            {
+                pointer
+                for pattern, pointers in self.pointers
+                if fnmatchcase(str(kind.group_resource), pattern)
+                for pointer in pointers
+            }
         )
         managed_fields, last_applied = self.managed_fields or bool(chosen), self.last_applied or bool(chosen)
         mark = ""

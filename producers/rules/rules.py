@@ -56,10 +56,10 @@ class TypePattern(NamedTuple):
         if self.title == CUSTOM:
             return kind.custom
         if self.title == NOISE:
-            return any(fnmatchcase(kind.title, title) for title in NOISY)
+            return any(fnmatchcase(str(kind.group_resource), title) for title in NOISY)
         if self.title.endswith("."):
             return not kind.group and fnmatchcase(kind.resource, self.title[:-1])
-        return fnmatchcase(kind.title, self.title)
+        return fnmatchcase(str(kind.group_resource), self.title)
 
     @property
     def wild(self) -> bool:
@@ -194,7 +194,7 @@ class Rules:
             for text in rule.types:
                 pattern = type_pattern(text)
                 for kind in versions:
-                    if not pattern.names(kind) or (pattern.wild and kind.title in OPT_IN):
+                    if not pattern.names(kind) or (pattern.wild and str(kind.group_resource) in OPT_IN):
                         continue
                     if fnmatchcase(kind.version, pattern.version or "*") and not self._excluded(kind):
                         namespaces = rule.namespaces if kind.namespaced else ()

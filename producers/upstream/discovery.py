@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from deltalog.wire.kubernetes import GroupResource
 from producers.upstream.apiserver import ApiServer, Refused, Unreachable
 
 # What msgspec raises: text that isn't UTF-8 and nesting without end have no msgspec error of their own.
@@ -69,9 +70,8 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
         return f"{root}/{quote(self.version)}/{quote(self.resource)}"
 
     @property
-    def title(self) -> str:
-        """`pods`, `deployments.apps`: as kubectl names it."""
-        return f"{self.resource}.{self.group}" if self.group else self.resource
+    def group_resource(self) -> GroupResource:
+        return GroupResource(self.group, self.resource)
 
     def record(self) -> dict[str, Any]:
         """The `type` control record's data (docs/log.md)."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from deltalog.wire.kubernetes import GroupResource
 from query.discovery.catalogue import READ_VERBS, Catalogue
 from query.http.protobuf import PROTOBUF, read_fields, read_object, text_of
 from query.http.status import ApiError
@@ -155,8 +156,8 @@ def _allowed(spec: _Spec, catalogue: Catalogue) -> dict[str, Any]:
         known = (asked.group, asked.resource) in catalogue.types
     if known:
         return {"allowed": True}
-    title = f"{asked.resource}.{asked.group}" if asked.group else asked.resource
-    return {"allowed": False, "reason": f"no cluster has {title} here"}
+    asked_for = GroupResource(asked.group, asked.resource)
+    return {"allowed": False, "reason": f"no cluster has {asked_for} here"}
 
 
 def _rules(catalogue: Catalogue) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from materializer.entry import TypeKey
+from deltalog.wire.kubernetes import GroupResource
 from materializer.store import Cluster, Document, Store, TypeInfo
 from query.http.status import ApiError
 
@@ -72,8 +72,8 @@ class Catalogue:
     def __init__(self, clusters: list[Cluster], *, forwarding: bool = False) -> None:
         self.forwarding = forwarding
         self.discovery = clusters[0].discovery if forwarding else None
-        self.types: dict[TypeKey, Served] = {}
-        found: dict[TypeKey, list[tuple[str, TypeInfo]]] = {}
+        self.types: dict[GroupResource, Served] = {}
+        found: dict[GroupResource, list[tuple[str, TypeInfo]]] = {}
         for cluster in sorted(clusters, key=lambda cluster: cluster.name):
             for key, info in cluster.types.items():
                 found.setdefault(key, []).append((cluster.name, info))
@@ -90,7 +90,7 @@ class Catalogue:
 
     def find(self, group: str, version: str, resource: str) -> Served | None:
         """The type a path names, if any cluster in scope stores it in that version."""
-        served = self.types.get((group, resource))
+        served = self.types.get(GroupResource(group, resource))
         return served if served is not None and version in served.versions else None
 
     # -- documents -------------------------------------------------------------------------------------------------

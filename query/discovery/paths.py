@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from deltalog.wire.kubernetes import GroupResource
 from query.http.status import UnknownPath, no_such_path
 
 # Subresources of a namespace itself; any other word behind its name is a resource type in it.
@@ -30,6 +31,10 @@ class Target:
     name: str = ""
     subresource: str = ""
     watch: bool = False
+
+    @property
+    def group_resource(self) -> GroupResource:
+        return GroupResource(self.group, self.resource)
 
 
 def split(path: str) -> list[str]:

@@ -115,17 +115,15 @@ class Readiness:
     def _of(self, name: str, cluster: Cluster | None) -> ClusterReadiness:
         if cluster is None:
             return ClusterReadiness(name, False, (), None)
-        missing = tuple(f"{resource}.{group}" if group else resource for group, resource in sorted(cluster.missing))
+        missing = tuple(map(str, sorted(cluster.missing)))
         stale = self._materializer.stale(cluster)
         types = {}
         for key in sorted(cluster.types):
-            group, resource = key
-            title = f"{resource}.{group}" if group else resource
             kind = self._materializer.store.types.get(key)
             objects = 0 if kind is None else len(kind.clusters.get(name, ()))
-            told = {"synced": key in cluster.synced, **cluster.status.get(title, {})}
+            told = {"synced": key in cluster.synced, **cluster.status.get(str(key), {})}
             health = cluster.type_health.get(key)
             if health is not None and not health.healthy:
                 told["error"] = health.reason
-            types[title] = {**told, "objects": objects}
+            types[str(key)] = {**told, "objects": objects}
         return ClusterReadiness(name, cluster.registered, missing, stale, cluster.producer, cluster.epoch, types)

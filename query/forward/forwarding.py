@@ -25,7 +25,8 @@ from yarl import URL
 
 from deltalog.handover import NotTaken
 from deltalog.wire.delta import newer
-from materializer.entry import Entry, Key
+from deltalog.wire.kubernetes import ObjectName
+from materializer.entry import Entry
 from materializer.materializer import Materializer, NotThereYet
 from materializer.store import TypeStore
 from materializer.versions import Named, Numbered
@@ -133,7 +134,7 @@ class _DeleteOptions(msgspec.Struct, rename="camel"):
 class _Expected:
     """What must be readable here: an object at least as new as `version`, or that the one with `uid` is gone."""
 
-    place: Key
+    place: ObjectName
     uid: str
     version: str
     gone: bool
@@ -307,8 +308,8 @@ class Forwarding:
 
     def _known(self, cluster: str, target: Target, served: Served, name: str = "") -> Entry | None:
         """The object that a request is about as it is here, or another one of that namespace."""
-        kind = self._materializer.store.types.get(served.info.key)
-        return None if kind is None else kind.get(cluster, (target.namespace, name or target.name))
+        kind = self._materializer.store.types.get(served.info.group_resource)
+        return None if kind is None else kind.get(cluster, ObjectName((target.namespace, name or target.name)))
 
     # -- the second source -------------------------------------------------------------------------------------------
 
@@ -319,7 +320,7 @@ class Forwarding:
 
         `before`: the uid of the object that was here when it was asked.
         """
-        key = served.info.key
+        key = served.info.group_resource
         expected = list(_expected(method, target, found, before))
         if not expected:
             return True
@@ -395,7 +396,7 @@ def _expected(method: str, target: Target, found: _Answered, before: str) -> Ite
         # Of a deletion: the object is gone. Others (evictions) tell nothing of it.
         uid = found.details.uid if found.details is not None and found.details.uid else before
         if method == "DELETE" and target.name and not target.subresource and uid:
-            yield _Expected((target.namespace, target.name), uid, "", gone=True)
+            yield _Expected(ObjectName((target.namespace, target.name)), uid, "", gone=True)
         return
     name = meta.name or target.name
     if not (meta.uid and meta.resource_version and name):
@@ -403,7 +404,7 @@ def _expected(method: str, target: Target, found: _Answered, before: str) -> Ite
     gone = method == "DELETE" and (
         meta.deletion_timestamp is None or (meta.deletion_grace_period_seconds == 0 and not meta.finalizers)
     )
-    yield _Expected((meta.namespace or target.namespace, name), meta.uid, meta.resource_version, gone)
+    yield _Expected(ObjectName((meta.namespace or target.namespace, name)), meta.uid, meta.resource_version, gone)
 
 
 def _dry(http: web.Request, body: bytes) -> bool:

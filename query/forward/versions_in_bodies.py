@@ -13,18 +13,19 @@ from typing import Any
 
 import msgspec
 
-from materializer.entry import CLUSTER_ANNOTATION, Entry
-from materializer.versions import ORIGINAL_ANNOTATION, Named, Numbered
+from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, MEMBER_VERSION_ANNOTATION
+from materializer.entry import Entry
+from materializer.versions import Named, Numbered
 from query.http.protobuf import PROTOBUF, read_fields, read_object, rewritten, rewritten_object, text_of
 from query.http.status import ApiError
 from query.http.yaml_bodies import from_yaml
 
-_OURS = (CLUSTER_ANNOTATION, ORIGINAL_ANNOTATION)
+_OURS = (CLUSTER_ANNOTATION, MEMBER_VERSION_ANNOTATION)
 # <prefix>.<index>.<original>; the prefix may be that of a history that is over.
 _VERSION = re.compile(r"[^.]{1,64}\.[0-9]{1,19}\.(.+)", re.DOTALL)
 _JSON_PATCH = "application/json-patch+json"
 # What may hold ours, for most bodies do not.
-_MARKS = (b"resourceVersion", CLUSTER_ANNOTATION.encode(), ORIGINAL_ANNOTATION.encode())
+_MARKS = (b"resourceVersion", CLUSTER_ANNOTATION.encode(), MEMBER_VERSION_ANNOTATION.encode())
 
 Members = dict[str, msgspec.Raw]
 
@@ -64,7 +65,7 @@ def in_our_words(body: bytes, known: Entry | None, versions: Named, cluster: str
         annotations = _decoded(metadata.get("annotations")) or {}
         annotations[CLUSTER_ANNOTATION] = cluster
         if isinstance(versions, Numbered):
-            annotations[ORIGINAL_ANNOTATION] = version
+            annotations[MEMBER_VERSION_ANNOTATION] = version
     except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, RecursionError):
         return body
     metadata["resourceVersion"] = _encoded(versions.of_object(known.index, version))
@@ -86,7 +87,7 @@ class _Words:
             return found[1]
         if not self._numbered or not text.isdecimal() or text == "0":
             return text
-        if original := annotations.get(ORIGINAL_ANNOTATION):
+        if original := annotations.get(MEMBER_VERSION_ANNOTATION):
             return str(original)
         known = self._known
         if known is not None and text in (str(known.index), known.member_version):

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from deltalog.wire.kubernetes import GroupResource
+
 _REASONS = {
     400: "BadRequest",
     401: "Unauthorized",
@@ -88,11 +90,10 @@ def undiscovered(clusters: Iterable[str]) -> ApiError:
 
 
 def not_found(group: str, resource: str, name: str) -> ApiError:
-    qualified = f"{resource}.{group}" if group else resource
     details: dict[str, Any] = {"name": name, "kind": resource}
     if group:
         details["group"] = group
-    return ApiError(404, f'{qualified} "{name}" not found', details=details)
+    return ApiError(404, f'{GroupResource(group, resource)} "{name}" not found', details=details)
 
 
 def no_such_path() -> ApiError:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import msgspec
 
 from deltalog.wire.delta import ADDED
+from deltalog.wire.kubernetes import GroupResource
 from materializer.cursor import Change, Cursor, Position, changes
-from materializer.entry import Entry, TypeKey
+from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.store import Store, TypeStore
@@ -46,7 +47,7 @@ class WatchRequest:
     `whole`: an index at which the client surely held everything, see `materializer.cursor.changes`.
     """
 
-    key: TypeKey
+    key: GroupResource
     wanted: Filter
     encoder: Encoder
     after: int | None

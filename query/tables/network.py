@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from deltalog.wire.kubernetes import GroupResource
 from query.tables.columns import AGE, NAME, Column, Metadata, Part, Row, TypedPrinter, aged, described, wide
 from query.tables.labels import NONE, LabelSelector, format_labels, format_selector, list_with_more
 
@@ -282,7 +283,7 @@ def _ip_address(each: _IPAddress) -> Row:
     at = each.spec.parent_ref
     parent = NONE
     if at is not None:
-        resource = f"{at.resource}.{at.group}" if at.group else at.resource
+        resource = str(GroupResource(at.group, at.resource))
         parent = "/".join([part for part in (resource.lower(), at.namespace) if part] + [at.name])
     return Row([each.metadata.name, parent])
 

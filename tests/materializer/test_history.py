@@ -18,13 +18,14 @@ from deltalog.history import BUCKET, History, Mark
 from deltalog.jetstream.stream import nanoseconds
 from deltalog.wire import delta as wire
 from deltalog.wire.delta import summary_headers
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import control_subject, object_filter, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
 from materializer import materializer as module
 from materializer.materializer import Materializer
 from tests.halting import halt
 
-PODS = ("", "pods")
+PODS = GroupResource("", "pods")
 PATIENCE = 30.0
 
 

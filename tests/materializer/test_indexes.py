@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_labels
 from materializer import indexes as indexes_module
 from materializer.filter import Filter
@@ -15,7 +16,7 @@ from materializer.indexes import Attribute
 from materializer.store import Store
 
 NOW = 1_000_000_000
-PODS = ("", "pods")
+PODS = GroupResource("", "pods")
 Make = Callable[..., Any]
 
 

@@ -18,18 +18,19 @@ import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Control, Delta, Replaced
 from deltalog.wire.delta import CLUSTER, OWNER, REMOVED, SYNCED
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_fields, parse_labels
 from materializer import indexes as indexes_module
 from materializer import store as store_module
 from materializer.cursor import Change, Cursor, changes, initial
-from materializer.entry import Entry, TypeKey
+from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.store import Outcome, Store
 
 SECOND = 1_000_000_000
 TTL = 100
 EVERYTHING = 10**9
-TYPES: tuple[TypeKey, ...] = (("", "pods"), ("apps", "deployments"))
+TYPES: tuple[GroupResource, ...] = (GroupResource("", "pods"), GroupResource("apps", "deployments"))
 CLUSTERS = ("alpha", "beta")
 NAMESPACES = ("x", "x-y", "")
 NAMES = ("m", "n")
@@ -124,24 +125,24 @@ class World:
         self.epochs = dict.fromkeys(CLUSTERS, 0)
         self.log: dict[tuple[object, ...], Message] = {}
         self.sent: list[Message] = []
-        self.known: dict[tuple[TypeKey, Name], Known] = {}
-        self.history: dict[tuple[TypeKey, Name], list[tuple[int, State | None]]] = {}
+        self.known: dict[tuple[GroupResource, Name], Known] = {}
+        self.history: dict[tuple[GroupResource, Name], list[tuple[int, State | None]]] = {}
 
     # -- the model ---------------------------------------------------------------------------------------------
 
-    def state_at(self, kind: TypeKey, name: Name, index: int) -> State | None:
+    def state_at(self, kind: GroupResource, name: Name, index: int) -> State | None:
         states = self.history.get((kind, name), [])
         at = bisect_right(states, index, key=lambda one: one[0])
         return states[at - 1][1] if at else None
 
-    def view_at(self, kind: TypeKey, lens: Lens, index: int) -> View:
+    def view_at(self, kind: GroupResource, lens: Lens, index: int) -> View:
         view: View = {}
         for at, name in self.history:
             if at == kind and (state := self.state_at(kind, name, index)) is not None and lens.holds(name, state):
                 view[name] = (state.uid, state.index)
         return view
 
-    def lives_begun(self, kind: TypeKey, name: Name, after: int) -> int:
+    def lives_begun(self, kind: GroupResource, name: Name, after: int) -> int:
         """How many uids of a name came into being past an index."""
         count, uid = 0, None
         for index, state in self.history.get((kind, name), []):
@@ -162,7 +163,7 @@ class World:
     def _subject(self, delta: Delta) -> tuple[object, ...]:
         return ("kb", delta.cluster, delta.group, delta.resource, delta.namespace, delta.name)
 
-    def _delta(self, kind: TypeKey, name: Name, **given: Any) -> Delta:
+    def _delta(self, kind: GroupResource, name: Name, **given: Any) -> Delta:
         self.versions += 1
         # As a creation time does, it belongs to the uid.
         given.setdefault("created", sum(map(ord, given["uid"])) % 7)
@@ -194,7 +195,7 @@ class World:
             "controller_uid": known.delta.controller_uid,
         }
 
-    def _record(self, kind: TypeKey, name: Name, message: Message) -> None:
+    def _record(self, kind: GroupResource, name: Name, message: Message) -> None:
         delta = message.record
         assert isinstance(delta, Delta)
         state = None
@@ -208,7 +209,7 @@ class World:
         if known.replaced is not None and known.replaced.time < (self.now - TTL * SECOND) // 1_000_000:
             known.replaced = None
 
-    def add(self, kind: TypeKey, name: Name, uid: str | None = None) -> Message:
+    def add(self, kind: GroupResource, name: Name, uid: str | None = None) -> Message:
         """An object nobody lives under the name of, or one that takes the place of another uid."""
         known = self.known.get((kind, name))
         replaced = None
@@ -235,7 +236,7 @@ class World:
         self._record(kind, name, message)
         return message
 
-    def modify(self, kind: TypeKey, name: Name) -> Message:
+    def modify(self, kind: GroupResource, name: Name) -> Message:
         known = self.known[kind, name]
         self._fade(known)
         content = self._same(known)
@@ -249,7 +250,7 @@ class World:
         self._record(kind, name, message)
         return message
 
-    def delete(self, kind: TypeKey, name: Name) -> Message:
+    def delete(self, kind: GroupResource, name: Name) -> Message:
         known = self.known[kind, name]
         self._fade(known)
         final = self.random.random() < 0.6
@@ -272,7 +273,7 @@ class World:
         self._record(kind, name, message)
         return message
 
-    def remove(self, cluster: str, kind: TypeKey | None) -> Message:
+    def remove(self, cluster: str, kind: GroupResource | None) -> Message:
         """A type of a cluster, or all of it, goes: one record, then the purge of what it speaks of."""
         group, resource = kind or ("", "")
         record = self.control(REMOVED, cluster, group, resource, epoch=self.epochs[cluster])
@@ -422,7 +423,7 @@ def take_in_strictly(view: View, event: Change) -> None:
 class Client:
     """A watcher: a filter, a position and what it holds."""
 
-    kind: TypeKey
+    kind: GroupResource
     lens: Lens
     # After a cut nobody knows at which index the view was whole: 0.
     at: Cursor = field(default_factory=lambda: Cursor(0, 0))

@@ -10,6 +10,7 @@ import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Replaced
 from deltalog.wire.delta import STATUS, SYNCED
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_labels
 from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
@@ -18,7 +19,7 @@ from materializer.store import Store
 
 SECOND = 1_000_000_000
 TTL = 100
-PODS = ("", "pods")
+PODS = GroupResource("", "pods")
 CLUSTERS = ("alpha", "bravo")
 Make = Callable[..., Any]
 LENSES = {

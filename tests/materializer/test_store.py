@@ -10,6 +10,7 @@ import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Delta, Replaced
 from deltalog.wire.delta import CLUSTER, HEALTH, OWNER, REMOVED, SYNCED, TYPE
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_labels
 from materializer.cursor import Cursor, Position, changes, initial
 from materializer.entry import Entry, entry_of
@@ -19,7 +20,7 @@ from materializer.store import Order, Outcome, Store
 SECOND = 1_000_000_000
 NOW = 1_000_000 * SECOND
 TTL = 100
-PODS = ("", "pods")
+PODS = GroupResource("", "pods")
 ALL = Filter()
 APP_A = Filter(labels=parse_labels("app=a"))
 A, B = {"app": "a"}, {"app": "b"}
@@ -416,7 +417,7 @@ def test_control_records_describe_a_cluster(control: Make) -> None:
     assert (cluster.epoch, cluster.producer, cluster.registered) == (3, "p7", True)
     assert cluster.server_version == {"gitVersion": "v1.36"}
     info = cluster.types[PODS]
-    assert (info.version, info.kind, info.short_names, info.key) == ("v1", "Pod", ("po",), PODS)
+    assert (info.version, info.kind, info.short_names, info.group_resource) == ("v1", "Pod", ("po",), PODS)
     assert cluster.missing == [PODS]
     assert store.catalogue == 3
     store.apply_control(control(SYNCED, "alpha", *PODS, epoch=3), 4, NOW)

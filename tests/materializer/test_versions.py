@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deltalog.wire.kubernetes import MEMBER_VERSION_ANNOTATION
 from materializer.entry import entry_of
 from materializer.versions import (
-    ORIGINAL_ANNOTATION,
     BrokenVersions,
     MalformedVersion,
     Numbered,
@@ -162,7 +162,7 @@ def test_versions_as_numbers(delta: Callable[..., Any]) -> None:
         body = json.loads(numbered.body(entry, 15))
         metadata = body["metadata"]
         assert metadata.pop("resourceVersion") == "15"
-        assert metadata.pop("annotations") == {ORIGINAL_ANNOTATION: '7"7'}
+        assert metadata.pop("annotations") == {MEMBER_VERSION_ANNOTATION: '7"7'}
         own = json.loads(entry.body)
         del own["metadata"]["resourceVersion"]
         assert body == own

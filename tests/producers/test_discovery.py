@@ -389,7 +389,7 @@ async def test_a_group_that_talks_nonsense_hinders_nobody(rig, monkeypatch):
     try:
         found = await discover(server)
         assert found.doubtful == {"apps", "batch"}
-        titles = {versions[0].title for versions in found.types}
+        titles = {str(versions[0].group_resource) for versions in found.types}
         assert "pods" in titles
         assert "deployments.apps" not in titles
         assert await registered(server) == frozenset()
@@ -427,7 +427,7 @@ async def test_lists_that_are_null_are_empty():
         ("/api", b'{"items":null}', "application/json;g=apidiscovery.k8s.io"),
         ("/apis", b'{"items":[%s]}' % b",".join([*items, nonsense]), "application/json;g=apidiscovery.k8s.io"),
     )
-    assert [versions[0].title for versions in found.types] == ["pods.a"]
+    assert [str(versions[0].group_resource) for versions in found.types] == ["pods.a"]
     assert found.doubtful == {"e"}
     assert found.groups == {"a", "b", "c", "d", "e"}
 
@@ -440,7 +440,7 @@ async def test_lists_that_are_null_are_empty():
         ("/apis", listed, "application/json"),
         ("/apis/a/v1", b'{"resources":null}', ""),
     )
-    assert [versions[0].title for versions in found.types] == ["pods"]
+    assert [str(versions[0].group_resource) for versions in found.types] == ["pods"]
     assert found.doubtful == frozenset()
     assert found.groups == {"", "a", "d"}
 
@@ -472,8 +472,10 @@ async def test_both_kinds_of_discovery_say_the_same(rig):
             assert await registered(server) == {"reports.example.io"}
         finally:
             await server.close()
-    assert {one[0].title: one for one in found[0].types} == {one[0].title: one for one in found[1].types}
-    chosen = {one.kind.title: one.kind.version for one in Rules.of(("*",)).chosen(found[0])}
+    assert {str(one[0].group_resource): one for one in found[0].types} == {
+        str(one[0].group_resource): one for one in found[1].types
+    }
+    chosen = {str(one.kind.group_resource): one.kind.version for one in Rules.of(("*",)).chosen(found[0])}
     assert chosen["boats.sea.example.io"] == "v1beta1"
     assert "secrets" not in chosen
 

@@ -36,7 +36,7 @@ TYPES = Discovered(
 
 
 def titles(rules: Rules) -> list[str]:
-    return [one.kind.title for one in rules.chosen(TYPES)]
+    return [str(one.kind.group_resource) for one in rules.chosen(TYPES)]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_versions(include, exclude, version):
 
 def test_the_first_rule_that_names_a_type_decides_on_its_objects():
     rules = Rules((Rule(("pods",), ("shop", "team-*"), "tier=web"), Rule(("*",), ("!kube-system",))))
-    scopes = {one.kind.title: one.scope for one in rules.chosen(TYPES)}
+    scopes = {str(one.kind.group_resource): one.scope for one in rules.chosen(TYPES)}
     assert scopes["pods"] == Scope(("shop", "team-*"), "tier=web")
     assert scopes["deployments.apps"] == Scope(("!kube-system",))
     assert scopes["nodes"] == Scope(), "a type without namespaces is in none of them"

@@ -21,7 +21,7 @@ def catalogue(**clusters: list[str]) -> Catalogue:
         for one in types:
             resource, version = one.split("/")
             info = TypeInfo(group="example.com", resource=resource, version=version, kind=resource.title())
-            cluster.types[info.key] = info
+            cluster.types[info.group_resource] = info
         made.append(cluster)
     return Catalogue(made)
 
@@ -83,7 +83,7 @@ def cluster(*groups: dict[str, Any], name: str = "alpha", **synced: str) -> Clus
     made = Cluster(name, 1)
     for resource, version in synced.items():
         info = TypeInfo(group="example.com", resource=resource, version=version, kind=resource.title())
-        made.types[info.key] = info
+        made.types[info.group_resource] = info
     if groups:
         body = gzip.compress(json.dumps(groups).encode(), mtime=0)
         made.discovery = Document(hash=str(hash(body)), body=body)
