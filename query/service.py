@@ -14,11 +14,11 @@ from aiohttp import HttpVersion11, web
 from deltalog.wire.delta import newer, numeric
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.selectors import BadSelector, parse_fields, parse_labels
-from materializer.cursor import Change
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.materializer import LogUnreachable, Materializer, NotThereYet
-from materializer.originals import TooOld, changes_since, seen
+from materializer.originals import seen
+from materializer.resume import Expired, Resumption, from_member_versions, from_now, from_version
 from materializer.store import Cluster
 from materializer.versions import Named, Numbered, list_version
 from query.discovery.access_reviews import review, review_kind
@@ -650,59 +650,48 @@ class QueryService:
     async def _watch(
         self, request: _Request, served: Served, wanted: Filter, options: Options, encoder: Encoder
     ) -> web.StreamResponse:
-        after: int | None = None
+        start: Resumption | None = None
         late: ApiError | None = None
-        whole = 0
-        owed: tuple[Change, ...] = ()
         initial = options.version in ("", "0")
         if options.initial_events is not None:
             initial = options.initial_events
         originals = originals_of(options.version)
+        key = served.info.group_resource
         try:
             if originals is not None:
                 if initial:
-                    await self._known(request, served.info.group_resource, originals)
+                    await self._known(request, key, originals)
                 else:
                     await self._current(request)
-                    store = self._materializer.store
-                    after = whole = store.applied
-                    known = {cluster: version for cluster, version in originals.items() if version}
-                    wanted = dataclasses.replace(wanted, beyond=tuple(sorted(known.items())))
-                    try:
-                        owed = tuple(changes_since(store, served.info.group_resource, wanted, originals))
-                    except TooOld as problem:
-                        late = expired(f"too old resource version: {problem}")
+                    start = from_member_versions(self._materializer.store, key, wanted, originals)
             elif options.version not in ("", "0"):
-                resumed = version_of(options.version, self._versions(request))
-                after = resumed.index
-                # At a list's or bookmark's version a client holds all of that index; at an event's, what came before.
-                whole = 0 if resumed.original else after
-                late = self._too_old(served, wanted, options.version, after)
-                if initial and late is None:
-                    await self._at_least(request, options.version)
-                elif initial:
+                if initial:
                     # A present state at least as new as a forgotten one can be given.
-                    late = None
+                    await self._at_least(request, options.version)
+                else:
+                    start = from_version(
+                        self._materializer.store, key, wanted, options.version, self._versions(request)
+                    )
             elif options.version == "":
                 await self._current(request)
+        except Expired as problem:
+            late = expired(str(problem))
         except ApiError as problem:
             if problem.code != 410:
                 raise
             # As an event, which a kube-apiserver does too: some clients know an expired version by nothing else.
             late = problem
-        if not initial and after is None:
-            after = whole = self._materializer.store.applied
+        if not initial and start is None:
+            start = from_now(self._materializer.store, wanted)
         if late is None:
             watch = WatchRequest(
-                key=served.info.group_resource,
-                wanted=wanted,
+                key=key,
+                wanted=wanted if start is None else start.wanted,
                 encoder=encoder,
-                after=None if initial else after,
-                whole=whole,
+                start=start,
                 bookmarks=options.bookmarks,
                 mark_initial_end=bool(options.initial_events) and options.bookmarks,
                 timeout=float(options.timeout) if options.timeout else None,
-                owed=owed,
             )
         counted = self.metrics.watch_bytes
 
@@ -741,10 +730,6 @@ class QueryService:
             return response
         await response.write_eof()
         return response
-
-    def _too_old(self, served: Served, wanted: Filter, text: str, index: int) -> ApiError | None:
-        floor = self._materializer.store.floor_of(served.info.group_resource, wanted.clusters)
-        return expired(f"too old resource version: {text[:128]} ({floor})") if index < floor else None
 
 
 def host_name(host: str) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import msgspec
@@ -22,13 +21,14 @@ from deltalog import Appender, LogSettings, connect, open_log
 from deltalog.wire import delta as wire
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.selectors import Requirement
-from materializer.cursor import Change, Cursor, changes, initial
+from materializer.cursor import Change, changes, initial
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.materializer import Materializer
-from materializer.originals import TooOld, changes_since
+from materializer.resume import Expired as Expired
+from materializer.resume import HistoryReplaced, from_member_versions, from_now, from_version, unread
 from materializer.store import TypeInfo
-from materializer.versions import MalformedVersion, list_version, object_version, parse_version, parse_versions
+from materializer.versions import Named, list_version, object_version, parse_versions
 from producers.follow.ownership import append_control, take
 from producers.follow.removal import remove_cluster, remove_type
 from producers.producer import producer_id
@@ -36,10 +36,6 @@ from producers.producer import producer_id
 _EVENTS: GroupResource = GroupResource("", "events")
 # Changes read at one go.
 _READ_LIMIT = 512
-
-
-class Expired(Exception):
-    """The version is of another history, or deletions past it are forgotten: list anew (410)."""
 
 
 class StorageConfig(msgspec.Struct, frozen=True):
@@ -216,71 +212,41 @@ class ResourceStorage:
         reader gets an object's latest state. Raises Expired, at once or when the history changes, and BrokenVersions.
         """
         wanted = wanted or Filter()
-        originals = parse_versions(version) if version else None
+        member_versions = parse_versions(version) if version else None
         materializer = self._materializer
         changed = asyncio.Event()
         stop = materializer.listen(self.key, changed.set)
         store = materializer.store
         try:
-            if originals is not None:
+            if member_versions is not None:
                 await materializer.wait_current()
                 store = materializer.store
-                after = whole = store.applied
-                try:
-                    owed = changes_since(store, self.key, wanted, originals)
-                except TooOld as problem:
-                    raise Expired(str(problem)) from None
-                known = tuple(sorted((cluster, original) for cluster, original in originals.items() if original))
-                wanted = dataclasses.replace(wanted, beyond=known)
-                for change in owed:
+                start = from_member_versions(store, self.key, wanted, member_versions)
+                for change in start.backlog:
                     yield change
             elif version not in ("", "0"):
-                after, whole = self._position(wanted, version)
-                await materializer.wait_applied(after, None)
+                start = from_version(store, self.key, wanted, version, Named(store.prefix))
             else:
-                after = whole = store.applied
+                start = from_now(store, wanted)
                 kind = store.types.get(self.key)
                 for change in initial(store, kind, wanted) if kind is not None else ():
                     yield change
-            cursor, began = Cursor(after, whole), after
+            cursor = start.cursor()
             while True:
                 changed.clear()
-                more = True
-                while more:
+                while True:
                     if materializer.store is not store:
-                        raise Expired("the history that was followed is another one now")
-                    if any(
-                        (cluster := store.clusters.get(name)) is not None and cluster.versions_restarted_at > began
-                        for name, _ in wanted.beyond
-                    ):
-                        raise Expired(
-                            "a cluster was set back: the versions that the watch began at are none of its own"
-                        )
-                    kind = store.types.get(self.key)
-                    if kind is not None and cursor.read_to < kind.forgotten:
-                        raise Expired(f"deletions past {cursor.read_to} are forgotten")
-                    found, upto = (
-                        ([], None) if kind is None else changes(kind, cursor.position(kind), wanted, _READ_LIMIT)
-                    )
+                        raise HistoryReplaced
+                    kind = unread(store, self.key, start, cursor)
+                    if kind is None:
+                        break
+                    found, upto = changes(kind, cursor.position(kind), start.wanted, _READ_LIMIT)
                     cursor.advance(store, upto)
-                    more = upto is not None
                     for change in found:
                         yield change
                 await changed.wait()
         finally:
             stop()
-
-    def _position(self, wanted: Filter, version: str) -> tuple[int, int]:
-        store = self._materializer.store
-        try:
-            parsed = parse_version(version)
-        except MalformedVersion as problem:
-            raise Expired(str(problem)) from None
-        if parsed.prefix != store.prefix:
-            raise Expired(f"history {parsed.prefix} is over, this one is {store.prefix}")
-        if parsed.index < (floor := store.floor_of(self.key, wanted.clusters)):
-            raise Expired(f"deletions up to {floor} are forgotten, {parsed.index} is older")
-        return parsed.index, 0 if parsed.original else parsed.index
 
     def convert_deleted_object(self, cluster: str, namespace: str, name: str) -> Deleted | None:
         """ConvertDeletedObject: what is known of an object that was deleted; None if nothing is, any more."""

@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from materializer.versions import BrokenVersions, MalformedVersion, Named, Version, parse_versions
+from materializer.resume import Expired, own_version
+from materializer.versions import BrokenVersions, Named, Version, parse_versions
 from query.http.status import ApiError, expired, invalid_options
 
 
@@ -110,20 +111,11 @@ def _check(options: Options) -> None:
 
 
 def version_of(text: str, versions: Named) -> Version:
-    """The parsed version of this history. Raises ApiError 410 for one that is malformed or of another history.
-
-    410 and not 400: only that makes a client's reflector start afresh.
-    """
+    """The parsed version of this history. Raises ApiError 410 for one that is malformed or of another history."""
     try:
-        version = versions.parse(text)
-    except MalformedVersion as problem:
-        raise expired(f"The resourceVersion is not one of this service: {problem}") from None
-    if version.prefix != versions.prefix:
-        raise expired(
-            f"The resourceVersion {text[:128]} belongs to history {version.prefix}, "
-            f"this one is {versions.prefix}: list anew"
-        )
-    return version
+        return own_version(text, versions)
+    except Expired as problem:
+        raise expired(str(problem)) from None
 
 
 def originals_of(text: str) -> Mapping[str, str] | None:

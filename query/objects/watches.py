@@ -15,11 +15,12 @@ import msgspec
 
 from deltalog.wire.delta import ADDED
 from deltalog.wire.kubernetes import GroupResource
-from materializer.cursor import Change, Cursor, Position, changes
+from materializer.cursor import Change, Position, changes
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.materializer import Materializer
-from materializer.store import Store, TypeStore
+from materializer.resume import Expired, HistoryReplaced, Resumption, from_now, unread
+from materializer.store import TypeStore
 from query.http.accept import Form
 from query.http.status import ApiError, expired
 from query.objects.representations import Encoder
@@ -42,21 +43,15 @@ Send = Callable[[bytes], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class WatchRequest:
-    """What to watch and from where. `after` None: the present state first; `timeout` in seconds.
-
-    `whole`: an index at which the client surely held everything, see `materializer.cursor.changes`.
-    """
+    """What to watch and from where. `start` None: the present state first; `timeout` in seconds."""
 
     key: GroupResource
     wanted: Filter
     encoder: Encoder
-    after: int | None
-    whole: int
+    start: Resumption | None
     bookmarks: bool
     mark_initial_end: bool
     timeout: float | None
-    # What is shown first, to one who comes with the clusters' own versions; `after` is the index it was read at.
-    owed: tuple[Change, ...] = ()
 
 
 class NotTaken(Exception):
@@ -204,7 +199,8 @@ class _Watch:
         self._send = send
         self._generation = materializer.generation
         self._definitions = request.encoder.form is Form.TABLE
-        self._cursor = Cursor(request.after or 0, request.whole)
+        self._start = request.start or from_now(materializer.store, request.wanted)
+        self._cursor = self._start.cursor()
         self._shares = shared.those_who_want(request)
         self._loop = asyncio.get_running_loop()
         self._woken = False
@@ -229,20 +225,22 @@ class _Watch:
         request, loop, deadline = self._request, self._loop, self._deadline
         stop = self._materializer.listen(request.key, self.wake)
         try:
-            if request.after is None:
-                self._cursor = Cursor(await self._present())
-            elif request.owed:
-                await self._show(request.owed)
+            if request.start is None:
+                self._start = from_now(self._materializer.store, request.wanted)
+                self._cursor = self._start.cursor()
+                await self._present()
+            elif self._start.backlog:
+                await self._show(self._start.backlog)
             next_bookmark = self._next_bookmark(loop.time(), deadline)
             while not self._closing.is_set():
                 self._woken = False
                 if self._materializer.generation != self._generation:
-                    await self._send(error_event(_history_changed()))
+                    await self._send(error_event(expired(str(HistoryReplaced()))))
                     return
                 try:
                     await self._advance()
-                except ApiError as error:
-                    await self._send(error_event(error))
+                except Expired as problem:
+                    await self._send(error_event(expired(str(problem))))
                     return
                 now = loop.time()
                 if now >= deadline:
@@ -289,8 +287,8 @@ class _Watch:
         following = now + _BOOKMARK_EVERY * random.uniform(0.9, 1.1)
         return following if following < last or now >= last else last
 
-    async def _present(self) -> int:
-        """Sends the present state, in pieces; returns its index."""
+    async def _present(self) -> None:
+        """Sends the present state, in pieces."""
         request = self._request
         store = self._materializer.store
         index = store.applied
@@ -301,7 +299,6 @@ class _Watch:
             version = request.encoder.versions.of_list(index)
             await self._send(request.encoder.bookmark(version, initial_events_end=True, definitions=self._definitions))
             self._definitions = False
-        return index
 
     async def _begin(self, present: Present) -> None:
         """Sends ADDED events; no more of them are made than go out at once."""
@@ -330,18 +327,11 @@ class _Watch:
         cursor = self._cursor
         while True:
             store = self._materializer.store
-            after = cursor.read_to
-            if store.applied <= after or self._materializer.generation != self._generation:
+            if self._materializer.generation != self._generation:
                 return
-            if self._request.wanted.beyond:
-                self._check_counting(store)
-            kind = store.types.get(self._request.key)
-            if kind is None or kind.order.last() <= after:
-                cursor.advance(store, None)
+            kind = unread(store, self._request.key, self._start, cursor)
+            if kind is None:
                 return
-            if after < kind.forgotten:
-                # A client that took nothing for longer than deletions are kept.
-                raise expired(f"too old resource version: {after} ({kind.forgotten})")
             state = (self._generation, store.applied)
             payload, upto = self._shared.read(
                 state, kind, cursor.position(kind), self._request, self._shares, self._definitions
@@ -356,15 +346,6 @@ class _Watch:
                 return
             # One that has much to read, and can take it all, must not keep the others waiting.
             await self._turn()
-
-    def _check_counting(self, store: Store) -> None:
-        """Raises ApiError 410 when the versions that the watcher came with mean nothing any more."""
-        for name, version in self._request.wanted.beyond:
-            cluster = store.clusters.get(name)
-            if cluster is not None and cluster.versions_restarted_at > (self._request.after or 0):
-                raise expired(
-                    f"too old resource version: cluster {name} was set back, {version} is none of its versions"
-                )
 
     async def _bookmark(self) -> None:
         store = self._materializer.store
@@ -387,10 +368,6 @@ def _parts(sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
             begin, held = end, 0
     if begin < end:
         yield begin, end
-
-
-def _history_changed() -> ApiError:
-    return expired("The history that this watch followed was replaced: list anew")
 
 
 def error_event(error: ApiError) -> bytes:
