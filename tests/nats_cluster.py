@@ -14,6 +14,7 @@ import nats.errors
 
 from kubebraid.command.broker import binary, child_set_up
 from tests.halting import halt
+from tests.patience import PATIENCE
 from tests.ports import free_port
 
 
@@ -105,7 +106,7 @@ class Lone(Server):
     async def start(self) -> None:
         await super().start()
         assert self.process is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 assert self.process.returncode is None, (self.directory / "nats.log").read_text()
                 try:
@@ -149,7 +150,7 @@ class NatsCluster:
                 server.go_on()
             await server.kill()
 
-    async def ask(self, subject: str, request: object = None, patience: float = 60.0) -> dict[str, Any]:
+    async def ask(self, subject: str, request: object = None, patience: float = PATIENCE) -> dict[str, Any]:
         """An answer of the JetStream API, by a running server. Raises what nats-py raises, and TimeoutError.
 
         A question (`INFO`) is asked again until there is an answer: servers without a leader give none, or 503.
@@ -174,7 +175,7 @@ class NatsCluster:
             with contextlib.suppress(Exception):
                 await client.close()
 
-    async def healthy(self, streams: tuple[str, ...] = (), patience: float = 60.0) -> None:
+    async def healthy(self, streams: tuple[str, ...] = (), patience: float = PATIENCE) -> None:
         """Returns when JetStream works, and each of `streams` has a leader and all replicas current."""
         async with asyncio.timeout(patience):
             while not await self._healthy(streams):
@@ -197,7 +198,7 @@ class NatsCluster:
 
     async def leader(self, stream: str) -> Server:
         """The server that leads a stream now; waits for one where it has none."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not (name := (await self.ask(f"$JS.API.STREAM.INFO.{stream}"))["cluster"].get("leader")):
                 await asyncio.sleep(0.1)
         return self.servers[int(name.removeprefix("n"))]

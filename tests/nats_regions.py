@@ -8,9 +8,8 @@ from pathlib import Path
 
 from deltalog import Access, connect
 from tests.nats_cluster import Lone
+from tests.patience import PATIENCE
 from tests.ports import free_port
-
-PATIENCE = 60.0
 
 
 class Regions:

@@ -22,6 +22,7 @@ from tests.e2e.conftest import (
     shared_members,
     shared_service,
 )
+from tests.patience import PATIENCE
 
 __all__ = ["compare", "kubectl", "process", "shared_members", "shared_service"]
 
@@ -54,7 +55,7 @@ class Braid:
     async def settled(self, path: str = PODS) -> None:
         """Returns when the service has what the members have at `path`."""
         comparison = Comparison()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             for cluster in self.members.clusters:
                 while True:
                     _, theirs = await comparison.items(cluster.url + path)

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,7 +32,7 @@ class Program:
 
     async def next(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             line = await self.process.stdout.readline()
         assert line, "the program has ended"
         told: dict[str, Any] = json.loads(line)
@@ -107,7 +109,7 @@ async def test_lists_and_a_watch(braid, kubeconfig):
                 view[event["uid"]] = event["version"]
         assert view != before
         assert view == await braid.versions()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             assert await program.process.wait() == 0
 
 

@@ -15,6 +15,8 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Namespace, Node, Pod
 from lightkube.types import OnErrorAction, OnErrorResult
 
+from tests.patience import PATIENCE
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -100,7 +102,7 @@ async def test_waits_for_a_condition(braid, asynchronous):
     metadata = ready["metadata"]
     alpha = asynchronous(ALPHA)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             found = await alpha.wait(Pod, metadata["name"], for_conditions=["Ready"], namespace=metadata["namespace"])
     finally:
         await alpha.close()

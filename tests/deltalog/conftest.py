@@ -17,9 +17,8 @@ from deltalog.wire.delta import summary_headers
 from deltalog.wire.subjects import object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
 from tests.halting import halt
+from tests.patience import PATIENCE
 
-# No test waits longer than this for something that should happen, in seconds.
-PATIENCE = 30.0
 PODS = type_prefix("alpha", "", "v1", "pods")
 
 

@@ -20,8 +20,8 @@ from nacl.signing import SigningKey
 from deltalog import Access, BadAccess, BrokerUnavailable, LogSettings, connect, open_log
 from deltalog.jetstream.connection import BrokerRefuses
 from tests.nats_cluster import Lone
+from tests.patience import PATIENCE
 
-PATIENCE = 60.0
 pytestmark = pytest.mark.usefixtures("limited")
 
 

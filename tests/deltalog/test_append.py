@@ -12,9 +12,9 @@ from deltalog import Appender, AppendError, AppendTimeout, Conflict, Connection,
 from deltalog.reader import read_to_end
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
+from tests.patience import PATIENCE
 
 PODS = type_prefix("alpha", "", "v1", "pods")
-PATIENCE = 30.0
 Fate = tuple[int, AppendError | None]
 
 

@@ -25,8 +25,8 @@ from deltalog import (
 from deltalog.wire.delta import summary_headers
 from deltalog.wire.subjects import object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
+from tests.patience import PATIENCE
 
-PATIENCE = 30.0
 # More waits than any of these has.
 MOST = 200
 

@@ -13,9 +13,9 @@ from nats.errors import ProtocolError
 from deltalog import Appender, Conflict, Connection, Expect, Log, Reader, Record
 from deltalog.jetstream.fast_client import Client, header_lines, parse_headers
 from deltalog.wire.subjects import object_subject, type_prefix
+from tests.patience import PATIENCE
 
 PODS = type_prefix("alpha", "", "v1", "pods")
-PATIENCE = 30.0
 
 
 async def parsed(pieces: list[bytes], *takers: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], list[bytes]]:

@@ -17,9 +17,9 @@ from deltalog.history import History
 from deltalog.reader import read_to_end
 from deltalog.wire.subjects import object_filter, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
+from tests.patience import PATIENCE
 
 PODS = type_prefix("alpha", "", "v1", "pods")
-PATIENCE = 30.0
 Put = Callable[..., Awaitable[int]]
 Follow = Callable[..., Any]
 Kill = Callable[[], Awaitable[None]]

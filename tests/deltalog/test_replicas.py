@@ -12,6 +12,7 @@ from deltalog.history import BUCKET
 from deltalog.jetstream.bucket import Bucket
 from deltalog.reader import Reader
 from tests.nats_cluster import NatsCluster
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -79,14 +80,14 @@ async def test_an_owner_appends_many_at_a_time(cluster, connecting):
                     lambda sequence, error, number=number: told.append((number, sequence, error)),
                     fence | last,
                 )
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 await appender.drain()
             assert told == [(number, owner + 1 + number, None) for number in range(2000)]
             assert await log.last("kb.alpha.core.v1.pods.a.p0") == (owner + 1 + 1800, b"1800" * 100)
             # Another one, of the same owner at the same time: both get through.
             async with Appender.to(log) as other:
                 both = [one.append_wait("kb.alpha.core.v1.pods.a.x", b"x", fence) for one in (appender, other) * 20]
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(PATIENCE):
                     assert len(set(await asyncio.gather(*both))) == 40
             await appender.append_wait("kbc.alpha.owner", b"2")
             before = await log.head()

@@ -14,6 +14,7 @@ from deltalog.jetstream.connection import JetStreamRefused, printable
 from deltalog.jetstream.stream import nanoseconds, next_prefix, timestamp
 from deltalog.wire.subjects import object_filter, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
+from tests.patience import PATIENCE
 
 PODS = type_prefix("alpha", "", "v1", "pods")
 Put = Callable[..., Awaitable[int]]
@@ -149,7 +150,7 @@ async def test_an_empty_log_has_no_time(log: Log) -> None:
 async def test_a_tombstone_expires(log: Log, put: Put) -> None:
     await put("gone", type="DELETED", ttl=1)
     kept = await put("kept")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while await log.last(object_subject(PODS, "x", "gone")) is not None:
             await asyncio.sleep(0.1)
     state = await log.state()
@@ -158,7 +159,7 @@ async def test_a_tombstone_expires(log: Log, put: Put) -> None:
 
 async def test_an_expired_last_message_does_not_turn_the_head_back(log: Log, put: Put) -> None:
     last = await put("gone", type="DELETED", ttl=1)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while (await log.state()).messages:
             await asyncio.sleep(0.1)
     assert await log.head() == last

@@ -50,8 +50,8 @@ from deltalog.wire.parts import fit, part_subject
 from deltalog.wire.selection import select
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
+from tests.patience import PATIENCE
 
-PATIENCE = 30.0
 Put = Callable[..., Awaitable[int]]
 
 

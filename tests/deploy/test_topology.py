@@ -16,11 +16,11 @@ import yaml
 from tests.deploy.test_files import container, named
 from tests.e2e.conftest import compare, members, process, start, view
 from tests.nats_cluster import NatsCluster
+from tests.patience import PATIENCE
 from tests.ports import free_port
 
 __all__ = ["compare", "members", "process", "start", "view"]
 
-PATIENCE = 60.0
 pytestmark = pytest.mark.usefixtures("limited")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ import trustme
 import yaml
 
 from simulation import SimulatedCluster, write_kubeconfig
+from tests.patience import PATIENCE
 from tests.ports import free_port
 
 
@@ -52,13 +54,17 @@ class Process:
         await self.process.wait()
 
     async def stop(self) -> int:
+        """SIGTERM; its code. Fails if it does not end."""
         assert self.process is not None
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
+            # In case a test that failed has left it standing.
+            self.process.send_signal(signal.SIGCONT)
             try:
-                await asyncio.wait_for(self.process.wait(), 20)
+                await asyncio.wait_for(self.process.wait(), PATIENCE)
             except TimeoutError:
                 await self.kill()
+                raise AssertionError(f"it does not end at SIGTERM: {self.output()}") from None
         assert self.process.returncode is not None
         return self.process.returncode
 
@@ -74,7 +80,7 @@ class Service(Process):
         self.url = f"http://127.0.0.1:{self.port}"
         super().__init__(*arguments, "--listen", f"127.0.0.1:{self.port}", log=log)
 
-    async def ready(self, patience: float = 60.0) -> Service:
+    async def ready(self, patience: float = PATIENCE) -> Service:
         """Returns when /readyz is 200."""
         assert self.process is not None
         async with asyncio.timeout(patience), aiohttp.ClientSession() as session:
@@ -167,12 +173,17 @@ class View:
 
     async def equals(self, service: Service) -> None:
         """Waits until the view is what a fresh list says; fails if it does not get there."""
-        fresh = View(service.url, self.path)
-        await fresh.list()
-        for _ in range(200):
-            if self.objects == fresh.objects:
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + PATIENCE
+        while True:
+            fresh = View(service.url, self.path)
+            await fresh.list()
+            # What was under way when this was listed comes soon, or the list is no longer what it is to become.
+            soon = loop.time() + 1.0
+            while self.objects != fresh.objects and loop.time() < soon:
+                await asyncio.sleep(0.05)
+            if self.objects == fresh.objects or loop.time() > limit:
                 break
-            await asyncio.sleep(0.05)
         assert self.objects == fresh.objects
 
 
@@ -184,20 +195,16 @@ def view() -> type[View]:
 @pytest.fixture
 async def process(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Process]]]:
     """Starts any kubebraid command and ends it after the test."""
-    started: list[Process] = []
+    number = itertools.count()
+    async with contextlib.AsyncExitStack() as stack:
 
-    async def starter(*arguments: str) -> Process:
-        one = Process(*arguments, log=tmp_path / f"{arguments[0]}-{len(started)}.process.log")
-        await one.start()
-        started.append(one)
-        return one
+        async def starter(*arguments: str) -> Process:
+            one = Process(*arguments, log=tmp_path / f"{arguments[0]}-{next(number)}.process.log")
+            await one.start()
+            stack.push_async_callback(one.stop)
+            return one
 
-    yield starter
-    for one in started:
-        assert one.process is not None
-        if one.process.returncode is None:
-            one.process.send_signal(signal.SIGCONT)
-        await one.stop()
+        yield starter
 
 
 Starter = Callable[..., Awaitable[Service]]
@@ -206,19 +213,18 @@ Starter = Callable[..., Awaitable[Service]]
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Starter]:
     """Starts a kubebraid service (`up` unless named otherwise) and ends it after the test."""
-    started: list[Service] = []
+    number = itertools.count()
+    async with contextlib.AsyncExitStack() as stack:
 
-    async def starter(*arguments: str, command: str = "up", ready: bool = True, port: int | None = None) -> Service:
-        service = Service(command, *arguments, log=tmp_path / f"{command}-{len(started)}.log", port=port)
-        await service.start()
-        started.append(service)
-        if ready:
-            await service.ready()
-        return service
+        async def starter(*arguments: str, command: str = "up", ready: bool = True, port: int | None = None) -> Service:
+            service = Service(command, *arguments, log=tmp_path / f"{command}-{next(number)}.log", port=port)
+            await service.start()
+            stack.push_async_callback(service.stop)
+            if ready:
+                await service.ready()
+            return service
 
-    yield starter
-    for service in started:
-        await service.stop()
+        yield starter
 
 
 class Members:
@@ -329,7 +335,7 @@ class Following:
     async def until(self, *words: str) -> list[str]:
         """The columns of the next line that has all the words; fails when none comes."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while line := (await self.process.stdout.readline()).decode():
                 if all(word in line for word in words):
                     return line.split()
@@ -476,7 +482,7 @@ class Comparison:
                     found.append(f"{path} {key} has another content")
         return found
 
-    async def settle(self, service: str, clusters: list[SimulatedCluster], patience: float = 30.0) -> None:
+    async def settle(self, service: str, clusters: list[SimulatedCluster], patience: float = PATIENCE) -> None:
         """Returns when nothing differs; fails with the differences after `patience` seconds."""
         loop = asyncio.get_running_loop()
         limit = loop.time() + patience

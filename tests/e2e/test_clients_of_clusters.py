@@ -32,6 +32,7 @@ from lightkube.resources.core_v1 import ConfigMap, Namespace
 
 from tests.clients.test_client_node import running
 from tests.e2e.conftest import Service, _members
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.clusters, pytest.mark.asyncio(loop_scope="module")]
 
@@ -67,7 +68,7 @@ class Given:
         """Returns when the OpenAPI documents are here: they come after the first lists."""
         scope = "" if cluster is None else f"/clusters/{cluster}"
         headers = {"Accept": "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"}
-        async with asyncio.timeout(60), aiohttp.ClientSession(headers=headers) as session:
+        async with asyncio.timeout(PATIENCE), aiohttp.ClientSession(headers=headers) as session:
             for version in ("v2", "v3") if not REAL else ("v2",):
                 while True:
                     accept = {} if version == "v2" else {"Accept": "application/json"}
@@ -224,7 +225,7 @@ async def test_kubernetes_asyncio(given: Given) -> None:
             core = kubernetes_asyncio.client.CoreV1Api(api)
             found = (await core.list_namespace(limit=500)).items
             assert {one.metadata.uid: one.metadata.resource_version for one in found} == await given.namespaces(cluster)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 async with kubernetes_asyncio.watch.Watch().stream(
                     core.list_namespaced_config_map, "default", field_selector=SELECTOR
                 ) as stream:
@@ -254,7 +255,7 @@ async def test_kr8s(given: Given) -> None:
         api = await kr8s.asyncio.api(kubeconfig=given.kubeconfig, context=context)
         found = {one.metadata.uid: one.metadata.resourceVersion async for one in api.get("namespaces")}
         assert found == await given.namespaces(cluster)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             async for kind, one in api.watch("configmaps", namespace="default", field_selector=SELECTOR):
                 assert (kind, one.raw["data"]) == ("ADDED", {"a": "b"})
                 break
@@ -301,7 +302,7 @@ async def test_client_node(given: Given) -> None:
                 pass
             items = (await given.service.get(f"/clusters/{cluster}/api/v1/pods"))["items"]
             wanted = {one["metadata"]["uid"] for one in items}
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 while True:
                     program.ask()
                     while (told := await program.next())["verb"] != "held":

@@ -10,6 +10,7 @@ import trustme
 import yaml
 
 from kubebraid.command.broker import EmbeddedBroker
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def command(process):
 
     async def run(*arguments: str) -> tuple[int, str]:
         one = await process("clusters", *arguments)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             code = await one.process.wait()
         # The log file is appended to by its position: each run has its own.
         return code, one.output()
@@ -36,7 +37,7 @@ async def listed(service) -> list[str]:
     return [one["name"] for one in (await service.get("/clusters"))["clusters"]]
 
 
-async def eventually(condition, patience: float = 30.0) -> None:
+async def eventually(condition, patience: float = PATIENCE) -> None:
     async with asyncio.timeout(patience):
         while not await condition():
             await asyncio.sleep(0.1)

@@ -13,6 +13,7 @@ import secrets
 import pytest
 
 from tests.e2e.conftest import synced_types, title_of
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.clusters
 
@@ -90,7 +91,7 @@ async def test_a_change_arrives_and_goes(kubeconfig, member, kubectl, start, tmp
         }
 
     async def becomes(wanted: set[str]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while await seen() != wanted:
                 await asyncio.sleep(0.1)
 

@@ -9,6 +9,8 @@ import ssl
 import aiohttp
 import pytest
 
+from tests.patience import PATIENCE
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 HOST = b"Host: 127.0.0.1\r\n"
 
@@ -75,7 +77,7 @@ async def test_bodies_that_break_off_or_cannot_be(shared_service) -> None:
 async def test_tls_on_the_plain_port_ends_at_once(shared_service) -> None:
     context = ssl.create_default_context()
     with pytest.raises((ssl.SSLError, ConnectionError)):
-        await asyncio.wait_for(asyncio.open_connection("127.0.0.1", shared_service.port, ssl=context), 10)
+        await asyncio.wait_for(asyncio.open_connection("127.0.0.1", shared_service.port, ssl=context), PATIENCE)
 
 
 async def test_requests_one_behind_the_other_are_answered_in_order(shared_service) -> None:
@@ -84,7 +86,7 @@ async def test_requests_one_behind_the_other_are_answered_in_order(shared_servic
     reader, writer = await asyncio.open_connection("127.0.0.1", shared_service.port)
     writer.write(data)
     codes = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         for _ in paths:
             head = await reader.readuntil(b"\r\n\r\n")
             codes.append(int(head.split(b" ")[1]))

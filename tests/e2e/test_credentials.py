@@ -12,6 +12,7 @@ import pytest
 import trustme
 
 from simulation import SimulatedCluster
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ async def test_a_refused_token_is_stale_and_a_new_one_mends_it(tmp_path, start, 
         await service.ready()
         assert "401" in str(await service.get("/clusters")), "it is stale, and does not keep others waiting"
         write("right")
-        async with asyncio.timeout(30), aiohttp.ClientSession() as session:
+        async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
             while True:
                 async with session.get(f"{service.url}/api/v1/pods") as answer:
                     if answer.status == 200 and len((await answer.json())["items"]) == 5:

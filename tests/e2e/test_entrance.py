@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from tests.patience import PATIENCE
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -15,7 +17,7 @@ async def exchange(service, head: str) -> tuple[int, dict[str, str], bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     try:
         writer.write(head.replace("\n", "\r\n").encode() + b"\r\n\r\n")
-        lines = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode().splitlines()
+        lines = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)).decode().splitlines()
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         return int(lines[0].split()[1]), headers, body
@@ -63,7 +65,7 @@ async def test_a_body_may_be_announced(shared_service) -> None:
         b"POST /clusters/alpha/api/v1/namespaces/default/configmaps HTTP/1.1\r\nHost: 127.0.0.1\r\n"
         b"Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
     )
-    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE) == b"HTTP/1.1 100 Continue\r\n\r\n"
     writer.write(body)
-    assert (await asyncio.wait_for(reader.readline(), 20)).split()[1] == b"201"
+    assert (await asyncio.wait_for(reader.readline(), PATIENCE)).split()[1] == b"201"
     writer.close()

@@ -13,6 +13,7 @@ import trustme
 import yaml
 
 from simulation import SimulatedCluster
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
@@ -137,7 +138,7 @@ async def test_one_write_is_one_event_for_watchers(ask, shared_service) -> None:
     seen = []
     async with (
         aiohttp.ClientSession() as session,
-        asyncio.timeout(20),
+        asyncio.timeout(PATIENCE),
         session.get(
             f"{shared_service.url}/clusters/alpha{DEPLOYMENTS}", params={"watch": "1", "resourceVersion": version}
         ) as answer,
@@ -165,7 +166,7 @@ async def test_finalizers_keep_an_object_that_is_deleted(ask) -> None:
     assert found["metadata"]["deletionTimestamp"]
     kind = {"Content-Type": "application/merge-patch+json"}
     await ask("PATCH", f"{DEPLOYMENTS}/held", {"metadata": {"finalizers": None}}, headers=kind)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while (await ask("GET", f"{DEPLOYMENTS}/held"))[0].status != 404:
             await asyncio.sleep(0.02)
 
@@ -252,7 +253,7 @@ async def test_logs_stream(ask, pod, shared_service) -> None:
     assert text.count(b"\n") == 2
     async with (
         aiohttp.ClientSession() as session,
-        asyncio.timeout(20),
+        asyncio.timeout(PATIENCE),
         session.get(f"{shared_service.url}/clusters/alpha{pod}/log", params={"follow": "true"}) as answer,
     ):
         while b"number=2" not in await answer.content.readline():
@@ -268,7 +269,7 @@ async def test_proxies_pass_everything_on(ask, pod) -> None:
 
 async def test_commands_run_over_websocket(pod, shared_service) -> None:
     url = f"{shared_service.url}/clusters/alpha{pod}/exec?command=cat&stdin=1&stdout=1&stderr=1"
-    async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+    async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE):
         async with session.ws_connect(url, protocols=["v5.channel.k8s.io"]) as socket:
             assert socket.protocol == "v5.channel.k8s.io"
             blob = bytes(range(256)) * 400
@@ -284,7 +285,7 @@ async def test_commands_run_over_websocket(pod, shared_service) -> None:
             await session.ws_connect(url, origin="http://evil.example", protocols=["v5.channel.k8s.io"])
         assert refused.value.status == 403
     ports = f"{shared_service.url}/clusters/alpha{pod}/portforward?ports=80"
-    async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+    async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE):
         async with session.ws_connect(ports, protocols=["v4.channel.k8s.io"]) as socket:
             assert await socket.receive_bytes() == b"\x00\x50\x00"
             assert await socket.receive_bytes() == b"\x01\x50\x00"
@@ -396,7 +397,7 @@ async def test_watches_over_websocket(ask, shared_service) -> None:
     url = f"{shared_service.url}/clusters/alpha{DEPLOYMENTS}"
     _, listed = await ask("GET", DEPLOYMENTS)
     query = {"watch": "true", "resourceVersion": listed["metadata"]["resourceVersion"]}
-    async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+    async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE):
         async with session.ws_connect(url, params=query) as socket:
             await ask("POST", DEPLOYMENTS, deployment("by-socket"))
             event = await socket.receive_json()

@@ -15,8 +15,8 @@ import pytest
 
 from deltalog import connect
 from tests.nats_cluster import Lone
+from tests.patience import PATIENCE
 
-PATIENCE = 60.0
 REFUSED = "the log takes nothing in; what is refused"
 pytestmark = pytest.mark.usefixtures("limited")
 

@@ -17,6 +17,8 @@ import aiohttp
 import pytest
 import yaml
 
+from tests.patience import PATIENCE
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 STEPS = int(os.environ.get("KUBEBRAID_SOAK_STEPS", "1500"))
@@ -250,7 +252,7 @@ async def test_nothing_makes_a_500(shared_service) -> None:
             target = path.replace(" ", "%20") + (f"?{query}" if query else "")
             what = (number, method, target, headers, body)
             try:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(PATIENCE):
                     code, answered, found = await client.ask(method, target, headers, body)
             except (TimeoutError, EOFError) as cause:
                 raise AssertionError(what) from cause

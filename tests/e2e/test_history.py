@@ -19,8 +19,8 @@ from deltalog.history import History
 from deltalog.jetstream.stream import Log
 from kubebraid.command.broker import EmbeddedBroker
 from tests.halting import halt
+from tests.patience import PATIENCE
 
-PATIENCE = 60.0
 PATHS = ("/api/v1/pods", "/apis/apps/v1/deployments", "/clusters/bravo/api/v1/configmaps")
 Start = Callable[..., Awaitable[Any]]
 

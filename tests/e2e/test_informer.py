@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from kubebraid.client.many_clusters import ADDED, CLUSTER_ANNOTATION, DELETED, MODIFIED, Change, Informer, Key, Refused
+from tests.patience import PATIENCE
 
 PATH = "/api/v1/configmaps"
 
@@ -60,7 +61,7 @@ async def reading(informer: Informer) -> AsyncIterator[Seen]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def becomes(true: Callable[[], bool], patience: float = 30.0) -> None:
+async def becomes(true: Callable[[], bool], patience: float = PATIENCE) -> None:
     async with asyncio.timeout(patience):
         while not true():
             await asyncio.sleep(0.02)
@@ -109,7 +110,7 @@ async def test_nothing_is_lost_when_instances_die(members, broker, start) -> Non
     third = await start("--nats", broker.url, command="serve")
     # The first one produces, too; the informer goes between the others.
     async with Informer([second.url, third.url], PATH) as informer, reading(informer) as seen:
-        await asyncio.wait_for(informer.synced(), 30)
+        await asyncio.wait_for(informer.synced(), PATIENCE)
         assert versions(informer.objects) == await present(members)
         for service in (second, third):
             changing = asyncio.create_task(churn(members, 120))
@@ -130,7 +131,7 @@ async def test_a_new_history_is_listed_anew(members, tmp_path, start) -> None:
     arguments = ("--kubeconfig", str(members.kubeconfig), "--include", "configmaps")
     service = await start(*arguments, "--data", str(tmp_path / "one"))
     async with Informer([service.url], PATH, parameters={"clusters": "alpha"}) as informer, reading(informer) as seen:
-        await asyncio.wait_for(informer.synced(), 30)
+        await asyncio.wait_for(informer.synced(), PATIENCE)
         prefix = informer.version.partition(".")[0]
         await service.stop()
         await churn(members, 30)
@@ -147,9 +148,9 @@ async def test_what_can_never_be_answered_is_raised(members, tmp_path, start) ->
     )
     async with Informer([service.url], PATH, selector="a=b=c") as informer:
         with pytest.raises(Refused, match="found '='"):
-            await asyncio.wait_for(informer.synced(), 20)
+            await asyncio.wait_for(informer.synced(), PATIENCE)
         with pytest.raises(Refused):
-            await asyncio.wait_for(anext(informer.changes()), 20)
+            await asyncio.wait_for(anext(informer.changes()), PATIENCE)
 
 
 # -- a server of its own kind --------------------------------------------------------------------------------
@@ -266,7 +267,7 @@ async def test_slow_readers_get_the_latest_state(scripted) -> None:
     async with Informer([url], PATH) as informer:
         reader = informer.changes()
         shown = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await informer.synced()
             first = [await anext(reader) for _ in range(3)]
             await becomes(lambda: informer.version == "p.34.1")

@@ -16,6 +16,7 @@ import pytest_asyncio
 import yaml
 
 from tests.e2e.conftest import below, objects
+from tests.patience import PATIENCE
 from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -229,7 +230,7 @@ async def test_a_proxy_in_front(service, tmp_path, kubectl):
         env={**os.environ, "KUBECONFIG": str(tmp_path / "none"), "HOME": str(tmp_path)},
     )
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             assert b"Starting to serve" in await process.stdout.readline()
             async with aiohttp.ClientSession() as session:
                 async with session.get(f"http://127.0.0.1:{port}/api/v1/pods") as answer:
@@ -292,7 +293,7 @@ async def test_metrics_are_passed_on(kubectl, member, service, running):
     for what in ("nodes", "pods"):
         code, _, err = await kubectl("--server", service.url, "top", what)
         assert (code, err) == (1, "error: Metrics API not available\n")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while "metrics.k8s.io" not in {
             group["name"] for group in (await service.get("/clusters/alpha/apis"))["groups"]
         }:

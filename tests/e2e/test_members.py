@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from simulation import SimulatedCluster
+from tests.patience import PATIENCE
 from tests.ports import free_port
 
 
-async def eventually(check, patience: float = 30.0):
+async def eventually(check, patience: float = PATIENCE):
     """Waits until `check()` is truthy and returns that."""
     loop = asyncio.get_running_loop()
     limit = loop.time() + patience

@@ -14,8 +14,8 @@ import pytest
 
 from tests.nats_cluster import NatsCluster
 from tests.nats_regions import Regions
+from tests.patience import PATIENCE
 
-PATIENCE = 60.0
 PODS = "/api/v1/pods"
 pytestmark = pytest.mark.usefixtures("limited")
 

@@ -16,8 +16,8 @@ import aiohttp
 import pytest
 
 from tests.nats_cluster import Lone, SlowWay
+from tests.patience import PATIENCE
 
-PATIENCE = 60.0
 PODS = "/api/v1/pods"
 AWAY = "NATS is away: serving what a snapshot holds"
 pytestmark = pytest.mark.usefixtures("limited")

@@ -15,6 +15,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from deltalog import Access, Appender, BrokerUnavailable, LogSettings, connect, open_log
 from tests.nats_cluster import Lone
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("limited")
 PAGE = Path(__file__).parents[2] / "docs" / "nats.md"
@@ -71,7 +72,7 @@ async def test_enough(guarded, members, start, compare, process, view, tmp_path)
     try:
         log = await open_log(connection)
         await connection.api(f"STREAM.PURGE.{log.name}", {})
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while log.prefix in (await serving.get("/clusters"))["prefix"]:
                 await asyncio.sleep(0.1)
         await compare.settle(serving.url, members.clusters, patience=60)

@@ -17,6 +17,7 @@ from deltalog import connect
 from kubebraid.command.broker import EmbeddedBroker
 from simulation.aggregation import registration
 from tests.e2e.conftest import NotServed
+from tests.patience import PATIENCE
 from tests.ports import free_port
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -93,7 +94,7 @@ async def discovery(url: str) -> dict[str, Any]:
     return found
 
 
-async def as_the_cluster(url: str, wanted: dict[str, Any], patience: float = 30.0) -> None:
+async def as_the_cluster(url: str, wanted: dict[str, Any], patience: float = PATIENCE) -> None:
     """Waits until discovery at `url` is the one that is wanted."""
     limit = asyncio.get_running_loop().time() + patience
     found: dict[str, Any] = {}
@@ -225,7 +226,7 @@ async def test_what_is_not_synced_is_passed_on(alpha, given, start) -> None:
     ):
         assert watch.status == 200
         other = await post(alpha.url + OLDER, {**GEAR, "metadata": {"name": "other"}})
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             event = json.loads(await watch.content.readline())
     assert event == {"type": "ADDED", "object": other}
     # The synced version is read here, with versions of here.

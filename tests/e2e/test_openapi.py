@@ -11,6 +11,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.patience import PATIENCE
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
@@ -40,7 +42,7 @@ WIDGETS = {
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
-async def documents(service, scope: str = "", patience: float = 30.0, **wanted: bool) -> dict[str, str]:
+async def documents(service, scope: str = "", patience: float = PATIENCE, **wanted: bool) -> dict[str, str]:
     """The index of a scope, once it has (or lacks) the groups that are named, and version 2 is there."""
     limit = asyncio.get_running_loop().time() + patience
     async with aiohttp.ClientSession() as session:
@@ -65,11 +67,11 @@ async def stopped(shared_service, shared_members):
     await documents(shared_service, "/clusters/alpha")
     await documents(shared_service, "/clusters/bravo", apis_shapes_example_io_v1=True)
     # Version 2 is one document, which follows by itself.
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while "io.example.shapes.v1.Widget" not in (await shared_service.get("/openapi/v2"))["definitions"]:
             await asyncio.sleep(0.05)
     # That the type can be asked for is told by itself, too.
-    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
+    async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
         for scope in ("", "/clusters/bravo"):
             while True:
                 async with session.get(f"{shared_service.url}{scope}/apis/shapes.example.io/v1/widgets") as answer:

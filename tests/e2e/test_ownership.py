@@ -11,9 +11,10 @@ import pytest
 
 from kubebraid.command.broker import EmbeddedBroker
 from tests.halting import halt
+from tests.patience import PATIENCE
 
 
-async def eventually(check, patience: float = 40.0):
+async def eventually(check, patience: float = PATIENCE):
     limit = asyncio.get_running_loop().time() + patience
     while not (found := await check()):
         assert asyncio.get_running_loop().time() < limit, "did not happen"

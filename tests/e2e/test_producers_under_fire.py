@@ -85,7 +85,7 @@ class Child:
         self.go_on()
         self.send(signal.SIGTERM)
         assert self.process is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             code = await self.process.wait()
         # Before it has come so far as to catch the signal, and to say anything, it ends by it.
         silent = self.log.stat().st_size == self.begun_at
@@ -182,7 +182,7 @@ class Battlefield:
         child.go_on()
         if not child.running:
             await child.start()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while await self.ask(cluster, "GET", "/_simulation/state") is None:
                 assert child.running, child.log.read_text()
                 await asyncio.sleep(0.05)
@@ -317,7 +317,7 @@ class Battlefield:
         await self.restart_producer("")
 
     async def _surely(self, cluster: str, control: str, body: Any) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while await self.ask(cluster, "POST", f"/_simulation/{control}", body) is None:
                 await asyncio.sleep(0.1)
 
@@ -469,7 +469,7 @@ async def test_after_quiet_the_log_equals_the_clusters(battlefield: Battlefield,
             assert asyncio.get_running_loop().time() < limit, said
             await asyncio.sleep(0.2)
         head = await cold.log.head()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while recorder.sequence < head:
                 check()
                 await asyncio.sleep(0.05)

@@ -12,11 +12,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kubebraid.command.broker import EmbeddedBroker
+from tests.patience import PATIENCE
 
 PODS = "/api/v1/pods"
 
 
-async def eventually(check, patience: float = 40.0):
+async def eventually(check, patience: float = PATIENCE):
     limit = asyncio.get_running_loop().time() + patience
     while not (found := await check()):
         assert asyncio.get_running_loop().time() < limit, "did not happen"
@@ -142,7 +143,7 @@ async def test_lists_are_compared_on_request(members, nats, start, process):
 async def _command(process, *arguments: str) -> tuple[int, str]:
     one = await process(*arguments)
     assert one.process is not None
-    code = await asyncio.wait_for(one.process.wait(), 30)
+    code = await asyncio.wait_for(one.process.wait(), PATIENCE)
     return code, one.output()
 
 

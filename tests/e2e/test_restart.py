@@ -9,6 +9,8 @@ import signal
 
 import aiohttp
 
+from tests.patience import PATIENCE
+
 
 async def test_kill_and_start_again(members, start, compare, view):
     """SIGKILL again and again under churn: one prefix, growing indexes, watches that go on from before."""
@@ -105,7 +107,7 @@ async def test_stops_cleanly(members, start, view):
     following = asyncio.create_task(pods_view.follow())
     await asyncio.sleep(0.3)
     assert await service.stop() == 0, service.output()
-    await asyncio.wait_for(following, 10)
+    await asyncio.wait_for(following, PATIENCE)
     assert "Traceback" not in service.output()
 
 

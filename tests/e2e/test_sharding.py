@@ -14,6 +14,7 @@ import yaml
 from deltalog import connect
 from kubebraid.command.broker import EmbeddedBroker
 from tests.halting import halt
+from tests.patience import PATIENCE
 
 PODS = "/api/v1/pods"
 DEPLOYMENTS = "/apis/apps/v1/deployments"
@@ -131,7 +132,7 @@ async def test_watches_go_on_when_instances_die(shards, members, compare, view):
 
 
 async def ready_at_router(router, service) -> None:
-    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
+    async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
         while True:
             async with session.get(f"{router.url}/readyz?verbose") as answer:
                 if f"[!]{service.url} " not in await answer.text():
@@ -154,7 +155,7 @@ async def test_a_group_that_is_down(shards, members):
             assert answer.headers["Retry-After"]
         assert await router.get("/apis") == before
         assert (await router.get(PODS))["items"]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 async with session.get(f"{router.url}/readyz") as answer:
                     if answer.status == 503:
@@ -193,7 +194,7 @@ async def test_an_instance_that_hangs(shards):
         await open_.acquire()
     halt(stopped.process.pid)
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             assert await asyncio.gather(*(listed() for _ in range(12))) == [200] * 12
             # Those that were at it go on elsewhere; the others never heard of it.
             ended, pending = await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
@@ -201,7 +202,7 @@ async def test_an_instance_that_hangs(shards):
         assert pending
         halt(other.process.pid)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 assert await listed() == 503
         finally:
             other.process.send_signal(signal.SIGCONT)
@@ -254,7 +255,7 @@ async def test_clusters_in_logs_of_their_own(nats, members, process, start, comp
 )
 async def test_bad_groups_are_one_line(process, arguments, text):
     failed = await process("route", *arguments)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         assert await failed.process.wait() == 2
     lines = failed.output().strip().splitlines()
     assert len(lines) == 1

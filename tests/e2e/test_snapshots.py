@@ -8,6 +8,8 @@ from functools import partial
 
 import aiohttp
 
+from tests.patience import PATIENCE
+
 FROM_SNAPSHOT = "going on from a snapshot"
 IGNORED = "the snapshot is ignored"
 PATHS = ("/api/v1/pods", "/apis/apps/v1/deployments", "/clusters/bravo/api/v1/pods")
@@ -38,7 +40,7 @@ def as_one_who_was_away(view, event):
 
 async def written(file, since=0):
     """Returns when there is a snapshot written after `since` (ns)."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not file.exists() or file.stat().st_mtime_ns <= since:
             await asyncio.sleep(0.05)
 
@@ -105,7 +107,7 @@ async def whole_list(service, path):
 
 async def until_all_are(service, times):
     """Returns when so many workers have said that they are ready."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while service.output().count("worker is ready") < times:
             await asyncio.sleep(0.05)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kubebraid.command.broker import running
 from producers.follow.removal import remove_cluster, remove_type
+from tests.patience import PATIENCE
 from tests.ports import free_port
 
 PROGRAM = Path(__file__).parent.parent.parent / "examples" / "sqlite_table.py"
@@ -61,7 +62,7 @@ async def served(service, compare) -> dict[Key, str]:
 
 
 async def equal(file: Path, service, compare) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             wanted, held = await served(service, compare), await asyncio.to_thread(table, file)
             if wanted == held and wanted:
@@ -125,7 +126,7 @@ async def test_what_is_removed_as_a_whole_leaves_the_table(members, process, bro
     producing = await process("produce", "--nats", broker.url, "--kubeconfig", str(members.kubeconfig))
 
     async def until(holds) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not holds(await asyncio.to_thread(table, file)):
                 await asyncio.sleep(0.1)
 

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.patience import PATIENCE
+
 
 async def status(*arguments: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
@@ -37,7 +39,7 @@ async def test_clusters_and_types_of_an_instance(tmp_path, members, start) -> No
     assert {one["type"] for one in found["clusters"][0]["types"]} >= {"pods", "deployments.apps"}
 
     await members["bravo"].stop()
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE):
         while (answer := await status("--server", service.url))[0] == 0:
             await asyncio.sleep(0.2)
     code, out, _ = answer

@@ -12,6 +12,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.patience import PATIENCE
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NAMESPACE = "states"
@@ -289,7 +291,7 @@ async def test_a_watch_of_one_pod_shows_its_rows_as_they_change(service, kubectl
     query = {"watch": "1", "fieldSelector": "metadata.name=crashes", "timeoutSeconds": "30"}
     async with aiohttp.ClientSession() as session:
         url = f"{service.url}/clusters/alpha{path.removesuffix('/crashes')}"
-        async with asyncio.timeout(30), session.get(url, params=query, headers=TABLE) as watch:
+        async with asyncio.timeout(PATIENCE), session.get(url, params=query, headers=TABLE) as watch:
             first = json.loads(await watch.content.readline())["object"]
             assert [column["name"] for column in first["columnDefinitions"]][:3] == ["Name", "Ready", "Status"]
             assert first["rows"][0]["cells"][1:4] == ["1/2", "CrashLoopBackOff", "7 (26h ago)"]
@@ -322,7 +324,7 @@ async def test_a_watch_of_nothing_tells_its_columns_with_the_first_bookmark(serv
         "allowWatchBookmarks": "true",
         "timeoutSeconds": "1",
     }
-    async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+    async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE):
         url = f"{service.url}/api/v1/namespaces/nowhere/pods"
         async with session.get(url, params=query, headers=TABLE) as watch:
             first, *later = [json.loads(line) async for line in watch.content]

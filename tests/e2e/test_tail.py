@@ -22,6 +22,7 @@ from deltalog import Connection, connect, decode_delta
 from kubebraid.command.broker import EmbeddedBroker, running
 from tests.e2e.conftest import shared_members, shared_service
 from tests.interrupts import in_the_background, interruptible
+from tests.patience import PATIENCE
 
 __all__ = ["shared_members", "shared_service"]
 
@@ -59,14 +60,14 @@ async def asked(connection: Connection, verb: str, request: object, member: str)
 
 async def finished(*arguments: str) -> tuple[int, str, str]:
     async with command(*arguments) as process:
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
         assert process.returncode is not None
         return process.returncode, out.decode(), err.decode()
 
 
 async def line(process: asyncio.subprocess.Process) -> str:
     assert process.stdout is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         found = (await process.stdout.readline()).decode()
     if not found:
         assert process.stderr is not None
@@ -82,7 +83,7 @@ async def data(shared_service, shared_members) -> Path:
 async def churned(members, process) -> str:
     """The first line, which changes bring; again and again, as nobody says when the command has begun."""
     waiting = asyncio.ensure_future(line(process))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not waiting.done():
             for cluster in members.clusters:
                 cluster.churn.step(10)
@@ -96,7 +97,7 @@ async def test_live_lines_and_ctrl_c(shared_members, data):
         assert found is not None
         assert found[2] == "alpha"
         process.send_signal(signal.SIGINT)
-        _, err = await asyncio.wait_for(process.communicate(), 60)
+        _, err = await asyncio.wait_for(process.communicate(), PATIENCE)
         assert process.returncode == 130
         assert err == b""
 
@@ -112,7 +113,7 @@ async def test_in_the_background_it_goes_on_at_ctrl_c(shared_members, data):
         while datetime.fromisoformat(json.loads(await churned(shared_members, process))["time"]) < sent + SOON:
             pass
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGTERM
+        assert await asyncio.wait_for(process.wait(), PATIENCE) == -signal.SIGTERM
 
 
 async def test_colours_only_where_they_are_wanted(data):
@@ -158,8 +159,8 @@ async def test_a_reader_that_goes_away_is_no_error(data):
         transport = process._transport.get_pipe_transport(1)
         transport.close()
         assert process.stderr is not None
-        err = await asyncio.wait_for(process.stderr.read(), 60)
-        await asyncio.wait_for(process.wait(), 60)
+        err = await asyncio.wait_for(process.stderr.read(), PATIENCE)
+        await asyncio.wait_for(process.wait(), PATIENCE)
         assert err == b""
 
 

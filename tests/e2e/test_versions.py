@@ -10,6 +10,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.patience import PATIENCE
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -237,7 +239,7 @@ async def test_http_1_0(shared_service):
     for query in ("watch=1&timeoutSeconds=1", "limit=1"):
         reader, writer = await asyncio.open_connection("127.0.0.1", shared_service.port)
         writer.write(f"GET /api/v1/namespaces?{query} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
-        answer = await asyncio.wait_for(reader.read(), 15)
+        answer = await asyncio.wait_for(reader.read(), PATIENCE)
         writer.close()
         head, _, body = answer.partition(b"\r\n\r\n")
         assert b" 200 OK" in head.splitlines()[0]

@@ -9,6 +9,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.patience import PATIENCE
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SECRETS = "/api/v1/namespaces/default/secrets"
 
@@ -20,7 +22,7 @@ async def events(shared_service):
 
         async def made(path: str, **query: str):
             query = {"timeoutSeconds": "1", **query}
-            async with asyncio.timeout(30), session.get(shared_service.url + path, params=query) as answer:
+            async with asyncio.timeout(PATIENCE), session.get(shared_service.url + path, params=query) as answer:
                 text = await answer.text()
                 return (
                     [json.loads(line) for line in text.splitlines()] if answer.status == 200 else (answer.status, text)

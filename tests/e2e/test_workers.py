@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kubebraid.command.broker import EmbeddedBroker
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and Linux' SO_REUSEPORT")
 
@@ -43,7 +44,7 @@ async def sample(service, name: str) -> dict[str, float]:
     return found
 
 
-async def until(condition, patience: float = 30.0) -> None:
+async def until(condition, patience: float = PATIENCE) -> None:
     async with asyncio.timeout(patience):
         while not await condition():
             await asyncio.sleep(0.05)
@@ -125,7 +126,7 @@ async def test_a_port_in_use_and_no_nats_are_one_line(nats, start, process):
         (("--nats", "nats://127.0.0.1:9", "--listen", "127.0.0.1:0"), "NATS at nats://127.0.0.1:9 does not answer"),
     ):
         failed = await process("serve", *arguments, "--workers", "2")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             assert await failed.process.wait() != 0
         lines = failed.output().strip().splitlines()
         assert len(lines) == 1, lines

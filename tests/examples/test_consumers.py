@@ -20,6 +20,7 @@ from deltalog import ADDED, DELETED, Appender, Control, Delta, Log, encode_contr
 from deltalog.wire.parts import fit, part_subject
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
@@ -83,7 +84,7 @@ async def running(command: list[str], *arguments: str) -> AsyncIterator[asyncio.
 
 async def lines(output: asyncio.StreamReader, count: int) -> list[dict[str, Any]]:
     found = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         for _ in range(count):
             line = await output.readline()
             assert line, "the program has ended"

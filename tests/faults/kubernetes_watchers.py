@@ -73,7 +73,7 @@ class Watcher(threading.Thread):
             resource_version=self.version,
             timeout_seconds=20,
             allow_watch_bookmarks=True,
-            _request_timeout=(3, 40),
+            _request_timeout=(10, 40),
         )
         for event in stream:
             with self.lock:

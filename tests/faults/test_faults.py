@@ -101,7 +101,7 @@ class Scene:
             await asyncio.sleep(pause)
             server.go_on()
         # A majority has to have everything before the next one goes.
-        await self.nats.healthy(("KUBEBRAID", "KV_kubebraid-leases", "KV_kubebraid-history"), patience=120)
+        await self.nats.healthy(("KUBEBRAID", "KV_kubebraid-leases", "KV_kubebraid-history"), patience=180)
 
     async def _part(self, part: Part, what: str) -> None:
         try:
@@ -111,7 +111,7 @@ class Scene:
                 await asyncio.sleep(pause / 2)
                 await part.process.start()
                 if isinstance(part.process, Service):
-                    await part.process.ready(120)
+                    await part.process.ready(180)
             elif what == "stop":
                 part.signal(signal.SIGSTOP)
                 await asyncio.sleep(pause)
@@ -234,7 +234,7 @@ async def test_nothing_is_lost_whatever_dies(scene: Scene, members: Members, tmp
     )
     assert real.stdin is not None
     assert real.stdout is not None
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=40)
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=40)
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector, read_bufsize=2**20) as session:
         running = [asyncio.create_task(one.run(session)) for one in watchers]
@@ -252,11 +252,11 @@ async def test_nothing_is_lost_whatever_dies(scene: Scene, members: Members, tmp
                 cluster.churn.rate = 0
             for part in scene.serving:
                 assert isinstance(part.process, Service)
-                await part.process.ready(120)
-                await Comparison().settle(part.process.url, members.clusters, patience=90)
+                await part.process.ready(180)
+                await Comparison().settle(part.process.url, members.clusters, patience=180)
             truth = Truth(members.clusters)
             differing = [one for one in watchers if own(one.objects) != await truth.of(one.path, one.selector)]
-            limit = loop.time() + 60
+            limit = loop.time() + 180
             while differing and loop.time() < limit:
                 await asyncio.sleep(0.2)
                 differing = [one for one in differing if own(one.objects) != await truth.of(one.path, one.selector)]

@@ -21,6 +21,7 @@ from aiohttp import web
 from kubebraid.command.broker import EmbeddedBroker
 from tests.e2e.conftest import Service, View, start  # noqa: F401 - a fixture
 from tests.golden.lines import DIRECTORY
+from tests.patience import PATIENCE
 from tests.ports import free_port
 
 FROM_SNAPSHOT = "going on from a snapshot"
@@ -70,7 +71,7 @@ async def comes_to(view: View, expected: dict[Key, tuple[str, str]]) -> None:
     """The watch goes on from the client's version, and brings it to these objects, each event checked by the view."""
     following = asyncio.create_task(view.follow())
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while identities(view.objects) != expected:
                 assert not following.done(), (following.exception(), identities(view.objects))
                 await asyncio.sleep(0.02)
@@ -271,7 +272,7 @@ async def test_produced_on_as_before(directory: Path, start: Any, tmp_path: Path
     async with contextlib.AsyncExitStack() as stack:
         for member in members.values():
             await stack.enter_async_context(member.up())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while await appended(service) != counts or len(told) < 3:
                 assert not following.done(), following.exception()
                 await asyncio.sleep(0.05)

@@ -31,6 +31,7 @@ from deltalog.jetstream.stream import open_bucket, open_copy
 from deltalog.mirror import Mirror, MirrorSettings
 from producers.follow.leases import holders
 from tests.golden.lines import Line, lines
+from tests.patience import PATIENCE
 
 # Of the run that the line was written in, not of the stream that it is put into now.
 _EXPECTED = "Nats-Expected-"
@@ -84,7 +85,7 @@ async def test_a_consumer_reads_the_log(connection: Connection) -> None:
     for begin in (0, *list(deltas)[:-1]):
         held = living(line for sequence, line in deltas.items() if sequence <= begin)
         told = []
-        async with asyncio.timeout(30), subscribe(log, start=begin) as subscription:
+        async with asyncio.timeout(PATIENCE), subscribe(log, start=begin) as subscription:
             async for event in subscription:
                 assert isinstance(event, Change)
                 assert event.object == body(deltas[event.sequence])
@@ -105,7 +106,7 @@ async def test_a_consumer_is_told_of_removals(connection: Connection) -> None:
     removals = [line for line in lines("controls") if line["case"].startswith("removed: ")]
     await put(connection, removals)
     told = []
-    async with asyncio.timeout(30), subscribe(log, start="beginning") as subscription:
+    async with asyncio.timeout(PATIENCE), subscribe(log, start="beginning") as subscription:
         async for event in subscription:
             assert isinstance(event, Removed)
             told.append(event)

@@ -24,9 +24,9 @@ from kubebraid.command.broker import EmbeddedBroker
 from materializer import materializer as module
 from materializer.materializer import Materializer
 from tests.halting import halt
+from tests.patience import PATIENCE
 
 PODS = GroupResource("", "pods")
-PATIENCE = 30.0
 
 
 async def eventually(holds: Callable[[], bool]) -> None:

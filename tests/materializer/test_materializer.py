@@ -14,8 +14,8 @@ from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from materializer import materializer as module
 from materializer.filter import Filter
 from materializer.materializer import Materializer
+from tests.patience import PATIENCE
 
-PATIENCE = 30.0
 PODS = type_prefix("alpha", "", "v1", "pods")
 DELTA = Delta(
     type=ADDED,

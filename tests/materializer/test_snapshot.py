@@ -27,8 +27,8 @@ from materializer import snapshot as module
 from materializer.filter import Filter
 from materializer.materializer import Away, LogUnreachable, Materializer
 from materializer.snapshot import Restored, Snapshots
+from tests.patience import PATIENCE
 
-PATIENCE = 30.0
 TTL = 60
 SECOND = 1_000_000_000
 Make = Callable[..., Any]

@@ -18,8 +18,8 @@ from producers.follow.normalize import Normalizer
 from producers.follow.ownership import take
 from producers.follow.writer import Writer
 from producers.upstream.discovery import ResourceType
+from tests.patience import PATIENCE
 
-PATIENCE = 30.0
 PODS = ResourceType(group="", resource="pods", version="v1", kind="Pod")
 Shown = dict[str, tuple[int, str, str, Any]]
 

@@ -22,6 +22,7 @@ from producers.producer import Producer
 from producers.rules.configuration import Configuration, Kubeconfig, Source
 from producers.rules.rules import Rules
 from simulation import SimulatedCluster, write_kubeconfig
+from tests.patience import PATIENCE
 
 
 class Rig:
@@ -96,7 +97,7 @@ class Rig:
                     assert answer.status in (429, 500, 503), await answer.text()
 
     async def settled(
-        self, materializer: Materializer, path: str, group: str, resource: str, patience: float = 20.0
+        self, materializer: Materializer, path: str, group: str, resource: str, patience: float = PATIENCE
     ) -> list[Entry]:
         """Waits until the store has what the cluster lists at `path`; returns its entries."""
         limit = asyncio.get_running_loop().time() + patience

@@ -21,6 +21,7 @@ from producers.upstream.discovery import discover, registered
 from producers.upstream.kubeconfig import Context
 from simulation.aggregation import registration
 from simulation.resources import ServedType
+from tests.patience import PATIENCE
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 BOATS = ("sea.example.io", "boats")
@@ -50,7 +51,7 @@ def crd(*served: str, storage: str = "") -> dict[str, Any]:
     }
 
 
-async def eventually(check: Callable[[], Any], patience: float = 30.0) -> Any:
+async def eventually(check: Callable[[], Any], patience: float = PATIENCE) -> Any:
     limit = asyncio.get_running_loop().time() + patience
     while not (found := check()):
         assert asyncio.get_running_loop().time() < limit, "did not happen"
@@ -147,7 +148,7 @@ async def test_the_synced_version_follows_what_is_preferred_and_served(rig, clus
     assert {entry.version for entry in cold.store.types[BOATS].live()} == {"v1"}
     assert names(cold.store, BOATS) == names(warm.store, BOATS) != []
     # What is left of the versions before is purged right after the list.
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while (await versions_held(warm.log)) != {"v1"}:
             await asyncio.sleep(0.05)
 

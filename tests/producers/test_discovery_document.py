@@ -18,6 +18,7 @@ from producers.follow.removal import remove_cluster
 from producers.upstream.discovery import Discovered
 from simulation.aggregation import registration
 from simulation.resources import ServedType
+from tests.patience import PATIENCE
 from tests.producers.test_discovery import CRDS, SERVICES, answered, crd, eventually
 
 REPORTS = ServedType("reports.example.io", ("v1",), "reports", "Report")
@@ -144,7 +145,7 @@ async def test_an_api_that_is_away_stays_as_it_was(rig, shown: str) -> None:
     await rig.request("POST", CRDS, crd("v1"))
 
     async def with_boats() -> list[dict[str, Any]]:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while "sea.example.io" not in names(found := (await recorded(warm.log))[1]):
                 await asyncio.sleep(0.05)
         return found
@@ -166,7 +167,7 @@ async def test_a_group_that_is_no_longer_registered_goes(rig) -> None:
     assert "reports.example.io" in names((await recorded(warm.log))[1])
     rig.cluster.retire("reports.example.io")
     producer.clusters["alpha"].rediscover()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while "reports.example.io" in names((await recorded(warm.log))[1]):
             await asyncio.sleep(0.05)
 

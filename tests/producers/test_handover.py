@@ -10,12 +10,13 @@ import pytest
 from deltalog.handover import NotTaken
 from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
+from tests.patience import PATIENCE
 
 PATH = "/api/v1/namespaces/default/configmaps"
 KEY = ("", "configmaps")
 
 
-async def eventually(check, patience: float = 30.0):
+async def eventually(check, patience: float = PATIENCE):
     limit = asyncio.get_running_loop().time() + patience
     while not (found := check()):
         assert asyncio.get_running_loop().time() < limit, "did not happen"

@@ -14,12 +14,13 @@ from deltalog import LogSettings
 from kubebraid.command.broker import EmbeddedBroker
 from materializer.filter import Filter
 from materializer.materializer import Materializer
+from tests.patience import PATIENCE
 
 PODS = "/api/v1/pods"
 KEY = ("", "pods")
 
 
-async def eventually(check, patience: float = 40.0):
+async def eventually(check, patience: float = PATIENCE):
     limit = asyncio.get_running_loop().time() + patience
     while not (found := check()):
         assert asyncio.get_running_loop().time() < limit, "did not happen"

@@ -19,8 +19,8 @@ from producers.follow.ownership import take
 from producers.follow.writer import Writer
 from producers.rules.pruning import Pruning
 from producers.upstream.discovery import ResourceType
+from tests.patience import PATIENCE
 
-PATIENCE = 30.0
 SECRETS = ResourceType(group="", resource="secrets", version="v1", kind="Secret")
 WITHOUT_DATA = Pruning(pointers=(("secrets", ("/data", "/type")),))
 NEEDLE = "aHVudGVyMg=="

@@ -11,11 +11,12 @@ from producers.members.membership import Members
 from producers.producer import Producer
 from producers.rules.configuration import Configuration, Kubeconfig, Source
 from producers.rules.rules import Rules
+from tests.patience import PATIENCE
 
 PODS = "/api/v1/pods"
 
 
-async def eventually(check, patience: float = 20.0):
+async def eventually(check, patience: float = PATIENCE):
     limit = asyncio.get_running_loop().time() + patience
     while not (found := check()):
         assert asyncio.get_running_loop().time() < limit, "did not happen"

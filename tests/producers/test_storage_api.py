@@ -12,6 +12,7 @@ from kubebraid.client.replica import Deleted, Expired, Storage
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.versions import BrokenVersions, parse_version
+from tests.patience import PATIENCE
 
 PATH = "/api/v1/namespaces/default/configmaps"
 ONE = Filter(clusters=frozenset({"alpha"}), namespaces=frozenset({"default"}))
@@ -27,7 +28,7 @@ async def storage(rig):
 async def upto(watching, name: str) -> list[tuple[str, str]]:
     """Changes until one of this name; without those of others' making."""
     found = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         async for change in watching:
             found.append((change.type, change.entry.name))
             if change.entry.name == name:
@@ -80,7 +81,7 @@ async def test_watches_begin_at_any_form_of_version(rig, storage):
     with pytest.raises(Expired):
         await asyncio.wait_for(anext(config_maps.watch(Filter(), '{"nobody":"1"}')), 20)
     with pytest.raises(BrokenVersions):
-        await asyncio.wait_for(anext(config_maps.watch(ONE, '{"alpha":1')), 20)
+        await asyncio.wait_for(anext(config_maps.watch(ONE, '{"alpha":1')), PATIENCE)
 
 
 async def test_what_fails_in_it_ends_the_block(rig, storage):
@@ -97,7 +98,7 @@ async def test_what_fails_in_it_ends_the_block(rig, storage):
 
     broken.run = fails
     with pytest.raises(Broken):
-        async with asyncio.timeout(10), Storage.over(broken):
+        async with asyncio.timeout(PATIENCE), Storage.over(broken):
             await asyncio.Event().wait()
 
 
@@ -174,7 +175,7 @@ async def test_cleaning_what_has_objects(rig):
         entries, version = await pods.list()
         watching = pods.watch(Filter(), version)
         await storage.clean_cluster_resource("alpha", "", "pods")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             gone = {(await anext(watching)).entry.name for _ in entries}
         assert gone == {entry.name for entry in entries}
         assert (await pods.list())[0] == []

@@ -13,6 +13,7 @@ from query.http.status import ApiError
 from query.objects import lists
 from query.objects.lists import Page, Snapshot, Snapshots, decode_token, first_page, further_page
 from query.objects.options import Options, parse_options
+from tests.patience import PATIENCE
 
 VERSIONS = Named("abcdefgh")
 
@@ -108,11 +109,11 @@ async def test_snapshots_go_by_themselves(
     for index in range(9):
         kept.keep(Snapshot(index, "scope", entries("a")))
     assert len(kept) == 3
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(kept):
             await asyncio.sleep(0.01)
     kept.keep(Snapshot(1, "scope", entries("a")))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(kept):
             await asyncio.sleep(0.01)
     kept.close()

@@ -24,6 +24,7 @@ from query.http.slow_clients import Stalls
 from query.objects import lists, watches
 from query.service import QueryService
 from tests.materializer.conftest import made_control, made_delta
+from tests.patience import PATIENCE
 
 PIECE = b"x" * 256 * 1024
 LARGE = b',"data":' + json.dumps({f"key-{at}": "x" * 1000 for at in range(100)}).encode() + b"}"
@@ -58,7 +59,7 @@ class Client:
 
 
 async def until(found: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not found():
             await asyncio.sleep(0.01)
 
@@ -127,7 +128,7 @@ async def test_who_takes_nothing_is_left(scene: Scene, path: str) -> None:
         await until(lambda: scene.count)
         await until(lambda: not scene.stalls._open)
         if path == "/":
-            assert await asyncio.wait_for(scene.ended.get(), 20) == "broken off"
+            assert await asyncio.wait_for(scene.ended.get(), PATIENCE) == "broken off"
         # It was no proper end.
         taken = await client.rest()
         assert len(taken) < 64 * len(PIECE)
@@ -144,7 +145,7 @@ async def test_who_takes_slowly_gets_all(scene: Scene) -> None:
             if taken // (8 * len(PIECE)) > pauses:
                 pauses += 1
                 await asyncio.sleep(0.2)
-        assert await asyncio.wait_for(scene.ended.get(), 20) == "complete"
+        assert await asyncio.wait_for(scene.ended.get(), PATIENCE) == "complete"
     assert scene.count == 0
 
 
@@ -164,14 +165,14 @@ async def test_a_stream_that_may_wait_waits(scene: Scene) -> None:
         await until(lambda: looks > 20)
         assert scene.count == 0
         await client.rest(b"0\r\n\r\n")
-        assert await asyncio.wait_for(scene.ended.get(), 20) == "complete"
+        assert await asyncio.wait_for(scene.ended.get(), PATIENCE) == "complete"
 
 
 async def test_who_goes_away_is_no_stall(scene: Scene) -> None:
     client = Client(scene.port, "/")
     assert await client.take()
     client.close()
-    assert await asyncio.wait_for(scene.ended.get(), 20) == "broken off"
+    assert await asyncio.wait_for(scene.ended.get(), PATIENCE) == "broken off"
     await until(lambda: not scene.stalls._open)
     assert scene.count == 0
 
@@ -280,7 +281,7 @@ async def test_a_client_that_is_behind_when_the_time_is_over_gets_whole_events_a
     client = Client(served.port, f"{PODS}?watch=1&timeoutSeconds=1")
     await until(lambda: begun)
     await until(lambda: asyncio.get_running_loop().time() > begun[0]._deadline)
-    taken = await asyncio.wait_for(client.rest(b"0\r\n\r\n"), 60)
+    taken = await asyncio.wait_for(client.rest(b"0\r\n\r\n"), PATIENCE)
     assert taken.endswith(b"}\n\r\n0\r\n\r\n")
     assert b"ADDED" in taken
     assert len(taken) < 15 * 10**6

@@ -12,6 +12,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from query.http.tunnels import BrokenTunnel, tunnel, wants_upgrade
+from tests.patience import PATIENCE
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 REQUEST = (
@@ -52,7 +53,7 @@ async def serving() -> AsyncIterator[Callable[[Handler], Awaitable[int]]]:
 
 
 async def head_of(reader: asyncio.StreamReader) -> bytes:
-    return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
 
 
 async def test_bytes_pass_both_ways_and_the_request_arrives_whole(serving) -> None:
@@ -77,7 +78,7 @@ async def test_bytes_pass_both_ways_and_the_request_arrives_whole(serving) -> No
     writer.write(b"\x00binary\xff")
     assert await reader.readexactly(8) == b"\x00BINARY\xff"
     writer.write(b"bye")
-    assert await asyncio.wait_for(reader.read(), 10) == b"last"
+    assert await asyncio.wait_for(reader.read(), PATIENCE) == b"last"
     line, *headers = seen[0].decode().strip().split("\r\n")
     assert line == "POST /exec?a=1 HTTP/1.1"
     assert {header.lower() for header in headers} >= {"connection: upgrade", "upgrade: spdy/3.1", "x-stream: v4"}
@@ -112,7 +113,7 @@ async def test_much_passes_without_being_held_in_between(serving) -> None:
     assert not drained.is_set()
     assert written < count
     digest, total = hashlib.sha256(), 0
-    while data := await asyncio.wait_for(reader.read(65536), 10):
+    while data := await asyncio.wait_for(reader.read(65536), PATIENCE):
         digest.update(data)
         total += len(data)
     assert total == len(piece) * count
@@ -172,4 +173,4 @@ async def test_the_far_side_ends_when_the_client_goes(serving) -> None:
     writer.write(REQUEST)
     await asyncio.sleep(0.1)
     writer.transport.abort()
-    await asyncio.wait_for(gone.wait(), 10)
+    await asyncio.wait_for(gone.wait(), PATIENCE)

@@ -16,6 +16,7 @@ from materializer.materializer import Materializer
 from query.http.warnings import of_other_versions, of_stale, warning_headers
 from query.service import QueryService
 from tests.materializer.conftest import made_control, made_delta
+from tests.patience import PATIENCE
 
 PODS = "/api/v1/pods"
 POD = "/api/v1/namespaces/x/pods/{}"
@@ -57,7 +58,7 @@ class Served:
     async def warnings(self, path: str, accept: str = "application/json", code: int = 200, **query: str) -> list[str]:
         """The Warning headers of an answer, whose first bytes come at once."""
         async with (
-            asyncio.timeout(30),
+            asyncio.timeout(PATIENCE),
             self._session.get(self._url + path, params=query, headers={"Accept": accept}) as answer,
         ):
             assert answer.status == code, await answer.text()
@@ -70,7 +71,7 @@ async def served(log: Log) -> AsyncIterator[Served]:
     materializer = Materializer(log)
     running = asyncio.create_task(materializer.run())
     service = QueryService(materializer, "test")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await materializer.ready.wait()
     async with TestServer(service.application()) as server, aiohttp.ClientSession() as session:
         yield Served(log, materializer, str(server.make_url("/")).rstrip("/"), session)

@@ -12,9 +12,7 @@ import aiohttp
 import pytest
 
 from simulation import SimulatedCluster
-
-# No test waits longer than this for something that should happen, in seconds.
-PATIENCE = 10.0
+from tests.patience import PATIENCE
 
 
 class Stream:

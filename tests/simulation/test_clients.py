@@ -15,6 +15,7 @@ import yaml
 
 from simulation import simulate, write_kubeconfig
 from simulation.kubeconfig import cluster_name
+from tests.patience import PATIENCE
 
 KUBECTL = shutil.which("kubectl")
 
@@ -49,7 +50,7 @@ async def test_kubectl(start, eventually, tmp_path: Path) -> None:
         process = await asyncio.create_subprocess_exec(
             str(KUBECTL), *arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             output, errors = await process.communicate()
         assert process.returncode == 0, errors.decode()
         return output.decode()
@@ -127,7 +128,7 @@ async def test_simulate_runs_until_cancelled(tmp_path: Path) -> None:
         running.set()
 
     task = asyncio.create_task(simulate(2, 5, 1.0, config, tokens=True, ready=ready))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await running.wait()
     written = yaml.safe_load(config.read_text())
     assert [context["name"] for context in written["contexts"]] == ["alpha", "bravo"]
@@ -149,7 +150,7 @@ async def test_the_command_ends_on_a_signal(tmp_path: Path) -> None:
         stderr=subprocess.STDOUT,
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not (await process.stdout.readline()).startswith(b"kubeconfig:"):
             pass
         process.send_signal(signal.SIGTERM)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCTION = {"deltalog", "producers", "materializer", "query", "kubebraid"}
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
@@ -108,7 +110,7 @@ async def test_with_the_extra_clusters_are_simulated(
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while b"simulated cluster started" not in (line := await process.stdout.readline()):
                 assert line, "it ended"
             process.send_signal(signal.SIGTERM)
