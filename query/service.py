@@ -13,6 +13,7 @@ from aiohttp import HttpVersion11, web
 
 from deltalog.wire.delta import newer, numeric
 from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.selectable_fields import METADATA_FIELDS, selectable_fields
 from deltalog.wire.selectors import BadSelector, parse_fields, parse_labels
 from materializer.entry import Entry
 from materializer.filter import Filter
@@ -53,57 +54,6 @@ _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"
 _PATHS = ("/api", "/apis", "/clusters", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
 # Subresources that are streams between a client and a container.
 _STREAMS = frozenset({"attach", "exec", "log", "portforward", "proxy"})
-
-# Labels that may stand in a fieldSelector (pkg/apis/core/v1/conversion.go and the like); metadata.* everywhere.
-_FIELD_LABELS: dict[tuple[str, str], frozenset[str]] = {
-    ("", "pods"): frozenset(
-        {
-            "spec.nodeName",
-            "spec.restartPolicy",
-            "spec.schedulerName",
-            "spec.serviceAccountName",
-            "spec.hostNetwork",
-            "status.phase",
-            "status.podIP",
-            "status.podIPs",
-            "status.nominatedNodeName",
-        }
-    ),
-    ("", "events"): frozenset(
-        {
-            *(
-                f"involvedObject.{part}"
-                for part in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
-            ),
-            "reason",
-            "reportingComponent",
-            "source",
-            "type",
-        }
-    ),
-    ("events.k8s.io", "events"): frozenset(
-        {
-            *(
-                f"regarding.{part}"
-                for part in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
-            ),
-            "reason",
-            "reportingController",
-            "type",
-        }
-    ),
-    ("", "namespaces"): frozenset({"status.phase"}),
-    ("", "nodes"): frozenset({"spec.unschedulable"}),
-    ("", "replicationcontrollers"): frozenset({"status.replicas"}),
-    ("", "secrets"): frozenset({"type"}),
-    ("", "services"): frozenset({"spec.clusterIP", "spec.type"}),
-    ("apps", "replicasets"): frozenset({"status.replicas"}),
-    ("batch", "jobs"): frozenset({"status.successful"}),
-    ("certificates.k8s.io", "certificatesigningrequests"): frozenset({"spec.signerName"}),
-    ("certificates.k8s.io", "clustertrustbundles"): frozenset({"spec.signerName"}),
-    ("certificates.k8s.io", "podcertificaterequests"): frozenset({"spec.signerName", "spec.podName", "spec.nodeName"}),
-    ("resource.k8s.io", "resourceslices"): frozenset({"spec.driver", "spec.nodeName"}),
-}
 
 
 class _Request:
@@ -436,15 +386,14 @@ class QueryService:
 
     def _filter(self, request: _Request, target: Target, served: Served, options: Options) -> Filter:
         """Raises ApiError 400 for a selector that cannot be parsed."""
-        selectable = _FIELD_LABELS.get((target.group, target.resource), frozenset())
-        custom = {path.strip(".") for path in served.info.selectable}
+        selectable = selectable_fields(target.group_resource, served.info.selectable)
 
         def supported(label: str) -> bool:
-            return label in ("metadata.name", "metadata.namespace") or label in selectable or label in custom
+            return label in METADATA_FIELDS or label in selectable
 
         try:
             labels = parse_labels(options.label_selector)
-            fields = parse_fields(options.field_selector, supported, own=bool(selectable or custom))
+            fields = parse_fields(options.field_selector, supported, own=bool(selectable))
         except BadSelector as problem:
             raise ApiError(400, str(problem)) from None
         search = parse_search(request.http.query)

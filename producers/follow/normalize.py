@@ -6,12 +6,14 @@ decoded; spec, status and the rest pass through as the bytes they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from operator import attrgetter
 
 import msgspec
 
-from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, MEMBER_VERSION_ANNOTATION
+from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, MEMBER_VERSION_ANNOTATION, GroupResource
+from deltalog.wire.selectable_fields import SelectableField, selectable_fields
 from producers.errors import InvalidInput
 from producers.rules.pruning import LAST_APPLIED, BadPointer, Pruning, prune_members
 from producers.upstream.discovery import ResourceType
@@ -27,7 +29,6 @@ __all__ = [
     "changed_at",
     "identify",
     "members",
-    "selectable_fields",
 ]
 
 _OURS = (CLUSTER_ANNOTATION.encode(), MEMBER_VERSION_ANNOTATION.encode())
@@ -35,6 +36,8 @@ _OURS = (CLUSTER_ANNOTATION.encode(), MEMBER_VERSION_ANNOTATION.encode())
 Fields = dict[str, str]
 # An object's top-level members as the bytes they are, without line feeds.
 Members = dict[str, msgspec.Raw]
+
+_PODS = GroupResource("", "pods")
 
 
 class Unusable(InvalidInput):
@@ -157,8 +160,9 @@ class Normalizer:
             _encoder.encode(kind.kind),
             _encoder.encode(kind.api_version),
         )
-        self._fields = selectable_fields(kind)
-        self._hidden = {label for label, path in selectable_paths(kind).items() if self._pruned.covers(path)}
+        self._fields = reader_of(kind)
+        fields = selectable_fields(kind.group_resource, kind.selectable)
+        self._hidden = {label for label, field in fields.items() if field.path and self._pruned.covers(field.path)}
 
     def __call__(self, raw: bytes | msgspec.Raw | Members) -> Normalized:
         """Uses members up. Raises Unusable."""
@@ -230,144 +234,80 @@ class Normalizer:
         return msgspec.Raw(b"{" + self._annotation + b"," + text[1:])
 
 
-# -- fields that may stand in a fieldSelector ----------------------------------------------------------------------
-# Which, and how they read: pkg/registry/*/strategy.go (SelectableFields). Empty ones are left out: an absent field
-# reads as empty.
+# -- selectable fields ---------------------------------------------------------------------------------------------
 
-
-class _PodSpec(msgspec.Struct, rename="camel"):
-    node_name: str = ""
-    restart_policy: str = ""
-    scheduler_name: str = ""
-    service_account_name: str = ""
-    host_network: bool = False
-
-
-class _PodStatus(msgspec.Struct, rename="camel"):
-    phase: str = ""
-    pod_i_p: str = msgspec.field(default="", name="podIP")
-    nominated_node_name: str = ""
-
-
-_pod_spec = msgspec.json.Decoder(_PodSpec)
-_pod_status = msgspec.json.Decoder(_PodStatus)
 _EMPTY = msgspec.Raw(b"{}")
-
-
-def _pod_fields(top: Members) -> Fields:
-    try:
-        spec = _pod_spec.decode(top.get("spec", _EMPTY))
-        status = _pod_status.decode(top.get("status", _EMPTY))
-    except msgspec.MsgspecError:
-        return {}
-    found = {
-        "spec.nodeName": spec.node_name,
-        "spec.restartPolicy": spec.restart_policy,
-        "spec.schedulerName": spec.scheduler_name,
-        "spec.serviceAccountName": spec.service_account_name,
-        "spec.hostNetwork": "true" if spec.host_network else "false",
-        "status.phase": status.phase,
-        "status.podIP": status.pod_i_p,
-        "status.nominatedNodeName": status.nominated_node_name,
-    }
-    return {key: value for key, value in found.items() if value}
-
-
-def _dotted(*paths: str) -> dict[str, tuple[str, ...]]:
-    return {path: tuple(path.split(".")) for path in paths}
-
-
-_POD_PATHS = _dotted(
-    "spec.nodeName",
-    "spec.restartPolicy",
-    "spec.schedulerName",
-    "spec.serviceAccountName",
-    "spec.hostNetwork",
-    "status.phase",
-    "status.podIP",
-    "status.nominatedNodeName",
-)
-
-_EVENT_FIELDS = {
-    **_dotted(
-        "involvedObject.kind",
-        "involvedObject.namespace",
-        "involvedObject.name",
-        "involvedObject.uid",
-        "involvedObject.apiVersion",
-        "involvedObject.resourceVersion",
-        "involvedObject.fieldPath",
-        "reason",
-        "reportingComponent",
-        "type",
-    ),
-    "source": ("source", "component"),
-}
-
-_FIELDS: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {
-    ("", "events"): _EVENT_FIELDS,
-    ("events.k8s.io", "events"): _dotted("reason", "type")
-    | {"reportingController": ("reportingController",)}
-    | {
-        f"regarding.{name}": ("regarding", name)
-        for name in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
-    },
-    ("", "namespaces"): _dotted("status.phase"),
-    ("", "nodes"): _dotted("spec.unschedulable"),
-    ("", "replicationcontrollers"): _dotted("status.replicas"),
-    ("", "secrets"): _dotted("type"),
-    ("", "services"): _dotted("spec.clusterIP", "spec.type"),
-    ("apps", "replicasets"): _dotted("status.replicas"),
-    ("certificates.k8s.io", "certificatesigningrequests"): _dotted("spec.signerName"),
-    ("certificates.k8s.io", "clustertrustbundles"): _dotted("spec.signerName"),
-    ("certificates.k8s.io", "podcertificaterequests"): _dotted("spec.signerName", "spec.podName", "spec.nodeName"),
-    ("resource.k8s.io", "resourceslices"): _dotted("spec.driver", "spec.nodeName"),
-    ("batch", "jobs"): {"status.successful": ("status", "succeeded")},
-}
-
-# How the zero value of a field reads, where that is not the empty string.
-_ZERO = {"spec.unschedulable": "false", "status.replicas": "0", "status.successful": "0"}
+_BOOLEAN = {True: "true", False: "false"}
 
 
 def _text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return _BOOLEAN[value]
     return value if isinstance(value, str) else str(value)
 
 
-def selectable_paths(kind: ResourceType) -> dict[str, tuple[str, ...]]:
-    """Where the values of a type's selectable fields stand in its objects."""
-    if (kind.group, kind.resource) == ("", "pods"):
-        return _POD_PATHS
-    paths = dict(_FIELDS.get((kind.group, kind.resource), {}))
-    for path in kind.selectable:
-        steps = tuple(path.strip(".").split("."))
-        paths[".".join(steps)] = steps
-    return paths
+def field_reader(fields: Mapping[str, SelectableField]) -> Callable[[Members], Fields]:
+    """The function that reads a type's selectable fields from an object's top-level members; empty ones are left out.
 
-
-def selectable_fields(kind: ResourceType) -> Callable[[Members], Fields]:
-    """The function that reads a type's selectable fields from an object's top-level members."""
-    if (kind.group, kind.resource) == ("", "pods"):
-        return _pod_fields
-    paths = selectable_paths(kind)
-    if not paths:
+    It raises what decoding raises.
+    """
+    read_from = {label: field for label, field in fields.items() if field.path}
+    if not read_from:
         return lambda top: {}
 
     def read(top: Members) -> Fields:
         decoded: dict[str, object] = {}
         found: Fields = {}
-        for label, (head, *rest) in paths.items():
+        for label, ((head, *rest), zero) in read_from.items():
             if head not in decoded:
                 decoded[head] = msgspec.json.decode(top[head]) if head in top else None
             value = decoded[head]
             for step in rest:
                 value = value.get(step) if isinstance(value, dict) else None
-            text = _text(value) or _ZERO.get(label, "")
+            text = _text(value) or zero
             if text:
                 found[label] = text
         return found
 
     return read
+
+
+def typed_field_reader(fields: Mapping[str, SelectableField]) -> Callable[[Members], Fields]:
+    """As `field_reader`, for fields two members deep that are texts or booleans: decodes no more than these.
+
+    It is for Pods, which are most of what changes. An object with a value of another type has no fields.
+    """
+    below: dict[str, list[tuple[str, SelectableField]]] = {}
+    for label, field in fields.items():
+        if field.path:
+            head, _ = field.path
+            below.setdefault(head, []).append((label, field))
+    labels = [label for some in below.values() for label, _ in some]
+    readers: list[tuple[str, Callable[[msgspec.Raw], object], Callable[[object], tuple[str | bool, ...]]]] = []
+    for head, some in below.items():
+        leaves = [(field.path[1], bool, False) if field.zero else (field.path[1], str, "") for _, field in some]
+        values = attrgetter(*(name for name, _, _ in leaves))
+        readers.append((head, msgspec.json.Decoder(msgspec.defstruct(head, leaves)).decode, values))
+
+    def read(top: Members) -> Fields:
+        found: list[str | bool] = []
+        try:
+            for head, decode, values in readers:
+                found += values(decode(top.get(head, _EMPTY)))
+        except msgspec.MsgspecError:
+            return {}
+        return {
+            label: value if isinstance(value, str) else _BOOLEAN[value]
+            for label, value in zip(labels, found, strict=True)
+            if value != ""
+        }
+
+    return read
+
+
+def reader_of(kind: ResourceType) -> Callable[[Members], Fields]:
+    """The function that reads a type's selectable fields."""
+    fields = selectable_fields(kind.group_resource, kind.selectable)
+    return (typed_field_reader if kind.group_resource == _PODS else field_reader)(fields)
