@@ -27,7 +27,8 @@ from deltalog import (
     subscribe,
 )
 from deltalog.history import History
-from deltalog.jetstream.stream import open_bucket, open_copy
+from deltalog.jetstream.bucket import Bucket
+from deltalog.jetstream.stream import open_copy
 from deltalog.mirror import Mirror, MirrorSettings
 from producers.follow.leases import holders
 from tests.golden.lines import Line, lines
@@ -178,9 +179,9 @@ async def test_a_mirror_is_one(connection: Connection) -> None:
 async def test_a_bucket_is_opened_as_it_was_made(connection: Connection, case: str) -> None:
     config = await made(connection, case)
     name = config["name"].removeprefix("KV_")
-    bucket = await open_bucket(connection, name, "another description", marker_ttl=60)
-    assert bucket.name == config["name"]
-    assert await config_of(connection, bucket.name) == {"metadata": {}, **config}
+    opened = await Bucket.open(connection, name, "another description", marker_ttl=60)
+    assert opened.stream.name == config["name"]
+    assert await config_of(connection, opened.stream.name) == {"metadata": {}, **config}
 
 
 # -- buckets -----------------------------------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ async def test_a_bucket_is_opened_as_it_was_made(connection: Connection, case: s
 async def bucket(connection: Connection, name: str, *cases: str) -> list[Line]:
     """A bucket with the keys of these cases, put in their order."""
     marker_ttl = 6 if name == "kubebraid-leases" else 0
-    await open_bucket(connection, name, "golden", marker_ttl=marker_ttl)
+    await Bucket.open(connection, name, "golden", marker_ttl=marker_ttl)
     found = {line["case"]: line for line in lines("buckets")}
     chosen = [found[case] for case in cases]
     async with Appender(connection) as appender:
