@@ -29,10 +29,11 @@ from deltalog import Appender, connect, open_log
 from kubebraid.command.broker import free_port
 from producers.follow.normalize import Normalizer
 from producers.follow.ownership import take
-from producers.follow.reflector import Reflector, Target
+from producers.follow.reflector import Reflector
 from producers.follow.writer import Writer
 from producers.upstream.apiserver import ApiServer
 from producers.upstream.kubeconfig import Context
+from producers.upstream.watching import Target
 from simulation import SimulatedCluster
 
 _CLUSTER = "bench-1"

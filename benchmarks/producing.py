@@ -22,10 +22,11 @@ from deltalog.reader import read_to_end
 from deltalog.wire.subjects import object_filter
 from producers.follow.normalize import Normalizer
 from producers.follow.ownership import take
-from producers.follow.reflector import Reflector, Target, list_pages
+from producers.follow.reflector import Reflector
 from producers.follow.writer import Writer
 from producers.upstream.apiserver import ApiServer
 from producers.upstream.kubeconfig import Context
+from producers.upstream.watching import Target, list_pages
 from simulation import SimulatedCluster, write_kubeconfig
 
 _CLUSTER = "bench-1"

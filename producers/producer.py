@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
@@ -15,6 +14,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from deltalog import AppendError, BrokerUnavailable, LogError
+from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection, JetStreamRefused
 from deltalog.jetstream.stream import DEFAULT_NAME, Log
 from producers.follow.cluster_producer import ClusterProducer, Treatment
@@ -23,6 +23,7 @@ from producers.follow.ownership import Deposed
 from producers.follow.removal import leave_cluster, remove_cluster
 from producers.members.membership import Members
 from producers.metrics import Metrics
+from producers.timing import DEFAULT, Timing
 
 log = structlog.get_logger("producers.producer")
 
@@ -72,14 +73,25 @@ class Producer:
         identity: str | None = None,
         bucket: str = "kubebraid-leases",
         replicas: int = 1,
+        timing: Timing = DEFAULT,
     ) -> None:
         self.identity = identity or producer_id()
         self.members = members
         self.clusters: dict[str, ClusterProducer] = {}
         self.metrics = Metrics(lambda: list(self.clusters.values()), lambda: connection.intake.refusals)
-        self.leases = Leases(connection, bucket, self.identity, [], take=self._take, drop=self._drop, replicas=replicas)
+        self.leases = Leases(
+            connection,
+            bucket,
+            self.identity,
+            [],
+            take=self._take,
+            drop=self._drop,
+            replicas=replicas,
+            ttl=timing.lease,
+        )
         self._connection = connection
         self._open_log = open_log
+        self._timing = timing
         self._running: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -123,7 +135,7 @@ class Producer:
             if (known := self.clusters.get(name)) is None:
                 log.info("cluster is a member", cluster=name)
                 self.clusters[name] = ClusterProducer(
-                    name, member, self._open_log, self.identity, treatment, self.metrics
+                    name, member, self._open_log, self.identity, treatment, self.metrics, self._timing
                 )
             elif known.member != member or known.treatment != treatment:
                 await known.change(member, treatment)
@@ -142,7 +154,7 @@ class Producer:
         """Takes a cluster that we held out of the log, then lets go of it."""
         try:
             await self._drop(name)
-            pause = 0.5
+            backoff = Backoff(*self._timing.log_backoff)
             while name not in self.clusters:
                 try:
                     log_ = await self._open_log()
@@ -157,8 +169,7 @@ class Producer:
                     break
                 except (AppendError, BrokerUnavailable, JetStreamRefused, LogError) as cause:
                     log.warning("cluster cannot be removed yet", cluster=name, reason=str(cause))
-                    await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-                    pause = min(pause * 2, 10.0)
+                    await backoff.wait()
         finally:
             del self._leaving[name]
         # One that is a member again is taken again, by whoever has room.
@@ -187,7 +198,7 @@ class Producer:
             except Deposed as deposed:
                 # Whoever took it over has, or had, the lease: ours ends, or says that it is our turn again.
                 log.warning("deposed", cluster=cluster.name, reason=str(deposed))
-                await asyncio.sleep(2.0)
+                await asyncio.sleep(self._timing.deposed)
 
     # -- requests ----------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from deltalog import (
 )
 from deltalog.handover import Taken, decode_offer, encode_answer, offer_subject
 from deltalog.history import History
+from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, JetStreamRefused
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log
 from deltalog.reader import read_to_end
@@ -34,7 +35,7 @@ from deltalog.wire.parts import payload_limit
 from deltalog.wire.subjects import CONTROL, control_subject, encode_token
 from producers.follow.discovery_document import Offered
 from producers.follow.documents import fits
-from producers.follow.normalize import Normalizer, Unusable, members
+from producers.follow.normalize import Normalizer
 from producers.follow.openapi_documents import Documents, OpenApi
 from producers.follow.ownership import Deposed, Owner, append_control, take
 from producers.follow.removal import append_removed_type
@@ -45,22 +46,12 @@ from producers.metrics import Metrics
 from producers.rules.configuration import RELIST_EVERY
 from producers.rules.pruning import Pruning
 from producers.rules.rules import Chosen
+from producers.timing import DEFAULT, Timing
 from producers.upstream.apiserver import ApiServer, Refused, Unreachable
-from producers.upstream.discovery import UNDECODABLE, Discovered, ResourceType, discover, registered, streams_lists
+from producers.upstream.discovery import Discovered, ResourceType, discover, registered, streams_lists
+from producers.upstream.objects import UNDECODABLE, Unusable, raw_object
 
 log = structlog.get_logger("producers.follow.cluster_producer")
-
-# Seconds between two looks at what types there are, and at whether the server is ready.
-_DISCOVER_EVERY = 60.0
-# Seconds until the next look when something was in doubt; doubled while it is.
-_DOUBT = 2.0
-_PROBE_EVERY = 5.0
-_PROBE_TIMEOUT = 5.0
-# Seconds between two status records: how long a silent producer goes unnoticed by those who read the log.
-STATUS_EVERY = 30.0
-_FIRST_STATUS = 3.0
-# Seconds between two looks at whether the log is still the one that was written.
-_LOOK_EVERY = 5.0
 
 # Offers that may wait for their turn.
 _OFFERS = 1024
@@ -117,6 +108,7 @@ class ClusterProducer:
         producer: str,
         treatment: Treatment,
         metrics: Metrics | None = None,
+        timing: Timing = DEFAULT,
     ) -> None:
         self.on_synced: Callable[[ClusterProducer, Informer], None] | None = None
         self.name = name
@@ -129,7 +121,8 @@ class ClusterProducer:
         self.down = asyncio.Event()
         self.member = member
         self.treatment = treatment
-        self.server = ApiServer(member.access)
+        self.server = ApiServer(member.access, timing)
+        self.timing = timing
         self.metrics = metrics
         self._open_log = open_log
         self._producer = producer
@@ -154,7 +147,7 @@ class ClusterProducer:
 
     async def run(self) -> None:
         """Produces until cancelled. Raises Deposed when another producer takes the cluster over."""
-        pause = 0.5
+        backoff = Backoff(*self.timing.log_backoff)
         owner: Owner | None = None
         prefix = said = ""
         self.discovered.clear()
@@ -168,7 +161,8 @@ class ClusterProducer:
                     prefix = log_.prefix
                     async with Appender.to(log_) as appender:
                         owner = await take(log_, appender, self.name, self._producer)
-                        pause, said = 0.5, ""
+                        said = ""
+                        backoff.reset()
                         await self._own(log_, appender, owner)
                 except ExceptionGroup as group:
                     if await self._is_over(group, owner, prefix):
@@ -177,8 +171,7 @@ class ClusterProducer:
                     if said != str(cause):
                         said = str(cause)
                         log.warning("the log cannot be written", cluster=self.name, reason=said)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-                pause = min(pause * 2, 10.0)
+                await backoff.wait()
         finally:
             self.holding = False
             await self.server.close()
@@ -252,42 +245,44 @@ class ClusterProducer:
             self.server.streams_lists = streams_lists(version)
         return version
 
-    async def next_discovery(self, within: float = _DISCOVER_EVERY) -> bool:
-        """Returns when it is time to look at the types again, after `within` seconds or so at the latest.
+    async def next_discovery(self, within: float | None = None) -> bool:
+        """Returns when it is time to look at the types again, after about `within` seconds at the latest.
 
-        True if there is a reason to, false if it is time only.
+        None: `Timing.discover_every`. True if there is a reason to look, false if only the time has come.
         """
         asked = False
+        within = self.timing.discover_every if within is None else within
         try:
             async with asyncio.timeout(within * random.uniform(0.8, 1.2)):
                 await self._rediscover.wait()
                 asked = True
                 # A CRD's condition Established follows its creation; several come together.
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(self.timing.discover_together)
         except TimeoutError:
             pass
         self._rediscover.clear()
         return asked
 
-    async def ready(self) -> str | None:
+    async def why_not_ready(self) -> str | None:
         """Why the cluster cannot be followed now, None if it can."""
         try:
-            async with asyncio.timeout(_PROBE_TIMEOUT):
+            async with asyncio.timeout(self.timing.probe):
                 await self.server.get("/readyz")
         except Unreachable as cause:
             return str(cause)
         except TimeoutError:
-            return f"{self.server.host}: no answer within {_PROBE_TIMEOUT:g} s"
+            return f"{self.server.host}: no answer within {self.timing.probe:g} s"
         except Refused as refused:
             # Where /readyz is not for us, the server is there all the same.
             if refused.code == 401 or refused.code >= 500:
                 return str(refused)
         return self.undiscovered
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
+        """Ends pauses between attempts to read the cluster: it is ready again."""
         self._rediscover.set()
         for informer in self.informers.values():
-            informer.hurry()
+            informer.retry_now()
 
 
 class _Tenure:
@@ -318,6 +313,7 @@ class _Tenure:
             tombstone_ttl=log_.tombstone_ttl,
             served=self._versions,
             first_lists=cluster.first_lists,
+            timing=cluster.timing,
         )
 
     async def run(self) -> None:
@@ -347,7 +343,7 @@ class _Tenure:
         cluster = self._cluster
         said: str | None = ""
         while True:
-            reason = await cluster.ready()
+            reason = await cluster.why_not_ready()
             cluster.unreachable = reason
             if cluster.metrics is not None:
                 cluster.metrics.clock.labels(cluster.name).set(cluster.server.clock_offset)
@@ -361,11 +357,11 @@ class _Tenure:
                     log.warning("cluster is not ready", cluster=cluster.name, reason=reason)
                 elif said:
                     log.info("cluster is back", cluster=cluster.name)
-                    cluster.hurry()
+                    cluster.retry_now()
             said = reason
             self._probe_now.clear()
             try:
-                async with asyncio.timeout(_PROBE_EVERY * random.uniform(0.8, 1.2)):
+                async with asyncio.timeout(cluster.timing.probe_every * random.uniform(0.8, 1.2)):
                     await self._probe_now.wait()
             except TimeoutError:
                 pass
@@ -399,10 +395,11 @@ class _Tenure:
     async def status(self) -> None:
         """Says from time to time how each type is: also that there is a producer at all."""
         # The first one soon, as an operator who has just started it looks at what it does.
-        pause = min(_FIRST_STATUS, STATUS_EVERY)
+        every = self._cluster.timing.status_every
+        pause = min(self._cluster.timing.first_status, every)
         while True:
             await asyncio.sleep(pause * random.uniform(0.8, 1.0))
-            pause = STATUS_EVERY
+            pause = every
             types = {
                 str(informer.kind.group_resource): {
                     key: value
@@ -419,7 +416,7 @@ class _Tenure:
                 }
                 for informer in self._cluster.informers.values()
             }
-            await self._append(self._owner.control(wire.STATUS, types=types, every=int(STATUS_EVERY * 1000)))
+            await self._append(self._owner.control(wire.STATUS, types=types, every=int(every * 1000)))
 
     async def offers(self) -> None:
         """Takes what others know of the cluster's objects before its watches do."""
@@ -439,7 +436,7 @@ class _Tenure:
             informer = self._cluster.informers.get(GroupResource(offer.group, offer.resource))
             if informer is None:
                 raise Unusable(f"{GroupResource(offer.group, offer.resource)} is not synced")
-            sequence = await (await informer.offer(members(offer.object), deleted=offer.deleted))
+            sequence = await (await informer.offer(raw_object(offer.object), deleted=offer.deleted))
             taken = Taken(sequence or await self._log.head())
         except (Unusable, msgspec.MsgspecError, AppendError, BrokerUnavailable, JetStreamRefused, Deposed) as cause:
             taken = Taken(refused=str(cause))
@@ -463,7 +460,7 @@ class _Tenure:
         """
         log_, appender = self._log, self._appender
         while True:
-            await asyncio.sleep(_LOOK_EVERY * random.uniform(0.8, 1.2))
+            await asyncio.sleep(self._cluster.timing.look_at_history_every * random.uniform(0.8, 1.2))
             highest = max(self._owner.sequence, appender.highest.get(log_.name, 0))
             try:
                 state = await log_.state()
@@ -485,7 +482,9 @@ class _Tenure:
     async def discover(self) -> None:
         """Looks at what types there are, starts and ends informers, again and again."""
         cluster = self._cluster
-        pause, doubt = 0.5, _DOUBT
+        timing = cluster.timing
+        backoff = Backoff(*timing.discover_again)
+        doubt = Backoff(timing.discover_doubtful, timing.discover_every, jitter=0.0)
         known, asked = None, True
         while True:
             try:
@@ -503,13 +502,12 @@ class _Tenure:
                     cluster.undiscovered = f"types cannot be discovered: {cause}"
                     self._probe_now.set()
                 try:
-                    async with asyncio.timeout(pause * random.uniform(0.5, 1.5)):
+                    async with asyncio.timeout(backoff.pause()):
                         await cluster.next_discovery()
                 except TimeoutError:
                     pass
-                pause = min(pause * 2, 30.0)
                 continue
-            pause = 0.5
+            backoff.reset()
             cluster.undiscovered = None
             if cluster.unreachable is not None:
                 self._probe_now.set()
@@ -526,11 +524,10 @@ class _Tenure:
                 self._openapi.look()
             known = found
             if found.whole:
-                doubt = _DOUBT
+                doubt.reset()
                 asked = await cluster.next_discovery()
             else:
-                asked = await cluster.next_discovery(doubt)
-                doubt = min(doubt * 2, _DISCOVER_EVERY)
+                asked = await cluster.next_discovery(doubt.pause())
 
     async def _discovered(self) -> Discovered:
         found = await discover(self._cluster.server)
@@ -612,6 +609,7 @@ class _Tenure:
             on_trouble=self._trouble,
             on_change=cluster.changed,
             relist_every=cluster.treatment.relist_every,
+            timing=cluster.timing,
             metrics=None if cluster.metrics is None else cluster.metrics.of(cluster.name, str(kind.group_resource)),
         )
         cluster.informers[key] = informer

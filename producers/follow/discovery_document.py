@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from producers.follow.documents import packed
-from producers.upstream.discovery import UNDECODABLE, Discovered
+from producers.upstream.discovery import Discovered
+from producers.upstream.objects import UNDECODABLE
 
 _GZIP_FORMAT = 31
 

@@ -101,7 +101,7 @@ class Leases:
         *,
         take: Callable[[str], None],
         drop: Callable[[str], Awaitable[None]],
-        ttl: float = 6.0,
+        ttl: float,
         replicas: int = 1,
     ) -> None:
         self.identity = identity

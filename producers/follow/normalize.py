@@ -7,41 +7,20 @@ decoded; spec, status and the rest pass through as the bytes they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from operator import attrgetter
 
 import msgspec
 
 from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, MEMBER_VERSION_ANNOTATION, GroupResource
 from deltalog.wire.selectable_fields import SelectableField, selectable_fields
-from producers.errors import InvalidInput
-from producers.rules.pruning import LAST_APPLIED, BadPointer, Pruning, prune_members
+from producers.rules.pruning import LAST_APPLIED, Pruning, prune_members
 from producers.upstream.discovery import ResourceType
-
-__all__ = [
-    "BadPointer",
-    "Identity",
-    "Members",
-    "Normalized",
-    "Normalizer",
-    "Pruning",
-    "Unusable",
-    "changed_at",
-    "identify",
-    "members",
-]
+from producers.upstream.objects import UNDECODABLE, RawObject, Unusable, raw_object, seconds
 
 _OURS = (CLUSTER_ANNOTATION.encode(), MEMBER_VERSION_ANNOTATION.encode())
 
 Fields = dict[str, str]
-# An object's top-level members as the bytes they are, without line feeds.
-Members = dict[str, msgspec.Raw]
-
 _PODS = GroupResource("", "pods")
-
-
-class Unusable(InvalidInput):
-    """An object without a name, or no JSON object at all."""
 
 
 class Normalized(msgspec.Struct, frozen=True, gc=False):
@@ -65,80 +44,12 @@ class _Owner(msgspec.Struct):
     controller: bool | None = None
 
 
-class Identity(msgspec.Struct, rename="camel"):
-    """The little of metadata that tells whether an object is the one already known."""
-
-    name: str = ""
-    namespace: str | None = None
-    uid: str | None = None
-    resource_version: str | None = None
-
-
-class _Manager(msgspec.Struct):
-    time: str | None = None
-
-
-class _Managers(msgspec.Struct, rename="camel"):
-    managed_fields: list[_Manager] | None = None
-
-
-_managers = msgspec.json.Decoder(_Managers)
 _raw_map = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_identity = msgspec.json.Decoder(Identity)
 _string = msgspec.json.Decoder(str | None)
 _owners = msgspec.json.Decoder(list[_Owner] | None)
 _labels = msgspec.json.Decoder(dict[str, str] | None)
 _strings = msgspec.json.Decoder(dict[str, str])
 _encoder = msgspec.json.Encoder()
-
-# What msgspec raises for an object: text that isn't UTF-8 and nesting without end have no msgspec error of their own.
-_UNDECODABLE = (KeyError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
-
-def without_line_feeds(text: bytes) -> bytes:
-    """JSON as it is, or without the line feeds between its parts. (Within strings JSON has them escaped.)
-
-    They would break the lines of a watch. Raises msgspec.MsgspecError.
-    """
-    return msgspec.json.format(text, indent=-1) if b"\n" in text else text
-
-
-def members(raw: bytes | msgspec.Raw) -> Members:
-    """An object's members, to be normalised. Raises Unusable."""
-    try:
-        return _raw_map.decode(without_line_feeds(bytes(raw)))
-    except _UNDECODABLE as cause:
-        raise Unusable(f"not a Kubernetes object: {cause}") from cause
-
-
-def identify(found: Members) -> Identity:
-    """Name, namespace, uid and version of an object. Raises Unusable."""
-    try:
-        return _identity.decode(found["metadata"])
-    except _UNDECODABLE as cause:
-        raise Unusable(f"not a Kubernetes object: {cause}") from cause
-
-
-def _seconds(timestamp: str | None) -> int:
-    if not timestamp:
-        return 0
-    try:
-        return int(datetime.fromisoformat(timestamp).timestamp())
-    except ValueError:
-        return 0
-
-
-def changed_at(found: Members) -> int:
-    """When an object was last changed, by its cluster's clock in whole seconds since 1970; 0: it does not say.
-
-    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management: `time` of managedFields.
-    """
-    try:
-        managers = _managers.decode(found["metadata"]).managed_fields or ()
-    except _UNDECODABLE:
-        return 0
-    return max((_seconds(manager.time) for manager in managers), default=0)
-
 
 _NOTHING = msgspec.Raw(b"null")
 
@@ -164,15 +75,15 @@ class Normalizer:
         fields = selectable_fields(kind.group_resource, kind.selectable)
         self._hidden = {label for label, field in fields.items() if field.path and self._pruned.covers(field.path)}
 
-    def __call__(self, raw: bytes | msgspec.Raw | Members) -> Normalized:
+    def __call__(self, raw: bytes | msgspec.Raw | RawObject) -> Normalized:
         """Uses members up. Raises Unusable."""
-        top = raw if isinstance(raw, dict) else members(raw)
+        top = raw if isinstance(raw, dict) else raw_object(raw)
         try:
             return self._normalized(top)
-        except _UNDECODABLE as cause:
+        except (KeyError, *UNDECODABLE) as cause:
             raise Unusable(f"not a Kubernetes object: {cause}") from cause
 
-    def _normalized(self, top: Members) -> Normalized:
+    def _normalized(self, top: RawObject) -> Normalized:
         entries = _raw_map.decode(top.pop("metadata"))
         get = entries.get
         name = _string.decode(get("name", _NOTHING))
@@ -198,7 +109,7 @@ class Normalizer:
             name=name,
             uid=_string.decode(get("uid", _NOTHING)) or "",
             member_version=original,
-            created=_seconds(_string.decode(get("creationTimestamp", _NOTHING))),
+            created=seconds(_string.decode(get("creationTimestamp", _NOTHING))),
             controller_uid=next((owner.uid for owner in owners or () if owner.controller), ""),
             labels=labels or {},
             fields=fields,
@@ -213,7 +124,7 @@ class Normalizer:
             return fields
         return {label: text for label, text in fields.items() if label not in self._hidden}
 
-    def _prune(self, top: Members, entries: Members) -> None:
+    def _prune(self, top: RawObject, entries: RawObject) -> None:
         tree = self._pruned.tree
         for below in (tree.get("metadata"), tree.get("*")):
             if below:
@@ -248,7 +159,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else str(value)
 
 
-def field_reader(fields: Mapping[str, SelectableField]) -> Callable[[Members], Fields]:
+def field_reader(fields: Mapping[str, SelectableField]) -> Callable[[RawObject], Fields]:
     """The function that reads a type's selectable fields from an object's top-level members; empty ones are left out.
 
     It raises what decoding raises.
@@ -257,7 +168,7 @@ def field_reader(fields: Mapping[str, SelectableField]) -> Callable[[Members], F
     if not read_from:
         return lambda top: {}
 
-    def read(top: Members) -> Fields:
+    def read(top: RawObject) -> Fields:
         decoded: dict[str, object] = {}
         found: Fields = {}
         for label, ((head, *rest), zero) in read_from.items():
@@ -274,7 +185,7 @@ def field_reader(fields: Mapping[str, SelectableField]) -> Callable[[Members], F
     return read
 
 
-def typed_field_reader(fields: Mapping[str, SelectableField]) -> Callable[[Members], Fields]:
+def typed_field_reader(fields: Mapping[str, SelectableField]) -> Callable[[RawObject], Fields]:
     """As `field_reader`, for fields two members deep that are texts or booleans: decodes no more than these.
 
     It is for Pods, which are most of what changes. An object with a value of another type has no fields.
@@ -291,7 +202,7 @@ def typed_field_reader(fields: Mapping[str, SelectableField]) -> Callable[[Membe
         values = attrgetter(*(name for name, _, _ in leaves))
         readers.append((head, msgspec.json.Decoder(msgspec.defstruct(head, leaves)).decode, values))
 
-    def read(top: Members) -> Fields:
+    def read(top: RawObject) -> Fields:
         found: list[str | bool] = []
         try:
             for head, decode, values in readers:
@@ -307,7 +218,7 @@ def typed_field_reader(fields: Mapping[str, SelectableField]) -> Callable[[Membe
     return read
 
 
-def reader_of(kind: ResourceType) -> Callable[[Members], Fields]:
+def reader_of(kind: ResourceType) -> Callable[[RawObject], Fields]:
     """The function that reads a type's selectable fields."""
     fields = selectable_fields(kind.group_resource, kind.selectable)
     return (typed_field_reader if kind.group_resource == _PODS else field_reader)(fields)

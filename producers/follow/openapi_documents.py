@@ -16,11 +16,13 @@ import msgspec
 import structlog
 
 from deltalog import Control
+from deltalog.jetstream.backoff import Backoff
 from deltalog.wire import delta as wire
 from producers.follow.documents import fits, packed
 from producers.follow.ownership import Owner
+from producers.timing import DEFAULT, Timing
 from producers.upstream.apiserver import ApiServer, Refused, Unreachable
-from producers.upstream.discovery import UNDECODABLE
+from producers.upstream.objects import UNDECODABLE
 
 log = structlog.get_logger("producers.follow.openapi_documents")
 
@@ -31,16 +33,6 @@ PROTOBUF = "protobuf"
 # How one begins: its first field, swagger, is "2.0" (github.com/google/gnostic, openapiv2/OpenAPIv2.proto).
 _SWAGGER = b"\x0a\x032."
 
-# Seconds between two looks at the documents when nothing says that they changed.
-_EVERY = 300.0
-# Further looks after what discovery says has changed, in seconds: a server's documents follow its types, the great one
-# of version 2 last. It is expensive for the server, too, and not asked for while types come one after the other.
-_AFTER = (5.0, 30.0)
-# Seconds until the next look after a failure; doubled while it lasts.
-_RETRY = 5.0
-# How long the first lists go before, in seconds, and how long one document may take.
-_FIRST_LISTS = 10.0
-_PATIENCE = 30.0
 # Documents that may take longer than that until the look ends.
 _TIRED = 3
 # Bytes of a document before compression; a real cluster's largest has about five million.
@@ -124,6 +116,7 @@ class OpenApi:
         tombstone_ttl: int,
         served: Callable[[], set[tuple[str, str]]],
         first_lists: Callable[[], Awaitable[None]],
+        timing: Timing = DEFAULT,
     ) -> None:
         self._server = server
         self._owner = owner
@@ -133,6 +126,7 @@ class OpenApi:
         self._tombstone_ttl = tombstone_ttl
         self._served = served
         self._first_lists = first_lists
+        self._timing = timing
         self._woken = asyncio.Event()
         # Documents that are too large, by the tag they had.
         self._left_out: dict[Key, str] = {}
@@ -144,26 +138,28 @@ class OpenApi:
 
     async def run(self) -> None:
         """Reads what changed, again and again. Raises what appending raises."""
+        timing = self._timing
         await self._woken.wait()
         try:
-            async with asyncio.timeout(_FIRST_LISTS):
+            async with asyncio.timeout(timing.openapi_first_lists):
                 await self._first_lists()
         except TimeoutError:
             pass
-        whole, retry = True, _RETRY
+        whole = True
+        retry = Backoff(timing.openapi_again, timing.openapi_every, jitter=0.2)
         follow_ups: list[float] = []
         while True:
             self._woken.clear()
             if await self._read(whole=whole):
-                retry = _RETRY
-                pause = follow_ups.pop(0) if follow_ups else _EVERY
+                retry.reset()
+                pause = (follow_ups.pop(0) if follow_ups else timing.openapi_every) * random.uniform(0.8, 1.2)
             else:
-                pause, retry = retry, min(retry * 2, _EVERY)
+                pause = retry.pause()
             whole = True
             try:
-                async with asyncio.timeout(pause * random.uniform(0.8, 1.2)):
+                async with asyncio.timeout(pause):
                     await self._woken.wait()
-                whole, follow_ups = False, list(_AFTER)
+                whole, follow_ups = False, list(timing.openapi_after)
             except TimeoutError:
                 pass
 
@@ -175,7 +171,7 @@ class OpenApi:
                 for name in _MEDIA:
                     good = await self._read_v2(name) and good
         except (Unreachable, TimeoutError) as cause:
-            self._complain(str(cause) or f"no answer within {_PATIENCE:g} s")
+            self._complain(str(cause) or f"no answer within {self._timing.openapi_document:g} s")
             return False
         if good:
             self._complaint = ""
@@ -195,7 +191,7 @@ class OpenApi:
         """
         try:
             async with (
-                asyncio.timeout(_PATIENCE),
+                asyncio.timeout(self._timing.openapi_document),
                 self._server.open(path, query, accept=accept, known=known) as response,
             ):
                 body = bytearray()
@@ -232,7 +228,7 @@ class OpenApi:
                 if late == _TIRED:
                     raise
                 good = False
-                self._complain(f"/openapi/v3/{name}: no answer within {_PATIENCE:g} s")
+                self._complain(f"/openapi/v3/{name}: no answer within {self._timing.openapi_document:g} s")
             except (Refused, _Unusable, *UNDECODABLE) as cause:
                 self._complain(f"/openapi/v3/{name}: {cause}")
                 good = False

@@ -1,8 +1,8 @@
-"""The reflector: keeps the log equal to one list of a cluster, in three layers: one request, list then watch, for ever.
+"""The reflector: keeps the log equal to one list of a cluster: list, then watch, and the same again after each failure.
 
-The layers' exits are named: a list or watch ends by itself (`WatchEnded`), with an expired version (410), with
-another refusal, or because the server cannot be reached. Contract: kubernetes.io "Efficient detection of
-changes"; client-go tools/cache/reflector.go.
+A list or watch ends by itself, with an expired version (410), with another refusal, or because the server cannot be
+reached (`producers.upstream.watching`). Contract: https://kubernetes.io/docs/reference/using-api/api-concepts/
+(efficient detection of changes); client-go tools/cache/reflector.go.
 """
 
 from __future__ import annotations
@@ -11,264 +11,27 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import NamedTuple
 
-import aiohttp
-import msgspec
 import structlog
 
 from deltalog import AppendError, BrokerUnavailable
+from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import JetStreamRefused
 from deltalog.wire.kubernetes import ObjectName
 from producers.errors import ClusterUnavailable
-from producers.follow.normalize import Members, Unusable, changed_at, identify, members, without_line_feeds
 from producers.follow.writer import Stored, Writer
 from producers.metrics import TypeMetrics
+from producers.timing import DEFAULT, Timing
 from producers.upstream.apiserver import ApiServer, Refused, Unreachable
+from producers.upstream.objects import RawObject, Unusable, changed_at, identify
+from producers.upstream.watching import BadAnswer, NotStreamed, Target, Watch, WatchEvent, list_pages, version_of
 
 log = structlog.get_logger("producers.follow.reflector")
 
-PAGE = 500
-# A watch is asked to end after a random time in this range, in seconds, so that a hundred don't return at once
-# (client-go: 5 to 10 minutes).
-_WATCH_SECONDS = (300, 600)
-# What a server may be late in ending a watch, in seconds, before the connection counts as half-open.
-_WATCH_GRACE = 15.0
-# Seconds of silence after which a connection is given up: while initial events come, and once bookmarks do.
-_INITIAL_SILENCE = 20.0
-_BOOKMARK_SILENCE = 150.0
-_INITIAL_EVENTS_END = "k8s.io/initial-events-end"
-# A watch that lasted so long, in seconds, was no failure; the next one begins the backoff anew.
-_STABLE = 10.0
-_BACKOFF_FIRST, _BACKOFF_LAST = 0.5, 30.0
-# Seconds between two objects of which it is measured when their cluster changed them.
-_SAMPLE_EVERY = 1.0
-
-
 # Why a list was taken, as metrics name it.
 FIRST, EXPIRED, BROKEN, LOG, PERIODIC, REQUEST = "first", "expired", "broken", "log", "periodic", "request"
-
-
-class Target(NamedTuple):
-    """What is listed and watched: a path, and a label selector (empty: all of it)."""
-
-    path: str
-    selector: str = ""
-
-    def query(self) -> dict[str, str]:
-        return {"labelSelector": self.selector} if self.selector else {}
-
-
-class BadAnswer(ClusterUnavailable):
-    """The server answered with something that is no list, or no watch event."""
-
-
-class _NotStreamed(Exception):
-    """The server does not send initial events as asked; its lists are taken by pages."""
-
-
-class _ListMeta(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
-    next_page: str = msgspec.field(default="", name="continue")
-    remaining_item_count: int | None = None
-
-
-class _Page(msgspec.Struct):
-    metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
-    items: list[Members] | None = None
-
-
-class _OddPage(msgspec.Struct):
-    """A page with items that are no objects."""
-
-    metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
-    items: list[msgspec.Raw] | None = None
-
-
-class WatchEvent(msgspec.Struct):
-    """One line of a watch; the members of `object` are still raw."""
-
-    type: str
-    object: Members
-
-
-class _EventStatus(msgspec.Struct):
-    code: int = 0
-    reason: str = ""
-    message: str = ""
-
-
-class _Version(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
-    annotations: dict[str, str] | None = None
-
-
-class _ErrorEvent(msgspec.Struct):
-    object: _EventStatus
-
-
-_page = msgspec.json.Decoder(_Page)
-_odd_page = msgspec.json.Decoder(_OddPage)
-_event = msgspec.json.Decoder(WatchEvent)
-_error_event = msgspec.json.Decoder(_ErrorEvent)
-_version = msgspec.json.Decoder(_Version)
-_NO_METADATA = msgspec.Raw(b"{}")
-# What msgspec raises: text that isn't UTF-8 and nesting without end have no msgspec error of their own.
-_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
-
-# -- one request ---------------------------------------------------------------------------------------------------
-
-
-async def list_pages(server: ApiServer, target: Target) -> AsyncGenerator[_Page, None]:
-    """The pages of one consistent list, unparsed objects in each. Raises Refused (410: begin again), Unreachable.
-
-    The next page is asked for before one is yielded, so that it comes while this one is written; no more than that.
-    """
-    query = {"limit": str(PAGE), **target.query()}
-    coming = asyncio.create_task(server.get(target.path, query))
-    try:
-        while True:
-            body, _ = await coming
-            page = _page_of(body)
-            if page.metadata.next_page:
-                query = {**query, "continue": page.metadata.next_page}
-                coming = asyncio.create_task(server.get(target.path, query))
-            yield page
-            if not page.metadata.next_page:
-                return
-    finally:
-        coming.cancel()
-        await asyncio.gather(coming, return_exceptions=True)
-
-
-def _page_of(body: bytes) -> _Page:
-    """Raises BadAnswer."""
-    try:
-        # A line feed at the end, as kube-apiserver has it, is part of no object.
-        text = without_line_feeds(body) if body.find(b"\n", 0, len(body) - 1) >= 0 else body
-        try:
-            return _page.decode(text)
-        except msgspec.ValidationError:
-            odd = _odd_page.decode(text)
-            # The writer leaves out, and tells of, what has no metadata.
-            return _Page(odd.metadata, [_members(item) for item in odd.items or ()])
-    except _UNDECODABLE as cause:
-        raise BadAnswer(f"no list: {cause}") from cause
-
-
-def _members(item: msgspec.Raw) -> Members:
-    try:
-        return members(item)
-    except Unusable:
-        return {}
-
-
-async def lines(content: aiohttp.StreamReader) -> AsyncGenerator[list[bytes], None]:
-    """Lines of any length, those together that have come. (`readline` has a limit; a line has several MB at times.)"""
-    begun: list[bytes] = []
-    async for chunk in content.iter_any():
-        if b"\n" not in chunk:
-            begun.append(chunk)
-            continue
-        pieces = chunk.split(b"\n")
-        if begun:
-            pieces[0] = b"".join((*begun, pieces[0]))
-        last = pieces.pop()
-        begun = [last] if last else []
-        if whole := [piece for piece in pieces if piece and not piece.isspace()]:
-            yield whole
-
-
-class Watch:
-    """One watch, from its request until the server or `end` ends it. Read once, by `events`."""
-
-    def __init__(self, server: ApiServer, target: Target, version: str | None) -> None:
-        self._server = server
-        self._target = target
-        self._version = version
-        self._ending = False
-        self._patience: asyncio.Timeout | None = None
-
-    def end(self) -> None:
-        """Ends it between two events: what was read is digested, nothing more is read."""
-        self._ending = True
-        if self._patience is not None and self._patience.when() is not None:
-            self._patience.reschedule(asyncio.get_running_loop().time())
-
-    async def events(self, opened: Callable[[], Awaitable[None]]) -> AsyncGenerator[WatchEvent, None]:
-        """The events from `version` until the end; `opened` is called once it has begun.
-
-        `version` None asks for the present state first, as ADDED events that end with a bookmark (KEP-3157).
-        A connection that is silent for longer than this server has shown to be is given up as half-open.
-        Raises Refused, Unreachable, BadAnswer.
-        """
-        seconds = random.randint(*_WATCH_SECONDS)
-        query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)} | self._target.query()
-        initial = self._version is None
-        if self._version is None:
-            query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
-        else:
-            query["resourceVersion"] = self._version
-        loop = asyncio.get_running_loop()
-        silence = _INITIAL_SILENCE if initial else seconds + _WATCH_GRACE
-        async with self._server.open(self._target.path, query, silence=seconds + _WATCH_GRACE) as response:
-            await opened()
-            patience: asyncio.Timeout
-            try:
-                async with (
-                    asyncio.timeout(silence) as patience,
-                    contextlib.aclosing(lines(response.content)) as arriving,
-                ):
-                    self._patience = patience
-                    if self._ending:
-                        # It was told to before it began.
-                        patience.reschedule(loop.time())
-                    async for together in arriving:
-                        # Only the server's silence counts, not what we take to digest what it said.
-                        patience.reschedule(None)
-                        for line in together:
-                            event = _watch_event(line)
-                            yield event
-                            if self._ending:
-                                return
-                            if event.type == "BOOKMARK":
-                                # This server sends them, about one a minute: two missing ones are a broken connection.
-                                silence, initial = _BOOKMARK_SILENCE, False
-                            elif not initial and silence == _INITIAL_SILENCE:
-                                silence = seconds + _WATCH_GRACE
-                        patience.reschedule(loop.time() + silence)
-            except TimeoutError:
-                if not patience.expired():
-                    raise
-                if self._ending:
-                    return
-                said = f"nothing said for {silence:.0f} s"
-                if initial:
-                    raise _NotStreamed(f"{said}, and no end of the initial events") from None
-                raise Unreachable(f"{self._server.host}: watch of {self._target.path}: {said}") from None
-
-
-def _watch_event(line: bytes) -> WatchEvent:
-    """Raises BadAnswer, and Refused for an ERROR event."""
-    try:
-        event = _event.decode(line)
-        if event.type == "ERROR":
-            status = _error_event.decode(line).object
-            raise Refused(status.code, status.reason, status.message)
-    except _UNDECODABLE as cause:
-        raise BadAnswer(f"no watch event: {cause}") from cause
-    return event
-
-
-def _version_of(event: WatchEvent) -> _Version:
-    """Raises BadAnswer."""
-    try:
-        return _version.decode(event.object.get("metadata", _NO_METADATA))
-    except _UNDECODABLE as cause:
-        raise BadAnswer(f"no watch event: {cause}") from cause
 
 
 # -- list, then watch ----------------------------------------------------------------------------------------------
@@ -297,6 +60,7 @@ class Reflector:
         accepts: Callable[[str], bool] | None = None,
         relist_every: float = 0.0,
         metrics: TypeMetrics | None = None,
+        timing: Timing = DEFAULT,
     ) -> None:
         self.target = target
         self.writer = writer
@@ -315,9 +79,12 @@ class Reflector:
         self._accepts = accepts
         self._relist_every = relist_every
         self._metrics = metrics
+        self._timing = timing
         self._sampled = 0.0
-        self._hurry = asyncio.Event()
+        self._retry_now = asyncio.Event()
+        # Watches that broke one after the other.
         self._broken = 0
+        self._watch_backoff = Backoff(*timing.list_backoff)
         # Whether the watch is still in its initial events.
         self._initial = False
         self._watch_now: Watch | None = None
@@ -329,13 +96,13 @@ class Reflector:
         # together, are spread over the whole interval from then on.
         self._due = time.monotonic() + relist_every * random.uniform(0.1, 1.0) if relist_every else float("inf")
 
-    def hurry(self) -> None:
-        """Ends a pause between attempts: the cluster is said to be back."""
-        self._hurry.set()
+    def retry_now(self) -> None:
+        """Ends a pause between attempts: the cluster is ready again."""
+        self._retry_now.set()
 
     def _log_failed(self) -> None:
         """The log did not take in what a watch told: there may be no further event that would run into that."""
-        self._hurry.set()
+        self._retry_now.set()
         if self._watch_now is not None:
             self._watch_now.end()
 
@@ -343,13 +110,13 @@ class Reflector:
         """Compares the whole list with the log now."""
         self._due = 0.0
         self._why = REQUEST
-        self._hurry.set()
+        self._retry_now.set()
         if self._watch_now is not None:
             self._watch_now.end()
 
     # -- lists -----------------------------------------------------------------------------------------------------
 
-    async def _observe(self, found: Members, *, listed: bool, stored: Stored | None = None) -> ObjectName | None:
+    async def _observe(self, found: RawObject, *, listed: bool, stored: Stored | None = None) -> ObjectName | None:
         if self._accepts is not None:
             try:
                 if not self._accepts(identify(found).namespace or ""):
@@ -447,18 +214,18 @@ class Reflector:
             if ending is not None:
                 ending.cancel()
         if initial is not None:
-            raise _NotStreamed("the watch ended before its initial events did")
+            raise NotStreamed("the watch ended before its initial events did")
 
     async def _take_in(self, event: WatchEvent, initial: set[ObjectName] | None) -> set[ObjectName] | None:
         """Takes in one event; `initial` are the keys of the initial events so far, None behind their end."""
         self.last_event = time.time()
         # The writer says the version of what it took in; what it is not shown is read here.
-        metadata = _version_of(event) if event.type == "BOOKMARK" or self._accepts is not None else None
+        metadata = version_of(event) if event.type == "BOOKMARK" or self._accepts is not None else None
         if event.type == "BOOKMARK":
             assert metadata is not None
             if initial is not None:
-                if (metadata.annotations or {}).get(_INITIAL_EVENTS_END) != "true":
-                    raise _NotStreamed("a bookmark that does not end the initial events")
+                if not metadata.ends_initial_events:
+                    raise NotStreamed("a bookmark that does not end the initial events")
                 await self._end_list(initial, metadata.resource_version)
                 initial = None
         elif event.type in ("ADDED", "MODIFIED"):
@@ -483,7 +250,7 @@ class Reflector:
             return None
         changed = 0
         # Reading the time out of every object would be felt.
-        if event.type != "DELETED" and self.last_event - self._sampled >= _SAMPLE_EVERY:
+        if event.type != "DELETED" and self.last_event - self._sampled >= self._timing.sample_every:
             self._sampled = self.last_event
             changed = changed_at(event.object)
         return partial(self._stored, time.monotonic(), changed)
@@ -504,6 +271,7 @@ class Reflector:
     async def list_then_watch(self) -> None:
         """One list, then watches from it until the version expires or something breaks. Always raises."""
         self._broken = 0
+        self._watch_backoff.reset()
         while True:
             # What failed behind the last event of a watch is found here: `_log_failed` has ended that.
             self.writer.check()
@@ -517,7 +285,7 @@ class Reflector:
             try:
                 # The list comes along with the watch where the server streams lists.
                 await self._watch(None if listing else self.version)
-            except _NotStreamed as cause:
+            except NotStreamed as cause:
                 log.info("lists are taken by pages", cluster=self._cluster, path=self.target.path, reason=str(cause))
                 self._server.streams_lists = False
                 self._another_way = True
@@ -540,13 +308,17 @@ class Reflector:
                 if self._metrics is not None:
                     self._metrics.watched(lasted, "broken" if reason else "ended")
             if reason:
-                self._broken = self._broken + 1 if lasted < _STABLE else 1
+                if lasted >= self._timing.stable:
+                    self._broken = 0
+                    self._watch_backoff.reset()
+                self._broken += 1
                 log.debug("watch broken", cluster=self._cluster, path=self.target.path, reason=reason)
                 if self._broken > 1:
                     await self._on_trouble(reason)
-                await self._pause(self._broken, retry_after)
+                await self._pause(self._watch_backoff, retry_after)
                 continue
             self._broken = 0
+            self._watch_backoff.reset()
             if lasted < 1.0 and time.monotonic() < self._due:
                 # A server that ends watches at once must not be asked in a loop.
                 await asyncio.sleep(random.uniform(0.5, 1.0))
@@ -556,44 +328,41 @@ class Reflector:
     async def run(self) -> None:
         """List-then-watch, again and again, until cancelled. Raises Deposed, HistoryChanged."""
         attempt = 0
+        backoff = Backoff(*self._timing.list_backoff)
         read_back = True
         while True:
-            retry_after = None
+            retry_after, expired = None, False
             started = time.monotonic()
             try:
                 if read_back:
                     await self.writer.read_back()
                     read_back = False
                 await self.list_then_watch()
-            except Refused as refused:
-                retry_after = refused.retry_after
-                if refused.expired:
+            except ClusterUnavailable as cause:
+                if isinstance(cause, Refused):
+                    retry_after, expired = cause.retry_after, cause.expired
+                if expired:
                     reason = "the version expired"
                     self._why = EXPIRED
-                    attempt = 0 if time.monotonic() - started > 10 else attempt
                 else:
-                    reason = str(refused)
+                    reason = str(cause)
                     self._why = BROKEN
                     await self._on_trouble(reason)
-            except (Unreachable, BadAnswer) as cause:
-                reason = str(cause)
-                self._why = BROKEN
-                await self._on_trouble(reason)
             except (AppendError, BrokerUnavailable, JetStreamRefused) as cause:
                 reason = str(cause)
                 self._why = LOG
                 read_back = True
+            if time.monotonic() - started > self._timing.stable and (expired or self.synced.is_set()):
+                attempt = 0
+                backoff.reset()
             self.synced.clear()
             attempt += 1
             log.info("listing again", cluster=self._cluster, path=self.target.path, reason=reason, attempt=attempt)
-            await self._pause(attempt, retry_after)
+            await self._pause(backoff, retry_after)
 
-    async def _pause(self, attempt: int, retry_after: float | None = None) -> None:
-        """Exponential backoff with jitter; ends early when somebody says that the cluster is back."""
-        pause = min(_BACKOFF_FIRST * 2 ** min(attempt - 1, 10), _BACKOFF_LAST)
-        self._hurry.clear()
-        try:
-            async with asyncio.timeout(max(pause * random.uniform(0.5, 1.5), retry_after or 0.0)):
-                await self._hurry.wait()
-        except TimeoutError:
-            pass
+    async def _pause(self, backoff: Backoff, retry_after: float | None) -> None:
+        """Waits for the next pause, or as long as the server asks; ends early on `retry_now`."""
+        self._retry_now.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(backoff.pause(), retry_after or 0.0)):
+                await self._retry_now.wait()

@@ -8,14 +8,17 @@ from urllib.parse import quote
 
 from deltalog import Appender
 from deltalog.jetstream.stream import Log
-from producers.follow.normalize import Members, Normalizer, Unusable, identify
+from producers.follow.normalize import Normalizer
 from producers.follow.ownership import Owner
-from producers.follow.reflector import Reflector, Target
+from producers.follow.reflector import Reflector
 from producers.follow.writer import Counts, Writer
 from producers.metrics import TypeMetrics
 from producers.rules.rules import Scope
+from producers.timing import DEFAULT, Timing
 from producers.upstream.apiserver import ApiServer
 from producers.upstream.discovery import ResourceType
+from producers.upstream.objects import RawObject, Unusable, identify
+from producers.upstream.watching import Target
 
 
 class Informer:
@@ -41,6 +44,7 @@ class Informer:
         on_change: Callable[[ResourceType], None] | None = None,
         relist_every: float = 0.0,
         metrics: TypeMetrics | None = None,
+        timing: Timing = DEFAULT,
     ) -> None:
         self.kind = kind
         self.scope = scope
@@ -50,7 +54,7 @@ class Informer:
         self.error_since = 0.0
         self._on_synced = on_synced
         self._on_trouble = on_trouble
-        self._whole = Writer(log_, appender, owner, kind, normalizer, counts)
+        self._whole = Writer(log_, appender, owner, kind, normalizer, counts, timing=timing)
         accepts = scope.accepts if scope.namespaces and not scope.only else None
         self.reflectors: list[Reflector] = []
         for namespace in scope.only or (None,):
@@ -61,13 +65,14 @@ class Informer:
                     Target(_path(kind, namespace), scope.selector),
                     self._whole
                     if namespace is None
-                    else Writer(log_, appender, owner, kind, normalizer, counts, namespace=namespace),
+                    else Writer(log_, appender, owner, kind, normalizer, counts, namespace=namespace, timing=timing),
                     on_synced=self._one_synced,
                     on_trouble=self._trouble,
                     on_change=None if on_change is None else lambda: on_change(kind),
                     accepts=accepts,
                     relist_every=relist_every,
                     metrics=metrics,
+                    timing=timing,
                 )
             )
 
@@ -106,7 +111,7 @@ class Informer:
     def last_event(self) -> float:
         return max(reflector.last_event for reflector in self.reflectors)
 
-    async def offer(self, found: Members, *, deleted: bool) -> asyncio.Future[int]:
+    async def offer(self, found: RawObject, *, deleted: bool) -> asyncio.Future[int]:
         """Takes in a state that did not come by list or watch; see `Writer.offer`. Raises Unusable too."""
         namespace = identify(found).namespace or ""
         resource = self.kind.group_resource
@@ -124,9 +129,10 @@ class Informer:
 
     # -- what it does ------------------------------------------------------------------------------------------------
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
+        """Ends pauses between attempts: the cluster is ready again."""
         for reflector in self.reflectors:
-            reflector.hurry()
+            reflector.retry_now()
 
     def relist(self) -> None:
         """Compares the whole list with the log now."""

@@ -41,16 +41,16 @@ from deltalog.wire.delta import (
 from deltalog.wire.kubernetes import ObjectName
 from deltalog.wire.parts import fit, part_subject, parts_filter, payload_limit, unpacked
 from deltalog.wire.subjects import object_filter, object_subject, parse_object, type_prefix
-from producers.follow.normalize import Members, Normalized, Normalizer, Unusable, identify, members
+from producers.follow.normalize import Normalized, Normalizer
 from producers.follow.ownership import Deposed, Owner, append_control
+from producers.timing import DEFAULT, Timing
 from producers.upstream.discovery import ResourceType
+from producers.upstream.objects import RawObject, Unusable, identify, raw_object
 
 log = structlog.get_logger("producers.follow.writer")
 
 # Told when what was appended is acknowledged, with its sequence, or why it is not.
 Stored = Callable[[int, AppendError | None], None]
-# How long, in seconds, a state that was offered outranks older ones that lists and watches still tell.
-_OFFER_COUNTS = 60.0
 
 
 class Past(msgspec.Struct, gc=False):
@@ -153,6 +153,7 @@ class Writer:
         counts: Counts | None = None,
         *,
         namespace: str | None = None,
+        timing: Timing = DEFAULT,
     ) -> None:
         self.kind = kind
         self.counts = Counts() if counts is None else counts
@@ -161,6 +162,7 @@ class Writer:
         # Called when an append has failed that was on its way already: nobody may be about to `observe`.
         self.on_failure: Callable[[], None] | None = None
         self._namespace = namespace
+        self._handed_over = timing.handed_over
         self._log = log_
         self._appender = appender
         self._owner = owner
@@ -238,9 +240,7 @@ class Writer:
 
     # -- what the cluster says -------------------------------------------------------------------------------------
 
-    async def observe(
-        self, raw: bytes | msgspec.Raw | Members, *, listed: bool, stored: Stored | None = None
-    ) -> ObjectName | None:
+    async def observe(self, raw: bytes | RawObject, *, listed: bool, stored: Stored | None = None) -> ObjectName | None:
         """Takes in an object's present state (uses members up); appends it if the log has another. Returns its key.
 
         What a watch says of a version that is not newer is a repetition. What a list says is so, even if it is
@@ -250,14 +250,14 @@ class Writer:
             return await self._observe(raw, listed=listed, in_order=not listed, stored=stored)
 
     async def _observe(
-        self, raw: bytes | msgspec.Raw | Members, *, listed: bool, in_order: bool, stored: Stored | None = None
+        self, raw: bytes | RawObject, *, listed: bool, in_order: bool, stored: Stored | None = None
     ) -> ObjectName | None:
         self.check()
         if self._obsolete:
             await self._purge_obsolete()
         self.last_version = ""
         try:
-            found = raw if isinstance(raw, dict) else members(raw)
+            found = raw if isinstance(raw, dict) else raw_object(raw)
             if listed and not self._blank:
                 # Most of a later list is known: that is seen without normalising it.
                 identity = identify(found)
@@ -323,12 +323,12 @@ class Writer:
         self.counts.suppressed += 1
         return True
 
-    async def gone(self, raw: bytes | msgspec.Raw | Members, *, stored: Stored | None = None) -> None:
+    async def gone(self, raw: bytes | RawObject, *, stored: Stored | None = None) -> None:
         """Takes in an object's last state, which a watch saw go (uses members up). `stored`: as of `observe`."""
         async with self._turn:
             await self._gone(raw, in_order=True, stored=stored)
 
-    async def _gone(self, raw: bytes | msgspec.Raw | Members, *, in_order: bool, stored: Stored | None = None) -> None:
+    async def _gone(self, raw: bytes | RawObject, *, in_order: bool, stored: Stored | None = None) -> None:
         self.check()
         self.last_version = ""
         try:
@@ -344,7 +344,7 @@ class Writer:
             return
         await self._bury(key, known, found, final=True, in_order=in_order, stored=stored)
 
-    async def offer(self, found: Members, *, deleted: bool) -> asyncio.Future[int]:
+    async def offer(self, found: RawObject, *, deleted: bool) -> asyncio.Future[int]:
         """Takes in a state that did not come by list or watch (uses members up).
 
         The future has the state's sequence, 0 if the log had it already, or what appending it failed with. Raises as
@@ -379,7 +379,7 @@ class Writer:
                     await self._gone(found, in_order=False, stored=stored)
                 else:
                     await self._observe(found, listed=False, in_order=False, stored=stored)
-                self._offered[key] = (version, time.monotonic() + _OFFER_COUNTS)
+                self._offered[key] = (version, time.monotonic() + self._handed_over)
             if self._sent == sent:
                 await self._all_acknowledged()
                 future.set_result(0)

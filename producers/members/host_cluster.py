@@ -11,21 +11,20 @@ import base64
 import binascii
 import contextlib
 import json
-import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import structlog
 
+from deltalog.jetstream.backoff import Backoff
 from producers.errors import InvalidInput, ProducersError
-from producers.follow.normalize import Members
-from producers.follow.reflector import BadAnswer, Target, Watch, list_pages
 from producers.rules.configuration import PediaClusters, Secrets
 from producers.rules.rules import Rule, Rules
+from producers.timing import Timing
 from producers.upstream.apiserver import ApiServer, Refused
 from producers.upstream.kubeconfig import Access, Inline, host_access
+from producers.upstream.watching import Target, current_objects
 
 log = structlog.get_logger("producers.members.host_cluster")
 
@@ -34,7 +33,6 @@ Said = Callable[[dict[str, Access], dict[str, Rules], dict[str, str]], None]
 # Why the host cluster cannot be read; None: it can.
 Complain = Callable[[str | None], None]
 
-_BACKOFF_FIRST, _BACKOFF_LAST = 1.0, 30.0
 _PEDIA = "/apis/cluster.clusterpedia.io/v1alpha2"
 # Labels that name a Secret's cluster: ours, and Cluster API's.
 _NAME_LABELS = ("kubebraid.io/cluster-name", "cluster.x-k8s.io/cluster-name")
@@ -50,14 +48,14 @@ class BadCluster(InvalidInput):
 # -- watching the host ---------------------------------------------------------------------------------------------
 
 
-async def follow(place: Secrets | PediaClusters, said: Said, complain: Complain) -> None:
+async def follow(place: Secrets | PediaClusters, said: Said, complain: Complain, timing: Timing) -> None:
     """Tells what the host cluster says of clusters, again at each change, until cancelled."""
-    pause = _BACKOFF_FIRST
+    backoff = Backoff(*timing.host_backoff)
     while True:
         server = None
         started = time.monotonic()
         try:
-            server = ApiServer(host_access(place.host.kubeconfig, place.host.context))
+            server = ApiServer(host_access(place.host.kubeconfig, place.host.context), timing)
             if isinstance(place, Secrets):
                 await _follow_secrets(server, place, said, complain)
             else:
@@ -72,10 +70,9 @@ async def follow(place: Secrets | PediaClusters, said: Said, complain: Complain)
         finally:
             if server is not None:
                 await server.close()
-        if time.monotonic() - started > 60:
-            pause = _BACKOFF_FIRST
-        await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-        pause = min(pause * 2, _BACKOFF_LAST)
+        if time.monotonic() - started > timing.host_stable:
+            backoff.reset()
+        await backoff.wait()
 
 
 def _title(place: Secrets | PediaClusters) -> str:
@@ -91,58 +88,12 @@ def _first(group: BaseExceptionGroup[Exception] | None) -> str:
     return str(error)
 
 
-async def _states(server: ApiServer, target: Target) -> AsyncGenerator[_Objects, None]:
-    """All objects of a target by name, after its list and after each change. Ends never; raises as lists do."""
-    while True:
-        objects: _Objects = {}
-        version = ""
-        async with contextlib.aclosing(list_pages(server, target)) as pages:
-            async for page in pages:
-                version = page.metadata.resource_version
-                for members in page.items or ():
-                    item = _decoded(members)
-                    objects[item["metadata"]["name"]] = item
-        yield objects
-        try:
-            while True:
-                started = time.monotonic()
-                async with contextlib.aclosing(Watch(server, target, version).events(_nothing)) as events:
-                    async for event in events:
-                        item = _decoded(event.object)
-                        version = item["metadata"].get("resourceVersion") or version
-                        if event.type == "BOOKMARK":
-                            continue
-                        name = item["metadata"]["name"]
-                        if event.type == "DELETED":
-                            objects.pop(name, None)
-                        else:
-                            objects[name] = item
-                        yield objects
-                if time.monotonic() - started < 1.0:
-                    await asyncio.sleep(random.uniform(0.5, 1.0))
-        except Refused as refused:
-            if not refused.expired:
-                raise
-
-
-def _decoded(members: Members) -> dict[str, Any]:
-    """The object that a list or watch told of. Raises BadAnswer."""
-    try:
-        return {key: msgspec.json.decode(value) for key, value in members.items()}
-    except msgspec.MsgspecError as cause:
-        raise BadAnswer(f"no object: {cause}") from cause
-
-
-async def _nothing() -> None:
-    return
-
-
 # -- Secrets -------------------------------------------------------------------------------------------------------
 
 
 async def _follow_secrets(server: ApiServer, place: Secrets, said: Said, complain: Complain) -> None:
     target = Target(f"/api/v1/namespaces/{place.namespace}/secrets", place.selector)
-    async with contextlib.aclosing(_states(server, target)) as states:
+    async with contextlib.aclosing(current_objects(server, target)) as states:
         async for secrets in states:
             clusters: dict[str, Access] = {}
             problems: dict[str, str] = {}
@@ -206,7 +157,7 @@ async def _follow_pedia(server: ApiServer, place: PediaClusters, said: Said, com
 
     async def take(what: str, target: Target) -> None:
         try:
-            async with contextlib.aclosing(_states(server, target)) as states:
+            async with contextlib.aclosing(current_objects(server, target)) as states:
                 async for objects in states:
                     state[what] = objects
                     tell()

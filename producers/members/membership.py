@@ -20,6 +20,7 @@ from producers.rules.configuration import (
     load,
 )
 from producers.rules.rules import Rules
+from producers.timing import DEFAULT, Timing
 from producers.upstream.kubeconfig import (
     Access,
     BadKubeconfig,
@@ -30,11 +31,6 @@ from producers.upstream.kubeconfig import (
 )
 
 log = structlog.get_logger("producers.members.membership")
-
-# Seconds between two looks at files.
-_LOOK_EVERY = 2.0
-# Seconds that the first list of a host cluster may hold up the start.
-_FIRST = 10.0
 
 
 class Member(NamedTuple):
@@ -58,11 +54,12 @@ class Members:
     A source that cannot be read keeps the clusters it had: only what it clearly says is gone goes.
     """
 
-    def __init__(self, configuration: Configuration, file: Path | None = None) -> None:
+    def __init__(self, configuration: Configuration, file: Path | None = None, timing: Timing = DEFAULT) -> None:
         self.configuration = configuration
         self.current: dict[str, Member] = {}
         self.changed = asyncio.Event()
         self._file = file
+        self._timing = timing
         self._seen = signature([str(file)]) if file is not None else ()
         self._found: dict[Place, _Found] = {}
         self._read: dict[Place, object] = {}
@@ -82,7 +79,7 @@ class Members:
         async with asyncio.TaskGroup() as tasks:
             self._follow_all(tasks)
             while True:
-                await asyncio.sleep(_LOOK_EVERY)
+                await asyncio.sleep(self._timing.look_at_files_every)
                 if self._file is not None and await self._configured_anew():
                     self._follow_all(tasks)
                     self._merge()
@@ -149,12 +146,12 @@ class Members:
                     gone = known.keys() - found.clusters.keys()
                     if gone:
                         # A file just being written may have less than it will: believed when it stays so.
-                        await asyncio.sleep(_LOOK_EVERY)
+                        await asyncio.sleep(self._timing.look_at_files_every)
                         if await asyncio.to_thread(_files, place) != seen:
                             continue
                     self._read[place] = seen
                     self._take_in(place, found)
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(self._timing.look_at_files_every)
 
     async def _follow(self, place: Place) -> None:
         if isinstance(place, Kubeconfig | Directory):
@@ -177,7 +174,7 @@ class Members:
             else:
                 self._complain(str(place), problem)
 
-        await host_cluster.follow(place, said, complain)
+        await host_cluster.follow(place, said, complain, self._timing)
 
     # -- together --------------------------------------------------------------------------------------------------
 

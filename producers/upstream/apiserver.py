@@ -14,15 +14,10 @@ import msgspec
 import structlog
 
 from producers.errors import ClusterUnavailable
+from producers.timing import DEFAULT, Timing
 from producers.upstream.kubeconfig import Access, BadKubeconfig, Credentials
 
 log = structlog.get_logger("producers.upstream.apiserver")
-
-# Seconds to connect, and between two reads of an answer that is not a watch.
-_CONNECT = 10.0
-_READ = 60.0
-# How often changed credentials are looked for, in seconds.
-_RELOAD_EVERY = 5.0
 
 
 class Unreachable(ClusterUnavailable):
@@ -57,7 +52,8 @@ class ApiServer:
     with the old ones to their end. `streams_lists`: whether lists come as the beginning of a watch.
     """
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, timing: Timing = DEFAULT) -> None:
+        self.timing = timing
         self.access = access
         self.streams_lists = False
         # Set when the credentials lead to another server than before.
@@ -75,12 +71,13 @@ class ApiServer:
 
     async def _current(self) -> Credentials:
         now = time.monotonic()
-        if self._credentials is None or now - self._checked > _RELOAD_EVERY:
+        every = self.timing.reload_credentials_every
+        if self._credentials is None or now - self._checked > every:
             async with self._lock:
                 known = self._credentials
                 if known is None:
                     self._credentials = await self.access.credentials()
-                elif now - self._checked > _RELOAD_EVERY and await asyncio.to_thread(known.outdated):
+                elif now - self._checked > every and await asyncio.to_thread(known.outdated):
                     await self._replace()
                 self._checked = time.monotonic()
         assert self._credentials is not None
@@ -110,7 +107,7 @@ class ApiServer:
     async def reload(self) -> None:
         """Takes the credentials as they are now, if they were not just taken."""
         async with self._lock:
-            if time.monotonic() - self._checked >= _RELOAD_EVERY / 5:
+            if time.monotonic() - self._checked >= self.timing.reload_credentials_every / 5:
                 await self._replace()
                 self._checked = time.monotonic()
 
@@ -144,12 +141,14 @@ class ApiServer:
         *,
         accept: str = "application/json",
         known: str = "",
-        silence: float = _READ,
+        silence: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A GET whose answer is read as it comes; `silence`: seconds without a byte after which it is dead.
+        """A GET whose answer is read as it comes.
 
-        `known`: the ETag of what is known already; if that is what there is, Refused with code 304. Raises Refused for
-        an error answer, Unreachable if there is none or it breaks off inside the block.
+        `silence`: seconds without a byte after which the answer is given up; None: `Timing.read`. `known`: the ETag of
+        a document that is known already. Raises:
+            Refused: for an error answer; with code 304 if the document is the known one.
+            Unreachable: if there is no answer, or it breaks off inside the block.
         """
         try:
             async with self.using() as credentials:
@@ -161,7 +160,9 @@ class ApiServer:
                     header_params={"Accept": accept, **({"If-None-Match": known} if known else {})},
                     auth_settings=["BearerToken"],
                     _preload_content=False,
-                    _request_timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT, sock_read=silence),
+                    _request_timeout=aiohttp.ClientTimeout(
+                        sock_connect=self.timing.connect, sock_read=self.timing.read if silence is None else silence
+                    ),
                 )
                 try:
                     self._note_date(response, asked)
@@ -200,5 +201,5 @@ class ApiServer:
         self, path: str, query: Mapping[str, str] | None = None, *, accept: str = "application/json"
     ) -> tuple[bytes, str]:
         """Body and content type of an answer. Raises Refused and Unreachable."""
-        async with self.open(path, query, accept=accept, silence=_READ) as response:
+        async with self.open(path, query, accept=accept) as response:
             return await response.read(), response.headers.get("Content-Type", "")

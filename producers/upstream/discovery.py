@@ -15,13 +15,10 @@ import msgspec
 
 from deltalog.wire.kubernetes import GroupResource
 from producers.upstream.apiserver import ApiServer, Refused, Unreachable
+from producers.upstream.objects import UNDECODABLE
 
-# What msgspec raises: text that isn't UTF-8 and nesting without end have no msgspec error of their own.
-UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-
-# Older lists asked for at once, and seconds that one group may take: what stands behind it may hang.
+# Older lists asked for at once.
 _AT_ONCE = 8
-_PATIENCE = 10.0
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
 _API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -281,7 +278,7 @@ async def _older(server: ApiServer, root: str, listed: _OldGroups) -> list[_Grou
     async def resources(group: str, version: str) -> _GroupVersion:
         path = f"/apis/{quote(group)}/{quote(version)}" if group else f"/api/{quote(version)}"
         try:
-            async with places, asyncio.timeout(_PATIENCE):
+            async with places, asyncio.timeout(server.timing.discover_group):
                 body, _ = await server.get(path)
             found = msgspec.json.decode(body, type=_OldResources).resources or ()
         except (Refused, TimeoutError, *UNDECODABLE):

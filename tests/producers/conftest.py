@@ -21,6 +21,7 @@ from producers.members.membership import Members
 from producers.producer import Producer
 from producers.rules.configuration import Configuration, Kubeconfig, Source
 from producers.rules.rules import Rules
+from producers.timing import Timing
 from simulation import SimulatedCluster, write_kubeconfig
 from tests.patience import PATIENCE
 
@@ -34,6 +35,8 @@ class Rig:
         self.kubeconfig = kubeconfig
         self.stack = contextlib.AsyncExitStack()
         self.settings = LogSettings()
+        # Of the producers that are started from now on.
+        self.timing = Timing()
         self.materializers: list[Materializer] = []
 
     async def connection(self, name: str):
@@ -78,9 +81,9 @@ class Rig:
             return await open_log(writing, self.settings)
 
         source = Source(Kubeconfig(str(self.kubeconfig)), Rules.of(include or ("*",)))
-        members = Members(Configuration((source,)))
+        members = Members(Configuration((source,)), timing=self.timing)
         await members.first()
-        producer = Producer(members, opened, writing)
+        producer = Producer(members, opened, writing, timing=self.timing)
         task = asyncio.create_task(producer.run())
         self._background(task)
         return producer, task
@@ -122,9 +125,14 @@ def max_payload() -> int:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path, max_payload: int) -> AsyncIterator[Rig]:
+def pods() -> int:
+    return 30
+
+
+@pytest.fixture
+async def rig(tmp_path: Path, max_payload: int, pods: int) -> AsyncIterator[Rig]:
     async with EmbeddedBroker(tmp_path / "data", max_payload=max_payload) as broker:
-        async with SimulatedCluster("alpha", seed=1, pods=30) as cluster:
+        async with SimulatedCluster("alpha", seed=1, pods=pods) as cluster:
             kubeconfig = tmp_path / "kubeconfig"
             write_kubeconfig([cluster], kubeconfig)
             rig = Rig(broker, cluster, kubeconfig)

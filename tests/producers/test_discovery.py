@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-import producers.follow.cluster_producer
-import producers.upstream.discovery
 from deltalog import Reader
 from deltalog.jetstream.stream import Log
 from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
 from producers.rules.rules import Rules
+from producers.timing import Timing
 from producers.upstream.apiserver import ApiServer, Refused, Unreachable
 from producers.upstream.discovery import discover, registered
 from producers.upstream.kubeconfig import Context
@@ -208,7 +207,7 @@ async def test_an_aggregated_api_comes_is_away_comes_back_and_goes(rig, cluster)
     cluster.faults.unavailable()
     body = {"metadata": {"name": "two"}}
     await rig.request("POST", "/apis/reports.example.io/v1/namespaces/default/reports", body)
-    following.hurry()
+    following.retry_now()
     await eventually(lambda: names(store, key) == ["one", "two"])
     await eventually(lambda: key not in store.clusters["alpha"].type_health)
 
@@ -241,7 +240,7 @@ async def test_an_api_service_comes_is_away_and_goes(rig, cluster, shown):
 
     cluster.faults.unavailable()
     await rig.request("POST", ASSETS_PATH, {"metadata": {"name": "two"}})
-    following.hurry()
+    following.retry_now()
     await eventually(lambda: names(store, ASSETS) == ["one", "two"] and ASSETS not in health)
 
     await rig.request("DELETE", f"{SERVICES}/v1.{ASSETS[0]}")
@@ -403,6 +402,8 @@ async def answered(*changed: tuple[str, bytes, str]) -> Any:
     known = {path: (body, kind) for path, body, kind in changed}
 
     class Server:
+        timing = Timing(discover_group=0.1)
+
         async def get(self, path: str, query: Any = None, *, accept: str = "") -> tuple[bytes, str]:
             if path not in known:
                 raise Refused(404, "NotFound", "no")
@@ -446,8 +447,7 @@ async def test_lists_that_are_null_are_empty():
     assert found.groups == {"", "a", "d"}
 
 
-async def test_a_group_that_hangs_hinders_nobody(monkeypatch):
-    monkeypatch.setattr(producers.upstream.discovery, "_PATIENCE", 0.1)
+async def test_a_group_that_hangs_holds_up_no_other():
     names = [f"g{number}" for number in range(20)]
     groups = [{"name": name, "versions": [{"groupVersion": f"{name}/v1", "version": "v1"}]} for name in names]
     body = b'{"resources":[{"name":"things","verbs":["list","watch"]}]}'
@@ -482,9 +482,9 @@ async def test_both_kinds_of_discovery_say_the_same(rig):
 
 
 @pytest.mark.parametrize("ahead", [5400.0, -5400.0])
-async def test_a_cluster_whose_clock_is_wrong(rig, ahead, monkeypatch):
+async def test_a_cluster_whose_clock_is_wrong(rig, ahead):
     """It is told, and nothing goes by it: changes arrive, tombstones are kept, lag is in our time."""
-    monkeypatch.setattr(producers.follow.cluster_producer, "_PROBE_EVERY", 0.2)
+    rig.timing = Timing(probe_every=0.2)
     rig.cluster.faults.clock = ahead
     warm = await rig.materializer()
     producer, _ = await rig.produce("pods", "configmaps")

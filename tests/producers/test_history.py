@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import materializer.materializer
-import producers.follow.cluster_producer
 from deltalog import LogSettings
 from kubebraid.command.broker import EmbeddedBroker
 from materializer.filter import Filter
 from materializer.materializer import Materializer
+from producers.timing import Timing
 from tests.patience import PATIENCE
 
 PODS = "/api/v1/pods"
@@ -29,9 +29,9 @@ async def eventually(check, patience: float = PATIENCE):
 
 
 @pytest.fixture(autouse=True)
-def attentive(monkeypatch):
+def attentive(rig, monkeypatch):
     monkeypatch.setattr(materializer.materializer, "_LOOK_EVERY", 0.5)
-    monkeypatch.setattr(producers.follow.cluster_producer, "_LOOK_EVERY", 0.5)
+    rig.timing = Timing(look_at_history_every=0.5)
 
 
 async def running(rig) -> list[Materializer]:

@@ -7,19 +7,15 @@ import json
 
 import pytest
 
-import producers.follow.reflector
+from producers.timing import Timing
+from producers.upstream.watching import PAGE
 
 PODS = "/api/v1/pods"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    """Silence is noticed sooner than an operator would want it."""
-    monkeypatch.setattr(producers.follow.reflector, "_INITIAL_SILENCE", 1.5)
-    monkeypatch.setattr(producers.follow.reflector, "_BOOKMARK_SILENCE", 1.5)
-    monkeypatch.setattr(producers.follow.reflector, "_WATCH_GRACE", 1.0)
-    monkeypatch.setattr(producers.follow.reflector, "_WATCH_SECONDS", (2, 3))
+# Silence is noticed sooner than an operator would want it.
+IMPATIENT = Timing(initial_silence=1.5, bookmark_silence=1.5, watch_grace=1.0, watch=(2, 3))
 
 
 async def follows(rig, materializer) -> None:
@@ -29,7 +25,8 @@ async def follows(rig, materializer) -> None:
 
 
 @pytest.mark.parametrize("support", ["supported", "ignored", "refused"])
-async def test_lists_by_stream_and_by_pages(rig, impatient, support):
+async def test_lists_by_stream_and_by_pages(rig, support):
+    rig.timing = IMPATIENT
     rig.cluster.faults.initial_events = support
     producer, _ = await rig.produce("pods", "nodes")
     warm = await rig.materializer()
@@ -38,15 +35,16 @@ async def test_lists_by_stream_and_by_pages(rig, impatient, support):
     await follows(rig, warm)
 
 
-async def test_more_objects_than_a_page(rig, monkeypatch):
-    monkeypatch.setattr(producers.follow.reflector, "PAGE", 7)
+@pytest.mark.parametrize("pods", [PAGE + 7])
+async def test_more_objects_than_a_page(rig, pods):
     rig.cluster.faults.initial_events = "refused"
     await rig.produce("pods")
     warm = await rig.materializer()
-    assert len(await rig.settled(warm, PODS, "", "pods")) == 30
+    assert len(await rig.settled(warm, PODS, "", "pods")) == pods
 
 
-async def test_a_silent_watch_is_replaced(rig, impatient):
+async def test_a_silent_watch_is_replaced(rig):
+    rig.timing = IMPATIENT
     producer, _ = await rig.produce("pods")
     warm = await rig.materializer()
     await rig.settled(warm, PODS, "", "pods")

@@ -11,22 +11,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-import producers.members.membership
 from deltalog import open_log
 from materializer.materializer import Materializer
 from producers.members.membership import Members
 from producers.producer import Producer
 from producers.rules.configuration import load
+from producers.timing import Timing
 from simulation import SimulatedCluster
 from simulation.kubeconfig import kubeconfig
 
 PODS = ("", "pods")
 
 
-@pytest.fixture(autouse=True)
-def attentive(monkeypatch):
-    """Files are looked at more often than an operator needs."""
-    monkeypatch.setattr(producers.members.membership, "_LOOK_EVERY", 0.1)
+# Files are looked at more often than an operator needs.
+ATTENTIVE = Timing(look_at_files_every=0.1)
 
 
 @contextlib.asynccontextmanager
@@ -53,7 +51,7 @@ class Fleet:
         async def opened():
             return await open_log(writing, self.rig.settings)
 
-        members = Members(load(self.file), self.file)
+        members = Members(load(self.file), self.file, ATTENTIVE)
         await members.first()
         producer = Producer(members, opened, writing)
         self.rig._background(asyncio.create_task(producer.run()))

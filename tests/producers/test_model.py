@@ -12,6 +12,7 @@ import random
 import pytest
 
 from deltalog import Reader, decode_delta, open_log
+from producers.timing import Timing
 
 STEPS = int(os.environ.get("KUBEBRAID_SOAK_STEPS", "60"))
 TYPES = {
@@ -45,8 +46,8 @@ class Recorder:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_after_quiet_the_log_equals_the_cluster(rig, seed, monkeypatch):
-    monkeypatch.setattr("producers.follow.reflector._INITIAL_SILENCE", 3.0)
+async def test_after_quiet_the_log_equals_the_cluster(rig, seed):
+    rig.timing = Timing(initial_silence=3.0)
     chance = random.Random(seed)
     recorder = Recorder()
     log = await open_log(await rig.connection("recorder"), rig.settings)

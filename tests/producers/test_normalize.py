@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.follow.normalize import CLUSTER_ANNOTATION, Normalizer, Unusable, identify, members
+from producers.follow.normalize import CLUSTER_ANNOTATION, Normalizer
 from producers.rules.pruning import LAST_APPLIED, BadPointer, Pruning, blank, prune, segments
 from producers.upstream.discovery import ResourceType
+from producers.upstream.objects import Unusable, identify, raw_object
 
 SECRETS = ResourceType(group="", resource="secrets", version="v1", kind="Secret")
 PODS = ResourceType(group="", resource="pods", version="v1", kind="Pod")
@@ -156,8 +157,8 @@ def test_what_is_no_object_is_unusable() -> None:
         with pytest.raises(Unusable):
             Normalizer("alpha", PODS)(raw)
     with pytest.raises(Unusable):
-        identify(members(b"{}"))
-    assert identify(members(b' {"metadata" : {"name": "n"} }\n')).name == "n"
+        identify(raw_object(b"{}"))
+    assert identify(raw_object(b' {"metadata" : {"name": "n"} }\n')).name == "n"
 
 
 values = st.recursive(

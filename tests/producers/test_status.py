@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
-import producers.follow.cluster_producer
 from producers.members.membership import Members
 from producers.producer import Producer
 from producers.rules.configuration import Configuration, Kubeconfig, Source
 from producers.rules.rules import Rules
+from producers.timing import Timing
 from tests.patience import PATIENCE
 
 PODS = "/api/v1/pods"
@@ -24,15 +22,19 @@ async def eventually(check, patience: float = PATIENCE):
     return found
 
 
-@pytest.fixture
-def often(monkeypatch):
-    monkeypatch.setattr(producers.follow.cluster_producer, "STATUS_EVERY", 0.3)
+OFTEN = Timing(status_every=0.3)
 
 
-async def test_status_of_types_and_silence(rig, often):
+async def test_status_of_types_and_silence(rig):
+    rig.timing = OFTEN
     warm = await rig.materializer()
     _, task = await rig.produce("pods", "nodes")
-    await eventually(lambda: "alpha" in warm.store.clusters and warm.store.clusters["alpha"].status)
+
+    def synced():
+        cluster = warm.store.clusters.get("alpha")
+        return cluster is not None and cluster.status.get("pods", {}).get("synced")
+
+    await eventually(synced)
     status = warm.store.clusters["alpha"].status["pods"]
     assert status["objects"] == 30
     assert status["synced"] is True
@@ -50,7 +52,8 @@ async def test_status_of_types_and_silence(rig, often):
     await eventually(lambda: warm.stale(warm.store.clusters["alpha"]) is None)
 
 
-async def test_a_type_in_trouble_says_why_and_since_when(rig, often):
+async def test_a_type_in_trouble_says_why_and_since_when(rig):
+    rig.timing = OFTEN
     warm = await rig.materializer()
     await rig.produce("pods", "nodes")
     rig.cluster.faults.forbid("pods")

@@ -1,0 +1,89 @@
+"""Timing: how long the producing side waits for what, as one value that is handed in."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Durations of the producing side, all in seconds; the defaults are what an operator wants.
+
+    Pauses are spread by a fifth to a half of themselves where many producers or types would act at once. Example:
+    `Timing(probe_every=0.2)` asks a cluster five times a second whether it is ready, all else as ever.
+    """
+
+    # -- speaking to a member cluster ------------------------------------------------------------------------------
+    connect: float = 10.0
+    """Until a connection to an API server stands."""
+    read: float = 60.0
+    """Between two reads of an answer that is no watch."""
+    reload_credentials_every: float = 5.0
+    """Between two looks at whether files of credentials have changed."""
+    discover_group: float = 10.0
+    """What one group's older discovery lists may take: the API server behind them may hang."""
+    watch: tuple[int, int] = (300, 600)
+    """A watch is asked to end after a random time in this range, so that many do not return at once (client-go's)."""
+    watch_grace: float = 15.0
+    """What a server may be late in ending a watch before the connection counts as half-open."""
+    initial_silence: float = 20.0
+    """Without a byte while initial events are awaited, until the connection is given up."""
+    bookmark_silence: float = 150.0
+    """The same for a watch whose server sends bookmarks: about one a minute."""
+
+    # -- member clusters -------------------------------------------------------------------------------------------
+    look_at_files_every: float = 2.0
+    """Between two looks at the configuration, and at files that name clusters."""
+    host_backoff: tuple[float, float] = (1.0, 30.0)
+    """First and longest pause between attempts to read objects that name clusters."""
+    host_stable: float = 60.0
+    """So long the host cluster was read before a failure begins the backoff anew."""
+
+    # -- following a cluster ---------------------------------------------------------------------------------------
+    discover_every: float = 60.0
+    """Between two looks at a cluster's types."""
+    discover_again: tuple[float, float] = (0.5, 30.0)
+    """First and longest pause after a discovery that failed."""
+    discover_doubtful: float = 2.0
+    """Until the next look when a group or a type was in doubt; doubled up to `discover_every` while it is."""
+    discover_together: float = 0.5
+    """Changes of CustomResourceDefinitions that come within this time make one look."""
+    probe_every: float = 5.0
+    """Between two questions whether a cluster is ready."""
+    probe: float = 5.0
+    """What the answer may take."""
+    status_every: float = 30.0
+    """Between two `status` records: how long a silent producer goes unnoticed by those who read the log."""
+    first_status: float = 3.0
+    """Until the first of them, at most `status_every`: an operator who has just started a producer looks at it."""
+    look_at_history_every: float = 5.0
+    """Between two looks at whether the log is still the one that was written."""
+    log_backoff: tuple[float, float] = (0.5, 10.0)
+    """First and longest pause while the log cannot be written."""
+    deposed: float = 2.0
+    """After another producer took a cluster that this one has the lease of, until it is taken back."""
+    list_backoff: tuple[float, float] = (0.5, 30.0)
+    """First and longest pause between lists, and between watches, that fail."""
+    stable: float = 10.0
+    """A watch that lasted so long was no failure: the next one begins the backoff anew."""
+    sample_every: float = 1.0
+    """Between two objects of which it is measured when their cluster changed them."""
+    handed_over: float = 60.0
+    """A state that was handed over outranks older ones, which lists and watches still have, for so long."""
+    lease: float = 6.0
+    """How long a producer that does not renew its leases keeps its clusters."""
+
+    # -- OpenAPI documents -----------------------------------------------------------------------------------------
+    openapi_every: float = 300.0
+    """Between two looks at the documents when nothing says that they changed."""
+    openapi_after: tuple[float, ...] = (5.0, 30.0)
+    """Further looks after discovery has found changes: a server's documents follow its types, version 2 last."""
+    openapi_again: float = 5.0
+    """Until the next look after a failure; doubled up to `openapi_every` while it lasts."""
+    openapi_first_lists: float = 10.0
+    """The first lists go before, for so long."""
+    openapi_document: float = 30.0
+    """What one document may take."""
+
+
+DEFAULT = Timing()
+"""The timing of an installation."""

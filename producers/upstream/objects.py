@@ -1,0 +1,97 @@
+"""Objects as a member cluster sends them: JSON whose parts are read only where they are needed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from producers.errors import InvalidInput
+
+# What msgspec raises: text that isn't UTF-8 and nesting without end have no msgspec error of their own.
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+RawObject = dict[str, msgspec.Raw]
+"""An object's top-level members (`metadata`, `spec` and so on), each the bytes it came as, without line feeds."""
+
+
+class Unusable(InvalidInput):
+    """No Kubernetes object, or one without a name."""
+
+
+class Identity(msgspec.Struct, rename="camel"):
+    """The little of metadata that tells whether an object is the one already known."""
+
+    name: str = ""
+    namespace: str | None = None
+    uid: str | None = None
+    resource_version: str | None = None
+
+
+class _Manager(msgspec.Struct):
+    time: str | None = None
+
+
+class _Managers(msgspec.Struct, rename="camel"):
+    managed_fields: list[_Manager] | None = None
+
+
+_raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_identity = msgspec.json.Decoder(Identity)
+_managers = msgspec.json.Decoder(_Managers)
+
+
+def without_line_feeds(text: bytes) -> bytes:
+    """JSON as it is, or without the line feeds between its parts. (Within strings JSON has them escaped.)
+
+    They would break the lines of a watch. Raises:
+        msgspec.MsgspecError: for text that is no JSON.
+    """
+    return msgspec.json.format(text, indent=-1) if b"\n" in text else text
+
+
+def raw_object(raw: bytes | msgspec.Raw) -> RawObject:
+    """An object's members, e.g. `{"metadata": Raw(b'{"name":"a"}')}` of `b'{"metadata":{"name":"a"}}'`.
+
+    Raises:
+        Unusable: if it is no JSON object.
+    """
+    try:
+        return _raw_object.decode(without_line_feeds(bytes(raw)))
+    except UNDECODABLE as cause:
+        raise Unusable(f"not a Kubernetes object: {cause}") from cause
+
+
+def identify(found: RawObject) -> Identity:
+    """Name, namespace, uid and version of an object; only its metadata is read.
+
+    Raises:
+        Unusable: if it has no metadata, or none that can be read.
+    """
+    try:
+        return _identity.decode(found["metadata"])
+    except (KeyError, *UNDECODABLE) as cause:
+        raise Unusable(f"not a Kubernetes object: {cause}") from cause
+
+
+def seconds(timestamp: str | None) -> int:
+    """Whole seconds since 1970 of an RFC 3339 time, as Kubernetes writes it; 0 if it is none."""
+    if not timestamp:
+        return 0
+    try:
+        return int(datetime.fromisoformat(timestamp).timestamp())
+    except ValueError:
+        return 0
+
+
+def changed_at(found: RawObject) -> int:
+    """When an object was last changed, by its cluster's clock in whole seconds since 1970; 0: it does not say.
+
+    The latest `time` in managedFields:
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    """
+    try:
+        managers = _managers.decode(found["metadata"]).managed_fields or ()
+    except (KeyError, *UNDECODABLE):
+        return 0
+    return max((seconds(manager.time) for manager in managers), default=0)

@@ -1,0 +1,316 @@
+"""LIST and WATCH of one API server as values: pages of objects, and events until a watch ends.
+
+Contract: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes, KEP-3157 for
+lists that come as the beginning of a watch; client-go tools/cache/reflector.go for when a watch is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, NamedTuple
+
+import aiohttp
+import msgspec
+
+from producers.errors import ClusterUnavailable
+from producers.upstream.apiserver import ApiServer, Refused, Unreachable
+from producers.upstream.objects import UNDECODABLE, RawObject, Unusable, raw_object, without_line_feeds
+
+# Objects in one page of a list.
+PAGE = 500
+_INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+
+class Target(NamedTuple):
+    """What is listed and watched: a path, and a label selector (empty: all of it)."""
+
+    path: str
+    selector: str = ""
+
+    def query(self) -> dict[str, str]:
+        return {"labelSelector": self.selector} if self.selector else {}
+
+
+class BadAnswer(ClusterUnavailable):
+    """The server answered with something that is no list, or no watch event."""
+
+
+class NotStreamed(ClusterUnavailable):
+    """The server does not send initial events as asked; its lists are taken by pages."""
+
+
+class ListMeta(msgspec.Struct, rename="camel"):
+    """A page's metadata: the list's version, the token of the next page (empty: the last), how many are left."""
+
+    resource_version: str = ""
+    next_page: str = msgspec.field(default="", name="continue")
+    remaining_item_count: int | None = None
+
+
+class Page(msgspec.Struct):
+    """One page of a list; all pages of one list have the same version."""
+
+    metadata: ListMeta = msgspec.field(default_factory=ListMeta)
+    items: list[RawObject] | None = None
+
+
+class _OddPage(msgspec.Struct):
+    """A page with items that are no objects."""
+
+    metadata: ListMeta = msgspec.field(default_factory=ListMeta)
+    items: list[msgspec.Raw] | None = None
+
+
+class WatchEvent(msgspec.Struct):
+    """One line of a watch: ADDED, MODIFIED, DELETED or BOOKMARK; the members of `object` are still raw."""
+
+    type: str
+    object: RawObject
+
+
+class _EventStatus(msgspec.Struct):
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class EventVersion(msgspec.Struct, rename="camel"):
+    """The part of an event's metadata that a watch goes by."""
+
+    resource_version: str = ""
+    annotations: dict[str, str] | None = None
+
+    @property
+    def ends_initial_events(self) -> bool:
+        """Whether a bookmark says that the initial events are complete (KEP-3157)."""
+        return (self.annotations or {}).get(_INITIAL_EVENTS_END) == "true"
+
+
+class _ErrorEvent(msgspec.Struct):
+    object: _EventStatus
+
+
+_page = msgspec.json.Decoder(Page)
+_odd_page = msgspec.json.Decoder(_OddPage)
+_event = msgspec.json.Decoder(WatchEvent)
+_error_event = msgspec.json.Decoder(_ErrorEvent)
+_version = msgspec.json.Decoder(EventVersion)
+_NO_METADATA = msgspec.Raw(b"{}")
+
+
+# -- one request ---------------------------------------------------------------------------------------------------
+
+
+async def list_pages(server: ApiServer, target: Target) -> AsyncGenerator[Page, None]:
+    """The pages of one consistent list, unparsed objects in each.
+
+    The next page is asked for before one is yielded, so that it comes while this one is written; no more than that.
+    Raises:
+        Refused: with code 410 if the list has to be begun again.
+        Unreachable, BadAnswer: if it breaks off.
+    """
+    query = {"limit": str(PAGE), **target.query()}
+    coming = asyncio.create_task(server.get(target.path, query))
+    try:
+        while True:
+            body, _ = await coming
+            page = _page_of(body)
+            if page.metadata.next_page:
+                query = {**query, "continue": page.metadata.next_page}
+                coming = asyncio.create_task(server.get(target.path, query))
+            yield page
+            if not page.metadata.next_page:
+                return
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+
+
+def _page_of(body: bytes) -> Page:
+    """Raises BadAnswer."""
+    try:
+        # A line feed at the end, as kube-apiserver has it, is part of no object.
+        text = without_line_feeds(body) if body.find(b"\n", 0, len(body) - 1) >= 0 else body
+        try:
+            return _page.decode(text)
+        except msgspec.ValidationError:
+            odd = _odd_page.decode(text)
+            # The writer leaves out, and tells of, what has no metadata.
+            return Page(odd.metadata, [_members(item) for item in odd.items or ()])
+    except UNDECODABLE as cause:
+        raise BadAnswer(f"no list: {cause}") from cause
+
+
+def _members(item: msgspec.Raw) -> RawObject:
+    try:
+        return raw_object(item)
+    except Unusable:
+        return {}
+
+
+async def lines(content: aiohttp.StreamReader) -> AsyncGenerator[list[bytes], None]:
+    """Lines of any length, as many together as have come.
+
+    `readline` has a limit; a line has several megabytes at times.
+    """
+    begun: list[bytes] = []
+    async for chunk in content.iter_any():
+        if b"\n" not in chunk:
+            begun.append(chunk)
+            continue
+        pieces = chunk.split(b"\n")
+        if begun:
+            pieces[0] = b"".join((*begun, pieces[0]))
+        last = pieces.pop()
+        begun = [last] if last else []
+        if whole := [piece for piece in pieces if piece and not piece.isspace()]:
+            yield whole
+
+
+class Watch:
+    """One watch, from its request until the server or `end` ends it. Read once, by `events`."""
+
+    def __init__(self, server: ApiServer, target: Target, version: str | None) -> None:
+        self._server = server
+        self._target = target
+        self._version = version
+        self._ending = False
+        self._patience: asyncio.Timeout | None = None
+
+    def end(self) -> None:
+        """Ends it between two events: what was read is digested, nothing more is read."""
+        self._ending = True
+        if self._patience is not None and self._patience.when() is not None:
+            self._patience.reschedule(asyncio.get_running_loop().time())
+
+    async def events(self, opened: Callable[[], Awaitable[None]] | None = None) -> AsyncGenerator[WatchEvent, None]:
+        """The events from `version` until the end; `opened` is called once it has begun.
+
+        `version` None asks for the present state first, as ADDED events that end with a bookmark (KEP-3157).
+        A connection that is silent for longer than this server has shown to be is given up as half-open.
+        Raises:
+            Refused: also for an ERROR event; with code 410 if the version is too old.
+            Unreachable, BadAnswer: if it breaks off.
+            NotStreamed: if initial events were asked for and their end does not come.
+        """
+        timing = self._server.timing
+        lasts = random.randint(*timing.watch)
+        query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(lasts)} | self._target.query()
+        initial = self._version is None
+        if self._version is None:
+            query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+        else:
+            query["resourceVersion"] = self._version
+        loop = asyncio.get_running_loop()
+        silence = timing.initial_silence if initial else lasts + timing.watch_grace
+        async with self._server.open(self._target.path, query, silence=lasts + timing.watch_grace) as response:
+            if opened is not None:
+                await opened()
+            patience: asyncio.Timeout
+            try:
+                async with (
+                    asyncio.timeout(silence) as patience,
+                    contextlib.aclosing(lines(response.content)) as arriving,
+                ):
+                    self._patience = patience
+                    if self._ending:
+                        # It was told to before it began.
+                        patience.reschedule(loop.time())
+                    async for together in arriving:
+                        # Only the server's silence counts, not what we take to digest what it said.
+                        patience.reschedule(None)
+                        for line in together:
+                            event = _watch_event(line)
+                            yield event
+                            if self._ending:
+                                return
+                            if event.type == "BOOKMARK":
+                                # This server sends them, about one a minute: two missing ones are a broken connection.
+                                silence, initial = timing.bookmark_silence, False
+                            elif not initial and silence == timing.initial_silence:
+                                silence = lasts + timing.watch_grace
+                        patience.reschedule(loop.time() + silence)
+            except TimeoutError:
+                if not patience.expired():
+                    raise
+                if self._ending:
+                    return
+                said = f"nothing said for {silence:.0f} s"
+                if initial:
+                    raise NotStreamed(f"{said}, and no end of the initial events") from None
+                raise Unreachable(f"{self._server.host}: watch of {self._target.path}: {said}") from None
+
+
+def _watch_event(line: bytes) -> WatchEvent:
+    """Raises BadAnswer, and Refused for an ERROR event."""
+    try:
+        event = _event.decode(line)
+        if event.type == "ERROR":
+            status = _error_event.decode(line).object
+            raise Refused(status.code, status.reason, status.message)
+    except UNDECODABLE as cause:
+        raise BadAnswer(f"no watch event: {cause}") from cause
+    return event
+
+
+def version_of(event: WatchEvent) -> EventVersion:
+    """The version of an event's object, and a bookmark's annotations. Raises BadAnswer."""
+    try:
+        return _version.decode(event.object.get("metadata", _NO_METADATA))
+    except UNDECODABLE as cause:
+        raise BadAnswer(f"no watch event: {cause}") from cause
+
+
+# -- list, then watch ----------------------------------------------------------------------------------------------
+
+
+async def current_objects(server: ApiServer, target: Target) -> AsyncGenerator[dict[str, dict[str, Any]], None]:
+    """All objects of a target by name: after its list, and again after each change of one of them. Never ends.
+
+    For few objects that are needed whole, within one namespace or without namespaces. A version that has expired leads
+    to a new list. Raises:
+        ClusterUnavailable: when the list or a watch fails; the caller begins again.
+    """
+    while True:
+        objects: dict[str, dict[str, Any]] = {}
+        version = ""
+        async with contextlib.aclosing(list_pages(server, target)) as pages:
+            async for page in pages:
+                version = page.metadata.resource_version
+                for raw in page.items or ():
+                    item = _decoded(raw)
+                    objects[item["metadata"]["name"]] = item
+        yield objects
+        try:
+            while True:
+                started = time.monotonic()
+                async with contextlib.aclosing(Watch(server, target, version).events()) as events:
+                    async for event in events:
+                        item = _decoded(event.object)
+                        version = item["metadata"].get("resourceVersion") or version
+                        if event.type == "BOOKMARK":
+                            continue
+                        name = item["metadata"]["name"]
+                        if event.type == "DELETED":
+                            objects.pop(name, None)
+                        else:
+                            objects[name] = item
+                        yield objects
+                if time.monotonic() - started < 1.0:
+                    # A server that ends watches at once must not be asked in a loop.
+                    await asyncio.sleep(random.uniform(0.5, 1.0))
+        except Refused as refused:
+            if not refused.expired:
+                raise
+
+
+def _decoded(raw: RawObject) -> dict[str, Any]:
+    """The whole object. Raises BadAnswer."""
+    try:
+        return {key: msgspec.json.decode(value) for key, value in raw.items()}
+    except msgspec.MsgspecError as cause:
+        raise BadAnswer(f"no object: {cause}") from cause
