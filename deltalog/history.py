@@ -16,7 +16,8 @@ import structlog
 
 from deltalog.jetstream.bucket import Bucket, decoded
 from deltalog.jetstream.connection import JetStreamRefused
-from deltalog.jetstream.stream import Log, LogError, Point, next_prefix
+from deltalog.jetstream.same_history import Progress, why_not_continued
+from deltalog.jetstream.stream import Log, LogError, next_prefix
 from deltalog.wire.subjects import encode_token
 
 log = structlog.get_logger("deltalog.history")
@@ -38,7 +39,7 @@ class Witness(msgspec.Struct, frozen=True):
 class Mark(msgspec.Struct, frozen=True):
     """How far a history had come: `index` was applied by somebody who served it, and `witnesses` were in the log.
 
-    `time`, `latest`: as in `Point`. `floor`: deletions up to there were lost, so nobody can resume below.
+    `time`, `latest`: as in `Progress`. `floor`: deletions up to there were lost, so nobody can resume below.
     """
 
     created: str
@@ -158,7 +159,7 @@ class History:
             values.append(await asyncio.to_thread(_read, self._file))
         return [mark for value in values if (mark := decoded(value, Mark)) is not None]
 
-    async def breach(self) -> str | None:
+    async def why_not_served(self) -> str | None:
         """Why the log is not the history that others have served under its name; None if nothing says so.
 
         Raises BrokerUnavailable, JetStreamRefused.
@@ -174,7 +175,8 @@ class History:
                 continue
             if mark.created != created:
                 return f"the stream was made anew at {created} under the name {prefix}"
-            reason = await self.log.breach(Point(mark.index, mark.time, mark.latest)) or await self._cut(mark)
+            progress = Progress(mark.index, mark.time, mark.latest)
+            reason = await why_not_continued(self.log, progress) or await self._cut(mark)
             if reason is not None:
                 return reason
         return None

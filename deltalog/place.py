@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from deltalog.jetstream.stream import Log, Point, StreamState
+from deltalog.jetstream.same_history import Progress, why_not_continued
+from deltalog.jetstream.stream import Log, StreamState
 from deltalog.reader import HistoryChanged
 
 _PLACE = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,19})(\.[^@]*)?(@([0-9]{1,19}))?", re.ASCII | re.DOTALL)
@@ -62,7 +63,7 @@ def parse_place(text: str) -> Place:
     return place
 
 
-class Beginning(NamedTuple):
+class StartingPlace(NamedTuple):
     """Where reading begins: behind `place`. `resuming`: the consumer may know what was there up to it."""
 
     place: Place
@@ -75,29 +76,29 @@ NOW = "now"
 Start = str | int | Place | datetime
 
 
-async def find(log: Log, start: Start, state: StreamState, *, fresh: bool = False) -> Beginning:
+async def find(log: Log, start: Start, state: StreamState, *, fresh: bool = False) -> StartingPlace:
     """Where reading begins; `fresh`: for a consumer that holds nothing yet, wherever that is.
 
     Raises BadPlace, HistoryChanged, Forgotten, BrokerUnavailable.
     """
     if start == BEGINNING:
-        return Beginning(Place(log.prefix, 0), False)
+        return StartingPlace(Place(log.prefix, 0), False)
     if start == NOW:
-        return Beginning(Place(log.prefix, state.last_sequence, state.last_time), False)
+        return StartingPlace(Place(log.prefix, state.last_sequence, state.last_time), False)
     if isinstance(start, datetime):
         if start.tzinfo is None:
             raise BadPlace(f"{start} has no time zone; say datetime(..., tzinfo=UTC)")
         first = await log.first_since(max(0, int(start.timestamp() * 1_000_000) * 1000))
         if first is None:
-            return Beginning(Place(log.prefix, state.last_sequence, state.last_time), False)
-        return Beginning(Place(log.prefix, first - 1), False)
+            return StartingPlace(Place(log.prefix, state.last_sequence, state.last_time), False)
+        return StartingPlace(Place(log.prefix, first - 1), False)
     if isinstance(start, bool) or (isinstance(start, int) and start < 0):
         raise BadPlace(f"{start!r} is no place in the log; a sequence is not negative")
     place = start if isinstance(start, Place) else parse_place(str(start))
     await same_history(log, place, state)
     if not fresh:
         await nothing_forgotten(log, place, state)
-    return Beginning(place, not fresh)
+    return StartingPlace(place, not fresh)
 
 
 async def same_history(log: Log, place: Place, state: StreamState) -> None:
@@ -107,7 +108,7 @@ async def same_history(log: Log, place: Place, state: StreamState) -> None:
             f"{place} is of the history {place.prefix}; stream {log.name} now holds {state.prefix}: "
             "read from the beginning"
         )
-    reason = await log.breach(Point(place.sequence, place.time, place.time), state)
+    reason = await why_not_continued(log, Progress(place.sequence, place.time, place.time), state)
     if reason is not None:
         raise HistoryChanged(f"{place} is of another history: {reason}; read from the beginning")
 

@@ -21,7 +21,8 @@ import structlog
 
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused
 from deltalog.jetstream.fast_client import parse_headers
-from deltalog.jetstream.stream import Log, Point, Stream
+from deltalog.jetstream.same_history import Progress, why_another, why_not_continued
+from deltalog.jetstream.stream import Log, Stream
 
 log = structlog.get_logger("deltalog.reader")
 
@@ -68,8 +69,8 @@ class Reader:
 
     `position` is the last sequence applied and is owned here; `pending` is how many messages the log had behind the
     one being applied; `caught_up` is set once all that the log held
-    when the reader looked is applied, and stays set. `after`: where to begin; with a `Point` it is checked that the log
-    is still what was read up to there.
+    when the reader looked is applied, and stays set. `after`: where to begin; with a `Progress` it is
+    checked that the log is still what was read up to there.
     """
 
     def __init__(
@@ -77,13 +78,13 @@ class Reader:
         log: Stream,
         apply: Callable[[Record], None],
         *,
-        after: int | Point = 0,
+        after: int | Progress = 0,
         subjects: Sequence[str] = (),
         headers_only: bool = False,
         stop_when_caught_up: bool = False,
     ) -> None:
         self.log = log
-        begin = after if isinstance(after, Point) else Point(after, 0, 0)
+        begin = after if isinstance(after, Progress) else Progress(after, 0, 0)
         self.position = begin.sequence
         self.position_time = begin.time
         self.caught_up = asyncio.Event()
@@ -97,17 +98,21 @@ class Reader:
         self._subjects = tuple(subjects)
         self._headers_only = headers_only
         self._stop_when_caught_up = stop_when_caught_up
-        self._created = log.created
-        self._prefix = log.prefix
+        self._identity = log.identity
         self._going = asyncio.Event()
         self._going.set()
         # The server's question whether to send more, and who answers it, while paused.
         self._asked = ""
         self._answer: Callable[[], None] | None = None
 
-    def begin_at(self, point: Point) -> None:
+    @property
+    def progress(self) -> Progress:
+        """How far the log was read and applied."""
+        return Progress(self.position, self.position_time, self.latest)
+
+    def begin_at(self, progress: Progress) -> None:
         """Sets the position before `run`: what was applied elsewhere, with its time, so that it can be checked."""
-        self.position, self.position_time, self.latest = point
+        self.position, self.position_time, self.latest = progress
 
     def pause(self) -> None:
         """Has the server stop sending, for whoever can take no more; what is under way still comes.
@@ -164,14 +169,10 @@ class Reader:
 
     async def _check_history(self) -> None:
         state = await self.log.state()
-        if state.created != self._created:
-            raise HistoryChanged(f"stream {self.log.name} was made anew at {state.created}")
-        if state.prefix != self._prefix:
-            raise HistoryChanged(f"the history was renamed from {self._prefix} to {state.prefix}")
-        if self.position:
-            point = Point(self.position, self.position_time, self.latest)
-            if (reason := await self.log.breach(point, state)) is not None:
-                raise HistoryChanged(reason)
+        if (reason := why_another(self.log.name, state, self._identity)) is None and self.position:
+            reason = await why_not_continued(self.log, self.progress, state)
+        if reason is not None:
+            raise HistoryChanged(reason)
 
     async def _read(self) -> None:
         connection = self.log.connection

@@ -26,7 +26,8 @@ from deltalog.bounded_queue import Waiting
 from deltalog.durable import Durable
 from deltalog.jetstream.access import Access
 from deltalog.jetstream.connection import BrokerUnavailable, Connection, JetStreamRefused, connect
-from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, LogSettings, Point, StreamState, open_log
+from deltalog.jetstream.same_history import Progress, why_another
+from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, LogSettings, StreamState, open_log
 from deltalog.place import NOW, Forgotten, Place, Start, find, nothing_forgotten, same_history
 from deltalog.reader import HistoryChanged, Reader, Record
 from deltalog.wire.delta import (
@@ -239,7 +240,7 @@ class Subscription:
             raise LogError(f"stream {self.log.name}: {refused.description}") from refused
         self._reader = Reader(self.log, self._take, after=self.start.sequence, subjects=self._subjects())
         if self.start.time:
-            self._reader.begin_at(Point(self.start.sequence, self.start.time, self.start.time))
+            self._reader.begin_at(Progress(self.start.sequence, self.start.time, self.start.time))
         self._waiting = Waiting(self._reader.pause, self._reader.resume)
         self._current_at = self.log.now()
         for part in (self._read, self._look, self._catch_up):
@@ -338,12 +339,8 @@ class Subscription:
             except BrokerUnavailable as cause:
                 log.debug("the log cannot be looked at", reason=str(cause))
                 continue
-            if state.created != self.log.created:
-                raise HistoryChanged(f"stream {self.log.name} was made anew at {state.created}")
-            if state.prefix != self.log.prefix:
-                raise HistoryChanged(f"the history was renamed from {self.log.prefix} to {state.prefix}")
-            if state.last_sequence < read:
-                raise HistoryChanged(f"the stream ends at {state.last_sequence}, {read} was read")
+            if (reason := why_another(self.log.name, state, self.log.identity, read)) is not None:
+                raise HistoryChanged(reason)
             behind = self._out or self._waiting.paused or self._reader.pending
             if self._reader.caught_up.is_set() and not behind:
                 self._current_at = self.log.now()

@@ -14,7 +14,8 @@ import structlog
 from deltalog.handover import Offer, hand_over
 from deltalog.history import History, Mark
 from deltalog.jetstream.connection import BrokerUnavailable, JetStreamRefused
-from deltalog.jetstream.stream import Log, LogError, Point, StreamState, nanoseconds
+from deltalog.jetstream.same_history import Progress, why_another
+from deltalog.jetstream.stream import Log, LogError, StreamState, nanoseconds
 from deltalog.reader import HistoryChanged, Reader, Record
 from deltalog.wire.delta import SharingDecoder, UnreadableRecord, decode_control
 from deltalog.wire.kubernetes import GroupResource
@@ -97,7 +98,7 @@ class Materializer:
         self.snapshots = snapshots
         self.store = Store(log.prefix, log.tombstone_ttl)
         self._census = Census(self.store)
-        self._identity = (log.created, log.prefix)
+        self._identity = log.identity
         # What was marked last (index, floor), and up to where deletions are known to be lost.
         self._marked = (0, 0)
         self._floor = 0
@@ -181,7 +182,7 @@ class Materializer:
 
     async def _follow(self) -> None:
         while True:
-            point = Point(self.store.applied, self.store.applied_time, self._latest)
+            point = Progress(self.store.applied, self.store.applied_time, self._latest)
             reader = self._reader = Reader(self.log, self._apply, after=point)
             following = asyncio.create_task(reader.run(self._outage), name="materializer-following")
             looking = asyncio.create_task(self._watch_history(reader), name="materializer-history")
@@ -211,7 +212,7 @@ class Materializer:
         """At the start: whether the log is what others have served before under its name."""
         while True:
             try:
-                reason = await self.history.breach()
+                reason = await self.history.why_not_served()
                 for mark in await self.history.marks():
                     if (mark.created, mark.prefix) == self._identity:
                         self._floor = max(self._floor, mark.floor)
@@ -240,7 +241,7 @@ class Materializer:
         self.ready.clear()
         self.store = Store(self.log.prefix, self.log.tombstone_ttl)
         self._census = Census(self.store)
-        self._identity = (self.log.created, self.log.prefix)
+        self._identity = self.log.identity
         self._marked = (0, 0)
         self._floor = 0 if rotate else self._floor
         self._assembler = Assembler()
@@ -268,7 +269,7 @@ class Materializer:
                 state = await self.log.state()
                 if self.log.mirror:
                     self._origin_heard = time.monotonic() - state.silent
-                    if state.last_sequence < applied and state.prefix == self._identity[1]:
+                    if state.last_sequence < applied and state.prefix == self._identity.prefix:
                         # It was made anew and is being filled.
                         continue
                 if (other := self._another(state, applied)) is not None:
@@ -288,14 +289,7 @@ class Materializer:
 
     def _another(self, state: StreamState, applied: int) -> str | None:
         """Why a stream that is so, asked for when `applied` was, is not the one that is read here."""
-        created, prefix = self._identity
-        if state.created != created:
-            return f"stream {self.log.name} was made anew at {state.created}"
-        if state.prefix != prefix:
-            return f"the history was renamed from {prefix} to {state.prefix}"
-        if state.last_sequence < applied:
-            return f"the stream ends at {state.last_sequence}, {applied} was applied"
-        return None
+        return why_another(self.log.name, state, self._identity, applied)
 
     async def _audit(self) -> None:
         missing = await self._census.audit(self.log, lambda index: self.wait_applied(index, _AUDIT_PATIENCE))
@@ -372,7 +366,7 @@ class Materializer:
         self._schedule_flush()
         ttl = self.log.tombstone_ttl
         self.log, self.history = await away.open()
-        if (self.log.created, self.log.prefix) != self._identity:
+        if self.log.identity != self._identity:
             log.warning("not the log that the snapshot is of: starting anew", prefix=self.log.prefix)
             await self._start_anew(rotate=True)
         elif self.log.tombstone_ttl != ttl:
@@ -430,7 +424,7 @@ class Materializer:
         self._imaging = True
         try:
             image = Image(self.store, self._census, self._assembler)
-            latest, created = self._reader.latest, self._identity[0]
+            latest, created = self._reader.latest, self._identity.created
             await snapshots.write(self.log, image, created=created, latest=latest, current=current)
         finally:
             self._imaging = False

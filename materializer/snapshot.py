@@ -57,7 +57,7 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True):
     """Of what log the store is, and how far it had come.
 
     - `shape`: checksum of what an image is made of.
-    - `index`, `time`, `latest`: the last message that was applied, as in `Point`.
+    - `index`, `time`, `latest`: the last message that was applied, as in `Progress`.
     - `current`: what the log got later, it got at this time or later; nanoseconds by the server's clock.
     """
 

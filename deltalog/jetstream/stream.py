@@ -58,15 +58,11 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str | None = None
 
 
-class Point(NamedTuple):
-    """How far somebody read a log: the last sequence, when it was stored, and the latest time of any message up to it.
+class HistoryIdentity(NamedTuple):
+    """Which history is meant: when its stream was created, as JetStream writes it, and its prefix."""
 
-    Times in nanoseconds since 1970. `latest` is mostly `time`, but a server's clock may have been set back.
-    """
-
-    sequence: int
-    time: int
-    latest: int
+    created: str
+    prefix: str
 
 
 class StreamState(msgspec.Struct, frozen=True):
@@ -83,6 +79,10 @@ class StreamState(msgspec.Struct, frozen=True):
     created: str
     prefix: str
     silent: float = 0.0
+
+    @property
+    def identity(self) -> HistoryIdentity:
+        return HistoryIdentity(self.created, self.prefix)
 
 
 class _State(msgspec.Struct):
@@ -209,6 +209,11 @@ class Stream:
         self._note_clock(info)
 
     @property
+    def identity(self) -> HistoryIdentity:
+        """Which history this is, as of when the stream was opened (or opened again)."""
+        return HistoryIdentity(self.created, self.prefix)
+
+    @property
     def created_at(self) -> int:
         """When the stream was made, nanoseconds since 1970."""
         return nanoseconds(self.created)
@@ -254,32 +259,6 @@ class Stream:
         """The sequence of the first message stored at `time` (ns since 1970) or later; None if there is none."""
         found = await self._message({"start_time": timestamp(time)})
         return None if found is None else found[0]
-
-    async def breach(self, point: Point, state: StreamState | None = None) -> str | None:
-        """Why what was read up to `point` is not the beginning of what the stream holds now; None if it is.
-
-        Whether something was cut out of it is another question: a message that is no more may have been superseded.
-        """
-        state = state or await self.state()
-        if state.last_sequence < point.sequence:
-            if self.mirror:
-                # Made anew, it is filled with the same messages as before.
-                return None
-            return f"the stream ends at {state.last_sequence}, {point.sequence} was applied"
-        if not point.time:
-            return None
-        last = state.last_sequence == point.sequence
-        stored = state.last_time if last else await self.message_time(point.sequence)
-        if stored == point.time:
-            return None
-        if stored is not None:
-            return f"message {point.sequence} is not the one that was applied"
-        # A newer message of the same subject replaced it, or its TTL passed, or it was cut out. In a stream that was
-        # set back and went on, what is in the place of that which was read is younger than all that was read.
-        first = await self.first_since(point.latest + 1)
-        if first is not None and first <= point.sequence:
-            return f"message {first} is younger than {point.sequence}, which was applied"
-        return None
 
     async def _message(self, query: dict[str, object]) -> tuple[int, bytes] | None:
         try:

@@ -301,7 +301,7 @@ class _Tenure:
         self._running: dict[GroupResource, tuple[tuple[object, ...], asyncio.Task[None]]] = {}
         self._probe_now = asyncio.Event()
         # The log's identity when what it held was first read; it may be another one by now.
-        self._identity = (log_.created, log_.prefix)
+        self._identity = log_.identity
         # Counts the servers that the cluster's name led to.
         self._server_number = 0
         self._openapi = OpenApi(
@@ -471,10 +471,10 @@ class _Tenure:
                 if refused.code == STREAM_NOT_FOUND:
                     raise HistoryChanged(f"stream {log_.name} is gone") from refused
                 continue
-            if (state.created, state.prefix) != self._identity:
-                raise HistoryChanged(f"the history {self._identity[1]} is over, the log is {state.prefix} now")
+            if state.identity != self._identity:
+                raise HistoryChanged(f"the history {self._identity.prefix} is over, the log is {state.prefix} now")
             if state.last_sequence < highest or log_.name in appender.set_back:
-                await History(log_).rotate(self._identity[1])
+                await History(log_).rotate(self._identity.prefix)
                 raise HistoryChanged(f"the log was set back: it had come to {highest}")
 
     # -- discovery -----------------------------------------------------------------------------------------------

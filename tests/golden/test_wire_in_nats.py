@@ -241,7 +241,7 @@ async def test_the_mark_of_a_history(connection: Connection) -> None:
     (mark,) = await history.marks()
     assert msgspec.json.decode(msgspec.json.encode(mark)) == line["value"]
     # It tells that this stream is another one of the same name.
-    assert "made anew" in (await history.breach() or "")
+    assert "made anew" in (await history.why_not_served() or "")
     # And it is written as it was.
     await connection.api("STREAM.PURGE.KV_kubebraid-history")
     await history.mark(mark)
@@ -255,16 +255,16 @@ async def test_a_rotation_that_has_begun_is_finished(connection: Connection) -> 
     """Whoever finds it gives the log the name that it says; of one that is done, that the name was given up."""
     log = await golden_log(connection)
     history = History(log)
-    assert await history.breach() is None
+    assert await history.why_not_served() is None
     for case in ("history: a rotation has begun", "history: a rotation is done"):
         (line,) = [one for one in lines("buckets") if one["case"] == case]
         value = {**line["value"], "created": log.created}
         async with Appender(connection) as appender:
             await appender.append_wait(line["subject"], json.dumps(value).encode())
         if value["done"]:
-            assert "given up" in (await History(log).breach() or "")
+            assert "given up" in (await History(log).why_not_served() or "")
         else:
-            assert await history.breach() is None
+            assert await history.why_not_served() is None
             await history.rotate("golden1a")
             assert log.prefix == value["to"]
             await log.rename("golden1a")
