@@ -12,7 +12,9 @@ from typing import NamedTuple
 from deltalog.wire.delta import ADDED, DELETED, MODIFIED
 from materializer.entry import NEVER, Entry
 from materializer.filter import Filter
-from materializer.store import Removal, Store, TypeStore
+from materializer.order import Removal
+from materializer.store import Store
+from materializer.type_store import TypeStore
 
 
 class Change(NamedTuple):

@@ -16,9 +16,12 @@ import msgspec
 
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.parts import Assembler
+from materializer.cluster_facts import Cluster, Document, Health, TypeInfo
 from materializer.entry import Entry, Past
 from materializer.integrity import Census, Counted
-from materializer.store import Cluster, Document, Health, Order, Removal, Store, TypeInfo, TypeStore
+from materializer.order import Order, Removal
+from materializer.store import Store
+from materializer.type_store import TypeStore
 
 # A piece has at most so many entries, or other things, and ends with the entry that makes it larger than so many bytes.
 _ENTRIES = 32

@@ -21,10 +21,11 @@ from deltalog.wire.delta import SharingDecoder, UnreadableRecord, decode_control
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.parts import Assembler
 from deltalog.wire.subjects import CONTROL, PARTS
+from materializer.cluster_facts import Cluster
 from materializer.image import Image
 from materializer.integrity import Census
 from materializer.snapshot import Restored, Snapshots, too_old
-from materializer.store import Cluster, Store
+from materializer.store import Store
 
 log = structlog.get_logger("materializer")
 

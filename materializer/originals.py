@@ -14,7 +14,8 @@ from deltalog.wire.delta import ADDED, DELETED, MODIFIED, newer, numeric
 from deltalog.wire.kubernetes import GroupResource
 from materializer.cursor import Change
 from materializer.filter import Filter
-from materializer.store import Store, TypeStore
+from materializer.store import Store
+from materializer.type_store import TypeStore
 
 
 class TooOld(Exception):

@@ -17,7 +17,8 @@ from deltalog.wire.kubernetes import GroupResource
 from materializer.cursor import Change, Cursor
 from materializer.filter import Filter
 from materializer.originals import TooOld, changes_since
-from materializer.store import Store, TypeStore
+from materializer.store import Store
+from materializer.type_store import TypeStore
 from materializer.versions import MalformedVersion, Named, Version
 
 

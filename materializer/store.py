@@ -7,24 +7,22 @@ but for what a resume may ask about the time before a store's own beginning (see
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from typing import Any
 from weakref import WeakValueDictionary
 
 import msgspec
-from sortedcontainers import SortedDict
 
 from deltalog.wire import delta as wire
 from deltalog.wire.delta import Control, Delta, newer
 from deltalog.wire.kubernetes import GroupResource, ObjectName
-from materializer import indexes
+from materializer.cluster_facts import Cluster, Document, Health, TypeInfo
 from materializer.entry import Entry, Past, entry_of, version_member
-from materializer.filter import Filter
-from materializer.indexes import Indexes
+from materializer.order import Removal
+from materializer.type_store import TypeStore
 
 # How many past label sets are remembered for watchers with a selector; older ones count as unknown.
 _PAST_LIMIT = 8192
@@ -40,269 +38,6 @@ class Outcome(StrEnum):
     FENCED = "fenced"
     NOT_NEWER = "not-newer"
     UNKNOWN_OBJECT = "unknown-object"
-
-
-class Removal(msgspec.Struct, eq=False):
-    """A removed type or cluster: one index for many deletions. `entries` are its tombstones, in list order."""
-
-    index: int
-    entries: dict[tuple[str, ObjectName], Entry]
-
-
-class Subresource(msgspec.Struct, frozen=True, kw_only=True):
-    """A subresource as the cluster serves it: `kind`, `group` and `version` of what it answers with."""
-
-    name: str
-    kind: str = ""
-    group: str = ""
-    version: str = ""
-    verbs: tuple[str, ...] = ()
-
-
-class TypeInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A resource type as one cluster serves it (its APIResource, and printer columns of a CRD).
-
-    `versions` are all versions of the group that have it there, the preferred one first; `version` is the one
-    whose objects are in the log: all of them, or those of `namespaces` (patterns) and the label `selector`. `pruned`:
-    JSON pointers to values that are not there.
-    """
-
-    group: str
-    resource: str
-    version: str
-    kind: str
-    singular: str = ""
-    namespaced: bool = True
-    short_names: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
-    verbs: tuple[str, ...] = ()
-    versions: tuple[str, ...] = ()
-    columns: tuple[Mapping[str, Any], ...] | None = None
-    selectable: tuple[str, ...] = ()
-    namespaces: tuple[str, ...] = ()
-    selector: str = ""
-    pruned: tuple[str, ...] = ()
-    subresources: tuple[Subresource, ...] = ()
-
-    @property
-    def group_resource(self) -> GroupResource:
-        return GroupResource(self.group, self.resource)
-
-    def covers(self, namespace: str) -> bool:
-        """Whether the objects of a namespace are in the log, if the selector takes them."""
-        wanted = [one for one in self.namespaces if not one.startswith("!")]
-        if any(fnmatchcase(namespace, one[1:]) for one in self.namespaces if one.startswith("!")):
-            return False
-        return not wanted or any(fnmatchcase(namespace, one) for one in wanted)
-
-
-# A producer that has not told its status so many times is taken for gone.
-_SILENT = 3.5
-
-
-class Health(msgspec.Struct, frozen=True):
-    """What the producers last said of a cluster or type. `since`: milliseconds since 1970."""
-
-    healthy: bool
-    reason: str = ""
-    since: int = 0
-
-
-class Document(msgspec.Struct, frozen=True, weakref=True):
-    """A document of a cluster: OpenAPI or discovery. `body` is compressed by gzip; `hash` and `size` are its text's.
-
-    `paths`: how many it describes, of OpenAPI version 2.
-    """
-
-    hash: str
-    body: bytes
-    size: int = 0
-    paths: int = 0
-
-
-class Cluster:
-    """What the control records say of one cluster. Owned by the store."""
-
-    def __init__(self, name: str, index: int) -> None:
-        self.name = name
-        self.epoch = 0
-        self.producer = ""
-        self.registered = False
-        self.server_version: dict[str, Any] = {}
-        # Its OpenAPI documents: `v2` or `v3`, and their names there.
-        self.documents: dict[tuple[str, str], Document] = {}
-        # All that it serves, synced or not.
-        self.discovery: Document | None = None
-        self.types: dict[GroupResource, TypeInfo] = {}
-        self.synced: dict[GroupResource, int] = {}
-        # The cluster's version that the first list was of, from which on the type has been followed.
-        self.synced_version: dict[GroupResource, str] = {}
-        # The last version that a watch brought: watches come in the cluster's order.
-        self.followed: dict[GroupResource, str] = {}
-        # Since which index its versions count from where they do now: a cluster may be set back, or be another one.
-        self.versions_restarted_at = index
-        self.health: Health | None = None
-        self.type_health: dict[GroupResource, Health] = {}
-        # What its producer last told of its types, by title; when it last told anything, by the server's clock in
-        # nanoseconds; how often it does, in milliseconds (0: not known).
-        self.status: dict[str, dict[str, Any]] = {}
-        self.status_index = 0
-        self.heard = 0
-        self.every = 0
-
-    def stale(self, now: int) -> str | None:
-        """Why the cluster's objects may be out of date; None if they are current.
-
-        `now`: nanoseconds by the server's clock; 0: silence doesn't count.
-        """
-        if self.health is not None and not self.health.healthy:
-            return self.health.reason or "unreachable"
-        silent = (now - self.heard) / 1e9
-        if now and self.every and silent > _SILENT * self.every / 1e3:
-            return f"no producer has been heard of for {silent:.0f} s"
-        return None
-
-    @property
-    def missing(self) -> list[GroupResource]:
-        """Types whose first complete list is not in the log, and is not known to be impossible."""
-        return [
-            key
-            for key in self.types
-            if key not in self.synced and not (key in self.type_health and not self.type_health[key].healthy)
-        ]
-
-
-class Order:
-    """Live entries, tombstones and removals of a type, ascending by index.
-
-    Appending is O(1), as indexes only grow; dropping a superseded one is O(log n) and leaves a hole; holes are
-    closed when they are the majority, so that memory stays in proportion and the cost amortised O(1).
-    """
-
-    def __init__(self) -> None:
-        self.indexes: list[int] = []
-        self.items: list[Entry | Removal | None] = []
-        self.holes = 0
-
-    def append(self, index: int, item: Entry | Removal) -> None:
-        self.indexes.append(index)
-        self.items.append(item)
-
-    def discard(self, index: int) -> None:
-        at = bisect_left(self.indexes, index)
-        if at < len(self.indexes) and self.indexes[at] == index and self.items[at] is not None:
-            self.items[at] = None
-            self.holes += 1
-            if self.holes > 1024 and self.holes * 2 > len(self.items):
-                self._close_holes()
-
-    def _close_holes(self) -> None:
-        kept = [(index, item) for index, item in zip(self.indexes, self.items, strict=True) if item is not None]
-        self.indexes = [index for index, _ in kept]
-        self.items = [item for _, item in kept]
-        self.holes = 0
-
-    def after(self, index: int) -> Iterator[Entry | Removal]:
-        """Items with a higher index, ascending; O(log n) to the first."""
-        for at in range(bisect_right(self.indexes, index), len(self.items)):
-            item = self.items[at]
-            if item is not None:
-                yield item
-
-    def last(self) -> int:
-        """The highest index ever appended and still remembered; 0 if none."""
-        return self.indexes[-1] if self.indexes else 0
-
-
-class TypeStore:
-    """All objects of one resource type, by cluster and name and by index. Owned by the store."""
-
-    def __init__(self, key: GroupResource, loading: bool) -> None:
-        self.key = key
-        self.clusters: dict[str, MutableMapping[ObjectName, Entry]] = {}
-        self.tombstones: dict[str, dict[ObjectName, Entry]] = {}
-        self.order = Order()
-        self.floors: dict[str, int] = {}
-        # The newest of its deletions that was forgotten: who has not read up to it, has missed something.
-        self.forgotten = 0
-        # The newest message that the log had lost before this process could read it, as of the type's last change.
-        self.unread_through = 0
-        self.indexes = Indexes()
-        self._loading = loading
-
-    def objects(self, cluster: str) -> MutableMapping[ObjectName, Entry]:
-        found = self.clusters.get(cluster)
-        if found is None:
-            # Sorted only once the first replay is over: sorting in bulk costs half of keeping sorted.
-            found = self.clusters[cluster] = {} if self._loading else SortedDict()
-        return found
-
-    def sort(self) -> None:
-        self._loading = False
-        for cluster, objects in self.clusters.items():
-            if not isinstance(objects, SortedDict):
-                self.clusters[cluster] = SortedDict(objects)
-
-    def get(self, cluster: str, key: ObjectName) -> Entry | None:
-        """The live entry of a name; O(1)."""
-        objects = self.clusters.get(cluster)
-        return None if objects is None else objects.get(key)
-
-    def select(self, wanted: Filter) -> list[Entry]:
-        """Live entries that match, by cluster, namespace and name.
-
-        O(entries in the clusters and namespaces), where there are many and an index can tell, O(candidates).
-        """
-        clusters = sorted(self.clusters if wanted.clusters is None else wanted.clusters & self.clusters.keys())
-        if wanted.names is not None and wanted.namespaces is not None:
-            keys = [ObjectName((space, name)) for space in sorted(wanted.namespaces) for name in sorted(wanted.names)]
-            named = [one for cluster in clusters for key in keys if (one := self.get(cluster, key)) is not None]
-            return [entry for entry in named if wanted.matches(entry)]
-        restricted = wanted != Filter()
-        if restricted and (covered := self._covered(clusters, wanted.namespaces)) > indexes.WORTHWHILE:
-            found = self.indexes.candidates(wanted, self.live, covered // 2)
-            if found is not None:
-                matching = [entry for entry in found if wanted.matches(entry)]
-                matching.sort(key=_place)
-                return matching
-        only_clusters = wanted.clusters is not None and wanted == Filter(clusters=wanted.clusters)
-        result: list[Entry] = []
-        for cluster in clusters:
-            objects = self.clusters[cluster]
-            entries: list[Entry]
-            if wanted.namespaces is not None and isinstance(objects, SortedDict):
-                entries = []
-                for namespace in sorted(wanted.namespaces):
-                    low, high = (namespace, ""), (namespace + "\0", "")
-                    entries += [objects[key] for key in objects.irange(low, high, (True, False))]
-            else:
-                entries = list(objects.values())
-            if restricted and not only_clusters:
-                result.extend([entry for entry in entries if wanted.matches(entry)])
-            else:
-                result.extend(entries)
-        return result
-
-    def _covered(self, clusters: list[str], namespaces: frozenset[str] | None) -> int:
-        """How many live entries these clusters and namespaces have. O(clusters * namespaces * log n)."""
-        found = 0
-        for cluster in clusters:
-            objects = self.clusters[cluster]
-            if namespaces is None or not isinstance(objects, SortedDict):
-                found += len(objects)
-            else:
-                found += sum(
-                    objects.bisect_left((one + "\0", "")) - objects.bisect_left((one, "")) for one in namespaces
-                )
-        return found
-
-    def live(self) -> Iterator[Entry]:
-        """All live entries, in no order to rely on."""
-        for objects in self.clusters.values():
-            yield from objects.values()
-
-    def __len__(self) -> int:
-        return sum(len(objects) for objects in self.clusters.values())
 
 
 class Store:
@@ -793,10 +528,6 @@ class Store:
             kind.indexes.check(list(kind.live()))
             in_order = sum(len(item.entries) if isinstance(item, Removal) else 1 for item in by_index.values())
             assert in_order == len(kind) + buried, "nothing stands in the order that has no name"
-
-
-def _place(entry: Entry) -> tuple[str, str, str]:
-    return (entry.cluster, entry.namespace, entry.name)
 
 
 def _replace(entry: Entry, before: Entry) -> None:

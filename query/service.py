@@ -15,12 +15,12 @@ from deltalog.wire.delta import newer, numeric
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.selectable_fields import METADATA_FIELDS, selectable_fields
 from deltalog.wire.selectors import BadSelector, parse_fields, parse_labels
+from materializer.cluster_facts import Cluster
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.materializer import LogUnreachable, Materializer, NotThereYet
 from materializer.originals import seen
 from materializer.resume import Expired, Resumption, from_member_versions, from_now, from_version
-from materializer.store import Cluster
 from materializer.versions import Named, Numbered, list_version
 from query.discovery.access_reviews import review, review_kind
 from query.discovery.catalogue import Catalogues, Served, aggregated_type, server_version

@@ -21,13 +21,13 @@ from deltalog import Appender, LogSettings, connect, open_log
 from deltalog.wire import delta as wire
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.selectors import Requirement
+from materializer.cluster_facts import TypeInfo
 from materializer.cursor import Change, changes, initial
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.resume import Expired as Expired
 from materializer.resume import HistoryReplaced, from_member_versions, from_now, from_version, unread
-from materializer.store import TypeInfo
 from materializer.versions import Named, list_version, object_version, parse_versions
 from producers.follow.ownership import append_control, take
 from producers.follow.removal import remove_cluster, remove_type

@@ -17,7 +17,8 @@ import msgspec
 import structlog
 
 from deltalog.wire.kubernetes import GroupResource
-from materializer.store import Cluster, Document, Store, TypeInfo
+from materializer.cluster_facts import Cluster, Document, TypeInfo
+from materializer.store import Store
 from query.http.status import ApiError
 
 log = structlog.get_logger("query.discovery.catalogue")

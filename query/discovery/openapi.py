@@ -17,7 +17,8 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import web
 
-from materializer.store import Cluster, Document, Store
+from materializer.cluster_facts import Cluster, Document
+from materializer.store import Store
 from query.http.accept import media_ranges
 from query.http.rendering import JSON, takes_gzip
 from query.http.status import ApiError, no_such_path

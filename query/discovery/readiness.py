@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
+from materializer.cluster_facts import Cluster
 from materializer.materializer import Materializer
-from materializer.store import Cluster
 
 
 class ClusterReadiness(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ from deltalog.wire.delta import newer
 from deltalog.wire.kubernetes import ObjectName
 from materializer.entry import Entry
 from materializer.materializer import Materializer, NotThereYet
-from materializer.store import TypeStore
+from materializer.type_store import TypeStore
 from materializer.versions import Named, Numbered
 from query.discovery.catalogue import Served
 from query.discovery.paths import Target

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
+from materializer.cluster_facts import TypeInfo
 from materializer.cursor import Change
 from materializer.entry import Entry
-from materializer.store import TypeInfo
 from materializer.versions import Named
 from query.http.accept import Form, Representation
 from query.http.status import ApiError

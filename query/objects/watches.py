@@ -20,7 +20,7 @@ from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.resume import Expired, HistoryReplaced, Resumption, from_now, unread
-from materializer.store import TypeStore
+from materializer.type_store import TypeStore
 from query.http.accept import Form
 from query.http.status import ApiError, expired
 from query.objects.representations import Encoder

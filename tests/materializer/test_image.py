@@ -20,7 +20,8 @@ from materializer.entry import Entry, Past
 from materializer.filter import Filter
 from materializer.image import Image, NotAnImage, Piece, Restoration
 from materializer.integrity import Census, Counted
-from materializer.store import Removal, Store
+from materializer.order import Removal
+from materializer.store import Store
 from tests.materializer.test_model import (
     Client,
     World,

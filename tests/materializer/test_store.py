@@ -15,7 +15,8 @@ from deltalog.wire.selectors import parse_labels
 from materializer.cursor import Cursor, Position, changes, initial
 from materializer.entry import Entry, entry_of
 from materializer.filter import Filter
-from materializer.store import Order, Outcome, Store
+from materializer.order import Order
+from materializer.store import Outcome, Store
 
 SECOND = 1_000_000_000
 NOW = 1_000_000 * SECOND

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from kubebraid.route.router import merge
-from materializer.store import Cluster, Document, Store, TypeInfo
+from materializer.cluster_facts import Cluster, Document, TypeInfo
+from materializer.store import Store
 from query.discovery.catalogue import Catalogue, Catalogues
 from query.http.status import ApiError
 

@@ -14,9 +14,9 @@ import msgspec
 import pytest
 from aiohttp import test_utils, web
 
+from materializer.cluster_facts import TypeInfo
 from materializer.cursor import Change
 from materializer.entry import Entry, version_member
-from materializer.store import TypeInfo
 from materializer.versions import Named, Numbered
 from producers.follow.normalize import Normalizer
 from producers.upstream.discovery import ResourceType

@@ -1,0 +1,109 @@
+"""Type store: the objects of one resource type, by cluster and name for LIST and GET, by index for WATCH."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+
+from sortedcontainers import SortedDict
+
+from deltalog.wire.kubernetes import GroupResource, ObjectName
+from materializer import indexes
+from materializer.entry import Entry
+from materializer.filter import Filter
+from materializer.indexes import Indexes
+from materializer.order import Order
+
+
+class TypeStore:
+    """All objects of one resource type, by cluster and name and by index. Owned by the store."""
+
+    def __init__(self, key: GroupResource, loading: bool) -> None:
+        self.key = key
+        self.clusters: dict[str, MutableMapping[ObjectName, Entry]] = {}
+        self.tombstones: dict[str, dict[ObjectName, Entry]] = {}
+        self.order = Order()
+        self.floors: dict[str, int] = {}
+        # The newest of its deletions that was forgotten: who has not read up to it, has missed something.
+        self.forgotten = 0
+        # The newest message that the log had lost before this process could read it, as of the type's last change.
+        self.unread_through = 0
+        self.indexes = Indexes()
+        self._loading = loading
+
+    def objects(self, cluster: str) -> MutableMapping[ObjectName, Entry]:
+        found = self.clusters.get(cluster)
+        if found is None:
+            # Sorted only once the first replay is over: sorting in bulk costs half of keeping sorted.
+            found = self.clusters[cluster] = {} if self._loading else SortedDict()
+        return found
+
+    def sort(self) -> None:
+        self._loading = False
+        for cluster, objects in self.clusters.items():
+            if not isinstance(objects, SortedDict):
+                self.clusters[cluster] = SortedDict(objects)
+
+    def get(self, cluster: str, key: ObjectName) -> Entry | None:
+        """The live entry of a name; O(1)."""
+        objects = self.clusters.get(cluster)
+        return None if objects is None else objects.get(key)
+
+    def select(self, wanted: Filter) -> list[Entry]:
+        """Live entries that match, by cluster, namespace and name.
+
+        O(entries in the clusters and namespaces), where there are many and an index can tell, O(candidates).
+        """
+        clusters = sorted(self.clusters if wanted.clusters is None else wanted.clusters & self.clusters.keys())
+        if wanted.names is not None and wanted.namespaces is not None:
+            keys = [ObjectName((space, name)) for space in sorted(wanted.namespaces) for name in sorted(wanted.names)]
+            named = [one for cluster in clusters for key in keys if (one := self.get(cluster, key)) is not None]
+            return [entry for entry in named if wanted.matches(entry)]
+        restricted = wanted != Filter()
+        if restricted and (covered := self._covered(clusters, wanted.namespaces)) > indexes.WORTHWHILE:
+            found = self.indexes.candidates(wanted, self.live, covered // 2)
+            if found is not None:
+                matching = [entry for entry in found if wanted.matches(entry)]
+                matching.sort(key=_place)
+                return matching
+        only_clusters = wanted.clusters is not None and wanted == Filter(clusters=wanted.clusters)
+        result: list[Entry] = []
+        for cluster in clusters:
+            objects = self.clusters[cluster]
+            entries: list[Entry]
+            if wanted.namespaces is not None and isinstance(objects, SortedDict):
+                entries = []
+                for namespace in sorted(wanted.namespaces):
+                    low, high = (namespace, ""), (namespace + "\0", "")
+                    entries += [objects[key] for key in objects.irange(low, high, (True, False))]
+            else:
+                entries = list(objects.values())
+            if restricted and not only_clusters:
+                result.extend([entry for entry in entries if wanted.matches(entry)])
+            else:
+                result.extend(entries)
+        return result
+
+    def _covered(self, clusters: list[str], namespaces: frozenset[str] | None) -> int:
+        """How many live entries these clusters and namespaces have. O(clusters * namespaces * log n)."""
+        found = 0
+        for cluster in clusters:
+            objects = self.clusters[cluster]
+            if namespaces is None or not isinstance(objects, SortedDict):
+                found += len(objects)
+            else:
+                found += sum(
+                    objects.bisect_left((one + "\0", "")) - objects.bisect_left((one, "")) for one in namespaces
+                )
+        return found
+
+    def live(self) -> Iterator[Entry]:
+        """All live entries, in no order to rely on."""
+        for objects in self.clusters.values():
+            yield from objects.values()
+
+    def __len__(self) -> int:
+        return sum(len(objects) for objects in self.clusters.values())
+
+
+def _place(entry: Entry) -> tuple[str, str, str]:
+    return (entry.cluster, entry.namespace, entry.name)
