@@ -278,7 +278,7 @@ class Faults:
         return {**self.state(), "watches_cut": cut}
 
     async def _refuse_soon(self, seconds: float) -> None:
-        # The answer of the request that asked for it goes out first.
+        # The answer to this request is sent first.
         await asyncio.sleep(0.05)
         self._reopening = None
         await self.refuse_connections(seconds)

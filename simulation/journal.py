@@ -99,7 +99,7 @@ class Journal:
         """Append the removal of an object. Raises OSError."""
         self._append(_line(_Line("remove", version, *key, namespace, name)))
 
-    def type_gone(self, key: tuple[str, str], version: int) -> None:
+    def type_removed(self, key: tuple[str, str], version: int) -> None:
         """Append that a type is no longer served. Raises OSError."""
         self._append(_line(_Line("type-gone", version, *key)))
 

@@ -62,7 +62,7 @@ _METADATA_ORDER = (
 
 
 class HistoryGone(Exception):
-    """The events after the version that was asked for are no longer kept.
+    """The events after the version that a read wants are no longer kept.
 
     `wanted` is that version, `oldest` the oldest one from which on the events are kept.
     """
@@ -270,7 +270,7 @@ class WriteLog(Protocol):
     def remove(self, key: tuple[str, str], namespace: str, name: str, version: int) -> None:
         """An object is removed, with a version of its own."""
 
-    def type_gone(self, key: tuple[str, str], version: int) -> None:
+    def type_removed(self, key: tuple[str, str], version: int) -> None:
         """A type is no longer served."""
 
 
@@ -322,7 +322,7 @@ class ClusterStorage:
             return
         self.empty(found)
         if self.journal is not None:
-            self.journal.type_gone(key, self.version)
+            self.journal.type_removed(key, self.version)
         self.types_changed += 1
         del self.collections[key]
         found.removed = True
@@ -404,14 +404,14 @@ class ClusterStorage:
         self.version += 1
         if self.journal is not None:
             self.journal.remove(collection.type.key, namespace, name, self.version)
-        gone = previous.with_version(self.version)
+        removed = previous.with_version(self.version)
         path = previous.path
         del collection.by_path[path]
         del collection.paths[bisect_left(collection.paths, path)]
         self._disown(collection, previous)
-        collection._record(StoredEvent("DELETED", gone, previous))
+        collection._record(StoredEvent("DELETED", removed, previous))
         collection._notify()
-        return gone
+        return removed
 
     def dependents(self, uid: str) -> list[tuple[Collection, StoredObject]]:
         """The objects that name `uid` as an owner, ordered by type and key."""

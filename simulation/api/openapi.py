@@ -20,7 +20,7 @@ __all__ = ["OpenApiDocument", "OpenApiDocuments", "custom_schemas"]
 _V2 = "/openapi/v2"
 _V3 = "/openapi/v3"
 _JSON = "application/json"
-# As asked for and as answered (k8s.io/kube-openapi, pkg/handler).
+# As requested and as answered (k8s.io/kube-openapi, pkg/handler).
 _PROTOBUF = (
     "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
     "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
@@ -228,7 +228,7 @@ def _operation(group: str, version: str, type: ServedType) -> dict[str, Any]:
 
 
 def _swagger_schema(schema: Any) -> Any:
-    """A version 3 schema as version 2 has it: a reference stands alone, and points elsewhere."""
+    """A version 3 schema as version 2 has it: a reference has no other keys, and points to definitions."""
     if isinstance(schema, list):
         return [_swagger_schema(one) for one in schema]
     if not isinstance(schema, dict):

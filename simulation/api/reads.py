@@ -57,7 +57,7 @@ class ReadHandlers:
         """An object.
 
         Raises:
-            StatusError: 404, or 406 where it is asked for in the form of a list.
+            StatusError: 404, or 406 where only the form of a list is acceptable.
         """
         presentation = presentation_for(request, path)
         if presentation.form == "metadata_list":
@@ -82,7 +82,7 @@ class ReadHandlers:
         """A WATCH, until its time is up, the client has left, or a fault ends it.
 
         Raises:
-            StatusError: 400, 406, 422, or 504 where initial events of a version are asked for that is not reached.
+            StatusError: 400, 406, 422, or 504 where initial events are wanted of a version that is not reached.
         """
         presentation = presentation_for(request, path)
         support = self._faults.initial_events
@@ -109,7 +109,7 @@ class ReadHandlers:
         response.enable_chunked_encoding()
         transport = request.transport
         if transport is None:
-            raise ConnectionResetError("the client is gone")
+            raise ConnectionResetError("the client has left")
         self._faults.watches[key := object()] = transport
         try:
             set_date(response, self._faults.clock)
@@ -138,19 +138,19 @@ class ReadHandlers:
         return found
 
     async def _reach(self, collection: Collection, options: ListOptions) -> None:
-        """Wait for the version that is asked for."""
+        """Wait until the storage has reached the version of the options."""
         wanted = options.version or 0
         if self._storage.version >= wanted:
             return
-        news = asyncio.Event()
-        collection.listeners.add(news.set)
+        changed = asyncio.Event()
+        collection.listeners.add(changed.set)
         try:
             async with asyncio.timeout(self._version_wait):
                 while self._storage.version < wanted:
-                    news.clear()
-                    await news.wait()
+                    changed.clear()
+                    await changed.wait()
         except TimeoutError:
             if self._storage.version < wanted:
                 raise too_large_resource_version(wanted, self._storage.version) from None
         finally:
-            collection.listeners.discard(news.set)
+            collection.listeners.discard(changed.set)

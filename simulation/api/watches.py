@@ -45,7 +45,7 @@ class WatchStream:
     """One watch, from its start (`begin`, synchronous) to its end (`run`).
 
     `cursor` is that of the next event to look at, `version` the newest version that has been looked at. `initial` are
-    the objects to send first, `marks_initial_end` whether a bookmark follows them. `gone` is the error to send instead
+    the objects to send first, `marks_initial_end` whether a bookmark follows them. `error` is what to send instead
     of events. `bookmark_interval` and `lifetime` are in seconds.
     """
 
@@ -60,7 +60,7 @@ class WatchStream:
     version: int = 0
     initial: tuple[StoredObject, ...] = ()
     marks_initial_end: bool = False
-    gone: StatusError | None = None
+    error: StatusError | None = None
 
     def begin(self) -> None:
         """Take the state that the watch starts from. A version that is too old becomes an ERROR event in the stream."""
@@ -75,7 +75,7 @@ class WatchStream:
         try:
             self.cursor = collection.cursor_at(self.version)
         except HistoryGone as error:
-            self.gone = expired(str(error))
+            self.error = expired(str(error))
 
     def _take_state(self) -> None:
         matches = self.options.selector.matches
@@ -89,19 +89,19 @@ class WatchStream:
         Raises:
             ConnectionError: from `write`, when the client has left.
         """
-        if self.gone is not None:
-            await write(b'{"type":"ERROR","object":%s}\n' % self.gone.encode())
+        if self.error is not None:
+            await write(b'{"type":"ERROR","object":%s}\n' % self.error.encode())
             return
         loop = asyncio.get_running_loop()
-        news = asyncio.Event()
+        changed = asyncio.Event()
         term = self.collection.term
-        self.collection.listeners.add(news.set)
+        self.collection.listeners.add(changed.set)
         try:
             await self._send_initial(write)
             end = loop.time() + self.lifetime
             bookmark_at = self._next_bookmark(loop.time(), end)
             while True:
-                news.clear()
+                changed.clear()
                 try:
                     sent = await self._send_news(write)
                 except HistoryGone:
@@ -118,11 +118,11 @@ class WatchStream:
                     return
                 try:
                     async with asyncio.timeout_at(min(bookmark_at, end)):
-                        await news.wait()
+                        await changed.wait()
                 except TimeoutError:
                     continue
         finally:
-            self.collection.listeners.discard(news.set)
+            self.collection.listeners.discard(changed.set)
 
     def _next_bookmark(self, now: float, end: float) -> float:
         if not self.options.bookmarks:
