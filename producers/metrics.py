@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
+import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-
-if TYPE_CHECKING:
-    from producers.follow.cluster_producer import ClusterProducer
 
 _BY_TYPE = ("cluster", "type")
 _LIST_BUCKETS = (0.1, 0.5, 2.0, 10.0, 60.0)
@@ -19,14 +17,51 @@ _LAG_BUCKETS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 _CHANGE_BUCKETS = (1.0, 2.0, 5.0, 15.0, 60.0)
 
 
-class Metrics:
-    """The registry of one process's producers. `clusters`: those it knows, asked at each scrape; `refused`: streams
-    that take nothing in, likewise.
+class Counts(msgspec.Struct):
+    """What became of the states that a cluster sent of one type, since this process began.
+
+    `refused`: another producer owns the cluster; `suppressed`: the log had the state already; `failed`: the log did not
+    acknowledge it; `unusable`: no object, or one without a name.
+    """
+
+    added: int = 0
+    modified: int = 0
+    deleted: int = 0
+    suppressed: int = 0
+    refused: int = 0
+    failed: int = 0
+    unusable: int = 0
+
+
+class TypeReading(NamedTuple):
+    """One followed type at a scrape; `last_event` in seconds since 1970."""
+
+    type: str
+    objects: int
+    synced: bool
+    last_event: float
+
+
+class ClusterReading(NamedTuple):
+    """One cluster at a scrape. `held`: it is this producer's; `up`: it can be read; `counts` by type."""
+
+    name: str
+    held: bool
+    up: bool
+    types: list[TypeReading]
+    counts: dict[str, Counts]
+
+
+class ProducerMetrics:
+    """The registry of one process's producers.
+
+    `clusters` are readings of those it knows, `refused` the streams that take nothing in; both are asked for at each
+    scrape, so that counting costs the hot path nothing.
     """
 
     def __init__(
         self,
-        clusters: Callable[[], Iterable[ClusterProducer]] = tuple,
+        clusters: Callable[[], Iterable[ClusterReading]] = tuple,
         refused: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self.registry = registry = CollectorRegistry()
@@ -81,16 +116,18 @@ class Metrics:
         registry.register(_Clusters(clusters))
 
     def of(self, cluster: str, title: str) -> TypeMetrics:
+        """The counters of one type, e.g. `deployments.apps`."""
         return TypeMetrics(self, cluster, title)
 
     def text(self) -> bytes:
+        """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class TypeMetrics:
-    """What one type of one cluster counts."""
+    """The counters of one type of one cluster."""
 
-    def __init__(self, metrics: Metrics, cluster: str, title: str) -> None:
+    def __init__(self, metrics: ProducerMetrics, cluster: str, title: str) -> None:
         self._metrics = metrics
         self._labels = (cluster, title)
         self._lists = metrics.lists.labels(cluster, title)
@@ -99,26 +136,31 @@ class TypeMetrics:
         self._lag = metrics.lag.labels(cluster, title)
 
     def listing(self, why: str) -> None:
+        """A list has begun; `why` as the metric names it."""
         self._metrics.relists.labels(*self._labels, why).inc()
 
     def listed(self, seconds: float) -> None:
+        """A list is in the log."""
         self._lists.observe(seconds)
 
     def watched(self, seconds: float, reason: str) -> None:
+        """A watch has ended."""
         self._watches.observe(seconds)
         self._metrics.restarts.labels(*self._labels, reason).inc()
 
     def appended(self, seconds: float) -> None:
+        """A watch event's delta is acknowledged, so long after the event arrived."""
         self._appending.observe(seconds)
 
     def changed(self, seconds: float) -> None:
+        """A delta is acknowledged, so long after its object was changed in the cluster."""
         self._lag.observe(max(seconds, 0.0))
 
 
 class _Clusters(Collector):
-    """Reads what producers know when asked, so that counting costs their hot path nothing."""
+    """Metrics that are read when they are asked for."""
 
-    def __init__(self, clusters: Callable[[], Iterable[ClusterProducer]]) -> None:
+    def __init__(self, clusters: Callable[[], Iterable[ClusterReading]]) -> None:
         self._clusters = clusters
 
     def collect(self) -> Iterable[Metric]:
@@ -140,14 +182,14 @@ class _Clusters(Collector):
         )
         up = GaugeMetricFamily("kubebraid_producer_cluster_up", "1 while a cluster can be followed", labels=["cluster"])
         for cluster in self._clusters():
-            held.add_metric((cluster.name,), float(cluster.holding))
-            if cluster.holding:
-                up.add_metric((cluster.name,), float(cluster.unreachable is None))
-            for informer in cluster.informers.values():
-                labels = (cluster.name, str(informer.kind.group_resource))
-                objects.add_metric(labels, informer.objects)
-                synced.add_metric(labels, float(informer.synced.is_set()))
-                event.add_metric(labels, informer.last_event)
+            held.add_metric((cluster.name,), float(cluster.held))
+            if cluster.held:
+                up.add_metric((cluster.name,), float(cluster.up))
+            for one in cluster.types:
+                labels = (cluster.name, one.type)
+                objects.add_metric(labels, one.objects)
+                synced.add_metric(labels, float(one.synced))
+                event.add_metric(labels, one.last_event)
             for title, counts in cluster.counts.items():
                 for outcome in counts.__struct_fields__:
                     deltas.add_metric((cluster.name, title, outcome), getattr(counts, outcome))

@@ -22,7 +22,7 @@ from producers.follow.leases import Leases
 from producers.follow.ownership import Deposed
 from producers.follow.removal import leave_cluster, remove_cluster
 from producers.members.membership import Members
-from producers.metrics import Metrics
+from producers.metrics import ProducerMetrics
 from producers.timing import DEFAULT, Timing
 
 log = structlog.get_logger("producers.producer")
@@ -78,7 +78,9 @@ class Producer:
         self.identity = identity or producer_id()
         self.members = members
         self.clusters: dict[str, ClusterProducer] = {}
-        self.metrics = Metrics(lambda: list(self.clusters.values()), lambda: connection.intake.refusals)
+        self.metrics = ProducerMetrics(
+            lambda: [cluster.reading() for cluster in self.clusters.values()], lambda: connection.intake.refusals
+        )
         self.leases = Leases(
             connection,
             bucket,

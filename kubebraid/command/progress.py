@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from producers.follow.cluster_producer import ClusterProducer
-from producers.follow.type_informer import Informer
+from producers.follow.type_informer import TypeInformer
 from producers.producer import Producer
 
 log = structlog.get_logger("kubebraid")
@@ -42,7 +42,7 @@ def _synced(cluster: ClusterProducer) -> int:
     return sum(informer.synced.is_set() for informer in cluster.informers.values())
 
 
-def _line(cluster: ClusterProducer, informer: Informer) -> None:
+def _line(cluster: ClusterProducer, informer: TypeInformer) -> None:
     log.info(
         "list is in the log",
         cluster=cluster.name,

@@ -39,10 +39,9 @@ from producers.follow.normalize import Normalizer
 from producers.follow.openapi_documents import Documents, OpenApi
 from producers.follow.ownership import Deposed, Owner, append_control, take
 from producers.follow.removal import append_removed_type
-from producers.follow.type_informer import Informer
-from producers.follow.writer import Counts
+from producers.follow.type_informer import TypeInformer
 from producers.members.membership import Member
-from producers.metrics import Metrics
+from producers.metrics import ClusterReading, Counts, ProducerMetrics, TypeReading
 from producers.rules.configuration import RELIST_EVERY
 from producers.rules.pruning import Pruning
 from producers.rules.rules import Chosen
@@ -107,12 +106,12 @@ class ClusterProducer:
         open_log: Callable[[], Awaitable[Log]],
         producer: str,
         treatment: Treatment,
-        metrics: Metrics | None = None,
+        metrics: ProducerMetrics | None = None,
         timing: Timing = DEFAULT,
     ) -> None:
-        self.on_synced: Callable[[ClusterProducer, Informer], None] | None = None
+        self.on_synced: Callable[[ClusterProducer, TypeInformer], None] | None = None
         self.name = name
-        self.informers: dict[GroupResource, Informer] = {}
+        self.informers: dict[GroupResource, TypeInformer] = {}
         self.counts: dict[str, Counts] = {}
         self.holding = False
         self.unreachable: str | None = None
@@ -137,6 +136,14 @@ class ClusterProducer:
             await self.server.change(member.access)
         if rules_differ:
             self._rediscover.set()
+
+    def reading(self) -> ClusterReading:
+        """What metrics say of the cluster now."""
+        types = [
+            TypeReading(str(one.kind.group_resource), one.objects, one.synced.is_set(), one.last_event)
+            for one in self.informers.values()
+        ]
+        return ClusterReading(self.name, self.holding, self.unreachable is None, types, self.counts)
 
     def relist(self, title: Callable[[str], bool]) -> int:
         """Compares the lists of the types that `title` names with the log now. Returns how many."""
@@ -366,7 +373,7 @@ class _Tenure:
             except TimeoutError:
                 pass
 
-    async def _synced(self, informer: Informer) -> None:
+    async def _synced(self, informer: TypeInformer) -> None:
         key = informer.kind.group_resource
         if self._cluster.on_synced is not None and key in self._cluster.informers:
             self._cluster.on_synced(self._cluster, informer)
@@ -596,7 +603,7 @@ class _Tenure:
 
     def _start(self, key: GroupResource, chosen: Chosen) -> asyncio.Task[None]:
         cluster, kind = self._cluster, chosen.kind
-        informer = Informer(
+        informer = TypeInformer(
             cluster.server,
             self._log,
             self._appender,

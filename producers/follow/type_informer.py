@@ -11,8 +11,8 @@ from deltalog.jetstream.stream import Log
 from producers.follow.normalize import Normalizer
 from producers.follow.ownership import Owner
 from producers.follow.reflector import Reflector
-from producers.follow.writer import Counts, Writer
-from producers.metrics import TypeMetrics
+from producers.follow.writer import Writer
+from producers.metrics import Counts, TypeMetrics
 from producers.rules.rules import Scope
 from producers.timing import DEFAULT, Timing
 from producers.upstream.apiserver import ApiServer
@@ -21,7 +21,7 @@ from producers.upstream.objects import RawObject, Unusable, identify
 from producers.upstream.watching import Target
 
 
-class Informer:
+class TypeInformer:
     """Keeps the log's view of one type equal to what the rules want of it. Owned by its cluster's producer.
 
     `on_synced` is told when all of it is in the log (with the version of the last list), `on_trouble` why something
@@ -39,7 +39,7 @@ class Informer:
         normalizer: Normalizer,
         counts: Counts,
         *,
-        on_synced: Callable[[Informer], Awaitable[None]],
+        on_synced: Callable[[TypeInformer], Awaitable[None]],
         on_trouble: Callable[[ResourceType, str], Awaitable[None]],
         on_change: Callable[[ResourceType], None] | None = None,
         relist_every: float = 0.0,

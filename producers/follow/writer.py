@@ -43,6 +43,7 @@ from deltalog.wire.parts import fit, part_subject, parts_filter, payload_limit, 
 from deltalog.wire.subjects import object_filter, object_subject, parse_object, type_prefix
 from producers.follow.normalize import Normalized, Normalizer
 from producers.follow.ownership import Deposed, Owner, append_control
+from producers.metrics import Counts
 from producers.timing import DEFAULT, Timing
 from producers.upstream.discovery import ResourceType
 from producers.upstream.objects import RawObject, Unusable, identify, raw_object
@@ -122,18 +123,6 @@ def _unpacked_uid(packed: _PackedUid) -> str:
 
 def _packed_version(version: str) -> _PackedVersion:
     return int(version) if _NUMBER(version) else version
-
-
-class Counts(msgspec.Struct):
-    """What became of the states that a cluster told of one type. `refused`: another producer owns the cluster."""
-
-    added: int = 0
-    modified: int = 0
-    deleted: int = 0
-    suppressed: int = 0
-    refused: int = 0
-    failed: int = 0
-    unusable: int = 0
 
 
 class Writer:
