@@ -20,7 +20,7 @@ from benchmarks import rig
 from benchmarks.client import TABLE, Client
 from benchmarks.report import Report, median
 from kubebraid.command.broker import child_set_up
-from producers.upstream.kubeconfig import Context, contexts
+from producers.upstream.access import Context, contexts
 
 _PODS = "/api/v1/pods"
 _JSON = "application/json"

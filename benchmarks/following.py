@@ -31,8 +31,8 @@ from producers.follow.normalize import Normalizer
 from producers.follow.ownership import take
 from producers.follow.reflector import Reflector
 from producers.follow.writer import Writer
+from producers.upstream.access import Context
 from producers.upstream.apiserver import ApiServer
-from producers.upstream.kubeconfig import Context
 from producers.upstream.watching import Target
 from simulation import SimulatedCluster
 

@@ -26,7 +26,8 @@ from kubebraid.command.locate import known_types, resolve, types_of_clusters
 from producers.follow.leases import holders
 from producers.follow.removal import remove_cluster, remove_type
 from producers.producer import leases_bucket, producer_id
-from producers.upstream.kubeconfig import BadKubeconfig, default_kubeconfig, directory_contexts
+from producers.upstream.access import directory_contexts
+from producers.upstream.kubeconfig import BadKubeconfig, default_kubeconfig
 
 # Names that are a file's name, a subject's token and a path's segment without any escape.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

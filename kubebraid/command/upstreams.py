@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 
 from kubebraid.command.settings import Forward
 from producers.members.membership import Members
+from producers.upstream.access import Credentials
 from producers.upstream.apiserver import ApiServer
-from producers.upstream.kubeconfig import BadKubeconfig, Credentials
+from producers.upstream.kubeconfig import BadKubeconfig
 from query.forward.forwarding import NoUpstream, Upstream
 
 

@@ -22,14 +22,14 @@ from producers.errors import InvalidInput, ProducersError
 from producers.rules.configuration import PediaClusters, Secrets
 from producers.rules.rules import Rule, Rules
 from producers.timing import Timing
+from producers.upstream.access import ClusterAccess, Inline, host_access
 from producers.upstream.apiserver import ApiServer, Refused
-from producers.upstream.kubeconfig import Access, Inline, host_access
 from producers.upstream.watching import Target, current_objects
 
 log = structlog.get_logger("producers.members.host_cluster")
 
 # Clusters by name, rules of those that bring their own, and what is wrong with others, by name.
-Said = Callable[[dict[str, Access], dict[str, Rules], dict[str, str]], None]
+Said = Callable[[dict[str, ClusterAccess], dict[str, Rules], dict[str, str]], None]
 # Why the host cluster cannot be read; None: it can.
 Complain = Callable[[str | None], None]
 
@@ -95,7 +95,7 @@ async def _follow_secrets(server: ApiServer, place: Secrets, said: Said, complai
     target = Target(f"/api/v1/namespaces/{place.namespace}/secrets", place.selector)
     async with contextlib.aclosing(current_objects(server, target)) as states:
         async for secrets in states:
-            clusters: dict[str, Access] = {}
+            clusters: dict[str, ClusterAccess] = {}
             problems: dict[str, str] = {}
             for secret in secrets.values():
                 name = secret_cluster(secret)
@@ -142,7 +142,7 @@ async def _follow_pedia(server: ApiServer, place: PediaClusters, said: Said, com
         found, shared = state["clusters"], state["shared"]
         if found is None or shared is None:
             return
-        clusters: dict[str, Access] = {}
+        clusters: dict[str, ClusterAccess] = {}
         rules: dict[str, Rules] = {}
         problems: dict[str, str] = {}
         for name, pedia in found.items():

@@ -21,14 +21,8 @@ from producers.rules.configuration import (
 )
 from producers.rules.rules import Rules
 from producers.timing import DEFAULT, Timing
-from producers.upstream.kubeconfig import (
-    Access,
-    BadKubeconfig,
-    contexts,
-    default_kubeconfig,
-    directory_contexts,
-    signature,
-)
+from producers.upstream.access import ClusterAccess, contexts, directory_contexts
+from producers.upstream.kubeconfig import BadKubeconfig, default_kubeconfig, signature
 
 log = structlog.get_logger("producers.members.membership")
 
@@ -36,14 +30,14 @@ log = structlog.get_logger("producers.members.membership")
 class Member(NamedTuple):
     """One cluster: how it is reached, and what is synced of it."""
 
-    access: Access
+    access: ClusterAccess
     rules: Rules
 
 
 class _Found(NamedTuple):
     """What one source says now. `rules`: of clusters that bring their own."""
 
-    clusters: dict[str, Access]
+    clusters: dict[str, ClusterAccess]
     rules: dict[str, Rules]
 
 
@@ -122,7 +116,7 @@ class Members:
             found = await contexts(place.path or None, place.contexts)
             return _Found({context.name: context for context in found}, {})
         listed, problems = await asyncio.to_thread(directory_contexts, place.path)
-        clusters: dict[str, Access] = {context.name: context for context in listed}
+        clusters: dict[str, ClusterAccess] = {context.name: context for context in listed}
         known = self._found.get(place, _Found({}, {})).clusters
         for name, problem in problems.items():
             self._complain(f"{place.path}/{name}", problem)
@@ -158,7 +152,7 @@ class Members:
             await self._follow_files(place)
             return
 
-        def said(clusters: dict[str, Access], rules: dict[str, Rules], problems: dict[str, str]) -> None:
+        def said(clusters: dict[str, ClusterAccess], rules: dict[str, Rules], problems: dict[str, str]) -> None:
             known = self._found.get(place, _Found({}, {}))
             for name, problem in problems.items():
                 self._complain(f"{place}/{name}", problem)

@@ -15,7 +15,8 @@ import structlog
 
 from producers.errors import ClusterUnavailable
 from producers.timing import DEFAULT, Timing
-from producers.upstream.kubeconfig import Access, BadKubeconfig, Credentials
+from producers.upstream.access import ClusterAccess, Credentials
+from producers.upstream.kubeconfig import BadKubeconfig
 
 log = structlog.get_logger("producers.upstream.apiserver")
 
@@ -52,7 +53,7 @@ class ApiServer:
     with the old ones to their end. `streams_lists`: whether lists come as the beginning of a watch.
     """
 
-    def __init__(self, access: Access, timing: Timing = DEFAULT) -> None:
+    def __init__(self, access: ClusterAccess, timing: Timing = DEFAULT) -> None:
         self.timing = timing
         self.access = access
         self.streams_lists = False
@@ -97,7 +98,7 @@ class ApiServer:
         if old is not None and not self._uses.get(old):
             await old.client.close()
 
-    async def change(self, access: Access) -> None:
+    async def change(self, access: ClusterAccess) -> None:
         """Goes on with other credentials, as a Secret was written anew."""
         async with self._lock:
             self.access = access

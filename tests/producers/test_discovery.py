@@ -15,9 +15,9 @@ from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
 from producers.rules.rules import Rules
 from producers.timing import Timing
+from producers.upstream.access import Context
 from producers.upstream.apiserver import ApiServer, Refused, Unreachable
 from producers.upstream.discovery import discover, registered
-from producers.upstream.kubeconfig import Context
 from simulation.aggregation import registration
 from simulation.resources import ServedType
 from tests.patience import PATIENCE

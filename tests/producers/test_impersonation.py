@@ -12,8 +12,9 @@ from multidict import CIMultiDict
 
 from kubebraid.command.settings import Forward
 from kubebraid.command.upstreams import MemberServers
+from producers.upstream.access import Context, Inline
 from producers.upstream.apiserver import ApiServer
-from producers.upstream.kubeconfig import BadKubeconfig, Context, Inline
+from producers.upstream.kubeconfig import BadKubeconfig
 from query.forward.forwarding import Upstream, identified
 
 ACTS = {"as": "jane", "as-uid": "u-1", "as-groups": ["ops", "dev"], "as-user-extra": {"Acme/Scope": ["a", "b"]}}
