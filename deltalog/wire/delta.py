@@ -168,7 +168,7 @@ def numeric(version: str) -> bool:
 
 
 # What msgspec raises for a payload: text that isn't UTF-8 and nesting without end have no msgspec error of their own.
-_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _encoder = msgspec.msgpack.Encoder()
 _delta_decoder = msgspec.msgpack.Decoder(Delta)
@@ -184,10 +184,10 @@ def encode_control(control: Control) -> bytes:
     return _encoder.encode(control)
 
 
-def _refused(payload: bytes, cause: Exception) -> UnreadableRecord:
+def refused(payload: bytes, cause: Exception) -> UnreadableRecord:
     try:
         version = _version_decoder.decode(payload).v
-    except _UNDECODABLE:
+    except UNDECODABLE:
         return UnreadableRecord(f"not a record of this log: {cause}")
     if version > WIRE_VERSION:
         return UnreadableRecord(f"format version {version}; this reader knows up to {WIRE_VERSION}")
@@ -198,10 +198,10 @@ def decode_delta(payload: bytes) -> Delta:
     """The delta of an object's message. Raises UnreadableRecord."""
     try:
         delta = _delta_decoder.decode(payload)
-    except _UNDECODABLE as cause:
-        raise _refused(payload, cause) from cause
+    except UNDECODABLE as cause:
+        raise refused(payload, cause) from cause
     if delta.v > WIRE_VERSION:
-        raise _refused(payload, ValueError("newer version"))
+        raise refused(payload, ValueError("newer version"))
     return delta
 
 
@@ -242,10 +242,10 @@ class SharingDecoder:
                 if len(self._labels) >= _REMEMBERED:
                     self._labels.clear()
                 self._labels[raw] = labels
-        except _UNDECODABLE as cause:
-            raise _refused(payload, cause) from cause
+        except UNDECODABLE as cause:
+            raise refused(payload, cause) from cause
         if delta.v > WIRE_VERSION:
-            raise _refused(payload, ValueError("newer version"))
+            raise refused(payload, ValueError("newer version"))
         if len(self._texts) >= _REMEMBERED:
             self._texts.clear()
         shared = self._texts.setdefault
@@ -270,10 +270,10 @@ def decode_control(payload: bytes) -> Control:
     """The control record of a `kbc.` message. Raises UnreadableRecord."""
     try:
         control = _control_decoder.decode(payload)
-    except _UNDECODABLE as cause:
-        raise _refused(payload, cause) from cause
+    except UNDECODABLE as cause:
+        raise refused(payload, cause) from cause
     if control.v > WIRE_VERSION:
-        raise _refused(payload, ValueError("newer version"))
+        raise refused(payload, ValueError("newer version"))
     return control
 
 
