@@ -27,6 +27,7 @@ from deltalog.wire.delta import (
     encode_control,
     encode_delta,
 )
+from deltalog.wire.errors import BadInput, DeltalogError, HistoryEnded, LogUnavailable
 from deltalog.wire.selection import BadSelection, Selection, select
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Appender",
     "BadAccess",
     "BadDurable",
+    "BadInput",
     "BadPlace",
     "BadSelection",
     "Bookmark",
@@ -48,14 +50,17 @@ __all__ = [
     "Connection",
     "Control",
     "Delta",
+    "DeltalogError",
     "Durable",
     "Event",
     "Expect",
     "Forgotten",
     "HistoryChanged",
+    "HistoryEnded",
     "Log",
     "LogError",
     "LogSettings",
+    "LogUnavailable",
     "Place",
     "Reader",
     "Record",

@@ -24,6 +24,7 @@ from nats.aio.subscription import Subscription
 from deltalog.jetstream.acknowledgement import IN_PROCESS, Ack, decode_ack
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection
 from deltalog.jetstream.fast_client import header_lines
+from deltalog.wire.errors import LogUnavailable
 
 if TYPE_CHECKING:
     from deltalog.jetstream.stream import Log
@@ -36,7 +37,7 @@ _BATCH_BYTES = 2 * 1024 * 1024
 _SLICE = 128 * 1024
 
 
-class AppendError(Exception):
+class AppendError(LogUnavailable):
     """The log did not take a message; whether it is stored is known only to the log."""
 
 

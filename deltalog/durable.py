@@ -17,16 +17,17 @@ from deltalog.jetstream.bucket import Bucket
 from deltalog.jetstream.connection import JetStreamRefused
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log
 from deltalog.place import Place
+from deltalog.wire.errors import BadInput, DeltalogError
 from deltalog.wire.subjects import encode_token
 
 BUCKET = "kubebraid-consumers"
 
 
-class BadDurable(Exception):
+class BadDurable(BadInput):
     """A durable consumer cannot be this one; one line with the mend."""
 
 
-class TakenOver(Exception):
+class TakenOver(DeltalogError):
     """Another process goes on with this durable consumer: nothing more can be acknowledged here."""
 
 

@@ -11,6 +11,7 @@ import msgspec
 from nats import errors
 
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection
+from deltalog.wire.errors import DeltalogError
 from deltalog.wire.subjects import encode_token
 
 
@@ -30,7 +31,7 @@ class Taken(msgspec.Struct, frozen=True):
     refused: str = ""
 
 
-class NotTaken(Exception):
+class NotTaken(DeltalogError):
     """The state was not appended now; the cluster's watch will bring it. The message says why."""
 
 

@@ -12,7 +12,7 @@ import random
 import msgspec
 import structlog
 
-from deltalog.jetstream.connection import BrokerUnavailable, Connection, JetStreamRefused
+from deltalog.jetstream.connection import Connection, JetStreamRefused
 from deltalog.jetstream.stream import (
     CREATED_KEY,
     DEFAULT_NAME,
@@ -22,6 +22,7 @@ from deltalog.jetstream.stream import (
     TOMBSTONE_TTL_KEY,
     LogError,
 )
+from deltalog.wire.errors import LogUnavailable
 
 log = structlog.get_logger("deltalog.mirror")
 
@@ -138,7 +139,7 @@ class Mirror:
                     await self.purge()
                     purges_due = loop.time() + _PURGES_EVERY
                 said = ""
-            except (BrokerUnavailable, JetStreamRefused, LogError) as cause:
+            except LogUnavailable as cause:
                 if str(cause) != said:
                     said = str(cause)
                     log.warning("the mirror cannot be looked after", mirror=self.settings.name, reason=said)

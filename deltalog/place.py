@@ -11,6 +11,7 @@ import msgspec
 from deltalog.jetstream.same_history import Progress, why_not_continued
 from deltalog.jetstream.stream import Log, StreamState
 from deltalog.reader import HistoryChanged
+from deltalog.wire.errors import BadInput, HistoryEnded
 
 _PLACE = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,19})(\.[^@]*)?(@([0-9]{1,19}))?", re.ASCII | re.DOTALL)
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
@@ -22,11 +23,11 @@ _MARGIN = 60
 _MARGIN_PART = 0.1
 
 
-class BadPlace(Exception):
+class BadPlace(BadInput):
     """Text that names no place in a log; one line with the mend."""
 
 
-class Forgotten(Exception):
+class Forgotten(HistoryEnded):
     """Deletions behind this place may have been forgotten: who goes on from it may keep what is no more.
 
     Read from the beginning, and drop what did not come.

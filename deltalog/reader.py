@@ -23,6 +23,7 @@ from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable, J
 from deltalog.jetstream.fast_client import parse_headers
 from deltalog.jetstream.same_history import Progress, why_another, why_not_continued
 from deltalog.jetstream.stream import Log, Stream
+from deltalog.wire.errors import HistoryEnded
 
 log = structlog.get_logger("deltalog.reader")
 
@@ -30,7 +31,7 @@ HEARTBEAT = 2.0
 _SILENCE = 3 * HEARTBEAT
 
 
-class HistoryChanged(Exception):
+class HistoryChanged(HistoryEnded):
     """What was applied so far is not the beginning of what the stream holds now.
 
     The stream was recreated, restored from an older copy, or cut: sequences mean other changes than before.

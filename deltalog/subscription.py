@@ -41,6 +41,7 @@ from deltalog.wire.delta import (
     decode_delta,
     newer,
 )
+from deltalog.wire.errors import HistoryEnded
 from deltalog.wire.parts import unpacked
 from deltalog.wire.selection import Selection, select
 from deltalog.wire.subjects import OBJECTS
@@ -141,7 +142,7 @@ class Bookmark(msgspec.Struct, frozen=True):
 Event = Change | Removed | Bookmark
 
 
-class StreamGone(LogError):
+class StreamGone(LogError, HistoryEnded):
     """The log's stream was deleted while it was read."""
 
 

@@ -13,11 +13,12 @@ import structlog
 
 from deltalog.handover import Offer, hand_over
 from deltalog.history import History, Mark
-from deltalog.jetstream.connection import BrokerUnavailable, JetStreamRefused
+from deltalog.jetstream.connection import BrokerUnavailable
 from deltalog.jetstream.same_history import Progress, why_another
-from deltalog.jetstream.stream import Log, LogError, StreamState, nanoseconds
+from deltalog.jetstream.stream import Log, StreamState, nanoseconds
 from deltalog.reader import HistoryChanged, Reader, Record
 from deltalog.wire.delta import SharingDecoder, UnreadableRecord, decode_control
+from deltalog.wire.errors import LogUnavailable
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.parts import Assembler
 from deltalog.wire.subjects import CONTROL, PARTS
@@ -221,7 +222,7 @@ class Materializer:
             except BrokerUnavailable as cause:
                 log.warning("the log cannot be read", reason=str(cause))
                 await asyncio.sleep(1.0)
-            except (JetStreamRefused, LogError) as cause:
+            except LogUnavailable as cause:
                 log.error("nobody can say whether this history was served before", reason=str(cause))
                 return
         if reason is not None:
@@ -234,7 +235,7 @@ class Materializer:
             try:
                 await self.history.rotate(self.store.prefix)
                 break
-            except (BrokerUnavailable, JetStreamRefused, LogError) as cause:
+            except LogUnavailable as cause:
                 if said != str(cause):
                     said = str(cause)
                     log.warning("the history cannot be renamed", reason=said)
@@ -284,7 +285,7 @@ class Materializer:
                     if self._census.suspicious:
                         await self._audit()
                     await self._mark(reader)
-            except (BrokerUnavailable, JetStreamRefused, LogError, NotThereYet) as cause:
+            except (LogUnavailable, NotThereYet) as cause:
                 # The reader says so, too, and looks at the history when it can read again.
                 log.debug("the history cannot be looked at", reason=str(cause))
 
@@ -328,7 +329,7 @@ class Materializer:
         try:
             async with asyncio.timeout(_LAST_MARK):
                 await self._mark(self._reader)
-        except (BrokerUnavailable, JetStreamRefused, LogError, TimeoutError) as cause:
+        except (LogUnavailable, TimeoutError) as cause:
             log.debug("the end cannot be marked", reason=str(cause))
 
     # -- the snapshot ----------------------------------------------------------------------------------------------
@@ -418,7 +419,7 @@ class Materializer:
                     await self.wait_applied(state.last_sequence, None)
                 # A mirror is as old as what it last heard of its origin; `outage` has seen that it did.
                 current = asked - int(state.silent * 1e9) if self.store.applied >= state.last_sequence else 0
-        except (BrokerUnavailable, JetStreamRefused, TimeoutError) as cause:
+        except (LogUnavailable, TimeoutError) as cause:
             log.debug("the log cannot be asked how current a snapshot is", reason=str(cause))
         if self.store.applied != self._reader.position:
             return
@@ -632,7 +633,7 @@ class Materializer:
         try:
             async with asyncio.timeout(timeout):
                 await self.wait_applied(await self._head(), None)
-        except (TimeoutError, BrokerUnavailable, JetStreamRefused):
+        except (TimeoutError, LogUnavailable):
             raise LogUnreachable(self.age()) from None
         self._current_at = time.monotonic()
 

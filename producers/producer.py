@@ -13,9 +13,9 @@ import msgspec
 import structlog
 from nats.aio.msg import Msg
 
-from deltalog import AppendError, BrokerUnavailable, LogError
+from deltalog import LogUnavailable
 from deltalog.jetstream.backoff import Backoff
-from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection, JetStreamRefused
+from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection
 from deltalog.jetstream.stream import DEFAULT_NAME, Log
 from producers.follow.cluster_producer import ClusterProducer, Treatment
 from producers.follow.leases import Leases
@@ -169,7 +169,7 @@ class Producer:
                 except Deposed:
                     # Whoever took it follows it still.
                     break
-                except (AppendError, BrokerUnavailable, JetStreamRefused, LogError) as cause:
+                except LogUnavailable as cause:
                     log.warning("cluster cannot be removed yet", cluster=name, reason=str(cause))
                     await backoff.wait()
         finally:

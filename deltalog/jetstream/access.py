@@ -12,11 +12,13 @@ import msgspec
 import nkeys
 from nats import errors
 
+from deltalog.wire.errors import BadInput
+
 _DOMAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _INBOX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
-class BadAccess(Exception):
+class BadAccess(BadInput):
     """A way in that cannot be: a file that is missing or none of its kind, two ways at once. One line with the mend."""
 
 

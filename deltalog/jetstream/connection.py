@@ -16,6 +16,7 @@ import structlog
 from deltalog.jetstream.access import Access, explained, without_user
 from deltalog.jetstream.append_health import Intake
 from deltalog.jetstream.fast_client import Client
+from deltalog.wire.errors import LogUnavailable
 
 __all__ = [
     "TRANSPORT_ERRORS",
@@ -40,7 +41,7 @@ _TEMPORARY = (10008, 10009, 10118)
 _ATTEMPT = 10.0
 
 
-class BrokerUnavailable(Exception):
+class BrokerUnavailable(LogUnavailable):
     """NATS does not answer, or not as JetStream; the message says where and how."""
 
 
@@ -48,7 +49,7 @@ class BrokerRefuses(BrokerUnavailable):
     """NATS answers, but not to us: it refuses the connection or its settings are wrong; to wait does not help."""
 
 
-class JetStreamRefused(Exception):
+class JetStreamRefused(LogUnavailable):
     """The JetStream API answered with an error. `code` is JetStream's err_code (ADR-7), e.g. 10059."""
 
     def __init__(self, code: int, description: str) -> None:

@@ -17,6 +17,7 @@ import msgspec
 from nats.errors import NoRespondersError
 
 from deltalog.jetstream.connection import BrokerUnavailable, Connection, JetStreamRefused
+from deltalog.wire.errors import LogUnavailable
 from deltalog.wire.subjects import STREAM_SUBJECTS
 
 PREFIX_KEY = "kubebraid.io/prefix"
@@ -41,7 +42,7 @@ _NO_ROOM_FOR_REPLICAS = (10074, 10005)
 _AGREED_WITHIN = 10.0
 
 
-class LogError(Exception):
+class LogError(LogUnavailable):
     """The stream exists but cannot serve as this log; the message says what to change."""
 
 

@@ -12,6 +12,8 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from deltalog.wire.errors import DeltalogError
+
 WIRE_VERSION = 1
 
 ADDED = "ADDED"
@@ -39,7 +41,7 @@ PARTS_HEADER = "Kb-Parts"
 PRUNED_HEADER = "Kb-Pruned"
 
 
-class UnreadableRecord(Exception):
+class UnreadableRecord(DeltalogError):
     """A message of the log is not in the format of `docs/log.md`, or in a newer version of it."""
 
 

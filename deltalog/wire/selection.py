@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from deltalog.wire.delta import OWNER, REMOVED, STATUS
+from deltalog.wire.errors import BadInput
 from deltalog.wire.selectors import BadSelector, Requirement, matches, parse_labels
 from deltalog.wire.subjects import CONTROL, encode_token, object_filter, parse_object
 
@@ -21,7 +22,7 @@ _TYPE = re.compile(r"\*|(\*|[a-z0-9-]+)\.[a-z0-9.-]*|[a-z0-9-]+")
 _FORMS = "write pods, deployments.apps, *.apps or *"
 
 
-class BadSelection(Exception):
+class BadSelection(BadInput):
     """What is to be selected cannot be; one line with the mend."""
 
 

@@ -9,8 +9,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from deltalog.wire.errors import BadInput
 
-class BadSelector(Exception):
+
+class BadSelector(BadInput):
     """The selector cannot be parsed; the message is what a kube-apiserver says."""
 
 

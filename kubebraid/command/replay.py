@@ -14,9 +14,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from deltalog import Access, Appender, AppendError, HistoryChanged, Log, Reader, Record, connect
+from deltalog import Access, Appender, AppendError, HistoryChanged, Log, LogUnavailable, Reader, Record, connect
 from deltalog.bounded_queue import Waiting
-from deltalog.jetstream.connection import BrokerUnavailable
 from deltalog.jetstream.stream import Stream, open_copy, timestamp
 from deltalog.place import Start, find
 from deltalog.wire.delta import REMOVED
@@ -251,7 +250,7 @@ async def _stream(access: Access, log: Log, to: str) -> AsyncIterator[Write]:
             await appender.drain()
             if failures:
                 raise failures[0]
-    except (AppendError, BrokerUnavailable) as cause:
+    except LogUnavailable as cause:
         raise CopyFailed(f"cannot write to {to}: {cause}; repeat it, what is there is not copied again") from None
     finally:
         await connection.close()

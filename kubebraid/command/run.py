@@ -19,7 +19,16 @@ import structlog
 from aiohttp import web
 from nats.aio.msg import Msg
 
-from deltalog import Access, BadAccess, BrokerUnavailable, LogError, LogSettings, connect, open_log
+from deltalog import (
+    Access,
+    BadInput,
+    BrokerUnavailable,
+    LogError,
+    LogSettings,
+    LogUnavailable,
+    connect,
+    open_log,
+)
 from deltalog.history import History
 from deltalog.jetstream.connection import BrokerRefuses, Connection
 from deltalog.jetstream.stream import Log
@@ -409,7 +418,7 @@ class _Reading:
         while True:
             try:
                 return await self.open()
-            except (BrokerUnavailable, LogError, BadAccess) as cause:
+            except (LogUnavailable, BadInput) as cause:
                 # Who was waited for may say by now that it will not do; but what is served is served, and may be
                 # mended.
                 if str(cause) != said:

@@ -15,11 +15,11 @@ from nats.aio.msg import Msg
 
 from deltalog import (
     Appender,
-    AppendError,
     BrokerUnavailable,
     Control,
     HistoryChanged,
-    LogError,
+    HistoryEnded,
+    LogUnavailable,
     Record,
     decode_control,
 )
@@ -174,7 +174,7 @@ class ClusterProducer:
                 except ExceptionGroup as group:
                     if await self._is_over(group, owner, prefix):
                         raise Deposed(f"cluster {self.name} was taken over by another producer") from None
-                except (AppendError, BrokerUnavailable, JetStreamRefused, HistoryChanged, LogError) as cause:
+                except (LogUnavailable, HistoryEnded) as cause:
                     if said != str(cause):
                         said = str(cause)
                         log.warning("the log cannot be written", cluster=self.name, reason=said)
@@ -185,7 +185,7 @@ class ClusterProducer:
 
     async def _is_over(self, group: ExceptionGroup[Exception], owner: Owner | None, prefix: str) -> bool:
         """Whether the failures mean that somebody else owns the cluster; raises those nobody foresaw."""
-        expected = (Deposed, AppendError, BrokerUnavailable, JetStreamRefused, HistoryChanged, LogError)
+        expected = (Deposed, LogUnavailable, HistoryEnded)
         _, rest = group.split(expected)
         if rest is not None:
             raise rest
@@ -200,7 +200,7 @@ class ClusterProducer:
                 log.warning("the log has lost who owns the cluster", cluster=self.name)
                 await History(log_).rotate(prefix)
                 return False
-        except (BrokerUnavailable, JetStreamRefused, LogError):
+        except LogUnavailable:
             return False
         return decode_control(last[1]).producer != self._producer
 
@@ -445,7 +445,7 @@ class _Tenure:
                 raise Unusable(f"{GroupResource(offer.group, offer.resource)} is not synced")
             sequence = await (await informer.offer(raw_object(offer.object), deleted=offer.deleted))
             taken = Taken(sequence or await self._log.head())
-        except (Unusable, msgspec.MsgspecError, AppendError, BrokerUnavailable, JetStreamRefused, Deposed) as cause:
+        except (Unusable, msgspec.MsgspecError, LogUnavailable, Deposed) as cause:
             taken = Taken(refused=str(cause))
         with contextlib.suppress(*TRANSPORT_ERRORS):
             await message.respond(encode_answer(taken))

@@ -19,15 +19,15 @@ import msgspec
 import structlog
 
 from deltalog import (
-    BrokerUnavailable,
     Connection,
-    HistoryChanged,
+    HistoryEnded,
+    LogUnavailable,
     Reader,
     Record,
 )
 from deltalog.jetstream.bucket import Bucket
 from deltalog.jetstream.connection import JetStreamRefused
-from deltalog.jetstream.stream import STREAM_NOT_FOUND, LogError
+from deltalog.jetstream.stream import STREAM_NOT_FOUND
 from deltalog.wire.subjects import decode_token, encode_token
 
 log = structlog.get_logger("producers.follow.leases")
@@ -216,7 +216,7 @@ class Leases:
                     reading.cancel()
                     await asyncio.gather(reading, return_exceptions=True)
                 await asyncio.sleep(random.uniform(0.1, 0.5))
-            except (BrokerUnavailable, JetStreamRefused, HistoryChanged, LogError) as cause:
+            except (LogUnavailable, HistoryEnded) as cause:
                 if said != str(cause):
                     said = str(cause)
                     log.warning("leases cannot be kept", reason=said)
@@ -334,5 +334,5 @@ class Leases:
                     await self._drop(cluster)
                     await self._write(bucket, f"cluster.{encode_token(cluster)}", "")
                 await self._write(bucket, f"member.{encode_token(self.identity)}", "")
-        except (BrokerUnavailable, JetStreamRefused, TimeoutError):
+        except (LogUnavailable, TimeoutError):
             log.info("leases could not be given back: they run out by themselves", seconds=self._ttl)

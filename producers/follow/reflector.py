@@ -16,9 +16,8 @@ from functools import partial
 
 import structlog
 
-from deltalog import AppendError, BrokerUnavailable
+from deltalog import AppendError, LogUnavailable
 from deltalog.jetstream.backoff import Backoff
-from deltalog.jetstream.connection import JetStreamRefused
 from deltalog.wire.kubernetes import ObjectName
 from producers.errors import ClusterUnavailable
 from producers.follow.writer import Stored, Writer
@@ -348,7 +347,7 @@ class Reflector:
                     reason = str(cause)
                     self._why = BROKEN
                     await self._on_trouble(reason)
-            except (AppendError, BrokerUnavailable, JetStreamRefused) as cause:
+            except LogUnavailable as cause:
                 reason = str(cause)
                 self._why = LOG
                 read_back = True
