@@ -42,7 +42,8 @@ from kubebraid.command.settings import Address, BadSetting, Forward, Settings, d
 from kubebraid.command.upstreams import MemberServers
 from kubebraid.command.workers import Ready, Worker, Workers, metrics_of_all, metrics_served, reserve, say_ready
 from kubebraid.route.router import Router
-from materializer.materializer import Away, Materializer
+from materializer.materializer import Materializer
+from materializer.persistence import Away
 from materializer.snapshot import Snapshots
 from materializer.versions import check_prefix
 from producers.members.membership import Members
