@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import FrameType
 
+import hypothesis
 import pytest
 
 from deltalog import Connection, Log, LogSettings, connect, open_log
@@ -15,6 +16,12 @@ from kubebraid.command.broker import EmbeddedBroker
 
 # A test that takes longer hangs, in seconds; on a busy machine one that takes half a minute by itself takes minutes.
 LONGEST = 600
+
+# An example that takes long says something of the machine alone.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture

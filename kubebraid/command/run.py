@@ -64,8 +64,8 @@ _BROKER_PATIENCE = 4
 # Seconds between looks at an embedded server that refuses, and the part of its disk that has to be free to go on.
 _LOOK_FOR_ROOM, _LOOK_FOR_ROOM_LAST = 5.0, 300.0
 _ROOM = 0.05
-# Seconds to wait for the answers of producers, of which nobody knows the number.
-_ANSWERS = 1.0
+# Seconds to wait for the answers of producers, whose number is unknown: for the first, and for others behind it.
+_FIRST_ANSWER, _MORE_ANSWERS = 15.0, 1.0
 # Seconds between attempts to open a log whose NATS was away at the start.
 _OPEN_AGAIN = 1.0
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -276,17 +276,24 @@ async def worker(worker: Worker, settings: Settings) -> None:
 async def relist(url: str, access: Access, stream: str, cluster: str, kind: str) -> list[Relisting]:
     """Asks all producers of a stream to compare lists now; their answers. Raises Stopped if there are none."""
     answers: list[Relisting] = []
+    begun = asyncio.Event()
     async with _connection(url, "kubebraid-relist", access) as connection:
         client = connection.client
 
         async def answered(message: Msg) -> None:
+            # Without data it is the server, which says that no producer listens.
             if message.data:
                 answers.append(msgspec.json.decode(message.data, type=Relisting))
+            begun.set()
 
         inbox = client.new_inbox()
         await client.subscribe(inbox, cb=answered)
         await client.publish(relist_subject(stream), msgspec.json.encode(Relist(cluster, kind)), reply=inbox)
-        await asyncio.sleep(_ANSWERS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_ANSWER):
+                await begun.wait()
+        if answers:
+            await asyncio.sleep(_MORE_ANSWERS)
     if not answers:
         raise Stopped(f"no producer of stream {stream} answers at {url}")
     return answers
