@@ -25,12 +25,12 @@ log = structlog.get_logger("materializer")
 
 
 class Away(NamedTuple):
-    """What there is of a log while NATS is away: a snapshot, and how to wait until the log can be opened.
+    """What is known of a log while NATS is away: a snapshot (None: nothing), and how to wait until it can be opened.
 
     `open` returns it, with its history, whatever it is by then; what it raises, `Materializer.run` raises.
     """
 
-    restored: Restored
+    restored: Restored | None
     open: Callable[[], Awaitable[tuple[Log, History]]]
 
 
@@ -71,13 +71,19 @@ class Persistence:
     async def serve_until_there(self, away: Away) -> None:
         """NATS is away at the start: what the snapshot holds is served, as after an outage that began at its time.
 
-        Returns when the log can be read, and is the one that the snapshot is of.
+        Returns when the log can be read, and is the one that the snapshot is of. Without a snapshot nothing is served
+        until then.
 
         Raises:
             HistoryChanged: it is another one.
             StateOutdated: it is the same, but forgets deletions after another time.
         """
         served, freshness = self._served, self._freshness
+        if away.restored is None:
+            freshness.unreadable_since = time.time()
+            served.log, self._guard.history = await away.open()
+            served.begin_anew()
+            return
         served.go_on_from(away.restored)
         served.snapshot_only = True
         freshness.unreadable_since = away.restored.current / 1e9

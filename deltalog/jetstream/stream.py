@@ -293,13 +293,13 @@ class Log(Stream):
         self._mirrored = info.config.mirror
 
     @classmethod
-    def away(cls, url: str, name: str, *, created: str, prefix: str, tombstone_ttl: int) -> Log:
-        """Stands for the log that was so when it was last read, while nobody can be asked: all else raises
-        BrokerUnavailable, and the time is this machine's.
+    def away(cls, url: str, name: str, *, created: str = "", prefix: str = "", tombstone_ttl: int = 0) -> Log:
+        """Stands for the log that was so when it was last read, or of which nothing is known, while NATS does not
+        answer: all that asks the server raises BrokerUnavailable, and the time is this machine's.
         """
         metadata = {PREFIX_KEY: prefix, TOMBSTONE_TTL_KEY: str(tombstone_ttl)}
         info = _Info(config=_Config(name, metadata=metadata), state=_State(0, 0, 0), created=created)
-        return cls(Connection.to_nobody(url), info)
+        return cls(Connection(url), info)
 
     @property
     def batch(self) -> int:
