@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
+from kubebraid.command.option_names import in_options
 from producers.producer import Producer
 
 
@@ -23,7 +24,7 @@ def producer_application(producer: Producer, waiting: Callable[[], Iterable[str]
         lines = ["[+]leases are shared" if settled else "[-]leases are not shared yet"]
         if orphans := producer.leases.orphans():
             lines.append(f"[-]clusters that nobody produces: {', '.join(orphans[:5])}")
-        lines.extend(list(waiting()) or producer.notes())
+        lines.extend(list(waiting()) or map(in_options, producer.notes()))
         for cluster in producer.held:
             missing = [
                 str(informer.kind.group_resource)

@@ -13,6 +13,7 @@ from deltalog import BadAccess, BrokerUnavailable, LogError, LogSettings, open_l
 from deltalog.jetstream.backoff import Backoff, Once
 from deltalog.jetstream.connection import BrokerRefuses, Connection
 from deltalog.jetstream.stream import Log
+from kubebraid.command.option_names import in_options
 
 log = structlog.get_logger("kubebraid")
 
@@ -76,7 +77,7 @@ class Opening:
 
     def notes(self) -> list[str]:
         """A line for /readyz while the log is not open."""
-        return [f"[-]{self.reason}"] if self.reason else []
+        return [f"[-]{in_options(self.reason)}"] if self.reason else []
 
     async def _open(self) -> Log:
         backoff = Backoff(*_PAUSES)

@@ -38,6 +38,7 @@ from kubebraid.command import progress
 from kubebraid.command.broker import BrokerError, EmbeddedBroker
 from kubebraid.command.health import producer_application
 from kubebraid.command.opening import GRACE, Opening
+from kubebraid.command.option_names import in_options
 from kubebraid.command.settings import Address, BadSetting, Forward, Settings, default_data
 from kubebraid.command.upstreams import MemberServers
 from kubebraid.command.workers import Ready, Worker, Workers, metrics_of_all, metrics_served, reserve, say_ready
@@ -374,7 +375,7 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
                 hosts=_LOOPBACK_NAMES if settings.listen.loopback else None,
                 upstreams=upstreams,
                 not_ready_after=settings.not_ready_after,
-                notes=lambda: [*reading.notes(), *(() if producer is None else producer.notes())],
+                notes=lambda: [*reading.notes(), *(() if producer is None else map(in_options, producer.notes()))],
             )
             if producer is not None:
                 service.metrics.also(producer.metrics.registry)
