@@ -68,6 +68,11 @@ class Opening:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 return await self.wait()
+        if self.connection.refusing:
+            # It has answered: what becomes of that is known at the end of this attempt.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GRACE):
+                    return await self.wait()
         return None
 
     async def wait(self) -> Log:
