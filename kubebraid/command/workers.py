@@ -32,8 +32,8 @@ from kubebraid.command.settings import Address, Settings
 
 log = structlog.get_logger("kubebraid.command.workers")
 
-# A worker that ends by itself, or is killed sooner than that many seconds after its start, without having been ready, so
-# many times in a row, will not do better the next time: what waiting can mend it waits for.
+# A worker that ends by itself, or is killed sooner than that many seconds after its start, without having been ready,
+# so many times in a row, will not do better the next time: what waiting can mend it waits for.
 _SOON = 10.0
 _PATIENCE = 3
 _PAUSES = (0.1, 10.0)
