@@ -212,7 +212,7 @@ class Producer:
                 stream = (await self._open_log()).name
                 subscription = await self._connection.client.subscribe(relist_subject(stream))
                 break
-            except (BrokerUnavailable, LogError, *TRANSPORT_ERRORS) as cause:
+            except (LogUnavailable, *TRANSPORT_ERRORS) as cause:
                 log.debug("requests cannot be taken yet", reason=str(cause))
                 await backoff.wait()
         try:
