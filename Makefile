@@ -10,20 +10,24 @@ NODE := .node
 NODE_STAMP := $(if $(shell command -v npm),$(NODE)/.installed $(NODE)/examples/.installed)
 ARGS ?=
 WORKERS ?= 4
+# Of make coverage: quick, test or soak.
+LANE ?= test
 
 # Where an image sets this, each of the hundreds of processes that tests start would compile all its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo test test-clusters real-cluster soak bench check format clean
+.PHONY: help install up demo quick test coverage test-clusters real-cluster soak bench check format clean
 
 help:
 	@echo "make demo           simulated clusters, served at http://127.0.0.1:8001"
 	@echo "make up             the clusters of your kubeconfig, served there"
+	@echo "make quick          the tests that start no process, in under a minute"
 	@echo "make test           all tests"
 	@echo "make test-clusters  the end-to-end tests on the clusters of \$$KUBECONFIG"
 	@echo "make real-cluster   a real kube-apiserver here, built from Debian's sources; says its KUBECONFIG"
 	@echo "make soak           the model, fault and fuzz tests, for a long time"
+	@echo "make coverage       which lines a lane's tests run, also in processes that they start: LANE=quick, test or soak"
 	@echo "make bench          benchmarks, as ratios to baselines of the same run"
 	@echo "make check          ruff, mypy, import contracts"
 	@echo "options of the command itself: make demo ARGS=\"--clusters 5\"; all of them: .venv/bin/kubebraid --help"
@@ -53,10 +57,18 @@ up: $(STAMP)
 demo: $(STAMP)
 	@exec $(BIN)/kubebraid demo $(ARGS)
 
-# Files side by side: most of their time tests wait for something real. In their order: those with the fewest tests, which
-# would come last otherwise, are the longest.
+# The lanes of tests, as arguments for pytest. Files side by side: most of their time tests wait for something real. In
+# their order: those with the fewest tests, which would come last otherwise, are the longest.
+LANE_quick = --lane quick -n 2 --dist loadfile
+LANE_test = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+LANE_soak = tests/producers/test_model.py tests/e2e/test_producers_under_fire.py tests/e2e/test_fuzz.py tests/faults
+SOAK = KUBEBRAID_SOAK_STEPS=$${KUBEBRAID_SOAK_STEPS:-3000} KUBEBRAID_FAULT_SECONDS=$${KUBEBRAID_FAULT_SECONDS:-300}
+
+quick: $(STAMP)
+	$(BIN)/python -m pytest $(LANE_quick) $(ARGS)
+
 test: $(STAMP) $(NODE_STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest $(LANE_test) $(ARGS)
 
 test-clusters: $(STAMP) $(NODE_STAMP)
 	@test -n "$$KUBECONFIG" || { echo "say which clusters: KUBECONFIG=/path make test-clusters" >&2; exit 1; }
@@ -66,9 +78,14 @@ real-cluster:
 	tests/real/cluster.sh start
 
 soak: $(STAMP)
-	KUBEBRAID_SOAK_STEPS=$${KUBEBRAID_SOAK_STEPS:-3000} \
-	KUBEBRAID_FAULT_SECONDS=$${KUBEBRAID_FAULT_SECONDS:-300} $(BIN)/python -m pytest \
-		tests/producers/test_model.py tests/e2e/test_producers_under_fire.py tests/e2e/test_fuzz.py tests/faults $(ARGS)
+	$(SOAK) $(BIN)/python -m pytest $(LANE_soak) $(ARGS)
+
+# A process that is ended by SIGKILL leaves no data: what only such processes run counts as not run.
+coverage: $(STAMP) $(NODE_STAMP)
+	@test -n "$(LANE_$(LANE))" || { echo "LANE=$(LANE): quick, test or soak" >&2; exit 1; }
+	rm -rf .coverage && mkdir .coverage
+	$(if $(filter soak,$(LANE)),$(SOAK)) $(BIN)/coverage run -m pytest $(LANE_$(LANE)) $(ARGS); code=$$?; \
+		$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$code
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks all $(ARGS)
@@ -85,4 +102,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(NODE) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info simulation/*.egg-info
+	rm -rf $(VENV) $(NODE) .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info simulation/*.egg-info

@@ -18,7 +18,7 @@ from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.parts import Assembler
 from materializer.cluster_facts import Cluster, Document, Health, TypeInfo
 from materializer.entry import Entry, Past
-from materializer.integrity import Counts, Integrity
+from materializer.integrity import Census, Counted
 from materializer.order import Order, Removal
 from materializer.store import Store
 from materializer.type_store import TypeStore
@@ -42,7 +42,7 @@ class Kind(IntEnum):
     FADING = 5
     DOCUMENT = 6
     CLUSTER = 7
-    COUNTS = 8
+    COUNTED = 8
     PART = 9
 
 
@@ -154,7 +154,7 @@ SHAPE = [
     (one.__name__, one.__struct_fields__)
     for one in (
         *(_State, _Type, _Cluster, _Removal, _Fading, _Part, _Stored, _Memory, _Entries),
-        *(TypeInfo, Health, Document, Counts),
+        *(TypeInfo, Health, Document, Counted),
     )
 ]
 """What an image is made of: told otherwise, it cannot be read."""
@@ -164,12 +164,12 @@ SHAPE = [
 
 
 class Image:
-    """What a store, its integrity and its reader's parts are at the moment of the call. O(types + entries), fast.
+    """What a store, its census and its reader's parts are at the moment of the call. O(types + entries), fast.
 
     The store must not forget (`Store.forget`) while an image is being told.
     """
 
-    def __init__(self, store: Store, integrity: Integrity, parts: Assembler) -> None:
+    def __init__(self, store: Store, census: Census, parts: Assembler) -> None:
         self.prefix = store.prefix
         self.tombstone_ttl = store.tombstone_ttl
         self.index = store.applied
@@ -203,7 +203,7 @@ class Image:
                     numbers[id(document)] = len(self._documents)
                     self._documents.append(document)
             self._clusters.append(_cluster(cluster, numbers))
-        self._counts = integrity.counts()
+        self._counted = census.counted()
         self._parts = parts.held()
 
     def pieces(self) -> Iterator[Piece]:
@@ -220,8 +220,8 @@ class Image:
             yield Kind.DOCUMENT, encode(document)
         for cluster in self._clusters:
             yield Kind.CLUSTER, encode(cluster)
-        for counts in self._counts.split(_THINGS):
-            yield Kind.COUNTS, encode(counts)
+        for counted in self._counted.split(_THINGS):
+            yield Kind.COUNTED, encode(counted)
         for sequence, data in self._parts:
             yield Kind.PART, encode(_Part(sequence, data))
 
@@ -357,7 +357,7 @@ class Restoration:
         self._fading: list[_Fading] = []
         self._documents: list[Document] = []
         self._clusters: list[_Cluster] = []
-        self._counts = Counts()
+        self._counted = Counted()
         # With the index at which they came to be past.
         self._pasts: list[tuple[int, Past]] = []
         self._parts = Assembler()
@@ -387,8 +387,8 @@ class Restoration:
                 self._documents.append(decode(text, type=Document))
             elif kind == Kind.CLUSTER:
                 self._clusters.append(decode(text, type=_Cluster))
-            elif kind == Kind.COUNTS:
-                self._counts.add(decode(text, type=Counts))
+            elif kind == Kind.COUNTED:
+                self._counted.add(decode(text, type=Counted))
             elif kind == Kind.PART:
                 part = decode(text, type=_Part)
                 self._parts.hold(part.sequence, part.data)
@@ -468,8 +468,8 @@ class Restoration:
             kind.sort()
             yield
 
-    def restored(self) -> tuple[Store, Counts, Assembler]:
-        """The store as it was, what its integrity had counted, and the parts of objects to come. Raises NotAnImage."""
+    def restored(self) -> tuple[Store, Counted, Assembler]:
+        """The store as it was, what its census had counted, and the parts of objects to come. Raises NotAnImage."""
         told = self._state
         if told is None:
             raise NotAnImage("it does not say of what store it is")
@@ -490,7 +490,7 @@ class Restoration:
                 store.clusters[cluster.name] = self._cluster_of(cluster, store)
         except LookupError as cause:
             raise NotAnImage(f"it speaks of what it does not have: {cause}") from cause
-        return store, self._counts, self._parts
+        return store, self._counted, self._parts
 
     def _faded(self, told: _Fading) -> Entry | Removal:
         kind = self._kinds[told.type]

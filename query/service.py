@@ -18,12 +18,10 @@ from deltalog.wire.selectors import BadSelector, parse_fields, parse_labels
 from materializer.cluster_facts import Cluster
 from materializer.entry import Entry
 from materializer.filter import Filter
-from materializer.freshness import LogUnreachable
-from materializer.materializer import Materializer
+from materializer.materializer import LogUnreachable, Materializer, NotThereYet
 from materializer.originals import seen
 from materializer.resume import Expired, Resumption, from_member_versions, from_now, from_version
 from materializer.versions import Named, Numbered, list_version
-from materializer.waiting import NotThereYet
 from query.discovery.access_reviews import review, review_kind
 from query.discovery.catalogue import Catalogues, Served, aggregated_type, server_version
 from query.discovery.openapi import OpenApi

@@ -8,20 +8,16 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import FrameType
 
-import hypothesis
 import pytest
 
 from deltalog import Connection, Log, LogSettings, connect, open_log
 from kubebraid.command.broker import EmbeddedBroker
+from tests.lanes import no_process, pytest_addoption, pytest_collection_modifyitems, pytest_configure
+
+__all__ = ["no_process", "pytest_addoption", "pytest_collection_modifyitems", "pytest_configure"]
 
 # A test that takes longer hangs, in seconds; on a busy machine one that takes half a minute by itself takes minutes.
 LONGEST = 600
-
-# An example that takes long says something of the machine alone.
-hypothesis.settings.register_profile(
-    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
-)
-hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -19,16 +19,7 @@ _INBOX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 class BadAccess(BadInput):
-    """A way in that cannot be: a file that is missing or none of its kind, two ways at once. One line with the mend.
-
-    `fields`: the fields of `Access` that are wrong. Messages, here and where NATS refuses, name fields in backquotes,
-    as in "`creds` /etc/creds: No such file or directory", for whoever knows them by other names to put those in place.
-    """
-
-    def __init__(self, fields: str | tuple[str, ...], problem: str) -> None:
-        self.fields = (fields,) if isinstance(fields, str) else fields
-        named = " and ".join(f"`{one}`" for one in self.fields)
-        super().__init__(f"{named}{'' if problem.startswith(':') else ' '}{problem}")
+    """A way in that cannot be: a file that is missing or none of its kind, two ways at once. One line with the mend."""
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,33 +60,33 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     def check(self) -> None:
         """Raises BadAccess for what can be known without a server."""
         ways = {
-            "creds": self.creds,
-            "nkey": self.nkey,
-            "user": self.user,
-            "token": self.token or self.token_file,
+            "--nats-creds": self.creds,
+            "--nats-nkey": self.nkey,
+            "--nats-user": self.user,
+            "a token": self.token or self.token_file,
         }
-        given = tuple(name for name, value in ways.items() if value)
+        given = [name for name, value in ways.items() if value]
         if len(given) > 1:
-            raise BadAccess(given, ": choose one of them")
+            raise BadAccess(f"{' and '.join(given)}: choose one of them")
         if self.user and self.password is None and self.password_file is None:
-            raise BadAccess("user", "needs `password_file`, or `password`")
+            raise BadAccess("--nats-user needs --nats-password-file, or KUBEBRAID_NATS_PASSWORD in the environment")
         if self.key is not None and self.cert is None:
-            raise BadAccess("key", "is the key of `cert`: give that, too")
+            raise BadAccess("--nats-key is the key of --nats-cert: give that, too")
         if self.domain and not _DOMAIN.fullmatch(self.domain):
-            raise BadAccess("domain", f"{self.domain!r}: letters, digits, - and _")
+            raise BadAccess(f"--nats-domain {self.domain!r}: letters, digits, - and _")
         if self.inbox and not _INBOX.fullmatch(self.inbox):
-            raise BadAccess("inbox", f"{self.inbox!r}: words of letters, digits, - and _, with dots between")
-        for name, file in (("password_file", self.password_file), ("token_file", self.token_file)):
+            raise BadAccess(f"--nats-inbox {self.inbox!r}: words of letters, digits, - and _, with dots between")
+        for name, file in (("--nats-password-file", self.password_file), ("--nats-token-file", self.token_file)):
             if file is not None:
                 read_secret(name, file)
-        if self.creds is not None and "BEGIN NATS USER JWT" not in read_secret("creds", self.creds):
-            raise BadAccess("creds", f"{self.creds}: it has no user JWT (nsc generate creds writes such files)")
+        if self.creds is not None and "BEGIN NATS USER JWT" not in read_secret("--nats-creds", self.creds):
+            raise BadAccess(f"--nats-creds {self.creds}: it has no user JWT (nsc generate creds writes such files)")
         if self.nkey is not None:
-            seed = read_secret("nkey", self.nkey)
+            seed = read_secret("--nats-nkey", self.nkey)
             try:
                 nkeys.from_seed(bytearray(seed.encode())).wipe()
             except (nkeys.NkeysError, ValueError) as cause:
-                raise BadAccess("nkey", f"{self.nkey}: it holds no nkey seed, which begins with SU") from cause
+                raise BadAccess(f"--nats-nkey {self.nkey}: it holds no nkey seed, which begins with SU") from cause
         if self.tls:
             self.context()
 
@@ -111,13 +102,13 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             if self.ca is not None:
                 context.load_verify_locations(self.ca)
         except OSError as cause:
-            raise BadAccess("ca", f"{self.ca}: {_reason(cause)}") from cause
+            raise BadAccess(f"--nats-ca {self.ca}: {_reason(cause)}") from cause
         try:
             if self.cert is not None:
                 context.load_cert_chain(self.cert, self.key)
         except OSError as cause:
-            with_key = "" if self.key is None else f" with `key` {self.key}"
-            raise BadAccess("cert", f"{self.cert}{with_key}: {_reason(cause)}") from cause
+            which = f"--nats-cert {self.cert}" + ("" if self.key is None else f" with --nats-key {self.key}")
+            raise BadAccess(f"{which}: {_reason(cause)}") from cause
 
     def options(self) -> dict[str, Any]:
         """As nats-py's `connect` takes it. Raises BadAccess."""
@@ -128,9 +119,9 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             found["nkeys_seed"] = self.nkey
         if self.user is not None:
             found["user"] = self.user
-            found["password"] = lambda: _secret("password_file", self.password, self.password_file)
+            found["password"] = lambda: _secret("--nats-password-file", self.password, self.password_file)
         if self.token is not None or self.token_file is not None:
-            found["token"] = lambda: _secret("token_file", self.token, self.token_file)
+            found["token"] = lambda: _secret("--nats-token-file", self.token, self.token_file)
         if self.inbox:
             found["inbox_prefix"] = self.inbox.encode()
         return found
@@ -150,18 +141,18 @@ def without_user(urls: list[str]) -> tuple[list[str], dict[str, str]]:
     return bare, inside
 
 
-def read_secret(field: str, file: str) -> str:
-    """What the file that a field names says, without white space around it. Raises BadAccess."""
+def read_secret(option: str, file: str) -> str:
+    """What a file says, without white space around it. Raises BadAccess."""
     try:
         return Path(file).read_text().strip()
     except OSError as cause:
-        raise BadAccess(field, f"{file}: {cause.strerror or cause}") from cause
+        raise BadAccess(f"{option} {file}: {cause.strerror or cause}") from cause
     except UnicodeDecodeError as cause:
-        raise BadAccess(field, f"{file}: it is no text") from cause
+        raise BadAccess(f"{option} {file}: it is no text") from cause
 
 
-def _secret(field: str, value: str | None, file: str | None) -> str:
-    return read_secret(field, file) if file is not None else value or ""
+def _secret(option: str, value: str | None, file: str | None) -> str:
+    return read_secret(option, file) if file is not None else value or ""
 
 
 def _reason(cause: OSError) -> str:
@@ -179,18 +170,18 @@ def explained(problem: Exception) -> str:
     if isinstance(problem, ssl.SSLCertVerificationError):
         if "hostname mismatch" in lower or "ip address mismatch" in lower:
             return f"its certificate is for another name: {problem.verify_message}; connect by a name that it has"
-        return f"its certificate is not trusted: {problem.verify_message}; give its authority with `ca`"
+        return f"its certificate is not trusted: {problem.verify_message}; give its authority with --nats-ca"
     if "certificate required" in lower or "certificate_required" in lower:
-        return "it asks for a client certificate; give `cert` and `key`"
+        return "it asks for a client certificate; give --nats-cert and --nats-key"
     if isinstance(problem, ssl.SSLError) and "alert" in lower:
-        return f"it refuses the client certificate of `cert` ({problem.reason or text})"
+        return f"it refuses the client certificate of --nats-cert ({problem.reason or text})"
     if isinstance(problem, errors.AuthorizationError) or "authorization violation" in lower:
         return (
-            "it refuses who we are (Authorization Violation); check `creds`, `nkey`, `user`, the token, "
+            "it refuses who we are (Authorization Violation); check --nats-creds, --nats-nkey, --nats-user, the token, "
             "or user and password in the URL"
         )
     if "authentication expired" in lower:
-        return "the credentials have expired; give new ones in the file of `creds`"
+        return "the credentials have expired; give new ones in the file of --nats-creds"
     if "account authentication" in lower or "authentication timeout" in lower:
         return f"it refuses who we are ({text})"
     return text

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
 from aiohttp import web
 
-from kubebraid.command.option_names import in_options
 from producers.producer import Producer
 
 
-def producer_application(producer: Producer, waiting: Callable[[], Iterable[str]] = tuple) -> web.Application:
-    """The endpoints of one producer. /readyz: it takes part in sharing clusters, and those it has are followed.
-
-    `waiting`: lines that say what the producer waits for before it begins, none where it has begun.
-    """
+def producer_application(producer: Producer) -> web.Application:
+    """The endpoints of one producer. /readyz: it takes part in sharing clusters, and those it has are followed."""
 
     async def live(request: web.Request) -> web.Response:
         return web.Response(text="ok")
@@ -24,7 +18,7 @@ def producer_application(producer: Producer, waiting: Callable[[], Iterable[str]
         lines = ["[+]leases are shared" if settled else "[-]leases are not shared yet"]
         if orphans := producer.leases.orphans():
             lines.append(f"[-]clusters that nobody produces: {', '.join(orphans[:5])}")
-        lines.extend(list(waiting()) or map(in_options, producer.notes()))
+        lines.extend(producer.notes())
         for cluster in producer.held:
             missing = [
                 str(informer.kind.group_resource)

@@ -98,8 +98,7 @@ class Readiness:
         if (outage := materializer.outage()) is not None:
             mark = "[-]" if self._cut_off() else "[!]"
             limit = f" (not ready after {self._not_ready_after:g} s)" if self._not_ready_after else ""
-            meanwhile = ": serving what was known then" if materializer.ready.is_set() else ""
-            lines.append(f"{mark}log unreachable for {outage:.0f} s{meanwhile}{limit}")
+            lines.append(f"{mark}log unreachable for {outage:.0f} s: serving what was known then{limit}")
         lines.extend(self._notes())
         for cluster in self.clusters():
             if cluster.stale is not None:

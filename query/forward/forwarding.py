@@ -27,10 +27,9 @@ from deltalog.handover import NotTaken
 from deltalog.wire.delta import newer
 from deltalog.wire.kubernetes import ObjectName
 from materializer.entry import Entry
-from materializer.materializer import Materializer
+from materializer.materializer import Materializer, NotThereYet
 from materializer.type_store import TypeStore
 from materializer.versions import Named, Numbered
-from materializer.waiting import NotThereYet
 from query.discovery.catalogue import Served
 from query.discovery.paths import Target
 from query.forward.pruned_guard import refuse_emptied

@@ -14,6 +14,8 @@ from deltalog.reader import Reader
 from tests.nats_cluster import NatsCluster
 from tests.patience import PATIENCE
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 async def cluster(limited, tmp_path):

@@ -24,6 +24,8 @@ from tests.golden.lines import DIRECTORY
 from tests.patience import PATIENCE
 from tests.ports import free_port
 
+pytestmark = pytest.mark.processes
+
 FROM_SNAPSHOT = "going on from a snapshot"
 IGNORED = "the snapshot is ignored"
 ANOTHER_VERSION = "another version of kubebraid wrote it"

@@ -37,6 +37,7 @@ spec: {secretName: hello, issuerRef: {name: ours}}
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(KUBECTL is None, reason="kubectl is not on this machine")
 async def test_kubectl(start, eventually, tmp_path: Path) -> None:
     client = await start(pods=40)
@@ -140,6 +141,7 @@ async def test_simulate_runs_until_cancelled(tmp_path: Path) -> None:
         await task
 
 
+@pytest.mark.processes
 async def test_the_command_ends_on_a_signal(tmp_path: Path) -> None:
     config = tmp_path / "config"
     process = await asyncio.create_subprocess_exec(

@@ -153,6 +153,7 @@ def digest(seed: int) -> str:
     return whole.hexdigest()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("hashing", ["1", "2"])
 def test_a_seed_makes_the_same_bytes_in_each_process(hashing: str) -> None:
     """Whatever order the hashes of a process give its sets."""

@@ -16,6 +16,8 @@ import pytest
 
 from tests.patience import PATIENCE
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCTION = {"deltalog", "producers", "materializer", "query", "kubebraid"}
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"

@@ -58,6 +58,7 @@ def test_a_line_cut_off_was_never_acknowledged(tmp_path: Path) -> None:
     assert second.storage.version == version
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 async def test_killed_and_started_again(tmp_path: Path) -> None:
     async def get(path: str, body: object = None) -> dict:

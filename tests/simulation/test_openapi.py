@@ -61,6 +61,7 @@ async def test_forms_of_version_2(client) -> None:
         assert (await client.request("GET", path))[0] == 404
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("form", ["plaintext", "plaintext-openapiv2"])
 @pytest.mark.parametrize(
     ("path", "field"), [("pod.spec.containers", "imagePullPolicy"), ("certificates.spec", "secretName")]
