@@ -102,9 +102,9 @@ class Producer:
     def held(self) -> list[ClusterProducer]:
         return [self.clusters[name] for name in self._running if name in self.clusters]
 
-    def notes(self) -> list[str]:
-        """Lines for /readyz about the log's end of it; none where all is well."""
-        return self._connection.notes()
+    def problems(self) -> list[str]:
+        """What is wrong with writing to the log, one line for each problem; none where all is well."""
+        return self._connection.problems()
 
     async def run(self) -> None:
         """Produces until cancelled."""

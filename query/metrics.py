@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
+from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -29,7 +30,7 @@ class Frozen(Protocol):
     def __len__(self) -> int: ...
 
 
-class Metrics:
+class ServiceMetrics:
     """The registry of one service, and what its requests count in it."""
 
     def __init__(self, materializer: Materializer, watches: Watching, frozen: Frozen) -> None:
@@ -57,8 +58,13 @@ class Metrics:
         """Shows what another part of the process counts, too."""
         self._others.append(registry)
 
+    async def answer(self) -> web.Response:
+        """The answer of /metrics: of all processes where this is one of several (`gather`)."""
+        text = self.text() if self.gather is None else await self.gather()
+        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
     def text(self) -> bytes:
-        """What this process counts."""
+        """What this process counts, in Prometheus' text format."""
         return b"".join(generate_latest(registry) for registry in (self.registry, *self._others))
 
 

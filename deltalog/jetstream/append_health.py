@@ -41,10 +41,10 @@ class Intake:
         began = [since for _, since in self.refusals.values()]
         return time.monotonic() - min(began) if began else None
 
-    def notes(self) -> list[str]:
-        """Lines for /readyz; none where all is well."""
+    def problems(self) -> list[str]:
+        """What is wrong, one line for each stream; none where all is well."""
         now = time.monotonic()
         return [
-            f"[!]{f'stream {stream}' if stream else 'the log'} has taken nothing in for {now - since:.0f} s: {reason}"
+            f"{f'stream {stream}' if stream else 'the log'} has taken nothing in for {now - since:.0f} s: {reason}"
             for stream, (reason, since) in self.refusals.items()
         ]

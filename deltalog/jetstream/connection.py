@@ -91,11 +91,11 @@ class Connection:
     def connected(self) -> bool:
         return bool(self.client.is_connected)
 
-    def notes(self) -> list[str]:
-        """Lines for the /readyz of who writes over it; none where all is well."""
+    def problems(self) -> list[str]:
+        """What is wrong for those that write over it, one line for each; none where all is well."""
         if not self.connected:
-            return [f"[!]NATS cannot be reached at {self.url}" + (f": {self.problem}" if self.problem else "")]
-        return self.intake.notes()
+            return [f"NATS cannot be reached at {self.url}" + (f": {self.problem}" if self.problem else "")]
+        return self.intake.problems()
 
     def watch_trouble(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls back at each disconnection and each dropped message; returns the function that ends it."""

@@ -31,7 +31,7 @@ from kubebraid.command.kubeconfig import render
 from kubebraid.command.nats_options import with_access
 from kubebraid.command.settings import BadSetting, Forward, Settings, parse_listen
 from kubebraid.command.workers import Worker
-from kubebraid.route.router import parse_groups
+from kubebraid.route.groups import parse_groups
 from producers.follow.ownership import Deposed
 from producers.rules.configuration import BadConfiguration, duration
 from producers.rules.pruning import BadPointer, Pruning

@@ -5,45 +5,47 @@ from __future__ import annotations
 from aiohttp import web
 
 from producers.producer import Producer
+from query.http.health import Check, failed, passed, ready, report, warning
+
+
+def producer_checks(producer: Producer) -> list[Check]:
+    """What /readyz says of one producer: it takes part in sharing clusters, and those it has are followed."""
+    checks = [passed("leases are shared") if producer.leases.settled.is_set() else failed("leases are not shared yet")]
+    if orphans := producer.leases.orphans():
+        checks.append(failed(f"clusters that nobody produces: {', '.join(orphans[:5])}"))
+    checks.extend(map(warning, producer.problems()))
+    for cluster in producer.held:
+        missing = [
+            str(informer.kind.group_resource) for informer in cluster.informers.values() if not informer.synced.is_set()
+        ]
+        if cluster.unreachable is not None:
+            checks.append(warning(f"cluster {cluster.name} cannot be followed: {cluster.unreachable}"))
+        elif not cluster.discovered.is_set():
+            checks.append(failed(f"cluster {cluster.name}: its types are being discovered"))
+        elif missing:
+            checks.append(warning(f"cluster {cluster.name}: lists under way or failing: {', '.join(missing[:5])}"))
+        else:
+            checks.append(passed(f"cluster {cluster.name} ok"))
+    return checks
 
 
 def producer_application(producer: Producer) -> web.Application:
-    """The endpoints of one producer. /readyz: it takes part in sharing clusters, and those it has are followed."""
+    """The endpoints of one producer."""
 
     async def live(request: web.Request) -> web.Response:
         return web.Response(text="ok")
 
-    async def ready(request: web.Request) -> web.Response:
-        settled = producer.leases.settled.is_set()
-        lines = ["[+]leases are shared" if settled else "[-]leases are not shared yet"]
-        if orphans := producer.leases.orphans():
-            lines.append(f"[-]clusters that nobody produces: {', '.join(orphans[:5])}")
-        lines.extend(producer.notes())
-        for cluster in producer.held:
-            missing = [
-                str(informer.kind.group_resource)
-                for informer in cluster.informers.values()
-                if not informer.synced.is_set()
-            ]
-            if cluster.unreachable is not None:
-                lines.append(f"[!]cluster {cluster.name} cannot be followed: {cluster.unreachable}")
-            elif not cluster.discovered.is_set():
-                lines.append(f"[-]cluster {cluster.name}: its types are being discovered")
-            elif missing:
-                lines.append(f"[!]cluster {cluster.name}: lists under way or failing: {', '.join(missing[:5])}")
-            else:
-                lines.append(f"[+]cluster {cluster.name} ok")
-        passed = not any(line.startswith("[-]") for line in lines)
-        lines.append(f"readyz check {'passed' if passed else 'failed'}")
-        return web.Response(text="\n".join(lines) + "\n", status=200 if passed else 503)
+    async def readiness(request: web.Request) -> web.Response:
+        checks = producer_checks(producer)
+        return web.Response(text=report(checks), status=200 if ready(checks) else 503)
 
     async def metrics(request: web.Request) -> web.Response:
-        kind = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        return web.Response(body=producer.metrics.text(), headers=kind)
+        content_type = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        return web.Response(body=producer.metrics.text(), headers=content_type)
 
     application = web.Application()
     application.router.add_get("/livez", live)
     application.router.add_get("/healthz", live)
-    application.router.add_get("/readyz", ready)
+    application.router.add_get("/readyz", readiness)
     application.router.add_get("/metrics", metrics)
     return application

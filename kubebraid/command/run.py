@@ -369,7 +369,7 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
                 hosts=_LOOPBACK_NAMES if settings.listen.loopback else None,
                 upstreams=upstreams,
                 not_ready_after=settings.not_ready_after,
-                notes=lambda: () if producer is None else producer.notes(),
+                problems=lambda: () if producer is None else producer.problems(),
             )
             if producer is not None:
                 service.metrics.also(producer.metrics.registry)

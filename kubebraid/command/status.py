@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from query.http.health import Check
+
 # Seconds to wait for the instance's answer.
 _PATIENCE = 10.0
 
@@ -89,7 +91,7 @@ def _condition(server: str, found: dict[str, Any]) -> Condition:
         outage=found["outage"],
         index=int(found["index"]),
         clusters=tuple(_cluster(one, now) for one in found["clusters"]),
-        notes=tuple(str(note).removeprefix("[!]") for note in found.get("notes", ())),
+        notes=tuple(Check.of(str(note)).text for note in found.get("notes", ())),
     )
 
 

@@ -13,7 +13,8 @@ from producers.members.membership import Members
 from producers.upstream.access import Credentials
 from producers.upstream.apiserver import ApiServer
 from producers.upstream.kubeconfig import BadKubeconfig
-from query.forward.forwarding import NoUpstream, Upstream
+from query.forward.forwarding import NoUpstream
+from query.http.passthrough import Upstream
 
 
 class MemberServers:

@@ -320,9 +320,12 @@ class Catalogues:
         self._state: tuple[int, int] = (-1, -1)
         self._made: dict[str | None, Catalogue] = {}
 
-    def of(self, store: Store, cluster: str | None) -> Catalogue:
-        """The catalogue of one cluster, or of all."""
-        state = (id(store), store.catalogue)
+    def of(self, generation: int, store: Store, cluster: str | None) -> Catalogue:
+        """The catalogue of one cluster, or of all (None).
+
+        `generation`: the store's, see `Materializer.generation`. O(1) unless types have changed since the last call.
+        """
+        state = (generation, store.catalogue)
         if state != self._state:
             self._state = state
             self._made.clear()

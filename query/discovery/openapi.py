@@ -19,7 +19,7 @@ from aiohttp import web
 
 from materializer.cluster_facts import Cluster, Document
 from materializer.store import Store
-from query.http.accept import media_ranges
+from query.http.accept import Accept
 from query.http.rendering import JSON, takes_gzip
 from query.http.status import ApiError, no_such_path
 
@@ -36,7 +36,7 @@ _PROTOBUF_RANGES = frozenset({_PROTOBUF, "application/com.github.proto-openapi.s
 _TYPES = {"json": JSON, "protobuf": _PROTOBUF}
 
 
-class Documents:
+class ScopedOpenApi:
     """The documents of one scope at one state of the log. `version2`: by their form, `json` and `protobuf`."""
 
     def __init__(self, version2: dict[str, Document], version3: dict[str, Document]) -> None:
@@ -44,7 +44,11 @@ class Documents:
         self.version3 = version3
 
     async def answer(self, http: web.Request, segments: list[str]) -> web.Response:
-        """Answers for the path below /openapi. Raises ApiError 404, 406."""
+        """Answers for the path below /openapi, given as its segments.
+
+        Raises:
+            ApiError: 404, there is no such document; 406, it has no form that is accepted.
+        """
         if segments == ["v3"]:
             return self._index(http)
         if segments == ["v2"]:
@@ -107,8 +111,9 @@ async def _send(http: web.Request, document: Document, content_type: str, header
 
 
 def _negotiated(http: web.Request, forms: Container[str]) -> str:
-    """The form that is wanted most of those there are. Raises ApiError 406."""
-    for media in media_ranges(",".join(http.headers.getall("Accept", ())) or "*/*"):
+    """The preferred form of those that exist. Raises ApiError 406."""
+    accept = Accept.of(http.headers)
+    for media in ("*/*",) if accept.any else (given.name for given in accept.ranges):
         form = "json" if media in _JSON_RANGES else "protobuf" if media in _PROTOBUF_RANGES else ""
         if form in forms:
             return form
@@ -127,7 +132,7 @@ def _prefix(http: web.Request, segments: list[str]) -> str:
     return "/" + "/".join(http.rel_url.raw_path.strip("/").split("/")[: -len(segments)])
 
 
-def _of_all(clusters: Iterable[Cluster]) -> Documents:
+def _of_all(clusters: Iterable[Cluster]) -> ScopedOpenApi:
     """The union of all clusters' documents."""
     named = sorted(clusters, key=lambda cluster: cluster.name)
     having: dict[str, dict[str, list[Document]]] = {}
@@ -143,28 +148,32 @@ def _of_all(clusters: Iterable[Cluster]) -> Documents:
     if described:
         chosen = max(described, key=lambda cluster: cluster.documents["v2", "json"].paths)
         version2 = _version2(chosen)
-    return Documents(version2, version3)
+    return ScopedOpenApi(version2, version3)
 
 
 def _version2(cluster: Cluster) -> dict[str, Document]:
     return {name: document for (version, name), document in cluster.documents.items() if version == "v2"}
 
 
-def _of_one(cluster: Cluster) -> Documents:
+def _of_one(cluster: Cluster) -> ScopedOpenApi:
     version3 = {name: document for (version, name), document in cluster.documents.items() if version == "v3"}
-    return Documents(_version2(cluster), version3)
+    return ScopedOpenApi(_version2(cluster), version3)
 
 
-class OpenApi:
+class OpenApiByScope:
     """The documents of all scopes, put together when first asked for after a change."""
 
     def __init__(self) -> None:
         self._state: tuple[int, int] = (-1, -1)
-        self._made: dict[str | None, Documents] = {}
+        self._made: dict[str | None, ScopedOpenApi] = {}
 
-    def of(self, store: Store, cluster: str | None) -> Documents | None:
-        """The documents of one cluster, or of all; None if nothing is known of the one."""
-        state = (id(store), store.documents)
+    def of(self, generation: int, store: Store, cluster: str | None) -> ScopedOpenApi | None:
+        """The documents of one cluster, or of all (None); None if the one cluster has none.
+
+        `generation`: the store's, see `Materializer.generation`. O(1) unless documents have changed since the
+        last call.
+        """
+        state = (generation, store.documents)
         if state != self._state:
             self._state = state
             self._made.clear()

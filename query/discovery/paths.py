@@ -13,6 +13,9 @@ from urllib.parse import unquote
 from deltalog.wire.kubernetes import GroupResource
 from query.http.status import UnknownPath, no_such_path
 
+SERVED_PATHS = ("/api", "/apis", "/clusters", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
+"""What the document at `/` lists."""
+
 # Subresources of a namespace itself; any other word behind its name is a resource type in it.
 _OF_NAMESPACE = ("status", "finalize")
 

@@ -9,13 +9,15 @@ import msgspec
 
 from materializer.cluster_facts import Cluster
 from materializer.materializer import Materializer
+from query.http.health import Check, failed, passed, report, warning
 
 
 class ClusterReadiness(msgspec.Struct, frozen=True):
-    """One cluster: `missing` types' first lists; `stale`: why its objects may be out of date.
+    """One cluster. `known`: its types were discovered; `missing`: those whose first lists are not in the log yet.
 
-    `producer` and `epoch`: who appends its deltas now; `types`: what it last told of each (docs/log.md, `status`), with
-    `objects` as they are here now.
+    `stale`: why its objects may be out of date, None if they are current. `producer` and `epoch`: who appends its
+    deltas now; `types`: the producer's last status of each (docs/log.md, `status`), with `objects` as they are here
+    now.
     """
 
     name: str
@@ -28,15 +30,15 @@ class ClusterReadiness(msgspec.Struct, frozen=True):
 
     @property
     def ready(self) -> bool:
-        """A cluster that is down keeps nobody waiting: what is known of it is served, marked as stale."""
+        """A cluster that is down does not delay readiness: what is known of it is served, marked as stale."""
         return self.stale is not None or (self.known and not self.missing)
 
 
 class Readiness:
     """Answers /readyz from the store. `expected`: clusters that must be there, beside those in the log.
 
-    `not_ready_after`: seconds without a word of the log after which it is not ready; 0: never. `notes`: lines about
-    other parts of the process.
+    `not_ready_after`: seconds without contact to the log after which it is not ready; 0: it stays ready. `problems`:
+    what is wrong with other parts of the process, one line each; it does not keep this one from being ready.
     """
 
     def __init__(
@@ -44,14 +46,15 @@ class Readiness:
         materializer: Materializer,
         expected: Callable[[], Iterable[str]] = tuple,
         not_ready_after: float = 0.0,
-        notes: Callable[[], Iterable[str]] = tuple,
+        problems: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._materializer = materializer
         self._expected = expected
         self._not_ready_after = not_ready_after
-        self._notes = notes
+        self._problems = problems
 
     def clusters(self) -> list[ClusterReadiness]:
+        """All clusters in the log or expected, by name."""
         found = self._materializer.store.clusters
         return [self._of(name, found.get(name)) for name in sorted({*found, *self._expected()})]
 
@@ -61,18 +64,19 @@ class Readiness:
         return {
             "ready": self.ready(),
             "outage": materializer.outage(),
-            "notes": list(self._notes()),
+            "notes": [warning(problem).line for problem in self._problems()],
             "index": materializer.store.applied,
             "prefix": materializer.store.prefix,
             "clusters": [msgspec.to_builtins(one) for one in self.clusters()],
         }
 
     def ready(self) -> bool:
+        """Whether /readyz is 200."""
         replayed = self._materializer.ready.is_set()
         return replayed and not self._cut_off() and all(cluster.ready for cluster in self.clusters())
 
     def _cut_off(self) -> bool:
-        """Whether so much may have been missed here that others should be asked."""
+        """Whether so much may have been missed that clients should ask other instances."""
         outage = self._materializer.outage()
         return bool(self._not_ready_after) and outage is not None and outage > self._not_ready_after
 
@@ -87,30 +91,28 @@ class Readiness:
     def _scope(self, cluster: str | None) -> list[ClusterReadiness]:
         return [one for one in self.clusters() if cluster in (None, one.name)]
 
-    def report(self) -> str:
-        """One line per check, `[+]` passed and `[-]` failed, as a kube-apiserver's verbose form."""
+    def checks(self) -> list[Check]:
+        """What /readyz?verbose tells: of the log, of other parts of the process, of each cluster."""
         materializer = self._materializer
-        lines = [
-            f"[+]log replayed to index {materializer.store.applied}"
-            if materializer.ready.is_set()
-            else f"[-]log being replayed, at index {materializer.store.applied}"
+        index = materializer.store.applied
+        replayed = materializer.ready.is_set()
+        checks = [
+            passed(f"log replayed to index {index}") if replayed else failed(f"log being replayed, at index {index}")
         ]
         if (outage := materializer.outage()) is not None:
-            mark = "[-]" if self._cut_off() else "[!]"
             limit = f" (not ready after {self._not_ready_after:g} s)" if self._not_ready_after else ""
-            lines.append(f"{mark}log unreachable for {outage:.0f} s: serving what was known then{limit}")
-        lines.extend(self._notes())
-        for cluster in self.clusters():
-            if cluster.stale is not None:
-                lines.append(f"[!]cluster {cluster.name} is stale: {cluster.stale}")
-            elif not cluster.known:
-                lines.append(f"[-]cluster {cluster.name}: its types are being discovered")
-            elif cluster.missing:
-                shown = ", ".join(cluster.missing[:5]) + (", ..." if len(cluster.missing) > 5 else "")
-                lines.append(f"[-]cluster {cluster.name}: first lists missing: {shown}")
-            else:
-                lines.append(f"[+]cluster {cluster.name} ok")
-        return "\n".join([*lines, "readyz check passed" if self.ready() else "readyz check failed"]) + "\n"
+            text = f"log unreachable for {outage:.0f} s: serving what was known then{limit}"
+            checks.append(failed(text) if self._cut_off() else warning(text))
+        checks.extend(map(warning, self._problems()))
+        checks.extend(map(_check, self.clusters()))
+        return checks
+
+    def probe(self, name: str, *, verbose: bool) -> tuple[int, str]:
+        """Status and text of `healthz`, `livez` or `readyz`. Only the last one may fail, and then says why."""
+        if name != "readyz":
+            return 200, report([passed("ping ok")], name) if verbose else "ok"
+        ready = self.ready()
+        return (200 if ready else 503), report(self.checks()) if verbose or not ready else "ok"
 
     def _of(self, name: str, cluster: Cluster | None) -> ClusterReadiness:
         if cluster is None:
@@ -127,3 +129,14 @@ class Readiness:
                 told["error"] = health.reason
             types[str(key)] = {**told, "objects": objects}
         return ClusterReadiness(name, cluster.registered, missing, stale, cluster.producer, cluster.epoch, types)
+
+
+def _check(cluster: ClusterReadiness) -> Check:
+    if cluster.stale is not None:
+        return warning(f"cluster {cluster.name} is stale: {cluster.stale}")
+    if not cluster.known:
+        return failed(f"cluster {cluster.name}: its types are being discovered")
+    if cluster.missing:
+        shown = ", ".join(cluster.missing[:5]) + (", ..." if len(cluster.missing) > 5 else "")
+        return failed(f"cluster {cluster.name}: first lists missing: {shown}")
+    return passed(f"cluster {cluster.name} ok")

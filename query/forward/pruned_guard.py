@@ -1,4 +1,4 @@
-"""Emptied values: an object that was read here without some of its values must not empty them in its cluster."""
+"""Pruned guard: an object that was read here without its pruned values must not empty them in its cluster."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from query.http.yaml_bodies import from_yaml
 _EMPTY: tuple[object, ...] = ("", 0, False, None, [])
 
 
-def refuse_emptied(content_type: str, encoded: bool, body: bytes, known: bytes, pointers: Iterable[str]) -> None:
-    """Refuses to replace an object by what is served of it here, without the values that `pointers` leave out.
+def refuse_emptying(content_type: str, encoded: bool, body: bytes, known: bytes, pointers: Iterable[str]) -> None:
+    """Refuses to replace an object by what is served of it here, without the values that `pointers` prune.
 
-    `known`: the object as it is served. What cannot be read is for the cluster to refuse. Raises ApiError 415, 422.
+    `encoded`: whether the body has a Content-Encoding. `known`: the object as it is served. `pointers`: RFC 6901.
+    A body that cannot be read is for the cluster to refuse.
+
+    Raises:
+        ApiError: 415, the body is none that could be looked into; 422, it would empty pruned values.
     """
     if encoded or content_type == PROTOBUF:
         raise ApiError(
@@ -30,7 +34,7 @@ def refuse_emptied(content_type: str, encoded: bool, body: bytes, known: bytes, 
     ours = msgspec.json.decode(known)
     for pointer in pointers:
         steps = [step.replace("~1", "/").replace("~0", "~") for step in pointer[1:].split("/")]
-        if _emptied(given, ours, steps):
+        if _empties(given, ours, steps):
             raise ApiError(
                 422,
                 f"the values of {pointer} are left out here (--prune), and this would empty them in the cluster: PATCH "
@@ -38,12 +42,12 @@ def refuse_emptied(content_type: str, encoded: bool, body: bytes, known: bytes, 
             )
 
 
-def _emptied(given: Any, ours: Any, steps: Sequence[str]) -> bool:
-    """Whether a value at these steps is the empty one that stands here for it."""
+def _empties(given: Any, ours: Any, steps: Sequence[str]) -> bool:
+    """Whether a value at these steps is the empty one that is served here instead of it."""
     if isinstance(given, dict) and isinstance(ours, dict):
         keys = given.keys() & ours.keys() if not steps or steps[0] == "*" else {steps[0]} & given.keys() & ours.keys()
-        return any(_emptied(given[key], ours[key], steps[1:]) for key in keys)
+        return any(_empties(given[key], ours[key], steps[1:]) for key in keys)
     if isinstance(given, list) and isinstance(ours, list) and steps:
         places = range(min(len(given), len(ours)))
-        return any(_emptied(given[at], ours[at], steps[1:]) for at in places if steps[0] in ("*", str(at)))
+        return any(_empties(given[at], ours[at], steps[1:]) for at in places if steps[0] in ("*", str(at)))
     return not steps and given in _EMPTY and given == ours

@@ -1,8 +1,8 @@
-"""Returned objects: what was read here and is sent back to its cluster, in the cluster's own words again.
+"""Versions in bodies: objects that were read here are written to their cluster with the cluster's own versions.
 
-A client reads an object here, changes it and writes it: it bears our version and our annotations, of which its cluster
-knows nothing. The version would be a conflict there, for ever. Only metadata (and preconditions of deletions) are
-touched; all else stays as it was sent, byte for byte.
+A client reads an object here, changes it and writes it: it has our version and our annotations, which its cluster does
+not know. Our version would be a conflict there, for ever. Only metadata (and preconditions of deletions) are changed;
+everything else stays as it was sent, byte for byte.
 """
 
 from __future__ import annotations
@@ -25,40 +25,44 @@ _OURS = (CLUSTER_ANNOTATION, MEMBER_VERSION_ANNOTATION)
 _VERSION = re.compile(r"[^.]{1,64}\.[0-9]{1,19}\.(.+)", re.DOTALL)
 _JSON_PATCH = "application/json-patch+json"
 # What may hold ours, for most bodies do not.
-_MARKS = (b"resourceVersion", CLUSTER_ANNOTATION.encode(), MEMBER_VERSION_ANNOTATION.encode())
+_TRACES = (b"resourceVersion", CLUSTER_ANNOTATION.encode(), MEMBER_VERSION_ANNOTATION.encode())
 
-Members = dict[str, msgspec.Raw]
+RawObject = dict[str, msgspec.Raw]
 
 
-def in_its_own_words(content_type: str, body: bytes, known: Entry | None, *, numbered: bool) -> bytes:
-    """A body as the cluster knows the object. `known`: the object as it is here; `numbered`: versions are numbers.
+def to_cluster_versions(content_type: str, body: bytes, known: Entry | None, *, numbered: bool) -> bytes:
+    """A request's body with the cluster's versions instead of ours, and without our annotations.
 
-    What cannot be read is for the cluster to refuse. Raises ApiError 409 for a number that says nothing of the cluster.
+    `known`: the object as it is here; `numbered`: whether the client reads versions as numbers. With the version
+    `3f9a.57.8112` the cluster gets `8112`. A body that cannot be read is for the cluster to refuse.
+
+    Raises:
+        ApiError: 409, a number that may be ours or the cluster's.
     """
-    words = _Words(known, numbered=numbered)
+    translation = _Translation(known, numbered=numbered)
     try:
         if content_type == PROTOBUF:
-            return _protobuf(body, words)
-        if not any(mark in body for mark in _MARKS):
+            return _protobuf(body, translation)
+        if not any(trace in body for trace in _TRACES):
             return body
         if "yaml" in content_type and not body.lstrip().startswith(b"{"):
             # JSON is YAML, too.
             body = msgspec.json.encode(from_yaml(body))
         if content_type == _JSON_PATCH:
-            return _operations(body, words)
-        return _object(body, words)
+            return _operations(body, translation)
+        return _object(body, translation)
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, TypeError, RecursionError):
         return body
 
 
-def in_our_words(body: bytes, known: Entry | None, versions: Named, cluster: str) -> bytes:
-    """An object as a cluster has answered with it, with the version and annotation that it has when it is read here.
+def to_our_versions(body: bytes, known: Entry | None, versions: Named, cluster: str) -> bytes:
+    """A cluster's answer, an object, with the version and annotations that the object has when it is read here.
 
-    Only if it is the state that is known here.
+    Only if that is the state which is known here; else as it is.
     """
     try:
-        members: Members = msgspec.json.decode(body, type=Members)
-        metadata: Members = msgspec.json.decode(members["metadata"], type=Members)
+        members: RawObject = msgspec.json.decode(body, type=RawObject)
+        metadata: RawObject = msgspec.json.decode(members["metadata"], type=RawObject)
         version = msgspec.json.decode(metadata["resourceVersion"], type=str)
         if known is None or known.member_version != version:
             return body
@@ -74,8 +78,8 @@ def in_our_words(body: bytes, known: Entry | None, versions: Named, cluster: str
     return msgspec.json.encode(members) + b"\n"
 
 
-class _Words:
-    """Translates one request's versions."""
+class _Translation:
+    """Translates the versions in one request's body."""
 
     def __init__(self, known: Entry | None, *, numbered: bool) -> None:
         self._known = known
@@ -100,24 +104,24 @@ class _Words:
         )
 
 
-def _object(body: bytes, words: _Words) -> bytes:
-    members: Members = msgspec.json.decode(body, type=Members)
-    changed = _metadata(members, words)
-    changed |= _preconditions(members, words)
+def _object(body: bytes, translation: _Translation) -> bytes:
+    members: RawObject = msgspec.json.decode(body, type=RawObject)
+    changed = _metadata(members, translation)
+    changed |= _preconditions(members, translation)
     if "deleteOptions" in members:
         # Of an eviction.
-        options = _decoded_members(members["deleteOptions"])
-        if _preconditions(options, words):
+        options = _parse_object(members["deleteOptions"])
+        if _preconditions(options, translation):
             members["deleteOptions"] = _encoded(options)
             changed = True
     return msgspec.json.encode(members) if changed else body
 
 
-def _metadata(members: Members, words: _Words) -> bool:
-    metadata = _decoded_members(members.get("metadata"))
+def _metadata(members: RawObject, translation: _Translation) -> bool:
+    metadata = _parse_object(members.get("metadata"))
     annotations = _decoded(metadata.get("annotations"))
     annotations = annotations if isinstance(annotations, dict) else {}
-    changed = _version(metadata, words, annotations)
+    changed = _version(metadata, translation, annotations)
     kept = {name: value for name, value in annotations.items() if name not in _OURS}
     if len(kept) < len(annotations):
         changed = True
@@ -130,29 +134,29 @@ def _metadata(members: Members, words: _Words) -> bool:
     return changed
 
 
-def _preconditions(members: Members, words: _Words) -> bool:
-    preconditions = _decoded_members(members.get("preconditions"))
-    if not _version(preconditions, words, {}):
+def _preconditions(members: RawObject, translation: _Translation) -> bool:
+    preconditions = _parse_object(members.get("preconditions"))
+    if not _version(preconditions, translation, {}):
         return False
     members["preconditions"] = _encoded(preconditions)
     return True
 
 
-def _version(members: Members, words: _Words, annotations: Mapping[str, Any]) -> bool:
+def _version(members: RawObject, translation: _Translation, annotations: Mapping[str, Any]) -> bool:
     text = _decoded(members.get("resourceVersion"))
-    if not isinstance(text, str) or (own := words.version(text, annotations)) == text:
+    if not isinstance(text, str) or (own := translation.version(text, annotations)) == text:
         return False
     members["resourceVersion"] = _encoded(own)
     return True
 
 
-def _operations(body: bytes, words: _Words) -> bytes:
+def _operations(body: bytes, translation: _Translation) -> bytes:
     """A JSON patch (RFC 6902): of operations on the version, the value."""
-    operations = msgspec.json.decode(body, type=list[Members])
+    operations = msgspec.json.decode(body, type=list[RawObject])
     for operation in operations:
         value = _decoded(operation.get("value"))
         if _decoded(operation.get("path")) == "/metadata/resourceVersion" and isinstance(value, str):
-            operation["value"] = _encoded(words.version(value, {}))
+            operation["value"] = _encoded(translation.version(value, {}))
     return msgspec.json.encode(operations)
 
 
@@ -160,11 +164,11 @@ def _decoded(raw: msgspec.Raw | None) -> Any:
     return None if raw is None else msgspec.json.decode(raw)
 
 
-def _decoded_members(raw: msgspec.Raw | None) -> Members:
+def _parse_object(raw: msgspec.Raw | None) -> RawObject:
     """An object's members; none of what is no object."""
     if raw is None or not bytes(raw).lstrip().startswith(b"{"):
         return {}
-    members: Members = msgspec.json.decode(raw, type=Members)
+    members: RawObject = msgspec.json.decode(raw, type=RawObject)
     return members
 
 
@@ -175,12 +179,12 @@ def _encoded(value: object) -> msgspec.Raw:
 # -- protobuf ----------------------------------------------------------------------------------------------------------
 
 
-def _protobuf(body: bytes, words: _Words) -> bytes:
+def _protobuf(body: bytes, translation: _Translation) -> bytes:
     """The same by the numbers of the fields (k8s.io/apimachinery meta/v1 and k8s.io/api policy/v1: generated.proto)."""
     about, _ = read_object(body)
 
     def own(version: bytes, annotations: Mapping[str, str]) -> bytes:
-        return words.version(version.decode(), annotations).encode()
+        return translation.version(version.decode(), annotations).encode()
 
     def metadata(message: bytes) -> bytes:
         annotations = {}

@@ -1,4 +1,4 @@
-"""The entrance: all requests go to one handler, whatever their path and method; what aiohttp refuses is a Status."""
+"""The application: all requests go to one handler, whatever their path and method; what aiohttp refuses is a Status."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from query.http.status import ApiError
 _BODY = 64 * 1024 * 1024
 
 
-def entrance(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.Application:
-    """An application that has nothing but this handler."""
+def single_handler_application(handle: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.Application:
+    """An aiohttp application that has nothing but this handler."""
 
     @web.middleware
-    async def whatever(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def every_request(request: web.Request, handler: Handler) -> web.StreamResponse:
         # `OPTIONS *` is no path that a route could match.
         return await handle(request)
 
-    application = web.Application(client_max_size=_BODY, middlewares=[whatever])
+    application = web.Application(client_max_size=_BODY, middlewares=[every_request])
     # `.` would not match the line feed of an encoded path.
     application.router.add_route("*", r"/{path:[\s\S]*}", handle, expect_handler=_expected)
     return application
@@ -40,6 +40,6 @@ async def _expected(http: web.Request) -> web.StreamResponse | None:
     return None
 
 
-def refused(problem: web.HTTPException) -> ApiError:
-    """What aiohttp refuses by itself, a handshake above all, as a Status."""
+def as_api_error(problem: web.HTTPException) -> ApiError:
+    """What aiohttp refuses by itself, such as a WebSocket's handshake, as a Status."""
     return ApiError(problem.status, " ".join((problem.text or problem.reason).split()))

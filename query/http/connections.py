@@ -1,4 +1,4 @@
-"""Connections: what a client sends that is no HTTP is answered with a Status, too; each is known to the stalls.
+"""Connections: what a client sends that is no HTTP is answered with a Status, too; each is watched for slow clients.
 
 aiohttp answers requests that it cannot parse by itself, with a line of text; API clients expect a Status.
 """
@@ -13,34 +13,34 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
 
-from query.http.slow_clients import Stalls
+from query.http.slow_clients import SlowClients
 from query.http.status import ApiError
 
-# Where an application says who looks after its connections.
-STALLS = web.AppKey("STALLS", Stalls)
+# Under which an application holds what looks after its connections.
+SLOW_CLIENTS = web.AppKey("SLOW_CLIENTS", SlowClients)
 
 log = structlog.get_logger("query.http.connections")
 
 
 class _Handler(RequestHandler):
     # A class with slots of its own: aiohttp's has no place for more.
-    __slots__ = ("_made", "_stalls")
+    __slots__ = ("_made", "_slow_clients")
 
-    def __init__(self, manager: Server, stalls: Stalls | None, **settings: Any) -> None:
+    def __init__(self, manager: Server, slow_clients: SlowClients | None, **settings: Any) -> None:
         super().__init__(manager, **settings)
-        self._stalls = stalls
+        self._slow_clients = slow_clients
         self._made: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         # Its own attribute for that is empty from when it wants to close, not from when all is sent.
         self._made = self.transport
-        if self._stalls is not None and self._made is not None:
-            self._stalls.opened(self._made)
+        if self._slow_clients is not None and self._made is not None:
+            self._slow_clients.opened(self._made)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._stalls is not None and self._made is not None:
-            self._stalls.closed(self._made)
+        if self._slow_clients is not None and self._made is not None:
+            self._slow_clients.closed(self._made)
         super().connection_lost(exc)
 
     def handle_error(
@@ -54,7 +54,7 @@ class _Handler(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun")
         if isinstance(exc, ConnectionError):
-            # Nobody is left to be told.
+            # There is no client left to read it.
             error = ApiError(status, "the connection was lost")
         elif status == 500:
             log.error("request failed", exc_info=exc)
@@ -69,10 +69,10 @@ class _Handler(RequestHandler):
 
 
 class _Server(Server):
-    stalls: Stalls | None = None
+    slow_clients: SlowClients | None = None
 
     def __call__(self) -> RequestHandler:
-        return _Handler(self, self.stalls, loop=self._loop, **self._kwargs)
+        return _Handler(self, self.slow_clients, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
@@ -87,5 +87,5 @@ class Runner(web.AppRunner):
             loop=made._loop,
             **made._kwargs,
         )
-        server.stalls = self.app.get(STALLS)
+        server.slow_clients = self.app.get(SLOW_CLIENTS)
         return server

@@ -1,9 +1,9 @@
-"""Stalls: a client that takes nothing of what it asked for is not waited for without end.
+"""Slow clients: one that takes nothing of its answer is not waited for without end.
 
 What is sent waits in the kernel's buffers, then in ours, then the sender waits; all that it holds stays until then. A
 kube-apiserver ends such lists after 60 s (--request-timeout) and such watches when their buffer is full. Here all
-connections are looked at from time to time, whatever they are asked for, until they are closed: sending costs nothing
-more, and any byte that arrives is progress, so that a slow line is no stall.
+connections are looked at from time to time until they are closed, whatever their requests: sending costs nothing more,
+and any byte that arrives is progress, so that a slow line is no stall.
 """
 
 from __future__ import annotations
@@ -14,19 +14,13 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
-
-if TYPE_CHECKING:
-    from prometheus_client import Counter
+from prometheus_client import Counter
 
 log = structlog.get_logger("query.http.slow_clients")
 
-# Seconds without a byte taken, and between two looks.
-_PATIENCE = 60.0
-_EVERY = 5.0
 # Where Linux tells how many bytes were acknowledged (linux/tcp.h: tcp_info.tcpi_bytes_acked).
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
 _ACKED = struct.Struct("120xQ")
@@ -35,18 +29,21 @@ _ACKED = struct.Struct("120xQ")
 class _Connection:
     """`since`: when it was first seen in the state in which it is; infinite while nothing waits in it."""
 
-    __slots__ = ("borne", "since", "taken")
+    __slots__ = ("since", "taken", "tolerated")
 
     def __init__(self) -> None:
         self.since = math.inf
         self.taken = 0
-        self.borne = 0
+        self.tolerated = 0
 
 
-class Stalls:
-    """All connections of one server; those that stall are broken off, and counted. Owned by the service."""
+class SlowClients:
+    """All connections of one server; those that stall are aborted, and counted. Owned by the service.
 
-    def __init__(self, count: Counter, patience: float = _PATIENCE, every: float = _EVERY) -> None:
+    `patience`: seconds without a byte taken; `every`: seconds between two looks.
+    """
+
+    def __init__(self, count: Counter, patience: float, every: float) -> None:
         self._count = count
         self._patience = patience
         self._every = every
@@ -54,30 +51,31 @@ class Stalls:
         self._looking: asyncio.TimerHandle | None = None
 
     def opened(self, transport: asyncio.Transport) -> None:
+        """A connection was made: it is looked at from now on."""
         self._open[transport] = _Connection()
         if self._looking is None:
             self._look_later()
 
     def closed(self, transport: asyncio.Transport) -> None:
-        """Nothing is left of it. One that is to be closed when all is sent is not, yet."""
+        """A connection is gone. One that is to be closed when everything is sent is not gone yet."""
         self._open.pop(transport, None)
 
     @contextmanager
-    def borne(self, http: web.BaseRequest) -> Iterator[None]:
-        """An answer that may wait for its client, as a log on somebody's screen does."""
+    def tolerated(self, http: web.BaseRequest) -> Iterator[None]:
+        """While an answer may wait for its client without end, as a container's log on a screen does."""
         one = None if http.transport is None else self._open.get(http.transport)
         if one is None:
             yield
             return
-        one.borne += 1
+        one.tolerated += 1
         try:
             yield
         finally:
-            one.borne -= 1
+            one.tolerated -= 1
             one.since = math.inf
 
     def end(self, http: web.BaseRequest) -> None:
-        """Breaks off the connection of a client that is not waited for any more; it knows that this was no end."""
+        """Aborts the connection of a client that is not waited for any more; it sees that this was no proper end."""
         if http.transport is not None:
             self._break_off(http.transport)
 
@@ -94,7 +92,7 @@ class Stalls:
     def _look(self) -> None:
         self._looking = None
         now = asyncio.get_running_loop().time()
-        stalled = [transport for transport, one in self._open.items() if self._stalls(transport, one, now)]
+        stalled = [transport for transport, one in self._open.items() if self._is_stalled(transport, one, now)]
         for transport in stalled:
             self._break_off(transport)
         if stalled:
@@ -102,8 +100,8 @@ class Stalls:
         if self._open:
             self._look_later()
 
-    def _stalls(self, transport: asyncio.Transport, one: _Connection, now: float) -> bool:
-        if one.borne or not transport.get_write_buffer_size():
+    def _is_stalled(self, transport: asyncio.Transport, one: _Connection, now: float) -> bool:
+        if one.tolerated or not transport.get_write_buffer_size():
             one.since = math.inf
             return False
         taken = _taken(transport)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from query.http.status import ApiError
-
 Send = Callable[[bytes], Awaitable[None]]
+"""Sends lines, and waits while the client takes no more."""
 
 
 def is_websocket(http: web.BaseRequest) -> bool:
@@ -21,21 +19,13 @@ def is_websocket(http: web.BaseRequest) -> bool:
     )
 
 
-def refuse_foreign_pages(http: web.BaseRequest) -> None:
-    """A page of another origin, in the browser of somebody who may reach this service, may not use that.
-
-    Reading by HTTP is stopped by the browser, as nothing here allows it; WebSockets and requests that change something
-    are not. Raises ApiError 403.
-    """
-    origin = http.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != http.host.lower():
-        raise ApiError(403, f"a page of {origin[:128]!r} may not use this service")
-
-
 async def converse(
     http: web.Request, headers: list[tuple[str, str]], serve: Callable[[Send], Awaitable[None]]
 ) -> web.StreamResponse:
-    """Opens the WebSocket and runs `serve` with a way to send lines, until it ends or the client closes."""
+    """Opens the WebSocket and runs `serve` with a way to send lines, until `serve` returns or the client closes.
+
+    What `serve` raises is raised, but for ConnectionError.
+    """
     # A browser takes no answer that leaves out all the protocols it offered.
     offered = [one.strip() for one in http.headers.get("Sec-WebSocket-Protocol", "").split(",") if one.strip()]
     socket = web.WebSocketResponse(heartbeat=30.0, compress=False, protocols=offered[:1])
@@ -48,7 +38,7 @@ async def converse(
             await socket.send_str(line.decode())
 
     async def listen() -> None:
-        # What a client says is nothing to us but that it closes.
+        # All that a client can say is that it closes.
         async for _ in socket:
             pass
 

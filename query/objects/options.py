@@ -1,4 +1,4 @@
-"""What a request asks: the query parameters of LIST, GET and WATCH, checked as a kube-apiserver does.
+"""Options: the query parameters of LIST and WATCH, checked as a kube-apiserver checks its ListOptions.
 
 Contracts: kubernetes.io "Kubernetes API Concepts"; apimachinery pkg/apis/meta/internalversion/validation.
 """
@@ -9,9 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from materializer.resume import Expired, own_version
-from materializer.versions import BrokenVersions, Named, Version, parse_versions
-from query.http.status import ApiError, expired, invalid_options
+from query.http.status import ApiError, invalid_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +47,19 @@ def _number(query: Mapping[str, str], name: str) -> int | None:
     return number
 
 
-def parse_options(query: Mapping[str, str], *, watch: bool = False) -> Options:
-    """`watch`: whether the path says so already. Raises ApiError 400 and 422."""
+def asks_watch(query: Mapping[str, str]) -> bool:
+    """Whether the query of a collection's path asks for a WATCH."""
+    return bool(_flag(query, "watch"))
+
+
+def parse_options(query: Mapping[str, str], *, watch: bool) -> Options:
+    """The options of a request. `watch`: whether it is a WATCH, by its path or by `asks_watch`.
+
+    Raises:
+        ApiError: 400, a value that is none; 422, options that do not go together (ListOptions' validation).
+    """
     options = Options(
-        watch=watch or bool(_flag(query, "watch")),
+        watch=watch,
         label_selector=query.get("labelSelector", ""),
         field_selector=query.get("fieldSelector", ""),
         version=query.get("resourceVersion", ""),
@@ -108,19 +115,3 @@ def _check(options: Options) -> None:
         raise invalid_options(errors)
     if options.token and options.version not in ("", "0"):
         raise ApiError(400, "specifying resource version is not allowed when using continue")
-
-
-def version_of(text: str, versions: Named) -> Version:
-    """The parsed version of this history. Raises ApiError 410 for one that is malformed or of another history."""
-    try:
-        return own_version(text, versions)
-    except Expired as problem:
-        raise expired(str(problem)) from None
-
-
-def originals_of(text: str) -> Mapping[str, str] | None:
-    """The clusters' own versions, if that is what the text has. Raises ApiError 400 for broken JSON."""
-    try:
-        return parse_versions(text)
-    except BrokenVersions as problem:
-        raise ApiError(400, str(problem)) from None

@@ -15,7 +15,10 @@ from materializer.cluster_facts import TypeInfo
 from materializer.cursor import Change
 from materializer.entry import Entry
 from materializer.versions import Named
+from query.discovery.catalogue import Served
+from query.discovery.paths import Target
 from query.http.accept import Form, Representation
+from query.http.request import Request
 from query.http.status import ApiError
 from query.tables import Column, KeptRows, PrinterColumn, printer_for, row_of
 from query.tables.ages import age_text
@@ -258,6 +261,19 @@ def _printer_column(column: Any) -> PrinterColumn:
     )
 
 
-def include_object(text: str | None) -> str:
-    """The includeObject parameter of a request, as it stands or by default."""
-    return text or "Metadata"
+def encoder_for(
+    request: Request, target: Target, served: Served, representation: Representation, versions: Named
+) -> Encoder:
+    """The encoder for the objects of a request, in the form that was negotiated for it.
+
+    Raises:
+        ApiError: 400, the includeObject parameter of a table is none.
+    """
+    return Encoder(
+        served.info,
+        target.version,
+        representation,
+        versions,
+        across=request.cluster is None,
+        include=request.http.query.get("includeObject") or "Metadata",
+    )

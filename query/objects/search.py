@@ -30,8 +30,18 @@ class Search:
     seniority: int = 0
 
 
+_PARAMETERS = frozenset({"clusters", "namespaces", "names", "since", "before", "ownerUID", "ownerSeniority"})
+_NOTHING = Search()
+
+
 def parse_search(query: Mapping[str, str]) -> Search:
-    """Raises ApiError 400."""
+    """The search of a request.
+
+    Raises:
+        ApiError: 400, a parameter that cannot be read, or one that does not go with another.
+    """
+    if _PARAMETERS.isdisjoint(query):
+        return _NOTHING
     since, before = _time(query, "since"), _time(query, "before")
     if since is not None and before is not None and since > before:
         raise ApiError(400, "since is after before: nothing can have been created then")

@@ -15,7 +15,7 @@ from kubebraid.command.upstreams import MemberServers
 from producers.upstream.access import Context, Inline
 from producers.upstream.apiserver import ApiServer
 from producers.upstream.kubeconfig import BadKubeconfig
-from query.forward.forwarding import Upstream, identified
+from query.http.passthrough import Upstream, identified
 
 ACTS = {"as": "jane", "as-uid": "u-1", "as-groups": ["ops", "dev"], "as-user-extra": {"Acme/Scope": ["a", "b"]}}
 SHOWN = {

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from kubebraid.route.router import merge
+from kubebraid.route.merging import merge
 from materializer.cluster_facts import Cluster, Document, TypeInfo
 from materializer.store import Store
 from query.discovery.catalogue import Catalogue, Catalogues
+from query.discovery.openapi import OpenApiByScope
 from query.http.status import ApiError
 
 
@@ -180,15 +181,42 @@ def test_documents_are_made_anew_when_a_cluster_says_something_else() -> None:
     store.clusters = {"alpha": one, "bravo": other}
     forwarded = {"alpha", "bravo"}
     catalogues = Catalogues(lambda name: name in forwarded)
-    before = {name: catalogues.of(store, name) for name in (None, "alpha", "bravo")}
-    assert all(catalogues.of(store, name) is made for name, made in before.items())
+    before = {name: catalogues.of(0, store, name) for name in (None, "alpha", "bravo")}
+    assert all(catalogues.of(0, store, name) is made for name, made in before.items())
     one.discovery = cluster(told("park", v1="p")).discovery
-    assert catalogues.of(store, None) is before[None]
-    assert catalogues.of(store, "bravo") is before["bravo"]
-    assert document(catalogues.of(store, "alpha"), "apis/park") is not None
+    assert catalogues.of(0, store, None) is before[None]
+    assert catalogues.of(0, store, "bravo") is before["bravo"]
+    assert document(catalogues.of(0, store, "alpha"), "apis/park") is not None
     forwarded.remove("alpha")
-    assert document(catalogues.of(store, "alpha"), "apis/park") is None
-    assert resources(catalogues.of(store, "alpha"), "v1") == {"a": ["get", "list", "watch"]}
+    assert document(catalogues.of(0, store, "alpha"), "apis/park") is None
+    assert resources(catalogues.of(0, store, "alpha"), "v1") == {"a": ["get", "list", "watch"]}
+
+
+def test_documents_of_another_store_are_made_anew_though_its_address_and_index_come_back() -> None:
+    """A store that takes another's place may get its address: only the generation tells them apart."""
+    store = Store("p", 60)
+    store.clusters = {"alpha": cluster(a="v1")}
+    catalogues = Catalogues(lambda name: False)
+    assert resources(catalogues.of(0, store, None), "v1") == {"a": ["get", "list", "watch"]}
+    store.clusters = {"bravo": cluster(name="bravo", b="v1")}
+    assert resources(catalogues.of(1, store, None), "v1") == {"b": ["get", "list", "watch"]}
+    assert resources(catalogues.of(1, store, "bravo"), "v1") == {"b": ["get", "list", "watch"]}
+
+
+def test_openapi_of_another_store_is_put_together_anew_though_its_address_and_index_come_back() -> None:
+    store = Store("p", 60)
+    one, other = cluster(), cluster(name="bravo")
+    one.documents = {("v3", "api/v1"): Document(hash="1", body=b"")}
+    other.documents = {("v3", "apis/apps/v1"): Document(hash="2", body=b"")}
+    documents = OpenApiByScope()
+    store.clusters = {"alpha": one}
+    before = documents.of(0, store, None)
+    assert before is not None
+    assert documents.of(0, store, None) is before
+    store.clusters = {"bravo": other}
+    after = documents.of(1, store, None)
+    assert after is not None
+    assert set(after.version3) == {"apis/apps/v1"}
 
 
 # -- merged by a router -----------------------------------------------------------------------------------------------

@@ -18,11 +18,14 @@ from deltalog import Appender, Log, encode_delta
 from deltalog.wire.delta import CLUSTER, SYNCED, TYPE, encode_control
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from materializer.materializer import Materializer
-from query.http import slow_clients as stalls
-from query.http.connections import STALLS, Runner
-from query.http.slow_clients import Stalls
-from query.objects import lists, watches
+from query.http import slow_clients
+from query.http.connections import SLOW_CLIENTS, Runner
+from query.http.slow_clients import SlowClients
+from query.objects import watch
+from query.objects.pages import DEFAULT_LIMITS, SnapshotLimits
+from query.objects.representations import Encoder
 from query.service import QueryService
+from query.timing import Timing
 from tests.materializer.conftest import made_control, made_delta
 from tests.patience import PATIENCE
 
@@ -78,18 +81,18 @@ async def running(application: web.Application) -> AsyncIterator[int]:
 
 class Scene:
     def __init__(self) -> None:
-        self.stalls = Stalls(Counter("stalled", "", registry=CollectorRegistry()), 0.5, 0.05)
+        self.slow_clients = SlowClients(Counter("stalled", "", registry=CollectorRegistry()), 0.5, 0.05)
         self.ended: asyncio.Queue[str] = asyncio.Queue()
         self.borne = False
         self.port = 0
 
     @property
     def count(self) -> float:
-        return self.stalls._count._value.get()
+        return self.slow_clients._count._value.get()
 
     async def streamed(self, http: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
-        with self.stalls.borne(http) if self.borne else contextlib.nullcontext():
+        with self.slow_clients.tolerated(http) if self.borne else contextlib.nullcontext():
             await response.prepare(http)
             try:
                 for _ in range(64):
@@ -112,10 +115,10 @@ class Scene:
 async def scene(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     if request.param != "bytes acknowledged":
         # Where the system does not tell.
-        monkeypatch.setattr(stalls, "_TCP_INFO", None)
+        monkeypatch.setattr(slow_clients, "_TCP_INFO", None)
     made = Scene()
     application = web.Application()
-    application[STALLS] = made.stalls
+    application[SLOW_CLIENTS] = made.slow_clients
     application.router.add_get("/", made.streamed)
     application.router.add_get("/closed", made.closed)
     async with running(application) as made.port:
@@ -126,7 +129,7 @@ async def scene(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 async def test_who_takes_nothing_is_left(scene: Scene, path: str) -> None:
     with contextlib.closing(Client(scene.port, path)) as client:
         await until(lambda: scene.count)
-        await until(lambda: not scene.stalls._open)
+        await until(lambda: not scene.slow_clients._open)
         if path == "/":
             assert await asyncio.wait_for(scene.ended.get(), PATIENCE) == "broken off"
         # It was no proper end.
@@ -152,14 +155,14 @@ async def test_who_takes_slowly_gets_all(scene: Scene) -> None:
 async def test_a_stream_that_may_wait_waits(scene: Scene) -> None:
     scene.borne = True
     looks = 0
-    look = scene.stalls._stalls
+    look = scene.slow_clients._is_stalled
 
     def looking(*seen: object) -> bool:
         nonlocal looks
         looks += 1
         return look(*seen)
 
-    scene.stalls._stalls = looking
+    scene.slow_clients._is_stalled = looking
     with contextlib.closing(Client(scene.port, "/")) as client:
         # More than it takes to leave another.
         await until(lambda: looks > 20)
@@ -173,7 +176,7 @@ async def test_who_goes_away_is_no_stall(scene: Scene) -> None:
     assert await client.take()
     client.close()
     assert await asyncio.wait_for(scene.ended.get(), PATIENCE) == "broken off"
-    await until(lambda: not scene.stalls._open)
+    await until(lambda: not scene.slow_clients._open)
     assert scene.count == 0
 
 
@@ -193,13 +196,13 @@ class Served:
 
 
 @pytest.fixture
-async def served(log: Log) -> AsyncIterator[Callable[[float], Awaitable[Served]]]:
+async def served(log: Log) -> AsyncIterator[Callable[..., Awaitable[Served]]]:
     """Serves 16 MB of pods; whoever takes nothing is left after so many seconds."""
     materializer = Materializer(log)
     replaying = asyncio.create_task(materializer.run())
     async with contextlib.AsyncExitStack() as stack:
 
-        async def starter(patience: float) -> Served:
+        async def starter(patience: float, grace: float = 10.0, limits: SnapshotLimits = DEFAULT_LIMITS) -> Served:
             data = {"kind": "Pod", "version": "v1", "namespaced": True}
             messages = [
                 (control_subject("c", record, *of), encode_control(made_control(record, "c", *of, data=content)))
@@ -218,8 +221,8 @@ async def served(log: Log) -> AsyncIterator[Callable[[float], Awaitable[Served]]
                 for subject, payload in messages:
                     last = await appender.append_wait(subject, payload, {})
             await materializer.wait_applied(last, 30)
-            service = QueryService(materializer, "test")
-            service._stalls._patience, service._stalls._every = patience, 0.05
+            timing = Timing(client_patience=patience, client_look_every=0.05, watch_grace=grace)
+            service = QueryService(materializer, "test", timing=timing, limits=limits)
             port = await stack.enter_async_context(running(service.application()))
             stack.callback(service.close)
             return Served(port, service)
@@ -252,11 +255,8 @@ async def test_watches_and_lists_that_are_not_taken(served, headers: str) -> Non
 
 
 @pytest.mark.parametrize("headers", ["", WEBSOCKET])
-async def test_a_watch_whose_time_is_over_ends_though_nobody_takes_it(
-    served, headers: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watches, "_GRACE", 0.1)
-    served = await served(1000.0)
+async def test_a_watch_whose_time_is_over_ends_though_nobody_takes_it(served, headers: str) -> None:
+    served = await served(1000.0, grace=0.1)
     client = Client(served.port, f"{PODS}?watch=1&timeoutSeconds=1", headers)
     await until(lambda: served.service.watches.open)
     await until(lambda: not served.service.watches.open)
@@ -268,19 +268,18 @@ async def test_a_watch_whose_time_is_over_ends_though_nobody_takes_it(
 async def test_a_client_that_is_behind_when_the_time_is_over_gets_whole_events_and_a_proper_end(
     served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watches, "_GRACE", 1000.0)
-    served = await served(1000.0)
-    begun: list[watches._Watch] = []
-    run = watches._Watch.run
+    served = await served(1000.0, grace=1000.0)
+    begun: list[watch.Watch] = []
+    run = watch.Watch.run
 
-    async def noted(watch: watches._Watch) -> None:
-        begun.append(watch)
-        await run(watch)
+    async def noted(of: watch.Watch) -> None:
+        begun.append(of)
+        await run(of)
 
-    monkeypatch.setattr(watches._Watch, "run", noted)
+    monkeypatch.setattr(watch.Watch, "run", noted)
     client = Client(served.port, f"{PODS}?watch=1&timeoutSeconds=1")
     await until(lambda: begun)
-    await until(lambda: asyncio.get_running_loop().time() > begun[0]._deadline)
+    await until(lambda: asyncio.get_running_loop().time() > begun[0].deadline)
     taken = await asyncio.wait_for(client.rest(b"0\r\n\r\n"), PATIENCE)
     assert taken.endswith(b"}\n\r\n0\r\n\r\n")
     assert b"ADDED" in taken
@@ -293,19 +292,19 @@ async def test_what_is_held_for_watchers_that_take_nothing(served, monkeypatch: 
     """Of the present state one for all of them, and of text no more than goes out at once."""
     served = await served(1000.0)
     sent: list[int] = []
-    events = watches.Encoder.events
+    events = Encoder.events
 
     def counted(*arguments: object, **more: object) -> bytes:
         text = events(*arguments, **more)
         sent.append(len(text))
         return text
 
-    monkeypatch.setattr(watches.Encoder, "events", counted)
+    monkeypatch.setattr(Encoder, "events", counted)
     clients = [Client(served.port, f"{PODS}?watch=1") for _ in range(5)]
     await until(lambda: served.service.watches.open == 5)
     shared = served.service.watches._shared
     await until(lambda: len(sent) >= 5)
-    assert len(shared._present) == 1
+    assert len(shared._initial) == 1
     assert max(sent) < 512 * 1024
     # One that goes on gets all.
     found = b""
@@ -314,7 +313,7 @@ async def test_what_is_held_for_watchers_that_take_nothing(served, monkeypatch: 
     for client in clients:
         client.close()
     await until(lambda: not served.service.watches.open)
-    assert len(shared._present) == 0
+    assert len(shared._initial) == 0
 
 
 async def test_a_watch_ends_when_its_client_goes_though_nothing_happens(served) -> None:
@@ -326,9 +325,8 @@ async def test_a_watch_ends_when_its_client_goes_though_nothing_happens(served) 
     await until(lambda: not served.service.watches.open)
 
 
-async def test_first_pages_of_one_client_leave_the_pages_of_others(served, monkeypatch: pytest.MonkeyPatch) -> None:
-    served = await served(1000.0)
-    monkeypatch.setattr(lists, "_SNAPSHOTS", 90)
+async def test_first_pages_of_one_client_leave_the_pages_of_others(served) -> None:
+    served = await served(1000.0, limits=SnapshotLimits(number=90))
 
     async def page(address: str, **query: str) -> dict:
         url = f"http://127.0.0.1:{served.port}{PODS}"

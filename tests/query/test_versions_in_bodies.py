@@ -9,7 +9,7 @@ import yaml
 
 from materializer.entry import Entry
 from materializer.versions import Named, Numbered
-from query.forward.versions_in_bodies import in_its_own_words, in_our_words
+from query.forward.versions_in_bodies import to_cluster_versions, to_our_versions
 from query.http.protobuf import PROTOBUF, read_fields, read_object
 from query.http.status import ApiError
 
@@ -41,7 +41,7 @@ KNOWN = Entry(
 
 def own(document: object, content_type: str = "application/json", known=None, *, numbered: bool = False):
     body = json.dumps(document).encode()
-    return json.loads(in_its_own_words(content_type, body, known, numbered=numbered))
+    return json.loads(to_cluster_versions(content_type, body, known, numbered=numbered))
 
 
 def test_version_and_annotations() -> None:
@@ -74,7 +74,7 @@ def test_version_and_annotations() -> None:
 )
 @pytest.mark.parametrize("content_type", ["application/json", "application/apply-patch+yaml", PROTOBUF, ""])
 def test_all_else_is_passed_on_as_it_came(body: bytes, content_type: str) -> None:
-    made = in_its_own_words(content_type, body, KNOWN, numbered=False)
+    made = to_cluster_versions(content_type, body, KNOWN, numbered=False)
     if "yaml" in content_type and made != body:
         assert json.loads(made) == yaml.safe_load(body)
     else:
@@ -84,7 +84,7 @@ def test_all_else_is_passed_on_as_it_came(body: bytes, content_type: str) -> Non
 def test_what_is_not_metadata_stays_byte_for_byte() -> None:
     spec = b'{"z" : 1e400, "big": 12345678901234567890123, "a":"\\u00e9 %b"}' % OURS.encode()
     body = b'{"metadata":{"resourceVersion":"%b"}, "spec": %b}' % (OURS.encode(), spec)
-    assert in_its_own_words("application/json", body, None, numbered=False) == (
+    assert to_cluster_versions("application/json", body, None, numbered=False) == (
         b'{"metadata":{"resourceVersion":"298"},"spec":%b}' % spec
     )
 
@@ -100,7 +100,7 @@ def test_patches_preconditions_and_yaml() -> None:
     assert own(options) == wanted
     assert own({"kind": "Eviction", "metadata": {}, "deleteOptions": options})["deleteOptions"] == wanted
     text = f"metadata:\n  name: a\n  resourceVersion: {OURS}\n  annotations: {{{CLUSTER}: alpha}}\n"
-    made = in_its_own_words("application/apply-patch+yaml", text.encode(), None, numbered=False)
+    made = to_cluster_versions("application/apply-patch+yaml", text.encode(), None, numbered=False)
     assert yaml.safe_load(made) == {"metadata": {"name": "a", "resourceVersion": "298"}}
 
 
@@ -142,32 +142,32 @@ def test_protobuf() -> None:
     metadata = head + field(6, OURS.encode()) + tail + annotation(CLUSTER, "alpha") + annotation("kept", "yes")
     spec = field(2, field(6, OURS.encode()))
     wanted = field(1, head + field(6, b"298") + tail + annotation("kept", "yes")) + spec
-    made = in_its_own_words(PROTOBUF, protobuf("Pod", field(1, metadata) + spec), None, numbered=False)
+    made = to_cluster_versions(PROTOBUF, protobuf("Pod", field(1, metadata) + spec), None, numbered=False)
     assert made == protobuf("Pod", wanted)
     assert read_object(made) == ({"apiVersion": "v1", "kind": "Pod"}, wanted)
     preconditions = field(2, field(1, b"u") + field(2, OURS.encode()))
     options = b"\x08\x1e" + preconditions
     wanted = b"\x08\x1e" + field(2, field(1, b"u") + field(2, b"298"))
-    made = in_its_own_words(PROTOBUF, protobuf("DeleteOptions", options), None, numbered=False)
+    made = to_cluster_versions(PROTOBUF, protobuf("DeleteOptions", options), None, numbered=False)
     assert made == protobuf("DeleteOptions", wanted)
-    made = in_its_own_words(PROTOBUF, protobuf("Eviction", field(1, head) + field(2, options)), None, numbered=False)
+    made = to_cluster_versions(PROTOBUF, protobuf("Eviction", field(1, head) + field(2, options)), None, numbered=False)
     assert read_fields(read_object(made)[1]) == {1: [head], 2: [wanted]}
     for broken in (made[:-3], b"k8s\x00\xff\xff", protobuf("Pod", b"\x0f")):
-        assert in_its_own_words(PROTOBUF, broken, None, numbered=False) == broken
+        assert to_cluster_versions(PROTOBUF, broken, None, numbered=False) == broken
 
 
 def test_answers_have_the_version_that_is_read_here() -> None:
     body = b'{"kind":"Pod","metadata":{"resourceVersion":"298","annotations":{"kept":"yes"}},"spec":{"a":1e400}}\n'
-    made = in_our_words(body, KNOWN, Named("8b187de1"), "alpha")
+    made = to_our_versions(body, KNOWN, Named("8b187de1"), "alpha")
     assert made.endswith(b'"spec":{"a":1e400}}\n')
     metadata = json.loads(made)["metadata"]
     assert metadata == {"resourceVersion": OURS, "annotations": {"kept": "yes", CLUSTER: "alpha"}}
-    metadata = json.loads(in_our_words(body, KNOWN, Numbered("8b187de1"), "alpha"))["metadata"]
+    metadata = json.loads(to_our_versions(body, KNOWN, Numbered("8b187de1"), "alpha"))["metadata"]
     assert (metadata["resourceVersion"], metadata["annotations"][ORIGINAL]) == ("3005", "298")
     # Not of another state, nor of what is unknown or unreadable.
     for other in (body.replace(b"298", b"299"), b"{}", b"[]", b"x", b'{"metadata":{"resourceVersion":298}}'):
-        assert in_our_words(other, KNOWN, Named("8b187de1"), "alpha") == other
-    assert in_our_words(body, None, Named("8b187de1"), "alpha") == body
+        assert to_our_versions(other, KNOWN, Named("8b187de1"), "alpha") == other
+    assert to_our_versions(body, None, Named("8b187de1"), "alpha") == body
 
 
 def test_aliases_are_left_to_the_cluster() -> None:
@@ -175,4 +175,4 @@ def test_aliases_are_left_to_the_cluster() -> None:
     lines = ["metadata: {resourceVersion: abc.5.298}", "a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     bomb = "\n".join(lines).encode()
-    assert in_its_own_words("application/apply-patch+yaml", bomb, None, numbered=False) == bomb
+    assert to_cluster_versions("application/apply-patch+yaml", bomb, None, numbered=False) == bomb

@@ -1,0 +1,80 @@
+"""Discovery's endpoints: /version, what is below /api and /apis, and access reviews, in the scope of a request."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from materializer.materializer import Materializer
+from query.discovery.access_reviews import review
+from query.discovery.catalogue import Catalogue, Catalogues, aggregated_type, server_version
+from query.discovery.readiness import Readiness
+from query.http.accept import DocumentForm
+from query.http.origins import refuse_foreign_pages
+from query.http.passthrough import read_body
+from query.http.rendering import answer
+from query.http.request import Request
+from query.http.status import ApiError, no_such_path
+
+
+class Discovery:
+    """Answers which APIs there are. `version`: this service's own."""
+
+    def __init__(self, materializer: Materializer, catalogues: Catalogues, readiness: Readiness, version: str) -> None:
+        self._materializer = materializer
+        self._catalogues = catalogues
+        self._readiness = readiness
+        self._version = version
+
+    def catalogue(self, request: Request) -> Catalogue:
+        """The types in a request's scope."""
+        return self._catalogues.of(self._materializer.generation, self._materializer.store, request.cluster)
+
+    def document(self, request: Request, segments: list[str]) -> web.Response:
+        """A discovery document, by the segments of its path: `api`, `apis`, `api/v1`, ... (KEP-3352 if aggregated).
+
+        Raises:
+            ApiError: 404, there is no such group or version; 406; 503, its server does not answer the cluster.
+        """
+        name = "/".join(segments)
+        aggregated = self._negotiate(request, aggregated=name in ("api", "apis")).aggregated
+        found = self.catalogue(request).document(name, aggregated=aggregated)
+        if found is None or self._readiness.blank(request.cluster):
+            raise no_such_path()
+        body, etag = found
+        headers = {"ETag": etag, "Vary": "Accept", "Cache-Control": "no-cache, private"}
+        if etag in request.http.headers.get("If-None-Match", ""):
+            return web.Response(status=304, headers=headers)
+        response = answer(body, request.rendering(), headers.items())
+        if aggregated:
+            # Clients know the form by the parameters.
+            response.headers["Content-Type"] = aggregated_type(aggregated)
+        return response
+
+    def version(self, request: Request) -> web.Response:
+        """The /version document.
+
+        Raises:
+            ApiError: 406.
+        """
+        self._negotiate(request, strict=False)
+        return request.document(server_version(self._materializer.store, request.cluster, self._version))
+
+    async def review(self, request: Request, kind: str) -> web.Response:
+        """The answer to an access review of a kind.
+
+        Raises:
+            ApiError: 400, 413, 415, 422, the body; 403, 405, the way it was sent; 406.
+        """
+        if request.method != "POST":
+            raise ApiError(405, f"the server does not allow {request.method} on this path: POST a {kind}")
+        refuse_foreign_pages(request.http)
+        self._negotiate(request)
+        body = review(kind, request.http.content_type, await read_body(request.http), self.catalogue(request))
+        return request.answer(body, status=201)
+
+    @staticmethod
+    def _negotiate(request: Request, *, aggregated: bool = False, strict: bool = True) -> DocumentForm:
+        """Raises ApiError 406."""
+        form = request.accept.document(aggregated=aggregated, strict=strict)
+        request.in_yaml = form.in_yaml
+        return form

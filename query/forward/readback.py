@@ -1,0 +1,148 @@
+"""Read back: after a write that a cluster has accepted, the client is answered when it can read here what it wrote.
+
+The cluster's answer is the second source of the log: the object in it is handed over to whoever produces the cluster,
+and is in the log before the cluster's watch has told of it. What an answer says only in part is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from deltalog.handover import NotTaken
+from deltalog.wire.delta import newer
+from deltalog.wire.kubernetes import ObjectName
+from materializer.materializer import Materializer, NotThereYet
+from materializer.type_store import TypeStore
+from query.discovery.catalogue import Served
+from query.discovery.paths import Target
+
+log = structlog.get_logger("query.forward.readback")
+
+
+class _ObjectMeta(msgspec.Struct, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+    finalizers: list[str] | None = None
+
+
+class _Details(msgspec.Struct):
+    uid: str = ""
+
+
+class Answered(msgspec.Struct, rename="camel"):
+    """What a cluster's answer to a write may be: an object, a list of deleted ones, or a Status."""
+
+    kind: str = ""
+    api_version: str = ""
+    metadata: _ObjectMeta = msgspec.field(default_factory=_ObjectMeta)
+    details: _Details | None = None
+    items: list[Answered] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What must be readable here: an object at least as new as `version`, or that the one with `uid` is gone."""
+
+    name: ObjectName
+    uid: str
+    version: str
+    gone: bool
+
+    def is_met(self, type_store: TypeStore | None, cluster: str) -> bool:
+        entry = None if type_store is None else type_store.get(cluster, self.name)
+        if self.gone:
+            return entry is None or entry.uid != self.uid
+        known = entry
+        if known is None and type_store is not None:
+            known = type_store.tombstones.get(cluster, {}).get(self.name)
+        return known is not None and not newer(self.version, known.member_version)
+
+
+class Readback:
+    """Waits until what clusters have answered can be read here, for at most `patience` seconds."""
+
+    def __init__(self, materializer: Materializer, patience: float) -> None:
+        self._materializer = materializer
+        self._patience = patience
+
+    async def wait(
+        self, method: str, cluster: str, target: Target, served: Served, text: bytes, found: Answered, before: str
+    ) -> bool:
+        """Returns when what a cluster has answered can be read here; False if that takes too long.
+
+        `text` is the answer, `found` what was read of it; `before`: the uid of the object that was here when the
+        cluster was asked, "" if there was none.
+        """
+        key = served.info.group_resource
+        expected = list(_expected(method, target, found, before))
+        if not expected:
+            return True
+        if method != "DELETE" and is_object(found, target, served) and served.stored.get(cluster) == target.version:
+            try:
+                await self._materializer.append(cluster, *key, text, timeout=self._patience)
+            except NotTaken as reason:
+                log.debug("the cluster's watch has to bring it", cluster=cluster, reason=str(reason))
+            except NotThereYet:
+                return False
+            else:
+                return True
+        store = self._materializer.store
+        type_store = store.types.get(key)
+        if served.info.namespaces or served.info.selector:
+            # An object that is not here may be one that is not synced.
+            expected = [
+                one for one in expected if type_store is not None and type_store.get(cluster, one.name) is not None
+            ]
+
+        def readable() -> bool:
+            type_store = store.types.get(key)
+            return all(one.is_met(type_store, cluster) for one in expected)
+
+        try:
+            await self._materializer.wait_until(key, readable, self._patience)
+        except NotThereYet:
+            return False
+        return True
+
+
+def parse_answer(text: bytes) -> Answered | None:
+    """What a cluster has answered; None if that is not JSON of such a form."""
+    try:
+        return msgspec.json.decode(text, type=Answered, strict=False)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def is_object(found: Answered, target: Target, served: Served) -> bool:
+    """Whether the answer is a whole object of the type that the request is about."""
+    api_version = f"{target.group}/{target.version}" if target.group else target.version
+    return (found.kind, found.api_version) == (served.info.kind, api_version)
+
+
+def _expected(method: str, target: Target, found: Answered, before: str) -> Iterator[_Expected]:
+    if found.items is not None:
+        for item in found.items:
+            yield from _expected(method, target, msgspec.structs.replace(item, items=None), "")
+        return
+    meta = found.metadata
+    if found.kind == "Status":
+        # That of a deletion says that the object is gone. Others (of evictions) say nothing of it.
+        uid = found.details.uid if found.details is not None and found.details.uid else before
+        if method == "DELETE" and target.name and not target.subresource and uid:
+            yield _Expected(ObjectName((target.namespace, target.name)), uid, "", gone=True)
+        return
+    name = meta.name or target.name
+    if not (meta.uid and meta.resource_version and name):
+        return
+    gone = method == "DELETE" and (
+        meta.deletion_timestamp is None or (meta.deletion_grace_period_seconds == 0 and not meta.finalizers)
+    )
+    yield _Expected(ObjectName((meta.namespace or target.namespace, name)), meta.uid, meta.resource_version, gone)

@@ -1,0 +1,240 @@
+"""Passing through: a request is sent on to another server, whose answer goes back to the client as it comes.
+
+Headers of one connection stay on it (RFC 9110 7.6.1), bodies are streamed in both directions, requests for another
+protocol (exec, attach, port-forward) become tunnels. Who is asked, and what an error means, is the caller's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict
+from yarl import URL
+
+from query.http.status import ApiError
+from query.http.tunnels import tunnel
+
+# Headers of one connection (RFC 9110 7.6.1), and those that this side sets itself.
+_OF_CONNECTION = frozenset(
+    {
+        "connection",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+# Headers by which a proxy with a client certificate says who asks, and those by which callers themselves do.
+_OF_FRONT_PROXIES = "x-remote-"
+_OF_CALLERS = ("authorization", "cookie", "impersonate-")
+# A line of an answer's head, in bytes: an instance's warnings may be long.
+_LONGEST_LINE = 256 * 1024
+
+
+class PassThroughError(Exception):
+    """A request could not be passed through; one line that says why."""
+
+
+class Unreachable(PassThroughError):
+    """No connection to the server: nothing of the request was sent."""
+
+
+class NoAnswer(PassThroughError):
+    """The server broke off before it answered: whether it did what was asked is unknown."""
+
+
+class BrokenAnswer(PassThroughError):
+    """The server broke off within its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where a server is, and as whom to speak to it.
+
+    `url` without a slash at its end. `identity`: headers that say who asks, instead of all of the caller's that do;
+    None: the caller's are passed on. `proxy`: URL of an HTTP proxy on the way.
+    """
+
+    url: str
+    tls: ssl.SSLContext | None = None
+    server_name: str | None = None
+    identity: Sequence[tuple[str, str]] | None = None
+    proxy: str | None = None
+
+
+class PassThrough:
+    """Connections to other servers, and requests that are sent over them. Close it at the end.
+
+    `connect`: seconds within which a connection must be made.
+    """
+
+    def __init__(self, connect: float) -> None:
+        self._connect = connect
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The HTTP client, which hands answers on as they are: not decompressed, without cookies of its own."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect),
+                max_line_size=_LONGEST_LINE,
+                max_field_size=_LONGEST_LINE,
+            )
+        return self._session
+
+    @contextlib.asynccontextmanager
+    async def exchange(
+        self,
+        http: web.Request,
+        upstream: Upstream,
+        path: str,
+        headers: CIMultiDict[str],
+        body: bytes | aiohttp.StreamReader | None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Sends a request on; the block has the answer, whose body is still to be read.
+
+        `path` with its query, encoded; `headers` as `request_headers` has them; `body`: None, the whole of it, or
+        `http.content` to be streamed.
+
+        Raises:
+            Unreachable: nothing was sent.
+            NoAnswer: the server broke off.
+        """
+        if body is http.content and "Content-Length" in http.headers:
+            headers["Content-Length"] = http.headers["Content-Length"]
+        try:
+            answer = await self.session.request(
+                http.method,
+                URL(f"{upstream.url}{path}", encoded=True),
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                skip_auto_headers=("User-Agent", "Accept", "Content-Type", "Accept-Encoding"),
+                ssl=True if upstream.tls is None else upstream.tls,
+                server_hostname=upstream.server_name,
+                proxy=upstream.proxy,
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as cause:
+            raise Unreachable(one_line(cause)) from None
+        except (aiohttp.ClientError, OSError, TimeoutError) as cause:
+            raise NoAnswer(one_line(cause)) from None
+        async with answer:
+            yield answer
+
+    async def tunnel(
+        self, http: web.Request, upstream: Upstream, path: str, headers: CIMultiDict[str]
+    ) -> web.StreamResponse:
+        """Passes a request for another protocol through, and then all bytes in both directions, until both end.
+
+        Raises:
+            BrokenTunnel: the server cannot be reached, or its answer cannot be read.
+        """
+        url = f"{upstream.url}{path}"
+        return await tunnel(http, url, headers, upstream.tls, upstream.server_name, self._connect)
+
+
+def request_headers(http: web.BaseRequest) -> CIMultiDict[str]:
+    """A request's headers as they are sent on, without those of its connection and of its body's length."""
+    dropped = _of_connection(http.headers.getall("Connection", ())) | {"content-length"}
+    return CIMultiDict((name, value) for name, value in http.headers.items() if name.lower() not in dropped)
+
+
+def identified(headers: CIMultiDict[str], upstream: Upstream) -> CIMultiDict[str]:
+    """Headers of a request, with those that say who asks as the upstream wants them."""
+    kept = CIMultiDict(
+        (name, value)
+        for name, value in headers.items()
+        if not name.lower().startswith(_OF_FRONT_PROXIES)
+        and (upstream.identity is None or not name.lower().startswith(_OF_CALLERS))
+    )
+    kept.extend(upstream.identity or ())
+    return kept
+
+
+async def read_body(http: web.BaseRequest) -> bytes:
+    """A request's body, of at most the application's limit.
+
+    Raises:
+        ApiError: 413, it is larger; 400, it cannot be read.
+    """
+    try:
+        return await http.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise ApiError(413, "the body is too large") from None
+    except (web.RequestPayloadError, HttpProcessingError) as cause:
+        raise ApiError(400, f"the body cannot be read: {one_line(cause)}") from None
+
+
+async def read_answer(answer: aiohttp.ClientResponse) -> bytes:
+    """The whole body of an answer.
+
+    Raises:
+        BrokenAnswer: the server broke off in it.
+    """
+    try:
+        return await answer.read()
+    except (aiohttp.ClientError, OSError, TimeoutError) as cause:
+        raise BrokenAnswer(one_line(cause)) from None
+
+
+def begin_response(answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    """A response with the status and headers of an answer, but for those of its connection."""
+    response = web.StreamResponse(status=answer.status, reason=answer.reason)
+    dropped = _of_connection(answer.headers.getall("Connection", ()))
+    for name, value in answer.headers.items():
+        if name.lower() not in dropped:
+            response.headers.add(name, value)
+    return response
+
+
+async def stream_response(http: web.Request, answer: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
+    """Sends a response with the body of an answer, piece by piece as it comes.
+
+    Raises:
+        BrokenAnswer: the server broke off; the client's connection was closed, so that it notices.
+    """
+    await response.prepare(http)
+    try:
+        async for chunk in answer.content.iter_any():
+            await response.write(chunk)
+    except (aiohttp.ClientError, TimeoutError) as cause:
+        break_off(http)
+        raise BrokenAnswer(one_line(cause)) from None
+    await response.write_eof()
+
+
+def break_off(http: web.BaseRequest) -> None:
+    """Closes a connection within an answer: without a proper end, the client knows that something is missing."""
+    if http.transport is not None:
+        http.transport.close()
+
+
+def one_line(cause: BaseException) -> str:
+    """An error's text, or its type where it has none."""
+    return " ".join(str(cause).split()) or type(cause).__name__
+
+
+def _of_connection(named: Iterable[str]) -> frozenset[str]:
+    """Names of the headers that are of one connection only; `named`: its Connection headers, which name more."""
+    return _OF_CONNECTION.union(name.strip().lower() for value in named for name in value.split(","))

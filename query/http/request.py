@@ -1,0 +1,77 @@
+"""One request while it is answered: what was found out about it, and the warnings that go along with its answer."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import msgspec
+from aiohttp import web
+
+from query.http.accept import Accept
+from query.http.rendering import Rendering, answer, rendering
+from query.http.status import ApiError
+from query.http.warnings import warning_headers
+
+
+class Request:
+    """A request in the scope of one cluster, or of all.
+
+    - `cluster`: the cluster of its path, None for all clusters.
+    - `numbered`: whether resourceVersions are written as numbers, as below `/int`.
+    - `resource`: the group and resource that it names, "" unless that is one that is served. For metrics.
+    - `watching`: whether it is a WATCH. What the query says at first; the path decides it once it is known.
+    - `warnings`: texts of Warning headers, in the order in which they are sent.
+    - `warned_of_age`: whether one of them says how old the state is, which should be said once.
+    - `begun`: whether the head of its answer was sent, so that the answer cannot become an error any more.
+    - `in_yaml`: whether the answer is in YAML, once that was negotiated.
+    """
+
+    def __init__(self, http: web.Request, *, watching: bool = False) -> None:
+        self.http = http
+        self.cluster: str | None = None
+        self.numbered = False
+        self.resource = ""
+        self.watching = watching
+        self.warnings: list[str] = []
+        self.warned_of_age = False
+        self.begun = False
+        self.in_yaml: bool | None = None
+
+    @cached_property
+    def accept(self) -> Accept:
+        """The forms that the client accepts."""
+        return Accept.of(self.http.headers)
+
+    @property
+    def method(self) -> str:
+        return self.http.method
+
+    def begin(self) -> None:
+        """Notes that the head of the answer is being sent."""
+        self.begun = True
+
+    def rendering(self) -> Rendering:
+        """The text that the answer is to be; of an error before the form was negotiated, what is preferred."""
+        in_yaml = self.accept.prefers_yaml() if self.in_yaml is None else self.in_yaml
+        return rendering(self.http.headers, self.http.query, in_yaml=in_yaml)
+
+    def warning_headers(self) -> list[tuple[str, str]]:
+        """Warning headers of the answer."""
+        return warning_headers(self.warnings)
+
+    def answer(self, body: bytes, *, status: int = 200) -> web.Response:
+        """The answer with a document, given as compact JSON, and the warnings."""
+        return answer(body, self.rendering(), self.warning_headers(), status=status)
+
+    def document(self, content: object) -> web.Response:
+        """The answer with a document that is about no cluster's objects, and so without warnings."""
+        return answer(msgspec.json.encode(content) + b"\n", self.rendering())
+
+    def failure(self, error: ApiError) -> web.Response:
+        """The answer with a Status."""
+        response = self.answer(error.body(), status=error.code)
+        if error.retry_after is not None:
+            response.headers["Retry-After"] = str(error.retry_after)
+        if error.code == 405:
+            response.headers["Allow"] = "GET"
+        return response

@@ -1,0 +1,295 @@
+"""Pages: a list that is read in parts, all of the state of the first one.
+
+What a list has found is frozen at its first page, and a continue token names it: Kubernetes API Concepts, "Retrieving
+large results sets in chunks". A kube-apiserver keeps old states in etcd for that; here they are references to entries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from bisect import bisect_right
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from materializer.entry import Entry
+from materializer.versions import Named, list_version
+from query.http.status import ApiError, expired
+from query.objects.options import Options
+from query.objects.versions import version_of
+from query.timing import DEFAULT_TIMING, Timing
+
+# How many of a snapshot's entries are looked at to find out what it costs.
+_SAMPLE = 16
+# What a snapshot and an entry that it keeps alive cost beside references and bodies, in bytes.
+_OWN_BYTES = 1024
+_ENTRY_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotLimits:
+    """How many bytes all snapshots together may cost, and how many of them there may be."""
+
+    bytes: int = 256 * 1024 * 1024
+    number: int = 2048
+
+
+DEFAULT_LIMITS = SnapshotLimits()
+
+
+class _Token(msgspec.Struct):
+    """A continue token's content.
+
+    `rv`: the version of the list whose page it continues, "" for the present state. `start`: cluster, namespace and
+    name of the last object that was sent.
+    """
+
+    v: str
+    rv: str
+    start: list[str]
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The result of a list at an index of the log.
+
+    `scope`: what was listed, and of which history: lists with equal scopes at one index are the same. `entries`: sorted
+    by cluster, namespace and name. `lives`: whether the store holds an entry as well, so that this keeps no old one.
+    """
+
+    index: int
+    scope: object
+    entries: list[Entry]
+    lives: Callable[[Entry], bool] = lambda _: True
+
+    def bytes(self, before: int = -1) -> int:
+        """About what it costs: references, and old states that only it keeps alive, by a sample. O(1).
+
+        `before`: the index of another one of the same scope; entries up to that are that one's matter.
+        """
+        entries = self.entries
+        sample = entries[:: max(len(entries) // _SAMPLE, 1)]
+        pinned = sum([_ENTRY_BYTES + len(one.body) for one in sample if one.index > before and not self.lives(one)])
+        return _OWN_BYTES + 8 * len(entries) + pinned * len(entries) // max(len(sample), 1)
+
+
+class _Kept(msgspec.Struct, eq=False):
+    snapshot: Snapshot
+    client: str
+    used: float
+    bytes: int
+
+
+class FrozenLists:
+    """Snapshots of paged lists that are under way. Owned by the service.
+
+    They are bounded by what they cost, which grows as objects change. When that is too much, the client (by address)
+    that has most of it loses its least recently used one, so that no client ends the lists of others. One that is
+    unused for `timing.snapshot_life` seconds is dropped. `evicted` counts those that had to go.
+    """
+
+    def __init__(self, timing: Timing = DEFAULT_TIMING, limits: SnapshotLimits = DEFAULT_LIMITS) -> None:
+        self._life = timing.snapshot_life
+        self._weigh_every = min(timing.weigh_every, timing.snapshot_life)
+        self._limits = limits
+        self._kept: OrderedDict[tuple[int, object], _Kept] = OrderedDict()
+        # By client.
+        self._bytes: Counter[str] = Counter()
+        self._numbers: Counter[str] = Counter()
+        self._weighing: asyncio.TimerHandle | None = None
+        self.evicted = 0
+
+    def close(self) -> None:
+        """Drops all; their further pages are 410."""
+        self._kept.clear()
+        self._bytes.clear()
+        self._numbers.clear()
+        if self._weighing is not None:
+            self._weighing.cancel()
+            self._weighing = None
+
+    def keep(self, snapshot: Snapshot, client: str) -> None:
+        """Keeps a snapshot for further pages. `client`: the address of who asked first; others may use it as well."""
+        self._drop_old()
+        key = (snapshot.index, snapshot.scope)
+        known = self._kept.get(key)
+        if known is not None:
+            # The same state of the same objects: tokens of both are for this one.
+            known.used = time.monotonic()
+            self._kept.move_to_end(key)
+            return
+        kept = self._kept[key] = _Kept(snapshot, client, time.monotonic(), snapshot.bytes())
+        self._bytes[client] += kept.bytes
+        self._numbers[client] += 1
+        self._bound()
+        if self._weighing is None:
+            self._weigh_later()
+
+    def find(self, index: int, scope: object) -> Snapshot | None:
+        """The snapshot of a list at an index, if it is kept. O(1)."""
+        self._drop_old()
+        found = self._kept.get((index, scope))
+        if found is None:
+            return None
+        found.used = time.monotonic()
+        self._kept.move_to_end((index, scope))
+        return found.snapshot
+
+    @property
+    def size(self) -> int:
+        """About the bytes that all of them cost."""
+        return self._bytes.total()
+
+    def weigh(self) -> None:
+        """Finds out what they cost now, and drops some where that is too much. O(n log n) in their number."""
+        newest: dict[object, int] = {}
+        self._bytes.clear()
+        # Of those of one scope the oldest keeps alive what the others hold, too.
+        for (index, scope), kept in sorted(self._kept.items(), key=lambda item: item[0][0]):
+            kept.bytes = kept.snapshot.bytes(newest.get(scope, -1))
+            newest[scope] = index
+            self._bytes[kept.client] += kept.bytes
+        self._bound()
+
+    def _bound(self) -> None:
+        limits = self._limits
+        while len(self._kept) > 1 and (len(self._kept) > limits.number or self.size > limits.bytes):
+            has = self._numbers if len(self._kept) > limits.number else self._bytes
+            [(most, _)] = has.most_common(1)
+            self._drop(next(key for key, kept in self._kept.items() if kept.client == most))
+            self.evicted += 1
+
+    def _drop(self, key: tuple[int, object]) -> None:
+        kept = self._kept.pop(key)
+        self._bytes[kept.client] -= kept.bytes
+        self._numbers[kept.client] -= 1
+        if not self._numbers[kept.client]:
+            del self._bytes[kept.client], self._numbers[kept.client]
+
+    def _drop_old(self) -> None:
+        limit = time.monotonic() - self._life
+        while self._kept:
+            key, kept = next(iter(self._kept.items()))
+            if kept.used >= limit:
+                break
+            self._drop(key)
+
+    def _weigh_later(self) -> None:
+        self._weighing = asyncio.get_running_loop().call_later(self._weigh_every, self._weigh)
+
+    def _weigh(self) -> None:
+        self._weighing = None
+        self._drop_old()
+        self.weigh()
+        if self._kept:
+            self._weigh_later()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+def encode_token(version: str, last: Entry) -> str:
+    """A continue token: the version of a list, and the last object that was sent of it."""
+    return _text_of(_Token("kubebraid/v1", version, [last.cluster, last.namespace, last.name]))
+
+
+def decode_token(text: str) -> _Token:
+    """The inverse of `encode_token`.
+
+    Raises:
+        ApiError: 400, it is no token of this service.
+    """
+    try:
+        token = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=_Token)
+        if token.v != "kubebraid/v1" or len(token.start) != 3:
+            raise ValueError("not one of ours")
+    except (ValueError, msgspec.MsgspecError) as cause:
+        raise ApiError(400, f"continue key is not valid: {cause}") from None
+    return token
+
+
+def _text_of(token: _Token) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(token)).rstrip(b"=").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer of a list: its entries, and the index of the state that they are of.
+
+    `token` goes on with the next page, "" if this is the last one. `remaining`: how many entries come behind this page,
+    None if there are none or the list has a selector (ListMeta.remainingItemCount).
+    """
+
+    entries: list[Entry]
+    index: int
+    token: str = ""
+    remaining: int | None = None
+
+
+def first_page(frozen: FrozenLists, found: Snapshot, options: Options, prefix: str, client: str) -> Page:
+    """The first page of a list that found this; the snapshot is kept if there are more.
+
+    `prefix`: of the history; `client`: the address of who asks. With five entries a to e and a limit of 2 it has a and
+    b, `remaining` is 3, and the token stands behind b.
+    """
+    if not options.limit or len(found.entries) <= options.limit:
+        return Page(found.entries, found.index)
+    frozen.keep(found, client)
+    return _page(found, 0, options, prefix)
+
+
+def further_page(
+    frozen: FrozenLists,
+    present: Callable[[], Snapshot],
+    scope: object,
+    options: Options,
+    versions: Named,
+    client: str,
+) -> Page:
+    """The page that a continue token asks for. `present` finds the list's result as it is now, for the same `scope`.
+
+    Raises:
+        ApiError: 400, the token is none; 410, its snapshot is no longer kept, with a token to go on inconsistently.
+    """
+    token = decode_token(options.token)
+    last = tuple(token.start)
+    if not token.rv:
+        # It goes on inconsistently, and from here on consistently with this state.
+        found = present()
+        page = _page(found, _behind(found.entries, last), options, versions.prefix)
+        if page.token:
+            frozen.keep(found, client)
+        return page
+    index = version_of(token.rv, versions).index
+    snapshot = frozen.find(index, scope)
+    if snapshot is None:
+        raise expired(
+            "The provided continue parameter is too old to display a consistent list result. You can start a new "
+            "list without the continue parameter, or use the continue token in this response to retrieve the "
+            "remainder of the results. Continuing with the provided token results in an inconsistent list - "
+            "objects that were created, modified, or deleted between the time the first chunk was returned and "
+            "now may show up in the list.",
+            _text_of(_Token("kubebraid/v1", "", token.start)),
+        )
+    return _page(snapshot, _behind(snapshot.entries, last), options, versions.prefix)
+
+
+def _behind(entries: list[Entry], last: tuple[str, ...]) -> int:
+    """Where the first entry behind `last` stands; entries are sorted by cluster, namespace and name. O(log n)."""
+    return bisect_right(entries, last, key=lambda entry: (entry.cluster, entry.namespace, entry.name))
+
+
+def _page(found: Snapshot, begin: int, options: Options, prefix: str) -> Page:
+    entries = found.entries
+    end = len(entries) if not options.limit else min(begin + options.limit, len(entries))
+    page = entries[begin:end]
+    if end >= len(entries):
+        return Page(page, found.index)
+    selective = bool(options.label_selector or options.field_selector)
+    token = encode_token(list_version(prefix, found.index), page[-1])
+    return Page(page, found.index, token, None if selective else len(entries) - end)

@@ -1,0 +1,75 @@
+"""GET: one object, or why it cannot be told which.
+
+Kubernetes API Concepts, "Semantics for get and list".
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from deltalog.wire.kubernetes import ObjectName
+from materializer.entry import Entry
+from materializer.materializer import Materializer
+from query.discovery.catalogue import Served
+from query.discovery.paths import Target
+from query.http.rendering import LARGE_YAML
+from query.http.request import Request
+from query.http.status import ApiError, not_found
+from query.objects.freshness import Freshness
+from query.objects.representations import encoder_for
+from query.objects.versions import check_history, member_versions_of, versions_for
+
+
+class Reads:
+    """Answers GETs from the store."""
+
+    def __init__(self, materializer: Materializer, freshness: Freshness) -> None:
+        self._materializer = materializer
+        self._freshness = freshness
+
+    async def answer(self, request: Request, target: Target, served: Served) -> web.Response:
+        """The object that a path names, at least as new as the request's resourceVersion.
+
+        Raises:
+            ApiError: 404, it does not exist; 400, several clusters have one of that name, or the version cannot be
+                read; 406, it has no form that is accepted; 410, 429, 504, see `Freshness`.
+        """
+        representation = request.accept.objects(listing=False)
+        request.in_yaml = representation.in_yaml
+        versions = versions_for(self._materializer, request)
+        encoder = encoder_for(request, target, served, representation, versions)
+        version = request.http.query.get("resourceVersion", "")
+        if not version:
+            await self._freshness.current(request)
+        elif (member_versions := member_versions_of(version)) is not None:
+            await self._freshness.at_member_versions(request, served.info.group_resource, member_versions)
+        elif version != "0":
+            await self._freshness.at_least(request, version)
+        check_history(self._materializer, versions)
+        body = encoder.one(self._find(request.cluster, target))
+        if request.in_yaml and len(body) > LARGE_YAML:
+            # Other requests go on meanwhile.
+            return await asyncio.to_thread(request.answer, body)
+        return request.answer(body)
+
+    def _find(self, cluster: str | None, target: Target) -> Entry:
+        """The one object of a name, in one cluster or in any. Raises ApiError 400, 404."""
+        type_store = self._materializer.store.types.get(target.group_resource)
+        found: list[Entry] = []
+        if type_store is not None:
+            scope = sorted(type_store.clusters) if cluster is None else (cluster,)
+            key = ObjectName((target.namespace, target.name))
+            entries = [entry for name in scope if (entry := type_store.get(name, key)) is not None]
+            found = [entry for entry in entries if entry.version == target.version]
+        if not found:
+            raise not_found(target.group, target.resource, target.name)
+        if len(found) > 1:
+            names = ", ".join(entry.cluster for entry in found)
+            raise ApiError(
+                400,
+                f'please specify the cluster name: {target.resource} "{target.name}" is in {names}; '
+                "use /clusters/<cluster>",
+            )
+        return found[0]

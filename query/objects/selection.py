@@ -1,0 +1,71 @@
+"""Selection: the filter that a LIST or WATCH asks for, from its path, its selectors and its search."""
+
+from __future__ import annotations
+
+from deltalog.wire.selectable_fields import METADATA_FIELDS, selectable_fields
+from deltalog.wire.selectors import BadSelector, Requirement, parse_fields, parse_labels
+from materializer.filter import Filter
+from query.discovery.catalogue import Served
+from query.discovery.paths import Target
+from query.http.status import ApiError
+from query.objects.options import Options
+from query.objects.search import Search
+
+
+def selection_of(target: Target, served: Served, options: Options, search: Search, cluster: str | None) -> Filter:
+    """What a request selects of a type. `cluster`: the one in whose scope it is, None for all.
+
+    Where the path and the search speak of the same, the path counts; a field selector restricts both. `names=a,b` with
+    `metadata.name in` does not exist, but `names=a,b&fieldSelector=metadata.name=b` selects `b`, and with
+    `metadata.name=c` nothing. Owners of a higher seniority are those of a moment, and found when a list is read.
+
+    Raises:
+        ApiError: 400, a selector that cannot be parsed, or a label that the type cannot be selected by.
+    """
+    # Names and namespaces, selected and excluded, by the field label for them.
+    selected: dict[str, frozenset[str] | None] = {
+        # A watch of one object is one by its name (k8s.io/apiserver pkg/endpoints/handlers/get.go: forceWatch).
+        "metadata.name": frozenset({target.name}) if target.name else search.names,
+        "metadata.namespace": frozenset({target.namespace}) if target.namespace else search.namespaces,
+    }
+    excluded: dict[str, frozenset[str]] = dict.fromkeys(selected, frozenset())
+    try:
+        labels = parse_labels(options.label_selector) if options.label_selector else ()
+        fields = _field_requirements(target, served, options.field_selector) if options.field_selector else ()
+    except BadSelector as problem:
+        raise ApiError(400, str(problem)) from None
+    if search.seniority and options.watch:
+        raise ApiError(400, "ownerSeniority is for lists; watch the owners between, or by their labels")
+    remaining = []
+    for requirement in fields:
+        values = frozenset(requirement.values)
+        if requirement.key not in selected:
+            remaining.append(requirement)
+        elif requirement.operator == "in":
+            before = selected[requirement.key]
+            selected[requirement.key] = values if before is None else before & values
+        else:
+            excluded[requirement.key] |= values
+    return Filter(
+        clusters=search.clusters if cluster is None else frozenset({cluster}),
+        namespaces=selected["metadata.namespace"],
+        names=selected["metadata.name"],
+        not_namespaces=excluded["metadata.namespace"],
+        not_names=excluded["metadata.name"],
+        version=target.version if len(served.versions) > 1 else None,
+        labels=labels,
+        fields=tuple(remaining),
+        since=search.since,
+        before=search.before,
+        controller_uids=frozenset({search.owner}) if search.owner else None,
+    )
+
+
+def _field_requirements(target: Target, served: Served, text: str) -> tuple[Requirement, ...]:
+    """A field selector. Raises BadSelector."""
+    selectable = selectable_fields(target.group_resource, served.info.selectable)
+
+    def supported(label: str) -> bool:
+        return label in METADATA_FIELDS or label in selectable
+
+    return parse_fields(text, supported, own=bool(selectable))

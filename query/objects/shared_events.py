@@ -1,0 +1,113 @@
+"""Shared events: what several watchers are to get next is read and encoded once.
+
+Watchers with the same filter and form that stand at the same place get the same bytes (as in apiserver storage/cacher:
+cachingObject), and those that begin at the same time read one initial state.
+"""
+
+from __future__ import annotations
+
+import weakref
+
+from deltalog.wire.kubernetes import GroupResource
+from materializer.cursor import Change, Position, changes
+from materializer.entry import Entry
+from materializer.filter import Filter
+from materializer.type_store import TypeStore
+from query.objects.representations import Encoder
+
+# Changes that are read at one go, and the bytes of their bodies: bounds what is held for a slow watcher, and how long
+# others wait.
+READ_LIMIT = 512
+READ_BYTES = 128 * 1024
+# Bytes of encoded changes that are kept for others that may be at the same place.
+_KEPT_BYTES = 32 * 1024 * 1024
+
+
+class InitialState:
+    """The state that watchers begin with: one for all that begin at the same time, however long each reads it."""
+
+    __slots__ = ("__weakref__", "entries")
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = entries
+
+
+class WatchKey:
+    """Stands for a type, filter and form, which would cost more to compare for each change and watcher."""
+
+    __slots__ = ("__weakref__",)
+
+
+class SharedEvents:
+    """Encoded changes by watch key and position, of the newest state of the store only; and initial states.
+
+    `hits` and `misses` count reads that were shared and those that were not.
+    """
+
+    def __init__(self) -> None:
+        self._at: tuple[int, int] = (-1, -1)
+        self._made: dict[tuple[WatchKey, Position, bool], tuple[bytes, int | None]] = {}
+        self._keys: weakref.WeakValueDictionary[tuple[object, ...], WatchKey] = weakref.WeakValueDictionary()
+        self._initial: weakref.WeakValueDictionary[tuple[object, ...], InitialState] = weakref.WeakValueDictionary()
+        self.size = 0
+        self.hits = 0
+        self.misses = 0
+
+    def key(self, resource: GroupResource, selection: Filter, encoder: Encoder) -> WatchKey:
+        """One and the same key for all watches of the same changes in the same form, as long as one of them has it."""
+        of = (resource, selection, encoder.key)
+        found = self._keys.get(of)
+        if found is None:
+            found = self._keys[of] = WatchKey()
+        return found
+
+    def read(
+        self,
+        state: tuple[int, int],
+        type_store: TypeStore,
+        at: Position,
+        selection: Filter,
+        encoder: Encoder,
+        key: WatchKey,
+        definitions: bool,
+    ) -> tuple[bytes | list[Change], int | None]:
+        """Changes past a position as lines, and the index to go on at if there are more.
+
+        `state`: generation and applied index of the store. `definitions`: whether the first table tells its columns.
+        Very many changes of one index, as those of a cluster that was removed, are returned as they are. O(log n +
+        changes read).
+        """
+        if state != self._at:
+            self.clear()
+            self._at = state
+        at_key = (key, at, definitions)
+        made = self._made.get(at_key)
+        if made is None:
+            self.misses += 1
+            found, upto = changes(type_store, at, selection, READ_LIMIT, READ_BYTES)
+            if len(found) > 2 * READ_LIMIT:
+                return found, upto
+            made = (encoder.events(found, definitions=definitions), upto)
+            self.size += len(made[0])
+            if self.size > _KEPT_BYTES:
+                # Those that can share it ask at the same time: it is made again at most once.
+                self.clear()
+                self.size = len(made[0])
+            self._made[at_key] = made
+        else:
+            self.hits += 1
+        return made
+
+    def initial(self, generation: int, type_store: TypeStore, selection: Filter) -> InitialState:
+        """The present state of a type. One that is still being read by a watcher is used again if nothing changed."""
+        # A deletion that is forgotten leaves the order with the last index of an older state.
+        key = (generation, type_store.key, selection, type_store.order.last(), type_store.forgotten)
+        found = self._initial.get(key)
+        if found is None:
+            found = self._initial[key] = InitialState(type_store.select(selection))
+        return found
+
+    def clear(self) -> None:
+        """Forgets encoded changes."""
+        self._made.clear()
+        self.size = 0

@@ -1,0 +1,256 @@
+"""One watch: reads from its position in the index order when its client can take more; no queue.
+
+Kubernetes API Concepts, "Efficient detection of changes" and "Watch bookmarks"; KEP-956, KEP-3157 (watch-list).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from deltalog.wire.delta import ADDED
+from deltalog.wire.kubernetes import GroupResource
+from materializer.cursor import Change
+from materializer.filter import Filter
+from materializer.materializer import Materializer
+from materializer.resume import Expired, HistoryReplaced, Resumption, from_now, unread
+from query.http.accept import Form
+from query.http.status import ApiError, expired
+from query.http.websocket import Send
+from query.objects.representations import Encoder
+from query.objects.shared_events import READ_BYTES, READ_LIMIT, InitialState, SharedEvents
+from query.timing import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class WatchStart:
+    """What to watch and from where.
+
+    `resumption` None: the initial state first. `mark_initial_end`: whether a bookmark marks the end of the initial
+    state. `timeout` in seconds, None for one that is chosen.
+    """
+
+    key: GroupResource
+    selection: Filter
+    encoder: Encoder
+    resumption: Resumption | None
+    bookmarks: bool
+    mark_initial_end: bool
+    timeout: float | None
+
+
+class ClientStalled(Exception):
+    """The time of a watch is over, but its client does not take what was sent before."""
+
+
+class _TimeOver(Exception):
+    """The time of a watch is over."""
+
+
+class Watch:
+    """One watcher. `wake` has it look for changes; it is to be called when `closing` is set, too."""
+
+    def __init__(
+        self,
+        materializer: Materializer,
+        shared: SharedEvents,
+        closing: asyncio.Event,
+        start: WatchStart,
+        send: Send,
+        timing: Timing,
+    ) -> None:
+        self._materializer = materializer
+        self._shared = shared
+        self._closing = closing
+        self._start = start
+        self._send = send
+        self._timing = timing
+        self._generation = materializer.generation
+        # Whether the next table is to tell its columns: the first one.
+        self._definitions = start.encoder.form is Form.TABLE
+        self._resumption = start.resumption or from_now(materializer.store, start.selection)
+        self._cursor = self._resumption.cursor()
+        self._key = shared.key(start.key, start.selection, start.encoder)
+        self._loop = asyncio.get_running_loop()
+        self._woken = False
+        self._sleep: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        length = random.uniform(*timing.watch_length) if start.timeout is None else start.timeout
+        self.deadline = self._loop.time() + length
+
+    async def run(self) -> None:
+        """Sends events until the time is over (`deadline`, in the loop's time), `closing` is set or the watch expires.
+
+        Raises:
+            ClientStalled: the client takes nothing though the time is over.
+            ConnectionError: the client is gone.
+        """
+        try:
+            # A client that has fallen behind gets a proper end behind what it takes, if it takes it now.
+            async with asyncio.timeout_at(self.deadline + self._timing.watch_grace) as limit:
+                await self._run()
+        except _TimeOver:
+            pass
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise ClientStalled("the time of this watch is over") from None
+
+    async def _run(self) -> None:
+        start, loop, deadline = self._start, self._loop, self.deadline
+        stop = self._materializer.listen(start.key, self.wake)
+        try:
+            if start.resumption is None:
+                self._resumption = from_now(self._materializer.store, start.selection)
+                self._cursor = self._resumption.cursor()
+                await self._send_initial()
+            elif self._resumption.backlog:
+                await self._send_changes(self._resumption.backlog)
+            next_bookmark = self._next_bookmark(loop.time(), deadline)
+            while not self._closing.is_set():
+                self._woken = False
+                if self._materializer.generation != self._generation:
+                    raise HistoryReplaced
+                await self._advance()
+                now = loop.time()
+                if now >= deadline:
+                    return
+                if start.bookmarks and now >= next_bookmark:
+                    await self._bookmark()
+                    next_bookmark = self._next_bookmark(now, deadline)
+                until = min(deadline, next_bookmark) if start.bookmarks else deadline
+                if not self._woken:
+                    await self._rest(until)
+        except Expired as problem:
+            await self._send(error_event(expired(str(problem))))
+        finally:
+            stop()
+            if self._alarm is not None:
+                self._alarm.cancel()
+
+    def wake(self) -> None:
+        """Has the watch look for changes, and at the time."""
+        self._woken = True
+        if self._sleep is not None and not self._sleep.done():
+            self._sleep.set_result(None)
+
+    def _alarmed(self) -> None:
+        self._alarm = None
+        self.wake()
+
+    async def _rest(self, until: float) -> None:
+        """Returns when woken, or at `until`."""
+        # A timer for each change would cost more than everything else here. One that was set for a sooner time only
+        # causes a look at the time.
+        if self._alarm is not None and self._alarm.when() > until:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._alarm is None:
+            self._alarm = self._loop.call_at(until, self._alarmed)
+        self._sleep = self._loop.create_future()
+        try:
+            await self._sleep
+        finally:
+            self._sleep = None
+
+    def _next_bookmark(self, now: float, deadline: float) -> float:
+        last = deadline - self._timing.bookmark_before_end
+        following = now + self._timing.bookmark_every * random.uniform(0.9, 1.1)
+        return following if following < last or now >= last else last
+
+    async def _send_initial(self) -> None:
+        """Sends the present state, in pieces, and the bookmark that marks its end."""
+        start = self._start
+        store = self._materializer.store
+        index = store.applied
+        type_store = store.types.get(start.key)
+        if type_store is not None:
+            await self._send_added(self._shared.initial(self._generation, type_store, start.selection))
+        if start.mark_initial_end:
+            version = start.encoder.versions.of_list(index)
+            await self._send(start.encoder.bookmark(version, initial_events_end=True, definitions=self._definitions))
+            self._definitions = False
+
+    async def _send_added(self, state: InitialState) -> None:
+        """Sends ADDED events; no more of them are encoded than are sent at one go."""
+        entries = state.entries
+        for begin, end in _parts(len(entry.body) for entry in entries):
+            part = [Change(ADDED, entry, entry.index) for entry in entries[begin:end]]
+            await self._send_part(part, first=not begin)
+
+    async def _send_changes(self, found: Sequence[Change]) -> None:
+        for begin, end in _parts(len(change.entry.body) for change in found):
+            await self._send_part(found[begin:end], first=not begin)
+
+    async def _send_part(self, part: Sequence[Change], *, first: bool) -> None:
+        if not first:
+            await self._yield()
+        await self._send(self._start.encoder.events(part, definitions=self._definitions))
+        self._definitions = False
+
+    async def _yield(self) -> None:
+        """Lets other tasks run. Raises _TimeOver if the time is over: between two events a watch may end."""
+        await asyncio.sleep(0)
+        if self._loop.time() >= self.deadline:
+            raise _TimeOver
+
+    async def _advance(self) -> None:
+        """Sends what lies past the cursor. Raises Expired."""
+        start, cursor = self._start, self._cursor
+        while True:
+            store = self._materializer.store
+            if self._materializer.generation != self._generation:
+                return
+            type_store = unread(store, start.key, self._resumption, cursor)
+            if type_store is None:
+                return
+            payload, upto = self._shared.read(
+                (self._generation, store.applied),
+                type_store,
+                cursor.position(type_store),
+                start.selection,
+                start.encoder,
+                self._key,
+                self._definitions,
+            )
+            cursor.advance(store, upto)
+            if isinstance(payload, list):
+                await self._send_changes(payload)
+            elif payload:
+                self._definitions = False
+                await self._send(payload)
+            if upto is None:
+                return
+            # One that has much to read, and can take it all, must not keep the others waiting.
+            await self._yield()
+
+    async def _bookmark(self) -> None:
+        store = self._materializer.store
+        read_to = self._cursor.read_to
+        # With nothing to send everything up to the applied index was shown, of whatever type it was.
+        if self._materializer.outage() is None and store.applied == read_to:
+            encoder = self._start.encoder
+            await self._send(encoder.bookmark(encoder.versions.of_list(read_to), definitions=self._definitions))
+            self._definitions = False
+
+
+def _parts(sizes: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Begin and end of runs that can be encoded and held at one go, by the bytes of their bodies."""
+    begin, end, held = 0, 0, 0
+    for size in sizes:
+        end += 1
+        held += size
+        if held >= READ_BYTES or end - begin >= READ_LIMIT:
+            yield begin, end
+            begin, held = end, 0
+    if begin < end:
+        yield begin, end
+
+
+def error_event(error: ApiError) -> bytes:
+    """An error that is found after the watch began, as its last event (a line with a Status of failure)."""
+    return b'{"type":"ERROR","object":%b}\n' % msgspec.json.encode(error.status())
