@@ -10,12 +10,12 @@ import msgspec
 from deltalog import ADDED, MODIFIED, Appender, AppendError, Delta, encode_delta
 from deltalog.append import OnAck
 from deltalog.jetstream.stream import Log
-from deltalog.wire import delta as wire
 from deltalog.wire.delta import summary_headers
+from deltalog.wire.records import ClusterRegistered, HealthChanged, TypeSynced
+from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import object_subject, type_prefix
 from producers.follow.normalize import Normalized, Normalizer
 from producers.follow.ownership import Owner, append_control, take
-from producers.upstream.discovery import ResourceType
 from simulation import SimulatedCluster
 
 PODS = ResourceType(
@@ -107,9 +107,9 @@ async def fill(log: Log, pods: int) -> Filled:
             owner = await take(log, appender, name, _PRODUCER)
             filled.owners[name] = owner
             version = {"major": "1", "minor": "36", "gitVersion": "v1.36.0"}
-            await append_control(appender, owner, owner.control(wire.CLUSTER, version=version))
-            await append_control(appender, owner, owner.control(wire.HEALTH, healthy=True, reason=""))
-            await append_control(appender, owner, owner.control(wire.TYPE, "", PODS.resource, **PODS.record()))
+            await append_control(appender, owner, owner.control(ClusterRegistered(version=version)))
+            await append_control(appender, owner, owner.control(HealthChanged(healthy=True)))
+            await append_control(appender, owner, owner.control(PODS))
             for content in normalized_pods(name, min(_PODS_PER_CLUSTER, pods - begin)):
                 pod = Pod(name, content)
                 subject, payload, headers = message(owner, delta_of(ADDED, owner, content, 0))
@@ -117,7 +117,7 @@ async def fill(log: Log, pods: int) -> Filled:
                 filled.pods.append(pod)
                 filled.size += len(content.object)
             await appender.drain()
-            await append_control(appender, owner, owner.control(wire.SYNCED, "", PODS.resource, version="1", objects=0))
+            await append_control(appender, owner, owner.control(TypeSynced(resource=PODS.group_resource, version="1")))
     return filled
 
 

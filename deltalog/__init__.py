@@ -18,16 +18,14 @@ from deltalog.wire.delta import (
     ADDED,
     DELETED,
     MODIFIED,
-    Control,
     Delta,
     Replaced,
     UnreadableRecord,
-    decode_control,
     decode_delta,
-    encode_control,
     encode_delta,
 )
 from deltalog.wire.errors import BadInput, DeltalogError, HistoryEnded, LogUnavailable
+from deltalog.wire.records import ControlRecord, decode_control, encode_control
 from deltalog.wire.selection import BadSelection, Selection, select
 
 __all__ = [
@@ -48,7 +46,7 @@ __all__ = [
     "Change",
     "Conflict",
     "Connection",
-    "Control",
+    "ControlRecord",
     "Delta",
     "DeltalogError",
     "Durable",

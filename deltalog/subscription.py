@@ -30,21 +30,12 @@ from deltalog.jetstream.same_history import Progress, why_another
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, LogSettings, StreamState, open_log
 from deltalog.place import NOW, Forgotten, Place, Start, find, nothing_forgotten, same_history
 from deltalog.reader import HistoryChanged, Reader, Record
-from deltalog.wire.delta import (
-    ADDED,
-    DELETED,
-    MODIFIED,
-    REMOVED,
-    Delta,
-    UnreadableRecord,
-    decode_control,
-    decode_delta,
-    newer,
-)
+from deltalog.wire.delta import ADDED, DELETED, MODIFIED, Delta, UnreadableRecord, decode_delta, newer
 from deltalog.wire.errors import HistoryEnded
 from deltalog.wire.parts import unpacked
+from deltalog.wire.records import decode_control
 from deltalog.wire.selection import Selection, select
-from deltalog.wire.subjects import OBJECTS
+from deltalog.wire.subjects import OBJECTS, REMOVED
 
 log = structlog.get_logger("deltalog.subscription")
 
@@ -418,7 +409,7 @@ class Subscription:
         if record.subject.split(".", 3)[2] != REMOVED:
             return Bookmark(record.sequence, record.time, self.log.prefix) if quiet else None
         control = decode_control(record.data)
-        cluster, group, resource = control.cluster, control.group, control.resource
+        cluster, (group, resource) = control.cluster, control.resource or ("", "")
         if not self.selection.takes_removal(cluster, group, resource):
             return None
         for names in (self._recent, self._shown, self._doubtful):

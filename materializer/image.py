@@ -16,7 +16,9 @@ import msgspec
 
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.parts import Assembler
-from materializer.cluster_facts import Cluster, Document, Health, TypeInfo
+from deltalog.wire.records import ClusterDocument, DocumentName, TypeStatus
+from deltalog.wire.resource_type import ResourceType
+from materializer.cluster_facts import Cluster, Health
 from materializer.entry import Entry, Past
 from materializer.integrity import Census, Counted
 from materializer.order import Order, Removal
@@ -79,16 +81,16 @@ class _Cluster(msgspec.Struct, array_like=True):
     producer: str
     registered: bool
     server_version: dict[str, Any]
-    documents: dict[tuple[str, str], int]
+    documents: dict[DocumentName, int]
     discovery: int | None
-    types: dict[GroupResource, TypeInfo]
+    types: dict[GroupResource, ResourceType]
     synced: dict[GroupResource, int]
     synced_version: dict[GroupResource, str]
     followed: dict[GroupResource, str]
     versions_restarted_at: int
     health: Health | None
     type_health: dict[GroupResource, Health]
-    status: dict[str, dict[str, Any]]
+    status: dict[GroupResource, TypeStatus]
     status_index: int
     heard: int
     every: int
@@ -154,7 +156,7 @@ SHAPE = [
     (one.__name__, one.__struct_fields__)
     for one in (
         *(_State, _Type, _Cluster, _Removal, _Fading, _Part, _Stored, _Memory, _Entries),
-        *(TypeInfo, Health, Document, Counted),
+        *(ResourceType, Health, ClusterDocument, TypeStatus, Counted),
     )
 ]
 """What an image is made of: told otherwise, it cannot be read."""
@@ -194,7 +196,7 @@ class Image:
         self._numbers = {key: number for number, key in enumerate(store.types)}
         self._removed = {id(removal): dict(removal.entries) for removal in store.removals}
         self._fading = list(store.fading)
-        self._documents: list[Document] = []
+        self._documents: list[ClusterDocument] = []
         numbers: dict[int, int] = {}
         self._clusters: list[_Cluster] = []
         for cluster in store.clusters.values():
@@ -355,7 +357,7 @@ class Restoration:
         self._kinds: list[TypeStore] = []
         self._removals: dict[tuple[int, int], Removal] = {}
         self._fading: list[_Fading] = []
-        self._documents: list[Document] = []
+        self._documents: list[ClusterDocument] = []
         self._clusters: list[_Cluster] = []
         self._counted = Counted()
         # With the index at which they came to be past.
@@ -384,7 +386,7 @@ class Restoration:
             elif kind == Kind.FADING:
                 self._fading += decode(text, type=list[_Fading])
             elif kind == Kind.DOCUMENT:
-                self._documents.append(decode(text, type=Document))
+                self._documents.append(decode(text, type=ClusterDocument))
             elif kind == Kind.CLUSTER:
                 self._clusters.append(decode(text, type=_Cluster))
             elif kind == Kind.COUNTED:

@@ -17,9 +17,10 @@ import msgspec
 from deltalog.history import Witness
 from deltalog.jetstream.stream import Log, StreamState
 from deltalog.reader import Record, read_to_end
-from deltalog.wire import delta as wire
-from deltalog.wire.delta import Control, Delta
+from deltalog.wire import subjects
+from deltalog.wire.delta import Delta
 from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.records import ControlRecord, ObjectsRemoved, OpenApiDocument
 from deltalog.wire.subjects import (
     CONTROL,
     OBJECTS,
@@ -35,7 +36,7 @@ from materializer.store import Store
 # How much sooner than by the tombstone time a tombstone may go, for clocks that differ, in nanoseconds.
 _MARGIN = 5_000_000_000
 _NEWEST, _OTHERS = 8, 16
-_TYPE_RECORDS = (wire.TYPE, wire.SYNCED, wire.HEALTH)
+_TYPE_RECORDS = (subjects.TYPE, subjects.SYNCED, subjects.HEALTH)
 
 
 class Missing(msgspec.Struct):
@@ -119,30 +120,31 @@ class Census:
             kind.get(at.cluster, key) is not None or key in kind.tombstones.get(at.cluster, {})
         )
 
-    def take_control(self, control: Control, subject: str, sequence: int) -> None:
+    def take_control(self, control: ControlRecord, subject: str, sequence: int) -> None:
         """A control record: those that speak of what is removed go with it."""
         self._unread.discard(subject)
-        if control.record == wire.OPENAPI and not control.data.get("body"):
+        fact = control.fact
+        if isinstance(fact, OpenApiDocument) and fact.document is None:
             # The document has gone, and what says so goes, too.
             self._records.pop(subject, None)
             return
-        if control.record != wire.REMOVED:
+        if not isinstance(fact, ObjectsRemoved):
             self._records[subject] = sequence
             return
         cluster = encode_token(control.cluster)
         for one in [one for one in self._unread if one.startswith(f"{OBJECTS}.{cluster}.")]:
-            if not control.resource or _is_of(one, control):
+            if fact.resource is None or _is_of(one, fact.resource):
                 self._unread.discard(one)
-        if control.resource:
+        if fact.resource is not None:
             for record in _TYPE_RECORDS:
-                self._records.pop(control_subject(control.cluster, record, control.group, control.resource), None)
-            gone = (control.cluster, control.group, control.resource)
+                self._records.pop(control_subject(control.cluster, record, *fact.resource), None)
+            gone = (control.cluster, *fact.resource)
             for one in list(self._parts):
                 at = parse_object(one)
                 if (at.cluster, at.group, at.resource) == gone:
                     del self._parts[one]
             return
-        owner = control_subject(control.cluster, wire.OWNER)
+        owner = control_subject(control.cluster, subjects.OWNER)
         for one in [one for one in self._records if one.startswith(f"{CONTROL}.{cluster}.") and one != owner]:
             del self._records[one]
         for one in [one for one in self._parts if one.startswith(f"{OBJECTS}.{cluster}.")]:
@@ -254,13 +256,13 @@ class Census:
         return tuple(found)
 
 
-def _is_of(subject: str, control: Control) -> bool:
-    """Whether a subject is of an object of the type that a control record speaks of."""
+def _is_of(subject: str, resource: GroupResource) -> bool:
+    """Whether a subject is of an object of a type."""
     try:
         at = parse_object(subject)
     except ValueError:
         return False
-    return (at.group, at.resource) == (control.group, control.resource)
+    return (at.group, at.resource) == resource
 
 
 def _filter(entry: Entry, key: GroupResource) -> str:
@@ -269,5 +271,5 @@ def _filter(entry: Entry, key: GroupResource) -> str:
 
 
 def _removals(cluster: str, key: GroupResource) -> tuple[str, ...]:
-    whole = control_subject(cluster, wire.REMOVED)
-    return (whole, control_subject(cluster, wire.REMOVED, *key)) if key[1] else (whole,)
+    whole = control_subject(cluster, subjects.REMOVED)
+    return (whole, control_subject(cluster, subjects.REMOVED, *key)) if key[1] else (whole,)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-import msgspec
 import structlog
 
 from deltalog.handover import Offer, hand_over
@@ -17,10 +16,11 @@ from deltalog.jetstream.connection import BrokerUnavailable
 from deltalog.jetstream.same_history import Progress, why_another
 from deltalog.jetstream.stream import Log, StreamState, nanoseconds
 from deltalog.reader import HistoryChanged, Reader, Record
-from deltalog.wire.delta import SharingDecoder, UnreadableRecord, decode_control
+from deltalog.wire.delta import SharingDecoder, UnreadableRecord
 from deltalog.wire.errors import LogUnavailable
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.parts import Assembler
+from deltalog.wire.records import decode_control
 from deltalog.wire.subjects import CONTROL, PARTS
 from materializer.cluster_facts import Cluster
 from materializer.image import Image
@@ -485,10 +485,7 @@ class Materializer:
                 store.skip(record.sequence, record.time)
             elif record.subject.startswith(_CONTROL_PREFIX):
                 control = decode_control(record.data)
-                try:
-                    store.apply_control(control, record.sequence, record.time)
-                except (msgspec.MsgspecError, TypeError, ValueError) as cause:
-                    raise UnreadableRecord(f"the data of {control.record!r} cannot be: {cause}") from cause
+                store.apply_control(control, record.sequence, record.time)
                 census.take_control(control, record.subject, record.sequence)
             elif record.subject.startswith(_PARTS_PREFIX):
                 self._assembler.hold(record.sequence, record.data)

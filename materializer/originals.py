@@ -56,7 +56,8 @@ def seen(store: Store, key: GroupResource, cluster: str) -> str:
 
 def _told(store: Store, key: GroupResource, cluster: str) -> str:
     """The version of a type that the cluster's producer last told."""
-    return str(store.clusters[cluster].status.get(str(key), {}).get("version") or "")
+    told = store.clusters[cluster].status.get(key)
+    return "" if told is None else told.version
 
 
 def _check_age(store: Store, kind: TypeStore | None, key: GroupResource, cluster: str, version: str) -> None:

@@ -9,17 +9,29 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from enum import StrEnum
-from typing import Any
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from deltalog.wire import delta as wire
-from deltalog.wire.delta import Control, Delta, newer
+from deltalog.wire.delta import Delta, newer
 from deltalog.wire.kubernetes import GroupResource, ObjectName
-from materializer.cluster_facts import Cluster, Document, Health, TypeInfo
+from deltalog.wire.records import (
+    ClusterDocument,
+    ClusterRegistered,
+    ControlRecord,
+    DiscoveryDocument,
+    HealthChanged,
+    ObjectsRemoved,
+    OpenApiDocument,
+    OwnerChanged,
+    StatusReport,
+    TypeSynced,
+)
+from deltalog.wire.resource_type import ResourceType
+from materializer.cluster_facts import Cluster, Health
 from materializer.entry import Entry, Past, entry_of, version_member
 from materializer.order import Removal
 from materializer.type_store import TypeStore
@@ -80,7 +92,7 @@ class Store:
         # While loading: messages that no type's order has (time, index).
         self._others: list[tuple[int, int]] = []
         # Clusters of one version have the same documents; they are kept once.
-        self._shared: WeakValueDictionary[str, Document] = WeakValueDictionary()
+        self._shared: WeakValueDictionary[str, ClusterDocument] = WeakValueDictionary()
 
     # -- taking in the log -------------------------------------------------------------------------------------
 
@@ -267,7 +279,7 @@ class Store:
         else:
             kind.order.discard(grave.index)
 
-    def apply_control(self, control: Control, index: int, time: int) -> Outcome:
+    def apply_control(self, control: ControlRecord, index: int, time: int) -> Outcome:
         """Takes in a control record. O(1); a removal: O(objects removed)."""
         if index <= self.applied:
             outcome = Outcome.REDELIVERED
@@ -282,83 +294,76 @@ class Store:
         self.outcomes[outcome] += 1
         return outcome
 
-    def _apply_control(self, control: Control, index: int, time: int) -> Outcome:
+    def _apply_control(self, control: ControlRecord, index: int, time: int) -> Outcome:
         cluster = self.clusters.get(control.cluster)
         if cluster is None:
             cluster = self.clusters[control.cluster] = Cluster(control.cluster, index)
         if control.epoch < cluster.epoch:
             return Outcome.FENCED
-        key = GroupResource(control.group, control.resource)
-        data = control.data
         cluster.heard = time
-        if control.record == wire.OWNER:
-            cluster.epoch = control.epoch
-            cluster.producer = control.producer
-            if data.get("removed"):
-                # The last word on a cluster that is no longer there.
-                del self.clusters[control.cluster]
-                self.catalogue = self.documents = index
-        elif control.record == wire.STATUS:
-            cluster.status = dict(data.get("types") or {})
-            cluster.status_index = index
-            cluster.every = int(data.get("every") or 0)
-        elif control.record == wire.CLUSTER:
-            cluster.registered = True
-            cluster.server_version = dict(data.get("version") or {})
-            self.catalogue = index
-        elif control.record == wire.TYPE:
-            info = msgspec.convert(
-                {**data, "group": control.group, "resource": control.resource}, TypeInfo, strict=False
-            )
-            if cluster.types.get(key) != info:
-                cluster.types[key] = info
+        match control.fact:
+            case OwnerChanged(removed=removed):
+                cluster.epoch = control.epoch
+                cluster.producer = control.producer
+                if removed:
+                    # The last word on a cluster that is no longer there.
+                    del self.clusters[control.cluster]
+                    self.catalogue = self.documents = index
+            case StatusReport(types=types, every=every):
+                cluster.status = types
+                cluster.status_index = index
+                cluster.every = every
+            case ClusterRegistered(version=version):
+                cluster.registered = True
+                cluster.server_version = version
                 self.catalogue = index
-        elif control.record == wire.OPENAPI:
-            if data.get("body"):
-                cluster.documents[key] = self._document(data)
-            else:
-                cluster.documents.pop(key, None)
-            self.documents = index
-        elif control.record == wire.DISCOVERY:
-            cluster.discovery = self._document(data) if data.get("body") else None
-        elif control.record == wire.SYNCED:
-            cluster.synced[key] = index
-            cluster.synced_version[key] = str(data.get("version") or "")
-            cluster.type_health.pop(key, None)
-        elif control.record == wire.HEALTH:
-            health = Health(bool(data.get("healthy")), str(data.get("reason") or ""), control.time)
-            if control.resource:
-                cluster.type_health[key] = health
-            else:
-                cluster.health = health
-        elif control.record == wire.REMOVED:
-            keys = [key] if control.resource else list(self.types)
-            # The types that had objects, if whoever removed them has said so.
-            told = data.get("types")
-            had = {GroupResource.parse(str(title)) for title in told} if isinstance(told, list | tuple) else None
-            if not control.resource:
-                if self.unread_through and had is None:
-                    self.removed[control.cluster] = index
-                keys += [one for one in sorted(had or ()) if one not in self.types]
-            for gone in keys:
-                self._remove(control.cluster, gone, index, time, unseen=had is None or gone in had)
-            if control.resource:
-                cluster.types.pop(key, None)
-                cluster.synced.pop(key, None)
-                cluster.synced_version.pop(key, None)
-                cluster.followed.pop(key, None)
-                cluster.type_health.pop(key, None)
-            else:
-                del self.clusters[control.cluster]
+            case ResourceType(group_resource=resource) as info:
+                if cluster.types.get(resource) != info:
+                    cluster.types[resource] = info
+                    self.catalogue = index
+            case OpenApiDocument(name=name, document=document):
+                if document is not None:
+                    cluster.documents[name] = self.share(document)
+                else:
+                    cluster.documents.pop(name, None)
                 self.documents = index
-            self.catalogue = index
+            case DiscoveryDocument(document=document):
+                cluster.discovery = None if document is None else self.share(document)
+            case TypeSynced(resource=resource, version=version):
+                cluster.synced[resource] = index
+                cluster.synced_version[resource] = version
+                cluster.type_health.pop(resource, None)
+            case HealthChanged(resource=resource, healthy=healthy, reason=reason):
+                health = Health(healthy, reason, control.time)
+                if resource is not None:
+                    cluster.type_health[resource] = health
+                else:
+                    cluster.health = health
+            case ObjectsRemoved() as fact:
+                self._apply_removed(cluster, fact, index, time)
         return Outcome.APPLIED
 
-    def _document(self, data: Mapping[str, Any]) -> Document:
-        """The document of a record, the one that another cluster has if it is equal. Raises what conversion raises."""
-        return self.share(msgspec.convert(data, Document))
+    def _apply_removed(self, cluster: Cluster, removed: ObjectsRemoved, index: int, time: int) -> None:
+        resource, had = removed.resource, removed.types
+        keys = list(self.types) if resource is None else [resource]
+        if resource is None:
+            if self.unread_through and had is None:
+                self.removed[cluster.name] = index
+            keys += [one for one in sorted(set(had or ())) if one not in self.types]
+        for gone in keys:
+            self._remove(cluster.name, gone, index, time, unseen=had is None or gone in had)
+        if resource is None:
+            del self.clusters[cluster.name]
+            self.documents = index
+        else:
+            cluster.types.pop(resource, None)
+            cluster.synced.pop(resource, None)
+            cluster.synced_version.pop(resource, None)
+            cluster.followed.pop(resource, None)
+            cluster.type_health.pop(resource, None)
+        self.catalogue = index
 
-    def share(self, document: Document) -> Document:
+    def share(self, document: ClusterDocument) -> ClusterDocument:
         """The document itself, or one equal to it that is here already."""
         known = self._shared.get(document.hash)
         if known == document:

@@ -292,7 +292,7 @@ class QueryService:
 
     def _may_be_unsynced(self, cluster: str, target: Target, served: Served) -> bool:
         """Whether what is read may be in the cluster and not here, where not all of a type is synced."""
-        if target.namespace and not served.info.covers(target.namespace):
+        if target.namespace and not served.info.scope.covers(target.namespace):
             return True
         if not (served.info.selector and target.name) or target.watch:
             return False

@@ -1,4 +1,4 @@
-"""Delta and control record: what the log's messages say, and their codec.
+"""Delta: what an object's message says, and its codec.
 
 A payload is one msgpack map whose first key is the version of the format, `v`. Readers ignore keys they don't
 know; a payload of a higher version than `WIRE_VERSION` is refused. `docs/log.md` is the contract.
@@ -19,17 +19,6 @@ WIRE_VERSION = 1
 ADDED = "ADDED"
 MODIFIED = "MODIFIED"
 DELETED = "DELETED"
-
-# Control records, by the token that stands in their subject.
-OWNER = "owner"
-CLUSTER = "cluster"
-TYPE = "type"
-SYNCED = "synced"
-HEALTH = "health"
-REMOVED = "removed"
-STATUS = "status"
-OPENAPI = "openapi"
-DISCOVERY = "discovery"
 
 # Header of every object's message, for readers that take headers only: `TYPE uid version first oldest`.
 SUMMARY_HEADER = "Kb"
@@ -132,24 +121,6 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_DELTA_K
     object: bytes
 
 
-class Control(msgspec.Struct, frozen=True, kw_only=True):
-    """One fact about a cluster, or about a resource type of it (then `group` and `resource` are given).
-
-    Of a record `openapi`, `group` is `v2` or `v3` and `resource` the document's name. `data` depends on `record`; its
-    keys are listed in `docs/log.md`.
-    """
-
-    v: int = WIRE_VERSION
-    record: str
-    cluster: str
-    group: str = ""
-    resource: str = ""
-    time: int
-    producer: str
-    epoch: int
-    data: dict[str, Any] = {}
-
-
 class _Version(msgspec.Struct):
     v: int
 
@@ -174,16 +145,11 @@ UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _encoder = msgspec.msgpack.Encoder()
 _delta_decoder = msgspec.msgpack.Decoder(Delta)
-_control_decoder = msgspec.msgpack.Decoder(Control)
 _version_decoder = msgspec.msgpack.Decoder(_Version)
 
 
 def encode_delta(delta: Delta) -> bytes:
     return _encoder.encode(delta)
-
-
-def encode_control(control: Control) -> bytes:
-    return _encoder.encode(control)
 
 
 def refused(payload: bytes, cause: Exception) -> UnreadableRecord:
@@ -266,17 +232,6 @@ class SharingDecoder:
         """Gives back what is remembered; what was shared stays so."""
         self._texts.clear()
         self._labels.clear()
-
-
-def decode_control(payload: bytes) -> Control:
-    """The control record of a `kbc.` message. Raises UnreadableRecord."""
-    try:
-        control = _control_decoder.decode(payload)
-    except UNDECODABLE as cause:
-        raise refused(payload, cause) from cause
-    if control.v > WIRE_VERSION:
-        raise refused(payload, ValueError("newer version"))
-    return control
 
 
 class Summary(msgspec.Struct, frozen=True, gc=False):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from deltalog.wire import delta as wire
+from deltalog.wire import subjects
 from deltalog.wire.delta import UNDECODABLE, WIRE_VERSION, refused
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.resource_type import ResourceType
@@ -43,7 +43,7 @@ class ClusterRegistered(msgspec.Struct, frozen=True, kw_only=True):
     version: dict[str, Any] = {}
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, weakref=True):
+class ClusterDocument(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, weakref=True):
     """A text that a cluster serves whole: an OpenAPI document, or all of its discovery.
 
     - `hash`: SHA-256 of the text, in upper-case hexadecimal digits. `size`: the text's bytes.
@@ -64,7 +64,7 @@ class DiscoveryDocument(msgspec.Struct, frozen=True, kw_only=True):
     What the cluster cannot tell now stands in it as it last was.
     """
 
-    document: Document | None
+    document: ClusterDocument | None
 
 
 class DocumentName(NamedTuple):
@@ -86,7 +86,7 @@ class OpenApiDocument(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: DocumentName
-    document: Document | None
+    document: ClusterDocument | None
     tag: str = ""
 
 
@@ -254,10 +254,10 @@ class _DocumentData(msgspec.Struct):
     body: bytes | None = None
     tag: str = ""
 
-    def document(self) -> Document | None:
+    def document(self) -> ClusterDocument | None:
         if not self.body:
             return None
-        return Document(paths=self.paths, hash=self.hash, size=self.size, body=self.body)
+        return ClusterDocument(paths=self.paths, hash=self.hash, size=self.size, body=self.body)
 
 
 class _SyncedData(msgspec.Struct):
@@ -338,31 +338,31 @@ def _removed_fact(address: GroupResource, data: msgspec.Raw) -> ObjectsRemoved:
 
 _FORMS: dict[type[Any], _Form] = {
     OwnerChanged: _Form(
-        wire.OWNER,
+        subjects.OWNER,
         lambda fact: _OF_CLUSTER,
         lambda fact: fact,
         # Whatever stands there: an epoch that could not be read would be given twice.
         lambda address, data: OwnerChanged(removed=bool(_read_owner(data).removed)),
     ),
     ClusterRegistered: _Form(
-        wire.CLUSTER, lambda fact: _OF_CLUSTER, lambda fact: fact, lambda address, data: _read_cluster(data)
+        subjects.CLUSTER, lambda fact: _OF_CLUSTER, lambda fact: fact, lambda address, data: _read_cluster(data)
     ),
     DiscoveryDocument: _Form(
-        wire.DISCOVERY,
+        subjects.DISCOVERY,
         lambda fact: _OF_CLUSTER,
         lambda fact: {} if fact.document is None else fact.document,
         lambda address, data: DiscoveryDocument(document=_read_document(data).document()),
     ),
-    OpenApiDocument: _Form(wire.OPENAPI, lambda fact: GroupResource(*fact.name), _openapi_data, _openapi_fact),
-    ResourceType: _Form(wire.TYPE, lambda fact: fact.group_resource, _type_data, _type_fact),
+    OpenApiDocument: _Form(subjects.OPENAPI, lambda fact: GroupResource(*fact.name), _openapi_data, _openapi_fact),
+    ResourceType: _Form(subjects.TYPE, lambda fact: fact.group_resource, _type_data, _type_fact),
     TypeSynced: _Form(
-        wire.SYNCED,
+        subjects.SYNCED,
         lambda fact: fact.resource,
         lambda fact: _SyncedData(fact.version, fact.objects),
         lambda address, data: TypeSynced(resource=address, **msgspec.structs.asdict(_read_synced(data))),
     ),
     HealthChanged: _Form(
-        wire.HEALTH,
+        subjects.HEALTH,
         lambda fact: fact.resource or _OF_CLUSTER,
         lambda fact: _HealthData(fact.healthy, fact.reason),
         lambda address, data: HealthChanged(
@@ -370,13 +370,13 @@ _FORMS: dict[type[Any], _Form] = {
         ),
     ),
     StatusReport: _Form(
-        wire.STATUS,
+        subjects.STATUS,
         lambda fact: _OF_CLUSTER,
         lambda fact: _StatusData({str(resource): one for resource, one in fact.types.items()}, fact.every),
         _status_fact,
     ),
     ObjectsRemoved: _Form(
-        wire.REMOVED,
+        subjects.REMOVED,
         lambda fact: fact.resource or _OF_CLUSTER,
         lambda fact: _RemovedData(None if fact.types is None else [str(one) for one in fact.types]),
         _removed_fact,
@@ -387,7 +387,7 @@ _READERS = {form.record: form.read for form in _FORMS.values()}
 
 def _form(fact: Fact) -> _Form:
     if isinstance(fact, UnknownFact):
-        return _Form(fact.record, lambda fact: fact.address, lambda fact: fact.data, _READERS[wire.OWNER])
+        return _Form(fact.record, lambda fact: fact.address, lambda fact: fact.data, _READERS[subjects.OWNER])
     return _FORMS[type(fact)]
 
 

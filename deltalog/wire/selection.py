@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from deltalog.wire.delta import OWNER, REMOVED, STATUS
 from deltalog.wire.errors import BadInput
 from deltalog.wire.selectors import BadSelector, Requirement, matches, parse_labels
-from deltalog.wire.subjects import CONTROL, encode_token, object_filter, parse_object
+from deltalog.wire.subjects import CONTROL, OWNER, REMOVED, STATUS, encode_token, object_filter, parse_object
 
 # The server compares each filter of a consumer with each other one; beyond so many we ask for more and leave out here.
 _SUBJECTS = 64

@@ -22,6 +22,17 @@ CONTROL = "kbc"
 PARTS = "kbp"
 STREAM_SUBJECTS = (f"{OBJECTS}.>", f"{CONTROL}.>", f"{PARTS}.>")
 
+# Control records, by the token of their subjects.
+OWNER = "owner"
+CLUSTER = "cluster"
+TYPE = "type"
+SYNCED = "synced"
+HEALTH = "health"
+REMOVED = "removed"
+STATUS = "status"
+OPENAPI = "openapi"
+DISCOVERY = "discovery"
+
 # What a NATS token cannot hold (white space, control characters, `.`, `*`, `>`), what percent-encoding itself
 # uses, and what isn't ASCII (the server does not require that, other languages' clients are thankful for it).
 _UNSAFE = re.compile(r"[^!-)+,\-/-=?-~]|[%]")

@@ -18,10 +18,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 import msgspec
 
 from deltalog import Appender, LogSettings, connect, open_log
-from deltalog.wire import delta as wire
 from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.records import ClusterRegistered
+from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.selectors import Requirement
-from materializer.cluster_facts import TypeInfo
 from materializer.cursor import Change, changes, initial
 from materializer.entry import Entry
 from materializer.filter import Filter
@@ -138,7 +138,7 @@ class Storage:
         log = self.materializer.log
         async with Appender.to(log) as appender:
             owner = await take(log, appender, cluster, self._name)
-            index = await append_control(appender, owner, owner.control(wire.CLUSTER, version={}))
+            index = await append_control(appender, owner, owner.control(ClusterRegistered()))
         await self.materializer.wait_applied(index, None)
 
     async def clean_cluster(self, cluster: str) -> None:
@@ -152,7 +152,7 @@ class Storage:
 
     async def clean_cluster_resource(self, cluster: str, group: str, resource: str) -> None:
         """CleanClusterResource: removes a type of a cluster, and its objects. As `clean_cluster` otherwise."""
-        index = await remove_type(self.materializer.log, self._name, cluster, group, resource)
+        index = await remove_type(self.materializer.log, self._name, cluster, GroupResource(group, resource))
         await self.materializer.wait_applied(index, None)
 
     # -- resources ---------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class ResourceStorage:
 
     def get_storage_config(self) -> StorageConfig | None:
         """GetStorageConfig; None while no cluster has the type."""
-        infos: dict[str, TypeInfo] = {
+        infos: dict[str, ResourceType] = {
             name: info
             for name, cluster in self._materializer.store.clusters.items()
             if (info := cluster.types.get(self.key)) is not None

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from deltalog import Record, decode_control
+from deltalog import Record
 from deltalog.jetstream.connection import Connection, JetStreamRefused
 from deltalog.jetstream.stream import Log
 from deltalog.reader import read_to_end
-from deltalog.wire import delta as wire
+from deltalog.wire import subjects
 from deltalog.wire.delta import UnreadableRecord
+from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.records import OwnerChanged, decode_control
 from kubebraid.command.locate import known_types, resolve, types_of_clusters
 from producers.follow.leases import holders
 from producers.follow.removal import remove_cluster, remove_type
@@ -177,12 +179,12 @@ async def unfollowed(connection: Connection, log: Log) -> dict[str, str]:
             control = decode_control(record.data)
         except UnreadableRecord:
             return
-        if control.data.get("removed"):
+        if control.fact == OwnerChanged(removed=True):
             found.pop(control.cluster, None)
         else:
             found[control.cluster] = ""
 
-    await read_to_end(log, note, subjects=(f"kbc.*.{wire.OWNER}",))
+    await read_to_end(log, note, subjects=(f"kbc.*.{subjects.OWNER}",))
     followed = await holders(connection, leases_bucket(log.name))
     return {name: followed.get(name, "") for name in sorted(found)}
 
@@ -216,8 +218,7 @@ async def clean(
         elif kind is None:
             sequence = await remove_cluster(log, producer_id(), name)
         else:
-            resource, _, group = kind.partition(".")
-            sequence = await remove_type(log, producer_id(), name, group, resource)
+            sequence = await remove_type(log, producer_id(), name, GroupResource.parse(kind))
         done.append(Cleaned(name, kind, sequence))
     return done
 

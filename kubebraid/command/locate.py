@@ -11,22 +11,20 @@ from pathlib import Path
 
 from deltalog import (
     Access,
-    Control,
     Log,
     LogError,
     LogSettings,
     Record,
     UnreadableRecord,
     connect,
-    decode_control,
     open_log,
 )
 from deltalog.jetstream.connection import JetStreamRefused
 from deltalog.place import BEGINNING, NOW, BadPlace, Start, parse_place
 from deltalog.reader import read_to_end
-from deltalog.wire.delta import TYPE
-from deltalog.wire.kubernetes import GroupResource
-from deltalog.wire.subjects import CONTROL
+from deltalog.wire.records import decode_control
+from deltalog.wire.resource_type import ResourceType
+from deltalog.wire.subjects import CONTROL, TYPE
 from kubebraid.command.broker import running
 from kubebraid.command.settings import BadSetting, default_data
 from producers.rules.configuration import BadConfiguration, duration
@@ -88,27 +86,28 @@ def moment(option: str, text: str, now: datetime) -> Start:
         ) from None
 
 
-async def known_types(log: Log) -> dict[str, Control]:
-    """The `type` records of the log by title (`deployments.apps`), of one cluster each."""
-    found: dict[str, Control] = {}
-
-    def note(record: Record) -> None:
-        with contextlib.suppress(UnreadableRecord):
-            control = decode_control(record.data)
-            found[str(GroupResource(control.group, control.resource))] = control
-
-    await read_to_end(log, note, subjects=(f"{CONTROL}.*.{TYPE}.*.*",))
-    return found
+async def known_types(log: Log) -> dict[str, ResourceType]:
+    """The types of the log by their names (`deployments.apps`), each as one of the clusters serves it."""
+    return {str(one.group_resource): one for _, one in await _types(log)}
 
 
 async def types_of_clusters(log: Log) -> dict[str, set[str]]:
-    """The titles of the types that each cluster has in the log."""
+    """The names of the types that each cluster has in the log."""
     found: dict[str, set[str]] = {}
+    for cluster, one in await _types(log):
+        found.setdefault(cluster, set()).add(str(one.group_resource))
+    return found
+
+
+async def _types(log: Log) -> list[tuple[str, ResourceType]]:
+    """What the `type` records of the log state, with their clusters."""
+    found: list[tuple[str, ResourceType]] = []
 
     def note(record: Record) -> None:
         with contextlib.suppress(UnreadableRecord):
             control = decode_control(record.data)
-            found.setdefault(control.cluster, set()).add(str(GroupResource(control.group, control.resource)))
+            if isinstance(control.fact, ResourceType):
+                found.append((control.cluster, control.fact))
 
     await read_to_end(log, note, subjects=(f"{CONTROL}.*.{TYPE}.*.*",))
     return found
@@ -126,9 +125,9 @@ async def resolve(log: Log, words: Sequence[str]) -> list[str]:
         if not known or word in known or "*" in word or "." in word:
             titles.append(word)
             continue
-        matches = [title for title, control in known.items() if word.lower() in _words(control)]
+        matches = [title for title, one in known.items() if word.lower() in _words(one)]
         if not matches:
-            spoken = {one: title for title, control in known.items() for one in (title, *_words(control))}
+            spoken = {spelt: title for title, one in known.items() for spelt in (title, *_words(one))}
             close = difflib.get_close_matches(word.lower(), spoken, n=1)
             mend = f"did you mean {spoken[close[0]]}?" if close else "`kubebraid status --types` lists them"
             raise BadSetting(f"no cluster in the log has a type {word!r}; {mend}")
@@ -136,8 +135,5 @@ async def resolve(log: Log, words: Sequence[str]) -> list[str]:
     return titles
 
 
-def _words(control: Control) -> set[str]:
-    data = control.data
-    words = {control.resource, str(data.get("singular") or ""), str(data.get("kind") or "").lower()}
-    words.update(str(one) for one in data.get("short_names") or ())
-    return words - {""}
+def _words(known: ResourceType) -> set[str]:
+    return {known.resource, known.singular, known.kind.lower(), *known.short_names} - {""}

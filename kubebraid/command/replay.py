@@ -18,9 +18,8 @@ from deltalog import Access, Appender, AppendError, HistoryChanged, Log, LogUnav
 from deltalog.bounded_queue import Waiting
 from deltalog.jetstream.stream import Stream, open_copy, timestamp
 from deltalog.place import Start, find
-from deltalog.wire.delta import REMOVED
 from deltalog.wire.selection import Selection
-from deltalog.wire.subjects import CONTROL, OBJECTS, PARTS, parse_control
+from deltalog.wire.subjects import CONTROL, OBJECTS, PARTS, REMOVED, parse_control
 from kubebraid.command import locate as finding
 from kubebraid.command.settings import BadSetting
 

@@ -16,12 +16,11 @@ from nats.aio.msg import Msg
 from deltalog import (
     Appender,
     BrokerUnavailable,
-    Control,
     HistoryChanged,
     HistoryEnded,
     LogUnavailable,
     Record,
-    decode_control,
+    UnreadableRecord,
 )
 from deltalog.handover import Taken, decode_offer, encode_answer, offer_subject
 from deltalog.history import History
@@ -29,9 +28,21 @@ from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, JetStreamRefused
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log
 from deltalog.reader import read_to_end
-from deltalog.wire import delta as wire
+from deltalog.wire import subjects
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.parts import payload_limit
+from deltalog.wire.records import (
+    ClusterRegistered,
+    ControlRecord,
+    DiscoveryDocument,
+    HealthChanged,
+    OpenApiDocument,
+    StatusReport,
+    TypeStatus,
+    TypeSynced,
+    decode_control,
+)
+from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import CONTROL, control_subject, encode_token
 from producers.follow.discovery_document import Offered
 from producers.follow.documents import fits
@@ -47,7 +58,7 @@ from producers.rules.pruning import Pruning
 from producers.rules.rules import Chosen
 from producers.timing import DEFAULT, Timing
 from producers.upstream.apiserver import ApiServer, Refused, Unreachable
-from producers.upstream.discovery import Discovered, ResourceType, discover, registered, streams_lists
+from producers.upstream.discovery import Discovered, discover, registered, streams_lists
 from producers.upstream.objects import UNDECODABLE, Unusable, raw_object
 
 log = structlog.get_logger("producers.follow.cluster_producer")
@@ -60,28 +71,33 @@ class _Recorded:
     """What the log's control records say of the cluster; kept current with what we append."""
 
     def __init__(self) -> None:
-        self.types: dict[GroupResource, dict[str, Any]] = {}
+        self.types: dict[GroupResource, ResourceType] = {}
         self.synced: set[GroupResource] = set()
         self.unhealthy: set[GroupResource] = set()
-        self.cluster: dict[str, Any] | None = None
+        self.cluster: ClusterRegistered | None = None
         self.documents = Documents()
         self.offered = Offered()
 
     def take_in(self, record: Record) -> None:
-        control = decode_control(record.data)
-        key = GroupResource(control.group, control.resource)
-        if control.record == wire.TYPE:
-            self.types[key] = control.data
-        elif control.record == wire.SYNCED:
-            self.synced.add(key)
-        elif control.record == wire.CLUSTER:
-            self.cluster = control.data
-        elif control.record == wire.HEALTH and control.resource and not control.data.get("healthy"):
-            self.unhealthy.add(key)
-        elif control.record == wire.OPENAPI:
-            self.documents.take_in(control)
-        elif control.record == wire.DISCOVERY:
-            self.offered.take_in(control.data)
+        try:
+            fact = decode_control(record.data).fact
+        except UnreadableRecord as problem:
+            # As if it were not there: what it should say is recorded anew.
+            log.warning("unreadable record", subject=record.subject, sequence=record.sequence, problem=str(problem))
+            return
+        match fact:
+            case ResourceType():
+                self.types[fact.group_resource] = fact
+            case TypeSynced():
+                self.synced.add(fact.resource)
+            case ClusterRegistered():
+                self.cluster = fact
+            case HealthChanged(resource=GroupResource() as resource, healthy=False):
+                self.unhealthy.add(resource)
+            case OpenApiDocument():
+                self.documents.take_in(fact)
+            case DiscoveryDocument():
+                self.offered.take_in(fact.document)
 
 
 class Treatment(NamedTuple):
@@ -194,7 +210,7 @@ class ClusterProducer:
             return False
         try:
             log_ = await self._open_log()
-            last = await log_.last(control_subject(self.name, wire.OWNER))
+            last = await log_.last(control_subject(self.name, subjects.OWNER))
             if last is None or (owner is not None and last[0] < owner.sequence):
                 # Not another's record came after ours, but ours is gone: the log was cut, set back or made anew.
                 log.warning("the log has lost who owns the cluster", cluster=self.name)
@@ -340,7 +356,7 @@ class _Tenure:
         """Bytes that a record may have."""
         return payload_limit(self._appender.connection.client.max_payload)
 
-    async def _append(self, control: Control, *, ttl: int | None = None) -> int:
+    async def _append(self, control: ControlRecord, *, ttl: int | None = None) -> int:
         return await append_control(self._appender, self._owner, control, ttl=ttl)
 
     # -- health ------------------------------------------------------------------------------------------------
@@ -359,7 +375,7 @@ class _Tenure:
             else:
                 cluster.down.clear()
             if said == "" or (reason is None) != (said is None):
-                await self._append(self._owner.control(wire.HEALTH, healthy=reason is None, reason=reason or ""))
+                await self._append(self._owner.control(HealthChanged(healthy=reason is None, reason=reason or "")))
                 if reason is not None:
                     log.warning("cluster is not ready", cluster=cluster.name, reason=reason)
                 elif said:
@@ -381,7 +397,8 @@ class _Tenure:
             return
         self._recorded.synced.add(key)
         self._recorded.unhealthy.discard(key)
-        await self._append(self._owner.control(wire.SYNCED, *key, version=informer.version, objects=informer.objects))
+        synced = TypeSynced(resource=key, version=informer.version, objects=informer.objects)
+        await self._append(self._owner.control(synced))
 
     async def _trouble(self, kind: ResourceType, reason: str) -> None:
         """Records that a type cannot be read now; once, until it can."""
@@ -397,7 +414,7 @@ class _Tenure:
         self._recorded.unhealthy.add(key)
         if self._cluster.unreachable is None:
             log.warning("type cannot be read", cluster=self._cluster.name, type=str(key), reason=reason)
-        await self._append(self._owner.control(wire.HEALTH, *key, healthy=False, reason=reason))
+        await self._append(self._owner.control(HealthChanged(resource=key, reason=reason)))
 
     async def status(self) -> None:
         """Says from time to time how each type is: also that there is a producer at all."""
@@ -407,23 +424,8 @@ class _Tenure:
         while True:
             await asyncio.sleep(pause * random.uniform(0.8, 1.0))
             pause = every
-            types = {
-                str(informer.kind.group_resource): {
-                    key: value
-                    for key, value in (
-                        ("objects", informer.objects),
-                        ("synced", informer.synced.is_set()),
-                        ("version", informer.version),
-                        ("listed", _milliseconds(informer.synced_at)),
-                        ("event", _milliseconds(informer.last_event)),
-                        ("stale", _milliseconds(informer.error_since)),
-                        ("error", informer.error),
-                    )
-                    if value
-                }
-                for informer in self._cluster.informers.values()
-            }
-            await self._append(self._owner.control(wire.STATUS, types=types, every=int(every * 1000)))
+            types = {key: _type_status(informer) for key, informer in self._cluster.informers.items()}
+            await self._append(self._owner.control(StatusReport(types=types, every=int(every * 1000))))
 
     async def offers(self) -> None:
         """Takes what others know of the cluster's objects before its watches do."""
@@ -522,10 +524,10 @@ class _Tenure:
             await self._tell(found)
             # Told by the log from here on; to hold it for each cluster would be another copy of it.
             found = msgspec.structs.replace(found, document=b"")
-            data = {"version": version}
-            if self._recorded.cluster != data:
-                await self._append(self._owner.control(wire.CLUSTER, version=version))
-                self._recorded.cluster = data
+            registered_ = ClusterRegistered(version=version)
+            if self._recorded.cluster != registered_:
+                await self._append(self._owner.control(registered_))
+                self._recorded.cluster = registered_
             cluster.discovered.set()
             if asked or found != known:
                 self._openapi.look()
@@ -552,16 +554,15 @@ class _Tenure:
                 await self._stop(key)
                 await self._remove(key)
         for key, chosen in wanted.items():
-            synced = self._recorded.types.get(key, {}).get("version", chosen.kind.version)
+            synced = self._recorded.types.get(key, chosen.kind).version
             if synced != chosen.kind.version and (key[0], synced) in found.stale:
                 # Another version would be all objects anew, and once more when this one is back.
                 await self._doubt(key)
                 continue
-            pruned = self._cluster.treatment.pruning.of(chosen.kind)
-            record = chosen.kind.record() | chosen.scope.data() | pruned.data()
-            if self._recorded.types.get(key) != record:
-                await self._append(self._owner.control(wire.TYPE, *key, **record))
-                self._recorded.types[key] = record
+            stated = self._as_recorded(chosen)
+            if self._recorded.types.get(key) != stated:
+                await self._append(self._owner.control(stated))
+                self._recorded.types[key] = stated
             running = self._running.get(key)
             # What other versions there are changes nothing for the one that is synced.
             kind = msgspec.structs.replace(chosen.kind, versions=())
@@ -576,20 +577,30 @@ class _Tenure:
         """Records all that the cluster serves, if it is not what the log has."""
         offered = self._recorded.offered
         # Of a cluster with thousands of custom types it is megabytes.
-        data = await asyncio.to_thread(offered.news, found)
-        if data is None:
+        document = await asyncio.to_thread(offered.news, found)
+        if document is None:
             return
-        control = self._owner.control(wire.DISCOVERY, **data)
-        if fits(control, self._limit(), wire.DISCOVERY, said=offered.left_out(data)):
+        control = self._owner.control(DiscoveryDocument(document=document))
+        if fits(control, self._limit(), control.record, said=offered.left_out(document)):
             await self._append(control)
-            offered.take_in(data)
+            offered.take_in(document)
         else:
-            offered.leave_out(data)
+            offered.leave_out(document)
+
+    def _as_recorded(self, chosen: Chosen) -> ResourceType:
+        """A type as its record states it: with what is synced of it."""
+        return msgspec.structs.replace(
+            chosen.kind,
+            namespaces=chosen.scope.namespaces,
+            selector=chosen.scope.selector,
+            pruned=self._cluster.treatment.pruning.of(chosen.kind).pointers,
+            custom=False,
+        )
 
     def _versions(self) -> set[tuple[str, str]]:
         """Groups and versions of the types that the log has."""
         types = self._recorded.types
-        return {(group, version) for (group, _), record in types.items() for version in record.get("versions") or ()}
+        return {(group, version) for (group, _), record in types.items() for version in record.versions}
 
     def _chosen_still(self, key: GroupResource) -> bool:
         """Whether the rules still want a type that cannot be discovered now, as far as that can be told."""
@@ -632,10 +643,22 @@ class _Tenure:
     async def _remove(self, key: GroupResource) -> None:
         """Removes a type and its objects from the log: first the record, then what it speaks of."""
         log.info("type removed", cluster=self._cluster.name, type=str(key))
-        await append_removed_type(self._log, self._appender, self._owner, *key)
+        await append_removed_type(self._log, self._appender, self._owner, key)
         self._recorded.types.pop(key, None)
         self._recorded.synced.discard(key)
         self._recorded.unhealthy.discard(key)
+
+
+def _type_status(informer: TypeInformer) -> TypeStatus:
+    return TypeStatus(
+        objects=informer.objects,
+        synced=informer.synced.is_set(),
+        version=informer.version,
+        listed=_milliseconds(informer.synced_at),
+        event=_milliseconds(informer.last_event),
+        stale=_milliseconds(informer.error_since),
+        error=informer.error,
+    )
 
 
 def _milliseconds(seconds: float) -> int:

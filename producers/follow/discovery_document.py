@@ -6,11 +6,12 @@ Who passes requests on to the cluster tells clients by it what they may ask for,
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
+from deltalog.wire.records import ClusterDocument
 from producers.follow.documents import packed
 from producers.upstream.discovery import Discovered
 from producers.upstream.objects import UNDECODABLE
@@ -30,10 +31,9 @@ class Offered:
         # Of the one that was too large for the log.
         self._left_out = ""
 
-    def take_in(self, data: Mapping[str, Any]) -> None:
-        """What a record says that the log has."""
-        body = data.get("body")
-        self._hash, self._body = (str(data.get("hash") or ""), body) if isinstance(body, bytes) else ("", b"")
+    def take_in(self, document: ClusterDocument | None) -> None:
+        """The document that a record of the log has."""
+        self._hash, self._body = ("", b"") if document is None else (document.hash, document.body)
         self.groups = frozenset(_name(group) for group in self._read())
 
     def _read(self) -> list[Group]:
@@ -43,19 +43,19 @@ class Offered:
         except (zlib.error, *UNDECODABLE):
             return []
 
-    def news(self, found: Discovered) -> dict[str, Any] | None:
+    def news(self, found: Discovered) -> ClusterDocument | None:
         """What the log is to be told of what was found; None if it has it."""
         text = found.document
         if not found.whole:
             text = msgspec.json.encode(kept(self._read(), msgspec.json.decode(text, type=list[Group]), found))
         return packed(text, self._hash)
 
-    def leave_out(self, data: Mapping[str, Any]) -> None:
+    def leave_out(self, document: ClusterDocument) -> None:
         """What `news` said is too large for the log, which keeps what it has."""
-        self._left_out = str(data["hash"])
+        self._left_out = document.hash
 
-    def left_out(self, data: Mapping[str, Any]) -> bool:
-        return self._left_out == str(data["hash"])
+    def left_out(self, document: ClusterDocument) -> bool:
+        return self._left_out == document.hash
 
 
 def kept(before: list[Group], now: list[Group], found: Discovered) -> list[Group]:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from typing import Any
 
 import structlog
 
-from deltalog import Control, encode_control
+from deltalog.wire.records import ClusterDocument, ControlRecord, encode_control
 
 log = structlog.get_logger("producers.follow.documents")
 
 _LEVEL = 6
 
 
-def packed(text: bytes, known: str) -> dict[str, Any] | None:
-    """What a control record says of a document; None if it is the one with the hash that is known."""
+def packed(text: bytes, known: str, paths: int = 0) -> ClusterDocument | None:
+    """A document as a control record has it; None if it is the one with the hash that is known."""
     digest = hashlib.sha256(text).hexdigest().upper()
     if digest == known:
         return None
     # Without a time in it, so that equal documents of two clusters are equal here, too.
-    return {"hash": digest, "size": len(text), "body": gzip.compress(text, _LEVEL, mtime=0)}
+    return ClusterDocument(paths=paths, hash=digest, size=len(text), body=gzip.compress(text, _LEVEL, mtime=0))
 
 
-def fits(control: Control, limit: int, document: str, *, said: bool) -> bool:
+def fits(control: ControlRecord, limit: int, document: str, *, said: bool) -> bool:
     """Whether a document's record goes into a message of `limit` bytes. Says so if not, unless that was `said`."""
     size = len(encode_control(control))
     if size > limit and not said:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 
 import msgspec
 import structlog
 
-from deltalog import Control
 from deltalog.jetstream.backoff import Backoff
-from deltalog.wire import delta as wire
+from deltalog.wire.records import ClusterDocument, DocumentName, OpenApiDocument
 from producers.follow.documents import fits, packed
 from producers.follow.ownership import Owner
 from producers.timing import DEFAULT, Timing
@@ -44,9 +43,6 @@ _MEDIA = {
 }
 # Answers that say there is nothing here for us; they are no failures to retry soon.
 _NOTHING = (401, 403, 404, 405, 406)
-
-# `v2` or `v3`, and the document's name there: `json`, `protobuf`; `api/v1`, `apis/apps/v1`.
-Key = tuple[str, str]
 
 
 class Known(NamedTuple):
@@ -87,15 +83,14 @@ class Documents:
     """What the log holds of one cluster's documents, by key."""
 
     def __init__(self) -> None:
-        self.known: dict[Key, Known] = {}
+        self.known: dict[DocumentName, Known] = {}
 
-    def take_in(self, control: Control) -> None:
-        """A record that the log has."""
-        key, data = (control.group, control.resource), control.data
-        if data.get("body"):
-            self.known[key] = Known(str(data.get("hash") or ""), str(data.get("tag") or ""))
+    def take_in(self, stated: OpenApiDocument) -> None:
+        """What a record of the log states."""
+        if stated.document is not None:
+            self.known[stated.name] = Known(stated.document.hash, stated.tag)
         else:
-            self.known.pop(key, None)
+            self.known.pop(stated.name, None)
 
 
 class OpenApi:
@@ -129,7 +124,7 @@ class OpenApi:
         self._timing = timing
         self._woken = asyncio.Event()
         # Documents that are too large, by the tag they had.
-        self._left_out: dict[Key, str] = {}
+        self._left_out: dict[DocumentName, str] = {}
         self._complaint = ""
 
     def look(self) -> None:
@@ -236,12 +231,13 @@ class OpenApi:
         for key in [key for key in self._known if key[0] == V3 and key[1] not in index.paths]:
             # A server that has just started has no documents of custom types for a while.
             if _group_version(key[1]) not in served:
-                await self._append(self._owner.control(wire.OPENAPI, *key), ttl=self._tombstone_ttl)
+                gone = OpenApiDocument(name=key, document=None)
+                await self._append(self._owner.control(gone), ttl=self._tombstone_ttl)
                 del self._known[key]
         return good
 
     async def _read_document(self, name: str, tag: str) -> None:
-        key = (V3, name)
+        key = DocumentName(V3, name)
         known = self._known.get(key)
         if tag and (self._left_out.get(key) == tag or (known is not None and known.tag == tag)):
             return
@@ -252,7 +248,7 @@ class OpenApi:
             await self._take(key, answer, tag or answer.etag)
 
     async def _read_v2(self, name: str) -> bool:
-        key = (V2, name)
+        key = DocumentName(V2, name)
         known = self._known.get(key)
         etag = known.tag if known is not None else self._left_out.get(key, "")
         try:
@@ -266,45 +262,44 @@ class OpenApi:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    async def _take(self, key: Key, answer: _Answer, tag: str) -> None:
+    async def _take(self, key: DocumentName, answer: _Answer, tag: str) -> None:
         """Appends a document if it is another one. Raises _Unusable, what decoding raises, what appending raises."""
         known = self._known.get(key)
         # Megabytes take a while; others have their turn meanwhile.
-        data = await asyncio.to_thread(_record, key, answer, "" if known is None else known.hash)
-        if data is not None:
-            control = self._owner.control(wire.OPENAPI, *key, **data, tag=tag)
+        document = await asyncio.to_thread(_document, key, answer, "" if known is None else known.hash)
+        if document is not None:
+            control = self._owner.control(OpenApiDocument(name=key, document=document, tag=tag))
             if not fits(control, self._limit(), f"openapi/{'/'.join(key)}", said=key in self._left_out):
                 self._left_out[key] = tag
                 return
             await self._append(control)
-            self._known[key] = Known(data["hash"], tag)
+            self._known[key] = Known(document.hash, tag)
         elif known is not None:
             # The same by another name: the log need not know.
             self._known[key] = Known(known.hash, tag)
         self._left_out.pop(key, None)
 
 
-def _record(key: Key, answer: _Answer, known: str) -> dict[str, Any] | None:
-    """The data of a document's record but for its tag; None if it is the one with the hash that is known.
+def _document(key: DocumentName, answer: _Answer, known: str) -> ClusterDocument | None:
+    """What was answered, as the log has it; None if it is the document with the hash that is known.
 
     Raises _Unusable and what is in UNDECODABLE.
     """
     version, name = key
-    data: dict[str, Any] = {}
+    paths = 0
     if name == PROTOBUF and version == V2:
         # Not by its content type: up to 1.22 or so a kube-apiserver calls it application/octet-stream.
         if not answer.body.startswith(_SWAGGER):
             raise _Unusable(f"what came as {answer.content_type!r} is no protobuf of version 2")
     elif version == V2:
-        document = msgspec.json.decode(answer.body, type=_V2)
-        if not document.swagger.startswith("2."):
-            raise _Unusable(f"swagger {document.swagger!r}")
+        found = msgspec.json.decode(answer.body, type=_V2)
+        if not found.swagger.startswith("2."):
+            raise _Unusable(f"swagger {found.swagger!r}")
         # Of several clusters the one with the most paths is shown where only one can be.
-        data["paths"] = len(document.paths)
+        paths = len(found.paths)
     elif not msgspec.json.decode(answer.body, type=_V3).openapi.startswith("3."):
         raise _Unusable("not of version 3")
-    found = packed(answer.body, known)
-    return None if found is None else {**data, **found}
+    return packed(answer.body, known, paths)
 
 
 def _group_version(name: str) -> tuple[str, str]:

@@ -8,14 +8,14 @@ in flight when it lost the cluster (Nats-Expected-Last-Subject-Sequence-Subject)
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import msgspec
 import structlog
 
-from deltalog import Appender, Conflict, Control, Expect, decode_control, encode_control
+from deltalog import Appender, Conflict, Expect
 from deltalog.jetstream.stream import Log
-from deltalog.wire import delta as wire
+from deltalog.wire import subjects
+from deltalog.wire.records import ControlRecord, Fact, OwnerChanged, decode_control, encode_control
 from deltalog.wire.subjects import control_subject
 from producers.errors import ProducersError
 
@@ -36,24 +36,22 @@ class Owner(msgspec.Struct, frozen=True):
 
     def fence(self) -> dict[str, str]:
         """The headers that make the server refuse a message once this ownership is over."""
-        return Expect(self.sequence, control_subject(self.cluster, wire.OWNER)).headers()
+        return Expect(self.sequence, control_subject(self.cluster, subjects.OWNER)).headers()
 
-    def control(self, record: str, group: str = "", resource: str = "", **data: Any) -> Control:
-        return Control(
-            record=record,
+    def control(self, fact: Fact) -> ControlRecord:
+        """The record that states a fact in this ownership, now."""
+        return ControlRecord(
             cluster=self.cluster,
-            group=group,
-            resource=resource,
             time=time.time_ns() // 1_000_000,
             producer=self.producer,
             epoch=self.epoch,
-            data=data,
+            fact=fact,
         )
 
 
 async def take(log_: Log, appender: Appender, cluster: str, producer: str) -> Owner:
     """Becomes the owner of a cluster, whoever was it before. Raises AppendError, BrokerUnavailable."""
-    subject = control_subject(cluster, wire.OWNER)
+    subject = control_subject(cluster, subjects.OWNER)
     while True:
         last = await log_.last(subject)
         sequence, epoch, before = 0, 0, ""
@@ -64,7 +62,7 @@ async def take(log_: Log, appender: Appender, cluster: str, producer: str) -> Ow
         owner = Owner(cluster, producer, epoch + 1, 0)
         try:
             taken = await appender.append_wait(
-                subject, encode_control(owner.control(wire.OWNER)), Expect(sequence).headers()
+                subject, encode_control(owner.control(OwnerChanged())), Expect(sequence).headers()
             )
         except Conflict:
             continue
@@ -77,15 +75,15 @@ async def release(appender: Appender, owner: Owner) -> None:
 
     Raises Deposed, AppendError.
     """
-    record = msgspec.structs.replace(owner, epoch=owner.epoch + 1).control(wire.OWNER, removed=True)
-    subject = control_subject(owner.cluster, wire.OWNER)
+    record = msgspec.structs.replace(owner, epoch=owner.epoch + 1).control(OwnerChanged(removed=True))
+    subject = control_subject(owner.cluster, subjects.OWNER)
     try:
         await appender.append_wait(subject, encode_control(record), Expect(owner.sequence).headers())
     except Conflict as conflict:
         raise Deposed(f"cluster {owner.cluster} was taken over (epoch {owner.epoch} is over)") from conflict
 
 
-async def append_control(appender: Appender, owner: Owner, control: Control, *, ttl: int | None = None) -> int:
+async def append_control(appender: Appender, owner: Owner, control: ControlRecord, *, ttl: int | None = None) -> int:
     """Appends a control record under the owner's fence; `ttl` in seconds. Returns its sequence.
 
     Raises Deposed, AppendError.
@@ -93,8 +91,7 @@ async def append_control(appender: Appender, owner: Owner, control: Control, *, 
     headers = owner.fence()
     if ttl is not None:
         headers["Nats-TTL"] = f"{ttl}s"
-    subject = control_subject(control.cluster, control.record, control.group, control.resource)
     try:
-        return await appender.append_wait(subject, encode_control(control), headers)
+        return await appender.append_wait(control.subject, encode_control(control), headers)
     except Conflict as conflict:
         raise Deposed(f"cluster {owner.cluster} was taken over (epoch {owner.epoch} is over)") from conflict

@@ -7,15 +7,16 @@ import contextlib
 from deltalog import Appender, Record
 from deltalog.jetstream.stream import Log
 from deltalog.reader import read_to_end
-from deltalog.wire import delta as wire
+from deltalog.wire import subjects
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.parts import parts_filter
+from deltalog.wire.records import HealthChanged, ObjectsRemoved
 from deltalog.wire.subjects import CONTROL, OBJECTS, PARTS, control_subject, encode_token, object_filter, parse_object
 from producers.follow.ownership import Owner, append_control, release, take
 
 # Control records that speak of what is gone. The owner's stays: its epoch only grows.
-_RECORDS = (wire.CLUSTER, wire.DISCOVERY, wire.HEALTH, wire.STATUS)
-_TYPE_RECORDS = (wire.TYPE, wire.SYNCED, wire.HEALTH)
+_RECORDS = (subjects.CLUSTER, subjects.DISCOVERY, subjects.HEALTH, subjects.STATUS)
+_TYPE_RECORDS = (subjects.TYPE, subjects.SYNCED, subjects.HEALTH)
 
 
 async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
@@ -28,11 +29,11 @@ async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
         owner = await take(log, appender, cluster, producer)
         token = encode_token(cluster)
         types = await _types(log, f"{OBJECTS}.{token}.>")
-        removed = owner.control(wire.REMOVED, types=types)
+        removed = owner.control(ObjectsRemoved(types=types))
         sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
         for root in (OBJECTS, PARTS):
             await log.purge(f"{root}.{token}.>", sequence)
-        for record in (*_TYPE_RECORDS, wire.OPENAPI):
+        for record in (*_TYPE_RECORDS, subjects.OPENAPI):
             await log.purge(f"{CONTROL}.{token}.{record}.*.*", sequence)
         for record in _RECORDS:
             await log.purge(control_subject(cluster, record), sequence)
@@ -41,40 +42,40 @@ async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
         return sequence
 
 
-async def _types(log: Log, pattern: str) -> list[str]:
+async def _types(log: Log, pattern: str) -> tuple[GroupResource, ...]:
     """The types that the log has objects of, or tombstones. O(messages), their headers only."""
-    found: set[str] = set()
+    found: set[GroupResource] = set()
 
     def note(record: Record) -> None:
         with contextlib.suppress(ValueError):
             address = parse_object(record.subject)
-            found.add(str(GroupResource(address.group, address.resource)))
+            found.add(GroupResource(address.group, address.resource))
 
     await read_to_end(log, note, subjects=(pattern,), headers_only=True)
-    return sorted(found)
+    return tuple(sorted(found, key=str))
 
 
 async def leave_cluster(log: Log, producer: str, cluster: str) -> None:
     """Marks a cluster as no longer followed; its objects stay, stale. Raises as `remove_cluster`."""
     async with Appender.to(log) as appender:
         owner = await take(log, appender, cluster, producer)
-        await append_control(appender, owner, owner.control(wire.HEALTH, healthy=False, reason="no longer followed"))
+        await append_control(appender, owner, owner.control(HealthChanged(reason="no longer followed")))
 
 
-async def remove_type(log: Log, producer: str, cluster: str, group: str, resource: str) -> int:
+async def remove_type(log: Log, producer: str, cluster: str, resource: GroupResource) -> int:
     """Removes a type of a cluster with its objects. Returns the record's sequence; as `remove_cluster` otherwise."""
     async with Appender.to(log) as appender:
         owner = await take(log, appender, cluster, producer)
-        return await append_removed_type(log, appender, owner, group, resource)
+        return await append_removed_type(log, appender, owner, resource)
 
 
-async def append_removed_type(log: Log, appender: Appender, owner: Owner, group: str, resource: str) -> int:
+async def append_removed_type(log: Log, appender: Appender, owner: Owner, resource: GroupResource) -> int:
     """The record that a type is gone, then the purge of what it speaks of. Raises Deposed, AppendError."""
-    objects = object_filter(owner.cluster, group, resource)
-    removed = owner.control(wire.REMOVED, group, resource, types=await _types(log, objects))
+    objects = object_filter(owner.cluster, *resource)
+    removed = owner.control(ObjectsRemoved(resource=resource, types=await _types(log, objects)))
     sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
     for pattern in (objects, parts_filter(objects)):
         await log.purge(pattern, sequence)
     for record in _TYPE_RECORDS:
-        await log.purge(control_subject(owner.cluster, record, group, resource), sequence)
+        await log.purge(control_subject(owner.cluster, record, *resource), sequence)
     return sequence

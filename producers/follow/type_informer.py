@@ -8,15 +8,14 @@ from urllib.parse import quote
 
 from deltalog import Appender
 from deltalog.jetstream.stream import Log
+from deltalog.wire.resource_type import ResourceType, Scope
 from producers.follow.normalize import Normalizer
 from producers.follow.ownership import Owner
 from producers.follow.reflector import Reflector
 from producers.follow.writer import Writer
 from producers.metrics import Counts, TypeMetrics
-from producers.rules.rules import Scope
 from producers.timing import DEFAULT, Timing
 from producers.upstream.apiserver import ApiServer
-from producers.upstream.discovery import ResourceType
 from producers.upstream.objects import RawObject, Unusable, identify
 from producers.upstream.watching import Target
 
@@ -55,7 +54,7 @@ class TypeInformer:
         self._on_synced = on_synced
         self._on_trouble = on_trouble
         self._whole = Writer(log_, appender, owner, kind, normalizer, counts, timing=timing)
-        accepts = scope.accepts if scope.namespaces and not scope.only else None
+        accepts = scope.covers if scope.namespaces and not scope.only else None
         self.reflectors: list[Reflector] = []
         for namespace in scope.only or (None,):
             self.reflectors.append(
@@ -119,7 +118,7 @@ class TypeInformer:
             raise Unusable(
                 f"{self.kind.group_resource} are synced by a label selector, which the cluster itself applies"
             )
-        if not self.scope.accepts(namespace):
+        if not self.scope.covers(namespace):
             raise Unusable(f"{resource} of namespace {namespace} are not synced")
         if not self.synced.is_set():
             raise Unusable(f"{resource} are being listed")

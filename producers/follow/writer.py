@@ -29,7 +29,6 @@ from deltalog.jetstream.fast_client import header_lines
 from deltalog.jetstream.stream import Log
 from deltalog.reader import read_to_end
 from deltalog.wire.delta import (
-    HEALTH,
     PRUNED_HEADER,
     SUMMARY_HEADER,
     Summary,
@@ -40,12 +39,13 @@ from deltalog.wire.delta import (
 )
 from deltalog.wire.kubernetes import ObjectName
 from deltalog.wire.parts import fit, part_subject, parts_filter, payload_limit, unpacked
+from deltalog.wire.records import HealthChanged
+from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import object_filter, object_subject, parse_object, type_prefix
 from producers.follow.normalize import Normalized, Normalizer
 from producers.follow.ownership import Deposed, Owner, append_control
 from producers.metrics import Counts
 from producers.timing import DEFAULT, Timing
-from producers.upstream.discovery import ResourceType
 from producers.upstream.objects import RawObject, Unusable, identify, raw_object
 
 log = structlog.get_logger("producers.follow.writer")
@@ -195,10 +195,8 @@ class Writer:
         if self._failed is not None and not isinstance(self._failed, Conflict):
             # What was sent and not acknowledged may still be on its way. It is not, once a record that was
             # appended behind it on the same connection is in the log.
-            health = self._owner.control(
-                HEALTH, self.kind.group, self.kind.resource, healthy=False, reason=f"reading back: {self._failed}"
-            )
-            await append_control(self._appender, self._owner, health)
+            health = HealthChanged(resource=self.kind.group_resource, reason=f"reading back: {self._failed}")
+            await append_control(self._appender, self._owner, self._owner.control(health))
         self._known.clear()
         self._offered.clear()
         self._unacknowledged.clear()

@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from deltalog.wire.resource_type import ResourceType
 from producers.errors import InvalidInput
-from producers.upstream.discovery import ResourceType
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -101,10 +101,6 @@ class Pruned:
     tree: Tree
     mark: str
     pointers: tuple[str, ...] = ()
-
-    def data(self) -> dict[str, object]:
-        """For the `type` control record: the pointers to what has gone (docs/log.md)."""
-        return {"pruned": list(self.pointers)} if self.pointers else {}
 
     def covers(self, steps: tuple[str, ...]) -> bool:
         """Whether a value at this path has gone."""

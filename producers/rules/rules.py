@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from deltalog.wire.resource_type import ResourceType, Scope
 from deltalog.wire.selectors import BadSelector, parse_labels
 from producers.errors import InvalidInput
-from producers.upstream.discovery import Discovered, ResourceType
+from producers.upstream.discovery import Discovered
 
 # Synced only when named: one is confidential, the other is mostly noise and the bulk of all writes.
 OPT_IN = ("secrets", "events", "events.events.k8s.io")
@@ -93,39 +94,6 @@ def check_selector(text: str) -> str:
         reason = " ".join(str(problem).split())
         raise BadRule(f"{text!r} is no label selector: {reason}; {example}") from None
     return text
-
-
-class Scope(NamedTuple):
-    """Which objects of a type are synced.
-
-    `namespaces`: names or patterns, `!` before those left out; empty for all. `selector`: a label selector.
-    """
-
-    namespaces: tuple[str, ...] = ()
-    selector: str = ""
-
-    @property
-    def only(self) -> tuple[str, ...]:
-        """The namespaces to ask for one by one; empty where the whole cluster is asked."""
-        if any("*" in one or one.startswith("!") for one in self.namespaces):
-            return ()
-        return self.namespaces
-
-    def accepts(self, namespace: str) -> bool:
-        wanted = [one for one in self.namespaces if not one.startswith("!")]
-        unwanted = [one[1:] for one in self.namespaces if one.startswith("!")]
-        if any(fnmatchcase(namespace, one) for one in unwanted):
-            return False
-        return not wanted or any(fnmatchcase(namespace, one) for one in wanted)
-
-    def data(self) -> dict[str, object]:
-        """For the `type` control record: only what restricts (docs/log.md)."""
-        found: dict[str, object] = {}
-        if self.namespaces:
-            found["namespaces"] = list(self.namespaces)
-        if self.selector:
-            found["selector"] = self.selector
-        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.resource_type import ResourceType, Subresource
 from producers.upstream.apiserver import ApiServer, Refused, Unreachable
 from producers.upstream.objects import UNDECODABLE
 
@@ -22,60 +22,6 @@ _AT_ONCE = 8
 _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
 _API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-
-
-class Subresource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A subresource of a type, `log` or `scale`, with the kind that it answers with."""
-
-    name: str
-    kind: str = ""
-    group: str = ""
-    version: str = ""
-    verbs: tuple[str, ...] = ()
-
-
-class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
-    """A listable and watchable resource type of a cluster, in the version it is synced in.
-
-    `versions`: all that the cluster serves it in, preferred first. `columns`: a custom resource's
-    additionalPrinterColumns of that version; None for types that have none of their own. `custom`: a
-    CustomResourceDefinition defines it.
-    """
-
-    group: str
-    resource: str
-    version: str
-    kind: str
-    singular: str = ""
-    namespaced: bool = True
-    short_names: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
-    verbs: tuple[str, ...] = ()
-    versions: tuple[str, ...] = ()
-    columns: tuple[dict[str, Any], ...] | None = None
-    selectable: tuple[str, ...] = ()
-    custom: bool = False
-    subresources: tuple[Subresource, ...] = ()
-
-    @property
-    def api_version(self) -> str:
-        return f"{self.group}/{self.version}" if self.group else self.version
-
-    @property
-    def path(self) -> str:
-        root = f"/apis/{quote(self.group)}" if self.group else "/api"
-        return f"{root}/{quote(self.version)}/{quote(self.resource)}"
-
-    @property
-    def group_resource(self) -> GroupResource:
-        return GroupResource(self.group, self.resource)
-
-    def record(self) -> dict[str, Any]:
-        """The `type` control record's data (docs/log.md)."""
-        # As a reader gets it back, lists for tuples, so that the two can be compared.
-        data: dict[str, Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(self))
-        del data["group"], data["resource"], data["custom"]
-        return data
 
 
 class Discovered(msgspec.Struct, frozen=True):

@@ -17,7 +17,9 @@ import msgspec
 import structlog
 
 from deltalog.wire.kubernetes import GroupResource
-from materializer.cluster_facts import Cluster, Document, TypeInfo
+from deltalog.wire.records import ClusterDocument
+from deltalog.wire.resource_type import ResourceType
+from materializer.cluster_facts import Cluster
 from materializer.store import Store
 from query.http.status import ApiError
 
@@ -55,7 +57,7 @@ def _version_rank(version: str) -> tuple[int, int, int, str]:
 class Served(msgspec.Struct, frozen=True):
     """A type as a scope serves it: what the clusters agree on, and which clusters have it in which version."""
 
-    info: TypeInfo
+    info: ResourceType
     versions: tuple[str, ...]
     stored: dict[str, str]
 
@@ -74,7 +76,7 @@ class Catalogue:
         self.forwarding = forwarding
         self.discovery = clusters[0].discovery if forwarding else None
         self.types: dict[GroupResource, Served] = {}
-        found: dict[GroupResource, list[tuple[str, TypeInfo]]] = {}
+        found: dict[GroupResource, list[tuple[str, ResourceType]]] = {}
         for cluster in sorted(clusters, key=lambda cluster: cluster.name):
             for key, info in cluster.types.items():
                 found.setdefault(key, []).append((cluster.name, info))
@@ -187,7 +189,7 @@ class Catalogue:
 
 
 @functools.lru_cache(maxsize=4)
-def _decoded(document: Document) -> list[Group]:
+def _decoded(document: ClusterDocument) -> list[Group]:
     """The groups of a document, not to be changed; the last ones are kept, as clients ask for part after part.
 
     Of one that cannot be read there are none.
@@ -245,7 +247,7 @@ def _group(name: str, versions: list[str]) -> dict[str, Any]:
     return {"name": name, "versions": listed, "preferredVersion": listed[0]}
 
 
-def _verbs(info: TypeInfo, *, forwarding: bool) -> list[str]:
+def _verbs(info: ResourceType, *, forwarding: bool) -> list[str]:
     return sorted({*READ_VERBS, *info.verbs}) if forwarding else list(READ_VERBS)
 
 

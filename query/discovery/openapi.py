@@ -17,7 +17,8 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import web
 
-from materializer.cluster_facts import Cluster, Document
+from deltalog.wire.records import ClusterDocument, DocumentName
+from materializer.cluster_facts import Cluster
 from materializer.store import Store
 from query.http.accept import Accept
 from query.http.rendering import JSON, takes_gzip
@@ -35,11 +36,13 @@ _PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _PROTOBUF_RANGES = frozenset({_PROTOBUF, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"})
 _TYPES = {"json": JSON, "protobuf": _PROTOBUF}
 
+_VERSION2_JSON = DocumentName("v2", "json")
+
 
 class ScopedOpenApi:
     """The documents of one scope at one state of the log. `version2`: by their form, `json` and `protobuf`."""
 
-    def __init__(self, version2: dict[str, Document], version3: dict[str, Document]) -> None:
+    def __init__(self, version2: dict[str, ClusterDocument], version3: dict[str, ClusterDocument]) -> None:
         self.version2 = version2
         self.version3 = version3
 
@@ -89,7 +92,9 @@ class ScopedOpenApi:
         return web.Response(body=body, content_type=JSON, headers=headers)
 
 
-async def _send(http: web.Request, document: Document, content_type: str, headers: dict[str, str]) -> web.Response:
+async def _send(
+    http: web.Request, document: ClusterDocument, content_type: str, headers: dict[str, str]
+) -> web.Response:
     headers = {
         "Cache-Control": "no-cache, private",
         **headers,
@@ -135,23 +140,23 @@ def _prefix(http: web.Request, segments: list[str]) -> str:
 def _of_all(clusters: Iterable[Cluster]) -> ScopedOpenApi:
     """The union of all clusters' documents."""
     named = sorted(clusters, key=lambda cluster: cluster.name)
-    having: dict[str, dict[str, list[Document]]] = {}
+    having: dict[str, dict[str, list[ClusterDocument]]] = {}
     for cluster in named:
         for (version, name), document in cluster.documents.items():
             if version == "v3":
                 having.setdefault(name, {}).setdefault(document.hash, []).append(document)
     # Of those that equally many have, the first cluster's: dictionaries keep the order, max takes the first.
     version3 = {name: max(by_hash.values(), key=len)[0] for name, by_hash in having.items()}
-    version2: dict[str, Document] = {}
+    version2: dict[str, ClusterDocument] = {}
     # Both forms of the same cluster, as far as it has them.
-    described = [cluster for cluster in named if ("v2", "json") in cluster.documents]
+    described = [cluster for cluster in named if _VERSION2_JSON in cluster.documents]
     if described:
-        chosen = max(described, key=lambda cluster: cluster.documents["v2", "json"].paths)
+        chosen = max(described, key=lambda cluster: cluster.documents[_VERSION2_JSON].paths)
         version2 = _version2(chosen)
     return ScopedOpenApi(version2, version3)
 
 
-def _version2(cluster: Cluster) -> dict[str, Document]:
+def _version2(cluster: Cluster) -> dict[str, ClusterDocument]:
     return {name: document for (version, name), document in cluster.documents.items() if version == "v2"}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from deltalog.wire.records import TypeStatus
 from materializer.cluster_facts import Cluster
 from materializer.materializer import Materializer
 from query.http.health import Check, failed, passed, report, warning
@@ -123,7 +124,7 @@ class Readiness:
         for key in sorted(cluster.types):
             kind = self._materializer.store.types.get(key)
             objects = 0 if kind is None else len(kind.clusters.get(name, ()))
-            told = {"synced": key in cluster.synced, **cluster.status.get(str(key), {})}
+            told = {"synced": key in cluster.synced, **msgspec.to_builtins(cluster.status.get(key, TypeStatus()))}
             health = cluster.type_health.get(key)
             if health is not None and not health.healthy:
                 told["error"] = health.reason

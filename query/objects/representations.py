@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from materializer.cluster_facts import TypeInfo
+from deltalog.wire.resource_type import ResourceType
 from materializer.cursor import Change
 from materializer.entry import Entry
 from materializer.versions import Named
@@ -45,7 +45,7 @@ class Encoder:
 
     def __init__(
         self,
-        info: TypeInfo,
+        info: ResourceType,
         version: str,
         wanted: Representation,
         versions: Named,

@@ -9,12 +9,12 @@ import pytest
 
 from deltalog import ADDED, Delta
 from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.selectable_fields import BUILT_IN, METADATA_FIELDS, selectable_fields
 from deltalog.wire.selectors import BadSelector, parse_fields
 from materializer.entry import Entry, entry_of
 from materializer.filter import Filter
 from producers.follow.normalize import Normalizer
-from producers.upstream.discovery import ResourceType
 
 REFERENCE = {
     "kind": "Pod",

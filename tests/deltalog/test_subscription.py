@@ -22,7 +22,6 @@ from deltalog import (
     Bookmark,
     Change,
     Connection,
-    Control,
     Event,
     Forgotten,
     HistoryChanged,
@@ -35,7 +34,6 @@ from deltalog import (
     Subscription,
     TakenOver,
     UnreadableRecord,
-    encode_control,
     encode_delta,
     open_log,
     subscribe,
@@ -78,10 +76,9 @@ def tell(appender: Appender) -> Put:
     """Appends one control record; returns its sequence."""
 
     async def append(record: str, cluster: str = "alpha", group: str = "", resource: str = "", **data: Any) -> int:
-        made = Control(
-            record=record, cluster=cluster, group=group, resource=resource, time=1, producer="p", epoch=1, data=data
-        )
-        return await appender.append_wait(control_subject(cluster, record, group, resource), encode_control(made))
+        made = {"v": 1, "record": record, "cluster": cluster, "group": group, "resource": resource, "data": data}
+        payload = msgspec.msgpack.encode({**made, "time": 1, "producer": "p", "epoch": 1})
+        return await appender.append_wait(control_subject(cluster, record, group, resource), payload)
 
     return append
 

@@ -11,6 +11,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
+from deltalog.wire.kubernetes import GroupResource
 from kubebraid.command.broker import running
 from producers.follow.removal import remove_cluster, remove_type
 from tests.patience import PATIENCE
@@ -130,13 +131,13 @@ async def test_what_is_removed_as_a_whole_leaves_the_table(members, process, bro
             while not holds(await asyncio.to_thread(table, file)):
                 await asyncio.sleep(0.1)
 
-    deployments = ("alpha", "apps", "deployments")
+    deployments = ("alpha", GroupResource("apps", "deployments"))
     async with Running(broker.url, file):
         await until(
             lambda held: {key[0] for key in held} == {"alpha", "bravo"} and deployments in {k[:3] for k in held}
         )
         await producing.stop()
-        await remove_type(log, "test", "alpha", "apps", "deployments")
+        await remove_type(log, "test", "alpha", GroupResource("apps", "deployments"))
         await until(lambda held: deployments not in {key[:3] for key in held})
         assert await asyncio.to_thread(table, file)
     # While nobody reads.

@@ -16,9 +16,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from deltalog import ADDED, DELETED, Appender, Control, Delta, Log, encode_control, encode_delta
+from deltalog import ADDED, DELETED, Appender, ControlRecord, Delta, Log, encode_control, encode_delta
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.parts import fit, part_subject
-from deltalog.wire.subjects import control_subject, object_subject, type_prefix
+from deltalog.wire.records import ObjectsRemoved
+from deltalog.wire.subjects import object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
 from tests.patience import PATIENCE
 
@@ -127,10 +129,9 @@ class Writing:
         return await self.appender.append_wait(subject, payload)
 
     async def removed(self, cluster: str, resource: str) -> int:
-        control = Control(record="removed", cluster=cluster, resource=resource, time=1, producer="p", epoch=1)
-        return await self.appender.append_wait(
-            control_subject(cluster, "removed", "", resource), encode_control(control)
-        )
+        fact = ObjectsRemoved(resource=GroupResource("", resource))
+        control = ControlRecord(cluster=cluster, time=1, producer="p", epoch=1, fact=fact)
+        return await self.appender.append_wait(control.subject, encode_control(control))
 
 
 @pytest.mark.parametrize("language", [python, javascript, go])

@@ -180,7 +180,9 @@ DOCUMENT_KEYS = {"body", "hash", "size"}
 @each("controls")
 def test_a_control_record_is_read_as_it_was_written(line: Line) -> None:
     expected = with_defaults(CONTROL_DEFAULTS, line.decoded, CONTROL_KEYS)
-    assert plain(by_wire_keys(decode_control(line.payload))) == expected
+    # A foreign writer's data may have keys that are not known: what is read has not.
+    expected["data"] = {key: value for key, value in expected["data"].items() if key != "later"}
+    assert msgpack.unpackb(encode_control(decode_control(line.payload))) == expected
 
 
 @each("controls")

@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
-from deltalog import ADDED, Control, Delta
+from deltalog import ADDED, ControlRecord, Delta, decode_control
 
 SECOND = 1_000_000_000
 
@@ -48,11 +49,13 @@ def made_delta(name: str = "n", type: str = ADDED, uid: str = "u", member_versio
     )
 
 
-def made_control(record: str, cluster: str = "alpha", group: str = "", resource: str = "", **given: Any) -> Control:
-    """A control record; `epoch` and `data` as given."""
-    fixed: dict[str, Any] = {"time": 0, "producer": "p", "epoch": 0}
-    fixed.update(given)
-    return Control(record=record, cluster=cluster, group=group, resource=resource, **fixed)
+def made_control(
+    record: str, cluster: str = "alpha", group: str = "", resource: str = "", **given: Any
+) -> ControlRecord:
+    """A control record as it is read from a message with these keys; `epoch` and `data` as given."""
+    message: dict[str, Any] = {"v": 1, "record": record, "cluster": cluster, "group": group, "resource": resource}
+    message |= {"time": 0, "producer": "p", "epoch": 0, **given}
+    return decode_control(msgspec.msgpack.encode(message))
 
 
 @pytest.fixture(name="delta", scope="session")
@@ -62,6 +65,6 @@ def delta_fixture() -> Callable[..., Delta]:
 
 
 @pytest.fixture(name="control", scope="session")
-def control_fixture() -> Callable[..., Control]:
+def control_fixture() -> Callable[..., ControlRecord]:
     """Makes a control record."""
     return made_control

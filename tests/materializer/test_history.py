@@ -16,7 +16,7 @@ import pytest
 from deltalog import Appender, Connection, Delta, Log, LogSettings, encode_control, encode_delta, open_log
 from deltalog.history import BUCKET, History, Mark
 from deltalog.jetstream.stream import nanoseconds
-from deltalog.wire import delta as wire
+from deltalog.wire import subjects
 from deltalog.wire.delta import summary_headers
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import control_subject, object_filter, object_subject, type_prefix
@@ -417,9 +417,9 @@ async def test_ordinary_life_is_the_same_history(
     log: Log, put: Put, record: Callable[..., Awaitable[int]], starting: Start
 ) -> None:
     """What supersedes, expires, is purged behind its record: nothing of it is a cut, for who runs and who starts."""
-    await record(wire.OWNER)
-    await record(wire.TYPE, "", "pods", kind="Pod", version="v1")
-    await record(wire.SYNCED, "", "pods", version="1", objects=0)
+    await record(subjects.OWNER)
+    await record(subjects.TYPE, "", "pods", kind="Pod", version="v1")
+    await record(subjects.SYNCED, "", "pods", version="1", objects=0)
     for number in range(10):
         await put(f"n{number}")
     running = await starting()
@@ -434,9 +434,9 @@ async def test_ordinary_life_is_the_same_history(
     first = await starting()
     assert first.prefix == running.prefix
     await first.stop()
-    removed = await record(wire.REMOVED, "", "pods")
+    removed = await record(subjects.REMOVED, "", "pods")
     await log.purge(object_filter("alpha", "", "pods"), removed)
-    for kind in (wire.TYPE, wire.SYNCED):
+    for kind in (subjects.TYPE, subjects.SYNCED):
         await log.purge(control_subject("alpha", kind, "", "pods"), removed)
     await running.until(lambda: not running.objects)
     await running.looks()

@@ -10,9 +10,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from deltalog.wire.delta import CLUSTER, DISCOVERY, HEALTH, OPENAPI, STATUS, SYNCED, TYPE
 from deltalog.wire.parts import Assembler
-from deltalog.wire.subjects import control_subject, object_subject, type_prefix
+from deltalog.wire.subjects import (
+    CLUSTER,
+    DISCOVERY,
+    HEALTH,
+    OPENAPI,
+    STATUS,
+    SYNCED,
+    TYPE,
+    control_subject,
+    object_subject,
+    type_prefix,
+)
 from materializer import image as module
 from materializer import store as store_module
 from materializer.cursor import Cursor

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from deltalog import ADDED, DELETED, Appender, Delta, Log, encode_delta
-from deltalog.wire.delta import Control, encode_control
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from materializer import materializer as module
 from materializer.filter import Filter
@@ -90,11 +89,10 @@ async def test_markers_and_what_nobody_can_read_are_passed_over(
 
 async def test_control_records_whose_data_cannot_be_are_passed_over(log: Log, materializer: Materializer) -> None:
     def record(kind: str, resource: str = "", /, **data: object) -> tuple[str, bytes, dict[str, str]]:
-        found = Control(
-            record=kind, cluster="alpha", resource=resource, time=1_700_000_000_000, producer="p", epoch=1, data=data
-        )
+        found = {"v": 1, "record": kind, "cluster": "alpha", "group": "", "resource": resource, "data": data}
+        found |= {"time": 1_700_000_000_000, "producer": "p", "epoch": 1}
         subject = control_subject("alpha", kind, *(("", resource) if resource else ()))
-        return subject, encode_control(found), {}
+        return subject, msgspec.msgpack.encode(found), {}
 
     last = await append(
         log,

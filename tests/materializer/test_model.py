@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from deltalog import ADDED, DELETED, MODIFIED, Control, Delta, Replaced
-from deltalog.wire.delta import CLUSTER, OWNER, REMOVED, SYNCED
+from deltalog import ADDED, DELETED, MODIFIED, ControlRecord, Delta, Replaced
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_fields, parse_labels
+from deltalog.wire.subjects import CLUSTER, OWNER, REMOVED, SYNCED
 from materializer import indexes as indexes_module
 from materializer import store as store_module
 from materializer.cursor import Change, Cursor, changes, initial
@@ -96,7 +96,7 @@ class Message(NamedTuple):
 
     index: int
     time: int
-    record: Delta | Control
+    record: Delta | ControlRecord
     expires: int | None
 
 
@@ -153,7 +153,7 @@ class World:
 
     # -- the producers -----------------------------------------------------------------------------------------
 
-    def append(self, subject: tuple[object, ...], record: Delta | Control, expires: bool = False) -> Message:
+    def append(self, subject: tuple[object, ...], record: Delta | ControlRecord, expires: bool = False) -> Message:
         self.index += 1
         message = Message(self.index, self.now, record, self.now + TTL * SECOND if expires else None)
         self.log[subject] = message

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Replaced
-from deltalog.wire.delta import STATUS, SYNCED
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_labels
+from deltalog.wire.subjects import STATUS, SYNCED
 from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
 from materializer.originals import TooOld, changes_since, seen

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deltalog import DELETED
-from deltalog.wire.delta import SYNCED
+from deltalog.wire.subjects import SYNCED
 from materializer.cursor import changes
 from materializer.filter import Filter
 from materializer.resume import (

@@ -18,7 +18,7 @@ from structlog.testing import LogCapture
 
 from deltalog import DELETED, Appender, Connection, Delta, Log, LogSettings, encode_control, encode_delta, open_log
 from deltalog.history import History
-from deltalog.wire import delta as wire
+from deltalog.wire import subjects
 from deltalog.wire.delta import summary_headers
 from deltalog.wire.subjects import control_subject, object_filter, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
@@ -190,7 +190,7 @@ class Writer:
 
     async def record(self, what: str, cluster: str = "alpha", group: str = "", resource: str = "", **data: Any) -> int:
         made = self.control(what, cluster, group, resource, data=data)
-        headers = {"Nats-TTL": f"{TTL}s"} if what == wire.REMOVED else {}
+        headers = {"Nats-TTL": f"{TTL}s"} if what == subjects.REMOVED else {}
         subject = control_subject(cluster, what, group, resource)
         return await self.appender.append_wait(subject, encode_control(made), headers)
 
@@ -218,8 +218,8 @@ def file_of(directory: Path) -> Path:
 
 
 async def ten(writer: Writer) -> None:
-    await writer.record(wire.OWNER)
-    await writer.record(wire.TYPE, "alpha", "", "pods", version="v1", kind="Pod")
+    await writer.record(subjects.OWNER)
+    await writer.record(subjects.TYPE, "alpha", "", "pods", version="v1", kind="Pod")
     for number in range(10):
         await writer.put(f"n{number}", labels={"app": "a"})
 
@@ -285,15 +285,15 @@ async def test_any_history(log: Log, writer: Writer, start: Start, directory: Pa
             at = (cluster, resource, name)
             where = {"cluster": cluster, "resource": resource}
             if what < 0.03:
-                index = await writer.record(wire.REMOVED, cluster, types=["pods", "nodes"])
+                index = await writer.record(subjects.REMOVED, cluster, types=["pods", "nodes"])
                 await log.purge(object_filter(cluster), index)
                 lives = {one: life for one, life in lives.items() if one[0] != cluster}
             elif what < 0.06:
-                index = await writer.record(wire.REMOVED, cluster, "", resource, types=[resource])
+                index = await writer.record(subjects.REMOVED, cluster, "", resource, types=[resource])
                 await log.purge(object_filter(cluster, "", resource), index)
                 lives = {one: life for one, life in lives.items() if one[:2] != (cluster, resource)}
             elif what < 0.1:
-                await writer.record(wire.TYPE, cluster, "", resource, version="v1", kind=resource)
+                await writer.record(subjects.TYPE, cluster, "", resource, version="v1", kind=resource)
             elif what < 0.3 and at in lives:
                 uid, first = lives.pop(at)
                 await writer.put(name, type=DELETED, uid=uid, uid_index=first, **where)
@@ -653,7 +653,7 @@ async def test_what_was_deleted_is_remembered_and_the_floor_stays(
     await ten(writer)
     first = await start(directory)
     await writer.put("n1", type=DELETED, uid_index=4)
-    gone = await writer.record(wire.REMOVED, "alpha", "", "pods", types=["pods"])
+    gone = await writer.record(subjects.REMOVED, "alpha", "", "pods", types=["pods"])
     await log.purge(object_filter("alpha", "", "pods"), gone)
     await first.materializer.wait_applied(gone, PATIENCE)
     await first.stop()

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Delta, Replaced
-from deltalog.wire.delta import CLUSTER, HEALTH, OWNER, REMOVED, SYNCED, TYPE
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_labels
+from deltalog.wire.subjects import CLUSTER, HEALTH, OWNER, REMOVED, SYNCED, TYPE
 from materializer.cursor import Cursor, Position, changes, initial
 from materializer.entry import Entry, entry_of
 from materializer.filter import Filter

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from deltalog import Appender, Log, Reader, Record, decode_control, decode_delta
+from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import CONTROL
 from materializer.filter import Filter
 from materializer.store import Store
 from producers.follow.normalize import Normalizer
 from producers.follow.ownership import take
 from producers.follow.writer import Writer
-from producers.upstream.discovery import ResourceType
 from tests.patience import PATIENCE
 
 PODS = ResourceType(group="", resource="pods", version="v1", kind="Pod")

@@ -124,7 +124,7 @@ async def test_subresources_of_what_is_in_no_list() -> None:
 async def recorded(log: Log) -> tuple[int, list[dict[str, Any]]]:
     last = await log.last(control_subject("alpha", "discovery"))
     assert last is not None
-    return last[0], json.loads(gzip.decompress(decode_control(last[1]).data["body"]))
+    return last[0], json.loads(gzip.decompress(decode_control(last[1]).fact.document.body))
 
 
 def names(groups: list[dict[str, Any]]) -> list[str]:

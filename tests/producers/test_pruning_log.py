@@ -11,6 +11,7 @@ import pytest
 
 from deltalog import DELETED, MODIFIED, Appender, Delta, Log, Reader, Record, decode_delta
 from deltalog.wire.delta import parse_summary
+from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import OBJECTS
 from materializer.filter import Filter
 from materializer.store import Store
@@ -18,7 +19,6 @@ from producers.follow.normalize import Normalizer
 from producers.follow.ownership import take
 from producers.follow.writer import Writer
 from producers.rules.pruning import Pruning
-from producers.upstream.discovery import ResourceType
 from tests.patience import PATIENCE
 
 SECRETS = ResourceType(group="", resource="secrets", version="v1", kind="Secret")

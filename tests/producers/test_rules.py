@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from deltalog.wire.resource_type import ResourceType, Scope
 from producers.rules.configuration import BadConfiguration, Configuration, load
-from producers.rules.rules import BadRule, Rule, Rules, Scope, check_selector
-from producers.upstream.discovery import Discovered, ResourceType
+from producers.rules.rules import BadRule, Rule, Rules, check_selector
+from producers.upstream.discovery import Discovered
 
 
 def kind(title: str, version: str = "v1", *, namespaced: bool = True, custom: bool = False) -> ResourceType:
@@ -94,8 +95,8 @@ def test_namespaces():
     assert Scope(("shop", "team-*")).only == ()
     assert Scope(("!shop",)).only == ()
     some = Scope(("team-*", "!team-x"))
-    assert [name for name in ("team-a", "team-x", "shop") if some.accepts(name)] == ["team-a"]
-    assert [name for name in ("kube-system", "shop") if Scope(("!kube-*",)).accepts(name)] == ["shop"]
+    assert [name for name in ("team-a", "team-x", "shop") if some.covers(name)] == ["team-a"]
+    assert [name for name in ("kube-system", "shop") if Scope(("!kube-*",)).covers(name)] == ["shop"]
 
 
 # What a kube-apiserver takes and refuses: k8s.io/apimachinery/pkg/labels/selector_test.go, and lengths and forms of

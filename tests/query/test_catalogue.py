@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from deltalog.wire.records import ClusterDocument
+from deltalog.wire.resource_type import ResourceType
 from kubebraid.route.merging import merge
-from materializer.cluster_facts import Cluster, Document, TypeInfo
+from materializer.cluster_facts import Cluster
 from materializer.store import Store
 from query.discovery.catalogue import Catalogue, Catalogues
 from query.discovery.openapi import OpenApiByScope
@@ -22,7 +24,7 @@ def catalogue(**clusters: list[str]) -> Catalogue:
         cluster = Cluster(name, 1)
         for one in types:
             resource, version = one.split("/")
-            info = TypeInfo(group="example.com", resource=resource, version=version, kind=resource.title())
+            info = ResourceType(group="example.com", resource=resource, version=version, kind=resource.title())
             cluster.types[info.group_resource] = info
         made.append(cluster)
     return Catalogue(made)
@@ -84,11 +86,11 @@ def cluster(*groups: dict[str, Any], name: str = "alpha", **synced: str) -> Clus
     """One that serves groups, and of whose `example.com` types are synced in a version each."""
     made = Cluster(name, 1)
     for resource, version in synced.items():
-        info = TypeInfo(group="example.com", resource=resource, version=version, kind=resource.title())
+        info = ResourceType(group="example.com", resource=resource, version=version, kind=resource.title())
         made.types[info.group_resource] = info
     if groups:
         body = gzip.compress(json.dumps(groups).encode(), mtime=0)
-        made.discovery = Document(hash=str(hash(body)), body=body)
+        made.discovery = ClusterDocument(hash=str(hash(body)), body=body)
     return made
 
 
@@ -142,7 +144,7 @@ def test_what_is_synced_is_there_however_old_the_document_is() -> None:
 def test_of_a_document_that_cannot_be_read_what_is_synced_is_left() -> None:
     one = cluster(a="v1")
     for body in (b"", b"{}", gzip.compress(b"{}"), gzip.compress(b"[1]"), gzip.compress(b"\xff")):
-        one.discovery = Document(hash="h", body=body)
+        one.discovery = ClusterDocument(hash="h", body=body)
         assert versions(Catalogue([one], forwarding=True)) == ["v1"]
 
 

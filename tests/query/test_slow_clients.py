@@ -15,8 +15,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter
 
 from deltalog import Appender, Log, encode_delta
-from deltalog.wire.delta import CLUSTER, SYNCED, TYPE, encode_control
-from deltalog.wire.subjects import control_subject, object_subject, type_prefix
+from deltalog.wire.records import encode_control
+from deltalog.wire.subjects import CLUSTER, SYNCED, TYPE, control_subject, object_subject, type_prefix
 from materializer.materializer import Materializer
 from query.http import slow_clients
 from query.http.connections import SLOW_CLIENTS, Runner

@@ -14,12 +14,11 @@ import msgspec
 import pytest
 from aiohttp import test_utils, web
 
-from materializer.cluster_facts import TypeInfo
+from deltalog.wire.resource_type import ResourceType
 from materializer.cursor import Change
 from materializer.entry import Entry, version_member
 from materializer.versions import Named, Numbered
 from producers.follow.normalize import Normalizer
-from producers.upstream.discovery import ResourceType
 from query.http.accept import Form, Representation
 from query.http.rendering import Rendering, send_list
 from query.http.status import ApiError
@@ -164,8 +163,8 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> KeptRows:
     return rows
 
 
-def info(key: tuple[str, str], kind: str, columns: Any = None) -> TypeInfo:
-    return TypeInfo(group=key[0], resource=key[1], version="v1", kind=kind, columns=columns)
+def info(key: tuple[str, str], kind: str, columns: Any = None) -> ResourceType:
+    return ResourceType(group=key[0], resource=key[1], version="v1", kind=kind, columns=columns)
 
 
 def entry(key: tuple[str, str], kind: str, body: bytes, index: int, cluster: str = "alpha") -> Entry:
@@ -229,7 +228,7 @@ def pod(content: dict[str, Any], index: int, name: str = "web", uid: str = "u", 
 
 
 def encoder(
-    of: TypeInfo,
+    of: ResourceType,
     *,
     across: bool = False,
     include: str = "Metadata",

@@ -10,8 +10,8 @@ import pytest
 from aiohttp.test_utils import TestServer
 
 from deltalog import Appender, Log, encode_delta
-from deltalog.wire.delta import CLUSTER, HEALTH, SYNCED, TYPE, encode_control
-from deltalog.wire.subjects import control_subject, object_subject, type_prefix
+from deltalog.wire.records import encode_control
+from deltalog.wire.subjects import CLUSTER, HEALTH, SYNCED, TYPE, control_subject, object_subject, type_prefix
 from materializer.materializer import Materializer
 from query.http.warnings import of_other_versions, of_stale, warning_headers
 from query.service import QueryService
