@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from deltalog.wire.records import TypeStatus
 from producers.members.membership import Members
 from producers.producer import Producer
 from producers.rules.configuration import Configuration, Kubeconfig, Source
@@ -32,14 +33,14 @@ async def test_status_of_types_and_silence(rig):
 
     def synced():
         cluster = warm.store.clusters.get("alpha")
-        return cluster is not None and cluster.status.get("pods", {}).get("synced")
+        return cluster is not None and cluster.status.get(("", "pods"), TypeStatus()).synced
 
     await eventually(synced)
-    status = warm.store.clusters["alpha"].status["pods"]
-    assert status["objects"] == 30
-    assert status["synced"] is True
-    assert status["listed"] > 0
-    assert "error" not in status
+    status = warm.store.clusters["alpha"].status["", "pods"]
+    assert status.objects == 30
+    assert status.synced is True
+    assert status.listed > 0
+    assert not status.error
     assert warm.stale(warm.store.clusters["alpha"]) is None
 
     task.cancel()
@@ -61,11 +62,11 @@ async def test_a_type_in_trouble_says_why_and_since_when(rig):
     rig.cluster.faults.cut_watches()
 
     def told():
-        return warm.store.clusters["alpha"].status.get("pods", {}).get("error")
+        return warm.store.clusters["alpha"].status.get(("", "pods"), TypeStatus()).error
 
     assert "forbidden" in await eventually(told)
-    assert warm.store.clusters["alpha"].status["pods"]["stale"] > 0
-    assert "error" not in warm.store.clusters["alpha"].status["nodes"]
+    assert warm.store.clusters["alpha"].status["", "pods"].stale > 0
+    assert not warm.store.clusters["alpha"].status["", "nodes"].error
     rig.cluster.faults.clear()
     await eventually(lambda: not told(), 60.0)
 
