@@ -20,7 +20,7 @@ from deltalog.wire.parts import Assembler, part_subject
 from deltalog.wire.subjects import control_subject, object_subject, parse_control, parse_object, type_prefix
 from materializer.versions import Numbered, parse_version, parse_versions
 from producers.producer import Relist, Relisting, relist_subject
-from query.objects.lists import decode_token
+from query.objects.pages import decode_token
 from tests.golden.lines import Line, each, lines
 
 LOG_MD = (Path(__file__).parents[2] / "docs" / "log.md").read_text()
