@@ -157,7 +157,7 @@ class Reflector:
         await self.writer.gone_all_but(seen, version)
         await self.writer.settle()
         await self.writer.purge_other_versions()
-        self.writer.forget_gone()
+        self.writer.forget_deleted()
         self.version = version
         self.synced_at = time.time()
         self.synced.set()

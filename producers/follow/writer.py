@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable
 from sys import intern
-from uuid import UUID
 
 import msgspec
 import structlog
@@ -20,30 +18,29 @@ from deltalog import (
     AppendError,
     Conflict,
     Delta,
-    Record,
     Replaced,
-    decode_delta,
     encode_delta,
 )
 from deltalog.jetstream.fast_client import header_lines
 from deltalog.jetstream.stream import Log
-from deltalog.reader import read_to_end
 from deltalog.wire.delta import (
     PRUNED_HEADER,
     SUMMARY_HEADER,
-    Summary,
     newer,
-    parse_summary,
     summary_headers,
     summary_line,
 )
 from deltalog.wire.kubernetes import ObjectName
-from deltalog.wire.parts import fit, part_subject, parts_filter, payload_limit, unpacked
+from deltalog.wire.parts import fit, part_subject, parts_filter, payload_limit
 from deltalog.wire.records import HealthChanged
 from deltalog.wire.resource_type import ResourceType
-from deltalog.wire.subjects import object_filter, object_subject, parse_object, type_prefix
+from deltalog.wire.subjects import object_subject, type_prefix
+from producers.follow.handed_over import HandedOver
+from producers.follow.in_flight import InFlight
+from producers.follow.known import Known, KnownObjects, PackedUid, PackedVersion, Past, packed_uid, packed_version
 from producers.follow.normalize import Normalized, Normalizer
 from producers.follow.ownership import Deposed, Owner, append_control
+from producers.follow.read_back import LoggedType
 from producers.metrics import Counts
 from producers.timing import DEFAULT, Timing
 from producers.upstream.objects import RawObject, Unusable, identify, raw_object
@@ -52,77 +49,6 @@ log = structlog.get_logger("producers.follow.writer")
 
 # Told when what was appended is acknowledged, with its sequence, or why it is not.
 Stored = Callable[[int, AppendError | None], None]
-
-
-class Past(msgspec.Struct, gc=False):
-    """What few objects have: an end, a predecessor, parts. `gone_at` 0: it lives, else seconds by the log's clock.
-
-    `oldest` 0: the name has had no other object; `gone`: sequence of its deletion, once that is acknowledged.
-    """
-
-    oldest_uid_index: int = 0
-    gone_at: float = 0.0
-    deletion_index: int = 0
-    replaced: Replaced | None = None
-    in_parts: bool = False
-
-
-_NO_PAST = Past()
-_PackedUid = bytes | str
-_PackedVersion = int | str
-
-
-class Known(msgspec.Struct, gc=False):
-    """What the log last said of one object. `first` 0: its ADDED is not acknowledged yet.
-
-    There is one for each object of all clusters, so it is packed: a usual uid into 16 bytes, a usual version into a
-    number, and all that is rare into a `Past` that most do without.
-    """
-
-    packed_uid: _PackedUid
-    packed_member_version: _PackedVersion
-    uid_index: int
-    own_past: Past | None = None
-
-    @property
-    def uid(self) -> str:
-        return _unpacked_uid(self.packed_uid)
-
-    @property
-    def member_version(self) -> str:
-        return str(self.packed_member_version)
-
-    @property
-    def oldest_uid_index(self) -> int:
-        return self.past.oldest_uid_index or self.uid_index
-
-    @property
-    def past(self) -> Past:
-        """To be read only."""
-        return self.own_past or _NO_PAST
-
-    def with_past(self) -> Past:
-        """To be written to."""
-        if self.own_past is None:
-            self.own_past = Past()
-        return self.own_past
-
-
-_CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
-# As int() takes them back, and no longer than etcd's revisions are.
-_NUMBER = re.compile(r"[1-9][0-9]{0,19}").fullmatch
-
-
-def _packed_uid(uid: str) -> _PackedUid:
-    return bytes.fromhex(uid.replace("-", "")) if _CANONICAL(uid) else uid
-
-
-def _unpacked_uid(packed: _PackedUid) -> str:
-    return packed if isinstance(packed, str) else str(UUID(bytes=packed))
-
-
-def _packed_version(version: str) -> _PackedVersion:
-    return int(version) if _NUMBER(version) else version
 
 
 class Writer:
@@ -150,8 +76,6 @@ class Writer:
         self.last_version = ""
         # Called when an append has failed that was on its way already: nobody may be about to `observe`.
         self.on_failure: Callable[[], None] | None = None
-        self._namespace = namespace
-        self._handed_over = timing.handed_over
         self._log = log_
         self._appender = appender
         self._owner = owner
@@ -161,28 +85,22 @@ class Writer:
         # Header lines that all of its messages have.
         self._lines = header_lines(self._fence | ({PRUNED_HEADER: normalizer.mark} if normalizer.mark else {}))
         self._last_for = header_lines({"Nats-TTL": f"{log_.tombstone_ttl}s"})
-        self._known: dict[ObjectName, Known] = {}
-        # Keys whose ADDED or DELETED is on its way, with an event where somebody waits for it.
-        self._unacknowledged: dict[ObjectName, asyncio.Event | None] = {}
-        # Keys whose message in the log was pruned in another way than objects are now: it is replaced in any case.
-        self._otherwise_pruned: set[ObjectName] = set()
+        self._known = KnownObjects(kind.version, normalizer.mark)
+        self._objects = self._known.objects
+        self._logged = LoggedType(log_, owner.cluster, kind.group_resource, kind.version, namespace)
+        self._in_flight = InFlight()
+        self._handed_over = HandedOver(timing.handed_over)
         # Whether the log had nothing of the type: then the first list is not compared with it.
         self._blank = False
         self._failed: AppendError | None = None
-        self._in_flight = 0
-        self._quiet = asyncio.Event()
-        self._quiet.set()
-        self._other_versions: set[str] = set()
+        # Patterns of parts that no message names any more, and the sequence below which they are.
         self._obsolete: list[tuple[str, int]] = []
         # One state is taken in at a time, whoever brings it.
         self._turn = asyncio.Lock()
-        self._offered: dict[ObjectName, tuple[str, float]] = {}
-        self._sent = 0
-        self._awaited: list[tuple[int, asyncio.Future[None]]] = []
 
     def __len__(self) -> int:
-        """Objects that live, as far as the log knows."""
-        return sum(not known.past.gone_at for known in self._known.values())
+        """Objects that exist, as far as the log knows. O(objects)."""
+        return len(self._known)
 
     # -- what the log holds ----------------------------------------------------------------------------------------
 
@@ -191,38 +109,17 @@ class Writer:
 
         Raises HistoryChanged, and ends only when the log can be read.
         """
-        await self._quiet.wait()
+        await self._in_flight.none()
         if self._failed is not None and not isinstance(self._failed, Conflict):
             # What was sent and not acknowledged may still be on its way. It is not, once a record that was
             # appended behind it on the same connection is in the log.
             health = HealthChanged(resource=self.kind.group_resource, reason=f"reading back: {self._failed}")
             await append_control(self._appender, self._owner, self._owner.control(health))
         self._known.clear()
-        self._offered.clear()
-        self._unacknowledged.clear()
-        self._otherwise_pruned.clear()
-        self._other_versions.clear()
-        owner = self._owner
-
-        def remember(record: Record) -> None:
-            summary = parse_summary(record.headers or {})
-            if summary is None:
-                return
-            address = parse_object(record.subject)
-            key = ObjectName((intern(address.namespace), address.name))
-            if address.version != self.kind.version:
-                # The cluster served another version then: its messages go once the list in this one is in.
-                self._other_versions.add(address.version)
-                if key in self._known:
-                    return
-                summary = msgspec.structs.replace(summary, member_version="")
-            self._known[key] = _known(summary, record)
-            if summary.pruned != self._normalize.mark:
-                self._otherwise_pruned.add(key)
-
-        pattern = object_filter(owner.cluster, self.kind.group, self.kind.resource, self._namespace)
-        await read_to_end(self._log, remember, subjects=(pattern,), headers_only=True)
-        self._blank = not self._known
+        self._handed_over.clear()
+        self._in_flight.forget_objects()
+        await self._logged.read(self._known)
+        self._blank = not self._objects
         self._failed = None
 
     # -- what the cluster says -------------------------------------------------------------------------------------
@@ -250,8 +147,8 @@ class Writer:
                 identity = identify(found)
                 key = ObjectName((intern(identity.namespace or ""), identity.name))
                 self.last_version = identity.resource_version or ""
-                uid, version = _packed_uid(identity.uid or ""), _packed_version(self.last_version)
-                if self._offered and self._outranked(key, self.last_version):
+                uid, version = packed_uid(identity.uid or ""), packed_version(self.last_version)
+                if self._handed_over and self._outranked(key, self.last_version):
                     return key
                 if self._is_known(key, uid, version, listed):
                     return key
@@ -261,12 +158,12 @@ class Writer:
             return None
         self.last_version = state.member_version
         key = ObjectName((intern(state.namespace), state.name))
-        uid, version = _packed_uid(state.uid), _packed_version(state.member_version)
-        if self._offered and self._outranked(key, state.member_version):
+        uid, version = packed_uid(state.uid), packed_version(state.member_version)
+        if self._handed_over and self._outranked(key, state.member_version):
             return key
-        known = self._known.get(key)
+        known = self._objects.get(key)
         if known is None:
-            self._known[key] = Known(uid, version, 0)
+            self._objects[key] = Known(uid, version, 0)
             self.counts.added += 1
             await self._append(key, self._delta(ADDED, state, in_order=in_order), entering=True, stored=stored)
             return key
@@ -277,7 +174,7 @@ class Writer:
                 await self._acknowledgement(key)
             # To readers, what is at the same version and yet not the same is as if the cluster had been set back.
             restored = not newer(state.member_version, known.member_version)
-            self._otherwise_pruned.discard(key)
+            self._known.otherwise_pruned.discard(key)
             known.packed_member_version = version
             replaced = self._unfaded(known)
             self.counts.modified += 1
@@ -287,23 +184,23 @@ class Writer:
             await self._append(key, delta, stored=stored)
             return key
         replaced = await self._replaced(key, known)
-        self._otherwise_pruned.discard(key)
+        self._known.otherwise_pruned.discard(key)
         entered = Known(uid, version, 0)
         if replaced is not None or known.past.in_parts:
             oldest = replaced.oldest_uid_index if replaced else 0
             entered.own_past = Past(oldest, replaced=replaced, in_parts=known.past.in_parts)
-        self._known[key] = entered
+        self._objects[key] = entered
         self.counts.added += 1
         delta = self._delta(ADDED, state, replaced=replaced, in_order=in_order)
         await self._append(key, delta, entering=True, stored=stored)
         return key
 
-    def _is_known(self, key: ObjectName, uid: _PackedUid, version: _PackedVersion, listed: bool) -> bool:
+    def _is_known(self, key: ObjectName, uid: PackedUid, version: PackedVersion, listed: bool) -> bool:
         """Whether the log has this state, or a newer one; counts it then."""
-        known = self._known.get(key)
+        known = self._objects.get(key)
         if known is None or known.past.gone_at or known.packed_uid != uid:
             return False
-        if listed and key in self._otherwise_pruned:
+        if listed and key in self._known.otherwise_pruned:
             return False
         if known.packed_member_version != version and (listed or newer(str(version), known.member_version)):
             return False
@@ -325,8 +222,8 @@ class Writer:
             return
         self.last_version = found.member_version
         key = ObjectName((found.namespace, found.name))
-        known = self._known.get(key)
-        if known is None or known.past.gone_at or known.packed_uid != _packed_uid(found.uid):
+        known = self._objects.get(key)
+        if known is None or known.past.gone_at or known.packed_uid != packed_uid(found.uid):
             self.counts.suppressed += 1
             return
         await self._bury(key, known, found, final=True, in_order=in_order, stored=stored)
@@ -354,49 +251,29 @@ class Writer:
 
         async with self._turn:
             self.check()
-            known = self._known.get(key)
-            if known is not None and known.packed_uid == _packed_uid(identity.uid or ""):
+            known = self._objects.get(key)
+            if known is not None and known.packed_uid == packed_uid(identity.uid or ""):
                 behind = not newer(version, known.member_version)
             else:
                 # Of another object of the name, either may be the newer one.
                 behind = known is not None and not newer(version, known.member_version) and version.isdigit()
-            sent = self._sent
+            sent = self._in_flight.sent
             if not behind:
                 if deleted:
                     await self._gone(found, in_order=False, stored=stored)
                 else:
                     await self._observe(found, listed=False, in_order=False, stored=stored)
-                self._offered[key] = (version, time.monotonic() + self._handed_over)
-            if self._sent == sent:
-                await self._all_acknowledged()
+                self._handed_over.note(key, version)
+            if self._in_flight.sent == sent:
+                await self._in_flight.all_sent()
                 future.set_result(0)
         return future
 
     def _outranked(self, key: ObjectName, version: str) -> bool:
-        """Whether a newer state than this one was offered lately; counts it then."""
-        offered = self._offered.get(key)
-        if offered is None:
-            return False
-        if newer(version, offered[0]) or version == offered[0] or offered[1] < time.monotonic():
-            # The watch has come to it.
-            del self._offered[key]
-            return False
-        self.counts.suppressed += 1
-        return True
-
-    async def _all_acknowledged(self) -> None:
-        """Waits until what is on its way now has arrived, or failed."""
-        if self._in_flight:
-            arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._awaited.append((self._sent, arrived))
-            await arrived
-
-    def _settled(self) -> None:
-        done = self._sent - self._in_flight
-        for awaited in [one for one in self._awaited if one[0] <= done]:
-            self._awaited.remove(awaited)
-            if not awaited[1].done():
-                awaited[1].set_result(None)
+        """Whether a newer state than this one was handed over lately; counts it then."""
+        outranked = self._handed_over.outranks(key, version)
+        self.counts.suppressed += outranked
+        return outranked
 
     async def gone_all_but(self, seen: set[ObjectName], version: str) -> None:
         """After a complete list at `version`: whatever lives in the log and was not `seen` has gone."""
@@ -404,32 +281,27 @@ class Writer:
             await self._gone_all_but(seen, version)
 
     async def _gone_all_but(self, seen: set[ObjectName], version: str) -> None:
-        now = time.monotonic()
-        for key in [key for key, (_, until) in self._offered.items() if until < now]:
-            del self._offered[key]
-        # What was offered while the list was taken cannot be in it.
-        seen = seen | self._offered.keys()
-        missing = [key for key, known in self._known.items() if not known.past.gone_at and key not in seen]
-        for key in missing:
+        # What was handed over while the list was taken cannot be in it.
+        for key in self._known.missing(seen | self._handed_over.names()):
             self.check()
-            known = self._known[key]
+            known = self._objects[key]
             if known.uid_index == 0:
                 await self._acknowledgement(key)
-            last = await self._last_delta(key)
+            last = await self._logged.last_delta(key, self._known.other_versions)
             if last is None:
-                self._known.pop(key, None)
+                self._objects.pop(key, None)
                 continue
             await self._bury(key, known, self._metadata_of(last, version or last.member_version), final=False)
         await self._prune_tombstones()
 
     async def _prune_tombstones(self) -> None:
         """Replaces tombstones that hold what is to be pruned now; of those of an object that lives, nothing is left."""
-        for key in [key for key in self._otherwise_pruned if (known := self._known.get(key)) and known.past.gone_at]:
+        for key in self._known.tombstones_otherwise_pruned():
             self.check()
-            last = await self._last_delta(key)
+            last = await self._logged.last_delta(key, self._known.other_versions)
             if last is not None and last.type == DELETED:
-                await self._bury(key, self._known[key], self._metadata_of(last, last.member_version), final=False)
-        self._otherwise_pruned.clear()
+                await self._bury(key, self._objects[key], self._metadata_of(last, last.member_version), final=False)
+        self._known.otherwise_pruned.clear()
 
     def _metadata_of(self, last: Delta, version: str) -> Normalized:
         """The object of a delta of the log at `version`, as far as its end is known: its metadata, pruned."""
@@ -454,27 +326,20 @@ class Writer:
 
     async def gone_outside(self, namespaces: frozenset[str]) -> None:
         """Whatever lives in the log in other namespaces is not wanted any more."""
-        await self.gone_all_but({key for key in self._known if key[0] in namespaces}, "")
+        await self.gone_all_but({key for key in self._objects if key[0] in namespaces}, "")
 
     async def settle(self) -> None:
         """Waits until all that was observed is in the log. Raises as `observe` does."""
-        await self._quiet.wait()
+        await self._in_flight.none()
         self.check()
         self._blank = False
         await self._purge_obsolete()
 
     async def purge_other_versions(self) -> None:
         """Removes what the log holds of this type in versions that are no longer the synced one."""
-        if not self._other_versions:
-            return
-        owner = self._owner
-        head = await self._log.head()
-        for version in sorted(self._other_versions):
-            group, resource = self.kind.group, self.kind.resource
-            pattern = object_filter(owner.cluster, group, resource, self._namespace, version=version)
-            for one in (pattern, parts_filter(pattern)):
-                await self._log.purge(one, head + 1)
-        self._other_versions.clear()
+        if self._known.other_versions:
+            await self._logged.purge_versions(self._known.other_versions)
+            self._known.other_versions.clear()
 
     # -- appending -------------------------------------------------------------------------------------------------
 
@@ -490,9 +355,9 @@ class Writer:
     ) -> None:
         if known.uid_index == 0:
             await self._acknowledgement(key)
-        self._otherwise_pruned.discard(key)
+        self._known.otherwise_pruned.discard(key)
         known.with_past().gone_at = self._seconds()
-        known.packed_member_version = _packed_version(found.member_version)
+        known.packed_member_version = packed_version(found.member_version)
         replaced = self._unfaded(known)
         self.counts.deleted += 1
         delta = self._delta(DELETED, found, first=known.uid_index, replaced=replaced, final=final, in_order=in_order)
@@ -538,10 +403,8 @@ class Writer:
 
     async def _acknowledgement(self, key: ObjectName) -> None:
         """Waits until what is on its way of an object is in the log. Raises as `observe` does."""
-        if key in self._unacknowledged:
-            pending = self._unacknowledged[key] = self._unacknowledged[key] or asyncio.Event()
-            await pending.wait()
-            self.check()
+        await self._in_flight.sequence_of(key)
+        self.check()
 
     async def _append(
         self, key: ObjectName, delta: Delta, *, entering: bool = False, stored: Stored | None = None
@@ -551,7 +414,7 @@ class Writer:
         if pieces:
             delta = await self._append_parts(subject, delta, pieces)
             payload = encode_delta(delta)
-        known = self._known[key]
+        known = self._objects[key]
         had_parts = known.past.in_parts
         if had_parts or pieces:
             known.with_past().in_parts = bool(pieces)
@@ -562,17 +425,12 @@ class Writer:
             lines = self._lines + header_lines(summary_headers(delta))
         if delta.type == DELETED:
             lines += self._last_for
-        waited_for = entering or delta.type == DELETED
-        if waited_for:
-            self._unacknowledged[key] = None
+        awaited = key if entering or delta.type == DELETED else None
 
         def acknowledged(sequence: int, error: AppendError | None) -> None:
             if had_parts and error is None:
                 # Parts of the state before; those of this one begin with the first it names.
                 self._obsolete.append((parts_filter(subject), delta.parts[0] if delta.parts else sequence))
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._quiet.set()
             if error is not None:
                 first, self._failed = self._failed is None, self._failed or error
                 if first and self.on_failure is not None:
@@ -587,14 +445,9 @@ class Writer:
                 known.uid_index = sequence
             if stored is not None:
                 stored(sequence, error)
-            if self._awaited:
-                self._settled()
-            if waited_for and (pending := self._unacknowledged.pop(key, None)) is not None:
-                pending.set()
+            self._in_flight.end(awaited)
 
-        self._in_flight += 1
-        self._sent += 1
-        self._quiet.clear()
+        self._in_flight.begin(awaited)
         try:
             await self._appender.append(subject, payload, acknowledged, lines)
         except AppendError as error:
@@ -653,7 +506,7 @@ class Writer:
         gone = known.past.gone_at or self._seconds()
         if gone < self._seconds() - self._log.tombstone_ttl:
             return None
-        last = await self._last_delta(key)
+        last = await self._logged.last_delta(key, self._known.other_versions)
         return Replaced(
             uid=known.uid,
             uid_index=known.uid_index,
@@ -665,37 +518,6 @@ class Writer:
             fields=self._normalize.visible(last.fields) if last else {},
         )
 
-    async def _last_delta(self, key: ObjectName) -> Delta | None:
-        """The last message of one object, which must have been acknowledged to be found."""
-        found = await self._log.last(object_subject(self._prefix, *key))
-        if found is None:
-            for version in self._other_versions:
-                prefix = type_prefix(self._owner.cluster, self.kind.group, version, self.kind.resource)
-                if (found := await self._log.last(object_subject(prefix, *key))) is not None:
-                    break
-        if found is None:
-            return None
-        delta = decode_delta(found[1])
-        pieces = [await self._log.message(sequence) for sequence in delta.parts]
-        if None in pieces:
-            return None
-        if pieces:
-            delta = msgspec.structs.replace(delta, object=b"".join(piece for piece in pieces if piece))
-        return unpacked(delta)
-
-    def forget_gone(self) -> None:
-        """Drops the keys of objects that went longer ago than tombstones are kept."""
-        limit = self._seconds() - self._log.tombstone_ttl
-        for key in [key for key, known in self._known.items() if 0 < known.past.gone_at < limit]:
-            del self._known[key]
-
-
-def _known(summary: Summary, record: Record) -> Known:
-    first = summary.uid_index or record.sequence
-    oldest = summary.oldest_uid_index if summary.oldest_uid_index not in (0, first) else 0
-    known = Known(_packed_uid(summary.uid), _packed_version(summary.member_version), first)
-    gone = summary.type == DELETED
-    if gone or oldest or summary.replaced is not None or summary.parts:
-        at, sequence = (record.time / 1e9, record.sequence) if gone else (0.0, 0)
-        known.own_past = Past(oldest, at, sequence, summary.replaced, summary.parts > 0)
-    return known
+    def forget_deleted(self) -> None:
+        """Drops objects that were deleted longer ago than tombstones are kept."""
+        self._known.forget_deleted(self._seconds() - self._log.tombstone_ttl)

@@ -314,7 +314,7 @@ class World:
             return self.add(kind, name)
         if known.gone_at is not None:
             if known.gone_at < self.now - 2 * TTL * SECOND:
-                # producers/follow/writer.py: forget_gone.
+                # producers/follow/known.py: forget_deleted.
                 del self.known[kind, name]
             returns = not known.delta.final and self.random.random() < 0.3
             return self.add(kind, name, known.delta.uid if returns else None)

@@ -10,28 +10,28 @@ from hypothesis import strategies as st
 
 from deltalog import Record
 from deltalog.wire.delta import Summary
-from producers.follow.writer import Known, _known, _packed_uid, _packed_version
+from producers.follow.known import Known, known_of, packed_uid, packed_version
 
 odd = st.text(alphabet="0123456789abcdefABCDEF-. ²٣", max_size=40)
 
 
 @given(st.uuids().map(str) | st.uuids().map(lambda uid: str(uid).upper()) | odd, odd)
-def test_packed_uids_come_back_and_differ_as_they_did(uid: str, other: str) -> None:
-    assert Known(_packed_uid(uid), 1, 0).uid == uid
-    assert (_packed_uid(uid) == _packed_uid(other)) == (uid == other)
+def testpacked_uids_come_back_and_differ_as_they_did(uid: str, other: str) -> None:
+    assert Known(packed_uid(uid), 1, 0).uid == uid
+    assert (packed_uid(uid) == packed_uid(other)) == (uid == other)
 
 
 @given(st.integers(0, 2**70).map(str) | odd, st.integers(0, 2**70).map(str) | odd)
-def test_packed_versions_come_back_and_differ_as_they_did(version: str, other: str) -> None:
-    assert Known("u", _packed_version(version), 0).member_version == version
-    assert (_packed_version(version) == _packed_version(other)) == (version == other)
+def testpacked_versions_come_back_and_differ_as_they_did(version: str, other: str) -> None:
+    assert Known("u", packed_version(version), 0).member_version == version
+    assert (packed_version(version) == packed_version(other)) == (version == other)
 
 
 def test_what_is_usual_is_packed() -> None:
     uid = "ed02aa20-d7a8-48a4-a50a-71203ff73986"
-    assert _packed_uid(uid) == UUID(uid).bytes
-    assert _packed_version("2986835454716") == 2986835454716
-    assert [_packed_version(odd) for odd in ("0", "007", "", "-1", "+1", "1_0", "1\n")] == [
+    assert packed_uid(uid) == UUID(uid).bytes
+    assert packed_version("2986835454716") == 2986835454716
+    assert [packed_version(odd) for odd in ("0", "007", "", "-1", "+1", "1_0", "1\n")] == [
         *("0", "007", "", "-1", "+1", "1_0", "1\n")
     ]
 
@@ -47,7 +47,7 @@ def test_what_is_usual_is_packed() -> None:
     ],
 )
 def test_what_the_log_says_of_an_object(summary: Summary, first: int, oldest: int, gone: int, rare: bool) -> None:
-    known = _known(summary, Record(9, 5_000_000_000, "kb.x", b""))
+    known = known_of(summary, Record(9, 5_000_000_000, "kb.x", b""))
     assert (known.uid_index, known.oldest_uid_index, known.past.deletion_index) == (first, oldest, gone)
     assert known.past.gone_at == (5.0 if gone else 0.0)
     assert (known.own_past is not None) == rare

@@ -1,0 +1,157 @@
+"""What the log last said of each object of one type: packed, as there is one for each object of all clusters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Set as AbstractSet
+from sys import intern
+from uuid import UUID
+
+import msgspec
+
+from deltalog import DELETED, Record, Replaced
+from deltalog.wire.delta import Summary, parse_summary
+from deltalog.wire.kubernetes import ObjectName
+from deltalog.wire.subjects import parse_object
+
+PackedUid = bytes | str
+PackedVersion = int | str
+
+
+class Past(msgspec.Struct, gc=False):
+    """What few objects have: a deletion, a predecessor, parts.
+
+    `gone_at`: when it was deleted, in seconds by the log's clock, 0 while it exists; `deletion_index`: the sequence of
+    its deletion, once that is acknowledged. `oldest_uid_index` 0: the name has had no other object.
+    """
+
+    oldest_uid_index: int = 0
+    gone_at: float = 0.0
+    deletion_index: int = 0
+    replaced: Replaced | None = None
+    in_parts: bool = False
+
+
+_NO_PAST = Past()
+
+
+class Known(msgspec.Struct, gc=False):
+    """What the log last said of one object. `uid_index` 0: its ADDED is not acknowledged yet.
+
+    Packed: a usual uid into 16 bytes, a usual version into a number, and all that is rare into a `Past` that most
+    objects do without.
+    """
+
+    packed_uid: PackedUid
+    packed_member_version: PackedVersion
+    uid_index: int
+    own_past: Past | None = None
+
+    @property
+    def uid(self) -> str:
+        return _unpacked_uid(self.packed_uid)
+
+    @property
+    def member_version(self) -> str:
+        return str(self.packed_member_version)
+
+    @property
+    def oldest_uid_index(self) -> int:
+        return self.past.oldest_uid_index or self.uid_index
+
+    @property
+    def past(self) -> Past:
+        """To be read only."""
+        return self.own_past or _NO_PAST
+
+    def with_past(self) -> Past:
+        """To be written to."""
+        if self.own_past is None:
+            self.own_past = Past()
+        return self.own_past
+
+
+_CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
+# As int() takes them back, and no longer than etcd's revisions are.
+_NUMBER = re.compile(r"[1-9][0-9]{0,19}").fullmatch
+
+
+def packed_uid(uid: str) -> PackedUid:
+    """16 bytes for a uid as API servers write it, the text itself for any other; equal where the texts are equal."""
+    return bytes.fromhex(uid.replace("-", "")) if _CANONICAL(uid) else uid
+
+
+def _unpacked_uid(packed: PackedUid) -> str:
+    return packed if isinstance(packed, str) else str(UUID(bytes=packed))
+
+
+def packed_version(version: str) -> PackedVersion:
+    """A number for a resourceVersion that is one, the text itself for any other; equal where the texts are equal."""
+    return int(version) if _NUMBER(version) else version
+
+
+def known_of(summary: Summary, record: Record) -> Known:
+    """What a message of the log says of its object."""
+    first = summary.uid_index or record.sequence
+    oldest = summary.oldest_uid_index if summary.oldest_uid_index not in (0, first) else 0
+    known = Known(packed_uid(summary.uid), packed_version(summary.member_version), first)
+    gone = summary.type == DELETED
+    if gone or oldest or summary.replaced is not None or summary.parts:
+        at, sequence = (record.time / 1e9, record.sequence) if gone else (0.0, 0)
+        known.own_past = Past(oldest, at, sequence, summary.replaced, summary.parts > 0)
+    return known
+
+
+class KnownObjects:
+    """What the log holds of one type of one cluster, or of one namespace of it; deleted objects are in it for a while.
+
+    `objects` by namespace and name. `otherwise_pruned`: names whose message in the log was pruned in another way than
+    objects are now. `other_versions`: API versions, other than the synced one, that the log has messages in.
+    """
+
+    def __init__(self, version: str, mark: str) -> None:
+        self.objects: dict[ObjectName, Known] = {}
+        self.otherwise_pruned: set[ObjectName] = set()
+        self.other_versions: set[str] = set()
+        self._version = version
+        self._mark = mark
+
+    def __len__(self) -> int:
+        """Objects that exist, as far as the log knows. O(objects)."""
+        return sum(not known.past.gone_at for known in self.objects.values())
+
+    def clear(self) -> None:
+        """Forgets everything: the log is about to be read again."""
+        self.objects.clear()
+        self.otherwise_pruned.clear()
+        self.other_versions.clear()
+
+    def note(self, record: Record) -> None:
+        """Takes in a message of the log, by its headers. The last one of an object counts."""
+        summary = parse_summary(record.headers or {})
+        if summary is None:
+            return
+        address = parse_object(record.subject)
+        key = ObjectName((intern(address.namespace), address.name))
+        if address.version != self._version:
+            # The cluster served another version then: its messages are removed once the list in this one is in.
+            self.other_versions.add(address.version)
+            if key in self.objects:
+                return
+            summary = msgspec.structs.replace(summary, member_version="")
+        self.objects[key] = known_of(summary, record)
+        if summary.pruned != self._mark:
+            self.otherwise_pruned.add(key)
+
+    def missing(self, seen: AbstractSet[ObjectName]) -> list[ObjectName]:
+        """Objects that exist and are not among those `seen`. O(objects)."""
+        return [key for key, known in self.objects.items() if not known.past.gone_at and key not in seen]
+
+    def tombstones_otherwise_pruned(self) -> list[ObjectName]:
+        """Deleted objects whose tombstones may hold what is to be pruned now."""
+        return [key for key in self.otherwise_pruned if (known := self.objects.get(key)) and known.past.gone_at]
+
+    def forget_deleted(self, before: float) -> None:
+        """Drops objects that were deleted before a time in seconds by the log's clock. O(objects)."""
+        for key in [key for key, known in self.objects.items() if 0 < known.past.gone_at < before]:
+            del self.objects[key]

@@ -1,0 +1,59 @@
+"""Read back: what the log holds of one type of one cluster, asked of the log itself."""
+
+from __future__ import annotations
+
+import msgspec
+
+from deltalog import Delta, decode_delta
+from deltalog.jetstream.stream import Log
+from deltalog.reader import read_to_end
+from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.parts import parts_filter, unpacked
+from deltalog.wire.subjects import object_filter, object_subject, type_prefix
+from producers.follow.known import KnownObjects
+
+
+class LoggedType:
+    """One type's messages in the log, in the version that is synced; `namespace`: one namespace's only."""
+
+    def __init__(
+        self, log: Log, cluster: str, resource: GroupResource, version: str, namespace: str | None = None
+    ) -> None:
+        self._log = log
+        self._cluster = cluster
+        self._resource = resource
+        self._version = version
+        self._namespace = namespace
+
+    async def read(self, known: KnownObjects) -> None:
+        """Notes all of them, by their headers only. O(messages). Raises HistoryChanged; waits for a log in trouble."""
+        pattern = object_filter(self._cluster, *self._resource, self._namespace)
+        await read_to_end(self._log, known.note, subjects=(pattern,), headers_only=True)
+
+    async def last_delta(self, key: ObjectName, other_versions: set[str]) -> Delta | None:
+        """The last message of one object, whole, in whatever version; None if there is none.
+
+        A message that is not acknowledged yet is not found.
+        """
+        found = None
+        for version in (self._version, *other_versions):
+            prefix = type_prefix(self._cluster, self._resource.group, version, self._resource.resource)
+            if (found := await self._log.last(object_subject(prefix, *key))) is not None:
+                break
+        if found is None:
+            return None
+        delta = decode_delta(found[1])
+        pieces = [await self._log.message(sequence) for sequence in delta.parts]
+        if None in pieces:
+            return None
+        if pieces:
+            delta = msgspec.structs.replace(delta, object=b"".join(piece for piece in pieces if piece))
+        return unpacked(delta)
+
+    async def purge_versions(self, versions: set[str]) -> None:
+        """Removes the messages in other versions, parts too."""
+        head = await self._log.head()
+        for version in sorted(versions):
+            pattern = object_filter(self._cluster, *self._resource, self._namespace, version=version)
+            for one in (pattern, parts_filter(pattern)):
+                await self._log.purge(one, head + 1)
