@@ -11,6 +11,7 @@ while one is on its way is sent as an atomic batch (ADR-50), which counts as one
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -18,12 +19,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import msgspec
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from deltalog.jetstream.acknowledgement import IN_PROCESS, Ack, decode_ack
+from deltalog.jetstream.client import End
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection
-from deltalog.jetstream.fast_client import header_lines
+from deltalog.jetstream.headers import header_lines
 from deltalog.wire.errors import LogUnavailable
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Appender:
         self._pending_bytes = 0
         self._next = 0
         self._inbox = ""
-        self._subscription: Subscription | None = None
+        self._end: End | None = None
         # The stream that took in what was sent last.
         self._stream = ""
         self._unsent = 0
@@ -123,10 +123,7 @@ class Appender:
         client = self.connection.client
         inbox = client.new_inbox()
         self._inbox = inbox + "."
-        self._subscription = await client.subscribe(
-            self._inbox + "*", cb=self._arrived, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
-        client.takers[inbox.encode()] = self._acknowledged
+        self._end = await client.receive_acks(inbox, self._acknowledged)
         if self._batch:
             self._batching = asyncio.create_task(self._send_batches(), name="appender: batches")
         return self
@@ -138,12 +135,9 @@ class Appender:
             self._batching.cancel()
             await asyncio.wait((self._batching,))
         self._fail_all(AppendTimeout("the appender was closed"))
-        self.connection.client.takers.pop(self._inbox[:-1].encode(), None)
-        if self._subscription is not None and not self.connection.client.is_closed:
-            try:
-                await self._subscription.unsubscribe()
-            except TRANSPORT_ERRORS:
-                pass
+        if self._end is not None:
+            with contextlib.suppress(*TRANSPORT_ERRORS):
+                await self._end()
 
     @property
     def outstanding(self) -> int:
@@ -278,10 +272,6 @@ class Appender:
         if not self._pending:
             self._idle.set()
         return pending
-
-    async def _arrived(self, message: Msg) -> None:
-        """The way of acknowledgements where the client has no short one."""
-        self._acknowledged(message.subject.rpartition(".")[2].encode(), message.data)
 
     def _acknowledged(self, token: bytes, data: bytes) -> None:
         if not token.isdigit():

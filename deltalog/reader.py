@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused
-from deltalog.jetstream.fast_client import parse_headers
+from deltalog.jetstream.headers import parse_headers
 from deltalog.jetstream.same_history import Progress, why_another, why_not_continued
 from deltalog.jetstream.stream import Log, Stream
 from deltalog.wire.errors import HistoryEnded

@@ -213,7 +213,7 @@ class Producer:
                 await self._relist(message)
         finally:
             try:
-                await subscription.unsubscribe()
+                await self._connection.client.unsubscribe(subscription)
             except TRANSPORT_ERRORS:
                 pass
 

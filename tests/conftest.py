@@ -48,12 +48,18 @@ async def close(connection: Connection) -> None:
 
 
 @pytest.fixture
-async def connecting(broker: EmbeddedBroker) -> AsyncIterator[Callable[[], Awaitable[Connection]]]:
+def fast() -> bool:
+    """Whether connections use what nats-py keeps to itself; modules that have to hold without it give both."""
+    return True
+
+
+@pytest.fixture
+async def connecting(broker: EmbeddedBroker, fast: bool) -> AsyncIterator[Callable[[], Awaitable[Connection]]]:
     """Makes connections to the broker; they are closed with the test."""
     async with AsyncExitStack() as stack:
 
         async def made() -> Connection:
-            connection = await connect(broker.url, name="test")
+            connection = await connect(broker.url, name="test", fast=fast)
             stack.push_async_callback(close, connection)
             return connection
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import ssl
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import msgspec
@@ -14,21 +16,75 @@ from nats import errors
 
 from deltalog.wire.errors import BadInput
 
+T = TypeVar("T")
+
 _DOMAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _INBOX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+# What stands in a file of credentials (`nsc generate creds`), each between lines of its own.
+_JWT = re.compile(r"BEGIN NATS USER JWT-*\s+(\S+)")
+_SEED = re.compile(r"BEGIN USER NKEY SEED-*\s+(\S+)")
 
 
 class BadAccess(BadInput):
     """A way in that cannot be: a file that is missing or none of its kind, two ways at once. One line with the mend."""
 
 
+class Transport(ssl.SSLContext):
+    """What TLS trusts and shows, read from its files again at each handshake; and whether it carries what is sent.
+
+    Made by `Access.transport`. nats-py makes each connection anew with the same context, and has no other public
+    place that is passed on the way to a connection: a handshake begins when a server has been connected to and has
+    said who it is, and before anything is said to it.
+    """
+
+    # Called when a handshake begins.
+    begin: Callable[[], None] | None = None
+    # Reads the files again. Raises BadAccess.
+    load: Callable[[], None] | None = None
+    # That of the attempt under way.
+    connection: ssl.SSLObject | None = None
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """Where asyncio, and uvloop, begin a handshake."""
+        self.connection = None
+        if self.begin is not None:
+            self.begin()
+        if self.load is not None:
+            try:
+                self.load()
+            except BadAccess as cause:
+                raise errors.Error(str(cause)) from cause
+        self.connection = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        return self.connection
+
+    def failed(self) -> None:
+        """An attempt to connect has failed: the next one needs a handshake of its own."""
+        self.connection = None
+
+    def take(self) -> None:
+        """Raises nats-py's error unless a handshake has succeeded in this attempt; to be called once in each.
+
+        To be called before credentials are sent, and before anything else is where there are none.
+        """
+        connection, self.connection = self.connection, None
+        if connection is None or connection.version() is None:
+            raise errors.Error("the server has no TLS, which is asked for; credentials were not sent")
+
+
 class Access(msgspec.Struct, frozen=True, kw_only=True):
     """As whom and how to connect; what is None or empty is not used.
 
     `creds`: file with a JWT and its seed; `nkey`: file with a seed; `user` with `password` or `password_file`; `token`
-    or `token_file`. Files are read again at each connection, so that they may be replaced. `ca`, `cert`, `key`: PEM
-    files of TLS, `key` only if `cert` has it not; any of them forbids a connection without TLS. `domain`: the
-    JetStream domain to use; `inbox`: what subjects of answers begin with, `_INBOX` if not given.
+    or `token_file`. Files are read again at each connection, so that they may be replaced, but that of `nkey`. `ca`,
+    `cert`, `key`: PEM files of TLS, `key` only if `cert` has it not; any of them forbids a connection without TLS.
+    `domain`: the JetStream domain to use; `inbox`: what subjects of answers begin with, `_INBOX` if not given.
     """
 
     creds: str | None = None
@@ -88,16 +144,18 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             except (nkeys.NkeysError, ValueError) as cause:
                 raise BadAccess(f"--nats-nkey {self.nkey}: it holds no nkey seed, which begins with SU") from cause
         if self.tls:
-            self.context()
+            self.transport()
 
-    def context(self) -> ssl.SSLContext:
-        """What TLS trusts and shows. Raises BadAccess."""
-        context = ssl.create_default_context()
-        self.load(context)
+    def transport(self) -> Transport:
+        """What TLS trusts and shows, with what the system trusts. Raises BadAccess."""
+        # As `ssl.create_default_context`: certificates and names are checked.
+        context = Transport(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        self._load(context)
+        context.load = lambda: self._load(context)
         return context
 
-    def load(self, context: ssl.SSLContext) -> None:
-        """Reads the files of TLS into a context, the first time or again. Raises BadAccess."""
+    def _load(self, context: ssl.SSLContext) -> None:
         try:
             if self.ca is not None:
                 context.load_verify_locations(self.ca)
@@ -110,18 +168,38 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             which = f"--nats-cert {self.cert}" + ("" if self.key is None else f" with --nats-key {self.key}")
             raise BadAccess(f"{which}: {_reason(cause)}") from cause
 
-    def options(self) -> dict[str, Any]:
-        """As nats-py's `connect` takes it. Raises BadAccess."""
+    def options(self, transport: Transport | None = None) -> dict[str, Any]:
+        """As nats-py's `connect` takes it; with `transport`, nothing is sent without TLS. Raises BadAccess."""
+
+        def safely(read: Callable[[], T], *, last: bool = True) -> Callable[[], T]:
+            """Anything but its own errors ends nats-py's reconnecting, for ever and in silence."""
+
+            def answer() -> T:
+                if last and transport is not None:
+                    transport.take()
+                try:
+                    return read()
+                except (BadAccess, nkeys.NkeysError, OSError, ValueError, TypeError, AttributeError) as cause:
+                    raise errors.Error(f"the credentials cannot be read: {cause}") from cause
+
+            return answer
+
         found: dict[str, Any] = {}
         if self.creds is not None:
-            found["user_credentials"] = self.creds
+            file = self.creds
+            found["user_jwt_cb"] = safely(lambda: _credential(file, _JWT), last=False)
+            found["signature_cb"] = lambda nonce: safely(lambda: _signature(file, nonce), last=False)()
         if self.nkey is not None:
-            found["nkeys_seed"] = self.nkey
+            found["nkeys_seed_str"] = read_secret("--nats-nkey", self.nkey)
         if self.user is not None:
             found["user"] = self.user
-            found["password"] = lambda: _secret("--nats-password-file", self.password, self.password_file)
-        if self.token is not None or self.token_file is not None:
-            found["token"] = lambda: _secret("--nats-token-file", self.token, self.token_file)
+            found["password"] = safely(lambda: _secret("--nats-password-file", self.password, self.password_file))
+        elif self.token is not None or self.token_file is not None:
+            found["token"] = safely(lambda: _secret("--nats-token-file", self.token, self.token_file))
+        elif self.creds is not None or transport is not None:
+            # None, but asked for at last, whatever else is sent; and without it nats-py signs nothing for a server that
+            # would have others, too, who do not say who they are.
+            found["token"] = safely(lambda: None)
         if self.inbox:
             found["inbox_prefix"] = self.inbox.encode()
         return found
@@ -149,6 +227,21 @@ def read_secret(option: str, file: str) -> str:
         raise BadAccess(f"{option} {file}: {cause.strerror or cause}") from cause
     except UnicodeDecodeError as cause:
         raise BadAccess(f"{option} {file}: it is no text") from cause
+
+
+def _credential(file: str, part: re.Pattern[str]) -> bytes:
+    found = part.search(read_secret("--nats-creds", file))
+    if found is None:
+        raise BadAccess(f"--nats-creds {file}: it is no file of credentials, or half of one")
+    return found[1].encode()
+
+
+def _signature(file: str, nonce: str) -> bytes:
+    pair = nkeys.from_seed(bytearray(_credential(file, _SEED)))
+    try:
+        return base64.b64encode(pair.sign(nonce.encode()))
+    finally:
+        pair.wipe()
 
 
 def _secret(option: str, value: str | None, file: str | None) -> str:

@@ -15,7 +15,7 @@ import structlog
 
 from deltalog.jetstream.access import Access, explained, without_user
 from deltalog.jetstream.append_health import Intake
-from deltalog.jetstream.fast_client import Client
+from deltalog.jetstream.client import Client
 from deltalog.wire.errors import LogUnavailable
 
 __all__ = [
@@ -28,6 +28,14 @@ __all__ = [
 ]
 
 log = structlog.get_logger("deltalog.jetstream.connection")
+
+_FAST: type[Client] = Client
+# One of nats-py whose parser is elsewhere has no fast path.
+with contextlib.suppress(ImportError):
+    from deltalog.jetstream.fast_client import FastClient, usable
+
+    if usable():
+        _FAST = FastClient
 
 # What a call of nats-py ends with when the connection is in no state to carry it; RuntimeError is uvloop's word for a
 # transport that was closed under it.
@@ -76,6 +84,8 @@ class Connection:
         self.lost = 0
         self.slow = 0
         self.intake = Intake()
+        # Whether it is ended by its owner.
+        self.closing = False
         # Never connected, and never to be.
         self.away = False
         self._on_trouble: set[Callable[[], None]] = set()
@@ -157,6 +167,8 @@ class Connection:
         return msgspec.Raw(answer.data)
 
     async def close(self) -> None:
+        """Ends it, within 5 seconds whatever state the server is in."""
+        self.closing = True
         if not self.client.is_closed:
             # Never longer than this, whatever state the server is in: nothing that matters is left to send. nats-py
             # runs into an AttributeError where it never came to connect.
@@ -190,11 +202,14 @@ def printable(url: str) -> str:
     return ",".join(shown)
 
 
-async def connect(url: str, *, name: str, patience: float = 5.0, access: Access | None = None) -> Connection:
+async def connect(
+    url: str, *, name: str, patience: float = 5.0, access: Access | None = None, fast: bool = True
+) -> Connection:
     """Connects to NATS at `url` (`nats://host:port`, several with commas); tries for `patience` seconds at first.
 
     An attempt that a server has answered by then is brought to its end: TLS takes its time on a busy machine. Once
-    connected it reconnects for ever. Raises BadAccess, BrokerUnavailable.
+    connected it reconnects for ever. `fast`: with the fast paths, where the installed nats-py has what they need
+    (`deltalog.jetstream.fast_client`). Raises BadAccess, BrokerUnavailable.
     """
     urls, inside = without_user([one.strip() for one in url.split(",")])
     # Also for servers that are heard of from these: nats-py would send them none of what stands in a URL.
@@ -202,13 +217,11 @@ async def connect(url: str, *, name: str, patience: float = 5.0, access: Access 
     if inside and not access.identified:
         access = msgspec.structs.replace(access, **inside)
     access.check()
-    client = Client()
+    client = (_FAST if fast else Client)()
     connection = Connection(client, printable(url), access.domain)
-    # Else nats-py makes one where a server asks for TLS: reading all that the system trusts takes its time.
-    context = access.context() if access.tls else None
     client.needs_tls = access.tls or any(one.startswith("tls://") for one in urls)
-    if context is not None:
-        client.prepare = lambda: access.load(context)
+    # Else nats-py makes one where a server asks for TLS: reading all that the system trusts takes its time.
+    transport = access.transport() if client.needs_tls else None
 
     async def disconnected() -> None:
         connection.lost += 1
@@ -221,7 +234,19 @@ async def connect(url: str, *, name: str, patience: float = 5.0, access: Access 
         log.info("NATS connection is back", url=connection.url)
         connection._trouble()
 
+    async def closed() -> None:
+        if not connection.closing:
+            # Only the public client lets it come to this.
+            connection.problem = explained(client.last_error or Exception("the server has ended the connection"))
+            log.error(
+                "NATS has ended the connection for good; start this process again",
+                url=connection.url,
+                reason=connection.problem,
+            )
+
     async def failed(problem: Exception) -> None:
+        if transport is not None and not client.is_connected:
+            transport.failed()
         if isinstance(problem, nats.errors.SlowConsumerError):
             connection.slow += 1
             connection._trouble()
@@ -240,6 +265,12 @@ async def connect(url: str, *, name: str, patience: float = 5.0, access: Access 
         if client.greeted is not None and not limit.expired():
             limit.reschedule(when)
 
+    def begin_handshake() -> None:
+        if client.greeted is not None:
+            client.greeted()
+
+    if transport is not None:
+        transport.begin = begin_handshake
     try:
         async with limit:
             client.greeted = lambda: give_up_at(max(until, loop.time() + _ATTEMPT))
@@ -256,9 +287,10 @@ async def connect(url: str, *, name: str, patience: float = 5.0, access: Access 
                 pending_size=16 * 1024 * 1024,
                 disconnected_cb=disconnected,
                 reconnected_cb=reconnected,
+                closed_cb=closed,
                 error_cb=failed,
-                tls=context,
-                **access.options(),
+                tls=transport,
+                **access.options(transport),
             )
             client.greeted = None
     except asyncio.CancelledError:

@@ -437,7 +437,7 @@ class _Tenure:
                 self.tasks.create_task(self._take(message), name=f"{self._cluster.name}: offer")
         finally:
             with contextlib.suppress(*TRANSPORT_ERRORS):
-                await subscription.unsubscribe()
+                await client.unsubscribe(subscription)
 
     async def _take(self, message: Msg) -> None:
         try:

@@ -21,7 +21,7 @@ from deltalog import (
     Replaced,
     encode_delta,
 )
-from deltalog.jetstream.fast_client import header_lines
+from deltalog.jetstream.headers import header_lines
 from deltalog.jetstream.stream import Log
 from deltalog.wire.delta import (
     PRUNED_HEADER,

@@ -25,6 +25,12 @@ from tests.patience import PATIENCE
 pytestmark = pytest.mark.usefixtures("limited")
 
 
+@pytest.fixture(params=[True, False], ids=["fast", "public"])
+def fast(request: pytest.FixtureRequest) -> bool:
+    """All of this holds without nats-py's private names, too."""
+    return bool(request.param)
+
+
 def new_key(kind: int) -> nkeys.KeyPair:
     """`kind`: one of nkeys' prefix bytes."""
     return nkeys.from_seed(bytearray(nkeys.encode_seed(os.urandom(32), kind)))
@@ -83,20 +89,20 @@ class Operator:
         return str(file)
 
 
-async def works(url: str, access: Access) -> None:
-    connection = await connect(url, name="test", access=access, patience=PATIENCE)
+async def works(url: str, access: Access, *, fast: bool) -> None:
+    connection = await connect(url, name="test", access=access, patience=PATIENCE, fast=fast)
     try:
         await open_log(connection, LogSettings(name="WORKS"))
     finally:
         await connection.close()
 
 
-async def refused(url: str, access: Access) -> str:
+async def refused(url: str, access: Access, *, fast: bool) -> str:
     """What is said to who is refused. On a busy machine a first attempt may end before the server has said anything."""
     async with asyncio.timeout(PATIENCE):
         while True:
             with pytest.raises(BrokerUnavailable) as told:
-                await connect(url, name="test", access=access, patience=1.0)
+                await connect(url, name="test", access=access, patience=1.0, fast=fast)
             assert "\n" not in str(told.value)
             if isinstance(told.value, BrokerRefuses):
                 return str(told.value)
@@ -110,7 +116,7 @@ def test_a_key_of_ours_is_one() -> None:
 
 
 @pytest.mark.processes
-async def test_users_tokens_and_nkeys(tmp_path: Path) -> None:
+async def test_users_tokens_and_nkeys(tmp_path: Path, fast: bool) -> None:
     pair, other = new_key(nkeys.PREFIX_BYTE_USER), new_key(nkeys.PREFIX_BYTE_USER)
     password, seed, wrong = tmp_path / "password", tmp_path / "seed", tmp_path / "wrong"
     password.write_text("open sesame\n")
@@ -121,17 +127,17 @@ async def test_users_tokens_and_nkeys(tmp_path: Path) -> None:
         Lone(tmp_path, f"authorization {{ users: [{users}] }}\n") as server,
         Lone(tmp_path, "authorization { token: secret }\n", "token") as guarded,
     ):
-        await works(server.url, Access(user="ali", password="open sesame"))
-        await works(server.url, Access(user="ali", password_file=str(password)))
-        await works(server.url.replace("//", "//ali:open%20sesame@"), Access())
-        await works(server.url, Access(nkey=str(seed)))
-        await works(guarded.url, Access(token="secret"))
-        await works(guarded.url.replace("//", "//secret@"), Access())
+        await works(server.url, Access(user="ali", password="open sesame"), fast=fast)
+        await works(server.url, Access(user="ali", password_file=str(password)), fast=fast)
+        await works(server.url.replace("//", "//ali:open%20sesame@"), Access(), fast=fast)
+        await works(server.url, Access(nkey=str(seed)), fast=fast)
+        await works(guarded.url, Access(token="secret"), fast=fast)
+        await works(guarded.url.replace("//", "//secret@"), Access(), fast=fast)
         answers = await asyncio.gather(
-            refused(server.url, Access()),
-            refused(server.url, Access(user="ali", password="nothing")),
-            refused(server.url, Access(nkey=str(wrong))),
-            refused(guarded.url, Access(token="nothing")),
+            refused(server.url, Access(), fast=fast),
+            refused(server.url, Access(user="ali", password="nothing"), fast=fast),
+            refused(server.url, Access(nkey=str(wrong)), fast=fast),
+            refused(guarded.url, Access(token="nothing"), fast=fast),
         )
         for answer in answers:
             assert answer.startswith(f"NATS at nats://127.0.0.1:{answer.split(':')[2].split()[0]} cannot be used: it ")
@@ -139,24 +145,30 @@ async def test_users_tokens_and_nkeys(tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-async def test_jwts_and_their_expiry(tmp_path: Path) -> None:
+async def test_jwts_and_their_expiry(tmp_path: Path, fast: bool) -> None:
     operator, stranger = Operator(), Operator()
     file = tmp_path / "user.creds"
     async with Lone(tmp_path, operator.configuration) as server:
-        await works(server.url, Access(creds=operator.credentials(file)))
+        await works(server.url, Access(creds=operator.credentials(file)), fast=fast)
         theirs = stranger.credentials(tmp_path / "theirs.creds")
         old = operator.credentials(tmp_path / "old.creds", exp=int(time.time()) - 60)
         for answer in await asyncio.gather(
-            refused(server.url, Access(creds=theirs)), refused(server.url, Access(creds=old))
+            refused(server.url, Access(creds=theirs), fast=fast), refused(server.url, Access(creds=old), fast=fast)
         ):
             assert "it refuses who we are" in answer
-        # One that expires ends the connection; it is back once the file has another.
+        # One that expires ends the connection; it is back once the file has another. Not so with the public client.
         operator.credentials(file, exp=int(time.time()) + 6)
-        connection = await connect(server.url, name="test", access=Access(creds=str(file)))
+        connection = await connect(server.url, name="test", fast=fast, access=Access(creds=str(file)))
         try:
             async with asyncio.timeout(PATIENCE):
                 while not connection.lost or connection.connected:
                     await asyncio.sleep(0.05)
+                if not fast:
+                    while not connection.problem:
+                        await asyncio.sleep(0.05)
+                    assert connection.client.is_closed
+                    assert "the credentials have expired; give new ones" in connection.problem
+                    return
                 while "credentials" not in connection.problem and "who we are" not in connection.problem:
                     await asyncio.sleep(0.05)
                 file.write_text("half a fi")
@@ -182,7 +194,7 @@ def written(directory: Path, name: str, certificate: trustme.LeafCert) -> dict[s
 
 
 @pytest.mark.processes
-async def test_tls(tmp_path: Path) -> None:
+async def test_tls(tmp_path: Path, fast: bool) -> None:
     ours, theirs = trustme.CA(), trustme.CA()
     ca = tmp_path / "ca.pem"
     ours.cert_pem.write_to_path(str(ca))
@@ -204,17 +216,20 @@ async def test_tls(tmp_path: Path) -> None:
         Lone(tmp_path, tls(server_files) + "allow_non_tls: true\n", "both") as both,
     ):
         trusting = Access(ca=str(ca))
-        await works(server.url, trusting)
-        await works(server.url.replace("nats:", "tls:"), trusting)
-        await works(strict.url, Access(ca=str(ca), **client))
-        await works(both.url, trusting)
+        await works(server.url, trusting, fast=fast)
+        await works(server.url.replace("nats:", "tls:"), trusting, fast=fast)
+        await works(strict.url, Access(ca=str(ca), **client), fast=fast)
+        if fast:
+            await works(both.url, trusting, fast=fast)
+        else:
+            assert "the server has no TLS, which is asked for" in await refused(both.url, trusting, fast=fast)
         untrusted, misdirected, asked, wrong, naked, scheme = await asyncio.gather(
-            refused(server.url, Access()),
-            refused(misnamed.url, trusting),
-            refused(strict.url, trusting),
-            refused(strict.url, Access(ca=str(ca), **foreign)),
-            refused(bare.url, Access(ca=str(ca), user="ali", password="open sesame")),
-            refused(bare.url.replace("nats:", "tls:"), Access()),
+            refused(server.url, Access(), fast=fast),
+            refused(misnamed.url, trusting, fast=fast),
+            refused(strict.url, trusting, fast=fast),
+            refused(strict.url, Access(ca=str(ca), **foreign), fast=fast),
+            refused(bare.url, Access(ca=str(ca), user="ali", password="open sesame"), fast=fast),
+            refused(bare.url.replace("nats:", "tls:"), Access(), fast=fast),
         )
         assert "its certificate is not trusted" in untrusted
         assert "give its authority with --nats-ca" in untrusted
@@ -224,7 +239,7 @@ async def test_tls(tmp_path: Path) -> None:
         assert "the server has no TLS, which is asked for" in naked
         assert "the server has no TLS, which is asked for" in scheme
         # A certificate is replaced by another authority's, on both sides, while we are connected.
-        connection = await connect(strict.url, name="test", access=Access(ca=str(ca), **client))
+        connection = await connect(strict.url, name="test", fast=fast, access=Access(ca=str(ca), **client))
         try:
             theirs.cert_pem.write_to_path(str(ca))
             written(tmp_path, "server", theirs.issue_cert("127.0.0.1"))
@@ -271,6 +286,6 @@ def test_what_cannot_be_is_said_before(tmp_path: Path, given: dict[str, str], sa
 
 
 def test_the_system_is_trusted_by_default() -> None:
-    context = Access().context()
+    context = Access().transport()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname

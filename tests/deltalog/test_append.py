@@ -18,6 +18,12 @@ PODS = type_prefix("alpha", "", "v1", "pods")
 Fate = tuple[int, AppendError | None]
 
 
+@pytest.fixture(params=[True, False], ids=["fast", "public"])
+def fast(request: pytest.FixtureRequest) -> bool:
+    """All of this holds without nats-py's private names, too."""
+    return bool(request.param)
+
+
 def subject(name: str) -> str:
     return object_subject(PODS, "x", name)
 

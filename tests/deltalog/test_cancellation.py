@@ -31,6 +31,12 @@ from tests.patience import PATIENCE
 MOST = 200
 
 
+@pytest.fixture(params=[True, False], ids=["fast", "public"])
+def fast(request: pytest.FixtureRequest) -> bool:
+    """All of this holds without nats-py's private names, too."""
+    return bool(request.param)
+
+
 class CancelledAt:
     """Awaits a coroutine, and cancels the task at its `wait`-th wait: while that lasts, or as it ends.
 
@@ -86,18 +92,18 @@ async def ends_at_each_wait(work: Callable[[], Coroutine[Any, Any, None]]) -> No
             raise AssertionError(f"more than {MOST} waits")
 
 
-async def test_connecting(broker: EmbeddedBroker) -> None:
+async def test_connecting(broker: EmbeddedBroker, fast: bool) -> None:
     async def connecting() -> None:
-        connection = await connect(broker.url, name="test")
+        connection = await connect(broker.url, name="test", fast=fast)
         await connection.close()
 
     await ends_at_each_wait(connecting)
 
 
-async def test_connecting_where_nobody_is() -> None:
+async def test_connecting_where_nobody_is(fast: bool) -> None:
     async def connecting() -> None:
         with pytest.raises(Exception, match="does not answer"):
-            await connect("nats://127.0.0.1:9", name="test", patience=0.3)
+            await connect("nats://127.0.0.1:9", name="test", patience=0.3, fast=fast)
 
     await ends_at_each_wait(connecting)
 

@@ -1,35 +1,44 @@
-"""The short ways out and in: the same as nats-py's own way, however the bytes come."""
+"""The fast paths out and in: the same as with the public client, however the bytes come."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
+from nats.aio.client import Client as PublicClient
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.errors import ProtocolError
+from nats.protocol.parser import Parser
 
+import deltalog
 from deltalog import Appender, Conflict, Connection, Expect, Log, Reader, Record
-from deltalog.jetstream.fast_client import Client, header_lines, parse_headers
+from deltalog.jetstream.client import Client
+from deltalog.jetstream.fast_client import FastClient, missing_names, usable
+from deltalog.jetstream.headers import header_lines, parse_headers
 from deltalog.wire.subjects import object_subject, type_prefix
 from tests.patience import PATIENCE
 
 PODS = type_prefix("alpha", "", "v1", "pods")
 
 
-async def parsed(pieces: list[bytes], *takers: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], list[bytes]]:
-    """What takers and nats-py's own subscription 7 get of a server's bytes."""
-    client = Client()
+async def parsed(pieces: list[bytes], *inboxes: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], list[bytes]]:
+    """What handlers of acknowledgements and nats-py's own subscription 7 get of a server's bytes."""
+    client = FastClient()
     taken: list[tuple[bytes, bytes, bytes]] = []
-    for inbox in takers:
-        client.takers[inbox] = lambda token, data, inbox=inbox: taken.append((inbox, token, data))
+    for inbox in inboxes:
+        client.ack_handlers[inbox] = lambda token, data, inbox=inbox: taken.append((inbox, token, data))
     others: list[bytes] = []
-    publicly = super(Client, client)._process_msg
+    publicly = super(FastClient, client)._process_msg
 
     async def received(sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        if subject.rpartition(b".")[0] in takers:
-            await Client._process_msg(client, sid, subject, reply, data, headers)
+        if subject.rpartition(b".")[0] in inboxes:
+            await FastClient._process_msg(client, sid, subject, reply, data, headers)
         else:
             assert publicly is not None
             others.append(data)
@@ -73,13 +82,11 @@ async def test_acknowledgements_in_pieces_and_among_others(seed: int) -> None:
     assert others == plain
 
 
-@pytest.mark.parametrize("short", [True, False])
-async def test_both_ways_store_the_same(log: Log, short: bool) -> None:
-    log.connection.client.short = short
+@pytest.mark.parametrize("fast", [True, False])
+async def test_both_clients_store_the_same(log: Log, fast: bool) -> None:
+    assert log.connection.client.fast == fast
     lines = header_lines({"Kb": "ADDED u 1 0 0", "Nats-TTL": "3600s"})
     async with asyncio.timeout(PATIENCE), Appender(log.connection) as appender:
-        if not short:
-            log.connection.client.takers.clear()
         heard: list[int] = []
         for number in range(300):
             subject = object_subject(PODS, "x", str(number))
@@ -96,6 +103,50 @@ async def test_both_ways_store_the_same(log: Log, short: bool) -> None:
     assert all(record.headers["Kb"] == "ADDED u 1 0 0" for record in found)
 
 
+def names_of_nats_py() -> set[str]:
+    """What nats-py's client, its subscriptions, messages and parser keep to themselves."""
+    client = PublicClient()
+    parts = (client, Subscription(client), Msg(client), Parser(client))
+    return {name for part in parts for name in dir(part) if name.startswith("_") and not name.startswith("__")}
+
+
+def private_uses(source: str, names: set[str], *, inherits: bool) -> set[str]:
+    """Which of these names a module uses of another object than `self`; with `inherits`, of that, too."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute)
+        and node.attr in names
+        and (inherits or not (isinstance(node.value, ast.Name) and node.value.id == "self"))
+    }
+
+
+def test_the_public_client_and_all_that_use_it_know_no_private_name_of_nats_py() -> None:
+    names = names_of_nats_py()
+    assert {"_ps", "_id", "_process_err", "_flush_pending", "_process_connect_init"} <= names
+    root = Path(deltalog.__file__).parent
+    fast = root / "jetstream" / "fast_client.py"
+    found = {
+        str(file.relative_to(root)): used
+        for file in root.rglob("*.py")
+        if (used := private_uses(file.read_text(), names, inherits=file.name == "client.py")) and file != fast
+    }
+    assert found == {}
+    assert private_uses(fast.read_text(), names, inherits=True) >= {"_ps", "_id", "_process_err"}
+    for name in vars(Client):
+        assert not name.startswith("_") or name.startswith("__"), "the public client defines none either"
+
+
+def test_a_name_that_is_missing_is_noticed() -> None:
+    client = PublicClient()
+    subscription, parser = Subscription(client), Parser(client)
+    assert usable()
+    assert missing_names(client, subscription, parser) == []
+    del client._pending
+    del parser.needed
+    assert missing_names(client, object(), parser) == ["Client._pending", "Parser.needed", "object._id"]
+
+
 def test_a_header_stays_in_its_line() -> None:
     assert header_lines({"A": "b c", "D": ""}) == b"A: b c\r\nD: \r\n"
     for odd in ({"A": "b\r\nC: d"}, {"A": "b\n"}, {"A: b": "c"}, {"": "c"}, {"A\n": "c"}, {"Ä": "c"}):
@@ -108,7 +159,7 @@ Received = tuple[bytes, bytes, bytes, bytes, bytes]
 
 async def received(pieces: list[bytes], *sids: bytes) -> tuple[list[Received], list[tuple[int, bytes, bytes]]]:
     """What receivers (in order with what they had to await) and nats-py's own subscriptions get of a server's bytes."""
-    client = Client()
+    client = FastClient()
     found: list[Received] = []
     for sid in sids:
 
@@ -127,7 +178,7 @@ async def received(pieces: list[bytes], *sids: bytes) -> tuple[list[Received], l
 
     async def process(sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         if b"%d" % sid in sids:
-            await Client._process_msg(client, sid, subject, reply, data, headers)
+            await FastClient._process_msg(client, sid, subject, reply, data, headers)
         else:
             others.append((sid, headers or b"", data))
 
@@ -181,7 +232,7 @@ async def test_messages_of_all_kinds_in_pieces(seed: int) -> None:
 async def test_receivers_may_come_and_go_in_the_middle_of_a_message() -> None:
     message = b"HMSG kb.a 3 _R 12 17\r\nNATS/1.0\r\n\r\nhello\r\n"
     for cut in range(1, len(message)):
-        client = Client()
+        client = FastClient()
         found: list[bytes] = []
         client._subs[3] = None
         await client._ps.parse(message + message[:cut])
@@ -197,7 +248,7 @@ async def test_receivers_may_come_and_go_in_the_middle_of_a_message() -> None:
 async def test_what_is_no_protocol_ends_the_connection_as_it_does_without_us() -> None:
     message = b"HMSG kb.a 3 _R 12 17\r\nNATS/1.0\r\n\r\nhello\r\n"
     for odd in (b"HELLO\r\n", b"MSG kb.a\r\n", b"HMSG kb.a 3 _R x 17\r\n", b"MSG  \r\n"):
-        client = Client()
+        client = FastClient()
         found: list[bytes] = []
         client.receivers[b"3"] = lambda *received, found=found: found.append(received[3])
         with pytest.raises(ProtocolError):
@@ -212,7 +263,7 @@ def test_headers_are_read_as_leniently_as_by_nats_py() -> None:
     lines = b"Kb: a b\r\nNone:\r\nTight:x\r\nOdd name: x\r\nN\xc3\xa4me: x\r\nno colon\r\nBytes: \xff\xc3"
     lines += b"\r\nTwice: 1\r\nTwice: 2"
     read = parse_headers(b"NATS/1.0\r\n" + lines + b"\r\n\r\n")
-    assert read == Client._parse_header_lines(lines)
+    assert read == FastClient._parse_header_lines(lines)
     assert read["Bytes"] == "\ufffd\ufffd"
     heartbeat = b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 10\r\n\r\n"
     assert parse_headers(heartbeat) == {"Nats-Last-Consumer": "10"}
@@ -220,8 +271,8 @@ def test_headers_are_read_as_leniently_as_by_nats_py() -> None:
     assert parse_headers(b"\x00") == {}
 
 
-@pytest.mark.parametrize("short", [True, False])
-async def test_both_ways_read_the_same(log: Log, connecting: Callable[[], Awaitable[Connection]], short: bool) -> None:
+@pytest.mark.parametrize("fast", [True, False])
+async def test_both_clients_read_the_same(log: Log, connecting: Callable[[], Awaitable[Connection]]) -> None:
     """More than the window of the server's flow control, so that it has to be answered; a message without headers."""
     connection = await connecting()
     async with asyncio.timeout(PATIENCE), Appender(connection) as appender:
@@ -233,7 +284,6 @@ async def test_both_ways_read_the_same(log: Log, connecting: Callable[[], Awaita
     await connection.client.publish("kb.bare", b"no headers")
     await connection.client.publish("kb.large", bytes(900_000))
     await connection.client.flush()
-    log.connection.client.short = short
     found: list[tuple[int, str, int, dict[str, str]]] = []
     reader = Reader(
         log,
@@ -243,7 +293,8 @@ async def test_both_ways_read_the_same(log: Log, connecting: Callable[[], Awaita
     async with asyncio.timeout(PATIENCE):
         await reader.run()
     assert reader.restarts == 0
-    assert len(log.connection.client.receivers) == 0
+    if isinstance(log.connection.client, FastClient):
+        assert not log.connection.client.receivers
     subjects = [object_subject(PODS, "x", str(number)) for number in range(1500)]
     assert found[:-2] == [(at + 1, subject, 30_000, {"Kb": "\u00e4"}) for at, subject in enumerate(subjects)]
     assert found[-2:] == [(1501, "kb.bare", 10, {}), (1502, "kb.large", 900_000, {})]

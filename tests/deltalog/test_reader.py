@@ -25,6 +25,12 @@ Follow = Callable[..., Any]
 Kill = Callable[[], Awaitable[None]]
 
 
+@pytest.fixture(params=[True, False], ids=["fast", "public"])
+def fast(request: pytest.FixtureRequest) -> bool:
+    """All of this holds without nats-py's private names, too."""
+    return bool(request.param)
+
+
 async def consumers(log: Log) -> list[str]:
     raw = await log.connection.api(f"CONSUMER.NAMES.{log.name}")
     return msgspec.json.decode(raw).get("consumers") or []
