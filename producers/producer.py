@@ -24,6 +24,7 @@ from producers.follow.removal import leave_cluster, remove_cluster
 from producers.members.membership import Members
 from producers.metrics import ProducerMetrics
 from producers.timing import DEFAULT, Timing
+from producers.upstream.access import client_library
 
 log = structlog.get_logger("producers.producer")
 
@@ -108,6 +109,8 @@ class Producer:
 
     async def run(self) -> None:
         """Produces until cancelled."""
+        # Before there is a lease to be kept.
+        await client_library()
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             await self._follow_members()

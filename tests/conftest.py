@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import FrameType
 
+import hypothesis
 import pytest
 
 from deltalog import Connection, Log, LogSettings, connect, open_log
@@ -18,6 +20,15 @@ __all__ = ["no_process", "pytest_addoption", "pytest_collection_modifyitems", "p
 
 # A test that takes longer hangs, in seconds; on a busy machine one that takes half a minute by itself takes minutes.
 LONGEST = 600
+
+# Where an image sets this, each of the hundreds of processes that tests start would compile all its modules.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# An example that takes long says something of the machine alone.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -77,15 +77,28 @@ class ClusterAccess(Protocol):
         ...
 
 
-def _kubernetes() -> Any:
-    """kubernetes_asyncio, loaded with the first credentials: it takes longer than a whole command that needs none."""
-    return importlib.import_module("kubernetes_asyncio")
+async def client_library() -> Any:
+    """kubernetes_asyncio, loaded with its first use: it takes longer than a whole command that needs none.
+
+    In a thread: leases have to be renewed and watches to be fed meanwhile. Who will hold leases has it loaded before.
+    """
+    return _loaded[0] if _loaded else await asyncio.to_thread(_load)
 
 
-def _config_errors() -> tuple[type[Exception], ...]:
+# kubernetes_asyncio, once it is whole.
+_loaded: list[Any] = []
+
+
+def _load() -> Any:
+    library = importlib.import_module("kubernetes_asyncio")
+    _loaded.append(library)
+    return library
+
+
+def _config_errors(library: Any) -> tuple[type[Exception], ...]:
     """What kubernetes_asyncio raises, whatever the file or the plugin led it to."""
     return (
-        _kubernetes().config.ConfigException,
+        library.config.ConfigException,
         OSError,
         ValueError,
         KeyError,
@@ -95,14 +108,14 @@ def _config_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def _client(name: str, configuration: Any) -> Any:
+def _client(library: Any, name: str, configuration: Any) -> Any:
     """kubernetes_asyncio's ApiClient. Raises BadKubeconfig."""
     # A watch per resource type holds a connection each; its default of 100 would leave the last ones waiting.
     configuration.connection_pool_maxsize = 0
     # Certificates that kubectl takes (Go does not insist on every RFC 5280 extension) must do here too.
     configuration.disable_strict_ssl_verification = True
     try:
-        return _kubernetes().client.ApiClient(configuration)
+        return library.client.ApiClient(configuration)
     except (OSError, ValueError) as cause:
         raise BadKubeconfig(f"{name}: its certificates cannot be used: {one_line(cause)}") from cause
 
@@ -120,20 +133,20 @@ class Context:
 
     async def credentials(self) -> Credentials:
         """A client for it with credentials as they are now (an exec plugin is run). Raises BadKubeconfig."""
-
-        configuration = _kubernetes().client.Configuration()
+        library = await client_library()
+        configuration = library.client.Configuration()
         context = self.context or self.name
         acts_as = await asyncio.to_thread(impersonation_in_files, self.kubeconfig, context)
         try:
-            loader = await _kubernetes().config.kube_config.load_kube_config(
+            loader = await library.config.kube_config.load_kube_config(
                 config_file=self.kubeconfig,
                 context=context,
                 client_configuration=configuration,
                 persist_config=False,
             )
-        except _config_errors() as cause:
+        except _config_errors(library) as cause:
             raise BadKubeconfig(f"context {context}: {one_line(cause)}") from cause
-        client = _client(f"context {context}", configuration)
+        client = _client(library, f"context {context}", configuration)
         expires = getattr(loader, "exec_plugin_expiry", None)
         files = await asyncio.to_thread(files_of, self.kubeconfig, context)
         return Credentials(client, files, expires if isinstance(expires, datetime) else None, acts_as)
@@ -151,18 +164,18 @@ class Inline:
 
     async def credentials(self) -> Credentials:
         """A client for its current context. Raises BadKubeconfig."""
-
+        library = await client_library()
         document = parse(self.text, self.name)
         refuse_foreign(document, self.name)
         context = current_context(document, self.name)
-        configuration = _kubernetes().client.Configuration()
+        configuration = library.client.Configuration()
         acts_as = impersonation_headers([document], context, self.name)
         try:
-            from_dict = _kubernetes().config.kube_config.load_kube_config_from_dict
+            from_dict = library.config.kube_config.load_kube_config_from_dict
             await from_dict(document, context=context, client_configuration=configuration)
-        except _config_errors() as cause:
+        except _config_errors(library) as cause:
             raise BadKubeconfig(f"{self.name}: {one_line(cause)}") from cause
-        return Credentials(_client(self.name, configuration), (), None, acts_as)
+        return Credentials(_client(library, self.name, configuration), (), None, acts_as)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +185,14 @@ class InCluster:
     name: str
 
     async def credentials(self) -> Credentials:
-
-        configuration = _kubernetes().client.Configuration()
+        library = await client_library()
+        configuration = library.client.Configuration()
         try:
-            _kubernetes().config.load_incluster_config(client_configuration=configuration)
-        except _config_errors() as cause:
+            library.config.load_incluster_config(client_configuration=configuration)
+        except _config_errors(library) as cause:
             raise BadKubeconfig(f"{self.name}: {one_line(cause)}") from cause
         # The kubelet writes a new token there before the old one expires.
-        return Credentials(_client(self.name, configuration), (_SERVICE_TOKEN,), None)
+        return Credentials(_client(library, self.name, configuration), (_SERVICE_TOKEN,), None)
 
 
 def host_access(kubeconfig: str, context: str) -> ClusterAccess:
