@@ -12,7 +12,7 @@ from aiohttp import web
 from deltalog.wire.kubernetes import ObjectName
 from materializer.materializer import Materializer
 from query.discovery.access_reviews import review_kind
-from query.discovery.catalogue import Catalogues, Served
+from query.discovery.catalogue import Catalogues, ServedType
 from query.discovery.endpoints import Discovery
 from query.discovery.openapi import OpenApiByScope
 from query.discovery.paths import SERVED_PATHS, Target, cluster_scope, resource_target, split
@@ -209,7 +209,7 @@ class QueryService:
         served = catalogue.find(target.group, target.version, target.resource)
         if served is not None:
             # Only types that exist: the values of a metric's label must not be up to clients.
-            request.resource = str(target.group_resource)
+            request.resource = served.title
         if target.watch and request.method != "GET":
             raise ApiError(405, f"the server does not allow {request.method} on this path: it is for watches")
         if request.cluster is not None and self._forwarding is not None:
@@ -231,7 +231,8 @@ class QueryService:
             raise ApiError(405, f"{target.resource}/{target.subresource} is not served here; send it to {where}")
         if target.name and served.info.namespaced and not target.namespace:
             raise no_such_path()
-        self._only_get(request)
+        if request.method != "GET":
+            self._only_get(request)
         if target.name and not target.watch:
             request.watching = False
             self._freshness.warn(request, served, target.version, None)
@@ -240,7 +241,7 @@ class QueryService:
         asked = self._collection(request, target, served)
         return await (self._watch if request.watching else self._lists.answer)(request, asked)
 
-    def _collection(self, request: Request, target: Target, served: Served) -> CollectionRequest:
+    def _collection(self, request: Request, target: Target, served: ServedType) -> CollectionRequest:
         """What a LIST or WATCH asks. Raises ApiError 400, 406, 422."""
         query = request.http.query
         options = parse_options(query, watch=request.watching)
@@ -251,7 +252,7 @@ class QueryService:
         representation = request.accept.objects(listing=True, streaming=options.watch)
         request.in_yaml = representation.in_yaml
         return CollectionRequest(
-            key=served.info.group_resource,
+            key=served.resource,
             options=options,
             member_versions=member_versions_of(options.version) if options.version not in ("", "0") else None,
             selection=selection,
@@ -279,7 +280,7 @@ class QueryService:
     # -- forwarding --------------------------------------------------------------------------------------------------
 
     async def _forward(
-        self, request: Request, segments: list[str], target: Target | None, served: Served | None
+        self, request: Request, segments: list[str], target: Target | None, served: ServedType | None
     ) -> web.StreamResponse:
         """The cluster's own answer; its client may take as long as it wants, as one that follows a log does."""
         assert self._forwarding is not None
@@ -290,11 +291,11 @@ class QueryService:
         with self._slow_clients.tolerated(request.http):
             return await self._forwarding.forward(request, segments, target, served, versions)
 
-    def _may_be_unsynced(self, cluster: str, target: Target, served: Served) -> bool:
+    def _may_be_unsynced(self, cluster: str, target: Target, served: ServedType) -> bool:
         """Whether what is read may be in the cluster and not here, where not all of a type is synced."""
         if target.namespace and not served.info.scope.covers(target.namespace):
             return True
         if not (served.info.selector and target.name) or target.watch:
             return False
-        type_store = self._materializer.store.types.get(served.info.group_resource)
+        type_store = self._materializer.store.types.get(served.resource)
         return type_store is None or type_store.get(cluster, ObjectName((target.namespace, target.name))) is None

@@ -54,16 +54,18 @@ def _version_rank(version: str) -> tuple[int, int, int, str]:
     return ({None: 0, "beta": 1, "alpha": 2}[stage], -int(major), -int(minor or 0), version)
 
 
-class Served(msgspec.Struct, frozen=True):
-    """A type as a scope serves it: what the clusters agree on, and which clusters have it in which version."""
+class ServedType(msgspec.Struct, frozen=True):
+    """A type as a scope serves it.
 
+    `info`: as the clusters that have the preferred version describe it. `versions`: all in which clusters store it, the
+    preferred one first. `stored`: that version by cluster. `resource` and `title`: `info`'s, and its text.
+    """
+
+    resource: GroupResource
+    title: str
     info: ResourceType
     versions: tuple[str, ...]
     stored: dict[str, str]
-
-    def clusters_with(self, version: str) -> frozenset[str]:
-        """Clusters whose stored objects are of this version."""
-        return frozenset(cluster for cluster, stored in self.stored.items() if stored == version)
 
 
 class Catalogue:
@@ -75,7 +77,7 @@ class Catalogue:
     def __init__(self, clusters: list[Cluster], *, forwarding: bool = False) -> None:
         self.forwarding = forwarding
         self.discovery = clusters[0].discovery if forwarding else None
-        self.types: dict[GroupResource, Served] = {}
+        self.types: dict[GroupResource, ServedType] = {}
         found: dict[GroupResource, list[tuple[str, ResourceType]]] = {}
         for cluster in sorted(clusters, key=lambda cluster: cluster.name):
             for key, info in cluster.types.items():
@@ -88,18 +90,18 @@ class Catalogue:
                 counts[version] = counts.get(version, 0) + 1
             versions = sorted(counts, key=lambda version: -counts[version])
             info = next(info for _, info in infos if info.version == versions[0])
-            self.types[key] = Served(info, tuple(versions), stored)
+            self.types[key] = ServedType(key, str(key), info, tuple(versions), stored)
         self._documents: dict[str, tuple[bytes, str]] = {}
 
-    def find(self, group: str, version: str, resource: str) -> Served | None:
+    def find(self, group: str, version: str, resource: str) -> ServedType | None:
         """The type a path names, if any cluster in scope stores it in that version."""
         served = self.types.get(GroupResource(group, resource))
         return served if served is not None and version in served.versions else None
 
     # -- documents -------------------------------------------------------------------------------------------------
 
-    def _synced(self) -> dict[str, dict[str, list[Served]]]:
-        groups: dict[str, dict[str, list[Served]]] = {}
+    def _synced(self) -> dict[str, dict[str, list[ServedType]]]:
+        groups: dict[str, dict[str, list[ServedType]]] = {}
         for (group, _), served in sorted(self.types.items(), key=lambda one: (_group_rank(one[0][0]), one[0][1])):
             for version in served.versions:
                 groups.setdefault(group, {}).setdefault(version, []).append(served)
@@ -251,7 +253,7 @@ def _verbs(info: ResourceType, *, forwarding: bool) -> list[str]:
     return sorted({*READ_VERBS, *info.verbs}) if forwarding else list(READ_VERBS)
 
 
-def _resource(served: Served, version: str, *, forwarding: bool) -> dict[str, Any]:
+def _resource(served: ServedType, version: str, *, forwarding: bool) -> dict[str, Any]:
     info = served.info
     below = [
         {

@@ -23,8 +23,9 @@ from deltalog.wire.kubernetes import ObjectName
 from materializer.entry import Entry
 from materializer.materializer import Materializer
 from materializer.versions import Named, Numbered
-from query.discovery.catalogue import Served
+from query.discovery.catalogue import ServedType
 from query.discovery.paths import Target
+from query.errors import QueryError
 from query.forward.pruned_guard import refuse_emptying
 from query.forward.readback import Readback, is_object, parse_answer
 from query.forward.versions_in_bodies import to_cluster_versions, to_our_versions
@@ -55,7 +56,7 @@ _READ_LIMIT = 16 * 1024 * 1024
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
-class NoUpstream(Exception):
+class NoUpstream(QueryError):
     """This instance cannot reach a cluster's API server by its own means; one line that says why."""
 
 
@@ -85,7 +86,7 @@ class _Write:
     `known`: the object as it is here before the write, None if it is not here.
     """
 
-    def __init__(self, cluster: str, target: Target, served: Served, materializer: Materializer) -> None:
+    def __init__(self, cluster: str, target: Target, served: ServedType, materializer: Materializer) -> None:
         self.cluster = cluster
         self.target = target
         self.served = served
@@ -94,7 +95,7 @@ class _Write:
 
     def entry(self, name: str) -> Entry | None:
         """An object of the request's namespace as it is here now."""
-        type_store = self._materializer.store.types.get(self.served.info.group_resource)
+        type_store = self._materializer.store.types.get(self.served.resource)
         name_ = ObjectName((self.target.namespace, name or self.target.name))
         return None if type_store is None else type_store.get(self.cluster, name_)
 
@@ -117,7 +118,7 @@ class Forwarding:
         request: Request,
         segments: Sequence[str],
         target: Target | None,
-        served: Served | None,
+        served: ServedType | None,
         versions: Named,
     ) -> web.StreamResponse:
         """Answers a request in the scope of one cluster with that cluster's own answer.

@@ -17,7 +17,7 @@ from deltalog.wire.delta import newer
 from deltalog.wire.kubernetes import ObjectName
 from materializer.materializer import Materializer, NotThereYet
 from materializer.type_store import TypeStore
-from query.discovery.catalogue import Served
+from query.discovery.catalogue import ServedType
 from query.discovery.paths import Target
 
 log = structlog.get_logger("query.forward.readback")
@@ -74,14 +74,14 @@ class Readback:
         self._patience = patience
 
     async def wait(
-        self, method: str, cluster: str, target: Target, served: Served, text: bytes, found: Answered, before: str
+        self, method: str, cluster: str, target: Target, served: ServedType, text: bytes, found: Answered, before: str
     ) -> bool:
         """Returns when what a cluster has answered can be read here; False if that takes too long.
 
         `text` is the answer, `found` what was read of it; `before`: the uid of the object that was here when the
         cluster was asked, "" if there was none.
         """
-        key = served.info.group_resource
+        key = served.resource
         expected = list(_expected(method, target, found, before))
         if not expected:
             return True
@@ -121,7 +121,7 @@ def parse_answer(text: bytes) -> Answered | None:
         return None
 
 
-def is_object(found: Answered, target: Target, served: Served) -> bool:
+def is_object(found: Answered, target: Target, served: ServedType) -> bool:
     """Whether the answer is a whole object of the type that the request is about."""
     api_version = f"{target.group}/{target.version}" if target.group else target.version
     return (found.kind, found.api_version) == (served.info.kind, api_version)

@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
 
+from query.errors import QueryError
 from query.http.status import ApiError
 from query.http.tunnels import tunnel
 
@@ -43,7 +44,7 @@ _OF_CALLERS = ("authorization", "cookie", "impersonate-")
 _LONGEST_LINE = 256 * 1024
 
 
-class PassThroughError(Exception):
+class PassThroughError(QueryError):
     """A request could not be passed through; one line that says why."""
 
 

@@ -28,6 +28,7 @@ class Request:
 
     def __init__(self, http: web.Request, *, watching: bool = False) -> None:
         self.http = http
+        self.method = http.method
         self.cluster: str | None = None
         self.numbered = False
         self.resource = ""
@@ -41,10 +42,6 @@ class Request:
     def accept(self) -> Accept:
         """The forms that the client accepts."""
         return Accept.of(self.http.headers)
-
-    @property
-    def method(self) -> str:
-        return self.http.method
 
     def begin(self) -> None:
         """Notes that the head of the answer is being sent."""

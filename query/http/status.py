@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from deltalog.wire.kubernetes import GroupResource
+from query.errors import QueryError
 
 _REASONS = {
     400: "BadRequest",
@@ -31,7 +32,7 @@ _REASONS = {
 }
 
 
-class ApiError(Exception):
+class ApiError(QueryError):
     """An answer that is a Status of failure. `retry_after` in seconds; `token`: a continue token to go on with."""
 
     def __init__(

@@ -14,13 +14,15 @@ import h11
 from aiohttp import web
 from multidict import CIMultiDict
 
+from query.errors import QueryError
+
 # Bytes of an answer that is no upgrade: a Status.
 _REFUSAL_LIMIT = 1024 * 1024
 # Seconds to wait for the answer to the request for another protocol.
 _PATIENCE = 60.0
 
 
-class BrokenTunnel(Exception):
+class BrokenTunnel(QueryError):
     """The way to the cluster cannot be built; one line that says why."""
 
 

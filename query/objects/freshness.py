@@ -12,7 +12,7 @@ from deltalog.wire.kubernetes import GroupResource
 from materializer.cluster_facts import Cluster
 from materializer.materializer import LogUnreachable, Materializer, NotThereYet
 from materializer.originals import seen
-from query.discovery.catalogue import Served
+from query.discovery.catalogue import ServedType
 from query.http.request import Request
 from query.http.status import ApiError, expired, too_large_version
 from query.http.warnings import of_other_versions, of_stale
@@ -97,7 +97,7 @@ class Freshness:
                 known = seen(store, key, cluster) or "0"
                 raise too_large_version(f"{versions[cluster]} of {cluster}", known) from None
 
-    def warn(self, request: Request, served: Served, version: str, chosen: frozenset[str] | None) -> None:
+    def warn(self, request: Request, served: ServedType, version: str, chosen: frozenset[str] | None) -> None:
         """Adds warnings of the clusters that a request for a version of a type is about.
 
         Of those whose objects may be out of date, and of those that the answer leaves out as they store another
@@ -129,9 +129,9 @@ class Freshness:
             request.warned_of_age = True
             request.warnings.append(str(problem))
 
-    def _stale(self, cluster: Cluster, served: Served) -> str | None:
+    def _stale(self, cluster: Cluster, served: ServedType) -> str | None:
         """Why what is served of a type may be out of date in a cluster; None if it is current."""
         if (reason := self._materializer.stale(cluster)) is not None:
             return reason
-        health = cluster.type_health.get(served.info.group_resource)
+        health = cluster.type_health.get(served.resource)
         return None if health is None or health.healthy else health.reason

@@ -17,15 +17,31 @@ class Options:
     """Query parameters as given. `version` "" is unset; `limit` 0 is none; times in seconds."""
 
     watch: bool
-    label_selector: str
-    field_selector: str
-    version: str
-    match: str
-    limit: int
-    token: str
-    bookmarks: bool
-    initial_events: bool | None
-    timeout: int | None
+    label_selector: str = ""
+    field_selector: str = ""
+    version: str = ""
+    match: str = ""
+    limit: int = 0
+    token: str = ""
+    bookmarks: bool = False
+    initial_events: bool | None = None
+    timeout: int | None = None
+
+
+_NO_LIST_OPTIONS, _NO_WATCH_OPTIONS = Options(watch=False), Options(watch=True)
+_PARAMETERS = frozenset(
+    {
+        "labelSelector",
+        "fieldSelector",
+        "resourceVersion",
+        "resourceVersionMatch",
+        "limit",
+        "continue",
+        "allowWatchBookmarks",
+        "sendInitialEvents",
+        "timeoutSeconds",
+    }
+)
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool | None:
@@ -58,6 +74,8 @@ def parse_options(query: Mapping[str, str], *, watch: bool) -> Options:
     Raises:
         ApiError: 400, a value that is none; 422, options that do not go together (ListOptions' validation).
     """
+    if _PARAMETERS.isdisjoint(query):
+        return _NO_WATCH_OPTIONS if watch else _NO_LIST_OPTIONS
     options = Options(
         watch=watch,
         label_selector=query.get("labelSelector", ""),

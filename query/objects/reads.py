@@ -12,7 +12,7 @@ from aiohttp import web
 from deltalog.wire.kubernetes import ObjectName
 from materializer.entry import Entry
 from materializer.materializer import Materializer
-from query.discovery.catalogue import Served
+from query.discovery.catalogue import ServedType
 from query.discovery.paths import Target
 from query.http.rendering import LARGE_YAML
 from query.http.request import Request
@@ -29,7 +29,7 @@ class Reads:
         self._materializer = materializer
         self._freshness = freshness
 
-    async def answer(self, request: Request, target: Target, served: Served) -> web.Response:
+    async def answer(self, request: Request, target: Target, served: ServedType) -> web.Response:
         """The object that a path names, at least as new as the request's resourceVersion.
 
         Raises:
@@ -44,7 +44,7 @@ class Reads:
         if not version:
             await self._freshness.current(request)
         elif (member_versions := member_versions_of(version)) is not None:
-            await self._freshness.at_member_versions(request, served.info.group_resource, member_versions)
+            await self._freshness.at_member_versions(request, served.resource, member_versions)
         elif version != "0":
             await self._freshness.at_least(request, version)
         check_history(self._materializer, versions)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from deltalog.wire.selectable_fields import METADATA_FIELDS, selectable_fields
 from deltalog.wire.selectors import BadSelector, Requirement, parse_fields, parse_labels
 from materializer.filter import Filter
-from query.discovery.catalogue import Served
+from query.discovery.catalogue import ServedType
 from query.discovery.paths import Target
 from query.http.status import ApiError
 from query.objects.options import Options
 from query.objects.search import Search
 
 
-def selection_of(target: Target, served: Served, options: Options, search: Search, cluster: str | None) -> Filter:
+def selection_of(target: Target, served: ServedType, options: Options, search: Search, cluster: str | None) -> Filter:
     """What a request selects of a type. `cluster`: the one in whose scope it is, None for all.
 
     Where the path and the search speak of the same, the path counts; a field selector restricts both. `names=a,b` with
@@ -61,7 +61,7 @@ def selection_of(target: Target, served: Served, options: Options, search: Searc
     )
 
 
-def _field_requirements(target: Target, served: Served, text: str) -> tuple[Requirement, ...]:
+def _field_requirements(target: Target, served: ServedType, text: str) -> tuple[Requirement, ...]:
     """A field selector. Raises BadSelector."""
     selectable = selectable_fields(target.group_resource, served.info.selectable)
 

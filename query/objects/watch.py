@@ -18,6 +18,7 @@ from materializer.cursor import Change
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.resume import Expired, HistoryReplaced, Resumption, from_now, unread
+from query.errors import QueryError
 from query.http.accept import Form
 from query.http.status import ApiError, expired
 from query.http.websocket import Send
@@ -43,7 +44,7 @@ class WatchStart:
     timeout: float | None
 
 
-class ClientStalled(Exception):
+class ClientStalled(QueryError):
     """The time of a watch is over, but its client does not take what was sent before."""
 
 

@@ -1,0 +1,7 @@
+"""The base of the query service's exceptions."""
+
+from __future__ import annotations
+
+
+class QueryError(Exception):
+    """Something that the query service could not do. What a client is told of it is an `ApiError`."""
