@@ -10,10 +10,10 @@ import msgspec
 from deltalog import ADDED, MODIFIED, Appender, AppendError, Delta, encode_delta
 from deltalog.append import OnAck
 from deltalog.jetstream.stream import Log
-from deltalog.wire.delta import summary_headers
 from deltalog.wire.records import ClusterRegistered, HealthChanged, TypeSynced
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import object_subject, type_prefix
+from deltalog.wire.summary import summary_headers
 from producers.follow.normalize import Normalized, Normalizer
 from producers.follow.ownership import Owner, append_control, take
 from simulation import SimulatedCluster

@@ -30,8 +30,9 @@ from deltalog.jetstream.same_history import Progress, why_another
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, LogSettings, StreamState, open_log
 from deltalog.place import NOW, Forgotten, Place, Start, find, nothing_forgotten, same_history
 from deltalog.reader import HistoryChanged, Reader, Record
-from deltalog.wire.delta import ADDED, DELETED, MODIFIED, Delta, UnreadableRecord, decode_delta, newer
+from deltalog.wire.delta import ADDED, DELETED, MODIFIED, Delta, UnreadableRecord, decode_delta
 from deltalog.wire.errors import HistoryEnded
+from deltalog.wire.kubernetes import newer
 from deltalog.wire.parts import unpacked
 from deltalog.wire.records import decode_control
 from deltalog.wire.selection import Selection, select

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from deltalog.wire.delta import newer
+from deltalog.wire.kubernetes import newer
 from deltalog.wire.selectors import Requirement, matches
 from materializer.entry import Entry
 

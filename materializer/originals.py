@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deltalog.wire.delta import ADDED, DELETED, MODIFIED, newer, numeric
-from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.delta import ADDED, DELETED, MODIFIED
+from deltalog.wire.kubernetes import GroupResource, newer, numeric
 from materializer.cursor import Change
 from materializer.filter import Filter
 from materializer.store import Store

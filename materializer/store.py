@@ -16,8 +16,8 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from deltalog.wire import delta as wire
-from deltalog.wire.delta import Delta, newer
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.delta import Delta
+from deltalog.wire.kubernetes import GroupResource, ObjectName, newer
 from deltalog.wire.records import (
     ClusterDocument,
     ClusterRegistered,

@@ -1,14 +1,13 @@
 """Delta: what an object's message says, and its codec.
 
-A payload is one msgpack map whose first key is the version of the format, `v`. Readers ignore keys they don't
-know; a payload of a higher version than `WIRE_VERSION` is refused. `docs/log.md` is the contract.
+A payload is one msgpack map whose first key is the version of the format, `v`. Readers ignore keys that they do not
+know, and refuse a payload of a higher version than `WIRE_VERSION`. `docs/log.md` is the contract. Sequences are those
+of the stream's messages, which are the indexes of changes everywhere in kubebraid.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any
-from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -19,15 +18,6 @@ WIRE_VERSION = 1
 ADDED = "ADDED"
 MODIFIED = "MODIFIED"
 DELETED = "DELETED"
-
-# Header of every object's message, for readers that take headers only: `TYPE uid version first oldest`.
-SUMMARY_HEADER = "Kb"
-# Header beside it where the delta carries a `Replaced`, as JSON.
-REPLACED_HEADER = "Kb-Replaced"
-# Header of a message whose object is in parts.
-PARTS_HEADER = "Kb-Parts"
-# Header that tells how the object was pruned, where that is not the usual way: 8 hexadecimal digits.
-PRUNED_HEADER = "Kb-Pruned"
 
 
 class UnreadableRecord(DeltalogError):
@@ -51,16 +41,18 @@ _DELTA_KEYS = {
 
 
 class Replaced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_REPLACED_KEYS):
-    """The last object that had the same name before this uid: what a resuming watcher may still hold.
+    """The uid that had an object's name before the present one: what a watcher that resumes may still hold.
 
-    It is carried until the tombstone time has passed, because a log that keeps one message per subject has
-    forgotten the deletion itself.
+    Deltas carry it until the tombstone time has passed, because a log with one message per subject has forgotten the
+    deletion itself. A Pod web-0 that a StatefulSet made at sequence 640, again with another uid at 700 and again at
+    812, has in the last one's deltas `uid_index=700, oldest_uid_index=640`: a watcher that comes from 650 may hold the
+    first one, one that comes from 750 the second one, one that comes from 600 neither.
 
-    - `first`: sequence at which that uid entered the log.
-    - `oldest`: sequence from which on the name was known under this uid or an older one (resume: at or past
-      it, a watcher may hold some predecessor).
-    - `gone`: sequence of its deletion; 0: it went with the message that carries this uid's ADDED.
-    - `time`: when it went, in milliseconds since 1970.
+    - `uid`: the one before. `uid_index`: sequence at which it entered the log.
+    - `oldest_uid_index`: sequence from which on the name has been in use, by it or by others before it.
+    - `deletion_index`: sequence of its deletion; 0: it went with the message that has the present uid's ADDED.
+    - `time`: when it went, in milliseconds since 1970 by the producer's clock.
+    - `member_version`, `labels`, `fields`: those of its last state.
     """
 
     uid: str
@@ -74,22 +66,32 @@ class Replaced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_DELTA_KEYS):
-    """One change of one object of one cluster.
+    """One change of one object of one cluster: the object's state after it.
 
-    - `original`: the cluster's own resourceVersion of this state (of the deletion, for DELETED).
-    - `time`: when the producer saw it, in milliseconds since 1970; `created`: creationTimestamp, in seconds.
-    - `first`: sequence at which this uid entered the log; 0: with this very message.
-    - `final`: for DELETED, whether the object is its last state (a watch saw it go) or only what was last
-      known of its metadata (a later list missed it).
-    - `restored`: this state counts although `original` is not newer: the cluster was set back, or the object is pruned
-      in another way than before.
-    - `in_order`: a watch brought it, behind all that the cluster had before `original`; lists come by names.
-    - `object`: the object as JSON, without `metadata.resourceVersion`, as `{"kind":..,"apiVersion":..,
-      "metadata":{` + the rest. `gap` is the offset behind `"metadata":{`, where `"resourceVersion":"..",`
-      belongs; `meta_end` is the offset behind metadata's closing brace.
-    - `compression`, `parts`: of an object too large for a message as it is, see `deltalog.wire.parts`.
-    - `labels`, `fields` (selectable fields of the type), `owner` (uid of the controller): copied out, so that
-      a reader selects without parsing.
+    Where a key on the wire is another than the field's name, it stands in brackets.
+
+    - `v`: version of the format. `type`: ADDED, MODIFIED or DELETED, as the producer saw it.
+    - `group`, `namespace`: empty for the core group and for cluster-scoped objects. `version`: the API version that the
+      object is in, `v1`.
+    - `member_version` (`original`): the cluster's own resourceVersion of this state; for DELETED, of the deletion.
+    - `time`: when the producer saw it, in milliseconds since 1970. `created`: creationTimestamp, in seconds since 1970;
+      0: none.
+    - `producer`, `epoch`: who appended it, and in which ownership of the cluster (`OwnerChanged` in wire/records.py).
+    - `uid_index` (`first`): sequence at which this uid entered the log; 0: with this very message.
+    - `final`: of DELETED: the object is its last state, since a watch brought the deletion. False: it is what was last
+      known of its metadata, since a later list lacked the object.
+    - `restored`: this state counts although `member_version` is not newer than the one before: the cluster was restored
+      from a backup, or the object is pruned in another way now.
+    - `in_order`: a watch brought it, after all that the cluster had before `member_version`; lists come by names.
+    - `labels`, `fields` (`deltalog.wire.selectable_fields`), `controller_uid` (`owner`: uid of the ownerReference with
+      `controller: true`): copied out of the object, so that a reader selects without parsing.
+    - `replaced`: who had the name before this uid; None once nobody can hold it.
+    - `compression`: `zlib` or empty, of `object`. `parts`: sequences of the messages that have the object, which is
+      empty here then (`deltalog.wire.parts`).
+    - `object`: the object as JSON without `metadata.resourceVersion`: `{"kind":"Pod","apiVersion":"v1","metadata":{`
+      and so on.
+    - `version_offset` (`gap`): bytes of the uncompressed object up to behind `"metadata":{`, 44 here: where a reader
+      puts `"resourceVersion":"...",`. `metadata_end` (`meta_end`): up to behind metadata's closing brace.
     """
 
     v: int = WIRE_VERSION
@@ -125,21 +127,6 @@ class _Version(msgspec.Struct):
     v: int
 
 
-def newer(version: str, than: str) -> bool:
-    """Whether a cluster's own resourceVersion is newer than another one of the same object.
-
-    Integers of the same cluster compare as numbers (KEP-5504); versions of other forms are only equal or not.
-    """
-    if numeric(version) and numeric(than):
-        return (len(version), version) > (len(than), than)
-    return version != than
-
-
-def numeric(version: str) -> bool:
-    """Whether a version is a whole number in ASCII digits, as those of every kube-apiserver are."""
-    return version.isascii() and version.isdigit()
-
-
 # What msgspec raises for a payload: text that isn't UTF-8 and nesting without end have no msgspec error of their own.
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -149,10 +136,12 @@ _version_decoder = msgspec.msgpack.Decoder(_Version)
 
 
 def encode_delta(delta: Delta) -> bytes:
+    """The payload of an object's message."""
     return _encoder.encode(delta)
 
 
 def refused(payload: bytes, cause: Exception) -> UnreadableRecord:
+    """Why a payload that was not decoded is unreadable: of a later format, malformed, or no message of ours."""
     try:
         version = _version_decoder.decode(payload).v
     except UNDECODABLE:
@@ -163,7 +152,11 @@ def refused(payload: bytes, cause: Exception) -> UnreadableRecord:
 
 
 def decode_delta(payload: bytes) -> Delta:
-    """The delta of an object's message. Raises UnreadableRecord."""
+    """The delta of an object's message.
+
+    Raises:
+        UnreadableRecord: it is none, or one of a later format.
+    """
     try:
         delta = _delta_decoder.decode(payload)
     except UNDECODABLE as cause:
@@ -189,10 +182,10 @@ _REMEMBERED = 4096
 
 
 class SharingDecoder:
-    """Decodes deltas for who keeps many of them: equal texts and labels are one object.
+    """Decodes deltas for readers that keep many of them: equal texts and equal labels become one object in memory.
 
-    Siblings have their labels and owner in common, all objects of a cluster its name. Once too many texts are
-    remembered they are forgotten at once: what belongs together stands close together in a log.
+    Pods of one ReplicaSet have their labels and controller in common, all objects of a cluster its name. When more than
+    4096 texts or label sets are remembered all are forgotten: what belongs together stands close together in a log.
     """
 
     def __init__(self) -> None:
@@ -200,7 +193,11 @@ class SharingDecoder:
         self._labels: dict[bytes, dict[str, str]] = {}
 
     def decode(self, payload: bytes) -> Delta:
-        """The same as `decode_delta`, but for what is shared; the labels must not be changed."""
+        """As `decode_delta`. The labels are shared with other deltas and must not be changed.
+
+        Raises:
+            UnreadableRecord: as `decode_delta`.
+        """
         try:
             delta = _kept_decoder.decode(payload)
             raw = bytes(delta.labels)
@@ -229,79 +226,6 @@ class SharingDecoder:
         return kept
 
     def forget(self) -> None:
-        """Gives back what is remembered; what was shared stays so."""
+        """Forgets the remembered texts and labels; deltas that share them go on sharing them."""
         self._texts.clear()
         self._labels.clear()
-
-
-class Summary(msgspec.Struct, frozen=True, gc=False):
-    """What a headers-only reader learns of an object's last message."""
-
-    type: str
-    uid: str
-    member_version: str
-    uid_index: int
-    oldest_uid_index: int
-    replaced: Replaced | None = None
-    parts: int = 0
-    pruned: str = ""
-
-
-_PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]*").fullmatch
-
-
-def _word(text: str) -> str:
-    """A word of the summary: what a cluster gives as uid or version is seldom more than that, but may be anything."""
-    if _PLAIN(text):
-        return text
-    if text == "-":
-        return "%2D"
-    return quote(text, safe="-:._/+=") or "-"
-
-
-def _unword(word: str) -> str:
-    if word == "-":
-        return ""
-    return unquote(word) if "%" in word else word
-
-
-def summary_line(delta: Delta) -> str:
-    """What the summary's header says; it cannot break out of its line, whatever the cluster's words are."""
-    oldest = delta.replaced.oldest_uid_index if delta.replaced else delta.uid_index
-    return f"{delta.type} {_word(delta.uid)} {_word(delta.member_version)} {delta.uid_index} {oldest}"
-
-
-def summary_headers(delta: Delta, pruned: str = "") -> dict[str, str]:
-    """The headers that let a producer read back what it last appended, without the payloads."""
-    headers = {SUMMARY_HEADER: summary_line(delta)}
-    if pruned:
-        headers[PRUNED_HEADER] = pruned
-    if delta.replaced is not None:
-        headers[REPLACED_HEADER] = msgspec.json.encode(delta.replaced).decode()
-    if delta.parts:
-        headers[PARTS_HEADER] = str(len(delta.parts))
-    return headers
-
-
-def parse_summary(headers: dict[str, str]) -> Summary | None:
-    """The summary in a message's headers; None if it bears none (a server's marker, a foreign message)."""
-    line = headers.get(SUMMARY_HEADER)
-    if line is None:
-        return None
-    try:
-        kind, uid, original, first, oldest = line.split(" ")
-        replaced = None
-        if (text := headers.get(REPLACED_HEADER)) is not None:
-            replaced = msgspec.json.decode(text, type=Replaced)
-        return Summary(
-            kind,
-            _unword(uid),
-            _unword(original),
-            int(first),
-            int(oldest),
-            replaced,
-            int(headers.get(PARTS_HEADER, "0")),
-            headers.get(PRUNED_HEADER, ""),
-        )
-    except (ValueError, msgspec.MsgspecError) as cause:
-        raise UnreadableRecord(f"header {SUMMARY_HEADER}: {line!r}: {cause}") from cause

@@ -1,4 +1,4 @@
-"""Names of Kubernetes things as the log and everything around it use them: resource types, objects, our annotations."""
+"""Kubernetes' names and versions as the log and all around it use them: resource types, objects, resourceVersions."""
 
 from __future__ import annotations
 
@@ -42,3 +42,19 @@ Made by `ObjectName((namespace, name))`. A NewType, and not a NamedTuple as `Gro
 each object: a plain tuple is made in an eighth of the time, is sorted by list.sort's own comparison of tuples, and is
 no load on the garbage collector, which stops tracking plain tuples of texts and no others.
 """
+
+
+def newer(version: str, than: str) -> bool:
+    """Whether a member cluster's resourceVersion is newer than another one of the same object.
+
+    Whole numbers compare as numbers, however long (KEP-5504: Comparable Resource Version): "10" is newer than "9".
+    Versions of other forms are only equal or not: each of "abc" and "abd" counts as newer than the other.
+    """
+    if numeric(version) and numeric(than):
+        return (len(version), version) > (len(than), than)
+    return version != than
+
+
+def numeric(version: str) -> bool:
+    """Whether a resourceVersion is a whole number in ASCII digits, as those of every kube-apiserver are."""
+    return version.isascii() and version.isdigit()

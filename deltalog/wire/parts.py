@@ -1,8 +1,12 @@
-"""Objects larger than a message may be: compressed, and if that does not do, in parts.
+"""Parts: how an object goes into the log that is larger than a message may be.
 
-A part is a message `kbp.<the object's tokens>.<original>.<n>`; the object's own message comes after its parts and
-names their sequences, so that it is that message's sequence at which the object changed. Parts of a superseded
-state are purged once the new one is in the log.
+It is compressed, and if it is still too large it is cut up. A part is a message `kbp.<the object's tokens>.<the state's
+resourceVersion>.<n>`, its payload a piece of the compressed object. The object's own message comes after its parts and
+names their sequences, so that the object changes at that message's sequence. Parts of a superseded state are purged
+once the new one is in the log.
+
+A ConfigMap with 2.5 MB after compression, at a limit of 1 MB: three parts at sequences 901, 902 and 903, then the delta
+with `parts=(901, 902, 903)` and an empty `object` at 904. A reader that has come to 904 has it whole.
 """
 
 from __future__ import annotations
@@ -22,23 +26,25 @@ _HEADER_ROOM = 16 * 1024
 
 
 def payload_limit(max_payload: int) -> int:
-    """How large a payload may be at a server's max_payload, both in bytes."""
+    """How many bytes a payload may have where the server's max_payload is so many bytes: headers count against it."""
     return max(max_payload - _HEADER_ROOM, max_payload // 2)
 
 
-def part_subject(object_subject: str, original: str, number: int) -> str:
-    return f"{PARTS}{object_subject.removeprefix(OBJECTS)}.{encode_token(original or '0')}.{number}"
+def part_subject(object_subject: str, member_version: str, number: int) -> str:
+    """The subject of part `number`, from 0 on, of an object's state at a resourceVersion of its cluster."""
+    return f"{PARTS}{object_subject.removeprefix(OBJECTS)}.{encode_token(member_version or '0')}.{number}"
 
 
 def parts_filter(object_subject: str) -> str:
-    """The wildcard subject of all parts of one object."""
+    """The wildcard subject of all parts of one object, or of all objects that a wildcard subject names."""
     return f"{PARTS}{object_subject.removeprefix(OBJECTS)}.>"
 
 
 def fit(delta: Delta, limit: int) -> tuple[Delta, bytes, list[bytes]]:
-    """The delta in a form whose payload has at most `limit` bytes, that payload, and the parts to store before it.
+    """The delta in a form whose payload has at most `limit` bytes; that payload; the parts to append before it.
 
-    With parts, the caller puts their sequences into the delta's `parts`, and there is no payload before that.
+    Without parts the payload is ready. With parts it is empty: the caller appends them, puts their sequences into the
+    delta's `parts` and encodes it. A deletion that is too large is reduced to metadata, with `final` False.
     """
     if len(delta.object) < limit:
         payload = encode_delta(delta)
@@ -59,7 +65,11 @@ def fit(delta: Delta, limit: int) -> tuple[Delta, bytes, list[bytes]]:
 
 
 def unpacked(delta: Delta) -> Delta:
-    """The delta with its object uncompressed. Raises UnreadableRecord."""
+    """The delta with its object uncompressed.
+
+    Raises:
+        UnreadableRecord: the compression is unknown, or the object is broken.
+    """
     if not delta.compression:
         return delta
     if delta.compression != "zlib":
@@ -72,7 +82,10 @@ def unpacked(delta: Delta) -> Delta:
 
 
 class Assembler:
-    """Puts parts together while the log is read in order. Owned by the reader."""
+    """Puts parts together while the log is read in order. Owned by the reader.
+
+    It keeps at most 256 MiB of parts whose object's message has not come, and drops the oldest beyond that.
+    """
 
     def __init__(self) -> None:
         self._parts: OrderedDict[int, bytes] = OrderedDict()
@@ -91,10 +104,11 @@ class Assembler:
         return list(self._parts.items())
 
     def whole(self, delta: Delta) -> Delta:
-        """The delta with its object complete.
+        """The delta with its object whole and uncompressed; its parts are kept no longer.
 
-        Raises UnreadableRecord if parts are missing: then a newer message of the object is in the log, as parts
-        are purged only after that.
+        Raises:
+            UnreadableRecord: parts are missing. A newer message of the object is in the log then, as parts are purged
+                only after that.
         """
         if delta.parts:
             pieces = []

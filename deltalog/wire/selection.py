@@ -1,4 +1,4 @@
-"""Selection: which objects a consumer wants, as subjects for the server and as conditions for the rest."""
+"""Selection: which objects a consumer wants, as subjects for the server and as conditions on what it sends."""
 
 from __future__ import annotations
 
@@ -22,24 +22,28 @@ _FORMS = "write pods, deployments.apps, *.apps or *"
 
 
 class BadSelection(BadInput):
-    """What is to be selected cannot be; one line with the mend."""
+    """A selection that cannot be; the message is one line that says what to write instead."""
 
 
-class Type(NamedTuple):
-    """A type, or all of a group; None stands for any. The core group is empty."""
+class SelectedTypes(NamedTuple):
+    """One type, all types of a group (`resource` None), or all types (both None). The core group is empty."""
 
     group: str | None
     resource: str | None
 
 
-def parse_type(text: str) -> Type:
-    """Reads `pods`, `deployments.apps`, `*.apps`, `*.` (the core group) or `*`. Raises BadSelection."""
+def parse_type(text: str) -> SelectedTypes:
+    """What a text selects: `pods`, `deployments.apps`, `*.apps`, `*.` (all of the core group) or `*`.
+
+    Raises:
+        BadSelection: it is of none of these forms.
+    """
     if not _TYPE.fullmatch(text):
         raise BadSelection(f"{text!r} names no type; {_FORMS}")
     if text == "*":
-        return Type(None, None)
+        return SelectedTypes(None, None)
     resource, _, group = text.partition(".")
-    return Type(group, None if resource == "*" else resource)
+    return SelectedTypes(group, None if resource == "*" else resource)
 
 
 def _several(given: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -49,9 +53,12 @@ def _several(given: str | Iterable[str] | None) -> tuple[str, ...]:
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """What a consumer wants to see; an empty tuple is no restriction. Made by `select`.
+    """What a consumer wants to see. Made by `select`; an empty tuple is no restriction.
 
-    `namespaces`: the empty string is that of objects without one. `labels`: a label selector as Kubernetes reads it.
+    - `clusters`, `names`: as they are, without wildcards.
+    - `types`: texts of `parse_type`.
+    - `namespaces`: names; the empty string selects cluster-scoped objects.
+    - `labels`: a label selector as in a LIST's parameter.
     """
 
     clusters: tuple[str, ...] = ()
@@ -61,22 +68,22 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     labels: str = ""
 
     def subjects(self) -> list[str]:
-        """Subject filters of the objects, none of which overlaps another, as a consumer must have them.
+        """Subject filters of the objects, 64 at most. None overlaps another, which JetStream refuses of a consumer.
 
-        They may match more than is selected: `takes` is the last word.
+        They may match more than is selected: `takes` decides.
         """
         dimensions: list[Sequence[str | None]] = [
             self.names or (None,),
             self.namespaces or (None,),
             self.clusters or (None,),
         ]
-        types: Sequence[Type] = self._types()
+        types: Sequence[SelectedTypes] = self._types()
         for widened in range(len(dimensions)):
             if len(types) * _product(dimensions) <= _SUBJECTS:
                 break
             dimensions[widened] = (None,)
         if len(types) * _product(dimensions) > _SUBJECTS:
-            types = (Type(None, None),)
+            types = (SelectedTypes(None, None),)
         names, namespaces, clusters = dimensions
         return [
             object_filter(cluster, group, resource, namespace, name)
@@ -92,12 +99,16 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             for record in (OWNER, STATUS, REMOVED, f"{REMOVED}.*.*")
         ]
 
-    def _types(self) -> tuple[Type, ...]:
+    def _types(self) -> tuple[SelectedTypes, ...]:
         """The types, without those that another one includes."""
         return _distinct(self.types)
 
     def takes(self, subject: str) -> bool:
-        """Whether an object with this subject is selected, but for its labels. ValueError if it is no object's."""
+        """Whether an object with this subject is selected, its labels left aside.
+
+        Raises:
+            ValueError: it is no object's subject.
+        """
         address = parse_object(subject)
         return (
             (not self.clusters or address.cluster in self.clusters)
@@ -118,6 +129,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def takes_labels(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels is selected, all else left aside."""
         return matches(_requirements(self.labels), labels)
 
     def __str__(self) -> str:
@@ -133,11 +145,11 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @functools.lru_cache(maxsize=64)
-def _distinct(types: tuple[str, ...]) -> tuple[Type, ...]:
-    named = tuple(dict.fromkeys(parse_type(text) for text in types)) or (Type(None, None),)
+def _distinct(types: tuple[str, ...]) -> tuple[SelectedTypes, ...]:
+    named = tuple(dict.fromkeys(parse_type(text) for text in types)) or (SelectedTypes(None, None),)
     whole = {one.group for one in named if one.resource is None}
     if None in whole:
-        return (Type(None, None),)
+        return (SelectedTypes(None, None),)
     return tuple(one for one in named if one.resource is None or one.group not in whole)
 
 
@@ -161,7 +173,14 @@ def select(
     name: str | Iterable[str] | None = None,
     labels: str = "",
 ) -> Selection:
-    """A checked selection: one or several of each; None: any. Raises BadSelection."""
+    """A checked selection: one or several of each; None: any.
+
+    `select(cluster="alpha", type=["pods", "deployments.apps"], labels="app=web")`; the parameters are the fields of
+    `Selection`.
+
+    Raises:
+        BadSelection: a type or the label selector cannot be read, or a name is empty.
+    """
     selection = Selection(
         clusters=_several(cluster),
         types=_several(type),

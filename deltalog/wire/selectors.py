@@ -17,7 +17,11 @@ class BadSelector(BadInput):
 
 
 class Requirement(NamedTuple):
-    """One condition; `values` are sorted. Operators: `in`, `notin`, `exists`, `!`, `gt`, `lt`."""
+    """One condition on a label or field; `values` are sorted and each is there once.
+
+    Operators: `in` (also for `=`), `notin` (also for `!=`; met where the key is absent), `exists`, `!` (absent), and
+    `gt` and `lt` (one value, a 64-bit integer). `app=web` is `("app", "in", ("web",))`.
+    """
 
     key: str
     operator: str
@@ -50,7 +54,7 @@ _ESCAPES = {"\a": "a", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t", "\
 
 
 def _lex(text: str) -> list[tuple[str, str]]:
-    """Tokens as (kind, literal); kinds: `identifier` and the operators themselves. A NUL ends what it stands in."""
+    """Tokens as (what it is, literal): `identifier`, `end`, or an operator itself. A NUL ends what it stands in."""
     tokens: list[tuple[str, str]] = []
     at, end = 0, len(text)
     while at < end:
@@ -159,20 +163,20 @@ class _Parser:
     def parse(self) -> tuple[Requirement, ...]:
         requirements: list[Requirement] = []
         while True:
-            kind, literal = self._peek()
-            if kind in ("identifier", "in", "notin", "!"):
+            token, literal = self._peek()
+            if token in ("identifier", "in", "notin", "!"):
                 try:
                     requirements.append(self._requirement())
                 except BadSelector as cause:
                     raise BadSelector(f"unable to parse requirement: {cause}") from None
-                kind, literal = self._take()
-                if kind == "end":
+                token, literal = self._take()
+                if token == "end":
                     break
-                if kind != ",":
+                if token != ",":
                     raise BadSelector(f"found '{literal}', expected: ',' or 'end of string'")
                 if self._peek()[0] not in ("identifier", "in", "notin", "!"):
                     raise BadSelector(f"found '{self._peek()[1]}', expected: identifier after ','")
-            elif kind == "end":
+            elif token == "end":
                 break
             else:
                 raise BadSelector(f"found '{literal}', expected: !, identifier, or 'end of string'")
@@ -182,8 +186,8 @@ class _Parser:
         negated = self._peek()[0] == "!"
         if negated:
             self._take()
-        kind, key = self._take()
-        if kind not in ("identifier", "in", "notin"):
+        token, key = self._take()
+        if token not in ("identifier", "in", "notin"):
             raise BadSelector(f"found '{key}', expected: identifier")
         _check_key(key)
         following = self._peek()[0]
@@ -205,14 +209,14 @@ class _Parser:
         return Requirement(key, "notin" if operator in ("!=", "notin") else "in", values)
 
     def _values(self) -> tuple[str, ...]:
-        kind, literal = self._take()
-        if kind != "(":
+        token, literal = self._take()
+        if token != "(":
             raise BadSelector(f"found '{literal}' expected: '('")
-        kind, literal = self._peek()
-        if kind == ")":
+        token, literal = self._peek()
+        if token == ")":
             self._take()
             return ("",)
-        if kind not in ("identifier", "in", "notin", ","):
+        if token not in ("identifier", "in", "notin", ","):
             raise BadSelector(f"found '{literal}', expected: ',', ')' or identifier")
         values = self._list()
         self._take()
@@ -222,15 +226,15 @@ class _Parser:
         """What stands between parentheses, up to the closing one. As in a kube-apiserver, `(a,,)` is none."""
         values: list[str] = []
         while True:
-            kind, literal = self._take()
-            if kind in ("identifier", "in", "notin"):
+            token, literal = self._take()
+            if token in ("identifier", "in", "notin"):
                 values.append(literal)
-                kind, literal = self._peek()
-                if kind == ")":
+                token, literal = self._peek()
+                if token == ")":
                     return tuple(values)
-                if kind != ",":
+                if token != ",":
                     raise BadSelector(f"found '{literal}', expected: ',' or ')'")
-            elif kind == ",":
+            elif token == ",":
                 if not values:
                     values.append("")
                 following, _ = self._peek()
@@ -244,16 +248,20 @@ class _Parser:
                 raise BadSelector(f"found '{literal}', expected: ',', or identifier")
 
     def _exact(self) -> str:
-        kind, literal = self._peek()
-        if kind in ("end", ","):
+        token, literal = self._peek()
+        if token in ("end", ","):
             return ""
-        if kind in ("identifier", "in", "notin"):
+        if token in ("identifier", "in", "notin"):
             return self._take()[1]
         raise BadSelector(f"found '{literal}', expected: identifier")
 
 
 def parse_labels(text: str) -> tuple[Requirement, ...]:
-    """The requirements of a labelSelector, sorted; empty for one that selects everything. Raises BadSelector."""
+    """The requirements of a labelSelector, sorted; none for one that selects everything.
+
+    Raises:
+        BadSelector: with the text of a kube-apiserver.
+    """
     return _Parser(text).parse()
 
 
@@ -269,7 +277,7 @@ def _number(text: str | None) -> int | None:
 
 
 def matches(requirements: tuple[Requirement, ...], values: Mapping[str, str]) -> bool:
-    """Whether a set of labels (or fields) meets all requirements. O(number of requirements)."""
+    """Whether labels (or fields) meet all requirements, as labels.Selector.Matches. O(requirements)."""
     for key, operator, wanted in requirements:
         value = values.get(key)
         if operator == "in":
@@ -325,9 +333,13 @@ def _unescape(value: str) -> str:
 
 
 def parse_fields(text: str, supported: Callable[[str], bool], *, own: bool = True) -> tuple[Requirement, ...]:
-    """The requirements of a fieldSelector; `supported` says which labels the type has. Raises BadSelector.
+    """The requirements of a fieldSelector, sorted.
 
-    `own`: whether it has any but those that all types have; an apiserver refuses others with another text then.
+    `supported`: whether the type has a field label. `own`: whether it has any but those of all types; a kube-apiserver
+    refuses an unknown label of a type that has none with another text.
+
+    Raises:
+        BadSelector: with the text of a kube-apiserver.
     """
     found = []
     # In the order in which an apiserver looks at them, so that of several faults the same one is told.

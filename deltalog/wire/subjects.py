@@ -1,14 +1,14 @@
-"""Subjects: the address of every object and control record in the log, reversible.
+"""Subjects: the address of every object and control record in the log, and how it is read back.
 
     kb.<cluster>.<group>.<version>.<resource>.<namespace>.<name>      one object
     kbc.<cluster>.<record>[.<group>.<resource>]                       one control record
     kbc.<cluster>.openapi.<v2 or v3>.<document>                       one OpenAPI document of the cluster
     kbc.<cluster>.discovery                                           all that the cluster serves
-    kbp.<as an object's>.<original>.<n>                               a part of an object too large for a message
+    kbp.<as an object's>.<resourceVersion>.<n>                        a part of an object too large for a message
 
-The core group is `core`, the namespace of cluster-scoped objects is `_`. A token is percent-encoded (UTF-8)
-where NATS, the dot or one of these two words needs it, so that a plain NATS wildcard filters by cluster,
-type, namespace or name.
+The core group is `core`, the namespace of cluster-scoped objects is `_`: `kb.alpha.core.v1.pods.shop.web-0`,
+`kb.alpha.core.v1.nodes._.node-1`. A token is percent-encoded (UTF-8) where NATS, the dot or one of these two words
+needs it, so that a plain NATS wildcard filters by cluster, type, namespace or name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _UNSAFE = re.compile(r"[^!-)+,\-/-=?-~]|[%]")
 
 
 class ObjectAddress(NamedTuple):
-    """What an object's subject names; `group` and `namespace` are empty for core and cluster-scoped ones."""
+    """What an object's subject names; `group` is empty for the core group, `namespace` for cluster-scoped objects."""
 
     cluster: str
     group: str
@@ -50,7 +50,10 @@ class ObjectAddress(NamedTuple):
 
 
 class ControlAddress(NamedTuple):
-    """What a control record's subject names; `group` and `resource` are empty for a record of the cluster."""
+    """What a control record's subject names; `group` and `resource` are empty for a record of the whole cluster.
+
+    Of an OpenAPI document `group` is `v2` or `v3` and `resource` the document's name.
+    """
 
     cluster: str
     record: str
@@ -63,13 +66,22 @@ def _percent(match: re.Match[str]) -> str:
 
 
 def encode_token(text: str) -> str:
-    """One token for `text`, which must not be empty. Decoded by `decode_token`."""
+    """One token of a subject: `web-0` stays as it is, `a.b` becomes `a%2Eb`.
+
+    Raises:
+        ValueError: the text is empty, which a token cannot be.
+    """
     if not text:
         raise ValueError("a subject token cannot be empty")
     return _UNSAFE.sub(_percent, text) if _UNSAFE.search(text) else text
 
 
 def decode_token(token: str) -> str:
+    """The text of a token.
+
+    Raises:
+        ValueError: what is percent-encoded is not UTF-8.
+    """
     return unquote(token, errors="strict") if "%" in token else token
 
 
@@ -94,17 +106,21 @@ def _decode_namespace(token: str) -> str:
 
 
 def type_prefix(cluster: str, group: str, version: str, resource: str) -> str:
-    """The part of an object's subject that all objects of a type in a cluster share, with the last dot."""
+    """What the subjects of all objects of a type in a cluster begin with: `kb.alpha.apps.v1.deployments.`."""
     return f"{OBJECTS}.{encode_token(cluster)}.{_encode_group(group)}.{encode_token(version)}.{encode_token(resource)}."
 
 
 def object_subject(prefix: str, namespace: str, name: str) -> str:
-    """The subject of one object below its `type_prefix`."""
+    """The subject of one object, whose type has this `type_prefix`."""
     return f"{prefix}{_encode_namespace(namespace)}.{encode_token(name)}"
 
 
 def parse_object(subject: str) -> ObjectAddress:
-    """The address that an object's subject names. ValueError if it is none."""
+    """The address that an object's subject names.
+
+    Raises:
+        ValueError: it is no object's subject.
+    """
     tokens = subject.split(".")
     if len(tokens) != 7 or tokens[0] != OBJECTS:
         raise ValueError(f"{subject!r} is no object's subject")
@@ -127,7 +143,10 @@ def object_filter(
     name: str | None = None,
     version: str | None = None,
 ) -> str:
-    """The wildcard subject of the objects named; None stands for any, `""` for core and cluster-scoped."""
+    """The wildcard subject of the objects named; None stands for any, the empty string for core and cluster-scoped.
+
+    `object_filter("alpha", "", "pods")` is `kb.alpha.core.*.pods.*.*`.
+    """
     return ".".join(
         (
             OBJECTS,
@@ -142,13 +161,21 @@ def object_filter(
 
 
 def control_subject(cluster: str, record: str, group: str = "", resource: str = "") -> str:
-    """The subject of a control record; of a type if `resource` is given, else of the cluster."""
+    """The subject of a control record; of a type where `resource` is given, else of the cluster.
+
+    `control_subject("alpha", "synced", "apps", "deployments")` is `kbc.alpha.synced.apps.deployments`. `record` is one
+    of the constants above.
+    """
     subject = f"{CONTROL}.{encode_token(cluster)}.{record}"
     return f"{subject}.{_encode_group(group)}.{encode_token(resource)}" if resource else subject
 
 
 def parse_control(subject: str) -> ControlAddress:
-    """The address that a control record's subject names. ValueError if it is none."""
+    """The address that a control record's subject names.
+
+    Raises:
+        ValueError: it is no control record's subject.
+    """
     tokens = subject.split(".")
     if tokens[0] != CONTROL or len(tokens) not in (3, 5):
         raise ValueError(f"{subject!r} is no control record's subject")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Set as AbstractSet
 
-from deltalog.wire.delta import newer
-from deltalog.wire.kubernetes import ObjectName
+from deltalog.wire.kubernetes import ObjectName, newer
 
 
 class HandedOver:

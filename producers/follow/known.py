@@ -10,9 +10,9 @@ from uuid import UUID
 import msgspec
 
 from deltalog import DELETED, Record, Replaced
-from deltalog.wire.delta import Summary, parse_summary
 from deltalog.wire.kubernetes import ObjectName
 from deltalog.wire.subjects import parse_object
+from deltalog.wire.summary import Summary, parse_summary
 
 PackedUid = bytes | str
 PackedVersion = int | str

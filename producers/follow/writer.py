@@ -23,18 +23,12 @@ from deltalog import (
 )
 from deltalog.jetstream.headers import header_lines
 from deltalog.jetstream.stream import Log
-from deltalog.wire.delta import (
-    PRUNED_HEADER,
-    SUMMARY_HEADER,
-    newer,
-    summary_headers,
-    summary_line,
-)
-from deltalog.wire.kubernetes import ObjectName
+from deltalog.wire.kubernetes import ObjectName, newer
 from deltalog.wire.parts import fit, part_subject, parts_filter, payload_limit
 from deltalog.wire.records import HealthChanged
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import object_subject, type_prefix
+from deltalog.wire.summary import PRUNED_HEADER, SUMMARY_HEADER, summary_headers, summary_line
 from producers.follow.handed_over import HandedOver
 from producers.follow.in_flight import InFlight
 from producers.follow.known import Known, KnownObjects, PackedUid, PackedVersion, Past, packed_uid, packed_version

@@ -13,8 +13,7 @@ import msgspec
 import structlog
 
 from deltalog.handover import NotTaken
-from deltalog.wire.delta import newer
-from deltalog.wire.kubernetes import ObjectName
+from deltalog.wire.kubernetes import ObjectName, newer
 from materializer.materializer import Materializer, NotThereYet
 from materializer.type_store import TypeStore
 from query.discovery.catalogue import ServedType

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deltalog.wire.delta import newer, numeric
-from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.kubernetes import GroupResource, newer, numeric
 from materializer.cluster_facts import Cluster
 from materializer.materializer import LogUnreachable, Materializer, NotThereYet
 from materializer.originals import seen

@@ -13,8 +13,8 @@ import pytest
 
 from deltalog import ADDED, Appender, Delta, Log, Reader, Record, encode_delta
 from deltalog import reader as replay
-from deltalog.wire.delta import summary_headers
 from deltalog.wire.subjects import object_subject, type_prefix
+from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
 from tests.halting import halt
 from tests.patience import PATIENCE

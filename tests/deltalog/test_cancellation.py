@@ -22,8 +22,8 @@ from deltalog import (
     open_log,
     subscribe,
 )
-from deltalog.wire.delta import summary_headers
 from deltalog.wire.subjects import object_subject, type_prefix
+from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
 from tests.patience import PATIENCE
 

@@ -24,7 +24,9 @@ from deltalog import (
     encode_delta,
 )
 from deltalog.wire import delta as wire
-from deltalog.wire.delta import SharingDecoder, newer, parse_summary, summary_headers
+from deltalog.wire.delta import SharingDecoder
+from deltalog.wire.kubernetes import newer
+from deltalog.wire.summary import parse_summary, summary_headers
 
 TEXT = st.text(max_size=12)
 WORD = st.text("abc-.0123456789", max_size=12)

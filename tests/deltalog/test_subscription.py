@@ -43,10 +43,10 @@ from deltalog import bounded_queue as waiting
 from deltalog import reader as replay
 from deltalog.history import History
 from deltalog.place import parse_place
-from deltalog.wire.delta import summary_headers
 from deltalog.wire.parts import fit, part_subject
 from deltalog.wire.selection import select
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
+from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
 from tests.patience import PATIENCE
 

@@ -15,9 +15,10 @@ import pytest
 from deltalog import Delta, UnreadableRecord, decode_control, decode_delta, encode_control, encode_delta
 from deltalog.handover import Offer, Taken, decode_offer, encode_answer, offer_subject
 from deltalog.place import parse_place
-from deltalog.wire.delta import SharingDecoder, parse_summary, summary_headers
+from deltalog.wire.delta import SharingDecoder
 from deltalog.wire.parts import Assembler, part_subject
 from deltalog.wire.subjects import control_subject, object_subject, parse_control, parse_object, type_prefix
+from deltalog.wire.summary import parse_summary, summary_headers
 from materializer.versions import Numbered, parse_version, parse_versions
 from producers.producer import Relist, Relisting, relist_subject
 from query.objects.pages import decode_token

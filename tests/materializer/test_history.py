@@ -17,9 +17,9 @@ from deltalog import Appender, Connection, Delta, Log, LogSettings, encode_contr
 from deltalog.history import BUCKET, History, Mark
 from deltalog.jetstream.stream import nanoseconds
 from deltalog.wire import subjects
-from deltalog.wire.delta import summary_headers
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import control_subject, object_filter, object_subject, type_prefix
+from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
 from materializer import materializer as module
 from materializer.materializer import Materializer

@@ -19,8 +19,8 @@ from structlog.testing import LogCapture
 from deltalog import DELETED, Appender, Connection, Delta, Log, LogSettings, encode_control, encode_delta, open_log
 from deltalog.history import History
 from deltalog.wire import subjects
-from deltalog.wire.delta import summary_headers
 from deltalog.wire.subjects import control_subject, object_filter, object_subject, type_prefix
+from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
 from materializer import materializer as materializer_module
 from materializer import snapshot as module

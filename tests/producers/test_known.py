@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltalog import Record
-from deltalog.wire.delta import Summary
+from deltalog.wire.summary import Summary
 from producers.follow.known import Known, known_of, packed_uid, packed_version
 
 odd = st.text(alphabet="0123456789abcdefABCDEF-. ²٣", max_size=40)

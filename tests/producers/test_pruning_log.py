@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from deltalog import DELETED, MODIFIED, Appender, Delta, Log, Reader, Record, decode_delta
-from deltalog.wire.delta import parse_summary
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import OBJECTS
+from deltalog.wire.summary import parse_summary
 from materializer.filter import Filter
 from materializer.store import Store
 from producers.follow.normalize import Normalizer
