@@ -1,0 +1,146 @@
+"""What requests ask: Accept, options, search and selection, each parsed once and without a server."""
+
+from __future__ import annotations
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.resource_type import ResourceType
+from materializer.filter import Filter
+from query.discovery.catalogue import ServedType
+from query.discovery.paths import Target
+from query.http.accept import Accept, DocumentForm, Form
+from query.http.request import Request
+from query.http.status import ApiError
+from query.objects.options import Options, asks_watch, parse_options
+from query.objects.search import Search, parse_search
+from query.objects.selection import selection_of
+
+PODS = GroupResource("", "pods")
+SERVED = ServedType(PODS, "pods", ResourceType(group="", resource="pods", version="v1", kind="Pod"), ("v1",), {})
+TARGET = Target("", "v1", "pods")
+
+
+def selected(cluster: str | None = None, target: Target = TARGET, **query: str) -> Filter:
+    options = parse_options(query, watch=asks_watch(query))
+    return selection_of(target, SERVED, options, parse_search(query), cluster)
+
+
+def refusal(**query: str) -> ApiError:
+    with pytest.raises(ApiError) as error:
+        selected(**query)
+    return error.value
+
+
+# -- accept ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("", []),
+        ("application/json", ["application/json"]),
+        ("a/b;q=0.5, c/d, e/f;q=0.5", ["c/d", "a/b", "e/f"]),
+        ("a/b;q=0, c/d;q=x, E/F", ["e/f"]),
+    ],
+)
+def test_media_ranges_in_the_order_of_preference(text: str, names: list[str]) -> None:
+    accept = Accept(text)
+    assert [media.name for media in accept.ranges] == names
+    assert accept.any is (not text)
+
+
+def test_lines_of_a_header_are_one_list() -> None:
+    headers = CIMultiDictProxy(CIMultiDict([("Accept", "a/b;q=0.1"), ("accept", "application/yaml")]))
+    accept = Accept.of(headers)
+    assert accept.prefers_yaml()
+    assert accept.document() == DocumentForm(in_yaml=True)
+
+
+def test_a_header_of_nothing_acceptable_is_not_a_missing_one() -> None:
+    for text in (",", "application/json;q=0", "text/html"):
+        for negotiate in (Accept(text).document, lambda text=text: Accept(text).objects(listing=True)):
+            with pytest.raises(ApiError) as error:
+                negotiate()
+            assert error.value.code == 406
+    assert Accept(" ").objects(listing=True).form is Form.OBJECT
+
+
+def test_a_watch_takes_the_form_of_its_list_and_no_yaml() -> None:
+    text = "application/yaml, application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+    assert Accept(text).objects(listing=True).in_yaml
+    watch = Accept(text).objects(listing=True, streaming=True)
+    assert (watch.form, watch.in_yaml) == (Form.METADATA, False)
+    with pytest.raises(ApiError):
+        Accept("application/yaml").objects(listing=True, streaming=True)
+
+
+# -- options and search ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "watch"), [("1", True), ("true", True), ("", True), ("0", False), ("false", False), ("FALSE", False)]
+)
+def test_what_asks_for_a_watch(value: str, watch: bool) -> None:
+    assert asks_watch({"watch": value}) is watch
+
+
+def test_a_query_without_options_has_the_defaults() -> None:
+    assert parse_options({"pretty": "1"}, watch=False) == Options(watch=False)
+    assert parse_options({"clusters": "a"}, watch=True) == Options(watch=True)
+    assert parse_options({"limit": "", "continue": ""}, watch=False) == Options(watch=False)
+    assert parse_search({"limit": "1"}) == Search()
+
+
+# -- selection ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_scope_and_the_path_count_more_than_the_search() -> None:
+    query = {"clusters": "a,b", "namespaces": "x,y", "names": "n"}
+    assert selected(**query) == Filter(clusters=frozenset("ab"), namespaces=frozenset("xy"), names=frozenset("n"))
+    target = Target("", "v1", "pods", "z")
+    assert selected("c", target, **query) == Filter(
+        clusters=frozenset("c"), namespaces=frozenset("z"), names=frozenset("n")
+    )
+
+
+def test_field_selectors_of_names_restrict_them() -> None:
+    assert selected(names="a,b", fieldSelector="metadata.name=b").names == frozenset("b")
+    assert selected(names="a,b", fieldSelector="metadata.name=c").names == frozenset()
+    found = selected(fieldSelector="metadata.name!=a,metadata.name!=b,metadata.namespace=x,status.phase=Running")
+    assert (found.names, found.not_names, found.namespaces) == (None, frozenset("ab"), frozenset("x"))
+    assert [(one.key, one.values) for one in found.fields] == [("status.phase", ("Running",))]
+
+
+def test_selectors_that_are_refused() -> None:
+    assert refusal(fieldSelector="spec.unheard=1").message == "field label not supported: spec.unheard"
+    assert refusal(labelSelector="a=b=c").code == 400
+    assert "ownerSeniority is for lists" in refusal(ownerUID="u", ownerSeniority="1", watch="1").message
+    assert selected(ownerUID="u", ownerSeniority="1").controller_uids == frozenset("u")
+
+
+def test_a_version_selects_where_clusters_have_several() -> None:
+    both = ServedType(PODS, "pods", SERVED.info, ("v1", "v2"), {"a": "v1", "b": "v2"})
+    assert selection_of(TARGET, both, Options(watch=False), Search(), None).version == "v1"
+    assert selected().version is None
+
+
+# -- the request -------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_has_the_form_that_is_preferred_until_one_was_negotiated() -> None:
+    request = Request(make_mocked_request("GET", "/", headers={"Accept": "application/yaml", "User-Agent": "x"}))
+    assert request.failure(ApiError(404, "no")).content_type == "application/yaml"
+    request.in_yaml = False
+    assert request.failure(ApiError(404, "no")).content_type == "application/json"
+
+
+def test_a_failure_says_what_is_allowed_and_when_to_come_back_and_has_the_warnings() -> None:
+    request = Request(make_mocked_request("POST", "/"))
+    request.warnings += ["one", "two", "one"]
+    response = request.failure(ApiError(405, "no", retry_after=3))
+    assert (response.headers["Allow"], response.headers["Retry-After"]) == ("GET", "3")
+    assert response.headers.getall("Warning") == ['299 kubebraid "one"', '299 kubebraid "two"']
+    assert "Warning" not in request.document({}).headers
