@@ -32,7 +32,7 @@ _SILENT = "does not answer"
 NOT_YET = frozenset({429, 503})
 
 
-class ClusterDocument(msgspec.Struct):
+class InstanceCluster(msgspec.Struct):
     """A cluster as /clusters of an instance tells of it, see `query.discovery.readiness.ClusterReadiness`."""
 
     name: str
@@ -51,7 +51,7 @@ class InstanceDocument(msgspec.Struct):
     index: int = 0
     prefix: str = ""
     outage: float | None = None
-    clusters: tuple[ClusterDocument, ...] = ()
+    clusters: tuple[InstanceCluster, ...] = ()
 
 
 class Instance:

@@ -1,0 +1,296 @@
+"""GET, LIST, WATCH and readiness from a store without a log behind it: each part alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer, make_mocked_request
+
+from deltalog import Log
+from deltalog.wire.delta import DELETED, MODIFIED
+from deltalog.wire.subjects import CLUSTER, HEALTH, SYNCED, TYPE
+from materializer.filter import Filter
+from materializer.materializer import Materializer
+from materializer.store import Store
+from query.discovery.catalogue import Catalogue, ServedType
+from query.discovery.paths import Target
+from query.discovery.readiness import Readiness
+from query.http.accept import OBJECTS
+from query.http.request import Request
+from query.http.status import ApiError
+from query.objects.freshness import Freshness
+from query.objects.lists import Lists
+from query.objects.options import parse_options
+from query.objects.reads import Reads
+from query.objects.representations import encoder_for
+from query.objects.requests import CollectionRequest
+from query.objects.versions import member_versions_of, versions_for
+from query.objects.watch import WatchStart
+from query.objects.watches import Watches
+from query.timing import Timing
+from tests.materializer.conftest import made_control, made_delta
+
+TARGET = Target("", "v1", "pods")
+QUICK = Timing(version_wait=0.01)
+
+
+class Scene:
+    """A store of one type, written by hand; the log itself is away."""
+
+    def __init__(self) -> None:
+        log = Log.away("nats://127.0.0.1:1", "log", created="2026", prefix="abcdefgh", tombstone_ttl=60)
+        self.materializer = Materializer(log)
+        self.index = 0
+        for cluster in ("alpha", "bravo"):
+            self.control(TYPE, cluster, "pods", data={"kind": "Pod", "version": "v1", "namespaced": True})
+            self.control(CLUSTER, cluster, data={"version": {"major": "1"}})
+            self.control(SYNCED, cluster, "pods", data={"version": "1"})
+        self.store.finish_loading(0)
+        self.materializer.ready.set()
+        self.freshness = Freshness(self.materializer, QUICK)
+
+    @property
+    def store(self) -> Store:
+        return self.materializer.store
+
+    def control(self, record: str, cluster: str, resource: str = "", **given: Any) -> None:
+        self.index += 1
+        self.store.apply_control(made_control(record, cluster, "", resource, **given), self.index, 0)
+
+    def delta(self, name: str, *arguments: Any, **given: Any) -> int:
+        self.index += 1
+        self.store.apply_delta(made_delta(name, *arguments, **given), self.index, 0)
+        return self.index
+
+    def replace(self) -> None:
+        """Another history takes the place of this one."""
+        self.materializer.store = Store("ijklmnop", 60)
+        self.materializer.generation += 1
+
+    @property
+    def served(self) -> ServedType:
+        served = Catalogue(list(self.store.clusters.values())).find("", "v1", "pods")
+        assert served is not None
+        return served
+
+    def request(self, **query: str) -> Request:
+        text = "&".join(f"{name}={value}" for name, value in query.items())
+        return Request(make_mocked_request("GET", f"/api/v1/pods?{text}"))
+
+    def asked(self, request: Request, **given: Any) -> CollectionRequest:
+        options = parse_options(request.http.query, watch=given.pop("watch", False))
+        versions = versions_for(self.materializer, request)
+        fixed: dict[str, Any] = {
+            "key": self.served.resource,
+            "options": options,
+            "member_versions": member_versions_of(options.version),
+            "selection": Filter(),
+            "seniority": 0,
+            "encoder": encoder_for(request, TARGET, self.served, OBJECTS, versions),
+        }
+        return CollectionRequest(**(fixed | given))
+
+
+@pytest.fixture
+async def scene() -> Scene:
+    return Scene()
+
+
+# -- GET ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_object_by_its_name(scene: Scene) -> None:
+    scene.delta("one", uid="1")
+    scene.delta("two", uid="2")
+    scene.delta("two", uid="3", cluster="bravo")
+    reads = Reads(scene.materializer, scene.freshness)
+
+    async def get(name: str, cluster: str | None = None, **query: str) -> tuple[dict[str, Any], Request]:
+        request = scene.request(**query)
+        request.cluster = cluster
+        answer = await reads.answer(request, Target("", "v1", "pods", "x", name), scene.served)
+        assert isinstance(answer.body, bytes)
+        return json.loads(answer.body), request
+
+    found, request = await get("one")
+    assert found["metadata"]["uid"] == "1"
+    # What cannot be asked of the log is said with the answer.
+    assert len(request.warnings) == 1
+    assert "the log cannot be reached" in request.warnings[0]
+    _, request = await get("one", resourceVersion="0")
+    assert request.warnings == []
+    assert (await get("two", "bravo"))[0]["metadata"]["uid"] == "3"
+    for name, code in (("two", 400), ("three", 404)):
+        with pytest.raises(ApiError) as error:
+            await get(name)
+        assert error.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("version", "code"),
+    [("abcdefgh.99", 504), ("ijklmnop.1", 410), ("what", 410), ('{"alpha":"99"}', 504), ('{"alpha":"x"}', 410)],
+)
+async def test_versions_that_a_read_cannot_be_at(scene: Scene, version: str, code: int) -> None:
+    scene.delta("one")
+    with pytest.raises(ApiError) as error:
+        await Reads(scene.materializer, scene.freshness).answer(
+            scene.request(resourceVersion=version), Target("", "v1", "pods", "x", "one"), scene.served
+        )
+    assert error.value.code == code
+
+
+async def test_nothing_is_read_while_the_log_is_replayed(scene: Scene) -> None:
+    scene.materializer.ready.clear()
+    with pytest.raises(ApiError) as error:
+        await scene.freshness.current(scene.request())
+    assert (error.value.code, error.value.retry_after) == (429, 1)
+
+
+# -- LIST --------------------------------------------------------------------------------------------------------------
+
+
+async def listed(scene: Scene, lists: Lists, prepare: Callable[[], object] = lambda: None, **query: str) -> Any:
+    """The answer to a LIST by a server that has nothing else. `prepare` is called when the request was parsed."""
+
+    async def handle(http: web.Request) -> web.StreamResponse:
+        request = Request(http)
+        asked = scene.asked(request)
+        prepare()
+        try:
+            return await lists.answer(request, asked)
+        except ApiError as error:
+            return request.failure(error)
+
+    application = web.Application()
+    application.router.add_get("/", handle)
+    async with TestServer(application) as server, ClientSession() as session:
+        async with session.get(server.make_url("/"), params=query) as answer:
+            return await answer.json()
+
+
+async def test_pages_and_exact_lists(scene: Scene) -> None:
+    for name in "abc":
+        last = scene.delta(name, uid=name)
+    lists = Lists(scene.materializer, scene.freshness, QUICK)
+    page = await listed(scene, lists, limit="2")
+    assert [one["metadata"]["name"] for one in page["items"]] == ["a", "b"]
+    assert page["metadata"]["resourceVersion"] == f"abcdefgh.{last}"
+    scene.delta("b2", uid="b2")
+    rest = await listed(scene, lists, **{"limit": "2", "continue": page["metadata"]["continue"]})
+    assert [one["metadata"]["name"] for one in rest["items"]] == ["c"]
+    assert rest["metadata"] == {"resourceVersion": f"abcdefgh.{last}"}
+    # The same state by its version, as long as its snapshot is kept.
+    query = {"resourceVersion": f"abcdefgh.{last}", "resourceVersionMatch": "Exact"}
+    assert [one["metadata"]["name"] for one in (await listed(scene, lists, **query))["items"]] == ["a", "b", "c"]
+    lists.close()
+    assert (await listed(scene, lists, **query))["code"] == 410
+
+
+async def test_limits_are_ignored_for_any_state(scene: Scene) -> None:
+    for name in "abc":
+        scene.delta(name, uid=name)
+    lists = Lists(scene.materializer, scene.freshness, QUICK)
+    assert len((await listed(scene, lists, limit="1", resourceVersion="0"))["items"]) == 3
+
+
+async def test_a_list_is_not_of_two_histories(scene: Scene) -> None:
+    scene.delta("one")
+    lists = Lists(scene.materializer, scene.freshness, QUICK)
+    assert (await listed(scene, lists, scene.replace))["code"] == 410
+
+
+# -- WATCH -------------------------------------------------------------------------------------------------------------
+
+
+async def events(watches: Watches, start: WatchStart | ApiError) -> list[tuple[str, str]]:
+    """Types of the events of a watch, and what they are of: a name, a version or a code."""
+    lines: list[bytes] = []
+
+    async def send(payload: bytes) -> None:
+        lines.extend(payload.splitlines())
+
+    async with asyncio.timeout(30):
+        await watches.serve(start, send)
+    found = []
+    for line in lines:
+        event = json.loads(line)
+        of = event["object"]
+        shown = of["metadata"].get("name") or of["metadata"].get("resourceVersion") or str(of.get("code"))
+        found.append((event["type"], shown))
+    return found
+
+
+Watching = Callable[..., Awaitable[list[tuple[str, str]]]]
+
+
+@pytest.fixture
+def watching(scene: Scene) -> Watching:
+    async def watch(prepare: Callable[[], object] = lambda: None, **query: str) -> list[tuple[str, str]]:
+        watches = Watches(scene.materializer, scene.freshness, QUICK)
+        request = scene.request(**{"timeoutSeconds": "1"} | query)
+        asked = scene.asked(request, watch=True)
+        prepare()
+        start = await watches.begin(request, asked)
+        if isinstance(start, WatchStart):
+            assert start.timeout == 1
+        asyncio.get_running_loop().call_soon(watches.close)
+        return await events(watches, start)
+
+    return watch
+
+
+async def test_where_watches_begin(scene: Scene, watching: Watching) -> None:
+    first = scene.delta("one", uid="1")
+    second = scene.delta("two", uid="2", member_version="2")
+    scene.delta("one", MODIFIED, uid="1", member_version="3")
+    last = scene.delta("two", DELETED, uid="2", member_version="4")
+    assert await watching() == [("ADDED", "one")]
+    assert await watching(resourceVersion="0") == [("ADDED", "one")]
+    # Of what was created and deleted since then it is told nothing.
+    assert await watching(resourceVersion=f"abcdefgh.{first}") == [("MODIFIED", "one")]
+    assert await watching(resourceVersion=f"abcdefgh.{second}") == [("MODIFIED", "one"), ("DELETED", "two")]
+    assert await watching(resourceVersion=f"abcdefgh.{last}") == []
+    marked = {"sendInitialEvents": "1", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "1"}
+    assert await watching(**marked) == [("ADDED", "one"), ("BOOKMARK", f"abcdefgh.{last}")]
+    # A forgotten version is no obstacle to the present state.
+    scene.store.floor = last
+    assert await watching(resourceVersion=f"abcdefgh.{first}") == [("ERROR", "410")]
+    assert (await watching(resourceVersion=f"abcdefgh.{first}", **marked))[0] == ("ADDED", "one")
+
+
+async def test_a_watch_is_not_of_two_histories(scene: Scene, watching: Watching) -> None:
+    index = scene.delta("one")
+    before = scene.store
+    for query in ({}, {"resourceVersion": f"abcdefgh.{index}"}, {"resourceVersion": "0"}):
+        scene.materializer.store = before
+        assert await watching(**query) in ([("ADDED", "one")], [])
+        assert await watching(scene.replace, **query) == [("ERROR", "410")]
+
+
+# -- readiness ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_keeps_an_instance_from_being_ready(scene: Scene) -> None:
+    problems: list[str] = []
+    readiness = Readiness(scene.materializer, lambda: ("alpha", "bravo"), problems=lambda: problems)
+    assert readiness.probe("readyz", verbose=False) == (200, "ok")
+    scene.control(TYPE, "bravo", "nodes", data={"kind": "Node", "version": "v1", "namespaced": False})
+    problems.append("stream X has taken nothing in for 3 s: it is full")
+    status, text = readiness.probe("readyz", verbose=False)
+    assert (status, text) == (
+        503,
+        f"[+]log replayed to index {scene.index}\n[!]stream X has taken nothing in for 3 s: it is full\n"
+        "[+]cluster alpha ok\n[-]cluster bravo: first lists missing: nodes\nreadyz check failed\n",
+    )
+    assert readiness.document()["notes"] == ["[!]stream X has taken nothing in for 3 s: it is full"]
+    # One that is down delays nothing.
+    scene.control(HEALTH, "bravo", data={"healthy": False, "reason": "gone"})
+    assert readiness.probe("readyz", verbose=True)[0] == 200
+    assert readiness.probe("livez", verbose=True) == (200, "[+]ping ok\nlivez check passed\n")
+    scene.materializer.ready.clear()
+    assert readiness.probe("readyz", verbose=False)[1].startswith(f"[-]log being replayed, at index {scene.index}\n")
