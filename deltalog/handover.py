@@ -47,7 +47,7 @@ def offer_subject(stream: str, cluster: str) -> str:
 
 async def hand_over(connection: Connection, stream: str, cluster: str, offer: Offer, timeout: float) -> int:
     """Offers a state; returns a sequence at which the log has it. `timeout` in seconds. Raises NotTaken."""
-    if connection.away:
+    if not connection.opened:
         raise NotTaken(f"NATS at {connection.url} does not answer")
     payload = msgspec.msgpack.encode(offer)
     if len(payload) > connection.client.max_payload:

@@ -73,7 +73,7 @@ class Mirror:
         self.settings = settings
         self._connection = connection
         if not settings.domain and settings.name == settings.origin:
-            raise LogError(f"a mirror of {settings.origin} beside it needs another name; give --stream")
+            raise LogError(f"a mirror of {settings.origin} beside it needs another name; give `name`")
 
     async def make(self) -> bool:
         """Makes the mirror, anew if it is of another history; whether that was needed.
@@ -87,7 +87,7 @@ class Mirror:
         try:
             found = await self._info(settings.name)
             if found.config.mirror is None or CREATED_KEY not in found.config.metadata:
-                raise LogError(f"stream {settings.name} is there and no mirror of ours; choose another name: --stream")
+                raise LogError(f"stream {settings.name} is there and no mirror of ours; choose another name: `name`")
             if {key: found.config.metadata.get(key) for key in metadata} == metadata:
                 return False
             log.warning(
@@ -191,7 +191,7 @@ class Mirror:
             where = f" in domain {self.settings.domain}" if self.settings.domain else ""
             raise LogError(f"stream {self.settings.origin}{where}: {refused.description}") from refused
         if FORMAT_KEY not in info.config.metadata:
-            raise LogError(f"stream {self.settings.origin} was not made by kubebraid; name its log with --from")
+            raise LogError(f"stream {self.settings.origin} was not made by kubebraid; name its log with `origin`")
         return info
 
 

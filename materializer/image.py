@@ -20,7 +20,7 @@ from deltalog.wire.records import ClusterDocument, DocumentName, TypeStatus
 from deltalog.wire.resource_type import ResourceType
 from materializer.cluster_facts import Cluster, Health
 from materializer.entry import Entry, Past
-from materializer.integrity import Census, Counted
+from materializer.integrity import Counts, Integrity
 from materializer.order import Order, Removal
 from materializer.store import Store
 from materializer.type_store import TypeStore
@@ -44,7 +44,7 @@ class Kind(IntEnum):
     FADING = 5
     DOCUMENT = 6
     CLUSTER = 7
-    COUNTED = 8
+    COUNTS = 8
     PART = 9
 
 
@@ -156,7 +156,7 @@ SHAPE = [
     (one.__name__, one.__struct_fields__)
     for one in (
         *(_State, _Type, _Cluster, _Removal, _Fading, _Part, _Stored, _Memory, _Entries),
-        *(ResourceType, Health, ClusterDocument, TypeStatus, Counted),
+        *(ResourceType, Health, ClusterDocument, TypeStatus, Counts),
     )
 ]
 """What an image is made of: told otherwise, it cannot be read."""
@@ -166,12 +166,12 @@ SHAPE = [
 
 
 class Image:
-    """What a store, its census and its reader's parts are at the moment of the call. O(types + entries), fast.
+    """What a store, its integrity and its reader's parts are at the moment of the call. O(types + entries), fast.
 
     The store must not forget (`Store.forget`) while an image is being told.
     """
 
-    def __init__(self, store: Store, census: Census, parts: Assembler) -> None:
+    def __init__(self, store: Store, integrity: Integrity, parts: Assembler) -> None:
         self.prefix = store.prefix
         self.tombstone_ttl = store.tombstone_ttl
         self.index = store.applied
@@ -205,7 +205,7 @@ class Image:
                     numbers[id(document)] = len(self._documents)
                     self._documents.append(document)
             self._clusters.append(_cluster(cluster, numbers))
-        self._counted = census.counted()
+        self._counts = integrity.counts()
         self._parts = parts.held()
 
     def pieces(self) -> Iterator[Piece]:
@@ -222,8 +222,8 @@ class Image:
             yield Kind.DOCUMENT, encode(document)
         for cluster in self._clusters:
             yield Kind.CLUSTER, encode(cluster)
-        for counted in self._counted.split(_THINGS):
-            yield Kind.COUNTED, encode(counted)
+        for counts in self._counts.split(_THINGS):
+            yield Kind.COUNTS, encode(counts)
         for sequence, data in self._parts:
             yield Kind.PART, encode(_Part(sequence, data))
 
@@ -359,7 +359,7 @@ class Restoration:
         self._fading: list[_Fading] = []
         self._documents: list[ClusterDocument] = []
         self._clusters: list[_Cluster] = []
-        self._counted = Counted()
+        self._counts = Counts()
         # With the index at which they came to be past.
         self._pasts: list[tuple[int, Past]] = []
         self._parts = Assembler()
@@ -389,8 +389,8 @@ class Restoration:
                 self._documents.append(decode(text, type=ClusterDocument))
             elif kind == Kind.CLUSTER:
                 self._clusters.append(decode(text, type=_Cluster))
-            elif kind == Kind.COUNTED:
-                self._counted.add(decode(text, type=Counted))
+            elif kind == Kind.COUNTS:
+                self._counts.add(decode(text, type=Counts))
             elif kind == Kind.PART:
                 part = decode(text, type=_Part)
                 self._parts.hold(part.sequence, part.data)
@@ -470,8 +470,8 @@ class Restoration:
             kind.sort()
             yield
 
-    def restored(self) -> tuple[Store, Counted, Assembler]:
-        """The store as it was, what its census had counted, and the parts of objects to come. Raises NotAnImage."""
+    def restored(self) -> tuple[Store, Counts, Assembler]:
+        """The store as it was, what its integrity had counted, and the parts of objects to come. Raises NotAnImage."""
         told = self._state
         if told is None:
             raise NotAnImage("it does not say of what store it is")
@@ -492,7 +492,7 @@ class Restoration:
                 store.clusters[cluster.name] = self._cluster_of(cluster, store)
         except LookupError as cause:
             raise NotAnImage(f"it speaks of what it does not have: {cause}") from cause
-        return store, self._counted, self._parts
+        return store, self._counts, self._parts
 
     def _faded(self, told: _Fading) -> Entry | Removal:
         kind = self._kinds[told.type]

@@ -1,4 +1,4 @@
-"""The census: whether the log still holds what the store was built from, by counting.
+"""The integrity: whether the log still holds what the store was built from, by counting.
 
 A message that is cut out of a stream leaves no trace, and a newer message of the same subject takes the older one out
 as a matter of course. But the stream knows how many subjects it has, and the store how many it has to have: if there
@@ -46,51 +46,56 @@ class Missing(msgspec.Struct):
     tombstone: int = 0
 
 
-class Counted(msgspec.Struct, array_like=True):
-    """What a census knows beside its store: control records and objects in parts by subject, what nobody can read."""
+class Counts(msgspec.Struct, array_like=True):
+    """What is counted beside the store, by subject.
+
+    - `records`: sequences of control records; `parts`: in how many messages an object is that is in several.
+    - `unread`: subjects whose last message cannot be read here.
+    - `shortfall`: how many subjects the log may have too few without a reason to look closer: an audit found out why.
+    """
 
     records: dict[str, int] = {}
     parts: dict[str, int] = {}
     unread: list[str] = []
-    slack: int = 0
+    shortfall: int = 0
 
-    def split(self, most: int) -> Iterator[Counted]:
+    def split(self, most: int) -> Iterator[Counts]:
         """The same in several, with at most so many subjects each."""
-        yield Counted(slack=self.slack)
+        yield Counts(shortfall=self.shortfall)
         records, parts = iter(self.records.items()), iter(self.parts.items())
         while some := dict(islice(records, most)):
-            yield Counted(records=some)
+            yield Counts(records=some)
         while some := dict(islice(parts, most)):
-            yield Counted(parts=some)
+            yield Counts(parts=some)
         for at in range(0, len(self.unread), most):
-            yield Counted(unread=self.unread[at : at + most])
+            yield Counts(unread=self.unread[at : at + most])
 
-    def add(self, more: Counted) -> None:
+    def add(self, more: Counts) -> None:
         """The inverse of `split`."""
         self.records.update(more.records)
         self.parts.update(more.parts)
         self.unread += more.unread
-        self.slack += more.slack
+        self.shortfall += more.shortfall
 
 
-class Census:
+class Integrity:
     """Counts what one store's log has to hold. Fed with the log's messages by the store's owner."""
 
-    def __init__(self, store: Store, counted: Counted | None = None) -> None:
-        counted = counted or Counted()
+    def __init__(self, store: Store, counts: Counts | None = None) -> None:
+        counts = counts or Counts()
         self.store = store
         # The count to compare when the store has come to it.
         self.due: StreamState | None = None
         self.suspicious = False
-        self._records = counted.records
-        self._parts = counted.parts
+        self._records = counts.records
+        self._parts = counts.parts
         # Subjects whose last message nobody here can read.
-        self._unread = set(counted.unread)
-        self._slack = counted.slack
+        self._unread = set(counts.unread)
+        self._shortfall = counts.shortfall
 
-    def counted(self) -> Counted:
+    def counts(self) -> Counts:
         """What it knows now, to go on from elsewhere."""
-        return Counted(dict(self._records), dict(self._parts), list(self._unread), self._slack)
+        return Counts(dict(self._records), dict(self._parts), list(self._unread), self._shortfall)
 
     # -- what comes in ---------------------------------------------------------------------------------------------
 
@@ -167,8 +172,8 @@ class Census:
         """Compares: the store is just as far as the stream was at `state`."""
         self.due = None
         lacking = self._lacking(state, now)
-        self._slack = min(self._slack, max(lacking, 0))
-        self.suspicious = self.suspicious or lacking > self._slack
+        self._shortfall = min(self._shortfall, max(lacking, 0))
+        self.suspicious = self.suspicious or lacking > self._shortfall
 
     def _lacking(self, state: StreamState, now: int) -> int:
         """How many subjects the log has too few, as far as that can be said. O(types, and tombstones about to go)."""
@@ -223,12 +228,12 @@ class Census:
         self.suspicious = False
         if not missing.living:
             # Whatever it was that was counted, it is not asked about again.
-            self._slack = max(self._slack, self._lacking(state, log.now()))
+            self._shortfall = max(self._shortfall, self._lacking(state, log.now()))
         return missing
 
-    # -- witnesses -------------------------------------------------------------------------------------------------
+    # -- probes ----------------------------------------------------------------------------------------------------
 
-    def witnesses(self) -> tuple[Witness, ...]:
+    def probes(self) -> tuple[Witness, ...]:
         """Some of what the log holds, so that somebody without a store can see whether it was cut.
 
         The newest, since the end is what is cut off a log that lost its last writes; the oldest, since a purge begins

@@ -28,7 +28,7 @@ from deltalog.jetstream.stream import Log
 from deltalog.wire.parts import Assembler
 from deltalog.wire.subjects import encode_token
 from materializer.image import SHAPE, Image, NotAnImage, Piece, Restoration
-from materializer.integrity import Counted
+from materializer.integrity import Counts
 from materializer.store import Store
 
 log = structlog.get_logger("materializer.snapshot")
@@ -76,7 +76,7 @@ class Restored(msgspec.Struct, frozen=True):
     """What a snapshot holds. `latest`, `current`: as in its header."""
 
     store: Store
-    counted: Counted
+    counts: Counts
     parts: Assembler
     latest: int
     current: int
@@ -184,10 +184,10 @@ class Snapshots:
             batch = ahead.result()
         for _ in restoration.finish():
             await asyncio.sleep(0)
-        store, counted, parts = restoration.restored()
+        store, counts, parts = restoration.restored()
         if (store.prefix, store.applied) != (header.prefix, header.index):
             raise _Ignored("its header is that of another one")
-        return Restored(store, counted, parts, header.latest, header.current)
+        return Restored(store, counts, parts, header.latest, header.current)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 

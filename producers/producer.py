@@ -209,8 +209,15 @@ class Producer:
 
     async def _requests(self) -> None:
         """Answers requests to compare lists now."""
-        stream = (await self._open_log()).name
-        subscription = await self._connection.client.subscribe(relist_subject(stream))
+        backoff = Backoff(0.5, 5.0)
+        while True:
+            try:
+                stream = (await self._open_log()).name
+                subscription = await self._connection.client.subscribe(relist_subject(stream))
+                break
+            except (LogUnavailable, *TRANSPORT_ERRORS) as cause:
+                log.debug("requests cannot be taken yet", reason=str(cause))
+                await backoff.wait()
         try:
             async for message in subscription.messages:
                 await self._relist(message)

@@ -21,6 +21,7 @@ from query.forward.forwarding import Forwarding, Upstreams
 from query.http.application import as_api_error, single_handler_application
 from query.http.connections import SLOW_CLIENTS
 from query.http.event_stream import send_events
+from query.http.health import Check
 from query.http.origins import refuse_foreign_hosts
 from query.http.request import Request
 from query.http.slow_clients import SlowClients
@@ -56,8 +57,8 @@ class QueryService:
     - `version`: this service's own. `expected`: names of clusters that must have been listed before /readyz is 200.
     - `hosts`: host names that requests may be addressed to, None for any, see `query.http.origins`.
     - `upstreams`: where requests for one cluster are passed on to; None: they are not.
-    - `not_ready_after`: seconds without contact to the log after which /readyz is 503, 0: never. `problems`: what is
-      wrong with other parts of the process, for /readyz.
+    - `not_ready_after`: seconds without contact to the log after which /readyz is 503, 0: never. `others`: what
+      /readyz says of other parts of the process.
     - `timing`, `limits`: how long it waits for what, and how much it keeps for lists that are read in pages.
     """
 
@@ -70,14 +71,14 @@ class QueryService:
         hosts: frozenset[str] | None = None,
         upstreams: Upstreams | None = None,
         not_ready_after: float = 0.0,
-        problems: Callable[[], Iterable[str]] = tuple,
+        others: Callable[[], Iterable[Check]] = tuple,
         timing: Timing = DEFAULT_TIMING,
         limits: SnapshotLimits = DEFAULT_LIMITS,
     ) -> None:
         self._materializer = materializer
         self._hosts = hosts
         self._freshness = Freshness(materializer, timing)
-        self.readiness = Readiness(materializer, expected, not_ready_after, problems)
+        self.readiness = Readiness(materializer, expected, not_ready_after, others)
         catalogues = Catalogues(lambda cluster: upstreams is not None and upstreams.has(cluster))
         self._discovery = Discovery(materializer, catalogues, self.readiness, version)
         self._openapi = OpenApiByScope()

@@ -26,7 +26,16 @@ _SEED = re.compile(r"BEGIN USER NKEY SEED-*\s+(\S+)")
 
 
 class BadAccess(BadInput):
-    """A way in that cannot be: a file that is missing or none of its kind, two ways at once. One line with the mend."""
+    """A way in that cannot be: a file that is missing or none of its kind, two ways at once. One line with the mend.
+
+    `fields`: the fields of `Access` that are wrong. Messages, here and where NATS refuses, name fields in backquotes,
+    as in "`creds` /etc/creds: No such file or directory", for whoever knows them by other names to put those in place.
+    """
+
+    def __init__(self, fields: str | tuple[str, ...], problem: str) -> None:
+        self.fields = (fields,) if isinstance(fields, str) else fields
+        named = " and ".join(f"`{one}`" for one in self.fields)
+        super().__init__(f"{named}{'' if problem.startswith(':') else ' '}{problem}")
 
 
 class Transport(ssl.SSLContext):
@@ -116,33 +125,33 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     def check(self) -> None:
         """Raises BadAccess for what can be known without a server."""
         ways = {
-            "--nats-creds": self.creds,
-            "--nats-nkey": self.nkey,
-            "--nats-user": self.user,
-            "a token": self.token or self.token_file,
+            "creds": self.creds,
+            "nkey": self.nkey,
+            "user": self.user,
+            "token": self.token or self.token_file,
         }
-        given = [name for name, value in ways.items() if value]
+        given = tuple(name for name, value in ways.items() if value)
         if len(given) > 1:
-            raise BadAccess(f"{' and '.join(given)}: choose one of them")
+            raise BadAccess(given, ": choose one of them")
         if self.user and self.password is None and self.password_file is None:
-            raise BadAccess("--nats-user needs --nats-password-file, or KUBEBRAID_NATS_PASSWORD in the environment")
+            raise BadAccess("user", "needs `password_file`, or `password`")
         if self.key is not None and self.cert is None:
-            raise BadAccess("--nats-key is the key of --nats-cert: give that, too")
+            raise BadAccess("key", "is the key of `cert`: give that, too")
         if self.domain and not _DOMAIN.fullmatch(self.domain):
-            raise BadAccess(f"--nats-domain {self.domain!r}: letters, digits, - and _")
+            raise BadAccess("domain", f"{self.domain!r}: letters, digits, - and _")
         if self.inbox and not _INBOX.fullmatch(self.inbox):
-            raise BadAccess(f"--nats-inbox {self.inbox!r}: words of letters, digits, - and _, with dots between")
-        for name, file in (("--nats-password-file", self.password_file), ("--nats-token-file", self.token_file)):
+            raise BadAccess("inbox", f"{self.inbox!r}: words of letters, digits, - and _, with dots between")
+        for name, file in (("password_file", self.password_file), ("token_file", self.token_file)):
             if file is not None:
                 read_secret(name, file)
-        if self.creds is not None and "BEGIN NATS USER JWT" not in read_secret("--nats-creds", self.creds):
-            raise BadAccess(f"--nats-creds {self.creds}: it has no user JWT (nsc generate creds writes such files)")
+        if self.creds is not None and "BEGIN NATS USER JWT" not in read_secret("creds", self.creds):
+            raise BadAccess("creds", f"{self.creds}: it has no user JWT (nsc generate creds writes such files)")
         if self.nkey is not None:
-            seed = read_secret("--nats-nkey", self.nkey)
+            seed = read_secret("nkey", self.nkey)
             try:
                 nkeys.from_seed(bytearray(seed.encode())).wipe()
             except (nkeys.NkeysError, ValueError) as cause:
-                raise BadAccess(f"--nats-nkey {self.nkey}: it holds no nkey seed, which begins with SU") from cause
+                raise BadAccess("nkey", f"{self.nkey}: it holds no nkey seed, which begins with SU") from cause
         if self.tls:
             self.transport()
 
@@ -160,13 +169,13 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             if self.ca is not None:
                 context.load_verify_locations(self.ca)
         except OSError as cause:
-            raise BadAccess(f"--nats-ca {self.ca}: {_reason(cause)}") from cause
+            raise BadAccess("ca", f"{self.ca}: {_reason(cause)}") from cause
         try:
             if self.cert is not None:
                 context.load_cert_chain(self.cert, self.key)
         except OSError as cause:
-            which = f"--nats-cert {self.cert}" + ("" if self.key is None else f" with --nats-key {self.key}")
-            raise BadAccess(f"{which}: {_reason(cause)}") from cause
+            with_key = "" if self.key is None else f" with `key` {self.key}"
+            raise BadAccess("cert", f"{self.cert}{with_key}: {_reason(cause)}") from cause
 
     def options(self, transport: Transport | None = None) -> dict[str, Any]:
         """As nats-py's `connect` takes it; with `transport`, nothing is sent without TLS. Raises BadAccess."""
@@ -190,12 +199,12 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             found["user_jwt_cb"] = safely(lambda: _credential(file, _JWT), last=False)
             found["signature_cb"] = lambda nonce: safely(lambda: _signature(file, nonce), last=False)()
         if self.nkey is not None:
-            found["nkeys_seed_str"] = read_secret("--nats-nkey", self.nkey)
+            found["nkeys_seed_str"] = read_secret("nkey", self.nkey)
         if self.user is not None:
             found["user"] = self.user
-            found["password"] = safely(lambda: _secret("--nats-password-file", self.password, self.password_file))
+            found["password"] = safely(lambda: _secret("password_file", self.password, self.password_file))
         elif self.token is not None or self.token_file is not None:
-            found["token"] = safely(lambda: _secret("--nats-token-file", self.token, self.token_file))
+            found["token"] = safely(lambda: _secret("token_file", self.token, self.token_file))
         elif self.creds is not None or transport is not None:
             # None, but asked for at last, whatever else is sent; and without it nats-py signs nothing for a server that
             # would have others, too, who do not say who they are.
@@ -219,20 +228,20 @@ def without_user(urls: list[str]) -> tuple[list[str], dict[str, str]]:
     return bare, inside
 
 
-def read_secret(option: str, file: str) -> str:
-    """What a file says, without white space around it. Raises BadAccess."""
+def read_secret(field: str, file: str) -> str:
+    """What the file that a field names says, without white space around it. Raises BadAccess."""
     try:
         return Path(file).read_text().strip()
     except OSError as cause:
-        raise BadAccess(f"{option} {file}: {cause.strerror or cause}") from cause
+        raise BadAccess(field, f"{file}: {cause.strerror or cause}") from cause
     except UnicodeDecodeError as cause:
-        raise BadAccess(f"{option} {file}: it is no text") from cause
+        raise BadAccess(field, f"{file}: it is no text") from cause
 
 
 def _credential(file: str, part: re.Pattern[str]) -> bytes:
-    found = part.search(read_secret("--nats-creds", file))
+    found = part.search(read_secret("creds", file))
     if found is None:
-        raise BadAccess(f"--nats-creds {file}: it is no file of credentials, or half of one")
+        raise BadAccess("creds", f"{file}: it is no file of credentials, or half of one")
     return found[1].encode()
 
 
@@ -244,8 +253,8 @@ def _signature(file: str, nonce: str) -> bytes:
         pair.wipe()
 
 
-def _secret(option: str, value: str | None, file: str | None) -> str:
-    return read_secret(option, file) if file is not None else value or ""
+def _secret(field: str, value: str | None, file: str | None) -> str:
+    return read_secret(field, file) if file is not None else value or ""
 
 
 def _reason(cause: OSError) -> str:
@@ -263,18 +272,18 @@ def explained(problem: Exception) -> str:
     if isinstance(problem, ssl.SSLCertVerificationError):
         if "hostname mismatch" in lower or "ip address mismatch" in lower:
             return f"its certificate is for another name: {problem.verify_message}; connect by a name that it has"
-        return f"its certificate is not trusted: {problem.verify_message}; give its authority with --nats-ca"
+        return f"its certificate is not trusted: {problem.verify_message}; give its authority with `ca`"
     if "certificate required" in lower or "certificate_required" in lower:
-        return "it asks for a client certificate; give --nats-cert and --nats-key"
+        return "it asks for a client certificate; give `cert` and `key`"
     if isinstance(problem, ssl.SSLError) and "alert" in lower:
-        return f"it refuses the client certificate of --nats-cert ({problem.reason or text})"
+        return f"it refuses the client certificate of `cert` ({problem.reason or text})"
     if isinstance(problem, errors.AuthorizationError) or "authorization violation" in lower:
         return (
-            "it refuses who we are (Authorization Violation); check --nats-creds, --nats-nkey, --nats-user, the token, "
+            "it refuses who we are (Authorization Violation); check `creds`, `nkey`, `user`, the token, "
             "or user and password in the URL"
         )
     if "authentication expired" in lower:
-        return "the credentials have expired; give new ones in the file of --nats-creds"
+        return "the credentials have expired; give new ones in the file of `creds`"
     if "account authentication" in lower or "authentication timeout" in lower:
         return f"it refuses who we are ({text})"
     return text

@@ -69,14 +69,25 @@ class JetStreamRefused(LogUnavailable):
 class Connection:
     """One NATS connection; owned by the part that made it, shared by its readers and writers.
 
-    `lost` counts disconnections: whoever depends on an unbroken connection compares it before and after.
+    `url`: `nats://host:port`, several with commas; `name`: what the server is told that the client is called. Until
+    `open` has succeeded, all that is asked for over it is unavailable; from then on it reconnects for ever. `fast`:
+    with the fast paths, where the installed nats-py has what they need (`deltalog.jetstream.fast_client`). `lost`
+    counts disconnections: whoever depends on an unbroken connection compares it before and after.
     """
 
-    def __init__(self, client: Client, url: str, domain: str = "") -> None:
-        self.client = client
-        self.url = url
+    def __init__(self, url: str, *, name: str = "", access: Access | None = None, fast: bool = True) -> None:
+        self._servers, inside = without_user([one.strip() for one in url.split(",")])
+        # Also for servers that are heard of from these: nats-py would send them none of what stands in a URL.
+        access = access or Access()
+        if inside and not access.identified:
+            access = msgspec.structs.replace(access, **inside)
+        self._access = access
+        self._name = name
+        self._kind = _FAST if fast else Client
+        self.client = self._kind()
+        self.url = printable(url)
         # What subjects of the JetStream API begin with, in the domain that is meant (ADR-28).
-        self.js = f"$JS.{domain}.API" if domain else "$JS.API"
+        self.js = f"$JS.{access.domain}.API" if access.domain else "$JS.API"
         # Why the server could not be connected to the last time; empty while connected.
         self.problem = ""
         self.refusing = False
@@ -86,16 +97,109 @@ class Connection:
         self.intake = Intake()
         # Whether it is ended by its owner.
         self.closing = False
-        # Never connected, and never to be.
-        self.away = False
+        # Whether `open` has succeeded once.
+        self.opened = False
         self._on_trouble: set[Callable[[], None]] = set()
 
-    @classmethod
-    def to_nobody(cls, url: str) -> Connection:
-        """Stands for a connection to `url` that cannot be had yet: all that is asked for over it is unavailable."""
-        connection = cls(Client(), printable(url))
-        connection.away = True
-        return connection
+    async def open(self, patience: float = 5.0) -> None:
+        """Connects, trying for `patience` seconds; after a failure it may be called again.
+
+        An attempt that a server has answered by then is brought to its end: TLS takes its time on a busy machine.
+        Raises BadAccess; BrokerRefuses where the server answers and will not have us; BrokerUnavailable where there is
+        no answer.
+        """
+        access = self._access
+        access.check()
+        client = self.client = self._kind()
+        self.problem, self.refusing, self.closing = "", False, False
+        client.needs_tls = access.tls or any(one.startswith("tls://") for one in self._servers)
+        # Else nats-py makes one where a server asks for TLS: reading all that the system trusts takes its time.
+        transport = access.transport() if client.needs_tls else None
+
+        async def disconnected() -> None:
+            self.lost += 1
+            if not client.is_closed:
+                log.warning("NATS connection lost", url=self.url)
+            self._trouble()
+
+        async def reconnected() -> None:
+            self.problem, self.refusing = "", False
+            log.info("NATS connection is back", url=self.url)
+            self._trouble()
+
+        async def closed() -> None:
+            if not self.closing:
+                # Only the public client lets it come to this.
+                self.problem = explained(client.last_error or Exception("the server has ended the connection"))
+                log.error(
+                    "NATS has ended the connection for good; start this process again",
+                    url=self.url,
+                    reason=self.problem,
+                )
+
+        async def failed(problem: Exception) -> None:
+            if transport is not None and not client.is_connected:
+                transport.failed()
+            if isinstance(problem, nats.errors.SlowConsumerError):
+                self.slow += 1
+                self._trouble()
+            elif str(problem):
+                self._note(problem)
+            log.debug("NATS client", problem=repr(problem))
+            give_up_at(until)
+
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience
+        # nats-py gives up a connection attempt by `max_reconnect_attempts`, which must be endless later on; so the
+        # patience for the first one is ours.
+        limit = asyncio.timeout_at(until)
+
+        def give_up_at(when: float) -> None:
+            if client.greeted is not None and not limit.expired():
+                limit.reschedule(when)
+
+        def begin_handshake() -> None:
+            if client.greeted is not None:
+                client.greeted()
+
+        if transport is not None:
+            transport.begin = begin_handshake
+        try:
+            async with limit:
+                client.greeted = lambda: give_up_at(max(until, loop.time() + _ATTEMPT))
+                await client.connect(
+                    self._servers,
+                    name=self._name,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=1,
+                    connect_timeout=2,
+                    # A server that hangs is left for another one after 6 to 9 seconds.
+                    ping_interval=3,
+                    max_outstanding_pings=2,
+                    pending_size=16 * 1024 * 1024,
+                    disconnected_cb=disconnected,
+                    reconnected_cb=reconnected,
+                    closed_cb=closed,
+                    error_cb=failed,
+                    tls=transport,
+                    **access.options(transport),
+                )
+                client.greeted = None
+        except asyncio.CancelledError:
+            client.greeted = None
+            await self.close()
+            raise
+        except (*TRANSPORT_ERRORS, TimeoutError, ValueError) as cause:
+            client.greeted = None
+            await self.close()
+            reason = self.problem or str(cause) or "no answer"
+            what = "cannot be used" if self.refusing else "does not answer"
+            hopeless = self.refusing or isinstance(cause, ValueError)
+            kind = BrokerRefuses if hopeless else BrokerUnavailable
+            raise kind(f"NATS at {self.url} {what}: {reason}") from cause
+        self.problem, self.refusing = "", False
+        self.opened = True
 
     @property
     def connected(self) -> bool:
@@ -148,7 +252,7 @@ class Connection:
 
         Raises JetStreamRefused for an error answer and BrokerUnavailable if there is none.
         """
-        if self.away:
+        if not self.opened:
             raise BrokerUnavailable(f"NATS at {self.url} does not answer")
         payload = b"" if request is None else msgspec.json.encode(request)
         subject = f"{js or self.js}.{verb}"
@@ -187,10 +291,23 @@ class _Answer(msgspec.Struct):
     error: _Problem | None = None
 
 
+# What else a server, or what stands in front of one, says that may be otherwise a moment later: it accepts and closes,
+# it has too many clients, it or we were too slow to say who we are, it is about to end.
+_PASSING = (
+    "empty response from server",
+    "authentication timeout",
+    "connections exceeded",
+    "server shutdown",
+)
+
+
 def _is_away(problem: Exception) -> bool:
-    """Whether nobody has said anything: what stands in front of a server that is away may accept and close."""
-    silent = isinstance(problem, (TimeoutError, nats.errors.StaleConnectionError, nats.errors.NoServersError))
-    return silent or "empty response from server" in str(problem)
+    """Whether a failure to connect says nothing about us: waiting may mend it."""
+    silent = (TimeoutError, nats.errors.StaleConnectionError, nats.errors.NoServersError)
+    # A server that ends in the middle of the TLS handshake, or a port that is passed on to one that is not there.
+    cut_off = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+    text = str(problem).lower()
+    return isinstance(problem, (*silent, *cut_off)) or any(one in text for one in _PASSING)
 
 
 def printable(url: str) -> str:
@@ -205,105 +322,7 @@ def printable(url: str) -> str:
 async def connect(
     url: str, *, name: str, patience: float = 5.0, access: Access | None = None, fast: bool = True
 ) -> Connection:
-    """Connects to NATS at `url` (`nats://host:port`, several with commas); tries for `patience` seconds at first.
-
-    An attempt that a server has answered by then is brought to its end: TLS takes its time on a busy machine. Once
-    connected it reconnects for ever. `fast`: with the fast paths, where the installed nats-py has what they need
-    (`deltalog.jetstream.fast_client`). Raises BadAccess, BrokerUnavailable.
-    """
-    urls, inside = without_user([one.strip() for one in url.split(",")])
-    # Also for servers that are heard of from these: nats-py would send them none of what stands in a URL.
-    access = access or Access()
-    if inside and not access.identified:
-        access = msgspec.structs.replace(access, **inside)
-    access.check()
-    client = (_FAST if fast else Client)()
-    connection = Connection(client, printable(url), access.domain)
-    client.needs_tls = access.tls or any(one.startswith("tls://") for one in urls)
-    # Else nats-py makes one where a server asks for TLS: reading all that the system trusts takes its time.
-    transport = access.transport() if client.needs_tls else None
-
-    async def disconnected() -> None:
-        connection.lost += 1
-        if not client.is_closed:
-            log.warning("NATS connection lost", url=connection.url)
-        connection._trouble()
-
-    async def reconnected() -> None:
-        connection.problem, connection.refusing = "", False
-        log.info("NATS connection is back", url=connection.url)
-        connection._trouble()
-
-    async def closed() -> None:
-        if not connection.closing:
-            # Only the public client lets it come to this.
-            connection.problem = explained(client.last_error or Exception("the server has ended the connection"))
-            log.error(
-                "NATS has ended the connection for good; start this process again",
-                url=connection.url,
-                reason=connection.problem,
-            )
-
-    async def failed(problem: Exception) -> None:
-        if transport is not None and not client.is_connected:
-            transport.failed()
-        if isinstance(problem, nats.errors.SlowConsumerError):
-            connection.slow += 1
-            connection._trouble()
-        elif str(problem):
-            connection._note(problem)
-        log.debug("NATS client", problem=repr(problem))
-        give_up_at(until)
-
-    loop = asyncio.get_running_loop()
-    until = loop.time() + patience
-    # nats-py gives up a connection attempt by `max_reconnect_attempts`, which must be endless later on; so the patience
-    # for the first one is ours.
-    limit = asyncio.timeout_at(until)
-
-    def give_up_at(when: float) -> None:
-        if client.greeted is not None and not limit.expired():
-            limit.reschedule(when)
-
-    def begin_handshake() -> None:
-        if client.greeted is not None:
-            client.greeted()
-
-    if transport is not None:
-        transport.begin = begin_handshake
-    try:
-        async with limit:
-            client.greeted = lambda: give_up_at(max(until, loop.time() + _ATTEMPT))
-            await client.connect(
-                urls,
-                name=name,
-                allow_reconnect=True,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=1,
-                connect_timeout=2,
-                # A server that hangs is left for another one after 6 to 9 seconds.
-                ping_interval=3,
-                max_outstanding_pings=2,
-                pending_size=16 * 1024 * 1024,
-                disconnected_cb=disconnected,
-                reconnected_cb=reconnected,
-                closed_cb=closed,
-                error_cb=failed,
-                tls=transport,
-                **access.options(transport),
-            )
-            client.greeted = None
-    except asyncio.CancelledError:
-        client.greeted = None
-        await connection.close()
-        raise
-    except (*TRANSPORT_ERRORS, TimeoutError, ValueError) as cause:
-        client.greeted = None
-        await connection.close()
-        reason = connection.problem or str(cause) or "no answer"
-        what = "cannot be used" if connection.refusing else "does not answer"
-        hopeless = connection.refusing or isinstance(cause, ValueError)
-        kind = BrokerRefuses if hopeless else BrokerUnavailable
-        raise kind(f"NATS at {connection.url} {what}: {reason}") from cause
-    connection.problem, connection.refusing = "", False
+    """A connection to NATS at `url`, opened; tries for `patience` seconds. Raises as `Connection.open`."""
+    connection = Connection(url, name=name, access=access, fast=fast)
+    await connection.open(patience)
     return connection

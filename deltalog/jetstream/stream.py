@@ -43,7 +43,10 @@ _AGREED_WITHIN = 10.0
 
 
 class LogError(LogUnavailable):
-    """The stream exists but cannot serve as this log; the message says what to change."""
+    """The stream exists but cannot serve as this log; the message says what to change.
+
+    It names fields of the settings in backquotes, as `BadAccess` does.
+    """
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -293,13 +296,13 @@ class Log(Stream):
         self._mirrored = info.config.mirror
 
     @classmethod
-    def away(cls, url: str, name: str, *, created: str, prefix: str, tombstone_ttl: int) -> Log:
-        """Stands for the log that was so when it was last read, while nobody can be asked: all else raises
-        BrokerUnavailable, and the time is this machine's.
+    def away(cls, url: str, name: str, *, created: str = "", prefix: str = "", tombstone_ttl: int = 0) -> Log:
+        """Stands for the log that was so when it was last read, or of which nothing is known, while NATS does not
+        answer: all that asks the server raises BrokerUnavailable, and the time is this machine's.
         """
         metadata = {PREFIX_KEY: prefix, TOMBSTONE_TTL_KEY: str(tombstone_ttl)}
         info = _Info(config=_Config(name, metadata=metadata), state=_State(0, 0, 0), created=created)
-        return cls(Connection.to_nobody(url), info)
+        return cls(Connection(url), info)
 
     @property
     def batch(self) -> int:
@@ -380,7 +383,7 @@ def _usable(info: _Info) -> _Info:
     # A mirror takes nothing in by itself.
     missing = info.config.mirror is None and any(root + s not in info.config.subjects for s in STREAM_SUBJECTS)
     if missing or PREFIX_KEY not in info.config.metadata or TOMBSTONE_TTL_KEY not in info.config.metadata:
-        raise LogError(f"stream {info.config.name} was not made by kubebraid; choose another name with --stream")
+        raise LogError(f"stream {info.config.name} was not made by kubebraid; choose another name with `name`")
     if info.config.metadata.get(FORMAT_KEY) != "1":
         raise LogError(
             f"stream {info.config.name} has format {info.config.metadata.get(FORMAT_KEY)!r}, this is format 1"
@@ -417,7 +420,7 @@ async def open_log(
         if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {settings.name}: {refused.description}") from refused
     if not make:
-        raise LogError(f"there is no stream {settings.name} at {connection.url}; name it with --stream")
+        raise LogError(f"there is no stream {settings.name} at {connection.url}; name it with `name`")
     # The first log takes in subjects as they are; others, shards, below their name.
     root = "" if settings.name == DEFAULT_NAME else f"{settings.name}."
     config: dict[str, object] = {
@@ -465,7 +468,7 @@ async def change_stream(stream: Stream, changes: dict[str, object]) -> None:
 
 def _mend(refused: JetStreamRefused) -> str:
     if refused.code in _NO_ROOM_FOR_REPLICAS:
-        return "; start more NATS servers with JetStream, or ask for fewer with --replicas"
+        return "; start more NATS servers with JetStream, or ask for fewer with `replicas`"
     return ""
 
 

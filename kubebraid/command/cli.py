@@ -29,6 +29,7 @@ from kubebraid.command import status as condition
 from kubebraid.command import tail as tailing
 from kubebraid.command.kubeconfig import render
 from kubebraid.command.nats_options import with_access
+from kubebraid.command.option_names import in_options
 from kubebraid.command.settings import BadSetting, Forward, Settings, parse_listen
 from kubebraid.command.workers import Worker
 from kubebraid.route.groups import parse_groups
@@ -763,5 +764,5 @@ def _reporting(work: Callable[[], None]) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    typer.echo(f"kubebraid: {message}", err=True)
+    typer.echo(f"kubebraid: {in_options(message)}", err=True)
     sys.exit(code)

@@ -8,6 +8,8 @@ from typing import Any
 
 import structlog
 
+from kubebraid.command.option_names import events_in_options
+
 
 class _Stderr:
     """Standard error as it is at the moment of writing: progress bars replace it while they are drawn."""
@@ -26,6 +28,7 @@ def configure(level: str = "info", *, json: bool = False) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        events_in_options,
     ]
     if json:
         processors.append(structlog.processors.JSONRenderer())

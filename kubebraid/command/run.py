@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -21,28 +22,28 @@ from nats.aio.msg import Msg
 
 from deltalog import (
     Access,
-    BadInput,
     BrokerUnavailable,
     LogError,
     LogSettings,
-    LogUnavailable,
     connect,
     open_log,
 )
 from deltalog.history import History
-from deltalog.jetstream.connection import BrokerRefuses, Connection
+from deltalog.jetstream.connection import Connection
 from deltalog.jetstream.stream import Log
 from deltalog.mirror import Mirror, MirrorSettings
 from kubebraid import __version__
 from kubebraid.command import clusters as members
 from kubebraid.command import progress
 from kubebraid.command.broker import BrokerError, EmbeddedBroker
-from kubebraid.command.health import producer_application
+from kubebraid.command.health import append_checks, producer_application
+from kubebraid.command.opening import GRACE, Opening
 from kubebraid.command.settings import Address, BadSetting, Forward, Settings, default_data
 from kubebraid.command.upstreams import MemberServers
 from kubebraid.command.workers import Ready, Worker, Workers, metrics_of_all, metrics_served, reserve, say_ready
 from kubebraid.route.router import Router
-from materializer.materializer import Away, Materializer
+from materializer.materializer import Materializer
+from materializer.persistence import Away
 from materializer.snapshot import Snapshots
 from materializer.versions import check_prefix
 from producers.members.membership import Members
@@ -63,10 +64,8 @@ _BROKER_PATIENCE = 4
 # Seconds between looks at an embedded server that refuses, and the part of its disk that has to be free to go on.
 _LOOK_FOR_ROOM, _LOOK_FOR_ROOM_LAST = 5.0, 300.0
 _ROOM = 0.05
-# Seconds to wait for the answers of producers, of which nobody knows the number.
-_ANSWERS = 1.0
-# Seconds between attempts to open a log whose NATS was away at the start.
-_OPEN_AGAIN = 1.0
+# Seconds to wait for the answers of producers, whose number is unknown: for the first, and for others behind it.
+_FIRST_ANSWER, _MORE_ANSWERS = 15.0, 1.0
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -230,14 +229,12 @@ async def serve_with_workers(settings: Settings, count: int, log_level: str, *, 
     except OSError as cause:
         raise _cannot_listen(settings.listen, cause) from None
     with contextlib.closing(reserved):
-        # What keeps all of them from serving is said once.
-        try:
-            async with _connection(settings.nats, "kubebraid-serve", settings.access) as connection:
-                await open_log(connection, opening)
-        except BrokerUnavailable as cause:
-            snapshots = _snapshots(settings, None, None)
-            if isinstance(cause, BrokerRefuses) or snapshots is None or not snapshots.file(opening.name).exists():
-                raise
+        # What keeps all of them from serving is said once; what is to be waited for, each waits for by itself.
+        until = asyncio.get_running_loop().time() + GRACE
+        async with Opening(
+            Connection(settings.nats, name="kubebraid-serve", access=settings.access), opening
+        ) as looking:
+            await looking.soon(until)
         address = dataclasses.replace(settings.listen, port=reserved.getsockname()[1])
 
         def announce(ready: Ready) -> None:
@@ -275,17 +272,24 @@ async def worker(worker: Worker, settings: Settings) -> None:
 async def relist(url: str, access: Access, stream: str, cluster: str, kind: str) -> list[Relisting]:
     """Asks all producers of a stream to compare lists now; their answers. Raises Stopped if there are none."""
     answers: list[Relisting] = []
+    begun = asyncio.Event()
     async with _connection(url, "kubebraid-relist", access) as connection:
         client = connection.client
 
         async def answered(message: Msg) -> None:
+            # Without data it is the server, which says that no producer listens.
             if message.data:
                 answers.append(msgspec.json.decode(message.data, type=Relisting))
+            begun.set()
 
         inbox = client.new_inbox()
         await client.subscribe(inbox, cb=answered)
         await client.publish(relist_subject(stream), msgspec.json.encode(Relist(cluster, kind)), reply=inbox)
-        await asyncio.sleep(_ANSWERS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_ANSWER):
+                await begun.wait()
+        if answers:
+            await asyncio.sleep(_MORE_ANSWERS)
     if not answers:
         raise Stopped(f"no producer of stream {stream} answers at {url}")
     return answers
@@ -325,33 +329,34 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
             stack.callback(bound.close)
         url, broker = await stack.enter_async_context(_broker(settings))
         access = settings.access if broker is None else Access()
+        until = asyncio.get_running_loop().time() + GRACE
         parts: list[Callable[[], Awaitable[None]]] = []
         producer: Producer | None = None
+        writing: Opening | None = None
         if followed is not None and not produce:
             parts.append(followed.run)
         if followed is not None and produce:
             # Its own connection: bulk appends must not stand in the way of what is being read.
-            writing = await stack.enter_async_context(_connection(url, "kubebraid-produce", access))
-
-            async def open_for_writing() -> Log:
-                return await open_log(writing, opening, mend=True)
-
-            replicas = (await open_for_writing()).replicas
+            connection = Connection(url, name="kubebraid-produce", access=access)
+            writing = await stack.enter_async_context(Opening(connection, opening, mend=True))
             producer = Producer(
                 followed,
-                open_for_writing,
-                writing,
+                writing.attempt,
+                connection,
                 identity=settings.identity or _identity(broker),
                 bucket=leases_bucket(settings.stream),
-                replicas=replicas,
             )
-            parts.append(producer.run)
+            parts.append(functools.partial(_produce, writing, producer))
+            await writing.soon(until)
         service: QueryService | None = None
         address: Address | None = None
         first: Callable[[], Awaitable[None]] | None = None
         if serve:
-            reading = await stack.enter_async_context(contextlib.aclosing(_Reading(url, access, opening, broker)))
-            materializer = await _materializer(reading, _snapshots(settings, broker, worker))
+            connection = Connection(url, name="kubebraid-serve", access=access)
+            reading = await stack.enter_async_context(Opening(connection, opening))
+            # With an embedded log, how far it came is kept outside the server's files, too: those may be set back.
+            file = None if broker is None else broker.data / f"history-{opening.name}.json"
+            materializer = await _materializer(reading, until, file, _snapshots(settings, broker, worker))
             parts.append(materializer.run)
             # When nobody is served any more.
             stack.push_async_callback(materializer.close)
@@ -369,7 +374,7 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
                 hosts=_LOOPBACK_NAMES if settings.listen.loopback else None,
                 upstreams=upstreams,
                 not_ready_after=settings.not_ready_after,
-                problems=lambda: () if producer is None else producer.problems(),
+                others=lambda: [*reading.checks(), *(() if producer is None else append_checks(producer))],
             )
             if producer is not None:
                 service.metrics.also(producer.metrics.registry)
@@ -383,52 +388,15 @@ async def _run(settings: Settings, *, produce: bool, serve: bool, worker: Worker
             served = await stack.enter_async_context(_served(service.application(), bound, service.close))
             # Clients go elsewhere at once, not when all else has come to its end.
             address, first = served.address, served.end
-        elif bound is not None and producer is not None:
-            address = (await stack.enter_async_context(_served(producer_application(producer), bound))).address
+        elif bound is not None and producer is not None and writing is not None:
+            application = producer_application(producer, writing.checks)
+            address = (await stack.enter_async_context(_served(application, bound))).address
         if broker is not None:
             parts.append(lambda: _guard(broker))
-            if producer is not None:
-                parts.append(lambda: _unstick(broker, writing))
-        parts.append(lambda: _announce(producer, service, address, url))
+            if writing is not None:
+                parts.append(functools.partial(_unstick, broker, writing.connection))
+        parts.append(lambda: _announce(producer, writing, service, address, url))
         await _together(*parts, first=first)
-
-
-class _Reading:
-    """The log as it is read, over a connection of its own, which is made when it is opened."""
-
-    def __init__(self, url: str, access: Access, opening: LogSettings, broker: EmbeddedBroker | None) -> None:
-        self.url = url
-        self.opening = opening
-        self._access = access
-        self._broker = broker
-        self._connection: Connection | None = None
-
-    async def open(self) -> tuple[Log, History]:
-        """Raises BrokerUnavailable, LogError."""
-        if self._connection is None:
-            self._connection = await connect(self.url, name="kubebraid-serve", access=self._access)
-        opened = await open_log(self._connection, self.opening)
-        # With an embedded log, how far it came is kept outside the server's files, too: those may be set back.
-        file = None if self._broker is None else self._broker.data / f"history-{opened.name}.json"
-        return opened, History(opened, file)
-
-    async def open_when_there(self) -> tuple[Log, History]:
-        """As `open`, but waits for NATS as long as it is away, and for what is wrong to be mended."""
-        said = ""
-        while True:
-            try:
-                return await self.open()
-            except (LogUnavailable, BadInput) as cause:
-                # Who was waited for may say by now that it will not do; but what is served is served, and may be
-                # mended.
-                if str(cause) != said:
-                    said = str(cause)
-                    log.warning("the log cannot be opened", reason=said)
-                await asyncio.sleep(_OPEN_AGAIN)
-
-    async def aclose(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
 
 
 def _snapshots(settings: Settings, broker: EmbeddedBroker | None, worker: Worker | None) -> Snapshots | None:
@@ -441,18 +409,26 @@ def _snapshots(settings: Settings, broker: EmbeddedBroker | None, worker: Worker
     return Snapshots(directory, settings.snapshot_every, writes=worker is None or worker.number == 0)
 
 
-async def _materializer(reading: _Reading, snapshots: Snapshots | None) -> Materializer:
-    """Of the log, or of what a snapshot says of it while NATS is away. Raises BrokerUnavailable, LogError."""
-    try:
-        return Materializer(*await reading.open(), snapshots)
-    except BrokerRefuses:
-        raise
-    except BrokerUnavailable:
-        alone = None if snapshots is None else await snapshots.read_alone(reading.url, reading.opening.name)
-        if alone is None:
-            raise
-        assumed, restored = alone
-        return Materializer(assumed, None, snapshots, Away(restored, reading.open_when_there))
+async def _materializer(reading: Opening, until: float, file: Path | None, snapshots: Snapshots | None) -> Materializer:
+    """Of the log; or, where that cannot be opened by `until`, of what a snapshot says of it, or of nothing yet.
+
+    `file`: where it is kept how far the log came. Raises BadAccess, BrokerRefuses, LogError.
+    """
+    if (opened := await reading.soon(until)) is not None:
+        return Materializer(opened, History(opened, file), snapshots)
+
+    async def open_when_there() -> tuple[Log, History]:
+        later = await reading.wait()
+        return later, History(later, file)
+
+    url, name = reading.connection.url, reading.settings.name
+    alone = None if snapshots is None else await snapshots.read_alone(url, name)
+    if alone is None:
+        return Materializer(Log.away(url, name), None, snapshots, Away(None, open_when_there))
+    assumed, restored = alone
+    # Who is waited for may say by now that it will not do; but what is served is served, and may be mended.
+    reading.serving = True
+    return Materializer(assumed, None, snapshots, Away(restored, open_when_there))
 
 
 def _configuration(settings: Settings) -> Configuration:
@@ -523,10 +499,24 @@ async def _work(service: QueryService, bound: socket.socket, worker: Worker) -> 
         await asyncio.Event().wait()
 
 
-async def _announce(producer: Producer | None, service: QueryService | None, address: Address | None, url: str) -> None:
+async def _produce(writing: Opening, producer: Producer) -> None:
+    """Produces, from when the log can be written."""
+    producer.leases.replicas = (await writing.wait()).replicas
+    await producer.run()
+
+
+async def _announce(
+    producer: Producer | None,
+    writing: Opening | None,
+    service: QueryService | None,
+    address: Address | None,
+    url: str,
+) -> None:
     """Shows progress until ready, then says what to try next, once."""
     assert producer is not None or service is not None
-    if producer is not None:
+    if producer is not None and writing is not None:
+        # Behind `_produce`, which waits for the same: by now the producer has its clusters.
+        await writing.wait()
         await progress.show(producer, service.wait_ready() if service is not None else producer.first_lists())
     elif service is not None:
         await service.wait_ready()

@@ -32,8 +32,8 @@ from kubebraid.command.settings import Address, Settings
 
 log = structlog.get_logger("kubebraid.command.workers")
 
-# A worker that ends sooner than that many seconds after its start, without having been ready, so many times in a row,
-# will not do better the next time.
+# A worker that ends by itself, or is killed sooner than that many seconds after its start, without having been ready,
+# so many times in a row, will not do better the next time: what waiting can mend it waits for.
 _SOON = 10.0
 _PATIENCE = 3
 _PAUSES = (0.1, 10.0)
@@ -117,7 +117,7 @@ class Workers:
             was_ready, code = await self._run(worker)
             if was_ready:
                 failures, pause = 0, _PAUSES[0]
-            elif loop.time() - started < _SOON:
+            elif code > 0 or loop.time() - started < _SOON:
                 failures += 1
                 if failures >= _PATIENCE and not self._ready:
                     # It has said why by itself.

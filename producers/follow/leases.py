@@ -112,7 +112,8 @@ class Leases:
         self._take = take
         self._drop = drop
         self._ttl = ttl
-        self._replicas = replicas
+        # NATS servers that hold the bucket, as many as hold the log; may be set before `run`.
+        self.replicas = replicas
         self._keys: dict[str, Held] = {}
         self._releasing: set[str] = set()
         self._changed = asyncio.Event()
@@ -205,7 +206,7 @@ class Leases:
                     self._name,
                     "who produces which cluster",
                     marker_ttl=max(int(self._ttl), 1),
-                    replicas=self._replicas,
+                    replicas=self.replicas,
                 )
                 self._keys.clear()
                 reader = Reader(bucket.stream, self._apply)

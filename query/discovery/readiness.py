@@ -38,8 +38,8 @@ class ClusterReadiness(msgspec.Struct, frozen=True):
 class Readiness:
     """Answers /readyz from the store. `expected`: clusters that must be there, beside those in the log.
 
-    `not_ready_after`: seconds without contact to the log after which it is not ready; 0: it stays ready. `problems`:
-    what is wrong with other parts of the process, one line each; it does not keep this one from being ready.
+    `not_ready_after`: seconds without contact to the log after which it is not ready; 0: it stays ready. `others`:
+    what is said of other parts of the process.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Readiness:
         materializer: Materializer,
         expected: Callable[[], Iterable[str]] = tuple,
         not_ready_after: float = 0.0,
-        problems: Callable[[], Iterable[str]] = tuple,
+        others: Callable[[], Iterable[Check]] = tuple,
     ) -> None:
         self._materializer = materializer
         self._expected = expected
         self._not_ready_after = not_ready_after
-        self._problems = problems
+        self._others = others
 
     def clusters(self) -> list[ClusterReadiness]:
         """All clusters in the log or expected, by name."""
@@ -65,7 +65,7 @@ class Readiness:
         return {
             "ready": self.ready(),
             "outage": materializer.outage(),
-            "notes": [warning(problem).line for problem in self._problems()],
+            "notes": [check.line for check in self._others()],
             "index": materializer.store.applied,
             "prefix": materializer.store.prefix,
             "clusters": [msgspec.to_builtins(one) for one in self.clusters()],
@@ -102,9 +102,10 @@ class Readiness:
         ]
         if (outage := materializer.outage()) is not None:
             limit = f" (not ready after {self._not_ready_after:g} s)" if self._not_ready_after else ""
-            text = f"log unreachable for {outage:.0f} s: serving what was known then{limit}"
+            meanwhile = ": serving what was known then" if replayed else ""
+            text = f"log unreachable for {outage:.0f} s{meanwhile}{limit}"
             checks.append(failed(text) if self._cut_off() else warning(text))
-        checks.extend(map(warning, self._problems()))
+        checks.extend(self._others())
         checks.extend(map(_check, self.clusters()))
         return checks
 

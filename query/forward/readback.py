@@ -14,8 +14,9 @@ import structlog
 
 from deltalog.handover import NotTaken
 from deltalog.wire.kubernetes import ObjectName, newer
-from materializer.materializer import Materializer, NotThereYet
+from materializer.materializer import Materializer
 from materializer.type_store import TypeStore
+from materializer.waiting import NotThereYet
 from query.discovery.catalogue import ServedType
 from query.discovery.paths import Target
 

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 
 from deltalog.wire.kubernetes import GroupResource, newer, numeric
 from materializer.cluster_facts import Cluster
-from materializer.materializer import LogUnreachable, Materializer, NotThereYet
+from materializer.freshness import LogUnreachable
+from materializer.materializer import Materializer
 from materializer.originals import seen
+from materializer.waiting import NotThereYet
 from query.discovery.catalogue import ServedType
 from query.http.request import Request
 from query.http.status import ApiError, expired, too_large_version

@@ -141,7 +141,7 @@ async def test_users_tokens_and_nkeys(tmp_path: Path, fast: bool) -> None:
         )
         for answer in answers:
             assert answer.startswith(f"NATS at nats://127.0.0.1:{answer.split(':')[2].split()[0]} cannot be used: it ")
-            assert "refuses who we are (Authorization Violation); check --nats-creds" in answer
+            assert "refuses who we are (Authorization Violation); check `creds`" in answer
 
 
 @pytest.mark.processes
@@ -232,10 +232,10 @@ async def test_tls(tmp_path: Path, fast: bool) -> None:
             refused(bare.url.replace("nats:", "tls:"), Access(), fast=fast),
         )
         assert "its certificate is not trusted" in untrusted
-        assert "give its authority with --nats-ca" in untrusted
+        assert "give its authority with `ca`" in untrusted
         assert "its certificate is for another name" in misdirected
-        assert "it asks for a client certificate; give --nats-cert and --nats-key" in asked
-        assert "it refuses the client certificate of --nats-cert" in wrong
+        assert "it asks for a client certificate; give `cert` and `key`" in asked
+        assert "it refuses the client certificate of `cert`" in wrong
         assert "the server has no TLS, which is asked for" in naked
         assert "the server has no TLS, which is asked for" in scheme
         # A certificate is replaced by another authority's, on both sides, while we are connected.
@@ -257,20 +257,20 @@ async def test_tls(tmp_path: Path, fast: bool) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"creds": "none"}, r"--nats-creds .*none: No such file"),
+        ({"creds": "none"}, r"`creds` .*none: No such file"),
         ({"creds": "text"}, "it has no user JWT"),
         ({"nkey": "text"}, "it holds no nkey seed"),
-        ({"user": "ali"}, "--nats-user needs --nats-password-file"),
-        ({"user": "ali", "password": "x", "token": "y"}, "--nats-user and a token: choose one"),
-        ({"user": "ali", "password_file": "none"}, "--nats-password-file .*none: No such file"),
-        ({"token_file": "none"}, "--nats-token-file"),
-        ({"ca": "text"}, "--nats-ca .*: it is no PEM file"),
-        ({"ca": "none"}, "--nats-ca .*: No such file"),
-        ({"cert": "text"}, "--nats-cert .*: it is no PEM file"),
-        ({"key": "text"}, "--nats-key is the key of --nats-cert"),
+        ({"user": "ali"}, "`user` needs `password_file`"),
+        ({"user": "ali", "password": "x", "token": "y"}, "`user` and `token`: choose one"),
+        ({"user": "ali", "password_file": "none"}, "`password_file` .*none: No such file"),
+        ({"token_file": "none"}, "`token_file`"),
+        ({"ca": "text"}, "`ca` .*: it is no PEM file"),
+        ({"ca": "none"}, "`ca` .*: No such file"),
+        ({"cert": "text"}, "`cert` .*: it is no PEM file"),
+        ({"key": "text"}, "`key` is the key of `cert`"),
         ({"cert": "one.pem", "key": "two.key"}, "the key is not that of the certificate"),
-        ({"domain": "a.b"}, "--nats-domain"),
-        ({"inbox": "a.>"}, "--nats-inbox"),
+        ({"domain": "a.b"}, "`domain`"),
+        ({"inbox": "a.>"}, "`inbox`"),
     ],
 )
 def test_what_cannot_be_is_said_before(tmp_path: Path, given: dict[str, str], said: str) -> None:

@@ -86,14 +86,6 @@ async def test_listen_addresses(members, tmp_path):
     await refused("HOST:PORT", *common, "--listen", "127.0.0.1:99999")
 
 
-async def test_nats_that_does_not_answer(members, taken_port):
-    common = ("--kubeconfig", str(members.kubeconfig), "--listen", "127.0.0.1:0")
-    # Bound and listening, but nobody ever says a word there.
-    await refused("does not answer", "up", *common, "--nats", f"nats://127.0.0.1:{taken_port}")
-    await refused("does not answer", "up", *common, "--nats", "nats://127.0.0.1:1")
-    await refused("does not answer", "serve", "--listen", "127.0.0.1:0", "--nats", "nats://127.0.0.1:1")
-
-
 async def test_usage():
     await refused("--bogus", "up", "--bogus")
     await refused("--nats", "serve")

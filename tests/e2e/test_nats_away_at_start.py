@@ -1,4 +1,4 @@
-"""Instances that start while NATS is away: what their snapshot holds is served, and goes on when NATS is back."""
+"""Processes that start while NATS does not answer: they wait, say so, serve a snapshot if they have one, and go on."""
 
 from __future__ import annotations
 
@@ -79,6 +79,182 @@ async def caught_up(serving: Any) -> None:
     async with asyncio.timeout(PATIENCE):
         while "unreachable" in (await asked(f"{serving.url}/readyz?verbose"))[2]:
             await asyncio.sleep(0.1)
+
+
+async def probe(serving: Any, path: str) -> tuple[int, str]:
+    """Status and text; a process that does not listen yet is waited for."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            assert serving.process.returncode is None, serving.output()
+            with contextlib.suppress(aiohttp.ClientError):
+                status, _, text = await asked(serving.url + path)
+                return status, text
+            await asyncio.sleep(0.1)
+
+
+async def waits(serving: Any, reason: str = "does not answer") -> None:
+    """Returns when a process waits for NATS as it has to: alive, not ready for a reason that is said."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            status, text = await probe(serving, "/readyz")
+            assert status == 503, text
+            if re.search(rf"^\[-\]NATS at nats://\S+ .*{reason}", text, re.MULTILINE):
+                break
+            await asyncio.sleep(0.1)
+    assert await probe(serving, "/livez") == (200, "ok")
+    assert "the log cannot be opened" in serving.output()
+    assert reason in serving.output()
+
+
+async def tells_clients_to_wait(serving: Any) -> None:
+    """What clients are answered while there is nothing to read: as by an instance that replays."""
+    for path in (
+        PODS,
+        "/api",
+        "/apis",
+        "/api/v1",
+        "/clusters",
+        f"/clusters/alpha{PODS}",
+        "/openapi/v2",
+        PODS + "?watch=1",
+    ):
+        async with aiohttp.ClientSession() as session, session.get(serving.url + path) as answer:
+            assert (answer.status, answer.headers.get("Retry-After")) == (429, "1"), path
+            status = await answer.json()
+        assert (status["kind"], status["code"], status["reason"]) == ("Status", 429, "TooManyRequests")
+    assert (await probe(serving, "/version"))[0] == 200
+    metrics = (await probe(serving, "/metrics"))[1]
+    assert re.search(r"^kubebraid_log_reachable(\{.*\})? 0\.0$", metrics, re.MULTILINE), metrics
+
+
+@contextlib.asynccontextmanager
+async def silent(port: int) -> AsyncIterator[None]:
+    """Takes connections at a port and never says a word."""
+    held: list[asyncio.StreamWriter] = []
+
+    async def hold(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+
+    server = await asyncio.start_server(hold, "127.0.0.1", port)
+    try:
+        yield
+    finally:
+        server.close()
+        for writer in held:
+            writer.close()
+
+
+@pytest.fixture
+async def later(tmp_path: Path) -> AsyncIterator[Lone]:
+    """A NATS that has not been started yet."""
+    server = Lone(tmp_path)
+    try:
+        yield server
+    finally:
+        await server.kill()
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["alone", "workers"])
+async def test_serve_without_a_snapshot(workers, later: Lone, members, start, compare) -> None:
+    serving = await start("--nats", later.url, *workers, command="serve", ready=False)
+    await waits(serving)
+    await tells_clients_to_wait(serving)
+    await later.start()
+    await start("--nats", later.url, "--kubeconfig", str(members.kubeconfig), command="produce", ready=False)
+    await serving.ready()
+    await compare.settle(serving.url, members.clusters, patience=PATIENCE)
+    async with asyncio.timeout(PATIENCE):
+        # It may be another worker that answers.
+        while "NATS at" in (await probe(serving, "/readyz?verbose"))[1]:
+            await asyncio.sleep(0.1)
+
+
+async def test_produce(later: Lone, members, start, compare) -> None:
+    producing = await start(
+        "--nats", later.url, "--kubeconfig", str(members.kubeconfig), command="produce", ready=False
+    )
+    await waits(producing)
+    assert "kubebraid_producer_log_refusing" in (await probe(producing, "/metrics"))[1]
+    await later.start()
+    await producing.ready()
+    serving = await start("--nats", later.url, command="serve")
+    await compare.settle(serving.url, members.clusters, patience=PATIENCE)
+    assert "the log is open" in producing.output()
+
+
+async def test_up(later: Lone, members, start, compare) -> None:
+    both = await start("--nats", later.url, "--kubeconfig", str(members.kubeconfig), command="up", ready=False)
+    await waits(both)
+    await tells_clients_to_wait(both)
+    await later.start()
+    await both.ready()
+    await compare.settle(both.url, members.clusters, patience=PATIENCE)
+    assert "list is in the log" in both.output(), "progress is shown as in any other start"
+    assert await both.stop() == 0
+
+
+async def test_a_nats_that_takes_connections_and_says_nothing(later: Lone, members, start, compare) -> None:
+    async with silent(later.port):
+        both = await start("--nats", later.url, "--kubeconfig", str(members.kubeconfig), command="up", ready=False)
+        await waits(both)
+        await tells_clients_to_wait(both)
+    await later.start()
+    await both.ready()
+    await compare.settle(both.url, members.clusters, patience=PATIENCE)
+
+
+async def test_a_nats_that_answers_late(nats: Lone, members, start, compare) -> None:
+    """Connected or not, its answers come only when it goes on."""
+    nats.stop()
+    both = await start("--nats", nats.url, "--kubeconfig", str(members.kubeconfig), command="up", ready=False)
+    await waits(both)
+    nats.go_on()
+    await both.ready()
+    await compare.settle(both.url, members.clusters, patience=PATIENCE)
+
+
+async def test_a_nats_whose_jetstream_comes_later(later: Lone, members, start, compare) -> None:
+    configuration = later.directory / "nats.conf"
+    complete = configuration.read_text()
+    configuration.write_text("\n".join(line for line in complete.splitlines() if "jetstream" not in line))
+    await later.start()
+    both = await start("--nats", later.url, "--kubeconfig", str(members.kubeconfig), command="up", ready=False)
+    await waits(both, "has no JetStream")
+    await tells_clients_to_wait(both)
+    await later.kill()
+    configuration.write_text(complete)
+    await later.start()
+    await both.ready()
+    await compare.settle(both.url, members.clusters, patience=PATIENCE)
+
+
+async def test_a_name_that_does_not_resolve_is_waited_for(start) -> None:
+    serving = await start("--nats", "nats://nats.invalid:4222", command="serve", ready=False)
+    await waits(serving)
+
+
+@pytest.mark.parametrize("command", ["serve", "workers", "produce", "up"])
+async def test_who_is_refused_ends(command: str, members, start, tmp_path: Path) -> None:
+    """One line with the mend, also where NATS had to be waited for."""
+    nats = Lone(tmp_path, 'authorization { user: us, password: "right" }\n')
+    url = nats.url.replace("//", "//us:wrong@")
+    arguments = {
+        "serve": ("serve",),
+        "workers": ("serve", "--workers", "2"),
+        "produce": ("produce", "--kubeconfig", str(members.kubeconfig)),
+        "up": ("up", "--kubeconfig", str(members.kubeconfig)),
+    }[command]
+    waiting = await start(*arguments[1:], "--nats", url, command=arguments[0], ready=False)
+    await waits(waiting)
+    async with nats:
+        assert await asyncio.wait_for(waiting.process.wait(), PATIENCE) == 1
+        told = [line for line in waiting.output().splitlines() if line.startswith("kubebraid: ")]
+        assert "cannot be used: it refuses who we are" in told[0]
+        at_once = await start(*arguments[1:], "--nats", url, command=arguments[0], ready=False)
+        assert await asyncio.wait_for(at_once.process.wait(), PATIENCE) == 1
+        lines = [line for line in at_once.output().splitlines() if line.startswith("kubebraid: ")]
+        assert len(lines) == 1, lines
+        assert "check --nats-creds" in lines[0]
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["alone", "workers"])
@@ -232,28 +408,20 @@ async def test_a_nats_that_will_not_do_yet_is_waited_for(members, start, compare
         await caught_up(serving)
 
 
-async def test_no_snapshot_to_serve_is_one_line(nats: Lone, members, start, compare, tmp_path: Path) -> None:
+async def test_a_snapshot_that_cannot_be_served(nats: Lone, members, start, compare, tmp_path: Path) -> None:
+    """It is said, and the instance waits as one without a snapshot."""
     directory = tmp_path / "snapshot"
     _, serving = await cold(nats, members, start, compare, directory)
     await down(nats, serving)
-    said = len(serving.output())
     file = directory / "KUBEBRAID.snapshot"
     os.truncate(file, file.stat().st_size - 1)
     await serving.start()
-    assert serving.process is not None
-    assert await asyncio.wait_for(serving.process.wait(), PATIENCE) == 1
-    lines = serving.output()[said:].splitlines()
-    assert "the snapshot is ignored: there is nothing to serve without NATS" in lines[0]
-    assert "it is cut off" in lines[0]
-    assert re.fullmatch(r"kubebraid: NATS at nats://127.0.0.1:\d+ does not answer: .*", lines[1])
-    assert len(lines) == 2, lines
-    file.unlink()
-    said = len(serving.output())
-    await serving.start()
-    assert await asyncio.wait_for(serving.process.wait(), PATIENCE) == 1
-    lines = serving.output()[said:].splitlines()
-    assert len(lines) == 1, lines
-    assert "does not answer" in lines[0]
+    await waits(serving)
+    assert "the snapshot is ignored: there is nothing to serve without NATS" in serving.output()
+    assert "it is cut off" in serving.output()
+    await nats.start()
+    await serving.ready()
+    await compare.settle(serving.url, members.clusters, patience=PATIENCE)
 
 
 async def test_who_is_refused_is_not_served_a_snapshot(members, start, compare, tmp_path: Path) -> None:

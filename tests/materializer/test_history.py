@@ -21,8 +21,8 @@ from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import control_subject, object_filter, object_subject, type_prefix
 from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
-from materializer import materializer as module
 from materializer.materializer import Materializer
+from materializer.timing import Timing
 from tests.halting import halt
 from tests.patience import PATIENCE
 
@@ -35,9 +35,7 @@ async def eventually(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LOOK_EVERY", 0.1)
+QUICK = Timing(look_every=0.1, forget_every=0.1)
 
 
 class Instance:
@@ -45,7 +43,7 @@ class Instance:
 
     def __init__(self, log: Log, file: Path | None) -> None:
         self.log = log
-        self.materializer = Materializer(log, History(log, file))
+        self.materializer = Materializer(log, History(log, file), timing=QUICK)
         self.task = asyncio.create_task(self.materializer.run())
 
     @property
@@ -70,7 +68,7 @@ class Instance:
     async def marked(self) -> None:
         """Returns once what was applied is noted beside the log."""
         store = self.materializer.store
-        await self.until(lambda: self.materializer._marked == (store.applied, store.floor))
+        await self.until(lambda: self.materializer.guard.marked == (store.applied, store.floor))
 
     async def anew(self, prefix: str) -> None:
         """Returns once another history than `prefix` is served."""
@@ -466,10 +464,7 @@ async def test_purged_deletions_raise_the_floor(log: Log, put: Put, starting: St
     assert (cold.prefix, cold.materializer.store.floor) == (running.prefix, gone)
 
 
-async def test_expired_deletions_raise_the_floor(
-    connection: Connection, put: Put, starting: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_FORGET_EVERY", 0.1)
+async def test_expired_deletions_raise_the_floor(connection: Connection, put: Put, starting: Start) -> None:
     await connection.api("STREAM.DELETE.KUBEBRAID")
     short = await open_log(connection, LogSettings(tombstone_ttl=1))
     for number in range(3):

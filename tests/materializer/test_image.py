@@ -29,7 +29,7 @@ from materializer.cursor import Cursor
 from materializer.entry import Entry, Past
 from materializer.filter import Filter
 from materializer.image import Image, NotAnImage, Piece, Restoration
-from materializer.integrity import Census, Counted
+from materializer.integrity import Counts, Integrity
 from materializer.order import Removal
 from materializer.store import Store
 from tests.materializer.test_model import (
@@ -44,11 +44,11 @@ Make = Callable[..., Any]
 SECOND = 1_000_000_000
 
 
-def pieces_of(store: Store, census: Census | None = None, parts: Assembler | None = None) -> list[Piece]:
-    return list(Image(store, census or Census(store), parts or Assembler()).pieces())
+def pieces_of(store: Store, integrity: Integrity | None = None, parts: Assembler | None = None) -> list[Piece]:
+    return list(Image(store, integrity or Integrity(store), parts or Assembler()).pieces())
 
 
-def made_of(pieces: list[Piece]) -> tuple[Store, Counted, Assembler]:
+def made_of(pieces: list[Piece]) -> tuple[Store, Counts, Assembler]:
     restoration = Restoration()
     for kind, text in pieces:
         restoration.take(kind, text)
@@ -190,7 +190,7 @@ def test_an_image_keeps_still_while_the_store_goes_on(
         store.forget(world.now)
         before = state(store)
         restoration = Restoration()
-        for piece in Image(store, Census(store), Assembler()).pieces():
+        for piece in Image(store, Integrity(store), Assembler()).pieces():
             restoration.take(*piece)
             feed(store, world.step())
         for _ in restoration.finish():
@@ -270,7 +270,7 @@ def test_old_states_are_forgotten_in_the_same_order(delta: Make, monkeypatch: py
 
 def test_control_records_documents_and_equal_texts(delta: Make, control: Make) -> None:
     store = warm_store()
-    census = Census(store)
+    integrity = Integrity(store)
     index = 0
 
     def take(record: str, cluster: str = "alpha", group: str = "", resource: str = "", **data: Any) -> None:
@@ -278,7 +278,7 @@ def test_control_records_documents_and_equal_texts(delta: Make, control: Make) -
         index += 1
         made = control(record, cluster, group, resource, data=data, epoch=1)
         store.apply_control(made, index, index)
-        census.take_control(made, control_subject(cluster, record, group, resource), index)
+        integrity.take_control(made, control_subject(cluster, record, group, resource), index)
 
     for cluster in ("alpha", "beta"):
         take(CLUSTER, cluster, version={"major": "1", "extra": {"of": [1, None, "x"]}})
@@ -297,13 +297,13 @@ def test_control_records_documents_and_equal_texts(delta: Make, control: Make) -
         labels, fields = {"app": "one"}, {"spec.nodeName": "node"}
         one = delta(name, uid=name, namespace="far", controller_uid="o", labels=labels, fields=fields)
         store.apply_delta(one, index, index)
-        census.take_delta(one, object_subject(type_prefix("alpha", "", "v1", "pods"), "far", name))
-    census.take_unreadable("kb.somebody.else.s")
+        integrity.take_delta(one, object_subject(type_prefix("alpha", "", "v1", "pods"), "far", name))
+    integrity.take_unreadable("kb.somebody.else.s")
     parts = Assembler()
     parts.hold(7, b"seven")
-    made, counted, held = made_of(pieces_of(store, census, parts))
+    made, counts, held = made_of(pieces_of(store, integrity, parts))
     assert_same(made, store)
-    assert msgspec.structs.astuple(counted) == msgspec.structs.astuple(census.counted())
+    assert msgspec.structs.astuple(counts) == msgspec.structs.astuple(integrity.counts())
     assert held.held() == [(7, b"seven")]
     one, other = made.types["", "pods"].select(Filter())
     assert one.labels is other.labels

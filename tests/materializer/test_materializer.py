@@ -10,9 +10,9 @@ import pytest
 
 from deltalog import ADDED, DELETED, Appender, Delta, Log, encode_delta
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
-from materializer import materializer as module
 from materializer.filter import Filter
 from materializer.materializer import Materializer
+from materializer.timing import DEFAULT, Timing
 from tests.patience import PATIENCE
 
 PODS = type_prefix("alpha", "", "v1", "pods")
@@ -37,8 +37,9 @@ DELTA = Delta(
 
 
 @pytest.fixture
-async def materializer(log: Log) -> AsyncIterator[Materializer]:
-    made = Materializer(log)
+async def materializer(log: Log, request: pytest.FixtureRequest) -> AsyncIterator[Materializer]:
+    """One that runs, with the timing that a test is parametrized with."""
+    made = Materializer(log, timing=getattr(request, "param", DEFAULT))
     running = asyncio.create_task(made.run())
     yield made
     running.cancel()
@@ -131,12 +132,11 @@ async def test_messages_of_others_hide_no_cut(log: Log, materializer: Materializ
     assert len(materializer.store.types["", "pods"].select(Filter())) == len(names)
 
 
+@pytest.mark.parametrize("materializer", [Timing(rest_factor=1e9, longest_rest=1.0)], indirect=True, ids=["long rests"])
 async def test_listeners_that_take_long_are_told_of_several_changes_together(
-    log: Log, materializer: Materializer, monkeypatch: pytest.MonkeyPatch
+    log: Log, materializer: Materializer
 ) -> None:
     """And of the last one always; who waits for an index waits for none of them."""
-    monkeypatch.setattr(module, "_REST", 1e9)
-    monkeypatch.setattr(module, "_LONGEST_REST", 1.0)
     async with asyncio.timeout(PATIENCE):
         await materializer.ready.wait()
     told: list[int] = []

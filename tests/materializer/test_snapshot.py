@@ -22,11 +22,14 @@ from deltalog.wire import subjects
 from deltalog.wire.subjects import control_subject, object_filter, object_subject, type_prefix
 from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
-from materializer import materializer as materializer_module
+from materializer import history_guard as guard_module
 from materializer import snapshot as module
 from materializer.filter import Filter
-from materializer.materializer import Away, LogUnreachable, Materializer
+from materializer.freshness import LogUnreachable
+from materializer.materializer import Materializer
+from materializer.persistence import Away
 from materializer.snapshot import Restored, Snapshots
+from materializer.timing import Timing
 from tests.patience import PATIENCE
 
 TTL = 60
@@ -41,9 +44,7 @@ async def eventually(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(materializer_module, "_LOOK_EVERY", 0.1)
+QUICK = Timing(look_every=0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +139,7 @@ async def start(connecting: Callable[[], Awaitable[Connection]]) -> AsyncIterato
             alone = await snapshots.read_alone("nats://127.0.0.1:1", "KUBEBRAID")
             if alone is not None:
                 return await make_alone(snapshots, *alone, meanwhile)
-        one = Instance(Materializer(*await opened(), snapshots))
+        one = Instance(Materializer(*await opened(), snapshots, timing=QUICK))
         started.append(one)
         return await one.ready()
 
@@ -149,7 +150,7 @@ async def start(connecting: Callable[[], Awaitable[Connection]]) -> AsyncIterato
             await back.wait()
             return await opened()
 
-        materializer = Materializer(assumed, None, snapshots, Away(restored, open_when_there))
+        materializer = Materializer(assumed, None, snapshots, Away(restored, open_when_there), timing=QUICK)
         one = Instance(materializer)
         started.append(one)
         await one.ready()
@@ -161,7 +162,7 @@ async def start(connecting: Callable[[], Awaitable[Connection]]) -> AsyncIterato
         assert 0 <= unreachable.value.age < PATIENCE
         await meanwhile()
         back.set()
-        await eventually(lambda: (materializer.proven and materializer.log is not assumed) or one.task.done())
+        await eventually(lambda: (materializer.confirmed and materializer.log is not assumed) or one.task.done())
         await one.ready()
         await materializer.wait_current()
         assert materializer.outage() is None
@@ -504,7 +505,7 @@ async def test_one_that_became_too_old_while_it_was_read(
     before = first.store.prefix
     await first.stop()
     answers = iter((False, True) if away else (True,))
-    monkeypatch.setattr(materializer_module, "too_old", lambda *_: next(answers, False))
+    monkeypatch.setattr(guard_module, "too_old", lambda *_: next(answers, False))
     again = await start(directory, away=away)
     assert again.materializer.replayed == 12
     assert said(logged, "the history changed") == [

@@ -31,7 +31,7 @@ steps = st.lists(
 
 
 @given(steps, st.integers(2, 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_against_a_model(script: list[tuple[str, str, str, int]], history: int) -> None:
     storage = ClusterStorage(first_version=5000, history=history)
     pods = storage.add_type(PODS)

@@ -962,7 +962,7 @@ def mutated(value: Any, draw: Any) -> Any:
     return value
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_no_object_is_too_odd(data: Any) -> None:
     group, resource, content = data.draw(st.sampled_from(SAMPLES))

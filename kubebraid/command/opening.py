@@ -1,0 +1,118 @@
+"""A log that is opened as soon as NATS answers: what waiting can mend is waited for, all else ends the process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Self
+
+import structlog
+
+from deltalog import BadAccess, BrokerUnavailable, LogError, LogSettings, open_log
+from deltalog.jetstream.backoff import Backoff, Once
+from deltalog.jetstream.connection import BrokerRefuses, Connection
+from deltalog.jetstream.stream import Log
+from kubebraid.command.option_names import in_options
+from query.http.health import Check, failed, warning
+
+log = structlog.get_logger("kubebraid")
+
+# Seconds that a start waits for NATS before it goes on without.
+GRACE = 5.0
+# Seconds between attempts, and between two lines that say the same.
+_PAUSES = (0.5, 2.0)
+_SAY_EVERY = 60.0
+
+
+class Opening:
+    """Opens one log over one connection, both its own; to be entered, which begins with it.
+
+    NATS that does not answer, has no leader, or no JetStream, is waited for, and that is said: when the reason changes
+    and once a minute. What waiting does not mend is raised by `soon` and `wait`: credentials that are refused
+    (BrokerRefuses) or make no sense (BadAccess), a stream that is none of ours (LogError). Unless `serving` is set:
+    whoever serves something meanwhile goes on, and waits for that to be mended, too.
+
+    `reason`: why the log is not open yet, empty if it is. `mend`: as for `open_log`.
+    """
+
+    def __init__(self, connection: Connection, settings: LogSettings, *, mend: bool = False) -> None:
+        self.connection = connection
+        self.settings = settings
+        self.reason = f"NATS at {connection.url} has not answered yet"
+        self.serving = False
+        self._mend = mend
+        self._attempted = False
+        self._task: asyncio.Task[Log] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._open(), name="opening the log")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self.connection.close()
+
+    async def attempt(self) -> Log:
+        """Opens the log, connecting first where need be. Raises BadAccess, BrokerUnavailable, LogError."""
+        if not self.connection.opened:
+            await self.connection.open()
+        return await open_log(self.connection, self.settings, mend=self._mend)
+
+    async def soon(self, until: float) -> Log | None:
+        """The log, if it is open at `until` (time of the event loop); None if it has to be waited for longer.
+
+        Raises BadAccess, BrokerRefuses, LogError.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                return await self.wait()
+        if self.connection.refusing:
+            # It has answered: what becomes of that is known at the end of this attempt.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GRACE):
+                    return await self.wait()
+        return None
+
+    async def wait(self) -> Log:
+        """The log, once it is open. Raises BadAccess, BrokerRefuses, LogError."""
+        assert self._task is not None
+        return await asyncio.shield(self._task)
+
+    def checks(self) -> list[Check]:
+        """What /readyz says while the log is not open; nothing once it is."""
+        if not self.reason:
+            return []
+        reason = in_options(self.reason)
+        return [warning(reason) if self.serving else failed(reason)]
+
+    async def _open(self) -> Log:
+        backoff = Backoff(*_PAUSES)
+        said_at = 0.0
+        say = Once(lambda reason: log.warning("the log cannot be opened", reason=reason))
+        while True:
+            try:
+                opened = await self.attempt()
+            except (BadAccess, BrokerUnavailable, LogError) as cause:
+                if self._hopeless(cause) and not self.serving:
+                    raise
+                self.reason = str(cause)
+            else:
+                if say.last:
+                    log.info("the log is open", stream=opened.name, url=self.connection.url)
+                self.reason = ""
+                return opened
+            self._attempted = True
+            if time.monotonic() - said_at >= _SAY_EVERY:
+                say.clear()
+                said_at = time.monotonic()
+            say(self.reason)
+            await backoff.wait()
+
+    def _hopeless(self, cause: Exception) -> bool:
+        if isinstance(cause, BadAccess):
+            # A file that was good before is being replaced.
+            return not self._attempted
+        return isinstance(cause, (BrokerRefuses, LogError))

@@ -1,0 +1,159 @@
+"""Persistence: going on from the last snapshot at the start, with NATS or without it, and writing the next ones."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import structlog
+
+from deltalog.history import History
+from deltalog.jetstream.stream import Log
+from deltalog.reader import HistoryChanged
+from deltalog.wire.errors import LogUnavailable
+from materializer.freshness import Freshness
+from materializer.history_guard import HistoryGuard, StateOutdated
+from materializer.image import Image
+from materializer.served import Served
+from materializer.snapshot import Restored, Snapshots
+from materializer.timing import Timing
+from materializer.waiting import Waiting
+
+log = structlog.get_logger("materializer")
+
+
+class Away(NamedTuple):
+    """What is known of a log while NATS is away: a snapshot (None: nothing), and how to wait until it can be opened.
+
+    `open` returns it, with its history, whatever it is by then; what it raises, `Materializer.run` raises.
+    """
+
+    restored: Restored | None
+    open: Callable[[], Awaitable[tuple[Log, History]]]
+
+
+class Persistence:
+    """The snapshots of one materializer; without any (`snapshots` None) it does nothing.
+
+    `imaging`: an image of the store is being written down, so the store must not forget.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        freshness: Freshness,
+        waiting: Waiting,
+        guard: HistoryGuard,
+        snapshots: Snapshots | None,
+        timing: Timing,
+    ) -> None:
+        self.snapshots = snapshots
+        self.imaging = False
+        self._served = served
+        self._freshness = freshness
+        self._waiting = waiting
+        self._guard = guard
+        self._timing = timing
+
+    # -- at the start ----------------------------------------------------------------------------------------------
+
+    async def restore(self) -> None:
+        """Goes on from the last snapshot, if there is one to go on from."""
+        served = self._served
+        restored = None if self.snapshots is None else await self.snapshots.read(served.log)
+        if restored is None:
+            return
+        served.go_on_from(restored)
+        log.info("going on from a snapshot", index=served.store.applied, prefix=served.store.prefix)
+
+    async def serve_until_there(self, away: Away) -> None:
+        """NATS is away at the start: what the snapshot holds is served, as after an outage that began at its time.
+
+        Returns when the log can be read, and is the one that the snapshot is of. Without a snapshot nothing is served
+        until then.
+
+        Raises:
+            HistoryChanged: it is another one.
+            StateOutdated: it is the same, but forgets deletions after another time.
+        """
+        served, freshness = self._served, self._freshness
+        if away.restored is None:
+            freshness.unreadable_since = time.time()
+            served.log, self._guard.history = await away.open()
+            served.begin_anew()
+            return
+        served.go_on_from(away.restored)
+        served.snapshot_only = True
+        freshness.unreadable_since = away.restored.current / 1e9
+        # It may be of a time before this clock's beginning.
+        freshness.current_at = time.monotonic() - max(0.0, time.time() - freshness.unreadable_since)
+        log.warning(
+            "NATS is away: serving what a snapshot holds",
+            url=served.log.connection.url,
+            age=round(freshness.age()),
+            index=served.store.applied,
+            prefix=served.store.prefix,
+        )
+        served.ready.set()
+        self._waiting.schedule_flush()
+        ttl = served.log.tombstone_ttl
+        served.log, self._guard.history = await away.open()
+        if served.log.identity != served.identity:
+            log.warning("not the log that the snapshot is of: starting anew", prefix=served.log.prefix)
+            raise HistoryChanged("not the log that the snapshot is of")
+        if served.log.tombstone_ttl != ttl:
+            raise StateOutdated("the tombstone time is another one")
+
+    # -- from then on ----------------------------------------------------------------------------------------------
+
+    async def save_regularly(self) -> None:
+        """Writes a snapshot every `snapshots.every` seconds, until cancelled."""
+        while self.snapshots is not None and self.snapshots.every:
+            await asyncio.sleep(self.snapshots.every)
+            await self.save()
+
+    async def save(self, *, ended: bool = False) -> None:
+        """Writes a snapshot, if there is something new to write and all is well.
+
+        `ended`: nothing feeds the store any more, so there is no waiting for what the log has beyond it.
+        """
+        served, snapshots, reader = self._served, self.snapshots, self._freshness.reader
+        if snapshots is None or not snapshots.writes or not served.ready.is_set():
+            return
+        if reader is None or served.unconfirmed is not None or self._freshness.outage() is not None:
+            return
+        if not snapshots.due(served.store, served.log):
+            return
+        current = 0
+        try:
+            async with asyncio.timeout(self._timing.audit):
+                # Before the question: what the log gets after it has answered, it gets later than that.
+                asked = served.log.now()
+                state = await served.log.state()
+                if self._guard.why_another(state, served.store.applied) is not None:
+                    return
+                if not ended:
+                    await self._waiting.applied(state.last_sequence, None)
+                # A mirror is as old as what it last heard of its origin; `outage` has seen that it did.
+                current = asked - int(state.silent * 1e9) if served.store.applied >= state.last_sequence else 0
+        except (LogUnavailable, TimeoutError) as cause:
+            log.debug("the log cannot be asked how current a snapshot is", reason=str(cause))
+        if served.store.applied != reader.position:
+            return
+        self.imaging = True
+        try:
+            image = Image(served.store, served.integrity, served.assembler)
+            created = served.identity.created
+            await snapshots.write(served.log, image, created=created, latest=reader.latest, current=current)
+        finally:
+            self.imaging = False
+
+    async def save_the_end(self) -> None:
+        """Keeps a snapshot of where a run ended, for the next start."""
+        try:
+            async with asyncio.timeout(self._timing.last_snapshot):
+                await self.save(ended=True)
+        except TimeoutError:
+            log.warning("the last snapshot took too long", seconds=self._timing.last_snapshot)
