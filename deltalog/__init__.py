@@ -7,13 +7,15 @@ in kubebraid. `docs/log.md` documents the wire format for readers in other langu
 
 from deltalog.append import Appender, AppendError, AppendTimeout, Conflict
 from deltalog.durable import BadDurable, Durable, TakenOver
+from deltalog.events import Bookmark, Change, Event, Removed
 from deltalog.jetstream.access import Access, BadAccess
 from deltalog.jetstream.acknowledgement import Expect
 from deltalog.jetstream.connection import BrokerUnavailable, Connection, connect
 from deltalog.jetstream.stream import Log, LogError, LogSettings, open_log
 from deltalog.place import BadPlace, Forgotten, Place
 from deltalog.reader import HistoryChanged, Reader, Record
-from deltalog.subscription import Bookmark, Change, Event, Removed, StreamGone, Subscription, subscribe
+from deltalog.subscription import StreamGone, Subscription, subscribe
+from deltalog.timing import LogTiming
 from deltalog.wire.delta import (
     ADDED,
     DELETED,
@@ -58,6 +60,7 @@ __all__ = [
     "Log",
     "LogError",
     "LogSettings",
+    "LogTiming",
     "LogUnavailable",
     "Place",
     "Reader",

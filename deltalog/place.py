@@ -77,7 +77,7 @@ NOW = "now"
 Start = str | int | Place | datetime
 
 
-async def find(log: Log, start: Start, state: StreamState, *, fresh: bool = False) -> StartingPlace:
+async def locate(log: Log, start: Start, state: StreamState, *, fresh: bool = False) -> StartingPlace:
     """Where reading begins; `fresh`: for a consumer that holds nothing yet, wherever that is.
 
     Raises BadPlace, HistoryChanged, Forgotten, BrokerUnavailable.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,16 +18,15 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import structlog
 
-from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable, JetStreamRefused
+from deltalog.jetstream.backoff import Backoff
+from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable
 from deltalog.jetstream.headers import parse_headers
 from deltalog.jetstream.same_history import Progress, why_another, why_not_continued
 from deltalog.jetstream.stream import Log, Stream
-from deltalog.wire.errors import HistoryEnded
+from deltalog.timing import DEFAULT_TIMING, LogTiming
+from deltalog.wire.errors import HistoryEnded, LogUnavailable
 
 log = structlog.get_logger("deltalog.reader")
-
-HEARTBEAT = 2.0
-_SILENCE = 3 * HEARTBEAT
 
 
 class HistoryChanged(HistoryEnded):
@@ -83,6 +81,7 @@ class Reader:
         subjects: Sequence[str] = (),
         headers_only: bool = False,
         stop_when_caught_up: bool = False,
+        timing: LogTiming = DEFAULT_TIMING,
     ) -> None:
         self.log = log
         begin = after if isinstance(after, Progress) else Progress(after, 0, 0)
@@ -99,6 +98,7 @@ class Reader:
         self._subjects = tuple(subjects)
         self._headers_only = headers_only
         self._stop_when_caught_up = stop_when_caught_up
+        self._timing = timing
         self._identity = log.identity
         self._going = asyncio.Event()
         self._going.set()
@@ -133,9 +133,9 @@ class Reader:
         """Reads until cancelled (or caught up, if asked to stop there).
 
         `on_outage(True)` is called when the log cannot be read, `on_outage(False)` when it can again. Raises
-        HistoryChanged, and what `apply` raises.
+        HistoryChanged, and what `apply` raises, which must not be LogUnavailable.
         """
-        pause = 0.05
+        backoff = Backoff(*self._timing.read_again)
         out = False
         while True:
             # A new consumer would begin by sending a whole window: not while nobody can take it.
@@ -158,15 +158,14 @@ class Reader:
                 self.restarts += 1
                 log.info("reading the log anew", after=self.position, reason=str(reason))
                 if self.position > before:
-                    pause = 0.05
-            except (BrokerUnavailable, JetStreamRefused) as cause:
+                    backoff.reset()
+            except LogUnavailable as cause:
                 if not out:
                     log.warning("the log cannot be read", url=self.log.connection.url, reason=str(cause))
                     if on_outage is not None:
                         on_outage(True)
                 out = True
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 2, 2.0)
+            await backoff.wait()
 
     async def _check_history(self) -> None:
         state = await self.log.state()
@@ -272,7 +271,7 @@ class Reader:
                 "max_deliver": 1,
                 "replay_policy": "instant",
                 "flow_control": True,
-                "idle_heartbeat": int(HEARTBEAT * 1e9),
+                "idle_heartbeat": int(self._timing.heartbeat * 1e9),
                 "inactive_threshold": 30_000_000_000,
                 "mem_storage": True,
                 "num_replicas": 1,
@@ -292,10 +291,11 @@ class Reader:
             finally:
                 creating.cancel()
                 await asyncio.gather(creating, return_exceptions=True)
+            silence = self._timing.silence
             while not outcome.done():
-                await asyncio.wait((outcome,), timeout=_SILENCE / 2)
-                if not outcome.done() and time.monotonic() - self.heard > _SILENCE:
-                    fail(_Broken(f"nothing heard for {_SILENCE:g} s"))
+                await asyncio.wait((outcome,), timeout=silence / 2)
+                if not outcome.done() and time.monotonic() - self.heard > silence:
+                    fail(_Broken(f"nothing heard for {silence:g} s"))
             outcome.result()
         finally:
             trouble()

@@ -17,23 +17,26 @@ import asyncio
 import random
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import msgspec
 import structlog
 
-from deltalog.bounded_queue import Waiting
+from deltalog.bounded_queue import READ_AHEAD, BoundedQueue
 from deltalog.durable import Durable
+from deltalog.events import Bookmark, Change, Event, Removed
 from deltalog.jetstream.access import Access
+from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import BrokerUnavailable, Connection, JetStreamRefused, connect
 from deltalog.jetstream.same_history import Progress, why_another
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, LogSettings, StreamState, open_log
-from deltalog.place import NOW, Forgotten, Place, Start, find, nothing_forgotten, same_history
+from deltalog.place import NOW, Forgotten, Place, Start, locate, nothing_forgotten, same_history
 from deltalog.reader import HistoryChanged, Reader, Record
-from deltalog.wire.delta import ADDED, DELETED, MODIFIED, Delta, UnreadableRecord, decode_delta
-from deltalog.wire.errors import HistoryEnded
-from deltalog.wire.kubernetes import newer
-from deltalog.wire.parts import unpacked
+from deltalog.shown import Shown
+from deltalog.timing import DEFAULT_TIMING, LogTiming
+from deltalog.wire.delta import Delta, UnreadableRecord, decode_delta
+from deltalog.wire.errors import HistoryEnded, LogUnavailable
+from deltalog.wire.parts import complete
 from deltalog.wire.records import decode_control
 from deltalog.wire.selection import Selection, select
 from deltalog.wire.subjects import OBJECTS, REMOVED
@@ -43,95 +46,6 @@ log = structlog.get_logger("deltalog.subscription")
 _MARKER_HEADER = "Nats-Marker-Reason"
 # Events handed out in one go before the rest of the process runs.
 _SLICE = 64
-# How often the log is asked whether it is still the same, in seconds.
-LOOK_EVERY = 5.0
-
-
-class Change(msgspec.Struct, frozen=True):
-    """One change of one object.
-
-    - `type`: ADDED, MODIFIED or DELETED as this subscription shows it: ADDED for an object that it has not shown
-      before and that was not there at its beginning, whatever the log's message was.
-    - `left`: a DELETED of an object that lives on, but has left what is selected by labels.
-    - `sequence`: the change's position in the log, the same for everyone; `time`: when it was stored there, in
-      nanoseconds since 1970.
-    - `delta`: what the log says, its object uncompressed and whole. `delta.replaced`, if not None, is what the
-      consumer may still hold under this name with another uid; storing by name, it is overwritten.
-    """
-
-    type: str
-    sequence: int
-    time: int
-    prefix: str
-    delta: Delta
-    left: bool = False
-
-    @property
-    def place(self) -> Place:
-        """Everything up to this change: to be stored as text, and to start from."""
-        return Place(self.prefix, self.sequence, self.time)
-
-    @property
-    def version(self) -> str:
-        """The resourceVersion under which kubebraid serves this state."""
-        return f"{self.prefix}.{self.sequence}.{self.delta.member_version}"
-
-    @property
-    def body(self) -> bytes:
-        """The object as JSON with that resourceVersion. A DELETED without `delta.final` has its last metadata."""
-        delta = self.delta
-        version = b'"resourceVersion":%b,' % msgspec.json.encode(self.version)
-        return delta.object[: delta.version_offset] + version + delta.object[delta.version_offset :]
-
-    @property
-    def object(self) -> dict[str, Any]:
-        """`body`, parsed at each call."""
-        parsed: dict[str, Any] = msgspec.json.decode(self.body)
-        return parsed
-
-    def supersedes(self, uid: str, original: str) -> bool:
-        """Whether this says something new to who holds this name with a uid and a cluster's own version.
-
-        False only for a repetition: a producer may append a state again that it cannot know to be in the log.
-        """
-        delta = self.delta
-        return delta.type == DELETED or delta.restored or uid != delta.uid or newer(delta.member_version, original)
-
-
-class Removed(msgspec.Struct, frozen=True):
-    """All objects of a cluster, or of a type of it, with a lower sequence have gone: there is no DELETED for each.
-
-    `resource` empty: all of the cluster. Objects that come later, come as ADDED.
-    """
-
-    sequence: int
-    time: int
-    prefix: str
-    cluster: str
-    group: str = ""
-    resource: str = ""
-
-    @property
-    def place(self) -> Place:
-        """As of a Change."""
-        return Place(self.prefix, self.sequence, self.time)
-
-
-class Bookmark(msgspec.Struct, frozen=True):
-    """Nothing else happened up to this sequence. `caught_up`: the first one, when all that was there has come."""
-
-    sequence: int
-    time: int
-    prefix: str
-    caught_up: bool = False
-
-    @property
-    def place(self) -> Place:
-        """As of a Change."""
-        return Place(self.prefix, self.sequence, self.time)
-
-
-Event = Change | Removed | Bookmark
 
 
 class StreamGone(LogError, HistoryEnded):
@@ -164,6 +78,8 @@ class Subscription:
         fresh: bool,
         bookmarks: bool,
         access: Access | None,
+        read_ahead: int,
+        timing: LogTiming,
     ) -> None:
         self.selection = selection
         self.log: Log
@@ -182,16 +98,13 @@ class Subscription:
         self._reader: Reader
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
-        self._waiting: Waiting[_Item]
+        self._read_ahead = read_ahead
+        self._timing = timing
+        self._queue: BoundedQueue[_Item]
         self._handed = 0
         # The last event that a consumer would acknowledge.
         self._due = 0
-        # All that was there up to this sequence was shown; and what was since then, by name: uid.
-        self._complete = 0
-        self._recent: dict[str, str] = {}
-        # Of a selection by labels: what is shown now (name: uid), and the names of which nobody can say.
-        self._shown: dict[str, str] = {}
-        self._doubtful: set[str] = set()
+        self._shown: Shown
         # By the server's clock: when nothing lay behind what was read.
         self._current_at = 0
         self._out = False
@@ -231,10 +144,12 @@ class Subscription:
             await self._begin(state)
         except JetStreamRefused as refused:
             raise LogError(f"stream {self.log.name}: {refused.description}") from refused
-        self._reader = Reader(self.log, self._take, after=self.start.sequence, subjects=self._subjects())
+        self._reader = Reader(
+            self.log, self._take, after=self.start.sequence, subjects=self._subjects(), timing=self._timing
+        )
         if self.start.time:
             self._reader.begin_at(Progress(self.start.sequence, self.start.time, self.start.time))
-        self._waiting = Waiting(self._reader.pause, self._reader.resume)
+        self._queue = BoundedQueue(self._reader.pause, self._reader.resume, limit=self._read_ahead)
         self._current_at = self.log.now()
         for part in (self._read, self._look, self._catch_up):
             task = asyncio.create_task(part(), name=f"subscription-{part.__name__}")
@@ -255,14 +170,14 @@ class Subscription:
             await nothing_forgotten(self.log, kept, state)
             self.start, resuming = kept, True
         else:
-            self.start, resuming = await find(self.log, self._wanted, state, fresh=self._fresh)
+            self.start, resuming = await locate(self.log, self._wanted, state, fresh=self._fresh)
             if not self.start.prefix:
                 self.start = Place(self.log.prefix, self.start.sequence, self.start.time)
             if self._durable is not None:
                 # A consumer that ends before its first acknowledgement begins here again, and not where now is then.
                 await self._durable.begin(self.start)
         self.place = self.start
-        self._complete = self.start.sequence
+        self._shown = Shown(self.selection, self.start.sequence)
         if self.selection.labels and self.start.sequence:
             await self._survey(resuming)
 
@@ -271,7 +186,6 @@ class Subscription:
 
         What changed since cannot be known; it matters only to a consumer that knew it. O(selected subjects).
         """
-        begin = self.start.sequence
 
         def note(record: Record) -> None:
             if not record.data:
@@ -282,16 +196,11 @@ class Subscription:
                 delta = decode_delta(record.data)
             except (UnreadableRecord, ValueError):
                 return
-            name = _name(record.subject)
-            if record.sequence > begin:
-                if resuming:
-                    # Also what came only then: it may have been handed out before a crash, and not acknowledged.
-                    self._doubtful.add(name)
-                self._shown.pop(name, None)
-            elif delta.type != DELETED and self.selection.takes_labels(delta.labels):
-                self._shown[name] = delta.uid
+            self._shown.survey(record.sequence, record.subject, delta, resuming=resuming)
 
-        reader = Reader(self.log, note, subjects=self.selection.subjects(), stop_when_caught_up=True)
+        reader = Reader(
+            self.log, note, subjects=self.selection.subjects(), stop_when_caught_up=True, timing=self._timing
+        )
         await reader.run()
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -304,18 +213,18 @@ class Subscription:
 
     async def _catch_up(self) -> None:
         await self._reader.caught_up.wait()
-        self._waiting.put(_Item(None), 0)
+        self._queue.put(_Item(None), 0)
 
     def _take(self, record: Record) -> None:
         last = self._reader.pending == 0
         if last:
             self._current_at = self.log.now()
-        self._waiting.put(_Item(record, last), len(record.data))
+        self._queue.put(_Item(record, last), len(record.data))
 
     async def _look(self) -> None:
         """Looks from time to time whether this is still the log, and this process the durable consumer."""
         while True:
-            await asyncio.sleep(LOOK_EVERY * random.uniform(0.8, 1.2))
+            await asyncio.sleep(self._timing.look_every * random.uniform(0.8, 1.2))
             read = self._reader.position
             try:
                 state = await self.log.state()
@@ -334,7 +243,7 @@ class Subscription:
                 continue
             if (reason := why_another(self.log.name, state, self.log.identity, read)) is not None:
                 raise HistoryChanged(reason)
-            behind = self._out or self._waiting.paused or self._reader.pending
+            behind = self._out or self._queue.paused or self._reader.pending
             if self._reader.caught_up.is_set() and not behind:
                 self._current_at = self.log.now()
             elif self.log.now() - self._current_at > self.log.tombstone_ttl * 1_000_000_000:
@@ -354,12 +263,12 @@ class Subscription:
         if not task.cancelled() and (failure := task.exception()) is not None:
             if self._failure is None:
                 self._failure = failure
-            self._waiting.wake()
+            self._queue.wake()
 
     @property
     def waiting(self) -> int:
         """Messages that have been read and wait to be handed out."""
-        return len(self._waiting)
+        return len(self._queue)
 
     # -- handing out -------------------------------------------------------------------------------------------------
 
@@ -370,14 +279,14 @@ class Subscription:
         while True:
             if self._failure is not None:
                 raise self._failure
-            if not self._waiting:
-                await self._waiting.wait()
+            if not self._queue:
+                await self._queue.wait()
                 continue
             self._handed += 1
             if not self._handed % _SLICE:
                 # A consumer that never waits must not keep the connection from being served.
                 await asyncio.sleep(0)
-            event = await self._event(self._waiting.take())
+            event = await self._event(self._queue.take())
             if event is not None and (self._bookmarks or not isinstance(event, Bookmark)):
                 return event
 
@@ -393,15 +302,14 @@ class Subscription:
             elif record.subject.startswith(f"{OBJECTS}."):
                 event = await self._change(record)
             else:
-                event = self._control(record, quiet=not self._waiting)
+                event = self._control(record, quiet=not self._queue)
         except UnreadableRecord as problem:
             self._due = record.sequence
             raise UnreadableRecord(f"message {record.sequence} ({record.subject}): {problem}") from problem
         finally:
             self.place = Place(self.log.prefix, record.sequence, record.time)
             if item.last:
-                self._complete = record.sequence
-                self._recent.clear()
+                self._shown.complete(record.sequence)
         if isinstance(event, Change | Removed):
             self._due = event.sequence
         return event
@@ -413,9 +321,7 @@ class Subscription:
         cluster, (group, resource) = control.cluster, control.resource or ("", "")
         if not self.selection.takes_removal(cluster, group, resource):
             return None
-        for names in (self._recent, self._shown, self._doubtful):
-            for name in [one for one in names if _speaks_of(record.subject, one)]:
-                names.pop(name) if isinstance(names, dict) else names.discard(name)
+        self._shown.removed(record.subject)
         return Removed(record.sequence, record.time, self.log.prefix, cluster, group, resource)
 
     async def _change(self, record: Record) -> Change | None:
@@ -425,62 +331,38 @@ class Subscription:
         except ValueError as cause:
             raise UnreadableRecord(str(cause)) from None
         delta = decode_delta(record.data)
-        name = _name(record.subject)
-        shown = self._by_labels(name, delta, record) if self.selection.labels else self._by_place(name, delta, record)
-        if shown is None:
+        showing = self._shown.showing(record.sequence, record.subject, delta)
+        if showing is None:
             return None
-        kind, left = shown
         whole = await self._whole(delta, record)
-        return None if whole is None else Change(kind, record.sequence, record.time, self.log.prefix, whole, left)
-
-    def _by_place(self, name: str, delta: Delta, record: Record) -> tuple[str, bool]:
-        if delta.type == DELETED:
-            self._recent.pop(name, None)
-            return DELETED, False
-        new = (delta.uid_index or record.sequence) > self._complete and self._recent.get(name) != delta.uid
-        self._recent[name] = delta.uid
-        return (ADDED if new else MODIFIED), False
-
-    def _by_labels(self, name: str, delta: Delta, record: Record) -> tuple[str, bool] | None:
-        before = self._shown.get(name)
-        doubtful = before is None and name in self._doubtful
-        self._doubtful.discard(name)
-        if delta.type == DELETED or not self.selection.takes_labels(delta.labels):
-            self._shown.pop(name, None)
-            if before is None and not doubtful:
-                return None
-            return DELETED, delta.type != DELETED
-        self._shown[name] = delta.uid
-        known = before == delta.uid or (doubtful and 0 < delta.uid_index <= self.start.sequence)
-        return (MODIFIED if known else ADDED), False
+        if whole is None:
+            return None
+        return Change(showing.type, record.sequence, record.time, self.log.prefix, whole, showing.left)
 
     async def _whole(self, delta: Delta, record: Record) -> Delta | None:
         """The delta with its object complete; None if it was superseded meanwhile. Raises UnreadableRecord."""
-        if delta.parts:
-            pieces = []
-            for sequence in delta.parts:
-                piece = await self._patiently(sequence)
-                if piece is None:
-                    last = await self.log.last(record.subject)
-                    if last is None or last[0] > record.sequence:
-                        # Parts are purged only when a newer state is in the log: it is on its way here.
-                        return None
-                    raise UnreadableRecord(f"part {sequence} is not in the log")
-                pieces.append(piece)
-            delta = msgspec.structs.replace(delta, object=b"".join(pieces))
-        return unpacked(delta)
+        pieces: list[bytes] = []
+        for sequence in delta.parts:
+            piece = await self._patiently(sequence)
+            if piece is None:
+                last = await self.log.last(record.subject)
+                if last is None or last[0] > record.sequence:
+                    # Parts are purged only when a newer state is in the log: it is on its way here.
+                    return None
+                raise UnreadableRecord(f"part {sequence} is not in the log")
+            pieces.append(piece)
+        return complete(delta, pieces)
 
     async def _patiently(self, sequence: int) -> bytes | None:
         """A message of the log, however long it takes to get it."""
-        pause = 0.05
+        backoff = Backoff(*self._timing.read_again)
         while True:
             try:
                 return await self.log.message(sequence)
-            except (BrokerUnavailable, JetStreamRefused):
+            except LogUnavailable:
                 if self._failure is not None:
                     raise self._failure from None
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 2.0)
+            await backoff.wait()
 
     # -- acknowledging -----------------------------------------------------------------------------------------------
 
@@ -493,19 +375,6 @@ class Subscription:
         if self._durable is None:
             raise TypeError("only a durable subscription has acknowledgements: subscribe(..., durable=NAME)")
         await self._durable.acknowledge(event.place)
-
-
-def _name(subject: str) -> str:
-    """An object's subject without its version: an object's name stays when its cluster serves it in another one."""
-    tokens = subject.split(".")
-    return ".".join((*tokens[1:3], *tokens[4:]))
-
-
-def _speaks_of(removal: str, name: str) -> bool:
-    """Whether the subject of a removal's record speaks of an object, by its `_name`."""
-    removed = removal.split(".")
-    tokens = name.split(".")
-    return removed[1] == tokens[0] and (len(removed) < 5 or removed[3:5] == tokens[1:3])
 
 
 def subscribe(
@@ -523,6 +392,8 @@ def subscribe(
     fresh: bool = False,
     bookmarks: bool = False,
     access: Access | None = None,
+    read_ahead: int = READ_AHEAD,
+    timing: LogTiming = DEFAULT_TIMING,
 ) -> Subscription:
     """Subscribes to changes of objects: an async context manager to iterate over, of Change, Removed and Bookmark.
 
@@ -537,11 +408,23 @@ def subscribe(
       and of what left the labels' selection only what was shown is told.
     - `bookmarks`: also tell when the subscription has caught up, and how far it is when nothing happens.
     - `access`: as whom and over what TLS to connect to a URL, if that does not say it.
+    - `read_ahead`: how many messages may wait to be handed out before the server is asked to stop sending.
+    - `timing`: how long is waited for what.
 
     Opening raises BadAccess, BrokerUnavailable, LogError (no such stream), BadPlace, BadDurable, HistoryChanged (a
     place of another history), Forgotten (deletions since may be missing). Raises BadSelection at once.
     """
     selection = select(cluster=cluster, type=type, namespace=namespace, name=name, labels=labels)
     return Subscription(
-        source, stream, selection, start, durable, reset=reset, fresh=fresh, bookmarks=bookmarks, access=access
+        source,
+        stream,
+        selection,
+        start,
+        durable,
+        reset=reset,
+        fresh=fresh,
+        bookmarks=bookmarks,
+        access=access,
+        read_ahead=read_ahead,
+        timing=timing,
     )

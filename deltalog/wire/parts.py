@@ -81,6 +81,16 @@ def unpacked(delta: Delta) -> Delta:
     return msgspec.structs.replace(delta, object=body, compression="", parts=())
 
 
+def complete(delta: Delta, pieces: list[bytes]) -> Delta:
+    """The delta with its object complete: made of its parts, if it has any, and uncompressed.
+
+    `pieces` are the payloads of `delta.parts`, in that order. Raises UnreadableRecord.
+    """
+    if delta.parts:
+        delta = msgspec.structs.replace(delta, object=b"".join(pieces))
+    return unpacked(delta)
+
+
 class Assembler:
     """Puts parts together while the log is read in order. Owned by the reader.
 
@@ -110,13 +120,13 @@ class Assembler:
             UnreadableRecord: parts are missing. A newer message of the object is in the log then, as parts are purged
                 only after that.
         """
-        if delta.parts:
-            pieces = []
-            for sequence in delta.parts:
-                piece = self._parts.pop(sequence, None)
-                if piece is None:
-                    raise UnreadableRecord(f"part {sequence} of {delta.namespace}/{delta.name} is not in the log")
-                self._size -= len(piece)
-                pieces.append(piece)
-            delta = msgspec.structs.replace(delta, object=b"".join(pieces))
-        return unpacked(delta) if delta.compression else delta
+        if not delta.parts and not delta.compression:
+            return delta
+        pieces = []
+        for sequence in delta.parts:
+            piece = self._parts.pop(sequence, None)
+            if piece is None:
+                raise UnreadableRecord(f"part {sequence} of {delta.namespace}/{delta.name} is not in the log")
+            self._size -= len(piece)
+            pieces.append(piece)
+        return complete(delta, pieces)

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from deltalog import Access, Appender, AppendError, HistoryChanged, Log, LogUnavailable, Reader, Record, connect
-from deltalog.bounded_queue import Waiting
+from deltalog.bounded_queue import BoundedQueue
 from deltalog.jetstream.stream import Stream, open_copy, timestamp
-from deltalog.place import Start, find
+from deltalog.place import Start, locate
 from deltalog.wire.selection import Selection
 from deltalog.wire.subjects import CONTROL, OBJECTS, PARTS, REMOVED, parse_control
 from kubebraid.command import locate as finding
@@ -67,10 +67,10 @@ async def copy(
         types = tuple(await finding.resolve(log, selection.types))
         selection = msgspec.structs.replace(selection, types=types)
         state = await log.state()
-        begin = (await find(log, since, state, fresh=True)).place
+        begin = (await locate(log, since, state, fresh=True)).place
         end = state.last_sequence
         if until is not None:
-            end = min(end, (await find(log, until, state, fresh=True)).place.sequence)
+            end = min(end, (await locate(log, until, state, fresh=True)).place.sequence)
         summary = Summary(to)
         if begin.sequence < end:
             async with _target(access, log, to) as write:
@@ -83,16 +83,16 @@ class _Behind(Exception):
 
 
 async def _copy(log: Log, selection: Selection, begin: int, end: int, write: Write, summary: Summary) -> None:
-    waiting: Waiting[Record]
+    queue: BoundedQueue[Record]
 
     def take(record: Record) -> None:
         if record.sequence > end:
             raise _Behind
-        waiting.put(record, len(record.data))
+        queue.put(record, len(record.data))
 
     subjects = _subjects(selection)
     reader = Reader(log, take, after=begin, subjects=subjects, stop_when_caught_up=True)
-    waiting = Waiting(reader.pause, reader.resume)
+    queue = BoundedQueue(reader.pause, reader.resume)
 
     async def read() -> None:
         try:
@@ -100,17 +100,17 @@ async def _copy(log: Log, selection: Selection, begin: int, end: int, write: Wri
         except _Behind:
             pass
         finally:
-            waiting.wake()
+            queue.wake()
 
     reading = asyncio.create_task(read(), name="replay-reading")
     try:
         while True:
-            if not len(waiting):
+            if not len(queue):
                 if reading.done():
                     break
-                await waiting.wait()
+                await queue.wait()
                 continue
-            record = waiting.take()
+            record = queue.take()
             if not _wanted(selection, record):
                 continue
             if await write(record):

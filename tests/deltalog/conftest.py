@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from deltalog import ADDED, Appender, Delta, Log, Reader, Record, encode_delta
-from deltalog import reader as replay
 from deltalog.wire.subjects import object_subject, type_prefix
 from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
@@ -146,10 +145,3 @@ def kill(broker: EmbeddedBroker) -> Callable[[], Awaitable[None]]:
         await broker.wait()
 
     return killed
-
-
-@pytest.fixture
-def quick_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A consumer's silence is noticed within a second or two."""
-    monkeypatch.setattr(replay, "HEARTBEAT", 0.2)
-    monkeypatch.setattr(replay, "_SILENCE", 1.0)

@@ -12,7 +12,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from deltalog import Appender, AppendError, Connection, HistoryChanged, Log, LogSettings, Reader, Record, open_log
+from deltalog import (
+    Appender,
+    AppendError,
+    Connection,
+    HistoryChanged,
+    Log,
+    LogSettings,
+    LogTiming,
+    Reader,
+    Record,
+    open_log,
+)
 from deltalog.history import History
 from deltalog.reader import read_to_end
 from deltalog.wire.subjects import object_filter, object_subject, type_prefix
@@ -23,6 +34,8 @@ PODS = type_prefix("alpha", "", "v1", "pods")
 Put = Callable[..., Awaitable[int]]
 Follow = Callable[..., Any]
 Kill = Callable[[], Awaitable[None]]
+# A consumer's silence is noticed within a second or two.
+QUICK = LogTiming(heartbeat=0.2, silence=1.0)
 
 
 @pytest.fixture(params=[True, False], ids=["fast", "public"])
@@ -201,10 +214,9 @@ async def test_a_forced_reconnect_leaves_no_gap(
     assert reading.reader.restarts >= 3
 
 
-@pytest.mark.usefixtures("quick_heartbeats")
 async def test_a_consumer_deleted_behind_the_readers_back_is_replaced(log: Log, put: Put, follow: Follow) -> None:
     await put("a")
-    reading = follow(log)
+    reading = follow(log, timing=QUICK)
     await reading.until(lambda: reading.reader.caught_up.is_set())
     (consumer,) = await consumers(log)
     await log.connection.api(f"CONSUMER.DELETE.{log.name}.{consumer}")
@@ -215,12 +227,11 @@ async def test_a_consumer_deleted_behind_the_readers_back_is_replaced(log: Log, 
     assert consumer not in await consumers(log)
 
 
-@pytest.mark.usefixtures("quick_heartbeats")
 async def test_a_server_that_falls_silent_is_noticed(
     log: Log, put: Put, follow: Follow, halted: Callable[[], Any], eventually: Callable[..., Awaitable[None]]
 ) -> None:
     await put("a")
-    reading = follow(log)
+    reading = follow(log, timing=QUICK)
     await reading.until(lambda: reading.reader.caught_up.is_set())
     async with halted():
         await eventually(lambda: reading.reader.restarts == 1)
@@ -229,10 +240,9 @@ async def test_a_server_that_falls_silent_is_noticed(
     assert reading.sequences == [1, 2]
 
 
-@pytest.mark.usefixtures("quick_heartbeats")
 async def test_heartbeats_keep_a_quiet_reader_where_it_is(log: Log, put: Put, follow: Follow) -> None:
     await put("a")
-    reading = follow(log)
+    reading = follow(log, timing=QUICK)
     await reading.until(lambda: reading.reader.caught_up.is_set())
     (before,) = await consumers(log)
     # Longer than the silence that counts as a loss.
@@ -258,7 +268,6 @@ async def recreate(connection: Connection, log: Log) -> Log:
     return await open_log(connection, LogSettings(name=log.name, prefix=log.prefix))
 
 
-@pytest.mark.usefixtures("quick_heartbeats")
 @pytest.mark.parametrize("more", [0, 5], ids=["shorter", "longer than before"])
 async def test_a_recreated_stream_is_another_history(
     log: Log, connecting: Callable[[], Awaitable[Connection]], put: Put, follow: Follow, more: int
@@ -266,7 +275,7 @@ async def test_a_recreated_stream_is_another_history(
     """Even under the same prefix."""
     for number in range(3):
         await put(f"n{number}")
-    reading = follow(log)
+    reading = follow(log, timing=QUICK)
     await reading.until(lambda: reading.reader.position == 3)
     await recreate(await connecting(), log)
     for number in range(more):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import deltalog
 from deltalog import (
     DELETED,
     MODIFIED,
@@ -28,6 +30,7 @@ from deltalog import (
     Log,
     LogError,
     LogSettings,
+    LogTiming,
     Place,
     Removed,
     StreamGone,
@@ -36,11 +39,7 @@ from deltalog import (
     UnreadableRecord,
     encode_delta,
     open_log,
-    subscribe,
-    subscription,
 )
-from deltalog import bounded_queue as waiting
-from deltalog import reader as replay
 from deltalog.history import History
 from deltalog.place import parse_place
 from deltalog.wire.parts import fit, part_subject
@@ -51,11 +50,8 @@ from kubebraid.command.broker import EmbeddedBroker
 from tests.patience import PATIENCE
 
 Put = Callable[..., Awaitable[int]]
-
-
-@pytest.fixture(autouse=True)
-def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscription, "LOOK_EVERY", 0.1)
+QUICK = LogTiming(look_every=0.1)
+subscribe = functools.partial(deltalog.subscribe, timing=QUICK)
 
 
 @pytest.fixture
@@ -402,9 +398,8 @@ async def test_an_unreadable_message_can_be_passed_over(log: Log, appender: Appe
 
 
 async def test_a_slow_consumer_gets_all_and_holds_little(
-    log: Log, put: Put, appender: Appender, delta: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    log: Log, put: Put, appender: Appender, delta: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr(waiting, "MANY", 8)
     count, body = 3000, b'{"kind":"Pod","apiVersion":"v1","metadata":{"name":"n"},"x":"' + b"y" * 8000 + b'"}'
     prefix = type_prefix("alpha", "", "v1", "pods")
     for number in range(count):
@@ -412,29 +407,27 @@ async def test_a_slow_consumer_gets_all_and_holds_little(
         await appender.append(object_subject(prefix, "x", f"n{number}"), payload, lambda *_: None)
     await appender.drain()
     most = 0
-    async with subscribe(log, start="beginning") as opened:
+    async with subscribe(log, start="beginning", read_ahead=8) as opened:
         sequences = []
         for number in range(count):
             sequences += [change.sequence for change in await take(opened, 1)]
             if number % 100 == 0:
                 # Time enough for the server to send whatever it would.
                 await asyncio.sleep(0.02)
-            most = max(most, len(opened._waiting))
+            most = max(most, len(opened._queue))
         assert sequences == list(range(1, count + 1))
         assert opened._reader.restarts == 0
     assert most < count
 
 
-async def test_a_consumer_that_stands_still_is_not_cut_off(
-    log: Log, put: Put, monkeypatch: pytest.MonkeyPatch, quick_heartbeats: None
-) -> None:
+async def test_a_consumer_that_stands_still_is_not_cut_off(log: Log, put: Put) -> None:
     """Paused for longer than silence is allowed to be: heartbeats go on."""
-    monkeypatch.setattr(waiting, "MANY", 2)
+    timing = LogTiming(heartbeat=0.2, silence=1.0, look_every=0.1)
     for number in range(10):
         await put(f"n{number}")
-    async with subscribe(log, start="beginning") as opened:
+    async with subscribe(log, start="beginning", read_ahead=2, timing=timing) as opened:
         await take(opened, 1)
-        await asyncio.sleep(3 * replay._SILENCE)
+        await asyncio.sleep(3 * timing.silence)
         assert len(await take(opened, 9)) == 9
         assert opened._reader.restarts == 0
 
