@@ -17,7 +17,8 @@ from deltalog import LogUnavailable
 from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection
 from deltalog.jetstream.stream import DEFAULT_NAME, Log
-from producers.follow.cluster_producer import ClusterProducer, Treatment
+from producers.follow.cluster_producer import ClusterProducer
+from producers.follow.cluster_state import Treatment
 from producers.follow.leases import Leases
 from producers.follow.ownership import Deposed
 from producers.follow.removal import leave_cluster, remove_cluster
@@ -80,7 +81,7 @@ class Producer:
         self.members = members
         self.clusters: dict[str, ClusterProducer] = {}
         self.metrics = ProducerMetrics(
-            lambda: [cluster.reading() for cluster in self.clusters.values()], lambda: connection.intake.refusals
+            lambda: [cluster.state.reading() for cluster in self.clusters.values()], lambda: connection.intake.refusals
         )
         self.leases = Leases(
             connection,

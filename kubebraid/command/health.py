@@ -31,7 +31,7 @@ def producer_checks(producer: Producer, waiting: Iterable[Check] = ()) -> list[C
         ]
         if cluster.unreachable is not None:
             checks.append(warning(f"cluster {cluster.name} cannot be followed: {cluster.unreachable}"))
-        elif not cluster.discovered.is_set():
+        elif not cluster.discovered:
             checks.append(failed(f"cluster {cluster.name}: its types are being discovered"))
         elif missing:
             checks.append(warning(f"cluster {cluster.name}: lists under way or failing: {', '.join(missing[:5])}"))

@@ -80,7 +80,7 @@ async def _bars(producer: Producer, finished: asyncio.Future[None]) -> None:
 def _condition(cluster: ClusterProducer) -> str:
     if cluster.unreachable is not None:
         return f"[red]{cluster.unreachable}"
-    return "types" if cluster.discovered.is_set() else "discovering types"
+    return "types" if cluster.discovered else "discovering types"
 
 
 def _update_types(producer: Producer, progress: Progress, shown: dict[tuple[str, str], TaskID]) -> None:

@@ -1,4 +1,4 @@
-"""Offered: all that a member cluster serves, synced or not, kept in the log as a document.
+"""The discovery document: all that a member cluster serves, synced or not, kept in the log.
 
 Who passes requests on to the cluster tells clients by it what they may ask for, also while the cluster is down.
 """
@@ -21,7 +21,7 @@ _GZIP_FORMAT = 31
 Group = dict[str, Any]
 
 
-class Offered:
+class RecordedDiscovery:
     """The document that the log has of one cluster. `groups`: names of those that are in it."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Offered:
             return []
 
     def news(self, found: Discovered) -> ClusterDocument | None:
-        """What the log is to be told of what was found; None if it has it."""
+        """The document of what was found, as it is to be recorded; None if the log has it."""
         text = found.document
         if not found.whole:
             text = msgspec.json.encode(kept(self._read(), msgspec.json.decode(text, type=list[Group]), found))

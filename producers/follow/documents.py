@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from typing import NamedTuple
 
 import structlog
 
-from deltalog.wire.records import ClusterDocument, ControlRecord, encode_control
+from deltalog.wire.records import ClusterDocument, ControlRecord, DocumentName, OpenApiDocument, encode_control
 
 log = structlog.get_logger("producers.follow.documents")
 
@@ -35,3 +36,24 @@ def fits(control: ControlRecord, limit: int, document: str, *, said: bool) -> bo
             limit=limit,
         )
     return size <= limit
+
+
+class KnownDocument(NamedTuple):
+    """What the log has of a document. `tag`: by which the cluster says that it is unchanged, its hash or ETag."""
+
+    hash: str
+    tag: str
+
+
+class RecordedDocuments:
+    """What the log holds of one cluster's OpenAPI documents, by name."""
+
+    def __init__(self) -> None:
+        self.known: dict[DocumentName, KnownDocument] = {}
+
+    def take_in(self, stated: OpenApiDocument) -> None:
+        """What a record of the log states."""
+        if stated.document is not None:
+            self.known[stated.name] = KnownDocument(stated.document.hash, stated.tag)
+        else:
+            self.known.pop(stated.name, None)

@@ -17,8 +17,8 @@ import structlog
 
 from deltalog.jetstream.backoff import Backoff
 from deltalog.wire.records import ClusterDocument, DocumentName, OpenApiDocument
-from producers.follow.documents import fits, packed
-from producers.follow.ownership import Owner
+from producers.follow.documents import KnownDocument, fits, packed
+from producers.follow.recorded import Recorded
 from producers.timing import DEFAULT, Timing
 from producers.upstream.apiserver import ApiServer, Refused, Unreachable
 from producers.upstream.objects import UNDECODABLE
@@ -43,13 +43,6 @@ _MEDIA = {
 }
 # Answers that say there is nothing here for us; they are no failures to retry soon.
 _NOTHING = (401, 403, 404, 405, 406)
-
-
-class Known(NamedTuple):
-    """What the log has of a document. `tag`: by which the cluster says that it is unchanged, its hash or ETag."""
-
-    hash: str
-    tag: str
 
 
 class _Unusable(Exception):
@@ -79,47 +72,23 @@ class _Answer(NamedTuple):
     etag: str
 
 
-class Documents:
-    """What the log holds of one cluster's documents, by key."""
-
-    def __init__(self) -> None:
-        self.known: dict[DocumentName, Known] = {}
-
-    def take_in(self, stated: OpenApiDocument) -> None:
-        """What a record of the log states."""
-        if stated.document is not None:
-            self.known[stated.name] = Known(stated.document.hash, stated.tag)
-        else:
-            self.known.pop(stated.name, None)
-
-
 class OpenApi:
     """Keeps the log's documents of one cluster current for as long as it is owned. Never the cause that it is not.
 
-    `append` appends under the owner's fence; `limit`: bytes that a record may have. `served`: groups and versions of
-    types that the log has now. `first_lists` returns when more important things have been read.
+    `first_lists` returns when more important things have been read.
     """
 
     def __init__(
         self,
         server: ApiServer,
-        owner: Owner,
-        documents: Documents,
-        append: Callable[..., Awaitable[int]],
+        recorded: Recorded,
         *,
-        limit: Callable[[], int],
-        tombstone_ttl: int,
-        served: Callable[[], set[tuple[str, str]]],
         first_lists: Callable[[], Awaitable[None]],
         timing: Timing = DEFAULT,
     ) -> None:
         self._server = server
-        self._owner = owner
-        self._known = documents.known
-        self._append = append
-        self._limit = limit
-        self._tombstone_ttl = tombstone_ttl
-        self._served = served
+        self._recorded = recorded
+        self._known = recorded.openapi.known
         self._first_lists = first_lists
         self._timing = timing
         self._woken = asyncio.Event()
@@ -175,7 +144,7 @@ class OpenApi:
     def _complain(self, reason: str) -> None:
         if reason != self._complaint:
             self._complaint = reason
-            log.info("OpenAPI cannot be read", cluster=self._owner.cluster, reason=reason)
+            log.info("OpenAPI cannot be read", cluster=self._recorded.owner.cluster, reason=reason)
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -227,12 +196,12 @@ class OpenApi:
             except (Refused, _Unusable, *UNDECODABLE) as cause:
                 self._complain(f"/openapi/v3/{name}: {cause}")
                 good = False
-        served = self._served()
+        served = self._recorded.versions()
         for key in [key for key in self._known if key[0] == V3 and key[1] not in index.paths]:
             # A server that has just started has no documents of custom types for a while.
             if _group_version(key[1]) not in served:
                 gone = OpenApiDocument(name=key, document=None)
-                await self._append(self._owner.control(gone), ttl=self._tombstone_ttl)
+                await self._recorded.append(gone, ttl=self._recorded.log.tombstone_ttl)
                 del self._known[key]
         return good
 
@@ -268,15 +237,16 @@ class OpenApi:
         # Megabytes take a while; others have their turn meanwhile.
         document = await asyncio.to_thread(_document, key, answer, "" if known is None else known.hash)
         if document is not None:
-            control = self._owner.control(OpenApiDocument(name=key, document=document, tag=tag))
-            if not fits(control, self._limit(), f"openapi/{'/'.join(key)}", said=key in self._left_out):
+            fact = OpenApiDocument(name=key, document=document, tag=tag)
+            control = self._recorded.owner.control(fact)
+            if not fits(control, self._recorded.limit, f"openapi/{'/'.join(key)}", said=key in self._left_out):
                 self._left_out[key] = tag
                 return
-            await self._append(control)
-            self._known[key] = Known(document.hash, tag)
+            await self._recorded.append(fact)
+            self._known[key] = KnownDocument(document.hash, tag)
         elif known is not None:
             # The same by another name: the log need not know.
-            self._known[key] = Known(known.hash, tag)
+            self._known[key] = KnownDocument(known.hash, tag)
         self._left_out.pop(key, None)
 
 

@@ -23,9 +23,9 @@ from producers.errors import ClusterUnavailable
 from producers.follow.writer import Stored, Writer
 from producers.metrics import TypeMetrics
 from producers.timing import DEFAULT, Timing
-from producers.upstream.apiserver import ApiServer, Refused, Unreachable
+from producers.upstream.apiserver import ApiServer, BadAnswer, Refused, Unreachable
 from producers.upstream.objects import RawObject, Unusable, changed_at, identify
-from producers.upstream.watching import BadAnswer, NotStreamed, Target, Watch, WatchEvent, list_pages, version_of
+from producers.upstream.watching import NotStreamed, Target, Watch, WatchEvent, list_pages, version_of
 
 log = structlog.get_logger("producers.follow.reflector")
 

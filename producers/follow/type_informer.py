@@ -110,8 +110,8 @@ class TypeInformer:
     def last_event(self) -> float:
         return max(reflector.last_event for reflector in self.reflectors)
 
-    async def offer(self, found: RawObject, *, deleted: bool) -> asyncio.Future[int]:
-        """Takes in a state that did not come by list or watch; see `Writer.offer`. Raises Unusable too."""
+    async def hand_over(self, found: RawObject, *, deleted: bool) -> asyncio.Future[int]:
+        """Takes in a state that did not come by list or watch; see `Writer.hand_over`. Raises Unusable too."""
         namespace = identify(found).namespace or ""
         resource = self.kind.group_resource
         if self.scope.selector:
@@ -124,7 +124,7 @@ class TypeInformer:
             raise Unusable(f"{resource} are being listed")
         only = self.scope.only
         reflector = self.reflectors[only.index(namespace) if only else 0]
-        return await reflector.writer.offer(found, deleted=deleted)
+        return await reflector.writer.hand_over(found, deleted=deleted)
 
     # -- what it does ------------------------------------------------------------------------------------------------
 

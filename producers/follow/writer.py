@@ -222,7 +222,7 @@ class Writer:
             return
         await self._bury(key, known, found, final=True, in_order=in_order, stored=stored)
 
-    async def offer(self, found: RawObject, *, deleted: bool) -> asyncio.Future[int]:
+    async def hand_over(self, found: RawObject, *, deleted: bool) -> asyncio.Future[int]:
         """Takes in a state that did not come by list or watch (uses members up).
 
         The future has the state's sequence, 0 if the log had it already, or what appending it failed with. Raises as

@@ -40,6 +40,10 @@ class Refused(ClusterUnavailable):
         return self.code == 410 or self.reason in ("Expired", "Gone")
 
 
+class BadAnswer(ClusterUnavailable):
+    """The API server answered with something else than what was asked for."""
+
+
 class _Status(msgspec.Struct):
     code: int = 0
     reason: str = ""

@@ -7,6 +7,7 @@ Concepts"). Of CustomResourceDefinitions the printer columns and selectable fiel
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -14,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from deltalog.wire.resource_type import ResourceType, Subresource
-from producers.upstream.apiserver import ApiServer, Refused, Unreachable
+from producers.upstream.apiserver import ApiServer, BadAnswer, Refused, Unreachable
 from producers.upstream.objects import UNDECODABLE
 
 # Older lists asked for at once.
@@ -177,8 +178,29 @@ class _OldResources(msgspec.Struct):
     resources: list[_OldResource] | None = None
 
 
+async def server_version(server: ApiServer) -> dict[str, Any]:
+    """What an API server says of its version, e.g. `{"major": "1", "minor": "32", ...}`. Raises ClusterUnavailable."""
+    body, _ = await server.get("/version")
+    with _readable():
+        return msgspec.json.decode(body, type=dict[str, Any])
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Raises BadAnswer for what cannot be decoded inside the block."""
+    try:
+        yield
+    except UNDECODABLE as cause:
+        raise BadAnswer(str(cause)) from cause
+
+
 async def discover(server: ApiServer) -> Discovered:
-    """The listable and watchable types of a cluster. Raises Unreachable, Refused and what is in UNDECODABLE."""
+    """The listable and watchable types of a cluster. Raises ClusterUnavailable."""
+    with _readable():
+        return await _discover(server)
+
+
+async def _discover(server: ApiServer) -> Discovered:
     groups: list[_Group] = []
     for root in ("/api", "/apis"):
         body, content_type = await server.get(root, accept=_AGGREGATED)
@@ -194,8 +216,8 @@ async def registered(server: ApiServer) -> frozenset[str]:
     """Groups that have an APIService, whether their server answers now or not.
 
     A kube-apiserver that has just started leaves groups out of discovery, and some do while an aggregated API is away.
-    Empty where APIServices may not be read. Raises Unreachable, Refused and what is in UNDECODABLE: then nobody knows
-    whether a group that is left out has gone.
+    Empty where APIServices may not be read. Raises ClusterUnavailable: then it is not known whether a group that is
+    left out has been removed.
     """
     try:
         body, _ = await server.get(_API_SERVICES)
@@ -203,7 +225,8 @@ async def registered(server: ApiServer) -> frozenset[str]:
         if refused.code in (403, 404):
             return frozenset()
         raise
-    services = msgspec.json.decode(body, type=_ApiServices).items or ()
+    with _readable():
+        services = msgspec.json.decode(body, type=_ApiServices).items or ()
     return frozenset(one.spec.group for one in services)
 
 

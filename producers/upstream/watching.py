@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 
 from producers.errors import ClusterUnavailable
-from producers.upstream.apiserver import ApiServer, Refused, Unreachable
+from producers.upstream.apiserver import ApiServer, BadAnswer, Refused, Unreachable
 from producers.upstream.objects import UNDECODABLE, RawObject, Unusable, raw_object, without_line_feeds
 
 # Objects in one page of a list.
@@ -33,10 +33,6 @@ class Target(NamedTuple):
 
     def query(self) -> dict[str, str]:
         return {"labelSelector": self.selector} if self.selector else {}
-
-
-class BadAnswer(ClusterUnavailable):
-    """The server answered with something that is no list, or no watch event."""
 
 
 class NotStreamed(ClusterUnavailable):

@@ -207,7 +207,7 @@ async def test_an_aggregated_api_comes_is_away_comes_back_and_goes(rig, cluster)
     cluster.faults.unavailable()
     body = {"metadata": {"name": "two"}}
     await rig.request("POST", "/apis/reports.example.io/v1/namespaces/default/reports", body)
-    following.retry_now()
+    following.state.retry_now()
     await eventually(lambda: names(store, key) == ["one", "two"])
     await eventually(lambda: key not in store.clusters["alpha"].type_health)
 
@@ -240,7 +240,7 @@ async def test_an_api_service_comes_is_away_and_goes(rig, cluster, shown):
 
     cluster.faults.unavailable()
     await rig.request("POST", ASSETS_PATH, {"metadata": {"name": "two"}})
-    following.retry_now()
+    following.state.retry_now()
     await eventually(lambda: names(store, ASSETS) == ["one", "two"] and ASSETS not in health)
 
     await rig.request("DELETE", f"{SERVICES}/v1.{ASSETS[0]}")
@@ -316,12 +316,12 @@ async def test_what_cannot_be_asked_is_not_removed(rig, monkeypatch, failure):
     rig.cluster.faults.away_shown = "missing"
     rig.cluster.faults.unavailable(ASSETS[0])
     await eventually(asked.is_set)
-    await eventually(lambda: following.undiscovered)
+    await eventually(lambda: following.state.undiscovered)
     monkeypatch.setattr(following.server, "get", get)
     await rig.request("POST", CRDS, crd("v1"))
     await eventually(lambda: BOATS in warm.store.clusters["alpha"].types)
     assert not task.done()
-    assert following.undiscovered is None
+    assert following.state.undiscovered is None
     assert names(warm.store, ASSETS) == ["one"]
 
 

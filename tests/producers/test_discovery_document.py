@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 from typing import Any
 
 import pytest
 
-import producers.follow.cluster_producer
-from deltalog import decode_control
+from deltalog import Appender, decode_control, open_log
 from deltalog.jetstream.stream import Log
 from deltalog.wire.subjects import control_subject
 from producers.follow.discovery_document import kept
+from producers.follow.ownership import take
+from producers.follow.recorded import Recorded
 from producers.follow.removal import remove_cluster
-from producers.upstream.discovery import Discovered
+from producers.upstream.access import Context
+from producers.upstream.apiserver import ApiServer
+from producers.upstream.discovery import Discovered, discover
 from simulation.aggregation import registration
 from simulation.resources import ServedType
 from tests.patience import PATIENCE
@@ -184,13 +188,17 @@ async def test_with_the_cluster_goes_what_it_served(rig) -> None:
     assert (await rig.materializer()).store.clusters == {}
 
 
-async def test_what_no_message_can_hold_is_left_out(rig, monkeypatch) -> None:
-    monkeypatch.setattr(producers.follow.cluster_producer, "payload_limit", lambda max_payload: 1000)
+async def test_what_no_message_can_hold_is_left_out(rig) -> None:
     warm = await rig.materializer()
-    producer, _ = await rig.produce("pods")
-    following = producer.clusters["alpha"]
-    await eventually(lambda: warm.store.clusters["alpha"].registered)
-    assert await warm.log.last(control_subject("alpha", "discovery")) is None
-    monkeypatch.undo()
-    following.rediscover()
-    await eventually(lambda: warm.store.clusters["alpha"].discovery)
+    server = ApiServer(Context("alpha", str(rig.kubeconfig), "alpha"))
+    writing = await open_log(await rig.connection("write"), rig.settings)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(server.close)
+        appender = await stack.enter_async_context(Appender.to(writing))
+        owner = await take(writing, appender, "alpha", "p")
+        found = await discover(server)
+        small = Recorded(writing, appender, owner, limit=1000)
+        await small.state_discovery(found)
+        assert await writing.last(control_subject("alpha", "discovery")) is None
+        await Recorded(writing, appender, owner).state_discovery(found)
+    await eventually(lambda: "alpha" in warm.store.clusters and warm.store.clusters["alpha"].discovery)

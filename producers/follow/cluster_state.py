@@ -1,0 +1,84 @@
+"""The state of one cluster that is followed: its producer's parts write it, metrics, health and progress read it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from deltalog.wire.kubernetes import GroupResource
+from producers.follow.type_informer import TypeInformer
+from producers.members.membership import Member
+from producers.metrics import ClusterReading, Counts, ProducerMetrics, TypeReading
+from producers.rules.configuration import RELIST_EVERY
+from producers.rules.pruning import Pruning
+from producers.timing import DEFAULT, Timing
+from producers.upstream.apiserver import ApiServer
+
+
+class Treatment(NamedTuple):
+    """What is done with all objects alike. `relist_every` in seconds, 0: never."""
+
+    pruning: Pruning = Pruning()
+    relist_every: float = RELIST_EVERY
+
+
+class ClusterState:
+    """What one cluster is to its producer now.
+
+    `informers` are those running, by type; `counts` what became of the states it sent, by type, since this process
+    began. `unreachable`: why the cluster cannot be read, `undiscovered`: why its types cannot be discovered; None if
+    they can. `discovered` is set once its types are known, `down` while it cannot be read. `holding`: it is ours.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        member: Member,
+        treatment: Treatment,
+        metrics: ProducerMetrics | None = None,
+        timing: Timing = DEFAULT,
+    ) -> None:
+        self.name = name
+        self.member = member
+        self.treatment = treatment
+        self.metrics = metrics
+        self.timing = timing
+        self.server = ApiServer(member.access, timing)
+        self.informers: dict[GroupResource, TypeInformer] = {}
+        self.counts: dict[str, Counts] = {}
+        self.holding = False
+        self.unreachable: str | None = None
+        self.undiscovered: str | None = None
+        self.discovered = asyncio.Event()
+        self.down = asyncio.Event()
+        # Set by whoever has a reason to look before the time comes.
+        self.rediscover = asyncio.Event()
+        self.probe_now = asyncio.Event()
+
+    def reading(self) -> ClusterReading:
+        """What metrics say of it now."""
+        types = [
+            TypeReading(str(key), one.objects, one.synced.is_set(), one.last_event)
+            for key, one in self.informers.items()
+        ]
+        return ClusterReading(self.name, self.holding, self.unreachable is None, types, self.counts)
+
+    def retry_now(self) -> None:
+        """Ends pauses between attempts to read it: it is ready again."""
+        self.rediscover.set()
+        for informer in self.informers.values():
+            informer.retry_now()
+
+    async def first_lists(self) -> None:
+        """Returns when the first lists of all types are in the log, or the cluster cannot be read."""
+        discovered = asyncio.ensure_future(self.discovered.wait())
+        down = asyncio.ensure_future(self.down.wait())
+        try:
+            await asyncio.wait((discovered, down), return_when=asyncio.FIRST_COMPLETED)
+            for informer in list(self.informers.values()):
+                synced = asyncio.ensure_future(informer.synced.wait())
+                await asyncio.wait((synced, down), return_when=asyncio.FIRST_COMPLETED)
+                synced.cancel()
+        finally:
+            discovered.cancel()
+            down.cancel()

@@ -1,0 +1,236 @@
+"""Followed types: discovery again and again, and an informer for each type that the rules want."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from deltalog.jetstream.backoff import Backoff
+from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.resource_type import ResourceType
+from producers.errors import ClusterUnavailable
+from producers.follow.cluster_state import ClusterState
+from producers.follow.normalize import Normalizer
+from producers.follow.recorded import Recorded
+from producers.follow.type_informer import TypeInformer
+from producers.metrics import Counts
+from producers.rules.rules import Chosen
+from producers.upstream.discovery import Discovered, discover, registered, server_version, streams_lists
+
+log = structlog.get_logger("producers.follow.followed_types")
+
+# Groups whose objects say which other types there are.
+_DEFINING = ("apiextensions.k8s.io", "apiregistration.k8s.io")
+
+
+class FollowedTypes:
+    """The types of one cluster under one ownership. One task runs `run`; informers are tasks of `tasks`.
+
+    `discovery_changed` is called when discovery found something new, or may have; `on_synced` whenever a type's
+    complete list is in the log.
+    """
+
+    def __init__(
+        self,
+        state: ClusterState,
+        recorded: Recorded,
+        tasks: asyncio.TaskGroup,
+        *,
+        discovery_changed: Callable[[], None],
+        on_synced: Callable[[TypeInformer], None],
+    ) -> None:
+        self._state = state
+        self._recorded = recorded
+        self._tasks = tasks
+        self._discovery_changed = discovery_changed
+        self._on_synced = on_synced
+        # What each informer was started for: one that would be started otherwise now is started anew.
+        self._running: dict[GroupResource, tuple[tuple[object, ...], asyncio.Task[None]]] = {}
+        # Counts the servers that the cluster's name led to.
+        self._server_number = 0
+
+    # -- discovery -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Discovers types, starts and ends informers, until cancelled. Raises Deposed, AppendError."""
+        state, timing = self._state, self._state.timing
+        backoff = Backoff(*timing.discover_again)
+        doubt = Backoff(timing.discover_doubtful, timing.discover_every, jitter=0.0)
+        known, asked = None, True
+        while True:
+            try:
+                version = await server_version(state.server)
+                if not state.discovered.is_set():
+                    state.server.streams_lists = streams_lists(version)
+                found = await self._discovered()
+            except ClusterUnavailable as cause:
+                level = logging.INFO if state.unreachable is None else logging.DEBUG
+                log.log(level, "types cannot be discovered", cluster=state.name, reason=str(cause))
+                if state.undiscovered is None:
+                    state.undiscovered = f"types cannot be discovered: {cause}"
+                    state.probe_now.set()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(backoff.pause()):
+                        await self._next()
+                continue
+            backoff.reset()
+            state.undiscovered = None
+            if state.unreachable is not None:
+                state.probe_now.set()
+            wanted = {one.kind.group_resource: one for one in state.member.rules.chosen(found)}
+            await self._follow(wanted, found)
+            await self._recorded.state_discovery(found)
+            # The log has it from here on; to hold it for each cluster would be another copy of it.
+            found = msgspec.structs.replace(found, document=b"")
+            await self._recorded.state_cluster(version)
+            state.discovered.set()
+            if asked or found != known:
+                self._discovery_changed()
+            known = found
+            if found.whole:
+                doubt.reset()
+                asked = await self._next()
+            else:
+                asked = await self._next(doubt.pause())
+
+    async def _next(self, within: float | None = None) -> bool:
+        """Returns when it is time to discover again, after about `within` seconds at the latest.
+
+        None: `Timing.discover_every`. True if there is a reason to, false if only the time has come.
+        """
+        timing, rediscover = self._state.timing, self._state.rediscover
+        asked = False
+        within = timing.discover_every if within is None else within
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within * random.uniform(0.8, 1.2)):
+                await rediscover.wait()
+                asked = True
+                # A CRD's condition Established follows its creation; several come together.
+                await asyncio.sleep(timing.discover_together)
+        rediscover.clear()
+        return asked
+
+    async def _discovered(self) -> Discovered:
+        found = await discover(self._state.server)
+        if absent := self._recorded.groups - found.groups:
+            away = absent & await registered(self._state.server)
+            found = msgspec.structs.replace(found, doubtful=found.doubtful | away)
+        return found
+
+    async def follow_server(self) -> None:
+        """Begins anew with all lists when the cluster's name leads to another server, until cancelled."""
+        server = self._state.server
+        while True:
+            await server.moved.wait()
+            server.moved.clear()
+            log.warning("another server", cluster=self._state.name, server=server.host)
+            self._server_number += 1
+            self._state.rediscover.set()
+
+    # -- informers -------------------------------------------------------------------------------------------------
+
+    async def _follow(self, wanted: dict[GroupResource, Chosen], found: Discovered) -> None:
+        recorded = self._recorded
+        for key in [key for key in recorded.types if key not in wanted]:
+            if found.doubts(*key) and self._still_chosen(key):
+                await self._doubt(key)
+            else:
+                await self._stop(key)
+                await recorded.remove_type(key)
+        for key, chosen in wanted.items():
+            synced = recorded.types.get(key, chosen.kind).version
+            if synced != chosen.kind.version and (key.group, synced) in found.stale:
+                # Another version would be all objects anew, and once more when this one is back.
+                await self._doubt(key)
+                continue
+            await recorded.state_type(self._as_recorded(chosen))
+            running = self._running.get(key)
+            # What other versions there are changes nothing for the one that is synced.
+            resource = msgspec.structs.replace(chosen.kind, versions=())
+            like = (resource, chosen.scope, self._state.treatment, self._server_number)
+            if running is not None and running[0] != like:
+                await self._stop(key)
+                running = None
+            if running is None:
+                self._running[key] = (like, self._start(key, chosen))
+
+    def _as_recorded(self, chosen: Chosen) -> ResourceType:
+        """A type as its record states it: with what is synced of it."""
+        return msgspec.structs.replace(
+            chosen.kind,
+            namespaces=chosen.scope.namespaces,
+            selector=chosen.scope.selector,
+            pruned=self._state.treatment.pruning.of(chosen.kind).pointers,
+            custom=False,
+        )
+
+    def _still_chosen(self, key: GroupResource) -> bool:
+        """Whether the rules still want a type that cannot be discovered now, as far as that can be told."""
+        informer = self._state.informers.get(key)
+        return informer is None or self._state.member.rules.choose((informer.kind,)) is not None
+
+    async def _doubt(self, key: GroupResource) -> None:
+        """A type whose API does not answer stays as it is; that it is not followed is recorded."""
+        if key not in self._running:
+            await self._unhealthy(key, "its API is registered and not served now")
+
+    def _start(self, key: GroupResource, chosen: Chosen) -> asyncio.Task[None]:
+        state, recorded, resource = self._state, self._recorded, chosen.kind
+        informer = TypeInformer(
+            state.server,
+            recorded.log,
+            recorded.appender,
+            recorded.owner,
+            resource,
+            chosen.scope,
+            Normalizer(state.name, resource, state.treatment.pruning),
+            state.counts.setdefault(str(key), Counts()),
+            on_synced=self._synced,
+            on_trouble=self._trouble,
+            on_change=self._changed,
+            relist_every=state.treatment.relist_every,
+            timing=state.timing,
+            metrics=None if state.metrics is None else state.metrics.of(state.name, str(key)),
+        )
+        state.informers[key] = informer
+        return self._tasks.create_task(informer.run(), name=f"{state.name}: {key}")
+
+    async def _stop(self, key: GroupResource) -> None:
+        running = self._running.pop(key, None)
+        self._state.informers.pop(key, None)
+        if running is not None:
+            running[1].cancel()
+            await asyncio.wait((running[1],))
+
+    # -- what informers say ----------------------------------------------------------------------------------------
+
+    def _changed(self, resource: ResourceType) -> None:
+        """A CRD or aggregated API was added, changed or removed: types may have been."""
+        if resource.group in _DEFINING:
+            self._state.rediscover.set()
+
+    async def _synced(self, informer: TypeInformer) -> None:
+        key = informer.kind.group_resource
+        if key in self._state.informers:
+            self._on_synced(informer)
+        await self._recorded.state_synced(key, informer.version, informer.objects)
+
+    async def _trouble(self, resource: ResourceType, reason: str) -> None:
+        """Records that a type cannot be read now; once, until it can."""
+        key = resource.group_resource
+        if (informer := self._state.informers.get(key)) is not None:
+            informer.error = reason
+            informer.error_since = informer.error_since or time.time()
+        await self._unhealthy(key, reason)
+
+    async def _unhealthy(self, key: GroupResource, reason: str) -> None:
+        if key not in self._recorded.unhealthy and self._state.unreachable is None:
+            log.warning("type cannot be read", cluster=self._state.name, type=str(key), reason=reason)
+        await self._recorded.state_unhealthy(key, reason)

@@ -1,0 +1,148 @@
+"""Recorded: what the log's control records say of one cluster, and appending what they do not say yet."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import structlog
+
+from deltalog import Appender, Record, UnreadableRecord
+from deltalog.jetstream.stream import Log
+from deltalog.reader import read_to_end
+from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.parts import payload_limit
+from deltalog.wire.records import (
+    ClusterRegistered,
+    DiscoveryDocument,
+    Fact,
+    HealthChanged,
+    OpenApiDocument,
+    TypeSynced,
+    decode_control,
+)
+from deltalog.wire.resource_type import ResourceType
+from deltalog.wire.subjects import CONTROL, encode_token
+from producers.follow.discovery_document import RecordedDiscovery
+from producers.follow.documents import RecordedDocuments, fits
+from producers.follow.ownership import Owner, append_control
+from producers.follow.removal import append_removed_type
+from producers.upstream.discovery import Discovered
+
+log = structlog.get_logger("producers.follow.recorded")
+
+
+class Recorded:
+    """The control records of one cluster under one ownership, kept current with what is appended here.
+
+    `types`, `synced` and `unhealthy` are what the log says of types; `openapi` of documents. Appending raises Deposed
+    and AppendError throughout.
+    """
+
+    def __init__(self, log_: Log, appender: Appender, owner: Owner, limit: int | None = None) -> None:
+        self.log = log_
+        self.appender = appender
+        self.owner = owner
+        self.types: dict[GroupResource, ResourceType] = {}
+        self.synced: set[GroupResource] = set()
+        self.unhealthy: set[GroupResource] = set()
+        self.openapi = RecordedDocuments()
+        self._cluster: ClusterRegistered | None = None
+        self._discovery = RecordedDiscovery()
+        self._limit = limit
+
+    async def read(self) -> None:
+        """Reads what the log has. O(control records of the cluster). Raises HistoryChanged."""
+        pattern = f"{CONTROL}.{encode_token(self.owner.cluster)}.>"
+        await read_to_end(self.log, self._take_in, subjects=(pattern,))
+
+    def _take_in(self, record: Record) -> None:
+        try:
+            fact = decode_control(record.data).fact
+        except UnreadableRecord as problem:
+            # As if it were not there: what it should say is recorded anew.
+            log.warning("unreadable record", subject=record.subject, sequence=record.sequence, problem=str(problem))
+            return
+        match fact:
+            case ResourceType():
+                self.types[fact.group_resource] = fact
+            case TypeSynced():
+                self.synced.add(fact.resource)
+            case ClusterRegistered():
+                self._cluster = fact
+            case HealthChanged(resource=GroupResource() as resource, healthy=False):
+                self.unhealthy.add(resource)
+            case OpenApiDocument():
+                self.openapi.take_in(fact)
+            case DiscoveryDocument():
+                self._discovery.take_in(fact.document)
+
+    @property
+    def limit(self) -> int:
+        """Bytes that a record may have."""
+        if self._limit is not None:
+            return self._limit
+        return payload_limit(self.appender.connection.client.max_payload)
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """Groups that the log has types of, or the cluster's discovery document."""
+        return frozenset(group for group, _ in self.types) | self._discovery.groups
+
+    def versions(self) -> set[tuple[str, str]]:
+        """Groups and versions of the types that the log has."""
+        return {(group, version) for (group, _), record in self.types.items() for version in record.versions}
+
+    async def append(self, fact: Fact, *, ttl: int | None = None) -> int:
+        """Appends a record of a fact; `ttl` in seconds. Returns its sequence."""
+        return await append_control(self.appender, self.owner, self.owner.control(fact), ttl=ttl)
+
+    # -- what differs only ---------------------------------------------------------------------------------------
+
+    async def state_type(self, resource: ResourceType) -> None:
+        """Records a type as it is synced now."""
+        if self.types.get(resource.group_resource) != resource:
+            await self.append(resource)
+            self.types[resource.group_resource] = resource
+
+    async def state_synced(self, key: GroupResource, version: str, objects: int) -> None:
+        """Records that a type's complete list is in the log; once, until it cannot be read any more."""
+        if key in self.synced and key not in self.unhealthy:
+            return
+        self.synced.add(key)
+        self.unhealthy.discard(key)
+        await self.append(TypeSynced(resource=key, version=version, objects=objects))
+
+    async def state_unhealthy(self, key: GroupResource, reason: str) -> None:
+        """Records that a type cannot be read; once, until it can."""
+        if key not in self.unhealthy:
+            self.unhealthy.add(key)
+            await self.append(HealthChanged(resource=key, reason=reason))
+
+    async def state_cluster(self, version: dict[str, Any]) -> None:
+        """Records that the cluster's types are known, with its server's version."""
+        fact = ClusterRegistered(version=version)
+        if self._cluster != fact:
+            await self.append(fact)
+            self._cluster = fact
+
+    async def state_discovery(self, found: Discovered) -> None:
+        """Records all that the cluster serves, unless it is too large for a message."""
+        # Of a cluster with thousands of custom types it is megabytes.
+        document = await asyncio.to_thread(self._discovery.news, found)
+        if document is None:
+            return
+        control = self.owner.control(DiscoveryDocument(document=document))
+        if fits(control, self.limit, control.record, said=self._discovery.left_out(document)):
+            await append_control(self.appender, self.owner, control)
+            self._discovery.take_in(document)
+        else:
+            self._discovery.leave_out(document)
+
+    async def remove_type(self, key: GroupResource) -> None:
+        """Removes a type and its objects from the log: first the record, then its messages."""
+        log.info("type removed", cluster=self.owner.cluster, type=str(key))
+        await append_removed_type(self.log, self.appender, self.owner, key)
+        self.types.pop(key, None)
+        self.synced.discard(key)
+        self.unhealthy.discard(key)
