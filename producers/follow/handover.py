@@ -34,7 +34,7 @@ async def take_handovers(log: Log, cluster: str, informers: Mapping[GroupResourc
                 tasks.create_task(_answer(log, informers, message), name=f"{cluster}: handover")
     finally:
         with contextlib.suppress(*TRANSPORT_ERRORS):
-            await subscription.unsubscribe()
+            await log.connection.client.unsubscribe(subscription)
 
 
 async def _answer(log: Log, informers: Mapping[GroupResource, TypeInformer], message: Msg) -> None:

@@ -246,7 +246,7 @@ async def test_an_api_service_comes_is_away_and_goes(rig, cluster, shown):
     await rig.request("DELETE", f"{SERVICES}/v1.{ASSETS[0]}")
     await eventually(lambda: ASSETS not in types)
     assert names(store, ASSETS) == []
-    assert following.state.counts["assets.inventory.example.io"].deleted == 0, "the record of the removal says it for all"
+    assert following.state.counts["assets.inventory.example.io"].deleted == 0, "the removal record is for all"
     cold = await rig.materializer()
     assert ASSETS not in cold.store.clusters["alpha"].types
     await rig.request("POST", SERVICES, registration(ASSETS[0], "v1"))
