@@ -47,6 +47,8 @@ _TEMPORARY = (10008, 10009, 10118)
 
 # What nats-py may take for one attempt to connect, of which it limits each step, in seconds.
 _ATTEMPT = 10.0
+# So many attempts fail before it is said that a server does not answer, if they end at all.
+_FEWEST = 2
 
 
 class BrokerUnavailable(LogUnavailable):
@@ -104,7 +106,8 @@ class Connection:
     async def open(self, patience: float = 5.0) -> None:
         """Connects, trying for `patience` seconds; after a failure it may be called again.
 
-        An attempt that a server has answered by then is brought to its end: TLS takes its time on a busy machine.
+        On a busy machine that may be longer: it tries twice at least, and an attempt that a server has answered is
+        brought to its end.
         Raises BadAccess; BrokerRefuses where the server answers and will not have us; BrokerUnavailable where there is
         no answer.
         """
@@ -115,6 +118,9 @@ class Connection:
         client.needs_tls = access.tls or any(one.startswith("tls://") for one in self._servers)
         # Else nats-py makes one where a server asks for TLS: reading all that the system trusts takes its time.
         transport = access.transport() if client.needs_tls else None
+
+        loop = asyncio.get_running_loop()
+        until, failures = loop.time() + patience, 0
 
         async def disconnected() -> None:
             self.lost += 1
@@ -138,6 +144,7 @@ class Connection:
                 )
 
         async def failed(problem: Exception) -> None:
+            nonlocal failures
             if transport is not None and not client.is_connected:
                 transport.failed()
             if isinstance(problem, nats.errors.SlowConsumerError):
@@ -146,13 +153,12 @@ class Connection:
             elif str(problem):
                 self._note(problem)
             log.debug("NATS client", problem=repr(problem))
-            give_up_at(until)
+            failures += 1
+            give_up_at(until if failures >= _FEWEST else until + _ATTEMPT)
 
-        loop = asyncio.get_running_loop()
-        until = loop.time() + patience
         # nats-py gives up a connection attempt by `max_reconnect_attempts`, which must be endless later on; so the
-        # patience for the first one is ours.
-        limit = asyncio.timeout_at(until)
+        # patience for the first one is ours. Where fewer attempts have come to an end, it is this machine that is slow.
+        limit = asyncio.timeout_at(until + _ATTEMPT)
 
         def give_up_at(when: float) -> None:
             if client.greeted is not None and not limit.expired():
