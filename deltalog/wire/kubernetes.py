@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple, NewType
 
 CLUSTER_ANNOTATION = "shadow.clusterpedia.io/cluster-name"
@@ -28,11 +29,12 @@ class GroupResource(NamedTuple):
     def __str__(self) -> str:
         return f"{self.resource}.{self.group}" if self.group else self.resource
 
-    @classmethod
-    def parse(cls, text: str) -> GroupResource:
+    @staticmethod
+    @functools.lru_cache(maxsize=4096)
+    def parse(text: str) -> GroupResource:
         """The type of a text as above; what follows the first dot is the group. No text is refused."""
         resource, _, group = text.partition(".")
-        return cls(group, resource)
+        return GroupResource(group, resource)
 
 
 ObjectName = NewType("ObjectName", tuple[str, str])

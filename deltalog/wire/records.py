@@ -323,6 +323,16 @@ def _openapi_fact(address: GroupResource, data: msgspec.Raw) -> OpenApiDocument:
     return OpenApiDocument(name=DocumentName(*address), document=told.document(), tag=told.tag)
 
 
+def _synced_fact(address: GroupResource, data: msgspec.Raw) -> TypeSynced:
+    told = _read_synced(data)
+    return TypeSynced(resource=address, version=told.version, objects=told.objects)
+
+
+def _health_fact(address: GroupResource, data: msgspec.Raw) -> HealthChanged:
+    told = _read_health(data)
+    return HealthChanged(resource=address if address.resource else None, healthy=told.healthy, reason=told.reason)
+
+
 def _status_fact(address: GroupResource, data: msgspec.Raw) -> StatusReport:
     told = _read_status(data)
     return StatusReport(types={GroupResource.parse(text): one for text, one in told.types.items()}, every=told.every)
@@ -359,15 +369,13 @@ _FORMS: dict[type[Any], _Form] = {
         subjects.SYNCED,
         lambda fact: fact.resource,
         lambda fact: _SyncedData(fact.version, fact.objects),
-        lambda address, data: TypeSynced(resource=address, **msgspec.structs.asdict(_read_synced(data))),
+        _synced_fact,
     ),
     HealthChanged: _Form(
         subjects.HEALTH,
         lambda fact: fact.resource or _OF_CLUSTER,
         lambda fact: _HealthData(fact.healthy, fact.reason),
-        lambda address, data: HealthChanged(
-            resource=address if address.resource else None, **msgspec.structs.asdict(_read_health(data))
-        ),
+        _health_fact,
     ),
     StatusReport: _Form(
         subjects.STATUS,
