@@ -15,7 +15,7 @@ from query.discovery.access_reviews import review_kind
 from query.discovery.catalogue import Catalogues, ServedType
 from query.discovery.endpoints import Discovery
 from query.discovery.openapi import OpenApiByScope
-from query.discovery.paths import SERVED_PATHS, Target, cluster_scope, resource_target, split
+from query.discovery.paths import SERVED_PATHS, RequestTarget, cluster_scope, resource_target, split
 from query.discovery.readiness import Readiness
 from query.forward.forwarding import Forwarding, Upstreams
 from query.http.application import as_api_error, single_handler_application
@@ -40,7 +40,7 @@ from query.objects.selection import selection_of
 from query.objects.versions import member_versions_of, versions_for
 from query.objects.watch import ClientStalled
 from query.objects.watches import Watches
-from query.timing import DEFAULT_TIMING, Timing
+from query.timing import DEFAULT_TIMING, QueryTiming
 
 log = structlog.get_logger("query")
 
@@ -72,7 +72,7 @@ class QueryService:
         upstreams: Upstreams | None = None,
         not_ready_after: float = 0.0,
         others: Callable[[], Iterable[Check]] = tuple,
-        timing: Timing = DEFAULT_TIMING,
+        timing: QueryTiming = DEFAULT_TIMING,
         limits: SnapshotLimits = DEFAULT_LIMITS,
     ) -> None:
         self._materializer = materializer
@@ -205,7 +205,7 @@ class QueryService:
 
     # -- resources ---------------------------------------------------------------------------------------------------
 
-    async def _route_resource(self, request: Request, target: Target, segments: list[str]) -> web.StreamResponse:
+    async def _route_resource(self, request: Request, target: RequestTarget, segments: list[str]) -> web.StreamResponse:
         catalogue = self._discovery.catalogue(request)
         served = catalogue.find(target.group, target.version, target.resource)
         if served is not None:
@@ -242,7 +242,7 @@ class QueryService:
         asked = self._collection(request, target, served)
         return await (self._watch if request.watching else self._lists.answer)(request, asked)
 
-    def _collection(self, request: Request, target: Target, served: ServedType) -> CollectionRequest:
+    def _collection(self, request: Request, target: RequestTarget, served: ServedType) -> CollectionRequest:
         """What a LIST or WATCH asks. Raises ApiError 400, 406, 422."""
         query = request.http.query
         options = parse_options(query, watch=request.watching)
@@ -281,7 +281,7 @@ class QueryService:
     # -- forwarding --------------------------------------------------------------------------------------------------
 
     async def _forward(
-        self, request: Request, segments: list[str], target: Target | None, served: ServedType | None
+        self, request: Request, segments: list[str], target: RequestTarget | None, served: ServedType | None
     ) -> web.StreamResponse:
         """The cluster's own answer; its client may take as long as it wants, as one that follows a log does."""
         assert self._forwarding is not None
@@ -292,7 +292,7 @@ class QueryService:
         with self._slow_clients.tolerated(request.http):
             return await self._forwarding.forward(request, segments, target, served, versions)
 
-    def _may_be_unsynced(self, cluster: str, target: Target, served: ServedType) -> bool:
+    def _may_be_unsynced(self, cluster: str, target: RequestTarget, served: ServedType) -> bool:
         """Whether what is read may be in the cluster and not here, where not all of a type is synced."""
         if target.namespace and not served.info.scope.covers(target.namespace):
             return True

@@ -1,4 +1,4 @@
-"""Timing: how long the query service waits for what, handed in as one value."""
+"""QueryTiming: how long the query service waits for what, handed in as one value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class QueryTiming:
     """Times in seconds. The defaults are a kube-apiserver's where it has them.
 
     - `version_wait`: how long a read waits for an index that is ahead (apiserver storage/cacher: blockTimeout).
@@ -34,4 +34,4 @@ class Timing:
     forward_readable: float = 3.0
 
 
-DEFAULT_TIMING = Timing()
+DEFAULT_TIMING = QueryTiming()

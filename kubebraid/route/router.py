@@ -35,8 +35,8 @@ from query.http.passthrough import (
     BrokenAnswer,
     NoAnswer,
     PassThrough,
-    Unreachable,
     Upstream,
+    UpstreamUnreachable,
     begin_response,
     break_off,
     one_line,
@@ -257,7 +257,7 @@ class Router:
                 response = begin_response(found)
                 begun.append(response)
                 await stream_response(http, found, response)
-        except Unreachable as cause:
+        except UpstreamUnreachable as cause:
             raise _Elsewhere(str(cause)) from None
         except NoAnswer as cause:
             if http.method in ("GET", "HEAD"):

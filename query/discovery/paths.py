@@ -21,7 +21,7 @@ _OF_NAMESPACE = ("status", "finalize")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RequestTarget:
     """A resource type, or one object of it. `namespace` and `name` "" where the path has none.
 
     `watch`: the path is of the form from before there was a parameter for it, `/api/v1/watch/pods`.
@@ -79,7 +79,7 @@ def cluster_scope(segments: list[str], known: Iterable[str]) -> tuple[str | None
     )
 
 
-def resource_target(segments: list[str]) -> Target:
+def resource_target(segments: list[str]) -> RequestTarget:
     """The resource that `api/v1/...` or `apis/<group>/<version>/...` names. Raises ApiError 404."""
     if segments[0] == "api":
         group, rest = "", segments[1:]
@@ -95,4 +95,4 @@ def resource_target(segments: list[str]) -> Target:
         namespace, rest = rest[1], rest[2:]
     resource, *rest = rest
     name = rest[0] if rest else ""
-    return Target(group, version, resource, namespace, name, "/".join(rest[1:]), watch)
+    return RequestTarget(group, version, resource, namespace, name, "/".join(rest[1:]), watch)

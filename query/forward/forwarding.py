@@ -24,7 +24,7 @@ from materializer.entry import Entry
 from materializer.materializer import Materializer
 from materializer.versions import Named, Numbered
 from query.discovery.catalogue import ServedType
-from query.discovery.paths import Target
+from query.discovery.paths import RequestTarget
 from query.errors import QueryError
 from query.forward.pruned_guard import refuse_emptying
 from query.forward.readback import Readback, is_object, parse_answer
@@ -34,8 +34,8 @@ from query.http.passthrough import (
     BrokenAnswer,
     NoAnswer,
     PassThrough,
-    Unreachable,
     Upstream,
+    UpstreamUnreachable,
     begin_response,
     identified,
     read_answer,
@@ -46,7 +46,7 @@ from query.http.passthrough import (
 from query.http.request import Request
 from query.http.status import ApiError
 from query.http.tunnels import BrokenTunnel, wants_upgrade
-from query.timing import Timing
+from query.timing import QueryTiming
 
 log = structlog.get_logger("query.forward.forwarding")
 
@@ -86,7 +86,7 @@ class _Write:
     `known`: the object as it is here before the write, None if it is not here.
     """
 
-    def __init__(self, cluster: str, target: Target, served: ServedType, materializer: Materializer) -> None:
+    def __init__(self, cluster: str, target: RequestTarget, served: ServedType, materializer: Materializer) -> None:
         self.cluster = cluster
         self.target = target
         self.served = served
@@ -103,7 +103,7 @@ class _Write:
 class Forwarding:
     """Passes requests on to clusters. Owned by the service, which closes it."""
 
-    def __init__(self, upstreams: Upstreams, materializer: Materializer, timing: Timing) -> None:
+    def __init__(self, upstreams: Upstreams, materializer: Materializer, timing: QueryTiming) -> None:
         self._upstreams = upstreams
         self._materializer = materializer
         self._pass_through = PassThrough(timing.forward_connect)
@@ -117,7 +117,7 @@ class Forwarding:
         self,
         request: Request,
         segments: Sequence[str],
-        target: Target | None,
+        target: RequestTarget | None,
         served: ServedType | None,
         versions: Named,
     ) -> web.StreamResponse:
@@ -191,7 +191,7 @@ class Forwarding:
                 await response.write(content)
                 await response.write_eof()
                 return response
-        except Unreachable as cause:
+        except UpstreamUnreachable as cause:
             raise ApiError(503, f"cluster {cluster} cannot be reached: {cause}") from None
         except NoAnswer as cause:
             text = f"cluster {cluster} broke off before it answered: {cause}"

@@ -18,7 +18,7 @@ from materializer.materializer import Materializer
 from materializer.type_store import TypeStore
 from materializer.waiting import NotThereYet
 from query.discovery.catalogue import ServedType
-from query.discovery.paths import Target
+from query.discovery.paths import RequestTarget
 
 log = structlog.get_logger("query.forward.readback")
 
@@ -74,7 +74,14 @@ class Readback:
         self._patience = patience
 
     async def wait(
-        self, method: str, cluster: str, target: Target, served: ServedType, text: bytes, found: Answered, before: str
+        self,
+        method: str,
+        cluster: str,
+        target: RequestTarget,
+        served: ServedType,
+        text: bytes,
+        found: Answered,
+        before: str,
     ) -> bool:
         """Returns when what a cluster has answered can be read here; False if that takes too long.
 
@@ -121,13 +128,13 @@ def parse_answer(text: bytes) -> Answered | None:
         return None
 
 
-def is_object(found: Answered, target: Target, served: ServedType) -> bool:
+def is_object(found: Answered, target: RequestTarget, served: ServedType) -> bool:
     """Whether the answer is a whole object of the type that the request is about."""
     api_version = f"{target.group}/{target.version}" if target.group else target.version
     return (found.kind, found.api_version) == (served.info.kind, api_version)
 
 
-def _expected(method: str, target: Target, found: Answered, before: str) -> Iterator[_Expected]:
+def _expected(method: str, target: RequestTarget, found: Answered, before: str) -> Iterator[_Expected]:
     if found.items is not None:
         for item in found.items:
             yield from _expected(method, target, msgspec.structs.replace(item, items=None), "")

@@ -48,7 +48,7 @@ class PassThroughError(QueryError):
     """A request could not be passed through; one line that says why."""
 
 
-class Unreachable(PassThroughError):
+class UpstreamUnreachable(PassThroughError):
     """No connection to the server: nothing of the request was sent."""
 
 
@@ -119,7 +119,7 @@ class PassThrough:
         `http.content` to be streamed.
 
         Raises:
-            Unreachable: nothing was sent.
+            UpstreamUnreachable: nothing was sent.
             NoAnswer: the server broke off.
         """
         if body is http.content and "Content-Length" in http.headers:
@@ -137,7 +137,7 @@ class PassThrough:
                 proxy=upstream.proxy,
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as cause:
-            raise Unreachable(one_line(cause)) from None
+            raise UpstreamUnreachable(one_line(cause)) from None
         except (aiohttp.ClientError, OSError, TimeoutError) as cause:
             raise NoAnswer(one_line(cause)) from None
         async with answer:

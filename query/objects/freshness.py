@@ -18,13 +18,13 @@ from query.http.request import Request
 from query.http.status import ApiError, expired, too_large_version
 from query.http.warnings import of_other_versions, of_stale
 from query.objects.versions import version_of, versions_for
-from query.timing import Timing
+from query.timing import QueryTiming
 
 
 class Freshness:
     """Waits until the store is as new as a request asks for."""
 
-    def __init__(self, materializer: Materializer, timing: Timing) -> None:
+    def __init__(self, materializer: Materializer, timing: QueryTiming) -> None:
         self._materializer = materializer
         self._patience = timing.version_wait
 

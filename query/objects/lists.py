@@ -17,10 +17,18 @@ from query.http.rendering import send_list
 from query.http.request import Request
 from query.http.status import ApiError, expired
 from query.objects.freshness import Freshness
-from query.objects.pages import DEFAULT_LIMITS, FrozenLists, Page, Snapshot, SnapshotLimits, first_page, further_page
+from query.objects.pages import (
+    DEFAULT_LIMITS,
+    FrozenLists,
+    ListPage,
+    Snapshot,
+    SnapshotLimits,
+    first_page,
+    further_page,
+)
 from query.objects.requests import CollectionRequest
 from query.objects.versions import check_history
-from query.timing import Timing
+from query.timing import QueryTiming
 
 # Items are joined and sent in slices of about this many bytes, so that the event loop serves others in between.
 _SLICE_BYTES = 256 * 1024
@@ -30,7 +38,11 @@ class Lists:
     """Answers LISTs from the store. `frozen`: the states of those that are read in pages."""
 
     def __init__(
-        self, materializer: Materializer, freshness: Freshness, timing: Timing, limits: SnapshotLimits = DEFAULT_LIMITS
+        self,
+        materializer: Materializer,
+        freshness: Freshness,
+        timing: QueryTiming,
+        limits: SnapshotLimits = DEFAULT_LIMITS,
     ) -> None:
         self._materializer = materializer
         self._freshness = freshness
@@ -77,7 +89,7 @@ class Lists:
                 return index
         return None
 
-    def _page(self, request: Request, asked: CollectionRequest, exact: int | None) -> Page:
+    def _page(self, request: Request, asked: CollectionRequest, exact: int | None) -> ListPage:
         """What the answer has, of the present state or of the one at an exact index."""
         store, key, options, selection = self._materializer.store, asked.key, asked.options, asked.selection
         scope = (key, selection, asked.seniority, self._materializer.generation)

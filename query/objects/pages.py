@@ -21,7 +21,7 @@ from materializer.versions import Named, list_version
 from query.http.status import ApiError, expired
 from query.objects.options import Options
 from query.objects.versions import version_of
-from query.timing import DEFAULT_TIMING, Timing
+from query.timing import DEFAULT_TIMING, QueryTiming
 
 # How many of a snapshot's entries are looked at to find out what it costs.
 _SAMPLE = 16
@@ -93,7 +93,7 @@ class FrozenLists:
     unused for `timing.snapshot_life` seconds is dropped. `evicted` counts those that had to go.
     """
 
-    def __init__(self, timing: Timing = DEFAULT_TIMING, limits: SnapshotLimits = DEFAULT_LIMITS) -> None:
+    def __init__(self, timing: QueryTiming = DEFAULT_TIMING, limits: SnapshotLimits = DEFAULT_LIMITS) -> None:
         self._life = timing.snapshot_life
         self._weigh_every = min(timing.weigh_every, timing.snapshot_life)
         self._limits = limits
@@ -218,7 +218,7 @@ def _text_of(token: _Token) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ListPage:
     """One answer of a list: its entries, and the index of the state that they are of.
 
     `token` goes on with the next page, "" if this is the last one. `remaining`: how many entries come behind this page,
@@ -231,14 +231,14 @@ class Page:
     remaining: int | None = None
 
 
-def first_page(frozen: FrozenLists, found: Snapshot, options: Options, prefix: str, client: str) -> Page:
+def first_page(frozen: FrozenLists, found: Snapshot, options: Options, prefix: str, client: str) -> ListPage:
     """The first page of a list that found this; the snapshot is kept if there are more.
 
     `prefix`: of the history; `client`: the address of who asks. With five entries a to e and a limit of 2 it has a and
     b, `remaining` is 3, and the token stands behind b.
     """
     if not options.limit or len(found.entries) <= options.limit:
-        return Page(found.entries, found.index)
+        return ListPage(found.entries, found.index)
     frozen.keep(found, client)
     return _page(found, 0, options, prefix)
 
@@ -250,7 +250,7 @@ def further_page(
     options: Options,
     versions: Named,
     client: str,
-) -> Page:
+) -> ListPage:
     """The page that a continue token asks for. `present` finds the list's result as it is now, for the same `scope`.
 
     Raises:
@@ -284,12 +284,12 @@ def _behind(entries: list[Entry], last: tuple[str, ...]) -> int:
     return bisect_right(entries, last, key=lambda entry: (entry.cluster, entry.namespace, entry.name))
 
 
-def _page(found: Snapshot, begin: int, options: Options, prefix: str) -> Page:
+def _page(found: Snapshot, begin: int, options: Options, prefix: str) -> ListPage:
     entries = found.entries
     end = len(entries) if not options.limit else min(begin + options.limit, len(entries))
     page = entries[begin:end]
     if end >= len(entries):
-        return Page(page, found.index)
+        return ListPage(page, found.index)
     selective = bool(options.label_selector or options.field_selector)
     token = encode_token(list_version(prefix, found.index), page[-1])
-    return Page(page, found.index, token, None if selective else len(entries) - end)
+    return ListPage(page, found.index, token, None if selective else len(entries) - end)

@@ -13,7 +13,7 @@ from deltalog.wire.kubernetes import ObjectName
 from materializer.entry import Entry
 from materializer.materializer import Materializer
 from query.discovery.catalogue import ServedType
-from query.discovery.paths import Target
+from query.discovery.paths import RequestTarget
 from query.http.rendering import LARGE_YAML
 from query.http.request import Request
 from query.http.status import ApiError, not_found
@@ -29,7 +29,7 @@ class Reads:
         self._materializer = materializer
         self._freshness = freshness
 
-    async def answer(self, request: Request, target: Target, served: ServedType) -> web.Response:
+    async def answer(self, request: Request, target: RequestTarget, served: ServedType) -> web.Response:
         """The object that a path names, at least as new as the request's resourceVersion.
 
         Raises:
@@ -54,7 +54,7 @@ class Reads:
             return await asyncio.to_thread(request.answer, body)
         return request.answer(body)
 
-    def _find(self, cluster: str | None, target: Target) -> Entry:
+    def _find(self, cluster: str | None, target: RequestTarget) -> Entry:
         """The one object of a name, in one cluster or in any. Raises ApiError 400, 404."""
         type_store = self._materializer.store.types.get(target.group_resource)
         found: list[Entry] = []

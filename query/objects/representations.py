@@ -16,7 +16,7 @@ from materializer.cursor import Change
 from materializer.entry import Entry
 from materializer.versions import Named
 from query.discovery.catalogue import ServedType
-from query.discovery.paths import Target
+from query.discovery.paths import RequestTarget
 from query.http.accept import Form, Representation
 from query.http.request import Request
 from query.http.status import ApiError
@@ -262,7 +262,7 @@ def _printer_column(column: Any) -> PrinterColumn:
 
 
 def encoder_for(
-    request: Request, target: Target, served: ServedType, representation: Representation, versions: Named
+    request: Request, target: RequestTarget, served: ServedType, representation: Representation, versions: Named
 ) -> Encoder:
     """The encoder for the objects of a request, in the form that was negotiated for it.
 

@@ -6,13 +6,15 @@ from deltalog.wire.selectable_fields import METADATA_FIELDS, selectable_fields
 from deltalog.wire.selectors import BadSelector, Requirement, parse_fields, parse_labels
 from materializer.filter import Filter
 from query.discovery.catalogue import ServedType
-from query.discovery.paths import Target
+from query.discovery.paths import RequestTarget
 from query.http.status import ApiError
 from query.objects.options import Options
 from query.objects.search import Search
 
 
-def selection_of(target: Target, served: ServedType, options: Options, search: Search, cluster: str | None) -> Filter:
+def selection_of(
+    target: RequestTarget, served: ServedType, options: Options, search: Search, cluster: str | None
+) -> Filter:
     """What a request selects of a type. `cluster`: the one in whose scope it is, None for all.
 
     Where the path and the search speak of the same, the path counts; a field selector restricts both. `names=a,b` with
@@ -61,7 +63,7 @@ def selection_of(target: Target, served: ServedType, options: Options, search: S
     )
 
 
-def _field_requirements(target: Target, served: ServedType, text: str) -> tuple[Requirement, ...]:
+def _field_requirements(target: RequestTarget, served: ServedType, text: str) -> tuple[Requirement, ...]:
     """A field selector. Raises BadSelector."""
     selectable = selectable_fields(target.group_resource, served.info.selectable)
 

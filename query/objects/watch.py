@@ -24,7 +24,7 @@ from query.http.status import ApiError, expired
 from query.http.websocket import Send
 from query.objects.representations import Encoder
 from query.objects.shared_events import READ_BYTES, READ_LIMIT, InitialState, SharedEvents
-from query.timing import Timing
+from query.timing import QueryTiming
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class _TimeOver(Exception):
     """The time of a watch is over."""
 
 
-class Watch:
+class WatchStream:
     """One watcher. `wake` has it look for changes; it is to be called when `closing` is set, too."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Watch:
         closing: asyncio.Event,
         start: WatchStart,
         send: Send,
-        timing: Timing,
+        timing: QueryTiming,
     ) -> None:
         self._materializer = materializer
         self._shared = shared

@@ -17,14 +17,14 @@ from query.objects.freshness import Freshness
 from query.objects.requests import CollectionRequest
 from query.objects.shared_events import SharedEvents
 from query.objects.versions import check_history
-from query.objects.watch import Watch, WatchStart, error_event
-from query.timing import Timing
+from query.objects.watch import WatchStart, WatchStream, error_event
+from query.timing import QueryTiming
 
 
 class Watches:
     """Serves watches from one materializer. `open`: how many there are now."""
 
-    def __init__(self, materializer: Materializer, freshness: Freshness, timing: Timing) -> None:
+    def __init__(self, materializer: Materializer, freshness: Freshness, timing: QueryTiming) -> None:
         self._materializer = materializer
         self._freshness = freshness
         self._timing = timing
@@ -99,7 +99,7 @@ class Watches:
         if isinstance(start, ApiError):
             await send(error_event(start))
             return
-        watch = Watch(self._materializer, self._shared, self._closing, start, send, self._timing)
+        watch = WatchStream(self._materializer, self._shared, self._closing, start, send, self._timing)
         self.open += 1
         self._wakes.add(watch.wake)
         try:

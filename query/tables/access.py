@@ -5,7 +5,7 @@ from __future__ import annotations
 from query.tables.ages import human_duration
 from query.tables.columns import AGE, NAME, Column, Metadata, Part, Row, TypedPrinter, aged, described, wide
 from query.tables.labels import NONE
-from query.tables.pods import Condition
+from query.tables.pods import ObjectCondition
 
 
 class _RoleReference(Part, frozen=True, gc=False):
@@ -46,7 +46,7 @@ class _RequestSpec(Part, frozen=True, gc=False):
 
 
 class _RequestStatus(Part, frozen=True, gc=False):
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[ObjectCondition, ...] = ()
     certificate: str | None = None
 
 
@@ -98,7 +98,7 @@ class _PodRequestSpec(Part, frozen=True, gc=False):
 
 
 class _PodRequestStatus(Part, frozen=True, gc=False):
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[ObjectCondition, ...] = ()
 
 
 class _PodRequest(Part, frozen=True, gc=False):

@@ -6,7 +6,7 @@ import msgspec
 
 from query.tables.columns import AGE, NAME, Column, Metadata, Part, Row, TypedPrinter, aged, described, wide
 from query.tables.labels import NONE, list_with_more
-from query.tables.pods import Condition
+from query.tables.pods import ObjectCondition
 
 _ROLE_PREFIX = "node-role.kubernetes.io/"
 _ROLE_LABEL = "kubernetes.io/role"
@@ -33,7 +33,7 @@ class _NodeInfo(Part, frozen=True, gc=False):
 
 
 class _NodeStatus(Part, frozen=True, gc=False):
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[ObjectCondition, ...] = ()
     addresses: tuple[_NodeAddress, ...] = ()
     node_info: _NodeInfo = _NodeInfo()
 
@@ -216,7 +216,7 @@ class _APIServiceSpec(Part, frozen=True, gc=False):
 
 
 class _APIServiceStatus(Part, frozen=True, gc=False):
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[ObjectCondition, ...] = ()
 
 
 class _APIService(Part, frozen=True, gc=False):

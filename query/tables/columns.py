@@ -134,7 +134,7 @@ class DeletableMetadata(Metadata, frozen=True, gc=False):
     deletion_timestamp: str | None = None
 
 
-class Named(Part, frozen=True, gc=False):
+class MetadataOnly(Part, frozen=True, gc=False):
     """An object of which only the metadata is printed."""
 
     metadata: Metadata = Metadata()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from query.tables.columns import AGE, NAME, Column, Metadata, Named, Part, Row, TypedPrinter, aged, described
+from query.tables.columns import AGE, NAME, Column, Metadata, MetadataOnly, Part, Row, TypedPrinter, aged, described
 
 
 class _ConfigMap(Part, frozen=True, gc=False):
@@ -30,7 +30,7 @@ def _secret(each: _Secret) -> Row:
     return aged([each.metadata.name, each.type, len(each.data or ()), None], (3, each.metadata.creation_timestamp))
 
 
-def name_and_age(each: Named) -> Row:
+def name_and_age(each: MetadataOnly) -> Row:
     """printers.go: printServiceAccount, printDeviceClass and others that have nothing more to say."""
     return aged([each.metadata.name, None], (1, each.metadata.creation_timestamp))
 
@@ -71,7 +71,7 @@ SECRETS = TypedPrinter(
     _secret,
 )
 
-SERVICE_ACCOUNTS = TypedPrinter((NAME, AGE), Named, name_and_age)
+SERVICE_ACCOUNTS = TypedPrinter((NAME, AGE), MetadataOnly, name_and_age)
 
 RESOURCE_QUOTAS = TypedPrinter(
     (

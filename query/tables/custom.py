@@ -15,7 +15,7 @@ from query.tables.columns import (
     NAME,
     Age,
     Column,
-    Named,
+    MetadataOnly,
     Printer,
     PrinterColumn,
     Row,
@@ -179,10 +179,12 @@ def _number(value: float, plain_from: int, plain_to: int) -> str:
     return f"{'-' if value < 0 else ''}{mantissa}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
 
 
-def _name_and_creation(each: Named) -> Row:
+def _name_and_creation(each: MetadataOnly) -> Row:
     """k8s.io/apiserver pkg/registry/rest/table.go: the time itself, not the age."""
     return Row([each.metadata.name, each.metadata.creation_timestamp or _ZERO_TIME])
 
 
-NAME_AND_CREATION = TypedPrinter((NAME, Column("Created At", "date", description=_CREATED)), Named, _name_and_creation)
+NAME_AND_CREATION = TypedPrinter(
+    (NAME, Column("Created At", "date", description=_CREATED)), MetadataOnly, _name_and_creation
+)
 """For the built-in types that have no printer of their own, which the server shows by its default convertor."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from query.tables.columns import AGE, NAME, Column, Metadata, Part, Row, TypedPrinter, aged, described
 from query.tables.labels import NONE
-from query.tables.pods import Condition
+from query.tables.pods import ObjectCondition
 
 
 class _LevelReference(Part, frozen=True, gc=False):
@@ -22,7 +22,7 @@ class _FlowSpec(Part, frozen=True, gc=False):
 
 
 class _FlowStatus(Part, frozen=True, gc=False):
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[ObjectCondition, ...] = ()
 
 
 class _Flow(Part, frozen=True, gc=False):

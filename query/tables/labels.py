@@ -9,7 +9,7 @@ from query.tables.columns import Part
 NONE = "<none>"
 
 
-class Requirement(Part, frozen=True, gc=False):
+class SelectorRequirement(Part, frozen=True, gc=False):
     """One LabelSelectorRequirement."""
 
     key: str = ""
@@ -21,7 +21,7 @@ class LabelSelector(Part, frozen=True, gc=False):
     """A meta/v1 LabelSelector."""
 
     match_labels: dict[str, str] | None = None
-    match_expressions: tuple[Requirement, ...] | None = None
+    match_expressions: tuple[SelectorRequirement, ...] | None = None
 
 
 def format_labels(labels: dict[str, str] | None) -> str:

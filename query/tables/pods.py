@@ -22,7 +22,7 @@ from query.tables.columns import (
 from query.tables.labels import NONE, format_labels
 
 
-class Condition(Part, frozen=True, gc=False):
+class ObjectCondition(Part, frozen=True, gc=False):
     """A condition of any type of object."""
 
     type: str = ""
@@ -120,7 +120,7 @@ class _PodIP(Part, frozen=True, gc=False):
 class _PodStatus(Part, frozen=True, gc=False):
     phase: str = ""
     reason: str = ""
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[ObjectCondition, ...] = ()
     init_container_statuses: tuple[_ContainerStatus, ...] = ()
     container_statuses: tuple[_ContainerStatus, ...] = ()
     pod_ip: str = msgspec.field(name="podIP", default="")
@@ -216,7 +216,7 @@ class _Containers:
             self.reason = "Running" if ready else "NotReady"
 
 
-def _initialized(conditions: tuple[Condition, ...]) -> bool:
+def _initialized(conditions: tuple[ObjectCondition, ...]) -> bool:
     for each in conditions:
         if each.type == "Initialized":
             return each.status == "True"

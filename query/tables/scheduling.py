@@ -10,7 +10,7 @@ from query.tables.columns import (
     Column,
     DeletableMetadata,
     Metadata,
-    Named,
+    MetadataOnly,
     Part,
     Row,
     TypedPrinter,
@@ -137,8 +137,8 @@ PRIORITY_CLASSES = TypedPrinter(
     _priority_class,
 )
 
-DEVICE_CLASSES = TypedPrinter((NAME, AGE), Named, name_and_age)
-RESOURCE_CLAIM_TEMPLATES = TypedPrinter((NAME, AGE), Named, name_and_age)
+DEVICE_CLASSES = TypedPrinter((NAME, AGE), MetadataOnly, name_and_age)
+RESOURCE_CLAIM_TEMPLATES = TypedPrinter((NAME, AGE), MetadataOnly, name_and_age)
 
 RESOURCE_CLAIMS = TypedPrinter(
     (

@@ -17,7 +17,7 @@ from query.tables.columns import (
     wide,
 )
 from query.tables.labels import NONE, LabelSelector, format_labels, format_selector, selector_text
-from query.tables.pods import CONTAINERS, IMAGES, Condition, Template, container_cells
+from query.tables.pods import CONTAINERS, IMAGES, ObjectCondition, Template, container_cells
 
 
 class _Spec(Part, frozen=True, gc=False):
@@ -150,7 +150,7 @@ class _JobStatus(Part, frozen=True, gc=False):
     succeeded: int = 0
     start_time: str | None = None
     completion_time: str | None = None
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[ObjectCondition, ...] = ()
 
 
 class _Job(Part, frozen=True, gc=False):

@@ -18,7 +18,7 @@ from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.store import Store
 from query.discovery.catalogue import Catalogue, ServedType
-from query.discovery.paths import Target
+from query.discovery.paths import RequestTarget
 from query.discovery.readiness import Readiness
 from query.http.accept import OBJECTS
 from query.http.request import Request
@@ -32,11 +32,11 @@ from query.objects.requests import CollectionRequest
 from query.objects.versions import member_versions_of, versions_for
 from query.objects.watch import WatchStart
 from query.objects.watches import Watches
-from query.timing import Timing
+from query.timing import QueryTiming
 from tests.materializer.conftest import made_control, made_delta
 
-TARGET = Target("", "v1", "pods")
-QUICK = Timing(version_wait=0.01)
+TARGET = RequestTarget("", "v1", "pods")
+QUICK = QueryTiming(version_wait=0.01)
 
 
 class Scene:
@@ -113,7 +113,7 @@ async def test_an_object_by_its_name(scene: Scene) -> None:
     async def get(name: str, cluster: str | None = None, **query: str) -> tuple[dict[str, Any], Request]:
         request = scene.request(**query)
         request.cluster = cluster
-        answer = await reads.answer(request, Target("", "v1", "pods", "x", name), scene.served)
+        answer = await reads.answer(request, RequestTarget("", "v1", "pods", "x", name), scene.served)
         assert isinstance(answer.body, bytes)
         return json.loads(answer.body), request
 
@@ -139,7 +139,7 @@ async def test_versions_that_a_read_cannot_be_at(scene: Scene, version: str, cod
     scene.delta("one")
     with pytest.raises(ApiError) as error:
         await Reads(scene.materializer, scene.freshness).answer(
-            scene.request(resourceVersion=version), Target("", "v1", "pods", "x", "one"), scene.served
+            scene.request(resourceVersion=version), RequestTarget("", "v1", "pods", "x", "one"), scene.served
         )
     assert error.value.code == code
 

@@ -11,8 +11,8 @@ from materializer.entry import Entry
 from materializer.versions import Named, list_version
 from query.http.status import ApiError
 from query.objects.options import Options, parse_options
-from query.objects.pages import FrozenLists, Page, Snapshot, SnapshotLimits, decode_token, first_page, further_page
-from query.timing import Timing
+from query.objects.pages import FrozenLists, ListPage, Snapshot, SnapshotLimits, decode_token, first_page, further_page
+from query.timing import QueryTiming
 
 VERSIONS = Named("abcdefgh")
 
@@ -52,7 +52,7 @@ def ask(**query: str) -> Options:
     return parse_options(query, watch=False)
 
 
-def names(page: Page) -> str:
+def names(page: ListPage) -> str:
     return "".join(entry.name for entry in page.entries)
 
 
@@ -114,7 +114,7 @@ async def test_a_snapshot_is_of_one_scope_and_history(entries: Callable[[str], l
 
 
 async def test_snapshots_are_dropped_unused(entries: Callable[[str], list[Entry]]) -> None:
-    kept = FrozenLists(Timing(snapshot_life=0.05), SnapshotLimits(number=3))
+    kept = FrozenLists(QueryTiming(snapshot_life=0.05), SnapshotLimits(number=3))
     for index in range(9):
         kept.keep(Snapshot(index, "scope", entries("a")), "10.0.0.1")
     assert len(kept) == 3

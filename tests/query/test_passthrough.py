@@ -15,8 +15,8 @@ from query.http.passthrough import (
     BrokenAnswer,
     NoAnswer,
     PassThrough,
-    Unreachable,
     Upstream,
+    UpstreamUnreachable,
     begin_response,
     identified,
     request_headers,
@@ -57,7 +57,7 @@ async def chain() -> AsyncIterator[Callable[..., Awaitable[Chain]]]:
                     async with passing.exchange(http, Upstream(upstream), path, headers, body) as answer:
                         response = begin_response(answer)
                         await stream_response(http, answer, response)
-                except (Unreachable, NoAnswer, BrokenAnswer) as cause:
+                except (UpstreamUnreachable, NoAnswer, BrokenAnswer) as cause:
                     made.errors.append(cause)
                 return response
 
@@ -121,7 +121,7 @@ async def test_a_server_that_cannot_be_reached_got_nothing(chain) -> None:
     async with scene.session.post(scene.url, data=b"x") as answer:
         assert answer.status == 502
     [error] = scene.errors
-    assert isinstance(error, Unreachable)
+    assert isinstance(error, UpstreamUnreachable)
     assert "\n" not in str(error)
 
 

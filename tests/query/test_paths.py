@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from query.discovery.paths import Target, cluster_scope, resource_target, split
+from query.discovery.paths import RequestTarget, cluster_scope, resource_target, split
 from query.http.status import ApiError
 
 
@@ -33,24 +33,27 @@ def test_dots_in_names_are_no_steps() -> None:
 @pytest.mark.parametrize(
     ("path", "target"),
     [
-        ("/api/v1/pods", Target("", "v1", "pods")),
-        ("/api/v1/namespaces/x/pods/a/", Target("", "v1", "pods", "x", "a")),
-        ("/api/v1/namespaces/x", Target("", "v1", "namespaces", "", "x")),
-        ("/api/v1/namespaces/x/status", Target("", "v1", "namespaces", "", "x", "status")),
-        ("/apis/apps/v1/deployments", Target("apps", "v1", "deployments")),
-        ("/api/v1/watch/pods", Target("", "v1", "pods", watch=True)),
-        ("/api/v1/watch/namespaces", Target("", "v1", "namespaces", watch=True)),
-        ("/api/v1/watch/namespaces/x", Target("", "v1", "namespaces", "", "x", watch=True)),
-        ("/api/v1/watch/namespaces/x/pods", Target("", "v1", "pods", "x", watch=True)),
-        ("/apis/apps/v1/watch/namespaces/x/deployments/a", Target("apps", "v1", "deployments", "x", "a", watch=True)),
+        ("/api/v1/pods", RequestTarget("", "v1", "pods")),
+        ("/api/v1/namespaces/x/pods/a/", RequestTarget("", "v1", "pods", "x", "a")),
+        ("/api/v1/namespaces/x", RequestTarget("", "v1", "namespaces", "", "x")),
+        ("/api/v1/namespaces/x/status", RequestTarget("", "v1", "namespaces", "", "x", "status")),
+        ("/apis/apps/v1/deployments", RequestTarget("apps", "v1", "deployments")),
+        ("/api/v1/watch/pods", RequestTarget("", "v1", "pods", watch=True)),
+        ("/api/v1/watch/namespaces", RequestTarget("", "v1", "namespaces", watch=True)),
+        ("/api/v1/watch/namespaces/x", RequestTarget("", "v1", "namespaces", "", "x", watch=True)),
+        ("/api/v1/watch/namespaces/x/pods", RequestTarget("", "v1", "pods", "x", watch=True)),
+        (
+            "/apis/apps/v1/watch/namespaces/x/deployments/a",
+            RequestTarget("apps", "v1", "deployments", "x", "a", watch=True),
+        ),
         # A type may have that name, too.
-        ("/apis/example.io/v1/watch", Target("example.io", "v1", "watch")),
-        ("/api/v1/namespaces/x/pods/a/proxy", Target("", "v1", "pods", "x", "a", "proxy")),
-        ("/api/v1/namespaces/x/pods/a/proxy/b//c/", Target("", "v1", "pods", "x", "a", "proxy/b//c")),
-        ("/api/v1/namespaces/x/pods/a/proxy//b", Target("", "v1", "pods", "x", "a", "proxy//b")),
+        ("/apis/example.io/v1/watch", RequestTarget("example.io", "v1", "watch")),
+        ("/api/v1/namespaces/x/pods/a/proxy", RequestTarget("", "v1", "pods", "x", "a", "proxy")),
+        ("/api/v1/namespaces/x/pods/a/proxy/b//c/", RequestTarget("", "v1", "pods", "x", "a", "proxy/b//c")),
+        ("/api/v1/namespaces/x/pods/a/proxy//b", RequestTarget("", "v1", "pods", "x", "a", "proxy//b")),
     ],
 )
-def test_targets(path: str, target: Target) -> None:
+def test_targets(path: str, target: RequestTarget) -> None:
     assert resource_target(split(path)) == target
 
 

@@ -10,7 +10,7 @@ from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.resource_type import ResourceType
 from materializer.filter import Filter
 from query.discovery.catalogue import ServedType
-from query.discovery.paths import Target
+from query.discovery.paths import RequestTarget
 from query.http.accept import Accept, DocumentForm, Form
 from query.http.request import Request
 from query.http.status import ApiError
@@ -20,10 +20,10 @@ from query.objects.selection import selection_of
 
 PODS = GroupResource("", "pods")
 SERVED = ServedType(PODS, "pods", ResourceType(group="", resource="pods", version="v1", kind="Pod"), ("v1",), {})
-TARGET = Target("", "v1", "pods")
+TARGET = RequestTarget("", "v1", "pods")
 
 
-def selected(cluster: str | None = None, target: Target = TARGET, **query: str) -> Filter:
+def selected(cluster: str | None = None, target: RequestTarget = TARGET, **query: str) -> Filter:
     options = parse_options(query, watch=asks_watch(query))
     return selection_of(target, SERVED, options, parse_search(query), cluster)
 
@@ -100,7 +100,7 @@ def test_a_query_without_options_has_the_defaults() -> None:
 def test_the_scope_and_the_path_count_more_than_the_search() -> None:
     query = {"clusters": "a,b", "namespaces": "x,y", "names": "n"}
     assert selected(**query) == Filter(clusters=frozenset("ab"), namespaces=frozenset("xy"), names=frozenset("n"))
-    target = Target("", "v1", "pods", "z")
+    target = RequestTarget("", "v1", "pods", "z")
     assert selected("c", target, **query) == Filter(
         clusters=frozenset("c"), namespaces=frozenset("z"), names=frozenset("n")
     )

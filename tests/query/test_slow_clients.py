@@ -25,7 +25,7 @@ from query.objects import watch
 from query.objects.pages import DEFAULT_LIMITS, SnapshotLimits
 from query.objects.representations import Encoder
 from query.service import QueryService
-from query.timing import Timing
+from query.timing import QueryTiming
 from tests.materializer.conftest import made_control, made_delta
 from tests.patience import PATIENCE
 
@@ -221,7 +221,7 @@ async def served(log: Log) -> AsyncIterator[Callable[..., Awaitable[Served]]]:
                 for subject, payload in messages:
                     last = await appender.append_wait(subject, payload, {})
             await materializer.wait_applied(last, 30)
-            timing = Timing(client_patience=patience, client_look_every=0.05, watch_grace=grace)
+            timing = QueryTiming(client_patience=patience, client_look_every=0.05, watch_grace=grace)
             service = QueryService(materializer, "test", timing=timing, limits=limits)
             port = await stack.enter_async_context(running(service.application()))
             stack.callback(service.close)
@@ -269,14 +269,14 @@ async def test_a_client_that_is_behind_when_the_time_is_over_gets_whole_events_a
     served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = await served(1000.0, grace=1000.0)
-    begun: list[watch.Watch] = []
-    run = watch.Watch.run
+    begun: list[watch.WatchStream] = []
+    run = watch.WatchStream.run
 
-    async def noted(of: watch.Watch) -> None:
+    async def noted(of: watch.WatchStream) -> None:
         begun.append(of)
         await run(of)
 
-    monkeypatch.setattr(watch.Watch, "run", noted)
+    monkeypatch.setattr(watch.WatchStream, "run", noted)
     client = Client(served.port, f"{PODS}?watch=1&timeoutSeconds=1")
     await until(lambda: begun)
     await until(lambda: asyncio.get_running_loop().time() > begun[0].deadline)
