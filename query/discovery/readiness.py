@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
 from deltalog.wire.records import TypeStatus
 from materializer.cluster_facts import Cluster
-from materializer.materializer import Materializer
-from query.http.health import Check, failed, passed, report, warning
+from query.http.health import Check, failed, passed, ready, report, warning
 
 
 class ClusterReadiness(msgspec.Struct, frozen=True):
@@ -31,50 +29,9 @@ class ClusterReadiness(msgspec.Struct, frozen=True):
 
     @property
     def ready(self) -> bool:
-        """A cluster that is down does not delay readiness: what is known of it is served, marked as stale."""
-        return self.stale is not None or (self.known and not self.missing)
-
-
-class Readiness:
-    """Answers /readyz from the store. `expected`: clusters that must be there, beside those in the log.
-
-    `not_ready_after`: seconds without contact to the log after which it is not ready; 0: it stays ready. `others`:
-    what is said of other parts of the process.
-    """
-
-    def __init__(
-        self,
-        materializer: Materializer,
-        expected: Callable[[], Iterable[str]] = tuple,
-        not_ready_after: float = 0.0,
-        others: Callable[[], Iterable[Check]] = tuple,
-    ) -> None:
-        self._materializer = materializer
-        self._expected = expected
-        self._not_ready_after = not_ready_after
-        self._others = others
-
-    def clusters(self) -> list[ClusterReadiness]:
-        """All clusters in the log or expected, by name."""
-        found = self._materializer.store.clusters
-        return [self._of(name, found.get(name)) for name in sorted({*found, *self._expected()})]
-
-    def document(self) -> dict[str, Any]:
-        """All of it, as `/clusters` answers. `outage`: seconds since the log could be read, if it cannot now."""
-        materializer = self._materializer
-        return {
-            "ready": self.ready(),
-            "outage": materializer.outage(),
-            "notes": [check.line for check in self._others()],
-            "index": materializer.store.applied,
-            "prefix": materializer.store.prefix,
-            "clusters": [msgspec.to_builtins(one) for one in self.clusters()],
-        }
-
-    def ready(self) -> bool:
         """Whether /readyz is 200."""
-        replayed = self._materializer.ready.is_set()
-        return replayed and not self._cut_off() and all(cluster.ready for cluster in self.clusters())
+        replayed = self._materializer.ready.is_set() and not self._cut_off()
+        return replayed and ready(self._others()) and all(cluster.ready for cluster in self.clusters())
 
     def _cut_off(self) -> bool:
         """Whether so much may have been missed that clients should ask other instances."""
@@ -113,8 +70,8 @@ class Readiness:
         """Status and text of `healthz`, `livez` or `readyz`. Only the last one may fail, and then says why."""
         if name != "readyz":
             return 200, report([passed("ping ok")], name) if verbose else "ok"
-        ready = self.ready()
-        return (200 if ready else 503), report(self.checks()) if verbose or not ready else "ok"
+        is_ready = self.ready()
+        return (200 if is_ready else 503), report(self.checks()) if verbose or not is_ready else "ok"
 
     def _of(self, name: str, cluster: Cluster | None) -> ClusterReadiness:
         if cluster is None:

@@ -21,6 +21,7 @@ from query.discovery.catalogue import Catalogue, ServedType
 from query.discovery.paths import RequestTarget
 from query.discovery.readiness import Readiness
 from query.http.accept import OBJECTS
+from query.http.health import Check, failed, warning
 from query.http.request import Request
 from query.http.status import ApiError
 from query.objects.freshness import Freshness
@@ -39,12 +40,15 @@ TARGET = RequestTarget("", "v1", "pods")
 QUICK = QueryTiming(version_wait=0.01)
 
 
+def away(prefix: str) -> Log:
+    return Log.away("nats://127.0.0.1:1", "log", created="2026", prefix=prefix, tombstone_ttl=60)
+
+
 class Scene:
     """A store of one type, written by hand; the log itself is away."""
 
     def __init__(self) -> None:
-        log = Log.away("nats://127.0.0.1:1", "log", created="2026", prefix="abcdefgh", tombstone_ttl=60)
-        self.materializer = Materializer(log)
+        self.materializer = Materializer(away("abcdefgh"))
         self.index = 0
         for cluster in ("alpha", "bravo"):
             self.control(TYPE, cluster, "pods", data={"kind": "Pod", "version": "v1", "namespaced": True})
@@ -69,8 +73,10 @@ class Scene:
 
     def replace(self) -> None:
         """Another history takes the place of this one."""
-        self.materializer.store = Store("ijklmnop", 60)
-        self.materializer.generation += 1
+        served = self.materializer._served
+        served.log = away("ijklmnop")
+        served.begin_anew()
+        served.ready.set()
 
     @property
     def served(self) -> ServedType:
@@ -267,7 +273,7 @@ async def test_a_watch_is_not_of_two_histories(scene: Scene, watching: Watching)
     index = scene.delta("one")
     before = scene.store
     for query in ({}, {"resourceVersion": f"abcdefgh.{index}"}, {"resourceVersion": "0"}):
-        scene.materializer.store = before
+        scene.materializer._served.store = before
         assert await watching(**query) in ([("ADDED", "one")], [])
         assert await watching(scene.replace, **query) == [("ERROR", "410")]
 
@@ -276,11 +282,11 @@ async def test_a_watch_is_not_of_two_histories(scene: Scene, watching: Watching)
 
 
 async def test_what_keeps_an_instance_from_being_ready(scene: Scene) -> None:
-    problems: list[str] = []
-    readiness = Readiness(scene.materializer, lambda: ("alpha", "bravo"), problems=lambda: problems)
+    others: list[Check] = []
+    readiness = Readiness(scene.materializer, lambda: ("alpha", "bravo"), others=lambda: others)
     assert readiness.probe("readyz", verbose=False) == (200, "ok")
     scene.control(TYPE, "bravo", "nodes", data={"kind": "Node", "version": "v1", "namespaced": False})
-    problems.append("stream X has taken nothing in for 3 s: it is full")
+    others.append(warning("stream X has taken nothing in for 3 s: it is full"))
     status, text = readiness.probe("readyz", verbose=False)
     assert (status, text) == (
         503,
@@ -292,5 +298,11 @@ async def test_what_keeps_an_instance_from_being_ready(scene: Scene) -> None:
     scene.control(HEALTH, "bravo", data={"healthy": False, "reason": "gone"})
     assert readiness.probe("readyz", verbose=True)[0] == 200
     assert readiness.probe("livez", verbose=True) == (200, "[+]ping ok\nlivez check passed\n")
+    # What failed in other parts counts in the status as in the text.
+    others.append(failed("the log cannot be opened"))
+    status, text = readiness.probe("readyz", verbose=False)
+    assert status == 503
+    assert text.endswith("[+]cluster alpha ok\n[!]cluster bravo is stale: gone\nreadyz check failed\n")
+    assert readiness.document()["ready"] is False
     scene.materializer.ready.clear()
     assert readiness.probe("readyz", verbose=False)[1].startswith(f"[-]log being replayed, at index {scene.index}\n")
