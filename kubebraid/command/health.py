@@ -27,7 +27,9 @@ def producer_checks(producer: Producer, waiting: Iterable[Check] = ()) -> list[C
     checks.extend(list(waiting) or append_checks(producer))
     for cluster in producer.held:
         missing = [
-            str(informer.kind.group_resource) for informer in cluster.informers.values() if not informer.synced.is_set()
+            str(informer.resource.group_resource)
+            for informer in cluster.informers.values()
+            if not informer.synced.is_set()
         ]
         if cluster.unreachable is not None:
             checks.append(warning(f"cluster {cluster.name} cannot be followed: {cluster.unreachable}"))

@@ -46,7 +46,7 @@ def _line(cluster: ClusterProducer, informer: TypeInformer) -> None:
     log.info(
         "list is in the log",
         cluster=cluster.name,
-        type=str(informer.kind.group_resource),
+        type=str(informer.resource.group_resource),
         objects=informer.objects,
         types=f"{_synced(cluster)}/{len(cluster.informers)}",
     )
@@ -85,7 +85,7 @@ def _condition(cluster: ClusterProducer) -> str:
 
 def _update_types(producer: Producer, progress: Progress, shown: dict[tuple[str, str], TaskID]) -> None:
     under_way = {
-        (cluster.name, str(informer.kind.group_resource)): informer
+        (cluster.name, str(informer.resource.group_resource)): informer
         for cluster in producer.held
         for informer in cluster.informers.values()
         if not informer.synced.is_set() and informer.expected

@@ -84,7 +84,7 @@ class FollowedTypes:
             state.undiscovered = None
             if state.unreachable is not None:
                 state.probe_now.set()
-            wanted = {one.kind.group_resource: one for one in state.member.rules.chosen(found)}
+            wanted = {one.resource.group_resource: one for one in state.member.rules.chosen(found.types)}
             await self._follow(wanted, found)
             await self._recorded.state_discovery(found)
             # The log has it from here on; to hold it for each cluster would be another copy of it.
@@ -145,16 +145,16 @@ class FollowedTypes:
                 await self._stop(key)
                 await recorded.remove_type(key)
         for key, chosen in wanted.items():
-            synced = recorded.types.get(key, chosen.kind).version
-            if synced != chosen.kind.version and (key.group, synced) in found.stale:
+            synced = recorded.types.get(key, chosen.resource).version
+            if synced != chosen.resource.version and (key.group, synced) in found.stale:
                 # Another version would be all objects anew, and once more when this one is back.
                 await self._doubt(key)
                 continue
             await recorded.state_type(self._as_recorded(chosen))
             running = self._running.get(key)
             # What other versions there are changes nothing for the one that is synced.
-            resource = msgspec.structs.replace(chosen.kind, versions=())
-            like = (resource, chosen.scope, self._state.treatment, self._server_number)
+            synced_as = msgspec.structs.replace(chosen.resource, versions=())
+            like = (synced_as, chosen.scope, self._state.treatment, self._server_number)
             if running is not None and running[0] != like:
                 await self._stop(key)
                 running = None
@@ -164,17 +164,17 @@ class FollowedTypes:
     def _as_recorded(self, chosen: Chosen) -> ResourceType:
         """A type as its record states it: with what is synced of it."""
         return msgspec.structs.replace(
-            chosen.kind,
+            chosen.resource,
             namespaces=chosen.scope.namespaces,
             selector=chosen.scope.selector,
-            pruned=self._state.treatment.pruning.of(chosen.kind).pointers,
+            pruned=self._state.treatment.pruning.of(chosen.resource).pointers,
             custom=False,
         )
 
     def _still_chosen(self, key: GroupResource) -> bool:
         """Whether the rules still want a type that cannot be discovered now, as far as that can be told."""
         informer = self._state.informers.get(key)
-        return informer is None or self._state.member.rules.choose((informer.kind,)) is not None
+        return informer is None or self._state.member.rules.choose((informer.resource,)) is not None
 
     async def _doubt(self, key: GroupResource) -> None:
         """A type whose API does not answer stays as it is; that it is not followed is recorded."""
@@ -182,7 +182,7 @@ class FollowedTypes:
             await self._unhealthy(key, "its API is registered and not served now")
 
     def _start(self, key: GroupResource, chosen: Chosen) -> asyncio.Task[None]:
-        state, recorded, resource = self._state, self._recorded, chosen.kind
+        state, recorded, resource = self._state, self._recorded, chosen.resource
         informer = TypeInformer(
             state.server,
             recorded.log,
@@ -217,7 +217,7 @@ class FollowedTypes:
             self._state.rediscover.set()
 
     async def _synced(self, informer: TypeInformer) -> None:
-        key = informer.kind.group_resource
+        key = informer.resource.group_resource
         if key in self._state.informers:
             self._on_synced(informer)
         await self._recorded.state_synced(key, informer.version, informer.objects)

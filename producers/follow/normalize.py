@@ -60,19 +60,19 @@ class Normalizer:
     `mark` is the header that tells how objects were pruned, empty for the usual way (docs/log.md).
     """
 
-    def __init__(self, cluster: str, kind: ResourceType, pruning: Pruning | None = None) -> None:
+    def __init__(self, cluster: str, resource: ResourceType, pruning: Pruning | None = None) -> None:
         self._cluster = cluster
-        self._pruned = (pruning or Pruning()).of(kind)
+        self._pruned = (pruning or Pruning()).of(resource)
         self.mark = self._pruned.mark
         self._dropped = ("resourceVersion", "selfLink", *(("managedFields",) if self._pruned.managed_fields else ()))
         self._annotation = _encoder.encode(CLUSTER_ANNOTATION) + b":" + _encoder.encode(cluster)
         self._only_annotation = msgspec.Raw(b"{" + self._annotation + b"}")
         self._head = b'{"kind":%b,"apiVersion":%b,"metadata":{' % (
-            _encoder.encode(kind.kind),
-            _encoder.encode(kind.api_version),
+            _encoder.encode(resource.kind),
+            _encoder.encode(resource.api_version),
         )
-        self._fields = reader_of(kind)
-        fields = selectable_fields(kind.group_resource, kind.selectable)
+        self._fields = reader_of(resource)
+        fields = selectable_fields(resource.group_resource, resource.selectable)
         self._hidden = {label for label, field in fields.items() if field.path and self._pruned.covers(field.path)}
 
     def __call__(self, raw: bytes | msgspec.Raw | RawObject) -> Normalized:
@@ -218,7 +218,7 @@ def typed_field_reader(fields: Mapping[str, SelectableField]) -> Callable[[RawOb
     return read
 
 
-def reader_of(kind: ResourceType) -> Callable[[RawObject], Fields]:
+def reader_of(resource: ResourceType) -> Callable[[RawObject], Fields]:
     """The function that reads a type's selectable fields."""
-    fields = selectable_fields(kind.group_resource, kind.selectable)
-    return (typed_field_reader if kind.group_resource == _PODS else field_reader)(fields)
+    fields = selectable_fields(resource.group_resource, resource.selectable)
+    return (typed_field_reader if resource.group_resource == _PODS else field_reader)(fields)

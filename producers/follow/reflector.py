@@ -172,7 +172,7 @@ class Reflector:
         log.debug(
             "synced",
             cluster=self._cluster,
-            type=str(self.writer.kind.group_resource),
+            type=str(self.writer.resource.group_resource),
             path=self.target.path,
             objects=len(self.writer),
             why=self._why,

@@ -33,7 +33,7 @@ class TypeInformer:
         log_: Log,
         appender: Appender,
         owner: Owner,
-        kind: ResourceType,
+        resource: ResourceType,
         scope: Scope,
         normalizer: Normalizer,
         counts: Counts,
@@ -45,7 +45,7 @@ class TypeInformer:
         metrics: TypeMetrics | None = None,
         timing: Timing = DEFAULT,
     ) -> None:
-        self.kind = kind
+        self.resource = resource
         self.scope = scope
         self.counts = counts
         self.synced = asyncio.Event()
@@ -53,7 +53,7 @@ class TypeInformer:
         self.error_since = 0.0
         self._on_synced = on_synced
         self._on_trouble = on_trouble
-        self._whole = Writer(log_, appender, owner, kind, normalizer, counts, timing=timing)
+        self._whole = Writer(log_, appender, owner, resource, normalizer, counts, timing=timing)
         accepts = scope.covers if scope.namespaces and not scope.only else None
         self.reflectors: list[Reflector] = []
         for namespace in scope.only or (None,):
@@ -61,13 +61,15 @@ class TypeInformer:
                 Reflector(
                     owner.cluster,
                     server,
-                    Target(_path(kind, namespace), scope.selector),
+                    Target(_path(resource, namespace), scope.selector),
                     self._whole
                     if namespace is None
-                    else Writer(log_, appender, owner, kind, normalizer, counts, namespace=namespace, timing=timing),
+                    else Writer(
+                        log_, appender, owner, resource, normalizer, counts, namespace=namespace, timing=timing
+                    ),
                     on_synced=self._one_synced,
                     on_trouble=self._trouble,
-                    on_change=None if on_change is None else lambda: on_change(kind),
+                    on_change=None if on_change is None else lambda: on_change(resource),
                     accepts=accepts,
                     relist_every=relist_every,
                     metrics=metrics,
@@ -113,15 +115,13 @@ class TypeInformer:
     async def hand_over(self, found: RawObject, *, deleted: bool) -> asyncio.Future[int]:
         """Takes in a state that did not come by list or watch; see `Writer.hand_over`. Raises Unusable too."""
         namespace = identify(found).namespace or ""
-        resource = self.kind.group_resource
+        key = self.resource.group_resource
         if self.scope.selector:
-            raise Unusable(
-                f"{self.kind.group_resource} are synced by a label selector, which the cluster itself applies"
-            )
+            raise Unusable(f"{key} are synced by a label selector, which the cluster itself applies")
         if not self.scope.covers(namespace):
-            raise Unusable(f"{resource} of namespace {namespace} are not synced")
+            raise Unusable(f"{key} of namespace {namespace} are not synced")
         if not self.synced.is_set():
-            raise Unusable(f"{resource} are being listed")
+            raise Unusable(f"{key} are being listed")
         only = self.scope.only
         reflector = self.reflectors[only.index(namespace) if only else 0]
         return await reflector.writer.hand_over(found, deleted=deleted)
@@ -147,7 +147,7 @@ class TypeInformer:
             await self._whole.settle()
         async with asyncio.TaskGroup() as tasks:
             for reflector in self.reflectors:
-                tasks.create_task(reflector.run(), name=f"{self.kind.group_resource}: {reflector.target.path}")
+                tasks.create_task(reflector.run(), name=f"{self.resource.group_resource}: {reflector.target.path}")
 
     async def _one_synced(self) -> None:
         if all(reflector.synced.is_set() for reflector in self.reflectors):
@@ -156,11 +156,11 @@ class TypeInformer:
             await self._on_synced(self)
 
     async def _trouble(self, reason: str) -> None:
-        await self._on_trouble(self.kind, reason)
+        await self._on_trouble(self.resource, reason)
 
 
-def _path(kind: ResourceType, namespace: str | None) -> str:
+def _path(resource: ResourceType, namespace: str | None) -> str:
     if namespace is None:
-        return kind.path
-    root, _, resource = kind.path.rpartition("/")
-    return f"{root}/namespaces/{quote(namespace)}/{resource}"
+        return resource.path
+    root, _, name = resource.path.rpartition("/")
+    return f"{root}/namespaces/{quote(namespace)}/{name}"

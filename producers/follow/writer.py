@@ -57,14 +57,14 @@ class Writer:
         log_: Log,
         appender: Appender,
         owner: Owner,
-        kind: ResourceType,
+        resource: ResourceType,
         normalizer: Normalizer,
         counts: Counts | None = None,
         *,
         namespace: str | None = None,
         timing: Timing = DEFAULT,
     ) -> None:
-        self.kind = kind
+        self.resource = resource
         self.counts = Counts() if counts is None else counts
         # The cluster's version of the object last taken in; empty if it had none.
         self.last_version = ""
@@ -74,14 +74,14 @@ class Writer:
         self._appender = appender
         self._owner = owner
         self._normalize = normalizer
-        self._prefix = type_prefix(owner.cluster, kind.group, kind.version, kind.resource)
+        self._prefix = type_prefix(owner.cluster, resource.group, resource.version, resource.resource)
         self._fence = owner.fence()
         # Header lines that all of its messages have.
         self._lines = header_lines(self._fence | ({PRUNED_HEADER: normalizer.mark} if normalizer.mark else {}))
         self._last_for = header_lines({"Nats-TTL": f"{log_.tombstone_ttl}s"})
-        self._known = KnownObjects(kind.version, normalizer.mark)
+        self._known = KnownObjects(resource.version, normalizer.mark)
         self._objects = self._known.objects
-        self._logged = LoggedType(log_, owner.cluster, kind.group_resource, kind.version, namespace)
+        self._logged = LoggedType(log_, owner.cluster, resource.group_resource, resource.version, namespace)
         self._in_flight = InFlight()
         self._handed_over = HandedOver(timing.handed_over)
         # Whether the log had nothing of the type: then the first list is not compared with it.
@@ -107,7 +107,7 @@ class Writer:
         if self._failed is not None and not isinstance(self._failed, Conflict):
             # What was sent and not acknowledged may still be on its way. It is not, once a record that was
             # appended behind it on the same connection is in the log.
-            health = HealthChanged(resource=self.kind.group_resource, reason=f"reading back: {self._failed}")
+            health = HealthChanged(resource=self.resource.group_resource, reason=f"reading back: {self._failed}")
             await append_control(self._appender, self._owner, self._owner.control(health))
         self._known.clear()
         self._handed_over.clear()
@@ -359,7 +359,7 @@ class Writer:
 
     def _delta(
         self,
-        kind: str,
+        event: str,
         found: Normalized,
         *,
         first: int = 0,
@@ -369,11 +369,11 @@ class Writer:
         in_order: bool = False,
     ) -> Delta:
         return Delta(
-            type=kind,
+            type=event,
             cluster=self._owner.cluster,
-            group=self.kind.group,
-            version=self.kind.version,
-            resource=self.kind.resource,
+            group=self.resource.group,
+            version=self.resource.version,
+            resource=self.resource.resource,
             namespace=found.namespace,
             name=found.name,
             uid=found.uid,
@@ -480,7 +480,7 @@ class Writer:
     def _unusable(self, problem: Unusable) -> None:
         self.counts.unusable += 1
         log.error(
-            "object left out", cluster=self._owner.cluster, type=str(self.kind.group_resource), problem=str(problem)
+            "object left out", cluster=self._owner.cluster, type=str(self.resource.group_resource), problem=str(problem)
         )
 
     def _seconds(self) -> float:

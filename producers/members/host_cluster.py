@@ -48,25 +48,25 @@ class BadCluster(InvalidInput):
 # -- watching the host ---------------------------------------------------------------------------------------------
 
 
-async def follow(place: Secrets | PediaClusters, said: Said, complain: Complain, timing: Timing) -> None:
+async def follow(origin: Secrets | PediaClusters, said: Said, complain: Complain, timing: Timing) -> None:
     """Tells what the host cluster says of clusters, again at each change, until cancelled."""
     backoff = Backoff(*timing.host_backoff)
     while True:
         server = None
         started = time.monotonic()
         try:
-            server = ApiServer(host_access(place.host.kubeconfig, place.host.context), timing)
-            if isinstance(place, Secrets):
-                await _follow_secrets(server, place, said, complain)
+            server = ApiServer(host_access(origin.host.kubeconfig, origin.host.context), timing)
+            if isinstance(origin, Secrets):
+                await _follow_secrets(server, origin, said, complain)
             else:
-                await _follow_pedia(server, place, said, complain)
+                await _follow_pedia(server, origin, said, complain)
         except ProducersError as cause:
-            complain(f"{_title(place)}: {cause}")
+            complain(f"{_title(origin)}: {cause}")
         except ExceptionGroup as group:
             expected, rest = group.split(ProducersError)
             if rest is not None:
                 raise rest from None
-            complain(f"{_title(place)}: {_first(expected)}")
+            complain(f"{_title(origin)}: {_first(expected)}")
         finally:
             if server is not None:
                 await server.close()
@@ -75,9 +75,9 @@ async def follow(place: Secrets | PediaClusters, said: Said, complain: Complain,
         await backoff.wait()
 
 
-def _title(place: Secrets | PediaClusters) -> str:
-    if isinstance(place, Secrets):
-        return f"secrets of namespace {place.namespace} in the host cluster"
+def _title(origin: Secrets | PediaClusters) -> str:
+    if isinstance(origin, Secrets):
+        return f"secrets of namespace {origin.namespace} in the host cluster"
     return "PediaClusters of the host cluster"
 
 
@@ -91,8 +91,8 @@ def _first(group: BaseExceptionGroup[Exception] | None) -> str:
 # -- Secrets -------------------------------------------------------------------------------------------------------
 
 
-async def _follow_secrets(server: ApiServer, place: Secrets, said: Said, complain: Complain) -> None:
-    target = Target(f"/api/v1/namespaces/{place.namespace}/secrets", place.selector)
+async def _follow_secrets(server: ApiServer, origin: Secrets, said: Said, complain: Complain) -> None:
+    target = Target(f"/api/v1/namespaces/{origin.namespace}/secrets", origin.selector)
     async with contextlib.aclosing(current_objects(server, target)) as states:
         async for secrets in states:
             clusters: dict[str, ClusterAccess] = {}
@@ -100,7 +100,7 @@ async def _follow_secrets(server: ApiServer, place: Secrets, said: Said, complai
             for secret in secrets.values():
                 name = secret_cluster(secret)
                 try:
-                    clusters[name] = Inline(name, secret_kubeconfig(secret, place.key))
+                    clusters[name] = Inline(name, secret_kubeconfig(secret, origin.key))
                 except BadCluster as problem:
                     problems[name] = str(problem)
             complain(None)
@@ -135,7 +135,7 @@ def _text(encoded: str, where: str) -> str:
 # -- PediaClusters -------------------------------------------------------------------------------------------------
 
 
-async def _follow_pedia(server: ApiServer, place: PediaClusters, said: Said, complain: Complain) -> None:
+async def _follow_pedia(server: ApiServer, origin: PediaClusters, said: Said, complain: Complain) -> None:
     state: dict[str, _Objects | None] = {"clusters": None, "shared": None}
 
     def tell() -> None:
@@ -169,7 +169,7 @@ async def _follow_pedia(server: ApiServer, place: PediaClusters, said: Said, com
             tell()
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(take("clusters", Target(f"{_PEDIA}/pediaclusters", place.selector)))
+        tasks.create_task(take("clusters", Target(f"{_PEDIA}/pediaclusters", origin.selector)))
         tasks.create_task(take("shared", Target(f"{_PEDIA}/clustersyncresources")))
 
 

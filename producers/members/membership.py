@@ -15,7 +15,7 @@ from producers.rules.configuration import (
     Configuration,
     Directory,
     Kubeconfig,
-    Place,
+    Origin,
     Source,
     load,
 )
@@ -55,17 +55,17 @@ class Members:
         self._file = file
         self._timing = timing
         self._seen = signature([str(file)]) if file is not None else ()
-        self._found: dict[Place, _Found] = {}
-        self._read: dict[Place, object] = {}
-        self._following: dict[Place, asyncio.Task[None]] = {}
+        self._found: dict[Origin, _Found] = {}
+        self._read: dict[Origin, object] = {}
+        self._following: dict[Origin, asyncio.Task[None]] = {}
         self._complaints: dict[str, str] = {}
 
     async def first(self) -> None:
         """Reads all sources once. Raises BadKubeconfig for what cannot be read at all."""
         for source in self.configuration.sources:
-            if isinstance(source.place, Kubeconfig | Directory) and source.place not in self._found:
-                self._read[source.place] = await asyncio.to_thread(_files, source.place)
-                self._found[source.place] = await self._look(source.place)
+            if isinstance(source.origin, Kubeconfig | Directory) and source.origin not in self._found:
+                self._read[source.origin] = await asyncio.to_thread(_files, source.origin)
+                self._found[source.origin] = await self._look(source.origin)
         self._merge()
 
     async def run(self) -> None:
@@ -79,12 +79,12 @@ class Members:
                     self._merge()
 
     def _follow_all(self, tasks: asyncio.TaskGroup) -> None:
-        wanted = {source.place for source in self.configuration.sources}
-        for place in [place for place in self._following if place not in wanted]:
-            self._following.pop(place).cancel()
-            self._read.pop(place, None)
-        for place in wanted - set(self._following):
-            self._following[place] = tasks.create_task(self._follow(place), name=f"members: {place}")
+        wanted = {source.origin for source in self.configuration.sources}
+        for origin in [origin for origin in self._following if origin not in wanted]:
+            self._following.pop(origin).cancel()
+            self._read.pop(origin, None)
+        for origin in wanted - set(self._following):
+            self._following[origin] = tasks.create_task(self._follow(origin), name=f"members: {origin}")
 
     async def _configured_anew(self) -> bool:
         assert self._file is not None
@@ -93,9 +93,9 @@ class Members:
             return False
         try:
             configuration = await asyncio.to_thread(load, self._file)
-            for place in {source.place for source in configuration.sources} - self._found.keys():
-                if isinstance(place, Kubeconfig | Directory):
-                    self._found[place] = await self._look(place)
+            for origin in {source.origin for source in configuration.sources} - self._found.keys():
+                if isinstance(origin, Kubeconfig | Directory):
+                    self._found[origin] = await self._look(origin)
         except (BadConfiguration, BadKubeconfig) as problem:
             # It may be half written; what was read before holds until it can be read again.
             self._complain("configuration", str(problem))
@@ -110,91 +110,91 @@ class Members:
 
     # -- files -----------------------------------------------------------------------------------------------------
 
-    async def _look(self, place: Kubeconfig | Directory) -> _Found:
+    async def _look(self, origin: Kubeconfig | Directory) -> _Found:
         """Reads a source of files. Raises BadKubeconfig."""
-        if isinstance(place, Kubeconfig):
-            found = await contexts(place.path or None, place.contexts)
+        if isinstance(origin, Kubeconfig):
+            found = await contexts(origin.path or None, origin.contexts)
             return _Found({context.name: context for context in found}, {})
-        listed, problems = await asyncio.to_thread(directory_contexts, place.path)
+        listed, problems = await asyncio.to_thread(directory_contexts, origin.path)
         clusters: dict[str, ClusterAccess] = {context.name: context for context in listed}
-        known = self._found.get(place, _Found({}, {})).clusters
+        known = self._found.get(origin, _Found({}, {})).clusters
         for name, problem in problems.items():
-            self._complain(f"{place.path}/{name}", problem)
+            self._complain(f"{origin.path}/{name}", problem)
             if name in known:
                 clusters[name] = known[name]
         for name in clusters.keys() - problems.keys():
-            self._settled(f"{place.path}/{name}")
+            self._settled(f"{origin.path}/{name}")
         return _Found(clusters, {})
 
-    async def _follow_files(self, place: Kubeconfig | Directory) -> None:
+    async def _follow_files(self, origin: Kubeconfig | Directory) -> None:
         while True:
-            seen = await asyncio.to_thread(_files, place)
-            if seen != self._read.get(place):
+            seen = await asyncio.to_thread(_files, origin)
+            if seen != self._read.get(origin):
                 try:
-                    found = await self._look(place)
+                    found = await self._look(origin)
                 except BadKubeconfig as problem:
-                    self._complain(str(place), str(problem))
+                    self._complain(str(origin), str(problem))
                 else:
-                    self._settled(str(place))
-                    known = self._found.get(place, _Found({}, {})).clusters
+                    self._settled(str(origin))
+                    known = self._found.get(origin, _Found({}, {})).clusters
                     gone = known.keys() - found.clusters.keys()
                     if gone:
                         # A file just being written may have less than it will: believed when it stays so.
                         await asyncio.sleep(self._timing.look_at_files_every)
-                        if await asyncio.to_thread(_files, place) != seen:
+                        if await asyncio.to_thread(_files, origin) != seen:
                             continue
-                    self._read[place] = seen
-                    self._take_in(place, found)
+                    self._read[origin] = seen
+                    self._take_in(origin, found)
             await asyncio.sleep(self._timing.look_at_files_every)
 
-    async def _follow(self, place: Place) -> None:
-        if isinstance(place, Kubeconfig | Directory):
-            await self._follow_files(place)
+    async def _follow(self, origin: Origin) -> None:
+        if isinstance(origin, Kubeconfig | Directory):
+            await self._follow_files(origin)
             return
 
         def said(clusters: dict[str, ClusterAccess], rules: dict[str, Rules], problems: dict[str, str]) -> None:
-            known = self._found.get(place, _Found({}, {}))
+            known = self._found.get(origin, _Found({}, {}))
             for name, problem in problems.items():
-                self._complain(f"{place}/{name}", problem)
+                self._complain(f"{origin}/{name}", problem)
                 if name in known.clusters:
                     clusters[name] = known.clusters[name]
                 if name in known.rules:
                     rules[name] = known.rules[name]
-            self._take_in(place, _Found(clusters, rules))
+            self._take_in(origin, _Found(clusters, rules))
 
         def complain(problem: str | None) -> None:
             if problem is None:
-                self._settled(str(place))
+                self._settled(str(origin))
             else:
-                self._complain(str(place), problem)
+                self._complain(str(origin), problem)
 
-        await host_cluster.follow(place, said, complain, self._timing)
+        await host_cluster.follow(origin, said, complain, self._timing)
 
     # -- together --------------------------------------------------------------------------------------------------
 
-    def _take_in(self, place: Place, found: _Found) -> None:
-        if self._found.get(place) != found:
-            self._found[place] = found
+    def _take_in(self, origin: Origin, found: _Found) -> None:
+        if self._found.get(origin) != found:
+            self._found[origin] = found
             self._merge()
 
     def _merge(self) -> None:
         current: dict[str, Member] = {}
-        origin: dict[str, Source] = {}
-        places = {source.place for source in self.configuration.sources}
-        for place in self._found.keys() - places:
-            del self._found[place]
+        named_by: dict[str, Source] = {}
+        origins = {source.origin for source in self.configuration.sources}
+        for origin in self._found.keys() - origins:
+            del self._found[origin]
         for source in self.configuration.sources:
-            found = self._found.get(source.place)
+            found = self._found.get(source.origin)
             if found is None:
                 continue
             for name, access in found.clusters.items():
                 if name in current:
-                    if origin[name] != source:
+                    if named_by[name] != source:
                         self._complain(name, f"two sources name a cluster {name!r}; the first is taken")
                     continue
-                origin[name] = source
+                named_by[name] = source
                 current[name] = Member(access, found.rules.get(name, source.rules))
-        if places - self._found.keys():
+        if origins - self._found.keys():
             # One that has said nothing yet may have what others had before.
             current = {**self.current, **current}
         self.current = current
@@ -211,14 +211,14 @@ class Members:
             log.info("member clusters can be read again", what=what)
 
 
-def _files(place: Kubeconfig | Directory) -> object:
+def _files(origin: Kubeconfig | Directory) -> object:
     """Changes when the files of a source do."""
-    if isinstance(place, Kubeconfig):
+    if isinstance(origin, Kubeconfig):
         return signature(
-            [str(Path(path).expanduser()) for path in (place.path or default_kubeconfig()).split(os.pathsep)]
+            [str(Path(path).expanduser()) for path in (origin.path or default_kubeconfig()).split(os.pathsep)]
         )
     try:
-        names = sorted(os.listdir(place.path))
+        names = sorted(os.listdir(origin.path))
     except OSError:
         return None
-    return (tuple(names), signature([str(Path(place.path) / name) for name in names]))
+    return (tuple(names), signature([str(Path(origin.path) / name) for name in names]))

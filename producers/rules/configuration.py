@@ -120,13 +120,13 @@ class PediaClusters(msgspec.Struct, frozen=True):
     selector: str = ""
 
 
-Place = Kubeconfig | Directory | Secrets | PediaClusters
+Origin = Kubeconfig | Directory | Secrets | PediaClusters
 
 
 class Source(msgspec.Struct, frozen=True):
     """Where clusters come from, and what is synced of them."""
 
-    place: Place
+    origin: Origin
     rules: Rules
 
 
@@ -184,7 +184,7 @@ def _configuration(file: _File, base: Path) -> Configuration:
                 rules.exclude if clusters.exclude is None else tuple(clusters.exclude),
             )
         try:
-            sources.append(Source(_place(clusters, base), own))
+            sources.append(Source(_origin(clusters, base), own))
         except BadConfiguration as cause:
             raise BadConfiguration(f"clusters[{number}]: {cause}") from None
     return Configuration(
@@ -199,7 +199,7 @@ def _rules(items: list[str | _Sync]) -> tuple[Rule, ...]:
     )
 
 
-def _place(clusters: _Clusters, base: Path) -> Place:
+def _origin(clusters: _Clusters, base: Path) -> Origin:
     given = {
         "kubeconfig": bool(clusters.kubeconfig),
         "directory": bool(clusters.directory),

@@ -70,13 +70,13 @@ class Pruning:
             for pointer in pointers:
                 segments(pointer)
 
-    def of(self, kind: ResourceType) -> Pruned:
+    def of(self, resource: ResourceType) -> Pruned:
         """What this means for one type."""
         chosen = sorted(
             {
                 pointer
                 for pattern, pointers in self.pointers
-                if fnmatchcase(str(kind.group_resource), pattern)
+                if fnmatchcase(str(resource.group_resource), pattern)
                 for pointer in pointers
             }
         )
@@ -157,13 +157,13 @@ def prune(raw: msgspec.Raw, tree: Tree) -> msgspec.Raw:
 
     Only what a pointer leads through is decoded; all else stays the bytes it was.
     """
-    kind = memoryview(raw)[0]
+    first = memoryview(raw)[0]
     every = tree.get("*")
-    if kind == ord("{"):
+    if first == ord("{"):
         members = _members.decode(raw)
         prune_members(members, tree)
         return msgspec.Raw(_encode(members))
-    if kind == ord("["):
+    if first == ord("["):
         elements = _elements.decode(raw)
         for at, element in enumerate(elements):
             for below in (every, tree.get(str(at))):

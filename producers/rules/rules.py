@@ -11,7 +11,6 @@ from typing import NamedTuple
 from deltalog.wire.resource_type import ResourceType, Scope
 from deltalog.wire.selectors import BadSelector, parse_labels
 from producers.errors import InvalidInput
-from producers.upstream.discovery import Discovered
 
 # Synced only when named: one is confidential, the other is mostly noise and the bulk of all writes.
 OPT_IN = ("secrets", "events", "events.events.k8s.io")
@@ -52,15 +51,15 @@ class TypePattern(NamedTuple):
     title: str
     version: str
 
-    def names(self, kind: ResourceType) -> bool:
+    def names(self, resource: ResourceType) -> bool:
         """Whether it names a type, in whatever version."""
         if self.title == CUSTOM:
-            return kind.custom
+            return resource.custom
         if self.title == NOISE:
-            return any(fnmatchcase(str(kind.group_resource), title) for title in NOISY)
+            return any(fnmatchcase(str(resource.group_resource), title) for title in NOISY)
         if self.title.endswith("."):
-            return not kind.group and fnmatchcase(kind.resource, self.title[:-1])
-        return fnmatchcase(str(kind.group_resource), self.title)
+            return not resource.group and fnmatchcase(resource.resource, self.title[:-1])
+        return fnmatchcase(str(resource.group_resource), self.title)
 
     @property
     def wild(self) -> bool:
@@ -119,7 +118,7 @@ class Rule:
 class Chosen(NamedTuple):
     """A type to be synced, in the version it is synced in."""
 
-    kind: ResourceType
+    resource: ResourceType
     scope: Scope
 
 
@@ -149,10 +148,10 @@ class Rules:
         """One rule for all the types. Raises BadRule."""
         return cls((Rule(tuple(include), tuple(namespaces), selector),), tuple(exclude))
 
-    def _excluded(self, kind: ResourceType) -> bool:
+    def _excluded(self, resource: ResourceType) -> bool:
         for text in self.exclude:
             pattern = type_pattern(text)
-            if pattern.names(kind) and fnmatchcase(kind.version, pattern.version or "*"):
+            if pattern.names(resource) and fnmatchcase(resource.version, pattern.version or "*"):
                 return True
         return False
 
@@ -161,13 +160,14 @@ class Rules:
         for rule in self.include:
             for text in rule.types:
                 pattern = type_pattern(text)
-                for kind in versions:
-                    if not pattern.names(kind) or (pattern.wild and str(kind.group_resource) in OPT_IN):
+                for resource in versions:
+                    if not pattern.names(resource) or (pattern.wild and str(resource.group_resource) in OPT_IN):
                         continue
-                    if fnmatchcase(kind.version, pattern.version or "*") and not self._excluded(kind):
-                        namespaces = rule.namespaces if kind.namespaced else ()
-                        return Chosen(kind, Scope(namespaces, rule.selector))
+                    if fnmatchcase(resource.version, pattern.version or "*") and not self._excluded(resource):
+                        namespaces = rule.namespaces if resource.namespaced else ()
+                        return Chosen(resource, Scope(namespaces, rule.selector))
         return None
 
-    def chosen(self, found: Discovered) -> list[Chosen]:
-        return [one for versions in found.types if (one := self.choose(versions)) is not None]
+    def chosen(self, served: Iterable[tuple[ResourceType, ...]]) -> list[Chosen]:
+        """Of all types that a cluster serves, each in its versions, those to be synced."""
+        return [one for versions in served if (one := self.choose(versions)) is not None]

@@ -328,7 +328,7 @@ def _chosen(groups: list[_Group], crds: dict[tuple[str, str], _Definition]) -> D
                 key = (name, one.resource)
                 crd = crds.get(key)
                 version = crd.versions.get(served.version) if crd is not None else None
-                kind = ResourceType(
+                resource = ResourceType(
                     group=name,
                     resource=one.resource,
                     version=served.version,
@@ -343,11 +343,11 @@ def _chosen(groups: list[_Group], crds: dict[tuple[str, str], _Definition]) -> D
                     custom=crd is not None,
                     subresources=tuple(sub.known() for sub in one.subresources or ()),
                 )
-                types.setdefault(key, []).append(kind)
+                types.setdefault(key, []).append(resource)
     whole = []
-    for kinds in types.values():
-        versions = tuple(kind.version for kind in kinds)
-        whole.append(tuple(msgspec.structs.replace(kind, versions=versions) for kind in kinds))
+    for served_as in types.values():
+        versions = tuple(resource.version for resource in served_as)
+        whole.append(tuple(msgspec.structs.replace(resource, versions=versions) for resource in served_as))
     return Discovered(
         tuple(whole),
         frozenset(group for group, _ in stale),

@@ -139,7 +139,7 @@ def test_the_producers_configuration(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(data["config.yaml"])
     [source] = load(file).sources
-    assert source.place.namespace == named("Role", "kubebraid-produce")["metadata"]["namespace"]
+    assert source.origin.namespace == named("Role", "kubebraid-produce")["metadata"]["namespace"]
 
 
 # -- Compose -----------------------------------------------------------------------------------------------------------

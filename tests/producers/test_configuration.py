@@ -45,7 +45,7 @@ def test_the_whole_of_it(tmp_path):
     file = tmp_path / "kubebraid.yaml"
     file.write_text(WHOLE)
     found = load(file)
-    places = [source.place for source in found.sources]
+    places = [source.origin for source in found.sources]
     assert places == [
         Kubeconfig(str(tmp_path / "clusters.kubeconfig"), ("prod-*",)),
         Directory("/etc/kubebraid/clusters"),
@@ -68,7 +68,7 @@ def test_an_empty_file_means_the_default_kubeconfig(tmp_path):
     file = tmp_path / "kubebraid.yaml"
     file.write_text("# nothing yet\n")
     found = load(file)
-    assert [source.place for source in found.sources] == [Kubeconfig()]
+    assert [source.origin for source in found.sources] == [Kubeconfig()]
     assert (found.relist_every, found.remove, found.pruning.managed_fields) == (1800.0, True, True)
 
 

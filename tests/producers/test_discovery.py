@@ -476,7 +476,7 @@ async def test_both_kinds_of_discovery_say_the_same(rig):
     assert {str(one[0].group_resource): one for one in found[0].types} == {
         str(one[0].group_resource): one for one in found[1].types
     }
-    chosen = {str(one.kind.group_resource): one.kind.version for one in Rules.of(("*",)).chosen(found[0])}
+    chosen = {str(one.resource.group_resource): one.resource.version for one in Rules.of(("*",)).chosen(found[0].types)}
     assert chosen["boats.sea.example.io"] == "v1beta1"
     assert "secrets" not in chosen
 

@@ -106,7 +106,7 @@ async def test_a_restart_appends_nothing_for_what_is_the_same(rig):
     deltas = {key: len(kind) for key, kind in warm.store.types.items()}
     producer, _ = await rig.produce()
     appended = [
-        (str(informer.kind.group_resource), informer.counts)
+        (str(informer.resource.group_resource), informer.counts)
         for informer in producer.clusters["alpha"].informers.values()
         if informer.counts.added or informer.counts.modified or informer.counts.deleted
     ]

@@ -10,7 +10,6 @@ import pytest
 from deltalog.wire.resource_type import ResourceType, Scope
 from producers.rules.configuration import BadConfiguration, Configuration, load
 from producers.rules.rules import BadRule, Rule, Rules, check_selector
-from producers.upstream.discovery import Discovered
 
 
 def kind(title: str, version: str = "v1", *, namespaced: bool = True, custom: bool = False) -> ResourceType:
@@ -20,24 +19,21 @@ def kind(title: str, version: str = "v1", *, namespaced: bool = True, custom: bo
     )
 
 
-TYPES = Discovered(
-    (
-        (kind("pods"),),
-        (kind("nodes", namespaced=False),),
-        (kind("secrets"),),
-        (kind("events"),),
-        (kind("deployments.apps"),),
-        (kind("statefulsets.apps"),),
-        (kind("leases.coordination.k8s.io"),),
-        (kind("events.events.k8s.io"),),
-        (kind("widgets.example.io", "v1", custom=True), kind("widgets.example.io", "v1beta1", custom=True)),
-    ),
-    frozenset(),
+TYPES = (
+    (kind("pods"),),
+    (kind("nodes", namespaced=False),),
+    (kind("secrets"),),
+    (kind("events"),),
+    (kind("deployments.apps"),),
+    (kind("statefulsets.apps"),),
+    (kind("leases.coordination.k8s.io"),),
+    (kind("events.events.k8s.io"),),
+    (kind("widgets.example.io", "v1", custom=True), kind("widgets.example.io", "v1beta1", custom=True)),
 )
 
 
 def titles(rules: Rules) -> list[str]:
-    return [str(one.kind.group_resource) for one in rules.chosen(TYPES)]
+    return [str(one.resource.group_resource) for one in rules.chosen(TYPES)]
 
 
 @pytest.mark.parametrize(
@@ -78,13 +74,13 @@ def test_all_but_secrets_and_events_by_default():
     ],
 )
 def test_versions(include, exclude, version):
-    chosen = [one.kind for one in Rules.of(include, exclude).chosen(TYPES) if one.kind.group == "example.io"]
+    chosen = [one.resource for one in Rules.of(include, exclude).chosen(TYPES) if one.resource.group == "example.io"]
     assert [one.version for one in chosen] == ([] if version is None else [version])
 
 
 def test_the_first_rule_that_names_a_type_decides_on_its_objects():
     rules = Rules((Rule(("pods",), ("shop", "team-*"), "tier=web"), Rule(("*",), ("!kube-system",))))
-    scopes = {str(one.kind.group_resource): one.scope for one in rules.chosen(TYPES)}
+    scopes = {str(one.resource.group_resource): one.scope for one in rules.chosen(TYPES)}
     assert scopes["pods"] == Scope(("shop", "team-*"), "tier=web")
     assert scopes["deployments.apps"] == Scope(("!kube-system",))
     assert scopes["nodes"] == Scope(), "a type without namespaces is in none of them"
