@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
 from deltalog.wire.records import TypeStatus
 from materializer.cluster_facts import Cluster
+from materializer.materializer import Materializer
 from query.http.health import Check, failed, passed, ready, report, warning
 
 
@@ -28,6 +30,47 @@ class ClusterReadiness(msgspec.Struct, frozen=True):
     types: dict[str, dict[str, Any]] = {}
 
     @property
+    def ready(self) -> bool:
+        """A cluster that is down does not delay readiness: what is known of it is served, marked as stale."""
+        return self.stale is not None or (self.known and not self.missing)
+
+
+class Readiness:
+    """Answers /readyz from the store. `expected`: clusters that must be there, beside those in the log.
+
+    `not_ready_after`: seconds without contact to the log after which it is not ready; 0: it stays ready. `others`:
+    what is said of other parts of the process, for which it is not ready where one failed.
+    """
+
+    def __init__(
+        self,
+        materializer: Materializer,
+        expected: Callable[[], Iterable[str]] = tuple,
+        not_ready_after: float = 0.0,
+        others: Callable[[], Iterable[Check]] = tuple,
+    ) -> None:
+        self._materializer = materializer
+        self._expected = expected
+        self._not_ready_after = not_ready_after
+        self._others = others
+
+    def clusters(self) -> list[ClusterReadiness]:
+        """All clusters in the log or expected, by name."""
+        found = self._materializer.store.clusters
+        return [self._of(name, found.get(name)) for name in sorted({*found, *self._expected()})]
+
+    def document(self) -> dict[str, Any]:
+        """All of it, as `/clusters` answers. `outage`: seconds since the log could be read, if it cannot now."""
+        materializer = self._materializer
+        return {
+            "ready": self.ready(),
+            "outage": materializer.outage(),
+            "notes": [check.line for check in self._others()],
+            "index": materializer.store.applied,
+            "prefix": materializer.store.prefix,
+            "clusters": [msgspec.to_builtins(one) for one in self.clusters()],
+        }
+
     def ready(self) -> bool:
         """Whether /readyz is 200."""
         replayed = self._materializer.ready.is_set() and not self._cut_off()
