@@ -20,6 +20,8 @@ from typing import Self, TextIO
 
 import structlog
 
+from kubebraid.errors import Unavailable
+
 log = structlog.get_logger("kubebraid.command.broker")
 
 _PR_SET_PDEATHSIG = 1
@@ -29,7 +31,7 @@ _PR_SET_PDEATHSIG = 1
 _TRIES = 5
 
 
-class BrokerError(Exception):
+class BrokerError(Unavailable):
     """The embedded NATS server cannot be started or stopped answering; one line that says the mend."""
 
 

@@ -12,19 +12,30 @@ import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
+import typer
+import uvloop
 import yaml
 
-from deltalog import Record
-from deltalog.jetstream.connection import Connection, JetStreamRefused
+from deltalog import Access, LogSettings, Record, open_log
+from deltalog.jetstream.connection import Connection
 from deltalog.jetstream.stream import Log
 from deltalog.reader import read_to_end
 from deltalog.wire import subjects
 from deltalog.wire.delta import UnreadableRecord
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import OwnerChanged, decode_control
+from kubebraid.command import logs, status
 from kubebraid.command.locate import known_types, resolve, types_of_clusters
+from kubebraid.command.opening import connected
+from kubebraid.command.options.access import with_access
+from kubebraid.command.options.clusters import Kubeconfig
+from kubebraid.command.options.log import NatsUrl, Stream
+from kubebraid.command.options.process import Server
+from kubebraid.command.settings import BadSetting, Settings, log_settings
+from kubebraid.errors import KubebraidError
 from producers.follow.leases import holders
 from producers.follow.removal import remove_cluster, remove_type
 from producers.producer import leases_bucket, producer_id
@@ -42,7 +53,7 @@ _IN_FILES = (
 )
 
 
-class Unfit(Exception):
+class Unfit(KubebraidError):
     """What was asked cannot be done to this cluster; one line with the mend."""
 
 
@@ -234,4 +245,94 @@ async def _one_type(log: Log, word: str) -> str:
     raise Unfit(f"no cluster in the log has a type {word!r}; `kubebraid status --types` lists them")
 
 
-FAILURES = (Unfit, JetStreamRefused)
+# -- the commands ------------------------------------------------------------------------------------------------------
+
+group = typer.Typer(help="Clusters: which there are, which come and go.", no_args_is_help=True)
+Members = Annotated[
+    Path,
+    typer.Option(
+        "--directory", metavar="DIR", envvar="KUBEBRAID_DIRECTORY", help="The kubeconfigs that producers follow."
+    ),
+]
+
+
+@group.command("list")
+def list_command(
+    server: Server = "http://127.0.0.1:8001",
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FORM", help="text, name or json.")] = "text",
+) -> None:
+    """The clusters that a running service has."""
+    if output not in ("text", "name", "json"):
+        raise BadSetting(f"--output {output!r}: text, name or json")
+    found = status.ask(server.rstrip("/")).clusters
+    if output == "json":
+        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    elif output == "name":
+        for one in found:
+            typer.echo(one.name)
+    else:
+        for line in status.cluster_lines(found):
+            typer.echo(line)
+
+
+@group.command("add")
+def add_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is to be called.")],
+    directory: Members,
+    kubeconfig: Kubeconfig = None,
+    context: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The kubeconfig's context. [its current one]")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Also if there is one of this name.")] = False,
+) -> None:
+    """Add a cluster to those that producers follow: its kubeconfig, by itself, goes into their directory."""
+    file = add(directory, name, kubeconfig, context, replace=replace)
+    typer.echo(f"{name} is in {file}; producers that follow {directory} take it in")
+
+
+@group.command("remove")
+def remove_command(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    directory: Members,
+) -> None:
+    """Take a cluster out of those that producers follow; they take its objects out of the log."""
+    file = remove(directory, name)
+    typer.echo(f"{file} is gone; producers that follow {directory} take {name} out of the log")
+
+
+@group.command("clean")
+@with_access
+def clean_command(
+    access: Access,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME ...]", help="Which; all that nobody follows if not given.")
+    ] = None,
+    nats: NatsUrl = "nats://127.0.0.1:4222",
+    stream: Stream = "KUBEBRAID",
+    kind: Annotated[
+        str | None, typer.Option("--type", metavar="TYPE", help="Only objects of this type: pods, deployments.apps.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+) -> None:
+    """Take clusters that no producer follows any more out of the log; watchers see their objects deleted."""
+    settings = log_settings(Settings(stream=stream))
+    logs.configure("warning", json=False)
+    cleaned = uvloop.run(open_and_clean(nats, access, settings, names or (), kind, dry_run=dry_run))
+    for one in cleaned:
+        what = "" if one.type is None else f"{one.type} of "
+        typer.echo(f"{what}{one.cluster}: " + ("would be removed" if dry_run else f"removed at index {one.sequence}"))
+    if not cleaned:
+        typer.echo(
+            "nothing to clean: producers follow all clusters of the log"
+            if kind is None
+            else f"no cluster that nobody follows has {kind}"
+        )
+
+
+async def open_and_clean(
+    url: str, access: Access, settings: LogSettings, clusters: Sequence[str], kind: str | None, *, dry_run: bool
+) -> list[Cleaned]:
+    """Takes clusters that nobody follows out of the log. Raises as `clean` does."""
+    async with connected(url, "kubebraid-clean", access) as connection:
+        log_ = await open_log(connection, settings, make=False)
+        return await clean(connection, log_, clusters, kind, dry_run=dry_run)

@@ -11,11 +11,17 @@ import tempfile
 from collections.abc import Callable, Coroutine
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from kubebraid.command import assembly, reporting
 from kubebraid.command.broker import child_set_up
-from kubebraid.command.run import Stopped, up
-from kubebraid.command.settings import BadSetting, Settings
+from kubebraid.command.options.log import Data, Nats, NatsPort
+from kubebraid.command.options.process import LogJson, LogLevel
+from kubebraid.command.options.serving import InsecureListen, Listen
+from kubebraid.command.parts import Stopped
+from kubebraid.command.settings import BadSetting, Forward, Settings, parse_listen
 
 # The entry point (group and name) by which the distribution kubebraid-simulation offers its clusters: an installation
 # for production does not have it.
@@ -70,8 +76,45 @@ async def demo(settings: Settings, *, clusters: int, pods: int, churn: float) ->
                 if process.returncode is not None:
                     raise Stopped(f"the simulated clusters did not start (code {process.returncode})")
                 await asyncio.sleep(0.05)
-            await up(dataclasses.replace(settings, data=data, kubeconfig=str(kubeconfig)))
+            await assembly.run(
+                dataclasses.replace(settings, data=data, kubeconfig=str(kubeconfig)), produce=True, serve=True
+            )
         finally:
             if process.returncode is None:
                 process.terminate()
                 await process.wait()
+
+
+def command(
+    clusters: Annotated[int, typer.Option(min=1, max=200, help="Simulated clusters.")] = 3,
+    pods: Annotated[int, typer.Option(min=1, help="Pods of each cluster.")] = 200,
+    churn: Annotated[float, typer.Option(min=0, help="Changes a second in each cluster.")] = 2.0,
+    listen: Listen = "127.0.0.1:8001",
+    insecure_listen: InsecureListen = False,
+    data: Data = None,
+    nats: Nats = None,
+    nats_port: NatsPort = None,
+    log_level: LogLevel = "info",
+    log_json: LogJson = False,
+) -> None:
+    """The same as `up`, on simulated clusters."""
+    settings = Settings(
+        nats=nats,
+        nats_port=nats_port,
+        data=data,
+        listen=parse_listen(listen, insecure=insecure_listen),
+        forward=Forward.CALLER,
+    )
+    reporting.run(demo(settings, clusters=clusters, pods=pods, churn=churn), log_level, log_json)
+
+
+def simulate(
+    write_kubeconfig: Annotated[Path, typer.Option(metavar="F", help="Where to write a kubeconfig for them.")],
+    clusters: Annotated[int, typer.Option(min=1, max=200, help="Simulated clusters.")] = 3,
+    pods: Annotated[int, typer.Option(min=1, help="Pods of each cluster.")] = 200,
+    churn: Annotated[float, typer.Option(min=0, help="Changes a second in each cluster.")] = 2.0,
+    log_level: LogLevel = "info",
+    log_json: LogJson = False,
+) -> None:
+    """Simulated member clusters alone, until stopped."""
+    reporting.run(simulated_clusters()(clusters, pods, churn, write_kubeconfig), log_level, log_json)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
-from kubebraid.command.option_names import in_options
+from kubebraid.command.options.names import in_options
 from producers.producer import Producer
 from query.http.health import Check, failed, passed, ready, report, warning
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from kubebraid.command.option_names import events_in_options
+from kubebraid.command.options.names import events_in_options
 
 
 class _Stderr:

@@ -1,19 +1,20 @@
-"""A log that is opened as soon as NATS answers: what waiting can mend is waited for, all else ends the process."""
+"""Connecting to NATS and opening the log: what waiting can mend is waited for, all else ends the process."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator
 from typing import Self
 
 import structlog
 
-from deltalog import BadAccess, BrokerUnavailable, LogError, LogSettings, open_log
+from deltalog import Access, BadAccess, BrokerUnavailable, LogError, LogSettings, connect, open_log
 from deltalog.jetstream.backoff import Backoff, Once
 from deltalog.jetstream.connection import BrokerRefuses, Connection
 from deltalog.jetstream.stream import Log
-from kubebraid.command.option_names import in_options
+from kubebraid.command.options.names import in_options
 from query.http.health import Check, failed, warning
 
 log = structlog.get_logger("kubebraid")
@@ -23,6 +24,16 @@ GRACE = 5.0
 # Seconds between attempts, and between two lines that say the same.
 _PAUSES = (0.5, 2.0)
 _SAY_EVERY = 60.0
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str, name: str, access: Access) -> AsyncIterator[Connection]:
+    """A connection to NATS at `url` while the block lasts. Raises BadAccess, BrokerUnavailable."""
+    connection = await connect(url, name=name, access=access)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 class Opening:

@@ -71,13 +71,13 @@ async def _bars(producer: Producer, finished: asyncio.Future[None]) -> None:
                     whole[cluster.name],
                     total=len(cluster.informers) or None,
                     completed=_synced(cluster),
-                    what=_condition(cluster),
+                    what=_status(cluster),
                 )
             _update_types(producer, progress, single)
             await asyncio.wait((finished,), timeout=_FRAME)
 
 
-def _condition(cluster: ClusterProducer) -> str:
+def _status(cluster: ClusterProducer) -> str:
     if cluster.unreachable is not None:
         return f"[red]{cluster.unreachable}"
     return "types" if cluster.discovered else "discovering types"

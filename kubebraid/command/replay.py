@@ -8,20 +8,40 @@ import contextlib
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
+import typer
 
-from deltalog import Access, Appender, AppendError, HistoryChanged, Log, LogUnavailable, Reader, Record, connect
+from deltalog import (
+    Access,
+    Appender,
+    AppendError,
+    HistoryChanged,
+    Log,
+    LogUnavailable,
+    Reader,
+    Record,
+    connect,
+    place,
+    select,
+)
 from deltalog.bounded_queue import BoundedQueue
 from deltalog.jetstream.stream import Stream, open_copy, timestamp
-from deltalog.place import Start, locate
+from deltalog.place import Start
 from deltalog.wire.selection import Selection
 from deltalog.wire.subjects import CONTROL, OBJECTS, PARTS, REMOVED, parse_control
-from kubebraid.command import locate as finding
+from kubebraid.command import locate, reporting
+from kubebraid.command.options.access import with_access
+from kubebraid.command.options.log import DataRunning, NatsRunning
+from kubebraid.command.options.log import Stream as StreamName
+from kubebraid.command.options.process import LogLevel
+from kubebraid.command.options.selecting import WHEN, OfClusters, OfNames, OfNamespaces, OfTypes
 from kubebraid.command.settings import BadSetting
+from kubebraid.errors import Unavailable
 
 _MARKER_HEADER = "Nats-Marker-Reason"
 # Speaks of the source's sequences: in the copy it would be refused.
@@ -32,7 +52,7 @@ _ID = "Nats-Msg-Id"
 Write = Callable[[Record], Awaitable[bool]]
 
 
-class CopyFailed(Exception):
+class CopyFailed(Unavailable):
     """The copy could not be finished; one line."""
 
 
@@ -63,14 +83,14 @@ async def copy(
 
     Another stream is reached with the same access, or as the user in its URL. Raises BadSetting, CopyFailed, LogError.
     """
-    async with finding.opened(url, access, stream) as log:
-        types = tuple(await finding.resolve(log, selection.types))
+    async with locate.opened(url, access, stream) as log:
+        types = tuple(await locate.resolve(log, selection.types))
         selection = msgspec.structs.replace(selection, types=types)
         state = await log.state()
-        begin = (await locate(log, since, state, fresh=True)).place
+        begin = (await place.locate(log, since, state, fresh=True)).place
         end = state.last_sequence
         if until is not None:
-            end = min(end, (await locate(log, until, state, fresh=True)).place.sequence)
+            end = min(end, (await place.locate(log, until, state, fresh=True)).place.sequence)
         summary = Summary(to)
         if begin.sequence < end:
             async with _target(access, log, to) as write:
@@ -267,3 +287,38 @@ async def _known(copied: Stream, prefix: str) -> dict[str, int]:
     reader = Reader(copied, note, headers_only=True, stop_when_caught_up=True)
     await reader.run()
     return known
+
+
+@with_access
+def command(
+    access: Access,
+    to: Annotated[
+        str,
+        typer.Option(metavar="WHERE", help="A file of JSON lines, - for standard output, or nats://HOST:PORT/STREAM."),
+    ],
+    since: Annotated[str, typer.Option(metavar="WHEN", help=WHEN)] = "beginning",
+    until: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="The same, for the last one. [what the log holds now]")
+    ] = None,
+    nats: NatsRunning = None,
+    data: DataRunning = None,
+    stream: StreamName = "KUBEBRAID",
+    cluster: OfClusters = None,
+    kind: OfTypes = None,
+    namespace: OfNamespaces = None,
+    name: OfNames = None,
+    log_level: LogLevel = "warning",
+) -> None:
+    """Copy messages of the log, as they are, to a file or to another stream."""
+    now = datetime.now(UTC)
+    selection = select(cluster=cluster, type=kind, namespace=namespace, name=name)
+    start = locate.moment("--since", since, now)
+    end = None if until is None else locate.moment("--until", until, now)
+    url = locate.nats_url(nats, data)
+    summaries: list[Summary] = []
+
+    async def run_copy() -> None:
+        summaries.append(await copy(url, access, stream, selection, start, end, to))
+
+    reporting.run(run_copy(), log_level, False)
+    typer.echo(str(summaries[0]), err=to == "-")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from deltalog import Access
+from deltalog import Access, LogSettings
+from kubebraid.errors import InvalidInput
+from materializer.versions import check_prefix
 from producers.rules.configuration import RELIST_EVERY
 from producers.rules.pruning import Pruning
 from producers.rules.rules import Rules
@@ -17,7 +20,7 @@ NOT_READY_AFTER = 300.0
 SNAPSHOT_EVERY = 600.0
 
 
-class BadSetting(Exception):
+class BadSetting(InvalidInput):
     """An option's value that cannot be; one line with the mend."""
 
 
@@ -105,3 +108,15 @@ class Settings:
     listen: Address | None = None
     forward: Forward = Forward.OFF
     not_ready_after: float = NOT_READY_AFTER
+
+
+def log_settings(settings: Settings) -> LogSettings:
+    """How the log is opened. Raises BadSetting."""
+    if settings.prefix is not None:
+        try:
+            check_prefix(settings.prefix)
+        except ValueError as cause:
+            raise BadSetting(f"--prefix: {cause}") from None
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", settings.stream):
+        raise BadSetting(f"--stream {settings.stream!r}: 1 to 64 letters, digits, - and _")
+    return LogSettings(name=settings.stream, prefix=settings.prefix, replicas=settings.replicas)

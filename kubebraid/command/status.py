@@ -7,21 +7,27 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kubebraid.command.options.process import Server
+from kubebraid.command.settings import BadSetting
+from kubebraid.errors import Unavailable
 from query.http.health import Check
 
 # Seconds to wait for the instance's answer.
 _PATIENCE = 10.0
 
 
-class Unanswered(Exception):
+class Unanswered(Unavailable):
     """No instance answers there; one line with the mend."""
+
+    code = 2
 
 
 class TypeCondition(msgspec.Struct, frozen=True):
@@ -166,3 +172,21 @@ def _rendered(table: Table) -> list[str]:
     with console.capture() as captured:
         console.print(table)
     return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def command(
+    server: Server = "http://127.0.0.1:8001",
+    types: Annotated[bool, typer.Option("--types", help="Also each type of each cluster.")] = False,
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FORM", help="text or json.")] = "text",
+) -> None:
+    """Show the clusters of a running service, and how current they are. Code 1: something is not as it should be."""
+    if output not in ("text", "json"):
+        raise BadSetting(f"--output {output!r}: text or json")
+    found = ask(server.rstrip("/"))
+    if output == "json":
+        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    else:
+        for line in lines(found, types=types):
+            typer.echo(line)
+    if not found.good:
+        raise typer.Exit(1)

@@ -5,19 +5,25 @@ from __future__ import annotations
 import sys
 import zlib
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import msgspec
+import typer
 from rich.color import ColorSystem
 from rich.console import Console
 from rich.style import Style
 
-from deltalog import Access, Bookmark, Change, Event, Removed, UnreadableRecord, subscribe
+from deltalog import Access, Bookmark, Change, Event, Removed, UnreadableRecord, select, subscribe
 from deltalog.place import Start
 from deltalog.wire.delta import ADDED, DELETED, MODIFIED
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selection import Selection
-from kubebraid.command import locate as finding
+from kubebraid.command import locate, reporting
+from kubebraid.command.options.access import with_access
+from kubebraid.command.options.log import DataRunning, NatsRunning, Stream
+from kubebraid.command.options.process import LogLevel
+from kubebraid.command.options.selecting import WHEN, OfClusters, OfLabels, OfNames, OfNamespaces, OfTypes
+from kubebraid.command.settings import BadSetting
 
 # Of clusters; those of changes are not among them.
 _COLOURS = ("cyan", "magenta", "blue", "bright_cyan", "bright_magenta", "bright_blue", "bright_white", "bright_black")
@@ -106,8 +112,8 @@ async def tail(url: str, access: Access, stream: str, selection: Selection, star
     """Prints what happens, for ever. Raises as `deltalog.subscribe` does, and BadSetting."""
     output: TextIO = sys.stdout
     lines = Lines(_colour_system(output))
-    async with finding.opened(url, access, stream) as log:
-        types = await finding.resolve(log, selection.types)
+    async with locate.opened(url, access, stream) as log:
+        types = await locate.resolve(log, selection.types)
         subscription = subscribe(
             log,
             cluster=selection.clusters,
@@ -142,3 +148,31 @@ def _colour_system(output: TextIO) -> ColorSystem | None:
         "truecolor": ColorSystem.TRUECOLOR,
         "windows": ColorSystem.WINDOWS,
     }.get(name or "")
+
+
+@with_access
+def command(
+    access: Access,
+    nats: NatsRunning = None,
+    data: DataRunning = None,
+    stream: Stream = "KUBEBRAID",
+    cluster: OfClusters = None,
+    kind: OfTypes = None,
+    namespace: OfNamespaces = None,
+    name: OfNames = None,
+    selector: OfLabels = "",
+    since: Annotated[
+        str, typer.Option(metavar="WHEN", help=f"{WHEN} Without: what happens from now on.", show_default=False)
+    ] = "now",
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FORM", help="text, or json: one to a line.")
+    ] = "text",
+    log_level: LogLevel = "warning",
+) -> None:
+    """Show changes of all clusters as they happen."""
+    if output not in ("text", "json"):
+        raise BadSetting(f"--output {output!r}: text or json")
+    selection = select(cluster=cluster, type=kind, namespace=namespace, name=name, labels=selector)
+    start = locate.moment("--since", since, datetime.now(UTC))
+    url = locate.nats_url(nats, data)
+    reporting.run(tail(url, access, stream, selection, start, json=output == "json"), log_level, False)

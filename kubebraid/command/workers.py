@@ -12,23 +12,16 @@ import contextlib
 import dataclasses
 import pickle
 import shutil
-import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
-import aiohttp
 import msgspec
 import structlog
-from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import Metric
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 from kubebraid.command.broker import child_set_up
-from kubebraid.command.settings import Address, Settings
+from kubebraid.command.settings import Settings
 
 log = structlog.get_logger("kubebraid.command.workers")
 
@@ -39,8 +32,6 @@ _PATIENCE = 3
 _PAUSES = (0.1, 10.0)
 # Seconds that workers have to end when all is to end.
 _END = 15.0
-# Seconds to wait for another worker's metrics.
-_SCRAPE = 2.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,26 +54,6 @@ class Ready(msgspec.Struct, frozen=True):
 
     clusters: tuple[str, ...]
     stale: tuple[str, ...]
-
-
-def reserve(address: Address) -> socket.socket:
-    """A socket that holds the port of `address` for workers, without listening. Raises OSError."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Without the option on this one first: whoever else has the port is to be found out, not to be joined.
-        bound.bind((address.host, address.port))
-        port = bound.getsockname()[1]
-        bound.close()
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.bind((address.host, port))
-    except OSError:
-        bound.close()
-        raise
-    return bound
 
 
 class Workers:
@@ -130,7 +101,7 @@ class Workers:
     async def _run(self, worker: Worker) -> tuple[bool, int]:
         """Runs a worker until it ends: whether it was ready, and its code."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "kubebraid.command.workers"),
+            *(sys.executable, "-m", "kubebraid.command.worker"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             preexec_fn=child_set_up(),
@@ -165,81 +136,7 @@ class Workers:
                     await process.wait()
 
 
-# -- in a worker -----------------------------------------------------------------------------------------------------
-
-
-class _Labelled(Collector):
-    """Metrics of several workers, told apart by a label."""
-
-    def __init__(self, texts: Iterable[tuple[int, bytes]]) -> None:
-        self._families: dict[str, Metric] = {}
-        for number, text in texts:
-            for family in text_string_to_metric_families(text.decode()):
-                known = self._families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-                for sample in family.samples:
-                    known.samples.append(sample._replace(labels={**sample.labels, "worker": str(number)}))
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families.values()
-
-
-async def _scrape(worker: Worker, number: int) -> tuple[int, bytes] | None:
-    """Another worker's metrics; None if it does not answer."""
-    connector = aiohttp.UnixConnector(path=str(worker.socket(number)))
-    timeout = aiohttp.ClientTimeout(total=_SCRAPE)
-    try:
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-            session.get("http://worker/metrics") as answer,
-        ):
-            return number, await answer.read()
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        return None
-
-
-async def metrics_of_all(worker: Worker, own: Callable[[], bytes]) -> bytes:
-    """The metrics of all workers that answer, each with the label `worker`."""
-    others = [number for number in range(worker.count) if number != worker.number]
-    found = await asyncio.gather(*(_scrape(worker, number) for number in others))
-    registry = CollectorRegistry()
-    registry.register(_Labelled(sorted([(worker.number, own()), *(one for one in found if one is not None)])))
-    return generate_latest(registry)
-
-
-@contextlib.asynccontextmanager
-async def metrics_served(worker: Worker, own: Callable[[], bytes]) -> AsyncIterator[None]:
-    """Shows this worker's metrics to the others while the block lasts."""
-
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=own())
-
-    application = web.Application()
-    application.router.add_get("/metrics", metrics)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    place = worker.socket(worker.number)
-    # One that was killed has left its own.
-    place.unlink(missing_ok=True)
-    await web.UnixSite(runner, str(place)).start()
-    try:
-        yield
-    finally:
-        await runner.cleanup()
-
-
 def say_ready(ready: Ready) -> None:
     """Tells the parent, whose pipe our standard output is."""
     sys.stdout.write(msgspec.json.encode(ready).decode() + "\n")
     sys.stdout.flush()
-
-
-def main() -> None:
-    """A worker process: what it is to do comes by its standard input, from its parent."""
-    from kubebraid.command import cli
-
-    worker, settings = pickle.load(sys.stdin.buffer)
-    cli.run_worker(worker, settings)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ import structlog
 from deltalog import Access, BadAccess, LogSettings
 from deltalog.mirror import MirrorSettings
 from kubebraid.command import logs
-from kubebraid.command.option_names import OPTIONS, in_options
+from kubebraid.command.options.names import OPTIONS, in_options
 
 
 def test_each_option_is_of_a_field() -> None:

@@ -1,0 +1,53 @@
+"""What a process that has started says: progress until it is ready, then what to try next."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from kubebraid.command import progress
+from kubebraid.command.opening import Opening
+from kubebraid.command.settings import Address
+from producers.producer import Producer
+from query.service import QueryService
+
+log = structlog.get_logger("kubebraid")
+
+
+async def announce(
+    producer: Producer | None,
+    writing: Opening | None,
+    service: QueryService | None,
+    address: Address | None,
+    url: str,
+) -> None:
+    """Shows progress until ready, then says what to try next, once."""
+    assert producer is not None or service is not None
+    if producer is not None and writing is not None:
+        # Behind `_produce`, which waits for the same: by now the producer has its clusters.
+        await writing.wait()
+        await progress.show(producer, service.wait_ready() if service is not None else producer.first_lists())
+    elif service is not None:
+        await service.wait_ready()
+    if service is not None and address is not None:
+        clusters = service.readiness.clusters()
+        stale = [cluster.name for cluster in clusters if cluster.stale is not None]
+        log.info("ready", clusters=len(clusters), stale=stale or None, listen=address.url)
+        print(next_steps(address, [cluster.name for cluster in clusters], stale), flush=True)  # noqa: T201
+    else:
+        log.info("all first lists are in the log", nats=url, listen=None if address is None else address.url)
+    await asyncio.Event().wait()
+
+
+def next_steps(address: Address, clusters: list[str], stale: list[str]) -> str:
+    """What a newcomer can type now."""
+    lines = [f"\nkubebraid serves {len(clusters)} cluster{'' if len(clusters) == 1 else 's'} at {address.url}"]
+    if stale:
+        lines.append(f"  stale (taken in as soon as they answer): {', '.join(stale)}")
+    lines.append("  try:")
+    lines.append(f"    kubectl --server {address.url} get pods -A")
+    if clusters:
+        lines.append(f"    kubectl --server {address.url}/clusters/{clusters[0]} get deployments -A")
+    lines.append(f"    kubebraid kubeconfig --server {address.url} > kubebraid.kubeconfig")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,54 @@
+"""Options of what serves the API: where, from what snapshot, and as whom requests are passed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kubebraid.command.settings import BadSetting, Forward, parse_listen
+from producers.rules.configuration import duration
+
+Listen = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the API is served.")]
+InsecureListen = Annotated[bool, typer.Option(help="Allow another address than loopback, without authentication.")]
+Snapshot = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where what is served is kept for the next start. [up: snapshot, below --data]"),
+]
+SnapshotEvery = Annotated[
+    str, typer.Option(metavar="TIME", help="How often that is written, beside at the end; 0: no snapshots.")
+]
+ForwardAs = Annotated[
+    Forward,
+    typer.Option(
+        "--forward",
+        help="As whom writes, logs and exec below /clusters/<cluster> are passed on: the caller, the kubeconfig's "
+        "user, or not at all.",
+    ),
+]
+NotReadyAfter = Annotated[
+    str,
+    typer.Option(
+        metavar="TIME",
+        help="Without word of the log for so long, /readyz is 503: others are to be asked; 0: never.",
+    ),
+]
+
+
+def checked_forward(forward: Forward, listen: str) -> Forward:
+    """Raises BadSetting where strangers would act as us."""
+    if forward is Forward.CONFIGURED and not parse_listen(listen, insecure=True).loopback:
+        raise BadSetting(
+            f"--forward configured with --listen {listen}: everybody there could act as the kubeconfig's user; "
+            "listen on loopback, or use --forward caller"
+        )
+    return forward
+
+
+def seconds_between_snapshots(text: str) -> float:
+    """Seconds of a `--snapshot-every`; 0: never. Raises BadSetting, BadConfiguration."""
+    seconds = duration(text)
+    if 0 < seconds < 1:
+        raise BadSetting(f"--snapshot-every {text}: 1s is the least, 0 is never")
+    return seconds

@@ -1,0 +1,64 @@
+"""How a command runs and ends: its log, its event loop, and one line for each error that a user can correct."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import typer
+import uvloop
+
+from deltalog import BadInput, HistoryEnded, LogUnavailable
+from kubebraid.command import logs
+from kubebraid.command.options.names import in_options
+from kubebraid.command.settings import BadSetting
+from kubebraid.errors import KubebraidError
+from producers.errors import InvalidInput, ProducersError
+
+# Whether typer depends on click or brings its own differs by version; this is the UsageError of the one it uses.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+# What lower layers fail with: input that is to be corrected, and what else a command may end with.
+_INVALID = (InvalidInput, BadInput)
+_FAILED = (ProducersError, LogUnavailable, HistoryEnded)
+
+
+def run(main: Coroutine[Any, Any, None], level: str, json_lines: bool) -> None:
+    """Runs a command's coroutine to its end, with a log of that level. Raises BadSetting, and what it raises."""
+    if level not in ("debug", "info", "warning", "error"):
+        main.close()
+        raise BadSetting(f"--log-level {level!r}: debug, info, warning or error")
+    logs.configure(level, json=json_lines)
+    uvloop.run(main)
+
+
+def reporting(work: Callable[[], None]) -> None:
+    """One line for each error that a user can mend."""
+    try:
+        work()
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except _UsageError as problem:
+        context = getattr(problem, "ctx", None)
+        where = context.command_path if context else "kubebraid"
+        message = getattr(problem, "format_message", problem.__str__)()
+        _fail(f"{' '.join(message.split())}; see {where} --help", 2)
+    except KubebraidError as problem:
+        _fail(str(problem), problem.code)
+    except _INVALID as problem:
+        _fail(str(problem), 2)
+    except _FAILED as problem:
+        _fail(str(problem), 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"kubebraid: {in_options(message)}", err=True)
+    sys.exit(code)

@@ -1,0 +1,131 @@
+"""`kubebraid serve`: the query service alone, in one process or in several behind one address."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from deltalog import Access
+from deltalog.jetstream.connection import Connection
+from kubebraid.command import assembly, reporting
+from kubebraid.command.announcing import next_steps
+from kubebraid.command.listening import cannot_listen, reserve
+from kubebraid.command.opening import GRACE, Opening
+from kubebraid.command.options.access import with_access
+from kubebraid.command.options.clusters import (
+    Config,
+    Contexts,
+    Directory,
+    Kubeconfig,
+    MoreContexts,
+    all_contexts,
+    one_place,
+)
+from kubebraid.command.options.log import (
+    NatsUrl,
+    Prefix,
+    Replicas,
+    Stream,
+)
+from kubebraid.command.options.process import LogJson, LogLevel
+from kubebraid.command.options.serving import (
+    ForwardAs,
+    InsecureListen,
+    Listen,
+    NotReadyAfter,
+    Snapshot,
+    SnapshotEvery,
+    checked_forward,
+    seconds_between_snapshots,
+)
+from kubebraid.command.parts import Stopped, together
+from kubebraid.command.settings import BadSetting, Forward, Settings, log_settings, parse_listen
+from kubebraid.command.workers import Ready, Workers
+from producers.rules.configuration import duration
+
+
+@with_access
+def command(
+    access: Access,
+    nats: NatsUrl,
+    more: MoreContexts = None,
+    listen: Listen = "127.0.0.1:8001",
+    insecure_listen: InsecureListen = False,
+    snapshot: Snapshot = None,
+    snapshot_every: SnapshotEvery = "10m",
+    stream: Stream = "KUBEBRAID",
+    prefix: Prefix = None,
+    replicas: Replicas = None,
+    forward: ForwardAs = Forward.OFF,
+    kubeconfig: Kubeconfig = None,
+    context: Contexts = None,
+    directory: Directory = None,
+    config: Config = None,
+    workers: Annotated[
+        int, typer.Option(metavar="N", min=1, max=64, help="Processes behind the address, each with all objects.")
+    ] = 1,
+    not_ready_after: NotReadyAfter = "5m",
+    log_level: LogLevel = "info",
+    log_json: LogJson = False,
+) -> None:
+    """The query service alone: from the log to the Kubernetes API."""
+    contexts = all_contexts(context, more)
+    if forward is Forward.OFF and (kubeconfig or contexts or directory or config):
+        raise BadSetting("clusters are named to `serve` for --forward caller or --forward configured; add that")
+    if config is not None and (kubeconfig or contexts or directory):
+        raise BadSetting("--kubeconfig, --context and --directory are said in the file where --config is given")
+    one_place(kubeconfig, contexts, directory)
+    settings = Settings(
+        nats=nats,
+        access=access,
+        snapshot=snapshot,
+        snapshot_every=seconds_between_snapshots(snapshot_every),
+        stream=stream,
+        prefix=prefix,
+        replicas=replicas,
+        kubeconfig=kubeconfig,
+        contexts=contexts,
+        directory=directory,
+        config=config,
+        listen=parse_listen(listen, insecure=insecure_listen),
+        forward=checked_forward(forward, listen),
+        not_ready_after=duration(not_ready_after),
+    )
+    if workers > 1:
+        reporting.run(serve_with_workers(settings, workers, log_level, log_json=log_json), log_level, log_json)
+    else:
+        reporting.run(assembly.run(settings, produce=False, serve=True), log_level, log_json)
+
+
+async def serve_with_workers(settings: Settings, count: int, log_level: str, *, log_json: bool) -> None:
+    """`serve` in several processes behind one address."""
+    assert settings.listen is not None
+    assert settings.nats is not None
+    opening = log_settings(settings)
+    try:
+        reserved = reserve(settings.listen)
+    except OSError as cause:
+        raise cannot_listen(settings.listen, cause) from None
+    with contextlib.closing(reserved):
+        # What keeps all of them from serving is said once; what is to be waited for, each waits for by itself.
+        until = asyncio.get_running_loop().time() + GRACE
+        async with Opening(
+            Connection(settings.nats, name="kubebraid-serve", access=settings.access), opening
+        ) as looking:
+            await looking.soon(until)
+        address = dataclasses.replace(settings.listen, port=reserved.getsockname()[1])
+
+        def announce(ready: Ready) -> None:
+            print(next_steps(address, list(ready.clusters), list(ready.stale)), flush=True)  # noqa: T201
+
+        workers = Workers(
+            dataclasses.replace(settings, listen=address), count, log_level, log_json=log_json, on_ready=announce
+        )
+        try:
+            await together(workers.run)
+        except ChildProcessError as cause:
+            raise Stopped(f"{cause}; its last line says why") from None

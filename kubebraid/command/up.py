@@ -1,0 +1,107 @@
+"""`kubebraid up`: everything in one process, on the clusters of a kubeconfig."""
+
+from __future__ import annotations
+
+from deltalog import Access
+from kubebraid.command import assembly, reporting
+from kubebraid.command.options.access import with_access
+from kubebraid.command.options.clusters import (
+    Config,
+    Contexts,
+    Directory,
+    Exclude,
+    Include,
+    Kubeconfig,
+    MoreContexts,
+    Namespaces,
+    Prune,
+    PruneLastApplied,
+    RelistEvery,
+    Selector,
+    all_contexts,
+    followed,
+)
+from kubebraid.command.options.log import (
+    Data,
+    Nats,
+    NatsPort,
+    Prefix,
+    Replicas,
+    Stream,
+)
+from kubebraid.command.options.process import LogJson, LogLevel
+from kubebraid.command.options.serving import (
+    ForwardAs,
+    InsecureListen,
+    Listen,
+    NotReadyAfter,
+    Snapshot,
+    SnapshotEvery,
+    checked_forward,
+    seconds_between_snapshots,
+)
+from kubebraid.command.settings import BadSetting, Forward, Settings, parse_listen
+from producers.rules.configuration import duration
+
+
+@with_access
+def command(
+    access: Access,
+    more: MoreContexts = None,
+    kubeconfig: Kubeconfig = None,
+    context: Contexts = None,
+    directory: Directory = None,
+    listen: Listen = "127.0.0.1:8001",
+    insecure_listen: InsecureListen = False,
+    data: Data = None,
+    snapshot: Snapshot = None,
+    snapshot_every: SnapshotEvery = "10m",
+    nats: Nats = None,
+    nats_port: NatsPort = None,
+    stream: Stream = "KUBEBRAID",
+    prefix: Prefix = None,
+    replicas: Replicas = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    namespace: Namespaces = None,
+    selector: Selector = "",
+    prune_last_applied: PruneLastApplied = False,
+    prune: Prune = None,
+    relist_every: RelistEvery = "30m",
+    config: Config = None,
+    forward: ForwardAs = Forward.CALLER,
+    not_ready_after: NotReadyAfter = "5m",
+    log_level: LogLevel = "info",
+    log_json: LogJson = False,
+) -> None:
+    """Serve the clusters of a kubeconfig: NATS, producers and query service in one process."""
+    settings = Settings(
+        nats=nats,
+        access=access,
+        nats_port=nats_port,
+        data=data,
+        snapshot=snapshot,
+        snapshot_every=seconds_between_snapshots(snapshot_every),
+        stream=stream,
+        prefix=prefix,
+        replicas=replicas,
+        **followed(
+            config=config,
+            kubeconfig=kubeconfig,
+            contexts=all_contexts(context, more),
+            directory=directory,
+            include=include,
+            exclude=exclude,
+            namespaces=namespace,
+            selector=selector,
+            last_applied=prune_last_applied,
+            prune=prune,
+            relist_every=relist_every,
+        ),
+        listen=parse_listen(listen, insecure=insecure_listen),
+        forward=checked_forward(forward, listen),
+        not_ready_after=duration(not_ready_after),
+    )
+    if nats is not None and nats_port is not None:
+        raise BadSetting("--nats-port is for the embedded NATS; leave it out with --nats")
+    reporting.run(assembly.run(settings, produce=True, serve=True), log_level, log_json)
