@@ -284,10 +284,10 @@ class Appender:
             self._tell(pending[0], ack)
 
     def _tell(self, on_ack: OnAck, ack: Ack) -> None:
-        intake = self.connection.intake
+        health = self.connection.append_health
         if ack.error is None:
-            if intake.refusals:
-                intake.accepted(ack.stream)
+            if health.refusals:
+                health.accepted(ack.stream)
             self._stream = ack.stream
             if ack.seq > self.highest.get(ack.stream, 0):
                 self.highest[ack.stream] = ack.seq
@@ -300,7 +300,7 @@ class Appender:
             reason = ack.error.description
             if ack.error.err_code:
                 reason += f" ({ack.error.err_code})"
-            intake.refused(ack.stream or self._stream, reason)
+            health.refused(ack.stream or self._stream, reason)
             on_ack(0, AppendError(reason))
 
     def _expire(self) -> None:
@@ -313,7 +313,7 @@ class Appender:
             late = AppendTimeout(f"no acknowledgement within {self._deadline:g} s")
             if self.connection.connected:
                 # So it is with a disk that is full, until the server is started again.
-                self.connection.intake.refused(self._stream, str(late))
+                self.connection.append_health.refused(self._stream, str(late))
             self._fail_all(late)
         else:
             self._timer = loop.call_at(oldest[1], self._expire)

@@ -25,7 +25,7 @@ log = structlog.get_logger("deltalog.history")
 BUCKET = "kubebraid-history"
 
 
-class Witness(msgspec.Struct, frozen=True):
+class Probe(msgspec.Struct, frozen=True):
     """A message that the log held: it is there still, or a newer one that `subject` (a filter) matches.
 
     Unless what it speaks of was removed: then `removals` says where the records of that are.
@@ -36,8 +36,8 @@ class Witness(msgspec.Struct, frozen=True):
     removals: tuple[str, ...] = ()
 
 
-class Mark(msgspec.Struct, frozen=True):
-    """How far a history had come: `index` was applied by somebody who served it, and `witnesses` were in the log.
+class Mark(msgspec.Struct, frozen=True, rename={"probes": "witnesses"}):
+    """How far a history had come: `index` was applied by somebody who served it, and `probes` were in the log.
 
     `time`, `latest`: as in `Progress`. `floor`: deletions up to there were lost, so nobody can resume below.
     """
@@ -48,7 +48,7 @@ class Mark(msgspec.Struct, frozen=True):
     time: int
     latest: int
     floor: int = 0
-    witnesses: tuple[Witness, ...] = ()
+    probes: tuple[Probe, ...] = ()
 
 
 class _Rotation(msgspec.Struct, frozen=True):
@@ -185,15 +185,15 @@ class History:
         if mark.time < self.log.now() - self.log.tombstone_ttl * 1_000_000_000:
             # Records of removals are forgotten too; nobody can resume from so long ago in any case.
             return None
-        for witness in mark.witnesses:
-            if await self.log.message_time(witness.sequence) is not None:
+        for probe in mark.probes:
+            if await self.log.message_time(probe.sequence) is not None:
                 continue
-            for subject in (witness.subject, *witness.removals):
+            for subject in (probe.subject, *probe.removals):
                 last = await self.log.last(subject)
-                if last is not None and last[0] > witness.sequence:
+                if last is not None and last[0] > probe.sequence:
                     break
             else:
-                return f"message {witness.sequence} ({witness.subject}) was cut out"
+                return f"message {probe.sequence} ({probe.subject}) was cut out"
         return None
 
 

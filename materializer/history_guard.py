@@ -204,7 +204,7 @@ class HistoryGuard:
                 time=reader.position_time,
                 latest=reader.latest,
                 floor=store.floor,
-                witnesses=self._served.integrity.probes(),
+                probes=self._served.integrity.probes(),
             )
         )
         self.marked = marked

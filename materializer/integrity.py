@@ -14,7 +14,7 @@ from itertools import islice
 
 import msgspec
 
-from deltalog.history import Witness
+from deltalog.history import Probe
 from deltalog.jetstream.stream import Log, StreamState
 from deltalog.reader import Record, read_to_end
 from deltalog.wire import subjects
@@ -233,18 +233,18 @@ class Integrity:
 
     # -- probes ----------------------------------------------------------------------------------------------------
 
-    def probes(self) -> tuple[Witness, ...]:
+    def probes(self) -> tuple[Probe, ...]:
         """Some of what the log holds, so that somebody without a store can see whether it was cut.
 
         The newest, since the end is what is cut off a log that lost its last writes; the oldest, since a purge begins
         there; and some of the others.
         """
-        found: list[Witness] = []
+        found: list[Probe] = []
         oldest = sorted(self._records, key=self._records.__getitem__)
         for subject in {*oldest[:2], *random.sample(oldest, min(len(oldest), _OTHERS // 2))}:
             at = parse_control(subject)
             removals = _removals(at.cluster, GroupResource(at.group, at.resource))
-            found.append(Witness(self._records[subject], subject, removals))
+            found.append(Probe(self._records[subject], subject, removals))
         newest: list[tuple[int, GroupResource, Entry]] = []
         kinds = [kind for kind in self.store.types.values() if kind.order.items]
         for kind in kinds:
@@ -257,7 +257,7 @@ class Integrity:
             if isinstance(item, Entry) and not item.deleted:
                 chosen.append((item.index, kind.key, item))
         for index, key, item in chosen:
-            found.append(Witness(index, _filter(item, key), _removals(item.cluster, key)))
+            found.append(Probe(index, _filter(item, key), _removals(item.cluster, key)))
         return tuple(found)
 
 

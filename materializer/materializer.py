@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import structlog
 
-from deltalog.handover import Offer, hand_over
+from deltalog.handover import Handover, hand_over
 from deltalog.history import History
 from deltalog.jetstream.connection import BrokerUnavailable
 from deltalog.jetstream.same_history import Progress
@@ -309,8 +309,8 @@ class Materializer:
             NotTaken: only the cluster's watch can bring it.
             NotThereYet: it is not readable here within `timeout` seconds.
         """
-        offer = Offer(group=group, resource=resource, object=obj, deleted=deleted)
-        index = await hand_over(self.log.connection, self.log.origin, cluster, offer, timeout)
+        handover = Handover(group=group, resource=resource, object=obj, deleted=deleted)
+        index = await hand_over(self.log.connection, self.log.origin, cluster, handover, timeout)
         await self.wait_applied(index, timeout)
         return index
 

@@ -132,7 +132,7 @@ class Snapshots:
             if header.stream != stream:
                 raise _Ignored(f"it is of a stream {header.stream}")
             logs.append(
-                Log.away(
+                Log.unreached(
                     url,
                     stream,
                     created=header.created,

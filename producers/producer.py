@@ -81,7 +81,8 @@ class Producer:
         self.members = members
         self.clusters: dict[str, ClusterProducer] = {}
         self.metrics = ProducerMetrics(
-            lambda: [cluster.state.reading() for cluster in self.clusters.values()], lambda: connection.intake.refusals
+            lambda: [cluster.state.reading() for cluster in self.clusters.values()],
+            lambda: connection.append_health.refusals,
         )
         self.leases = Leases(
             connection,

@@ -1,25 +1,37 @@
-"""Whether streams take in what is sent to them, or why not: limits that are reached, a disk that is full."""
+"""Whether streams store what is appended to them, or why not: limits that are reached, a disk that is full."""
 
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import structlog
 
 log = structlog.get_logger("deltalog.jetstream.append_health")
 
 
-class Intake:
-    """What the appends of one connection met with; each change is said once in the log."""
+class Refusal(NamedTuple):
+    """Why a stream stores nothing, and since when (time.monotonic, seconds)."""
+
+    reason: str
+    since: float
+
+
+class AppendHealth:
+    """What the appends of one connection met with; each change is said once in the log.
+
+    `refusals`: by stream; the empty name: no stream answered. Example: after `refused("KUBEBRAID", "maximum bytes
+    exceeded")` there is one refusal, until `accepted("KUBEBRAID")`.
+    """
 
     def __init__(self) -> None:
-        # Why, and since when (time.monotonic), by stream; the empty name: nobody took what was sent.
-        self.refusals: dict[str, tuple[str, float]] = {}
+        self.refusals: dict[str, Refusal] = {}
 
     def refused(self, stream: str, reason: str) -> None:
+        """A stream has refused a message, or not answered in time."""
         known = self.refusals.get(stream)
-        self.refusals[stream] = (reason, time.monotonic() if known is None else known[1])
-        if known is None or known[0] != reason:
+        self.refusals[stream] = Refusal(reason, time.monotonic() if known is None else known.since)
+        if known is None or known.reason != reason:
             log.error(
                 "the log takes nothing in; what is refused is tried again until there is room (docs/nats.md)",
                 stream=stream or None,
@@ -27,18 +39,19 @@ class Intake:
             )
 
     def accepted(self, stream: str) -> None:
+        """A stream has stored a message."""
         for name in (stream, ""):
             if (known := self.refusals.pop(name, None)) is not None:
                 log.info(
                     "the log takes in again",
                     stream=name or None,
-                    seconds=round(time.monotonic() - known[1]),
-                    was=known[0],
+                    seconds=round(time.monotonic() - known.since),
+                    was=known.reason,
                 )
 
-    def since(self) -> float | None:
-        """For how many seconds some stream has taken nothing in; None if none refuses."""
-        began = [since for _, since in self.refusals.values()]
+    def refusing_for(self) -> float | None:
+        """For how many seconds some stream has stored nothing; None if all do."""
+        began = [known.since for known in self.refusals.values()]
         return time.monotonic() - min(began) if began else None
 
     def problems(self) -> list[str]:

@@ -14,7 +14,7 @@ import nats.errors
 import structlog
 
 from deltalog.jetstream.access import Access, explained, without_user
-from deltalog.jetstream.append_health import Intake
+from deltalog.jetstream.append_health import AppendHealth
 from deltalog.jetstream.client import Client
 from deltalog.wire.errors import LogUnavailable
 
@@ -73,8 +73,8 @@ class Connection:
 
     `url`: `nats://host:port`, several with commas; `name`: what the server is told that the client is called. Until
     `open` has succeeded, all that is asked for over it is unavailable; from then on it reconnects for ever. `fast`:
-    with the fast paths, where the installed nats-py has what they need (`deltalog.jetstream.fast_client`). `lost`
-    counts disconnections: whoever depends on an unbroken connection compares it before and after.
+    with the fast paths, where the installed nats-py has what they need (`deltalog.jetstream.fast_client`).
+    `disconnections` counts: whoever depends on an unbroken connection compares it before and after.
     """
 
     def __init__(self, url: str, *, name: str = "", access: Access | None = None, fast: bool = True) -> None:
@@ -94,9 +94,8 @@ class Connection:
         self.problem = ""
         self.refusing = False
         self._refused: set[str] = set()
-        self.lost = 0
-        self.slow = 0
-        self.intake = Intake()
+        self.disconnections = 0
+        self.append_health = AppendHealth()
         # Whether it is ended by its owner.
         self.closing = False
         # Whether `open` has succeeded once.
@@ -123,7 +122,7 @@ class Connection:
         until, failures = loop.time() + patience, 0
 
         async def disconnected() -> None:
-            self.lost += 1
+            self.disconnections += 1
             if not client.is_closed:
                 log.warning("NATS connection lost", url=self.url)
             self._trouble()
@@ -148,7 +147,6 @@ class Connection:
             if transport is not None and not client.is_connected:
                 transport.failed()
             if isinstance(problem, nats.errors.SlowConsumerError):
-                self.slow += 1
                 self._trouble()
             elif str(problem):
                 self._note(problem)
@@ -215,7 +213,7 @@ class Connection:
         """What is wrong for those that write over it, one line for each; none where all is well."""
         if not self.connected:
             return [f"NATS cannot be reached at {self.url}" + (f": {self.problem}" if self.problem else "")]
-        return self.intake.problems()
+        return self.append_health.problems()
 
     def watch_trouble(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls back at each disconnection and each dropped message; returns the function that ends it."""
@@ -245,10 +243,10 @@ class Connection:
                 log.error("NATS does not permit what is needed here (docs/nats.md)", url=self.url, problem=text)
         elif text != self.problem:
             self.problem = text
-            if self.lost and not self.connected:
+            if self.disconnections and not self.connected:
                 log.warning("NATS cannot be reached", url=self.url, reason=text)
 
-    def refused(self, subject: str) -> str:
+    def refusal(self, subject: str) -> str:
         """How the server refused a subject; empty if it did not."""
         # nats-py tells of it in small letters.
         return next((text for text in self._refused if f'"{subject}"'.lower() in text.lower()), "")
@@ -265,7 +263,7 @@ class Connection:
         try:
             answer = await self.client.request(subject, payload, timeout=timeout)
         except (*TRANSPORT_ERRORS, TimeoutError) as cause:
-            if refusal := self.refused(subject):
+            if refusal := self.refusal(subject):
                 raise BrokerRefuses(f"NATS at {self.url} says: {refusal} (docs/nats.md has what is needed)") from cause
             what = "has no JetStream" if isinstance(cause, nats.errors.NoRespondersError) else "does not answer"
             raise BrokerUnavailable(f"NATS at {self.url} {what}") from cause

@@ -296,7 +296,7 @@ class Log(Stream):
         self._mirrored = info.config.mirror
 
     @classmethod
-    def away(cls, url: str, name: str, *, created: str = "", prefix: str = "", tombstone_ttl: int = 0) -> Log:
+    def unreached(cls, url: str, name: str, *, created: str = "", prefix: str = "", tombstone_ttl: int = 0) -> Log:
         """Stands for the log that was so when it was last read, or of which nothing is known, while NATS does not
         answer: all that asks the server raises BrokerUnavailable, and the time is this machine's.
         """
@@ -364,7 +364,7 @@ async def find_stream(connection: Connection, name: str, *, made: bool = False) 
             await asyncio.sleep(0.1)
         except BrokerUnavailable as cause:
             hopeless = isinstance(cause.__cause__, NoRespondersError) or connection.client.is_closed
-            if hopeless or time.monotonic() > until or connection.refused(f"{connection.js}.STREAM.INFO.{name}"):
+            if hopeless or time.monotonic() > until or connection.refusal(f"{connection.js}.STREAM.INFO.{name}"):
                 raise
             await asyncio.sleep(0.1)
 

@@ -169,7 +169,7 @@ async def _materializer(reading: Opening, until: float, file: Path | None, snaps
     url, name = reading.connection.url, reading.settings.name
     alone = None if snapshots is None else await snapshots.read_alone(url, name)
     if alone is None:
-        return Materializer(Log.away(url, name), None, snapshots, Away(None, open_when_there))
+        return Materializer(Log.unreached(url, name), None, snapshots, Away(None, open_when_there))
     assumed, restored = alone
     # Who is waited for may say by now that it will not do; but what is served is served, and may be mended.
     reading.serving = True

@@ -70,7 +70,7 @@ async def unstick(broker: EmbeddedBroker, connection: Connection) -> None:
     pause = _LOOK_FOR_ROOM
     while True:
         await asyncio.sleep(pause)
-        refusing = connection.intake.since()
+        refusing = connection.append_health.refusing_for()
         if refusing is None:
             pause = _LOOK_FOR_ROOM
         elif refusing > _LOOK_FOR_ROOM:

@@ -13,7 +13,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from deltalog import LogUnavailable
-from deltalog.handover import Taken, decode_offer, encode_answer, offer_subject
+from deltalog.handover import HandoverAnswer, decode_handover, encode_answer, handover_subject
 from deltalog.jetstream.connection import TRANSPORT_ERRORS
 from deltalog.jetstream.stream import Log
 from deltalog.wire.kubernetes import GroupResource
@@ -27,7 +27,9 @@ _PENDING = 1024
 
 async def take_handovers(log: Log, cluster: str, informers: Mapping[GroupResource, TypeInformer]) -> None:
     """Answers requests to take a state in, several at a time, until cancelled."""
-    subscription = await log.connection.client.subscribe(offer_subject(log.name, cluster), pending_msgs_limit=_PENDING)
+    subscription = await log.connection.client.subscribe(
+        handover_subject(log.name, cluster), pending_msgs_limit=_PENDING
+    )
     try:
         async with asyncio.TaskGroup() as tasks:
             async for message in subscription.messages:
@@ -39,13 +41,13 @@ async def take_handovers(log: Log, cluster: str, informers: Mapping[GroupResourc
 
 async def _answer(log: Log, informers: Mapping[GroupResource, TypeInformer], message: Msg) -> None:
     try:
-        offer = decode_offer(message.data)
+        offer = decode_handover(message.data)
         key = GroupResource(offer.group, offer.resource)
         if (informer := informers.get(key)) is None:
             raise Unusable(f"{key} is not synced")
         sequence = await (await informer.hand_over(raw_object(offer.object), deleted=offer.deleted))
-        taken = Taken(sequence or await log.head())
+        taken = HandoverAnswer(sequence or await log.head())
     except (ProducersError, LogUnavailable, msgspec.MsgspecError) as cause:
-        taken = Taken(refused=str(cause))
+        taken = HandoverAnswer(refused=str(cause))
     with contextlib.suppress(*TRANSPORT_ERRORS):
         await message.respond(encode_answer(taken))

@@ -161,7 +161,7 @@ async def test_jwts_and_their_expiry(tmp_path: Path, fast: bool) -> None:
         connection = await connect(server.url, name="test", fast=fast, access=Access(creds=str(file)))
         try:
             async with asyncio.timeout(PATIENCE):
-                while not connection.lost or connection.connected:
+                while not connection.disconnections or connection.connected:
                     await asyncio.sleep(0.05)
                 if not fast:
                     while not connection.problem:
@@ -247,7 +247,7 @@ async def test_tls(tmp_path: Path, fast: bool) -> None:
             await strict.kill()
             await strict.start()
             async with asyncio.timeout(PATIENCE):
-                while not (connection.lost and connection.connected):
+                while not (connection.disconnections and connection.connected):
                     await asyncio.sleep(0.05)
             await open_log(connection, LogSettings(name="WORKS"))
         finally:

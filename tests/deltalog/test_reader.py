@@ -202,11 +202,11 @@ async def test_a_forced_reconnect_leaves_no_gap(
     async with Appender(await connecting()) as appender:
         churn = Churn(appender)
         for _ in range(3):
-            lost = log.connection.lost
+            before = log.connection.disconnections
             await reading.until(lambda: len(reading.records) > 50)
             # The reader's connection alone breaks, in the middle of the stream.
             log.connection.client._transport.close()
-            await eventually(lambda lost=lost: log.connection.lost > lost)
+            await eventually(lambda before=before: log.connection.disconnections > before)
             await eventually(lambda: log.connection.connected)
             read = len(reading.records)
             await reading.until(lambda read=read: len(reading.records) > read + 50)

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from deltalog import Delta, UnreadableRecord, decode_control, decode_delta, encode_control, encode_delta
-from deltalog.handover import Offer, Taken, decode_offer, encode_answer, offer_subject
+from deltalog.handover import Handover, HandoverAnswer, decode_handover, encode_answer, handover_subject
 from deltalog.place import parse_place
 from deltalog.wire.delta import SharingDecoder
 from deltalog.wire.parts import Assembler, part_subject
@@ -283,13 +283,13 @@ def test_lines_that_were_taken_away_are_missed() -> None:
 def test_requests_and_answers(line: Line) -> None:
     case, payload, decoded = line["case"], line.payload, line.decoded
     if case in ("offer", "offer: deleted"):
-        assert line["subject"] == offer_subject("KUBEBRAID", "bravo")
-        offer = decode_offer(payload)
+        assert line["subject"] == handover_subject("KUBEBRAID", "bravo")
+        offer = decode_handover(payload)
         assert by_wire_keys(offer) == decoded
-        assert msgspec.msgpack.encode(Offer(**decoded)) == payload
+        assert msgspec.msgpack.encode(Handover(**decoded)) == payload
     elif case in ("offer: taken", "offer: refused"):
-        assert by_wire_keys(msgspec.msgpack.decode(payload, type=Taken)) == decoded
-        assert msgpack.unpackb(encode_answer(Taken(**decoded))) == decoded
+        assert by_wire_keys(msgspec.msgpack.decode(payload, type=HandoverAnswer)) == decoded
+        assert msgpack.unpackb(encode_answer(HandoverAnswer(**decoded))) == decoded
     elif case == "relist":
         assert line["subject"] == relist_subject("KUBEBRAID")
         assert msgspec.json.decode(payload, type=Relist) == Relist(**decoded)
