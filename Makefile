@@ -29,7 +29,7 @@ help:
 	@echo "make soak           the model, fault and fuzz tests, for a long time"
 	@echo "make coverage       which lines a lane's tests run, also in processes that they start: LANE=quick, test or soak"
 	@echo "make bench          benchmarks, as ratios to baselines of the same run"
-	@echo "make check          ruff, mypy, import contracts"
+	@echo "make check          ruff, mypy, import contracts, dependencies"
 	@echo "options of the command itself: make demo ARGS=\"--clusters 5\"; all of them: .venv/bin/kubebraid --help"
 
 install: $(STAMP) $(NODE_STAMP)
@@ -96,6 +96,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/mypy examples/consumer.py examples/sqlite_table.py
 	$(BIN)/lint-imports
+	$(BIN)/deptry deltalog producers materializer query kubebraid
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
