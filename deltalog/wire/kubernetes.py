@@ -37,6 +37,19 @@ class GroupResource(NamedTuple):
         return GroupResource(group, resource)
 
 
+class GroupVersion(NamedTuple):
+    """An API version of a group; `group` is empty for the core group (schema.GroupVersion).
+
+    Its text is the `apiVersion` of objects: `str(GroupVersion("apps", "v1"))` is `apps/v1`, of the core group `v1`.
+    """
+
+    group: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
 ObjectName = NewType("ObjectName", tuple[str, str])
 """(namespace, name) of an object within one type of one cluster; the namespace is empty for cluster-scoped objects.
 

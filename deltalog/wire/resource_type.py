@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.kubernetes import GroupResource, GroupVersion
 
 
 class Subresource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -90,7 +90,11 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def api_version(self) -> str:
         """As objects have it: `v1`, `apps/v1`."""
-        return f"{self.group}/{self.version}" if self.group else self.version
+        return str(self.group_version)
+
+    @property
+    def group_version(self) -> GroupVersion:
+        return GroupVersion(self.group, self.version)
 
     @property
     def path(self) -> str:

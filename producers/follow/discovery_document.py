@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from deltalog.wire.kubernetes import GroupResource, GroupVersion
 from deltalog.wire.records import ClusterDocument
 from producers.follow.documents import packed
 from producers.upstream.discovery import Discovered
@@ -76,7 +77,7 @@ def kept(before: list[Group], now: list[Group], found: Discovered) -> list[Group
 def _kept_versions(name: str, before: Group, now: Group, found: Discovered) -> list[dict[str, Any]]:
     old, new = ({one["version"]: one for one in group.get("versions", ())} for group in (before, now))
     awaited = {
-        version: [one for one in told["resources"] if (name, one["resource"]) in found.missing]
+        version: [one for one in told["resources"] if GroupResource(name, one["resource"]) in found.missing]
         for version, told in old.items()
     }
     versions = []
@@ -84,7 +85,7 @@ def _kept_versions(name: str, before: Group, now: Group, found: Discovered) -> l
         told = new.get(version)
         if told is None:
             versions.append({**old[version], "resources": awaited[version]})
-        elif (name, version) in found.stale and old.get(version, {}).get("resources"):
+        elif GroupVersion(name, version) in found.stale and old.get(version, {}).get("resources"):
             versions.append(old[version])
         else:
             versions.append({**told, "resources": [*told["resources"], *awaited.get(version, ())]})

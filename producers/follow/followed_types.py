@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from deltalog.jetstream.backoff import Backoff
-from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.kubernetes import GroupResource, GroupVersion
 from deltalog.wire.resource_type import ResourceType
 from producers.errors import ClusterUnavailable
 from producers.follow.cluster_state import ClusterState
@@ -139,14 +139,14 @@ class FollowedTypes:
     async def _follow(self, wanted: dict[GroupResource, Chosen], found: Discovered) -> None:
         recorded = self._recorded
         for key in [key for key in recorded.types if key not in wanted]:
-            if found.doubts(*key) and self._still_chosen(key):
+            if found.doubts(key) and self._still_chosen(key):
                 await self._doubt(key)
             else:
                 await self._stop(key)
                 await recorded.remove_type(key)
         for key, chosen in wanted.items():
             synced = recorded.types.get(key, chosen.resource).version
-            if synced != chosen.resource.version and (key.group, synced) in found.stale:
+            if synced != chosen.resource.version and GroupVersion(key.group, synced) in found.stale:
                 # Another version would be all objects anew, and once more when this one is back.
                 await self._doubt(key)
                 continue

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from deltalog.jetstream.backoff import Backoff
+from deltalog.wire.kubernetes import GroupVersion
 from deltalog.wire.records import ClusterDocument, DocumentName, OpenApiDocument
 from producers.follow.documents import KnownDocument, fits, packed
 from producers.follow.recorded import Recorded
@@ -272,11 +273,11 @@ def _document(key: DocumentName, answer: _Answer, known: str) -> ClusterDocument
     return packed(answer.body, known, paths)
 
 
-def _group_version(name: str) -> tuple[str, str]:
-    """The group and version that a document is of, by its name; empty ones if it is of none."""
+def _group_version(name: str) -> GroupVersion | None:
+    """The group and version that a document is of, by its name; None if it is of none."""
     root, *rest = name.split("/")
     if root == "api" and len(rest) == 1:
-        return "", rest[0]
+        return GroupVersion("", rest[0])
     if root == "apis" and len(rest) == 2:
-        return rest[0], rest[1]
-    return "", ""
+        return GroupVersion(*rest)
+    return None

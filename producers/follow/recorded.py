@@ -10,7 +10,7 @@ import structlog
 from deltalog import Appender, Record, UnreadableRecord
 from deltalog.jetstream.stream import Log
 from deltalog.reader import read_to_end
-from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.kubernetes import GroupResource, GroupVersion
 from deltalog.wire.parts import payload_limit
 from deltalog.wire.records import (
     ClusterRegistered,
@@ -89,9 +89,9 @@ class Recorded:
         """Groups that the log has types of, or the cluster's discovery document."""
         return frozenset(group for group, _ in self.types) | self._discovery.groups
 
-    def versions(self) -> set[tuple[str, str]]:
-        """Groups and versions of the types that the log has."""
-        return {(group, version) for (group, _), record in self.types.items() for version in record.versions}
+    def versions(self) -> set[GroupVersion]:
+        """The versions that the cluster serves the log's types in."""
+        return {GroupVersion(known.group, version) for known in self.types.values() for version in known.versions}
 
     async def append(self, fact: Fact, *, ttl: int | None = None) -> int:
         """Appends a record of a fact; `ttl` in seconds. Returns its sequence."""

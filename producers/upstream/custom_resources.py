@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from deltalog.wire.kubernetes import GroupResource
 from producers.upstream.apiserver import ApiServer, Refused
 
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -75,12 +76,12 @@ def _definition(crd: _Crd) -> CustomDefinition:
     return CustomDefinition(versions, established and any(version.served for version in crd.spec.versions))
 
 
-async def custom_definitions(server: ApiServer) -> dict[tuple[str, str], CustomDefinition]:
+async def custom_definitions(server: ApiServer) -> dict[GroupResource, CustomDefinition]:
     """The definitions of custom types, by group and plural. Empty where CRDs may not be read.
 
     Raises ClusterUnavailable, and what is in UNDECODABLE.
     """
-    result: dict[tuple[str, str], CustomDefinition] = {}
+    result: dict[GroupResource, CustomDefinition] = {}
     query = {"limit": "100"}
     while True:
         try:
@@ -91,7 +92,7 @@ async def custom_definitions(server: ApiServer) -> dict[tuple[str, str], CustomD
             raise
         page = msgspec.json.decode(body, type=_Crds)
         for crd in page.items or ():
-            result[crd.spec.group, crd.spec.names.plural] = _definition(crd)
+            result[GroupResource(crd.spec.group, crd.spec.names.plural)] = _definition(crd)
         if not page.metadata.next_page:
             return result
         query = {"limit": "100", "continue": page.metadata.next_page}

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from deltalog.wire.kubernetes import GroupResource, GroupVersion
 from deltalog.wire.resource_type import ResourceType
 from producers.upstream.api_groups import ApiGroup, api_groups, encode_groups
 from producers.upstream.apiserver import ApiServer, BadAnswer, Refused
@@ -23,7 +24,7 @@ _API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 class Discovered(msgspec.Struct, frozen=True):
     """What discovery found: each type in all its versions, preferred first.
 
-    `doubtful`: groups that could not be asked now, as a whole or in the versions `stale` (group and version);
+    `doubtful`: groups that could not be asked now, as a whole or in the versions `stale`;
     `missing`: types of established CRDs that discovery doesn't have (yet): all these stay as they are. `groups`: all
     there are.
 
@@ -34,8 +35,8 @@ class Discovered(msgspec.Struct, frozen=True):
     types: tuple[tuple[ResourceType, ...], ...]
     doubtful: frozenset[str]
     groups: frozenset[str] = frozenset()
-    stale: frozenset[tuple[str, str]] = frozenset()
-    missing: frozenset[tuple[str, str]] = frozenset()
+    stale: frozenset[GroupVersion] = frozenset()
+    missing: frozenset[GroupResource] = frozenset()
     document: bytes = b""
 
     @property
@@ -43,9 +44,9 @@ class Discovered(msgspec.Struct, frozen=True):
         """Whether there is no doubt about anything."""
         return not self.doubtful and not self.missing
 
-    def doubts(self, group: str, resource: str) -> bool:
+    def doubts(self, resource: GroupResource) -> bool:
         """Whether a type that was not found may be there all the same."""
-        return group in self.doubtful or (group, resource) in self.missing
+        return resource.group in self.doubtful or resource in self.missing
 
 
 class _ApiServiceSpec(msgspec.Struct):
@@ -102,18 +103,18 @@ async def registered(server: ApiServer) -> frozenset[str]:
     return frozenset(one.spec.group for one in services)
 
 
-def _found(groups: list[ApiGroup], crds: dict[tuple[str, str], CustomDefinition]) -> Discovered:
-    types: dict[tuple[str, str], list[ResourceType]] = {}
-    stale: set[tuple[str, str]] = set()
+def _found(groups: list[ApiGroup], crds: dict[GroupResource, CustomDefinition]) -> Discovered:
+    types: dict[GroupResource, list[ResourceType]] = {}
+    stale: set[GroupVersion] = set()
     for group in groups:
         name = group.metadata.name
         for served in group.versions or ():
             if served.freshness == "Stale":
-                stale.add((name, served.version))
+                stale.add(GroupVersion(name, served.version))
             for one in served.resources or ():
                 if not {"list", "watch"} <= set(one.verbs or ()):
                     continue
-                key = (name, one.resource)
+                key = GroupResource(name, one.resource)
                 crd = crds.get(key)
                 version = crd.versions.get(served.version) if crd is not None else None
                 resource = ResourceType(

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.kubernetes import GroupResource, GroupVersion
 from deltalog.wire.records import ClusterDocument
 from deltalog.wire.resource_type import ResourceType
 from materializer.cluster_facts import Cluster
@@ -185,7 +185,7 @@ class Catalogue:
         return {
             "kind": "APIResourceList",
             "apiVersion": "v1",
-            "groupVersion": f"{group}/{version}" if group else version,
+            "groupVersion": str(GroupVersion(group, version)),
             "resources": [entry for one in found["resources"] for entry in _listed_resources(one, group, version)],
         }
 

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from deltalog.handover import NotTaken
-from deltalog.wire.kubernetes import ObjectName, newer
+from deltalog.wire.kubernetes import GroupVersion, ObjectName, newer
 from materializer.materializer import Materializer
 from materializer.type_store import TypeStore
 from materializer.waiting import NotThereYet
@@ -130,7 +130,7 @@ def parse_answer(text: bytes) -> Answered | None:
 
 def is_object(found: Answered, target: RequestTarget, served: ServedType) -> bool:
     """Whether the answer is a whole object of the type that the request is about."""
-    api_version = f"{target.group}/{target.version}" if target.group else target.version
+    api_version = str(GroupVersion(target.group, target.version))
     return (found.kind, found.api_version) == (served.info.kind, api_version)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from deltalog.wire.kubernetes import GroupVersion
 from deltalog.wire.resource_type import ResourceType
 from materializer.cursor import Change
 from materializer.entry import Entry
@@ -56,7 +57,7 @@ class Encoder:
         self.form = wanted.form
         self.key = (versions, wanted.form, wanted.api_version, across, include, info.kind, version)
         self._info = info
-        self._api_version = f"{info.group}/{version}" if info.group else version
+        self._api_version = str(GroupVersion(info.group, version))
         self._wanted = wanted
         self.versions = versions
         # Whether the bodies are sent as they are stored.

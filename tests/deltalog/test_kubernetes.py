@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.kubernetes import GroupResource, GroupVersion
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,10 @@ def test_the_text_of_a_type(named: GroupResource, text: str) -> None:
 def test_a_text_is_read_back(group: str, resource: str) -> None:
     named = GroupResource(group, resource)
     assert GroupResource.parse(str(named)) == named
+
+
+def test_the_text_of_a_version() -> None:
+    assert [str(GroupVersion("apps", "v1")), str(GroupVersion("", "v1"))] == ["apps/v1", "v1"]
 
 
 def test_a_plain_tuple_finds_it() -> None:
