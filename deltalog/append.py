@@ -16,7 +16,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -24,10 +24,8 @@ from deltalog.jetstream.acknowledgement import IN_PROCESS, Ack, decode_ack
 from deltalog.jetstream.client import End
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection
 from deltalog.jetstream.headers import header_lines
+from deltalog.jetstream.stream import Log
 from deltalog.wire.errors import LogUnavailable
-
-if TYPE_CHECKING:
-    from deltalog.jetstream.stream import Log
 
 # Seconds until what met another one on its way is sent again.
 _PAUSE_WHILE_IN_PROCESS = 0.01

@@ -12,6 +12,7 @@ import random
 import msgspec
 import structlog
 
+from deltalog.jetstream.backoff import Once
 from deltalog.jetstream.connection import Connection, JetStreamRefused
 from deltalog.jetstream.stream import (
     CREATED_KEY,
@@ -22,13 +23,11 @@ from deltalog.jetstream.stream import (
     TOMBSTONE_TTL_KEY,
     LogError,
 )
+from deltalog.timing import DEFAULT_TIMING, LogTiming
 from deltalog.wire.errors import LogUnavailable
 
 log = structlog.get_logger("deltalog.mirror")
 
-# How often the origin is asked whether it is still the same, and whether something was purged there, in seconds.
-_LOOK_EVERY = 5.0
-_PURGES_EVERY = 60.0
 _TOKENS_OF_A_TYPE = 5
 
 
@@ -69,9 +68,10 @@ class _Info(msgspec.Struct):
 class Mirror:
     """One mirror; `run` keeps it."""
 
-    def __init__(self, connection: Connection, settings: MirrorSettings) -> None:
+    def __init__(self, connection: Connection, settings: MirrorSettings, timing: LogTiming = DEFAULT_TIMING) -> None:
         self.settings = settings
         self._connection = connection
+        self._timing = timing
         if not settings.domain and settings.name == settings.origin:
             raise LogError(f"a mirror of {settings.origin} beside it needs another name; give `name`")
 
@@ -131,19 +131,19 @@ class Mirror:
         """Keeps the mirror equal to its origin until cancelled."""
         loop = asyncio.get_running_loop()
         purges_due = loop.time()
-        said = ""
+        say = Once(
+            lambda reason: log.warning("the mirror cannot be looked after", mirror=self.settings.name, reason=reason)
+        )
         while True:
             try:
                 await self.make()
                 if loop.time() >= purges_due:
                     await self.purge()
-                    purges_due = loop.time() + _PURGES_EVERY
-                said = ""
+                    purges_due = loop.time() + self._timing.purges_every
+                say.clear()
             except LogUnavailable as cause:
-                if str(cause) != said:
-                    said = str(cause)
-                    log.warning("the mirror cannot be looked after", mirror=self.settings.name, reason=said)
-            await asyncio.sleep(_LOOK_EVERY * random.uniform(0.8, 1.2))
+                say(cause)
+            await asyncio.sleep(self._timing.look_every * random.uniform(0.8, 1.2))
 
     async def purge(self) -> int:
         """Takes out of the mirror what was purged from its origin; how many purges that took.

@@ -38,10 +38,10 @@ class BadAccess(BadInput):
         super().__init__(f"{named}{'' if problem.startswith(':') else ' '}{problem}")
 
 
-class Transport(ssl.SSLContext):
+class TlsContext(ssl.SSLContext):
     """What TLS trusts and shows, read from its files again at each handshake; and whether it carries what is sent.
 
-    Made by `Access.transport`. nats-py makes each connection anew with the same context, and has no other public
+    Made by `Access.tls_context`. nats-py makes each connection anew with the same context, and has no other public
     place that is passed on the way to a connection: a handshake begins when a server has been connected to and has
     said who it is, and before anything is said to it.
     """
@@ -153,12 +153,12 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             except (nkeys.NkeysError, ValueError) as cause:
                 raise BadAccess("nkey", f"{self.nkey}: it holds no nkey seed, which begins with SU") from cause
         if self.tls:
-            self.transport()
+            self.tls_context()
 
-    def transport(self) -> Transport:
+    def tls_context(self) -> TlsContext:
         """What TLS trusts and shows, with what the system trusts. Raises BadAccess."""
         # As `ssl.create_default_context`: certificates and names are checked.
-        context = Transport(ssl.PROTOCOL_TLS_CLIENT)
+        context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
         self._load(context)
         context.load = lambda: self._load(context)
@@ -177,15 +177,15 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             with_key = "" if self.key is None else f" with `key` {self.key}"
             raise BadAccess("cert", f"{self.cert}{with_key}: {_reason(cause)}") from cause
 
-    def options(self, transport: Transport | None = None) -> dict[str, Any]:
-        """As nats-py's `connect` takes it; with `transport`, nothing is sent without TLS. Raises BadAccess."""
+    def options(self, context: TlsContext | None = None) -> dict[str, Any]:
+        """As nats-py's `connect` takes it; with `context`, nothing is sent without TLS. Raises BadAccess."""
 
         def safely(read: Callable[[], T], *, last: bool = True) -> Callable[[], T]:
             """Anything but its own errors ends nats-py's reconnecting, for ever and in silence."""
 
             def answer() -> T:
-                if last and transport is not None:
-                    transport.take()
+                if last and context is not None:
+                    context.take()
                 try:
                     return read()
                 except (BadAccess, nkeys.NkeysError, OSError, ValueError, TypeError, AttributeError) as cause:
@@ -205,7 +205,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             found["password"] = safely(lambda: _secret("password_file", self.password, self.password_file))
         elif self.token is not None or self.token_file is not None:
             found["token"] = safely(lambda: _secret("token_file", self.token, self.token_file))
-        elif self.creds is not None or transport is not None:
+        elif self.creds is not None or context is not None:
             # None, but asked for at last, whatever else is sent; and without it nats-py signs nothing for a server that
             # would have others, too, who do not say who they are.
             found["token"] = safely(lambda: None)

@@ -116,7 +116,7 @@ class Connection:
         self.problem, self.refusing, self.closing = "", False, False
         client.needs_tls = access.tls or any(one.startswith("tls://") for one in self._servers)
         # Else nats-py makes one where a server asks for TLS: reading all that the system trusts takes its time.
-        transport = access.transport() if client.needs_tls else None
+        context = access.tls_context() if client.needs_tls else None
 
         loop = asyncio.get_running_loop()
         until, failures = loop.time() + patience, 0
@@ -144,8 +144,8 @@ class Connection:
 
         async def failed(problem: Exception) -> None:
             nonlocal failures
-            if transport is not None and not client.is_connected:
-                transport.failed()
+            if context is not None and not client.is_connected:
+                context.failed()
             if isinstance(problem, nats.errors.SlowConsumerError):
                 self._trouble()
             elif str(problem):
@@ -166,8 +166,8 @@ class Connection:
             if client.greeted is not None:
                 client.greeted()
 
-        if transport is not None:
-            transport.begin = begin_handshake
+        if context is not None:
+            context.begin = begin_handshake
         try:
             async with limit:
                 client.greeted = lambda: give_up_at(max(until, loop.time() + _ATTEMPT))
@@ -186,8 +186,8 @@ class Connection:
                     reconnected_cb=reconnected,
                     closed_cb=closed,
                     error_cb=failed,
-                    tls=transport,
-                    **access.options(transport),
+                    tls=context,
+                    **access.options(context),
                 )
                 client.greeted = None
         except asyncio.CancelledError:

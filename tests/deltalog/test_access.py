@@ -286,6 +286,6 @@ def test_what_cannot_be_is_said_before(tmp_path: Path, given: dict[str, str], sa
 
 
 def test_the_system_is_trusted_by_default() -> None:
-    context = Access().transport()
+    context = Access().tls_context()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
