@@ -17,7 +17,7 @@ LANE ?= test
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install up demo quick test coverage test-clusters real-cluster soak bench check format clean
+.PHONY: help install up demo quick test mutants coverage test-clusters real-cluster soak bench check format clean
 
 help:
 	@echo "make demo           simulated clusters, served at http://127.0.0.1:8001"
@@ -28,6 +28,8 @@ help:
 	@echo "make real-cluster   a real kube-apiserver here, built from Debian's sources; says its KUBECONFIG"
 	@echo "make soak           the model, fault and fuzz tests, for a long time"
 	@echo "make coverage       which lines a lane's tests run, also in processes that they start: LANE=quick, test or soak"
+	@echo "make mutants        small faults put into the ordered store, each of which a test has to find: some 20 minutes, or some"
+	@echo "                    files or a sample of it: make mutants ARGS=\"cursor --sample 30\""
 	@echo "make bench          benchmarks, as ratios to baselines of the same run"
 	@echo "make check          ruff, mypy, import contracts, dependencies"
 	@echo "options of the command itself: make demo ARGS=\"--clusters 5\"; all of them: .venv/bin/kubebraid --help"
@@ -86,6 +88,10 @@ coverage: $(STAMP) $(NODE_STAMP)
 	rm -rf .coverage && mkdir .coverage
 	$(if $(filter soak,$(LANE)),$(SOAK)) $(BIN)/coverage run -m pytest $(LANE_$(LANE)) $(ARGS); code=$$?; \
 		$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$code
+
+# Which faults, and which of them nobody can see: tests/mutants.
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks all $(ARGS)

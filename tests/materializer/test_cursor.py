@@ -1,0 +1,177 @@
+"""One cursor: what it shows where the log had lost messages, and what it holds after each read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from deltalog import DELETED
+from deltalog.wire.selectors import parse_labels
+from materializer.cursor import Cursor, Position, changes, initial
+from materializer.filter import Filter
+from materializer.store import Store
+
+PODS = ("", "pods")
+ALL = Filter()
+Make = Callable[..., Any]
+
+
+def fed(*deltas: tuple[int, Any]) -> Store:
+    store = Store("h", 100)
+    store.finish_loading(0)
+    for index, one in deltas:
+        store.apply_delta(one, index, index)
+    return store
+
+
+def shown(store: Store, cursor: Cursor, wanted: Filter = ALL, limit: int = 100) -> list[tuple[str, str, int]]:
+    kind = store.types[PODS]
+    found, upto = changes(kind, cursor.position(kind), wanted, limit)
+    cursor.advance(store, upto)
+    return [(change.type, change.entry.uid, change.at) for change in found]
+
+
+# -- what was superseded before it was read --------------------------------------------------------------------------
+
+
+def test_a_uid_that_was_never_seen_here_is_not_held_once_all_was_read(delta: Make) -> None:
+    """The log lost 3 and 4, one of them the beginning of v, which the watcher was never shown: no DELETED for it."""
+    store = fed((1, delta("m", uid="u")), (2, delta("n", uid="w")))
+    cursor = Cursor(0, 0)
+    shown(store, cursor)
+    # v began at 4, superseded unread: the deletion at 5 is all there is.
+    store.apply_delta(delta("v", uid="v", member_version="9", type=DELETED, uid_index=4), 5, 5)
+    store.settle()
+    assert store.unread_through == 4
+    assert shown(store, cursor) == []
+    # Read to the end with nothing unread left: from here on it is served by this process.
+    assert (cursor.read_to, cursor._served_from) == (5, 5)
+
+
+def test_while_something_may_be_unread_the_watcher_was_not_yet_served_from_here(delta: Make) -> None:
+    """Until the log has nothing more, the successor of what was lost may still come: 3 is lost, and 9 replaced it."""
+    store = fed((1, delta("m", uid="u")), (2, delta("n", uid="w")))
+    cursor = Cursor(2, 2)
+    store.apply_delta(delta("m", uid="u", member_version="2"), 4, 4)
+    assert (store.unread_through, store.caught_up_at) == (3, 0)
+    assert shown(store, cursor) == [("MODIFIED", "u", 4)]
+    assert (cursor.read_to, cursor._served_from) == (4, 2)
+    # At exactly the index of what was lost the log has been read to its end past it.
+    store.caught_up_at = 3
+    cursor.advance(store, None)
+    assert cursor._served_from == 4
+
+
+def test_a_late_watcher_is_told_of_a_deletion_whose_object_it_may_hold(delta: Make) -> None:
+    """The watcher comes from another instance at 3, which had read what this one lost: uid v at 3."""
+    store = fed((1, delta("m", uid="u")))
+    store.apply_delta(delta("v", uid="v", member_version="9", type=DELETED, uid_index=3), 5, 5)
+    assert shown(store, Cursor(3, 3)) == [("DELETED", "v", 5)]
+    # One that was at 2 cannot hold it.
+    assert shown(store, Cursor(2, 2)) == []
+
+
+# -- the places of a position ----------------------------------------------------------------------------------------
+
+
+def test_a_read_in_pieces_and_then_to_the_end(delta: Make) -> None:
+    store = fed(*((index, delta(f"n{index}", uid=f"u{index}")) for index in range(1, 6)))
+    store.settle()
+    cursor = Cursor(0, 0)
+    kind = store.types[PODS]
+    assert shown(store, cursor, limit=2) == [("ADDED", "u1", 1), ("ADDED", "u2", 2)]
+    assert cursor.position(kind) == Position(2, 0, 0, 0, 5)
+    # What changes between two pieces comes with the later one, once; the head at the first piece stays noted.
+    store.apply_delta(delta("n1", uid="u1", member_version="2"), 6, 6)
+    assert shown(store, cursor, limit=2) == [("ADDED", "u3", 3), ("ADDED", "u4", 4)]
+    assert cursor.position(kind) == Position(4, 0, 0, 0, 5)
+    assert shown(store, cursor) == [("ADDED", "u5", 5), ("MODIFIED", "u1", 6)]
+    assert cursor.position(kind) == Position(6, 6, 0, 6, 0)
+    assert cursor._served_from == 6
+
+
+def test_served_from_is_no_later_than_what_the_type_has_unread(delta: Make) -> None:
+    store = fed((1, delta("a")))
+    kind = store.types[PODS]
+    assert Cursor(9, 9).position(kind).served_from == 0
+    kind.unread_through = 4
+    assert Cursor(9, 9).position(kind).served_from == 4
+    assert Cursor(3, 3).position(kind).served_from == 3
+
+
+def test_a_cursor_holds_everything_unless_it_is_said_otherwise(delta: Make) -> None:
+    kind = fed((1, delta("a"))).types[PODS]
+    assert Cursor(7).position(kind).complete_at == 7
+    assert Cursor(7, 0).position(kind).complete_at == 0
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_read_ends_at_the_limit_of_changes_or_of_bytes(delta: Make) -> None:
+    store = fed(*((index, delta(f"n{index}", uid=f"u{index}")) for index in range(1, 6)))
+    kind = store.types[PODS]
+    at = Cursor(0, 0).position(kind)
+    size = len(kind.get("alpha", ("x", "n1")).body)
+    for limit, most, upto in ((1, None, 1), (3, None, 3), (6, None, None), (5, None, 5)):
+        found, end = changes(kind, at, ALL, limit, most)
+        assert (len(found), end) == (upto or 5, upto)
+    for most, upto in ((1, 1), (size, 1), (size + 1, 2), (5 * size, 5), (5 * size + 1, None)):
+        found, end = changes(kind, at, ALL, 100, most)
+        assert (len(found), end) == (upto or 5, upto)
+    # What is not in scope costs nothing of either.
+    found, end = changes(kind, at, Filter(names=frozenset({"n5"})), 1, size)
+    assert ([change.entry.name for change in found], end) == (["n5"], 5)
+
+
+# -- selections ------------------------------------------------------------------------------------------------------
+
+
+def test_of_a_selection_an_object_enters_and_leaves(delta: Make) -> None:
+    wanted = Filter(labels=parse_labels("app=a"))
+    store = fed((1, delta("n", labels={"app": "b"})))
+    cursor = Cursor(1, 1)
+    store.apply_delta(delta("n", member_version="2", labels={"app": "a"}), 2, 2)
+    assert shown(store, cursor, wanted) == [("ADDED", "u", 2)]
+    store.apply_delta(delta("n", member_version="3", labels={"app": "a"}), 3, 3)
+    assert shown(store, cursor, wanted) == [("MODIFIED", "u", 3)]
+    store.apply_delta(delta("n", member_version="4", labels={"app": "b"}), 4, 4)
+    assert shown(store, cursor, wanted) == [("DELETED", "u", 4)]
+    store.apply_delta(delta("n", member_version="5", labels={}), 5, 5)
+    assert shown(store, cursor, wanted) == []
+    store.apply_delta(delta("n", member_version="6", type=DELETED), 6, 6)
+    assert shown(store, cursor, wanted) == []
+
+
+def test_another_uid_of_a_name_is_a_deletion_and_an_addition(delta: Make) -> None:
+    store = fed((1, delta("n", uid="u")))
+    cursor = Cursor(1, 1)
+    store.apply_delta(delta("n", uid="v", member_version="2"), 2, 2)
+    assert shown(store, cursor) == [("DELETED", "u", 1), ("ADDED", "v", 2)]
+
+
+def test_initial_is_the_state_in_the_order_of_lists(delta: Make) -> None:
+    store = fed(*((index, delta(name, uid=name)) for index, name in ((1, "b"), (2, "a"), (3, "c"))))
+    found = initial(store, store.types[PODS], Filter(names=frozenset({"a", "b"})))
+    assert [(change.type, change.entry.name, change.at) for change in found] == [("ADDED", "a", 2), ("ADDED", "b", 1)]
+
+
+# -- deletions --------------------------------------------------------------------------------------------------------
+
+
+def test_a_deletion_that_changes_labels_is_of_what_watchers_saw(delta: Make) -> None:
+    """The selection and the owner that count are those of the last state before: what a watcher holds matched then."""
+    store = fed((1, delta("n", labels={"app": "a"}, fields={"spec.nodeName": "k"}, controller_uid="c")))
+    cursor, owned, other = Cursor(1, 1), Cursor(1, 1), Cursor(1, 1)
+    store.apply_delta(
+        delta("n", member_version="2", type=DELETED, labels={"app": "b"}, fields={"spec.nodeName": "l"}), 2, 2
+    )
+    tombstone = store.types[PODS].tombstones["alpha"]["x", "n"]
+    assert (tombstone.labels, tombstone.fields) == ({"app": "a"}, {"spec.nodeName": "k"})
+    assert tombstone.controller_uid == "c"
+    assert (tombstone.selectable_since, tombstone.uid_index, tombstone.past) == (1, 1, None)
+    assert shown(store, cursor, Filter(labels=parse_labels("app=a"))) == [("DELETED", "u", 2)]
+    assert shown(store, owned, Filter(controller_uids=frozenset({"c"}))) == [("DELETED", "u", 2)]
+    assert shown(store, other, Filter(labels=parse_labels("app=b"))) == []
+    # Who was there before the object was, never held it.
+    assert shown(store, Cursor(0, 0)) == []
