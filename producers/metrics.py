@@ -115,9 +115,9 @@ class ProducerMetrics:
         refusing.set_function(lambda: float(len(list(refused()))))
         registry.register(_Clusters(clusters))
 
-    def of(self, cluster: str, title: str) -> TypeMetrics:
+    def of(self, cluster: str, resource: str) -> TypeMetrics:
         """The counters of one type, e.g. `deployments.apps`."""
-        return TypeMetrics(self, cluster, title)
+        return TypeMetrics(self, cluster, resource)
 
     def text(self) -> bytes:
         """The metrics in Prometheus' text format."""
@@ -127,13 +127,13 @@ class ProducerMetrics:
 class TypeMetrics:
     """The counters of one type of one cluster."""
 
-    def __init__(self, metrics: ProducerMetrics, cluster: str, title: str) -> None:
+    def __init__(self, metrics: ProducerMetrics, cluster: str, resource: str) -> None:
         self._metrics = metrics
-        self._labels = (cluster, title)
-        self._lists = metrics.lists.labels(cluster, title)
-        self._watches = metrics.watches.labels(cluster, title)
-        self._appending = metrics.appending.labels(cluster, title)
-        self._lag = metrics.lag.labels(cluster, title)
+        self._labels = (cluster, resource)
+        self._lists = metrics.lists.labels(cluster, resource)
+        self._watches = metrics.watches.labels(cluster, resource)
+        self._appending = metrics.appending.labels(cluster, resource)
+        self._lag = metrics.lag.labels(cluster, resource)
 
     def listing(self, why: str) -> None:
         """A list has begun; `why` as the metric names it."""
@@ -190,7 +190,7 @@ class _Clusters(Collector):
                 objects.add_metric(labels, one.objects)
                 synced.add_metric(labels, float(one.synced))
                 event.add_metric(labels, one.last_event)
-            for title, counts in cluster.counts.items():
+            for resource, counts in cluster.counts.items():
                 for outcome in counts.__struct_fields__:
-                    deltas.add_metric((cluster.name, title, outcome), getattr(counts, outcome))
+                    deltas.add_metric((cluster.name, resource, outcome), getattr(counts, outcome))
         return (objects, synced, event, deltas, held, up)

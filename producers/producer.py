@@ -236,7 +236,7 @@ class Producer:
             log.warning("a request nobody can read", reason=str(cause))
             return
         named = [cluster for cluster in self.held if fnmatchcase(cluster.name, wanted.cluster)]
-        lists = sum(cluster.relist(lambda title: fnmatchcase(title, wanted.type)) for cluster in named)
+        lists = sum(cluster.relist(lambda text: fnmatchcase(text, wanted.type)) for cluster in named)
         log.info("comparing lists on request", clusters=len(named), lists=lists)
         try:
             await message.respond(msgspec.json.encode(Relisting(self.identity, len(named), lists)))

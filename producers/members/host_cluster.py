@@ -219,11 +219,11 @@ def pedia_rules(pedia: dict[str, Any], shared: _Objects) -> Rules:
         resources = [str(one).partition("/")[0] for one in item.get("resources") or []]
         for resource in dict.fromkeys(resources):
             # `group: ""` is the core group, `group: "*"` any.
-            titles = [f"{resource}.{group}"]
+            patterns = [f"{resource}.{group}"]
             if group == "*":
-                titles = ["*"] if resource == "*" else [f"{resource}.", f"{resource}.*"]
-            for title in titles:
-                types += [f"{title}/{version}" for version in item.get("versions") or ()] or [title]
+                patterns = ["*"] if resource == "*" else [f"{resource}.", f"{resource}.*"]
+            for pattern in patterns:
+                types += [f"{pattern}/{version}" for version in item.get("versions") or ()] or [pattern]
         if item.get("eventsInvolvedResources"):
             types.append("events.")
     if spec.get("syncAllCustomResources"):

@@ -172,7 +172,7 @@ def _configuration(file: _File, base: Path) -> Configuration:
     pruning = Pruning(
         file.prune.managed_fields,
         file.prune.last_applied,
-        tuple((title, tuple(one.pointers)) for one in file.prune.fields for title in one.types),
+        tuple((pattern, tuple(one.pointers)) for one in file.prune.fields for pattern in one.types),
     )
     rules = Rules(_rules(file.sync), tuple(file.exclude))
     sources = []

@@ -46,32 +46,36 @@ _PATTERN = re.compile(r"[a-z0-9*-]+(\.[a-z0-9.*-]*)?(/[a-z0-9*]+)?")
 
 
 class TypePattern(NamedTuple):
-    """Types by resource, group and version, each with `*` as wildcard; `version` empty: the one preferred."""
+    """Types by resource, group and version, each with `*` as wildcard.
 
-    title: str
+    `resource`: of a GroupResource's text, `deployments.*`; `*.` is the core group, CUSTOM and NOISE are words for many.
+    `version`: empty for the preferred one.
+    """
+
+    resource: str
     version: str
 
     def names(self, resource: ResourceType) -> bool:
         """Whether it names a type, in whatever version."""
-        if self.title == CUSTOM:
+        if self.resource == CUSTOM:
             return resource.custom
-        if self.title == NOISE:
-            return any(fnmatchcase(str(resource.group_resource), title) for title in NOISY)
-        if self.title.endswith("."):
-            return not resource.group and fnmatchcase(resource.resource, self.title[:-1])
-        return fnmatchcase(str(resource.group_resource), self.title)
+        if self.resource == NOISE:
+            return any(fnmatchcase(str(resource.group_resource), noisy) for noisy in NOISY)
+        if self.resource.endswith("."):
+            return not resource.group and fnmatchcase(resource.resource, self.resource[:-1])
+        return fnmatchcase(str(resource.group_resource), self.resource)
 
     @property
     def wild(self) -> bool:
-        return "*" in self.title or self.title in (CUSTOM, NOISE)
+        return "*" in self.resource or self.resource in (CUSTOM, NOISE)
 
 
 def type_pattern(text: str) -> TypePattern:
     """Reads `RESOURCE[.GROUP][/VERSION]` or a word. Raises BadRule."""
     if not _PATTERN.fullmatch(text):
         raise BadRule(f"{text!r} names no resource type; {_FORMS}")
-    title, _, version = text.partition("/")
-    return TypePattern(title, version)
+    resource, _, version = text.partition("/")
+    return TypePattern(resource, version)
 
 
 # -- objects -------------------------------------------------------------------------------------------------------

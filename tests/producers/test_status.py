@@ -80,7 +80,7 @@ async def test_what_a_silent_watch_hid_comes_with_a_list_that_is_asked_for(rig):
     before = producer.clusters["alpha"].informers["", "pods"].relists
     # The watch is open and says nothing: only a list can tell.
     listing = [(entry.key, entry.member_version) for entry in warm.store.types["", "pods"].objects("alpha").values()]
-    assert producer.clusters["alpha"].relist(lambda title: title == "pods") == 1
+    assert producer.clusters["alpha"].relist(lambda text: text == "pods") == 1
     await rig.settled(warm, PODS, "", "pods")
     assert [(e.key, e.member_version) for e in warm.store.types["", "pods"].objects("alpha").values()] != listing
     assert producer.clusters["alpha"].informers["", "pods"].relists == before + 1
