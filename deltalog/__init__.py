@@ -11,7 +11,8 @@ from deltalog.events import Bookmark, Change, Event, Removed
 from deltalog.jetstream.access import Access, BadAccess
 from deltalog.jetstream.acknowledgement import Expect
 from deltalog.jetstream.connection import BrokerUnavailable, Connection, connect
-from deltalog.jetstream.stream import Log, LogError, LogSettings, open_log
+from deltalog.jetstream.opening import LogSettings, open_log
+from deltalog.jetstream.stream import Log, LogError
 from deltalog.place import BadPlace, Forgotten, Place
 from deltalog.reader import HistoryChanged, Reader, Record
 from deltalog.subscription import StreamGone, Subscription, subscribe

@@ -16,8 +16,9 @@ import structlog
 
 from deltalog.jetstream.bucket import Bucket, decoded
 from deltalog.jetstream.connection import JetStreamRefused
+from deltalog.jetstream.opening import next_prefix
 from deltalog.jetstream.same_history import Progress, why_not_continued
-from deltalog.jetstream.stream import Log, LogError, next_prefix
+from deltalog.jetstream.stream import Log, LogError
 from deltalog.wire.subjects import encode_token
 
 log = structlog.get_logger("deltalog.history")

@@ -14,15 +14,8 @@ import structlog
 
 from deltalog.jetstream.backoff import Once
 from deltalog.jetstream.connection import Connection, JetStreamRefused
-from deltalog.jetstream.stream import (
-    CREATED_KEY,
-    DEFAULT_NAME,
-    FORMAT_KEY,
-    PREFIX_KEY,
-    STREAM_NOT_FOUND,
-    TOMBSTONE_TTL_KEY,
-    LogError,
-)
+from deltalog.jetstream.stream import STREAM_NOT_FOUND, LogError
+from deltalog.jetstream.stream_info import CREATED_KEY, DEFAULT_NAME, FORMAT_KEY, PREFIX_KEY, TOMBSTONE_TTL_KEY
 from deltalog.timing import DEFAULT_TIMING, LogTiming
 from deltalog.wire.errors import LogUnavailable
 

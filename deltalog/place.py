@@ -9,7 +9,8 @@ from typing import NamedTuple
 import msgspec
 
 from deltalog.jetstream.same_history import Progress, why_not_continued
-from deltalog.jetstream.stream import Log, StreamState
+from deltalog.jetstream.stream import Log
+from deltalog.jetstream.stream_info import StreamState
 from deltalog.reader import HistoryChanged
 from deltalog.wire.errors import BadInput, HistoryEnded
 

@@ -28,8 +28,10 @@ from deltalog.events import Bookmark, Change, Event, Removed
 from deltalog.jetstream.access import Access
 from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import BrokerUnavailable, Connection, JetStreamRefused, connect
+from deltalog.jetstream.opening import LogSettings, open_log
 from deltalog.jetstream.same_history import Progress, why_another
-from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, LogSettings, StreamState, open_log
+from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError
+from deltalog.jetstream.stream_info import StreamState
 from deltalog.place import NOW, Forgotten, Place, Start, locate, nothing_forgotten, same_history
 from deltalog.reader import HistoryChanged, Reader, Record
 from deltalog.shown import Shown

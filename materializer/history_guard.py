@@ -15,7 +15,7 @@ import structlog
 from deltalog.history import History, Mark
 from deltalog.jetstream.connection import BrokerUnavailable
 from deltalog.jetstream.same_history import why_another
-from deltalog.jetstream.stream import StreamState
+from deltalog.jetstream.stream_info import StreamState
 from deltalog.reader import HistoryChanged, Reader
 from deltalog.wire.errors import LogUnavailable
 from materializer.freshness import Freshness

@@ -15,7 +15,8 @@ from itertools import islice
 import msgspec
 
 from deltalog.history import Probe
-from deltalog.jetstream.stream import Log, StreamState
+from deltalog.jetstream.stream import Log
+from deltalog.jetstream.stream_info import StreamState
 from deltalog.reader import Record, read_to_end
 from deltalog.wire import subjects
 from deltalog.wire.delta import Delta

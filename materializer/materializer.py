@@ -17,7 +17,8 @@ from deltalog.handover import Handover, hand_over
 from deltalog.history import History
 from deltalog.jetstream.connection import BrokerUnavailable
 from deltalog.jetstream.same_history import Progress
-from deltalog.jetstream.stream import Log, nanoseconds
+from deltalog.jetstream.stream import Log
+from deltalog.jetstream.stream_info import nanoseconds
 from deltalog.reader import HistoryChanged, Reader, Record
 from deltalog.wire.delta import SharingDecoder, UnreadableRecord
 from deltalog.wire.errors import LogUnavailable

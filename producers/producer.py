@@ -16,7 +16,8 @@ from nats.aio.msg import Msg
 from deltalog import LogUnavailable
 from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection
-from deltalog.jetstream.stream import DEFAULT_NAME, Log
+from deltalog.jetstream.stream import Log
+from deltalog.jetstream.stream_info import DEFAULT_NAME
 from producers.follow.cluster_producer import ClusterProducer
 from producers.follow.cluster_state import Treatment
 from producers.follow.leases import Leases

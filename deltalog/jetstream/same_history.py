@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from deltalog.jetstream.stream import HistoryIdentity, Stream, StreamState
+from deltalog.jetstream.stream import Stream
+from deltalog.jetstream.stream_info import HistoryIdentity, StreamState
 
 
 class Progress(NamedTuple):

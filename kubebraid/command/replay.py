@@ -30,7 +30,9 @@ from deltalog import (
     select,
 )
 from deltalog.bounded_queue import BoundedQueue
-from deltalog.jetstream.stream import Stream, open_copy, timestamp
+from deltalog.jetstream.opening import open_copy
+from deltalog.jetstream.stream import Stream
+from deltalog.jetstream.stream_info import timestamp
 from deltalog.place import Start
 from deltalog.wire.selection import Selection
 from deltalog.wire.subjects import CONTROL, OBJECTS, PARTS, REMOVED, parse_control

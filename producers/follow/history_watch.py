@@ -9,7 +9,8 @@ from typing import NoReturn
 from deltalog import Appender, BrokerUnavailable, HistoryChanged
 from deltalog.history import History
 from deltalog.jetstream.connection import JetStreamRefused
-from deltalog.jetstream.stream import STREAM_NOT_FOUND, HistoryIdentity, Log
+from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log
+from deltalog.jetstream.stream_info import HistoryIdentity
 
 
 async def watch_history(

@@ -11,7 +11,8 @@ import pytest
 from deltalog import BrokerUnavailable, Connection, Delta, Log, LogError, LogSettings, connect, decode_delta, open_log
 from deltalog.history import History
 from deltalog.jetstream.connection import JetStreamRefused, printable
-from deltalog.jetstream.stream import nanoseconds, next_prefix, timestamp
+from deltalog.jetstream.opening import next_prefix
+from deltalog.jetstream.stream_info import nanoseconds, timestamp
 from deltalog.wire.subjects import object_filter, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
 from tests.patience import PATIENCE

@@ -28,7 +28,7 @@ from deltalog import (
 )
 from deltalog.history import History
 from deltalog.jetstream.bucket import Bucket
-from deltalog.jetstream.stream import open_copy
+from deltalog.jetstream.opening import open_copy
 from deltalog.mirror import Mirror, MirrorSettings
 from producers.follow.leases import holders
 from tests.golden.lines import Line, lines

@@ -15,7 +15,7 @@ import pytest
 
 from deltalog import Appender, Connection, Delta, Log, LogSettings, encode_control, encode_delta, open_log
 from deltalog.history import BUCKET, History, Mark
-from deltalog.jetstream.stream import nanoseconds
+from deltalog.jetstream.stream_info import nanoseconds
 from deltalog.wire import subjects
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import control_subject, object_filter, object_subject, type_prefix
