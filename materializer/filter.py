@@ -90,6 +90,7 @@ class Filter:
         return self.controller_uids is None or state.controller_uid in self.controller_uids
 
     def matches(self, entry: Entry) -> bool:
+        """Whether an entry's object is selected, as it is now."""
         return self.covers(entry) and self.timely(entry) and self.selects(entry)
 
     def matched_at(self, entry: Entry, index: int) -> bool | None:

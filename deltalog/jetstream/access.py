@@ -111,10 +111,12 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tls(self) -> bool:
+        """Whether files of TLS are given, so that there is no connection without."""
         return self.ca is not None or self.cert is not None
 
     @property
     def identified(self) -> bool:
+        """Whether it says who connects."""
         return bool(self.creds or self.nkey or self.user or self.token or self.token_file)
 
     def without_identity(self) -> Access:

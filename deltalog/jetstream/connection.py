@@ -207,6 +207,7 @@ class Connection:
 
     @property
     def connected(self) -> bool:
+        """Whether the server can be asked now."""
         return bool(self.client.is_connected)
 
     def problems(self) -> list[str]:

@@ -164,6 +164,7 @@ class Log(Stream):
 
     @property
     def origin(self) -> str:
+        """The name of the stream that is appended to: of a mirror, the stream that it mirrors."""
         return self.name if self._mirrored is None else self._mirrored.name
 
     async def origin_state(self) -> StreamState:

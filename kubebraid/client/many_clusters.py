@@ -26,6 +26,10 @@ import aiohttp
 import msgspec
 import structlog
 
+from kubebraid.errors import KubebraidError, Unavailable
+
+__all__ = ["ADDED", "CLUSTER_ANNOTATION", "DELETED", "MODIFIED", "Change", "Informer", "Key", "Refused"]
+
 log = structlog.get_logger("kubebraid.client.many_clusters")
 
 CLUSTER_ANNOTATION = "shadow.clusterpedia.io/cluster-name"
@@ -55,7 +59,11 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of an object since this reader last saw it. `object`: its last state, as far as that is known."""
+    """What became of an object since this reader last saw it.
+
+    `type`: ADDED, MODIFIED or DELETED. `object`: its last state, as far as that is known; `before`: the state that this
+    reader saw last, None with ADDED. An object that was deleted and made again under its name is two changes.
+    """
 
     type: str
     key: Key
@@ -63,15 +71,15 @@ class Change:
     before: dict[str, Any] | None
 
 
-class Refused(Exception):
+class Refused(KubebraidError):
     """The service will never answer this request otherwise; the message is its own."""
 
 
-class _Expired(Exception):
+class _Expired(KubebraidError):
     """410: the version is of the past; only a list helps."""
 
 
-class _Unavailable(Exception):
+class _Unavailable(Unavailable):
     """This server does not answer now. `after`: seconds that it asks to wait."""
 
     def __init__(self, message: str, after: float = 0.0) -> None:
@@ -297,7 +305,7 @@ class Informer:
             "timeoutSeconds": str(int(random.uniform(*_WATCH))),
         }
 
-    # -- what is there -----------------------------------------------------------------------------------------------
+    # -- the copy ----------------------------------------------------------------------------------------------------
 
     def _take_in(self, kind: str, found: dict[str, Any]) -> None:
         if kind != "BOOKMARK":

@@ -26,12 +26,13 @@ from materializer.cursor import Change, changes, initial
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.materializer import Materializer
-from materializer.resume import Expired as Expired
-from materializer.resume import HistoryReplaced, from_member_versions, from_now, from_version, unread
+from materializer.resume import Expired, HistoryReplaced, from_member_versions, from_now, from_version, unread
 from materializer.versions import Named, list_version, object_version, parse_versions
 from producers.follow.ownership import append_control, take
 from producers.follow.removal import remove_cluster, remove_type
 from producers.producer import producer_id
+
+__all__ = ["Deleted", "Expired", "Filter", "ResourceStorage", "Storage", "StorageConfig"]
 
 _EVENTS: GroupResource = GroupResource("", "events")
 # Changes read at one go.
@@ -116,6 +117,7 @@ class Storage:
     # -- clusters ----------------------------------------------------------------------------------------------------
 
     def clusters(self) -> list[str]:
+        """The names of the clusters that the log has, sorted."""
         return sorted(self.materializer.store.clusters)
 
     def get_resource_versions(self, cluster: str) -> dict[GroupResource, dict[ObjectName, str]]:

@@ -85,7 +85,7 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
             file = None if broker is None else broker.data / f"history-{opening.name}.json"
             materializer = await _materializer(reading, until, file, _snapshots(settings, broker, worker))
             parts.append(materializer.run)
-            # When nobody is served any more.
+            # After the last request has been answered.
             stack.push_async_callback(materializer.close)
             assert bound is not None
             assert settings.listen is not None
@@ -171,7 +171,7 @@ async def _materializer(reading: Opening, until: float, file: Path | None, snaps
     if alone is None:
         return Materializer(Log.unreached(url, name), None, snapshots, Away(None, open_when_there))
     assumed, restored = alone
-    # Who is waited for may say by now that it will not do; but what is served is served, and may be mended.
+    # NATS may refuse by then; but what is served already stays served, and that may be corrected meanwhile.
     reading.serving = True
     return Materializer(assumed, None, snapshots, Away(restored, open_when_there))
 

@@ -32,7 +32,7 @@ _TRIES = 5
 
 
 class BrokerError(Unavailable):
-    """The embedded NATS server cannot be started or stopped answering; one line that says the mend."""
+    """The embedded NATS server cannot be started or stopped answering; one line that says the remedy."""
 
 
 class PortTaken(BrokerError):
@@ -66,12 +66,14 @@ def running(data: Path) -> str | None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
+    """A port that no process listens at now."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 
 def port_in_use(host: str, port: int) -> bool:
+    """Whether another process has a port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -116,10 +118,12 @@ class EmbeddedBroker:
 
     @property
     def url(self) -> str:
+        """What NATS clients on this machine connect to."""
         return f"nats://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
+        """The server's process id, once it was started."""
         assert self._process is not None
         return self._process.pid
 

@@ -54,7 +54,7 @@ _IN_FILES = (
 
 
 class Unfit(KubebraidError):
-    """What was asked cannot be done to this cluster; one line with the mend."""
+    """What was asked cannot be done to this cluster; one line that says the remedy."""
 
 
 # -- the directory -----------------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def add(directory: Path, name: str, kubeconfig: str | None, context: str | None,
     try:
         directory.mkdir(parents=True, exist_ok=True)
         target = known.get(name, directory / f"{name}{_SUFFIX}")
-        # Credentials: for nobody else to read, and never half written.
+        # Credentials: readable by its owner alone, and never half written.
         handle, temporary = tempfile.mkstemp(dir=directory, prefix=".")
         with os.fdopen(handle, "w") as file:
             yaml.safe_dump(document, file, sort_keys=False)
@@ -182,7 +182,7 @@ class Cleaned(NamedTuple):
 
 
 async def unfollowed(connection: Connection, log: Log) -> dict[str, str]:
-    """The clusters that the log has, and the producer that follows each now: empty where nobody does."""
+    """The clusters that the log has, and the producer that follows each now: empty where none does."""
     found: dict[str, str] = {}
 
     def note(record: Record) -> None:
@@ -203,7 +203,7 @@ async def unfollowed(connection: Connection, log: Log) -> dict[str, str]:
 async def clean(
     connection: Connection, log: Log, names: Sequence[str], kind: str | None, *, dry_run: bool
 ) -> list[Cleaned]:
-    """Takes clusters that nobody follows any more out of the log, or one type of them; none named: all of those.
+    """Takes clusters that no producer follows out of the log, or one type of them; none named: all such clusters.
 
     Raises Unfit, BadSetting for a type that is unknown, and what appending raises.
     """
@@ -332,7 +332,7 @@ def clean_command(
 async def open_and_clean(
     url: str, access: Access, settings: LogSettings, clusters: Sequence[str], kind: str | None, *, dry_run: bool
 ) -> list[Cleaned]:
-    """Takes clusters that nobody follows out of the log. Raises as `clean` does."""
+    """Takes clusters that no producer follows out of the log. Raises as `clean` does."""
     async with connected(url, "kubebraid-clean", access) as connection:
         log_ = await open_log(connection, settings, make=False)
         return await clean(connection, log_, clusters, kind, dry_run=dry_run)

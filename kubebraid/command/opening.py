@@ -1,4 +1,4 @@
-"""Connecting to NATS and opening the log: what waiting can mend is waited for, all else ends the process."""
+"""Connecting to NATS and opening the log: what may pass by itself is waited for, all else ends the process."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Opening:
     """Opens one log over one connection, both its own; to be entered, which begins with it.
 
     NATS that does not answer, has no leader, or no JetStream, is waited for, and that is said: when the reason changes
-    and once a minute. What waiting does not mend is raised by `soon` and `wait`: credentials that are refused
-    (BrokerRefuses) or make no sense (BadAccess), a stream that is none of ours (LogError). Unless `serving` is set:
-    whoever serves something meanwhile goes on, and waits for that to be mended, too.
+    and once a minute. What has to be corrected by an operator is raised by `soon` and `wait`: credentials that are
+    refused (BrokerRefuses) or make no sense (BadAccess), a stream that is not one of kubebraid's (LogError). Unless
+    `serving` is set: an instance that serves a snapshot meanwhile waits for that, too.
 
     `reason`: why the log is not open yet, empty if it is. `mend`: as for `open_log`.
     """

@@ -34,7 +34,7 @@ def run(main: Coroutine[Any, Any, None], level: str, json_lines: bool) -> None:
 
 
 def reporting(work: Callable[[], None]) -> None:
-    """One line for each error that a user can mend."""
+    """Runs a command; its errors that a user can correct end the process with one line and an exit code."""
     try:
         work()
     except typer.Exit as done:

@@ -21,7 +21,7 @@ SNAPSHOT_EVERY = 600.0
 
 
 class BadSetting(InvalidInput):
-    """An option's value that cannot be; one line with the mend."""
+    """An option's value that cannot be; one line that says the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Address:
 
     @property
     def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
         if self.host == "localhost":
             return True
         try:
@@ -42,6 +43,7 @@ class Address:
 
     @property
     def url(self) -> str:
+        """What a client on this machine connects to."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         if self.host in ("0.0.0.0", "::"):
             host = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""`kubebraid status`: the condition of a running instance's clusters and types, for people and for scripts."""
+"""`kubebraid status`: the status of a running instance's clusters and types, for people and for scripts."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _PATIENCE = 10.0
 
 
 class Unanswered(Unavailable):
-    """No instance answers there; one line with the mend."""
+    """No instance answers there; one line that says the remedy."""
 
     code = 2
 
 
-class TypeCondition(msgspec.Struct, frozen=True):
+class TypeSummary(msgspec.Struct, frozen=True):
     """One type of one cluster. `lag`: seconds since its producer last heard of it; None if never."""
 
     type: str
@@ -41,7 +41,7 @@ class TypeCondition(msgspec.Struct, frozen=True):
     error: str
 
 
-class ClusterCondition(msgspec.Struct, frozen=True):
+class ClusterSummary(msgspec.Struct, frozen=True):
     """One cluster. `state`: `ready`, `stale` (`reason` says why) or `listing` (first lists are missing)."""
 
     name: str
@@ -49,10 +49,10 @@ class ClusterCondition(msgspec.Struct, frozen=True):
     reason: str
     producer: str
     objects: int
-    types: tuple[TypeCondition, ...]
+    types: tuple[TypeSummary, ...]
 
 
-class Condition(msgspec.Struct, frozen=True):
+class InstanceStatus(msgspec.Struct, frozen=True):
     """An instance: whether /readyz is 200; `outage`: for how many seconds it could not read the log, None if it can.
 
     `notes`: what else is wrong, as when the log takes nothing in.
@@ -62,25 +62,26 @@ class Condition(msgspec.Struct, frozen=True):
     ready: bool
     outage: float | None
     index: int
-    clusters: tuple[ClusterCondition, ...]
+    clusters: tuple[ClusterSummary, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
+        """Whether nothing is wrong: ready, reads the log, and all clusters are current."""
         return (
             self.ready and self.outage is None and not self.notes and all(one.state == "ready" for one in self.clusters)
         )
 
 
-def ask(server: str) -> Condition:
-    """The condition of the instance at a URL. Raises Unanswered."""
+def ask(server: str) -> InstanceStatus:
+    """The status of the instance at a URL. Raises Unanswered."""
     try:
         with urllib.request.urlopen(f"{server}/clusters", timeout=_PATIENCE) as answer:
             found = json.load(answer)
-        return _condition(server, found)
+        return _status(server, found)
     except urllib.error.HTTPError as refused:
         if refused.code == 429:
-            return Condition(server, ready=False, outage=None, index=0, clusters=())
+            return InstanceStatus(server, ready=False, outage=None, index=0, clusters=())
         raise Unanswered(f"{server} answers {refused.code}: is that a kubebraid?") from None
     except (OSError, ValueError, KeyError, TypeError) as cause:
         reason = cause.reason if isinstance(cause, urllib.error.URLError) else cause
@@ -89,9 +90,9 @@ def ask(server: str) -> Condition:
         ) from None
 
 
-def _condition(server: str, found: dict[str, Any]) -> Condition:
+def _status(server: str, found: dict[str, Any]) -> InstanceStatus:
     now = time.time()
-    return Condition(
+    return InstanceStatus(
         server,
         ready=bool(found["ready"]),
         outage=found["outage"],
@@ -101,14 +102,14 @@ def _condition(server: str, found: dict[str, Any]) -> Condition:
     )
 
 
-def _cluster(found: dict[str, Any], now: float) -> ClusterCondition:
+def _cluster(found: dict[str, Any], now: float) -> ClusterSummary:
     types = []
     for title, told in sorted(found["types"].items()):
         # What a watch last said, or the list before it.
         heard = max(told.get("event", 0), told.get("listed", 0))
         lag = max(now - heard / 1000, 0.0) if heard else None
         types.append(
-            TypeCondition(
+            TypeSummary(
                 title,
                 int(told.get("objects", 0)),
                 bool(told.get("synced")),
@@ -124,24 +125,24 @@ def _cluster(found: dict[str, Any], now: float) -> ClusterCondition:
         state, reason = "listing", "its types are being discovered"
     elif found["missing"]:
         state, reason = "listing", "first lists missing: " + ", ".join(found["missing"][:5])
-    return ClusterCondition(
+    return ClusterSummary(
         found["name"], state, reason, str(found["producer"]), sum(one.objects for one in types), tuple(types)
     )
 
 
-def lines(condition: Condition, *, types: bool) -> Iterator[str]:
+def lines(status: InstanceStatus, *, types: bool) -> Iterator[str]:
     """For people; `types`: also one line for each type of each cluster."""
-    state = "ready" if condition.ready else "not ready"
-    yield f"{condition.server}: {state}, at index {condition.index}, {len(condition.clusters)} clusters"
-    if condition.outage is not None:
-        yield f"  the log has been unreachable for {condition.outage:.0f} s: what was known then is served"
-    for note in condition.notes:
+    state = "ready" if status.ready else "not ready"
+    yield f"{status.server}: {state}, at index {status.index}, {len(status.clusters)} clusters"
+    if status.outage is not None:
+        yield f"  the log has been unreachable for {status.outage:.0f} s: what was known then is served"
+    for note in status.notes:
         yield f"  {note}"
-    yield from cluster_lines(condition.clusters)
+    yield from cluster_lines(status.clusters)
     if not types:
         return
     table = _table("cluster", "type", "objects", "heard", "version", "error")
-    for one in condition.clusters:
+    for one in status.clusters:
         for kind in one.types:
             heard = "never" if kind.lag is None else f"{kind.lag:.0f} s ago"
             state = kind.error or ("" if kind.synced else "being listed")
@@ -150,7 +151,7 @@ def lines(condition: Condition, *, types: bool) -> Iterator[str]:
     yield from _rendered(table)
 
 
-def cluster_lines(clusters: Iterable[ClusterCondition]) -> list[str]:
+def cluster_lines(clusters: Iterable[ClusterSummary]) -> list[str]:
     """A table of clusters."""
     table = _table("cluster", "state", "types", "objects", "producer", "reason")
     for one in clusters:

@@ -46,6 +46,7 @@ class Lines:
         self._type = 0
 
     def __call__(self, event: Change | Removed) -> str:
+        """The line of one event, without its end."""
         if isinstance(event, Change):
             delta = event.delta
             kind = "LEFT" if event.left else event.type

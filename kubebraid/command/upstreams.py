@@ -27,14 +27,17 @@ class MemberServers:
         self._contexts: WeakKeyDictionary[Credentials, ssl.SSLContext] = WeakKeyDictionary()
 
     async def aclose(self) -> None:
+        """Ends the connections to all API servers."""
         for server in self._servers.values():
             await server.close()
 
     def has(self, cluster: str) -> bool:
+        """Whether requests for a cluster can be passed on."""
         return cluster in self._members.current
 
     @asynccontextmanager
     async def using(self, cluster: str) -> AsyncIterator[Upstream]:
+        """A cluster's API server, with credentials that stay valid while the block lasts. Raises NoUpstream."""
         member = self._members.current.get(cluster)
         if member is None:
             raise NoUpstream("it is none of the clusters that this instance was given")

@@ -26,7 +26,7 @@ from kubebraid.command.settings import Settings
 log = structlog.get_logger("kubebraid.command.workers")
 
 # A worker that ends by itself, or is killed sooner than that many seconds after its start, without having been ready,
-# so many times in a row, will not do better the next time: what waiting can mend it waits for.
+# so many times in a row, will not do better the next time: what may pass by itself a worker waits for.
 _SOON = 10.0
 _PATIENCE = 3
 _PAUSES = (0.1, 10.0)
@@ -46,6 +46,7 @@ class Worker:
     wait: bool = False
 
     def socket(self, number: int) -> Path:
+        """Where worker `number` listens for the others."""
         return self.directory / f"{number}.sock"
 
 
