@@ -85,6 +85,7 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def group_resource(self) -> GroupResource:
+        """What it is called, whatever its version."""
         return GroupResource(self.group, self.resource)
 
     @property
@@ -94,6 +95,7 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def group_version(self) -> GroupVersion:
+        """The version that its objects are in."""
         return GroupVersion(self.group, self.version)
 
     @property
@@ -104,4 +106,5 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def scope(self) -> Scope:
+        """Which of its objects are in the log."""
         return Scope(self.namespaces, self.selector)

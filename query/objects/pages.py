@@ -193,13 +193,13 @@ class FrozenLists:
         return len(self._kept)
 
 
-def encode_token(version: str, last: Entry) -> str:
+def encode_continue(version: str, last: Entry) -> str:
     """A continue token: the version of a list, and the last object that was sent of it."""
     return _text_of(_Token("kubebraid/v1", version, [last.cluster, last.namespace, last.name]))
 
 
-def decode_token(text: str) -> _Token:
-    """The inverse of `encode_token`.
+def decode_continue(text: str) -> _Token:
+    """The inverse of `encode_continue`.
 
     Raises:
         ApiError: 400, it is no token of this service.
@@ -256,7 +256,7 @@ def further_page(
     Raises:
         ApiError: 400, the token is none; 410, its snapshot is no longer kept, with a token to go on inconsistently.
     """
-    token = decode_token(options.token)
+    token = decode_continue(options.token)
     last = tuple(token.start)
     if not token.rv:
         # It goes on inconsistently, and from here on consistently with this state.
@@ -291,5 +291,5 @@ def _page(found: Snapshot, begin: int, options: Options, prefix: str) -> ListPag
     if end >= len(entries):
         return ListPage(page, found.index)
     selective = bool(options.label_selector or options.field_selector)
-    token = encode_token(list_version(prefix, found.index), page[-1])
+    token = encode_continue(list_version(prefix, found.index), page[-1])
     return ListPage(page, found.index, token, None if selective else len(entries) - end)

@@ -21,7 +21,7 @@ from deltalog.wire.subjects import control_subject, object_subject, parse_contro
 from deltalog.wire.summary import parse_summary, summary_headers
 from materializer.versions import Numbered, parse_version, parse_versions
 from producers.producer import Relist, Relisting, relist_subject
-from query.objects.pages import decode_token
+from query.objects.pages import decode_continue
 from tests.golden.lines import Line, each, lines
 
 LOG_MD = (Path(__file__).parents[2] / "docs" / "log.md").read_text()
@@ -304,7 +304,7 @@ READERS = {
     "version": parse_version,
     "number": Numbered("8b187de1").parse,
     "versions": parse_versions,
-    "continue": decode_token,
+    "continue": decode_continue,
     "place": parse_place,
 }
 

@@ -11,7 +11,15 @@ from materializer.entry import Entry
 from materializer.versions import Named, list_version
 from query.http.status import ApiError
 from query.objects.options import Options, parse_options
-from query.objects.pages import FrozenLists, ListPage, Snapshot, SnapshotLimits, decode_token, first_page, further_page
+from query.objects.pages import (
+    FrozenLists,
+    ListPage,
+    Snapshot,
+    SnapshotLimits,
+    decode_continue,
+    first_page,
+    further_page,
+)
 from query.timing import QueryTiming
 
 VERSIONS = Named("abcdefgh")
@@ -109,7 +117,7 @@ async def test_a_snapshot_is_of_one_scope_and_history(entries: Callable[[str], l
     page = first_page(kept, Snapshot(9, ("pods", 1), entries("abc")), ask(limit="2"), "abcdefgh", "10.0.0.1")
     assert kept.find(9, ("pods", 1)) is not None
     assert kept.find(9, ("pods", 2)) is None
-    assert decode_token(page.token).rv == list_version("abcdefgh", 9)
+    assert decode_continue(page.token).rv == list_version("abcdefgh", 9)
     kept.close()
 
 
