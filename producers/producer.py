@@ -1,4 +1,4 @@
-"""The producer: the clusters of one process, each on its own, as they come and go."""
+"""The producer: the clusters of one process, each on its own, as they are added and removed."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def leases_bucket(stream: str) -> str:
 class Producer:
     """Runs a `ClusterProducer` for each member that it has the lease of.
 
-    `clusters` are all members, by name; `held` those that are ours now.
+    `clusters` are all members, by name; `held` those that this process produces now.
     """
 
     def __init__(
@@ -104,10 +104,11 @@ class Producer:
 
     @property
     def held(self) -> list[ClusterProducer]:
+        """The clusters that this process produces now."""
         return [self.clusters[name] for name in self._running if name in self.clusters]
 
     def problems(self) -> list[str]:
-        """What is wrong with writing to the log, one line for each problem; none where all is well."""
+        """What is wrong with writing to the log, one line for each problem; none if it works."""
         return self._connection.problems()
 
     async def run(self) -> None:
@@ -127,7 +128,7 @@ class Producer:
         await self.leases.settled.wait()
         await asyncio.gather(*(cluster.first_lists() for cluster in self.held))
 
-    # -- members that come and go ------------------------------------------------------------------------------------
+    # -- members added and removed ------------------------------------------------------------------------------------
 
     async def _members_changed(self) -> None:
         while True:
@@ -147,12 +148,12 @@ class Producer:
                 )
             elif known.member != member or known.treatment != treatment:
                 await known.change(member, treatment)
-        gone = [name for name in self.clusters if name not in current]
-        for name in gone:
+        removed = [name for name in self.clusters if name not in current]
+        for name in removed:
             log.info("cluster is no member any more", cluster=name)
             del self.clusters[name]
         self.leases.follow(current)
-        for name in gone:
+        for name in removed:
             if name in self._running and name not in self._leaving:
                 assert self._tasks is not None
                 leaving = self._leave(name, remove=configuration.remove)
@@ -173,14 +174,14 @@ class Producer:
                         await leave_cluster(log_, self.identity, name)
                     break
                 except Deposed:
-                    # Whoever took it follows it still.
+                    # The producer that took it follows it still.
                     break
                 except LogUnavailable as cause:
                     log.warning("cluster cannot be removed yet", cluster=name, reason=str(cause))
                     await backoff.wait()
         finally:
             del self._leaving[name]
-        # One that is a member again is taken again, by whoever has room.
+        # One that is a member again is taken again, by the producer with the smallest share.
         self.leases.release(name)
 
     # -- leases ------------------------------------------------------------------------------------------------------
@@ -204,7 +205,7 @@ class Producer:
             try:
                 await cluster.run()
             except Deposed as deposed:
-                # Whoever took it over has, or had, the lease: ours ends, or says that it is our turn again.
+                # The producer that took it over has, or had, the lease: this one's ends, or it is held again.
                 log.warning("deposed", cluster=cluster.name, reason=str(deposed))
                 await asyncio.sleep(self._timing.deposed)
 

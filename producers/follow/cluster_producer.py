@@ -83,7 +83,7 @@ class ClusterProducer:
         return self.state.discovered.is_set()
 
     async def change(self, member: Member, treatment: Treatment) -> None:
-        """Goes on under another configuration; what it leaves as it was runs on."""
+        """Goes on under another configuration; what is configured as before is not restarted."""
         state = self.state
         before, state.member = state.member, member
         rules_differ = before.rules != member.rules or treatment != state.treatment
@@ -158,7 +158,8 @@ class ClusterProducer:
             log_ = await self._open_log()
             last = await log_.last(control_subject(self.name, subjects.OWNER))
             if last is None or (owner is not None and last[0] < owner.sequence):
-                # Not another's record came after ours, but ours is gone: the log was cut, set back or made anew.
+                # There is no later record of another producer, but this one's is missing: the log was cut, set back or
+                # replaced.
                 log.warning("the log has lost who owns the cluster", cluster=self.name)
                 await History(log_).rotate(prefix)
                 return False

@@ -27,7 +27,7 @@ class ClusterState:
 
     `informers` are those running, by type; `counts` what became of the states it sent, by type, since this process
     began. `unreachable`: why the cluster cannot be read, `undiscovered`: why its types cannot be discovered; None if
-    they can. `discovered` is set once its types are known, `down` while it cannot be read. `holding`: it is ours.
+    they can. `discovered` is set once its types are known, `down` while it cannot be read. `holding`: it is held.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class ClusterState:
         self.undiscovered: str | None = None
         self.discovered = asyncio.Event()
         self.down = asyncio.Event()
-        # Set by whoever has a reason to look before the time comes.
+        # Set where there is a reason to look before the time comes.
         self.rediscover = asyncio.Event()
         self.probe_now = asyncio.Event()
 
     def reading(self) -> ClusterReading:
-        """What metrics say of it now."""
+        """Its reading for metrics."""
         types = [
             TypeReading(str(key), one.objects, one.synced.is_set(), one.last_event)
             for key, one in self.informers.items()

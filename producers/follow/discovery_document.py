@@ -1,6 +1,6 @@
 """The discovery document: all that a member cluster serves, synced or not, kept in the log.
 
-Who passes requests on to the cluster tells clients by it what they may ask for, also while the cluster is down.
+The query service tells clients by it what they may ask of a cluster, also while that is down.
 """
 
 from __future__ import annotations
@@ -52,10 +52,11 @@ class RecordedDiscovery:
         return packed(text, self._hash)
 
     def leave_out(self, document: ClusterDocument) -> None:
-        """What `news` said is too large for the log, which keeps what it has."""
+        """A document that is too large for the log, which keeps the one it has."""
         self._left_out = document.hash
 
     def left_out(self, document: ClusterDocument) -> bool:
+        """Whether it was found to be too large before."""
         return self._left_out == document.hash
 
 
@@ -77,18 +78,18 @@ def kept(before: list[Group], now: list[Group], found: Discovered) -> list[Group
 def _kept_versions(name: str, before: Group, now: Group, found: Discovered) -> list[dict[str, Any]]:
     old, new = ({one["version"]: one for one in group.get("versions", ())} for group in (before, now))
     awaited = {
-        version: [one for one in told["resources"] if GroupResource(name, one["resource"]) in found.missing]
-        for version, told in old.items()
+        version: [one for one in served["resources"] if GroupResource(name, one["resource"]) in found.missing]
+        for version, served in old.items()
     }
     versions = []
     for version in _in_order(old, new, lambda version: bool(awaited[version])):
-        told = new.get(version)
-        if told is None:
+        served = new.get(version)
+        if served is None:
             versions.append({**old[version], "resources": awaited[version]})
         elif GroupVersion(name, version) in found.stale and old.get(version, {}).get("resources"):
             versions.append(old[version])
         else:
-            versions.append({**told, "resources": [*told["resources"], *awaited.get(version, ())]})
+            versions.append({**served, "resources": [*served["resources"], *awaited.get(version, ())]})
     return versions
 
 

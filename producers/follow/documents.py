@@ -1,4 +1,4 @@
-"""Documents: texts that a cluster gives away whole, as the log has them: compressed, known by their hash."""
+"""Documents: texts that a cluster serves whole, as the log has them: compressed, known by their hash."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def packed(text: bytes, known: str, paths: int = 0) -> ClusterDocument | None:
     return ClusterDocument(paths=paths, hash=digest, size=len(text), body=gzip.compress(text, _LEVEL, mtime=0))
 
 
-def fits(control: ControlRecord, limit: int, document: str, *, said: bool) -> bool:
-    """Whether a document's record goes into a message of `limit` bytes. Says so if not, unless that was `said`."""
+def fits(control: ControlRecord, limit: int, document: str, *, logged: bool) -> bool:
+    """Whether a document's record goes into a message of `limit` bytes. Logs if not, unless `logged` before."""
     size = len(encode_control(control))
-    if size > limit and not said:
+    if size > limit and not logged:
         log.warning(
             "document left out: too large for a message",
             cluster=control.cluster,
@@ -39,7 +39,7 @@ def fits(control: ControlRecord, limit: int, document: str, *, said: bool) -> bo
 
 
 class KnownDocument(NamedTuple):
-    """What the log has of a document. `tag`: by which the cluster says that it is unchanged, its hash or ETag."""
+    """What the log has of a document. `tag`: its hash or ETag, by which the cluster answers that it is unchanged."""
 
     hash: str
     tag: str

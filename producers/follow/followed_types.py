@@ -26,7 +26,7 @@ from producers.upstream.discovery import Discovered, discover, registered, serve
 
 log = structlog.get_logger("producers.follow.followed_types")
 
-# Groups whose objects say which other types there are.
+# Groups whose objects define other types.
 _DEFINING = ("apiextensions.k8s.io", "apiregistration.k8s.io")
 
 
@@ -51,7 +51,7 @@ class FollowedTypes:
         self._tasks = tasks
         self._discovery_changed = discovery_changed
         self._on_synced = on_synced
-        # What each informer was started for: one that would be started otherwise now is started anew.
+        # What each informer was started with: when that changes, it is restarted.
         self._running: dict[GroupResource, tuple[tuple[object, ...], asyncio.Task[None]]] = {}
         # Counts the servers that the cluster's name led to.
         self._server_number = 0
@@ -125,7 +125,7 @@ class FollowedTypes:
         return found
 
     async def follow_server(self) -> None:
-        """Begins anew with all lists when the cluster's name leads to another server, until cancelled."""
+        """Takes all lists again when the cluster's name leads to another server, until cancelled."""
         server = self._state.server
         while True:
             await server.moved.wait()
@@ -147,7 +147,7 @@ class FollowedTypes:
         for key, chosen in wanted.items():
             synced = recorded.types.get(key, chosen.resource).version
             if synced != chosen.resource.version and GroupVersion(key.group, synced) in found.stale:
-                # Another version would be all objects anew, and once more when this one is back.
+                # Another version would append all objects again, and once more when this one is served again.
                 await self._doubt(key)
                 continue
             await recorded.state_type(self._as_recorded(chosen))
@@ -172,7 +172,7 @@ class FollowedTypes:
         )
 
     def _still_chosen(self, key: GroupResource) -> bool:
-        """Whether the rules still want a type that cannot be discovered now, as far as that can be told."""
+        """Whether the rules still want a type that cannot be discovered now, as far as that is known."""
         informer = self._state.informers.get(key)
         return informer is None or self._state.member.rules.choose((informer.resource,)) is not None
 
@@ -209,7 +209,7 @@ class FollowedTypes:
             running[1].cancel()
             await asyncio.wait((running[1],))
 
-    # -- what informers say ----------------------------------------------------------------------------------------
+    # -- what informers report -------------------------------------------------------------------------------------
 
     def _changed(self, resource: ResourceType) -> None:
         """A CRD or aggregated API was added, changed or removed: types may have been."""

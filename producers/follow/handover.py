@@ -41,11 +41,11 @@ async def take_handovers(log: Log, cluster: str, informers: Mapping[GroupResourc
 
 async def _answer(log: Log, informers: Mapping[GroupResource, TypeInformer], message: Msg) -> None:
     try:
-        offer = decode_handover(message.data)
-        key = GroupResource(offer.group, offer.resource)
+        handed = decode_handover(message.data)
+        key = GroupResource(handed.group, handed.resource)
         if (informer := informers.get(key)) is None:
             raise Unusable(f"{key} is not synced")
-        sequence = await (await informer.hand_over(raw_object(offer.object), deleted=offer.deleted))
+        sequence = await (await informer.hand_over(raw_object(handed.object), deleted=handed.deleted))
         taken = HandoverAnswer(sequence or await log.head())
     except (ProducersError, LogUnavailable, msgspec.MsgspecError) as cause:
         taken = HandoverAnswer(refused=str(cause))

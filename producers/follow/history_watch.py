@@ -20,7 +20,8 @@ async def watch_history(
 
     `identity`: the log's when it was first read; `written`: a sequence that was acknowledged before this began.
 
-    Those who serve the log see what is cut out of it, and rename it; that it was set back is seen here, too. Raises:
+    Instances that serve the log notice what is cut out of it, and rename it; here it is noticed, too, that it was set
+    back. Raises:
         HistoryChanged: when the log is another one; it has to be read again.
     """
     while True:
@@ -29,7 +30,7 @@ async def watch_history(
         try:
             state = await log.state()
         except BrokerUnavailable:
-            # Who has to write says so.
+            # Appending fails then, and is logged.
             continue
         except JetStreamRefused as refused:
             if refused.code == STREAM_NOT_FOUND:

@@ -1,4 +1,4 @@
-"""What the log last said of each object of one type: packed, as there is one for each object of all clusters."""
+"""What the log last stated of each object of one type: packed, as there is one for each object of all clusters."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PackedVersion = int | str
 class Past(msgspec.Struct, gc=False):
     """What few objects have: a deletion, a predecessor, parts.
 
-    `gone_at`: when it was deleted, in seconds by the log's clock, 0 while it exists; `deletion_index`: the sequence of
-    its deletion, once that is acknowledged. `oldest_uid_index` 0: the name has had no other object.
+    `deleted_at`: when it was deleted, in seconds by the log's clock, 0 while it exists; `deletion_index`: the sequence
+    of its deletion, once that is acknowledged. `oldest_uid_index` 0: the name has had no other object.
     """
 
     oldest_uid_index: int = 0
-    gone_at: float = 0.0
+    deleted_at: float = 0.0
     deletion_index: int = 0
     replaced: Replaced | None = None
     in_parts: bool = False
@@ -36,7 +36,7 @@ _NO_PAST = Past()
 
 
 class Known(msgspec.Struct, gc=False):
-    """What the log last said of one object. `uid_index` 0: its ADDED is not acknowledged yet.
+    """What the log last stated of one object. `uid_index` 0: its ADDED is not acknowledged yet.
 
     Packed: a usual uid into 16 bytes, a usual version into a number, and all that is rare into a `Past` that most
     objects do without.
@@ -49,14 +49,17 @@ class Known(msgspec.Struct, gc=False):
 
     @property
     def uid(self) -> str:
+        """Unpacked."""
         return _unpacked_uid(self.packed_uid)
 
     @property
     def member_version(self) -> str:
+        """The member cluster's resourceVersion, unpacked."""
         return str(self.packed_member_version)
 
     @property
     def oldest_uid_index(self) -> int:
+        """The `uid_index` of the first object of this name that the log knows of."""
         return self.past.oldest_uid_index or self.uid_index
 
     @property
@@ -91,13 +94,13 @@ def packed_version(version: str) -> PackedVersion:
 
 
 def known_of(summary: Summary, record: Record) -> Known:
-    """What a message of the log says of its object."""
+    """What a message of the log states of its object."""
     first = summary.uid_index or record.sequence
     oldest = summary.oldest_uid_index if summary.oldest_uid_index not in (0, first) else 0
     known = Known(packed_uid(summary.uid), packed_version(summary.member_version), first)
-    gone = summary.type == DELETED
-    if gone or oldest or summary.replaced is not None or summary.parts:
-        at, sequence = (record.time / 1e9, record.sequence) if gone else (0.0, 0)
+    deleted = summary.type == DELETED
+    if deleted or oldest or summary.replaced is not None or summary.parts:
+        at, sequence = (record.time / 1e9, record.sequence) if deleted else (0.0, 0)
         known.own_past = Past(oldest, at, sequence, summary.replaced, summary.parts > 0)
     return known
 
@@ -118,7 +121,7 @@ class KnownObjects:
 
     def __len__(self) -> int:
         """Objects that exist, as far as the log knows. O(objects)."""
-        return sum(not known.past.gone_at for known in self.objects.values())
+        return sum(not known.past.deleted_at for known in self.objects.values())
 
     def clear(self) -> None:
         """Forgets everything: the log is about to be read again."""
@@ -145,13 +148,13 @@ class KnownObjects:
 
     def missing(self, seen: AbstractSet[ObjectName]) -> list[ObjectName]:
         """Objects that exist and are not among those `seen`. O(objects)."""
-        return [key for key, known in self.objects.items() if not known.past.gone_at and key not in seen]
+        return [key for key, known in self.objects.items() if not known.past.deleted_at and key not in seen]
 
     def tombstones_otherwise_pruned(self) -> list[ObjectName]:
         """Deleted objects whose tombstones may hold what is to be pruned now."""
-        return [key for key in self.otherwise_pruned if (known := self.objects.get(key)) and known.past.gone_at]
+        return [key for key in self.otherwise_pruned if (known := self.objects.get(key)) and known.past.deleted_at]
 
     def forget_deleted(self, before: float) -> None:
         """Drops objects that were deleted before a time in seconds by the log's clock. O(objects)."""
-        for key in [key for key, known in self.objects.items() if 0 < known.past.gone_at < before]:
+        for key in [key for key, known in self.objects.items() if 0 < known.past.deleted_at < before]:
             del self.objects[key]

@@ -4,8 +4,8 @@ Leases are for liveness only: a lost one makes its holder stop and another one b
 log is the owner record's business (`ownership.py`), so that a holder which was asleep when its lease ran out does
 no harm.
 
-A key `member.<producer>` says that a producer is there, a key `cluster.<cluster>` who has the cluster. Both expire
-when they are not renewed. All is decided by compare-and-set on the key's last sequence.
+A key `member.<producer>` stands for a running producer, a key `cluster.<cluster>` names the cluster's holder. Both
+expire when they are not renewed. All is decided by compare-and-set on the key's last sequence.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Held(msgspec.Struct, frozen=True):
 
 
 async def holders(connection: Connection, bucket: str) -> dict[str, str]:
-    """Who has which cluster, as somebody else than a producer sees it. Raises BrokerUnavailable, JetStreamRefused."""
+    """The holder of each cluster that has one, without taking part. Raises BrokerUnavailable, JetStreamRefused."""
     found: dict[str, str] = {}
     try:
         opened = await Bucket.existing(connection, bucket)
@@ -70,7 +70,7 @@ async def holders(connection: Connection, bucket: str) -> dict[str, str]:
 
 
 def _holder(record: Record) -> str:
-    """Who a lease's record names; empty for one that was given back, and for one nobody can read."""
+    """The holder that a lease's record names; empty for one that was given back or cannot be read."""
     headers = record.headers or {}
     if "Nats-Marker-Reason" in headers or "KV-Operation" in headers or not record.data:
         return ""
@@ -88,8 +88,9 @@ def _named(data: bytes) -> str:
 class Leases:
     """The leases of one producer. Owned by the producer; one task runs `run`.
 
-    `ttl`, in seconds, is how long a silent producer keeps its clusters. `take` and `drop` are told which clusters are
-    now ours; `drop` returns when nothing more is produced for it, and only then is the lease given back.
+    `ttl`, in seconds, is how long a silent producer keeps its clusters. `take` is called for a cluster whose lease
+    was taken, `drop` for one to be given up: it returns when nothing more is produced for it, and only then is the
+    lease given back.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Leases:
         self._releasing.add(cluster)
         self._changed.set()
 
-    # -- what the bucket says --------------------------------------------------------------------------------------
+    # -- what the bucket has ---------------------------------------------------------------------------------------
 
     def _apply(self, record: Record) -> None:
         key = record.subject.removeprefix(f"$KV.{self._name}.")
@@ -158,7 +159,7 @@ class Leases:
         return found
 
     def orphans(self) -> list[str]:
-        """Clusters that nobody has had for so long that something must be wrong."""
+        """Clusters without a holder for so long that something must be wrong."""
         if self._free_since is None or time.monotonic() - self._free_since < 4 * self._ttl:
             return []
         return sorted(name for name, holder in self.holders().items() if not holder)
@@ -175,7 +176,7 @@ class Leases:
         low, high = divmod(len(holders), len(members))
         high = low + (1 if high else 0)
         mine = [cluster for cluster, holder in holders.items() if holder == self.identity]
-        # What a process of the same name left behind when it was killed is ours already.
+        # What a process of the same name left behind when it was killed is held already.
         left = [cluster for cluster in mine if cluster in self._clusters and cluster not in self.mine]
         free = [cluster for cluster in self._clusters if not holders[cluster]]
         if not free:
@@ -225,7 +226,7 @@ class Leases:
                 await asyncio.sleep(random.uniform(0.5, 1.5))
 
     async def _hold(self, bucket: Bucket, reader: Reader, reading: asyncio.Task[None]) -> None:
-        """Takes part until what was read may have a gap: leases, and the marks that they ran out, may both be gone."""
+        """Takes part until what was read may have a gap: leases and their expiry markers may have been missed."""
         loop = asyncio.get_running_loop()
         await asyncio.wait(
             (reading, caught := asyncio.ensure_future(reader.caught_up.wait())), return_when="FIRST_COMPLETED"
@@ -252,7 +253,7 @@ class Leases:
             raise
 
     async def _write(self, bucket: Bucket, key: str, holder: str) -> bool:
-        """Compare-and-set of one key; False if somebody was faster, or nobody answers."""
+        """Compare-and-set of one key; False if another producer was faster."""
         payload = msgspec.json.encode(_Holder(holder)) if holder else b""
         expected, ttl = self._sequence(key), max(int(self._ttl), 1)
         sequence = await bucket.put(key, payload, expected, ttl=ttl, within=self._ttl / 2)
@@ -263,7 +264,7 @@ class Leases:
         return True
 
     async def _look(self, bucket: Bucket, key: str) -> None:
-        """Learns from the leader what a key is now, as it is not what the reader has told so far."""
+        """Asks the leader what a key is now, as it is not what the reader has read so far."""
         sequence, value = await bucket.get(key)
         if not sequence:
             # It ran out, and the mark of that, too.
@@ -278,7 +279,7 @@ class Leases:
         return known.sequence if known is not None else 0
 
     async def _renew(self, bucket: Bucket) -> None:
-        """Renews what is ours; what cannot be is dropped."""
+        """Renews the leases held; what cannot be renewed is dropped."""
         loop = asyncio.get_running_loop()
         await self._drop_expired()
         await self._write(bucket, f"member.{encode_token(self.identity)}", self.identity)
@@ -327,7 +328,7 @@ class Leases:
                 await self._write(bucket, f"cluster.{encode_token(cluster)}", "")
 
     async def _give_all_back(self, bucket: Bucket) -> None:
-        """At the end: nobody has to wait for our leases to run out."""
+        """At the end, so that other producers need not wait for these leases to run out."""
         try:
             async with asyncio.timeout(5):
                 for cluster in list(self.mine):

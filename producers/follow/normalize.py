@@ -55,9 +55,9 @@ _NOTHING = msgspec.Raw(b"null")
 
 
 class Normalizer:
-    """Normalises the objects of one type of one cluster, and leaves out what `pruning` says.
+    """Normalises the objects of one type of one cluster, and leaves out what `pruning` names.
 
-    `mark` is the header that tells how objects were pruned, empty for the usual way (docs/log.md).
+    `mark` is the header that identifies how objects were pruned, empty for the usual way (docs/log.md).
     """
 
     def __init__(self, cluster: str, resource: ResourceType, pruning: Pruning | None = None) -> None:

@@ -1,6 +1,6 @@
 """OpenAPI: a member cluster's documents, kept in the log so that they can be served while it is down.
 
-One control record for each document: `v2` as JSON and protobuf, `v3` by group and version. What can be told unchanged
+One control record for each document: `v2` as JSON and protobuf, `v3` by group and version. What is unchanged
 by its hash or ETag is not read again (k8s.io/kube-openapi, pkg/handler and pkg/handler3).
 """
 
@@ -42,7 +42,7 @@ _MEDIA = {
     JSON: "application/json",
     PROTOBUF: "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
 }
-# Answers that say there is nothing here for us; they are no failures to retry soon.
+# Answers of servers without documents for us: no failures to retry soon.
 _NOTHING = (401, 403, 404, 405, 406)
 
 
@@ -150,7 +150,7 @@ class OpenApi:
     # -- asking ----------------------------------------------------------------------------------------------------
 
     async def _get(self, path: str, query: dict[str, str], *, accept: str, known: str) -> _Answer | None:
-        """An answer; None if there is none to be had, or what is known is what there is.
+        """An answer; None if the server has none for us, or the document is the known one.
 
         Raises Unreachable, TimeoutError, _Unusable; Refused for a server that is in trouble.
         """
@@ -240,7 +240,7 @@ class OpenApi:
         if document is not None:
             fact = OpenApiDocument(name=key, document=document, tag=tag)
             control = self._recorded.owner.control(fact)
-            if not fits(control, self._recorded.limit, f"openapi/{'/'.join(key)}", said=key in self._left_out):
+            if not fits(control, self._recorded.limit, f"openapi/{'/'.join(key)}", logged=key in self._left_out):
                 self._left_out[key] = tag
                 return
             await self._recorded.append(fact)

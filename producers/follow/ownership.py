@@ -23,7 +23,7 @@ log = structlog.get_logger("producers.follow.ownership")
 
 
 class Deposed(ProducersError):
-    """Another producer owns the cluster now; nothing more of ours can reach the log."""
+    """Another producer owns the cluster now; this one's appends are refused from then on."""
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 async def take(log_: Log, appender: Appender, cluster: str, producer: str) -> Owner:
-    """Becomes the owner of a cluster, whoever was it before. Raises AppendError, BrokerUnavailable."""
+    """Becomes the owner of a cluster, whichever producer was it before. Raises AppendError, BrokerUnavailable."""
     subject = control_subject(cluster, subjects.OWNER)
     while True:
         last = await log_.last(subject)
@@ -71,7 +71,7 @@ async def take(log_: Log, appender: Appender, cluster: str, producer: str) -> Ow
 
 
 async def release(appender: Appender, owner: Owner) -> None:
-    """Ends an ownership for good: nobody owns the cluster, as it is no longer in the log.
+    """Ends an ownership for good: the cluster has no owner, as it is no longer in the log.
 
     Raises Deposed, AppendError.
     """

@@ -1,4 +1,4 @@
-"""Recorded: what the log's control records say of one cluster, and appending what they do not say yet."""
+"""Recorded: what the log's control records state of one cluster, and appending what they do not state yet."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = structlog.get_logger("producers.follow.recorded")
 class Recorded:
     """The control records of one cluster under one ownership, kept current with what is appended here.
 
-    `types`, `synced` and `unhealthy` are what the log says of types; `openapi` of documents. Appending raises Deposed
+    `types`, `synced` and `unhealthy` are what the log states of types, `openapi` of documents. Appending raises Deposed
     and AppendError throughout.
     """
 
@@ -60,7 +60,7 @@ class Recorded:
         try:
             fact = decode_control(record.data).fact
         except UnreadableRecord as problem:
-            # As if it were not there: what it should say is recorded anew.
+            # As if it were not there: what it should state is recorded again.
             log.warning("unreadable record", subject=record.subject, sequence=record.sequence, problem=str(problem))
             return
         match fact:
@@ -133,7 +133,7 @@ class Recorded:
         if document is None:
             return
         control = self.owner.control(DiscoveryDocument(document=document))
-        if fits(control, self.limit, control.record, said=self._discovery.left_out(document)):
+        if fits(control, self.limit, control.record, logged=self._discovery.left_out(document)):
             await append_control(self.appender, self.owner, control)
             self._discovery.take_in(document)
         else:

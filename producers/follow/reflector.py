@@ -40,7 +40,7 @@ class Reflector:
     """Keeps the log's view of one target equal to the cluster's. Owned by its informer.
 
     `accepts`: which namespaces' objects count, where the target has more than is wanted. `relist_every`: seconds
-    between two lists that are taken though the watch goes well, 0: none.
+    between two lists that are taken although the watch works, 0: none.
 
     `listed` counts objects of the list under way; `synced` is set while the log holds a complete list; `version`
     is the cluster's version up to which the log has everything; `synced_at`, `last_event`: seconds since 1970.
@@ -100,7 +100,7 @@ class Reflector:
         self._retry_now.set()
 
     def _log_failed(self) -> None:
-        """The log did not take in what a watch told: there may be no further event that would run into that."""
+        """The log did not take an event in: there may be no further event that would run into that."""
         self._retry_now.set()
         if self._watch_now is not None:
             self._watch_now.end()
@@ -121,7 +121,7 @@ class Reflector:
                 if not self._accepts(identify(found).namespace or ""):
                     return None
             except Unusable:
-                # The writer leaves it out, and says so.
+                # The writer leaves it out, and logs it.
                 pass
         return await self.writer.observe(found, listed=listed, stored=stored)
 
@@ -153,8 +153,8 @@ class Reflector:
         self._another_way = False
 
     async def _end_list(self, seen: set[ObjectName], version: str) -> None:
-        """The list is complete: what it missed has gone, and the log has all of it."""
-        await self.writer.gone_all_but(seen, version)
+        """The list is complete: what is not in it is deleted, and the log has all of it."""
+        await self.writer.delete_all_but(seen, version)
         await self.writer.settle()
         await self.writer.purge_other_versions()
         self.writer.forget_deleted()
@@ -218,7 +218,7 @@ class Reflector:
     async def _take_in(self, event: WatchEvent, initial: set[ObjectName] | None) -> set[ObjectName] | None:
         """Takes in one event; `initial` are the keys of the initial events so far, None behind their end."""
         self.last_event = time.time()
-        # The writer says the version of what it took in; what it is not shown is read here.
+        # The writer knows the version of what it took in; that of other events is read here.
         metadata = version_of(event) if event.type == "BOOKMARK" or self._accepts is not None else None
         if event.type == "BOOKMARK":
             assert metadata is not None
@@ -234,7 +234,7 @@ class Reflector:
                 if key is not None:
                     initial.add(key)
         elif event.type == "DELETED":
-            await self.writer.gone(event.object, stored=self._timed(event, initial))
+            await self.writer.observe_deleted(event.object, stored=self._timed(event, initial))
         else:
             raise BadAnswer(f"a watch event of type {event.type!r}")
         reached = self.writer.last_version if metadata is None else metadata.resource_version
@@ -263,7 +263,7 @@ class Reflector:
             self._metrics.changed(time.time() + self._server.clock_offset - changed)
 
     async def _opened(self) -> None:
-        """A watch has begun: what was said of trouble before is over."""
+        """A watch has begun: the type is healthy again."""
         if self._broken > 1:
             await self._on_synced()
 
@@ -292,7 +292,7 @@ class Reflector:
             except (Unreachable, BadAnswer) as cause:
                 if not self.synced.is_set():
                     raise
-                # The version still holds: no list is needed until the server says so.
+                # The version still holds: no list is needed until the server refuses it.
                 reason = str(cause)
             except Refused as refused:
                 if self._initial and refused.code in (400, 422):

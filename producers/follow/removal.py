@@ -14,7 +14,7 @@ from deltalog.wire.records import HealthChanged, ObjectsRemoved
 from deltalog.wire.subjects import CONTROL, OBJECTS, PARTS, control_subject, encode_token, object_filter, parse_object
 from producers.follow.ownership import Owner, append_control, release, take
 
-# Control records that speak of what is gone. The owner's stays: its epoch only grows.
+# Control records of what is removed. The owner's stays: its epoch only grows.
 _RECORDS = (subjects.CLUSTER, subjects.DISCOVERY, subjects.HEALTH, subjects.STATUS)
 _TYPE_RECORDS = (subjects.TYPE, subjects.SYNCED, subjects.HEALTH)
 
@@ -22,8 +22,8 @@ _TYPE_RECORDS = (subjects.TYPE, subjects.SYNCED, subjects.HEALTH)
 async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
     """Removes a cluster with all its objects: first the record, then what it speaks of. Returns the record's sequence.
 
-    Takes the cluster over, so that whoever still produced it is refused. Raises AppendError, BrokerUnavailable,
-    Deposed if somebody else took it meanwhile.
+    Takes the cluster over, so that a producer which still follows it is refused. Raises AppendError, BrokerUnavailable,
+    Deposed if another producer took it meanwhile.
     """
     async with Appender.to(log) as appender:
         owner = await take(log, appender, cluster, producer)
@@ -70,7 +70,7 @@ async def remove_type(log: Log, producer: str, cluster: str, resource: GroupReso
 
 
 async def append_removed_type(log: Log, appender: Appender, owner: Owner, resource: GroupResource) -> int:
-    """The record that a type is gone, then the purge of what it speaks of. Raises Deposed, AppendError."""
+    """The record that a type is removed, then the purge of its messages. Raises Deposed, AppendError."""
     objects = object_filter(owner.cluster, *resource)
     removed = owner.control(ObjectsRemoved(resource=resource, types=await _types(log, objects)))
     sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)

@@ -1,4 +1,4 @@
-"""Status: from time to time the log is told how each type is, and so that there is a producer at all."""
+"""Status: how each type is followed, recorded from time to time; and thereby that there is a producer at all."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ from producers.upstream.watching import Target
 class TypeInformer:
     """Keeps the log's view of one type equal to what the rules want of it. Owned by its cluster's producer.
 
-    `on_synced` is told when all of it is in the log (with the version of the last list), `on_trouble` why something
-    cannot be read. `synced` is set while the log holds all of it.
+    `on_synced` is called when all of it is in the log (with the version of the last list), `on_trouble` with the reason
+    when something cannot be read. `synced` is set while the log holds all of it.
     """
 
     def __init__(
@@ -77,10 +77,11 @@ class TypeInformer:
                 )
             )
 
-    # -- what it says of itself --------------------------------------------------------------------------------------
+    # -- its state ---------------------------------------------------------------------------------------------------
 
     @property
     def objects(self) -> int:
+        """Objects that exist, as far as the log knows. O(objects)."""
         return sum(len(reflector.writer) for reflector in self.reflectors)
 
     @property
@@ -90,7 +91,7 @@ class TypeInformer:
 
     @property
     def expected(self) -> int | None:
-        """How many the lists under way will have, as far as servers say."""
+        """How many the lists under way will have, as far as servers tell it."""
         known = [reflector.expected for reflector in self.reflectors if reflector.expected is not None]
         return sum(known) if known else None
 
@@ -101,6 +102,7 @@ class TypeInformer:
 
     @property
     def relists(self) -> int:
+        """Lists taken so far."""
         return sum(reflector.relists for reflector in self.reflectors)
 
     @property
@@ -110,6 +112,7 @@ class TypeInformer:
 
     @property
     def last_event(self) -> float:
+        """When a watch last sent something, in seconds since 1970."""
         return max(reflector.last_event for reflector in self.reflectors)
 
     async def hand_over(self, found: RawObject, *, deleted: bool) -> asyncio.Future[int]:
@@ -126,7 +129,7 @@ class TypeInformer:
         reflector = self.reflectors[only.index(namespace) if only else 0]
         return await reflector.writer.hand_over(found, deleted=deleted)
 
-    # -- what it does ------------------------------------------------------------------------------------------------
+    # -- its work ----------------------------------------------------------------------------------------------------
 
     def retry_now(self) -> None:
         """Ends pauses between attempts: the cluster is ready again."""
@@ -143,7 +146,7 @@ class TypeInformer:
         if self.scope.only:
             # Other namespaces may have been wanted before.
             await self._whole.read_back()
-            await self._whole.gone_outside(frozenset(self.scope.only))
+            await self._whole.delete_outside(frozenset(self.scope.only))
             await self._whole.settle()
         async with asyncio.TaskGroup() as tasks:
             for reflector in self.reflectors:

@@ -41,7 +41,7 @@ from producers.upstream.objects import RawObject, Unusable, identify, raw_object
 
 log = structlog.get_logger("producers.follow.writer")
 
-# Told when what was appended is acknowledged, with its sequence, or why it is not.
+# Called when what was appended is acknowledged, with its sequence, or with the reason why it is not.
 Stored = Callable[[int, AppendError | None], None]
 
 
@@ -68,7 +68,7 @@ class Writer:
         self.counts = Counts() if counts is None else counts
         # The cluster's version of the object last taken in; empty if it had none.
         self.last_version = ""
-        # Called when an append has failed that was on its way already: nobody may be about to `observe`.
+        # Called when an append has failed that was on its way already: there may be no further `observe` to raise.
         self.on_failure: Callable[[], None] | None = None
         self._log = log_
         self._appender = appender
@@ -89,7 +89,7 @@ class Writer:
         self._failed: AppendError | None = None
         # Patterns of parts that no message names any more, and the sequence below which they are.
         self._obsolete: list[tuple[str, int]] = []
-        # One state is taken in at a time, whoever brings it.
+        # One state is taken in at a time, from lists, watches and handovers.
         self._turn = asyncio.Lock()
 
     def __len__(self) -> int:
@@ -116,12 +116,12 @@ class Writer:
         self._blank = not self._objects
         self._failed = None
 
-    # -- what the cluster says -------------------------------------------------------------------------------------
+    # -- what the cluster has --------------------------------------------------------------------------------------
 
     async def observe(self, raw: bytes | RawObject, *, listed: bool, stored: Stored | None = None) -> ObjectName | None:
         """Takes in an object's present state (uses members up); appends it if the log has another. Returns its key.
 
-        What a watch says of a version that is not newer is a repetition. What a list says is so, even if it is
+        A watch event of a version that is not newer is a repetition. What a list has counts, even if it is
         older (a cluster restored from a backup). `stored` is called once what was appended is acknowledged.
         """
         async with self._turn:
@@ -163,7 +163,7 @@ class Writer:
             return key
         if self._is_known(key, uid, version, listed):
             return key
-        if not known.past.gone_at and known.packed_uid == uid:
+        if not known.past.deleted_at and known.packed_uid == uid:
             if known.uid_index == 0:
                 await self._acknowledgement(key)
             # To readers, what is at the same version and yet not the same is as if the cluster had been set back.
@@ -192,7 +192,7 @@ class Writer:
     def _is_known(self, key: ObjectName, uid: PackedUid, version: PackedVersion, listed: bool) -> bool:
         """Whether the log has this state, or a newer one; counts it then."""
         known = self._objects.get(key)
-        if known is None or known.past.gone_at or known.packed_uid != uid:
+        if known is None or known.past.deleted_at or known.packed_uid != uid:
             return False
         if listed and key in self._known.otherwise_pruned:
             return False
@@ -201,12 +201,12 @@ class Writer:
         self.counts.suppressed += 1
         return True
 
-    async def gone(self, raw: bytes | RawObject, *, stored: Stored | None = None) -> None:
-        """Takes in an object's last state, which a watch saw go (uses members up). `stored`: as of `observe`."""
+    async def observe_deleted(self, raw: bytes | RawObject, *, stored: Stored | None = None) -> None:
+        """Takes in an object's last state, sent as DELETED (uses members up). `stored` as for `observe`."""
         async with self._turn:
-            await self._gone(raw, in_order=True, stored=stored)
+            await self._observe_deleted(raw, in_order=True, stored=stored)
 
-    async def _gone(self, raw: bytes | RawObject, *, in_order: bool, stored: Stored | None = None) -> None:
+    async def _observe_deleted(self, raw: bytes | RawObject, *, in_order: bool, stored: Stored | None = None) -> None:
         self.check()
         self.last_version = ""
         try:
@@ -217,10 +217,10 @@ class Writer:
         self.last_version = found.member_version
         key = ObjectName((found.namespace, found.name))
         known = self._objects.get(key)
-        if known is None or known.past.gone_at or known.packed_uid != packed_uid(found.uid):
+        if known is None or known.past.deleted_at or known.packed_uid != packed_uid(found.uid):
             self.counts.suppressed += 1
             return
-        await self._bury(key, known, found, final=True, in_order=in_order, stored=stored)
+        await self._append_deletion(key, known, found, final=True, in_order=in_order, stored=stored)
 
     async def hand_over(self, found: RawObject, *, deleted: bool) -> asyncio.Future[int]:
         """Takes in a state that did not come by list or watch (uses members up).
@@ -254,7 +254,7 @@ class Writer:
             sent = self._in_flight.sent
             if not behind:
                 if deleted:
-                    await self._gone(found, in_order=False, stored=stored)
+                    await self._observe_deleted(found, in_order=False, stored=stored)
                 else:
                     await self._observe(found, listed=False, in_order=False, stored=stored)
                 self._handed_over.note(key, version)
@@ -269,12 +269,12 @@ class Writer:
         self.counts.suppressed += outranked
         return outranked
 
-    async def gone_all_but(self, seen: set[ObjectName], version: str) -> None:
-        """After a complete list at `version`: whatever lives in the log and was not `seen` has gone."""
+    async def delete_all_but(self, seen: set[ObjectName], version: str) -> None:
+        """After a complete list at `version`: objects that exist by the log and were not `seen` are deleted."""
         async with self._turn:
-            await self._gone_all_but(seen, version)
+            await self._delete_all_but(seen, version)
 
-    async def _gone_all_but(self, seen: set[ObjectName], version: str) -> None:
+    async def _delete_all_but(self, seen: set[ObjectName], version: str) -> None:
         # What was handed over while the list was taken cannot be in it.
         for key in self._known.missing(seen | self._handed_over.names()):
             self.check()
@@ -285,7 +285,8 @@ class Writer:
             if last is None:
                 self._objects.pop(key, None)
                 continue
-            await self._bury(key, known, self._metadata_of(last, version or last.member_version), final=False)
+            state = self._metadata_of(last, version or last.member_version)
+            await self._append_deletion(key, known, state, final=False)
         await self._prune_tombstones()
 
     async def _prune_tombstones(self) -> None:
@@ -294,7 +295,8 @@ class Writer:
             self.check()
             last = await self._logged.last_delta(key, self._known.other_versions)
             if last is not None and last.type == DELETED:
-                await self._bury(key, self._objects[key], self._metadata_of(last, last.member_version), final=False)
+                state = self._metadata_of(last, last.member_version)
+                await self._append_deletion(key, self._objects[key], state, final=False)
         self._known.otherwise_pruned.clear()
 
     def _metadata_of(self, last: Delta, version: str) -> Normalized:
@@ -318,9 +320,9 @@ class Writer:
             metadata_end=meta_end,
         )
 
-    async def gone_outside(self, namespaces: frozenset[str]) -> None:
+    async def delete_outside(self, namespaces: frozenset[str]) -> None:
         """Whatever lives in the log in other namespaces is not wanted any more."""
-        await self.gone_all_but({key for key in self._objects if key[0] in namespaces}, "")
+        await self.delete_all_but({key for key in self._objects if key[0] in namespaces}, "")
 
     async def settle(self) -> None:
         """Waits until all that was observed is in the log. Raises as `observe` does."""
@@ -337,7 +339,7 @@ class Writer:
 
     # -- appending -------------------------------------------------------------------------------------------------
 
-    async def _bury(
+    async def _append_deletion(
         self,
         key: ObjectName,
         known: Known,
@@ -350,7 +352,7 @@ class Writer:
         if known.uid_index == 0:
             await self._acknowledgement(key)
         self._known.otherwise_pruned.discard(key)
-        known.with_past().gone_at = self._seconds()
+        known.with_past().deleted_at = self._seconds()
         known.packed_member_version = packed_version(found.member_version)
         replaced = self._unfaded(known)
         self.counts.deleted += 1
@@ -488,7 +490,7 @@ class Writer:
         return self._log.now() / 1e9
 
     def _unfaded(self, known: Known) -> Replaced | None:
-        """What it replaced, unless nobody can resume from that any more."""
+        """What it replaced, unless that is too long ago for a resume from before."""
         replaced = known.past.replaced
         if replaced is not None and replaced.time < (self._seconds() - self._log.tombstone_ttl) * 1000:
             replaced = known.with_past().replaced = None
@@ -497,15 +499,15 @@ class Writer:
     async def _replaced(self, key: ObjectName, known: Known) -> Replaced | None:
         """What a new uid carries along of the last holder of its name."""
         await self._acknowledgement(key)
-        gone = known.past.gone_at or self._seconds()
-        if gone < self._seconds() - self._log.tombstone_ttl:
+        deleted = known.past.deleted_at or self._seconds()
+        if deleted < self._seconds() - self._log.tombstone_ttl:
             return None
         last = await self._logged.last_delta(key, self._known.other_versions)
         return Replaced(
             uid=known.uid,
             uid_index=known.uid_index,
             oldest_uid_index=known.oldest_uid_index,
-            time=int(gone * 1000),
+            time=int(deleted * 1000),
             deletion_index=known.past.deletion_index,
             member_version=known.member_version,
             labels=last.labels if last else {},

@@ -29,7 +29,7 @@ from producers.upstream.watching import Target, current_objects
 log = structlog.get_logger("producers.members.host_cluster")
 
 # Clusters by name, rules of those that bring their own, and what is wrong with others, by name.
-Said = Callable[[dict[str, ClusterAccess], dict[str, Rules], dict[str, str]], None]
+Report = Callable[[dict[str, ClusterAccess], dict[str, Rules], dict[str, str]], None]
 # Why the host cluster cannot be read; None: it can.
 Complain = Callable[[str | None], None]
 
@@ -48,8 +48,8 @@ class BadCluster(InvalidInput):
 # -- watching the host ---------------------------------------------------------------------------------------------
 
 
-async def follow(origin: Secrets | PediaClusters, said: Said, complain: Complain, timing: Timing) -> None:
-    """Tells what the host cluster says of clusters, again at each change, until cancelled."""
+async def follow(origin: Secrets | PediaClusters, report: Report, complain: Complain, timing: Timing) -> None:
+    """Reports the clusters that objects of the host cluster describe, again at each change, until cancelled."""
     backoff = Backoff(*timing.host_backoff)
     while True:
         server = None
@@ -57,16 +57,16 @@ async def follow(origin: Secrets | PediaClusters, said: Said, complain: Complain
         try:
             server = ApiServer(host_access(origin.host.kubeconfig, origin.host.context), timing)
             if isinstance(origin, Secrets):
-                await _follow_secrets(server, origin, said, complain)
+                await _follow_secrets(server, origin, report, complain)
             else:
-                await _follow_pedia(server, origin, said, complain)
+                await _follow_pedia(server, origin, report, complain)
         except ProducersError as cause:
-            complain(f"{_title(origin)}: {cause}")
+            complain(f"{_name_of(origin)}: {cause}")
         except ExceptionGroup as group:
             expected, rest = group.split(ProducersError)
             if rest is not None:
                 raise rest from None
-            complain(f"{_title(origin)}: {_first(expected)}")
+            complain(f"{_name_of(origin)}: {_first(expected)}")
         finally:
             if server is not None:
                 await server.close()
@@ -75,7 +75,7 @@ async def follow(origin: Secrets | PediaClusters, said: Said, complain: Complain
         await backoff.wait()
 
 
-def _title(origin: Secrets | PediaClusters) -> str:
+def _name_of(origin: Secrets | PediaClusters) -> str:
     if isinstance(origin, Secrets):
         return f"secrets of namespace {origin.namespace} in the host cluster"
     return "PediaClusters of the host cluster"
@@ -91,7 +91,7 @@ def _first(group: BaseExceptionGroup[Exception] | None) -> str:
 # -- Secrets -------------------------------------------------------------------------------------------------------
 
 
-async def _follow_secrets(server: ApiServer, origin: Secrets, said: Said, complain: Complain) -> None:
+async def _follow_secrets(server: ApiServer, origin: Secrets, report: Report, complain: Complain) -> None:
     target = Target(f"/api/v1/namespaces/{origin.namespace}/secrets", origin.selector)
     async with contextlib.aclosing(current_objects(server, target)) as states:
         async for secrets in states:
@@ -104,7 +104,7 @@ async def _follow_secrets(server: ApiServer, origin: Secrets, said: Said, compla
                 except BadCluster as problem:
                     problems[name] = str(problem)
             complain(None)
-            said(clusters, {}, problems)
+            report(clusters, {}, problems)
 
 
 def secret_cluster(secret: dict[str, Any]) -> str:
@@ -135,10 +135,10 @@ def _text(encoded: str, where: str) -> str:
 # -- PediaClusters -------------------------------------------------------------------------------------------------
 
 
-async def _follow_pedia(server: ApiServer, origin: PediaClusters, said: Said, complain: Complain) -> None:
+async def _follow_pedia(server: ApiServer, origin: PediaClusters, report: Report, complain: Complain) -> None:
     state: dict[str, _Objects | None] = {"clusters": None, "shared": None}
 
-    def tell() -> None:
+    def merge() -> None:
         found, shared = state["clusters"], state["shared"]
         if found is None or shared is None:
             return
@@ -153,20 +153,20 @@ async def _follow_pedia(server: ApiServer, origin: PediaClusters, said: Said, co
                 continue
             clusters[name], rules[name] = access, own
         complain(None)
-        said(clusters, rules, problems)
+        report(clusters, rules, problems)
 
     async def take(what: str, target: Target) -> None:
         try:
             async with contextlib.aclosing(current_objects(server, target)) as states:
                 async for objects in states:
                     state[what] = objects
-                    tell()
+                    merge()
         except Refused as refused:
             # Older Clusterpedias have no such type; nothing is shared then.
             if what != "shared" or refused.code != 404:
                 raise
             state[what] = {}
-            tell()
+            merge()
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(take("clusters", Target(f"{_PEDIA}/pediaclusters", origin.selector)))
@@ -174,7 +174,7 @@ async def _follow_pedia(server: ApiServer, origin: PediaClusters, said: Said, co
 
 
 def pedia_kubeconfig(pedia: dict[str, Any]) -> str:
-    """A kubeconfig of what a PediaCluster says of its API server. Raises BadCluster."""
+    """A kubeconfig made of a PediaCluster's spec. Raises BadCluster."""
     spec = pedia.get("spec") or {}
     if spec.get("kubeconfig"):
         return _text(spec["kubeconfig"], "spec.kubeconfig")
@@ -206,7 +206,7 @@ def pedia_kubeconfig(pedia: dict[str, Any]) -> str:
 
 
 def pedia_rules(pedia: dict[str, Any], shared: _Objects) -> Rules:
-    """What a PediaCluster says is to be synced. Raises BadCluster, BadRule."""
+    """Rules made of what a PediaCluster asks to be synced. Raises BadCluster, BadRule."""
     spec = pedia.get("spec") or {}
     wanted = list(spec.get("syncResources") or [])
     if reference := spec.get("syncResourcesRefName"):

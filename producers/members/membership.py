@@ -1,4 +1,4 @@
-"""The member clusters there are now, from all sources of a configuration; they come and go while producers run."""
+"""The member clusters of now, from all sources of a configuration; they are added and removed while producers run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Member(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What one source says now. `rules`: of clusters that bring their own."""
+    """What one source has now. `rules`: of clusters that bring their own."""
 
     clusters: dict[str, ClusterAccess]
     rules: dict[str, Rules]
@@ -45,7 +45,7 @@ class Members:
     """All members of a configuration, kept current. Owned by the producer; one task runs `run`.
 
     `current` is replaced, never changed; `changed` is set with each replacement. `configuration` is the one in force.
-    A source that cannot be read keeps the clusters it had: only what it clearly says is gone goes.
+    A source that cannot be read keeps the clusters it had: only clusters that it certainly lacks are removed.
     """
 
     def __init__(self, configuration: Configuration, file: Path | None = None, timing: Timing = DEFAULT) -> None:
@@ -74,7 +74,7 @@ class Members:
             self._follow_all(tasks)
             while True:
                 await asyncio.sleep(self._timing.look_at_files_every)
-                if self._file is not None and await self._configured_anew():
+                if self._file is not None and await self._configuration_changed():
                     self._follow_all(tasks)
                     self._merge()
 
@@ -86,7 +86,7 @@ class Members:
         for origin in wanted - set(self._following):
             self._following[origin] = tasks.create_task(self._follow(origin), name=f"members: {origin}")
 
-    async def _configured_anew(self) -> bool:
+    async def _configuration_changed(self) -> bool:
         assert self._file is not None
         seen = await asyncio.to_thread(signature, [str(self._file)])
         if seen == self._seen:
@@ -101,7 +101,7 @@ class Members:
             self._complain("configuration", str(problem))
             return False
         self._seen = seen
-        self._settled("configuration")
+        self._clear("configuration")
         if configuration == self.configuration:
             return False
         log.info("configuration read anew", file=str(self._file))
@@ -123,7 +123,7 @@ class Members:
             if name in known:
                 clusters[name] = known[name]
         for name in clusters.keys() - problems.keys():
-            self._settled(f"{origin.path}/{name}")
+            self._clear(f"{origin.path}/{name}")
         return _Found(clusters, {})
 
     async def _follow_files(self, origin: Kubeconfig | Directory) -> None:
@@ -135,10 +135,10 @@ class Members:
                 except BadKubeconfig as problem:
                     self._complain(str(origin), str(problem))
                 else:
-                    self._settled(str(origin))
+                    self._clear(str(origin))
                     known = self._found.get(origin, _Found({}, {})).clusters
-                    gone = known.keys() - found.clusters.keys()
-                    if gone:
+                    removed = known.keys() - found.clusters.keys()
+                    if removed:
                         # A file just being written may have less than it will: believed when it stays so.
                         await asyncio.sleep(self._timing.look_at_files_every)
                         if await asyncio.to_thread(_files, origin) != seen:
@@ -152,7 +152,7 @@ class Members:
             await self._follow_files(origin)
             return
 
-        def said(clusters: dict[str, ClusterAccess], rules: dict[str, Rules], problems: dict[str, str]) -> None:
+        def report(clusters: dict[str, ClusterAccess], rules: dict[str, Rules], problems: dict[str, str]) -> None:
             known = self._found.get(origin, _Found({}, {}))
             for name, problem in problems.items():
                 self._complain(f"{origin}/{name}", problem)
@@ -164,11 +164,11 @@ class Members:
 
         def complain(problem: str | None) -> None:
             if problem is None:
-                self._settled(str(origin))
+                self._clear(str(origin))
             else:
                 self._complain(str(origin), problem)
 
-        await host_cluster.follow(origin, said, complain, self._timing)
+        await host_cluster.follow(origin, report, complain, self._timing)
 
     # -- together --------------------------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class Members:
                 named_by[name] = source
                 current[name] = Member(access, found.rules.get(name, source.rules))
         if origins - self._found.keys():
-            # One that has said nothing yet may have what others had before.
+            # One that was not read yet may have what others had before.
             current = {**self.current, **current}
         self.current = current
         self.changed.set()
@@ -206,7 +206,7 @@ class Members:
             self._complaints[what] = problem
             log.error("member clusters cannot be read", reason=problem)
 
-    def _settled(self, what: str) -> None:
+    def _clear(self, what: str) -> None:
         if self._complaints.pop(what, None) is not None:
             log.info("member clusters can be read again", what=what)
 

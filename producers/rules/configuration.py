@@ -114,7 +114,7 @@ class Secrets(msgspec.Struct, frozen=True):
 
 
 class PediaClusters(msgspec.Struct, frozen=True):
-    """A cluster for each PediaCluster object, with the types that the object says."""
+    """A cluster for each PediaCluster object, with the types that the object names."""
 
     host: Host
     selector: str = ""
@@ -131,7 +131,7 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Configuration(msgspec.Struct, frozen=True):
-    """What producers follow. `relist_every` in seconds, 0: never; `remove`: objects of a cluster that went go too."""
+    """What producers follow. `relist_every` in seconds, 0: never; `remove`: with a cluster its objects are removed."""
 
     sources: tuple[Source, ...]
     pruning: Pruning = Pruning()

@@ -1,6 +1,6 @@
 """Pruning: what of a cluster's objects stays out of the log, as an operator asks for it.
 
-Values go, keys stay: who reads the object sees that there was something. A pointer is a JSON pointer (RFC 6901) into
+Values are emptied, keys stay: a reader sees that there was something. A pointer is a JSON pointer (RFC 6901) into
 the object; `*` as a segment means every member of an object or array. `/data/*` of secrets leaves each key of data
 with an empty value of the same JSON type; `/data` leaves the same.
 """
@@ -54,10 +54,10 @@ class BadPointer(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What to leave out: managedFields unless told otherwise, the last-applied annotation on request, and values.
+    """What to leave out: managedFields unless asked otherwise, the last-applied annotation on request, and values.
 
-    `pointers`: patterns of types as in rules (`secrets`, `*.apps`), each with the JSON pointers whose values go; all
-    patterns that name a type count. An object of such a type always goes without its last-applied annotation and
+    `pointers`: patterns of types as in rules (`secrets`, `*.apps`), each with JSON pointers whose values are emptied;
+    all patterns that name a type count. An object of such a type always loses its last-applied annotation and
     managedFields, as the one repeats the whole object and the other some of its values. Raises BadPointer.
     """
 
@@ -83,7 +83,7 @@ class Pruning:
         managed_fields, last_applied = self.managed_fields or bool(chosen), self.last_applied or bool(chosen)
         mark = ""
         if chosen or not managed_fields or last_applied:
-            # What the marks of two runs tell apart must be written the same in both.
+            # Marks are compared between runs, so the same pruning must be written the same in each.
             content = _encode([managed_fields, last_applied, chosen])
             mark = hashlib.blake2s(content, digest_size=4).hexdigest()
         tree: Tree = {}
@@ -94,7 +94,7 @@ class Pruning:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What is left out of the objects of one type. `mark` tells it from others; empty for the usual."""
+    """What is left out of the objects of one type. `mark` identifies it; empty for the usual way."""
 
     managed_fields: bool
     last_applied: bool
@@ -103,7 +103,7 @@ class Pruned:
     pointers: tuple[str, ...] = ()
 
     def covers(self, steps: tuple[str, ...]) -> bool:
-        """Whether a value at this path has gone."""
+        """Whether a value at this path is left out."""
         return bool(self.tree) and _covers(self.tree, steps)
 
 

@@ -36,7 +36,7 @@ NOISY = (
 
 
 class BadRule(InvalidInput):
-    """A pattern, namespace or selector that cannot be; one line with the mend."""
+    """A pattern, namespace or selector that cannot be; one line with the remedy."""
 
 
 # -- types ---------------------------------------------------------------------------------------------------------
@@ -67,6 +67,7 @@ class TypePattern(NamedTuple):
 
     @property
     def wild(self) -> bool:
+        """Whether it names types by a wildcard or a word, and so none of the opt-in types."""
         return "*" in self.resource or self.resource in (CUSTOM, NOISE)
 
 
@@ -128,7 +129,7 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What to sync: the first rule that names a type decides for it; `exclude` goes before all of them.
+    """What to sync: the first rule that names a type decides for it; `exclude` comes before all of them.
 
     Wildcards don't name the opt-in types (secrets, events).
     """

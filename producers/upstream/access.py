@@ -35,13 +35,13 @@ from producers.upstream.kubeconfig import (
 
 log = structlog.get_logger("producers.upstream.access")
 
-# Seconds before its expiry at which an exec plugin's credential is asked for anew.
+# Seconds before its expiry at which a new credential is asked of an exec plugin.
 _EXPIRY_MARGIN = 60.0
 _SERVICE_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
 
 class Credentials:
-    """A client with the credentials of one moment, and how to tell that there may be newer ones."""
+    """A client with the credentials of one moment; `outdated` when there may be newer ones."""
 
     def __init__(
         self,
@@ -67,10 +67,12 @@ class Credentials:
 
 
 class ClusterAccess(Protocol):
-    """How a cluster is reached. Equal ones reach it with the same credentials, or with ones found anew each time."""
+    """How a cluster is reached. Equal ones use the same credentials, or look them up each time."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The cluster's name."""
+        ...
 
     async def credentials(self) -> Credentials:
         """A client for it with credentials as they are now. Raises BadKubeconfig."""
@@ -185,6 +187,7 @@ class InCluster:
     name: str
 
     async def credentials(self) -> Credentials:
+        """A client by the service account's token. Raises BadKubeconfig."""
         library = await client_library()
         configuration = library.client.Configuration()
         try:

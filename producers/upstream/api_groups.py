@@ -187,7 +187,7 @@ def _group(raw: msgspec.Raw) -> ApiGroup:
     try:
         return msgspec.json.decode(raw, type=ApiGroup)
     except UNDECODABLE:
-        # What an aggregated API says of itself is passed on as it is.
+        # An aggregated API's own answer is passed on by the API server as it is.
         return ApiGroup(msgspec.json.decode(raw, type=_GroupName).metadata, [ApiGroupVersion("", [], "Stale")])
 
 
@@ -204,7 +204,7 @@ async def _older(server: ApiServer, root: str, listed: _OldGroups) -> list[ApiGr
                 body, _ = await server.get(path)
             found = msgspec.json.decode(body, type=_OldResources).resources or ()
         except (Refused, TimeoutError, *UNDECODABLE):
-            # An aggregated API whose server is away, hangs or talks nonsense: its group is not gone.
+            # An aggregated API whose server is away, hangs or sends what is no list: its group still exists.
             return ApiGroupVersion(version, [], "Stale")
         below: dict[str, list[ApiSubresource]] = {}
         for one in found:

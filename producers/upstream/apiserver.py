@@ -53,7 +53,7 @@ class _Status(msgspec.Struct):
 class ApiServer:
     """The connection to one member cluster, owned by its producer.
 
-    Credentials are taken anew when their files change, before they expire, and after a 401; streams under way go on
+    New credentials are taken when their files change, before they expire, and after a 401; streams under way go on
     with the old ones to their end. `streams_lists`: whether lists come as the beginning of a watch.
     """
 
@@ -72,6 +72,7 @@ class ApiServer:
 
     @property
     def host(self) -> str:
+        """The server's URL; empty until there are credentials."""
         return self._credentials.host if self._credentials is not None else ""
 
     async def _current(self) -> Credentials:
@@ -103,7 +104,7 @@ class ApiServer:
             await old.client.close()
 
     async def change(self, access: ClusterAccess) -> None:
-        """Goes on with other credentials, as a Secret was written anew."""
+        """Goes on with other credentials, e.g. after a Secret was changed."""
         async with self._lock:
             self.access = access
             if self._credentials is not None:
@@ -117,6 +118,7 @@ class ApiServer:
                 self._checked = time.monotonic()
 
     async def close(self) -> None:
+        """Closes all connections, also of requests under way."""
         for credentials in {*self._uses, *((self._credentials,) if self._credentials else ())}:
             await credentials.client.close()
         self._uses.clear()

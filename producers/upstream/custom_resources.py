@@ -1,4 +1,4 @@
-"""CustomResourceDefinitions: what they say of their types that discovery does not.
+"""CustomResourceDefinitions: facts of custom types that discovery does not have.
 
 Printer columns and selectable fields by version (apiextensions.k8s.io/v1).
 """
@@ -63,7 +63,7 @@ class _Crds(msgspec.Struct):
 
 
 class CustomDefinition(NamedTuple):
-    """A custom type's versions, and whether the server says that it serves it."""
+    """A custom type's versions, and whether the server serves it by its own account."""
 
     versions: dict[str, CustomVersion]
     established: bool

@@ -62,7 +62,7 @@ class _ApiServices(msgspec.Struct):
 
 
 async def server_version(server: ApiServer) -> dict[str, Any]:
-    """What an API server says of its version, e.g. `{"major": "1", "minor": "32", ...}`. Raises ClusterUnavailable."""
+    """An API server's version, e.g. `{"major": "1", "minor": "32", ...}`. Raises ClusterUnavailable."""
     body, _ = await server.get("/version")
     with _readable():
         return msgspec.json.decode(body, type=dict[str, Any])
@@ -151,7 +151,7 @@ def _found(groups: list[ApiGroup], crds: dict[GroupResource, CustomDefinition]) 
 def streams_lists(version: dict[str, Any]) -> bool:
     """Whether a server of this /version may send a list as the beginning of a watch (KEP-3157, on since 1.32).
 
-    It may still be switched off; then the watch is refused, or says so by what it sends.
+    It may still be switched off; then the watch is refused, or what it sends shows it.
     """
     digits = ["".join(char for char in str(version.get(part, "")) if char.isdigit()) for part in ("major", "minor")]
     return all(digits) and (int(digits[0]), int(digits[1])) >= (1, 32)

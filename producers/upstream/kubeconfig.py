@@ -22,7 +22,7 @@ _TOKEN = "!#$&'*+-.^_`|~"
 
 
 class BadKubeconfig(InvalidInput):
-    """The kubeconfig, or a context of it, cannot be used; one line that says why and the mend."""
+    """The kubeconfig, or a context of it, cannot be used; one line that says why, and the remedy."""
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -51,10 +51,12 @@ def parse(text: str, where: str) -> dict[str, Any]:
 
 
 def one_line(cause: BaseException) -> str:
+    """An error's text without line breaks, its type's name if it has none."""
     return " ".join(str(cause).split()) or type(cause).__name__
 
 
 def default_kubeconfig() -> str:
+    """The path, or paths, that kubectl takes: $KUBECONFIG, else ~/.kube/config."""
     return os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
 
 
@@ -64,6 +66,7 @@ def signature(paths: list[str]) -> tuple[tuple[int, int], ...]:
 
 
 def file_state(path: str) -> tuple[int, int]:
+    """Modification time in nanoseconds and inode of a file; zeros if there is none."""
     try:
         found = os.stat(path)
     except OSError:
@@ -92,6 +95,7 @@ _FOREIGN = (
 
 
 def refuse_foreign(document: dict[str, Any], name: str) -> None:
+    """Raises BadKubeconfig for a kubeconfig that would run commands or read files of this machine."""
     for part, kind, keys in _FOREIGN:
         for item in document.get(part) or []:
             for key in keys:
@@ -102,16 +106,17 @@ def refuse_foreign(document: dict[str, Any], name: str) -> None:
 
 
 def impersonation_in_files(kubeconfig: str, context: str) -> list[tuple[str, str]]:
+    """`impersonation_headers` of a context in files, several of them separated as in $KUBECONFIG."""
     documents = []
     for path in kubeconfig.split(os.pathsep):
-        # One that is missing or broken is the loader's to tell of.
+        # The loader reports one that is missing or broken.
         with contextlib.suppress(BadKubeconfig):
             documents.append(load(Path(path).expanduser()))
     return impersonation_headers(documents, context, f"context {context}")
 
 
 def impersonation_headers(documents: Iterable[dict[str, Any]], context: str, where: str) -> list[tuple[str, str]]:
-    """The headers that say as whom a context's user acts (`as` and the like), which kubernetes_asyncio leaves out.
+    """Headers of impersonation: as whom a context's user acts (`as` and the like), which kubernetes_asyncio leaves out.
 
     Of several files the first that has an entry counts (client-go transport/round_trippers.go). Raises BadKubeconfig.
     """

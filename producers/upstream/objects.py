@@ -20,7 +20,7 @@ class Unusable(InvalidInput):
 
 
 class Identity(msgspec.Struct, rename="camel"):
-    """The little of metadata that tells whether an object is the one already known."""
+    """The part of metadata by which an object is recognised as the one already known."""
 
     name: str = ""
     namespace: str | None = None
@@ -85,7 +85,7 @@ def seconds(timestamp: str | None) -> int:
 
 
 def changed_at(found: RawObject) -> int:
-    """When an object was last changed, by its cluster's clock in whole seconds since 1970; 0: it does not say.
+    """When an object was last changed, by its cluster's clock in whole seconds since 1970; 0 if it has no such time.
 
     The latest `time` in managedFields:
     https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management

@@ -32,6 +32,7 @@ class Target(NamedTuple):
     selector: str = ""
 
     def query(self) -> dict[str, str]:
+        """Parameters of a LIST or WATCH."""
         return {"labelSelector": self.selector} if self.selector else {}
 
 
@@ -75,7 +76,7 @@ class _EventStatus(msgspec.Struct):
 
 
 class EventVersion(msgspec.Struct, rename="camel"):
-    """The part of an event's metadata that a watch goes by."""
+    """The part of an event's metadata that following needs."""
 
     resource_version: str = ""
     annotations: dict[str, str] | None = None
@@ -135,7 +136,7 @@ def _page_of(body: bytes) -> Page:
             return _page.decode(text)
         except msgspec.ValidationError:
             odd = _odd_page.decode(text)
-            # The writer leaves out, and tells of, what has no metadata.
+            # The writer leaves out, and logs, what has no metadata.
             return Page(odd.metadata, [_members(item) for item in odd.items or ()])
     except UNDECODABLE as cause:
         raise BadAnswer(f"no list: {cause}") from cause
@@ -178,7 +179,7 @@ class Watch:
         self._patience: asyncio.Timeout | None = None
 
     def end(self) -> None:
-        """Ends it between two events: what was read is digested, nothing more is read."""
+        """Ends it between two events: those that were read are yielded, nothing more is read."""
         self._ending = True
         if self._patience is not None and self._patience.when() is not None:
             self._patience.reschedule(asyncio.get_running_loop().time())
@@ -214,10 +215,10 @@ class Watch:
                 ):
                     self._patience = patience
                     if self._ending:
-                        # It was told to before it began.
+                        # `end` was called before it began.
                         patience.reschedule(loop.time())
                     async for together in arriving:
-                        # Only the server's silence counts, not what we take to digest what it said.
+                        # Only the server's silence counts, not the time that its events take here.
                         patience.reschedule(None)
                         for line in together:
                             event = _watch_event(line)

@@ -86,7 +86,7 @@ async def test_an_instance_that_follows_and_one_that_starts_later_agree(log: Log
             what = chance.random()
             if name in lives and what < 0.3:
                 uid, _, before = lives.pop(name)
-                await writer.gone(pod(name, uid, version, before))
+                await writer.observe_deleted(pod(name, uid, version, before))
             elif name in lives and what < 0.8:
                 lives[name] = (lives[name][0], version, labels)
                 await writer.observe(pod(name, *lives[name]), listed=False)
@@ -101,7 +101,7 @@ async def test_an_instance_that_follows_and_one_that_starts_later_agree(log: Log
             seen = {("x", name) for name in lives}
             for name, one in lives.items():
                 await writer.observe(pod(name, *one), listed=True)
-            await writer.gone_all_but(seen, str(version))
+            await writer.delete_all_but(seen, str(version))
         await writer.settle()
         if chance.random() < 0.3:
             await writer.read_back()

@@ -92,7 +92,7 @@ async def test_a_list_that_is_older_takes_nothing_back(rig):
     seen = set()
     for item in before["items"]:
         seen.add(await writer.observe(json.dumps(item).encode(), listed=True))
-    await writer.gone_all_but(seen, before["metadata"]["resourceVersion"])
+    await writer.delete_all_but(seen, before["metadata"]["resourceVersion"])
     await writer.settle()
     await warm.wait_current()
     assert entry(warm.store, "c0").member_version == changed["metadata"]["resourceVersion"]

@@ -70,15 +70,15 @@ async def producing(log: Log) -> Any:
 
 async def listed(writer: Writer, *items: bytes) -> None:
     seen = {key for item in items if (key := await writer.observe(item, listed=True)) is not None}
-    await writer.gone_all_but(seen, "90")
+    await writer.delete_all_but(seen, "90")
     await writer.settle()
 
 
 async def test_a_change_of_pruning_replaces_what_the_log_has(producing: Producing, log: Log) -> None:
     before = await producing.writer()
     await listed(before, *(secret(name, 5) for name in ("stays", "goes", "missed", "again")))
-    await before.gone(secret("goes", 6))
-    await before.gone(secret("again", 6))
+    await before.observe_deleted(secret("goes", 6))
+    await before.observe_deleted(secret("again", 6))
     await before.settle()
     warm = Store(log.prefix, log.tombstone_ttl)
     for record in await producing.records():
@@ -119,7 +119,7 @@ async def test_the_header_tells_of_pruning_only_where_there_is_any(producing: Pr
     assert [set(record.headers or {}) & {"Kb-Pruned"} for record in await producing.records()] == [set()]
     pruning = await producing.writer(WITHOUT_DATA)
     await pruning.observe(secret("a", 6), listed=False)
-    await pruning.gone(secret("a", 7))
+    await pruning.observe_deleted(secret("a", 7))
     await pruning.settle()
     (record,) = await producing.records()
     summary = parse_summary(record.headers or {})
