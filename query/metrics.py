@@ -13,30 +13,34 @@ from prometheus_client.registry import Collector
 from materializer.materializer import Materializer
 
 
-class Watching(Protocol):
-    """What the metrics ask of the watches."""
+class OpenWatches(Protocol):
+    """What the metrics ask of the watches: how many are open."""
 
     open: int
 
 
-class Frozen(Protocol):
-    """And of the lists that are read in pages."""
+class PagedLists(Protocol):
+    """What the metrics ask of the lists that are read in pages: their number, their bytes, and how many had to go."""
 
     evicted: int
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """About the bytes that they cost."""
+        ...
 
     def __len__(self) -> int: ...
 
 
 class ServiceMetrics:
-    """The registry of one service, and what its requests count in it."""
+    """The registry of one service, and what its requests count in it.
 
-    def __init__(self, materializer: Materializer, watches: Watching, frozen: Frozen) -> None:
+    `gather`: makes the text of all processes, where this one is one of several.
+    """
+
+    def __init__(self, materializer: Materializer, watches: OpenWatches, frozen: PagedLists) -> None:
         self.registry = CollectorRegistry()
         self._others: list[CollectorRegistry] = []
-        # What /metrics shows where this process is one of several.
         self.gather: Callable[[], Awaitable[bytes]] | None = None
         self.requests = Counter(
             "kubebraid_requests_total", "Requests answered", ("verb", "resource", "code"), registry=self.registry
@@ -55,7 +59,7 @@ class ServiceMetrics:
         self.registry.register(_StoreCollector(materializer, watches, frozen))
 
     def also(self, registry: CollectorRegistry) -> None:
-        """Shows what another part of the process counts, too."""
+        """Shows what another part of the process counts as well."""
         self._others.append(registry)
 
     async def answer(self) -> web.Response:
@@ -71,7 +75,7 @@ class ServiceMetrics:
 class _StoreCollector(Collector):
     """Reads the store when asked, so that counting costs its hot path nothing."""
 
-    def __init__(self, materializer: Materializer, watches: Watching, frozen: Frozen) -> None:
+    def __init__(self, materializer: Materializer, watches: OpenWatches, frozen: PagedLists) -> None:
         self._materializer = materializer
         self._watches = watches
         self._frozen = frozen
@@ -80,8 +84,8 @@ class _StoreCollector(Collector):
         materializer = self._materializer
         store = materializer.store
         objects = GaugeMetricFamily("kubebraid_objects", "Live objects", labels=("cluster", "group", "resource"))
-        for (group, resource), kind in store.types.items():
-            for cluster, entries in kind.clusters.items():
+        for (group, resource), type_store in store.types.items():
+            for cluster, entries in type_store.clusters.items():
                 objects.add_metric((cluster, group, resource), len(entries))
         yield objects
         messages = CounterMetricFamily("kubebraid_log_messages", "Messages by what became of them", labels=("outcome",))

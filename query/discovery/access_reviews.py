@@ -1,8 +1,8 @@
-"""Access reviews: what one may do here, for clients that ask before they try.
+"""Access reviews: what a client may do here, for those that ask before they try.
 
 SelfSubjectAccessReview and SelfSubjectRulesReview of authorization.k8s.io/v1, SelfSubjectReview of
-authentication.k8s.io/v1. Whoever reaches this service may read everything it serves, and change nothing through it
-but below `/clusters/<cluster>`, where the cluster itself answers such questions.
+authentication.k8s.io/v1. Any client that reaches this service may read everything it serves, and
+change nothing through it, except below `/clusters/<cluster>`, where the cluster itself answers such questions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from query.http.status import ApiError
 from query.http.yaml_bodies import from_yaml
 
 _PATHS = ("/api", "/apis", "/clusters", "/healthz", "/livez", "/metrics", "/openapi", "/readyz", "/version")
-_NOBODY = {"username": "system:anonymous", "groups": ["system:unauthenticated"]}
+_ANONYMOUS = {"username": "system:anonymous", "groups": ["system:unauthenticated"]}
 
 
 # Bytes that a review may have; none has a hundredth of that.
@@ -68,19 +68,23 @@ def review_kind(segments: list[str]) -> str | None:
 
 
 def review(kind: str, content_type: str, body: bytes, catalogue: Catalogue) -> bytes:
-    """The answer to a review, as compact JSON. Raises ApiError 400, 413 and 415."""
+    """The answer to a review of a kind, as compact JSON. `catalogue`: the types of the scope that it asks about.
+
+    Raises:
+        ApiError: 400, 422, the body is no such review; 413, it is too large; 415, it is of an unknown media type.
+    """
     if len(body) > _LARGEST:
         raise ApiError(413, f"the body is too large: a {kind} has {_LARGEST} bytes at most")
     asked = _parsed(kind, content_type, body)
     if kind == "SelfSubjectReview":
-        status: dict[str, Any] = {"userInfo": _NOBODY}
+        status: dict[str, Any] = {"userInfo": _ANONYMOUS}
     elif kind == "SelfSubjectRulesReview":
         if not asked.spec.namespace:
             raise ApiError(400, "no namespace on request")
         status = _rules(catalogue)
     else:
         status = _allowed(asked.spec, catalogue)
-    # Nothing but what it was understood as: what else was in it may be of any size and depth.
+    # Only what was understood of it is sent back: the rest may be of any size and depth.
     return (
         msgspec.json.encode(
             {"kind": kind, "apiVersion": asked.api_version, "metadata": {}, "spec": asked.spec, "status": status}

@@ -46,7 +46,7 @@ def _group_rank(group: str) -> tuple[int, str]:
 
 
 def _version_rank(version: str) -> tuple[int, int, int, str]:
-    """Stable ones first, then beta, then alpha, newer before older, then all else (Kubernetes "Version priority")."""
+    """Stable ones first, then beta, then alpha, newer before older, then any other (Kubernetes "Version priority")."""
     found = _VERSION.fullmatch(version)
     if found is None:
         return (3, 0, 0, version)
@@ -69,9 +69,10 @@ class ServedType(msgspec.Struct, frozen=True):
 
 
 class Catalogue:
-    """The types of one scope at one state of the control records; made anew when those change.
+    """The types of one scope at one state of the control records; another one is made when those change.
 
-    `forwarding`: what the one cluster of the scope offers beyond reading is offered, too: `discovery`, as far as known.
+    `forwarding`: the scope is one cluster, to which requests are passed on; what that cluster offers beyond reading is
+    offered as well, as far as it is known (`discovery`).
     """
 
     def __init__(self, clusters: list[Cluster], *, forwarding: bool = False) -> None:
@@ -94,7 +95,7 @@ class Catalogue:
         self._documents: dict[str, tuple[bytes, str]] = {}
 
     def find(self, group: str, version: str, resource: str) -> ServedType | None:
-        """The type a path names, if any cluster in scope stores it in that version."""
+        """The type that a path names; None unless a cluster in scope stores it in that version. O(1)."""
         served = self.types.get(GroupResource(group, resource))
         return served if served is not None and version in served.versions else None
 
@@ -112,7 +113,7 @@ class Catalogue:
         }
 
     def _groups(self) -> list[Group]:
-        """All that is offered, as aggregated discovery has it; the core group is nameless."""
+        """Everything that is offered, as aggregated discovery has it; the core group is nameless."""
         synced = [
             {
                 "metadata": {"name": group} if group else {},
@@ -132,7 +133,10 @@ class Catalogue:
     def document(self, name: str, *, aggregated: str | None = None) -> tuple[bytes, str] | None:
         """Body and ETag of `api`, `apis`, `api/v1`, `apis/<group>` or `apis/<group>/<version>`; None if unknown.
 
-        `aggregated`: v2 or v2beta1, for `api` and `apis`.
+        `aggregated`: v2 or v2beta1, for `api` and `apis`. O(1) but for the first time.
+
+        Raises:
+            ApiError: 503, the cluster itself could not say what a version has, as its server does not answer.
         """
         cached = self._documents.get(f"{name} {aggregated}")
         if cached is None:
@@ -158,7 +162,7 @@ class Catalogue:
         }
 
     def _listed(self, name: str) -> dict[str, Any] | None:
-        """Raises ApiError 503 for what the cluster itself could not tell."""
+        """A document of unaggregated discovery. Raises ApiError 503."""
         groups = {_name(group): {one["version"]: one for one in group["versions"]} for group in self._groups()}
         root, *rest = name.split("/")
         if name == "api":
@@ -192,9 +196,9 @@ class Catalogue:
 
 @functools.lru_cache(maxsize=4)
 def _decoded(document: ClusterDocument) -> list[Group]:
-    """The groups of a document, not to be changed; the last ones are kept, as clients ask for part after part.
+    """The groups of a discovery document, not to be changed; none if it cannot be read.
 
-    Of one that cannot be read there are none.
+    The last ones are kept, as clients ask for one part after another.
     """
     try:
         return msgspec.json.decode(zlib.decompress(document.body, _GZIP_FORMAT), type=list[Group])
@@ -204,7 +208,7 @@ def _decoded(document: ClusterDocument) -> list[Group]:
 
 
 def _with_synced(groups: Iterable[Group], synced: Iterable[Group]) -> list[Group]:
-    """A cluster's groups with all that can be read here, of which the one or other may be newer."""
+    """A cluster's groups, merged with what can be read here; either may be newer."""
     names = {_name(group): group for group in groups}
     for group in synced:
         known = names.get(_name(group))
@@ -275,48 +279,48 @@ def _resource(served: ServedType, version: str, *, forwarding: bool) -> dict[str
     }
 
 
-def _listed_resources(told: dict[str, Any], group: str, version: str) -> list[dict[str, Any]]:
+def _listed_resources(listed: dict[str, Any], group: str, version: str) -> list[dict[str, Any]]:
     """A type and its subresources, as lists have them (k8s.io/client-go discovery/aggregated_discovery.go)."""
-    namespaced = told["scope"] == "Namespaced"
+    namespaced = listed["scope"] == "Namespaced"
     entries: list[dict[str, Any]] = []
-    kind = _kind(told, group, version)
+    kind = _response_kind(listed, group, version)
     # A type that is another API's, of which this one has subresources, is in no list.
-    if kind["kind"] or told["verbs"]:
+    if kind["kind"] or listed["verbs"]:
         entries.append(
             {
-                "name": told["resource"],
-                "singularName": told["singularResource"],
+                "name": listed["resource"],
+                "singularName": listed["singularResource"],
                 "namespaced": namespaced,
                 **kind,
-                "verbs": told["verbs"],
-                **{key: told[key] for key in ("shortNames", "categories") if key in told},
+                "verbs": listed["verbs"],
+                **{key: listed[key] for key in ("shortNames", "categories") if key in listed},
             }
         )
     entries.extend(
         {
-            "name": f"{told['resource']}/{one['subresource']}",
+            "name": f"{listed['resource']}/{one['subresource']}",
             "singularName": "",
             "namespaced": namespaced,
-            **_kind(one, group, version),
+            **_response_kind(one, group, version),
             "verbs": one["verbs"],
         }
-        for one in told.get("subresources", ())
+        for one in listed.get("subresources", ())
     )
     return entries
 
 
-def _kind(told: dict[str, Any], group: str, version: str) -> dict[str, str]:
+def _response_kind(listed: dict[str, Any], group: str, version: str) -> dict[str, str]:
     """A kind as lists have it: with group and version where they are not the list's own."""
-    kind = told.get("responseKind") or {"group": "", "version": "", "kind": ""}
+    kind = listed.get("responseKind") or {"group": "", "version": "", "kind": ""}
     foreign = (kind["group"], kind["version"]) != (group, version)
     own = {"group": kind["group"], "version": kind["version"]} if foreign and kind["version"] else {}
     return {**own, "kind": kind["kind"]}
 
 
 class Catalogues:
-    """The catalogues of all scopes, each made when first asked for after a change of the control records.
+    """The catalogues of all scopes, each made when it is first asked for after a change of the control records.
 
-    `forwards`: whether requests below `/clusters/<cluster>` that are not answered here are passed on.
+    `forwards`: whether requests for a cluster that are not answered here are passed on to it.
     """
 
     def __init__(self, forwards: Callable[[str], bool]) -> None:
@@ -342,7 +346,7 @@ class Catalogues:
         if (
             made is None
             or made.forwarding != forwarding
-            # What a cluster serves changes nothing for others, nor what can be read.
+            # What a cluster serves itself changes nothing in other scopes.
             or (forwarding and made.discovery is not one.discovery)
         ):
             made = self._made[cluster] = Catalogue([one], forwarding=forwarding)

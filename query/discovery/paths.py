@@ -22,9 +22,10 @@ _OF_NAMESPACE = ("status", "finalize")
 
 @dataclass(frozen=True, slots=True)
 class RequestTarget:
-    """A resource type, or one object of it. `namespace` and `name` "" where the path has none.
+    """A resource type, or one object of it, as a path names it.
 
-    `watch`: the path is of the form from before there was a parameter for it, `/api/v1/watch/pods`.
+    `namespace`, `name` and `subresource` are "" where the path has none; a subresource may have several segments,
+    `proxy/a/b`. `watch`: the path is of the deprecated form `/api/v1/watch/pods`.
     """
 
     group: str
@@ -37,30 +38,38 @@ class RequestTarget:
 
     @property
     def group_resource(self) -> GroupResource:
+        """The type, whatever its version."""
         return GroupResource(self.group, self.resource)
 
 
 def split(path: str) -> list[str]:
-    """The segments of a raw path, decoded; a slash at the end counts for nothing. Raises ApiError 404.
+    """The segments of a raw path, decoded; slashes at its ends do not count.
 
-    Only behind a `proxy` segment may one be empty: what is behind it is the path of another server. None may be `.` or
-    `..`, or hold these behind an encoded slash.
+    `/api/v1/namespaces/a%20b/` is `["api", "v1", "namespaces", "a b"]`. Only behind a `proxy` segment may one be empty,
+    as what follows is the path of another server. None may be `.` or `..`, or have these behind an encoded slash.
+
+    Raises:
+        ApiError: 404.
     """
     segments = [unquote(segment, errors="replace") for segment in path.strip("/").split("/")]
     if segments == [""]:
         return []
     if "" in segments and "proxy" not in segments[: segments.index("")]:
         raise no_such_path()
-    # To one server on the way they name another path than to the next, perhaps that of another cluster.
+    # Servers on the way would take them for different paths, perhaps for one of another cluster.
     if any(not {".", ".."}.isdisjoint(segment.split("/")) for segment in segments):
         raise no_such_path()
     return segments
 
 
 def cluster_scope(segments: list[str], known: Iterable[str]) -> tuple[str | None, list[str]]:
-    """The cluster that a path is below, and the path within. Raises ApiError 404 for an unknown cluster.
+    """The cluster whose scope a path is in (None: all), and the path within. `known`: names of clusters.
 
-    A cluster's name may hold slashes (an EKS context's does); they may stand in the URL as they are.
+    `clusters/alpha/api` is in the scope of `alpha`, its path within is `api`. A cluster's name may have slashes, as
+    that of an EKS context has; they may stand in the URL as they are.
+
+    Raises:
+        UnknownPath: there is no such cluster.
     """
     if not segments or segments[0] != "clusters":
         return None, segments
@@ -80,7 +89,10 @@ def cluster_scope(segments: list[str], known: Iterable[str]) -> tuple[str | None
 
 
 def resource_target(segments: list[str]) -> RequestTarget:
-    """The resource that `api/v1/...` or `apis/<group>/<version>/...` names. Raises ApiError 404."""
+    """The resource that `api/v1/...` or `apis/<group>/<version>/...` names, from at least one segment behind those.
+
+    k8s.io/apiserver pkg/endpoints/request/requestinfo.go: NewRequestInfo.
+    """
     if segments[0] == "api":
         group, rest = "", segments[1:]
     else:

@@ -1,7 +1,7 @@
 """Read back: after a write that a cluster has accepted, the client is answered when it can read here what it wrote.
 
-The cluster's answer is the second source of the log: the object in it is handed over to whoever produces the cluster,
-and is in the log before the cluster's watch has told of it. What an answer says only in part is waited for.
+The cluster's answer is the second source of the log: the object in it is handed over to the producer of the cluster,
+and is in the log before the cluster's watch has brought it. What an answer says only in part is waited for.
 """
 
 from __future__ import annotations

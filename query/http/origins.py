@@ -1,7 +1,7 @@
 """Origins: requests that a web page may have sent from the browser of somebody who may reach this service.
 
 Reading by HTTP is stopped by the browser, as no answer allows it (CORS). What a browser does not stop is refused here:
-a name of another site that was bound to this address anew, a WebSocket, and requests that change something.
+a name of another site that was rebound to this address, a WebSocket, and requests that change something.
 """
 
 from __future__ import annotations

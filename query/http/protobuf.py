@@ -12,7 +12,11 @@ _MAGIC = b"k8s\x00"
 
 
 def read_object(body: bytes) -> tuple[dict[str, str], bytes]:
-    """kind and apiVersion of an object, and the message that it is. Raises ValueError."""
+    """`kind` and `apiVersion` of an object in its envelope, and the message that it is.
+
+    Raises:
+        ValueError: it is no such envelope.
+    """
     if not body.startswith(_MAGIC):
         raise ValueError("it does not begin as Kubernetes' protobuf does")
     unknown = read_fields(body[len(_MAGIC) :])
@@ -21,7 +25,11 @@ def read_object(body: bytes) -> tuple[dict[str, str], bytes]:
 
 
 def read_fields(message: bytes) -> dict[int, list[bytes]]:
-    """The fields of a message that have a length (texts and messages), by number. Raises ValueError."""
+    """The fields of a message that have a length (texts and messages), by number, each with all its values.
+
+    Raises:
+        ValueError: it is no message.
+    """
     found: dict[int, list[bytes]] = {}
     for number, _, content in _fields(message):
         if content is not None:
@@ -30,7 +38,11 @@ def read_fields(message: bytes) -> dict[int, list[bytes]]:
 
 
 def rewritten(message: bytes, number: int, change: Callable[[bytes], bytes | None]) -> bytes:
-    """A message with each field of a number (a text or message) as `change` makes it; None: without it."""
+    """A message in which each field of a number (a text or message) is what `change` returns; None removes it.
+
+    Raises:
+        ValueError: it is no message.
+    """
     parts = []
     for at, whole, content in _fields(message):
         if at != number or content is None:
@@ -41,7 +53,11 @@ def rewritten(message: bytes, number: int, change: Callable[[bytes], bytes | Non
 
 
 def rewritten_object(body: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    """An object in its envelope, with the message that it is as `change` makes it."""
+    """An object in its envelope, whose message is what `change` returns.
+
+    Raises:
+        ValueError: it is no such envelope.
+    """
     return _MAGIC + rewritten(body[len(_MAGIC) :], 2, change)
 
 
@@ -79,7 +95,11 @@ def _varint(number: int) -> bytes:
 
 
 def text_of(fields: dict[int, list[bytes]], number: int) -> str:
-    """A text field; of several the last, as the standard says. Raises ValueError for what is no UTF-8."""
+    """A text field, "" if it is absent; of several the last one, as the standard says.
+
+    Raises:
+        ValueError: it is no UTF-8.
+    """
     return fields[number][-1].decode() if number in fields else ""
 
 

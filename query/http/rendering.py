@@ -1,6 +1,6 @@
-"""Rendering: the text an answer is sent as: JSON as stored, indented JSON or YAML, and gzip where it is asked for.
+"""Rendering: the text that an answer is sent as: JSON as stored, indented JSON or YAML, with gzip where asked for.
 
-Everything in memory is compact JSON; what is asked for beyond that is made from it while it is sent.
+Everything in memory is compact JSON; other forms are made from it while it is sent.
 k8s.io/apiserver pkg/endpoints/handlers/responsewriters, pkg/endpoints/handlers/negotiation.
 """
 
@@ -29,14 +29,14 @@ _GZIP_FROM = 128 * 1024
 # igzip's level 1: a sixth of the time of zlib's, and smaller; the format is gzip's.
 _GZIP_LEVEL = 1
 _GZIP_FORMAT = 31
-# Agents that people look at answers with (negotiation/negotiate.go: isPrettyPrint).
+# User agents of people (negotiation/negotiate.go: isPrettyPrint).
 _FOR_PEOPLE = ("curl", "Wget", "Mozilla/5.0")
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """How one request wants its answer. `gzip`: whether it takes that."""
+    """How one request wants its answer. `gzip`: whether the client accepts that."""
 
     yaml: bool = False
     pretty: bool = False
@@ -44,15 +44,16 @@ class Rendering:
 
     @property
     def content_type(self) -> str:
+        """The media type of the answer."""
         return YAML if self.yaml else JSON
 
     @property
     def compact(self) -> bool:
-        """Whether bytes are sent as they are stored, but for gzip."""
+        """Whether bytes are sent as they are stored, apart from gzip."""
         return not (self.yaml or self.pretty)
 
     def whole(self, body: bytes) -> bytes:
-        """One document."""
+        """The text of one document, given as compact JSON."""
         if self.yaml:
             return block_yaml(msgspec.json.decode(body))
         return msgspec.json.format(body, indent=2).rstrip(b"\n") + b"\n" if self.pretty else body
@@ -89,7 +90,7 @@ class Rendering:
 
 
 def rendering(headers: Mapping[str, str], query: Mapping[str, str], *, in_yaml: bool) -> Rendering:
-    """What a request's headers and parameters ask for; whether in YAML was negotiated before."""
+    """What a request's headers and parameters ask for. `in_yaml`: whether YAML was negotiated."""
     if "pretty" in query:
         pretty = query["pretty"] in _TRUE
     else:
@@ -137,8 +138,8 @@ async def send_list(
     """Sends a list piece by piece; others get their turn between two, also when the client takes all at once.
 
     `size`: the bytes of the items together, with the commas between them, if known. `begun` is called before the first
-    byte is sent. `turns`: what all lists of a service share, so that there is one piece of one of them between two
-    turns of the loop, however many they are. Nobody has it while a client is waited for.
+    byte is sent. `turns`: the lock that all lists of a service share, so that one piece of one of them is made between
+    two turns of the loop, however many lists there are. It is not held while a client is waited for.
     """
     response = web.StreamResponse()
     response.content_type = render.content_type

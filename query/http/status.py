@@ -33,7 +33,11 @@ _REASONS = {
 
 
 class ApiError(QueryError):
-    """An answer that is a Status of failure. `retry_after` in seconds; `token`: a continue token to go on with."""
+    """An answer that is a Status of failure.
+
+    `code`: of HTTP; `reason`: for machines, the usual one of the code unless given. `retry_after` in seconds.
+    `token`: a continue token to go on with, of an expired list.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class ApiError(QueryError):
             self.details["retryAfterSeconds"] = retry_after
 
     def status(self) -> dict[str, Any]:
+        """The Status object (apimachinery pkg/apis/meta/v1: Status)."""
         status: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",
@@ -70,20 +75,21 @@ class ApiError(QueryError):
         return status
 
     def body(self) -> bytes:
+        """The Status as compact JSON."""
         return msgspec.json.encode(self.status()) + b"\n"
 
 
 class UnknownPath(ApiError):
-    """404: nothing that discovery tells of is there. While discovery is under way it may only not be there yet."""
+    """404: discovery has no such path. While types are still being discovered, it may only not be known yet."""
 
     def __init__(self, message: str, *, details: dict[str, Any] | None = None) -> None:
         super().__init__(404, message, details=details)
 
 
 def undiscovered(clusters: Iterable[str]) -> ApiError:
-    """503: what is asked for may come with clusters whose types nobody knows yet.
+    """503: the path may be one of clusters whose types are not discovered yet.
 
-    As a kube-apiserver that is starting answers (apiserver pkg/util/notfoundhandler): a client that got 404 would
+    A kube-apiserver that is starting answers the same (apiserver pkg/util/notfoundhandler): a client that got 404 would
     believe that the type is gone, forget its objects, or give up.
     """
     names = ", ".join(sorted(clusters))
@@ -91,6 +97,7 @@ def undiscovered(clusters: Iterable[str]) -> ApiError:
 
 
 def not_found(group: str, resource: str, name: str) -> ApiError:
+    """404: there is no such object."""
     details: dict[str, Any] = {"name": name, "kind": resource}
     if group:
         details["group"] = group
@@ -98,11 +105,12 @@ def not_found(group: str, resource: str, name: str) -> ApiError:
 
 
 def no_such_path() -> ApiError:
+    """404: there is no such path, see `UnknownPath`."""
     return UnknownPath("the server could not find the requested resource")
 
 
 def expired(message: str, token: str | None = None) -> ApiError:
-    """410: the client has to list anew."""
+    """410: the client has to list again; with a continue token, it may go on inconsistently."""
     return ApiError(410, message, token=token)
 
 

@@ -23,7 +23,7 @@ _PATIENCE = 60.0
 
 
 class BrokenTunnel(QueryError):
-    """The way to the cluster cannot be built; one line that says why."""
+    """A tunnel to a server cannot be made; one line that says why."""
 
 
 def wants_upgrade(http: web.BaseRequest) -> bool:
@@ -119,9 +119,13 @@ async def tunnel(
     server_name: str | None,
     connect: float,
 ) -> web.StreamResponse:
-    """Asks a server for what the request asks for; returns when the tunnel is over, or with the server's refusal.
+    """Sends a request for another protocol on; returns when the tunnel is over, or with the server's refusal.
 
-    `headers`: the request's, without those of the connection; `connect`: seconds. Raises BrokenTunnel.
+    `url`: encoded. `headers`: the request's, without those of the connection. `connect`: seconds within which the
+    connection must be made.
+
+    Raises:
+        BrokenTunnel: the server cannot be reached, does not answer in time, or its answer cannot be read.
     """
     place = urlsplit(url)
     secure = place.scheme == "https"
@@ -208,6 +212,6 @@ async def _wire(
         await far.closed.wait()
     finally:
         near.close()
-        # aiohttp would wait for that connection's end at a shutdown; it is told when this request is over.
+        # At a shutdown aiohttp would wait for the end of that connection, which it learns when this request is over.
         asyncio.get_running_loop().call_soon(before.connection_lost, None)
     return _Tunnelled()

@@ -29,7 +29,7 @@ def warning_headers(texts: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def of_stale(clusters: Sequence[tuple[str, str]]) -> list[str]:
-    """What is told of clusters whose objects may be out of date, given as names and reasons."""
+    """Warnings of clusters whose objects may be out of date, given as names and reasons: at most eight, and a count."""
     told = [
         f"{name} is not ready and the resources obtained may be inaccurate, reason: {reason}"
         for name, reason in clusters[:_NAMED]
@@ -40,7 +40,7 @@ def of_stale(clusters: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def of_other_versions(version: str, stored: Sequence[tuple[str, str]]) -> str:
-    """What is told of clusters that an answer of `version` leaves out, given as names and the versions they store."""
+    """The warning of clusters that an answer of `version` leaves out, given as names and the versions they store."""
     named = ", ".join(f"{name} ({other})" for name, other in stored[:_NAMED])
     more = f" and {len(stored) - _NAMED} more" if len(stored) > _NAMED else ""
     return f"left out, as they serve another version than {version}: {named}{more}"

@@ -12,7 +12,11 @@ _DEEPEST = 500
 
 
 def from_yaml(body: bytes) -> Any:
-    """What a document says. Raises ValueError, also for aliases: a few of them may stand for more than memory holds."""
+    """The content of a document.
+
+    Raises:
+        ValueError: it is none, it is too deep, or it has aliases, a few of which may stand for more than memory holds.
+    """
     depth = 0
     try:
         for event in yaml.parse(body, Loader=yaml.CSafeLoader):

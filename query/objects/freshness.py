@@ -29,7 +29,7 @@ class Freshness:
         self._patience = timing.version_wait
 
     def check_ready(self) -> None:
-        """Refuses requests while the log is being replayed, which may begin anew while a request waits.
+        """Refuses requests while the log is being replayed, which may begin again while a request waits.
 
         What is missing then may only not have been read yet, so nothing may be said of it.
 

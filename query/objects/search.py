@@ -19,7 +19,11 @@ _SENIORITY = 10
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """None: all. `since` (at or after) and `before` in seconds since 1970."""
+    """What is searched for; None: all.
+
+    `since` (at or after) and `before` are of the creation, in seconds since 1970. `owner`: uid of a controller;
+    `seniority`: how many hops below it the objects' own controllers are, 0 for its own dependents.
+    """
 
     clusters: frozenset[str] | None = None
     namespaces: frozenset[str] | None = None

@@ -162,6 +162,7 @@ class TypedPrinter(Printer, Generic[P]):
         self._render = render
 
     def row(self, body: bytes) -> Row:
+        """The row of an object, given as JSON. O(length of the object)."""
         return self._render(self._parsed(body))
 
     def _parsed(self, body: bytes) -> P:

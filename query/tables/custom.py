@@ -61,6 +61,7 @@ class CustomPrinter(Printer):
         self._roots = None if None in roots else {"metadata", *roots}
 
     def row(self, body: bytes) -> Row:
+        """The row of an object, given as JSON. O(length of the object)."""
         tree = self._tree(body)
         metadata = tree.get("metadata")
         name = metadata.get("name") if isinstance(metadata, dict) else None

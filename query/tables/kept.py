@@ -68,6 +68,7 @@ class KeptRows:
         return made
 
     def clear(self) -> None:
+        """Forgets all rows."""
         self._rows.clear()
         self.size = 0
 

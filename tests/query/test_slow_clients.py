@@ -312,8 +312,8 @@ async def test_what_is_held_for_watchers_that_take_nothing(served, monkeypatch: 
         found += await clients[0].take()
     for client in clients:
         client.close()
-    await until(lambda: not served.service.watches.open)
-    assert len(shared._initial) == 0
+    # What raised where the client went may hold it for a moment.
+    await until(lambda: not served.service.watches.open and not len(shared._initial))
 
 
 async def test_a_watch_ends_when_its_client_goes_though_nothing_happens(served) -> None:
