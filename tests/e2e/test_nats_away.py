@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -71,10 +70,9 @@ async def test_away(how, nats, members, start, view, compare, process):
     await annotate(members["alpha"], "meanwhile")
 
     # A consistent read waits a second, then says that it was none.
-    began = time.monotonic()
-    status, warned, text = await asked(serving.url + PODS)
+    async with asyncio.timeout(PATIENCE):
+        status, warned, text = await asked(serving.url + PODS)
     assert status == 200
-    assert time.monotonic() - began < 5.0
     assert "the log cannot be reached; this state is " in warned
     assert '"items":[{' in text
 

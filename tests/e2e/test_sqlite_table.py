@@ -49,6 +49,15 @@ def table(file: Path) -> dict[Key, str]:
     return {tuple(key): json.loads(body)["metadata"]["resourceVersion"] for *key, body in rows}
 
 
+def place(file: Path) -> str:
+    """Up to where the log was taken in; empty while nothing was."""
+    with contextlib.closing(sqlite3.connect(file)) as db:
+        try:
+            return str(db.execute("SELECT place FROM progress").fetchone()[0])
+        except (sqlite3.OperationalError, TypeError):
+            return ""
+
+
 async def served(service, compare) -> dict[Key, str]:
     found = {}
     for path in await compare.types(service.url):
@@ -82,9 +91,15 @@ async def test_killed_at_random_it_ends_as_the_state(members, start, compare, tm
     async def killed_often() -> None:
         url = running(data)
         assert url is not None
-        for _ in range(5):
+        for turn in range(5):
+            begun = await asyncio.to_thread(place, file)
             async with Running(url, file):
-                await asyncio.sleep(chance.uniform(0.3, 1.6))
+                if turn % 2:
+                    # In the middle of its work, however long it takes to begin; the others are killed at any moment.
+                    async with asyncio.timeout(PATIENCE):
+                        while await asyncio.to_thread(place, file) == begun:
+                            await asyncio.sleep(0.05)
+                await asyncio.sleep(chance.uniform(0.0, 1.3))
             await asyncio.sleep(chance.uniform(0.0, 0.3))
 
     await killed_often()
@@ -131,7 +146,7 @@ async def test_what_is_removed_as_a_whole_leaves_the_table(members, process, bro
             while not holds(await asyncio.to_thread(table, file)):
                 await asyncio.sleep(0.1)
 
-    deployments = ("alpha", GroupResource("apps", "deployments"))
+    deployments = ("alpha", "apps", "deployments")
     async with Running(broker.url, file):
         await until(
             lambda held: {key[0] for key in held} == {"alpha", "bravo"} and deployments in {k[:3] for k in held}

@@ -37,6 +37,17 @@ async def ask(service):
         yield get
 
 
+async def moved_on(ask, path: str, version: str) -> None:
+    """Returns when the log has something that came after a list's version."""
+    index = int(version.rpartition(".")[2] or version)
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            _, _, found = await ask(path, limit="1")
+            if int(found["metadata"]["resourceVersion"].rpartition(".")[2]) > index:
+                return
+            await asyncio.sleep(0.05)
+
+
 async def watch_lines(service, path: str, seconds: float = 3.0, headers=None, **query: str):
     """The events of a watch that the server ends after `seconds`, and the status of the answer."""
     query = {"watch": "1", "timeoutSeconds": str(int(seconds)), **query}
@@ -189,29 +200,34 @@ async def test_what_leaves_and_enters_a_selector(service, ask, members):
     }
     path = "/api/v1/namespaces/default/configmaps"
     _, _, found = await ask(path)
-    version = found["metadata"]["resourceVersion"]
-    watching = asyncio.create_task(
-        watch_lines(service, f"/clusters/alpha{path}", seconds=4, resourceVersion=version, labelSelector="side=in")
-    )
-    await asyncio.sleep(0.5)
-    async with aiohttp.ClientSession() as session:
+    query = {"watch": "1", "resourceVersion": found["metadata"]["resourceVersion"], "labelSelector": "side=in"}
+    merge = {"Content-Type": "application/merge-patch+json"}
+    indexes: list[int] = []
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{service.url}/clusters/alpha{path}", params=query) as watching,
+        asyncio.timeout(PATIENCE),
+    ):
+
+        async def shows(kind: str) -> None:
+            event = json.loads(await watching.content.readline())
+            assert event["type"] == kind
+            indexes.append(int(event["object"]["metadata"]["resourceVersion"].split(".")[1]))
+
         async with session.post(alpha.url + path, json=body) as answer:
             assert answer.status == 201
-        merge = {"Content-Type": "application/merge-patch+json"}
-        for patch in (
-            {"data": {"n": "2"}},
-            {"metadata": {"labels": {"side": "out"}}},
-            {"metadata": {"labels": {"side": "in"}}},
+        await shows("ADDED")
+        for patch, kind in (
+            ({"data": {"n": "2"}}, "MODIFIED"),
+            ({"metadata": {"labels": {"side": "out"}}}, "DELETED"),
+            ({"metadata": {"labels": {"side": "in"}}}, "ADDED"),
         ):
-            await asyncio.sleep(0.4)
             async with session.patch(f"{alpha.url}{path}/moving", data=json.dumps(patch), headers=merge) as answer:
                 assert answer.status == 200
-        await asyncio.sleep(0.4)
+            await shows(kind)
         async with session.delete(f"{alpha.url}{path}/moving") as answer:
             assert answer.status == 200
-    _, events = await watching
-    assert [event["type"] for event in events] == ["ADDED", "MODIFIED", "DELETED", "ADDED", "DELETED"]
-    indexes = [int(event["object"]["metadata"]["resourceVersion"].split(".")[1]) for event in events]
+        await shows("DELETED")
     assert indexes == sorted(set(indexes))
 
 
@@ -281,8 +297,14 @@ async def test_watches_go_on_from_the_clusters_own_versions(service, ask, member
         await write("POST", alpha + path, {"metadata": {"name": "v-new"}})
         await write("POST", bravo + path, {"metadata": {"name": "v-bravo"}})
         await write("DELETE", f"{bravo}{path}/v-bravo")
-        # All of that is in the log when this is.
-        await asyncio.sleep(0.5)
+        await write("POST", bravo + path, {"metadata": {"name": "v-last"}})
+    # All of that is in the log when the last one of each cluster is.
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            _, _, found = await ask(path)
+            if {"v-new", "v-last"} <= {item["metadata"]["name"] for item in found["items"]}:
+                break
+            await asyncio.sleep(0.05)
 
     def shown(events):
         return sorted((event["type"], event["object"]["metadata"]["name"]) for event in events)
@@ -293,7 +315,8 @@ async def test_watches_go_on_from_the_clusters_own_versions(service, ask, member
         status, events = await watch_lines(service, path, 1, resourceVersion=one)
         assert (status, shown(events)) == (200, alone)
     _, events = await watch_lines(service, path, 1, resourceVersion=json.dumps({"alpha": version, "bravo": other}))
-    assert set(alone) <= set(shown(events)) <= {*alone, ("DELETED", "v-bravo")}
+    both = {*alone, ("ADDED", "v-last")}
+    assert both <= set(shown(events)) <= {*both, ("DELETED", "v-bravo")}
     _, events = await watch_lines(service, f"/clusters/alpha{path}", 1, resourceVersion=text)
     assert shown(events) == alone
     _, events = await watch_lines(service, path, 1, resourceVersion=json.dumps({}))
@@ -353,6 +376,7 @@ async def test_versions_that_are_numbers(service, ask, members):
     assert alone == found["items"][0]
     members[cluster].churn.step(10)
     version = found["metadata"]["resourceVersion"]
+    await moved_on(ask, "/int/api/v1/pods", version)
     _, events = await watch_lines(service, "/int/api/v1/pods", 2, resourceVersion=version, allowWatchBookmarks="true")
     assert events
     numbers = [int(event["object"]["metadata"]["resourceVersion"]) for event in events]
