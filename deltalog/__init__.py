@@ -10,7 +10,7 @@ from deltalog.durable import BadDurable, Durable, TakenOver
 from deltalog.events import Bookmark, Change, Event, Removed
 from deltalog.jetstream.access import Access, BadAccess
 from deltalog.jetstream.acknowledgement import Expect
-from deltalog.jetstream.connection import BrokerUnavailable, Connection, connect
+from deltalog.jetstream.connection import BrokerRefuses, BrokerUnavailable, Connection, JetStreamRefused, connect
 from deltalog.jetstream.opening import LogSettings, open_log
 from deltalog.jetstream.stream import Log, LogError
 from deltalog.place import BadPlace, Forgotten, Place
@@ -45,6 +45,7 @@ __all__ = [
     "BadPlace",
     "BadSelection",
     "Bookmark",
+    "BrokerRefuses",
     "BrokerUnavailable",
     "Change",
     "Conflict",
@@ -58,6 +59,7 @@ __all__ = [
     "Forgotten",
     "HistoryChanged",
     "HistoryEnded",
+    "JetStreamRefused",
     "Log",
     "LogError",
     "LogSettings",

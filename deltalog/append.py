@@ -47,11 +47,11 @@ class Conflict(AppendError):
     """The expected last sequence of the named subject did not hold: the message was not stored."""
 
 
-# Told once about each message: its sequence, or why it has none.
+# Called once for each message, with its sequence, or 0 and why it has none.
 OnAck = Callable[[int, AppendError | None], None]
 
 
-# An append under way: who is told, its deadline, its size.
+# An append under way: its callback, its deadline (of the loop's clock), its size in bytes.
 _Pending = tuple[OnAck, float, int]
 
 

@@ -24,7 +24,7 @@ BUCKET = "kubebraid-consumers"
 
 
 class BadDurable(BadInput):
-    """A durable consumer cannot be this one; one line with the mend."""
+    """A durable consumer cannot be this one; one line with the remedy."""
 
 
 class TakenOver(DeltalogError):
@@ -58,7 +58,7 @@ class Durable:
         self._lock = asyncio.Lock()
 
     async def open(self, *, reset: bool = False) -> Place | None:
-        """Takes the consumer over from whoever has it; where it is, or None if there is none of that name yet.
+        """Takes the consumer over from the process that has it; its place, or None if there is none of that name.
 
         `reset`: begins anew. Raises BadDurable if it was made for another selection, BrokerUnavailable, LogError.
         """

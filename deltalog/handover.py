@@ -1,7 +1,7 @@
 """Handover: states of objects that are known before a watch brings them, given to the producer that may append them.
 
 A write that a member cluster has accepted through us is known here before the cluster's watch tells it. It goes to
-the cluster's producer, which alone appends and knows what the log has: so the state gets one index, whoever is
+the cluster's producer, which alone appends and knows what the log has: so the state gets one index, whichever is
 first, and the watch's own copy of it is a repetition. By NATS request and reply; not in the log.
 """
 

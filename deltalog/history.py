@@ -38,9 +38,9 @@ class Probe(msgspec.Struct, frozen=True):
 
 
 class Mark(msgspec.Struct, frozen=True, rename={"probes": "witnesses"}):
-    """How far a history had come: `index` was applied by somebody who served it, and `probes` were in the log.
+    """How far a history had come: `index` was applied by an instance that served it, and `probes` were in the log.
 
-    `time`, `latest`: as in `Progress`. `floor`: deletions up to there were lost, so nobody can resume below.
+    `time`, `latest`: as in `Progress`. `floor`: deletions up to there were lost, so no watch can resume below.
     """
 
     created: str
@@ -82,7 +82,7 @@ class History:
             try:
                 return await self._bucket.get(self._key(key))
             except JetStreamRefused:
-                # Somebody deleted the bucket.
+                # The bucket was deleted.
                 self._bucket = None
                 if again:
                     raise
@@ -115,7 +115,7 @@ class History:
             if prefix != served and not (mine and rotation is not None and rotation.done):
                 return
             if mine and rotation is not None and not rotation.done:
-                # Somebody is about to rename it, or has died doing so.
+                # Another process is about to rename it, or has died doing so.
                 to = rotation.to
             else:
                 to = next_prefix(prefix)
@@ -184,7 +184,7 @@ class History:
 
     async def _cut(self, mark: Mark) -> str | None:
         if mark.time < self.log.now() - self.log.tombstone_ttl * 1_000_000_000:
-            # Records of removals are forgotten too; nobody can resume from so long ago in any case.
+            # Records of removals are forgotten too; no watch can resume from so long ago in any case.
             return None
         for probe in mark.probes:
             if await self.log.message_time(probe.sequence) is not None:

@@ -25,18 +25,18 @@ _MARGIN_PART = 0.1
 
 
 class BadPlace(BadInput):
-    """Text that names no place in a log; one line with the mend."""
+    """Text that names no place in a log; one line with the remedy."""
 
 
 class Forgotten(HistoryEnded):
-    """Deletions behind this place may have been forgotten: who goes on from it may keep what is no more.
+    """Deletions behind this place may have been forgotten: a consumer that goes on may keep objects that are deleted.
 
     Read from the beginning, and drop what did not come.
     """
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Everything up to message `sequence` was taken in. `time`: when it was stored, ns since 1970; 0: not known.
+    """Everything up to message `sequence` has been read. `time`: when it was stored, ns since 1970; 0: not known.
 
     `prefix`: the history that the sequence belongs to; empty: not known. As text `<prefix>.<sequence>@<time>`, which
     is to be stored whole: only with the time can be told that nothing was missed in a log where little happens.

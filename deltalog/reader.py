@@ -116,7 +116,7 @@ class Reader:
         self.position, self.position_time, self.latest = progress
 
     def pause(self) -> None:
-        """Has the server stop sending, for whoever can take no more; what is under way still comes.
+        """Has the server stop sending, where no more can be held; what is under way still comes.
 
         The server's questions whether to go on (flow control) are left open until `resume`. It has up to 32 MiB on
         the way then, so what comes behind `pause` is bounded by that.
@@ -138,13 +138,13 @@ class Reader:
         backoff = Backoff(*self._timing.read_again)
         out = False
         while True:
-            # A new consumer would begin by sending a whole window: not while nobody can take it.
+            # A new consumer would begin by sending a whole window: not while it cannot be held.
             await self._going.wait()
             try:
                 try:
                     await self._check_history()
                 except HistoryChanged:
-                    # It can be read, for whoever reads the other one.
+                    # It can be read, though it is another history.
                     if out and on_outage is not None:
                         on_outage(False)
                     raise

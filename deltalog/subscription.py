@@ -407,7 +407,7 @@ def subscribe(
     - `durable`: the name under which NATS keeps what was acknowledged (`ack`). From then on that is the start, unless
       `reset`. One process goes on with it at a time: the last one that opened it.
     - `fresh`: the consumer holds nothing from before `start`, so it doesn't matter whether deletions were forgotten,
-      and of what left the labels' selection only what was shown is told.
+      and of objects that leave the labels' selection only those that were shown come as DELETED.
     - `bookmarks`: also tell when the subscription has caught up, and how far it is when nothing happens.
     - `access`: as whom and over what TLS to connect to a URL, if that does not say it.
     - `read_ahead`: how many messages may wait to be handed out before the server is asked to stop sending.

@@ -26,10 +26,11 @@ _SEED = re.compile(r"BEGIN USER NKEY SEED-*\s+(\S+)")
 
 
 class BadAccess(BadInput):
-    """A way in that cannot be: a file that is missing or none of its kind, two ways at once. One line with the mend.
+    """A way in that cannot be: a file that is missing or none of its kind, two ways at once. One line with the remedy.
 
     `fields`: the fields of `Access` that are wrong. Messages, here and where NATS refuses, name fields in backquotes,
-    as in "`creds` /etc/creds: No such file or directory", for whoever knows them by other names to put those in place.
+    as in "`creds` /etc/creds: No such file or directory", which a command line can
+    replace by its options.
     """
 
     def __init__(self, fields: str | tuple[str, ...], problem: str) -> None:
@@ -120,9 +121,9 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.creds or self.nkey or self.user or self.token or self.token_file)
 
     def without_identity(self) -> Access:
-        """The same TLS and inboxes, for nobody in particular: for a server whose URL says who."""
-        nobody = dict.fromkeys(("creds", "nkey", "user", "password", "password_file", "token", "token_file"))
-        return msgspec.structs.replace(self, domain="", **nobody)
+        """The same TLS and inboxes without credentials and domain: for a server whose URL has credentials."""
+        none = dict.fromkeys(("creds", "nkey", "user", "password", "password_file", "token", "token_file"))
+        return msgspec.structs.replace(self, domain="", **none)
 
     def check(self) -> None:
         """Raises BadAccess for what can be known without a server."""
@@ -180,7 +181,12 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             raise BadAccess("cert", f"{self.cert}{with_key}: {_reason(cause)}") from cause
 
     def options(self, context: TlsContext | None = None) -> dict[str, Any]:
-        """As nats-py's `connect` takes it; with `context`, nothing is sent without TLS. Raises BadAccess."""
+        """The keyword arguments of nats-py's `connect` for it.
+
+        Credentials are callables that read their files at each connection; where that fails, they raise nats-py's
+        errors, at which it tries again. With `context`, they raise, too, where the connection is not over TLS, so
+        that nothing is sent. Raises BadAccess.
+        """
 
         def safely(read: Callable[[], T], *, last: bool = True) -> Callable[[], T]:
             """Anything but its own errors ends nats-py's reconnecting, for ever and in silence."""
@@ -268,7 +274,7 @@ def _reason(cause: OSError) -> str:
 
 
 def explained(problem: Exception) -> str:
-    """Why a connection failed, in one line that says the mend where there is one."""
+    """Why a connection failed, in one line, with the remedy where there is one."""
     text = str(problem).removeprefix("nats: ").strip().strip("'")
     lower = text.lower()
     if isinstance(problem, ssl.SSLCertVerificationError):

@@ -23,7 +23,7 @@ _WITHIN = 5.0
 class Bucket:
     """An opened bucket. `stream` is the stream that holds it, for readers of its keys.
 
-    Keys are NATS subjects below the bucket's: whoever makes one of a name encodes that (`encode_token`).
+    Keys are NATS subjects below the bucket's: a name that becomes part of one has to be encoded (`encode_token`).
     """
 
     def __init__(self, name: str, stream: Stream) -> None:

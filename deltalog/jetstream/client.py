@@ -67,22 +67,27 @@ class Client(PublicClient):
         self.needs_tls = False
 
     async def connect(self, *given: Any, **options: Any) -> None:
+        """As nats-py's, but cancellable."""
         with cancellable():
             await super().connect(*given, **options)
 
     async def close(self) -> None:
+        """As nats-py's, but cancellable."""
         with cancellable():
             await super().close()
 
     async def request(self, *given: Any, **options: Any) -> Msg:
+        """As nats-py's, but cancellable. Raises nats.errors.TimeoutError, NoRespondersError and others of nats-py."""
         with cancellable():
             return await super().request(*given, **options)
 
     async def publish(self, *given: Any, **options: Any) -> None:
+        """As nats-py's, but cancellable."""
         with cancellable():
             await super().publish(*given, **options)
 
     async def subscribe(self, *given: Any, **options: Any) -> Subscription:
+        """As nats-py's, but cancellable."""
         with cancellable():
             return await super().subscribe(*given, **options)
 

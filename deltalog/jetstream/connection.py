@@ -307,7 +307,7 @@ _PASSING = (
 
 
 def _is_away(problem: Exception) -> bool:
-    """Whether a failure to connect says nothing about us: waiting may mend it."""
+    """Whether a failure to connect says nothing about our credentials and settings: it may pass by itself."""
     silent = (TimeoutError, nats.errors.StaleConnectionError, nats.errors.NoServersError)
     # A server that ends in the middle of the TLS handshake, or a port that is passed on to one that is not there.
     cut_off = (ssl.SSLEOFError, ssl.SSLZeroReturnError)

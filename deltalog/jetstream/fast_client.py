@@ -3,8 +3,8 @@
 `publish` of nats-py checks and formats each header with regular expressions, and its subscriptions parse all headers,
 make a Msg of each message and hand it from task to task: that costs more than all else that an append does, and about
 as much as all else that a reader does. The fast paths, and what cannot be done without private names (see
-`deltalog.jetstream.client`), use what nats-py 2.16 keeps to itself. With a version of nats-py that has one of these
-names no more (`missing_names`), connections take the public client, with which the tests of the log run, too.
+`deltalog.jetstream.client`), use what nats-py 2.16 keeps to itself. With a version of nats-py that lacks one of these
+names (`missing_names`), connections take the public client, with which the tests of the log run, too.
 """
 
 from __future__ import annotations
@@ -165,6 +165,7 @@ class FastClient(Client):
         await super()._process_msg(sid, subject, reply, data, headers)
 
     async def receive_acks(self, inbox: str, handler: AckHandler) -> End:
+        """As `Client.receive_acks`; the handler is called while the socket is read."""
         unsubscribe = await super().receive_acks(inbox, handler)
         self.ack_handlers[inbox.encode()] = handler
 
@@ -175,6 +176,7 @@ class FastClient(Client):
         return end
 
     async def receive(self, subject: str, receiver: Receiver) -> End:
+        """As `Client.receive`; the receiver is called while the socket is read, and there is no queue."""
         subscription = await self.subscribe_receiver(subject, receiver)
         sid = b"%d" % subscription._id
         self.receivers[sid] = receiver

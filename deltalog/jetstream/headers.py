@@ -1,4 +1,4 @@
-"""Header blocks of NATS messages: made as bytes once, and parsed by whoever wants to know (ADR-4)."""
+"""Header blocks of NATS messages: made as bytes once, parsed only where they are asked for (ADR-4)."""
 
 from __future__ import annotations
 

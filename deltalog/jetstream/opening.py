@@ -41,7 +41,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def next_prefix(prefix: str) -> str:
-    """Another name for a history: random, or with a random end where somebody chose the name."""
+    """Another name for a history: random, or with a random end where the name was chosen."""
     fresh = secrets.token_hex(4)
     if re.fullmatch("[0-9a-f]{8}", prefix):
         return fresh
@@ -85,7 +85,7 @@ async def open_log(
         "subjects": [root + subject for subject in STREAM_SUBJECTS],
         "retention": "limits",
         "storage": "file",
-        # Where somebody limits the stream, appends are refused and tried again; nothing that lives makes room.
+        # Where the stream is limited, appends are refused and tried again; nothing that lives makes room.
         "discard": "new",
         "max_consumers": -1,
         "max_msgs": -1,
@@ -133,14 +133,14 @@ async def find_stream(connection: Connection, name: str, *, made: bool = False) 
 
 
 async def create_stream(connection: Connection, config: dict[str, object]) -> StreamInfo:
-    """Makes a stream, or finds that somebody else has. Raises LogError, BrokerUnavailable."""
+    """Makes a stream, or finds that another process has. Raises LogError, BrokerUnavailable."""
     name = str(config["name"])
     try:
         await connection.api(f"STREAM.CREATE.{name}", config, timeout=10.0)
     except JetStreamRefused as refused:
         # Another instance may have made it in the meantime: then its settings, and its prefix, hold.
         if refused.code != _NAME_IN_USE:
-            raise LogError(f"stream {name} cannot be made: {refused.description}{_mend(refused)}") from refused
+            raise LogError(f"stream {name} cannot be made: {refused.description}{_remedy(refused)}") from refused
     try:
         return await find_stream(connection, name, made=True)
     except JetStreamRefused as refused:
@@ -156,10 +156,10 @@ async def change_stream(stream: Stream, changes: dict[str, object]) -> None:
     except JetStreamRefused as refused:
         wanted = changes.get("num_replicas")
         what = f"cannot have {wanted} replicas" if wanted else f"cannot be given {changes}"
-        raise LogError(f"stream {stream.name} {what}: {refused.description}{_mend(refused)}") from refused
+        raise LogError(f"stream {stream.name} {what}: {refused.description}{_remedy(refused)}") from refused
 
 
-def _mend(refused: JetStreamRefused) -> str:
+def _remedy(refused: JetStreamRefused) -> str:
     if refused.code in _NO_ROOM_FOR_REPLICAS:
         return "; start more NATS servers with JetStream, or ask for fewer with `replicas`"
     return ""

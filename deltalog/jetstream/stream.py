@@ -96,12 +96,12 @@ class Stream:
         return await self._message({"last_by_subj": subject})
 
     async def message(self, sequence: int) -> bytes | None:
-        """The payload of message `sequence`; None if it is no more."""
+        """The payload of message `sequence`; None if the stream does not hold it any longer."""
         found = await self._message({"seq": sequence})
         return None if found is None else found[1]
 
     async def message_time(self, sequence: int) -> int | None:
-        """When message `sequence` was stored, nanoseconds since 1970; None if it is no more."""
+        """When message `sequence` was stored, nanoseconds since 1970; None if it is not there any longer."""
         try:
             raw = await self.connection.api(f"STREAM.MSG.GET.{self.name}", {"seq": sequence})
         except JetStreamRefused as refused:
@@ -200,11 +200,13 @@ async def _info(connection: Connection, name: str, js: str | None = None) -> Str
 
 
 def ingest_prefix(config: StreamConfig) -> str:
+    """What stands before a subject where it is sent to this stream (`Log.ingest`); empty for the first log."""
     transform = config.subject_transform
     return transform.src.removesuffix(">") if transform is not None and transform.dest == ">" else ""
 
 
 def checked_log(info: StreamInfo) -> StreamInfo:
+    """The stream, if it can serve as a log or as the mirror of one. Raises LogError."""
     root = ingest_prefix(info.config)
     if info.config.mirror is not None and CREATED_KEY not in info.config.metadata:
         raise LogError(
