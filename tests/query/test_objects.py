@@ -41,7 +41,7 @@ QUICK = QueryTiming(version_wait=0.01)
 
 
 def away(prefix: str) -> Log:
-    return Log.away("nats://127.0.0.1:1", "log", created="2026", prefix=prefix, tombstone_ttl=60)
+    return Log.unreached("nats://127.0.0.1:1", "log", created="2026", prefix=prefix, tombstone_ttl=60)
 
 
 class Scene:
