@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltalog.wire.kubernetes import GroupResource, GroupVersion
+from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, GroupResource, GroupVersion
+from kubebraid.client import many_clusters
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,8 @@ def test_it_is_a_key_of_msgpack_maps() -> None:
     read = msgspec.msgpack.decode(msgspec.msgpack.encode(types), type=dict[GroupResource, int])
     assert read == types
     assert [type(key) for key in read] == [GroupResource]
+
+
+def test_clients_know_the_annotation() -> None:
+    """The informer for clients imports nothing of the log, so that it has a copy."""
+    assert many_clusters.CLUSTER_ANNOTATION == CLUSTER_ANNOTATION
