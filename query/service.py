@@ -28,7 +28,7 @@ from query.http.slow_clients import SlowClients
 from query.http.status import ApiError, UnknownPath, no_such_path, undiscovered
 from query.http.websocket import Send
 from query.metrics import ServiceMetrics
-from query.objects.freshness import Freshness
+from query.objects.consistency import Consistency
 from query.objects.lists import Lists
 from query.objects.options import asks_watch, parse_options
 from query.objects.pages import DEFAULT_LIMITS, SnapshotLimits
@@ -77,14 +77,14 @@ class QueryService:
     ) -> None:
         self._materializer = materializer
         self._hosts = hosts
-        self._freshness = Freshness(materializer, timing)
+        self._consistency = Consistency(materializer, timing)
         self.readiness = Readiness(materializer, expected, not_ready_after, others)
         catalogues = Catalogues(lambda cluster: upstreams is not None and upstreams.has(cluster))
         self._discovery = Discovery(materializer, catalogues, self.readiness, version)
         self._openapi = OpenApiByScope()
-        self._reads = Reads(materializer, self._freshness)
-        self._lists = Lists(materializer, self._freshness, timing, limits)
-        self.watches = Watches(materializer, self._freshness, timing)
+        self._reads = Reads(materializer, self._consistency)
+        self._lists = Lists(materializer, self._consistency, timing, limits)
+        self.watches = Watches(materializer, self._consistency, timing)
         self._forwarding = None if upstreams is None else Forwarding(upstreams, materializer, timing)
         self.metrics = ServiceMetrics(materializer, self.watches, self._lists.frozen)
         self._slow_clients = SlowClients(self.metrics.stalls, timing.client_patience, timing.client_look_every)
@@ -150,7 +150,7 @@ class QueryService:
         if segments[:1] == ["int"]:
             request.numbered, segments = True, segments[1:]
         if segments[:1] in (["api"], ["apis"], ["clusters"], ["openapi"]):
-            self._freshness.check_ready()
+            self._consistency.check_ready()
         request.cluster, segments = cluster_scope(segments, self._materializer.store.clusters)
         if not segments:
             self._only_get(request)
@@ -236,7 +236,7 @@ class QueryService:
             self._only_get(request)
         if target.name and not target.watch:
             request.watching = False
-            self._freshness.warn(request, served, target.version, None)
+            self._consistency.warn(request, served, target.version, None)
             return await self._reads.answer(request, target, served)
         request.watching = request.watching or target.watch
         asked = self._collection(request, target, served)
@@ -249,7 +249,7 @@ class QueryService:
         search = parse_search(query)
         selection = selection_of(target, served, options, search, request.cluster)
         # Errors from here on have these warnings, too.
-        self._freshness.warn(request, served, target.version, selection.clusters)
+        self._consistency.warn(request, served, target.version, selection.clusters)
         representation = request.accept.objects(listing=True, streaming=options.watch)
         request.in_yaml = representation.in_yaml
         return CollectionRequest(

@@ -16,7 +16,7 @@ from materializer.materializer import Materializer
 from query.http.rendering import send_list
 from query.http.request import Request
 from query.http.status import ApiError, expired
-from query.objects.freshness import Freshness
+from query.objects.consistency import Consistency
 from query.objects.pages import (
     DEFAULT_LIMITS,
     FrozenLists,
@@ -40,12 +40,12 @@ class Lists:
     def __init__(
         self,
         materializer: Materializer,
-        freshness: Freshness,
+        consistency: Consistency,
         timing: QueryTiming,
         limits: SnapshotLimits = DEFAULT_LIMITS,
     ) -> None:
         self._materializer = materializer
-        self._freshness = freshness
+        self._consistency = consistency
         self.frozen = FrozenLists(timing, limits)
         # Held while one slice of one list is made: of all lists, so that one slice is made between two turns of the
         # loop, however many lists there are.
@@ -60,7 +60,7 @@ class Lists:
 
         Raises:
             ApiError: 400, a version or continue token that is none; 410, a state that is not known any more; 429, 504,
-                see `Freshness`.
+                see `Consistency`.
         """
         exact = await self._reach(request, asked)
         encoder = asked.encoder
@@ -78,13 +78,13 @@ class Lists:
         """Waits until the store is as new as is asked for; returns the index of an exact list."""
         options = asked.options
         if options.token or not options.version:
-            await self._freshness.current(request)
+            await self._consistency.current(request)
         elif asked.member_versions is not None:
             if options.match == "Exact":
                 raise ApiError(400, "a list is exact at versions of this service only, not at those of the clusters")
-            await self._freshness.at_member_versions(request, asked.key, asked.member_versions)
+            await self._consistency.at_member_versions(request, asked.key, asked.member_versions)
         elif options.version != "0":
-            index = await self._freshness.at_least(request, options.version)
+            index = await self._consistency.at_least(request, options.version)
             if options.match == "Exact" or (options.limit and not options.match):
                 return index
         return None

@@ -17,7 +17,7 @@ from query.discovery.paths import RequestTarget
 from query.http.rendering import LARGE_YAML
 from query.http.request import Request
 from query.http.status import ApiError, not_found
-from query.objects.freshness import Freshness
+from query.objects.consistency import Consistency
 from query.objects.representations import encoder_for
 from query.objects.versions import check_history, member_versions_of, versions_for
 
@@ -25,16 +25,16 @@ from query.objects.versions import check_history, member_versions_of, versions_f
 class Reads:
     """Answers GETs from the store."""
 
-    def __init__(self, materializer: Materializer, freshness: Freshness) -> None:
+    def __init__(self, materializer: Materializer, consistency: Consistency) -> None:
         self._materializer = materializer
-        self._freshness = freshness
+        self._consistency = consistency
 
     async def answer(self, request: Request, target: RequestTarget, served: ServedType) -> web.Response:
         """The object that a path names, at least as new as the request's resourceVersion.
 
         Raises:
             ApiError: 404, it does not exist; 400, several clusters have one of that name, or the version cannot be
-                read; 406, it has no form that is accepted; 410, 429, 504, see `Freshness`.
+                read; 406, it has no form that is accepted; 410, 429, 504, see `Consistency`.
         """
         representation = request.accept.objects(listing=False)
         request.in_yaml = representation.in_yaml
@@ -42,11 +42,11 @@ class Reads:
         encoder = encoder_for(request, target, served, representation, versions)
         version = request.http.query.get("resourceVersion", "")
         if not version:
-            await self._freshness.current(request)
+            await self._consistency.current(request)
         elif (member_versions := member_versions_of(version)) is not None:
-            await self._freshness.at_member_versions(request, served.resource, member_versions)
+            await self._consistency.at_member_versions(request, served.resource, member_versions)
         elif version != "0":
-            await self._freshness.at_least(request, version)
+            await self._consistency.at_least(request, version)
         check_history(self._materializer, versions)
         body = encoder.one(self._find(request.cluster, target))
         if request.in_yaml and len(body) > LARGE_YAML:

@@ -13,7 +13,7 @@ from materializer.resume import Expired, Resumption, from_member_versions, from_
 from query.http.request import Request
 from query.http.status import ApiError, expired
 from query.http.websocket import Send
-from query.objects.freshness import Freshness
+from query.objects.consistency import Consistency
 from query.objects.requests import CollectionRequest
 from query.objects.shared_events import SharedEvents
 from query.objects.versions import check_history
@@ -24,9 +24,9 @@ from query.timing import QueryTiming
 class Watches:
     """Serves watches from one materializer. `open`: how many there are now."""
 
-    def __init__(self, materializer: Materializer, freshness: Freshness, timing: QueryTiming) -> None:
+    def __init__(self, materializer: Materializer, consistency: Consistency, timing: QueryTiming) -> None:
         self._materializer = materializer
-        self._freshness = freshness
+        self._consistency = consistency
         self._timing = timing
         self._shared = SharedEvents()
         self._closing = asyncio.Event()
@@ -45,7 +45,7 @@ class Watches:
         As an event, which a kube-apiserver does too: some clients know an expired version by nothing else.
 
         Raises:
-            ApiError: any other: 429, 504, see `Freshness`.
+            ApiError: any other: 429, 504, see `Consistency`.
         """
         options = asked.options
         initial = options.version in ("", "0") if options.initial_events is None else options.initial_events
@@ -73,17 +73,17 @@ class Watches:
         version, wanted = asked.options.version, asked.selection
         if asked.member_versions is not None:
             if initial:
-                await self._freshness.at_member_versions(request, asked.key, asked.member_versions)
+                await self._consistency.at_member_versions(request, asked.key, asked.member_versions)
                 return None
-            await self._freshness.current(request)
+            await self._consistency.current(request)
             return from_member_versions(self._materializer.store, asked.key, wanted, asked.member_versions)
         if version in ("", "0"):
             if not version:
-                await self._freshness.current(request)
+                await self._consistency.current(request)
             return None if initial else from_now(self._materializer.store, wanted)
         if initial:
             # A forgotten version will do: the present state is at least as new.
-            await self._freshness.at_least(request, version)
+            await self._consistency.at_least(request, version)
             return None
         return from_version(self._materializer.store, asked.key, wanted, version, asked.encoder.versions)
 

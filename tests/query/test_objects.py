@@ -24,7 +24,7 @@ from query.http.accept import OBJECTS
 from query.http.health import Check, failed, warning
 from query.http.request import Request
 from query.http.status import ApiError
-from query.objects.freshness import Freshness
+from query.objects.consistency import Consistency
 from query.objects.lists import Lists
 from query.objects.options import parse_options
 from query.objects.reads import Reads
@@ -56,7 +56,7 @@ class Scene:
             self.control(SYNCED, cluster, "pods", data={"version": "1"})
         self.store.finish_loading(0)
         self.materializer.ready.set()
-        self.freshness = Freshness(self.materializer, QUICK)
+        self.consistency = Consistency(self.materializer, QUICK)
 
     @property
     def store(self) -> Store:
@@ -114,7 +114,7 @@ async def test_an_object_by_its_name(scene: Scene) -> None:
     scene.delta("one", uid="1")
     scene.delta("two", uid="2")
     scene.delta("two", uid="3", cluster="bravo")
-    reads = Reads(scene.materializer, scene.freshness)
+    reads = Reads(scene.materializer, scene.consistency)
 
     async def get(name: str, cluster: str | None = None, **query: str) -> tuple[dict[str, Any], Request]:
         request = scene.request(**query)
@@ -144,7 +144,7 @@ async def test_an_object_by_its_name(scene: Scene) -> None:
 async def test_versions_that_a_read_cannot_be_at(scene: Scene, version: str, code: int) -> None:
     scene.delta("one")
     with pytest.raises(ApiError) as error:
-        await Reads(scene.materializer, scene.freshness).answer(
+        await Reads(scene.materializer, scene.consistency).answer(
             scene.request(resourceVersion=version), RequestTarget("", "v1", "pods", "x", "one"), scene.served
         )
     assert error.value.code == code
@@ -153,7 +153,7 @@ async def test_versions_that_a_read_cannot_be_at(scene: Scene, version: str, cod
 async def test_nothing_is_read_while_the_log_is_replayed(scene: Scene) -> None:
     scene.materializer.ready.clear()
     with pytest.raises(ApiError) as error:
-        await scene.freshness.current(scene.request())
+        await scene.consistency.current(scene.request())
     assert (error.value.code, error.value.retry_after) == (429, 1)
 
 
@@ -182,7 +182,7 @@ async def listed(scene: Scene, lists: Lists, prepare: Callable[[], object] = lam
 async def test_pages_and_exact_lists(scene: Scene) -> None:
     for name in "abc":
         last = scene.delta(name, uid=name)
-    lists = Lists(scene.materializer, scene.freshness, QUICK)
+    lists = Lists(scene.materializer, scene.consistency, QUICK)
     page = await listed(scene, lists, limit="2")
     assert [one["metadata"]["name"] for one in page["items"]] == ["a", "b"]
     assert page["metadata"]["resourceVersion"] == f"abcdefgh.{last}"
@@ -200,13 +200,13 @@ async def test_pages_and_exact_lists(scene: Scene) -> None:
 async def test_limits_are_ignored_for_any_state(scene: Scene) -> None:
     for name in "abc":
         scene.delta(name, uid=name)
-    lists = Lists(scene.materializer, scene.freshness, QUICK)
+    lists = Lists(scene.materializer, scene.consistency, QUICK)
     assert len((await listed(scene, lists, limit="1", resourceVersion="0"))["items"]) == 3
 
 
 async def test_a_list_is_not_of_two_histories(scene: Scene) -> None:
     scene.delta("one")
-    lists = Lists(scene.materializer, scene.freshness, QUICK)
+    lists = Lists(scene.materializer, scene.consistency, QUICK)
     assert (await listed(scene, lists, scene.replace))["code"] == 410
 
 
@@ -237,7 +237,7 @@ Watching = Callable[..., Awaitable[list[tuple[str, str]]]]
 @pytest.fixture
 def watching(scene: Scene) -> Watching:
     async def watch(prepare: Callable[[], object] = lambda: None, **query: str) -> list[tuple[str, str]]:
-        watches = Watches(scene.materializer, scene.freshness, QUICK)
+        watches = Watches(scene.materializer, scene.consistency, QUICK)
         request = scene.request(**{"timeoutSeconds": "1"} | query)
         asked = scene.asked(request, watch=True)
         prepare()

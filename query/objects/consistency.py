@@ -1,4 +1,4 @@
-"""Freshness: what a read waits for before it looks at the store, and the warnings where that may be out of date.
+"""Consistency: what a read waits for before it looks at the store, and the warnings where that may be out of date.
 
 Kubernetes API Concepts, "Semantics for get and list"; KEP-2340 (consistent reads from cache).
 """
@@ -21,7 +21,7 @@ from query.objects.versions import version_of, versions_for
 from query.timing import QueryTiming
 
 
-class Freshness:
+class Consistency:
     """Waits until the store is as new as a request asks for."""
 
     def __init__(self, materializer: Materializer, timing: QueryTiming) -> None:
