@@ -16,13 +16,13 @@ PACKAGES = ("deltalog", "producers", "materializer", "query", "kubebraid", "simu
 
 
 @pytest.mark.processes
-def test_imports_keep_the_contracts():
+def test_imports_keep_the_contracts() -> None:
     command = [str(Path(sys.executable).parent / "lint-imports"), "--config", "pyproject.toml", "--no-cache"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_module_says_its_subject_in_its_first_line():
+def test_every_module_says_its_subject_in_its_first_line() -> None:
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             first = path.read_text().splitlines()[0]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients.conftest import Braid
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -82,7 +83,7 @@ async def running(kubeconfig: Path, context: str, mode: str) -> AsyncIterator[Pr
         await process.wait()
 
 
-async def test_lists_and_a_watch(braid, kubeconfig):
+async def test_lists_and_a_watch(braid: Braid, kubeconfig: Path) -> None:
     objects = await braid.objects()
     async with running(kubeconfig, "kubebraid", "watch") as program:
         lists = await program.next()
@@ -113,7 +114,7 @@ async def test_lists_and_a_watch(braid, kubeconfig):
             assert await program.process.wait() == 0
 
 
-async def test_an_informer_lives_through_a_kill_and_a_lost_history(braid, kubeconfig):
+async def test_an_informer_lives_through_a_kill_and_a_lost_history(braid: Braid, kubeconfig: Path) -> None:
     """Below one cluster: at the root it confuses objects of one name in two clusters, as all informers do."""
     async with running(kubeconfig, "kubebraid-alpha", "informer") as program:
         reading = asyncio.create_task(program.read())

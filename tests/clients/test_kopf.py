@@ -13,6 +13,8 @@ import kopf
 import pytest
 import yaml
 
+from tests.clients.conftest import Braid
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CERTIFICATES = "/apis/certs.example.io/v1/certificates"
@@ -107,7 +109,14 @@ def use(monkeypatch: pytest.MonkeyPatch, kubeconfig: Path, context: str) -> None
     [("kubebraid", None, False), ("kubebraid-alpha", "alpha", True)],
     ids=["root-lists", "cluster-streams"],
 )
-async def test_an_operator_follows(braid, kubeconfig, monkeypatch, context, cluster, initial_streaming):
+async def test_an_operator_follows(
+    braid: Braid,
+    kubeconfig: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    context: str,
+    cluster: str | None,
+    initial_streaming: bool,
+) -> None:
     """Its view and its index end equal to the objects, and go on over a kill."""
     use(monkeypatch, kubeconfig, context)
     operator = Operator(initial_streaming=initial_streaming)
@@ -128,7 +137,9 @@ async def test_an_operator_follows(braid, kubeconfig, monkeypatch, context, clus
         await converge()
 
 
-async def test_an_operator_begins_anew_after_a_lost_history(braid, kubeconfig, monkeypatch):
+async def test_an_operator_begins_anew_after_a_lost_history(
+    braid: Braid, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of what is gone by then it is not told by its own list, on any API server: what is there must be right."""
     use(monkeypatch, kubeconfig, "kubebraid")
     operator = Operator(initial_streaming=False)

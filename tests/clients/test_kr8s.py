@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import httpx
 import kr8s
@@ -11,13 +12,15 @@ import kr8s.asyncio
 import pytest
 from kr8s.asyncio.objects import Deployment, Table, object_from_spec
 
+from tests.clients.conftest import Braid
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ALL, ALPHA, BRAVO = "kubebraid", "kubebraid-alpha", "kubebraid-bravo"
 
 
 @pytest.fixture
-def api(kubeconfig):
+def api(kubeconfig: Path):
     """Makes the asynchronous API of a context."""
 
     async def made(context: str):
@@ -34,7 +37,7 @@ def wanted(objects, **labels: str) -> set[str]:
     return {one["metadata"]["uid"] for one in objects if labels.items() <= one["metadata"].get("labels", {}).items()}
 
 
-async def test_gets_with_selectors(braid, api):
+async def test_gets_with_selectors(braid: Braid, api) -> None:
     everywhere, alpha = await api(ALL), await api(ALPHA)
     objects, of_alpha = await braid.objects(), await braid.objects(cluster="alpha")
     # It asks for pages of a hundred.
@@ -60,7 +63,7 @@ async def test_gets_with_selectors(braid, api):
     assert [pod async for pod in alpha.get("pods", "nobody", namespace=namespace)] == []
 
 
-async def test_types_it_learns_from_discovery(braid, api):
+async def test_types_it_learns_from_discovery(braid: Braid, api) -> None:
     bravo = await api(BRAVO)
     listed = await braid.objects("/apis/certs.example.io/v1/certificates", "bravo")
     for title in ("certificates", "cert", "certificates.certs.example.io"):
@@ -74,7 +77,7 @@ async def test_types_it_learns_from_discovery(braid, api):
     assert (await bravo.version())["gitVersion"].startswith("v1.")
 
 
-async def test_tables_waits_and_scales(braid, api):
+async def test_tables_waits_and_scales(braid: Braid, api) -> None:
     alpha = await api(ALPHA)
     [table] = [one async for one in alpha.get("pods", namespace=kr8s.ALL, as_object=Table)]
     assert [column["name"] for column in table.column_definitions][:3] == ["Name", "Ready", "Status"]
@@ -89,7 +92,7 @@ async def test_tables_waits_and_scales(braid, api):
     )
 
 
-async def test_the_sync_api(braid, kubeconfig):
+async def test_the_sync_api(braid: Braid, kubeconfig: Path) -> None:
     objects = await braid.objects()
 
     def work() -> None:
@@ -106,7 +109,7 @@ async def test_the_sync_api(braid, kubeconfig):
     await asyncio.to_thread(work)
 
 
-async def test_watches_live_through_a_kill_and_a_lost_history(braid, api):
+async def test_watches_live_through_a_kill_and_a_lost_history(braid: Braid, api) -> None:
     """Its watch ends with the connection; it goes on from the last version, or else begins anew.
 
     On 410 it asks again and again from the same version (on any API server), so its user has to begin anew where

@@ -12,6 +12,8 @@ import pytest
 from kubernetes import client, dynamic, watch
 from kubernetes.informer import ADDED, DELETED, SharedInformer
 
+from tests.clients.conftest import Braid
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -21,7 +23,7 @@ def api(url: str) -> client.ApiClient:
     return client.ApiClient(configuration)
 
 
-async def test_selectors_pages_and_forms(braid):
+async def test_selectors_pages_and_forms(braid: Braid) -> None:
     core = client.CoreV1Api(api(braid.url))
     pods = await asyncio.to_thread(core.list_pod_for_all_namespaces)
     labelled = next(pod for pod in pods.items if pod.metadata.labels and "app" in pod.metadata.labels)
@@ -53,7 +55,7 @@ async def test_selectors_pages_and_forms(braid):
     assert version.git_version.startswith("v1.")
 
 
-async def test_the_dynamic_client_discovers_and_watches(braid):
+async def test_the_dynamic_client_discovers_and_watches(braid: Braid) -> None:
     def work() -> None:
         found = dynamic.DynamicClient(api(braid.below("bravo")))
         certificates = found.resources.get(api_version="certs.example.io/v1", kind="Certificate")
@@ -73,7 +75,7 @@ async def test_the_dynamic_client_discovers_and_watches(braid):
     await asyncio.to_thread(work)
 
 
-async def test_custom_objects_are_watched(braid):
+async def test_custom_objects_are_watched(braid: Braid) -> None:
     custom = client.CustomObjectsApi(api(braid.url))
     listed = await asyncio.to_thread(custom.list_cluster_custom_object, "certs.example.io", "v1", "certificates")
 
@@ -88,7 +90,7 @@ async def test_custom_objects_are_watched(braid):
     }
 
 
-async def test_informers_live_through_a_kill_and_a_lost_history(braid):
+async def test_informers_live_through_a_kill_and_a_lost_history(braid: Braid) -> None:
     """At the root keyed by uid, since its own key (namespace/name) confuses clusters; below one cluster as it is."""
     of_all = SharedInformer(
         client.CoreV1Api(api(braid.url)).list_pod_for_all_namespaces, key_func=lambda pod: pod.metadata.uid

@@ -12,6 +12,8 @@ import pytest_asyncio
 from kubernetes_asyncio import client, watch
 from kubernetes_asyncio.dynamic import DynamicClient
 
+from tests.clients.conftest import Braid
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -24,7 +26,7 @@ async def api(url: str) -> AsyncIterator[client.ApiClient]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def everywhere(braid):
+async def everywhere(braid: Braid):
     async with api(braid.url) as made:
         yield made
 
@@ -82,7 +84,7 @@ class Informer:
         self.held[uid] = version
 
 
-async def test_lists_pages_and_gets(braid, everywhere):
+async def test_lists_pages_and_gets(braid: Braid, everywhere) -> None:
     core = client.CoreV1Api(everywhere)
     pods = await core.list_pod_for_all_namespaces()
     seen: list[str] = []
@@ -106,7 +108,7 @@ async def test_lists_pages_and_gets(braid, everywhere):
         assert (told.value.status, told.value.reason) == (404, "Not Found")
 
 
-async def test_selectors(braid, everywhere):
+async def test_selectors(braid: Braid, everywhere) -> None:
     core = client.CoreV1Api(everywhere)
     running = await core.list_pod_for_all_namespaces(field_selector="status.phase=Running", label_selector="app,team")
     objects = await braid.objects()
@@ -123,7 +125,7 @@ async def test_selectors(braid, everywhere):
     assert "field label not supported: spec.colour" in told.value.body
 
 
-async def test_the_dynamic_client(braid):
+async def test_the_dynamic_client(braid: Braid) -> None:
     async with api(braid.below("alpha")) as alpha:
         found = await DynamicClient(alpha)
         certificates = await found.resources.get(api_version="certs.example.io/v1", kind="Certificate")
@@ -133,7 +135,7 @@ async def test_the_dynamic_client(braid):
         )
 
 
-async def test_initial_events_come_as_a_stream(braid, everywhere):
+async def test_initial_events_come_as_a_stream(braid: Braid, everywhere) -> None:
     """What newer clients ask for in place of a list; this one passes the parameters on."""
     core = client.CoreV1Api(everywhere)
     seen, done = {}, False
@@ -155,7 +157,7 @@ async def test_initial_events_come_as_a_stream(braid, everywhere):
     assert seen == await braid.versions()
 
 
-async def test_list_then_watch_lives_through_a_kill_and_a_lost_history(braid, everywhere):
+async def test_list_then_watch_lives_through_a_kill_and_a_lost_history(braid: Braid, everywhere) -> None:
     async with api(braid.below("bravo")) as bravo:
         informers = {None: Informer(client.CoreV1Api(everywhere)), "bravo": Informer(client.CoreV1Api(bravo))}
         running = [asyncio.create_task(informer.run()) for informer in informers.values()]

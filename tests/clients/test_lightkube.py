@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -15,6 +16,7 @@ from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.core_v1 import Namespace, Node, Pod
 from lightkube.types import OnErrorAction, OnErrorResult
 
+from tests.clients.conftest import Braid
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -24,13 +26,13 @@ ALL, ALPHA, BRAVO = "kubebraid", "kubebraid-alpha", "kubebraid-bravo"
 
 
 @pytest.fixture
-def client(kubeconfig):
+def client(kubeconfig: Path):
     """Makes a client of a context."""
     return lambda context: Client(config=KubeConfig.from_file(kubeconfig).get(context), trust_env=False)
 
 
 @pytest.fixture
-def asynchronous(kubeconfig):
+def asynchronous(kubeconfig: Path):
     return lambda context: AsyncClient(config=KubeConfig.from_file(kubeconfig).get(context), trust_env=False)
 
 
@@ -38,7 +40,7 @@ def uids(found) -> set[str]:
     return {one.metadata.uid for one in found}
 
 
-async def test_lists_gets_and_selectors(braid, client):
+async def test_lists_gets_and_selectors(braid: Braid, client) -> None:
     objects = await braid.objects()
 
     def work() -> None:
@@ -71,7 +73,7 @@ async def test_lists_gets_and_selectors(braid, client):
     await asyncio.to_thread(work)
 
 
-async def test_generic_resources(braid, client):
+async def test_generic_resources(braid: Braid, client) -> None:
     listed = await braid.objects("/apis/certs.example.io/v1/certificates")
     wanted = {one["metadata"]["uid"] for one in listed}
 
@@ -90,7 +92,7 @@ async def test_generic_resources(braid, client):
     await asyncio.to_thread(work)
 
 
-async def test_waits_for_a_condition(braid, asynchronous):
+async def test_waits_for_a_condition(braid: Braid, asynchronous) -> None:
     """`wait` is a watch on one name that ends when its condition is there."""
     ready = next(
         one
@@ -109,7 +111,7 @@ async def test_waits_for_a_condition(braid, asynchronous):
     assert found.metadata.uid == metadata["uid"]
 
 
-async def test_watches_live_through_a_kill_and_a_lost_history(braid, asynchronous):
+async def test_watches_live_through_a_kill_and_a_lost_history(braid: Braid, asynchronous) -> None:
     """Its watch goes on by itself from the last version, and after 410 from nothing; not when nobody listens."""
     everywhere = asynchronous(ALL)
     held: dict[str, str] = {}

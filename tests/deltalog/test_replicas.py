@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
-from deltalog import Appender, AppendError, Conflict, Expect, LogError, LogSettings, connect, open_log
+from deltalog import Appender, AppendError, Conflict, Connection, Expect, LogError, LogSettings, connect, open_log
 from deltalog.history import BUCKET
 from deltalog.jetstream.bucket import Bucket
 from deltalog.reader import Reader
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.fixture
-async def cluster(limited, tmp_path):
+async def cluster(limited: None, tmp_path: Path):
     async with NatsCluster(tmp_path) as started:
         yield started
 
@@ -27,7 +29,9 @@ async def replicas(cluster: NatsCluster, stream: str) -> int:
     return int((await cluster.ask(f"$JS.API.STREAM.INFO.{stream}"))["config"]["num_replicas"])
 
 
-async def test_a_log_gets_the_replicas_that_are_wanted(cluster, connecting):
+async def test_a_log_gets_the_replicas_that_are_wanted(
+    cluster, connecting: Callable[[], Awaitable[Connection]]
+) -> None:
     connection = await connect(cluster.url, name="test")
     alone = await connect((await connecting()).url, name="alone")
     try:
@@ -64,7 +68,7 @@ async def test_a_log_gets_the_replicas_that_are_wanted(cluster, connecting):
         await alone.close()
 
 
-async def test_an_owner_appends_many_at_a_time(cluster, connecting):
+async def test_an_owner_appends_many_at_a_time(cluster, connecting: Callable[[], Awaitable[Connection]]) -> None:
     """Though such a log takes one fenced message at a time; in order, and a deposed owner's are refused whole."""
     connection = await connect(cluster.url, name="test")
     try:
@@ -101,7 +105,7 @@ async def test_an_owner_appends_many_at_a_time(cluster, connecting):
 
 
 @pytest.mark.parametrize("how", ["kill", "stop", "stepdown"])
-async def test_no_leader_takes_anything_along(cluster, how):
+async def test_no_leader_takes_anything_along(cluster, how: str) -> None:
     """What was acknowledged is read once, in order, by a reader that was there all the while."""
     writing, reading = [await connect(cluster.url, name=name) for name in ("write", "read")]
     try:
@@ -162,7 +166,7 @@ async def test_no_leader_takes_anything_along(cluster, how):
         await reading.close()
 
 
-async def test_many_make_a_stream_at_once(cluster):
+async def test_many_make_a_stream_at_once(cluster) -> None:
     """One makes it, and to all others it is there: also to those that hear of it before the servers have agreed."""
     async with contextlib.AsyncExitStack() as stack:
         connections = []

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.deploy.test_files import container, named
-from tests.e2e.conftest import compare, members, process, start, view
+from tests.e2e.conftest import Comparison, Members, Starter, View, compare, members, process, start, view
 from tests.nats_cluster import NatsCluster
 from tests.patience import PATIENCE
 from tests.ports import free_port
@@ -64,7 +64,9 @@ def arguments(name: str, nats: str, config: Path | None = None) -> list[str]:
     return changed
 
 
-async def test_three_two_three(tmp_path, members, start, compare, view):
+async def test_three_two_three(
+    tmp_path: Path, members: Members, start: Starter, compare: Comparison, view: type[View]
+) -> None:
     config = tmp_path / "config.yaml"
     content = yaml.safe_load(named("ConfigMap", "kubebraid-produce")["data"]["config.yaml"])
     content["clusters"] = [{"kubeconfig": str(members.kubeconfig)}]

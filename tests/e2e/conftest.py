@@ -11,9 +11,10 @@ import shutil
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import aiohttp
 import pytest
@@ -108,19 +109,23 @@ class Service(Process):
             return found
 
 
+# Cluster, namespace and name.
+ObjectKey = tuple[str, str, str]
+
+
 class View:
     """What a client holds: a list, then watches from its version; each event is checked against the view."""
 
     def __init__(self, url: str, path: str) -> None:
         self.url = url
         self.path = path
-        self.objects: dict[tuple[str, str, str], dict] = {}
+        self.objects: dict[ObjectKey, dict[str, Any]] = {}
         self.version = ""
         self.index = 0
         self.events = 0
 
     @staticmethod
-    def key(item):
+    def key(item: dict[str, Any]) -> ObjectKey:
         metadata = item["metadata"]
         cluster = metadata["annotations"]["shadow.clusterpedia.io/cluster-name"]
         return (cluster, metadata.get("namespace", ""), metadata["name"])
@@ -133,7 +138,7 @@ class View:
         self.index = int(self.version.split(".")[1])
         self.objects = {self.key(item): item for item in found["items"]}
 
-    def take_in(self, event) -> None:
+    def take_in(self, event: dict[str, Any]) -> None:
         item = event["object"]
         assert event["type"] != "ERROR", event
         version = item["metadata"]["resourceVersion"]
@@ -200,8 +205,12 @@ def view() -> type[View]:
     return View
 
 
+class StartProcess(Protocol):
+    async def __call__(self, *arguments: str) -> Process: ...
+
+
 @pytest.fixture
-async def process(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Process]]]:
+async def process(tmp_path: Path) -> AsyncIterator[StartProcess]:
     """Starts any kubebraid command and ends it after the test."""
     number = itertools.count()
     async with contextlib.AsyncExitStack() as stack:
@@ -215,7 +224,10 @@ async def process(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Proce
         yield starter
 
 
-Starter = Callable[..., Awaitable[Service]]
+class Starter(Protocol):
+    async def __call__(
+        self, *arguments: str, command: str = "up", ready: bool = True, port: int | None = None
+    ) -> Service: ...
 
 
 @pytest.fixture
@@ -287,8 +299,16 @@ async def shared_service(shared_members: Members) -> AsyncIterator[Service]:
         await service.stop()
 
 
+class Kubectl(Protocol):
+    """Code, standard output, standard error."""
+
+    async def __call__(
+        self, *arguments: str, input: str | None = None, seconds: float | None = None
+    ) -> tuple[int, str, str]: ...
+
+
 @pytest.fixture
-def kubectl(tmp_path: Path) -> Callable[..., Awaitable[tuple[int, str, str]]]:
+def kubectl(tmp_path: Path) -> Kubectl:
     """Runs the machine's kubectl; skips where there is none. Returns code, standard output, standard error."""
     found = shutil.which("kubectl")
     if found is None:
@@ -304,8 +324,13 @@ def kubectl(tmp_path: Path) -> Callable[..., Awaitable[tuple[int, str, str]]]:
             stderr=asyncio.subprocess.PIPE,
             env=environment,
         )
+
+        def end() -> None:
+            if process.returncode is None:
+                process.terminate()
+
         if seconds is not None:
-            asyncio.get_running_loop().call_later(seconds, lambda: process.returncode is None and process.terminate())
+            asyncio.get_running_loop().call_later(seconds, end)
         out, err = await process.communicate(input.encode() if input is not None else None)
         assert process.returncode is not None
         return process.returncode, out.decode(), err.decode()
@@ -322,8 +347,12 @@ async def objects(service: Service, cluster: str | None, path: str) -> list[dict
     return list((await service.get(f"/clusters/{cluster}{path}" if cluster else path))["items"])
 
 
+class Run(Protocol):
+    async def __call__(self, cluster: str | None, *arguments: str, input: str | None = None) -> str: ...
+
+
 @pytest.fixture
-def run(shared_service: Service, kubectl: Callable[..., Awaitable[tuple[int, str, str]]]):
+def run(shared_service: Service, kubectl: Kubectl) -> Run:
     """kubectl that must succeed, in a scope: its standard output."""
 
     async def made(cluster: str | None, *arguments: str, input: str | None = None) -> str:
@@ -350,8 +379,12 @@ class Following:
         raise AssertionError(f"kubectl ended before a line with {words} came")
 
 
+class Follow(Protocol):
+    def __call__(self, cluster: str | None, *arguments: str) -> AbstractAsyncContextManager[Following]: ...
+
+
 @pytest.fixture
-def following(shared_service: Service, tmp_path: Path):
+def following(shared_service: Service, tmp_path: Path) -> Follow:
     """kubectl that runs on, in a scope; killed at the end of the block."""
     found = shutil.which("kubectl")
     if found is None:
@@ -375,8 +408,12 @@ def following(shared_service: Service, tmp_path: Path):
     return made
 
 
+class AskMember(Protocol):
+    async def __call__(self, method: str, path: str, body: Any = None, *, patch: bool = False) -> dict[str, Any]: ...
+
+
 @pytest.fixture
-def member(shared_members: Members):
+def member(shared_members: Members) -> AskMember:
     """Requests to the member cluster alpha itself."""
 
     async def ask(method: str, path: str, body: Any = None, *, patch: bool = False) -> dict[str, Any]:
@@ -524,22 +561,23 @@ class TlsFront:
         if authority is not None:
             authority.configure_trust(self._context)
             self._context.verify_mode = ssl.CERT_REQUIRED
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.port = 0
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
-    async def __aexit__(self, *_):
+    async def __aexit__(self, *_: object) -> None:
         self._server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _serve(self, reader, writer):
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
+        assert task is not None
         self._tasks.add(task)
         try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
@@ -548,7 +586,7 @@ class TlsFront:
             self._tasks.discard(task)
 
     @staticmethod
-    async def _pump(reader, writer):
+    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.CancelledError, ssl.SSLError):
             while data := await reader.read(65536):
                 writer.write(data)
@@ -556,7 +594,7 @@ class TlsFront:
         writer.close()
 
 
-def write_secured(path: Path, server: str, authority: Path, user: dict) -> Path:
+def write_secured(path: Path, server: str, authority: Path, user: dict[str, Any]) -> Path:
     document = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -575,7 +613,10 @@ def tls_front() -> type[TlsFront]:
     return TlsFront
 
 
+WriteKubeconfig = Callable[[Path, str, Path, dict[str, Any]], Path]
+
+
 @pytest.fixture
-def kubeconfig() -> Callable[[Path, str, Path, dict], Path]:
+def kubeconfig() -> WriteKubeconfig:
     """Writes the kubeconfig of one cluster `secured`: path, server, file of the authority, and the user."""
     return write_secured

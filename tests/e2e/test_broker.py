@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from pathlib import Path
 
 import nats
 import pytest
@@ -14,7 +15,7 @@ from kubebraid.command.broker import EmbeddedBroker, PortTaken
 from tests.ports import free_port
 
 
-async def test_several_that_want_one_port_get_one_each(tmp_path, monkeypatch) -> None:
+async def test_several_that_want_one_port_get_one_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that looked in the same moment, when it was free: none may take another's server for its own."""
     monkeypatch.setattr(broker, "port_in_use", lambda host, port: False)
     port = free_port()
@@ -37,7 +38,7 @@ async def test_several_that_want_one_port_get_one_each(tmp_path, monkeypatch) ->
         assert started[0].port == before
 
 
-async def test_a_port_that_is_insisted_on(tmp_path, monkeypatch) -> None:
+async def test_a_port_that_is_insisted_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -31,7 +31,7 @@ import yaml
 from lightkube.resources.core_v1 import ConfigMap, Namespace
 
 from tests.clients.test_client_node import running
-from tests.e2e.conftest import Service, _members
+from tests.e2e.conftest import Kubectl, Service, _members
 from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.clusters, pytest.mark.asyncio(loop_scope="module")]
@@ -115,7 +115,7 @@ async def given(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Given
         yield await stack.enter_async_context(serving(directory, kubeconfig))
 
 
-async def test_kubectl(given: Given, kubectl) -> None:
+async def test_kubectl(given: Given, kubectl: Kubectl) -> None:
     for context, cluster in given.scopes():
 
         async def run(*arguments: str, context: str = context, code: int = 0, **more: Any) -> str:

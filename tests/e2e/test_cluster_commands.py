@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import stat
+from pathlib import Path
 
 import pytest
 import trustme
 import yaml
 
 from kubebraid.command.broker import EmbeddedBroker
+from tests.e2e.conftest import Comparison, Members, Starter, StartProcess, View
 from tests.patience import PATIENCE
 
 
 @pytest.fixture
-async def nats(tmp_path):
+async def nats(tmp_path: Path):
     async with EmbeddedBroker(tmp_path / "nats") as broker:
         yield broker.url
 
 
 @pytest.fixture
-def command(process):
+def command(process: StartProcess):
     """Runs a `kubebraid clusters` command to its end: its code and output."""
 
     async def run(*arguments: str) -> tuple[int, str]:
@@ -43,7 +45,9 @@ async def eventually(condition, patience: float = PATIENCE) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_added_and_removed_while_running(members, start, command, compare, view, tmp_path):
+async def test_added_and_removed_while_running(
+    members: Members, start: Starter, command, compare: Comparison, view: type[View], tmp_path: Path
+) -> None:
     directory = tmp_path / "clusters"
     directory.mkdir()
     place = ("--directory", str(directory))
@@ -96,7 +100,9 @@ async def test_added_and_removed_while_running(members, start, command, compare,
     following.cancel()
 
 
-async def test_clean_takes_out_what_nobody_follows(members, nats, process, start, command, view):
+async def test_clean_takes_out_what_nobody_follows(
+    members: Members, nats, process: StartProcess, start: Starter, command, view: type[View]
+) -> None:
     arguments = ("--nats", nats, "--kubeconfig", str(members.kubeconfig))
     producing = await process("produce", *arguments)
     service = await start("--nats", nats, command="serve")
@@ -150,7 +156,7 @@ async def test_clean_takes_out_what_nobody_follows(members, nats, process, start
     following.cancel()
 
 
-async def test_files_beside_a_kubeconfig_go_with_it(command, tmp_path):
+async def test_files_beside_a_kubeconfig_go_with_it(command, tmp_path: Path) -> None:
     authority = trustme.CA()
     source = tmp_path / "source"
     source.mkdir()
@@ -200,7 +206,7 @@ async def test_files_beside_a_kubeconfig_go_with_it(command, tmp_path):
     assert code == 0, out
 
 
-async def test_clean_makes_no_log(nats, command):
+async def test_clean_makes_no_log(nats, command) -> None:
     code, out = await command("clean", "--nats", nats)
     assert code == 1
     assert "there is no stream KUBEBRAID" in out

@@ -9,22 +9,23 @@ import asyncio
 import json
 import os
 import secrets
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import synced_types, title_of
+from tests.e2e.conftest import Comparison, Kubectl, Members, Starter, synced_types, title_of
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.clusters
 
 
 @pytest.fixture
-def kubeconfig(members):
+def kubeconfig(members: Members):
     return os.environ.get("KUBEBRAID_TEST_KUBECONFIG") or str(members.kubeconfig)
 
 
 @pytest.fixture
-def member(kubeconfig, kubectl):
+def member(kubeconfig, kubectl: Kubectl):
     """kubectl on one member cluster; must succeed."""
 
     async def run(context: str, *arguments: str, input: str | None = None) -> str:
@@ -40,7 +41,9 @@ async def listed(get, path: str) -> dict[tuple[str, str], dict]:
     return {(item["metadata"].get("namespace", ""), item["metadata"]["name"]): item for item in items}
 
 
-async def test_every_type_of_every_cluster_is_served_as_it_is(kubeconfig, member, kubectl, start, compare, tmp_path):
+async def test_every_type_of_every_cluster_is_served_as_it_is(
+    kubeconfig, member, kubectl: Kubectl, start: Starter, compare: Comparison, tmp_path: Path
+) -> None:
     service = await start("--kubeconfig", kubeconfig, "--data", str(tmp_path / "data"))
     contexts = [one["name"] for one in (await service.get("/clusters"))["clusters"]]
     assert contexts
@@ -76,7 +79,7 @@ async def test_every_type_of_every_cluster_is_served_as_it_is(kubeconfig, member
                         assert compare.comparable(served[key]) == compare.comparable(before[key])
 
 
-async def test_a_change_arrives_and_goes(kubeconfig, member, kubectl, start, tmp_path):
+async def test_a_change_arrives_and_goes(kubeconfig, member, kubectl: Kubectl, start: Starter, tmp_path: Path) -> None:
     service = await start("--kubeconfig", kubeconfig, "--data", str(tmp_path / "data"))
     name = f"kubebraid-test-{secrets.token_hex(4)}"
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": {}}
@@ -105,7 +108,9 @@ async def test_a_change_arrives_and_goes(kubeconfig, member, kubectl, start, tmp
     await becomes(set())
 
 
-async def test_what_is_written_through_us_is_read_here(kubeconfig, kubectl, start, tmp_path):
+async def test_what_is_written_through_us_is_read_here(
+    kubeconfig, kubectl: Kubectl, start: Starter, tmp_path: Path
+) -> None:
     service = await start(
         *("--kubeconfig", kubeconfig, "--data", str(tmp_path / "data"), "--forward", "configured"),
         *("--include", "configmaps", "--include", "namespaces"),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import Members, StartProcess
 from tests.patience import PATIENCE
 
 
@@ -45,7 +47,7 @@ async def refused(said: str, *arguments: str) -> None:
     assert said in err
 
 
-async def test_unknown_context(members, tmp_path):
+async def test_unknown_context(members: Members, tmp_path: Path) -> None:
     kubeconfig = str(members.kubeconfig)
     await refused("alpha, bravo", "up", "--kubeconfig", kubeconfig, "--context", "nope", "--data", str(tmp_path))
     await refused("'nope'", "up", "--kubeconfig", kubeconfig, "--context", "alpha", "nope", "--data", str(tmp_path))
@@ -63,30 +65,30 @@ async def test_unknown_context(members, tmp_path):
         ("", "is no kubeconfig"),
     ],
 )
-async def test_kubeconfig_that_is_none(tmp_path, content, said):
+async def test_kubeconfig_that_is_none(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "kubeconfig"
     path.write_text(content)
     await refused(said, "up", "--kubeconfig", str(path), "--data", str(tmp_path / "data"))
 
 
-async def test_no_kubeconfig(tmp_path):
+async def test_no_kubeconfig(tmp_path: Path) -> None:
     await refused("--kubeconfig", "up", "--kubeconfig", str(tmp_path / "none"), "--data", str(tmp_path / "data"))
 
 
-async def test_ports_in_use(members, tmp_path, taken_port):
+async def test_ports_in_use(members: Members, tmp_path: Path, taken_port) -> None:
     common = ("up", "--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
     await refused("--listen", *common, "--listen", f"127.0.0.1:{taken_port}")
     await refused("--nats-port", *common, "--listen", "127.0.0.1:0", "--nats-port", str(taken_port))
 
 
-async def test_listen_addresses(members, tmp_path):
+async def test_listen_addresses(members: Members, tmp_path: Path) -> None:
     common = ("up", "--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
     await refused("--insecure-listen", *common, "--listen", "0.0.0.0:0")
     await refused("HOST:PORT", *common, "--listen", "8001")
     await refused("HOST:PORT", *common, "--listen", "127.0.0.1:99999")
 
 
-async def test_usage():
+async def test_usage() -> None:
     await refused("--bogus", "up", "--bogus")
     await refused("--nats", "serve")
     await refused("'surprise'", "up", "surprise")
@@ -95,14 +97,14 @@ async def test_usage():
     await refused("no kubebraid answers", "kubeconfig", "--server", "http://127.0.0.1:1")
 
 
-async def test_help_names_every_command():
+async def test_help_names_every_command() -> None:
     code, out, _ = await run("--help")
     assert code == 0
     for command in ("up", "demo", "simulate", "produce", "serve", "kubeconfig"):
         assert command in out
 
 
-async def test_two_at_once_on_one_data_directory(members, tmp_path, process):
+async def test_two_at_once_on_one_data_directory(members: Members, tmp_path: Path, process: StartProcess) -> None:
     """Started in the same moment, exactly one gets it: two servers on the same files would destroy them."""
     data = str(tmp_path / "data")
     common = ("up", "--kubeconfig", str(members.kubeconfig), "--listen", "127.0.0.1:0", "--data", data)

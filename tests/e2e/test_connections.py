@@ -9,6 +9,7 @@ import ssl
 import aiohttp
 import pytest
 
+from tests.e2e.conftest import Service
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -52,7 +53,7 @@ async def say(service, data: bytes, *, end: bool = False) -> bytes:
         b"GET / HTTP/1.1\r\nX: " + b"x" * 300_000 + b"\r\n\r\n",
     ],
 )
-async def test_what_is_no_http_gets_a_status(shared_service, data: bytes) -> None:
+async def test_what_is_no_http_gets_a_status(shared_service: Service, data: bytes) -> None:
     answer = await say(shared_service, data)
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 4") or head.startswith(b"HTTP/1.0 4"), answer[:200]
@@ -62,7 +63,7 @@ async def test_what_is_no_http_gets_a_status(shared_service, data: bytes) -> Non
     assert status["code"] == int(head.split(b" ")[1])
 
 
-async def test_bodies_that_break_off_or_cannot_be(shared_service) -> None:
+async def test_bodies_that_break_off_or_cannot_be(shared_service: Service) -> None:
     path = b"POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews HTTP/1.1\r\n" + HOST
     chunked = path + b"Transfer-Encoding: chunked\r\n\r\n"
     answer = await say(shared_service, chunked + b"zz\r\n")
@@ -74,13 +75,13 @@ async def test_bodies_that_break_off_or_cannot_be(shared_service) -> None:
         assert found.status == 200
 
 
-async def test_tls_on_the_plain_port_ends_at_once(shared_service) -> None:
+async def test_tls_on_the_plain_port_ends_at_once(shared_service: Service) -> None:
     context = ssl.create_default_context()
     with pytest.raises((ssl.SSLError, ConnectionError)):
         await asyncio.wait_for(asyncio.open_connection("127.0.0.1", shared_service.port, ssl=context), PATIENCE)
 
 
-async def test_requests_one_behind_the_other_are_answered_in_order(shared_service) -> None:
+async def test_requests_one_behind_the_other_are_answered_in_order(shared_service: Service) -> None:
     paths = (b"/version", b"/nothing", b"/livez", b"/api")
     data = b"".join(b"GET %b HTTP/1.1\r\n%b\r\n" % (path, HOST) for path in paths)
     reader, writer = await asyncio.open_connection("127.0.0.1", shared_service.port)
@@ -96,7 +97,7 @@ async def test_requests_one_behind_the_other_are_answered_in_order(shared_servic
     writer.close()
 
 
-async def test_http_1_0_and_absolute_targets(shared_service) -> None:
+async def test_http_1_0_and_absolute_targets(shared_service: Service) -> None:
     answer = await say(shared_service, b"GET /version HTTP/1.0\r\n" + HOST + b"\r\n")
     assert answer.startswith(b"HTTP/1.0 200 ")
     url = shared_service.url.encode()
@@ -104,6 +105,6 @@ async def test_http_1_0_and_absolute_targets(shared_service) -> None:
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
-async def test_all_of_it_left_no_error_behind(shared_service) -> None:
+async def test_all_of_it_left_no_error_behind(shared_service: Service) -> None:
     assert "Traceback" not in shared_service.output()
     assert "request failed" not in shared_service.output()

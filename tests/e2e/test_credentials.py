@@ -12,17 +12,20 @@ import pytest
 import trustme
 
 from simulation import SimulatedCluster
+from tests.e2e.conftest import Starter, TlsFront, WriteKubeconfig
 from tests.patience import PATIENCE
 
 
 @pytest.fixture
-def authority(tmp_path):
+def authority(tmp_path: Path):
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     return authority
 
 
-async def test_client_certificate(tmp_path, authority, start, tls_front, kubeconfig):
+async def test_client_certificate(
+    tmp_path: Path, authority, start: Starter, tls_front: type[TlsFront], kubeconfig: WriteKubeconfig
+) -> None:
     client = authority.issue_cert("reader@example.com")
     client.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     client.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
@@ -38,7 +41,9 @@ async def test_client_certificate(tmp_path, authority, start, tls_front, kubecon
             assert len((await service.get("/clusters/secured/api/v1/pods"))["items"]) == 5
 
 
-async def test_exec_plugin(tmp_path, authority, start, tls_front, kubeconfig):
+async def test_exec_plugin(
+    tmp_path: Path, authority, start: Starter, tls_front: type[TlsFront], kubeconfig: WriteKubeconfig
+) -> None:
     plugin = tmp_path / "plugin"
     plugin.write_text(
         f"#!{sys.executable}\n"
@@ -65,7 +70,9 @@ async def test_exec_plugin(tmp_path, authority, start, tls_front, kubeconfig):
             assert len((await service.get("/clusters/secured/api/v1/pods"))["items"]) == 5
 
 
-async def test_a_refused_token_is_stale_and_a_new_one_mends_it(tmp_path, start, kubeconfig):
+async def test_a_refused_token_is_stale_and_a_new_one_mends_it(
+    tmp_path: Path, start: Starter, kubeconfig: WriteKubeconfig
+) -> None:
     async with SimulatedCluster("inner", pods=5, token="right") as cluster:
 
         def write(token: str) -> Path:
@@ -88,7 +95,9 @@ async def test_a_refused_token_is_stale_and_a_new_one_mends_it(tmp_path, start, 
                 await asyncio.sleep(0.1)
 
 
-async def test_an_untrusted_certificate_is_told(tmp_path, authority, start, tls_front, kubeconfig):
+async def test_an_untrusted_certificate_is_told(
+    tmp_path: Path, authority, start: Starter, tls_front: type[TlsFront], kubeconfig: WriteKubeconfig
+) -> None:
     other = trustme.CA()
     async with SimulatedCluster("inner", pods=5) as cluster:
         async with tls_front(cluster.port, other.issue_cert("127.0.0.1"), None) as front:

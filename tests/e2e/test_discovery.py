@@ -6,6 +6,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.e2e.conftest import Service
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList"
 V2, V2BETA1 = AGGREGATED.format("v2"), AGGREGATED.format("v2beta1")
@@ -14,7 +16,7 @@ CLIENT_GO = f"{V2},{V2BETA1},application/json"
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def ask(shared_service):
+async def ask(shared_service: Service):
     async with aiohttp.ClientSession() as session:
 
         async def get(path: str, accept: str = "application/json", **headers: str):

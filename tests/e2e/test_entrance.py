@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from tests.e2e.conftest import Service
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -48,7 +49,7 @@ SOCKET = "Connection: Upgrade\nUpgrade: websocket"
         ("OPTIONS * HTTP/1.1\nHost: elsewhere.example", 403),
     ],
 )
-async def test_it_is_a_status(shared_service, head: str, code: int) -> None:
+async def test_it_is_a_status(shared_service: Service, head: str, code: int) -> None:
     before = shared_service.output().count("Traceback")
     found, headers, body = await exchange(shared_service, head)
     assert (found, headers["content-type"].split(";")[0]) == (code, "application/json"), body
@@ -57,7 +58,7 @@ async def test_it_is_a_status(shared_service, head: str, code: int) -> None:
     assert shared_service.output().count("Traceback") == before
 
 
-async def test_a_body_may_be_announced(shared_service) -> None:
+async def test_a_body_may_be_announced(shared_service: Service) -> None:
     """100-continue, as curl asks before large bodies."""
     reader, writer = await asyncio.open_connection("127.0.0.1", shared_service.port)
     body = json.dumps({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "announced"}}).encode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -12,7 +13,9 @@ import pytest_asyncio
 import trustme
 import yaml
 
+from kubebraid.command.broker import EmbeddedBroker
 from simulation import SimulatedCluster
+from tests.e2e.conftest import Kubectl, Members, Service, Starter, TlsFront, WriteKubeconfig
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -34,7 +37,7 @@ def deployment(name: str, **metadata) -> dict:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def ask(shared_service):
+async def ask(shared_service: Service):
     async with aiohttp.ClientSession() as session:
 
         async def send(method: str, path: str, body=None, *, cluster: str = "alpha", headers=None, **query):
@@ -79,7 +82,9 @@ async def test_writers_read_their_own_writes(ask) -> None:
 
 
 @pytest.mark.parametrize("scope", ["", "/int"], ids=["named", "numbered"])
-async def test_what_was_read_here_can_be_written_back(ask, shared_service, shared_members, scope: str) -> None:
+async def test_what_was_read_here_can_be_written_back(
+    ask, shared_service: Service, shared_members: Members, scope: str
+) -> None:
     """As it is, version and all: the cluster takes it at its own version, and refuses it at an older one."""
     name = f"back{scope.replace('/', '-')}"
     await ask("POST", DEPLOYMENTS, deployment(name))
@@ -127,7 +132,7 @@ async def test_what_was_read_here_can_be_written_back(ask, shared_service, share
         assert code == 200
 
 
-async def test_one_write_is_one_event_for_watchers(ask, shared_service) -> None:
+async def test_one_write_is_one_event_for_watchers(ask, shared_service: Service) -> None:
     _, listed = await ask("GET", DEPLOYMENTS)
     version = listed["metadata"]["resourceVersion"]
     await ask("POST", DEPLOYMENTS, deployment("watched"))
@@ -209,7 +214,7 @@ async def test_what_is_only_tried_changes_nothing(ask) -> None:
     await ask("DELETE", f"{DEPLOYMENTS}/wet")
 
 
-async def test_refusals_are_the_clusters_own(ask, shared_members) -> None:
+async def test_refusals_are_the_clusters_own(ask, shared_members: Members) -> None:
     await ask("POST", DEPLOYMENTS, deployment("twice"))
     answer, status = await ask("POST", DEPLOYMENTS, deployment("twice"))
     assert (answer.status, status["reason"]) == (409, "AlreadyExists")
@@ -231,7 +236,7 @@ async def test_at_the_root_the_way_to_do_it_is_told(ask) -> None:
     assert "/clusters/<cluster>" in status["message"]
 
 
-async def test_pages_of_other_origins_are_refused(ask, shared_service) -> None:
+async def test_pages_of_other_origins_are_refused(ask, shared_service: Service) -> None:
     answer, status = await ask("POST", DEPLOYMENTS, deployment("evil"), headers={"Origin": "http://evil.example"})
     assert (answer.status, status["reason"]) == (403, "Forbidden")
     own = {"Origin": shared_service.url}
@@ -247,7 +252,7 @@ async def pod(ask) -> str:
     return f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
 
 
-async def test_logs_stream(ask, pod, shared_service) -> None:
+async def test_logs_stream(ask, pod: str, shared_service: Service) -> None:
     answer, text = await ask("GET", f"{pod}/log", tailLines="2")
     assert answer.status == 200
     assert text.count(b"\n") == 2
@@ -260,14 +265,14 @@ async def test_logs_stream(ask, pod, shared_service) -> None:
             pass
 
 
-async def test_proxies_pass_everything_on(ask, pod) -> None:
+async def test_proxies_pass_everything_on(ask, pod: str) -> None:
     answer, told = await ask("GET", f"{pod}/proxy/some/path/", a="1")
     assert told == {"method": "GET", "path": "/some/path/", "query": {"a": "1"}, "body": ""}
     answer, told = await ask("POST", f"{pod}/proxy/x", {"b": 2})
     assert (answer.status, told["body"]) == (201, '{"b": 2}')
 
 
-async def test_commands_run_over_websocket(pod, shared_service) -> None:
+async def test_commands_run_over_websocket(pod: str, shared_service: Service) -> None:
     url = f"{shared_service.url}/clusters/alpha{pod}/exec?command=cat&stdin=1&stdout=1&stderr=1"
     async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE):
         async with session.ws_connect(url, protocols=["v5.channel.k8s.io"]) as socket:
@@ -293,7 +298,7 @@ async def test_commands_run_over_websocket(pod, shared_service) -> None:
             assert await socket.receive_bytes() == b"\x00hello"
 
 
-async def test_kubectl_changes_and_follows(kubectl, shared_service, tmp_path, pod) -> None:
+async def test_kubectl_changes_and_follows(kubectl: Kubectl, shared_service: Service, tmp_path: Path, pod: str) -> None:
     server = ("--server", f"{shared_service.url}/clusters/bravo")
     manifest = tmp_path / "deployment.yaml"
     made = deployment("by-kubectl")
@@ -331,7 +336,7 @@ async def test_kubectl_changes_and_follows(kubectl, shared_service, tmp_path, po
     assert code == 3
 
 
-async def test_access_reviews(ask, kubectl, shared_service) -> None:
+async def test_access_reviews(ask, kubectl: Kubectl, shared_service: Service) -> None:
     async def allowed(*arguments: str, cluster: str = "") -> str:
         server = f"{shared_service.url}/clusters/{cluster}" if cluster else shared_service.url
         _, out, _ = await kubectl("--server", server, "auth", "can-i", *arguments)
@@ -360,7 +365,7 @@ async def test_access_reviews(ask, kubectl, shared_service) -> None:
     assert "[get list watch]" in out
 
 
-async def test_access_reviews_take_no_bombs(shared_service) -> None:
+async def test_access_reviews_take_no_bombs(shared_service: Service) -> None:
     """A circle, a few lines that stand for gigabytes, a pit: refused; and what is unknown is not echoed."""
     url = f"{shared_service.url}/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
     asked = "spec: {resourceAttributes: {verb: list, resource: pods, namespace: n, name: m}}\n"
@@ -393,7 +398,7 @@ async def test_access_reviews_take_no_bombs(shared_service) -> None:
     assert shared_service.output().count("Traceback") == before
 
 
-async def test_watches_over_websocket(ask, shared_service) -> None:
+async def test_watches_over_websocket(ask, shared_service: Service) -> None:
     url = f"{shared_service.url}/clusters/alpha{DEPLOYMENTS}"
     _, listed = await ask("GET", DEPLOYMENTS)
     query = {"watch": "true", "resourceVersion": listed["metadata"]["resourceVersion"]}
@@ -428,7 +433,7 @@ async def answer_of(service, method: str, path: str, body=None, **headers):
 
 
 @pytest.mark.asyncio(loop_scope="function")
-async def test_callers_show_who_they_are(tmp_path, start, kubeconfig) -> None:
+async def test_callers_show_who_they_are(tmp_path: Path, start: Starter, kubeconfig: WriteKubeconfig) -> None:
     async with SimulatedCluster("inner", pods=5, token="right") as cluster:
         config = kubeconfig(tmp_path / "kubeconfig", cluster.url, tmp_path / "ca.pem", {"token": "right"})
         service = await start("--kubeconfig", str(config), "--data", str(tmp_path / "data"))
@@ -440,7 +445,9 @@ async def test_callers_show_who_they_are(tmp_path, start, kubeconfig) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="function")
-async def test_or_the_kubeconfigs_user_acts(tmp_path, start, tls_front, kubeconfig) -> None:
+async def test_or_the_kubeconfigs_user_acts(
+    tmp_path: Path, start: Starter, tls_front: type[TlsFront], kubeconfig: WriteKubeconfig
+) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     client = authority.issue_cert("writer@example.com")
@@ -469,7 +476,9 @@ async def test_or_the_kubeconfigs_user_acts(tmp_path, start, tls_front, kubeconf
 
 
 @pytest.mark.asyncio(loop_scope="function")
-async def test_an_instance_that_only_serves_passes_on_for_those_it_was_given(broker, members, start) -> None:
+async def test_an_instance_that_only_serves_passes_on_for_those_it_was_given(
+    broker: EmbeddedBroker, members: Members, start: Starter
+) -> None:
     nats = broker.url
     up = await start("--kubeconfig", str(members.kubeconfig), "--nats", nats, "--forward", "off")
     plain = await start("--nats", nats, command="serve")
@@ -493,7 +502,7 @@ async def test_an_instance_that_only_serves_passes_on_for_those_it_was_given(bro
 
 
 @pytest.mark.asyncio(loop_scope="function")
-async def test_a_cluster_that_is_away_is_told(tmp_path, members, start) -> None:
+async def test_a_cluster_that_is_away_is_told(tmp_path: Path, members: Members, start: Starter) -> None:
     service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
     listed = await service.get("/clusters/alpha/api/v1/pods", fieldSelector="status.phase=Running")
     meta = listed["items"][0]["metadata"]

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from deltalog import connect
+from tests.e2e.conftest import Comparison, Members, Starter
 from tests.nats_cluster import Lone
 from tests.patience import PATIENCE
 
@@ -54,7 +55,7 @@ async def limit(url: str, **changes: int | str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("whose", ["stream", "server"])
-async def test_limits(whose, members, start, compare, tmp_path):
+async def test_limits(whose: str, members: Members, start: Starter, compare: Comparison, tmp_path: Path) -> None:
     async with Lone(tmp_path, jetstream="max_file_store: 64MB") as nats:
         producing = await start(
             *("--nats", nats.url, "--kubeconfig", str(members.kubeconfig)), command="produce", ready=False
@@ -103,7 +104,7 @@ async def test_limits(whose, members, start, compare, tmp_path):
         assert "the log takes in again" in producing.output()
 
 
-async def test_a_stream_that_would_forget_is_mended(members, start, tmp_path):
+async def test_a_stream_that_would_forget_is_mended(members: Members, start: Starter, tmp_path: Path) -> None:
     async with Lone(tmp_path) as nats:
         producing = await start(
             *("--nats", nats.url, "--kubeconfig", str(members.kubeconfig)), command="produce", ready=False
@@ -136,7 +137,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-async def test_a_full_disk(small_disk, members, start, compare):
+async def test_a_full_disk(small_disk: Path, members: Members, start: Starter, compare: Comparison) -> None:
     up = await start("--kubeconfig", str(members.kubeconfig), "--data", str(small_disk))
     await compare.settle(up.url, members.clusters)
     filler = small_disk / "filler"

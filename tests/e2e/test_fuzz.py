@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 import yaml
 
+from tests.e2e.conftest import Members, Service
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -241,7 +242,7 @@ def check_failure(code: int, headers: dict[str, str], body: bytes) -> None:
     assert status["message"]
 
 
-async def test_nothing_makes_a_500(shared_service) -> None:
+async def test_nothing_makes_a_500(shared_service: Service) -> None:
     fuzz, client, seen = Fuzz(SEED), Client(shared_service.port), set()
     async with asyncio.timeout(60 + STEPS):
         for number in range(STEPS):
@@ -279,7 +280,9 @@ async def test_nothing_makes_a_500(shared_service) -> None:
     assert "request failed" not in shared_service.output()
 
 
-async def test_selectors_choose_what_the_cluster_itself_chooses(shared_service, shared_members) -> None:
+async def test_selectors_choose_what_the_cluster_itself_chooses(
+    shared_service: Service, shared_members: Members
+) -> None:
     chance = random.Random(SEED)
     own = shared_members["alpha"].url
 

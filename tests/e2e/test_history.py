@@ -14,10 +14,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from deltalog import LogSettings, open_log
+from deltalog import Connection, LogSettings, open_log
 from deltalog.history import History
 from deltalog.jetstream.stream import Log
 from kubebraid.command.broker import EmbeddedBroker
+from tests.e2e.conftest import Comparison, Members, Starter, StartProcess
 from tests.halting import halt
 from tests.patience import PATIENCE
 
@@ -103,7 +104,7 @@ class Copy:
 
 
 @pytest.fixture
-async def log(connection) -> Log:
+async def log(connection: Connection) -> Log:
     return await open_log(connection, LogSettings())
 
 
@@ -152,7 +153,9 @@ WAYS = ["purged", "purged but the end", "last messages deleted", "made anew", "p
 
 
 @pytest.mark.parametrize("what", WAYS)
-async def test_behind_running_instances(what, members, start, compare, broker, log):
+async def test_behind_running_instances(
+    what, members: Members, start: Starter, compare: Comparison, broker: EmbeddedBroker, log: Log
+) -> None:
     copy = Copy(broker.data)
     first = await start("--kubeconfig", str(members.kubeconfig), "--nats", broker.url)
     await compare.settle(first.url, members.clusters)
@@ -190,7 +193,9 @@ async def test_behind_running_instances(what, members, start, compare, broker, l
 
 
 @pytest.mark.parametrize("what", WAYS[:-1])
-async def test_while_nobody_ran(what, members, start, compare, broker, log):
+async def test_while_nobody_ran(
+    what, members: Members, start: Starter, compare: Comparison, broker: EmbeddedBroker, log: Log
+) -> None:
     service = await start("--kubeconfig", str(members.kubeconfig), "--nats", broker.url)
     await compare.settle(service.url, members.clusters)
     await make_namespaces(members["alpha"], service)
@@ -218,7 +223,7 @@ async def marked(log: Log) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_an_embedded_log_put_back_while_nobody_ran(members, start, compare):
+async def test_an_embedded_log_put_back_while_nobody_ran(members: Members, start: Starter, compare: Comparison) -> None:
     data = members.kubeconfig.parent / "data"
     copy = Copy(data)
     service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(data))
@@ -248,7 +253,9 @@ async def test_an_embedded_log_put_back_while_nobody_ran(members, start, compare
     await assert_expired(service.url, PATHS[0], version)
 
 
-async def test_a_log_put_back_under_producers_alone(members, start, process, compare, broker, log):
+async def test_a_log_put_back_under_producers_alone(
+    members: Members, start: Starter, process: StartProcess, compare: Comparison, broker: EmbeddedBroker, log: Log
+) -> None:
     """Nobody served it then: the producers saw how far it had come."""
     producing = await process("produce", "--kubeconfig", str(members.kubeconfig), "--nats", broker.url)
     service = await start("--nats", broker.url, command="serve")
@@ -282,7 +289,9 @@ async def test_a_log_put_back_under_producers_alone(members, start, process, com
     assert producing.process.returncode is None
 
 
-async def test_a_server_that_stood_still_or_was_killed_is_the_same_history(members, start, compare, broker, log):
+async def test_a_server_that_stood_still_or_was_killed_is_the_same_history(
+    members: Members, start: Starter, compare: Comparison, broker: EmbeddedBroker, log: Log
+) -> None:
     service = await start("--kubeconfig", str(members.kubeconfig), "--nats", broker.url)
     await compare.settle(service.url, members.clusters)
     before = await prefix_of(service)

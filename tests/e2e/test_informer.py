@@ -7,6 +7,7 @@ import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,8 @@ import pytest
 from aiohttp import web
 
 from kubebraid.client.many_clusters import ADDED, CLUSTER_ANNOTATION, DELETED, MODIFIED, Change, Informer, Key, Refused
+from kubebraid.command.broker import EmbeddedBroker
+from tests.e2e.conftest import Members, Starter
 from tests.patience import PATIENCE
 
 PATH = "/api/v1/configmaps"
@@ -104,7 +107,7 @@ def versions(objects) -> dict[Key, str]:
     return {key: found["metadata"]["resourceVersion"].rpartition(".")[2] for key, found in objects.items()}
 
 
-async def test_nothing_is_lost_when_instances_die(members, broker, start) -> None:
+async def test_nothing_is_lost_when_instances_die(members: Members, broker: EmbeddedBroker, start: Starter) -> None:
     first = await start("--kubeconfig", str(members.kubeconfig), "--nats", broker.url)
     second = await start("--nats", broker.url, command="serve")
     third = await start("--nats", broker.url, command="serve")
@@ -127,7 +130,7 @@ async def test_nothing_is_lost_when_instances_die(members, broker, start) -> Non
     assert first.process is not None
 
 
-async def test_a_new_history_is_listed_anew(members, tmp_path, start) -> None:
+async def test_a_new_history_is_listed_anew(members: Members, tmp_path: Path, start: Starter) -> None:
     arguments = ("--kubeconfig", str(members.kubeconfig), "--include", "configmaps")
     service = await start(*arguments, "--data", str(tmp_path / "one"))
     async with Informer([service.url], PATH, parameters={"clusters": "alpha"}) as informer, reading(informer) as seen:
@@ -142,7 +145,7 @@ async def test_a_new_history_is_listed_anew(members, tmp_path, start) -> None:
         assert other.port == service.port
 
 
-async def test_what_can_never_be_answered_is_raised(members, tmp_path, start) -> None:
+async def test_what_can_never_be_answered_is_raised(members: Members, tmp_path: Path, start: Starter) -> None:
     service = await start(
         *("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"), "--include", "configmaps")
     )
@@ -216,7 +219,7 @@ def watch(*events: tuple[str, dict[str, Any]], hold: bool = False):
     return answer
 
 
-async def test_pages_where_lists_cannot_be_streamed(scripted) -> None:
+async def test_pages_where_lists_cannot_be_streamed(scripted: tuple[str, Answers, list[dict[str, str]]]) -> None:
     url, answers, asked = scripted
     answers += [
         failure(503, **{"Retry-After": "0"}),
@@ -239,7 +242,7 @@ async def test_pages_where_lists_cannot_be_streamed(scripted) -> None:
     assert [query.get("resourceVersion") for query in asked[6:]] == ["p.9", "p.12.1", None, "p.9"]
 
 
-async def test_a_server_that_falls_silent_is_left(scripted) -> None:
+async def test_a_server_that_falls_silent_is_left(scripted: tuple[str, Answers, list[dict[str, str]]]) -> None:
     url, answers, asked = scripted
     end = ("BOOKMARK", {"metadata": {"resourceVersion": "p.5", "annotations": {"k8s.io/initial-events-end": "true"}}})
     answers += [watch(("ADDED", item("a", 1)), end, hold=True), watch(("MODIFIED", item("a", 6)), hold=True)]
@@ -248,7 +251,7 @@ async def test_a_server_that_falls_silent_is_left(scripted) -> None:
     assert asked[1]["resourceVersion"] == "p.5"
 
 
-async def test_slow_readers_get_the_latest_state(scripted) -> None:
+async def test_slow_readers_get_the_latest_state(scripted: tuple[str, Answers, list[dict[str, str]]]) -> None:
     url, answers, _ = scripted
     end = ("BOOKMARK", {"metadata": {"resourceVersion": "p.5", "annotations": {"k8s.io/initial-events-end": "true"}}})
     changes = [("MODIFIED", item("a", number)) for number in range(10, 30)]

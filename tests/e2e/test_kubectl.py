@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 import yaml
 
-from tests.e2e.conftest import Service, below, objects
+from tests.e2e.conftest import AskMember, Comparison, Follow, Kubectl, Members, Run, Service, below, objects
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -26,16 +27,16 @@ NEW_POD = {
 
 
 @pytest.fixture
-def service(shared_service):
+def service(shared_service: Service):
     return shared_service
 
 
 @pytest.fixture
-def members(shared_members):
+def members(shared_members: Members):
     return shared_members
 
 
-async def test_get_pods_of_all_clusters_as_a_table(service, members, kubectl):
+async def test_get_pods_of_all_clusters_as_a_table(service, members, kubectl: Kubectl) -> None:
     code, out, err = await kubectl("--server", service.url, "get", "pods", "-A")
     assert code == 0, err
     head, *rows = out.splitlines()
@@ -58,7 +59,7 @@ async def test_get_pods_of_all_clusters_as_a_table(service, members, kubectl):
         ("namespaces", ["CLUSTER", "NAME", "STATUS", "AGE"]),
     ],
 )
-async def test_columns(service, kubectl, resource, columns):
+async def test_columns(service, kubectl: Kubectl, resource: str, columns: list[str]) -> None:
     arguments = [] if resource in ("nodes", "namespaces") else ["-A"]
     code, out, err = await kubectl("--server", service.url, "get", resource, *arguments)
     assert code == 0, err
@@ -67,7 +68,9 @@ async def test_columns(service, kubectl, resource, columns):
     assert len(out.splitlines()) > 2
 
 
-async def test_label_selector_selects_as_the_cluster_does(service, members, kubectl, compare):
+async def test_label_selector_selects_as_the_cluster_does(
+    service, members, kubectl: Kubectl, compare: Comparison
+) -> None:
     objects, _ = await compare.items(members["alpha"].url + "/apis/apps/v1/deployments")
     app = next(iter(objects.values()))["metadata"]["labels"]["app"]
     code, out, err = await kubectl(
@@ -79,14 +82,14 @@ async def test_label_selector_selects_as_the_cluster_does(service, members, kube
     assert 0 < len(wanted) < len(objects)
 
 
-async def test_custom_resource_by_its_short_name_with_its_columns(service, kubectl):
+async def test_custom_resource_by_its_short_name_with_its_columns(service, kubectl: Kubectl) -> None:
     code, out, err = await kubectl("--server", service.url, "get", "cert", "-A")
     assert code == 0, err
     assert out.splitlines()[0].split()[:4] == ["NAMESPACE", "CLUSTER", "NAME", "READY"]
     assert len(out.splitlines()) > 2
 
 
-async def test_api_resources_and_raw(service, kubectl):
+async def test_api_resources_and_raw(service, kubectl: Kubectl) -> None:
     code, out, err = await kubectl("--server", service.url, "api-resources")
     assert code == 0, err
     assert any(line.split()[0] == "certificates" for line in out.splitlines())
@@ -96,7 +99,7 @@ async def test_api_resources_and_raw(service, kubectl):
     assert json.loads(out)["kind"] == "NamespaceList"
 
 
-async def test_outputs_and_small_pages(service, kubectl):
+async def test_outputs_and_small_pages(service, kubectl: Kubectl) -> None:
     code, out, err = await kubectl("--server", service.url, "get", "pods", "-A", "-o", "name", "--chunk-size=7")
     assert code == 0, err
     assert len(out.split()) == 120
@@ -111,7 +114,7 @@ async def test_outputs_and_small_pages(service, kubectl):
     assert "INTERNAL-IP" in out.splitlines()[0]
 
 
-async def test_one_object_and_what_is_not_there(service, kubectl):
+async def test_one_object_and_what_is_not_there(service, kubectl: Kubectl) -> None:
     code, out, err = await kubectl("--server", f"{service.url}/clusters/alpha", "get", "ns", "default", "-o", "json")
     assert code == 0, err
     assert json.loads(out)["metadata"]["name"] == "default"
@@ -127,7 +130,7 @@ async def test_one_object_and_what_is_not_there(service, kubectl):
     assert 'clusters "zulu" not found; there are: alpha, bravo' in err
 
 
-async def test_bad_selector_and_write(service, kubectl):
+async def test_bad_selector_and_write(service, kubectl: Kubectl) -> None:
     code, _, err = await kubectl("--server", service.url, "get", "pods", "-l", "a in (")
     assert code == 1
     assert "unable to parse requirement" in err
@@ -154,7 +157,7 @@ def pod_named(name: str) -> dict:
 
 
 @SCOPES
-async def test_every_output_has_the_same_objects(service, run, cluster):
+async def test_every_output_has_the_same_objects(service, run: Run, cluster) -> None:
     listed = await objects(service, cluster, "/apis/apps/v1/deployments")
     names = [one["metadata"]["name"] for one in listed]
     get = ("get", "deployments", "-A", "-o")
@@ -184,7 +187,7 @@ async def test_every_output_has_the_same_objects(service, run, cluster):
 
 
 @SCOPES
-async def test_order_labels_and_selectors(service, run, cluster):
+async def test_order_labels_and_selectors(service, run: Run, cluster) -> None:
     pods = await objects(service, cluster, "/api/v1/pods")
     get = ("get", "pods", "-A")
     out = await run(cluster, *get, "--sort-by=.metadata.creationTimestamp", "--no-headers")
@@ -218,7 +221,7 @@ async def test_order_labels_and_selectors(service, run, cluster):
 
 
 @SCOPES
-async def test_several_types_and_categories_at_once(service, run, cluster):
+async def test_several_types_and_categories_at_once(service, run: Run, cluster) -> None:
     out = await run(cluster, "get", "deploy,svc,nodes,cert", "-A", "-o", "name")
     counts = {title: out.count(f"{title}/") for title in ("deployment.apps", "service", "node")}
     for title, path in (
@@ -232,7 +235,7 @@ async def test_several_types_and_categories_at_once(service, run, cluster):
 
 
 @SCOPES
-async def test_watching_shows_each_change(following, member, cluster):
+async def test_watching_shows_each_change(following: Follow, member: AskMember, cluster) -> None:
     name = f"watched-{cluster or 'all'}"
     # What is there when it begins is how a test knows that it has begun.
     await member("POST", "/api/v1/namespaces/default/pods", pod_named(f"before-{name}"))
@@ -264,7 +267,7 @@ async def test_watching_shows_each_change(following, member, cluster):
 
 
 @SCOPES
-async def test_wait(service, kubectl, following, member, cluster):
+async def test_wait(service, kubectl: Kubectl, following: Follow, member: AskMember, cluster) -> None:
     name = f"awaited-{cluster or 'all'}"
     path = f"/api/v1/namespaces/default/pods/{name}"
     await member("POST", "/api/v1/namespaces/default/pods", pod_named(name))
@@ -290,7 +293,7 @@ async def test_wait(service, kubectl, following, member, cluster):
 
 
 @SCOPES
-async def test_what_the_server_has(service, run, cluster):
+async def test_what_the_server_has(service, run: Run, cluster) -> None:
     wide = await run(cluster, "api-resources", "-o", "wide", "--no-headers")
     lines = {line.split()[0]: line for line in wide.splitlines()}
     assert "cert,certs" in lines["certificates"]
@@ -305,7 +308,7 @@ async def test_what_the_server_has(service, run, cluster):
 
 
 @SCOPES
-async def test_rollout(run, following, member, cluster):
+async def test_rollout(run: Run, following: Follow, member: AskMember, cluster) -> None:
     name = f"rolled-{cluster or 'all'}"
     path = "/apis/apps/v1/namespaces/default/deployments"
     container = {"name": "main", "image": "registry.example/rolled:1"}
@@ -325,7 +328,7 @@ async def test_rollout(run, following, member, cluster):
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def with_events(members, tmp_path):
+async def with_events(members, tmp_path: Path):
     """A service that has been asked for events, too."""
     arguments = ("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
     service = Service("up", *arguments, "--include", "*", "--include", "events", log=tmp_path / "up.log")
@@ -336,7 +339,7 @@ async def with_events(members, tmp_path):
         await service.stop()
 
 
-async def test_describe_with_events(with_events, kubectl):
+async def test_describe_with_events(with_events, kubectl: Kubectl) -> None:
     """Events are served where they were asked for; then describe finds them, across clusters too."""
     service = with_events
     names = [one["metadata"]["name"] for one in await objects(service, None, "/api/v1/pods")]
@@ -391,7 +394,7 @@ async def test_describe_with_events(with_events, kubectl):
 
 
 @SCOPES
-async def test_ways_to_show_rows(service, run, cluster):
+async def test_ways_to_show_rows(service, run: Run, cluster) -> None:
     listed = await objects(service, cluster, "/api/v1/pods")
     get = ("get", "pods", "-A", "--no-headers")
     rows = (await run(cluster, *get, "--show-kind")).splitlines()
@@ -408,7 +411,7 @@ async def test_ways_to_show_rows(service, run, cluster):
 
 
 @SCOPES
-async def test_names_that_are_not_there(service, kubectl, run, cluster):
+async def test_names_that_are_not_there(service, kubectl: Kubectl, run: Run, cluster) -> None:
     get = ("get", "pod", "nobody", "-n", "default")
     assert await run(cluster, *get, "--ignore-not-found") == ""
     code, _, err = await kubectl("--server", below(service, cluster), *get)
@@ -420,7 +423,7 @@ async def test_names_that_are_not_there(service, kubectl, run, cluster):
 
 
 @SCOPES
-async def test_one_object_in_every_output(service, run, member, following, cluster):
+async def test_one_object_in_every_output(service, run: Run, member: AskMember, following: Follow, cluster) -> None:
     name = f"single-{cluster or 'all'}"
     made = await member("POST", "/api/v1/namespaces/default/pods", pod_named(name))
     async with following(cluster, "get", "pods", "-n", "default", "-w", "--no-headers") as shown:
@@ -452,7 +455,7 @@ async def test_one_object_in_every_output(service, run, member, following, clust
 
 
 @SCOPES
-async def test_wait_for_what_comes(service, kubectl, following, member, cluster):
+async def test_wait_for_what_comes(service, kubectl: Kubectl, following: Follow, member: AskMember, cluster) -> None:
     """`--for=create` asks again and again; the others watch by name or selector."""
     name = f"coming-{cluster or 'all'}"
     wait = ("--server", below(service, cluster), "wait", "-n", "default", "--timeout=30s")
@@ -470,7 +473,7 @@ async def test_wait_for_what_comes(service, kubectl, following, member, cluster)
 
 
 @SCOPES
-async def test_chunks_are_pages_of_one_state(service, run, cluster):
+async def test_chunks_are_pages_of_one_state(service, run: Run, cluster) -> None:
     listed = await objects(service, cluster, "/api/v1/pods")
     out = await run(cluster, "get", "pods", "-A", "--chunk-size=7", "-o", "jsonpath={.items[*].metadata.uid}", "-v=6")
     assert out.split() == [one["metadata"]["uid"] for one in listed]
@@ -482,7 +485,7 @@ async def test_chunks_are_pages_of_one_state(service, run, cluster):
     assert out.count("\nService Account:") == apps.count(app)
 
 
-async def test_describe_of_a_name_in_two_clusters(service, kubectl, run):
+async def test_describe_of_a_name_in_two_clusters(service, kubectl: Kubectl, run: Run) -> None:
     """At the root one must say which: below a cluster it is clear."""
     code, _, err = await kubectl("--server", service.url, "describe", "namespace", "default")
     assert code == 1
@@ -494,7 +497,7 @@ async def test_describe_of_a_name_in_two_clusters(service, kubectl, run):
 
 
 @SCOPES
-async def test_about_the_server(service, kubectl, run, cluster):
+async def test_about_the_server(service, kubectl: Kubectl, run: Run, cluster) -> None:
     assert f"is running at {below(service, cluster)}" in await run(cluster, "cluster-info")
     assert await run(cluster, "get", "--raw", "/readyz") == "ok"
     assert await run(cluster, "get", "--raw", "/livez") == "ok"

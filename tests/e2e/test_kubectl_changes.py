@@ -9,13 +9,14 @@ import os
 import shutil
 import stat
 import sys
+from pathlib import Path
 
 import aiohttp
 import pytest
 import pytest_asyncio
 import yaml
 
-from tests.e2e.conftest import below, objects
+from tests.e2e.conftest import AskMember, Follow, Kubectl, Run, Service, below, objects
 from tests.patience import PATIENCE
 from tests.ports import free_port
 
@@ -33,7 +34,7 @@ def deployment(name: str, image: str = "registry.example/web:1") -> dict:
 
 
 @pytest.fixture
-def service(shared_service):
+def service(shared_service: Service):
     return shared_service
 
 
@@ -49,7 +50,7 @@ def here(service):
 
 
 @pytest.fixture
-def manifest(tmp_path):
+def manifest(tmp_path: Path):
     """Writes objects into one file; its path."""
 
     def write(*made: dict) -> str:
@@ -70,7 +71,7 @@ async def running(service) -> tuple[str, str]:
     raise AssertionError("no such pod")
 
 
-async def test_apply_diff_and_delete(kubectl, run, here, manifest, service):
+async def test_apply_diff_and_delete(kubectl: Kubectl, run: Run, here, manifest, service) -> None:
     certificate = {
         "apiVersion": "certs.example.io/v1",
         "kind": "Certificate",
@@ -110,7 +111,9 @@ async def test_apply_diff_and_delete(kubectl, run, here, manifest, service):
         assert "NotFound" in err
 
 
-async def test_create_edit_patch_and_replace(run, here, manifest, tmp_path, monkeypatch):
+async def test_create_edit_patch_and_replace(
+    run: Run, here, manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "created" in await run("alpha", "create", "-f", manifest(deployment("edited")))
     editor = tmp_path / "editor"
     editor.write_text(
@@ -143,7 +146,7 @@ async def test_create_edit_patch_and_replace(run, here, manifest, tmp_path, monk
     assert "deleted" in await run("alpha", "delete", "deployment", "edited", "--now")
 
 
-async def test_scale_set_label_and_rollout(run, here, manifest, service):
+async def test_scale_set_label_and_rollout(run: Run, here, manifest, service) -> None:
     await run("alpha", "apply", "-f", manifest(deployment("rolled")))
     assert "scaled" in await run("alpha", "scale", "deployment", "rolled", "--replicas=3", "--current-replicas=1")
     assert (await here("rolled"))["spec"]["replicas"] == 3
@@ -172,7 +175,7 @@ async def test_scale_set_label_and_rollout(run, here, manifest, service):
     assert "untainted" in await run("alpha", "taint", "node", node, "a-")
 
 
-async def test_all_of_a_selector_are_deleted(run, manifest, service):
+async def test_all_of_a_selector_are_deleted(run: Run, manifest, service) -> None:
     made = [deployment(f"crowd-{number}") for number in range(4)]
     for one in made:
         one["metadata"]["labels"] = {"crowd": "yes"}
@@ -187,7 +190,7 @@ async def test_all_of_a_selector_are_deleted(run, manifest, service):
     assert (await service.get(path.partition("?")[0], resourceVersion="0", labelSelector="crowd=yes"))["items"] == []
 
 
-async def test_logs(kubectl, following, run, running, service):
+async def test_logs(kubectl: Kubectl, following: Follow, run: Run, running: tuple[str, str], service) -> None:
     namespace, name = running
     whole = await run("alpha", "logs", name, "-n", namespace)
     assert whole.count("\n") > 1
@@ -209,7 +212,7 @@ async def test_logs(kubectl, following, run, running, service):
     )
 
 
-async def test_exec_and_attach(kubectl, run, running, service):
+async def test_exec_and_attach(kubectl: Kubectl, run: Run, running: tuple[str, str], service) -> None:
     namespace, name = running
     assert await run("alpha", "exec", name, "-n", namespace, "--", "echo", "a", "b") == "a b\n"
     assert await run("alpha", "exec", "-i", name, "-n", namespace, "--", "cat", input="in and out") == "in and out"
@@ -221,7 +224,7 @@ async def test_exec_and_attach(kubectl, run, running, service):
     assert (code, "attached" in out) == (0, True), err
 
 
-async def test_a_proxy_in_front(service, tmp_path, kubectl):
+async def test_a_proxy_in_front(service, tmp_path: Path, kubectl: Kubectl) -> None:
     """`kubectl proxy` passes on to us what it is asked, and whoever asks it does so as before."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(
@@ -246,7 +249,7 @@ async def test_a_proxy_in_front(service, tmp_path, kubectl):
         await process.wait()
 
 
-async def test_at_the_root_each_is_told_the_way(kubectl, manifest, service, running):
+async def test_at_the_root_each_is_told_the_way(kubectl: Kubectl, manifest, service, running: tuple[str, str]) -> None:
     """405, and where to send it instead; nothing has happened."""
     namespace, name = running
     file = manifest(deployment("at-the-root"))
@@ -276,7 +279,7 @@ async def test_at_the_root_each_is_told_the_way(kubectl, manifest, service, runn
     assert await objects(service, None, "/apis/apps/v1/deployments?labelSelector=app%3Dat-the-root") == []
 
 
-async def test_metrics_are_passed_on(kubectl, member, service, running):
+async def test_metrics_are_passed_on(kubectl: Kubectl, member: AskMember, service, running: tuple[str, str]) -> None:
     """metrics.k8s.io can be listed and not watched, so the root lacks it; below a cluster it is the cluster's."""
     spec = {
         "group": "metrics.k8s.io",
@@ -309,7 +312,7 @@ async def test_metrics_are_passed_on(kubectl, member, service, running):
             assert answer.status == 404
 
 
-async def test_paths_behind_a_proxy_are_passed_on_as_they_are(service, running):
+async def test_paths_behind_a_proxy_are_passed_on_as_they_are(service, running: tuple[str, str]) -> None:
     """What is behind `proxy` is another server's path: empty segments and encoded characters mean something there."""
     namespace, name = running
     proxy = f"{service.url}/clusters/alpha/api/v1/namespaces/{namespace}/pods/{name}/proxy"

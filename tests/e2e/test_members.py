@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import aiohttp
 import pytest
 import yaml
 
 from simulation import SimulatedCluster
+from tests.e2e.conftest import Comparison, Members, Starter
 from tests.patience import PATIENCE
 from tests.ports import free_port
 
@@ -37,7 +39,9 @@ async def warnings(url: str) -> list[str]:
         return answer.headers.getall("Warning", [])
 
 
-async def test_a_cluster_that_is_down_at_the_start_comes_in_later(members, start, compare, tmp_path):
+async def test_a_cluster_that_is_down_at_the_start_comes_in_later(
+    members: Members, start: Starter, compare: Comparison, tmp_path: Path
+) -> None:
     late = SimulatedCluster("charlie", seed=3, pods=10)
     await late.start()
     port = late.port
@@ -69,7 +73,9 @@ async def test_a_cluster_that_is_down_at_the_start_comes_in_later(members, start
         await late.stop()
 
 
-async def test_a_cluster_that_goes_away_stays_readable_with_a_warning(members, start, compare, tmp_path):
+async def test_a_cluster_that_goes_away_stays_readable_with_a_warning(
+    members: Members, start: Starter, compare: Comparison, tmp_path: Path
+) -> None:
     service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
     bravo = members["bravo"]
     await bravo.faults.refuse_connections()
@@ -90,7 +96,9 @@ async def test_a_cluster_that_goes_away_stays_readable_with_a_warning(members, s
     await compare.settle(service.url, members.clusters)
 
 
-async def test_broken_watches_and_compaction_lose_nothing(members, start, compare, tmp_path):
+async def test_broken_watches_and_compaction_lose_nothing(
+    members: Members, start: Starter, compare: Comparison, tmp_path: Path
+) -> None:
     service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
     for cluster in members.clusters:
         cluster.churn.rate = 30
@@ -107,7 +115,9 @@ async def test_broken_watches_and_compaction_lose_nothing(members, start, compar
     await compare.settle(service.url, members.clusters)
 
 
-async def test_a_custom_type_comes_and_goes(members, start, tmp_path, compare):
+async def test_a_custom_type_comes_and_goes(
+    members: Members, start: Starter, tmp_path: Path, compare: Comparison
+) -> None:
     service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
     alpha = members["alpha"]
     crd = {
@@ -168,7 +178,7 @@ async def _items(session, url):
         return (await answer.json())["items"]
 
 
-async def test_parts_alone(members, start, compare, tmp_path):
+async def test_parts_alone(members: Members, start: Starter, compare: Comparison, tmp_path: Path) -> None:
     """`produce` and `serve` against a NATS, in either order."""
     holder = await start(
         "--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"), "--nats-port", str(free_port())
@@ -182,7 +192,9 @@ async def test_parts_alone(members, start, compare, tmp_path):
 
 
 @pytest.mark.parametrize("aggregated", [True, False])
-async def test_older_servers_without_aggregated_discovery(members, start, compare, tmp_path, aggregated):
+async def test_older_servers_without_aggregated_discovery(
+    members: Members, start: Starter, compare: Comparison, tmp_path: Path, aggregated: bool
+) -> None:
     for cluster in members.clusters:
         cluster.faults.aggregated_discovery = aggregated
     service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))

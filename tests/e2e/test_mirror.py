@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.e2e.conftest import Comparison, Members, Starter, StartProcess, View
 from tests.nats_cluster import NatsCluster
 from tests.nats_regions import Regions
 from tests.patience import PATIENCE
@@ -74,7 +75,9 @@ async def same_versions(one: Any, other: Any) -> None:
         assert here == there
 
 
-async def test_another_region(regions, members, start, process, compare, view):
+async def test_another_region(
+    regions: Regions, members: Members, start: Starter, process: StartProcess, compare: Comparison, view: type[View]
+) -> None:
     await start(*("--nats", regions.hub.url, "--kubeconfig", str(members.kubeconfig)), command="produce", ready=False)
     hub = await start("--nats", regions.hub.url, command="serve")
     await compare.settle(hub.url, members.clusters)
@@ -128,7 +131,9 @@ async def test_another_region(regions, members, start, process, compare, view):
             await asyncio.sleep(0.2)
 
 
-async def test_beside_the_log_and_with_another_history(tmp_path, members, start, process, compare):
+async def test_beside_the_log_and_with_another_history(
+    tmp_path: Path, members: Members, start: Starter, process: StartProcess, compare: Comparison
+) -> None:
     """In one cluster of servers; the log is then deleted, the mirror and all on it follow to the new history."""
     async with NatsCluster(tmp_path) as nats:
         await start(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from tests.e2e.conftest import Comparison, Members, Starter, StartProcess, View
 from tests.nats_cluster import Lone, SlowWay
 from tests.patience import PATIENCE
 
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("limited")
 
 
 @pytest.fixture
-async def nats(tmp_path) -> AsyncIterator[Lone]:
+async def nats(tmp_path: Path) -> AsyncIterator[Lone]:
     async with Lone(tmp_path) as started:
         yield started
 
@@ -53,7 +55,9 @@ async def annotate(cluster: Any, value: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
-async def test_away(how, nats, members, start, view, compare, process):
+async def test_away(
+    how: str, nats: Lone, members: Members, start: Starter, view: type[View], compare: Comparison, process: StartProcess
+) -> None:
     await start(*("--nats", nats.url, "--kubeconfig", str(members.kubeconfig)), command="produce", ready=False)
     serving = await start("--nats", nats.url, "--not-ready-after", "10s", command="serve")
     await compare.settle(serving.url, members.clusters)
@@ -119,7 +123,7 @@ async def test_away(how, nats, members, start, view, compare, process):
     await asyncio.gather(following, return_exceptions=True)
 
 
-async def test_a_slow_way(nats, members, start, view, compare):
+async def test_a_slow_way(nats: Lone, members: Members, start: Starter, view: type[View], compare: Comparison) -> None:
     """Both sides over a line that is far too slow for what goes on: nothing gets lost, it is late."""
     async with SlowWay(nats.port, 400_000.0) as writing, SlowWay(nats.port, 150_000.0) as reading:
         await start(

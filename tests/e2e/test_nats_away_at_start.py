@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.e2e.conftest import Comparison, Members, Starter, View
 from tests.nats_cluster import Lone, SlowWay
 from tests.patience import PATIENCE
 
@@ -155,7 +156,9 @@ async def later(tmp_path: Path) -> AsyncIterator[Lone]:
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["alone", "workers"])
-async def test_serve_without_a_snapshot(workers, later: Lone, members, start, compare) -> None:
+async def test_serve_without_a_snapshot(
+    workers: tuple[()] | tuple[str, str], later: Lone, members: Members, start: Starter, compare: Comparison
+) -> None:
     serving = await start("--nats", later.url, *workers, command="serve", ready=False)
     await waits(serving)
     await tells_clients_to_wait(serving)
@@ -169,7 +172,7 @@ async def test_serve_without_a_snapshot(workers, later: Lone, members, start, co
             await asyncio.sleep(0.1)
 
 
-async def test_produce(later: Lone, members, start, compare) -> None:
+async def test_produce(later: Lone, members: Members, start: Starter, compare: Comparison) -> None:
     producing = await start(
         "--nats", later.url, "--kubeconfig", str(members.kubeconfig), command="produce", ready=False
     )
@@ -182,7 +185,7 @@ async def test_produce(later: Lone, members, start, compare) -> None:
     assert "the log is open" in producing.output()
 
 
-async def test_up(later: Lone, members, start, compare) -> None:
+async def test_up(later: Lone, members: Members, start: Starter, compare: Comparison) -> None:
     both = await start("--nats", later.url, "--kubeconfig", str(members.kubeconfig), command="up", ready=False)
     await waits(both)
     await tells_clients_to_wait(both)
@@ -193,7 +196,9 @@ async def test_up(later: Lone, members, start, compare) -> None:
     assert await both.stop() == 0
 
 
-async def test_a_nats_that_takes_connections_and_says_nothing(later: Lone, members, start, compare) -> None:
+async def test_a_nats_that_takes_connections_and_says_nothing(
+    later: Lone, members: Members, start: Starter, compare: Comparison
+) -> None:
     async with silent(later.port):
         both = await start("--nats", later.url, "--kubeconfig", str(members.kubeconfig), command="up", ready=False)
         await waits(both)
@@ -203,7 +208,7 @@ async def test_a_nats_that_takes_connections_and_says_nothing(later: Lone, membe
     await compare.settle(both.url, members.clusters, patience=PATIENCE)
 
 
-async def test_a_nats_that_answers_late(nats: Lone, members, start, compare) -> None:
+async def test_a_nats_that_answers_late(nats: Lone, members: Members, start: Starter, compare: Comparison) -> None:
     """Connected or not, its answers come only when it goes on."""
     nats.stop()
     both = await start("--nats", nats.url, "--kubeconfig", str(members.kubeconfig), command="up", ready=False)
@@ -213,7 +218,9 @@ async def test_a_nats_that_answers_late(nats: Lone, members, start, compare) -> 
     await compare.settle(both.url, members.clusters, patience=PATIENCE)
 
 
-async def test_a_nats_whose_jetstream_comes_later(later: Lone, members, start, compare) -> None:
+async def test_a_nats_whose_jetstream_comes_later(
+    later: Lone, members: Members, start: Starter, compare: Comparison
+) -> None:
     configuration = later.directory / "nats.conf"
     complete = configuration.read_text()
     configuration.write_text("\n".join(line for line in complete.splitlines() if "jetstream" not in line))
@@ -228,13 +235,13 @@ async def test_a_nats_whose_jetstream_comes_later(later: Lone, members, start, c
     await compare.settle(both.url, members.clusters, patience=PATIENCE)
 
 
-async def test_a_name_that_does_not_resolve_is_waited_for(start) -> None:
+async def test_a_name_that_does_not_resolve_is_waited_for(start: Starter) -> None:
     serving = await start("--nats", "nats://nats.invalid:4222", command="serve", ready=False)
     await waits(serving)
 
 
 @pytest.mark.parametrize("command", ["serve", "workers", "produce", "up"])
-async def test_who_is_refused_ends(command: str, members, start, tmp_path: Path) -> None:
+async def test_who_is_refused_ends(command: str, members: Members, start: Starter, tmp_path: Path) -> None:
     """One line with the mend, also where NATS had to be waited for."""
     nats = Lone(tmp_path, 'authorization { user: us, password: "right" }\n')
     url = nats.url.replace("//", "//us:wrong@")
@@ -259,7 +266,13 @@ async def test_who_is_refused_ends(command: str, members, start, tmp_path: Path)
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["alone", "workers"])
 async def test_serves_its_snapshot_and_goes_on(
-    workers, nats: Lone, members, start, view, compare, tmp_path: Path
+    workers: tuple[()] | tuple[str, str],
+    nats: Lone,
+    members: Members,
+    start: Starter,
+    view: type[View],
+    compare: Comparison,
+    tmp_path: Path,
 ) -> None:
     _, serving = await cold(nats, members, start, compare, tmp_path / "snapshot", *workers)
     watcher = view(serving.url, PODS)
@@ -317,7 +330,9 @@ async def accepting(port: int) -> AsyncIterator[None]:
         yield
 
 
-async def test_behind_a_proxy_and_over_a_slow_way(nats: Lone, members, start, compare, tmp_path: Path) -> None:
+async def test_behind_a_proxy_and_over_a_slow_way(
+    nats: Lone, members: Members, start: Starter, compare: Comparison, tmp_path: Path
+) -> None:
     """What accepts and closes has refused nothing; and until all is read, no answer claims to be current."""
     async with SlowWay(nats.port, None) as way:
         given = ("--nats", f"nats://127.0.0.1:{way.port}", "--snapshot", str(tmp_path / "snapshot"))
@@ -353,7 +368,9 @@ async def test_behind_a_proxy_and_over_a_slow_way(nats: Lone, members, start, co
         await compare.settle(serving.url, members.clusters, patience=PATIENCE)
 
 
-async def test_a_log_that_was_lost_meanwhile(nats: Lone, members, start, view, compare, tmp_path: Path) -> None:
+async def test_a_log_that_was_lost_meanwhile(
+    nats: Lone, members: Members, start: Starter, view: type[View], compare: Comparison, tmp_path: Path
+) -> None:
     """It is another history: 410, once, and then what the producers have filled the new one with."""
     _, serving = await cold(nats, members, start, compare, tmp_path / "snapshot")
     watcher = view(serving.url, PODS)
@@ -375,7 +392,9 @@ async def test_a_log_that_was_lost_meanwhile(nats: Lone, members, start, view, c
     assert (await serving.get(PODS))["metadata"]["resourceVersion"].split(".")[0] != before
 
 
-async def test_a_nats_that_will_not_do_yet_is_waited_for(members, start, compare, tmp_path: Path) -> None:
+async def test_a_nats_that_will_not_do_yet_is_waited_for(
+    members: Members, start: Starter, compare: Comparison, tmp_path: Path
+) -> None:
     """What is wrong when NATS is back, and a file that is being replaced, do not end what is served."""
     token = tmp_path / "token"
     token.write_text("secret")
@@ -408,7 +427,9 @@ async def test_a_nats_that_will_not_do_yet_is_waited_for(members, start, compare
         await caught_up(serving)
 
 
-async def test_a_snapshot_that_cannot_be_served(nats: Lone, members, start, compare, tmp_path: Path) -> None:
+async def test_a_snapshot_that_cannot_be_served(
+    nats: Lone, members: Members, start: Starter, compare: Comparison, tmp_path: Path
+) -> None:
     """It is said, and the instance waits as one without a snapshot."""
     directory = tmp_path / "snapshot"
     _, serving = await cold(nats, members, start, compare, directory)
@@ -424,7 +445,9 @@ async def test_a_snapshot_that_cannot_be_served(nats: Lone, members, start, comp
     await compare.settle(serving.url, members.clusters, patience=PATIENCE)
 
 
-async def test_who_is_refused_is_not_served_a_snapshot(members, start, compare, tmp_path: Path) -> None:
+async def test_who_is_refused_is_not_served_a_snapshot(
+    members: Members, start: Starter, compare: Comparison, tmp_path: Path
+) -> None:
     """Wrong credentials are to be mended; nobody is to take what is old for what there is."""
     secured = 'authorization { user: us, password: "right" }\n'
     async with Lone(tmp_path, secured) as nats:

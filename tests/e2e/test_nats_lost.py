@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.e2e.conftest import Comparison, Members, Starter, View
 from tests.nats_cluster import NatsCluster
 from tests.patience import PATIENCE
 
@@ -88,7 +89,9 @@ async def touch(cluster: Any, value: str) -> None:
                 assert answer.status == 200
 
 
-async def test_all_data_lost(tmp_path: Path, members, start, compare, view):
+async def test_all_data_lost(
+    tmp_path: Path, members: Members, start: Starter, compare: Comparison, view: type[View]
+) -> None:
     async with NatsCluster(tmp_path) as nats:
         serving = []
         given = ("--nats", nats.url, "--replicas", "3")
@@ -155,7 +158,9 @@ async def test_all_data_lost(tmp_path: Path, members, start, compare, view):
 
 
 @pytest.mark.parametrize("how", ["kill", "stop", "stepdown"])
-async def test_a_leader_lost(how, tmp_path: Path, members, start, compare, view):
+async def test_a_leader_lost(
+    how: str, tmp_path: Path, members: Members, start: Starter, compare: Comparison, view: type[View]
+) -> None:
     """Producing goes on, and a watcher sees each change once, in order."""
     async with NatsCluster(tmp_path) as nats:
         given = ("--nats", nats.url, "--replicas", "3")

@@ -14,6 +14,7 @@ import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from deltalog import Access, Appender, BrokerUnavailable, LogSettings, connect, open_log
+from tests.e2e.conftest import Comparison, Members, Starter, StartProcess, View
 from tests.nats_cluster import Lone
 from tests.patience import PATIENCE
 
@@ -23,7 +24,7 @@ ROLES = ("producer", "serve", "consumer")
 
 
 @pytest.fixture
-async def guarded(tmp_path) -> AsyncIterator[Lone]:
+async def guarded(tmp_path: Path) -> AsyncIterator[Lone]:
     """A server with the page's configuration."""
     [block] = [one for one in re.findall(r"```conf\n(.*?)```", PAGE.read_text(), re.DOTALL) if "authorization" in one]
     for role in ROLES:
@@ -38,7 +39,15 @@ def options(role: str, tmp_path: Path) -> list[str]:
     return [f"--nats-user={role}", f"--nats-password-file={file}", f"--nats-inbox=_INBOX_{role}"]
 
 
-async def test_enough(guarded, members, start, compare, process, view, tmp_path):
+async def test_enough(
+    guarded: Lone,
+    members: Members,
+    start: Starter,
+    compare: Comparison,
+    process: StartProcess,
+    view: type[View],
+    tmp_path: Path,
+) -> None:
     producing = await start(
         *("--nats", guarded.url, "--kubeconfig", str(members.kubeconfig), *options("producer", tmp_path)),
         command="produce",
@@ -86,7 +95,7 @@ async def test_enough(guarded, members, start, compare, process, view, tmp_path)
     assert "permits" not in serving.output()
 
 
-async def test_no_more(guarded, tmp_path):
+async def test_no_more(guarded: Lone, tmp_path: Path) -> None:
     made = await connect(
         guarded.url, name="made", access=Access(user="producer", password="producer secret", inbox="_INBOX_producer")
     )

@@ -8,6 +8,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.e2e.conftest import Service
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 JSON, YAML = "application/json", "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
@@ -19,7 +21,7 @@ MANY, MANY_BETA = (f"{JSON};as=PartialObjectMetadataList{META.format(version)}" 
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def ask(shared_service):
+async def ask(shared_service: Service):
     async with aiohttp.ClientSession() as session:
 
         async def send(path: str, accept: str | None = JSON, method: str = "GET", **query: str):
@@ -33,7 +35,7 @@ async def ask(shared_service):
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def paths(shared_service) -> dict[str, str]:
+async def paths(shared_service: Service) -> dict[str, str]:
     metadata = (await shared_service.get("/api/v1/pods"))["items"][0]["metadata"]
     return {"list": "/api/v1/pods", "one": f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"}
 
@@ -62,7 +64,9 @@ async def paths(shared_service) -> dict[str, str]:
         (f"{JSON};as=Table;v=v2;g=meta.k8s.io", None, None),
     ],
 )  # fmt: skip
-async def test_media_types(ask, paths, accept, one, many) -> None:
+async def test_media_types(
+    ask, paths: dict[str, str], accept, one: tuple[str, str] | None, many: tuple[str, str] | None
+) -> None:
     for scope in ("", "/clusters/alpha", "/clusters/bravo"):
         for path, wanted in ((paths["one"], one), (paths["list"], many)):
             code, content_type, body = await ask(scope + path, accept)
@@ -160,7 +164,7 @@ async def test_media_types_of_the_version(ask, accept: str, code: int) -> None:
     assert (await ask("/version", accept))[0] == code
 
 
-async def test_methods(ask, paths) -> None:
+async def test_methods(ask, paths: dict[str, str]) -> None:
     """GET alone at the root; no HEAD, as in a kube-apiserver."""
     for method in ("POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"):
         for path in (*paths.values(), "/api", "/apis", "/version", "/clusters", "/openapi/v3"):
@@ -182,7 +186,7 @@ async def test_probes_by_any_method(ask) -> None:
     assert (await ask("/livez/unheard", None))[0] == 404
 
 
-async def test_parameters_that_say_nothing_here(ask, paths) -> None:
+async def test_parameters_that_say_nothing_here(ask, paths: dict[str, str]) -> None:
     """Unknown ones are ignored, and those of other verbs, as a kube-apiserver does."""
     for query in ({"unheard": "of"}, {"timeoutSeconds": "1"}, {"allowWatchBookmarks": "true"}, {"dryRun": "All"}):
         code, _, body = await ask("/api/v1/pods", **query)
@@ -192,7 +196,7 @@ async def test_parameters_that_say_nothing_here(ask, paths) -> None:
         assert (code, json.loads(body)["kind"]) == (200, "Pod")
 
 
-async def test_one_object_at_least_as_new(ask, paths) -> None:
+async def test_one_object_at_least_as_new(ask, paths: dict[str, str]) -> None:
     _, _, body = await ask(paths["one"])
     version = json.loads(body)["metadata"]["resourceVersion"]
     for given in ("0", version, version.rsplit(".", 1)[0]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,7 +17,7 @@ import pytest
 from deltalog import connect
 from kubebraid.command.broker import EmbeddedBroker
 from simulation.aggregation import registration
-from tests.e2e.conftest import NotServed
+from tests.e2e.conftest import Kubectl, Members, NotServed, Starter, StartProcess
 from tests.patience import PATIENCE
 from tests.ports import free_port
 
@@ -118,7 +119,7 @@ async def post(url: str, body: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def alpha(members):
+async def alpha(members: Members):
     """A member cluster with a type in three versions, and an API that cannot be watched."""
     cluster = members["alpha"]
     await post(cluster.url + CRDS, GEARS)
@@ -127,14 +128,14 @@ async def alpha(members):
 
 
 @pytest.fixture
-def given(members) -> tuple[str, ...]:
+def given(members: Members) -> tuple[str, ...]:
     """What a service is told. A NATS at a port of its own: others may begin at the same moment."""
     data = str(members.kubeconfig.parent / "data")
     return ("--kubeconfig", str(members.kubeconfig), "--data", data, "--nats-port", str(free_port()))
 
 
 @pytest.mark.parametrize("aggregated", [True, False], ids=["aggregated discovery", "older discovery"])
-async def test_documents_are_the_clusters_own(alpha, given, start, aggregated: bool) -> None:
+async def test_documents_are_the_clusters_own(alpha, given: tuple[str, ...], start: Starter, aggregated: bool) -> None:
     """Before and after the cluster is down, and after a restart here."""
     wanted = await discovery(alpha.url)
     assert [one["version"] for one in wanted["example.com"]["versions"]] == ["v1", "v1beta1", "v1alpha1"]
@@ -183,7 +184,7 @@ async def test_documents_are_the_clusters_own(alpha, given, start, aggregated: b
     await as_the_cluster(below, wanted)
 
 
-async def test_only_what_can_be_asked_for_is_offered(alpha, given, start) -> None:
+async def test_only_what_can_be_asked_for_is_offered(alpha, given: tuple[str, ...], start: Starter) -> None:
     """The root, and a cluster that nothing is passed on to, have what is synced; so has all that speaks of that."""
     service = await start(*given)
     await as_the_cluster(f"{service.url}/clusters/alpha", await discovery(alpha.url))
@@ -209,7 +210,7 @@ async def test_only_what_can_be_asked_for_is_offered(alpha, given, start) -> Non
         await is_of_what_is_synced(scope)
 
 
-async def test_what_is_not_synced_is_passed_on(alpha, given, start) -> None:
+async def test_what_is_not_synced_is_passed_on(alpha, given: tuple[str, ...], start: Starter) -> None:
     """Read, watched and changed in a version that is not synced: with the cluster's own versions."""
     service = await start(*given)
     below = f"{service.url}/clusters/alpha"
@@ -235,7 +236,7 @@ async def test_what_is_not_synced_is_passed_on(alpha, given, start) -> None:
     assert "." in found["metadata"]["resourceVersion"]
 
 
-async def test_kubectl(alpha, given, start, kubectl) -> None:
+async def test_kubectl(alpha, given: tuple[str, ...], start: Starter, kubectl: Kubectl) -> None:
     service = await start(*given)
     await as_the_cluster(f"{service.url}/clusters/alpha", await discovery(alpha.url))
 
@@ -272,7 +273,7 @@ async def test_kubectl(alpha, given, start, kubectl) -> None:
     assert "the server doesn't have a resource type" in err
 
 
-async def test_a_log_without_it(alpha, members, start, tmp_path) -> None:
+async def test_a_log_without_it(alpha, members: Members, start: Starter, tmp_path: Path) -> None:
     """As one that an older producer has written: then what is synced is what there is."""
     async with EmbeddedBroker(tmp_path / "nats") as broker:
         given = ("--nats", broker.url, "--kubeconfig", str(members.kubeconfig))
@@ -296,7 +297,9 @@ async def test_a_log_without_it(alpha, members, start, tmp_path) -> None:
         await as_the_cluster(f"{reading.url}/clusters/alpha", wanted)
 
 
-async def test_types_in_shards(alpha, members, process, start, tmp_path, kubectl) -> None:
+async def test_types_in_shards(
+    alpha, members: Members, process: StartProcess, start: Starter, tmp_path: Path, kubectl: Kubectl
+) -> None:
     """A cluster whose types are in several logs: one of the groups passes requests on, the other only reads."""
     async with EmbeddedBroker(tmp_path / "nats") as broker:
         kubeconfig = ("--nats", broker.url, "--kubeconfig", str(members.kubeconfig))

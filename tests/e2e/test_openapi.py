@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.e2e.conftest import Kubectl, Members, Service
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -59,7 +60,7 @@ async def documents(service, scope: str = "", patience: float = PATIENCE, **want
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stopped(shared_service, shared_members):
+async def stopped(shared_service: Service, shared_members: Members):
     """The service with what two clusters, one with a type of its own, told before they went away."""
     async with aiohttp.ClientSession() as session:
         async with session.post(shared_members["bravo"].url + CRDS, json=WIDGETS) as answer:
@@ -83,7 +84,7 @@ async def stopped(shared_service, shared_members):
     return shared_service
 
 
-async def test_kubectl_explains_while_the_clusters_are_down(stopped, kubectl):
+async def test_kubectl_explains_while_the_clusters_are_down(stopped, kubectl: Kubectl) -> None:
     for scope in ("", "/clusters/alpha", "/clusters/bravo", "/int", "/int/clusters/alpha"):
         server = ("--server", f"{stopped.url}{scope}")
         code, out, err = await kubectl(*server, "explain", "pod.spec.containers")
@@ -99,7 +100,7 @@ async def test_kubectl_explains_while_the_clusters_are_down(stopped, kubectl):
         assert ("corners" in out) is known
 
 
-async def test_kubectl_explains_by_version_2(stopped, kubectl):
+async def test_kubectl_explains_by_version_2(stopped, kubectl: Kubectl) -> None:
     for scope in ("", "/clusters/bravo"):
         code, out, err = await kubectl(
             *("--server", f"{stopped.url}{scope}", "explain", "pod.spec.containers", "--output=plaintext-openapiv2")
@@ -108,7 +109,7 @@ async def test_kubectl_explains_by_version_2(stopped, kubectl):
         assert "imagePullPolicy" in out
 
 
-async def test_urls_lead_to_documents_that_may_be_kept(stopped):
+async def test_urls_lead_to_documents_that_may_be_kept(stopped) -> None:
     tags = {}
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         for scope in ("", "/clusters/alpha", "/clusters/bravo", "/int"):
@@ -144,7 +145,7 @@ async def test_urls_lead_to_documents_that_may_be_kept(stopped):
     assert len(set(tags.values())) == 1
 
 
-async def test_forms_of_version_2_and_what_is_not_there(stopped):
+async def test_forms_of_version_2_and_what_is_not_there(stopped) -> None:
     async with aiohttp.ClientSession() as session:
 
         async def get(path: str, accept: str = "*/*") -> tuple[int, str, bytes]:

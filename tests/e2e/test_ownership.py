@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kubebraid.command.broker import EmbeddedBroker
+from tests.e2e.conftest import Comparison, Members, Starter, StartProcess, View
 from tests.halting import halt
 from tests.patience import PATIENCE
 
@@ -29,7 +30,7 @@ async def nats(tmp_path: Path):
 
 
 @pytest.fixture
-async def producers(members, nats, tmp_path, process):
+async def producers(members: Members, nats, tmp_path: Path, process: StartProcess):
     """Starts `produce` processes by name."""
 
     async def start_one(name: str):
@@ -42,7 +43,9 @@ async def owners(service) -> dict[str, tuple[str, int]]:
     return {one["name"]: (one["producer"], one["epoch"]) for one in (await service.get("/clusters"))["clusters"]}
 
 
-async def test_producers_share_and_replace_each_other(members, nats, producers, start, compare, view):
+async def test_producers_share_and_replace_each_other(
+    members: Members, nats, producers, start: Starter, compare: Comparison, view: type[View]
+) -> None:
     first = await producers("first")
     service = await start("--nats", nats, command="serve")
 
@@ -73,7 +76,9 @@ async def test_producers_share_and_replace_each_other(members, nats, producers, 
     following.cancel()
 
 
-async def test_a_producer_that_slept_changes_nothing(members, nats, producers, start, compare):
+async def test_a_producer_that_slept_changes_nothing(
+    members: Members, nats, producers, start: Starter, compare: Comparison
+) -> None:
     first = await producers("first")
     service = await start("--nats", nats, command="serve")
     await compare.settle(service.url, members.clusters)
@@ -98,7 +103,9 @@ async def test_a_producer_that_slept_changes_nothing(members, nats, producers, s
     assert "Traceback" not in first.output()
 
 
-async def test_all_producers_slept_longer_than_anything_lasts(members, nats, producers, start, compare):
+async def test_all_producers_slept_longer_than_anything_lasts(
+    members: Members, nats, producers, start: Starter, compare: Comparison
+) -> None:
     """Longer than their leases, and than the marks by which NATS tells that those ran out."""
     both = [await producers("first"), await producers("second")]
     service = await start("--nats", nats, command="serve")
@@ -125,7 +132,7 @@ async def test_all_producers_slept_longer_than_anything_lasts(members, nats, pro
     await compare.settle(service.url, members.clusters)
 
 
-async def test_a_graceful_stop_hands_over_at_once(members, nats, producers, start):
+async def test_a_graceful_stop_hands_over_at_once(members: Members, nats, producers, start: Starter) -> None:
     first = await producers("first")
     service = await start("--nats", nats, command="serve")
 

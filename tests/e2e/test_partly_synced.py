@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 import aiohttp
 import pytest
 import yaml
+
+from tests.e2e.conftest import Kubectl, Members, Starter
 
 CONFIGMAPS = "/api/v1/namespaces/{}/configmaps"
 SECRETS = "/api/v1/namespaces/default/secrets"
@@ -24,7 +27,9 @@ def configmap(name: str, **labels: str) -> dict:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}, "data": {"a": "b"}}
 
 
-async def test_other_namespaces_are_read_at_the_cluster(tmp_path, members, start, kubectl) -> None:
+async def test_other_namespaces_are_read_at_the_cluster(
+    tmp_path: Path, members: Members, start: Starter, kubectl: Kubectl
+) -> None:
     service = await start(
         *("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data")),
         *("--include", "configmaps", "--namespace", "default"),
@@ -55,7 +60,9 @@ async def test_other_namespaces_are_read_at_the_cluster(tmp_path, members, start
     assert (await send(service.url, "GET", f"{beyond}/out"))[0] == 404, "at the root is what is synced"
 
 
-async def test_objects_beyond_a_selector_are_read_at_the_cluster(tmp_path, members, start) -> None:
+async def test_objects_beyond_a_selector_are_read_at_the_cluster(
+    tmp_path: Path, members: Members, start: Starter
+) -> None:
     service = await start(
         *("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data")),
         *("--include", "configmaps", "--selector", "team=a"),
@@ -72,7 +79,9 @@ async def test_objects_beyond_a_selector_are_read_at_the_cluster(tmp_path, membe
 
 
 @pytest.mark.parametrize("form", ["json", "yaml"])
-async def test_what_is_pruned_is_not_emptied_by_writing_it_back(tmp_path, members, start, form) -> None:
+async def test_what_is_pruned_is_not_emptied_by_writing_it_back(
+    tmp_path: Path, members: Members, start: Starter, form: str
+) -> None:
     service = await start(
         *("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data")),
         *("--include", "secrets", "--prune", "secrets=/data"),

@@ -25,6 +25,7 @@ import yaml
 from deltalog import LogSettings, Reader, connect, decode_delta, open_log
 from kubebraid.command.broker import EmbeddedBroker, child_set_up
 from materializer.materializer import Materializer
+from tests.e2e.conftest import Comparison
 from tests.ports import free_port
 
 STEPS = int(os.environ.get("KUBEBRAID_SOAK_STEPS", "25"))
@@ -343,7 +344,7 @@ class Battlefield:
 
 
 @pytest.fixture
-async def battlefield(request, tmp_path: Path):
+async def battlefield(request: pytest.FixtureRequest, tmp_path: Path):
     async with EmbeddedBroker(tmp_path / "nats") as broker:
         made = Battlefield(tmp_path, request.param, broker)
         try:
@@ -399,7 +400,9 @@ async def eventually_same(field: Battlefield, compare: Any, of: Materializer, ch
 
 
 @pytest.mark.parametrize("battlefield", SEEDS, indirect=True)
-async def test_after_quiet_the_log_equals_the_clusters(battlefield: Battlefield, compare, capsys):
+async def test_after_quiet_the_log_equals_the_clusters(
+    battlefield: Battlefield, compare: Comparison, capsys: pytest.CaptureFixture[str]
+) -> None:
     field, chance = battlefield, battlefield.chance
     async with contextlib.AsyncExitStack() as stack:
 

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kubebraid.command.broker import EmbeddedBroker
+from tests.e2e.conftest import Members, Starter, StartProcess
 from tests.patience import PATIENCE
 
 PODS = "/api/v1/pods"
@@ -45,7 +46,7 @@ async def samples(url: str, **labels: str) -> dict[str, float]:
     return found
 
 
-async def test_metrics_by_cluster_and_type(members, nats, start):
+async def test_metrics_by_cluster_and_type(members: Members, nats, start: Starter) -> None:
     service = await start("--kubeconfig", str(members.kubeconfig), "--nats", nats, command="produce")
     alpha = members["alpha"]
 
@@ -109,13 +110,13 @@ async def _request(method: str, url: str, body: object = None) -> dict:
         return await answer.json()
 
 
-async def test_one_process_shows_both_halves(members, start, tmp_path):
+async def test_one_process_shows_both_halves(members: Members, start: Starter, tmp_path: Path) -> None:
     service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
     found = await samples(service.url, cluster="bravo", type="pods")
     assert found["kubebraid_producer_objects"] == 60
 
 
-async def test_lists_are_compared_on_request(members, nats, start, process):
+async def test_lists_are_compared_on_request(members: Members, nats, start: Starter, process: StartProcess) -> None:
     code, out = await _command(process, "relist", "--nats", nats)
     assert (code, "no producer" in out, out.count("\n")) == (1, True, 1), out
     service = await start("--kubeconfig", str(members.kubeconfig), "--nats", nats, command="produce")
@@ -147,7 +148,7 @@ async def _command(process, *arguments: str) -> tuple[int, str]:
     return code, one.output()
 
 
-async def test_a_configuration_file_that_changes(members, nats, start, tmp_path):
+async def test_a_configuration_file_that_changes(members: Members, nats, start: Starter, tmp_path: Path) -> None:
     config = tmp_path / "kubebraid.yaml"
     config.write_text(
         f"clusters:\n- kubeconfig: {members.kubeconfig}\n  contexts: [alpha]\nsync: [pods, nodes]\nrelistEvery: '0'\n"

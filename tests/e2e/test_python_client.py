@@ -8,16 +8,18 @@ import threading
 import pytest
 from kubernetes import client, watch
 
+from tests.e2e.conftest import Members, Service
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture
-def service(shared_service):
+def service(shared_service: Service):
     return shared_service
 
 
 @pytest.fixture
-def members(shared_members):
+def members(shared_members: Members):
     return shared_members
 
 
@@ -27,7 +29,7 @@ def core(url: str) -> client.CoreV1Api:
     return client.CoreV1Api(client.ApiClient(configuration))
 
 
-async def test_lists_and_gets(service):
+async def test_lists_and_gets(service) -> None:
     api = core(service.url)
     pods = await asyncio.to_thread(api.list_pod_for_all_namespaces)
     assert len(pods.items) > 100
@@ -45,7 +47,7 @@ async def test_lists_and_gets(service):
     assert found["items"]
 
 
-async def test_watches_and_resumes_from_a_version(service, members):
+async def test_watches_and_resumes_from_a_version(service, members) -> None:
     api = core(f"{service.url}/clusters/alpha")
     listed = await asyncio.to_thread(api.list_pod_for_all_namespaces)
     view = {pod.metadata.uid: pod.metadata.resource_version for pod in listed.items}
@@ -82,7 +84,7 @@ async def test_watches_and_resumes_from_a_version(service, members):
     assert len(seen) > 10
 
 
-async def test_an_old_version_is_told_as_410(service):
+async def test_an_old_version_is_told_as_410(service) -> None:
     api = core(service.url)
     for version in ("12345", "elsewhere.17"):
         with pytest.raises(client.ApiException) as told:

@@ -10,13 +10,15 @@ import pytest
 import pytest_asyncio
 import yaml
 
+from tests.e2e.conftest import Service
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PODS = "/api/v1/pods"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def ask(shared_service):
+async def ask(shared_service: Service):
     async with aiohttp.ClientSession(auto_decompress=False) as session:
 
         async def get(path: str, accept: str = "application/json", encoding: str = "identity", **query: str):

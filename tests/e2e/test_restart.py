@@ -9,10 +9,11 @@ import signal
 
 import aiohttp
 
+from tests.e2e.conftest import Comparison, Members, Starter, View
 from tests.patience import PATIENCE
 
 
-async def test_kill_and_start_again(members, start, compare, view):
+async def test_kill_and_start_again(members: Members, start: Starter, compare: Comparison, view: type[View]) -> None:
     """SIGKILL again and again under churn: one prefix, growing indexes, watches that go on from before."""
     data = str(members.kubeconfig.parent / "data")
     arguments = ("--kubeconfig", str(members.kubeconfig), "--data", data)
@@ -52,7 +53,7 @@ async def test_kill_and_start_again(members, start, compare, view):
         assert isinstance(result, asyncio.CancelledError), result
 
 
-async def test_kill_during_the_first_lists(members, start, compare):
+async def test_kill_during_the_first_lists(members: Members, start: Starter, compare: Comparison) -> None:
     data = str(members.kubeconfig.parent / "data")
     service = await start("--kubeconfig", str(members.kubeconfig), "--data", data, ready=False)
     chance = random.Random(3)
@@ -64,7 +65,9 @@ async def test_kill_during_the_first_lists(members, start, compare):
     await compare.settle(service.url, members.clusters)
 
 
-async def test_restart_appends_only_what_changed_meanwhile(members, start, compare, view):
+async def test_restart_appends_only_what_changed_meanwhile(
+    members: Members, start: Starter, compare: Comparison, view: type[View]
+) -> None:
     data = str(members.kubeconfig.parent / "data")
     arguments = ("--kubeconfig", str(members.kubeconfig), "--data", data)
     service = await start(*arguments)
@@ -100,7 +103,7 @@ async def test_restart_appends_only_what_changed_meanwhile(members, start, compa
     follower.cancel()
 
 
-async def test_stops_cleanly(members, start, view):
+async def test_stops_cleanly(members: Members, start: Starter, view: type[View]) -> None:
     service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(members.kubeconfig.parent / "data"))
     pods_view = view(service.url, "/api/v1/pods")
     await pods_view.list()
@@ -111,7 +114,9 @@ async def test_stops_cleanly(members, start, view):
     assert "Traceback" not in service.output()
 
 
-async def test_the_log_server_killed_under_watchers(members, start, compare, view):
+async def test_the_log_server_killed_under_watchers(
+    members: Members, start: Starter, compare: Comparison, view: type[View]
+) -> None:
     """SIGKILL to the embedded NATS alone: it is started again, watches stay open and lose and repeat nothing."""
     data = members.kubeconfig.parent / "data"
     service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(data))

@@ -8,12 +8,14 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.e2e.conftest import Members, Service
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PODS = "/api/v1/pods"
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def ask(shared_service):
+async def ask(shared_service: Service):
     async with aiohttp.ClientSession() as session:
 
         async def get(path: str, **query: str):
@@ -34,7 +36,7 @@ def places(found) -> list[tuple[str, str, str]]:
     ]
 
 
-async def test_clusters_namespaces_and_names(ask):
+async def test_clusters_namespaces_and_names(ask) -> None:
     _, everything = await ask(PODS)
     places_all = places(everything)
     spaces = sorted({place[1] for place in places_all})[:2]
@@ -53,7 +55,7 @@ async def test_clusters_namespaces_and_names(ask):
     assert {place[1] for place in places(found)} == {spaces[0]}
 
 
-async def test_times_of_creation(ask):
+async def test_times_of_creation(ask) -> None:
     _, everything = await ask(PODS)
     times = sorted({item["metadata"]["creationTimestamp"] for item in everything["items"]})
     middle = times[len(times) // 2]
@@ -67,7 +69,7 @@ async def test_times_of_creation(ask):
         assert places(again) == places(since)
 
 
-async def test_what_an_object_controls(ask):
+async def test_what_an_object_controls(ask) -> None:
     _, deployments = await ask("/apis/apps/v1/deployments")
     _, sets = await ask("/apis/apps/v1/replicasets")
     _, pods = await ask(PODS)
@@ -100,12 +102,12 @@ async def test_what_an_object_controls(ask):
         {"ownerUID": "x", "ownerSeniority": "1", "watch": "1"},
     ],
 )
-async def test_what_makes_no_sense(ask, query):
+async def test_what_makes_no_sense(ask, query: dict[str, str]) -> None:
     status, found = await ask(PODS, **query)
     assert (status, found["kind"], found["reason"]) == (400, "Status", "BadRequest")
 
 
-async def test_a_watch_of_chosen_clusters(shared_service, shared_members):
+async def test_a_watch_of_chosen_clusters(shared_service: Service, shared_members: Members) -> None:
     query = {"watch": "1", "clusters": "alpha", "timeoutSeconds": "2"}
     async with (
         aiohttp.ClientSession(read_bufsize=2**22) as session,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import signal
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -13,6 +14,7 @@ import yaml
 
 from deltalog import connect
 from kubebraid.command.broker import EmbeddedBroker
+from tests.e2e.conftest import Comparison, Kubectl, Members, Starter, StartProcess, View
 from tests.halting import halt
 from tests.patience import PATIENCE
 
@@ -21,20 +23,20 @@ DEPLOYMENTS = "/apis/apps/v1/deployments"
 
 
 class Shards:
-    def __init__(self, nats, router, groups):
+    def __init__(self, nats, router, groups) -> None:
         self.nats = nats
         self.router = router
         self.groups = groups
 
 
 @pytest.fixture
-async def nats(tmp_path):
+async def nats(tmp_path: Path):
     async with EmbeddedBroker(tmp_path / "nats") as broker:
         yield broker.url
 
 
 @pytest.fixture
-async def shards(nats, members, process, start):
+async def shards(nats, members: Members, process: StartProcess, start: Starter):
     """Pods in a log of their own with two instances, all other types in another with one."""
     kubeconfig = ("--nats", nats, "--kubeconfig", str(members.kubeconfig))
     await process("produce", *kubeconfig, "--stream", "PODS", "--include", "pods")
@@ -50,7 +52,9 @@ async def shards(nats, members, process, start):
     return Shards(nats, await start(*arguments, command="route"), groups)
 
 
-async def test_all_types_at_one_address(shards, members, compare, view, kubectl):
+async def test_all_types_at_one_address(
+    shards, members: Members, compare: Comparison, view: type[View], kubectl: Kubectl
+) -> None:
     router = shards.router
     await compare.settle(router.url, members.clusters)
     # Each log has its types, none has all.
@@ -100,7 +104,9 @@ async def test_all_types_at_one_address(shards, members, compare, view, kubectl)
     assert "the server doesn't have a resource type" in err
 
 
-async def test_watches_go_on_when_instances_die(shards, members, compare, view):
+async def test_watches_go_on_when_instances_die(
+    shards, members: Members, compare: Comparison, view: type[View]
+) -> None:
     router = shards.router
     views = [view(router.url, path) for path in (PODS, PODS, PODS, PODS, DEPLOYMENTS, f"/clusters/bravo{PODS}")]
     for one in views:
@@ -140,7 +146,7 @@ async def ready_at_router(router, service) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_group_that_is_down(shards, members):
+async def test_a_group_that_is_down(shards, members: Members) -> None:
     """Its types are not forgotten: 503, and discovery as it was, not an API without them."""
     router = shards.router
     before = await router.get("/apis")
@@ -169,7 +175,7 @@ async def test_a_group_that_is_down(shards, members):
     assert (await router.get(DEPLOYMENTS))["items"]
 
 
-async def test_an_instance_that_hangs(shards):
+async def test_an_instance_that_hangs(shards) -> None:
     """As one whose host lost its power: nobody waits for it for ever, and what can be asked elsewhere is."""
     router, (stopped, other) = shards.router, shards.groups["pods"]
     version = (await router.get(PODS, limit="1"))["metadata"]["resourceVersion"]
@@ -213,14 +219,16 @@ async def test_an_instance_that_hangs(shards):
         await asyncio.gather(*watching, return_exceptions=True)
 
 
-async def test_the_version_is_any_groups(shards):
+async def test_the_version_is_any_groups(shards) -> None:
     for one in shards.groups["pods"]:
         await one.kill()
     assert (await shards.router.get("/version"))["gitVersion"]
     assert (await shards.router.get("/clusters/alpha/version"))["gitVersion"]
 
 
-async def test_clusters_in_logs_of_their_own(nats, members, process, start, compare, tmp_path):
+async def test_clusters_in_logs_of_their_own(
+    nats, members: Members, process: StartProcess, start: Starter, compare: Comparison, tmp_path: Path
+) -> None:
     """By cluster: each is served whole below its name; what is of all clusters has to be asked there, and says so."""
     content = yaml.safe_load(members.kubeconfig.read_text())
     arguments = []
@@ -253,7 +261,9 @@ async def test_clusters_in_logs_of_their_own(nats, members, process, start, comp
         (("--group", "a=http://h:1", "--group", "a=http://h:2"), "is there twice"),
     ],
 )
-async def test_bad_groups_are_one_line(process, arguments, text):
+async def test_bad_groups_are_one_line(
+    process: StartProcess, arguments: tuple[()] | tuple[str, str, str, str] | tuple[str, str], text: str
+) -> None:
     failed = await process("route", *arguments)
     async with asyncio.timeout(PATIENCE):
         assert await failed.process.wait() == 2

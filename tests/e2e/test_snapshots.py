@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from functools import partial
+from pathlib import Path
 
 import aiohttp
 
+from kubebraid.command.broker import EmbeddedBroker
+from tests.e2e.conftest import Comparison, Members, Starter, StartProcess, View
 from tests.patience import PATIENCE
 
 FROM_SNAPSHOT = "going on from a snapshot"
@@ -15,7 +18,7 @@ IGNORED = "the snapshot is ignored"
 PATHS = ("/api/v1/pods", "/apis/apps/v1/deployments", "/clusters/bravo/api/v1/pods")
 
 
-def as_a_reflector(view, event):
+def as_a_reflector(view, event) -> None:
     """Who resumes far back may be told of the deletion of what it doesn't have, and of changes of what is new to it."""
     assert event["type"] != "ERROR", event
     key = view.key(event["object"]) if event["type"] != "BOOKMARK" else None
@@ -26,7 +29,7 @@ def as_a_reflector(view, event):
         view.objects[key] = event["object"]
 
 
-def as_one_who_was_away(view, event):
+def as_one_who_was_away(view, event) -> None:
     """Nothing is missing or repeated; but what came and went while nobody served may be told to be deleted."""
     if event["type"] == "DELETED" and view.key(event["object"]) not in view.objects:
         version = event["object"]["metadata"]["resourceVersion"]
@@ -38,14 +41,14 @@ def as_one_who_was_away(view, event):
     type(view).take_in(view, event)
 
 
-async def written(file, since=0):
+async def written(file, since=0) -> None:
     """Returns when there is a snapshot written after `since` (ns)."""
     async with asyncio.timeout(PATIENCE):
         while not file.exists() or file.stat().st_mtime_ns <= since:
             await asyncio.sleep(0.05)
 
 
-async def test_killed_again_and_again(members, start, compare, view):
+async def test_killed_again_and_again(members: Members, start: Starter, compare: Comparison, view: type[View]) -> None:
     """Watchers come back with versions from before and after the snapshot: nothing lost or repeated."""
     data = members.kubeconfig.parent / "data"
     arguments = ("--kubeconfig", str(members.kubeconfig), "--data", str(data), "--snapshot-every", "1s")
@@ -105,14 +108,16 @@ async def whole_list(service, path):
     return (await service.get(path))["items"]
 
 
-async def until_all_are(service, times):
+async def until_all_are(service, times) -> None:
     """Returns when so many workers have said that they are ready."""
     async with asyncio.timeout(PATIENCE):
         while service.output().count("worker is ready") < times:
             await asyncio.sleep(0.05)
 
 
-async def test_workers_start_from_one_snapshot(members, start, process, compare, broker, tmp_path):
+async def test_workers_start_from_one_snapshot(
+    members: Members, start: Starter, process: StartProcess, compare: Comparison, broker: EmbeddedBroker, tmp_path: Path
+) -> None:
     directory = tmp_path / "snapshots"
     await process("produce", "--kubeconfig", str(members.kubeconfig), "--nats", broker.url)
     arguments = ("--nats", broker.url, "--workers", "2", "--snapshot", str(directory))
@@ -129,7 +134,7 @@ async def test_workers_start_from_one_snapshot(members, start, process, compare,
     assert service.output().count(FROM_SNAPSHOT) == 2
 
 
-async def test_a_damaged_one_and_none(members, start, compare):
+async def test_a_damaged_one_and_none(members: Members, start: Starter, compare: Comparison) -> None:
     data = members.kubeconfig.parent / "data"
     arguments = ("--kubeconfig", str(members.kubeconfig), "--data", str(data))
     service = await start(*arguments)
@@ -152,7 +157,7 @@ async def test_a_damaged_one_and_none(members, start, compare):
     assert not file.exists()
 
 
-async def test_others_are_answered_while_one_is_written(members, start, view):
+async def test_others_are_answered_while_one_is_written(members: Members, start: Starter, view: type[View]) -> None:
     """A snapshot that never ends to be due takes nothing from a watch."""
     data = members.kubeconfig.parent / "data"
     arguments = ("--kubeconfig", str(members.kubeconfig), "--data", str(data), "--snapshot-every", "1s")
@@ -161,7 +166,7 @@ async def test_others_are_answered_while_one_is_written(members, start, view):
     await pods.list()
     connections = 0
 
-    async def follow():
+    async def follow() -> None:
         nonlocal connections
         while True:
             connections += 1

@@ -11,9 +11,11 @@ import sqlite3
 import sys
 from pathlib import Path
 
+from deltalog import Log
 from deltalog.wire.kubernetes import GroupResource
-from kubebraid.command.broker import running
+from kubebraid.command.broker import EmbeddedBroker, running
 from producers.follow.removal import remove_cluster, remove_type
+from tests.e2e.conftest import Comparison, Members, Starter, StartProcess
 from tests.patience import PATIENCE
 from tests.ports import free_port
 
@@ -80,7 +82,9 @@ async def equal(file: Path, service, compare) -> None:
             await asyncio.sleep(0.2)
 
 
-async def test_killed_at_random_it_ends_as_the_state(members, start, compare, tmp_path):
+async def test_killed_at_random_it_ends_as_the_state(
+    members: Members, start: Starter, compare: Comparison, tmp_path: Path
+) -> None:
     data, file = tmp_path / "data", tmp_path / "objects.db"
     arguments = ("--kubeconfig", str(members.kubeconfig), "--data", str(data), "--nats-port", str(free_port()))
     service = await start(*arguments)
@@ -119,7 +123,9 @@ async def test_killed_at_random_it_ends_as_the_state(members, start, compare, tm
         await equal(file, service, compare)
 
 
-async def test_it_waits_for_a_log_that_is_not_there_yet_or_was_lost(members, start, compare, tmp_path):
+async def test_it_waits_for_a_log_that_is_not_there_yet_or_was_lost(
+    members: Members, start: Starter, compare: Comparison, tmp_path: Path
+) -> None:
     data, file, port = tmp_path / "data", tmp_path / "objects.db", free_port()
     arguments = ("--kubeconfig", str(members.kubeconfig), "--data", str(data), "--nats-port", str(port))
     async with Running(f"nats://127.0.0.1:{port}", file) as example:
@@ -136,7 +142,9 @@ async def test_it_waits_for_a_log_that_is_not_there_yet_or_was_lost(members, sta
         assert example.process.returncode is None
 
 
-async def test_what_is_removed_as_a_whole_leaves_the_table(members, process, broker, log, tmp_path):
+async def test_what_is_removed_as_a_whole_leaves_the_table(
+    members: Members, process: StartProcess, broker: EmbeddedBroker, log: Log, tmp_path: Path
+) -> None:
     """One record removes a type, or a cluster: no object has a DELETED of its own."""
     file = tmp_path / "objects.db"
     producing = await process("produce", "--nats", broker.url, "--kubeconfig", str(members.kubeconfig))

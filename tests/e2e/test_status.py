@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.e2e.conftest import Members, Starter
 from tests.patience import PATIENCE
 
 
@@ -22,7 +24,7 @@ async def status(*arguments: str) -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_clusters_and_types_of_an_instance(tmp_path, members, start) -> None:
+async def test_clusters_and_types_of_an_instance(tmp_path: Path, members: Members, start: Starter) -> None:
     service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
     code, out, _ = await status("--server", service.url)
     assert code == 0, out

@@ -20,7 +20,7 @@ import pytest_asyncio
 
 from deltalog import Connection, connect, decode_delta
 from kubebraid.command.broker import EmbeddedBroker, running
-from tests.e2e.conftest import shared_members, shared_service
+from tests.e2e.conftest import Members, Service, shared_members, shared_service
 from tests.interrupts import in_the_background, interruptible
 from tests.patience import PATIENCE
 
@@ -76,7 +76,7 @@ async def line(process: asyncio.subprocess.Process) -> str:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def data(shared_service, shared_members) -> Path:
+async def data(shared_service: Service, shared_members: Members) -> Path:
     return shared_members.kubeconfig.parent / "data"
 
 
@@ -91,7 +91,7 @@ async def churned(members, process) -> str:
     return await waiting
 
 
-async def test_live_lines_and_ctrl_c(shared_members, data):
+async def test_live_lines_and_ctrl_c(shared_members: Members, data: Path) -> None:
     async with command("tail", "--data", str(data), "--cluster", "alpha") as process:
         found = LINE.fullmatch(await churned(shared_members, process))
         assert found is not None
@@ -102,7 +102,7 @@ async def test_live_lines_and_ctrl_c(shared_members, data):
         assert err == b""
 
 
-async def test_in_the_background_it_goes_on_at_ctrl_c(shared_members, data):
+async def test_in_the_background_it_goes_on_at_ctrl_c(shared_members: Members, data: Path) -> None:
     """A shell's `&` or nohup has a command ignore SIGINT, which is for what runs in the foreground."""
     arguments = ("tail", "--data", str(data), "--cluster", "alpha", "-o", "json")
     async with command(*arguments, interrupts=in_the_background) as process:
@@ -116,7 +116,7 @@ async def test_in_the_background_it_goes_on_at_ctrl_c(shared_members, data):
         assert await asyncio.wait_for(process.wait(), PATIENCE) == -signal.SIGTERM
 
 
-async def test_colours_only_where_they_are_wanted(data):
+async def test_colours_only_where_they_are_wanted(data: Path) -> None:
     arguments = ("tail", "--data", str(data), "--since", "beginning")
     async with command(*arguments) as process:
         assert "\x1b" not in await line(process)
@@ -124,7 +124,7 @@ async def test_colours_only_where_they_are_wanted(data):
         assert "\x1b[32mADDED" in await line(process)
 
 
-async def test_filters_and_json(shared_service, data):
+async def test_filters_and_json(shared_service: Service, data: Path) -> None:
     pods = (await shared_service.get("/api/v1/pods", labelSelector="app"))["items"]
     one = pods[0]
     metadata = one["metadata"]
@@ -140,7 +140,7 @@ async def test_filters_and_json(shared_service, data):
     assert found["resource"] == "pods"
 
 
-async def test_since(shared_service, data):
+async def test_since(shared_service: Service, data: Path) -> None:
     listed = await shared_service.get("/api/v1/pods")
     version = max((one["metadata"]["resourceVersion"] for one in listed["items"]), key=lambda v: int(v.split(".")[1]))
     index = int(version.split(".")[1])
@@ -152,7 +152,7 @@ async def test_since(shared_service, data):
                 assert found["index"] == index
 
 
-async def test_a_reader_that_goes_away_is_no_error(data):
+async def test_a_reader_that_goes_away_is_no_error(data: Path) -> None:
     async with command("tail", "--data", str(data), "--since", "beginning") as process:
         assert process.stdout is not None
         await line(process)
@@ -180,7 +180,7 @@ async def test_a_reader_that_goes_away_is_no_error(data):
         ("give one of them", ("--nats", "nats://127.0.0.1:1")),
     ],
 )
-async def test_bad_input_is_one_line(data, said, arguments):
+async def test_bad_input_is_one_line(data: Path, said: str, arguments: tuple[str, str]) -> None:
     code, out, err = await finished("tail", "--data", str(data), *arguments)
     assert code in (1, 2)
     assert out == ""
@@ -189,7 +189,7 @@ async def test_bad_input_is_one_line(data, said, arguments):
     assert said in err
 
 
-async def test_no_log(tmp_path):
+async def test_no_log(tmp_path: Path) -> None:
     for arguments, said in (
         (("tail", "--data", str(tmp_path)), "no kubebraid runs on"),
         (("tail", "--nats", "nats://127.0.0.1:1"), "does not answer"),
@@ -200,7 +200,7 @@ async def test_no_log(tmp_path):
         assert said in err
 
 
-async def test_replay_to_a_file(shared_service, shared_members, data, tmp_path):
+async def test_replay_to_a_file(shared_service: Service, shared_members: Members, data: Path, tmp_path: Path) -> None:
     file = tmp_path / "pods.jsonl"
     arguments = ("replay", "--data", str(data), "--type", "pods", "--cluster", "bravo")
     code, out, err = await finished(*arguments, "--to", str(file))
@@ -227,7 +227,7 @@ async def test_replay_to_a_file(shared_service, shared_members, data, tmp_path):
     assert err == f"copied 2 messages ({err.split('(')[1].split(' ')[0]} MB) of {some[1]} to {some[2]} to -\n"
 
 
-async def test_replay_to_a_stream(shared_members, data, tmp_path):
+async def test_replay_to_a_stream(shared_members: Members, data: Path, tmp_path: Path) -> None:
     url = running(data)
     async with EmbeddedBroker(tmp_path / "other") as other:
         arguments = ("replay", "--nats", url, "--to", f"{other.url}/COPY")

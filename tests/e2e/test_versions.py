@@ -10,18 +10,19 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.e2e.conftest import Members, Service
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture
-def service(shared_service):
+def service(shared_service: Service):
     return shared_service
 
 
 @pytest.fixture
-def members(shared_members):
+def members(shared_members: Members):
     return shared_members
 
 
@@ -62,7 +63,7 @@ async def watch_lines(service, path: str, seconds: float = 3.0, headers=None, **
 @pytest.mark.parametrize(
     "version", ["abc", "1", "x.y", "deadbeef.5", "....", "a.-1", "a.1e3", "%00", "a.99999999999999999999"]
 )
-async def test_odd_and_foreign_versions_expire(service, ask, version):
+async def test_odd_and_foreign_versions_expire(service, ask, version: str) -> None:
     status, _, answer = await ask("/api/v1/pods", resourceVersion=version)
     assert (status, answer["kind"], answer["reason"], answer["code"]) == (410, "Status", "Expired", 410)
     # A watch that begins and ends with an ERROR event: several clients know an expired version by nothing else.
@@ -71,7 +72,7 @@ async def test_odd_and_foreign_versions_expire(service, ask, version):
     assert (events[0]["object"]["reason"], events[0]["object"]["code"]) == ("Expired", 410)
 
 
-async def test_a_list_ahead_of_the_log_times_out_and_a_watch_waits(service, ask):
+async def test_a_list_ahead_of_the_log_times_out_and_a_watch_waits(service, ask) -> None:
     _, _, found = await ask("/api/v1/pods", limit="1")
     prefix, index = found["metadata"]["resourceVersion"].split(".")
     ahead = f"{prefix}.{int(index) + 1_000_000}"
@@ -82,7 +83,7 @@ async def test_a_list_ahead_of_the_log_times_out_and_a_watch_waits(service, ask)
     assert await watch_lines(service, "/api/v1/pods", seconds=1, resourceVersion=ahead) == (200, [])
 
 
-async def test_pages_are_one_snapshot(service, ask, members):
+async def test_pages_are_one_snapshot(service, ask, members) -> None:
     _, _, first = await ask("/api/v1/pods", limit="50")
     whole = 50 + first["metadata"]["remainingItemCount"]
     members["alpha"].churn.step(30)
@@ -96,13 +97,13 @@ async def test_pages_are_one_snapshot(service, ask, members):
     assert len(keys) == len(set(keys)) == whole
 
 
-async def test_continue_tokens_that_are_none(ask):
+async def test_continue_tokens_that_are_none(ask) -> None:
     for token in ("nonsense", "e30", "****"):
         status, _, answer = await ask("/api/v1/pods", **{"limit": "5", "continue": token})
         assert (status, answer["reason"]) == (400, "BadRequest"), token
 
 
-async def test_a_page_whose_snapshot_is_gone_gets_a_token_to_go_on(service, ask, members):
+async def test_a_page_whose_snapshot_is_gone_gets_a_token_to_go_on(service, ask, members) -> None:
     _, _, first = await ask("/api/v1/pods", limit="50")
     token = first["metadata"]["continue"]
     await service.stop()
@@ -136,13 +137,13 @@ async def test_a_page_whose_snapshot_is_gone_gets_a_token_to_go_on(service, ask,
         ({"continue": "abc", "resourceVersion": "5"}, 400),
     ],
 )
-async def test_options_that_do_not_go(ask, query, code):
+async def test_options_that_do_not_go(ask, query: dict[str, str], code: int) -> None:
     status, headers, answer = await ask("/api/v1/pods", **query)
     assert (status, answer["kind"], answer["code"]) == (code, "Status", code)
     assert headers["Content-Type"].startswith("application/json")
 
 
-async def test_exact_lists(ask, members):
+async def test_exact_lists(ask, members) -> None:
     _, _, found = await ask("/api/v1/configmaps")
     version = found["metadata"]["resourceVersion"]
     status, _, again = await ask("/api/v1/configmaps", resourceVersion=version, resourceVersionMatch="Exact")
@@ -153,7 +154,7 @@ async def test_exact_lists(ask, members):
     assert status == 410
 
 
-async def test_initial_events_end_with_their_bookmark(service):
+async def test_initial_events_end_with_their_bookmark(service) -> None:
     status, events = await watch_lines(
         service,
         "/api/v1/namespaces",
@@ -171,7 +172,7 @@ async def test_initial_events_end_with_their_bookmark(service):
     assert (bookmark["kind"], bookmark["apiVersion"]) == ("Namespace", "v1")
 
 
-async def test_a_watch_ends_with_a_bookmark_of_the_whole_log(service, ask, members):
+async def test_a_watch_ends_with_a_bookmark_of_the_whole_log(service, ask, members) -> None:
     _, _, found = await ask("/api/v1/persistentvolumes")
     watching = asyncio.create_task(
         watch_lines(
@@ -190,7 +191,7 @@ async def test_a_watch_ends_with_a_bookmark_of_the_whole_log(service, ask, membe
     assert last > int(found["metadata"]["resourceVersion"].split(".")[1]), "a quiet type's watch moves with the log"
 
 
-async def test_what_leaves_and_enters_a_selector(service, ask, members):
+async def test_what_leaves_and_enters_a_selector(service, ask, members) -> None:
     alpha = members["alpha"]
     body = {
         "apiVersion": "v1",
@@ -231,7 +232,7 @@ async def test_what_leaves_and_enters_a_selector(service, ask, members):
     assert indexes == sorted(set(indexes))
 
 
-async def test_metadata_and_table_forms(service, ask):
+async def test_metadata_and_table_forms(service, ask) -> None:
     _, _, found = await ask(
         "/api/v1/pods",
         headers={"Accept": "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"},
@@ -250,7 +251,7 @@ async def test_metadata_and_table_forms(service, ask):
     assert (status, answer["reason"]) == (406, "NotAcceptable")
 
 
-async def test_http_1_0(shared_service):
+async def test_http_1_0(shared_service: Service) -> None:
     """Old proxies: a watch ends with its connection, a list has its length."""
     for query in ("watch=1&timeoutSeconds=1", "limit=1"):
         reader, writer = await asyncio.open_connection("127.0.0.1", shared_service.port)
@@ -262,7 +263,7 @@ async def test_http_1_0(shared_service):
         assert json.loads(body.splitlines()[0])["kind" if "limit" in query else "type"] in ("NamespaceList", "ADDED")
 
 
-async def test_a_selector_of_many_names(ask):
+async def test_a_selector_of_many_names(ask) -> None:
     names = ",".join(f"app-{number}" for number in range(5000))
     status, _, answer = await ask("/api/v1/pods", labelSelector=f"app in ({names})")
     assert (status, answer["items"]) == (200, [])
@@ -278,7 +279,7 @@ async def listed_there(members, name: str, path: str) -> tuple[str, list[dict]]:
         return found["metadata"]["resourceVersion"], found["items"]
 
 
-async def test_watches_go_on_from_the_clusters_own_versions(service, ask, members):
+async def test_watches_go_on_from_the_clusters_own_versions(service, ask, members) -> None:
     path = "/api/v1/namespaces/default/configmaps"
     alpha, bravo = members["alpha"].url, members["bravo"].url
     async with aiohttp.ClientSession() as session:
@@ -339,7 +340,7 @@ async def test_watches_go_on_from_the_clusters_own_versions(service, ask, member
         ('{"nobody":"5"}', 410),
     ],
 )
-async def test_cluster_versions_that_do_not_go(service, ask, version, code):
+async def test_cluster_versions_that_do_not_go(service, ask, version, code: int) -> None:
     status, events = await watch_lines(service, "/api/v1/pods", 1, resourceVersion=version)
     told = events[0] if status != 200 else events[0]["object"]
     assert told["code"] == code
@@ -348,7 +349,7 @@ async def test_cluster_versions_that_do_not_go(service, ask, version, code):
         assert (status, answer["reason"]) == (400, "BadRequest")
 
 
-async def test_a_list_waits_for_the_clusters_own_versions(service, ask, members):
+async def test_a_list_waits_for_the_clusters_own_versions(service, ask, members) -> None:
     version, _ = await listed_there(members, "alpha", "/api/v1/pods")
     status, _, found = await ask("/api/v1/pods", resourceVersion=json.dumps({"alpha": str(int(version) + 10_000_000)}))
     assert (status, found["details"]["causes"][0]["reason"]) == (504, "ResourceVersionTooLarge")
@@ -359,7 +360,7 @@ async def test_a_list_waits_for_the_clusters_own_versions(service, ask, members)
     assert status == 200
 
 
-async def test_versions_that_are_numbers(service, ask, members):
+async def test_versions_that_are_numbers(service, ask, members) -> None:
     _, _, named = await ask("/api/v1/pods")
     status, _, found = await ask("/int/api/v1/pods")
     assert status == 200
@@ -397,7 +398,7 @@ async def test_versions_that_are_numbers(service, ask, members):
     assert status == 410
 
 
-async def test_names_that_are_not_wanted(ask):
+async def test_names_that_are_not_wanted(ask) -> None:
     _, _, found = await ask("/api/v1/namespaces")
     names = [item["metadata"]["name"] for item in found["items"]]
     _, _, found = await ask("/api/v1/namespaces", fieldSelector=f"metadata.name!={names[0]}")

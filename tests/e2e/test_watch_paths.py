@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.e2e.conftest import Members, Service
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -16,7 +17,7 @@ SECRETS = "/api/v1/namespaces/default/secrets"
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def events(shared_service):
+async def events(shared_service: Service):
     """The events of a watch until it ends after a second; code and text of what is none."""
     async with aiohttp.ClientSession() as session:
 
@@ -42,7 +43,7 @@ def places(found) -> list[tuple[str, str, str]]:
     )
 
 
-async def test_they_are_the_watches_of_today(events, shared_service) -> None:
+async def test_they_are_the_watches_of_today(events, shared_service: Service) -> None:
     for scope, old, new in (
         ("", "/api/v1/watch/pods", "/api/v1/pods"),
         ("", "/api/v1/watch/namespaces", "/api/v1/namespaces"),
@@ -58,7 +59,7 @@ async def test_they_are_the_watches_of_today(events, shared_service) -> None:
         assert places(event["object"] for event in found) == places(listed)
 
 
-async def test_of_one_object(events, shared_service) -> None:
+async def test_of_one_object(events, shared_service: Service) -> None:
     listed = (await shared_service.get("/api/v1/pods"))["items"]
     namespace, name = listed[0]["metadata"]["namespace"], listed[0]["metadata"]["name"]
     wanted = [place for place in places(listed) if place[1:] == (namespace, name)]
@@ -75,7 +76,7 @@ async def test_of_one_object(events, shared_service) -> None:
     assert (await events("/api/v1/watch/unheard"))[0] == 404
 
 
-async def test_they_resume_and_are_told_of_bad_options(events, shared_service) -> None:
+async def test_they_resume_and_are_told_of_bad_options(events, shared_service: Service) -> None:
     version = (await shared_service.get("/api/v1/pods"))["metadata"]["resourceVersion"]
     assert await events("/api/v1/watch/pods", resourceVersion=version) == []
     [event] = await events("/api/v1/watch/pods", resourceVersion="nowhere.1.")
@@ -93,7 +94,9 @@ async def test_they_resume_and_are_told_of_bad_options(events, shared_service) -
     assert bookmark["type"] == "BOOKMARK"
 
 
-async def test_of_what_is_not_synced_the_cluster_has_its_own(events, shared_members, shared_service) -> None:
+async def test_of_what_is_not_synced_the_cluster_has_its_own(
+    events, shared_members: Members, shared_service: Service
+) -> None:
     body = {"metadata": {"name": "old-path"}}
     async with aiohttp.ClientSession() as session:
         async with session.post(shared_members["alpha"].url + SECRETS, json=body) as answer:
@@ -106,7 +109,7 @@ async def test_of_what_is_not_synced_the_cluster_has_its_own(events, shared_memb
     assert (await events("/api/v1/watch/secrets"))[0] == 404
 
 
-async def test_writes_are_not_taken_there(shared_service) -> None:
+async def test_writes_are_not_taken_there(shared_service: Service) -> None:
     async with aiohttp.ClientSession() as session:
         for scope in ("", "/clusters/alpha"):
             url = f"{shared_service.url}{scope}/api/v1/watch/namespaces/default/pods"

@@ -15,13 +15,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kubebraid.command.broker import EmbeddedBroker
+from tests.e2e.conftest import Comparison, Members, Starter, StartProcess, View
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and Linux' SO_REUSEPORT")
 
 
 @pytest.fixture
-async def nats(tmp_path):
+async def nats(tmp_path: Path):
     async with EmbeddedBroker(tmp_path / "nats") as broker:
         yield broker.url
 
@@ -50,7 +51,9 @@ async def until(condition, patience: float = PATIENCE) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_workers_die_and_nobody_loses_anything(nats, members, process, start, compare, view):
+async def test_workers_die_and_nobody_loses_anything(
+    nats, members: Members, process: StartProcess, start: Starter, compare: Comparison, view: type[View]
+) -> None:
     await process("produce", "--nats", nats, "--kubeconfig", str(members.kubeconfig))
     service = await start("--nats", nats, "--workers", "3", command="serve")
 
@@ -98,7 +101,7 @@ async def test_workers_die_and_nobody_loses_anything(nats, members, process, sta
     assert service.output().count("starting it again") == 3
 
 
-async def test_the_parents_death_is_the_workers_end(nats, start):
+async def test_the_parents_death_is_the_workers_end(nats, start: Starter) -> None:
     service = await start("--nats", nats, "--workers", "2", command="serve", ready=False)
 
     async def started() -> bool:
@@ -119,7 +122,7 @@ async def test_the_parents_death_is_the_workers_end(nats, start):
     await until(gone)
 
 
-async def test_a_port_in_use_is_one_line(nats, start, process):
+async def test_a_port_in_use_is_one_line(nats, start: Starter, process: StartProcess) -> None:
     service = await start("--nats", nats, "--workers", "2", command="serve")
     failed = await process("serve", "--nats", nats, "--listen", f"127.0.0.1:{service.port}", "--workers", "2")
     async with asyncio.timeout(PATIENCE):

@@ -214,7 +214,9 @@ def own(held: dict[Key, str]) -> dict[Key, str]:
     return {key: version.split(".", 2)[2] for key, version in held.items()}
 
 
-async def test_nothing_is_lost_whatever_dies(scene: Scene, members: Members, tmp_path: Path, capsys) -> None:
+async def test_nothing_is_lost_whatever_dies(
+    scene: Scene, members: Members, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     chance = random.Random(SEED + 1)
     scopes = [(PODS, "")] * 6 + [
         ("/clusters/alpha" + PODS, ""),

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from deltalog import LogSettings, connect, open_log
+from deltalog import Connection, Log, LogSettings, connect, open_log
 from kubebraid.command.broker import EmbeddedBroker
 from materializer.entry import Entry
 from materializer.materializer import Materializer
@@ -39,7 +39,7 @@ class Rig:
         self.timing = Timing()
         self.materializers: list[Materializer] = []
 
-    async def connection(self, name: str):
+    async def connection(self, name: str) -> Connection:
         connection = await connect(self.broker.url, name=name)
         self.stack.push_async_callback(connection.close)
         return connection
@@ -77,7 +77,7 @@ class Rig:
     async def _producer(self, include: tuple[str, ...]) -> tuple[Producer, asyncio.Task[None]]:
         writing = await self.connection("write")
 
-        async def opened():
+        async def opened() -> Log:
             return await open_log(writing, self.settings)
 
         source = Source(Kubeconfig(str(self.kubeconfig)), Rules.of(include or ("*",)))

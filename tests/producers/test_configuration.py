@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from producers.rules.configuration import (
@@ -41,7 +43,7 @@ whenRemoved: keep
 """
 
 
-def test_the_whole_of_it(tmp_path):
+def test_the_whole_of_it(tmp_path: Path) -> None:
     file = tmp_path / "kubebraid.yaml"
     file.write_text(WHOLE)
     found = load(file)
@@ -64,7 +66,7 @@ def test_the_whole_of_it(tmp_path):
     assert (found.relist_every, found.remove) == (5400.0, False)
 
 
-def test_an_empty_file_means_the_default_kubeconfig(tmp_path):
+def test_an_empty_file_means_the_default_kubeconfig(tmp_path: Path) -> None:
     file = tmp_path / "kubebraid.yaml"
     file.write_text("# nothing yet\n")
     found = load(file)
@@ -94,7 +96,7 @@ def test_an_empty_file_means_the_default_kubeconfig(tmp_path):
         ("a: [", "no YAML"),
     ],
 )
-def test_what_cannot_be(tmp_path, text, said):
+def test_what_cannot_be(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "kubebraid.yaml"
     file.write_text(text)
     with pytest.raises(BadConfiguration, match=said) as caught:
@@ -103,12 +105,12 @@ def test_what_cannot_be(tmp_path, text, said):
     assert "\n" not in str(caught.value)
 
 
-def test_no_file(tmp_path):
+def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(BadConfiguration, match="No such file"):
         load(tmp_path / "none.yaml")
 
 
-def test_durations():
+def test_durations() -> None:
     assert [duration(text) for text in ("90s", "30m", "1h30m", "1.5h", "1d", "0")] == [90, 1800, 5400, 5400, 86400, 0]
     for text in ("", "30", "m", "1h 30m", "-1s", "1w"):
         with pytest.raises(BadConfiguration):

@@ -21,6 +21,7 @@ from producers.upstream.discovery import discover, registered
 from simulation.aggregation import registration
 from simulation.resources import ServedType
 from tests.patience import PATIENCE
+from tests.producers.conftest import Rig
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 BOATS = ("sea.example.io", "boats")
@@ -72,7 +73,7 @@ def names(store, key) -> list[str]:
 
 
 @pytest.fixture(params=[True, False], ids=["aggregated discovery", "older discovery"])
-def cluster(rig, request):
+def cluster(rig: Rig, request: pytest.FixtureRequest):
     rig.cluster.faults.aggregated_discovery = request.param
     return rig.cluster
 
@@ -82,7 +83,7 @@ async def boat(rig, name: str, version: str) -> None:
     await rig.request("POST", f"/apis/sea.example.io/{version}/namespaces/default/boats", body)
 
 
-async def test_a_custom_type_appears_changes_its_version_and_goes(rig, cluster):
+async def test_a_custom_type_appears_changes_its_version_and_goes(rig: Rig, cluster) -> None:
     warm = await rig.materializer()
     store = warm.store
     await rig.produce("*")
@@ -120,7 +121,7 @@ async def test_a_custom_type_appears_changes_its_version_and_goes(rig, cluster):
     assert BOATS not in cold.store.clusters["alpha"].types
 
 
-async def test_the_synced_version_follows_what_is_preferred_and_served(rig, cluster):
+async def test_the_synced_version_follows_what_is_preferred_and_served(rig: Rig, cluster) -> None:
     """As a type grows up: a version more, another one stored, the old one served no more."""
     path = f"{CRDS}/boats.sea.example.io"
     await rig.request("POST", CRDS, crd("v1alpha1"))
@@ -152,7 +153,7 @@ async def test_the_synced_version_follows_what_is_preferred_and_served(rig, clus
             await asyncio.sleep(0.05)
 
 
-async def test_another_version_that_is_served_too_takes_no_list(rig, cluster):
+async def test_another_version_that_is_served_too_takes_no_list(rig: Rig, cluster) -> None:
     await rig.request("POST", CRDS, crd("v1"))
     await boat(rig, "gull", "v1")
     warm = await rig.materializer()
@@ -164,7 +165,7 @@ async def test_another_version_that_is_served_too_takes_no_list(rig, cluster):
     assert producer.clusters["alpha"].informers[BOATS] is before
 
 
-async def test_a_rule_chooses_among_versions(rig, cluster):
+async def test_a_rule_chooses_among_versions(rig: Rig, cluster) -> None:
     await rig.request("POST", CRDS, crd("v1beta1", "v1alpha1"))
     await boat(rig, "gull", "v1alpha1")
     warm = await rig.materializer()
@@ -179,7 +180,7 @@ async def test_a_rule_chooses_among_versions(rig, cluster):
     assert names(warm.store, BOATS) == []
 
 
-async def test_an_aggregated_api_comes_is_away_comes_back_and_goes(rig, cluster):
+async def test_an_aggregated_api_comes_is_away_comes_back_and_goes(rig: Rig, cluster) -> None:
     warm = await rig.materializer()
     store = warm.store
     key = REPORTS.key
@@ -217,7 +218,7 @@ async def test_an_aggregated_api_comes_is_away_comes_back_and_goes(rig, cluster)
 
 
 @pytest.mark.parametrize("shown", ["empty", "cached", "missing"])
-async def test_an_api_service_comes_is_away_and_goes(rig, cluster, shown):
+async def test_an_api_service_comes_is_away_and_goes(rig: Rig, cluster, shown: str) -> None:
     cluster.faults.away_shown = shown
     warm = await rig.materializer()
     producer, _ = await rig.produce("*")
@@ -253,7 +254,7 @@ async def test_an_api_service_comes_is_away_and_goes(rig, cluster, shown):
     await eventually(lambda: names(store, ASSETS) == ["one", "two"])
 
 
-async def test_a_version_that_is_away_is_not_replaced_by_another(rig, cluster):
+async def test_a_version_that_is_away_is_not_replaced_by_another(rig: Rig, cluster) -> None:
     cluster.aggregate(ServedType("reports.example.io", ("v1", "v1beta1"), "reports", "Report"))
     await rig.request("POST", "/apis/reports.example.io/v1/namespaces/default/reports", {"metadata": {"name": "one"}})
     warm = await rig.materializer()
@@ -272,7 +273,7 @@ async def test_a_version_that_is_away_is_not_replaced_by_another(rig, cluster):
     assert names(warm.store, REPORTS.key) == ["one"]
 
 
-async def test_a_producer_that_begins_while_an_api_is_away(rig, cluster):
+async def test_a_producer_that_begins_while_an_api_is_away(rig: Rig, cluster) -> None:
     await rig.request("POST", SERVICES, registration(ASSETS[0], "v1"))
     await rig.request("POST", ASSETS_PATH, {"metadata": {"name": "one"}})
     warm = await rig.materializer()
@@ -294,7 +295,7 @@ async def test_a_producer_that_begins_while_an_api_is_away(rig, cluster):
 @pytest.mark.parametrize(
     "failure", [Refused(503, "ServiceUnavailable", "no"), Unreachable("reset"), b"<html>", b"\xff"]
 )
-async def test_what_cannot_be_asked_is_not_removed(rig, monkeypatch, failure):
+async def test_what_cannot_be_asked_is_not_removed(rig: Rig, monkeypatch: pytest.MonkeyPatch, failure) -> None:
     """Discovery lacks a group, and whether it is registered can't be learnt just then."""
     await rig.request("POST", SERVICES, registration(ASSETS[0], "v1"))
     await rig.request("POST", ASSETS_PATH, {"metadata": {"name": "one"}})
@@ -325,7 +326,9 @@ async def test_what_cannot_be_asked_is_not_removed(rig, monkeypatch, failure):
     assert names(warm.store, ASSETS) == ["one"]
 
 
-async def test_a_server_that_has_just_started_lacks_custom_types(rig, cluster, monkeypatch):
+async def test_a_server_that_has_just_started_lacks_custom_types(
+    rig: Rig, cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Established they are all the same: nothing is removed, and it is looked at again soon."""
     await rig.request("POST", CRDS, crd("v1"))
     await boat(rig, "gull", "v1")
@@ -351,7 +354,9 @@ async def test_a_server_that_has_just_started_lacks_custom_types(rig, cluster, m
     await eventually(lambda: names(warm.store, BOATS) == ["gull", "tern"])
 
 
-async def test_a_group_that_discovery_forgets_while_it_is_away_is_kept(rig, monkeypatch):
+async def test_a_group_that_discovery_forgets_while_it_is_away_is_kept(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As servers do that leave a group out while its own server does not answer."""
     warm = await rig.materializer()
     key = REPORTS.key
@@ -373,7 +378,7 @@ async def test_a_group_that_discovery_forgets_while_it_is_away_is_kept(rig, monk
     await eventually(lambda: key not in warm.store.clusters["alpha"].types)
 
 
-async def test_a_group_that_talks_nonsense_hinders_nobody(rig, monkeypatch):
+async def test_a_group_that_talks_nonsense_hinders_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.cluster.faults.aggregated_discovery = False
     server = ApiServer(Context("alpha", str(rig.kubeconfig), "alpha"))
     get = server.get
@@ -414,7 +419,7 @@ async def answered(*changed: tuple[str, bytes, str]) -> Any:
     return await discover(Server())  # type: ignore[arg-type]
 
 
-async def test_lists_that_are_null_are_empty():
+async def test_lists_that_are_null_are_empty() -> None:
     group = b'{"metadata":{"name":"%s"},"versions":[{"version":"v1","resources":%s}]}'
     pods = b'[{"resource":"pods","responseKind":{"kind":"Pod"},"verbs":["list","watch"],"shortNames":null}]'
     odd = b'[{"resource":"parents","verbs":null,"categories":null}]'
@@ -447,7 +452,7 @@ async def test_lists_that_are_null_are_empty():
     assert found.groups == {"", "a", "d"}
 
 
-async def test_a_group_that_hangs_holds_up_no_other():
+async def test_a_group_that_hangs_holds_up_no_other() -> None:
     names = [f"g{number}" for number in range(20)]
     groups = [{"name": name, "versions": [{"groupVersion": f"{name}/v1", "version": "v1"}]} for name in names]
     body = b'{"resources":[{"name":"things","verbs":["list","watch"]}]}'
@@ -461,7 +466,7 @@ async def test_a_group_that_hangs_holds_up_no_other():
     assert len(found.types) == 20
 
 
-async def test_both_kinds_of_discovery_say_the_same(rig):
+async def test_both_kinds_of_discovery_say_the_same(rig: Rig) -> None:
     rig.cluster.aggregate(REPORTS)
     await rig.request("POST", CRDS, crd("v1beta1", "v1alpha1"))
     found = []
@@ -482,7 +487,7 @@ async def test_both_kinds_of_discovery_say_the_same(rig):
 
 
 @pytest.mark.parametrize("ahead", [5400.0, -5400.0])
-async def test_a_cluster_whose_clock_is_wrong(rig, ahead):
+async def test_a_cluster_whose_clock_is_wrong(rig: Rig, ahead) -> None:
     """It is told, and nothing goes by it: changes arrive, tombstones are kept, lag is in our time."""
     rig.timing = Timing(probe_every=0.2)
     rig.cluster.faults.clock = ahead

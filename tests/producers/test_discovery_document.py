@@ -23,6 +23,7 @@ from producers.upstream.discovery import Discovered, discover
 from simulation.aggregation import registration
 from simulation.resources import ServedType
 from tests.patience import PATIENCE
+from tests.producers.conftest import Rig
 from tests.producers.test_discovery import CRDS, SERVICES, answered, crd, eventually
 
 REPORTS = ServedType("reports.example.io", ("v1",), "reports", "Report")
@@ -136,7 +137,7 @@ def names(groups: list[dict[str, Any]]) -> list[str]:
 
 
 @pytest.mark.parametrize("shown", ["empty", "cached", "missing"])
-async def test_an_api_that_is_away_stays_as_it_was(rig, shown: str) -> None:
+async def test_an_api_that_is_away_stays_as_it_was(rig: Rig, shown: str) -> None:
     rig.cluster.faults.away_shown = shown
     await rig.request("POST", SERVICES, registration("metrics.k8s.io", "v1beta1"))
     warm = await rig.materializer()
@@ -164,7 +165,7 @@ async def test_an_api_that_is_away_stays_as_it_was(rig, shown: str) -> None:
     assert warm.store.clusters["alpha"].discovery is not None
 
 
-async def test_a_group_that_is_no_longer_registered_goes(rig) -> None:
+async def test_a_group_that_is_no_longer_registered_goes(rig: Rig) -> None:
     rig.cluster.aggregate(REPORTS)
     warm = await rig.materializer()
     producer, _ = await rig.produce("pods")
@@ -176,7 +177,7 @@ async def test_a_group_that_is_no_longer_registered_goes(rig) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_with_the_cluster_goes_what_it_served(rig) -> None:
+async def test_with_the_cluster_goes_what_it_served(rig: Rig) -> None:
     warm = await rig.materializer()
     _, task = await rig.produce("pods")
     await eventually(lambda: warm.store.clusters["alpha"].discovery)
@@ -188,7 +189,7 @@ async def test_with_the_cluster_goes_what_it_served(rig) -> None:
     assert (await rig.materializer()).store.clusters == {}
 
 
-async def test_what_no_message_can_hold_is_left_out(rig) -> None:
+async def test_what_no_message_can_hold_is_left_out(rig: Rig) -> None:
     warm = await rig.materializer()
     server = ApiServer(Context("alpha", str(rig.kubeconfig), "alpha"))
     writing = await open_log(await rig.connection("write"), rig.settings)

@@ -11,6 +11,7 @@ from deltalog.handover import NotTaken
 from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
 from tests.patience import PATIENCE
+from tests.producers.conftest import Rig
 
 PATH = "/api/v1/namespaces/default/configmaps"
 KEY = ("", "configmaps")
@@ -33,7 +34,7 @@ async def hand(warm, answer: dict, **given) -> int:
     return await warm.append("alpha", *KEY, json.dumps(answer).encode(), **given)
 
 
-async def test_a_write_is_readable_before_the_watch_tells_it_and_told_once(rig):
+async def test_a_write_is_readable_before_the_watch_tells_it_and_told_once(rig: Rig) -> None:
     warm = await rig.materializer()
     await rig.produce("configmaps")
     start = warm.store.applied
@@ -71,7 +72,7 @@ async def test_a_write_is_readable_before_the_watch_tells_it_and_told_once(rig):
     ]
 
 
-async def test_a_list_that_is_older_takes_nothing_back(rig):
+async def test_a_list_that_is_older_takes_nothing_back(rig: Rig) -> None:
     rig.cluster.faults.initial_events = "refused"
     warm = await rig.materializer()
     producer, _ = await rig.produce("configmaps")
@@ -99,7 +100,7 @@ async def test_a_list_that_is_older_takes_nothing_back(rig):
     assert entry(warm.store, "new").member_version == new["metadata"]["resourceVersion"]
 
 
-async def test_many_at_once_beside_the_watch(rig):
+async def test_many_at_once_beside_the_watch(rig: Rig) -> None:
     warm = await rig.materializer()
     await rig.produce("configmaps")
     await rig.request("POST", PATH, {"metadata": {"name": "own"}})
@@ -126,7 +127,7 @@ async def test_many_at_once_beside_the_watch(rig):
         ("alpha", "configmaps", b'{"metadata":{}}', "without a name"),
     ],
 )
-async def test_what_is_not_taken(rig, cluster, resource, body, said):
+async def test_what_is_not_taken(rig: Rig, cluster: str, resource: str, body: bytes, said: str) -> None:
     warm = await rig.materializer()
     await rig.produce("configmaps")
     with pytest.raises(NotTaken, match=said):

@@ -15,6 +15,7 @@ from materializer.filter import Filter
 from materializer.materializer import Materializer
 from producers.timing import Timing
 from tests.patience import PATIENCE
+from tests.producers.conftest import Rig
 
 PODS = "/api/v1/pods"
 KEY = ("", "pods")
@@ -29,7 +30,7 @@ async def eventually(check, patience: float = PATIENCE):
 
 
 @pytest.fixture(autouse=True)
-def attentive(rig, monkeypatch):
+def attentive(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(materializer.materializer, "_LOOK_EVERY", 0.5)
     rig.timing = Timing(look_at_history_every=0.5)
 
@@ -61,7 +62,7 @@ async def renamed(rig, instances: list[Materializer], old: str) -> str:
     return new
 
 
-async def test_a_purge_of_everything(rig):
+async def test_a_purge_of_everything(rig: Rig) -> None:
     instances = await running(rig)
     old = instances[0].store.prefix
     log = instances[0].log
@@ -69,7 +70,7 @@ async def test_a_purge_of_everything(rig):
     await renamed(rig, instances, old)
 
 
-async def test_a_purge_of_objects_alone(rig):
+async def test_a_purge_of_objects_alone(rig: Rig) -> None:
     """The owner's record stays, so that no append is refused: the producers notice by the name."""
     instances = await running(rig)
     old = instances[0].store.prefix
@@ -78,7 +79,7 @@ async def test_a_purge_of_objects_alone(rig):
     await renamed(rig, instances, old)
 
 
-async def test_one_message_that_is_deleted(rig):
+async def test_one_message_that_is_deleted(rig: Rig) -> None:
     instances = await running(rig)
     old = instances[0].store.prefix
     log = instances[0].log
@@ -88,7 +89,7 @@ async def test_one_message_that_is_deleted(rig):
 
 
 @pytest.mark.parametrize("chosen", [None, "prod"])
-async def test_a_stream_that_is_made_anew(rig, chosen):
+async def test_a_stream_that_is_made_anew(rig: Rig, chosen: str | None) -> None:
     """Under the same chosen name too: versions of the old one must not be taken for its own."""
     rig.settings = LogSettings(prefix=chosen)
     instances = await running(rig)
@@ -98,7 +99,7 @@ async def test_a_stream_that_is_made_anew(rig, chosen):
     await renamed(rig, instances, old)
 
 
-async def test_an_older_copy_of_the_files(rig, tmp_path: Path):
+async def test_an_older_copy_of_the_files(rig: Rig, tmp_path: Path) -> None:
     instances = await running(rig)
     data = tmp_path / "data"
     broker: EmbeddedBroker = rig.broker
@@ -116,7 +117,7 @@ async def test_an_older_copy_of_the_files(rig, tmp_path: Path):
     await renamed(rig, instances, old)
 
 
-async def test_what_expires_or_is_superseded_is_no_loss(rig):
+async def test_what_expires_or_is_superseded_is_no_loss(rig: Rig) -> None:
     rig.settings = LogSettings(tombstone_ttl=2)
     instances = await running(rig)
     path = "/api/v1/namespaces/default/configmaps"

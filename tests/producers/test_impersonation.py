@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -100,7 +101,11 @@ async def test_members_are_read_as_who_the_user_acts_as(tmp_path: Path, form: st
         ({"as": "a\r\nAuthorization: b"}, "control characters"),
     ],
 )
-async def test_what_says_nobody_is_refused(tmp_path: Path, user, mend) -> None:
+async def test_what_says_nobody_is_refused(
+    tmp_path: Path,
+    user: dict[str, Any] | dict[str, dict[str, list[str]]] | dict[str, list[str]] | dict[str, str],
+    mend: str,
+) -> None:
     path = tmp_path / "kubeconfig"
     path.write_text(text("http://127.0.0.1:1", user))
     for access in (Context("one", str(path)), Inline("one", path.read_text())):

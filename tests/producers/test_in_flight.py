@@ -11,7 +11,7 @@ from producers.follow.in_flight import InFlight
 A, B = ObjectName(("shop", "a")), ObjectName(("shop", "b"))
 
 
-async def test_all_that_was_sent_before_is_waited_for_and_nothing_later():
+async def test_all_that_was_sent_before_is_waited_for_and_nothing_later() -> None:
     flight = InFlight()
     flight.begin(A)
     flight.begin(None)
@@ -32,7 +32,7 @@ async def test_all_that_was_sent_before_is_waited_for_and_nothing_later():
     await flight.all_sent()
 
 
-async def test_an_objects_sequence_is_waited_for():
+async def test_an_objects_sequence_is_waited_for() -> None:
     flight = InFlight()
     await flight.sequence_of(A)
     flight.begin(A)
@@ -47,7 +47,7 @@ async def test_an_objects_sequence_is_waited_for():
     await other
 
 
-async def test_one_that_stops_waiting_does_not_hinder_the_others():
+async def test_one_that_stops_waiting_does_not_hinder_the_others() -> None:
     flight = InFlight()
     flight.begin(A)
     tasks = [asyncio.create_task(flight.all_sent()) for _ in range(2)]
@@ -58,7 +58,7 @@ async def test_one_that_stops_waiting_does_not_hinder_the_others():
     await tasks[1]
 
 
-def test_what_was_handed_over_outranks_what_is_older():
+def test_what_was_handed_over_outranks_what_is_older() -> None:
     handed = HandedOver(3600.0)
     assert not handed
     handed.note(A, "10")
@@ -73,7 +73,7 @@ def test_what_was_handed_over_outranks_what_is_older():
     assert not handed
 
 
-def test_it_counts_for_a_while_only():
+def test_it_counts_for_a_while_only() -> None:
     handed = HandedOver(-1.0)
     handed.note(A, "10")
     assert not handed.outranks(A, "9")

@@ -9,6 +9,7 @@ import pytest
 
 from producers.timing import Timing
 from producers.upstream.watching import PAGE
+from tests.producers.conftest import Rig
 
 PODS = "/api/v1/pods"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -25,7 +26,7 @@ async def follows(rig, materializer) -> None:
 
 
 @pytest.mark.parametrize("support", ["supported", "ignored", "refused"])
-async def test_lists_by_stream_and_by_pages(rig, support):
+async def test_lists_by_stream_and_by_pages(rig: Rig, support: str) -> None:
     rig.timing = IMPATIENT
     rig.cluster.faults.initial_events = support
     producer, _ = await rig.produce("pods", "nodes")
@@ -36,14 +37,14 @@ async def test_lists_by_stream_and_by_pages(rig, support):
 
 
 @pytest.mark.parametrize("pods", [PAGE + 7])
-async def test_more_objects_than_a_page(rig, pods):
+async def test_more_objects_than_a_page(rig: Rig, pods) -> None:
     rig.cluster.faults.initial_events = "refused"
     await rig.produce("pods")
     warm = await rig.materializer()
     assert len(await rig.settled(warm, PODS, "", "pods")) == pods
 
 
-async def test_a_silent_watch_is_replaced(rig):
+async def test_a_silent_watch_is_replaced(rig: Rig) -> None:
     rig.timing = IMPATIENT
     producer, _ = await rig.produce("pods")
     warm = await rig.materializer()
@@ -57,7 +58,7 @@ async def test_a_silent_watch_is_replaced(rig):
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
-async def test_refusals_pass(rig, code):
+async def test_refusals_pass(rig: Rig, code: int) -> None:
     rig.cluster.faults.fail_next(40, code)
     await rig.produce("pods", "configmaps")
     warm = await rig.materializer()
@@ -68,7 +69,7 @@ async def test_refusals_pass(rig, code):
     await follows(rig, warm)
 
 
-async def test_an_expired_version_is_listed_again(rig):
+async def test_an_expired_version_is_listed_again(rig: Rig) -> None:
     producer, _ = await rig.produce("pods")
     warm = await rig.materializer()
     await rig.settled(warm, PODS, "", "pods")
@@ -81,7 +82,7 @@ async def test_an_expired_version_is_listed_again(rig):
     assert informer.relists > 1
 
 
-async def test_a_line_of_several_megabytes(rig):
+async def test_a_line_of_several_megabytes(rig: Rig) -> None:
     await rig.produce("configmaps")
     warm = await rig.materializer()
     body = {
@@ -96,7 +97,7 @@ async def test_a_line_of_several_megabytes(rig):
     assert ours["data"] == body["data"]
 
 
-async def test_a_restart_appends_nothing_for_what_is_the_same(rig):
+async def test_a_restart_appends_nothing_for_what_is_the_same(rig: Rig) -> None:
     _, task = await rig.produce()
     warm = await rig.materializer()
     await rig.settled(warm, PODS, "", "pods")

@@ -7,6 +7,8 @@ import random
 
 import pytest
 
+from tests.producers.conftest import Rig
+
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
@@ -47,7 +49,7 @@ async def entry_of(rig, materializer, name: str):
     return next(entry for entry in entries if entry.name == name)
 
 
-async def test_round_trip_of_every_size(rig):
+async def test_round_trip_of_every_size(rig: Rig) -> None:
     await rig.request("POST", CONFIG_MAPS, config_map("repetitive", "x" * 500_000))
     await rig.request("POST", CONFIG_MAPS, config_map("noisy", noise(900_000, 1)))
     await rig.produce("configmaps")
@@ -73,7 +75,7 @@ async def test_round_trip_of_every_size(rig):
     assert await parts_in(rig) == 0
 
 
-async def test_a_large_object_deleted_leaves_a_tombstone_and_no_parts(rig):
+async def test_a_large_object_deleted_leaves_a_tombstone_and_no_parts(rig: Rig) -> None:
     await rig.request("POST", CONFIG_MAPS, config_map("noisy", noise(900_000, 3)))
     producer, task = await rig.produce("configmaps")
     warm = await rig.materializer()

@@ -19,6 +19,7 @@ from producers.rules.configuration import load
 from producers.timing import Timing
 from simulation import SimulatedCluster
 from simulation.kubeconfig import kubeconfig
+from tests.producers.conftest import Rig
 
 PODS = ("", "pods")
 
@@ -77,7 +78,7 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(rig, tmp_path) -> Fleet:
+def fleet(rig: Rig, tmp_path: Path) -> Fleet:
     return Fleet(rig, tmp_path / "kubebraid.yaml")
 
 
@@ -87,7 +88,7 @@ def write(path: Path, *clusters: SimulatedCluster) -> None:
     draft.replace(path)
 
 
-async def test_kubeconfig_files_of_a_directory(rig, fleet, tmp_path):
+async def test_kubeconfig_files_of_a_directory(rig: Rig, fleet: Fleet, tmp_path: Path) -> None:
     directory = tmp_path / "clusters"
     directory.mkdir()
     fleet.write(f"clusters: [{{directory: {directory}}}]\nsync: [pods]\n")
@@ -113,7 +114,7 @@ async def test_kubeconfig_files_of_a_directory(rig, fleet, tmp_path):
         await fleet.shows(await rig.materializer(), east=10, west=10, south=20)
 
 
-async def test_a_configuration_that_changes(rig, fleet, tmp_path):
+async def test_a_configuration_that_changes(rig: Rig, fleet: Fleet, tmp_path: Path) -> None:
     async with cluster("alpha", 10) as one, cluster("bravo", 20) as two:
         write(tmp_path / "members", one, two)
         fleet.write("clusters: [{kubeconfig: members, contexts: [alpha]}]\nsync: [pods]\n")
@@ -139,7 +140,7 @@ async def test_a_configuration_that_changes(rig, fleet, tmp_path):
         await fleet.shows(cold, bravo=0)
 
 
-async def test_a_cluster_that_is_to_be_kept_stays_as_stale(rig, fleet, tmp_path):
+async def test_a_cluster_that_is_to_be_kept_stays_as_stale(rig: Rig, fleet: Fleet, tmp_path: Path) -> None:
     async with cluster("alpha", 10) as one, cluster("bravo", 20) as two:
         write(tmp_path / "members", one, two)
         fleet.write("clusters: [{kubeconfig: members}]\nsync: [pods]\nwhenRemoved: keep\n")
@@ -162,7 +163,7 @@ def secret(name: str, text: str, **labels: str) -> dict:
     }
 
 
-async def test_secrets_of_a_host_cluster(rig, fleet):
+async def test_secrets_of_a_host_cluster(rig: Rig, fleet: Fleet) -> None:
     path = "/api/v1/namespaces/default/secrets"
     fleet.write(
         f"clusters: [{{secrets: {{namespace: default, labelSelector: kubebraid.io/cluster}},"
@@ -230,7 +231,7 @@ def pedia(name: str, **spec: object) -> dict:
     }
 
 
-async def test_pedia_clusters_of_a_host_cluster(rig, fleet):
+async def test_pedia_clusters_of_a_host_cluster(rig: Rig, fleet: Fleet) -> None:
     crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     path = "/apis/cluster.clusterpedia.io/v1alpha2/pediaclusters"
     await rig.request("POST", crds, definition("pediaclusters", "PediaCluster"))
@@ -261,7 +262,7 @@ async def test_pedia_clusters_of_a_host_cluster(rig, fleet):
         await fleet.shows(warm, two=20)
 
 
-async def test_one_namespace_after_another(rig, fleet, tmp_path):
+async def test_one_namespace_after_another(rig: Rig, fleet: Fleet, tmp_path: Path) -> None:
     """Rules by namespace and selector: what is not wanted any more goes, without a restart."""
     write(tmp_path / "members", rig.cluster)
     listed = (await rig.request("GET", "/api/v1/pods"))["items"]
@@ -299,7 +300,7 @@ async def test_one_namespace_after_another(rig, fleet, tmp_path):
     await fleet.shows(await rig.materializer(), alpha=len(listed))
 
 
-async def test_an_object_that_enters_and_leaves_a_selector(rig, fleet, tmp_path):
+async def test_an_object_that_enters_and_leaves_a_selector(rig: Rig, fleet: Fleet, tmp_path: Path) -> None:
     write(tmp_path / "members", rig.cluster)
     path = "/api/v1/namespaces/default/configmaps"
     fleet.write("clusters: [{kubeconfig: members}]\nsync: [{types: [configmaps], labelSelector: shown=yes}]\n")

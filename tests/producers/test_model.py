@@ -13,6 +13,7 @@ import pytest
 
 from deltalog import Reader, decode_delta, open_log
 from producers.timing import Timing
+from tests.producers.conftest import Rig
 
 STEPS = int(os.environ.get("KUBEBRAID_SOAK_STEPS", "60"))
 TYPES = {
@@ -46,7 +47,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_after_quiet_the_log_equals_the_cluster(rig, seed):
+async def test_after_quiet_the_log_equals_the_cluster(rig: Rig, seed: int) -> None:
     rig.timing = Timing(initial_silence=3.0)
     chance = random.Random(seed)
     recorder = Recorder()

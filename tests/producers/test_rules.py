@@ -52,11 +52,11 @@ def titles(rules: Rules) -> list[str]:
         (["nothing"], [], ""),
     ],
 )
-def test_types(include, exclude, wanted):
+def test_types(include: list[str], exclude, wanted: str) -> None:
     assert sorted(titles(Rules.of(include, exclude))) == sorted(wanted.split())
 
 
-def test_all_but_secrets_and_events_by_default():
+def test_all_but_secrets_and_events_by_default() -> None:
     assert set(titles(Rules())) == {
         *("pods", "nodes", "deployments.apps", "statefulsets.apps", "leases.coordination.k8s.io", "widgets.example.io")
     }
@@ -73,12 +73,12 @@ def test_all_but_secrets_and_events_by_default():
         (["*.example.io/v2", "widgets.example.io/v1"], [], "v1"),
     ],
 )
-def test_versions(include, exclude, version):
+def test_versions(include: list[str], exclude, version: str | None) -> None:
     chosen = [one.resource for one in Rules.of(include, exclude).chosen(TYPES) if one.resource.group == "example.io"]
     assert [one.version for one in chosen] == ([] if version is None else [version])
 
 
-def test_the_first_rule_that_names_a_type_decides_on_its_objects():
+def test_the_first_rule_that_names_a_type_decides_on_its_objects() -> None:
     rules = Rules((Rule(("pods",), ("shop", "team-*"), "tier=web"), Rule(("*",), ("!kube-system",))))
     scopes = {str(one.resource.group_resource): one.scope for one in rules.chosen(TYPES)}
     assert scopes["pods"] == Scope(("shop", "team-*"), "tier=web")
@@ -86,7 +86,7 @@ def test_the_first_rule_that_names_a_type_decides_on_its_objects():
     assert scopes["nodes"] == Scope(), "a type without namespaces is in none of them"
 
 
-def test_namespaces():
+def test_namespaces() -> None:
     assert Scope(("shop", "web")).only == ("shop", "web")
     assert Scope(("shop", "team-*")).only == ()
     assert Scope(("!shop",)).only == ()
@@ -110,13 +110,13 @@ REFUSED = (
 
 
 @pytest.mark.parametrize("text", TAKEN)
-def test_selectors_that_an_api_server_takes(tmp_path, text):
+def test_selectors_that_an_api_server_takes(tmp_path: Path, text) -> None:
     assert check_selector(text) == text
     assert configured(tmp_path, text).sources[0].rules.include[0].selector == text
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_selectors_that_an_api_server_refuses(tmp_path, text):
+def test_selectors_that_an_api_server_refuses(tmp_path: Path, text) -> None:
     with pytest.raises(BadRule, match="no label selector: "):
         check_selector(text)
     with pytest.raises(BadConfiguration, match="no label selector: ") as caught:
@@ -131,7 +131,7 @@ def configured(directory: Path, selector: str) -> Configuration:
 
 
 @pytest.mark.parametrize("text", ["", "Pods", "apps/v1/deployments", "pods ", "pods/", "p?ds", "[a]"])
-def test_patterns_that_are_none(text):
+def test_patterns_that_are_none(text: str) -> None:
     with pytest.raises(BadRule, match=r"names no resource type; write pods"):
         Rules.of([text])
     with pytest.raises(BadRule):
@@ -139,6 +139,6 @@ def test_patterns_that_are_none(text):
 
 
 @pytest.mark.parametrize("name", ["", "Shop", "a b", "a/b", "!"])
-def test_namespaces_that_are_none(name):
+def test_namespaces_that_are_none(name: str) -> None:
     with pytest.raises(BadRule, match="names no namespace"):
         Rules.of(["*"], namespaces=[name])

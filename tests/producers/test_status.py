@@ -11,6 +11,7 @@ from producers.rules.configuration import Configuration, Kubeconfig, Source
 from producers.rules.rules import Rules
 from producers.timing import Timing
 from tests.patience import PATIENCE
+from tests.producers.conftest import Rig
 
 PODS = "/api/v1/pods"
 
@@ -26,7 +27,7 @@ async def eventually(check, patience: float = PATIENCE):
 OFTEN = Timing(status_every=0.3)
 
 
-async def test_status_of_types_and_silence(rig):
+async def test_status_of_types_and_silence(rig: Rig) -> None:
     rig.timing = OFTEN
     warm = await rig.materializer()
     _, task = await rig.produce("pods", "nodes")
@@ -54,7 +55,7 @@ async def test_status_of_types_and_silence(rig):
     await eventually(lambda: warm.stale(warm.store.clusters["alpha"]) is None)
 
 
-async def test_a_type_in_trouble_says_why_and_since_when(rig):
+async def test_a_type_in_trouble_says_why_and_since_when(rig: Rig) -> None:
     rig.timing = OFTEN
     warm = await rig.materializer()
     await rig.produce("pods", "nodes")
@@ -72,7 +73,7 @@ async def test_a_type_in_trouble_says_why_and_since_when(rig):
     await eventually(lambda: not told(), 60.0)
 
 
-async def test_what_a_silent_watch_hid_comes_with_a_list_that_is_asked_for(rig):
+async def test_what_a_silent_watch_hid_comes_with_a_list_that_is_asked_for(rig: Rig) -> None:
     warm = await rig.materializer()
     rig.cluster.faults.initial_events = "refused"
     producer, _ = await rig.produce("pods", "nodes")
@@ -88,7 +89,7 @@ async def test_what_a_silent_watch_hid_comes_with_a_list_that_is_asked_for(rig):
     assert producer.clusters["alpha"].informers["", "nodes"].relists == 1
 
 
-async def test_lists_are_compared_from_time_to_time(rig):
+async def test_lists_are_compared_from_time_to_time(rig: Rig) -> None:
     rig.cluster.faults.initial_events = "refused"
     warm = await rig.materializer()
     writing = await rig.connection("write")

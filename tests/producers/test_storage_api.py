@@ -13,13 +13,14 @@ from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.versions import BrokenVersions, parse_version
 from tests.patience import PATIENCE
+from tests.producers.conftest import Rig
 
 PATH = "/api/v1/namespaces/default/configmaps"
 ONE = Filter(clusters=frozenset({"alpha"}), namespaces=frozenset({"default"}))
 
 
 @pytest.fixture
-async def storage(rig):
+async def storage(rig: Rig):
     await rig.produce("configmaps", "pods", "events")
     async with Storage.connect(rig.broker.url) as made:
         yield made
@@ -36,7 +37,7 @@ async def upto(watching, name: str) -> list[tuple[str, str]]:
     raise AssertionError("the watch ended")
 
 
-async def test_lists_and_watches(rig, storage):
+async def test_lists_and_watches(rig: Rig, storage) -> None:
     config_maps = storage.resource("", "configmaps")
     entries, version = await config_maps.list(ONE)
     held = {entry.name for entry in entries}
@@ -65,7 +66,7 @@ async def test_lists_and_watches(rig, storage):
             await anext(config_maps.watch(ONE, odd))
 
 
-async def test_watches_begin_at_any_form_of_version(rig, storage):
+async def test_watches_begin_at_any_form_of_version(rig: Rig, storage) -> None:
     config_maps = storage.resource("", "configmaps")
     held = {entry.name for entry in (await config_maps.list(ONE))[0]}
     present = config_maps.watch(ONE, "0")
@@ -84,7 +85,7 @@ async def test_watches_begin_at_any_form_of_version(rig, storage):
         await asyncio.wait_for(anext(config_maps.watch(ONE, '{"alpha":1')), PATIENCE)
 
 
-async def test_what_fails_in_it_ends_the_block(rig, storage):
+async def test_what_fails_in_it_ends_the_block(rig: Rig, storage) -> None:
     """A watch in it would wait for ever otherwise."""
     broken = Materializer(storage.materializer.log)
 
@@ -107,7 +108,7 @@ async def _zip(watching, of):
         yield await anext(watching), one
 
 
-async def test_versions_configuration_and_verbs(rig, storage):
+async def test_versions_configuration_and_verbs(rig: Rig, storage) -> None:
     versions = storage.get_resource_versions("alpha")
     listed = (await rig.request("GET", "/api/v1/pods"))["items"]
     assert versions["", "pods"] == {
@@ -120,7 +121,7 @@ async def test_versions_configuration_and_verbs(rig, storage):
     assert {"get", "list", "watch"} <= set(storage.get_supported_request_verbs())
 
 
-async def test_writes_are_readable_when_they_return(rig, storage):
+async def test_writes_are_readable_when_they_return(rig: Rig, storage) -> None:
     rig.cluster.faults.hang_watches()
     config_maps = storage.resource("", "configmaps")
     made = await rig.request("POST", PATH, {"metadata": {"name": "own"}})
@@ -135,7 +136,7 @@ async def test_writes_are_readable_when_they_return(rig, storage):
     assert kind.get("alpha", ("default", "own")) is None
 
 
-async def test_events_of_an_object(rig, storage):
+async def test_events_of_an_object(rig: Rig, storage) -> None:
     (pod, *_), _ = await storage.resource("", "pods").list()
     event = {
         "metadata": {"name": "pulled.1", "namespace": pod.namespace},
@@ -150,7 +151,7 @@ async def test_events_of_an_object(rig, storage):
     assert all(json.loads(one.body)["involvedObject"]["uid"] == pod.uid for one in found)
 
 
-async def test_cleaning(rig, storage):
+async def test_cleaning(rig: Rig, storage) -> None:
     """Where nobody follows the cluster any more."""
     await storage.prepare_cluster("beta")
     assert "beta" in storage.clusters()
@@ -164,7 +165,7 @@ async def test_cleaning(rig, storage):
     assert storage.get_resource_versions("beta") == {}
 
 
-async def test_cleaning_what_has_objects(rig):
+async def test_cleaning_what_has_objects(rig: Rig) -> None:
     task = await rig.start_producer("configmaps", "pods")
     async with Storage.connect(rig.broker.url) as storage:
         await rig.settled(storage.materializer, "/api/v1/pods", "", "pods")

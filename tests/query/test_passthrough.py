@@ -71,7 +71,7 @@ async def chain() -> AsyncIterator[Callable[..., Awaitable[Chain]]]:
         yield start
 
 
-async def test_headers_of_a_connection_stay_on_it(chain) -> None:
+async def test_headers_of_a_connection_stay_on_it(chain: Callable[..., Awaitable[Chain]]) -> None:
     seen: list[CIMultiDict[str]] = []
 
     async def far(http: web.Request) -> web.StreamResponse:
@@ -90,7 +90,7 @@ async def test_headers_of_a_connection_stay_on_it(chain) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_bodies_are_streamed_both_ways(chain, known: bool) -> None:
+async def test_bodies_are_streamed_both_ways(chain: Callable[..., Awaitable[Chain]], known: bool) -> None:
     first = asyncio.Event()
 
     async def far(http: web.Request) -> web.StreamResponse:
@@ -116,7 +116,7 @@ async def test_bodies_are_streamed_both_ways(chain, known: bool) -> None:
         assert await answer.read() == body
 
 
-async def test_a_server_that_cannot_be_reached_got_nothing(chain) -> None:
+async def test_a_server_that_cannot_be_reached_got_nothing(chain: Callable[..., Awaitable[Chain]]) -> None:
     scene = await chain(None)
     async with scene.session.post(scene.url, data=b"x") as answer:
         assert answer.status == 502
@@ -125,7 +125,7 @@ async def test_a_server_that_cannot_be_reached_got_nothing(chain) -> None:
     assert "\n" not in str(error)
 
 
-async def test_a_server_that_breaks_off_before_it_answers(chain) -> None:
+async def test_a_server_that_breaks_off_before_it_answers(chain: Callable[..., Awaitable[Chain]]) -> None:
     async def far(http: web.Request) -> web.StreamResponse:
         assert http.transport is not None
         http.transport.abort()
@@ -137,7 +137,7 @@ async def test_a_server_that_breaks_off_before_it_answers(chain) -> None:
     assert [type(error) for error in scene.errors] == [NoAnswer]
 
 
-async def test_a_client_sees_that_an_answer_was_broken_off(chain) -> None:
+async def test_a_client_sees_that_an_answer_was_broken_off(chain: Callable[..., Awaitable[Chain]]) -> None:
     async def far(http: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(http)

@@ -240,7 +240,7 @@ TABLE = "Accept: application/json;as=Table;v=v1;g=meta.k8s.io\r\n"
 
 
 @pytest.mark.parametrize("headers", ["", WEBSOCKET])
-async def test_watches_and_lists_that_are_not_taken(served, headers: str) -> None:
+async def test_watches_and_lists_that_are_not_taken(served: Callable[..., Awaitable[Served]], headers: str) -> None:
     served = await served(0.5)
     clients = [Client(served.port, f"{PODS}?watch=1", headers) for _ in range(3)]
     clients += [Client(served.port, f"{PODS}{query}") for query in ("", "?pretty=1")]
@@ -255,7 +255,9 @@ async def test_watches_and_lists_that_are_not_taken(served, headers: str) -> Non
 
 
 @pytest.mark.parametrize("headers", ["", WEBSOCKET])
-async def test_a_watch_whose_time_is_over_ends_though_nobody_takes_it(served, headers: str) -> None:
+async def test_a_watch_whose_time_is_over_ends_though_nobody_takes_it(
+    served: Callable[..., Awaitable[Served]], headers: str
+) -> None:
     served = await served(1000.0, grace=0.1)
     client = Client(served.port, f"{PODS}?watch=1&timeoutSeconds=1", headers)
     await until(lambda: served.service.watches.open)
@@ -266,7 +268,7 @@ async def test_a_watch_whose_time_is_over_ends_though_nobody_takes_it(served, he
 
 
 async def test_a_client_that_is_behind_when_the_time_is_over_gets_whole_events_and_a_proper_end(
-    served, monkeypatch: pytest.MonkeyPatch
+    served: Callable[..., Awaitable[Served]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = await served(1000.0, grace=1000.0)
     begun: list[watch.WatchStream] = []
@@ -288,7 +290,9 @@ async def test_a_client_that_is_behind_when_the_time_is_over_gets_whole_events_a
     client.close()
 
 
-async def test_what_is_held_for_watchers_that_take_nothing(served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_held_for_watchers_that_take_nothing(
+    served: Callable[..., Awaitable[Served]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of the present state one for all of them, and of text no more than goes out at once."""
     served = await served(1000.0)
     sent: list[int] = []
@@ -316,7 +320,9 @@ async def test_what_is_held_for_watchers_that_take_nothing(served, monkeypatch: 
     await until(lambda: not served.service.watches.open and not len(shared._initial))
 
 
-async def test_a_watch_ends_when_its_client_goes_though_nothing_happens(served) -> None:
+async def test_a_watch_ends_when_its_client_goes_though_nothing_happens(
+    served: Callable[..., Awaitable[Served]],
+) -> None:
     served = await served(1000.0)
     client = Client(served.port, f"{PODS}?watch=1&fieldSelector=metadata.name%3Dpod-1")
     assert b"ADDED" in await client.rest(b"}\n\r\n")
@@ -325,7 +331,7 @@ async def test_a_watch_ends_when_its_client_goes_though_nothing_happens(served) 
     await until(lambda: not served.service.watches.open)
 
 
-async def test_first_pages_of_one_client_leave_the_pages_of_others(served) -> None:
+async def test_first_pages_of_one_client_leave_the_pages_of_others(served: Callable[..., Awaitable[Served]]) -> None:
     served = await served(1000.0, limits=SnapshotLimits(number=90))
 
     async def page(address: str, **query: str) -> dict:

@@ -56,7 +56,7 @@ async def head_of(reader: asyncio.StreamReader) -> bytes:
     return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
 
 
-async def test_bytes_pass_both_ways_and_the_request_arrives_whole(serving) -> None:
+async def test_bytes_pass_both_ways_and_the_request_arrives_whole(serving: Callable[[Handler], Awaitable[int]]) -> None:
     seen = []
 
     async def far(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,7 +85,7 @@ async def test_bytes_pass_both_ways_and_the_request_arrives_whole(serving) -> No
     writer.close()
 
 
-async def test_much_passes_without_being_held_in_between(serving) -> None:
+async def test_much_passes_without_being_held_in_between(serving: Callable[[Handler], Awaitable[int]]) -> None:
     piece, count = bytes(range(256)) * 256, 600
     drained = asyncio.Event()
     written = 0
@@ -124,7 +124,9 @@ async def test_much_passes_without_being_held_in_between(serving) -> None:
 @pytest.mark.parametrize(
     "body", [b"Content-Length: 6\r\n\r\nno way", b"Transfer-Encoding: chunked\r\n\r\n3\r\nno \r\n3\r\nway\r\n0\r\n\r\n"]
 )
-async def test_a_refusal_is_an_answer_and_the_connection_goes_on(serving, body: bytes) -> None:
+async def test_a_refusal_is_an_answer_and_the_connection_goes_on(
+    serving: Callable[[Handler], Awaitable[int]], body: bytes
+) -> None:
     async def far(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await head_of(reader)
         writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\n" + body)
@@ -144,7 +146,7 @@ async def test_a_refusal_is_an_answer_and_the_connection_goes_on(serving, body: 
 
 
 @pytest.mark.parametrize("answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"])
-async def test_what_is_no_answer_is_told(serving, answer: bytes) -> None:
+async def test_what_is_no_answer_is_told(serving: Callable[[Handler], Awaitable[int]], answer: bytes) -> None:
     async def far(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await head_of(reader)
         writer.write(answer)
@@ -157,7 +159,7 @@ async def test_what_is_no_answer_is_told(serving, answer: bytes) -> None:
     writer.close()
 
 
-async def test_the_far_side_ends_when_the_client_goes(serving) -> None:
+async def test_the_far_side_ends_when_the_client_goes(serving: Callable[[Handler], Awaitable[int]]) -> None:
     gone = asyncio.Event()
 
     async def far(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

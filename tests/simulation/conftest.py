@@ -101,8 +101,11 @@ async def eventually(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
+
+
 @pytest.fixture(name="eventually")
-def eventually_fixture() -> Callable[[Callable[[], bool]], Awaitable[None]]:
+def eventually_fixture() -> Eventually:
     """`eventually`, for tests (a conftest cannot be imported)."""
     return eventually
 
@@ -129,8 +132,11 @@ async def client(start: Start) -> Client:
     return await start(pods=40)
 
 
+MakeConfigMap = Callable[..., dict[str, Any]]
+
+
 @pytest.fixture
-def config_map() -> Callable[..., dict[str, Any]]:
+def config_map() -> MakeConfigMap:
     """Makes the body of a ConfigMap."""
 
     def made(name: str, labels: dict[str, str] | None = None, **data: str) -> dict[str, Any]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
 import pytest
+
+from tests.simulation.conftest import Client, MakeConfigMap, Start
 
 V2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
@@ -33,7 +36,7 @@ def available(made) -> str:
     return made["status"]["conditions"][0]["status"]
 
 
-async def test_metrics_are_read_and_not_watched(client) -> None:
+async def test_metrics_are_read_and_not_watched(client: Client) -> None:
     assert (await client.request("GET", "/apis/metrics.k8s.io/v1beta1/pods"))[0] == 404
     assert available(await client.create(SERVICES, service("metrics.k8s.io", "v1beta1"))) == "True"
     pods = await client.get("/apis/metrics.k8s.io/v1beta1/pods")
@@ -47,7 +50,7 @@ async def test_metrics_are_read_and_not_watched(client) -> None:
         assert (await client.request(method, f"/apis/metrics.k8s.io/v1beta1/{path}", {}))[0] == 405
 
 
-async def test_an_api_goes_without_a_word_and_comes_back_with_what_it_has(client) -> None:
+async def test_an_api_goes_without_a_word_and_comes_back_with_what_it_has(client: Client) -> None:
     made = await client.create(SERVICES, service("inventory.example.io", "v1"))
     asset = await client.create(ASSETS, {"metadata": {"name": "a"}})
     async with client.watch(ASSETS, resourceVersion=asset["metadata"]["resourceVersion"]) as stream:
@@ -61,7 +64,7 @@ async def test_an_api_goes_without_a_word_and_comes_back_with_what_it_has(client
     client.cluster.storage.check()
 
 
-async def test_an_api_that_is_away(client) -> None:
+async def test_an_api_that_is_away(client: Client) -> None:
     group = "inventory.example.io"
     await client.create(SERVICES, service(group, "v1"))
     faults = client.cluster.faults
@@ -87,7 +90,7 @@ async def test_an_api_that_is_away(client) -> None:
     assert available(await client.get(f"{SERVICES}/v1.{group}")) == "True"
 
 
-async def test_a_registration_that_nobody_answers(client) -> None:
+async def test_a_registration_that_nobody_answers(client: Client) -> None:
     assert available(await client.create(SERVICES, service("nobody.example.io", "v1"))) == "False"
     assert await shown(client, "nobody.example.io") == {"v1": ("Stale", 0)}
     assert (await client.request("GET", "/apis/nobody.example.io/v1"))[0] == 503
@@ -103,7 +106,7 @@ async def test_a_registration_that_nobody_answers(client) -> None:
     assert (await client.request("POST", SERVICES, odd))[0] == 422
 
 
-async def test_registrations_outlive_the_process_and_other_servers_do_not(start, tmp_path) -> None:
+async def test_registrations_outlive_the_process_and_other_servers_do_not(start: Start, tmp_path: Path) -> None:
     client = await start(state=tmp_path)
     await client.create(SERVICES, service("inventory.example.io", "v1"))
     await client.create(ASSETS, {"metadata": {"name": "a"}})
@@ -113,7 +116,7 @@ async def test_registrations_outlive_the_process_and_other_servers_do_not(start,
     again.cluster.storage.check()
 
 
-async def test_a_definition_changes_its_versions(client) -> None:
+async def test_a_definition_changes_its_versions(client: Client) -> None:
     def versions(**served: bool) -> dict[str, object]:
         last = list(served)[-1]
         return {
@@ -149,7 +152,7 @@ async def test_a_definition_changes_its_versions(client) -> None:
 
 
 @pytest.mark.parametrize("ahead", [3600.0, -3600.0])
-async def test_a_clock_that_is_wrong(client, config_map, ahead) -> None:
+async def test_a_clock_that_is_wrong(client: Client, config_map: MakeConfigMap, ahead) -> None:
     def off(found: datetime) -> float:
         return abs((found - datetime.now(UTC) - timedelta(seconds=ahead)).total_seconds())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from simulation.api.bodies import json_body, object_body, yaml_body
@@ -28,7 +30,7 @@ CORE = [type for type in BUILT_IN if not type.group]
         ("nodes/a/status", ("nodes", "", "a", "status")),
     ],
 )
-def test_what_a_path_names(path, named) -> None:
+def test_what_a_path_names(path: str, named: tuple[str, str, str, str]) -> None:
     found = parse_resource_path(CORE, "v1", path.split("/"))
     assert (found.type.resource, found.namespace, found.name, found.subresource) == named
     assert (found.version, found.watch, found.beyond) == ("v1", False, "")
@@ -45,7 +47,7 @@ def test_paths_that_watch_and_that_go_on() -> None:
     "path",
     ["absent", "pods/web-0", "namespaces/shop/nodes", "namespaces/shop/pods/a/absent", "pods/", "nodes/a/b/c/d"],
 )
-def test_paths_that_name_nothing(path) -> None:
+def test_paths_that_name_nothing(path: str) -> None:
     with pytest.raises(StatusError) as refused:
         parse_resource_path(CORE, "v1", path.split("/"))
     assert refused.value.code == 404
@@ -66,7 +68,7 @@ def test_paths_that_name_nothing(path) -> None:
         ("OPTIONS", "nodes", {}, ""),
     ],
 )
-def test_verbs(method, path, query, verb) -> None:
+def test_verbs(method: str, path: str, query: dict[str, Any] | dict[str, str], verb: str) -> None:
     assert verb_of(method, parse_resource_path(CORE, "v1", path.split("/")), query) == verb
 
 

@@ -16,6 +16,7 @@ import yaml
 from simulation import simulate, write_kubeconfig
 from simulation.kubeconfig import cluster_name
 from tests.patience import PATIENCE
+from tests.simulation.conftest import Eventually, Start
 
 KUBECTL = shutil.which("kubectl")
 
@@ -39,7 +40,7 @@ spec: {secretName: hello, issuerRef: {name: ours}}
 
 @pytest.mark.processes
 @pytest.mark.skipif(KUBECTL is None, reason="kubectl is not on this machine")
-async def test_kubectl(start, eventually, tmp_path: Path) -> None:
+async def test_kubectl(start: Start, eventually: Eventually, tmp_path: Path) -> None:
     client = await start(pods=40)
     config = tmp_path / "config"
     write_kubeconfig([client.cluster], config)
@@ -78,7 +79,7 @@ async def test_kubectl(start, eventually, tmp_path: Path) -> None:
     assert (await watching).count("hello") >= 3
 
 
-async def test_the_python_client(start) -> None:
+async def test_the_python_client(start: Start) -> None:
     kubernetes = pytest.importorskip("kubernetes")
     client = await start(pods=30)
     configuration = kubernetes.client.Configuration()

@@ -9,6 +9,7 @@ import pytest
 
 from simulation import ClusterStorage, SimulatedCluster
 from simulation.storage import Collection
+from tests.simulation.conftest import Eventually, Start
 
 PODS = ("", "pods")
 
@@ -99,7 +100,7 @@ def test_churn_bears_what_people_delete() -> None:
     assert cluster.churn.step(10) == 0
 
 
-async def test_churn_runs_at_its_rate_and_stops(start, eventually) -> None:
+async def test_churn_runs_at_its_rate_and_stops(start: Start, eventually: Eventually) -> None:
     client = await start(pods=50, churn=400.0)
     storage = client.cluster.storage
     before = storage.version
@@ -117,7 +118,7 @@ async def test_churn_runs_at_its_rate_and_stops(start, eventually) -> None:
     assert storage.version == stopped
 
 
-async def test_a_watch_under_churn_leads_to_the_present(start) -> None:
+async def test_a_watch_under_churn_leads_to_the_present(start: Start) -> None:
     client = await start(pods=60, churn=500.0)
     listed = await client.get("/api/v1/pods")
     state = {item["metadata"]["uid"]: item["metadata"]["resourceVersion"] for item in listed["items"]}

@@ -59,7 +59,7 @@ def test_a_node_has_its_lease(builder: ContentBuilder) -> None:
         ("Completed", "Succeeded", False, None),
     ],
 )
-def test_a_pod_in_each_state(builder: ContentBuilder, state, phase, ready, waiting) -> None:
+def test_a_pod_in_each_state(builder: ContentBuilder, state: str, phase: str, ready: bool, waiting: str | None) -> None:
     template = pod_template("web", "shop", "frontend", "registry.example.io/web:1", sidecar=True)
     pod = PodBuilder(builder).add("shop", "web-", template, OWNER, state, age=60.0)
     body = pod.body()

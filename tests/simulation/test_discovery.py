@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from tests.simulation.conftest import Client
+
 V2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 
-async def test_legacy(client) -> None:
+async def test_legacy(client: Client) -> None:
     assert (await client.get("/api"))["versions"] == ["v1"]
     core = await client.get("/api/v1")
     assert core["groupVersion"] == "v1"
@@ -29,7 +31,7 @@ async def test_legacy(client) -> None:
     assert certificates["shortNames"] == ["cert", "certs"]
 
 
-async def test_aggregated(client) -> None:
+async def test_aggregated(client: Client) -> None:
     for path in ("/api", "/apis"):
         async with client.session.get(client.cluster.url + path, headers={"Accept": V2}) as response:
             assert response.headers["Content-Type"] == V2
@@ -52,14 +54,14 @@ async def test_aggregated(client) -> None:
             assert response.status == 304
 
 
-async def test_a_server_that_lacks_the_aggregated_form(client) -> None:
+async def test_a_server_that_lacks_the_aggregated_form(client: Client) -> None:
     client.cluster.faults.aggregated_discovery = False
     async with client.session.get(client.cluster.url + "/apis", headers={"Accept": f"{V2},application/json"}) as got:
         assert got.headers["Content-Type"] == "application/json"
         assert (await got.json())["kind"] == "APIGroupList"
 
 
-async def test_paths_that_are_not_there(client) -> None:
+async def test_paths_that_are_not_there(client: Client) -> None:
     for path in (
         "/nothing",
         "/api/v2",
@@ -73,7 +75,7 @@ async def test_paths_that_are_not_there(client) -> None:
     assert (await client.request("OPTIONS", "/api/v1/pods"))[0] == 405
 
 
-async def test_health_and_version(client) -> None:
+async def test_health_and_version(client: Client) -> None:
     for path in ("/livez", "/readyz", "/healthz"):
         assert await client.request("GET", path) == (200, b"ok")
     assert (await client.get("/version"))["gitVersion"] == "v1.36.0"

@@ -7,18 +7,20 @@ import asyncio
 import aiohttp
 import pytest
 
+from tests.simulation.conftest import Client, Eventually, MakeConfigMap, Start
+
 MAPS = "/api/v1/namespaces/default/configmaps"
 FAULTS = "/_simulation/faults"
 
 
-async def test_cut_watches_break_in_the_middle(client) -> None:
+async def test_cut_watches_break_in_the_middle(client: Client) -> None:
     async with client.watch(MAPS, resourceVersion=str(client.cluster.storage.version)) as stream:
         assert client.cluster.faults.cut_watches() == 1
         with pytest.raises(aiohttp.ClientError):
             await stream.next()
 
 
-async def test_the_next_answers_are_errors(client) -> None:
+async def test_the_next_answers_are_errors(client: Client) -> None:
     client.cluster.faults.fail_next(1, 429, retry_after=7)
     client.cluster.faults.fail_next(2, 503)
     async with client.session.get(client.cluster.url + MAPS) as response:
@@ -27,7 +29,7 @@ async def test_the_next_answers_are_errors(client) -> None:
     assert [(await client.request("GET", MAPS))[0] for _ in range(3)] == [503, 503, 200]
 
 
-async def test_a_closed_port_opens_again_where_it_was(client, eventually) -> None:
+async def test_a_closed_port_opens_again_where_it_was(client: Client, eventually: Eventually) -> None:
     url = client.cluster.url
     async with client.watch(MAPS, resourceVersion=str(client.cluster.storage.version)) as stream:
         await client.cluster.faults.refuse_connections()
@@ -46,7 +48,7 @@ async def test_a_closed_port_opens_again_where_it_was(client, eventually) -> Non
     await client.get(MAPS)
 
 
-async def test_a_hung_watch_goes_on_where_it_was(client, config_map) -> None:
+async def test_a_hung_watch_goes_on_where_it_was(client: Client, config_map: MakeConfigMap) -> None:
     async with client.watch(MAPS, resourceVersion=str(client.cluster.storage.version), timeoutSeconds="1") as stream:
         client.cluster.faults.hang_watches()
         await client.create(MAPS, config_map("a"))
@@ -58,7 +60,7 @@ async def test_a_hung_watch_goes_on_where_it_was(client, config_map) -> None:
         assert event["object"]["metadata"]["name"] == "a"
 
 
-async def test_servers_without_initial_events(client) -> None:
+async def test_servers_without_initial_events(client: Client) -> None:
     params = {
         "sendInitialEvents": "true",
         "resourceVersionMatch": "NotOlderThan",
@@ -72,13 +74,13 @@ async def test_servers_without_initial_events(client) -> None:
         assert [event["type"] for event in await stream.rest()] == ["ADDED"]
 
 
-async def test_watches_end_early(client) -> None:
+async def test_watches_end_early(client: Client) -> None:
     client.cluster.faults.watch_lifetime = (0.05, 0.1)
     async with client.watch(MAPS, resourceVersion=str(client.cluster.storage.version)) as stream:
         assert await stream.rest() == []
 
 
-async def test_bookmarks_are_left_out(start) -> None:
+async def test_bookmarks_are_left_out(start: Start) -> None:
     client = await start(bookmark_interval=0.05)
     client.cluster.faults.skip_bookmarks = True
     version = str(client.cluster.storage.version)
@@ -87,7 +89,7 @@ async def test_bookmarks_are_left_out(start) -> None:
         assert await stream.rest() == []
 
 
-async def test_the_control_endpoint(client) -> None:
+async def test_the_control_endpoint(client: Client) -> None:
     wanted = {
         "delay": 0.01,
         "skip_bookmarks": True,
@@ -116,7 +118,7 @@ async def test_the_control_endpoint(client) -> None:
     assert (await client.request("GET", "/_simulation/none"))[0] == 404
 
 
-async def test_an_outage_loses_nothing(client, config_map) -> None:
+async def test_an_outage_loses_nothing(client: Client, config_map: MakeConfigMap) -> None:
     made = await client.create(MAPS, config_map("a"))
     url = client.cluster.url
     await client.cluster.stop()

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import random
 
+import pytest
+
+from tests.simulation.conftest import Client
+
 PATHS = (
     "/api/v1/namespaces/default/configmaps",
     "/api/v1/namespaces/default/configmaps/a",
@@ -179,7 +183,7 @@ class Fuzz:
         return json.dumps(value).encode()
 
 
-async def test_nothing_makes_a_500(client, caplog) -> None:
+async def test_nothing_makes_a_500(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     fuzz = Fuzz(7)
     seen = set()
     await client.create("/api/v1/namespaces/default/pods", {"metadata": {"name": "a"}, "spec": {}})

@@ -7,10 +7,12 @@ import json
 
 import pytest
 
+from tests.simulation.conftest import Client, MakeConfigMap, Start
+
 PODS = "/api/v1/pods"
 
 
-async def test_items_of_built_in_types_have_no_kind(client) -> None:
+async def test_items_of_built_in_types_have_no_kind(client: Client) -> None:
     listed = await client.get(PODS)
     assert (listed["kind"], listed["apiVersion"]) == ("PodList", "v1")
     assert len(listed["items"]) == 40
@@ -22,20 +24,20 @@ async def test_items_of_built_in_types_have_no_kind(client) -> None:
     assert alone["metadata"] == one
 
 
-async def test_items_of_custom_resources_have_a_kind(client) -> None:
+async def test_items_of_custom_resources_have_a_kind(client: Client) -> None:
     listed = await client.get("/apis/certs.example.io/v1/certificates")
     assert listed["kind"] == "CertificateList"
     assert {item["kind"] for item in listed["items"]} == {"Certificate"}
     assert {item["apiVersion"] for item in listed["items"]} == {"certs.example.io/v1"}
 
 
-async def test_order_is_that_of_etcd_keys(client) -> None:
+async def test_order_is_that_of_etcd_keys(client: Client) -> None:
     items = (await client.get(PODS))["items"]
     paths = [f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in items]
     assert paths == sorted(paths)
 
 
-async def test_pages_are_one_snapshot(client, config_map) -> None:
+async def test_pages_are_one_snapshot(client: Client, config_map: MakeConfigMap) -> None:
     expected = (await client.get(PODS))["items"]
     first = await client.get(PODS, limit="7")
     version = first["metadata"]["resourceVersion"]
@@ -56,7 +58,7 @@ async def test_pages_are_one_snapshot(client, config_map) -> None:
     assert len((await client.get(PODS))["items"]) == 39
 
 
-async def test_pages_of_a_namespace_and_a_selector(client) -> None:
+async def test_pages_of_a_namespace_and_a_selector(client: Client) -> None:
     whole = await client.get(PODS)
     namespace = whole["items"][0]["metadata"]["namespace"]
     expected = [item for item in whole["items"] if item["metadata"]["namespace"] == namespace]
@@ -70,7 +72,7 @@ async def test_pages_of_a_namespace_and_a_selector(client) -> None:
     assert "remainingItemCount" not in page["metadata"]
 
 
-async def test_continue_after_compaction_is_expired_and_may_go_on(client) -> None:
+async def test_continue_after_compaction_is_expired_and_may_go_on(client: Client) -> None:
     first = await client.get(PODS, limit="10")
     await client.request(
         "PATCH",
@@ -85,7 +87,7 @@ async def test_continue_after_compaction_is_expired_and_may_go_on(client) -> Non
     assert len(rest["items"]) == 30
 
 
-async def test_versions(client) -> None:
+async def test_versions(client: Client) -> None:
     before = await client.get(PODS)
     version = before["metadata"]["resourceVersion"]
     victim = before["items"][0]["metadata"]
@@ -105,7 +107,7 @@ async def test_versions(client) -> None:
     assert (status, error["reason"]) == (410, "Expired")
 
 
-async def test_a_version_of_the_future_is_waited_for(start) -> None:
+async def test_a_version_of_the_future_is_waited_for(start: Start) -> None:
     client = await start(pods=40, version_wait=0.05)
     wanted = str(client.cluster.storage.version + 5)
     status, error = await client.request("GET", PODS, params={"resourceVersion": wanted})
@@ -129,12 +131,12 @@ async def test_a_version_of_the_future_is_waited_for(start) -> None:
         ({"labelSelector": "a=b=c"}, 400),
     ],
 )
-async def test_what_lists_refuse(client, params, code) -> None:
+async def test_what_lists_refuse(client: Client, params: dict[str, str], code: int) -> None:
     status, error = await client.request("GET", PODS, params=params)
     assert (status, error["kind"], error["code"]) == (code, "Status", code)
 
 
-async def test_selectors(client, config_map) -> None:
+async def test_selectors(client: Client, config_map: MakeConfigMap) -> None:
     path = "/api/v1/namespaces/default/configmaps"
     for name, labels in (
         ("a", {"app": "web", "tier": "front"}),
@@ -172,7 +174,7 @@ async def test_selectors(client, config_map) -> None:
     assert found["items"] == expected_pods
 
 
-async def test_tables_and_metadata(client) -> None:
+async def test_tables_and_metadata(client: Client) -> None:
     table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
     _, certs = await client.request("GET", "/apis/certs.example.io/v1/certificates", headers={"Accept": table})
     assert [column["name"] for column in certs["columnDefinitions"]] == [
@@ -196,7 +198,7 @@ async def test_tables_and_metadata(client) -> None:
     assert (await client.request("GET", PODS, headers={"Accept": both}))[0] == 200
 
 
-async def test_a_large_list_is_the_same_in_gzip(start) -> None:
+async def test_a_large_list_is_the_same_in_gzip(start: Start) -> None:
     client = await start(pods=700)
     async with client.session.get(client.cluster.url + PODS, headers={"Accept-Encoding": "gzip"}) as response:
         assert response.headers["Content-Encoding"] == "gzip"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+
+from tests.simulation.conftest import Client, MakeConfigMap, Start
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
@@ -40,7 +44,7 @@ def crd(plural="widgets", group="example.org", **version):
     }
 
 
-async def test_create_sets_what_the_server_sets(client, config_map) -> None:
+async def test_create_sets_what_the_server_sets(client: Client, config_map: MakeConfigMap) -> None:
     made = await client.create(MAPS, config_map("a", x="1"))
     metadata = made["metadata"]
     assert metadata["namespace"] == "default"
@@ -74,12 +78,17 @@ async def test_create_sets_what_the_server_sets(client, config_map) -> None:
         (CRDS, {"metadata": {"name": "a"}}, 422),
     ],
 )
-async def test_what_create_refuses(client, path, body, code) -> None:
+async def test_what_create_refuses(
+    client: Client,
+    path,
+    body: bytes | dict[str, Any] | dict[str, dict[str, Any]] | dict[str, dict[str, str]],
+    code: int,
+) -> None:
     status, error = await client.request("POST", path, body)
     assert (status, error["kind"], error["code"]) == (code, "Status", code)
 
 
-async def test_update_needs_the_latest_version(client, config_map) -> None:
+async def test_update_needs_the_latest_version(client: Client, config_map: MakeConfigMap) -> None:
     made = await client.create(MAPS, config_map("a", x="1"))
     status, changed = await client.request("PUT", f"{MAPS}/a", {**made, "data": {"x": "2"}})
     assert status == 200
@@ -96,7 +105,7 @@ async def test_update_needs_the_latest_version(client, config_map) -> None:
     assert changed["metadata"]["uid"] == made["metadata"]["uid"]
 
 
-async def test_what_changes_nothing_has_no_new_version(client, config_map) -> None:
+async def test_what_changes_nothing_has_no_new_version(client: Client, config_map: MakeConfigMap) -> None:
     made = await client.create(MAPS, config_map("a", x="1"))
     status, same = await client.request("PUT", f"{MAPS}/a", made)
     assert (status, same) == (200, made)
@@ -104,7 +113,7 @@ async def test_what_changes_nothing_has_no_new_version(client, config_map) -> No
     assert client.cluster.storage.version == int(made["metadata"]["resourceVersion"])
 
 
-async def test_generation_follows_the_spec_and_status_is_apart(client) -> None:
+async def test_generation_follows_the_spec_and_status_is_apart(client: Client) -> None:
     made = await client.create(DEPLOYMENTS, {**DEPLOYMENT, "status": {"replicas": 9}})
     assert made["metadata"]["generation"] == 1
     assert made["status"] == {}
@@ -125,7 +134,7 @@ async def test_generation_follows_the_spec_and_status_is_apart(client) -> None:
     assert (await client.get(f"{DEPLOYMENTS}/web"))["spec"]["replicas"] == 3
 
 
-async def test_the_four_patches(client) -> None:
+async def test_the_four_patches(client: Client) -> None:
     await client.create(DEPLOYMENTS, DEPLOYMENT)
     path = f"{DEPLOYMENTS}/web"
     new_image = {"spec": {"template": {"spec": {"containers": [{"name": "app", "image": "web:2"}]}}}}
@@ -166,7 +175,7 @@ async def test_the_four_patches(client) -> None:
     assert status == 415
 
 
-async def test_dry_run_changes_nothing(client, config_map) -> None:
+async def test_dry_run_changes_nothing(client: Client, config_map: MakeConfigMap) -> None:
     version = client.cluster.storage.version
     assert (await client.request("POST", f"{MAPS}?dryRun=All", config_map("a")))[0] == 201
     assert (await client.request("GET", f"{MAPS}/a"))[0] == 404
@@ -175,7 +184,7 @@ async def test_dry_run_changes_nothing(client, config_map) -> None:
     assert client.cluster.storage.version == version
 
 
-async def test_delete(client, config_map) -> None:
+async def test_delete(client: Client, config_map: MakeConfigMap) -> None:
     made = await client.create(MAPS, config_map("a"))
     bad = {"preconditions": {"uid": "another"}}
     assert (await client.request("DELETE", f"{MAPS}/a", bad))[0] == 409
@@ -194,7 +203,7 @@ async def test_delete(client, config_map) -> None:
     assert (await client.get(f"{MAPS}/c"))["metadata"]["name"] == "c"
 
 
-async def test_finalizers_hold_an_object(client, config_map) -> None:
+async def test_finalizers_hold_an_object(client: Client, config_map: MakeConfigMap) -> None:
     body = config_map("a")
     body["metadata"]["finalizers"] = ["example.org/hold"]
     await client.create(MAPS, body)
@@ -204,7 +213,7 @@ async def test_finalizers_hold_an_object(client, config_map) -> None:
     assert (await client.request("GET", f"{MAPS}/a"))[0] == 404
 
 
-async def test_owners_take_their_dependents_along(client) -> None:
+async def test_owners_take_their_dependents_along(client: Client) -> None:
     deployments = (await client.get("/apis/apps/v1/deployments"))["items"]
     chosen = max(deployments, key=lambda item: item["spec"]["replicas"])["metadata"]
     version = str(client.cluster.storage.version)
@@ -220,7 +229,7 @@ async def test_owners_take_their_dependents_along(client) -> None:
     client.cluster.storage.check()
 
 
-async def test_orphans_stay(client) -> None:
+async def test_orphans_stay(client: Client) -> None:
     chosen = (await client.get("/apis/apps/v1/deployments"))["items"][0]["metadata"]
     path = f"/apis/apps/v1/namespaces/{chosen['namespace']}/deployments/{chosen['name']}"
     await client.delete(path, {"propagationPolicy": "Orphan"})
@@ -228,7 +237,7 @@ async def test_orphans_stay(client) -> None:
     assert "ownerReferences" not in left["metadata"] or left["metadata"]["ownerReferences"] == []
 
 
-async def test_a_namespace_takes_its_content_along(client, config_map) -> None:
+async def test_a_namespace_takes_its_content_along(client: Client, config_map: MakeConfigMap) -> None:
     await client.create("/api/v1/namespaces", {"metadata": {"name": "brief"}})
     await client.create("/api/v1/namespaces/brief/configmaps", config_map("a"))
     ending = await client.delete("/api/v1/namespaces/brief")
@@ -238,7 +247,7 @@ async def test_a_namespace_takes_its_content_along(client, config_map) -> None:
     assert (await client.request("DELETE", "/api/v1/namespaces/default"))[0] == 403
 
 
-async def test_custom_resources_come_and_go(client) -> None:
+async def test_custom_resources_come_and_go(client: Client) -> None:
     made = await client.create(CRDS, crd(subresources={"status": {}}))
     assert {(entry["type"], entry["status"]) for entry in made["status"]["conditions"]} == {
         ("NamesAccepted", "True"),
@@ -264,7 +273,7 @@ async def test_custom_resources_come_and_go(client) -> None:
     assert (await client.request("GET", path))[0] == 404
 
 
-async def test_logs(client) -> None:
+async def test_logs(client: Client) -> None:
     pods = (await client.get("/api/v1/pods", fieldSelector="status.phase=Running"))["items"]
     metadata = pods[0]["metadata"]
     path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/log"
@@ -273,7 +282,7 @@ async def test_logs(client) -> None:
     assert (await client.request("GET", path, params={"container": "absent"}))[0] == 400
 
 
-async def test_tokens(start) -> None:
+async def test_tokens(start: Start) -> None:
     client = await start(token="secret")
     status, error = await client.request("GET", "/api")
     assert (status, error["reason"]) == (401, "Unauthorized")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from pathlib import Path
 
 import pytest
+
+from tests.simulation.conftest import Client
 
 PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/certificates.certs.example.io"
 
 
-async def test_documents_describe_the_types_of_their_group(client) -> None:
+async def test_documents_describe_the_types_of_their_group(client: Client) -> None:
     paths = (await client.get("/openapi/v3"))["paths"]
     assert {"api/v1", "apis/apps/v1", "apis/certs.example.io/v1"} <= paths.keys()
     apps = await client.get(paths["apis/apps/v1"]["serverRelativeURL"])
@@ -31,7 +34,7 @@ async def test_documents_describe_the_types_of_their_group(client) -> None:
     }
 
 
-async def test_hashes_and_tags_change_with_the_document_alone(client) -> None:
+async def test_hashes_and_tags_change_with_the_document_alone(client: Client) -> None:
     before = (await client.get("/openapi/v3"))["paths"]
     path = before["apis/certs.example.io/v1"]["serverRelativeURL"]
     async with client.session.get(client.cluster.url + path) as answer:
@@ -51,7 +54,7 @@ async def test_hashes_and_tags_change_with_the_document_alone(client) -> None:
         assert b'"keySize"' in await answer.read()
 
 
-async def test_forms_of_version_2(client) -> None:
+async def test_forms_of_version_2(client: Client) -> None:
     async with client.session.get(client.cluster.url + "/openapi/v2", headers={"Accept": PROTOBUF}) as answer:
         assert answer.headers["Content-Type"] == PROTOBUF.replace("@", ".")
         # Field 1, text: swagger.
@@ -66,7 +69,7 @@ async def test_forms_of_version_2(client) -> None:
 @pytest.mark.parametrize(
     ("path", "field"), [("pod.spec.containers", "imagePullPolicy"), ("certificates.spec", "secretName")]
 )
-async def test_kubectl_explains(client, tmp_path, path: str, field: str, form: str) -> None:
+async def test_kubectl_explains(client: Client, tmp_path: Path, path: str, field: str, form: str) -> None:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not on this machine")

@@ -32,7 +32,7 @@ MAPS = TYPES["configmaps"]
         ("clusterroles", "..", False),
     ],
 )
-def test_names(resource, name, valid) -> None:
+def test_names(resource: str, name, valid: bool) -> None:
     if valid:
         validate_name(TYPES[resource], name)
     else:

@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from tests.simulation.conftest import Client, Eventually, MakeConfigMap, Start
+
 MAPS = "/api/v1/namespaces/default/configmaps"
 
 
@@ -13,7 +15,7 @@ def told(events):
     return [(event["type"], event["object"]["metadata"]["name"]) for event in events]
 
 
-async def test_from_a_version_on(client, config_map) -> None:
+async def test_from_a_version_on(client: Client, config_map: MakeConfigMap) -> None:
     version = (await client.get(MAPS))["metadata"]["resourceVersion"]
     async with client.watch(MAPS, resourceVersion=version) as stream:
         made = await client.create(MAPS, config_map("a", x="1"))
@@ -34,7 +36,9 @@ async def test_from_a_version_on(client, config_map) -> None:
 
 
 @pytest.mark.parametrize("version", [None, "0"])
-async def test_without_a_version_the_state_comes_first(client, config_map, version) -> None:
+async def test_without_a_version_the_state_comes_first(
+    client: Client, config_map: MakeConfigMap, version: str | None
+) -> None:
     await client.create(MAPS, config_map("a"))
     params = {} if version is None else {"resourceVersion": version}
     async with client.watch(MAPS, **params) as stream:
@@ -43,7 +47,7 @@ async def test_without_a_version_the_state_comes_first(client, config_map, versi
         assert told(await stream.take(1)) == [("ADDED", "b")]
 
 
-async def test_send_initial_events(client, config_map) -> None:
+async def test_send_initial_events(client: Client, config_map: MakeConfigMap) -> None:
     params = {
         "sendInitialEvents": "true",
         "resourceVersionMatch": "NotOlderThan",
@@ -69,12 +73,12 @@ async def test_send_initial_events(client, config_map) -> None:
         {"resourceVersion": "abc"},
     ],
 )
-async def test_what_watches_refuse(client, params) -> None:
+async def test_what_watches_refuse(client: Client, params: dict[str, str]) -> None:
     status, error = await client.request("GET", MAPS, params={"watch": "true", **params})
     assert (status, error["reason"]) == (422, "Invalid")
 
 
-async def test_what_enters_and_leaves_a_selector(client, config_map) -> None:
+async def test_what_enters_and_leaves_a_selector(client: Client, config_map: MakeConfigMap) -> None:
     version = str(client.cluster.storage.version)
     await client.create(MAPS, config_map("a", {"on": "no"}, n="1"))
     await client.patch(f"{MAPS}/a", {"metadata": {"labels": {"on": "yes"}}, "data": {"n": "2"}})
@@ -97,7 +101,7 @@ async def test_what_enters_and_leaves_a_selector(client, config_map) -> None:
         assert told(await stream.rest()) == [("ADDED", "b")]
 
 
-async def test_a_version_from_before_compaction_is_expired(client, config_map) -> None:
+async def test_a_version_from_before_compaction_is_expired(client: Client, config_map: MakeConfigMap) -> None:
     version = str(client.cluster.storage.version)
     await client.create(MAPS, config_map("a"))
     async with client.watch(MAPS, resourceVersion=version) as open_stream:
@@ -117,7 +121,7 @@ async def test_a_version_from_before_compaction_is_expired(client, config_map) -
         assert await stream.rest() == []
 
 
-async def test_a_version_beyond_the_bounded_history_is_expired(start, config_map) -> None:
+async def test_a_version_beyond_the_bounded_history_is_expired(start: Start, config_map: MakeConfigMap) -> None:
     client = await start(history=8)
     version = str(client.cluster.storage.version)
     for number in range(30):
@@ -127,7 +131,7 @@ async def test_a_version_beyond_the_bounded_history_is_expired(start, config_map
     assert error["object"]["code"] == 410
 
 
-async def test_bookmarks_come_at_intervals(start, config_map) -> None:
+async def test_bookmarks_come_at_intervals(start: Start, config_map: MakeConfigMap) -> None:
     client = await start(bookmark_interval=0.05)
     version = str(client.cluster.storage.version)
     async with client.watch(MAPS, resourceVersion=version, allowWatchBookmarks="true") as stream:
@@ -143,14 +147,14 @@ async def test_bookmarks_come_at_intervals(start, config_map) -> None:
         assert later["type"] == "BOOKMARK"
 
 
-async def test_a_bookmark_comes_before_the_end(client) -> None:
+async def test_a_bookmark_comes_before_the_end(client: Client) -> None:
     version = str(client.cluster.storage.version)
     async with client.watch(MAPS, resourceVersion=version, allowWatchBookmarks="true", timeoutSeconds="3") as stream:
         events = await stream.rest()
     assert [event["type"] for event in events] == ["BOOKMARK"]
 
 
-async def test_a_watch_ahead_of_the_cluster_waits(client, config_map) -> None:
+async def test_a_watch_ahead_of_the_cluster_waits(client: Client, config_map: MakeConfigMap) -> None:
     ahead = str(client.cluster.storage.version + 1)
     async with client.watch(MAPS, resourceVersion=ahead, timeoutSeconds="2") as stream:
         await client.create(MAPS, config_map("a"))
@@ -158,7 +162,7 @@ async def test_a_watch_ahead_of_the_cluster_waits(client, config_map) -> None:
         assert told(await stream.take(1)) == [("ADDED", "b")]
 
 
-async def test_many_watches_see_the_same(client, config_map) -> None:
+async def test_many_watches_see_the_same(client: Client, config_map: MakeConfigMap) -> None:
     version = str(client.cluster.storage.version)
 
     async def watched() -> list:
@@ -172,7 +176,7 @@ async def test_many_watches_see_the_same(client, config_map) -> None:
     assert all(task.result() == [("ADDED", f"m{number:02d}") for number in range(20)] for task in tasks)
 
 
-async def test_tables_send_their_columns_once(client, config_map) -> None:
+async def test_tables_send_their_columns_once(client: Client, config_map: MakeConfigMap) -> None:
     headers = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
     version = str(client.cluster.storage.version)
     await client.create(MAPS, config_map("a"))
@@ -188,7 +192,7 @@ async def test_tables_send_their_columns_once(client, config_map) -> None:
     assert second["object"]["rows"][0]["cells"][0] == "b"
 
 
-async def test_a_client_that_leaves_is_forgotten(client, eventually) -> None:
+async def test_a_client_that_leaves_is_forgotten(client: Client, eventually: Eventually) -> None:
     collection = client.cluster.storage.collections[("", "configmaps")]
     async with client.watch(MAPS, resourceVersion=str(client.cluster.storage.version)) as stream:
         stream.response.close()
