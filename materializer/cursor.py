@@ -1,7 +1,7 @@
 """Cursor reads: what changed past an index, for one filter, as a Kubernetes watch shows it.
 
-A watch is a position in the index order and a filter; it needs no queue. What lies past the position is read
-when the watcher can take it: a slow one gets an object's latest state, once.
+A watch is a position in the index order and a filter; it needs no queue. What lies past the position is read when the
+watcher can take it: a slow one gets an object's latest state, once.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from materializer.type_store import TypeStore
 
 
 class Change(NamedTuple):
-    """One event to show: its type, the entry, and the index (`at`) its version bears.
+    """One watch event: its type (ADDED, MODIFIED, DELETED), the entry, and the index `at` that its version bears.
 
-    That index is the entry's own, but for events that stand for a message together with later ones: there, all
-    but the last bear the index before it, so that a client cut off in between gets the whole again.
+    That index is the entry's own. The exception are events that one message stands for together with later ones: all
+    but the last bear the index before it, so that a client cut off in between is shown all of them again. Example: a
+    removal of a cluster with three objects at index 50 is three DELETED events at 49, 49 and 50.
     """
 
     type: str
@@ -32,15 +33,36 @@ class Change(NamedTuple):
 class Position(NamedTuple):
     """Up to where a watcher was shown the order, and what it may hold of what lies past that.
 
-    - `after`: what lay up to this index when it was read, it was shown.
-    - `whole`: the last index at which it held the whole state. Of an object that changed again since then it may hold
-      any state between the two; then a deletion too many is shown rather than one too few. 0 if nobody knows, as of a
-      client that resumes at an event's version. Below the type's `gap` this process has not seen every state, and is
-      as careful.
-    - `start`: the index from which on it was served by this process: what entered the log since then, but was never
-      seen here, it cannot hold.
-    - `base`: where the present run of reads began, `begun`: what was applied then. What entered the log past the one,
-      and lay past `after` already at the other, it was not shown.
+    - `read_to`: everything in the order up to this index, as the order was when it was read, has been shown.
+    - `complete_at`: the last index at which the watcher held the whole state; 0 if unknown, as for a client that
+      resumes at an event's version. Of an object that changed again since then it may hold any state between the two;
+      a deletion too many is then shown rather than one too few.
+    - `served_from`: from this index on this process has served it. What began later and was never seen here, the
+      watcher cannot hold. Never higher than the `unread_through` of the type.
+    - `scan_from`, `scan_head`: while the watcher reads in pieces, `read_to` when the present scan began, and what was
+      applied after its first piece; `scan_head` is 0 between scans. What began after `scan_from` and already lay past
+      `read_to` at `scan_head` has not been shown.
+
+    Beside it stands the type's `unread_through`: the highest index that the log had lost, superseded or purged, before
+    this process could read it. A watcher whose `complete_at` is below that may have been shown, elsewhere, states that
+    this process never saw, so it is treated as one whose knowledge is unknown.
+
+    Example. A client lists at 100 and watches in pieces of two changes. The log had lost 101 before this process could
+    read it. Past 100 the order has a at 103 and b at 104, both new; c at 107, which began at 102; x at 108, which began
+    at 101, but was first seen here at 108; d at 110, which began at 90.
+
+        event                          read_to  complete_at  served_from  scan_from  scan_head
+        begins at the list's version       100          100          100        100          0
+        is shown ADDED a, ADDED b          104          100          100        100        110
+        is shown ADDED c, ADDED x          108          100          100        100        110
+        is shown MODIFIED d, the end       110          110          101        110          0
+
+    Before the second piece, c and x both began at or before `read_to`, 104, and still the client cannot know them. c
+    began after `scan_from` and already lay past `read_to`, at 107, at `scan_head`: the first piece did not have it. x
+    began after `served_from`, and this process first saw it after `read_to`. Were both deleted now, nothing would be
+    shown. d began before all that: the client has it from its list, and a deletion would be DELETED, whatever its
+    selector, since `complete_at` is below `unread_through`, 101. A client that comes from another instance with the
+    version 104 has `served_from` 101 (the minimum of 104 and `unread_through`): it may know x from there.
     """
 
     read_to: int
@@ -50,45 +72,49 @@ class Position(NamedTuple):
     scan_head: int
 
     def may_know(self, entry: Entry) -> bool:
-        """Whether the watcher may have been shown this uid."""
+        """Whether the watcher may have been shown this uid. O(1)."""
         if entry.uid_index > self.read_to:
             return False
         if entry.uid_index > self.served_from and entry.observed_from > self.read_to:
             return False
         return not (entry.uid_index > self.scan_from and self.read_to < entry.index <= self.scan_head)
 
-    def may_match(self, entry: Entry, wanted: Filter, gap: int) -> bool:
-        """Whether a uid that the watcher may know was in its selection in a state that it may hold."""
+    def may_match(self, entry: Entry, wanted: Filter, unread_through: int) -> bool:
+        """Whether a uid that the watcher may know was in its selection in a state that it may hold.
+
+        O(earlier states of the object that selectors saw differently).
+        """
         if not wanted.timely(entry) and entry.selectable_since != NEVER:
             return False
         low = max(self.complete_at, entry.uid_index)
-        return self.complete_at < gap or wanted.matched_between(entry, low, self.read_to) is not False
+        return self.complete_at < unread_through or wanted.matched_between(entry, low, self.read_to) is not False
 
 
 class Cursor:
     """The position of one watcher, through all its reads from one store.
 
-    `whole`: 0 if nobody knows whether it held the whole state at `after` (see Position).
+    Begins at index `read_to`; `complete_at` is 0 if it is unknown whether the client held the whole state there, and
+    `read_to` if not given (see Position).
     """
 
-    def __init__(self, after: int, whole: int | None = None) -> None:
-        self.read_to = after
-        self._complete_at = after if whole is None else whole
-        self._served_from = self._scan_from = after
+    def __init__(self, read_to: int, complete_at: int | None = None) -> None:
+        self.read_to = read_to
+        self._complete_at = read_to if complete_at is None else complete_at
+        self._served_from = self._scan_from = read_to
         self._scan_head = 0
 
-    def position(self, kind: TypeStore) -> Position:
-        """What the next read goes by. Equal ones see the same."""
+    def position(self, type_store: TypeStore) -> Position:
+        """What the next read of this type depends on: watchers at equal positions are shown the same. O(1)."""
         return Position(
             self.read_to,
             self._complete_at,
-            min(self._served_from, kind.unread_through),
+            min(self._served_from, type_store.unread_through),
             self._scan_from,
             self._scan_head,
         )
 
     def advance(self, store: Store, upto: int | None) -> None:
-        """The store was read up to an index; None: to its end."""
+        """Notes that the store was read up to the index `upto`; None: to its end. O(1)."""
         if upto is not None:
             self.read_to = upto
             self._scan_head = self._scan_head or store.applied
@@ -100,28 +126,28 @@ class Cursor:
 
 
 def changes(
-    kind: TypeStore, at: Position, wanted: Filter, limit: int, most: int | None = None
+    type_store: TypeStore, at: Position, wanted: Filter, limit: int, most: int | None = None
 ) -> tuple[list[Change], int | None]:
-    """Changes past a position, oldest first, at least `limit` of them or `most` bytes of bodies, if there is so much.
+    """Changes past a position, oldest first, and the index up to which they were read (None: to the end).
 
-    The second value is the index up to which they were read, None if that is all there is. O(log n + items
-    past the position, up to the limit).
+    Ends at the first item with which there are at least `limit` changes or `most` bytes of bodies; a removal is one
+    item however many objects it had. O(log n + items past the position, up to the limit).
     """
     result: list[Change] = []
     size = 0
-    for item in kind.order.after(at.read_to):
+    for item in type_store.order.after(at.read_to):
         if isinstance(item, Removal):
             batch = [
                 Change(DELETED, held, item.index - 1)
                 for entry in item.entries.values()
-                if wanted.covers(entry) and (held := _held(entry, wanted, at, kind.unread_through)) is not None
+                if wanted.covers(entry) and (held := _held(entry, wanted, at, type_store.unread_through)) is not None
             ]
             if batch:
                 batch[-1] = batch[-1]._replace(at=item.index)
                 result.extend(batch)
         elif wanted.covers(item):
             shown = len(result)
-            result.extend(_shown(item, wanted, at, kind.unread_through))
+            result.extend(_shown(item, wanted, at, type_store.unread_through))
             if len(result) > shown:
                 size += len(item.body)
         if len(result) >= limit or (most is not None and size >= most):
@@ -129,19 +155,19 @@ def changes(
     return result, None
 
 
-def _held(entry: Entry, wanted: Filter, at: Position, gap: int) -> Entry | None:
-    """What a watcher may hold of a name: this uid or one before it, None for surely nothing."""
-    if at.may_know(entry) and at.may_match(entry, wanted, gap):
+def _held(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> Entry | None:
+    """What a watcher may hold of a name: this uid or an earlier one; None: certainly nothing."""
+    if at.may_know(entry) and at.may_match(entry, wanted, unread_through):
         return entry
-    return _predecessor(entry, wanted, at, gap) if entry.uid_index > at.complete_at else None
+    return _predecessor(entry, wanted, at, unread_through) if entry.uid_index > at.complete_at else None
 
 
-def _shown(entry: Entry, wanted: Filter, at: Position, gap: int) -> Iterator[Change]:
-    held = _held(entry, wanted, at, gap)
+def _shown(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> Iterator[Change]:
+    held = _held(entry, wanted, at, unread_through)
     known = at.may_know(entry)
     selected = not entry.deleted and wanted.timely(entry) and wanted.selects(entry)
     if held is not None and (not selected or not known):
-        # It has gone, or left the selection, or this uid is new to the watcher and another one of its name is not.
+        # It was deleted or left the selection, or the watcher holds another uid of the name and does not know this one.
         shown = entry if held is entry or (entry.deleted and known) else held
         yield Change(DELETED, shown, entry.index - 1 if selected else entry.index)
         held = None
@@ -149,14 +175,14 @@ def _shown(entry: Entry, wanted: Filter, at: Position, gap: int) -> Iterator[Cha
         yield Change(ADDED if held is None else MODIFIED, entry, entry.index)
 
 
-def _predecessor(entry: Entry, wanted: Filter, at: Position, gap: int) -> Entry | None:
+def _predecessor(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> Entry | None:
     before = entry.replaced
     while before is not None:
         if before.deleted and 0 < before.index <= at.complete_at:
-            # It was gone by then, and the watcher was told.
+            # It was deleted by then, and the watcher was shown that.
             return None
         if at.may_know(before):
-            if at.may_match(before, wanted, gap):
+            if at.may_match(before, wanted, unread_through):
                 return before
             if before.uid_index <= at.complete_at:
                 return None
@@ -171,6 +197,6 @@ def _predecessor(entry: Entry, wanted: Filter, at: Position, gap: int) -> Entry 
     return None
 
 
-def initial(store: Store, kind: TypeStore, wanted: Filter) -> list[Change]:
-    """The present state as ADDED events, by cluster, namespace and name."""
-    return [Change(ADDED, entry, entry.index) for entry in kind.select(wanted)]
+def initial(store: Store, type_store: TypeStore, wanted: Filter) -> list[Change]:
+    """The present state as ADDED events, by cluster, namespace and name. As `TypeStore.select`."""
+    return [Change(ADDED, entry, entry.index) for entry in type_store.select(wanted)]

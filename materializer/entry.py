@@ -11,7 +11,7 @@ from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, ObjectName
 
 
 class Past(msgspec.Struct, gc=False, eq=False):
-    """An earlier state of an object that selectors saw differently: what a selector matched at an index.
+    """What selectors look at, as it was in an earlier state: from `selectable_since` on, up to that of the next state.
 
     Shared by all later entries of the object, so that forgetting it once frees it everywhere.
     """
@@ -24,25 +24,32 @@ class Past(msgspec.Struct, gc=False, eq=False):
     forgotten: bool = False
 
     def forget(self) -> None:
+        """Frees this state and all before it; from here on what they were counts as unknown. O(1)."""
         self.forgotten = True
         self.labels = self.fields = {}
         self.before = None
 
 
 class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
-    """One state of one object. Never changed once it is in the store, but for what it remembers of before.
+    """One state of one object. Never changed once it is in the store, except for what it remembers of the past.
 
-    - `index`: position of this state's message in the log; `first`: of this uid's first one.
-    - `since`: index from which on labels and fields are as they are now; what they were before is in `past`,
-      as far as this process knows.
-    - `body`: the object as JSON with its served version. `gap:gap_end` is `"resourceVersion":"...",` in it;
-      metadata's value is `body[gap - 1:meta_end]`.
-    - `time`: when the log stored it, nanoseconds since 1970.
-    - `replaced`: the last holder of the name before this uid; only as long as a watcher may still hold it.
-    - `seen`: index at which this process first knew of the uid, where that is later than `first`: what came before
-      was superseded in the log unread.
-    - `entered`: the cluster's version of the uid's first state, if this process has seen it.
-    - `deleted`: this is a tombstone; the body is the last known one, with the version of the deletion.
+    - `index`: sequence of this state's message in the log; `uid_index`: of the uid's first message.
+    - `observed_from`: index at which this process first saw the uid. Later than `uid_index` where what came before was
+      superseded in the log unread.
+    - `first_known_version`: the cluster's resourceVersion of the uid's first state; "" if this process has not seen it.
+    - `selectable_since`: index from which on labels, fields and owner are as they are now; what they were before is in
+      `past`, as far as this process knows.
+    - `member_version`: the object's resourceVersion in its cluster; `version`: the API version that `body` is in.
+    - `body`: the object as JSON with its served resourceVersion. `body[version_offset:version_end]` is
+      `"resourceVersion":"...",` at the beginning of metadata, and `body[version_offset - 1:metadata_end]` is metadata.
+    - `created`: creationTimestamp, in seconds since 1970; `time`: when the log stored it, in nanoseconds since 1970.
+    - `deleted`: this is a tombstone: the body is the last known one, with the version of the deletion. `final`: that is
+      the object's last state, as the cluster sent it with the deletion.
+    - `replaced`: the tombstone, or last state, of the uid that had the name before; kept as long as a watcher may hold
+      it. `oldest_uid_index`: where the oldest uid of the name began that such a watcher may hold, as far as known.
+
+    Example: an object created at 5, relabelled at 8 and changed again at 9 has `index` 9, `uid_index` 5,
+    `selectable_since` 8, and a `past` with the labels from 5 on.
     """
 
     index: int
@@ -76,24 +83,30 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
         return (self.namespace, self.name)  # type: ignore[return-value]  # hot: no call
 
     def as_of(self, prefix: str, index: int) -> bytes:
-        """The body with the version it has at another index than its own."""
+        """The body with the version it has at another index than its own (see `Change.at`). O(size)."""
         version = version_member(prefix, index, self.member_version)
         return self.body[: self.version_offset] + version + self.body[self.version_end :]
 
     def metadata(self) -> bytes:
-        """metadata's JSON, with the served version."""
+        """The JSON of metadata, with the served version. O(its size)."""
         return self.body[self.version_offset - 1 : self.metadata_end]
 
 
-def version_member(prefix: str, index: int, original: str) -> bytes:
-    """`"resourceVersion":"...",` as it stands in metadata. What a cluster takes for a version may be any text."""
-    if original.isalnum() and original.isascii():
-        return f'"resourceVersion":"{prefix}.{index}.{original}",'.encode()
-    return b'"resourceVersion":%b,' % msgspec.json.encode(f"{prefix}.{index}.{original}")
+def version_member(prefix: str, index: int, member_version: str) -> bytes:
+    """`"resourceVersion":"<prefix>.<index>.<member_version>",` as it stands in metadata.
+
+    A cluster's own version may be any text (Kubernetes API Concepts: opaque), so it is escaped where it has to be.
+    """
+    if member_version.isalnum() and member_version.isascii():
+        return f'"resourceVersion":"{prefix}.{index}.{member_version}",'.encode()
+    return b'"resourceVersion":%b,' % msgspec.json.encode(f"{prefix}.{index}.{member_version}")
 
 
 def entry_of(delta: Delta, index: int, time: int, prefix: str) -> Entry:
-    """The entry for a delta stored at `index`; `first`, `since` and the like as the log alone knows them."""
+    """The entry for a delta that the log stored at `index` and `time` (ns); O(size of the object).
+
+    `uid_index`, `selectable_since` and the like are what the log alone tells; the store adds what it remembers.
+    """
     head = delta.object[: delta.version_offset]
     version = version_member(prefix, index, delta.member_version)
     first = delta.uid_index or index
@@ -131,13 +144,13 @@ def entry_of(delta: Delta, index: int, time: int, prefix: str) -> Entry:
 def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str, first: int) -> Entry:
     """What is known of a predecessor from the log alone: its metadata's identity and labels.
 
-    Its index is that of its deletion, or `first`, at which the uid came that took its place.
+    Its index is that of its deletion, or `first`, at which the uid began that took its place.
     """
     index = replaced.deletion_index or first
-    kind = msgspec.json.decode(delta.object, type=_TypeMeta)
+    type_meta = msgspec.json.decode(delta.object, type=_TypeMeta)
     head = b'{"kind":%b,"apiVersion":%b,"metadata":{' % (
-        msgspec.json.encode(kind.kind),
-        msgspec.json.encode(kind.api_version),
+        msgspec.json.encode(type_meta.kind),
+        msgspec.json.encode(type_meta.api_version),
     )
     version = version_member(prefix, index, replaced.member_version)
     metadata: dict[str, object] = {"name": delta.name}

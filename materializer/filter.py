@@ -26,10 +26,15 @@ class State(Protocol):
 class Filter:
     """A request's selection within one type. Hashable: equal filters share their encodings.
 
-    None means all. `beyond`: of these clusters only what is newer than a version of theirs. `owners`: uids of
-    controlling owners. `since` (at or after) and `before`: of the creation, in seconds since 1970. `selective` filters
-    look at what may change during an object's life (labels, fields, owner), so that an object can enter and leave
-    their set.
+    None means all, also for `version`, the API version of the stored objects. All that is given has to hold.
+
+    - `not_namespaces`, `not_names`: excluded ones. `controller_uids`: uids of controlling owners.
+    - `since` (at or after) and `before`: bounds of the creation, in seconds since 1970.
+    - `beyond`: (cluster, version) pairs: of these clusters only what is newer than the cluster's own version.
+    - `narrow`: the filter restricts by what an object is called or where it is. `selective`: it restricts by what may
+      change during an object's life (labels, fields, owner), so that an object can enter and leave the selection.
+
+    Example: `Filter(namespaces=frozenset({"web"}), labels=parse_labels("app=a,tier!=db"))`.
     """
 
     clusters: frozenset[str] | None = None
@@ -56,7 +61,7 @@ class Filter:
         object.__setattr__(self, "selective", bool(self.labels or self.fields) or self.controller_uids is not None)
 
     def covers(self, entry: Entry) -> bool:
-        """Whether the name is in scope, whatever object bears it."""
+        """Whether the name is in scope, whichever object has it. O(1)."""
         return not self.narrow or (
             (self.clusters is None or entry.cluster in self.clusters)
             and (self.namespaces is None or entry.namespace in self.namespaces)
@@ -69,18 +74,18 @@ class Filter:
 
     def _new(self, entry: Entry) -> bool:
         if entry.deleted and not entry.final:
-            # It was missed, or removed as a whole: the version is that of its last change.
+            # Missed, or removed with its cluster: the version is that of its last change, not of its deletion.
             return True
         return all(entry.cluster != name or newer(entry.member_version, version) for name, version in self.beyond)
 
     def timely(self, entry: Entry) -> bool:
-        """Whether the object was created when it should; another one of the same name may have been."""
+        """Whether the object was created within `since` and `before`; another uid of the name may have been. O(1)."""
         return (self.since is None or entry.created >= self.since) and (
             self.before is None or entry.created < self.before
         )
 
     def selects(self, state: State) -> bool:
-        """Whether a covered object in this state is in the set."""
+        """Whether an object in scope is selected in this state, by labels, fields and owner. O(requirements)."""
         if self.labels and not matches(self.labels, state.labels):
             return False
         for key, operator, values in self.fields:
@@ -90,13 +95,13 @@ class Filter:
         return self.controller_uids is None or state.controller_uid in self.controller_uids
 
     def matches(self, entry: Entry) -> bool:
-        """Whether an entry's object is selected, as it is now."""
+        """Whether the entry is in the result of a list with this filter. O(requirements)."""
         return self.covers(entry) and self.timely(entry) and self.selects(entry)
 
     def matched_at(self, entry: Entry, index: int) -> bool | None:
-        """Whether a covered entry's object was in the set at `index`, an index within its life.
+        """Whether the object of an entry in scope was selected at `index`, an index within its life.
 
-        None if this process no longer knows, or never knew.
+        None if this process no longer knows, or never knew. O(earlier states).
         """
         if not self.selective or entry.selectable_since <= index:
             return self.selects(entry)
@@ -108,9 +113,10 @@ class Filter:
         return None
 
     def matched_between(self, entry: Entry, low: int, high: int) -> bool | None:
-        """Whether a covered entry's object was in the set at any index from `low` to `high`, within its life.
+        """Whether the object of an entry in scope was selected at any index from `low` to `high`, within its life.
 
-        None if this process no longer knows, or never knew.
+        None if this process no longer knows, or never knew. O(earlier states). Example: with the label app=a from 5,
+        app=b from 8 on, `app=a` was matched between 6 and 9, but not between 8 and 9.
         """
         if not self.selective:
             return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from enum import IntEnum
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -31,11 +31,11 @@ _THINGS = 1024
 _LARGE = 1 << 16
 
 Piece = tuple[int, bytes]
-"""What it is (`Kind`) and its text."""
+"""What it is (`PieceType`) and its text."""
 
 
-class Kind(IntEnum):
-    """What a piece tells."""
+class PieceType(IntEnum):
+    """What a piece is of."""
 
     STATE = 1
     TYPE = 2
@@ -120,14 +120,12 @@ class _Part(msgspec.Struct, array_like=True):
     data: bytes
 
 
-# An entry as it is read: its labels undecoded, so that equal ones become one object. A type checker allows no other
-# type for them.
-if TYPE_CHECKING:
-    _Stored = Entry
-else:
-    _Stored = msgspec.defstruct(
-        "_Stored", [("labels", msgspec.Raw)], bases=(Entry,), array_like=True, kw_only=True, gc=False, eq=False
-    )
+class _Stored(Entry, array_like=True, kw_only=True, gc=False, eq=False):
+    """An entry as it is read: its labels undecoded, so that equal ones become one object."""
+
+    labels: msgspec.Raw  # type: ignore[assignment]  # until `Restoration` has decoded them
+
+
 _PAST = Entry.__struct_fields__.index("past")
 _REPLACED = Entry.__struct_fields__.index("replaced")
 
@@ -190,8 +188,11 @@ class Image:
             removed=dict(store.removed),
         )
         self._types = [
-            (_Type(kind.key, dict(kind.floors), kind.forgotten, kind.unread_through), list(kind.order.items))
-            for kind in store.types.values()
+            (
+                _Type(type_store.key, dict(type_store.floors), type_store.forgotten, type_store.unread_through),
+                list(type_store.order.items),
+            )
+            for type_store in store.types.values()
         ]
         self._numbers = {key: number for number, key in enumerate(store.types)}
         self._removed = {id(removal): dict(removal.entries) for removal in store.removals}
@@ -211,21 +212,21 @@ class Image:
     def pieces(self) -> Iterator[Piece]:
         """All of it, in the order in which it is to be taken in again. None takes longer than some 0.2 ms."""
         encode = msgspec.msgpack.Encoder().encode
-        yield Kind.STATE, encode(self._state)
-        for number, (kind, items) in enumerate(self._types):
-            yield Kind.TYPE, encode(kind)
+        yield PieceType.STATE, encode(self._state)
+        for number, (type_store, items) in enumerate(self._types):
+            yield PieceType.TYPE, encode(type_store)
             yield from self._in_order(number, items)
         fading = (self._of_fading(*one) for one in self._fading)
         while some := list(islice(fading, _THINGS)):
-            yield Kind.FADING, encode(some)
+            yield PieceType.FADING, encode(some)
         for document in self._documents:
-            yield Kind.DOCUMENT, encode(document)
+            yield PieceType.DOCUMENT, encode(document)
         for cluster in self._clusters:
-            yield Kind.CLUSTER, encode(cluster)
+            yield PieceType.CLUSTER, encode(cluster)
         for counts in self._counts.split(_THINGS):
-            yield Kind.COUNTS, encode(counts)
+            yield PieceType.COUNTS, encode(counts)
         for sequence, data in self._parts:
-            yield Kind.PART, encode(_Part(sequence, data))
+            yield PieceType.PART, encode(_Part(sequence, data))
 
     def _in_order(self, number: int, items: list[Entry | Removal | None]) -> Iterator[Piece]:
         waiting: list[Entry] = []
@@ -238,9 +239,9 @@ class Image:
             elif item is not None:
                 yield from _told(number, 0, waiting)
                 waiting = []
-                yield Kind.REMOVAL, msgspec.msgpack.encode(_Removal(number, item.index))
-                graves = iter(self._removed[id(item)].values())
-                while some := list(islice(graves, _ENTRIES)):
+                yield PieceType.REMOVAL, msgspec.msgpack.encode(_Removal(number, item.index))
+                tombstones = iter(self._removed[id(item)].values())
+                while some := list(islice(tombstones, _ENTRIES)):
                     yield from _told(number, item.index, some)
         yield from _told(number, 0, waiting)
 
@@ -282,7 +283,7 @@ def _told(number: int, removal: int, entries: list[Entry]) -> Iterator[Piece]:
     for at, entry in enumerate(entries):
         size += len(entry.body)
         if size >= _LARGE or at == len(entries) - 1:
-            yield Kind.ENTRIES, _entries(number, removal, entries[begin : at + 1])
+            yield PieceType.ENTRIES, _entries(number, removal, entries[begin : at + 1])
             begin, size = at + 1, 0
 
 
@@ -354,7 +355,7 @@ class Restoration:
 
     def __init__(self) -> None:
         self._state: _State | None = None
-        self._kinds: list[TypeStore] = []
+        self._type_stores: list[TypeStore] = []
         self._removals: dict[tuple[int, int], Removal] = {}
         self._fading: list[_Fading] = []
         self._documents: list[ClusterDocument] = []
@@ -366,47 +367,47 @@ class Restoration:
         self._texts: dict[str, str] = {}
         self._labels: dict[bytes, dict[str, str]] = {}
 
-    def take(self, kind: int, text: bytes | memoryview) -> None:
+    def take(self, piece_type: int, text: bytes | memoryview) -> None:
         """Takes in a piece. O(its length). Raises NotAnImage."""
         decode = msgspec.msgpack.decode
         try:
-            if kind == Kind.ENTRIES:
+            if piece_type == PieceType.ENTRIES:
                 self._take_entries(_entries_decoder.decode(text))
-            elif kind == Kind.STATE:
+            elif piece_type == PieceType.STATE:
                 self._state = decode(text, type=_State)
-            elif kind == Kind.TYPE:
+            elif piece_type == PieceType.TYPE:
                 told = decode(text, type=_Type)
                 made = TypeStore(told.key, True)
                 made.floors, made.forgotten, made.unread_through = told.floors, told.forgotten, told.unread_through
-                self._kinds.append(made)
-            elif kind == Kind.REMOVAL:
+                self._type_stores.append(made)
+            elif piece_type == PieceType.REMOVAL:
                 at = decode(text, type=_Removal)
                 removal = self._removals[at.type, at.index] = Removal(at.index, {})
-                self._kinds[at.type].order.append(at.index, removal)
-            elif kind == Kind.FADING:
+                self._type_stores[at.type].order.append(at.index, removal)
+            elif piece_type == PieceType.FADING:
                 self._fading += decode(text, type=list[_Fading])
-            elif kind == Kind.DOCUMENT:
+            elif piece_type == PieceType.DOCUMENT:
                 self._documents.append(decode(text, type=ClusterDocument))
-            elif kind == Kind.CLUSTER:
+            elif piece_type == PieceType.CLUSTER:
                 self._clusters.append(decode(text, type=_Cluster))
-            elif kind == Kind.COUNTS:
+            elif piece_type == PieceType.COUNTS:
                 self._counts.add(decode(text, type=Counts))
-            elif kind == Kind.PART:
+            elif piece_type == PieceType.PART:
                 part = decode(text, type=_Part)
                 self._parts.hold(part.sequence, part.data)
             else:
-                raise NotAnImage(f"a piece of kind {kind}")
+                raise NotAnImage(f"a piece of type {piece_type}")
         except (msgspec.MsgspecError, ValueError, LookupError) as cause:
-            raise NotAnImage(f"a piece of kind {kind} cannot be read: {cause}") from cause
+            raise NotAnImage(f"a piece of type {piece_type} cannot be read: {cause}") from cause
 
     def _take_entries(self, told: _EntriesRead) -> None:
-        kind = self._kinds[told.type]
+        type_store = self._type_stores[told.type]
         removal = self._removals[told.type, told.removal] if told.removal else None
         self._share(told.entries)
         if removal is None:
-            indexes, items = kind.order.indexes, kind.order.items
+            indexes, items = type_store.order.indexes, type_store.order.items
             objects: MutableMapping[ObjectName, Entry] = {}
-            graves: dict[ObjectName, Entry] = {}
+            tombstones: dict[ObjectName, Entry] = {}
             cluster: str | None = None
             for entry in told.entries:
                 indexes.append(entry.index)
@@ -414,16 +415,16 @@ class Restoration:
                 # Shared texts: mostly it is the same one again.
                 if entry.cluster is not cluster:
                     cluster = entry.cluster
-                    objects = kind.objects(cluster)
-                    graves = kind.tombstones.setdefault(cluster, {})
+                    objects = type_store.objects(cluster)
+                    tombstones = type_store.tombstones.setdefault(cluster, {})
                 if entry.deleted:
-                    graves[entry.key] = entry
+                    tombstones[entry.key] = entry
                 else:
                     objects[entry.key] = entry
         else:
             for entry in told.entries:
                 removal.entries[entry.cluster, entry.key] = entry
-                kind.tombstones.setdefault(entry.cluster, {})[entry.key] = entry
+                type_store.tombstones.setdefault(entry.cluster, {})[entry.key] = entry
         for memory in told.memories:
             entry = told.entries[memory.at]
             self._share(memory.replaced)
@@ -466,8 +467,8 @@ class Restoration:
 
     def finish(self) -> Iterator[None]:
         """What is to be done when all pieces are in, in steps; then `restored`. Raises NotAnImage."""
-        for kind in self._kinds:
-            kind.sort()
+        for type_store in self._type_stores:
+            type_store.sort()
             yield
 
     def restored(self) -> tuple[Store, Counts, Assembler]:
@@ -481,13 +482,13 @@ class Restoration:
         store.floor, store.unread_through, store.caught_up_at = told.floor, told.unread_through, told.caught_up_at
         store.catalogue, store.documents, store.controls = told.catalogue, told.documents, told.controls
         store.removed = told.removed
-        store.types = {kind.key: kind for kind in self._kinds}
+        store.types = {type_store.key: type_store for type_store in self._type_stores}
         store.removals.extend(sorted(self._removals.values(), key=lambda one: one.index))
         self._pasts.sort(key=lambda one: one[0])
         store.pasts.extend(past for _, past in self._pasts)
         try:
             for one in self._fading:
-                store.fading.append((one.time, one.index, self._kinds[one.type].key, self._faded(one)))
+                store.fading.append((one.time, one.index, self._type_stores[one.type].key, self._faded(one)))
             for cluster in self._clusters:
                 store.clusters[cluster.name] = self._cluster_of(cluster, store)
         except LookupError as cause:
@@ -495,13 +496,13 @@ class Restoration:
         return store, self._counts, self._parts
 
     def _faded(self, told: _Fading) -> Entry | Removal:
-        kind = self._kinds[told.type]
+        type_store = self._type_stores[told.type]
         if told.deleted:
-            found = _at(kind.order, told.at)
+            found = _at(type_store.order, told.at)
             if found is not None:
                 return found
         else:
-            live = kind.get(told.cluster, ObjectName((told.namespace, told.name)))
+            live = type_store.get(told.cluster, ObjectName((told.namespace, told.name)))
             if live is not None and live.uid_index == told.first:
                 return live
         # It stands nowhere any more: that it fades is all that matters.

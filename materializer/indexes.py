@@ -25,15 +25,15 @@ _UNUSED = 180
 class Attribute(NamedTuple):
     """What an index is by: `label` or `field` and its key, `owner` or `name`."""
 
-    kind: str
+    by: str
     key: str = ""
 
     def of(self, entry: Entry) -> str | None:
-        if self.kind == "label":
+        if self.by == "label":
             return entry.labels.get(self.key)
-        if self.kind == "field":
+        if self.by == "field":
             return entry.fields.get(self.key) or None
-        return (entry.controller_uid if self.kind == "owner" else entry.name) or None
+        return (entry.controller_uid if self.by == "owner" else entry.name) or None
 
 
 class _Index:
@@ -215,10 +215,10 @@ def _attributes(wanted: Filter) -> Iterator[tuple[Attribute, Iterable[str] | Non
         yield Attribute("name"), wanted.names
     if wanted.controller_uids is not None:
         yield Attribute("owner"), wanted.controller_uids
-    for kind, requirements in (("label", wanted.labels), ("field", wanted.fields)):
+    for by, requirements in (("label", wanted.labels), ("field", wanted.fields)):
         for key, operator, values in requirements:
             if operator == "in" and "" not in values:
-                yield Attribute(kind, key), values
+                yield Attribute(by, key), values
     for key, operator, _ in wanted.labels:
         if operator == "exists" and all(one.key != key or one.operator == "exists" for one in wanted.labels):
             yield Attribute("label", key), None

@@ -1,8 +1,11 @@
-"""The integrity: whether the log still holds what the store was built from, by counting.
+"""Integrity: whether the log still holds what the store was built from, by counting its subjects.
 
-A message that is cut out of a stream leaves no trace, and a newer message of the same subject takes the older one out
-as a matter of course. But the stream knows how many subjects it has, and the store how many it has to have: if there
-are fewer, an audit (one reading of the log without payloads) says which are missing.
+A message that was deleted from the stream leaves no trace, and one that was superseded by a newer one of its subject is
+gone as a matter of course. But the stream knows how many subjects it has, and the store how many it should have. If it
+has fewer, an audit (one reading of the log without payloads) finds out which are missing.
+
+Example: 1,000 live objects, 20 tombstones and 30 control records should be 1,050 subjects. A stream with 1,049 has lost
+one, unless a tombstone is at the end of its time and may be gone already.
 """
 
 from __future__ import annotations
@@ -41,7 +44,10 @@ _TYPE_RECORDS = (subjects.TYPE, subjects.SYNCED, subjects.HEALTH)
 
 
 class Missing(msgspec.Struct):
-    """What an audit did not find: what lives (a few of its names), and the newest of the tombstones, 0 if none."""
+    """What an audit did not find in the log.
+
+    `living`: subjects of live objects and control records; `tombstone`: index of the newest missing tombstone, or 0.
+    """
 
     living: list[str]
     tombstone: int = 0
@@ -80,17 +86,20 @@ class Counts(msgspec.Struct, array_like=True):
 
 
 class Integrity:
-    """Counts what one store's log has to hold. Fed with the log's messages by the store's owner."""
+    """Counts what the log of one store should hold. Fed with the same messages as the store, by the store's owner.
+
+    - `due`: a state of the stream that is to be compared once the store has come as far; None if there is none.
+    - `suspicious`: the log has too few subjects; `audit` finds out why.
+    """
 
     def __init__(self, store: Store, counts: Counts | None = None) -> None:
         counts = counts or Counts()
         self.store = store
-        # The count to compare when the store has come to it.
         self.due: StreamState | None = None
         self.suspicious = False
         self._records = counts.records
         self._parts = counts.parts
-        # Subjects whose last message nobody here can read.
+        # Subjects whose last message cannot be read here.
         self._unread = set(counts.unread)
         self._shortfall = counts.shortfall
 
@@ -110,7 +119,7 @@ class Integrity:
             self._parts.pop(subject, None)
 
     def take_unreadable(self, subject: str) -> None:
-        """A message of another format, or of somebody else's: the log has it all the same."""
+        """A message that cannot be read, of another format or not of ours: its subject counts all the same."""
         if subject not in self._records and not self._has(subject):
             self._unread.add(subject)
 
@@ -120,10 +129,10 @@ class Integrity:
             at = parse_object(subject)
         except ValueError:
             return False
-        kind = self.store.types.get(GroupResource(at.group, at.resource))
+        type_store = self.store.types.get(GroupResource(at.group, at.resource))
         key = ObjectName((at.namespace, at.name))
-        return kind is not None and (
-            kind.get(at.cluster, key) is not None or key in kind.tombstones.get(at.cluster, {})
+        return type_store is not None and (
+            type_store.get(at.cluster, key) is not None or key in type_store.tombstones.get(at.cluster, {})
         )
 
     def take_control(self, control: ControlRecord, subject: str, sequence: int) -> None:
@@ -180,8 +189,8 @@ class Integrity:
         """How many subjects the log has too few, as far as that can be said. O(types, and tombstones about to go)."""
         store = self.store
         count = len(self._records) + len(self._unread) + sum(self._parts.values()) - state.subjects
-        for kind in store.types.values():
-            count += len(kind) + sum(len(graves) for graves in kind.tombstones.values())
+        for type_store in store.types.values():
+            count += len(type_store) + sum(len(tombstones) for tombstones in type_store.tombstones.values())
         for removal in store.removals:
             # Theirs are no messages.
             count -= len(removal.entries)
@@ -206,36 +215,40 @@ class Integrity:
             try:
                 at = parse_object(record.subject)
             except ValueError:
-                # Somebody else's, in a place of ours.
+                # Not written by us, under a subject of ours.
                 return
             seen.add((at.cluster, GroupResource(at.group, at.resource), ObjectName((at.namespace, at.name))))
 
         await read_to_end(log, see, subjects=(f"{OBJECTS}.>", f"{CONTROL}.>"), headers_only=True)
-        # Then what was superseded, buried or removed while we read is known to the store, too.
+        # Then what was superseded, deleted or removed while we read is known to the store, too.
         state = await log.state()
         await applied(state.last_sequence)
         missing = Missing([subject for subject, at in self._records.items() if at <= before and subject not in records])
         limit = log.now() - store.tombstone_ttl * 1_000_000_000 + _MARGIN
-        for number, kind in enumerate(list(store.types.values())):
-            for item in list(kind.order.items):
-                if not isinstance(item, Entry) or item.index > before or (item.cluster, kind.key, item.key) in seen:
+        for number, type_store in enumerate(list(store.types.values())):
+            for item in list(type_store.order.items):
+                if (
+                    not isinstance(item, Entry)
+                    or item.index > before
+                    or (item.cluster, type_store.key, item.key) in seen
+                ):
                     continue
                 if not item.deleted:
-                    missing.living.append(_filter(item, kind.key))
+                    missing.living.append(_filter(item, type_store.key))
                 elif item.time > limit:
                     missing.tombstone = max(missing.tombstone, item.index)
             if number % 8 == 7:
                 await asyncio.sleep(0)
         self.suspicious = False
         if not missing.living:
-            # Whatever it was that was counted, it is not asked about again.
+            # Whatever the count was about, it causes no further audit.
             self._shortfall = max(self._shortfall, self._lacking(state, log.now()))
         return missing
 
     # -- probes ----------------------------------------------------------------------------------------------------
 
     def probes(self) -> tuple[Probe, ...]:
-        """Some of what the log holds, so that somebody without a store can see whether it was cut.
+        """Some messages that the log holds, by which an instance without a store can see whether it was cut.
 
         The newest, since the end is what is cut off a log that lost its last writes; the oldest, since a purge begins
         there; and some of the others.
@@ -247,16 +260,17 @@ class Integrity:
             removals = _removals(at.cluster, GroupResource(at.group, at.resource))
             found.append(Probe(self._records[subject], subject, removals))
         newest: list[tuple[int, GroupResource, Entry]] = []
-        kinds = [kind for kind in self.store.types.values() if kind.order.items]
-        for kind in kinds:
-            last = islice(reversed(kind.order.items), 4 * _NEWEST)
+        type_stores = [type_store for type_store in self.store.types.values() if type_store.order.items]
+        for type_store in type_stores:
+            last = islice(reversed(type_store.order.items), 4 * _NEWEST)
             living = [item for item in last if isinstance(item, Entry) and not item.deleted]
-            newest.extend((item.index, kind.key, item) for item in living)
+            newest.extend((item.index, type_store.key, item) for item in living)
         chosen = sorted(newest, key=lambda one: -one[0])[:_NEWEST]
-        for kind in random.choices(kinds, [len(kind.order.items) for kind in kinds], k=_OTHERS) if kinds else ():
-            item = random.choice(kind.order.items)
+        sizes = [len(type_store.order.items) for type_store in type_stores]
+        for type_store in random.choices(type_stores, sizes, k=_OTHERS) if type_stores else ():
+            item = random.choice(type_store.order.items)
             if isinstance(item, Entry) and not item.deleted:
-                chosen.append((item.index, kind.key, item))
+                chosen.append((item.index, type_store.key, item))
         for index, key, item in chosen:
             found.append(Probe(index, _filter(item, key), _removals(item.cluster, key)))
         return tuple(found)

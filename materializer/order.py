@@ -12,7 +12,10 @@ from materializer.entry import Entry
 
 
 class Removal(msgspec.Struct, eq=False):
-    """A removed type or cluster: one index for many deletions. `entries` are its tombstones, in list order."""
+    """A removed type or cluster: one index for many deletions.
+
+    `entries`: its tombstones by cluster and name, as they are in a list's order.
+    """
 
     index: int
     entries: dict[tuple[str, ObjectName], Entry]
@@ -21,8 +24,12 @@ class Removal(msgspec.Struct, eq=False):
 class Order:
     """Live entries, tombstones and removals of a type, ascending by index.
 
-    Appending is O(1), as indexes only grow; dropping a superseded one is O(log n) and leaves a hole; holes are
-    closed when they are the majority, so that memory stays in proportion and the cost amortised O(1).
+    Indexes only grow, so appending is O(1). Discarding a superseded item is O(log n) and leaves a hole; holes are
+    closed when they are many and the majority, so that memory stays in proportion, at amortised O(1).
+
+    - `indexes`, `items`: in parallel; an item is None where it was discarded. `holes`: how many are.
+
+    Example: a created at 3, b at 4, a changed at 7 has indexes [3, 4, 7] and items [None, b, a].
     """
 
     def __init__(self) -> None:
@@ -31,10 +38,12 @@ class Order:
         self.holes = 0
 
     def append(self, index: int, item: Entry | Removal) -> None:
+        """Adds an item at an index higher than all before. O(1)."""
         self.indexes.append(index)
         self.items.append(item)
 
     def discard(self, index: int) -> None:
+        """Leaves a hole at an index, if an item is there. O(log n), amortised."""
         at = bisect_left(self.indexes, index)
         if at < len(self.indexes) and self.indexes[at] == index and self.items[at] is not None:
             self.items[at] = None
@@ -56,5 +65,8 @@ class Order:
                 yield item
 
     def last(self) -> int:
-        """The highest index ever appended and still remembered; 0 if none."""
+        """An index that no item's is higher than; 0 if there are none. O(1).
+
+        It is the last one appended, also where that was discarded, until holes are closed.
+        """
         return self.indexes[-1] if self.indexes else 0

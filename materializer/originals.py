@@ -1,9 +1,9 @@
-"""Resuming by the clusters' own versions: `{"<cluster>":"<original>"}`, from a list that was taken elsewhere.
+"""Resuming by the clusters' own versions, `{"<cluster>":"<resourceVersion there>"}`, after a list taken elsewhere.
 
-What a client knows is said in the clusters' terms, what the store remembers is in the log's. A resume is exact if no
-deletion past the client's version can have been forgotten; then everything newer than it is shown, and of deletions
-and of what a selector may have let go rather one too many than one too few. An object whose beginning this process
-has not seen is ADDED where the client may or may not know it.
+The client's knowledge is in the clusters' versions, the store's in the log's indexes. A resume is exact if no deletion
+past the client's version can have been forgotten. Then everything newer is shown; a deletion, or an object that a
+selector may have let go, is shown once too often rather than not at all. An object whose beginning this process has
+not seen is ADDED where the client may or may not know it.
 """
 
 from __future__ import annotations
@@ -19,48 +19,56 @@ from materializer.type_store import TypeStore
 
 
 class TooOld(Exception):
-    """What happened since then is not known completely: 410. The message says why."""
+    """What happened in a cluster since then is not completely known here (410 Expired); the message says why."""
 
 
 def changes_since(store: Store, key: GroupResource, wanted: Filter, versions: Mapping[str, str]) -> list[Change]:
-    """What has changed in the clusters past these versions, oldest first. O(entries of these clusters).
+    """What has changed in the clusters past these versions, by index, oldest first.
 
-    A version "" is that of a client which knows nothing of the cluster. Clusters that are not named have no changes.
-    Raises TooOld.
+    `versions`: by cluster; "" for a cluster of which the client knows nothing, so that all of it is ADDED. Clusters
+    that are not named have no changes. O(n log n) in the entries and tombstones that the type has in these clusters.
+
+    Example: alpha was listed at 12, then `b` changed to 15 and `c` came with 16. `{"alpha": "12"}` finds MODIFIED b and
+    ADDED c, `{"alpha": "15"}` ADDED c, `{"alpha": ""}` all of them ADDED, and `{"alpha": "11"}` is TooOld.
+
+    Raises:
+        TooOld: a cluster is unknown or not listed, is followed since a newer version, or deletions past the client's
+            version may have been forgotten.
     """
     found: list[Change] = []
-    kind = store.types.get(key)
+    type_store = store.types.get(key)
     for cluster, version in versions.items():
         if wanted.clusters is not None and cluster not in wanted.clusters:
             continue
         if version:
-            _check_age(store, kind, key, cluster, version)
-        if kind is not None:
-            found.extend(_changes(kind, wanted, cluster, version))
+            _check_age(store, type_store, key, cluster, version)
+        if type_store is not None:
+            found.extend(_changes(type_store, wanted, cluster, version))
     found.sort(key=lambda change: change.at)
     return found
 
 
 def seen(store: Store, key: GroupResource, cluster: str) -> str:
-    """A version of the cluster up to which the log surely has all of a type. Empty if nothing is known.
+    """The newest version of a cluster up to which the log surely has everything of a type; "" if none is known. O(1).
 
-    States that a list brought tell nothing: a list comes in the order of names.
+    Taken from the first list, the producer's last report, and watches. The states that a list brought do not count: a
+    list comes in the order of names, not of versions.
     """
     known = store.clusters.get(cluster)
     if known is None:
         return ""
-    versions = [known.synced_version.get(key, ""), known.followed.get(key, ""), _told(store, key, cluster)]
+    versions = [known.synced_version.get(key, ""), known.followed.get(key, ""), _reported(store, key, cluster)]
     numbers = [int(version) for version in versions if numeric(version)]
     return str(max(numbers)) if numbers else ""
 
 
-def _told(store: Store, key: GroupResource, cluster: str) -> str:
-    """The version of a type that the cluster's producer last told."""
-    told = store.clusters[cluster].status.get(key)
-    return "" if told is None else told.version
+def _reported(store: Store, key: GroupResource, cluster: str) -> str:
+    """The version of a type that the cluster's producer last reported."""
+    reported = store.clusters[cluster].status.get(key)
+    return "" if reported is None else reported.version
 
 
-def _check_age(store: Store, kind: TypeStore | None, key: GroupResource, cluster: str, version: str) -> None:
+def _check_age(store: Store, type_store: TypeStore | None, key: GroupResource, cluster: str, version: str) -> None:
     if not numeric(version):
         raise TooOld(f"{version[:64]!r} is no resourceVersion of cluster {cluster}")
     known = store.clusters.get(cluster)
@@ -71,26 +79,28 @@ def _check_age(store: Store, kind: TypeStore | None, key: GroupResource, cluster
         raise TooOld(f"cluster {cluster} has not been listed")
     if newer(first, version):
         raise TooOld(f"cluster {cluster} has been followed since {first}, {version} is older")
-    if not store.floor and not (kind is not None and kind.floors.get(cluster)):
+    if not store.floor and not (type_store is not None and type_store.floors.get(cluster)):
         return
     # Deletions may have been forgotten. All of them stand before the floor, so what was known of the cluster behind
     # the floor was newer than they are.
-    witnesses = [_told(store, key, cluster)] if known.status_index > store.floor else []
+    reached = [_reported(store, key, cluster)] if known.status_index > store.floor else []
     if known.synced.get(key, 0) > store.floor:
-        witnesses.append(first)
-    if kind is not None:
+        reached.append(first)
+    if type_store is not None:
         # Those that a watch saw, in the order of the cluster.
-        graves = kind.tombstones.get(cluster, {}).values()
-        witnesses += [grave.member_version for grave in graves if grave.final and grave.index > store.floor]
-    if not any(numeric(witness) and not newer(witness, version) for witness in witnesses):
+        tombstones = type_store.tombstones.get(cluster, {}).values()
+        reached += [
+            tombstone.member_version for tombstone in tombstones if tombstone.final and tombstone.index > store.floor
+        ]
+    if not any(numeric(one) and not newer(one, version) for one in reached):
         raise TooOld(f"deletions of cluster {cluster} past {version} may have been forgotten")
 
 
-def _changes(kind: TypeStore, wanted: Filter, cluster: str, version: str) -> list[Change]:
-    entries = list(kind.clusters.get(cluster, {}).values())
+def _changes(type_store: TypeStore, wanted: Filter, cluster: str, version: str) -> list[Change]:
+    entries = list(type_store.clusters.get(cluster, {}).values())
     if version:
         # One who knows nothing has nothing to lose.
-        entries += kind.tombstones.get(cluster, {}).values()
+        entries += type_store.tombstones.get(cluster, {}).values()
     older = [entry for entry in entries if version and not newer(entry.member_version, version)]
     # Mostly the log has a type in the cluster's order, and what entered it before these is what the client knows.
     known_up_to = max((entry.index for entry in older), default=0)
@@ -103,7 +113,7 @@ def _changes(kind: TypeStore, wanted: Filter, cluster: str, version: str) -> lis
         selected = not entry.deleted and wanted.timely(entry) and wanted.selects(entry)
         before = entry.replaced if version else None
         if before is not None and not known:
-            # Which of those that had the name before the client knows, and whether they matched, nobody can tell.
+            # Which of the uids that had the name before the client knows, and whether they matched, is unknown.
             found.append(Change(DELETED, before, entry.index - 1 if selected else entry.index))
         elif (
             version

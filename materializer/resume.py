@@ -105,7 +105,7 @@ def from_version(store: Store, key: GroupResource, wanted: Filter, text: str, ve
     floor = store.floor_of(key, wanted.clusters)
     if version.index < floor:
         raise Expired(f"too old resource version: {text[:128]} ({floor})")
-    return Resumption(version.index, 0 if version.original else version.index, wanted)
+    return Resumption(version.index, 0 if version.member_version else version.index, wanted)
 
 
 def from_member_versions(store: Store, key: GroupResource, wanted: Filter, versions: Mapping[str, str]) -> Resumption:

@@ -39,7 +39,7 @@ _MAGIC = b"kubebraid snapshot %d\n"
 _FRAME = struct.Struct(">BQQI")
 _CHECKED = struct.Struct(">BQQ")
 _HEADER, _PIECES, _END = 1, 2, 3
-# A piece in a frame: kind and length.
+# A piece in a frame: type and length.
 _PIECE = struct.Struct(">BQ")
 # Level 1 packs Kubernetes objects to a tenth, faster than a disk takes them.
 _LEVEL = 1
@@ -162,7 +162,7 @@ class Snapshots:
     async def _read(self, source: BinaryIO, log_of: Callable[[_Header], Log]) -> Restored:
         frames = _frames(source)
         batch = await asyncio.to_thread(_next_batch, frames)
-        if not batch or batch[0].kind != _HEADER:
+        if not batch or batch[0].type != _HEADER:
             raise _Ignored("it has no header")
         try:
             header = msgspec.json.decode(_unpacked(batch.pop(0)), type=_Header)
@@ -268,7 +268,7 @@ def _check(header: _Header, log_: Log) -> None:
 class _Frame(NamedTuple):
     """`size`: its length unpacked."""
 
-    kind: int
+    type: int
     stored: bytes
     size: int
 
@@ -286,7 +286,7 @@ def _frames(source: BinaryIO) -> Iterator[_Frame]:
         left -= _FRAME.size
         if len(head) < _FRAME.size:
             raise _Ignored("it is cut off")
-        kind, length, size, expected = _FRAME.unpack(head)
+        type, length, size, expected = _FRAME.unpack(head)
         if length > left:
             raise _Ignored("it is cut off, or damaged")
         stored = source.read(length)
@@ -295,11 +295,11 @@ def _frames(source: BinaryIO) -> Iterator[_Frame]:
         if len(stored) < length or checksum != expected:
             raise _Ignored(f"it is damaged: the checksum of frame {count} is wrong")
         count += 1
-        if kind == _END:
+        if type == _END:
             if left:
                 raise _Ignored("it goes on behind its end")
             return
-        yield _Frame(kind, stored, size)
+        yield _Frame(type, stored, size)
 
 
 def _next_batch(frames: Iterator[_Frame]) -> list[_Frame]:
@@ -327,9 +327,9 @@ def _pieces(text: bytes) -> Iterator[tuple[int, memoryview]]:
     view, at = memoryview(text), 0
     try:
         while at < len(text):
-            kind, length = _PIECE.unpack_from(text, at)
+            type, length = _PIECE.unpack_from(text, at)
             at += _PIECE.size + length
-            yield kind, view[at - length : at]
+            yield type, view[at - length : at]
     except struct.error as cause:
         raise _Ignored(f"a frame is not made of pieces: {cause}") from cause
 
@@ -382,8 +382,8 @@ class _Writer:
         """Raises OSError."""
         waiting: list[bytes] = []
         size = 0
-        for number, (kind, text) in enumerate(pieces):
-            waiting += (_PIECE.pack(kind, len(text)), text)
+        for number, (type, text) in enumerate(pieces):
+            waiting += (_PIECE.pack(type, len(text)), text)
             size += _PIECE.size + len(text)
             if size >= _LARGE or number == len(pieces) - 1:
                 self._frame(_PIECES, isal_zlib.compress(b"".join(waiting), _LEVEL), size)
@@ -394,8 +394,8 @@ class _Writer:
             if shutil.disk_usage(self._made.parent).free < _RESERVE:
                 raise OSError(errno.ENOSPC, f"less than {_RESERVE >> 20} MiB of the disk would be left")
 
-    def _frame(self, kind: int, stored: bytes, size: int) -> None:
-        head = _CHECKED.pack(kind, len(stored), size)
+    def _frame(self, type: int, stored: bytes, size: int) -> None:
+        head = _CHECKED.pack(type, len(stored), size)
         self._checksum = isal_zlib.crc32(stored, isal_zlib.crc32(head, self._checksum))
         self._sink.write(head + self._checksum.to_bytes(4, "big"))
         self._sink.write(stored)

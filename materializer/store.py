@@ -1,8 +1,8 @@
 """The ordered store: every object of every cluster, by name and by index. Pure and synchronous.
 
-It is fed with the log's messages in order (`apply_delta`, `apply_control`, `skip`) and is at any time a
-function of them: two stores fed by the same log answer alike, however fast each was fed and wherever it began,
-but for what a resume may ask about the time before a store's own beginning (see `Filter.matched_at`).
+It is fed with the log's messages in order (`apply_delta`, `apply_control`, `skip`) and is at any time a function of
+them: two stores fed by the same log answer alike, however fast each was fed and wherever it began. The exception is
+what a resume may ask about the time before a store's own beginning (see `Filter.matched_at`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,12 @@ _CLOCK_MARGIN = 1_000_000_000
 
 
 class Outcome(StrEnum):
-    """What became of a message."""
+    """What became of a message; the values are those of a metric's label.
+
+    - APPLIED: it changed the store. REDELIVERED: its sequence was taken in before.
+    - FENCED: its producer's epoch is over, so it is ignored. NOT_NEWER: the store has this state or a later one.
+    - UNKNOWN_OBJECT: a deletion of an object that the store did not have; kept as a tombstone all the same.
+    """
 
     APPLIED = "applied"
     REDELIVERED = "redelivered"
@@ -53,20 +58,25 @@ class Outcome(StrEnum):
 
 
 class Store:
-    """The whole of a history up to `applied`.
+    """Everything that the log holds of one history, up to the message `applied`.
 
-    - `applied`: sequence of the last message taken in, `applied_time` when the log stored it (ns since 1970).
-    - `gap`: the highest sequence that was superseded or purged before it was read; `settled`: the applied index when
-      the log last had nothing more.
-    - `floor`: a watch may resume at any index at or above it; the newest tombstone forgotten.
+    - `applied`: sequence of the last message taken in; `applied_time`: when the log stored it, in ns since 1970.
+    - `unread_through`: the highest sequence that was superseded or purged before this process read it; 0: none.
+    - `caught_up_at`: what `applied` was when the log last had nothing more.
+    - `floor`: the lowest index at which a watch may resume: that of the newest tombstone that was forgotten.
     - `dirty`: types changed since the owner last cleared it.
-    - `controls`: index of the last control record; `catalogue`: of the last one that changed what types there are,
-      `documents`: what OpenAPI documents.
-    - `outcomes`: messages by what became of them.
+    - `controls`: index of the last control record; `catalogue`: of the last one that changed the set of resource types;
+      `documents`: of the last one that changed the OpenAPI documents.
+    - `outcomes`: how many messages had which outcome.
     - `loading`: the log is being read for the first time; see `finish_loading`.
-    - `fading`: tombstones and replaced uids, oldest first: (time, index, entry that is or holds the grave).
-    - `removals`: those whose graves are kept, oldest first; `removed`: removals of whole clusters that named no types.
+    - `fading`: what will be forgotten, oldest first, as (time, index, type, item): a tombstone, a removal, or an entry
+      whose `replaced` is.
+    - `removals`: removals whose tombstones are still held, oldest first.
+    - `removed`: by cluster, the index of a removal that did not name the types that had objects.
     - `pasts`: earlier states that are remembered, oldest first.
+
+    Example: the log has messages 3, 4 and 7 (the others were superseded). After all three were taken in, `applied` is
+    7, `unread_through` is 6, and `caught_up_at` is 7 once `settle` was called.
     """
 
     def __init__(self, prefix: str, tombstone_ttl: int) -> None:
@@ -97,24 +107,24 @@ class Store:
     # -- taking in the log -------------------------------------------------------------------------------------
 
     def skip(self, index: int, time: int) -> None:
-        """A message that changes nothing here: a server's marker, a record nobody can read."""
+        """Takes in a message that changes nothing here: a server's marker, a part, one that cannot be read. O(1)."""
         if index > self.applied:
-            self._note_gap(index)
+            self._note_unread(index)
             self.applied = index
             self.applied_time = time
             if self.loading:
                 self._others.append((time, index))
 
     def settle(self) -> None:
-        """The log has nothing more now: of whatever was superseded unread, the successor has been taken in."""
+        """Notes that the log has nothing more now: of all that was superseded unread, the successor is here. O(1)."""
         self.caught_up_at = self.applied
 
-    def _note_gap(self, index: int) -> None:
+    def _note_unread(self, index: int) -> None:
         if index > self.applied + 1:
             self.unread_through = index - 1
 
     def apply_delta(self, delta: Delta, index: int, time: int) -> Outcome:
-        """Takes in an object's change. Amortised O(log n); in a first replay O(1)."""
+        """Takes in an object's change, stored by the log at `time` (ns). Amortised O(log n); in a first replay O(1)."""
         outcome = self._apply_delta(delta, index, time)
         self.outcomes[outcome] += 1
         if index > self.applied:
@@ -131,13 +141,13 @@ class Store:
         if delta.epoch < cluster.epoch:
             return Outcome.FENCED
         # A plain tuple finds what a GroupResource is the key of, and costs nothing to make.
-        kind = self.types.get((delta.group, delta.resource))  # type: ignore[call-overload]
-        if kind is None:
-            kind = self._add_type(GroupResource(delta.group, delta.resource))
-        type_key = kind.key
-        self._note_gap(index)
-        kind.unread_through = self.unread_through
-        objects = kind.objects(delta.cluster)
+        type_store = self.types.get((delta.group, delta.resource))  # type: ignore[call-overload]
+        if type_store is None:
+            type_store = self._add_type(GroupResource(delta.group, delta.resource))
+        type_key = type_store.key
+        self._note_unread(index)
+        type_store.unread_through = self.unread_through
+        objects = type_store.objects(delta.cluster)
         key: ObjectName = (delta.namespace, delta.name)  # type: ignore[assignment]  # hot: no call
         current: Entry | None = objects.get(key)
         if delta.in_order:
@@ -147,8 +157,8 @@ class Store:
             cluster.versions_restarted_at = index
             cluster.followed.clear()
         if delta.type == wire.DELETED:
-            return self._delete(kind, objects, key, current, delta, index, time)
-        grave = None
+            return self._delete(type_store, objects, key, current, delta, index, time)
+        tombstone = None
         if current is not None:
             if (
                 current.uid == delta.uid
@@ -158,20 +168,20 @@ class Store:
             ):
                 return Outcome.NOT_NEWER
         else:
-            grave = kind.tombstones.get(delta.cluster, {}).get(key)
+            tombstone = type_store.tombstones.get(delta.cluster, {}).get(key)
             if (
-                grave is not None
-                and grave.uid == delta.uid
-                and grave.final
+                tombstone is not None
+                and tombstone.uid == delta.uid
+                and tombstone.final
                 and not delta.restored
-                and not newer(delta.member_version, grave.member_version)
+                and not newer(delta.member_version, tombstone.member_version)
             ):
                 return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
         entry.observed_from = index
         if current is not None and current.uid == delta.uid:
             self._continue(entry, current)
-        elif (before := current or grave) is not None:
+        elif (before := current or tombstone) is not None:
             _replace(entry, before)
             self.fading.append((time, index, type_key, entry))
         elif entry.uid_index == index:
@@ -179,18 +189,18 @@ class Store:
             entry.selectable_since = index
         if entry.uid_index == index:
             entry.first_known_version = entry.member_version
-        if entry.replaced is not None and current is None and grave is None:
+        if entry.replaced is not None and current is None and tombstone is None:
             self.fading.append((entry.replaced.time, entry.uid_index, type_key, entry))
         if current is not None:
-            kind.order.discard(current.index)
-        elif grave is not None:
-            self._unbury(kind, grave, key)
+            type_store.order.discard(current.index)
+        elif tombstone is not None:
+            self._drop_tombstone(type_store, tombstone, key)
         objects[key] = entry
-        if kind.indexes:
+        if type_store.indexes:
             if current is not None:
-                kind.indexes.discard(current)
-            kind.indexes.add(entry)
-        kind.order.append(index, entry)
+                type_store.indexes.discard(current)
+            type_store.indexes.add(entry)
+        type_store.order.append(index, entry)
         self.dirty.add(type_key)
         return Outcome.APPLIED
 
@@ -223,7 +233,7 @@ class Store:
 
     def _delete(
         self,
-        kind: TypeStore,
+        type_store: TypeStore,
         objects: MutableMapping[ObjectName, Entry],
         key: ObjectName,
         current: Entry | None,
@@ -235,56 +245,56 @@ class Store:
             return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
         entry.observed_from = index
-        if current is not None and kind.indexes:
-            kind.indexes.discard(current)
+        if current is not None and type_store.indexes:
+            type_store.indexes.discard(current)
         if current is not None and current.uid != delta.uid:
             # A whole life that was superseded in the log before this process came to read it.
             _replace(entry, current)
             del objects[key]
-            kind.order.discard(current.index)
+            type_store.order.discard(current.index)
         elif current is not None:
             self._continue(entry, current)
-            # A deletion that changes labels on the way out matters to nobody: what counts is what watchers saw.
+            # Labels that only the deletion itself changes do not count: selectors go by what watchers saw.
             entry.labels, entry.fields, entry.controller_uid = current.labels, current.fields, current.controller_uid
             entry.selectable_since, entry.past = current.selectable_since, current.past
             if not delta.final:
                 # The log has the metadata only; this process still has all of it.
                 entry = _with_body_of(entry, current, self.prefix)
             del objects[key]
-            kind.order.discard(current.index)
+            type_store.order.discard(current.index)
         else:
-            grave = kind.tombstones.get(delta.cluster, {}).get(key)
-            if grave is not None:
-                if grave.uid == delta.uid and delta.uid_index <= grave.index:
+            tombstone = type_store.tombstones.get(delta.cluster, {}).get(key)
+            if tombstone is not None:
+                if tombstone.uid == delta.uid and delta.uid_index <= tombstone.index:
                     return Outcome.NOT_NEWER
-                self._unbury(kind, grave, key)
-                _replace(entry, grave)
-        self._bury(kind, entry)
-        kind.order.append(index, entry)
-        self.fading.append((time, index, kind.key, entry))
-        self.dirty.add(kind.key)
+                self._drop_tombstone(type_store, tombstone, key)
+                _replace(entry, tombstone)
+        self._add_tombstone(type_store, entry)
+        type_store.order.append(index, entry)
+        self.fading.append((time, index, type_store.key, entry))
+        self.dirty.add(type_store.key)
         return Outcome.APPLIED if current is not None or self.loading else Outcome.UNKNOWN_OBJECT
 
     @staticmethod
-    def _bury(kind: TypeStore, entry: Entry) -> None:
-        kind.tombstones.setdefault(entry.cluster, {})[entry.key] = entry
+    def _add_tombstone(type_store: TypeStore, entry: Entry) -> None:
+        type_store.tombstones.setdefault(entry.cluster, {})[entry.key] = entry
 
     @staticmethod
-    def _unbury(kind: TypeStore, grave: Entry, key: ObjectName) -> None:
-        del kind.tombstones[grave.cluster][key]
-        at = bisect_left(kind.order.indexes, grave.index)
-        item = kind.order.items[at] if at < len(kind.order.items) else None
+    def _drop_tombstone(type_store: TypeStore, tombstone: Entry, key: ObjectName) -> None:
+        del type_store.tombstones[tombstone.cluster][key]
+        at = bisect_left(type_store.order.indexes, tombstone.index)
+        item = type_store.order.items[at] if at < len(type_store.order.items) else None
         if isinstance(item, Removal):
-            item.entries.pop((grave.cluster, key), None)
+            item.entries.pop((tombstone.cluster, key), None)
         else:
-            kind.order.discard(grave.index)
+            type_store.order.discard(tombstone.index)
 
     def apply_control(self, control: ControlRecord, index: int, time: int) -> Outcome:
-        """Takes in a control record. O(1); a removal: O(objects removed)."""
+        """Takes in a control record. O(1); a removal O(objects removed)."""
         if index <= self.applied:
             outcome = Outcome.REDELIVERED
         else:
-            self._note_gap(index)
+            self._note_unread(index)
             outcome = self._apply_control(control, index, time)
             self.applied = index
             self.applied_time = time
@@ -306,7 +316,7 @@ class Store:
                 cluster.epoch = control.epoch
                 cluster.producer = control.producer
                 if removed:
-                    # The last word on a cluster that is no longer there.
+                    # The last record of a cluster that was removed.
                     del self.clusters[control.cluster]
                     self.catalogue = self.documents = index
             case StatusReport(types=types, every=every):
@@ -364,7 +374,7 @@ class Store:
         self.catalogue = index
 
     def share(self, document: ClusterDocument) -> ClusterDocument:
-        """The document itself, or one equal to it that is here already."""
+        """The document, or an equal one of another cluster: clusters of one version have the same. O(size) at most."""
         known = self._shared.get(document.hash)
         if known == document:
             return known
@@ -372,51 +382,55 @@ class Store:
         return document
 
     def _remove(self, cluster: str, type_key: GroupResource, index: int, time: int, *, unseen: bool) -> None:
-        """`unseen`: whether there may have been objects that were purged before this process read them."""
-        kind = self.types.get(type_key)
-        if kind is None:
-            kind = self._add_type(type_key)
-        kind.unread_through = self.unread_through
+        """Removes a type's objects of a cluster, at one index.
+
+        `unseen`: whether there may have been objects that were purged before this process read them.
+        """
+        type_store = self.types.get(type_key)
+        if type_store is None:
+            type_store = self._add_type(type_key)
+        type_store.unread_through = self.unread_through
         if self.unread_through and unseen:
             # Some of what was removed may never have been seen here.
-            kind.floors[cluster] = index
-        objects = kind.clusters.pop(cluster, {})
-        kind.indexes.clear()
+            type_store.floors[cluster] = index
+        objects = type_store.clusters.pop(cluster, {})
+        type_store.indexes.clear()
         if not objects and not self.loading:
             # The tombstones stay: a watcher may not have read them yet.
             return
         if self.loading:
             # What was removed is purged, or being purged: only a store that saw the objects can name them.
             for entry in list(objects.values()):
-                kind.order.discard(entry.index)
-            for grave in list(kind.tombstones.get(cluster, {}).values()):
-                self._unbury(kind, grave, grave.key)
+                type_store.order.discard(entry.index)
+            for tombstone in list(type_store.tombstones.get(cluster, {}).values()):
+                self._drop_tombstone(type_store, tombstone, tombstone.key)
             if unseen:
-                kind.floors[cluster] = index
+                type_store.floors[cluster] = index
             self.dirty.add(type_key)
             return
         removal = Removal(index, {})
         for key, entry in objects.items():
-            kind.order.discard(entry.index)
-            grave = msgspec.structs.replace(entry, deleted=True, index=index, time=time, final=False)
-            grave = _with_body_of(grave, entry, self.prefix)
-            removal.entries[cluster, key] = grave
-            self._bury(kind, grave)
-        kind.order.append(index, removal)
+            type_store.order.discard(entry.index)
+            tombstone = msgspec.structs.replace(entry, deleted=True, index=index, time=time, final=False)
+            tombstone = _with_body_of(tombstone, entry, self.prefix)
+            removal.entries[cluster, key] = tombstone
+            self._add_tombstone(type_store, tombstone)
+        type_store.order.append(index, removal)
         self.removals.append(removal)
         self.fading.append((time, index, type_key, removal))
         self.dirty.add(type_key)
 
     def finish_loading(self, now: int, created: int = 0) -> None:
-        """The log was replayed to its head: sort everything, once. O(n log n).
+        """The first replay came to the log's head: sorts every type, and finds the floor, once. O(n log n).
 
-        `now`, and when the stream was `created`: nanoseconds since 1970.
+        `now`, and when the stream was `created`: nanoseconds since 1970. In a stream that is younger than the tombstone
+        time nothing was forgotten, so the floor stays 0.
         """
         if not self.loading:
             return
         self.loading = False
-        for kind in self.types.values():
-            kind.sort()
+        for type_store in self.types.values():
+            type_store.sort()
         # What the server may already have forgotten was stored before the tombstone time began, so it lies below
         # the first message since then; in doubt the floor is too high, and a client lists anew.
         oldest = now - self.tombstone_ttl * 1_000_000_000
@@ -428,36 +442,38 @@ class Store:
     def _below_first_since(self, time: int) -> int:
         """The index below the first surviving change stored at `time` or later; `applied` if there is none."""
         lowest = next((index for stored, index in self._others if stored >= time), self.applied + 1)
-        for kind in self.types.values():
-            item = next((item for item in kind.order.items if isinstance(item, Entry) and item.time >= time), None)
+        for type_store in self.types.values():
+            item = next(
+                (item for item in type_store.order.items if isinstance(item, Entry) and item.time >= time), None
+            )
             if item is not None:
                 lowest = min(lowest, item.index)
         return lowest - 1
 
     def forget(self, now: int) -> None:
         """Forgets tombstones older than the tombstone time and raises the floor. Amortised O(1) each."""
-        for kind in self.types.values():
-            kind.indexes.drop_unused()
+        for type_store in self.types.values():
+            type_store.indexes.drop_unused()
         limit = now - self.tombstone_ttl * 1_000_000_000
         while self.fading and self.fading[0][0] < limit:
             _, index, type_key, item = self.fading.popleft()
             self.floor = max(self.floor, index)
-            kind = self.types[type_key]
-            kind.forgotten = max(kind.forgotten, index)
+            type_store = self.types[type_key]
+            type_store.forgotten = max(type_store.forgotten, index)
             if isinstance(item, Removal):
                 self.removals.remove(item)
-                for (cluster, key), grave in list(item.entries.items()):
-                    if kind.tombstones.get(cluster, {}).get(key) is grave:
-                        del kind.tombstones[cluster][key]
-                kind.order.discard(item.index)
+                for (cluster, key), tombstone in list(item.entries.items()):
+                    if type_store.tombstones.get(cluster, {}).get(key) is tombstone:
+                        del type_store.tombstones[cluster][key]
+                type_store.order.discard(item.index)
             elif item.deleted:
-                graves = kind.tombstones.get(item.cluster, {})
-                if graves.get(item.key) is item:
-                    del graves[item.key]
-                    kind.order.discard(item.index)
+                tombstones = type_store.tombstones.get(item.cluster, {})
+                if tombstones.get(item.key) is item:
+                    del tombstones[item.key]
+                    type_store.order.discard(item.index)
             else:
                 item.replaced = None
-                live = kind.get(item.cluster, item.key)
+                live = type_store.get(item.cluster, item.key)
                 if live is not None and live.uid_index == item.uid_index:
                     live.replaced = None
 
@@ -482,8 +498,8 @@ class Store:
         for _ in range(seniority):
             uids = {
                 entry.uid
-                for kind in self.types.values()
-                for entry in kind.indexes.owned(uids, kind.live)
+                for type_store in self.types.values()
+                for entry in type_store.indexes.owned(uids, type_store.live)
                 if clusters is None or entry.cluster in clusters
             }
             if not uids:
@@ -491,25 +507,32 @@ class Store:
         return frozenset(uids)
 
     def floor_of(self, type_key: GroupResource, clusters: frozenset[str] | None) -> int:
-        """The lowest index at which a watch of a type (in some clusters) may resume."""
+        """The lowest index at which a watch of a type may resume; `clusters` None: of all. O(clusters with a floor).
+
+        Beside the store's `floor` count removals of which this process did not see every object.
+        """
         floor = self.floor
-        kind = self.types.get(type_key)
-        for floors in (self.removed, {} if kind is None else kind.floors):
+        type_store = self.types.get(type_key)
+        for floors in (self.removed, {} if type_store is None else type_store.floors):
             named = floors.keys() if clusters is None else clusters & floors.keys()
             floor = max([floor, *(floors[cluster] for cluster in named)])
         return floor
 
     def check(self) -> None:
-        """States the invariants as code; AssertionError where one is broken. O(n); for tests."""
-        for kind in self.types.values():
-            order = kind.order
+        """The invariants as code, for tests. O(n).
+
+        Raises:
+            AssertionError: one of them is broken.
+        """
+        for type_store in self.types.values():
+            order = type_store.order
             assert len(order.indexes) == len(order.items)
             assert all(a < b for a, b in zip(order.indexes, order.indexes[1:], strict=False)), "order ascends"
             assert order.holes == sum(item is None for item in order.items)
             by_index = {i: item for i, item in zip(order.indexes, order.items, strict=True) if item is not None}
             assert not by_index or max(by_index) <= self.applied
-            buried = 0
-            for cluster, objects in kind.clusters.items():
+            dead = 0
+            for cluster, objects in type_store.clusters.items():
                 for key, entry in objects.items():
                     assert entry.key == key
                     assert entry.cluster == cluster
@@ -523,16 +546,16 @@ class Store:
                     assert entry.body[entry.version_offset : entry.version_end].startswith(b'"resourceVersion":"')
                     assert entry.body[entry.version_offset - 1 : entry.version_offset] == b"{"
                     assert entry.body[entry.metadata_end - 1 : entry.metadata_end] == b"}"
-            for cluster, graves in kind.tombstones.items():
-                for key, grave in graves.items():
-                    assert grave.deleted
-                    assert key not in kind.clusters.get(cluster, {}), "no name both lives and is dead"
-                    item = by_index[grave.index]
-                    assert item is grave or (isinstance(item, Removal) and item.entries[cluster, key] is grave)
-                    buried += 1
-            kind.indexes.check(list(kind.live()))
+            for cluster, tombstones in type_store.tombstones.items():
+                for key, tombstone in tombstones.items():
+                    assert tombstone.deleted
+                    assert key not in type_store.clusters.get(cluster, {}), "no name both lives and is dead"
+                    item = by_index[tombstone.index]
+                    assert item is tombstone or (isinstance(item, Removal) and item.entries[cluster, key] is tombstone)
+                    dead += 1
+            type_store.indexes.check(list(type_store.live()))
             in_order = sum(len(item.entries) if isinstance(item, Removal) else 1 for item in by_index.values())
-            assert in_order == len(kind) + buried, "nothing stands in the order that has no name"
+            assert in_order == len(type_store) + dead, "nothing stands in the order that has no name"
 
 
 def _replace(entry: Entry, before: Entry) -> None:

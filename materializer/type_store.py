@@ -15,7 +15,16 @@ from materializer.order import Order
 
 
 class TypeStore:
-    """All objects of one resource type, by cluster and name and by index. Owned by the store."""
+    """All objects of one resource type, by cluster and name and by index. Changed by the store alone.
+
+    - `clusters`: live entries by cluster and (namespace, name), sorted by these once the first replay is over.
+    - `tombstones`: of deleted objects, by the same; no name is in both.
+    - `order`: all of them by index.
+    - `floors`: by cluster, the lowest index to resume at after a removal that this process did not wholly see.
+    - `forgotten`: index of the newest deletion that was forgotten: a watcher that has not read up to it missed it.
+    - `unread_through`: that of the store as of the type's last change.
+    - `indexes`: for selections; see `materializer.indexes`.
+    """
 
     def __init__(self, key: GroupResource, loading: bool) -> None:
         self.key = key
@@ -23,14 +32,13 @@ class TypeStore:
         self.tombstones: dict[str, dict[ObjectName, Entry]] = {}
         self.order = Order()
         self.floors: dict[str, int] = {}
-        # The newest of its deletions that was forgotten: who has not read up to it, has missed something.
         self.forgotten = 0
-        # The newest message that the log had lost before this process could read it, as of the type's last change.
         self.unread_through = 0
         self.indexes = Indexes()
         self._loading = loading
 
     def objects(self, cluster: str) -> MutableMapping[ObjectName, Entry]:
+        """The live entries of a cluster by name, to be changed by the store; made if there are none. O(1)."""
         found = self.clusters.get(cluster)
         if found is None:
             # Sorted only once the first replay is over: sorting in bulk costs half of keeping sorted.
@@ -38,20 +46,22 @@ class TypeStore:
         return found
 
     def sort(self) -> None:
+        """Sorts every cluster's names, once the first replay is over. O(n log n)."""
         self._loading = False
         for cluster, objects in self.clusters.items():
             if not isinstance(objects, SortedDict):
                 self.clusters[cluster] = SortedDict(objects)
 
     def get(self, cluster: str, key: ObjectName) -> Entry | None:
-        """The live entry of a name; O(1)."""
+        """The live entry of a name; None if there is none. O(1)."""
         objects = self.clusters.get(cluster)
         return None if objects is None else objects.get(key)
 
     def select(self, wanted: Filter) -> list[Entry]:
-        """Live entries that match, by cluster, namespace and name.
+        """Live entries that match, by cluster, namespace and name: the result of a LIST.
 
-        O(entries in the clusters and namespaces), where there are many and an index can tell, O(candidates).
+        O(log n) for each combination of cluster, namespace and name where all are given; O(candidates) where there are
+        many entries and an index can tell; else O(entries in these clusters and namespaces).
         """
         clusters = sorted(self.clusters if wanted.clusters is None else wanted.clusters & self.clusters.keys())
         if wanted.names is not None and wanted.namespaces is not None:
@@ -97,7 +107,7 @@ class TypeStore:
         return found
 
     def live(self) -> Iterator[Entry]:
-        """All live entries, in no order to rely on."""
+        """All live entries, in no particular order. O(n)."""
         for objects in self.clusters.values():
             yield from objects.values()
 

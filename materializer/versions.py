@@ -1,9 +1,9 @@
-"""resourceVersions as served: `<prefix>.<index>.<original>` on objects, `<prefix>.<index>` on lists.
+"""resourceVersions as served: `<prefix>.<index>.<member version>` on objects, `<prefix>.<index>` on lists.
 
-The forms are Clusterpedia's (ConvertResourceVersionToMemoryResourceVersion and ...ForList). The prefix names
-the history, the index is the position in the log, the original is the member cluster's own version. Beside them
-stand the index alone, for clients that take versions for numbers, and `{"<cluster>":"<original>"}`, for those that
-know only what the clusters said.
+The forms are Clusterpedia's (ConvertResourceVersionToMemoryResourceVersion and ...ForList). The prefix names the
+history, the index is the sequence in the log, the member version is the object's resourceVersion in its cluster. There
+are two more forms: the index alone, for clients that take versions for numbers, and `{"<cluster>":"<member version>"}`,
+for clients that have listed the clusters themselves.
 """
 
 from __future__ import annotations
@@ -21,58 +21,82 @@ from materializer.entry import Entry
 
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _INDEX_LIMIT = 2**63
+# So many digits are.
+_SURELY_IN_RANGE = 18
 
 
 class MalformedVersion(Exception):
-    """A resourceVersion in none of our forms. A client must start afresh: 410, as only that makes it."""
+    """A resourceVersion in none of our forms (410 Expired: nothing else makes a client list again)."""
 
 
 class BrokenVersions(Exception):
-    """What should be a JSON map of the clusters' versions is none: 400, as the client's author must mend it."""
+    """A JSON object that is no map of the clusters' versions (400: the client has to be corrected)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A parsed version: the history and the position in it; `original` is empty in the list form."""
+    """A parsed version: the history, the index in it, and the member version, which is "" in the list form.
+
+    `Version("3f9a", 12, "4711")` is that of an object, `3f9a.12.4711`; `Version("3f9a", 12, "")` of a list, `3f9a.12`.
+    """
 
     prefix: str
     index: int
-    original: str
+    member_version: str
 
 
 def check_prefix(prefix: str) -> str:
-    """The prefix itself. ValueError if it could not be told from the rest of a version or breaks a URL."""
+    """The prefix itself.
+
+    Raises:
+        ValueError: it could not be told from the rest of a version, or would have to be escaped in a URL.
+    """
     if not _PREFIX.fullmatch(prefix):
         raise ValueError(f"prefix {prefix!r}: 1 to 64 letters, digits, `-` and `_`")
     return prefix
 
 
-def object_version(prefix: str, index: int, original: str) -> str:
-    return f"{prefix}.{index}.{original}"
+def object_version(prefix: str, index: int, member_version: str) -> str:
+    """An object's version: `object_version("3f9a", 12, "4711")` is `3f9a.12.4711`."""
+    return f"{prefix}.{index}.{member_version}"
 
 
 def list_version(prefix: str, index: int) -> str:
+    """A list's or bookmark's version: `list_version("3f9a", 12)` is `3f9a.12`."""
     return f"{prefix}.{index}"
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Versions with the history's name in them: they tell a replay from the history that a client knows."""
+    """How versions are written and read by default: with the history's prefix, by which a client notices another one.
+
+    Between `parse` and `of_list` an index is an int: LIST and WATCH carry `Version.index`, and never the text.
+    """
 
     prefix: str
 
     def of_list(self, index: int) -> str:
+        """The version of a list or a bookmark. O(1)."""
         return list_version(self.prefix, index)
 
-    def of_object(self, index: int, original: str) -> str:
-        return object_version(self.prefix, index, original)
+    def named(self, index: int) -> str:
+        """A list's version with the prefix, in whatever form others are written: what continue tokens hold. O(1)."""
+        return list_version(self.prefix, index)
+
+    def of_object(self, index: int, member_version: str) -> str:
+        """The version of an object. O(1)."""
+        return object_version(self.prefix, index, member_version)
 
     def body(self, entry: Entry, at: int) -> bytes:
-        """An entry's JSON with the version that it has at an index."""
+        """An entry's JSON with the version that it has at an index (see `Change.at`). O(1) at its own, else O(size)."""
         return entry.body if at == entry.index else entry.as_of(self.prefix, at)
 
     def parse(self, text: str) -> Version:
-        """Raises MalformedVersion."""
+        """A version as a client sends it; of which history it is, is for the caller to look at. O(length).
+
+        Raises:
+            MalformedVersion: it has none of the forms.
+        """
         return parse_version(text)
 
 
@@ -81,13 +105,13 @@ _ANNOTATIONS = b'"annotations":{'
 
 @dataclass(frozen=True, slots=True)
 class Numbered(Named):
-    """Versions that are numbers: the index alone. The original goes into an annotation; named ones are taken too."""
+    """Versions that are numbers: the index alone. The member version is in an annotation; named ones are read, too."""
 
     def of_list(self, index: int) -> str:
         # "0" has a meaning of its own. The first message of a log changes no object.
         return str(max(index, 1))
 
-    def of_object(self, index: int, original: str) -> str:
+    def of_object(self, index: int, member_version: str) -> str:
         return str(index)
 
     def body(self, entry: Entry, at: int) -> bytes:
@@ -105,14 +129,19 @@ class Numbered(Named):
     def parse(self, text: str) -> Version:
         if text.isascii() and text.isdigit() and not text.startswith("0"):
             # Nothing tells an object's number from a list's, so it may be an object's.
+            if len(text) <= _SURELY_IN_RANGE:
+                return Version(self.prefix, int(text), "-")
             return parse_version(f"{self.prefix}.{text}.-")
         return parse_version(text)
 
 
 def parse_versions(text: str) -> Mapping[str, str] | None:
-    """The clusters' own versions in `{"<cluster>":"<original>"}`, or in the base64 of it (Clusterpedia's memory v1).
+    """The clusters' own versions in `{"<cluster>":"<member version>"}`, or in the base64 of that.
 
-    None: the text is something else. Raises BrokenVersions.
+    The base64 is Clusterpedia's form (memory storage, version 1). None: the text is something else. `"0"` becomes "": the client knows nothing of that cluster.
+
+    Raises:
+        BrokenVersions: it begins like such a map and is none.
     """
     if not text.lstrip().startswith("{"):
         padded = text + "=" * (-len(text) % 4)
@@ -133,12 +162,16 @@ def parse_versions(text: str) -> Mapping[str, str] | None:
 
 
 def parse_version(text: str) -> Version:
-    """Parses either form; the inverse of `object_version` and `list_version`. Raises MalformedVersion."""
+    """Parses either form; the inverse of `object_version` and `list_version`. O(length).
+
+    Raises:
+        MalformedVersion: it has neither.
+    """
     prefix, dot, rest = text.partition(".")
-    index, _, original = rest.partition(".")
+    index, _, member_version = rest.partition(".")
     # int() takes signs, spaces, underscores and other scripts' digits; a version has none of them.
     if not dot or not _PREFIX.fullmatch(prefix) or not (index.isascii() and index.isdigit()):
         raise MalformedVersion(f"{text[:128]!r} is not of the form <prefix>.<index> or <prefix>.<index>.<original>")
-    if len(index) > 19 or (number := int(index)) >= _INDEX_LIMIT:
+    if len(index) > _SURELY_IN_RANGE + 1 or (number := int(index)) >= _INDEX_LIMIT:
         raise MalformedVersion(f"{text[:128]!r}: the index is out of range")
-    return Version(prefix, number, original)
+    return Version(prefix, number, member_version)

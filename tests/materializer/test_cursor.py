@@ -90,6 +90,42 @@ def test_a_read_in_pieces_and_then_to_the_end(delta: Make) -> None:
     assert cursor._served_from == 6
 
 
+def test_the_example_of_position(delta: Make) -> None:
+    """The table in its docstring."""
+    store = fed((90, delta("d", uid="d", member_version="1")))
+    store.unread_through = 0
+    for index in range(91, 101):
+        store.skip(index, index)
+    for index, name, fixed in (
+        (102, "c", {}),
+        (103, "a", {}),
+        (104, "b", {}),
+        (107, "c", {"member_version": "2"}),
+        (108, "x", {"member_version": "3", "uid_index": 101}),
+        (110, "d", {"member_version": "2"}),
+    ):
+        for between in range(store.applied + 1 if store.applied > 100 else 102, index):
+            store.skip(between, between)
+        store.apply_delta(delta(name, uid=name, **fixed), index, index)
+    store.settle()
+    kind = store.types[PODS]
+    assert kind.unread_through == 101
+    cursor = Cursor(100)
+    assert cursor.position(kind) == Position(100, 100, 100, 100, 0)
+    assert shown(store, cursor, limit=2) == [("ADDED", "a", 103), ("ADDED", "b", 104)]
+    before = cursor.position(kind)
+    assert before == Position(104, 100, 100, 100, 110)
+    x, c, d = (kind.get("alpha", ("x", name)) for name in ("x", "c", "d"))
+    assert [before.may_know(one) for one in (x, c, d)] == [False, False, True]
+    assert before.may_match(d, Filter(labels=parse_labels("app=a")), kind.unread_through)
+    elsewhere = Cursor(104).position(kind)
+    assert (elsewhere.served_from, elsewhere.may_know(x)) == (101, True)
+    assert shown(store, cursor, limit=2) == [("ADDED", "c", 107), ("ADDED", "x", 108)]
+    assert cursor.position(kind) == Position(108, 100, 100, 100, 110)
+    assert shown(store, cursor) == [("MODIFIED", "d", 110)]
+    assert cursor.position(kind) == Position(110, 110, 101, 110, 0)
+
+
 def test_served_from_is_no_later_than_what_the_type_has_unread(delta: Make) -> None:
     store = fed((1, delta("a")))
     kind = store.types[PODS]

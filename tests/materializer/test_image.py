@@ -327,9 +327,9 @@ def test_pieces_in_disorder_are_no_image(delta: Make, control: Make) -> None:
     with pytest.raises(NotAnImage):
         made_of(pieces[1:])
     with pytest.raises(NotAnImage):
-        made_of([one for one in pieces if one[0] != module.Kind.TYPE])
+        made_of([one for one in pieces if one[0] != module.PieceType.TYPE])
     with pytest.raises(NotAnImage):
         made_of([*pieces, (77, b"")])
-    for kind in module.Kind:
+    for piece_type in module.PieceType:
         with pytest.raises(NotAnImage):
-            made_of([*pieces, (kind, b"\xc1")])
+            made_of([*pieces, (piece_type, b"\xc1")])
