@@ -138,7 +138,8 @@ class Numbered(Named):
 def parse_versions(text: str) -> Mapping[str, str] | None:
     """The clusters' own versions in `{"<cluster>":"<member version>"}`, or in the base64 of that.
 
-    The base64 is Clusterpedia's form (memory storage, version 1). None: the text is something else. `"0"` becomes "": the client knows nothing of that cluster.
+    The base64 is Clusterpedia's form (memory storage, version 1). None: the text is something else. `"0"` becomes "":
+    the client knows nothing of that cluster.
 
     Raises:
         BrokenVersions: it begins like such a map and is none.
