@@ -150,7 +150,7 @@ class Informer:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._running is not None
         self._running.cancel()
@@ -257,10 +257,10 @@ class Informer:
         query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", **self._watching()}
         try:
             async with self._open(session, **query) as answer:
-                async for kind, found in _events(answer):
+                async for type_, found in _events(answer):
                     if listed is None:
-                        self._take_in(kind, found)
-                    elif kind != "BOOKMARK":
+                        self._take_in(type_, found)
+                    elif type_ != "BOOKMARK":
                         listed[_key(found)] = found
                     elif (found["metadata"].get("annotations") or {}).get(_INITIAL_EVENTS_END) == "true":
                         self._replace(listed, found["metadata"]["resourceVersion"])
@@ -291,9 +291,9 @@ class Informer:
         loop = asyncio.get_running_loop()
         began, events = loop.time(), 0
         async with self._open(session, resourceVersion=version, **self._watching()) as answer:
-            async for kind, found in _events(answer):
+            async for type_, found in _events(answer):
                 events += 1
-                self._take_in(kind, found)
+                self._take_in(type_, found)
         if not events and loop.time() - began < _SHORT:
             raise _Unavailable("the watch ended at once")
 
@@ -307,9 +307,9 @@ class Informer:
 
     # -- the copy ----------------------------------------------------------------------------------------------------
 
-    def _take_in(self, kind: str, found: dict[str, Any]) -> None:
-        if kind != "BOOKMARK":
-            self._set(_key(found), None if kind == DELETED else found)
+    def _take_in(self, type_: str, found: dict[str, Any]) -> None:
+        if type_ != "BOOKMARK":
+            self._set(_key(found), None if type_ == DELETED else found)
         self.version = found["metadata"]["resourceVersion"]
 
     def _replace(self, listed: dict[Key, dict[str, Any]], version: str) -> None:
@@ -348,9 +348,9 @@ async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, di
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
             event = msgspec.json.decode(line)
-            kind, found = event["type"], event["object"]
-            if kind == "ERROR":
+            type_, found = event["type"], event["object"]
+            if type_ == "ERROR":
                 if found.get("code") == 410:
                     raise _Expired(found.get("message", ""))
                 raise _Unavailable(found.get("message", ""))
-            yield kind, found
+            yield type_, found

@@ -124,8 +124,8 @@ class Storage:
         """GetResourceVersions: each object's own resourceVersion, by type and (namespace, name). O(objects)."""
         return {
             key: {name: entry.member_version for name, entry in objects.items()}
-            for key, kind in self.materializer.store.types.items()
-            if (objects := kind.clusters.get(cluster))
+            for key, resource in self.materializer.store.types.items()
+            if (objects := resource.clusters.get(cluster))
         }
 
     async def prepare_cluster(self, cluster: str) -> None:
@@ -194,8 +194,8 @@ class ResourceStorage:
     async def get(self, cluster: str, namespace: str, name: str) -> Entry | None:
         """Get: an object as the log has it now. Raises LogUnreachable."""
         await self._materializer.wait_current()
-        kind = self._materializer.store.types.get(self.key)
-        return None if kind is None else kind.get(cluster, ObjectName((namespace, name)))
+        resource = self._materializer.store.types.get(self.key)
+        return None if resource is None else resource.get(cluster, ObjectName((namespace, name)))
 
     async def list(self, wanted: Filter | None = None) -> tuple[list[Entry], str]:
         """List: what matches now, by cluster, namespace and name, and the version to watch from.
@@ -204,8 +204,10 @@ class ResourceStorage:
         """
         await self._materializer.wait_current()
         store = self._materializer.store
-        kind = store.types.get(self.key)
-        return [] if kind is None else kind.select(wanted or Filter()), list_version(store.prefix, store.applied)
+        resource = store.types.get(self.key)
+        return [] if resource is None else resource.select(wanted or Filter()), list_version(
+            store.prefix, store.applied
+        )
 
     async def watch(self, wanted: Filter | None = None, version: str = "") -> AsyncGenerator[Change, None]:
         """Watch: changes past a version, for ever; "" and "0": the present state first, as ADDED.
@@ -230,8 +232,8 @@ class ResourceStorage:
                 start = from_version(store, self.key, wanted, version, Named(store.prefix))
             else:
                 start = from_now(store, wanted)
-                kind = store.types.get(self.key)
-                for change in initial(store, kind, wanted) if kind is not None else ():
+                resource = store.types.get(self.key)
+                for change in initial(store, resource, wanted) if resource is not None else ():
                     yield change
             cursor = start.cursor()
             while True:
@@ -239,10 +241,10 @@ class ResourceStorage:
                 while True:
                     if materializer.store is not store:
                         raise HistoryReplaced
-                    kind = unread(store, self.key, start, cursor)
-                    if kind is None:
+                    resource = unread(store, self.key, start, cursor)
+                    if resource is None:
                         break
-                    found, upto = changes(kind, cursor.position(kind), start.wanted, _READ_LIMIT)
+                    found, upto = changes(resource, cursor.position(resource), start.wanted, _READ_LIMIT)
                     cursor.advance(store, upto)
                     for change in found:
                         yield change
@@ -253,11 +255,15 @@ class ResourceStorage:
     def convert_deleted_object(self, cluster: str, namespace: str, name: str) -> Deleted | None:
         """ConvertDeletedObject: what is known of an object that was deleted; None if nothing is, any more."""
         store = self._materializer.store
-        kind = store.types.get(self.key)
-        grave = None if kind is None else kind.tombstones.get(cluster, {}).get(ObjectName((namespace, name)))
-        if grave is None:
+        resource = store.types.get(self.key)
+        tombstone = (
+            None if resource is None else resource.tombstones.get(cluster, {}).get(ObjectName((namespace, name)))
+        )
+        if tombstone is None:
             return None
-        return Deleted(grave.body, object_version(store.prefix, grave.index, grave.member_version), grave.final)
+        return Deleted(
+            tombstone.body, object_version(store.prefix, tombstone.index, tombstone.member_version), tombstone.final
+        )
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -288,7 +294,7 @@ class ResourceStorage:
 
     def events(self, entry: Entry) -> Sequence[Entry]:
         """The Events about an object, by name, as far as its cluster's events are synced."""
-        kind = self._materializer.store.types.get(_EVENTS)
+        resource = self._materializer.store.types.get(_EVENTS)
         about = Requirement("involvedObject.uid", "in", (entry.uid,))
         wanted = Filter(clusters=frozenset({entry.cluster}), fields=(about,))
-        return [] if kind is None else kind.select(wanted)
+        return [] if resource is None else resource.select(wanted)

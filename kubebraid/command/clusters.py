@@ -125,10 +125,10 @@ def _alone(kubeconfig: str, context: str | None, name: str) -> dict[str, Any]:
     chosen, _ = _entry(documents, "contexts", "context", str(context), kubeconfig)
     found: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", "current-context": name}
     references = {}
-    for part, kind in (("clusters", "cluster"), ("users", "user")):
-        if not chosen.get(kind):
+    for part, singular in (("clusters", "cluster"), ("users", "user")):
+        if not chosen.get(singular):
             continue
-        entry, base = _entry(documents, part, kind, str(chosen[kind]), kubeconfig)
+        entry, base = _entry(documents, part, singular, str(chosen[singular]), kubeconfig)
         for key, data in _IN_FILES:
             if entry.get(key) and not entry.get(data):
                 try:
@@ -139,8 +139,8 @@ def _alone(kubeconfig: str, context: str | None, name: str) -> dict[str, Any]:
         if entry.get("tokenFile"):
             # Its content changes: it stays where it is.
             entry["tokenFile"] = str((base / str(entry["tokenFile"])).absolute())
-        found[part] = [{"name": name, kind: entry}]
-        references[kind] = name
+        found[part] = [{"name": name, singular: entry}]
+        references[singular] = name
     found["contexts"] = [{"name": name, "context": {**chosen, **references}}]
     return found
 
@@ -160,14 +160,14 @@ def _documents(kubeconfig: str) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _entry(
-    documents: Sequence[tuple[Path, dict[str, Any]]], part: str, kind: str, name: str, where: str
+    documents: Sequence[tuple[Path, dict[str, Any]]], part: str, singular: str, name: str, where: str
 ) -> tuple[dict[str, Any], Path]:
     """The named entry of a kubeconfig's part, and the directory that its paths are relative to."""
     for base, document in documents:
         for item in document.get(part) or []:
-            if isinstance(item, dict) and item.get("name") == name and isinstance(item.get(kind), dict):
-                return dict(item[kind]), base
-    raise Unfit(f"no {kind} {name!r} in {where}")
+            if isinstance(item, dict) and item.get("name") == name and isinstance(item.get(singular), dict):
+                return dict(item[singular]), base
+    raise Unfit(f"no {singular} {name!r} in {where}")
 
 
 # -- the log -----------------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ async def unfollowed(connection: Connection, log: Log) -> dict[str, str]:
 
 
 async def clean(
-    connection: Connection, log: Log, names: Sequence[str], kind: str | None, *, dry_run: bool
+    connection: Connection, log: Log, names: Sequence[str], resource: str | None, *, dry_run: bool
 ) -> list[Cleaned]:
     """Takes clusters that no producer follows out of the log, or one type of them; none named: all such clusters.
 
@@ -216,32 +216,32 @@ async def clean(
                 f"{name} is followed by producer {there[name]}; take it out of the producers' configuration first"
             )
     chosen = list(names) or [name for name, holder in there.items() if not holder]
-    if kind is not None:
-        kind = await _one_type(log, kind)
+    if resource is not None:
+        resource = await _one_type(log, resource)
         having = await types_of_clusters(log)
-        chosen = [name for name in chosen if kind in having.get(name, ())]
+        chosen = [name for name in chosen if resource in having.get(name, ())]
         if names and not chosen:
-            raise Unfit(f"{', '.join(names)} has no {kind} in the log")
+            raise Unfit(f"{', '.join(names)} has no {resource} in the log")
     done = []
     for name in chosen:
         if dry_run:
             sequence = 0
-        elif kind is None:
+        elif resource is None:
             sequence = await remove_cluster(log, producer_id(), name)
         else:
-            sequence = await remove_type(log, producer_id(), name, GroupResource.parse(kind))
-        done.append(Cleaned(name, kind, sequence))
+            sequence = await remove_type(log, producer_id(), name, GroupResource.parse(resource))
+        done.append(Cleaned(name, resource, sequence))
     return done
 
 
 async def _one_type(log: Log, word: str) -> str:
-    """The title of the type that a word means. Raises BadSetting, Unfit."""
+    """The name of the resource that a word means. Raises BadSetting, Unfit."""
     if "*" in word:
         raise Unfit(f"--type {word!r}: one type, as pods or deployments.apps")
     known = await known_types(log)
-    for title in await resolve(log, [word]):
-        if title in known:
-            return title
+    for found in await resolve(log, [word]):
+        if found in known:
+            return found
     raise Unfit(f"no cluster in the log has a type {word!r}; `kubebraid status --types` lists them")
 
 
@@ -309,7 +309,7 @@ def clean_command(
     ] = None,
     nats: NatsUrl = "nats://127.0.0.1:4222",
     stream: Stream = "KUBEBRAID",
-    kind: Annotated[
+    resource: Annotated[
         str | None, typer.Option("--type", metavar="TYPE", help="Only objects of this type: pods, deployments.apps.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
@@ -317,22 +317,22 @@ def clean_command(
     """Take clusters that no producer follows any more out of the log; watchers see their objects deleted."""
     settings = log_settings(Settings(stream=stream))
     logs.configure("warning", json=False)
-    cleaned = uvloop.run(open_and_clean(nats, access, settings, names or (), kind, dry_run=dry_run))
+    cleaned = uvloop.run(open_and_clean(nats, access, settings, names or (), resource, dry_run=dry_run))
     for one in cleaned:
         what = "" if one.type is None else f"{one.type} of "
         typer.echo(f"{what}{one.cluster}: " + ("would be removed" if dry_run else f"removed at index {one.sequence}"))
     if not cleaned:
         typer.echo(
             "nothing to clean: producers follow all clusters of the log"
-            if kind is None
-            else f"no cluster that nobody follows has {kind}"
+            if resource is None
+            else f"no cluster that nobody follows has {resource}"
         )
 
 
 async def open_and_clean(
-    url: str, access: Access, settings: LogSettings, clusters: Sequence[str], kind: str | None, *, dry_run: bool
+    url: str, access: Access, settings: LogSettings, clusters: Sequence[str], resource: str | None, *, dry_run: bool
 ) -> list[Cleaned]:
     """Takes clusters that no producer follows out of the log. Raises as `clean` does."""
     async with connected(url, "kubebraid-clean", access) as connection:
         log_ = await open_log(connection, settings, make=False)
-        return await clean(connection, log_, clusters, kind, dry_run=dry_run)
+        return await clean(connection, log_, clusters, resource, dry_run=dry_run)

@@ -114,25 +114,25 @@ async def _types(log: Log) -> list[tuple[str, ResourceType]]:
 
 
 async def resolve(log: Log, words: Sequence[str]) -> list[str]:
-    """Types as kubectl takes them (`po`, `pod`, `Deployment`, `deployments`) as titles. Raises BadSetting.
+    """Types as kubectl takes them (`po`, `pod`, `Deployment`, `deployments`) as names. Raises BadSetting.
 
     What has a group in it may be a type that is yet to come, and stays as it is; so does anything while the log knows
     no types.
     """
     known = await known_types(log)
-    titles = []
+    names = []
     for word in words:
         if not known or word in known or "*" in word or "." in word:
-            titles.append(word)
+            names.append(word)
             continue
-        matches = [title for title, one in known.items() if word.lower() in _words(one)]
+        matches = [name for name, one in known.items() if word.lower() in _words(one)]
         if not matches:
-            spoken = {spelt: title for title, one in known.items() for spelt in (title, *_words(one))}
+            spoken = {spelt: name for name, one in known.items() for spelt in (name, *_words(one))}
             close = difflib.get_close_matches(word.lower(), spoken, n=1)
             mend = f"did you mean {spoken[close[0]]}?" if close else "`kubebraid status --types` lists them"
             raise BadSetting(f"no cluster in the log has a type {word!r}; {mend}")
-        titles.extend(matches)
-    return titles
+        names.extend(matches)
+    return names
 
 
 def _words(known: ResourceType) -> set[str]:

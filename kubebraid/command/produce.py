@@ -105,7 +105,7 @@ def command(
     reporting.run(assembly.run(settings, produce=True, serve=False), log_level, log_json)
 
 
-async def ask_to_relist(url: str, access: Access, stream: str, cluster: str, kind: str) -> list[Relisting]:
+async def ask_to_relist(url: str, access: Access, stream: str, cluster: str, resource: str) -> list[Relisting]:
     """Asks all producers of a stream to compare lists now; their answers. Raises Stopped if there are none."""
     answers: list[Relisting] = []
     begun = asyncio.Event()
@@ -120,7 +120,7 @@ async def ask_to_relist(url: str, access: Access, stream: str, cluster: str, kin
 
         inbox = client.new_inbox()
         await client.subscribe(inbox, cb=answered)
-        await client.publish(relist_subject(stream), msgspec.json.encode(Relist(cluster, kind)), reply=inbox)
+        await client.publish(relist_subject(stream), msgspec.json.encode(Relist(cluster, resource)), reply=inbox)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FIRST_ANSWER):
                 await begun.wait()
@@ -137,10 +137,10 @@ def relist(
     nats: NatsUrl = "nats://127.0.0.1:4222",
     stream: Stream = "KUBEBRAID",
     cluster: Annotated[str, typer.Option(metavar="NAME", help="Clusters, with wildcards.")] = "*",
-    kind: Annotated[str, typer.Option("--type", metavar="TYPE", help="Types, with wildcards.")] = "*",
+    resource: Annotated[str, typer.Option("--type", metavar="TYPE", help="Types, with wildcards.")] = "*",
 ) -> None:
     """Have the producers compare whole lists with the log now."""
     logs.configure("warning", json=False)
-    answers = uvloop.run(ask_to_relist(nats, access, stream, cluster, kind))
+    answers = uvloop.run(ask_to_relist(nats, access, stream, cluster, resource))
     for answer in answers:
         typer.echo(f"{answer.producer}: comparing {answer.lists} lists of {answer.clusters} clusters")

@@ -306,14 +306,14 @@ def command(
     data: DataRunning = None,
     stream: StreamName = "KUBEBRAID",
     cluster: OfClusters = None,
-    kind: OfTypes = None,
+    resources: OfTypes = None,
     namespace: OfNamespaces = None,
     name: OfNames = None,
     log_level: LogLevel = "warning",
 ) -> None:
     """Copy messages of the log, as they are, to a file or to another stream."""
     now = datetime.now(UTC)
-    selection = select(cluster=cluster, type=kind, namespace=namespace, name=name)
+    selection = select(cluster=cluster, type=resources, namespace=namespace, name=name)
     start = locate.moment("--since", since, now)
     end = None if until is None else locate.moment("--until", until, now)
     url = locate.nats_url(nats, data)

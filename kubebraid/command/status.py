@@ -104,13 +104,13 @@ def _status(server: str, found: dict[str, Any]) -> InstanceStatus:
 
 def _cluster(found: dict[str, Any], now: float) -> ClusterSummary:
     types = []
-    for title, told in sorted(found["types"].items()):
+    for resource, told in sorted(found["types"].items()):
         # What a watch last said, or the list before it.
         heard = max(told.get("event", 0), told.get("listed", 0))
         lag = max(now - heard / 1000, 0.0) if heard else None
         types.append(
             TypeSummary(
-                title,
+                resource,
                 int(told.get("objects", 0)),
                 bool(told.get("synced")),
                 str(told.get("version", "")),
@@ -143,10 +143,10 @@ def lines(status: InstanceStatus, *, types: bool) -> Iterator[str]:
         return
     table = _table("cluster", "type", "objects", "heard", "version", "error")
     for one in status.clusters:
-        for kind in one.types:
-            heard = "never" if kind.lag is None else f"{kind.lag:.0f} s ago"
-            state = kind.error or ("" if kind.synced else "being listed")
-            table.add_row(one.name, kind.type, f"{kind.objects:,}", heard, kind.version, Text(state))
+        for resource in one.types:
+            heard = "never" if resource.lag is None else f"{resource.lag:.0f} s ago"
+            state = resource.error or ("" if resource.synced else "being listed")
+            table.add_row(one.name, resource.type, f"{resource.objects:,}", heard, resource.version, Text(state))
     yield ""
     yield from _rendered(table)
 
@@ -155,8 +155,8 @@ def cluster_lines(clusters: Iterable[ClusterSummary]) -> list[str]:
     """A table of clusters."""
     table = _table("cluster", "state", "types", "objects", "producer", "reason")
     for one in clusters:
-        failing = [kind for kind in one.types if kind.error]
-        reason = one.reason or "; ".join(f"{kind.type}: {kind.error}" for kind in failing[:3])
+        failing = [resource for resource in one.types if resource.error]
+        reason = one.reason or "; ".join(f"{resource.type}: {resource.error}" for resource in failing[:3])
         table.add_row(one.name, one.state, str(len(one.types)), f"{one.objects:,}", one.producer, Text(reason))
     return _rendered(table)
 

@@ -27,7 +27,7 @@ from kubebraid.command.settings import BadSetting
 
 # Of clusters; those of changes are not among them.
 _COLOURS = ("cyan", "magenta", "blue", "bright_cyan", "bright_magenta", "bright_blue", "bright_white", "bright_black")
-_KINDS = {
+_TYPES = {
     ADDED: Style(color="green"),
     MODIFIED: Style(color="yellow"),
     DELETED: Style(color="red"),
@@ -49,22 +49,22 @@ class Lines:
         """The line of one event, without its end."""
         if isinstance(event, Change):
             delta = event.delta
-            kind = "LEFT" if event.left else event.type
-            cluster, title = delta.cluster, str(GroupResource(delta.group, delta.resource))
+            type_ = "LEFT" if event.left else event.type
+            cluster, resource = delta.cluster, str(GroupResource(delta.group, delta.resource))
             what = f"{delta.namespace}/{delta.name}" if delta.namespace else delta.name
         else:
-            kind, cluster = "REMOVED", event.cluster
-            title, what = str(GroupResource(event.group, event.resource)) or "*", "all of them"
-        cluster, title, what = _printable(cluster), _printable(title), _printable(what)
+            type_, cluster = "REMOVED", event.cluster
+            resource, what = str(GroupResource(event.group, event.resource)) or "*", "all of them"
+        cluster, resource, what = _printable(cluster), _printable(resource), _printable(what)
         self._cluster = max(self._cluster, len(cluster))
-        self._type = max(self._type, len(title))
+        self._type = max(self._type, len(resource))
         colour = Style(color=_COLOURS[zlib.crc32(cluster.encode()) % len(_COLOURS)])
         return "  ".join(
             (
                 self._paint(_clock(event.time), _DIM),
-                self._paint(f"{kind:8}", _KINDS[kind]),
+                self._paint(f"{type_:8}", _TYPES[type_]),
                 self._paint(cluster.ljust(self._cluster), colour),
-                title.ljust(self._type),
+                resource.ljust(self._type),
                 what,
                 self._paint(str(event.sequence), _DIM),
             )
@@ -158,7 +158,7 @@ def command(
     data: DataRunning = None,
     stream: Stream = "KUBEBRAID",
     cluster: OfClusters = None,
-    kind: OfTypes = None,
+    resources: OfTypes = None,
     namespace: OfNamespaces = None,
     name: OfNames = None,
     selector: OfLabels = "",
@@ -173,7 +173,7 @@ def command(
     """Show changes of all clusters as they happen."""
     if output not in ("text", "json"):
         raise BadSetting(f"--output {output!r}: text or json")
-    selection = select(cluster=cluster, type=kind, namespace=namespace, name=name, labels=selector)
+    selection = select(cluster=cluster, type=resources, namespace=namespace, name=name, labels=selector)
     start = locate.moment("--since", since, datetime.now(UTC))
     url = locate.nats_url(nats, data)
     reporting.run(tail(url, access, stream, selection, start, json=output == "json"), log_level, False)

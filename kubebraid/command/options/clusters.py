@@ -95,11 +95,11 @@ def followed(
     one_place(kubeconfig, contexts, directory)
     pointers = []
     for text in prune or ():
-        title, equals, pointer = text.partition("=")
+        pattern, equals, pointer = text.partition("=")
         if not equals:
             raise BadSetting(f"--prune {text!r}: write TYPE=/POINTER, as in secrets=/data")
-        type_pattern(title)
-        pointers.append((title, (pointer,)))
+        type_pattern(pattern)
+        pointers.append((pattern, (pointer,)))
     return {
         "kubeconfig": kubeconfig,
         "contexts": contexts,
