@@ -95,6 +95,8 @@ class Producer:
             replicas=replicas,
             ttl=timing.lease,
         )
+        # Set when `clusters` has the members that there are at the start, none of which is followed yet.
+        self.begun = asyncio.Event()
         self._connection = connection
         self._open_log = open_log
         self._timing = timing
@@ -118,6 +120,7 @@ class Producer:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             await self._follow_members()
+            self.begun.set()
             tasks.create_task(self.members.run(), name="members")
             tasks.create_task(self._members_changed(), name="members changed")
             tasks.create_task(self.leases.run(), name="leases")

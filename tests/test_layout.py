@@ -30,7 +30,7 @@ def test_every_module_says_its_subject_in_its_first_line() -> None:
             assert path.stem not in ("utils", "helpers", "common", "manager"), path
 
 
-def test_modules_import_at_their_top_and_nowhere_else():
+def test_modules_import_at_their_top_and_nowhere_else() -> None:
     """An import inside a function, or for the type checker alone, hides an arrow that runs the wrong way."""
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -45,7 +45,7 @@ def test_modules_import_at_their_top_and_nowhere_else():
             assert not inner, f"{path.relative_to(ROOT)} imports in lines {inner}"
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_no_modules_import_each_other_in_a_circle() -> None:
     graph = grimp.build_graph(*PACKAGES)
     state: dict[str, str] = {}
 

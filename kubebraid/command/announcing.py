@@ -7,7 +7,6 @@ import asyncio
 import structlog
 
 from kubebraid.command import progress
-from kubebraid.command.opening import Opening
 from kubebraid.command.settings import Address
 from producers.producer import Producer
 from query.service import QueryService
@@ -17,16 +16,14 @@ log = structlog.get_logger("kubebraid")
 
 async def announce(
     producer: Producer | None,
-    writing: Opening | None,
     service: QueryService | None,
     address: Address | None,
     url: str,
 ) -> None:
     """Shows progress until ready, then says what to try next, once."""
     assert producer is not None or service is not None
-    if producer is not None and writing is not None:
-        # Behind `_produce`, which waits for the same: by now the producer has its clusters.
-        await writing.wait()
+    if producer is not None:
+        await producer.begun.wait()
         await progress.show(producer, service.wait_ready() if service is not None else producer.first_lists())
     elif service is not None:
         await service.wait_ready()

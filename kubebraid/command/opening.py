@@ -10,7 +10,7 @@ from typing import Self
 
 import structlog
 
-from deltalog import Access, BadAccess, BrokerUnavailable, LogError, LogSettings, connect, open_log
+from deltalog import Access, BadAccess, BrokerUnavailable, LogError, LogSettings, LogUnavailable, connect, open_log
 from deltalog.jetstream.backoff import Backoff, Once
 from deltalog.jetstream.connection import BrokerRefuses, Connection
 from deltalog.jetstream.stream import Log
@@ -68,9 +68,17 @@ class Opening:
 
     async def attempt(self) -> Log:
         """Opens the log, connecting first where need be. Raises BadAccess, BrokerUnavailable, LogError."""
-        if not self.connection.opened:
-            await self.connection.open()
-        return await open_log(self.connection, self.settings, mend=self._mend)
+        connection = self.connection
+        if not connection.opened:
+            await connection.open()
+        try:
+            return await open_log(connection, self.settings, mend=self._mend)
+        except BrokerUnavailable:
+            if connection.refusing and not connection.connected:
+                # It went away and came back as a server that will not have us.
+                reason = f"NATS at {connection.url} cannot be used: {connection.problem}"
+                raise BrokerRefuses(reason) from None
+            raise
 
     async def soon(self, until: float) -> Log | None:
         """The log, if it is open at `until` (time of the event loop); None if it has to be waited for longer.
@@ -106,7 +114,7 @@ class Opening:
         while True:
             try:
                 opened = await self.attempt()
-            except (BadAccess, BrokerUnavailable, LogError) as cause:
+            except (BadAccess, LogUnavailable) as cause:
                 if self._hopeless(cause) and not self.serving:
                     raise
                 self.reason = str(cause)

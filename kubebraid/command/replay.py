@@ -43,7 +43,7 @@ from kubebraid.command.options.log import Stream as StreamName
 from kubebraid.command.options.process import LogLevel
 from kubebraid.command.options.selecting import WHEN, OfClusters, OfNames, OfNamespaces, OfTypes
 from kubebraid.command.settings import BadSetting
-from kubebraid.errors import Unavailable
+from kubebraid.errors import KubebraidError, Unavailable
 
 _MARKER_HEADER = "Nats-Marker-Reason"
 # Speaks of the source's sequences: in the copy it would be refused.
@@ -100,7 +100,7 @@ async def copy(
     return summary
 
 
-class _Behind(Exception):
+class _Behind(KubebraidError):
     """All up to the end was read."""
 
 
