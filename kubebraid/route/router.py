@@ -1,6 +1,6 @@
-"""The router: one address for several groups of serving instances, each with the types or clusters of its own log.
+r"""The router: one address for several groups of serving instances, each with the types or clusters of its own log.
 
-A request goes to the group that has what it names, as the groups themselves tell it (`/clusters`). What is about all
+A request goes to the group that has what it names, as the groups themselves say \(`/clusters`\). What is about all
 types, discovery above all, is merged from all groups.
 """
 
@@ -76,8 +76,8 @@ class Router:
         self._hosts = hosts
         self._pass_through = PassThrough(CONNECT_PATIENCE)
         self.groups = Groups(groups, self._pass_through)
-        # Discovery as groups last told it, for when one of them is down.
-        self._told: dict[tuple[str, str, str], tuple[int, Any]] = {}
+        # Discovery documents as groups last answered with them, for when one of them is down.
+        self._last_documents: dict[tuple[str, str, str], tuple[int, Any]] = {}
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "kubebraid_router_requests_total", "Requests passed on", ("group", "code"), registry=self.registry
@@ -209,7 +209,7 @@ class Router:
                         )
                     unwanted = frozenset() if only else NOT_YET | unless
                     found = await self._ask(http, group, one, headers, unwanted)
-                except _Elsewhere as other:
+                except _AskAnother as other:
                     problem = f"group {group.name}, {one.url}: {other}"
                     if other.code in unless:
                         break
@@ -223,7 +223,7 @@ class Router:
     async def _ask(
         self, http: web.Request, group: Group, one: Instance, headers: CIMultiDict[str], unless: frozenset[int]
     ) -> web.StreamResponse:
-        """Asks one instance and passes its answer through. Raises _Elsewhere if another one may be asked as well."""
+        """Asks one instance and passes its answer through. Raises _AskAnother if another one may be asked as well."""
         begun: list[web.StreamResponse] = []
         try:
             async with one.asked():
@@ -234,7 +234,7 @@ class Router:
                 break_off(http)
                 return begun[0]
             if http.method in ("GET", "HEAD"):
-                raise _Elsewhere("it hangs") from None
+                raise _AskAnother("it hangs") from None
             raise ApiError(504, f"group {group.name} does not answer: whether it did it is unknown") from None
 
     async def _exchange(
@@ -252,16 +252,16 @@ class Router:
         try:
             async with self._pass_through.exchange(http, upstream, path, headers, body) as found:
                 if found.status in unless and body is None:
-                    raise _Elsewhere(f"answers {found.status}", found.status)
+                    raise _AskAnother(f"answers {found.status}", found.status)
                 self._requests.labels(group.name, str(found.status)).inc()
                 response = begin_response(found)
                 begun.append(response)
                 await stream_response(http, found, response)
         except UpstreamUnreachable as cause:
-            raise _Elsewhere(str(cause)) from None
+            raise _AskAnother(str(cause)) from None
         except NoAnswer as cause:
             if http.method in ("GET", "HEAD"):
-                raise _Elsewhere(str(cause)) from None
+                raise _AskAnother(str(cause)) from None
             raise ApiError(
                 504, f"group {group.name} broke off before it answered: whether it did it is unknown"
             ) from None
@@ -334,21 +334,21 @@ class Router:
                 ) as found:
                     text = await found.read()
                     if found.status in (200, 404):
-                        told = (found.status, msgspec.json.decode(text) if found.status == 200 else None)
-                        if len(self._told) > _REMEMBERED:
-                            self._told.clear()
-                        self._told[key] = told
-                        return told
+                        document = (found.status, msgspec.json.decode(text) if found.status == 200 else None)
+                        if len(self._last_documents) > _REMEMBERED:
+                            self._last_documents.clear()
+                        self._last_documents[key] = document
+                        return document
                     problem = f"{one.url} answers {found.status}"
             except (aiohttp.ClientError, OSError, TimeoutError) as cause:
                 problem = f"{one.url}: {one_line(cause)}"
-        if key in self._told:
-            return self._told[key]
+        if key in self._last_documents:
+            return self._last_documents[key]
         raise ApiError(503, f"the types of group {group.name} are not known: {problem}", retry_after=1)
 
 
-class _Elsewhere(Exception):
-    """An instance cannot answer this; `code`: with what it said so, 0 if with nothing."""
+class _AskAnother(Exception):
+    """An instance cannot answer this, another one may. `code`: of its answer, 0 if there was none."""
 
     def __init__(self, reason: str, code: int = 0) -> None:
         super().__init__(reason)

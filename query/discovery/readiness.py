@@ -123,13 +123,13 @@ class Readiness:
         stale = self._materializer.stale(cluster)
         types = {}
         for key in sorted(cluster.types):
-            kind = self._materializer.store.types.get(key)
-            objects = 0 if kind is None else len(kind.clusters.get(name, ()))
-            told = {"synced": key in cluster.synced, **msgspec.to_builtins(cluster.status.get(key, TypeStatus()))}
+            type_store = self._materializer.store.types.get(key)
+            objects = 0 if type_store is None else len(type_store.clusters.get(name, ()))
+            status = {"synced": key in cluster.synced, **msgspec.to_builtins(cluster.status.get(key, TypeStatus()))}
             health = cluster.type_health.get(key)
             if health is not None and not health.healthy:
-                told["error"] = health.reason
-            types[str(key)] = {**told, "objects": objects}
+                status["error"] = health.reason
+            types[str(key)] = {**status, "objects": objects}
         return ClusterReadiness(name, cluster.registered, missing, stale, cluster.producer, cluster.epoch, types)
 
 

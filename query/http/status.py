@@ -126,19 +126,19 @@ def too_large_version(requested: int | str, current: int | str) -> ApiError:
 
 def invalid_options(errors: list[tuple[str, str]]) -> ApiError:
     """422 for options that don't go together; `errors`: field and what is wrong with it."""
-    told = [
+    causes = [
         (field, "FieldValueNotSupported", message)
         if message.startswith("Unsupported value")
         else (field, "FieldValueForbidden", f"Forbidden: {message}")
         for field, message in errors
     ]
-    text = ", ".join(f"{field}: {message}" for field, _, message in told)
+    text = ", ".join(f"{field}: {message}" for field, _, message in causes)
     return ApiError(
         422,
         f'ListOptions.meta.k8s.io "" is invalid: {text if len(errors) == 1 else "[" + text + "]"}',
         details={
             "group": "meta.k8s.io",
             "kind": "ListOptions",
-            "causes": [{"reason": reason, "message": message, "field": field} for field, reason, message in told],
+            "causes": [{"reason": reason, "message": message, "field": field} for field, reason, message in causes],
         },
     )

@@ -30,13 +30,13 @@ def warning_headers(texts: Iterable[str]) -> list[tuple[str, str]]:
 
 def of_stale(clusters: Sequence[tuple[str, str]]) -> list[str]:
     """Warnings of clusters whose objects may be out of date, given as names and reasons: at most eight, and a count."""
-    told = [
+    texts = [
         f"{name} is not ready and the resources obtained may be inaccurate, reason: {reason}"
         for name, reason in clusters[:_NAMED]
     ]
-    if more := len(clusters) - len(told):
-        told.append(f"{more} more clusters are not ready, /readyz?verbose tells which and why")
-    return told
+    if more := len(clusters) - len(texts):
+        texts.append(f"{more} more clusters are not ready, /readyz?verbose tells which and why")
+    return texts
 
 
 def of_other_versions(version: str, stored: Sequence[tuple[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""GET: one object, or why it cannot be told which.
+"""GET: one object by its name, or why no single one can be answered.
 
 Kubernetes API Concepts, "Semantics for get and list".
 """
