@@ -141,7 +141,7 @@ class NatsCluster:
     async def __aenter__(self) -> NatsCluster:
         for server in self.servers:
             await server.start()
-        await self.healthy(patience=60)
+        await self.healthy()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -85,7 +85,7 @@ async def test_tables_waits_and_scales(braid: Braid, api) -> None:
     deployments = [one async for one in alpha.get("deployments", namespace=kr8s.ALL)]
     one = next(one for one in deployments if one.spec.replicas and one.spec.replicas == one.status.get("readyReplicas"))
     assert isinstance(one, Deployment)
-    await one.wait([f"jsonpath='{{.status.readyReplicas}}'={one.spec.replicas}"], timeout=20)
+    await one.wait([f"jsonpath='{{.status.readyReplicas}}'={one.spec.replicas}"], timeout=60)
     pods = await one.pods()
     assert {pod.metadata.uid for pod in pods} == wanted(
         await braid.objects(cluster="alpha"), **dict(one.spec.selector.matchLabels)

@@ -110,7 +110,9 @@ async def test_two_at_once_on_one_data_directory(members: Members, tmp_path: Pat
     common = ("up", "--kubeconfig", str(members.kubeconfig), "--listen", "127.0.0.1:0", "--data", data)
     both = [await process(*common), await process(*common)]
     await asyncio.wait(
-        [asyncio.ensure_future(one.process.wait()) for one in both], timeout=20, return_when=asyncio.FIRST_COMPLETED
+        [asyncio.ensure_future(one.process.wait()) for one in both],
+        timeout=PATIENCE,
+        return_when=asyncio.FIRST_COMPLETED,
     )
     ended = [one for one in both if one.process.returncode is not None]
     assert len(ended) == 1, [one.output() for one in both]

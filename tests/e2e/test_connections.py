@@ -24,7 +24,7 @@ async def say(service, data: bytes, *, end: bool = False) -> bytes:
         writer.write_eof()
     found = b""
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE):
             while piece := await reader.read(65536):
                 found += piece
                 _, _, body = found.partition(b"\r\n\r\n")

@@ -79,11 +79,9 @@ async def test_a_refused_token_is_stale_and_a_new_one_mends_it(
             return kubeconfig(tmp_path / "kubeconfig", cluster.url, tmp_path / "ca.pem", {"token": token})
 
         service = await start("--kubeconfig", str(write("wrong")), "--data", str(tmp_path / "data"), ready=False)
-        for _ in range(200):
-            if "401" in service.output():
-                break
-            await asyncio.sleep(0.05)
-        assert "401" in service.output()
+        async with asyncio.timeout(PATIENCE):
+            while "401" not in service.output():
+                await asyncio.sleep(0.05)
         await service.ready()
         assert "401" in str(await service.get("/clusters")), "it is stale, and does not keep others waiting"
         write("right")

@@ -84,7 +84,7 @@ async def test_enough(
         async with asyncio.timeout(PATIENCE):
             while log.prefix in (await serving.get("/clusters"))["prefix"]:
                 await asyncio.sleep(0.1)
-        await compare.settle(serving.url, members.clusters, patience=60)
+        await compare.settle(serving.url, members.clusters)
     finally:
         await connection.close()
     with contextlib.suppress(AssertionError):

@@ -150,4 +150,4 @@ async def test_a_graceful_stop_hands_over_at_once(members: Members, nats, produc
     assert await first.stop() == 0, first.output()
     # Given back, not run out: the other one need not wait for the lease's time.
     assert "could not be given back" not in first.output()
-    await eventually(lambda: all_of("second"), patience=10)
+    await eventually(lambda: all_of("second"))

@@ -132,7 +132,7 @@ async def test_messages_of_others_hide_no_cut(log: Log, materializer: Materializ
     assert len(materializer.store.types["", "pods"].select(Filter())) == len(names)
 
 
-@pytest.mark.parametrize("materializer", [Timing(rest_factor=1e9, longest_rest=1.0)], indirect=True, ids=["long rests"])
+@pytest.mark.parametrize("materializer", [Timing(rest_factor=1e9, longest_rest=4.0)], indirect=True, ids=["long rests"])
 async def test_listeners_that_take_long_are_told_of_several_changes_together(
     log: Log, materializer: Materializer
 ) -> None:
@@ -153,6 +153,6 @@ async def test_listeners_that_take_long_are_told_of_several_changes_together(
             await asyncio.sleep(0.01)
     assert told[0] == first
     assert told == sorted(set(told))
-    # Two, if those thirty were appended within the second.
-    assert len(told) < 15
+    # Two, if those thirty were appended within four seconds; none waits for more than a minute.
+    assert len(told) < 25
     stop()

@@ -47,7 +47,7 @@ class Rig:
     def _background(self, task: asyncio.Task[None]) -> None:
         async def end() -> None:
             task.cancel()
-            _, left = await asyncio.wait((task,), timeout=20)
+            _, left = await asyncio.wait((task,), timeout=PATIENCE)
             if left:
                 for one in asyncio.all_tasks():
                     one.print_stack(limit=4, file=sys.stderr)

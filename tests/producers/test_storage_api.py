@@ -80,7 +80,7 @@ async def test_watches_begin_at_any_form_of_version(rig: Rig, storage) -> None:
         assert await upto(watching, "forms") == [("ADDED", "forms")]
         await watching.aclose()
     with pytest.raises(Expired):
-        await asyncio.wait_for(anext(config_maps.watch(Filter(), '{"nobody":"1"}')), 20)
+        await asyncio.wait_for(anext(config_maps.watch(Filter(), '{"nobody":"1"}')), PATIENCE)
     with pytest.raises(BrokenVersions):
         await asyncio.wait_for(anext(config_maps.watch(ONE, '{"alpha":1')), PATIENCE)
 

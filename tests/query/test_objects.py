@@ -35,6 +35,7 @@ from query.objects.watch import WatchStart
 from query.objects.watches import Watches
 from query.timing import QueryTiming
 from tests.materializer.conftest import made_control, made_delta
+from tests.patience import PATIENCE
 
 TARGET = RequestTarget("", "v1", "pods")
 QUICK = QueryTiming(version_wait=0.01)
@@ -220,7 +221,7 @@ async def events(watches: Watches, start: WatchStart | ApiError) -> list[tuple[s
     async def send(payload: bytes) -> None:
         lines.extend(payload.splitlines())
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await watches.serve(start, send)
     found = []
     for line in lines:

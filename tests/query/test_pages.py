@@ -21,6 +21,7 @@ from query.objects.pages import (
     further_page,
 )
 from query.timing import QueryTiming
+from tests.patience import PATIENCE
 
 VERSIONS = Named("abcdefgh")
 
@@ -126,11 +127,11 @@ async def test_snapshots_are_dropped_unused(entries: Callable[[str], list[Entry]
     for index in range(9):
         kept.keep(Snapshot(index, "scope", entries("a")), "10.0.0.1")
     assert len(kept) == 3
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(kept):
             await asyncio.sleep(0.01)
     kept.keep(Snapshot(1, "scope", entries("a")), "10.0.0.1")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(kept):
             await asyncio.sleep(0.01)
     kept.close()

@@ -22,6 +22,7 @@ from query.http.passthrough import (
     request_headers,
     stream_response,
 )
+from tests.patience import PATIENCE
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -108,7 +109,7 @@ async def test_bodies_are_streamed_both_ways(chain: Callable[..., Awaitable[Chai
     async def pieces() -> AsyncIterator[bytes]:
         yield b"a" * 1000
         # The other server has the first piece before the second one is sent.
-        await asyncio.wait_for(first.wait(), 30)
+        await asyncio.wait_for(first.wait(), PATIENCE)
         yield b"b" * 1000
 
     body = b"a" * 1000 + b"b" * 1000
