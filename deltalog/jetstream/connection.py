@@ -100,6 +100,8 @@ class Connection:
         self.closing = False
         # Whether `open` has succeeded once.
         self.opened = False
+        # Whether the client has something to close.
+        self._begun = False
         self._on_trouble: set[Callable[[], None]] = set()
 
     async def open(self, patience: float = 5.0) -> None:
@@ -113,6 +115,7 @@ class Connection:
         access = self._access
         access.check()
         client = self.client = self._kind()
+        self._begun = False
         self.problem, self.refusing, self.closing = "", False, False
         client.needs_tls = access.tls or any(one.startswith("tls://") for one in self._servers)
         # Else nats-py makes one where a server asks for TLS: reading all that the system trusts takes its time.
@@ -170,6 +173,7 @@ class Connection:
             context.begin = begin_handshake
         try:
             async with limit:
+                self._begun = True
                 client.greeted = lambda: give_up_at(max(until, loop.time() + _ATTEMPT))
                 await client.connect(
                     self._servers,
@@ -278,7 +282,7 @@ class Connection:
     async def close(self) -> None:
         """Ends it, within 5 seconds whatever state the server is in."""
         self.closing = True
-        if not self.client.is_closed:
+        if self._begun and not self.client.is_closed:
             # Never longer than this, whatever state the server is in: nothing that matters is left to send. nats-py
             # runs into an AttributeError where it never came to connect.
             with contextlib.suppress(TimeoutError, AttributeError, *TRANSPORT_ERRORS):

@@ -21,9 +21,8 @@ log = structlog.get_logger("kubebraid")
 
 # Seconds that a start waits for NATS before it goes on without.
 GRACE = 5.0
-# Seconds between attempts, and between two lines that say the same.
+# Seconds between attempts.
 _PAUSES = (0.5, 2.0)
-_SAY_EVERY = 60.0
 
 
 @contextlib.asynccontextmanager
@@ -44,15 +43,26 @@ class Opening:
     refused (BrokerRefuses) or make no sense (BadAccess), a stream that is not one of kubebraid's (LogError). Unless
     `serving` is set: an instance that serves a snapshot meanwhile waits for that, too.
 
-    `reason`: why the log is not open yet, empty if it is. `mend`: as for `open_log`.
+    `reason`: why the log is not open yet, empty if it is. `mend`: as for `open_log`. `patience`: seconds that one
+    attempt to connect may take; `say_every`: seconds between two lines that say the same.
     """
 
-    def __init__(self, connection: Connection, settings: LogSettings, *, mend: bool = False) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        settings: LogSettings,
+        *,
+        mend: bool = False,
+        patience: float = 5.0,
+        say_every: float = 60.0,
+    ) -> None:
         self.connection = connection
         self.settings = settings
         self.reason = f"NATS at {connection.url} has not answered yet"
         self.serving = False
         self._mend = mend
+        self._patience = patience
+        self._say_every = say_every
         self._attempted = False
         self._task: asyncio.Task[Log] | None = None
 
@@ -70,7 +80,7 @@ class Opening:
         """Opens the log, connecting first where need be. Raises BadAccess, BrokerUnavailable, LogError."""
         connection = self.connection
         if not connection.opened:
-            await connection.open()
+            await connection.open(self._patience)
         try:
             return await open_log(connection, self.settings, mend=self._mend)
         except BrokerUnavailable:
@@ -124,7 +134,7 @@ class Opening:
                 self.reason = ""
                 return opened
             self._attempted = True
-            if time.monotonic() - said_at >= _SAY_EVERY:
+            if time.monotonic() - said_at >= self._say_every:
                 say.clear()
                 said_at = time.monotonic()
             say(self.reason)
