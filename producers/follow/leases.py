@@ -25,6 +25,7 @@ from deltalog import (
     Reader,
     Record,
 )
+from deltalog.jetstream.backoff import Once
 from deltalog.jetstream.bucket import Bucket
 from deltalog.jetstream.connection import JetStreamRefused
 from deltalog.jetstream.stream import STREAM_NOT_FOUND
@@ -199,7 +200,7 @@ class Leases:
 
     async def run(self) -> None:
         """Takes, renews and gives back until cancelled; then gives everything back."""
-        said = ""
+        complain = Once(lambda reason: log.warning("leases cannot be kept", reason=reason))
         while True:
             try:
                 bucket = await Bucket.open(
@@ -219,9 +220,7 @@ class Leases:
                     await asyncio.gather(reading, return_exceptions=True)
                 await asyncio.sleep(random.uniform(0.1, 0.5))
             except (LogUnavailable, HistoryEnded) as cause:
-                if said != str(cause):
-                    said = str(cause)
-                    log.warning("leases cannot be kept", reason=said)
+                complain(cause)
                 await self._drop_expired()
                 await asyncio.sleep(random.uniform(0.5, 1.5))
 

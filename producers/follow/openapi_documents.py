@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import msgspec
 import structlog
 
-from deltalog.jetstream.backoff import Backoff
+from deltalog.jetstream.backoff import Backoff, Once
 from deltalog.wire.kubernetes import GroupVersion
 from deltalog.wire.records import ClusterDocument, DocumentName, OpenApiDocument
 from producers.follow.documents import KnownDocument, fits, packed
@@ -95,7 +95,9 @@ class OpenApi:
         self._woken = asyncio.Event()
         # Documents that are too large, by the tag they had.
         self._left_out: dict[DocumentName, str] = {}
-        self._complaint = ""
+        self._complain = Once(
+            lambda reason: log.info("OpenAPI cannot be read", cluster=recorded.owner.cluster, reason=reason)
+        )
 
     def look(self) -> None:
         """The cluster's types may have changed, and so may its documents."""
@@ -139,13 +141,8 @@ class OpenApi:
             self._complain(str(cause) or f"no answer within {self._timing.openapi_document:g} s")
             return False
         if good:
-            self._complaint = ""
+            self._complain.clear()
         return good
-
-    def _complain(self, reason: str) -> None:
-        if reason != self._complaint:
-            self._complaint = reason
-            log.info("OpenAPI cannot be read", cluster=self._recorded.owner.cluster, reason=reason)
 
     # -- asking ----------------------------------------------------------------------------------------------------
 

@@ -142,7 +142,7 @@ class Writer:
                 key = ObjectName((intern(identity.namespace or ""), identity.name))
                 self.last_version = identity.resource_version or ""
                 uid, version = packed_uid(identity.uid or ""), packed_version(self.last_version)
-                if self._handed_over and self._outranked(key, self.last_version):
+                if self._handed_over.versions and self._outranked(key, self.last_version):
                     return key
                 if self._is_known(key, uid, version, listed):
                     return key
@@ -153,7 +153,7 @@ class Writer:
         self.last_version = state.member_version
         key = ObjectName((intern(state.namespace), state.name))
         uid, version = packed_uid(state.uid), packed_version(state.member_version)
-        if self._handed_over and self._outranked(key, state.member_version):
+        if self._handed_over.versions and self._outranked(key, state.member_version):
             return key
         known = self._objects.get(key)
         if known is None:

@@ -83,7 +83,7 @@ async def boat(rig, name: str, version: str) -> None:
     await rig.request("POST", f"/apis/sea.example.io/{version}/namespaces/default/boats", body)
 
 
-async def test_a_custom_type_appears_changes_its_version_and_goes(rig: Rig, cluster) -> None:
+async def test_a_custom_type_is_added_changes_its_version_and_is_removed(rig: Rig, cluster) -> None:
     warm = await rig.materializer()
     store = warm.store
     await rig.produce("*")
@@ -180,7 +180,7 @@ async def test_a_rule_chooses_among_versions(rig: Rig, cluster) -> None:
     assert names(warm.store, BOATS) == []
 
 
-async def test_an_aggregated_api_comes_is_away_comes_back_and_goes(rig: Rig, cluster) -> None:
+async def test_an_aggregated_api_is_added_is_away_comes_back_and_is_removed(rig: Rig, cluster) -> None:
     warm = await rig.materializer()
     store = warm.store
     key = REPORTS.key
@@ -218,7 +218,7 @@ async def test_an_aggregated_api_comes_is_away_comes_back_and_goes(rig: Rig, clu
 
 
 @pytest.mark.parametrize("shown", ["empty", "cached", "missing"])
-async def test_an_api_service_comes_is_away_and_goes(rig: Rig, cluster, shown: str) -> None:
+async def test_an_api_service_is_added_is_away_and_is_removed(rig: Rig, cluster, shown: str) -> None:
     cluster.faults.away_shown = shown
     warm = await rig.materializer()
     producer, _ = await rig.produce("*")
@@ -378,7 +378,7 @@ async def test_a_group_that_discovery_forgets_while_it_is_away_is_kept(
     await eventually(lambda: key not in warm.store.clusters["alpha"].types)
 
 
-async def test_a_group_that_talks_nonsense_hinders_nobody(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_group_that_cannot_be_decoded_holds_up_no_other(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.cluster.faults.aggregated_discovery = False
     server = ApiServer(Context("alpha", str(rig.kubeconfig), "alpha"))
     get = server.get

@@ -85,7 +85,7 @@ def test_custom_types_that_are_to_come_stay_and_others_go() -> None:
     assert kept(before, [A, group("b", v2="more")], missing) == [A, group("b", v2="more two", v1="two")]
 
 
-async def test_groups_that_were_not_understood_are_not_told() -> None:
+async def test_groups_that_were_not_understood_are_left_out() -> None:
     items = (
         b'{"items":[{"metadata":{"name":"a"},"versions":[{"version":"v1"}]},{"metadata":{"name":"b"},"versions":7}]}'
     )
@@ -165,7 +165,7 @@ async def test_an_api_that_is_away_stays_as_it_was(rig: Rig, shown: str) -> None
     assert warm.store.clusters["alpha"].discovery is not None
 
 
-async def test_a_group_that_is_no_longer_registered_goes(rig: Rig) -> None:
+async def test_a_group_that_is_no_longer_registered_is_removed(rig: Rig) -> None:
     rig.cluster.aggregate(REPORTS)
     warm = await rig.materializer()
     producer, _ = await rig.produce("pods")
@@ -177,7 +177,7 @@ async def test_a_group_that_is_no_longer_registered_goes(rig: Rig) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_with_the_cluster_goes_what_it_served(rig: Rig) -> None:
+async def test_the_document_is_removed_with_its_cluster(rig: Rig) -> None:
     warm = await rig.materializer()
     _, task = await rig.produce("pods")
     await eventually(lambda: warm.store.clusters["alpha"].discovery)

@@ -34,7 +34,7 @@ async def hand(warm, answer: dict, **given) -> int:
     return await warm.append("alpha", *KEY, json.dumps(answer).encode(), **given)
 
 
-async def test_a_write_is_readable_before_the_watch_tells_it_and_told_once(rig: Rig) -> None:
+async def test_a_write_is_readable_before_the_watch_has_it_and_appended_once(rig: Rig) -> None:
     warm = await rig.materializer()
     await rig.produce("configmaps")
     start = warm.store.applied

@@ -101,7 +101,7 @@ async def test_members_are_read_as_who_the_user_acts_as(tmp_path: Path, form: st
         ({"as": "a\r\nAuthorization: b"}, "control characters"),
     ],
 )
-async def test_what_says_nobody_is_refused(
+async def test_impersonation_without_a_user_is_refused(
     tmp_path: Path,
     user: dict[str, Any] | dict[str, dict[str, list[str]]] | dict[str, list[str]] | dict[str, str],
     mend: str,

@@ -60,9 +60,9 @@ async def test_one_that_stops_waiting_does_not_hinder_the_others() -> None:
 
 def test_what_was_handed_over_outranks_what_is_older() -> None:
     handed = HandedOver(3600.0)
-    assert not handed
+    assert not handed.versions
     handed.note(A, "10")
-    assert handed
+    assert handed.versions
     assert handed.names() == {A}
     assert handed.outranks(A, "9")
     assert not handed.outranks(B, "9")
@@ -70,7 +70,7 @@ def test_what_was_handed_over_outranks_what_is_older() -> None:
     assert not handed.outranks(A, "9"), "it counts until then"
     handed.note(A, "10")
     assert not handed.outranks(A, "11")
-    assert not handed
+    assert not handed.versions
 
 
 def test_it_counts_for_a_while_only() -> None:

@@ -46,7 +46,7 @@ def test_what_is_usual_is_packed() -> None:
         (Summary("MODIFIED", "u", "1", 4, 4, parts=2), 4, 4, 0, True),
     ],
 )
-def test_what_the_log_says_of_an_object(summary: Summary, first: int, oldest: int, gone: int, rare: bool) -> None:
+def test_what_a_message_states_of_an_object(summary: Summary, first: int, oldest: int, gone: int, rare: bool) -> None:
     known = known_of(summary, Record(9, 5_000_000_000, "kb.x", b""))
     assert (known.uid_index, known.oldest_uid_index, known.past.deletion_index) == (first, oldest, gone)
     assert known.past.deleted_at == (5.0 if gone else 0.0)

@@ -131,13 +131,13 @@ def test_a_pruned_field_selects_nothing() -> None:
         *("/metadata/labels/app", "/metadata/ownerReferences/0/uid", "/*/uid", "/*/*", "/metadata/deletionTimestamp"),
     ],
 )
-def test_a_bad_pointer_says_how_to_mend_it(pointer: str) -> None:
+def test_the_error_of_a_bad_pointer_names_the_remedy(pointer: str) -> None:
     with pytest.raises(BadPointer, match=r": (it begins with|write|begin with)") as raised:
         only(pointer)
     assert "\n" not in str(raised.value)
 
 
-def test_marks_tell_ways_of_pruning_apart() -> None:
+def test_marks_differ_between_ways_of_pruning() -> None:
     ways = [
         Pruning(last_applied=True),
         Pruning(managed_fields=False),
@@ -205,7 +205,7 @@ def test_pointers_walk_as_defined(value: Any, paths: set[tuple[str, ...]], space
 
 
 @given(st.sets(steps, min_size=1, max_size=4), steps)
-def test_a_field_is_covered_exactly_where_its_value_goes(paths: set[tuple[str, ...]], field: tuple[str, ...]) -> None:
+def test_a_field_is_covered_where_its_value_is_pruned(paths: set[tuple[str, ...]], field: tuple[str, ...]) -> None:
     value: Any = "text"
     for step in reversed(field):
         value = {step: value}

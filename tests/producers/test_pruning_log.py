@@ -113,7 +113,7 @@ async def test_a_change_of_pruning_replaces_what_the_log_has(producing: Producin
     assert json.loads((await producing.deltas())["stays"].object)["data"] == {"p": NEEDLE}
 
 
-async def test_the_header_tells_of_pruning_only_where_there_is_any(producing: Producing) -> None:
+async def test_only_pruned_objects_have_the_header_of_pruning(producing: Producing) -> None:
     usual = await producing.writer()
     await listed(usual, secret("a", 5))
     assert [set(record.headers or {}) & {"Kb-Pruned"} for record in await producing.records()] == [set()]

@@ -55,7 +55,7 @@ async def test_status_of_types_and_silence(rig: Rig) -> None:
     await eventually(lambda: warm.stale(warm.store.clusters["alpha"]) is None)
 
 
-async def test_a_type_in_trouble_says_why_and_since_when(rig: Rig) -> None:
+async def test_the_status_of_a_type_in_trouble_has_reason_and_time(rig: Rig) -> None:
     rig.timing = OFTEN
     warm = await rig.materializer()
     await rig.produce("pods", "nodes")
