@@ -15,14 +15,11 @@ from deltalog import (
     DELETED,
     BadPlace,
     Bookmark,
-    BrokerUnavailable,
     Change,
     Event,
-    Forgotten,
-    HistoryChanged,
-    LogError,
+    HistoryEnded,
+    LogUnavailable,
     Removed,
-    StreamGone,
     subscribe,
 )
 from kubebraid.command import logs
@@ -98,7 +95,7 @@ class Table:
 
 
 async def keep(url: str, table: Table) -> None:
-    """Follows the log for ever. Raises HistoryChanged and Forgotten where the table has to be read anew."""
+    """Follows the log for ever. Raises HistoryEnded where the table has to be read anew."""
     async with subscribe(url, start=table.place or "beginning", bookmarks=True) as subscription:
         events: list[Event] = []
         async for event in subscription:
@@ -113,13 +110,13 @@ async def main(url: str, path: str) -> None:
     while True:
         try:
             await keep(url, table)
-        except (HistoryChanged, Forgotten, BadPlace) as reason:
-            print(f"reading from the beginning: {reason}", file=sys.stderr, flush=True)
-            table.begin_anew()
-        except (StreamGone, LogError, BrokerUnavailable) as reason:
+        except LogUnavailable as reason:
             # Producers make a stream that was lost anew; until then there is nothing to read.
             print(f"waiting: {reason}", file=sys.stderr, flush=True)
             await asyncio.sleep(PAUSE)
+        except (HistoryEnded, BadPlace) as reason:
+            print(f"reading from the beginning: {reason}", file=sys.stderr, flush=True)
+            table.begin_anew()
 
 
 if __name__ == "__main__":

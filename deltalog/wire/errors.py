@@ -4,7 +4,7 @@
         BadInput          BadPlace, BadSelection, BadSelector, BadDurable, BadAccess: what was given has to be corrected
         LogUnavailable    BrokerUnavailable (BrokerRefuses), JetStreamRefused, LogError, AppendError (AppendTimeout,
                           Conflict): not done now; trying again may help, also after somebody has acted
-        HistoryEnded      HistoryChanged, Forgotten, StreamGone: reading cannot go on; begin again, see each
+        HistoryEnded      HistoryChanged, Forgotten, StreamGone (a LogError, too): reading cannot go on; begin again
         UnreadableRecord, TakenOver, NotTaken: none of the groups
 
 Example: a loop that writes to the log for ever is `except LogUnavailable: wait`, and one that also reads what it
