@@ -17,7 +17,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """Between two attempts at what cannot go on without the log."""
     audit: float = 10.0
     """What the store may take to come to the index that an audit, or a snapshot, waits for."""
-    last_mark: float = 1.0
+    last_mark: float = 3.0
     """What noting the end of a run beside the log may take."""
     forget_every: float = 5.0
     """Between two looks for tombstones that are older than the tombstone time."""

@@ -37,6 +37,8 @@ __all__ = ["Deleted", "Expired", "Filter", "ResourceStorage", "Storage", "Storag
 _EVENTS: GroupResource = GroupResource("", "events")
 # Changes read at one go.
 _READ_LIMIT = 512
+# Seconds to wait for all that the log holds now: who reads here gets an error where an HTTP client gets a warning.
+_CURRENT = 5.0
 
 
 class StorageConfig(msgspec.Struct, frozen=True):
@@ -133,7 +135,7 @@ class Storage:
 
         Raises AppendError, BrokerUnavailable, Deposed if a producer takes it in the same moment.
         """
-        await self.materializer.wait_current()
+        await self.materializer.wait_current(_CURRENT)
         known = self.materializer.store.clusters.get(cluster)
         if known is not None and known.registered:
             return
@@ -193,7 +195,7 @@ class ResourceStorage:
 
     async def get(self, cluster: str, namespace: str, name: str) -> Entry | None:
         """Get: an object as the log has it now. Raises LogUnreachable."""
-        await self._materializer.wait_current()
+        await self._materializer.wait_current(_CURRENT)
         resource = self._materializer.store.types.get(self.key)
         return None if resource is None else resource.get(cluster, ObjectName((namespace, name)))
 
@@ -202,7 +204,7 @@ class ResourceStorage:
 
         Raises LogUnreachable.
         """
-        await self._materializer.wait_current()
+        await self._materializer.wait_current(_CURRENT)
         store = self._materializer.store
         resource = store.types.get(self.key)
         return [] if resource is None else resource.select(wanted or Filter()), list_version(
@@ -223,7 +225,7 @@ class ResourceStorage:
         store = materializer.store
         try:
             if member_versions is not None:
-                await materializer.wait_current()
+                await materializer.wait_current(_CURRENT)
                 store = materializer.store
                 start = from_member_versions(store, self.key, wanted, member_versions)
                 for change in start.backlog:
