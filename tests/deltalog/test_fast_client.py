@@ -6,6 +6,8 @@ import ast
 import asyncio
 import itertools
 import random
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -145,6 +147,25 @@ def test_a_name_that_is_missing_is_noticed() -> None:
     del client._pending
     del parser.needed
     assert missing_names(client, object(), parser) == ["Client._pending", "Parser.needed", "object._id"]
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("change", "fast"),
+    [
+        ("pass", True),
+        ("sys.modules['nats.protocol.parser'] = None", False),
+        ("del client.Client._process_err", False),
+    ],
+)
+def test_with_another_nats_py_connections_take_the_public_client(change: str, fast: bool) -> None:
+    program = (
+        "import sys\nfrom nats.aio import client\n"
+        f"{change}\n"
+        "from deltalog import Connection\nprint(Connection('nats://127.0.0.1:4222').client.fast)\n"
+    )
+    ran = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == str(fast)
 
 
 def test_a_header_stays_in_its_line() -> None:
