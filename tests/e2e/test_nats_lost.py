@@ -73,7 +73,14 @@ async def loop_of(url: str) -> asyncio.subprocess.Process:
 
 
 async def prefix(service: Any) -> str:
-    return str((await service.get("/clusters"))["prefix"])
+    """The name of the history that is served; waits while one is being read."""
+    async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"{service.url}/clusters") as answer:
+                if answer.status == 200:
+                    return str((await answer.json())["prefix"])
+                assert answer.status == 429, await answer.text()
+            await asyncio.sleep(0.1)
 
 
 async def touch(cluster: Any, value: str) -> None:
