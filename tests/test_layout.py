@@ -26,7 +26,7 @@ def test_every_module_says_its_subject_in_its_first_line() -> None:
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             first = path.read_text().splitlines()[0]
-            assert re.match(r'"""\S.{10,}', first), f"{path.relative_to(ROOT)} begins {first!r}"
+            assert re.match(r'r?"""\S.{10,}', first), f"{path.relative_to(ROOT)} begins {first!r}"
             assert path.stem not in ("utils", "helpers", "common", "manager"), path
 
 

@@ -311,5 +311,8 @@ READERS = {
 
 @each("texts")
 def test_texts_that_clients_hold(line: Line) -> None:
-    found = READERS[line["form"]](line["text"])
-    assert msgspec.to_builtins(found) == line["decoded"]
+    found = msgspec.to_builtins(READERS[line["form"]](line["text"]))
+    if line["form"] in ("version", "number"):
+        # The lines have what code called it when they were written.
+        found["original"] = found.pop("member_version")
+    assert found == line["decoded"]
