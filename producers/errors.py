@@ -1,6 +1,6 @@
 """The errors of this layer: one base, and below it what an operator has to correct and what may pass by itself.
 
-`InvalidInput`: a configuration, a kubeconfig or an object that cannot be used as it is; trying again does not help.
+`UnusableInput`: a configuration, a kubeconfig or an object that cannot be used as it is; trying again does not help.
 `ClusterUnavailable`: a member cluster's API server cannot be read now; the producers try again. `Deposed`
 (`producers.follow.ownership`) is neither: another producer has the cluster.
 """
@@ -12,7 +12,7 @@ class ProducersError(Exception):
     """What the producing side fails with."""
 
 
-class InvalidInput(ProducersError):
+class UnusableInput(ProducersError):
     """What was given cannot be used; one line that says why, and the remedy where there is one."""
 
 

@@ -17,7 +17,7 @@ _LAG_BUCKETS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 _CHANGE_BUCKETS = (1.0, 2.0, 5.0, 15.0, 60.0)
 
 
-class Counts(msgspec.Struct):
+class StateCounts(msgspec.Struct):
     """What became of the states that a cluster sent of one type, since this process began.
 
     `refused`: another producer owns the cluster; `suppressed`: the log had the state already; `failed`: the log did not
@@ -49,7 +49,7 @@ class ClusterReading(NamedTuple):
     held: bool
     up: bool
     types: list[TypeReading]
-    counts: dict[str, Counts]
+    counts: dict[str, StateCounts]
 
 
 class ProducerMetrics:

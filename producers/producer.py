@@ -25,7 +25,7 @@ from producers.follow.ownership import Deposed
 from producers.follow.removal import leave_cluster, remove_cluster
 from producers.members.membership import Members
 from producers.metrics import ProducerMetrics
-from producers.timing import DEFAULT, Timing
+from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.access import client_library
 
 log = structlog.get_logger("producers.producer")
@@ -76,7 +76,7 @@ class Producer:
         identity: str | None = None,
         bucket: str = "kubebraid-leases",
         replicas: int = 1,
-        timing: Timing = DEFAULT,
+        timing: ProducerTiming = DEFAULT,
     ) -> None:
         self.identity = identity or producer_id()
         self.members = members

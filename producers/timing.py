@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 
 
-class Timing(msgspec.Struct, frozen=True, kw_only=True):
+class ProducerTiming(msgspec.Struct, frozen=True, kw_only=True):
     """Durations of the producing side, all in seconds; the defaults are what an operator wants.
 
     Pauses are spread by a fifth to a half of themselves where many producers or types would act at once. Example:
-    `Timing(probe_every=0.2)` asks a cluster five times a second whether it is ready, all else as ever.
+    `ProducerTiming(probe_every=0.2)` asks a cluster five times a second whether it is ready, all else as ever.
     """
 
     # -- speaking to a member cluster ------------------------------------------------------------------------------
@@ -85,5 +85,5 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """What one document may take."""
 
 
-DEFAULT = Timing()
+DEFAULT = ProducerTiming()
 """The timing of an installation."""

@@ -20,7 +20,7 @@ from producers.follow.tenure import serve_tenure
 from producers.follow.type_informer import TypeInformer
 from producers.members.membership import Member
 from producers.metrics import ProducerMetrics
-from producers.timing import DEFAULT, Timing
+from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.apiserver import ApiServer
 
 log = structlog.get_logger("producers.follow.cluster_producer")
@@ -40,7 +40,7 @@ class ClusterProducer:
         producer: str,
         treatment: Treatment,
         metrics: ProducerMetrics | None = None,
-        timing: Timing = DEFAULT,
+        timing: ProducerTiming = DEFAULT,
     ) -> None:
         self.on_synced: Callable[[ClusterProducer, TypeInformer], None] | None = None
         self.state = ClusterState(name, member, treatment, metrics, timing)

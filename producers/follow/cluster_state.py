@@ -8,10 +8,10 @@ from typing import NamedTuple
 from deltalog.wire.kubernetes import GroupResource
 from producers.follow.type_informer import TypeInformer
 from producers.members.membership import Member
-from producers.metrics import ClusterReading, Counts, ProducerMetrics, TypeReading
+from producers.metrics import ClusterReading, ProducerMetrics, StateCounts, TypeReading
 from producers.rules.configuration import RELIST_EVERY
 from producers.rules.pruning import Pruning
-from producers.timing import DEFAULT, Timing
+from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.apiserver import ApiServer
 
 
@@ -36,7 +36,7 @@ class ClusterState:
         member: Member,
         treatment: Treatment,
         metrics: ProducerMetrics | None = None,
-        timing: Timing = DEFAULT,
+        timing: ProducerTiming = DEFAULT,
     ) -> None:
         self.name = name
         self.member = member
@@ -45,7 +45,7 @@ class ClusterState:
         self.timing = timing
         self.server = ApiServer(member.access, timing)
         self.informers: dict[GroupResource, TypeInformer] = {}
-        self.counts: dict[str, Counts] = {}
+        self.counts: dict[str, StateCounts] = {}
         self.holding = False
         self.unreachable: str | None = None
         self.undiscovered: str | None = None

@@ -20,7 +20,7 @@ from producers.follow.cluster_state import ClusterState
 from producers.follow.normalize import Normalizer
 from producers.follow.recorded import Recorded
 from producers.follow.type_informer import TypeInformer
-from producers.metrics import Counts
+from producers.metrics import StateCounts
 from producers.rules.rules import Chosen
 from producers.upstream.discovery import Discovered, discover, registered, server_version, streams_lists
 
@@ -53,7 +53,7 @@ class FollowedTypes:
         self._on_synced = on_synced
         # What each informer was started with: when that changes, it is restarted.
         self._running: dict[GroupResource, tuple[tuple[object, ...], asyncio.Task[None]]] = {}
-        # Counts the servers that the cluster's name led to.
+        # StateCounts the servers that the cluster's name led to.
         self._server_number = 0
 
     # -- discovery -------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ class FollowedTypes:
     async def _next(self, within: float | None = None) -> bool:
         """Returns when it is time to discover again, after about `within` seconds at the latest.
 
-        None: `Timing.discover_every`. True if there is a reason to, false if only the time has come.
+        None: `ProducerTiming.discover_every`. True if there is a reason to, false if only the time has come.
         """
         timing, rediscover = self._state.timing, self._state.rediscover
         asked = False
@@ -191,7 +191,7 @@ class FollowedTypes:
             resource,
             chosen.scope,
             Normalizer(state.name, resource, state.treatment.pruning),
-            state.counts.setdefault(str(key), Counts()),
+            state.counts.setdefault(str(key), StateCounts()),
             on_synced=self._synced,
             on_trouble=self._trouble,
             on_change=self._changed,

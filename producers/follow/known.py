@@ -18,7 +18,7 @@ PackedUid = bytes | str
 PackedVersion = int | str
 
 
-class Past(msgspec.Struct, gc=False):
+class KnownPast(msgspec.Struct, gc=False):
     """What few objects have: a deletion, a predecessor, parts.
 
     `deleted_at`: when it was deleted, in seconds by the log's clock, 0 while it exists; `deletion_index`: the sequence
@@ -32,20 +32,20 @@ class Past(msgspec.Struct, gc=False):
     in_parts: bool = False
 
 
-_NO_PAST = Past()
+_NO_PAST = KnownPast()
 
 
 class Known(msgspec.Struct, gc=False):
     """What the log last stated of one object. `uid_index` 0: its ADDED is not acknowledged yet.
 
-    Packed: a usual uid into 16 bytes, a usual version into a number, and all that is rare into a `Past` that most
+    Packed: a usual uid into 16 bytes, a usual version into a number, and all that is rare into a `KnownPast` that most
     objects do without.
     """
 
     packed_uid: PackedUid
     packed_member_version: PackedVersion
     uid_index: int
-    own_past: Past | None = None
+    own_past: KnownPast | None = None
 
     @property
     def uid(self) -> str:
@@ -63,14 +63,14 @@ class Known(msgspec.Struct, gc=False):
         return self.past.oldest_uid_index or self.uid_index
 
     @property
-    def past(self) -> Past:
+    def past(self) -> KnownPast:
         """To be read only."""
         return self.own_past or _NO_PAST
 
-    def with_past(self) -> Past:
+    def with_past(self) -> KnownPast:
         """To be written to."""
         if self.own_past is None:
-            self.own_past = Past()
+            self.own_past = KnownPast()
         return self.own_past
 
 
@@ -101,7 +101,7 @@ def known_of(summary: Summary, record: Record) -> Known:
     deleted = summary.type == DELETED
     if deleted or oldest or summary.replaced is not None or summary.parts:
         at, sequence = (record.time / 1e9, record.sequence) if deleted else (0.0, 0)
-        known.own_past = Past(oldest, at, sequence, summary.replaced, summary.parts > 0)
+        known.own_past = KnownPast(oldest, at, sequence, summary.replaced, summary.parts > 0)
     return known
 
 

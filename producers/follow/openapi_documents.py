@@ -20,8 +20,8 @@ from deltalog.wire.kubernetes import GroupVersion
 from deltalog.wire.records import ClusterDocument, DocumentName, OpenApiDocument
 from producers.follow.documents import KnownDocument, fits, packed
 from producers.follow.recorded import Recorded
-from producers.timing import DEFAULT, Timing
-from producers.upstream.apiserver import ApiServer, Refused, Unreachable
+from producers.timing import DEFAULT, ProducerTiming
+from producers.upstream.apiserver import ApiServer, RequestRefused, Unreachable
 from producers.upstream.objects import UNDECODABLE
 
 log = structlog.get_logger("producers.follow.openapi_documents")
@@ -85,7 +85,7 @@ class OpenApi:
         recorded: Recorded,
         *,
         first_lists: Callable[[], Awaitable[None]],
-        timing: Timing = DEFAULT,
+        timing: ProducerTiming = DEFAULT,
     ) -> None:
         self._server = server
         self._recorded = recorded
@@ -149,7 +149,7 @@ class OpenApi:
     async def _get(self, path: str, query: dict[str, str], *, accept: str, known: str) -> _Answer | None:
         """An answer; None if the server has none for us, or the document is the known one.
 
-        Raises Unreachable, TimeoutError, _Unusable; Refused for a server that is in trouble.
+        Raises Unreachable, TimeoutError, _Unusable; RequestRefused for a server that is in trouble.
         """
         try:
             async with (
@@ -163,7 +163,7 @@ class OpenApi:
                         raise _Unusable(f"{path} is larger than {_LARGEST} bytes")
                 headers = response.headers
                 return _Answer(bytes(body), headers.get("Content-Type", ""), headers.get("ETag", ""))
-        except Refused as refused:
+        except RequestRefused as refused:
             if refused.code == 304 or refused.code in _NOTHING:
                 return None
             raise
@@ -174,7 +174,7 @@ class OpenApi:
             if answer is None:
                 return True
             index = msgspec.json.decode(answer.body, type=_Index)
-        except (Refused, _Unusable, *UNDECODABLE) as cause:
+        except (RequestRefused, _Unusable, *UNDECODABLE) as cause:
             self._complain(f"/openapi/v3: {cause}")
             return False
         good, late = True, 0
@@ -191,7 +191,7 @@ class OpenApi:
                     raise
                 good = False
                 self._complain(f"/openapi/v3/{name}: no answer within {self._timing.openapi_document:g} s")
-            except (Refused, _Unusable, *UNDECODABLE) as cause:
+            except (RequestRefused, _Unusable, *UNDECODABLE) as cause:
                 self._complain(f"/openapi/v3/{name}: {cause}")
                 good = False
         served = self._recorded.versions()
@@ -222,7 +222,7 @@ class OpenApi:
             answer = await self._get("/openapi/v2", {}, accept=_MEDIA[name], known=etag)
             if answer is not None:
                 await self._take(key, answer, answer.etag)
-        except (Refused, _Unusable, *UNDECODABLE) as cause:
+        except (RequestRefused, _Unusable, *UNDECODABLE) as cause:
             self._complain(f"/openapi/v2: {cause}")
             return False
         return True

@@ -12,7 +12,7 @@ from deltalog.wire.records import HealthChanged
 from producers.errors import ClusterUnavailable
 from producers.follow.cluster_state import ClusterState
 from producers.follow.recorded import Recorded
-from producers.upstream.apiserver import ApiServer, Refused
+from producers.upstream.apiserver import ApiServer, RequestRefused
 
 log = structlog.get_logger("producers.follow.probe")
 
@@ -27,7 +27,7 @@ async def why_not_ready(server: ApiServer) -> str | None:
         return f"{server.host}: no answer within {patience:g} s"
     except ClusterUnavailable as cause:
         # Where /readyz is not for us, the server is there all the same.
-        if not isinstance(cause, Refused) or cause.code == 401 or cause.code >= 500:
+        if not isinstance(cause, RequestRefused) or cause.code == 401 or cause.code >= 500:
             return str(cause)
     return None
 

@@ -22,8 +22,8 @@ from deltalog.wire.kubernetes import ObjectName
 from producers.errors import ClusterUnavailable
 from producers.follow.writer import Stored, Writer
 from producers.metrics import TypeMetrics
-from producers.timing import DEFAULT, Timing
-from producers.upstream.apiserver import ApiServer, BadAnswer, Refused, Unreachable
+from producers.timing import DEFAULT, ProducerTiming
+from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused, Unreachable
 from producers.upstream.objects import RawObject, Unusable, changed_at, identify
 from producers.upstream.watching import NotStreamed, Target, Watch, WatchEvent, list_pages, version_of
 
@@ -59,7 +59,7 @@ class Reflector:
         accepts: Callable[[str], bool] | None = None,
         relist_every: float = 0.0,
         metrics: TypeMetrics | None = None,
-        timing: Timing = DEFAULT,
+        timing: ProducerTiming = DEFAULT,
     ) -> None:
         self.target = target
         self.writer = writer
@@ -294,7 +294,7 @@ class Reflector:
                     raise
                 # The version still holds: no list is needed until the server refuses it.
                 reason = str(cause)
-            except Refused as refused:
+            except RequestRefused as refused:
                 if self._initial and refused.code in (400, 422):
                     self._server.streams_lists = False
                     self._another_way = True
@@ -338,7 +338,7 @@ class Reflector:
                     read_back = False
                 await self.list_then_watch()
             except ClusterUnavailable as cause:
-                if isinstance(cause, Refused):
+                if isinstance(cause, RequestRefused):
                     retry_after, expired = cause.retry_after, cause.expired
                 if expired:
                     reason = "the version expired"

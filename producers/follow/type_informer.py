@@ -13,8 +13,8 @@ from producers.follow.normalize import Normalizer
 from producers.follow.ownership import Owner
 from producers.follow.reflector import Reflector
 from producers.follow.writer import Writer
-from producers.metrics import Counts, TypeMetrics
-from producers.timing import DEFAULT, Timing
+from producers.metrics import StateCounts, TypeMetrics
+from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.apiserver import ApiServer
 from producers.upstream.objects import RawObject, Unusable, identify
 from producers.upstream.watching import Target
@@ -36,14 +36,14 @@ class TypeInformer:
         resource: ResourceType,
         scope: Scope,
         normalizer: Normalizer,
-        counts: Counts,
+        counts: StateCounts,
         *,
         on_synced: Callable[[TypeInformer], Awaitable[None]],
         on_trouble: Callable[[ResourceType, str], Awaitable[None]],
         on_change: Callable[[ResourceType], None] | None = None,
         relist_every: float = 0.0,
         metrics: TypeMetrics | None = None,
-        timing: Timing = DEFAULT,
+        timing: ProducerTiming = DEFAULT,
     ) -> None:
         self.resource = resource
         self.scope = scope

@@ -31,12 +31,12 @@ from deltalog.wire.subjects import object_subject, type_prefix
 from deltalog.wire.summary import PRUNED_HEADER, SUMMARY_HEADER, summary_headers, summary_line
 from producers.follow.handed_over import HandedOver
 from producers.follow.in_flight import InFlight
-from producers.follow.known import Known, KnownObjects, PackedUid, PackedVersion, Past, packed_uid, packed_version
+from producers.follow.known import Known, KnownObjects, KnownPast, PackedUid, PackedVersion, packed_uid, packed_version
 from producers.follow.normalize import Normalized, Normalizer
 from producers.follow.ownership import Deposed, Owner, append_control
 from producers.follow.read_back import LoggedType
-from producers.metrics import Counts
-from producers.timing import DEFAULT, Timing
+from producers.metrics import StateCounts
+from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.objects import RawObject, Unusable, identify, raw_object
 
 log = structlog.get_logger("producers.follow.writer")
@@ -59,13 +59,13 @@ class Writer:
         owner: Owner,
         resource: ResourceType,
         normalizer: Normalizer,
-        counts: Counts | None = None,
+        counts: StateCounts | None = None,
         *,
         namespace: str | None = None,
-        timing: Timing = DEFAULT,
+        timing: ProducerTiming = DEFAULT,
     ) -> None:
         self.resource = resource
-        self.counts = Counts() if counts is None else counts
+        self.counts = StateCounts() if counts is None else counts
         # The cluster's version of the object last taken in; empty if it had none.
         self.last_version = ""
         # Called when an append has failed that was on its way already: there may be no further `observe` to raise.
@@ -182,7 +182,7 @@ class Writer:
         entered = Known(uid, version, 0)
         if replaced is not None or known.past.in_parts:
             oldest = replaced.oldest_uid_index if replaced else 0
-            entered.own_past = Past(oldest, replaced=replaced, in_parts=known.past.in_parts)
+            entered.own_past = KnownPast(oldest, replaced=replaced, in_parts=known.past.in_parts)
         self._objects[key] = entered
         self.counts.added += 1
         delta = self._delta(ADDED, state, replaced=replaced, in_order=in_order)

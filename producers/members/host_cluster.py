@@ -18,12 +18,12 @@ from typing import Any
 import structlog
 
 from deltalog.jetstream.backoff import Backoff
-from producers.errors import InvalidInput, ProducersError
+from producers.errors import ProducersError, UnusableInput
 from producers.rules.configuration import PediaClusters, Secrets
 from producers.rules.rules import Rule, Rules
-from producers.timing import Timing
+from producers.timing import ProducerTiming
 from producers.upstream.access import ClusterAccess, Inline, host_access
-from producers.upstream.apiserver import ApiServer, Refused
+from producers.upstream.apiserver import ApiServer, RequestRefused
 from producers.upstream.watching import Target, current_objects
 
 log = structlog.get_logger("producers.members.host_cluster")
@@ -41,14 +41,14 @@ _KUBECONFIG_KEYS = ("kubeconfig", "value", "config")
 _Objects = dict[str, dict[str, Any]]
 
 
-class BadCluster(InvalidInput):
+class BadCluster(UnusableInput):
     """An object that describes no cluster that could be followed; one line."""
 
 
 # -- watching the host ---------------------------------------------------------------------------------------------
 
 
-async def follow(origin: Secrets | PediaClusters, report: Report, complain: Complain, timing: Timing) -> None:
+async def follow(origin: Secrets | PediaClusters, report: Report, complain: Complain, timing: ProducerTiming) -> None:
     """Reports the clusters that objects of the host cluster describe, again at each change, until cancelled."""
     backoff = Backoff(*timing.host_backoff)
     while True:
@@ -148,7 +148,7 @@ async def _follow_pedia(server: ApiServer, origin: PediaClusters, report: Report
         for name, pedia in found.items():
             try:
                 access, own = Inline(name, pedia_kubeconfig(pedia)), pedia_rules(pedia, shared)
-            except InvalidInput as problem:
+            except UnusableInput as problem:
                 problems[name] = f"PediaCluster {name}: {problem}"
                 continue
             clusters[name], rules[name] = access, own
@@ -161,7 +161,7 @@ async def _follow_pedia(server: ApiServer, origin: PediaClusters, report: Report
                 async for objects in states:
                     state[what] = objects
                     merge()
-        except Refused as refused:
+        except RequestRefused as refused:
             # Older Clusterpedias have no such type; nothing is shared then.
             if what != "shared" or refused.code != 404:
                 raise

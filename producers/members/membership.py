@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import structlog
 
+from producers.errors import UnusableInput
 from producers.members import host_cluster
 from producers.rules.configuration import (
-    BadConfiguration,
     Configuration,
     Directory,
     Kubeconfig,
@@ -20,7 +20,7 @@ from producers.rules.configuration import (
     load,
 )
 from producers.rules.rules import Rules
-from producers.timing import DEFAULT, Timing
+from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.access import ClusterAccess, contexts, directory_contexts
 from producers.upstream.kubeconfig import BadKubeconfig, default_kubeconfig, signature
 
@@ -48,7 +48,9 @@ class Members:
     A source that cannot be read keeps the clusters it had: only clusters that it certainly lacks are removed.
     """
 
-    def __init__(self, configuration: Configuration, file: Path | None = None, timing: Timing = DEFAULT) -> None:
+    def __init__(
+        self, configuration: Configuration, file: Path | None = None, timing: ProducerTiming = DEFAULT
+    ) -> None:
         self.configuration = configuration
         self.current: dict[str, Member] = {}
         self.changed = asyncio.Event()
@@ -96,7 +98,7 @@ class Members:
             for origin in {source.origin for source in configuration.sources} - self._found.keys():
                 if isinstance(origin, Kubeconfig | Directory):
                     self._found[origin] = await self._look(origin)
-        except (BadConfiguration, BadKubeconfig) as problem:
+        except UnusableInput as problem:
             # It may be half written; what was read before holds until it can be read again.
             self._complain("configuration", str(problem))
             return False

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from producers.errors import InvalidInput
+from producers.errors import UnusableInput
 from producers.rules.pruning import Pruning
 from producers.rules.rules import Rule, Rules, check_selector
 
@@ -18,7 +18,7 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
 
 
-class BadConfiguration(InvalidInput):
+class BadConfiguration(UnusableInput):
     """The configuration cannot be used; one line that says where and why."""
 
 
@@ -159,7 +159,7 @@ def load(path: Path) -> Configuration:
         raise BadConfiguration(f"{path} is no YAML: {' '.join(str(cause).split())[:200]}") from cause
     try:
         return _configuration(msgspec.convert({} if document is None else document, _File), path.parent)
-    except (msgspec.ValidationError, InvalidInput) as cause:
+    except (msgspec.ValidationError, UnusableInput) as cause:
         raise BadConfiguration(f"{path}: {cause}") from cause
 
 

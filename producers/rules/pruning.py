@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from deltalog.wire.resource_type import ResourceType
-from producers.errors import InvalidInput
+from producers.errors import UnusableInput
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -48,7 +48,7 @@ _ZERO = msgspec.Raw(b"0")
 Tree = dict[str, "Tree"]
 
 
-class BadPointer(InvalidInput):
+class BadPointer(UnusableInput):
     """A pointer that is none, or would prune what must stay; one line."""
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from deltalog.wire.resource_type import ResourceType, Scope
 from deltalog.wire.selectors import BadSelector, parse_labels
-from producers.errors import InvalidInput
+from producers.errors import UnusableInput
 
 # Synced only when named: one is confidential, the other is mostly noise and the bulk of all writes.
 OPT_IN = ("secrets", "events", "events.events.k8s.io")
@@ -35,7 +35,7 @@ NOISY = (
 )
 
 
-class BadRule(InvalidInput):
+class BadRule(UnusableInput):
     """A pattern, namespace or selector that cannot be; one line with the remedy."""
 
 

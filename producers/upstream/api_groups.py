@@ -13,7 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from deltalog.wire.resource_type import Subresource
-from producers.upstream.apiserver import ApiServer, Refused, Unreachable
+from producers.upstream.apiserver import ApiServer, RequestRefused, Unreachable
 from producers.upstream.objects import UNDECODABLE
 
 # Older lists asked for at once.
@@ -203,7 +203,7 @@ async def _older(server: ApiServer, root: str, listed: _OldGroups) -> list[ApiGr
             async with places, asyncio.timeout(server.timing.discover_group):
                 body, _ = await server.get(path)
             found = msgspec.json.decode(body, type=_OldResources).resources or ()
-        except (Refused, TimeoutError, *UNDECODABLE):
+        except (RequestRefused, TimeoutError, *UNDECODABLE):
             # An aggregated API whose server is away, hangs or sends what is no list: its group still exists.
             return ApiGroupVersion(version, [], "Stale")
         below: dict[str, list[ApiSubresource]] = {}

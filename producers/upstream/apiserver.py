@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from producers.errors import ClusterUnavailable
-from producers.timing import DEFAULT, Timing
+from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.access import ClusterAccess, Credentials
 from producers.upstream.kubeconfig import BadKubeconfig
 
@@ -25,7 +25,7 @@ class Unreachable(ClusterUnavailable):
     """The API server cannot be reached, or broke off."""
 
 
-class Refused(ClusterUnavailable):
+class RequestRefused(ClusterUnavailable):
     """The API server answered with an error. `retry_after` in seconds, from its header (429, 503)."""
 
     def __init__(self, code: int, reason: str, message: str, retry_after: float | None = None) -> None:
@@ -57,7 +57,7 @@ class ApiServer:
     with the old ones to their end. `streams_lists`: whether lists come as the beginning of a watch.
     """
 
-    def __init__(self, access: ClusterAccess, timing: Timing = DEFAULT) -> None:
+    def __init__(self, access: ClusterAccess, timing: ProducerTiming = DEFAULT) -> None:
         self.timing = timing
         self.access = access
         self.streams_lists = False
@@ -152,9 +152,9 @@ class ApiServer:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A GET whose answer is read as it comes.
 
-        `silence`: seconds without a byte after which the answer is given up; None: `Timing.read`. `known`: the ETag of
-        a document that is known already. Raises:
-            Refused: for an error answer; with code 304 if the document is the known one.
+        `silence`: seconds without a byte after which the answer is given up; None: `ProducerTiming.read`. `known`: the
+        ETag of a document that is known already. Raises:
+            RequestRefused: for an error answer; with code 304 if the document is the known one.
             Unreachable: if there is no answer, or it breaks off inside the block.
         """
         try:
@@ -202,11 +202,11 @@ class ApiServer:
             retry_after = float(text)
         if response.status == 401:
             await self.reload()
-        raise Refused(response.status, status.reason, status.message or str(response.reason or ""), retry_after)
+        raise RequestRefused(response.status, status.reason, status.message or str(response.reason or ""), retry_after)
 
     async def get(
         self, path: str, query: Mapping[str, str] | None = None, *, accept: str = "application/json"
     ) -> tuple[bytes, str]:
-        """Body and content type of an answer. Raises Refused and Unreachable."""
+        """Body and content type of an answer. Raises RequestRefused and Unreachable."""
         async with self.open(path, query, accept=accept) as response:
             return await response.read(), response.headers.get("Content-Type", "")

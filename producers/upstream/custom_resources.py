@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from deltalog.wire.kubernetes import GroupResource
-from producers.upstream.apiserver import ApiServer, Refused
+from producers.upstream.apiserver import ApiServer, RequestRefused
 
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
@@ -86,7 +86,7 @@ async def custom_definitions(server: ApiServer) -> dict[GroupResource, CustomDef
     while True:
         try:
             body, _ = await server.get(_CRDS, query)
-        except Refused as refused:
+        except RequestRefused as refused:
             if refused.code in (403, 404):
                 return result
             raise

@@ -14,7 +14,7 @@ import msgspec
 from deltalog.wire.kubernetes import GroupResource, GroupVersion
 from deltalog.wire.resource_type import ResourceType
 from producers.upstream.api_groups import ApiGroup, api_groups, encode_groups
-from producers.upstream.apiserver import ApiServer, BadAnswer, Refused
+from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused
 from producers.upstream.custom_resources import CustomDefinition, custom_definitions
 from producers.upstream.objects import UNDECODABLE
 
@@ -94,7 +94,7 @@ async def registered(server: ApiServer) -> frozenset[str]:
     """
     try:
         body, _ = await server.get(_API_SERVICES)
-    except Refused as refused:
+    except RequestRefused as refused:
         if refused.code in (403, 404):
             return frozenset()
         raise

@@ -15,13 +15,13 @@ from urllib.parse import quote
 
 import yaml
 
-from producers.errors import InvalidInput
+from producers.errors import UnusableInput
 
 # What a header's name may hold beside letters and digits (RFC 9110, 5.6.2), without what is an escape itself.
 _TOKEN = "!#$&'*+-.^_`|~"
 
 
-class BadKubeconfig(InvalidInput):
+class BadKubeconfig(UnusableInput):
     """The kubeconfig, or a context of it, cannot be used; one line that says why, and the remedy."""
 
 

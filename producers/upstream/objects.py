@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from producers.errors import InvalidInput
+from producers.errors import UnusableInput
 
 # What msgspec raises: text that isn't UTF-8 and nesting without end have no msgspec error of their own.
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -15,7 +15,7 @@ RawObject = dict[str, msgspec.Raw]
 """An object's top-level members (`metadata`, `spec` and so on), each the bytes it came as, without line feeds."""
 
 
-class Unusable(InvalidInput):
+class Unusable(UnusableInput):
     """No Kubernetes object, or one without a name."""
 
 

@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 
 from producers.errors import ClusterUnavailable
-from producers.upstream.apiserver import ApiServer, BadAnswer, Refused, Unreachable
+from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused, Unreachable
 from producers.upstream.objects import UNDECODABLE, RawObject, Unusable, raw_object, without_line_feeds
 
 # Objects in one page of a list.
@@ -107,7 +107,7 @@ async def list_pages(server: ApiServer, target: Target) -> AsyncGenerator[Page, 
 
     The next page is asked for before one is yielded, so that it comes while this one is written; no more than that.
     Raises:
-        Refused: with code 410 if the list has to be begun again.
+        RequestRefused: with code 410 if the list has to be begun again.
         Unreachable, BadAnswer: if it breaks off.
     """
     query = {"limit": str(PAGE), **target.query()}
@@ -190,7 +190,7 @@ class Watch:
         `version` None asks for the present state first, as ADDED events that end with a bookmark (KEP-3157).
         A connection that is silent for longer than this server has shown to be is given up as half-open.
         Raises:
-            Refused: also for an ERROR event; with code 410 if the version is too old.
+            RequestRefused: also for an ERROR event; with code 410 if the version is too old.
             Unreachable, BadAnswer: if it breaks off.
             NotStreamed: if initial events were asked for and their end does not come.
         """
@@ -243,12 +243,12 @@ class Watch:
 
 
 def _watch_event(line: bytes) -> WatchEvent:
-    """Raises BadAnswer, and Refused for an ERROR event."""
+    """Raises BadAnswer, and RequestRefused for an ERROR event."""
     try:
         event = _event.decode(line)
         if event.type == "ERROR":
             status = _error_event.decode(line).object
-            raise Refused(status.code, status.reason, status.message)
+            raise RequestRefused(status.code, status.reason, status.message)
     except UNDECODABLE as cause:
         raise BadAnswer(f"no watch event: {cause}") from cause
     return event
@@ -300,7 +300,7 @@ async def current_objects(server: ApiServer, target: Target) -> AsyncGenerator[d
                 if time.monotonic() - started < 1.0:
                     # A server that ends watches at once must not be asked in a loop.
                     await asyncio.sleep(random.uniform(0.5, 1.0))
-        except Refused as refused:
+        except RequestRefused as refused:
             if not refused.expired:
                 raise
 

@@ -15,13 +15,14 @@ import pytest
 
 from deltalog import Connection, Log, LogSettings, connect, open_log
 from kubebraid.command.broker import EmbeddedBroker
+from materializer import timing as materializer_timing
 from materializer.entry import Entry
 from materializer.materializer import Materializer
 from producers.members.membership import Members
 from producers.producer import Producer
 from producers.rules.configuration import Configuration, Kubeconfig, Source
 from producers.rules.rules import Rules
-from producers.timing import Timing
+from producers.timing import ProducerTiming
 from simulation import SimulatedCluster, write_kubeconfig
 from tests.patience import PATIENCE
 
@@ -35,8 +36,9 @@ class Rig:
         self.kubeconfig = kubeconfig
         self.stack = contextlib.AsyncExitStack()
         self.settings = LogSettings()
-        # Of the producers that are started from now on.
-        self.timing = Timing()
+        # Of the materializers and producers that are started from now on.
+        self.materializer_timing = materializer_timing.Timing()
+        self.timing = ProducerTiming()
         self.materializers: list[Materializer] = []
 
     async def connection(self, name: str) -> Connection:
@@ -57,7 +59,9 @@ class Rig:
 
     async def materializer(self) -> Materializer:
         """Another materializer, replayed."""
-        made = Materializer(await open_log(await self.connection("read"), self.settings))
+        made = Materializer(
+            await open_log(await self.connection("read"), self.settings), timing=self.materializer_timing
+        )
         self._background(asyncio.create_task(made.run()))
         await made.ready.wait()
         self.materializers.append(made)

@@ -14,9 +14,9 @@ from deltalog.jetstream.stream import Log
 from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
 from producers.rules.rules import Rules
-from producers.timing import Timing
+from producers.timing import ProducerTiming
 from producers.upstream.access import Context
-from producers.upstream.apiserver import ApiServer, Refused, Unreachable
+from producers.upstream.apiserver import ApiServer, RequestRefused, Unreachable
 from producers.upstream.discovery import discover, registered
 from simulation.aggregation import registration
 from simulation.resources import ServedType
@@ -293,7 +293,7 @@ async def test_a_producer_that_begins_while_an_api_is_away(rig: Rig, cluster) ->
 
 
 @pytest.mark.parametrize(
-    "failure", [Refused(503, "ServiceUnavailable", "no"), Unreachable("reset"), b"<html>", b"\xff"]
+    "failure", [RequestRefused(503, "ServiceUnavailable", "no"), Unreachable("reset"), b"<html>", b"\xff"]
 )
 async def test_what_cannot_be_asked_is_not_removed(rig: Rig, monkeypatch: pytest.MonkeyPatch, failure) -> None:
     """Discovery lacks a group, and whether it is registered can't be learnt just then."""
@@ -387,7 +387,7 @@ async def test_a_group_that_cannot_be_decoded_holds_up_no_other(rig: Rig, monkey
         if path == "/apis/apps/v1":
             return b"<html>", "text/html"
         if path == "/apis/batch/v1":
-            raise Refused(500, "InternalError", "no")
+            raise RequestRefused(500, "InternalError", "no")
         return await get(path, *arguments, **named)
 
     monkeypatch.setattr(server, "get", odd)
@@ -407,11 +407,11 @@ async def answered(*changed: tuple[str, bytes, str]) -> Any:
     known = {path: (body, kind) for path, body, kind in changed}
 
     class Server:
-        timing = Timing(discover_group=0.1)
+        timing = ProducerTiming(discover_group=0.1)
 
         async def get(self, path: str, query: Any = None, *, accept: str = "") -> tuple[bytes, str]:
             if path not in known:
-                raise Refused(404, "NotFound", "no")
+                raise RequestRefused(404, "NotFound", "no")
             if known[path][0] == b"hangs":
                 await asyncio.Event().wait()
             return known[path]
@@ -489,7 +489,7 @@ async def test_both_kinds_of_discovery_say_the_same(rig: Rig) -> None:
 @pytest.mark.parametrize("ahead", [5400.0, -5400.0])
 async def test_a_cluster_whose_clock_is_wrong(rig: Rig, ahead) -> None:
     """It is told, and nothing goes by it: changes arrive, tombstones are kept, lag is in our time."""
-    rig.timing = Timing(probe_every=0.2)
+    rig.timing = ProducerTiming(probe_every=0.2)
     rig.cluster.faults.clock = ahead
     warm = await rig.materializer()
     producer, _ = await rig.produce("pods", "configmaps")

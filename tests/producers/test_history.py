@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-import materializer.materializer
 from deltalog import LogSettings
 from kubebraid.command.broker import EmbeddedBroker
+from materializer import timing as materializer_timing
 from materializer.filter import Filter
 from materializer.materializer import Materializer
-from producers.timing import Timing
+from producers.timing import ProducerTiming
 from tests.patience import PATIENCE
 from tests.producers.conftest import Rig
 
@@ -30,9 +30,9 @@ async def eventually(check, patience: float = PATIENCE):
 
 
 @pytest.fixture(autouse=True)
-def attentive(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(materializer.materializer, "_LOOK_EVERY", 0.5)
-    rig.timing = Timing(look_at_history_every=0.5)
+def attentive(rig: Rig) -> None:
+    rig.materializer_timing = materializer_timing.Timing(look_every=0.5)
+    rig.timing = ProducerTiming(look_at_history_every=0.5)
 
 
 async def running(rig) -> list[Materializer]:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from producers.timing import Timing
+from producers.timing import ProducerTiming
 from producers.upstream.watching import PAGE
 from tests.producers.conftest import Rig
 
@@ -16,7 +16,7 @@ CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 
 # Silence is noticed sooner than an operator would want it.
-IMPATIENT = Timing(initial_silence=1.5, bookmark_silence=1.5, watch_grace=1.0, watch=(2, 3))
+IMPATIENT = ProducerTiming(initial_silence=1.5, bookmark_silence=1.5, watch_grace=1.0, watch=(2, 3))
 
 
 async def follows(rig, materializer) -> None:

@@ -16,7 +16,7 @@ from materializer.materializer import Materializer
 from producers.members.membership import Members
 from producers.producer import Producer
 from producers.rules.configuration import load
-from producers.timing import Timing
+from producers.timing import ProducerTiming
 from simulation import SimulatedCluster
 from simulation.kubeconfig import kubeconfig
 from tests.producers.conftest import Rig
@@ -25,7 +25,7 @@ PODS = ("", "pods")
 
 
 # Files are looked at more often than an operator needs.
-ATTENTIVE = Timing(look_at_files_every=0.1)
+ATTENTIVE = ProducerTiming(look_at_files_every=0.1)
 
 
 @contextlib.asynccontextmanager

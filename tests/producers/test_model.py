@@ -12,7 +12,7 @@ import random
 import pytest
 
 from deltalog import Reader, decode_delta, open_log
-from producers.timing import Timing
+from producers.timing import ProducerTiming
 from tests.producers.conftest import Rig
 
 STEPS = int(os.environ.get("KUBEBRAID_SOAK_STEPS", "60"))
@@ -48,7 +48,7 @@ class Recorder:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_after_quiet_the_log_equals_the_cluster(rig: Rig, seed: int) -> None:
-    rig.timing = Timing(initial_silence=3.0)
+    rig.timing = ProducerTiming(initial_silence=3.0)
     chance = random.Random(seed)
     recorder = Recorder()
     log = await open_log(await rig.connection("recorder"), rig.settings)

@@ -9,7 +9,7 @@ from producers.members.membership import Members
 from producers.producer import Producer
 from producers.rules.configuration import Configuration, Kubeconfig, Source
 from producers.rules.rules import Rules
-from producers.timing import Timing
+from producers.timing import ProducerTiming
 from tests.patience import PATIENCE
 from tests.producers.conftest import Rig
 
@@ -24,7 +24,7 @@ async def eventually(check, patience: float = PATIENCE):
     return found
 
 
-OFTEN = Timing(status_every=0.3)
+OFTEN = ProducerTiming(status_every=0.3)
 
 
 async def test_status_of_types_and_silence(rig: Rig) -> None:

@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 
 from producers.follow.probe import why_not_ready
-from producers.timing import Timing
+from producers.timing import ProducerTiming
 from producers.upstream.access import Context
-from producers.upstream.apiserver import ApiServer, Refused
+from producers.upstream.apiserver import ApiServer, RequestRefused
 from producers.upstream.discovery import server_version, streams_lists
 from producers.upstream.objects import identify
 from producers.upstream.watching import PAGE, Target, Watch, current_objects, list_pages, version_of
@@ -33,7 +33,7 @@ async def cluster() -> AsyncIterator[SimulatedCluster]:
 @pytest.fixture
 async def server(cluster: SimulatedCluster, tmp_path: Path) -> AsyncIterator[ApiServer]:
     write_kubeconfig([cluster], tmp_path / "kubeconfig")
-    made = ApiServer(Context("alpha", str(tmp_path / "kubeconfig")), Timing(probe=PATIENCE))
+    made = ApiServer(Context("alpha", str(tmp_path / "kubeconfig")), ProducerTiming(probe=PATIENCE))
     yield made
     await made.close()
 
@@ -74,7 +74,7 @@ async def test_a_version_that_is_too_old_is_refused_as_expired(cluster, server):
     cluster.churn.step(20)
     cluster.faults.compact()
     async with asyncio.timeout(PATIENCE), contextlib.aclosing(Watch(server, PODS, version).events()) as events:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RequestRefused) as refused:
             await anext(events)
     assert refused.value.expired
 
