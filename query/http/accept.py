@@ -71,10 +71,10 @@ class Accept:
         self.any = not text.strip()
         self.ranges = _parsed(text)
 
-    @classmethod
-    def of(cls, headers: CIMultiDictProxy[str]) -> Accept:
+    @staticmethod
+    def of(headers: CIMultiDictProxy[str]) -> Accept:
         """That of a request, whose header may be given in several lines (RFC 9110 5.3)."""
-        return cls(",".join(headers.getall("Accept", ())))
+        return _accept(",".join(headers.getall("Accept", ())))
 
     def prefers_yaml(self) -> bool:
         """Whether a document without other forms, such as an error, is wanted in YAML."""
@@ -143,8 +143,6 @@ class Accept:
         )
 
 
-# Clients send the same few headers with all their requests.
-@lru_cache(256)
 def _parsed(text: str) -> tuple[MediaRange, ...]:
     ranges = []
     for part in text.split(","):
@@ -162,3 +160,7 @@ def _parsed(text: str) -> tuple[MediaRange, ...]:
         if quality > 0:
             ranges.append((quality, MediaRange(name.lower(), given)))
     return tuple(media for _, media in sorted(ranges, key=lambda one: -one[0]))
+
+
+# Clients send the same few headers with all their requests.
+_accept = lru_cache(256)(Accept)
