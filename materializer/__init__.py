@@ -5,6 +5,6 @@ resource type), `cluster_facts` (what control records say), `store` (everything,
 `resume` (what a watch is shown, and from where), `originals` and `versions` (resourceVersions, the clusters' and ours).
 
 Around it: `materializer` (the run, and the way of one message), `served` (the store of this moment), `freshness` (how
-old it may be), `waiting` (who waits for what), `history_guard` and `integrity` (whether the log is still what was read),
-`persistence`, `snapshot` and `image` (a store in a file), `timing` (how long each waits).
+old it may be), `waiting` (who waits for what), `history_guard` and `integrity` (whether the log is still what was
+read), `persistence`, `snapshot` and `image` (a store in a file), `timing` (how long each waits).
 """

@@ -62,6 +62,16 @@ def test_while_something_may_be_unread_the_watcher_was_not_yet_served_from_here(
     assert cursor._served_from == 4
 
 
+def test_a_deletion_of_what_was_never_seen_here_is_not_shown_to_one_who_was_served_from_here(delta: Make) -> None:
+    """v began at 3, which was lost; the watcher has been served by this process from 2 on, and has read up to 4."""
+    store = fed((1, delta("m", uid="u")), (2, delta("n", uid="w")))
+    cursor = Cursor(2, 2)
+    store.apply_delta(delta("m", uid="u", member_version="2"), 4, 4)
+    assert shown(store, cursor) == [("MODIFIED", "u", 4)]
+    store.apply_delta(delta("v", uid="v", member_version="9", type=DELETED, uid_index=3), 5, 5)
+    assert shown(store, cursor) == []
+
+
 def test_a_late_watcher_is_told_of_a_deletion_whose_object_it_may_hold(delta: Make) -> None:
     """The watcher comes from another instance at 3, which had read what this one lost: uid v at 3."""
     store = fed((1, delta("m", uid="u")))
