@@ -455,7 +455,7 @@ async def test_after_quiet_the_log_equals_the_clusters(
         for child in field.producers.values():
             await child.end()
         since = {name: child.log.stat().st_size for name, child in field.producers.items()}
-        await cold.wait_current(10)
+        await cold.wait_current(PATIENCE)
         objects = recorder.seen
         for child in field.producers.values():
             await child.start()

@@ -164,7 +164,7 @@ async def start(connecting: Callable[[], Awaitable[Connection]]) -> AsyncIterato
         back.set()
         await eventually(lambda: (materializer.confirmed and materializer.log is not assumed) or one.task.done())
         await one.ready()
-        await materializer.wait_current()
+        await materializer.wait_current(PATIENCE)
         assert materializer.outage() is None
         return one
 

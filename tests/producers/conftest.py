@@ -75,7 +75,7 @@ class Rig:
         """Another producer, with its first lists in the log and in the stores of those that read it."""
         producer, task = await self._producer(include)
         await producer.first_lists()
-        await asyncio.gather(*(one.wait_current(20.0) for one in self.materializers))
+        await asyncio.gather(*(one.wait_current(PATIENCE) for one in self.materializers))
         return producer, task
 
     async def _producer(self, include: tuple[str, ...]) -> tuple[Producer, asyncio.Task[None]]:

@@ -31,7 +31,7 @@ def entry(store, name: str):
 
 
 async def hand(warm, answer: dict, **given) -> int:
-    return await warm.append("alpha", *KEY, json.dumps(answer).encode(), **given)
+    return await warm.append("alpha", *KEY, json.dumps(answer).encode(), timeout=PATIENCE, **given)
 
 
 async def test_a_write_is_readable_before_the_watch_has_it_and_appended_once(rig: Rig) -> None:
@@ -95,7 +95,7 @@ async def test_a_list_that_is_older_takes_nothing_back(rig: Rig) -> None:
         seen.add(await writer.observe(json.dumps(item).encode(), listed=True))
     await writer.delete_all_but(seen, before["metadata"]["resourceVersion"])
     await writer.settle()
-    await warm.wait_current()
+    await warm.wait_current(PATIENCE)
     assert entry(warm.store, "c0").member_version == changed["metadata"]["resourceVersion"]
     assert entry(warm.store, "new").member_version == new["metadata"]["resourceVersion"]
 
@@ -131,4 +131,4 @@ async def test_what_is_not_taken(rig: Rig, cluster: str, resource: str, body: by
     warm = await rig.materializer()
     await rig.produce("configmaps")
     with pytest.raises(NotTaken, match=said):
-        await warm.append(cluster, "", resource, body)
+        await warm.append(cluster, "", resource, body, timeout=PATIENCE)

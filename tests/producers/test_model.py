@@ -106,7 +106,7 @@ async def test_after_quiet_the_log_equals_the_cluster(rig: Rig, seed: int) -> No
     faults.clear()
     await begin()
     for (group, resource), path in TYPES.items():
-        await rig.settled(warm, path, group, resource, patience=60)
+        await rig.settled(warm, path, group, resource)
     cold = await rig.materializer()
     cold.store.check()
     for (group, resource), path in TYPES.items():

@@ -220,7 +220,7 @@ async def served(log: Log) -> AsyncIterator[Callable[..., Awaitable[Served]]]:
             async with Appender(log.connection) as appender:
                 for subject, payload in messages:
                     last = await appender.append_wait(subject, payload, {})
-            await materializer.wait_applied(last, 30)
+            await materializer.wait_applied(last, PATIENCE)
             timing = QueryTiming(client_patience=patience, client_look_every=0.05, watch_grace=grace)
             service = QueryService(materializer, "test", timing=timing, limits=limits)
             port = await stack.enter_async_context(running(service.application()))

@@ -53,7 +53,7 @@ class Served:
         async with Appender(self._log.connection) as appender:
             for subject, payload in messages:
                 last = await appender.append_wait(subject, payload, {})
-        await self._materializer.wait_applied(last, 30)
+        await self._materializer.wait_applied(last, PATIENCE)
 
     async def warnings(self, path: str, accept: str = "application/json", code: int = 200, **query: str) -> list[str]:
         """The Warning headers of an answer, whose first bytes come at once."""
