@@ -196,6 +196,14 @@ def test_another_uid_of_a_name_is_a_deletion_and_an_addition(delta: Make) -> Non
     assert shown(store, cursor) == [("DELETED", "u", 1), ("ADDED", "v", 2)]
 
 
+def test_another_uid_of_what_the_last_piece_ended_with(delta: Make) -> None:
+    store = fed((1, delta("a", uid="u")), (2, delta("b", uid="w")))
+    cursor = Cursor(0, 0)
+    assert shown(store, cursor, limit=1) == [("ADDED", "u", 1)]
+    store.apply_delta(delta("a", uid="v", member_version="2"), 3, 3)
+    assert shown(store, cursor) == [("ADDED", "w", 2), ("DELETED", "u", 2), ("ADDED", "v", 3)]
+
+
 def test_initial_is_the_state_in_the_order_of_lists(delta: Make) -> None:
     store = fed(*((index, delta(name, uid=name)) for index, name in ((1, "b"), (2, "a"), (3, "c"))))
     found = initial(store, store.types[PODS], Filter(names=frozenset({"a", "b"})))
