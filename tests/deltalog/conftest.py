@@ -16,7 +16,7 @@ from deltalog.wire.subjects import object_subject, type_prefix
 from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
 from tests.halting import halt
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 
 PODS = type_prefix("alpha", "", "v1", "pods")
 
@@ -38,13 +38,6 @@ def made_delta(name: str = "n", type: str = ADDED, **given: Any) -> Delta:
         "object": b'{"kind":"Pod","apiVersion":"v1","metadata":{"name":"n"},"spec":{}}',
     }
     return Delta(type=type, name=name, **{**fixed, **given})
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    """Waits until something holds that nothing announces."""
-    async with asyncio.timeout(PATIENCE):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 class Following:
@@ -71,11 +64,6 @@ class Following:
         """Returns, or raises, as the reader does."""
         async with asyncio.timeout(PATIENCE):
             await asyncio.shield(self.task)
-
-
-@pytest.fixture(name="eventually")
-def eventually_fixture() -> Callable[[Callable[[], bool]], Awaitable[None]]:
-    return eventually
 
 
 @pytest.fixture(name="delta")

@@ -37,7 +37,7 @@ def new_key(kind: int) -> nkeys.KeyPair:
 
 
 def public(pair: nkeys.KeyPair) -> str:
-    return pair.public_key.decode()
+    return str(pair.public_key.decode())
 
 
 def encoded(part: dict[str, Any]) -> str:

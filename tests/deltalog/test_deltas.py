@@ -224,6 +224,8 @@ async def test_the_summary_survives_the_server(
     reading = follow(log, headers_only=True, stop_when_caught_up=True)
     await reading.ended()
     first, second = (parse_summary(record.headers) for record in reading.records)
+    assert first is not None
+    assert second is not None
     assert (first.type, first.uid, first.member_version, first.uid_index) == (ADDED, "", "", 9)
     assert (second.uid, second.uid_index, second.oldest_uid_index, second.replaced) == ("new", 4, 2, replaced)
 

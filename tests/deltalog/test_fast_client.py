@@ -34,7 +34,11 @@ async def parsed(pieces: list[bytes], *inboxes: bytes) -> tuple[list[tuple[bytes
     client = FastClient()
     taken: list[tuple[bytes, bytes, bytes]] = []
     for inbox in inboxes:
-        client.ack_handlers[inbox] = lambda token, data, inbox=inbox: taken.append((inbox, token, data))
+
+        def acknowledged(token: bytes, data: bytes, inbox: bytes = inbox) -> None:
+            taken.append((inbox, token, data))
+
+        client.ack_handlers[inbox] = acknowledged
     others: list[bytes] = []
     publicly = super(FastClient, client)._process_msg
 
@@ -45,7 +49,7 @@ async def parsed(pieces: list[bytes], *inboxes: bytes) -> tuple[list[tuple[bytes
             assert publicly is not None
             others.append(data)
 
-    client._process_msg = received
+    client._process_msg = received  # type: ignore[method-assign]
     for piece in pieces:
         await client._ps.parse(piece)
     assert not client._ps.buf
@@ -184,14 +188,16 @@ async def received(pieces: list[bytes], *sids: bytes) -> tuple[list[Received], l
     found: list[Received] = []
     for sid in sids:
 
-        def receiver(*message: bytes, sid: bytes = sid) -> Awaitable[None] | None:
+        def receiver(
+            subject: bytes, reply: bytes, headers: bytes, data: bytes, sid: bytes = sid
+        ) -> Awaitable[None] | None:
             async def later() -> None:
                 await asyncio.sleep(0)
-                found.append((sid, *message))
+                found.append((sid, subject, reply, headers, data))
 
-            if message[3].startswith(b"later"):
+            if data.startswith(b"later"):
                 return later()
-            found.append((sid, *message))
+            found.append((sid, subject, reply, headers, data))
             return None
 
         client.receivers[sid] = receiver
@@ -203,7 +209,7 @@ async def received(pieces: list[bytes], *sids: bytes) -> tuple[list[Received], l
         else:
             others.append((sid, headers or b"", data))
 
-    client._process_msg = process
+    client._process_msg = process  # type: ignore[method-assign]
     for piece in pieces:
         await client._ps.parse(piece)
     assert not client._ps.buf
@@ -255,7 +261,7 @@ async def test_receivers_may_come_and_go_in_the_middle_of_a_message() -> None:
     for cut in range(1, len(message)):
         client = FastClient()
         found: list[bytes] = []
-        client._subs[3] = None
+        client._subs[3] = Subscription(client, 3)
         await client._ps.parse(message + message[:cut])
         client.receivers[b"3"] = lambda *received, found=found: found.append(received[3])
         await client._ps.parse(message[cut:] + message[:cut])

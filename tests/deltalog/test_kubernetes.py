@@ -36,7 +36,8 @@ def test_the_text_of_a_version() -> None:
 
 def test_a_plain_tuple_finds_it() -> None:
     """What the store relies on where it takes a delta in."""
-    assert {GroupResource("apps", "deployments"): 1}[("apps", "deployments")] == 1
+    found: dict[tuple[str, str], int] = {GroupResource("apps", "deployments"): 1}
+    assert found["apps", "deployments"] == 1
 
 
 def test_it_is_a_key_of_msgpack_maps() -> None:

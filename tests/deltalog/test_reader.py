@@ -28,7 +28,7 @@ from deltalog.history import History
 from deltalog.reader import read_to_end
 from deltalog.wire.subjects import object_filter, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 
 PODS = type_prefix("alpha", "", "v1", "pods")
 Put = Callable[..., Awaitable[int]]
@@ -47,6 +47,12 @@ def fast(request: pytest.FixtureRequest) -> bool:
 async def consumers(log: Log) -> list[str]:
     raw = await log.connection.api(f"CONSUMER.NAMES.{log.name}")
     return msgspec.json.decode(raw).get("consumers") or []
+
+
+def break_connection(log: Log) -> None:
+    transport = log.connection.client._transport
+    assert transport is not None
+    transport.close()
 
 
 async def test_records_come_in_order_with_their_times(log: Log, put: Put, follow: Follow) -> None:
@@ -169,19 +175,18 @@ async def assert_whole(reading: Any, log: Log, churn: Churn) -> None:
 
 
 async def test_a_killed_and_restarted_server_leaves_no_gap(
-    log: Log,
-    connecting: Callable[[], Awaitable[Connection]],
-    broker: EmbeddedBroker,
-    kill: Kill,
-    follow: Follow,
-    eventually: Callable[..., Awaitable[None]],
+    log: Log, connecting: Callable[[], Awaitable[Connection]], broker: EmbeddedBroker, kill: Kill, follow: Follow
 ) -> None:
     reading = follow(log)
     async with Appender(await connecting(), deadline=1.0) as appender:
         churn = Churn(appender)
         for _ in range(2):
             stored, read = len(churn.stored), len(reading.records)
-            await eventually(lambda stored=stored: len(churn.stored) > stored + 50)
+
+            def more_is_stored(stored: int = stored) -> bool:
+                return len(churn.stored) > stored + 50
+
+            await eventually(more_is_stored)
             # It reads this server, not what the one before left: else one restart would mend both kills.
             await reading.until(lambda read=read: len(reading.records) > read + 20)
             await kill()
@@ -193,10 +198,7 @@ async def test_a_killed_and_restarted_server_leaves_no_gap(
 
 
 async def test_a_forced_reconnect_leaves_no_gap(
-    log: Log,
-    connecting: Callable[[], Awaitable[Connection]],
-    follow: Follow,
-    eventually: Callable[..., Awaitable[None]],
+    log: Log, connecting: Callable[[], Awaitable[Connection]], follow: Follow
 ) -> None:
     reading = follow(log)
     async with Appender(await connecting()) as appender:
@@ -205,8 +207,12 @@ async def test_a_forced_reconnect_leaves_no_gap(
             before = log.connection.disconnections
             await reading.until(lambda: len(reading.records) > 50)
             # The reader's connection alone breaks, in the middle of the stream.
-            log.connection.client._transport.close()
-            await eventually(lambda before=before: log.connection.disconnections > before)
+            break_connection(log)
+
+            def is_disconnected(before: int = before) -> bool:
+                return log.connection.disconnections > before
+
+            await eventually(is_disconnected)
             await eventually(lambda: log.connection.connected)
             read = len(reading.records)
             await reading.until(lambda read=read: len(reading.records) > read + 50)
@@ -228,7 +234,7 @@ async def test_a_consumer_deleted_behind_the_readers_back_is_replaced(log: Log, 
 
 
 async def test_a_server_that_falls_silent_is_noticed(
-    log: Log, put: Put, follow: Follow, halted: Callable[[], Any], eventually: Callable[..., Awaitable[None]]
+    log: Log, put: Put, follow: Follow, halted: Callable[[], Any]
 ) -> None:
     await put("a")
     reading = follow(log, timing=QUICK)
@@ -252,7 +258,7 @@ async def test_heartbeats_keep_a_quiet_reader_where_it_is(log: Log, put: Put, fo
 
 
 async def test_an_outage_is_told_once_and_its_end_too(
-    log: Log, put: Put, broker: EmbeddedBroker, kill: Kill, follow: Follow, eventually: Callable[..., Awaitable[None]]
+    log: Log, put: Put, broker: EmbeddedBroker, kill: Kill, follow: Follow
 ) -> None:
     await put("a")
     reading = follow(log)
@@ -305,7 +311,7 @@ async def test_a_purge_is_the_same_history(log: Log, put: Put, follow: Follow) -
     reading = follow(log)
     await reading.until(lambda: reading.reader.position == 5)
     await log.connection.api(f"STREAM.PURGE.{log.name}")
-    log.connection.client._transport.close()
+    break_connection(log)
     await reading.until(lambda: reading.reader.restarts == 1 and log.connection.connected)
     last = await put("next")
     assert last == 6

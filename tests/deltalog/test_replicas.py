@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.fixture
-async def cluster(limited: None, tmp_path: Path):
+async def cluster(limited: None, tmp_path: Path) -> AsyncIterator[NatsCluster]:
     async with NatsCluster(tmp_path) as started:
         yield started
 
@@ -30,7 +30,7 @@ async def replicas(cluster: NatsCluster, stream: str) -> int:
 
 
 async def test_a_log_gets_the_replicas_that_are_wanted(
-    cluster, connecting: Callable[[], Awaitable[Connection]]
+    cluster: NatsCluster, connecting: Callable[[], Awaitable[Connection]]
 ) -> None:
     connection = await connect(cluster.url, name="test")
     alone = await connect((await connecting()).url, name="alone")
@@ -68,7 +68,9 @@ async def test_a_log_gets_the_replicas_that_are_wanted(
         await alone.close()
 
 
-async def test_an_owner_appends_many_at_a_time(cluster, connecting: Callable[[], Awaitable[Connection]]) -> None:
+async def test_an_owner_appends_many_at_a_time(
+    cluster: NatsCluster, connecting: Callable[[], Awaitable[Connection]]
+) -> None:
     """Though such a log takes one fenced message at a time; in order, and a deposed owner's are refused whole."""
     connection = await connect(cluster.url, name="test")
     try:
@@ -80,12 +82,12 @@ async def test_an_owner_appends_many_at_a_time(cluster, connecting: Callable[[],
             fence = Expect(owner, "kbc.alpha.owner").headers()
             for number in range(2000):
                 last = {"Nats-TTL": "3600s"} if number % 7 == 0 else {}
-                await appender.append(
-                    f"kb.alpha.core.v1.pods.a.p{number % 900}",
-                    str(number).encode() * 100,
-                    lambda sequence, error, number=number: told.append((number, sequence, error)),
-                    fence | last,
-                )
+
+                def acknowledged(sequence: int, error: Exception | None, number: int = number) -> None:
+                    told.append((number, sequence, error))
+
+                name = f"kb.alpha.core.v1.pods.a.p{number % 900}"
+                await appender.append(name, str(number).encode() * 100, acknowledged, fence | last)
             async with asyncio.timeout(PATIENCE):
                 await appender.drain()
             assert told == [(number, owner + 1 + number, None) for number in range(2000)]
@@ -105,7 +107,7 @@ async def test_an_owner_appends_many_at_a_time(cluster, connecting: Callable[[],
 
 
 @pytest.mark.parametrize("how", ["kill", "stop", "stepdown"])
-async def test_no_leader_takes_anything_along(cluster, how: str) -> None:
+async def test_no_leader_takes_anything_along(cluster: NatsCluster, how: str) -> None:
     """What was acknowledged is read once, in order, by a reader that was there all the while."""
     writing, reading = [await connect(cluster.url, name=name) for name in ("write", "read")]
     try:
@@ -166,7 +168,7 @@ async def test_no_leader_takes_anything_along(cluster, how: str) -> None:
         await reading.close()
 
 
-async def test_many_make_a_stream_at_once(cluster) -> None:
+async def test_many_make_a_stream_at_once(cluster: NatsCluster) -> None:
     """One makes it, and to all others it is there: also to those that hear of it before the servers have agreed."""
     async with contextlib.AsyncExitStack() as stack:
         connections = []

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,7 +47,7 @@ from deltalog.wire.selection import select
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 
 Put = Callable[..., Awaitable[int]]
 QUICK = LogTiming(look_every=0.1)
@@ -93,12 +93,16 @@ async def take(opened: Subscription, count: int) -> list[Change]:
     return found
 
 
-def told(changes: list[Change]) -> list[tuple[int, str, str]]:
-    return [(change.sequence, change.type, change.delta.name) for change in changes]
+def told(events: Sequence[Event]) -> list[tuple[int, str, str]]:
+    found = []
+    for event in events:
+        assert isinstance(event, Change), event
+        found.append((event.sequence, event.type, event.delta.name))
+    return found
 
 
 async def until_caught_up(opened: Subscription) -> list[Event]:
-    found = []
+    found: list[Event] = []
     while True:
         event = await following(opened)
         if isinstance(event, Bookmark) and event.caught_up:
@@ -530,9 +534,7 @@ async def test_a_durable_one_of_another_selection_or_history(log: Log, put: Put,
         pass
 
 
-async def test_a_quiet_durable_one_moves_with_the_log(
-    log: Log, put: Put, tell: Put, eventually: Callable[..., Awaitable[None]]
-) -> None:
+async def test_a_quiet_durable_one_moves_with_the_log(log: Log, put: Put, tell: Put) -> None:
     """Else it would be told one day that deletions may have been forgotten, although none of its own was."""
     async with subscribe(log, durable="quiet", cluster="alpha", type="nodes") as opened:
         waiting = asyncio.ensure_future(anext(opened))

@@ -18,7 +18,7 @@ from compose_spec import PyCompose
 
 from kubebraid.command.broker import binary
 from kubebraid.command.cli import app
-from producers.rules.configuration import load
+from producers.rules.configuration import Secrets, load
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -32,11 +32,13 @@ COMPOSE: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{\w+:-(.*?)\}", r"\1", (DEP
 
 
 def named(kind: str, name: str) -> dict[str, Any]:
+    found: dict[str, Any]
     [found] = [one for one in KUBERNETES if one["kind"] == kind and one["metadata"]["name"] == name]
     return found
 
 
 def container(kind: str, name: str) -> dict[str, Any]:
+    found: dict[str, Any]
     [found] = named(kind, name)["spec"]["template"]["spec"]["containers"]
     return found
 
@@ -139,6 +141,7 @@ def test_the_producers_configuration(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(data["config.yaml"])
     [source] = load(file).sources
+    assert isinstance(source.origin, Secrets)
     assert source.origin.namespace == named("Role", "kubebraid-produce")["metadata"]["namespace"]
 
 

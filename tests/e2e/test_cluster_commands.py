@@ -12,7 +12,7 @@ import yaml
 
 from kubebraid.command.broker import EmbeddedBroker
 from tests.e2e.conftest import Comparison, Members, Starter, StartProcess, View
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually_awaited
 
 
 @pytest.fixture
@@ -39,12 +39,6 @@ async def listed(service) -> list[str]:
     return [one["name"] for one in (await service.get("/clusters"))["clusters"]]
 
 
-async def eventually(condition, patience: float = PATIENCE) -> None:
-    async with asyncio.timeout(patience):
-        while not await condition():
-            await asyncio.sleep(0.1)
-
-
 async def test_added_and_removed_while_running(
     members: Members, start: Starter, command, compare: Comparison, view: type[View], tmp_path: Path
 ) -> None:
@@ -65,7 +59,7 @@ async def test_added_and_removed_while_running(
     async def both() -> bool:
         return await listed(service) == ["one", "two"]
 
-    await eventually(both)
+    await eventually_awaited(both)
     await service.ready()
 
     async def same() -> bool:
@@ -77,7 +71,7 @@ async def test_added_and_removed_while_running(
         )
         return not any(found)
 
-    await eventually(same)
+    await eventually_awaited(same)
     code, out = await command("list", "--server", service.url, "-o", "name")
     assert (code, out.split()) == (0, ["one", "two"])
     code, out = await command("list", "--server", service.url)
@@ -94,7 +88,7 @@ async def test_added_and_removed_while_running(
         return {key[0] for key in pods.objects} == {"one"}
 
     # Each object of it is deleted in every watch.
-    await eventually(shown_as_gone)
+    await eventually_awaited(shown_as_gone)
     await pods.equals(service)
     assert await listed(service) == ["one"]
     following.cancel()
@@ -110,7 +104,7 @@ async def test_clean_takes_out_what_nobody_follows(
     async def both() -> bool:
         return await listed(service) == ["alpha", "bravo"]
 
-    await eventually(both)
+    await eventually_awaited(both)
     await service.ready()
     code, out = await command("clean", "alpha", "--nats", nats)
     assert code == 1
@@ -124,7 +118,7 @@ async def test_clean_takes_out_what_nobody_follows(
     async def cleanable() -> bool:
         return (await command("clean", "--nats", nats, "--dry-run"))[1].strip() == "alpha: would be removed"
 
-    await eventually(cleanable)
+    await eventually_awaited(cleanable)
     assert (await service.get("/clusters/alpha/api/v1/configmaps"))["items"]
     for kind, said in (("nosuch", "'nosuch'"), ("nosuch.example.com", "has a type"), ("*.apps", "one type")):
         code, out = await command("clean", "alpha", "--nats", nats, "--type", kind)
@@ -140,7 +134,7 @@ async def test_clean_takes_out_what_nobody_follows(
         found = (await service.get("/api/v1/configmaps"))["items"]
         return {view.key(item)[0] for item in found} == {"bravo"}
 
-    await eventually(no_configmaps)
+    await eventually_awaited(no_configmaps)
     pods = view(service.url, "/api/v1/pods")
     await pods.list()
     following = asyncio.create_task(pods.follow_for_ever())
@@ -151,7 +145,7 @@ async def test_clean_takes_out_what_nobody_follows(
     async def gone() -> bool:
         return {key[0] for key in pods.objects} == {"bravo"} and await listed(service) == ["bravo"]
 
-    await eventually(gone)
+    await eventually_awaited(gone)
     await pods.equals(service)
     following.cancel()
 

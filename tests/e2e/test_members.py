@@ -12,20 +12,8 @@ import yaml
 
 from simulation import SimulatedCluster
 from tests.e2e.conftest import Comparison, Members, Starter
-from tests.patience import PATIENCE
+from tests.patience import eventually_awaited
 from tests.ports import free_port
-
-
-async def eventually(check, patience: float = PATIENCE):
-    """Waits until `check()` is truthy and returns that."""
-    loop = asyncio.get_running_loop()
-    limit = loop.time() + patience
-    while True:
-        found = await check()
-        if found:
-            return found
-        assert loop.time() < limit, "did not happen"
-        await asyncio.sleep(0.1)
 
 
 async def text(url: str) -> str:
@@ -62,13 +50,13 @@ async def test_a_cluster_that_is_down_at_the_start_comes_in_later(
         async def there():
             return len((await service.get("/api/v1/pods"))["items"]) == 130
 
-        await eventually(there)
+        await eventually_awaited(there)
         await compare.settle(service.url, [*members.clusters, late])
 
         async def fine():
             return "cluster charlie ok" in await text(f"{service.url}/readyz?verbose")
 
-        await eventually(fine)
+        await eventually_awaited(fine)
     finally:
         await late.stop()
 
@@ -83,7 +71,7 @@ async def test_a_cluster_that_goes_away_stays_readable_with_a_warning(
     async def warned():
         return any("bravo is not ready" in one for one in await warnings(f"{service.url}/api/v1/pods"))
 
-    await eventually(warned)
+    await eventually_awaited(warned)
     assert len((await service.get("/api/v1/pods"))["items"]) == 120
     assert not await warnings(f"{service.url}/clusters/alpha/api/v1/pods")
     bravo.churn.step(20)
@@ -92,7 +80,7 @@ async def test_a_cluster_that_goes_away_stays_readable_with_a_warning(
     async def fine():
         return not await warnings(f"{service.url}/api/v1/pods")
 
-    await eventually(fine)
+    await eventually_awaited(fine)
     await compare.settle(service.url, members.clusters)
 
 
@@ -152,8 +140,8 @@ async def test_a_custom_type_comes_and_goes(
             async with session.get(service.url + boats) as answer:
                 return answer.status == 200 and await answer.json()
 
-        found = await eventually(served)
-        found = await eventually(lambda: _items(session, service.url + boats))
+        found = await eventually_awaited(served)
+        found = await eventually_awaited(lambda: _items(session, service.url + boats))
         assert [item["metadata"]["name"] for item in found] == ["gull"]
         table = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
         async with session.get(service.url + boats, headers=table) as answer:
@@ -169,7 +157,7 @@ async def test_a_custom_type_comes_and_goes(
             async with session.get(service.url + boats) as answer:
                 return answer.status == 404
 
-        await eventually(gone)
+        await eventually_awaited(gone)
     await compare.settle(service.url, members.clusters)
 
 

@@ -12,15 +12,7 @@ import pytest
 from kubebraid.command.broker import EmbeddedBroker
 from tests.e2e.conftest import Comparison, Members, Starter, StartProcess, View
 from tests.halting import halt
-from tests.patience import PATIENCE
-
-
-async def eventually(check, patience: float = PATIENCE):
-    limit = asyncio.get_running_loop().time() + patience
-    while not (found := await check()):
-        assert asyncio.get_running_loop().time() < limit, "did not happen"
-        await asyncio.sleep(0.1)
-    return found
+from tests.patience import eventually_awaited
 
 
 @pytest.fixture
@@ -53,7 +45,7 @@ async def test_producers_share_and_replace_each_other(
         found = await owners(service)
         return len(found) == 2 and {owner for owner, _ in found.values()} == set(names)
 
-    await eventually(lambda: owned_by("first"))
+    await eventually_awaited(lambda: owned_by("first"))
     await service.ready()
     pods = view(service.url, "/api/v1/pods")
     await compare.settle(service.url, members.clusters)
@@ -62,10 +54,10 @@ async def test_producers_share_and_replace_each_other(
     for cluster in members.clusters:
         cluster.churn.rate = 30
     await producers("second")
-    await eventually(lambda: owned_by("first", "second"))
+    await eventually_awaited(lambda: owned_by("first", "second"))
     before = await owners(service)
     await first.kill()
-    await eventually(lambda: owned_by("second"))
+    await eventually_awaited(lambda: owned_by("second"))
     after = await owners(service)
     assert all(after[name][1] >= before[name][1] for name in before)
     for cluster in members.clusters:
@@ -91,7 +83,7 @@ async def test_a_producer_that_slept_changes_nothing(
     async def taken_over():
         return all(owner == "second" for owner, _ in (await owners(service)).values())
 
-    await eventually(taken_over)
+    await eventually_awaited(taken_over)
     epochs = {name: epoch for name, (_, epoch) in (await owners(service)).items()}
     await asyncio.sleep(2)
     os.kill(first.process.pid, signal.SIGCONT)
@@ -114,7 +106,7 @@ async def test_all_producers_slept_longer_than_anything_lasts(
     async def shared():
         return {owner for owner, _ in (await owners(service)).values()} == {"first", "second"}
 
-    await eventually(shared)
+    await eventually_awaited(shared)
     epochs = {name: epoch for name, (_, epoch) in (await owners(service)).items()}
     for one in both:
         halt(one.process.pid)
@@ -128,7 +120,7 @@ async def test_all_producers_slept_longer_than_anything_lasts(
         found = await owners(service)
         return all(epoch > epochs[name] for name, (_, epoch) in found.items())
 
-    await eventually(taken_anew)
+    await eventually_awaited(taken_anew)
     await compare.settle(service.url, members.clusters)
 
 
@@ -140,14 +132,14 @@ async def test_a_graceful_stop_hands_over_at_once(members: Members, nats, produc
         found = await owners(service)
         return len(found) == 2 and all(owner == name for owner, _ in found.values())
 
-    await eventually(lambda: all_of("first"))
+    await eventually_awaited(lambda: all_of("first"))
     await producers("second")
 
     async def shared():
         return {owner for owner, _ in (await owners(service)).values()} == {"first", "second"}
 
-    await eventually(shared)
+    await eventually_awaited(shared)
     assert await first.stop() == 0, first.output()
     # Given back, not run out: the other one need not wait for the lease's time.
     assert "could not be given back" not in first.output()
-    await eventually(lambda: all_of("second"))
+    await eventually_awaited(lambda: all_of("second"))

@@ -13,17 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kubebraid.command.broker import EmbeddedBroker
 from tests.e2e.conftest import Members, Starter, StartProcess
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually_awaited
 
 PODS = "/api/v1/pods"
-
-
-async def eventually(check, patience: float = PATIENCE):
-    limit = asyncio.get_running_loop().time() + patience
-    while not (found := await check()):
-        assert asyncio.get_running_loop().time() < limit, "did not happen"
-        await asyncio.sleep(0.1)
-    return found
 
 
 @pytest.fixture
@@ -54,7 +46,7 @@ async def test_metrics_by_cluster_and_type(members: Members, nats, start: Starte
         found = await samples(service.url, cluster="alpha", type="pods")
         return found.get("kubebraid_producer_synced") and found
 
-    found = await eventually(synced)
+    found = await eventually_awaited(synced)
     assert found["kubebraid_producer_objects"] == 60
     assert found["kubebraid_producer_deltas_total{outcome=added}"] == 60
     assert found["kubebraid_producer_lists_total{reason=first}"] == 1
@@ -68,7 +60,7 @@ async def test_metrics_by_cluster_and_type(members: Members, nats, start: Starte
         found = await samples(service.url, cluster="alpha", type="pods")
         return found["kubebraid_producer_append_seconds_count"] and found
 
-    found = await eventually(followed)
+    found = await eventually_awaited(followed)
     assert found["kubebraid_producer_deltas_total{outcome=modified}"] == 1
     assert found["kubebraid_producer_lag_seconds_count"] == 1
     assert 0 <= found["kubebraid_producer_lag_seconds_sum"] < 30
@@ -84,10 +76,10 @@ async def test_metrics_by_cluster_and_type(members: Members, nats, start: Starte
         found = await samples(service.url, cluster="alpha", type="pods")
         return found.get("kubebraid_producer_lists_total{reason=expired}") and found
 
-    found = await eventually(relisted)
+    found = await eventually_awaited(relisted)
     assert found["kubebraid_producer_watch_restarts_total{reason=broken}"] >= 1
     assert found["kubebraid_producer_watch_duration_seconds_count"] >= 1
-    await eventually(synced)
+    await eventually_awaited(synced)
     found = await samples(service.url, cluster="alpha", type="pods")
     assert found["kubebraid_producer_deltas_total{outcome=suppressed}"] >= 59
     assert found["kubebraid_producer_deltas_total{outcome=added}"] == 60
@@ -129,7 +121,7 @@ async def test_lists_are_compared_on_request(members: Members, nats, start: Star
         found = await samples(service.url, type="pods")
         return sum(value for name, value in found.items() if name.startswith("kubebraid_producer_synced")) == 2
 
-    await eventually(ready)
+    await eventually_awaited(ready)
     code, out = await _command(process, "relist", "--nats", nats, "--cluster", "al*", "--type", "pods")
     assert code == 0
     assert re.search(r"comparing 1 lists of 1 clusters", out), out
@@ -137,7 +129,7 @@ async def test_lists_are_compared_on_request(members: Members, nats, start: Star
     async def done():
         return await lists("alpha") == 1
 
-    await eventually(done)
+    await eventually_awaited(done)
     assert await lists("bravo") == 0
 
 
@@ -171,7 +163,7 @@ async def test_a_configuration_file_that_changes(members: Members, nats, start: 
         clusters = {item["metadata"]["annotations"]["shadow.clusterpedia.io/cluster-name"] for item in items}
         return clusters == {"alpha", "bravo"} and nodes == 404 and items
 
-    items = await eventually(changed)
+    items = await eventually_awaited(changed)
     assert all(not any((item.get("data") or {}).values()) for item in items)
     assert any(item.get("data") for item in items), "keys stay"
     assert len((await service.get(PODS))["items"]) == 120
@@ -181,7 +173,7 @@ async def test_a_configuration_file_that_changes(members: Members, nats, start: 
     async def told():
         return "clusters" in service.output().rpartition("kubebraid.yaml")[2] and "nonsense" not in service.output()
 
-    await eventually(told)
+    await eventually_awaited(told)
     assert "Traceback" not in service.output()
     assert len((await service.get(PODS))["items"]) == 120, "what was is kept"
 
@@ -190,5 +182,5 @@ async def test_a_configuration_file_that_changes(members: Members, nats, start: 
     async def alpha_gone():
         return {one["name"] for one in (await service.get("/clusters"))["clusters"]} == {"bravo"}
 
-    await eventually(alpha_gone)
+    await eventually_awaited(alpha_gone)
     assert len((await service.get(PODS))["items"]) == 60

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kubebraid.command.broker import EmbeddedBroker
 from tests.e2e.conftest import Comparison, Members, Starter, StartProcess, View
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually_awaited
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and Linux' SO_REUSEPORT")
 
@@ -45,12 +45,6 @@ async def sample(service, name: str) -> dict[str, float]:
     return found
 
 
-async def until(condition, patience: float = PATIENCE) -> None:
-    async with asyncio.timeout(patience):
-        while not await condition():
-            await asyncio.sleep(0.05)
-
-
 async def test_workers_die_and_nobody_loses_anything(
     nats, members: Members, process: StartProcess, start: Starter, compare: Comparison, view: type[View]
 ) -> None:
@@ -60,7 +54,7 @@ async def test_workers_die_and_nobody_loses_anything(
     async def all_ready() -> bool:
         return len(await sample(service, "kubebraid_applied_index")) == 3
 
-    await until(all_ready)
+    await eventually_awaited(all_ready)
     await compare.settle(service.url, members.clusters)
     views = [view(service.url, "/api/v1/pods") for _ in range(24)]
     for one in views:
@@ -72,7 +66,7 @@ async def test_workers_die_and_nobody_loses_anything(
     async def all_watching() -> bool:
         return sum((await sample(service, "kubebraid_watches")).values()) == len(views)
 
-    await until(all_watching)
+    await eventually_awaited(all_watching)
     spread = await sample(service, "kubebraid_watches")
     assert len([count for count in spread.values() if count]) > 1, f"all watches are at one worker: {spread}"
     chance = random.Random(5)
@@ -86,7 +80,7 @@ async def test_workers_die_and_nobody_loses_anything(
                 break
         else:
             pytest.fail("nobody answers")
-        await until(all_ready)
+        await eventually_awaited(all_ready)
     for cluster in members.clusters:
         cluster.churn.rate = 0
     await compare.settle(service.url, members.clusters)
@@ -107,7 +101,7 @@ async def test_the_parents_death_is_the_workers_end(nats, start: Starter) -> Non
     async def started() -> bool:
         return len(workers(service)) == 2
 
-    await until(started)
+    await eventually_awaited(started)
     children = workers(service)
     await service.kill()
 
@@ -119,7 +113,7 @@ async def test_the_parents_death_is_the_workers_end(nats, start: Starter) -> Non
             return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
         return False
 
-    await until(gone)
+    await eventually_awaited(gone)
 
 
 async def test_a_port_in_use_is_one_line(nats, start: Starter, process: StartProcess) -> None:

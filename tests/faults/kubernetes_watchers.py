@@ -60,7 +60,8 @@ class Watcher(threading.Thread):
         self.problems.append(f"{kind}: {text}")
 
     def list(self, api: kubernetes.client.CoreV1Api) -> None:
-        found = api.list_pod_for_all_namespaces()
+        # Every attribute of the client's models may be None, it says.
+        found: Any = api.list_pod_for_all_namespaces()
         with self.lock:
             self.version = found.metadata.resource_version
             self.index = int(self.version.split(".")[1])

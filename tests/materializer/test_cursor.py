@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from deltalog import DELETED
+from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.selectors import parse_labels
 from materializer.cursor import Cursor, Position, changes, initial
 from materializer.filter import Filter
 from materializer.store import Store
 
-PODS = ("", "pods")
+PODS = GroupResource("", "pods")
 ALL = Filter()
 Make = Callable[..., Any]
 
@@ -125,7 +126,7 @@ def test_the_example_of_position(delta: Make) -> None:
     assert shown(store, cursor, limit=2) == [("ADDED", "a", 103), ("ADDED", "b", 104)]
     before = cursor.position(kind)
     assert before == Position(104, 100, 100, 100, 110)
-    x, c, d = (kind.get("alpha", ("x", name)) for name in ("x", "c", "d"))
+    x, c, d = (kind.clusters["alpha"][ObjectName(("x", name))] for name in ("x", "c", "d"))
     assert [before.may_know(one) for one in (x, c, d)] == [False, False, True]
     assert before.may_match(d, Filter(labels=parse_labels("app=a")), kind.unread_through)
     elsewhere = Cursor(104).position(kind)
@@ -158,7 +159,11 @@ def test_a_read_ends_at_the_limit_of_changes_or_of_bytes(delta: Make) -> None:
     store = fed(*((index, delta(f"n{index}", uid=f"u{index}")) for index in range(1, 6)))
     kind = store.types[PODS]
     at = Cursor(0, 0).position(kind)
-    size = len(kind.get("alpha", ("x", "n1")).body)
+    first = kind.get("alpha", ObjectName(("x", "n1")))
+    assert first is not None
+    size = len(first.body)
+    most: int | None
+    upto: int | None
     for limit, most, upto in ((1, None, 1), (3, None, 3), (6, None, None), (5, None, 5)):
         found, end = changes(kind, at, ALL, limit, most)
         assert (len(found), end) == (upto or 5, upto)
@@ -220,7 +225,7 @@ def test_a_deletion_that_changes_labels_is_of_what_watchers_saw(delta: Make) -> 
     store.apply_delta(
         delta("n", member_version="2", type=DELETED, labels={"app": "b"}, fields={"spec.nodeName": "l"}), 2, 2
     )
-    tombstone = store.types[PODS].tombstones["alpha"]["x", "n"]
+    tombstone = store.types[PODS].tombstones["alpha"][ObjectName(("x", "n"))]
     assert (tombstone.labels, tombstone.fields) == ({"app": "a"}, {"spec.nodeName": "k"})
     assert tombstone.controller_uid == "c"
     assert (tombstone.selectable_since, tombstone.uid_index, tombstone.past) == (1, 1, None)

@@ -24,15 +24,9 @@ from kubebraid.command.broker import EmbeddedBroker
 from materializer.materializer import Materializer
 from materializer.timing import Timing
 from tests.halting import halt
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 
 PODS = GroupResource("", "pods")
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 QUICK = Timing(look_every=0.1, forget_every=0.1)
@@ -175,7 +169,11 @@ async def test_a_cut_log_is_another_history_and_all_agree_on_its_name(
     instances = [await starting() for _ in range(3)]
     (before,) = {one.prefix for one in instances}
     for one in instances:
-        await one.until(lambda one=one: len(one.objects) == 10)
+
+        def has_all(one: Instance = one) -> bool:
+            return len(one.objects) == 10
+
+        await one.until(has_all)
     seen: set[str] = set()
 
     async def watch() -> None:
@@ -377,7 +375,11 @@ async def test_restarts_without_loss_are_the_same_history(
     running = await starting(tmp_path / "history.json")
     for number in range(3):
         await put_surely(f"n{number}")
-        await running.until(lambda number=number: len(running.objects) == number + 1)
+
+        def has_it(number: int = number) -> bool:
+            return len(running.objects) == number + 1
+
+        await running.until(has_it)
         await running.marked()
         if number == 1:
             os.kill(broker.pid, signal.SIGKILL)
@@ -403,7 +405,9 @@ async def test_a_server_that_stands_still_is_the_same_history(
         await asyncio.sleep(6)
     finally:
         os.kill(broker.pid, signal.SIGCONT)
-    running.log.connection.client._transport.close()  # type: ignore[attr-defined]
+    transport = running.log.connection.client._transport
+    assert transport is not None
+    transport.close()
     await eventually(lambda: running.log.connection.connected)
     await put("b")
     await running.until(lambda: len(running.objects) == 2)

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.parts import Assembler
+from deltalog.wire.records import DocumentName
 from deltalog.wire.subjects import (
     CLUSTER,
     DISCOVERY,
@@ -305,16 +307,17 @@ def test_control_records_documents_and_equal_texts(delta: Make, control: Make) -
     assert_same(made, store)
     assert msgspec.structs.astuple(counts) == msgspec.structs.astuple(integrity.counts())
     assert held.held() == [(7, b"seven")]
-    one, other = made.types["", "pods"].select(Filter())
+    one, other = made.types[GroupResource("", "pods")].select(Filter())
     assert one.labels is other.labels
     assert one.namespace is other.namespace
     assert one.fields["spec.nodeName"] is other.fields["spec.nodeName"]
-    one, other, third, last = made.clusters.values()
-    assert one.documents["v3", "api/v1"] is other.documents["v3", "api/v1"]
-    assert one.discovery is other.discovery
-    assert one.discovery is not None
+    alpha, beta, third, last = made.clusters.values()
+    document = DocumentName("v3", "api/v1")
+    assert alpha.documents[document] is beta.documents[document]
+    assert alpha.discovery is beta.discovery
+    assert alpha.discovery is not None
     assert third.discovery is not None
-    assert (one.discovery.body, third.discovery.body) == (b"\x1f\x8b all", b"\x1f\x8b another")
+    assert (alpha.discovery.body, third.discovery.body) == (b"\x1f\x8b all", b"\x1f\x8b another")
     assert last.discovery is None
 
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from deltalog import ADDED, DELETED, Appender, Delta, Log, encode_delta
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from materializer.filter import Filter
 from materializer.materializer import Materializer
@@ -78,14 +79,14 @@ async def test_markers_and_what_nobody_can_read_are_passed_over(
     assert materializer.replayed == last
     store = materializer.store
     store.check()
-    found = store.types["", "pods"].select(Filter())
+    found = store.types[GroupResource("", "pods")].select(Filter())
     assert [entry.name for entry in found] == ["a", "b"]
     assert found[0].labels == {"app": "web"}
     gone = msgspec.structs.replace(DELTA, type=DELETED, member_version="8", uid_index=found[0].uid_index)
     last = await append(log, (object_subject(PODS, "x", "a"), encode_delta(gone), {}))
     await materializer.wait_applied(last, PATIENCE)
     store.check()
-    assert [entry.name for entry in store.types["", "pods"].select(Filter())] == ["b"]
+    assert [entry.name for entry in store.types[GroupResource("", "pods")].select(Filter())] == ["b"]
 
 
 async def test_control_records_whose_data_cannot_be_are_passed_over(log: Log, materializer: Materializer) -> None:
@@ -104,8 +105,8 @@ async def test_control_records_whose_data_cannot_be_are_passed_over(log: Log, ma
     )
     await materializer.wait_applied(last, PATIENCE)
     assert materializer.unreadable == 2
-    assert materializer.store.clusters["alpha"].types["", "pods"].kind == "Pod"
-    assert len(materializer.store.types["", "pods"].select(Filter())) == 1
+    assert materializer.store.clusters["alpha"].types[GroupResource("", "pods")].kind == "Pod"
+    assert len(materializer.store.types[GroupResource("", "pods")].select(Filter())) == 1
 
 
 async def test_messages_of_others_hide_no_cut(log: Log, materializer: Materializer) -> None:
@@ -129,7 +130,7 @@ async def test_messages_of_others_hide_no_cut(log: Log, materializer: Materializ
     async with asyncio.timeout(PATIENCE):
         while materializer.store.prefix == prefix or not materializer.ready.is_set():
             await asyncio.sleep(0.05)
-    assert len(materializer.store.types["", "pods"].select(Filter())) == len(names)
+    assert len(materializer.store.types[GroupResource("", "pods")].select(Filter())) == len(names)
 
 
 @pytest.mark.parametrize("materializer", [Timing(rest_factor=1e9, longest_rest=4.0)], indirect=True, ids=["long rests"])
@@ -140,7 +141,7 @@ async def test_listeners_that_take_long_are_told_of_several_changes_together(
     async with asyncio.timeout(PATIENCE):
         await materializer.ready.wait()
     told: list[int] = []
-    stop = materializer.listen(("", "pods"), lambda: told.append(materializer.store.applied))
+    stop = materializer.listen(GroupResource("", "pods"), lambda: told.append(materializer.store.applied))
     first = 0
     async with asyncio.timeout(PATIENCE), Appender(log.connection) as appender:
         for number in range(30):

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, ControlRecord, Delta, Replaced
-from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.selectors import parse_fields, parse_labels
 from deltalog.wire.subjects import CLUSTER, OWNER, REMOVED, SYNCED
 from materializer import indexes as indexes_module
@@ -45,7 +45,7 @@ Make = Callable[..., Any]
 class State(NamedTuple):
     """An object as it is from `index` on."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # it hides tuple.index
     uid: str
     labels: dict[str, str]
     fields: dict[str, str]
@@ -94,7 +94,7 @@ LENSES = (
 class Message(NamedTuple):
     """What the log keeps of one append."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # it hides tuple.index
     time: int
     record: Delta | ControlRecord
     expires: int | None
@@ -168,7 +168,7 @@ class World:
         # As a creation time does, it belongs to the uid.
         given.setdefault("created", sum(map(ord, given["uid"])) % 7)
         cluster, namespace, short = name
-        return self.delta(
+        made: Delta = self.delta(
             short,
             cluster=cluster,
             namespace=namespace,
@@ -178,6 +178,7 @@ class World:
             member_version=given.pop("member_version", str(self.versions)),
             **given,
         )
+        return made
 
     def _content(self) -> dict[str, Any]:
         labels = self.random.choice(({}, {"app": "a"}, {"app": "b", "tier": "1"}, {"app": "a", "tier": "1"}))
@@ -339,7 +340,7 @@ class World:
             return
         (kind, name), known = self.random.choice(lively)
         last = known.delta
-        if last.type == DELETED and store.types[kind].tombstones.get(name[0], {}).get(name[1:]) is None:
+        if last.type == DELETED and store.types[kind].tombstones.get(name[0], {}).get(ObjectName(name[1:])) is None:
             return
         index = self.index = self.index + 1
         if what == 1:

@@ -84,7 +84,8 @@ def test_holes_are_closed_when_they_are_many_and_the_majority(entry: Make) -> No
 @pytest.mark.parametrize("seed", range(3))
 def test_as_a_plain_dictionary(seed: int, entry: Make) -> None:
     rng = random.Random(seed)
-    order, plain = Order(), {}
+    plain: dict[int, Any] = {}
+    order = Order()
     for index in range(1, 6000):
         if rng.random() < 0.6 or not plain:
             plain[index] = entry(index)

@@ -22,7 +22,8 @@ TTL = 100
 PODS = GroupResource("", "pods")
 CLUSTERS = ("alpha", "bravo")
 Make = Callable[..., Any]
-LENSES = {
+Holds = Callable[[tuple[str, str], dict[str, str]], bool]
+LENSES: dict[str, tuple[Filter, Holds]] = {
     "all": (Filter(), lambda name, labels: True),
     "app=a": (Filter(labels=parse_labels("app=a")), lambda name, labels: labels.get("app") == "a"),
     "one namespace": (Filter(namespaces=frozenset({"x"})), lambda name, labels: name[0] == "x"),
@@ -88,12 +89,14 @@ class World:
         known = cluster.known.get(name)
         roll = self.random.random()
         if lives is not None and roll < 0.3:
+            assert known is not None
             del cluster.objects[name]
             common["labels"] = lives[1]
             gone = self.delta(name[1], DELETED, uid=lives[0], uid_index=known[1], replaced=known[4], **common)
             at = self.append(subject, gone, ttl=True)
             cluster.known[name] = [lives[0], known[1], at, self.now, known[4], gone]
         elif lives is not None and roll < 0.9:
+            assert known is not None
             cluster.objects[name] = (lives[0], labels)
             made = self.delta(name[1], MODIFIED, uid=lives[0], uid_index=known[1], replaced=known[4], **common)
             self.append(subject, made)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from deltalog import DELETED
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import SYNCED
 from materializer.cursor import changes
 from materializer.filter import Filter
@@ -26,7 +27,7 @@ from materializer.versions import Named, Numbered, Version
 
 SECOND = 1_000_000_000
 TTL = 100
-PODS = ("", "pods")
+PODS = GroupResource("", "pods")
 ALL = Filter()
 OURS = Named("h")
 Make = Callable[..., Any]
@@ -112,7 +113,7 @@ def test_the_floor_is_that_of_the_clusters_asked_for(store: Store) -> None:
     with pytest.raises(Expired):
         from_version(store, PODS, Filter(clusters=frozenset({"alpha", "bravo"})), "h.4", OURS)
     assert from_version(store, PODS, Filter(clusters=frozenset({"alpha"})), "h.4", OURS).read_to == 4
-    assert from_version(store, ("", "secrets"), ALL, "h.4", OURS).read_to == 4
+    assert from_version(store, GroupResource("", "secrets"), ALL, "h.4", OURS).read_to == 4
 
 
 def test_a_version_ahead_of_the_store_shows_nothing_up_to_it(store: Store, delta: Make) -> None:
@@ -140,9 +141,9 @@ def test_from_now(store: Store, delta: Make) -> None:
 
 
 def test_a_type_that_has_no_objects_yet(store: Store) -> None:
-    start = from_version(store, ("", "secrets"), ALL, "h.4", OURS)
+    start = from_version(store, GroupResource("", "secrets"), ALL, "h.4", OURS)
     cursor = start.cursor()
-    assert unread(store, ("", "secrets"), start, cursor) is None
+    assert unread(store, GroupResource("", "secrets"), start, cursor) is None
     assert cursor.read_to == 6
 
 

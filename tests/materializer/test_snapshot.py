@@ -30,18 +30,12 @@ from materializer.materializer import Materializer
 from materializer.persistence import Away
 from materializer.snapshot import Restored, Snapshots
 from materializer.timing import Timing
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 
 TTL = 60
 SECOND = 1_000_000_000
 Make = Callable[..., Any]
 Logged = list[Any]
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 QUICK = Timing(look_every=0.1)
@@ -263,7 +257,12 @@ async def test_written_from_time_to_time_and_while_changes_come(
     first = await start(directory, every=0.02)
     for number in range(200):
         await writer.put(f"n{number % 13}")
-    await eventually(lambda: bool(first.materializer.snapshots) and first.materializer.snapshots.index > 100)
+
+    def far() -> bool:
+        snapshots = first.materializer.snapshots
+        return snapshots is not None and snapshots.index > 100
+
+    await eventually(far)
     await first.kill()
     whole, quick = await start(), await start(directory)
     assert quick.materializer.replayed < whole.store.applied
@@ -284,7 +283,7 @@ async def test_any_history(log: Log, writer: Writer, start: Start, directory: Pa
             resource = chance.choice(("pods", "nodes"))
             name = chance.choice("abcdef")
             at = (cluster, resource, name)
-            where = {"cluster": cluster, "resource": resource}
+            where: dict[str, Any] = {"cluster": cluster, "resource": resource}
             if what < 0.03:
                 index = await writer.record(subjects.REMOVED, cluster, types=["pods", "nodes"])
                 await log.purge(object_filter(cluster), index)

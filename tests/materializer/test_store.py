@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Delta, Replaced
-from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.selectors import parse_labels
 from deltalog.wire.subjects import CLUSTER, HEALTH, OWNER, REMOVED, SYNCED, TYPE
 from materializer.cursor import Cursor, Position, changes, initial
@@ -102,7 +102,7 @@ def test_a_deletion_of_which_only_metadata_is_known_keeps_the_last_body(delta: M
     store.apply_delta(delta("n", member_version="1"), 1, NOW)
     gone = delta("n", DELETED, member_version="2", final=False)
     store.apply_delta(gone, 2, NOW)
-    grave = store.types[PODS].tombstones["alpha"]["x", "n"]
+    grave = store.types[PODS].tombstones["alpha"][ObjectName(("x", "n"))]
     body = json.loads(grave.body)
     assert body["metadata"]["resourceVersion"] == "h.2.2"
     assert body["spec"] == {"of": "1"}
@@ -190,7 +190,7 @@ def test_a_finally_deleted_uid_stays_dead_for_stale_news(delta: Make) -> None:
     store.apply_delta(delta("n", member_version="5"), 1, NOW)
     store.apply_delta(delta("n", DELETED, member_version="6"), 2, NOW)
     assert store.apply_delta(delta("n", MODIFIED, member_version="5"), 3, NOW) is Outcome.NOT_NEWER
-    assert store.types[PODS].get("alpha", ("x", "n")) is None
+    assert store.types[PODS].get("alpha", ObjectName(("x", "n"))) is None
 
 
 # -- what watchers are shown ---------------------------------------------------------------------------------------
@@ -356,7 +356,7 @@ def test_a_cold_floor_covers_removals_of_clusters(delta: Make, control: Make) ->
     store = cold((control(REMOVED, "alpha"), 5, NOW), (delta("m", cluster="beta"), 6, NOW), now=NOW + SECOND)
     assert store.floor_of(PODS, None) >= 5
     assert store.floor_of(PODS, frozenset(["alpha"])) >= 5
-    assert store.floor_of(("apps", "deployments"), None) >= 5
+    assert store.floor_of(GroupResource("apps", "deployments"), None) >= 5
     assert store.floor_of(PODS, frozenset(["beta"])) < 5
 
 
@@ -444,7 +444,7 @@ def test_a_deletion_of_a_life_never_seen_ends_the_one_before(delta: Make) -> Non
     store.apply_delta(delta("n", uid="u1", member_version="1"), 1, NOW)
     store.apply_delta(delta("n", DELETED, uid="u2", member_version="9", uid_index=4), 6, NOW)
     store.check()
-    assert store.types[PODS].get("alpha", ("x", "n")) is None
+    assert store.types[PODS].get("alpha", ObjectName(("x", "n"))) is None
     assert [event[:2] for event in shown(store, 1)] == [(DELETED, "n")]
 
 
@@ -494,8 +494,8 @@ def test_the_removal_of_what_had_no_objects_costs_a_cold_store_nothing(delta: Ma
         (cold.apply_delta if isinstance(record, Delta) else cold.apply_control)(record, index, NOW)
     cold.finish_loading(NOW, NOW)
     assert cold.floor_of(PODS, None) == 0
-    assert cold.floor_of(("apps", "deployments"), None) == 5
-    assert cold.floor_of(("apps", "deployments"), frozenset({"alpha"})) == 0
+    assert cold.floor_of(GroupResource("apps", "deployments"), None) == 5
+    assert cold.floor_of(GroupResource("apps", "deployments"), frozenset({"alpha"})) == 0
     # Whoever removed it without saying what there was is taken to have had everything.
     apply = Store("h", 1000)
     for index, record in ((1, delta("a", cluster="alpha", uid="ua")), (5, control("removed", "bravo"))):

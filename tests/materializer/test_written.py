@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from deltalog import Appender, Log, Reader, Record, decode_control, decode_delta
+from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import CONTROL
 from materializer.filter import Filter
@@ -46,7 +47,7 @@ async def taken_in(store: Store, log: Log, after: int = 0) -> Store:
 
 
 def state(store: Store) -> Shown:
-    kind = store.types.get(("", "pods"))
+    kind = store.types.get(GroupResource("", "pods"))
     found = [] if kind is None else kind.select(Filter())
     return {entry.name: (entry.index, entry.uid, entry.member_version, json.loads(entry.body)) for entry in found}
 
@@ -98,7 +99,7 @@ async def test_an_instance_that_follows_and_one_that_starts_later_agree(log: Log
             for name in [name for name in lives if chance.random() < 0.4]:
                 del lives[name]
             version += 1
-            seen = {("x", name) for name in lives}
+            seen = {ObjectName(("x", name)) for name in lives}
             for name, one in lives.items():
                 await writer.observe(pod(name, *one), listed=True)
             await writer.delete_all_but(seen, str(version))
@@ -111,7 +112,7 @@ async def test_an_instance_that_follows_and_one_that_starts_later_agree(log: Log
             name: shown[1:3] for name, shown in state(warm).items()
         }
         assert state(warm) == state(cold)
-        for name, entry in warm.types["", "pods"].clusters["alpha"].items():
-            other = cold.types["", "pods"].clusters["alpha"][name]
+        for key, entry in warm.types[GroupResource("", "pods")].clusters["alpha"].items():
+            other = cold.types[GroupResource("", "pods")].clusters["alpha"][key]
             assert (entry.uid_index, entry.oldest_uid_index) == (other.uid_index, other.oldest_uid_index)
             assert (entry.replaced and entry.replaced.uid) == (other.replaced and other.replaced.uid)

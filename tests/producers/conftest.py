@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from deltalog import Connection, Log, LogSettings, connect, open_log
+from deltalog.wire.kubernetes import GroupResource
 from kubebraid.command.broker import EmbeddedBroker
 from materializer import timing as materializer_timing
 from materializer.entry import Entry
@@ -114,7 +115,7 @@ class Rig:
                 (one["metadata"].get("namespace", ""), one["metadata"]["name"]): one["metadata"]["resourceVersion"]
                 for one in listed
             }
-            kind = materializer.store.types.get((group, resource))
+            kind = materializer.store.types.get(GroupResource(group, resource))
             entries = list(kind.objects(self.cluster.name).values()) if kind is not None else []
             if {entry.key: entry.member_version for entry in entries} == wanted:
                 materializer.store.check()

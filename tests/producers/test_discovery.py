@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from deltalog import Reader
 from deltalog.jetstream.stream import Log
+from deltalog.wire.kubernetes import GroupResource
 from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
+from materializer.store import Store
 from producers.rules.rules import Rules
 from producers.timing import ProducerTiming
 from producers.upstream.access import Context
 from producers.upstream.apiserver import ApiServer, RequestRefused, Unreachable
 from producers.upstream.discovery import discover, registered
+from simulation import SimulatedCluster
 from simulation.aggregation import registration
+from simulation.faults import AwayShown
 from simulation.resources import ServedType
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 from tests.producers.conftest import Rig
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-BOATS = ("sea.example.io", "boats")
+BOATS = GroupResource("sea.example.io", "boats")
 REPORTS = ServedType("reports.example.io", ("v1",), "reports", "Report")
+REPORTED = GroupResource(*REPORTS.key)
 SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
-ASSETS = ("inventory.example.io", "assets")
+CONFIG_MAPS = GroupResource("", "configmaps")
+ASSETS = GroupResource("inventory.example.io", "assets")
 ASSETS_PATH = "/apis/inventory.example.io/v1/namespaces/default/assets"
 SAMPLES = ServedType("reports.example.io", ("v1",), "samples", "Sample", verbs=("get", "list"))
 
@@ -51,14 +56,6 @@ def crd(*served: str, storage: str = "") -> dict[str, Any]:
     }
 
 
-async def eventually(check: Callable[[], Any], patience: float = PATIENCE) -> Any:
-    limit = asyncio.get_running_loop().time() + patience
-    while not (found := check()):
-        assert asyncio.get_running_loop().time() < limit, "did not happen"
-        await asyncio.sleep(0.05)
-    return found
-
-
 async def versions_held(log: Log) -> set[str]:
     """The versions in which the log has boats."""
     found: list[str] = []
@@ -67,23 +64,23 @@ async def versions_held(log: Log) -> set[str]:
     return {subject.split(".")[3] for subject in found}
 
 
-def names(store, key) -> list[str]:
+def names(store: Store, key: GroupResource) -> list[str]:
     kind = store.types.get(key)
     return sorted(entry.name for entry in kind.select(Filter())) if kind is not None else []
 
 
 @pytest.fixture(params=[True, False], ids=["aggregated discovery", "older discovery"])
-def cluster(rig: Rig, request: pytest.FixtureRequest):
+def cluster(rig: Rig, request: pytest.FixtureRequest) -> SimulatedCluster:
     rig.cluster.faults.aggregated_discovery = request.param
     return rig.cluster
 
 
-async def boat(rig, name: str, version: str) -> None:
+async def boat(rig: Rig, name: str, version: str) -> None:
     body = {"apiVersion": f"sea.example.io/{version}", "kind": "Boat", "metadata": {"name": name}}
     await rig.request("POST", f"/apis/sea.example.io/{version}/namespaces/default/boats", body)
 
 
-async def test_a_custom_type_is_added_changes_its_version_and_is_removed(rig: Rig, cluster) -> None:
+async def test_a_custom_type_is_added_changes_its_version_and_is_removed(rig: Rig, cluster: SimulatedCluster) -> None:
     warm = await rig.materializer()
     store = warm.store
     await rig.produce("*")
@@ -95,8 +92,8 @@ async def test_a_custom_type_is_added_changes_its_version_and_is_removed(rig: Ri
 
     path = f"{CRDS}/boats.sea.example.io"
     await rig.request("PATCH", path, {"spec": crd("v1beta1", "v1alpha1")["spec"]}, "application/merge-patch+json")
-    info = await eventually(lambda: (one := store.clusters["alpha"].types[BOATS]).version == "v1beta1" and one)
-    assert info.versions == ("v1beta1", "v1alpha1")
+    await eventually(lambda: store.clusters["alpha"].types[BOATS].version == "v1beta1")
+    assert store.clusters["alpha"].types[BOATS].versions == ("v1beta1", "v1alpha1")
     await boat(rig, "tern", "v1beta1")
     await eventually(lambda: names(store, BOATS) == ["gull", "tern"])
     await eventually(lambda: {entry.version for entry in store.types[BOATS].live()} == {"v1beta1"})
@@ -121,7 +118,7 @@ async def test_a_custom_type_is_added_changes_its_version_and_is_removed(rig: Ri
     assert BOATS not in cold.store.clusters["alpha"].types
 
 
-async def test_the_synced_version_follows_what_is_preferred_and_served(rig: Rig, cluster) -> None:
+async def test_the_synced_version_follows_what_is_preferred_and_served(rig: Rig, cluster: SimulatedCluster) -> None:
     """As a type grows up: a version more, another one stored, the old one served no more."""
     path = f"{CRDS}/boats.sea.example.io"
     await rig.request("POST", CRDS, crd("v1alpha1"))
@@ -153,7 +150,7 @@ async def test_the_synced_version_follows_what_is_preferred_and_served(rig: Rig,
             await asyncio.sleep(0.05)
 
 
-async def test_another_version_that_is_served_too_takes_no_list(rig: Rig, cluster) -> None:
+async def test_another_version_that_is_served_too_takes_no_list(rig: Rig, cluster: SimulatedCluster) -> None:
     await rig.request("POST", CRDS, crd("v1"))
     await boat(rig, "gull", "v1")
     warm = await rig.materializer()
@@ -165,7 +162,7 @@ async def test_another_version_that_is_served_too_takes_no_list(rig: Rig, cluste
     assert producer.clusters["alpha"].informers[BOATS] is before
 
 
-async def test_a_rule_chooses_among_versions(rig: Rig, cluster) -> None:
+async def test_a_rule_chooses_among_versions(rig: Rig, cluster: SimulatedCluster) -> None:
     await rig.request("POST", CRDS, crd("v1beta1", "v1alpha1"))
     await boat(rig, "gull", "v1alpha1")
     warm = await rig.materializer()
@@ -180,10 +177,12 @@ async def test_a_rule_chooses_among_versions(rig: Rig, cluster) -> None:
     assert names(warm.store, BOATS) == []
 
 
-async def test_an_aggregated_api_is_added_is_away_comes_back_and_is_removed(rig: Rig, cluster) -> None:
+async def test_an_aggregated_api_is_added_is_away_comes_back_and_is_removed(
+    rig: Rig, cluster: SimulatedCluster
+) -> None:
     warm = await rig.materializer()
     store = warm.store
-    key = REPORTS.key
+    key = REPORTED
     producer, _ = await rig.produce("*")
     following = producer.clusters["alpha"]
     cluster.aggregate(REPORTS)
@@ -218,7 +217,9 @@ async def test_an_aggregated_api_is_added_is_away_comes_back_and_is_removed(rig:
 
 
 @pytest.mark.parametrize("shown", ["empty", "cached", "missing"])
-async def test_an_api_service_is_added_is_away_and_is_removed(rig: Rig, cluster, shown: str) -> None:
+async def test_an_api_service_is_added_is_away_and_is_removed(
+    rig: Rig, cluster: SimulatedCluster, shown: AwayShown
+) -> None:
     cluster.faults.away_shown = shown
     warm = await rig.materializer()
     producer, _ = await rig.produce("*")
@@ -254,26 +255,26 @@ async def test_an_api_service_is_added_is_away_and_is_removed(rig: Rig, cluster,
     await eventually(lambda: names(store, ASSETS) == ["one", "two"])
 
 
-async def test_a_version_that_is_away_is_not_replaced_by_another(rig: Rig, cluster) -> None:
+async def test_a_version_that_is_away_is_not_replaced_by_another(rig: Rig, cluster: SimulatedCluster) -> None:
     cluster.aggregate(ServedType("reports.example.io", ("v1", "v1beta1"), "reports", "Report"))
     await rig.request("POST", "/apis/reports.example.io/v1/namespaces/default/reports", {"metadata": {"name": "one"}})
     warm = await rig.materializer()
     await rig.produce("*")
     types = warm.store.clusters["alpha"].types
-    await eventually(lambda: names(warm.store, REPORTS.key) == ["one"])
+    await eventually(lambda: names(warm.store, REPORTED) == ["one"])
     cluster.faults.unavailable("v1.reports.example.io")
     await rig.request("POST", CRDS, crd("v1"))
     await eventually(lambda: BOATS in types)
-    assert types[REPORTS.key].version == "v1"
-    assert {entry.version for entry in warm.store.types[REPORTS.key].live()} == {"v1"}
+    assert types[REPORTED].version == "v1"
+    assert {entry.version for entry in warm.store.types[REPORTED].live()} == {"v1"}
     # Once it is no longer registered, it is away for good.
     await rig.request("DELETE", f"{SERVICES}/v1.reports.example.io")
-    await eventually(lambda: types[REPORTS.key].version == "v1beta1")
-    await eventually(lambda: {entry.version for entry in warm.store.types[REPORTS.key].live()} == {"v1beta1"})
-    assert names(warm.store, REPORTS.key) == ["one"]
+    await eventually(lambda: types[REPORTED].version == "v1beta1")
+    await eventually(lambda: {entry.version for entry in warm.store.types[REPORTED].live()} == {"v1beta1"})
+    assert names(warm.store, REPORTED) == ["one"]
 
 
-async def test_a_producer_that_begins_while_an_api_is_away(rig: Rig, cluster) -> None:
+async def test_a_producer_that_begins_while_an_api_is_away(rig: Rig, cluster: SimulatedCluster) -> None:
     await rig.request("POST", SERVICES, registration(ASSETS[0], "v1"))
     await rig.request("POST", ASSETS_PATH, {"metadata": {"name": "one"}})
     warm = await rig.materializer()
@@ -295,7 +296,9 @@ async def test_a_producer_that_begins_while_an_api_is_away(rig: Rig, cluster) ->
 @pytest.mark.parametrize(
     "failure", [RequestRefused(503, "ServiceUnavailable", "no"), Unreachable("reset"), b"<html>", b"\xff"]
 )
-async def test_what_cannot_be_asked_is_not_removed(rig: Rig, monkeypatch: pytest.MonkeyPatch, failure) -> None:
+async def test_what_cannot_be_asked_is_not_removed(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, failure: Exception | bytes
+) -> None:
     """Discovery lacks a group, and whether it is registered can't be learnt just then."""
     await rig.request("POST", SERVICES, registration(ASSETS[0], "v1"))
     await rig.request("POST", ASSETS_PATH, {"metadata": {"name": "one"}})
@@ -327,7 +330,7 @@ async def test_what_cannot_be_asked_is_not_removed(rig: Rig, monkeypatch: pytest
 
 
 async def test_a_server_that_has_just_started_lacks_custom_types(
-    rig: Rig, cluster, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, cluster: SimulatedCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Established they are all the same: nothing is removed, and it is looked at again soon."""
     await rig.request("POST", CRDS, crd("v1"))
@@ -359,7 +362,7 @@ async def test_a_group_that_discovery_forgets_while_it_is_away_is_kept(
 ) -> None:
     """As servers do that leave a group out while its own server does not answer."""
     warm = await rig.materializer()
-    key = REPORTS.key
+    key = REPORTED
     rig.cluster.aggregate(REPORTS)
     await rig.request("POST", "/apis/reports.example.io/v1/namespaces/default/reports", {"metadata": {"name": "one"}})
     producer, _ = await rig.produce("*")
@@ -487,7 +490,7 @@ async def test_both_kinds_of_discovery_say_the_same(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("ahead", [5400.0, -5400.0])
-async def test_a_cluster_whose_clock_is_wrong(rig: Rig, ahead) -> None:
+async def test_a_cluster_whose_clock_is_wrong(rig: Rig, ahead: float) -> None:
     """It is told, and nothing goes by it: changes arrive, tombstones are kept, lag is in our time."""
     rig.timing = ProducerTiming(probe_every=0.2)
     rig.cluster.faults.clock = ahead
@@ -495,13 +498,13 @@ async def test_a_cluster_whose_clock_is_wrong(rig: Rig, ahead) -> None:
     producer, _ = await rig.produce("pods", "configmaps")
     path = "/api/v1/namespaces/default/configmaps"
     await rig.request("POST", path, {"metadata": {"name": "late"}})
-    await eventually(lambda: "late" in names(warm.store, ("", "configmaps")))
+    await eventually(lambda: "late" in names(warm.store, CONFIG_MAPS))
     await rig.request("DELETE", f"{path}/late")
-    await eventually(lambda: "late" not in names(warm.store, ("", "configmaps")))
+    await eventually(lambda: "late" not in names(warm.store, CONFIG_MAPS))
     warm.store.forget(warm.log.now())
     cold = await rig.materializer()
     for one in (warm, cold):
-        assert ("default", "late") in one.store.types["", "configmaps"].tombstones["alpha"]
+        assert ("default", "late") in one.store.types[CONFIG_MAPS].tombstones["alpha"]
     assert abs(producer.clusters["alpha"].server.clock_offset - ahead) < 30
 
     def told(offset: float) -> bool:
@@ -521,5 +524,5 @@ async def test_a_cluster_whose_clock_is_wrong(rig: Rig, ahead) -> None:
     rig.cluster.churn.step(20)
     await rig.settled(warm, path.replace("/namespaces/default", ""), "", "configmaps")
     await rig.settled(warm, "/api/v1/pods", "", "pods")
-    assert "late" in names(warm.store, ("", "configmaps"))
+    assert "late" in names(warm.store, CONFIG_MAPS)
     await eventually(lambda: told(-ahead))

@@ -12,6 +12,8 @@ import pytest
 
 from deltalog import Appender, decode_control, open_log
 from deltalog.jetstream.stream import Log
+from deltalog.wire.kubernetes import GroupResource, GroupVersion
+from deltalog.wire.records import DiscoveryDocument
 from deltalog.wire.subjects import control_subject
 from producers.follow.discovery_document import kept
 from producers.follow.ownership import take
@@ -21,10 +23,11 @@ from producers.upstream.access import Context
 from producers.upstream.apiserver import ApiServer
 from producers.upstream.discovery import Discovered, discover
 from simulation.aggregation import registration
+from simulation.faults import AwayShown
 from simulation.resources import ServedType
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 from tests.producers.conftest import Rig
-from tests.producers.test_discovery import CRDS, SERVICES, answered, crd, eventually
+from tests.producers.test_discovery import CRDS, SERVICES, answered, crd
 
 REPORTS = ServedType("reports.example.io", ("v1",), "reports", "Report")
 
@@ -45,7 +48,7 @@ def group(name: str, **versions: str) -> dict[str, Any]:
 
 
 def found(
-    *stale: tuple[str, str], away: frozenset[str] = frozenset(), missing: frozenset[tuple[str, str]] = frozenset()
+    *stale: GroupVersion, away: frozenset[str] = frozenset(), missing: frozenset[GroupResource] = frozenset()
 ) -> Discovered:
     return Discovered((), frozenset(name for name, _ in stale) | away, stale=frozenset(stale), missing=missing)
 
@@ -55,19 +58,19 @@ A, B, C = group("a", v1="one"), group("b", v2="two", v1="two"), group("c", v1="t
 
 def test_what_is_not_in_doubt_is_as_it_is_now() -> None:
     assert kept([A, B, C], [C, B], found()) == [C, B]
-    assert kept([], [A], found(("a", "v1"))) == [A]
+    assert kept([], [A], found(GroupVersion("a", "v1"))) == [A]
 
 
 def test_groups_and_versions_that_do_not_answer_stay() -> None:
     now = [A, group("b", v2="!", v1="two more"), C]
-    assert kept([A, B, C], now, found(("b", "v2"))) == [A, group("b", v2="two", v1="two more"), C]
+    assert kept([A, B, C], now, found(GroupVersion("b", "v2"))) == [A, group("b", v2="two", v1="two more"), C]
     # Nothing is known of it, or no more than that.
-    assert kept([A], now, found(("b", "v2"))) == now
-    assert kept([A, group("b", v2="!")], now, found(("b", "v2"))) == now
+    assert kept([A], now, found(GroupVersion("b", "v2"))) == now
+    assert kept([A, group("b", v2="!")], now, found(GroupVersion("b", "v2"))) == now
     # What a server shows as it knew it is no news.
     shown = [A, group("b", v2="!two", v1="two"), C]
-    assert kept([A, B, C], shown, found(("b", "v2"))) == [A, B, C]
-    assert kept([A, C], shown, found(("b", "v2"))) == shown
+    assert kept([A, B, C], shown, found(GroupVersion("b", "v2"))) == [A, B, C]
+    assert kept([A, C], shown, found(GroupVersion("b", "v2"))) == shown
 
 
 def test_groups_that_are_left_out_come_back_where_they_were() -> None:
@@ -80,7 +83,7 @@ def test_groups_that_are_left_out_come_back_where_they_were() -> None:
 
 def test_custom_types_that_are_to_come_stay_and_others_go() -> None:
     before = [A, group("b", v2="two other", v1="two"), C]
-    missing = found(missing=frozenset({("b", "two"), ("z", "never")}))
+    missing = found(missing=frozenset({GroupResource("b", "two"), GroupResource("z", "never")}))
     assert kept(before, [A, C], missing) == [A, group("b", v2="two", v1="two"), C]
     assert kept(before, [A, group("b", v2="more")], missing) == [A, group("b", v2="more two", v1="two")]
 
@@ -129,7 +132,10 @@ async def test_subresources_of_what_is_in_no_list() -> None:
 async def recorded(log: Log) -> tuple[int, list[dict[str, Any]]]:
     last = await log.last(control_subject("alpha", "discovery"))
     assert last is not None
-    return last[0], json.loads(gzip.decompress(decode_control(last[1]).fact.document.body))
+    fact = decode_control(last[1]).fact
+    assert isinstance(fact, DiscoveryDocument)
+    assert fact.document is not None
+    return last[0], json.loads(gzip.decompress(fact.document.body))
 
 
 def names(groups: list[dict[str, Any]]) -> list[str]:
@@ -137,7 +143,7 @@ def names(groups: list[dict[str, Any]]) -> list[str]:
 
 
 @pytest.mark.parametrize("shown", ["empty", "cached", "missing"])
-async def test_an_api_that_is_away_stays_as_it_was(rig: Rig, shown: str) -> None:
+async def test_an_api_that_is_away_stays_as_it_was(rig: Rig, shown: AwayShown) -> None:
     rig.cluster.faults.away_shown = shown
     await rig.request("POST", SERVICES, registration("metrics.k8s.io", "v1beta1"))
     warm = await rig.materializer()

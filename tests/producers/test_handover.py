@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
 from deltalog.handover import NotTaken
+from deltalog.wire.kubernetes import GroupResource, ObjectName
 from materializer.cursor import Cursor, changes
+from materializer.entry import Entry
 from materializer.filter import Filter
-from tests.patience import PATIENCE
+from materializer.materializer import Materializer
+from materializer.store import Outcome, Store
+from tests.patience import PATIENCE, eventually
 from tests.producers.conftest import Rig
 
 PATH = "/api/v1/namespaces/default/configmaps"
-KEY = ("", "configmaps")
+KEY = GroupResource("", "configmaps")
 
 
-async def eventually(check, patience: float = PATIENCE):
-    limit = asyncio.get_running_loop().time() + patience
-    while not (found := check()):
-        assert asyncio.get_running_loop().time() < limit, "did not happen"
-        await asyncio.sleep(0.05)
+def entry(store: Store, name: str) -> Entry | None:
+    kind = store.types.get(KEY)
+    return None if kind is None else kind.get("alpha", ObjectName(("default", name)))
+
+
+def held(store: Store, name: str) -> Entry:
+    found = entry(store, name)
+    assert found is not None
     return found
 
 
-def entry(store, name: str):
-    kind = store.types.get(KEY)
-    return None if kind is None else kind.get("alpha", ("default", name))
-
-
-async def hand(warm, answer: dict, **given) -> int:
+async def hand(warm: Materializer, answer: dict[str, Any], **given: Any) -> int:
     return await warm.append("alpha", *KEY, json.dumps(answer).encode(), timeout=PATIENCE, **given)
 
 
@@ -41,15 +44,15 @@ async def test_a_write_is_readable_before_the_watch_has_it_and_appended_once(rig
     rig.cluster.faults.hang_watches()
     made = await rig.request("POST", PATH, {"metadata": {"name": "own"}})
     index = await hand(warm, made)
-    assert entry(warm.store, "own").member_version == made["metadata"]["resourceVersion"]
-    assert entry(warm.store, "own").index == index
+    assert held(warm.store, "own").member_version == made["metadata"]["resourceVersion"]
+    assert held(warm.store, "own").index == index
     changed = await rig.request("PATCH", f"{PATH}/own", {"data": {"a": "b"}}, "application/merge-patch+json")
     index = await hand(warm, changed)
-    assert json.loads(entry(warm.store, "own").body)["data"] == {"a": "b"}
+    assert json.loads(held(warm.store, "own").body)["data"] == {"a": "b"}
     # Older ones, and the same again, change nothing.
     await hand(warm, made)
     await hand(warm, changed)
-    assert entry(warm.store, "own").member_version == changed["metadata"]["resourceVersion"]
+    assert held(warm.store, "own").member_version == changed["metadata"]["resourceVersion"]
 
     other = await rig.request("POST", PATH, {"metadata": {"name": "other"}})
     await hand(warm, other)
@@ -66,7 +69,7 @@ async def test_a_write_is_readable_before_the_watch_has_it_and_appended_once(rig
     shown, _ = changes(warm.store.types[KEY], Cursor(start).position(warm.store.types[KEY]), Filter(), 100)
     assert [(one.type, one.entry.name) for one in shown] == [("ADDED", "own"), ("ADDED", "later")]
     cold = await rig.materializer()
-    assert entry(cold.store, "own").index == index, "the watch's copies were not appended"
+    assert held(cold.store, "own").index == index, "the watch's copies were not appended"
     assert [one.body for one in cold.store.types[KEY].select(Filter())] == [
         one.body for one in warm.store.types[KEY].select(Filter())
     ]
@@ -90,14 +93,16 @@ async def test_a_list_that_is_older_takes_nothing_back(rig: Rig) -> None:
         await hand(warm, one)
     # A list from before, as one that was under way would be.
     writer = reflector.writer
-    seen = set()
+    seen: set[ObjectName] = set()
     for item in before["items"]:
-        seen.add(await writer.observe(json.dumps(item).encode(), listed=True))
+        name = await writer.observe(json.dumps(item).encode(), listed=True)
+        assert name is not None
+        seen.add(name)
     await writer.delete_all_but(seen, before["metadata"]["resourceVersion"])
     await writer.settle()
     await warm.wait_current(PATIENCE)
-    assert entry(warm.store, "c0").member_version == changed["metadata"]["resourceVersion"]
-    assert entry(warm.store, "new").member_version == new["metadata"]["resourceVersion"]
+    assert held(warm.store, "c0").member_version == changed["metadata"]["resourceVersion"]
+    assert held(warm.store, "new").member_version == new["metadata"]["resourceVersion"]
 
 
 async def test_many_at_once_beside_the_watch(rig: Rig) -> None:
@@ -108,13 +113,13 @@ async def test_many_at_once_beside_the_watch(rig: Rig) -> None:
     async def write(number: int) -> None:
         answer = await rig.request("PATCH", f"{PATH}/own", {"data": {"n": str(number)}}, "application/merge-patch+json")
         await hand(warm, answer)
-        found = entry(warm.store, "own")
+        found = held(warm.store, "own")
         assert int(found.member_version) >= int(answer["metadata"]["resourceVersion"])
 
     await asyncio.gather(*(write(number) for number in range(40)))
     kind = "/api/v1/configmaps"
     await rig.settled(warm, kind, *KEY)
-    assert warm.store.outcomes["not-newer"] == 0, "each state was appended once"
+    assert warm.store.outcomes[Outcome.NOT_NEWER] == 0, "each state was appended once"
 
 
 @pytest.mark.parametrize(

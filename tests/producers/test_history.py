@@ -9,24 +9,17 @@ from pathlib import Path
 import pytest
 
 from deltalog import LogSettings
+from deltalog.wire.kubernetes import GroupResource
 from kubebraid.command.broker import EmbeddedBroker
 from materializer import timing as materializer_timing
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from producers.timing import ProducerTiming
-from tests.patience import PATIENCE
+from tests.patience import eventually
 from tests.producers.conftest import Rig
 
 PODS = "/api/v1/pods"
-KEY = ("", "pods")
-
-
-async def eventually(check, patience: float = PATIENCE):
-    limit = asyncio.get_running_loop().time() + patience
-    while not (found := check()):
-        assert asyncio.get_running_loop().time() < limit, "did not happen"
-        await asyncio.sleep(0.05)
-    return found
+KEY = GroupResource("", "pods")
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +28,7 @@ def attentive(rig: Rig) -> None:
     rig.timing = ProducerTiming(look_at_history_every=0.5)
 
 
-async def running(rig) -> list[Materializer]:
+async def running(rig: Rig) -> list[Materializer]:
     """Two instances and a producer, with everything in the log and changes behind them."""
     await rig.produce("pods", "nodes", "configmaps")
     instances = [await rig.materializer(), await rig.materializer()]
@@ -44,7 +37,7 @@ async def running(rig) -> list[Materializer]:
     return instances
 
 
-async def renamed(rig, instances: list[Materializer], old: str) -> str:
+async def renamed(rig: Rig, instances: list[Materializer], old: str) -> str:
     """Waits until all instances have one new name and the whole state; what a newcomer sees is the same."""
     await eventually(lambda: all(one.generation and one.ready.is_set() for one in instances))
     await eventually(lambda: len({one.store.prefix for one in instances}) == 1)
@@ -57,7 +50,11 @@ async def renamed(rig, instances: list[Materializer], old: str) -> str:
     assert cold.store.prefix == new
     listed = [entry.body for entry in cold.store.types[KEY].select(Filter())]
     for one in instances:
-        await eventually(lambda one=one: one.store.applied >= cold.store.applied)
+
+        def caught_up(one: Materializer = one) -> bool:
+            return one.store.applied >= cold.store.applied
+
+        await eventually(caught_up)
         assert [entry.body for entry in one.store.types[KEY].select(Filter())] == listed
     return new
 

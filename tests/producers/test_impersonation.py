@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 
 from kubebraid.command.settings import Forward
 from kubebraid.command.upstreams import MemberServers
-from producers.upstream.access import Context, Inline
+from producers.upstream.access import ClusterAccess, Context, Inline
 from producers.upstream.apiserver import ApiServer
 from producers.upstream.kubeconfig import BadKubeconfig
 from query.http.passthrough import Upstream, identified
@@ -27,7 +27,7 @@ SHOWN = {
 }
 
 
-def text(url: str, user: dict[str, object]) -> str:
+def text(url: str, user: Mapping[str, object]) -> str:
     return yaml.safe_dump(
         {
             "kind": "Config",
@@ -40,7 +40,7 @@ def text(url: str, user: dict[str, object]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def recording():
+async def recording() -> AsyncIterator[tuple[str, list[CIMultiDict[str]]]]:
     """A server that keeps the headers of requests."""
     seen: list[CIMultiDict[str]] = []
 
@@ -76,12 +76,12 @@ async def test_members_are_read_as_who_the_user_acts_as(tmp_path: Path, form: st
         other = tmp_path / "other"
         # The first file that has a user counts.
         other.write_text(text(url, {"as": "nobody"}))
-        access = {
+        choices: dict[str, ClusterAccess] = {
             "file": Context("one", str(path)),
             "two files": Context("one", f"{path}:{other}"),
             "object": Inline("one", text(url, ACTS)),
-        }[form]
-        server = ApiServer(access)
+        }
+        server = ApiServer(choices[form])
         try:
             await server.get("/api/v1/pods")
         finally:
@@ -103,7 +103,7 @@ async def test_members_are_read_as_who_the_user_acts_as(tmp_path: Path, form: st
 )
 async def test_impersonation_without_a_user_is_refused(
     tmp_path: Path,
-    user: dict[str, Any] | dict[str, dict[str, list[str]]] | dict[str, list[str]] | dict[str, str],
+    user: Mapping[str, object],
     mend: str,
 ) -> None:
     path = tmp_path / "kubeconfig"

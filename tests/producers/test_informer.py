@@ -7,8 +7,12 @@ import json
 
 import pytest
 
+from deltalog.wire.kubernetes import GroupResource
+from materializer.materializer import Materializer
+from materializer.store import Outcome
 from producers.timing import ProducerTiming
 from producers.upstream.watching import PAGE
+from simulation.faults import InitialEvents
 from tests.producers.conftest import Rig
 
 PODS = "/api/v1/pods"
@@ -19,14 +23,14 @@ CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 IMPATIENT = ProducerTiming(initial_silence=1.5, bookmark_silence=1.5, watch_grace=1.0, watch=(2, 3))
 
 
-async def follows(rig, materializer) -> None:
+async def follows(rig: Rig, materializer: Materializer) -> None:
     """Changes made now arrive."""
     rig.cluster.churn.step(30)
     await rig.settled(materializer, PODS, "", "pods")
 
 
 @pytest.mark.parametrize("support", ["supported", "ignored", "refused"])
-async def test_lists_by_stream_and_by_pages(rig: Rig, support: str) -> None:
+async def test_lists_by_stream_and_by_pages(rig: Rig, support: InitialEvents) -> None:
     rig.timing = IMPATIENT
     rig.cluster.faults.initial_events = support
     producer, _ = await rig.produce("pods", "nodes")
@@ -37,7 +41,7 @@ async def test_lists_by_stream_and_by_pages(rig: Rig, support: str) -> None:
 
 
 @pytest.mark.parametrize("pods", [PAGE + 7])
-async def test_more_objects_than_a_page(rig: Rig, pods) -> None:
+async def test_more_objects_than_a_page(rig: Rig, pods: int) -> None:
     rig.cluster.faults.initial_events = "refused"
     await rig.produce("pods")
     warm = await rig.materializer()
@@ -54,7 +58,7 @@ async def test_a_silent_watch_is_replaced(rig: Rig) -> None:
     await asyncio.sleep(5)
     rig.cluster.faults.hang_watches(False)
     await follows(rig, warm)
-    assert producer.clusters["alpha"].informers["", "pods"].relists == 1, "its version still held"
+    assert producer.clusters["alpha"].informers[GroupResource("", "pods")].relists == 1, "its version still held"
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
@@ -73,7 +77,7 @@ async def test_an_expired_version_is_listed_again(rig: Rig) -> None:
     producer, _ = await rig.produce("pods")
     warm = await rig.materializer()
     await rig.settled(warm, PODS, "", "pods")
-    informer = producer.clusters["alpha"].informers["", "pods"]
+    informer = producer.clusters["alpha"].informers[GroupResource("", "pods")]
     for _ in range(3):
         rig.cluster.faults.cut_watches()
         rig.cluster.churn.step(20)
@@ -103,7 +107,7 @@ async def test_a_restart_appends_nothing_for_what_is_the_same(rig: Rig) -> None:
     await rig.settled(warm, PODS, "", "pods")
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    before = warm.store.outcomes["applied"]
+    before = warm.store.outcomes[Outcome.APPLIED]
     deltas = {key: len(kind) for key, kind in warm.store.types.items()}
     producer, _ = await rig.produce()
     appended = [
@@ -115,4 +119,4 @@ async def test_a_restart_appends_nothing_for_what_is_the_same(rig: Rig) -> None:
     assert sum(informer.counts.suppressed for informer in producer.clusters["alpha"].informers.values()) > 100
     assert deltas == {key: len(kind) for key, kind in warm.store.types.items()}
     # A new owner record and nothing else, or next to nothing: no control record is written again.
-    assert warm.store.outcomes["applied"] - before <= 3
+    assert warm.store.outcomes[Outcome.APPLIED] - before <= 3

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 
+from deltalog.wire.kubernetes import GroupResource, ObjectName
+from materializer.entry import Entry
+from materializer.materializer import Materializer
 from tests.producers.conftest import Rig
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -17,15 +21,15 @@ def max_payload() -> int:
     return 64 * 1024
 
 
-def object_without_version(item: dict) -> dict:
-    item = json.loads(json.dumps(item))
+def object_without_version(item: dict[str, Any]) -> dict[str, Any]:
+    item = dict(json.loads(json.dumps(item)))
     for key in ("resourceVersion", "managedFields"):
         item["metadata"].pop(key, None)
     item["metadata"].pop("annotations", None)
     return item
 
 
-def config_map(name: str, content: str) -> dict:
+def config_map(name: str, content: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -38,13 +42,13 @@ def noise(size: int, seed: int) -> str:
     return random.Random(seed).randbytes(size // 2).hex()
 
 
-async def parts_in(rig) -> int:
+async def parts_in(rig: Rig) -> int:
     log = (await rig.materializer()).log
     info = await log.connection.api(f"STREAM.INFO.{log.name}", {"subjects_filter": "kbp.>"})
     return len(json.loads(bytes(info))["state"].get("subjects") or {})
 
 
-async def entry_of(rig, materializer, name: str):
+async def entry_of(rig: Rig, materializer: Materializer, name: str) -> Entry:
     entries = await rig.settled(materializer, "/api/v1/configmaps", "", "configmaps")
     return next(entry for entry in entries if entry.name == name)
 
@@ -82,12 +86,12 @@ async def test_a_large_object_deleted_leaves_a_tombstone_and_no_parts(rig: Rig) 
     await entry_of(rig, warm, "noisy")
     await rig.request("DELETE", f"{CONFIG_MAPS}/noisy")
     await rig.settled(warm, "/api/v1/configmaps", "", "configmaps")
-    grave = warm.store.types["", "configmaps"].tombstones["alpha"]["default", "noisy"]
+    grave = warm.store.types[GroupResource("", "configmaps")].tombstones["alpha"][ObjectName(("default", "noisy"))]
     assert json.loads(grave.body)["metadata"]["name"] == "noisy"
     # A restart reads back by headers, also of what was in parts, and appends nothing.
     await rig.request("POST", CONFIG_MAPS, config_map("again", noise(200_000, 4)))
     await entry_of(rig, warm, "again")
     task.cancel()
     producer, _ = await rig.produce("configmaps")
-    informer = producer.clusters["alpha"].informers["", "configmaps"]
+    informer = producer.clusters["alpha"].informers[GroupResource("", "configmaps")]
     assert (informer.counts.added, informer.counts.modified, informer.counts.deleted) == (0, 0, 0)

@@ -6,12 +6,15 @@ import asyncio
 import base64
 import contextlib
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from deltalog import open_log
+from deltalog import Log, open_log
+from deltalog.wire.kubernetes import GroupResource
 from materializer.materializer import Materializer
 from producers.members.membership import Members
 from producers.producer import Producer
@@ -21,7 +24,7 @@ from simulation import SimulatedCluster
 from simulation.kubeconfig import kubeconfig
 from tests.producers.conftest import Rig
 
-PODS = ("", "pods")
+PODS = GroupResource("", "pods")
 
 
 # Files are looked at more often than an operator needs.
@@ -29,7 +32,7 @@ ATTENTIVE = ProducerTiming(look_at_files_every=0.1)
 
 
 @contextlib.asynccontextmanager
-async def cluster(name: str, pods: int = 20):
+async def cluster(name: str, pods: int = 20) -> AsyncIterator[SimulatedCluster]:
     async with SimulatedCluster(name, seed=hash(name) % 1000, pods=pods) as made:
         yield made
 
@@ -37,7 +40,7 @@ async def cluster(name: str, pods: int = 20):
 class Fleet:
     """A producer on a configuration file, and what the log says of its clusters."""
 
-    def __init__(self, rig, file: Path) -> None:
+    def __init__(self, rig: Rig, file: Path) -> None:
         self.rig = rig
         self.file = file
 
@@ -49,7 +52,7 @@ class Fleet:
     async def start(self) -> Producer:
         writing = await self.rig.connection("write")
 
-        async def opened():
+        async def opened() -> Log:
             return await open_log(writing, self.rig.settings)
 
         members = Members(load(self.file), self.file, ATTENTIVE)
@@ -131,11 +134,11 @@ async def test_a_configuration_that_changes(rig: Rig, fleet: Fleet, tmp_path: Pa
         fleet.write("clusters: [{kubeconfig: members}]\nsink: [pods]\n")
         await asyncio.sleep(0.5)
         await fleet.shows(warm, alpha=10, bravo=20)
-        while (nodes := warm.store.types.get(("", "nodes"))) is None or not nodes.objects("bravo"):
+        while (nodes := warm.store.types.get(GroupResource("", "nodes"))) is None or not nodes.objects("bravo"):
             await asyncio.sleep(0.05)
         fleet.write("clusters: [{kubeconfig: members, contexts: [bravo]}]\nsync: [nodes]\n")
         await fleet.shows(warm, bravo=0)
-        assert len(warm.store.types["", "nodes"].objects("bravo")) > 0
+        assert len(warm.store.types[GroupResource("", "nodes")].objects("bravo")) > 0
         cold = await rig.materializer()
         await fleet.shows(cold, bravo=0)
 
@@ -154,7 +157,7 @@ async def test_a_cluster_that_is_to_be_kept_stays_as_stale(rig: Rig, fleet: Flee
         await fleet.shows(warm, alpha=10, bravo=20)
 
 
-def secret(name: str, text: str, **labels: str) -> dict:
+def secret(name: str, text: str, **labels: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -215,14 +218,14 @@ CRD = {
 }
 
 
-def definition(plural: str, kind: str) -> dict:
-    made = json.loads(json.dumps(CRD))
+def definition(plural: str, kind: str) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(json.dumps(CRD))
     made["metadata"] = {"name": f"{plural}.cluster.clusterpedia.io"}
     made["spec"]["names"] = {"plural": plural, "singular": kind.lower(), "kind": kind, "listKind": f"{kind}List"}
     return made
 
 
-def pedia(name: str, **spec: object) -> dict:
+def pedia(name: str, **spec: object) -> dict[str, Any]:
     return {
         "apiVersion": "cluster.clusterpedia.io/v1alpha2",
         "kind": "PediaCluster",
@@ -305,7 +308,7 @@ async def test_an_object_that_enters_and_leaves_a_selector(rig: Rig, fleet: Flee
     path = "/api/v1/namespaces/default/configmaps"
     fleet.write("clusters: [{kubeconfig: members}]\nsync: [{types: [configmaps], labelSelector: shown=yes}]\n")
 
-    def labelled(value: str) -> dict:
+    def labelled(value: str) -> dict[str, Any]:
         return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one", "labels": {"shown": value}}}
 
     await rig.request("POST", path, labelled("no"))
@@ -314,7 +317,9 @@ async def test_an_object_that_enters_and_leaves_a_selector(rig: Rig, fleet: Flee
 
     async def has(count: int) -> None:
         limit = asyncio.get_running_loop().time() + 20
-        while (kind := warm.store.types.get(("", "configmaps"))) is None or len(kind.objects("alpha")) != count:
+        while (kind := warm.store.types.get(GroupResource("", "configmaps"))) is None or len(
+            kind.objects("alpha")
+        ) != count:
             assert asyncio.get_running_loop().time() < limit
             await asyncio.sleep(0.05)
         warm.store.check()
@@ -327,5 +332,5 @@ async def test_an_object_that_enters_and_leaves_a_selector(rig: Rig, fleet: Flee
     await rig.request("PUT", f"{path}/one", labelled("yes"))
     await has(1)
     cold = await rig.materializer()
-    assert len(cold.store.types["", "configmaps"].objects("alpha")) == 1
+    assert len(cold.store.types[GroupResource("", "configmaps")].objects("alpha")) == 1
     cold.store.check()

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 
 import pytest
 
-from deltalog import Reader, decode_delta, open_log
+from deltalog import Reader, Record, decode_delta, open_log
 from producers.timing import ProducerTiming
 from tests.producers.conftest import Rig
 
@@ -34,7 +35,7 @@ class Recorder:
         self.last: dict[str, tuple[str, int, int]] = {}
         self.seen = 0
 
-    def __call__(self, record) -> None:
+    def __call__(self, record: Record) -> None:
         if not record.subject.startswith("kb.") or not record.data:
             return
         self.seen += 1
@@ -69,7 +70,7 @@ async def test_after_quiet_the_log_equals_the_cluster(rig: Rig, seed: int) -> No
                 await asyncio.wait((task,))
 
     async def kill_broker() -> None:
-        rig.broker._process.kill()
+        os.kill(rig.broker.pid, signal.SIGKILL)
         await rig.broker.wait()
         await asyncio.sleep(chance.uniform(0, 0.5))
         await rig.broker.start()

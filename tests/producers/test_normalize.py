@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deltalog.wire.kubernetes import CLUSTER_ANNOTATION
 from deltalog.wire.resource_type import ResourceType
-from producers.follow.normalize import CLUSTER_ANNOTATION, Normalizer
+from producers.follow.normalize import Normalizer
 from producers.rules.pruning import LAST_APPLIED, BadPointer, Pruning, blank, prune, segments
 from producers.upstream.objects import Unusable, identify, raw_object
 

@@ -12,7 +12,7 @@ from producers.follow import openapi_documents as openapi
 SWAGGER = b"\x0a\x032.0\x12\x05\x0a\x03abc"
 
 
-def answered(body: bytes, content_type: str):
+def answered(body: bytes, content_type: str) -> openapi._Answer:
     return openapi._Answer(body, content_type, "")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from deltalog import DELETED, MODIFIED, Appender, Delta, Log, Reader, Record, decode_delta
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import OBJECTS
 from deltalog.wire.summary import parse_summary
@@ -100,7 +101,7 @@ async def test_a_change_of_pruning_replaces_what_the_log_has(producing: Producin
     for record in records:
         warm.apply_delta(decode_delta(record.data), record.sequence, record.time)
     warm.check()
-    shown = {entry.name: json.loads(entry.body) for entry in warm.types["", "secrets"].select(Filter())}
+    shown = {entry.name: json.loads(entry.body) for entry in warm.types[GroupResource("", "secrets")].select(Filter())}
     assert {name: body["data"] for name, body in shown.items()} == {"stays": {"p": ""}, "again": {"p": ""}}
 
     same = await producing.writer(WITHOUT_DATA)

@@ -52,7 +52,7 @@ def titles(rules: Rules) -> list[str]:
         (["nothing"], [], ""),
     ],
 )
-def test_types(include: list[str], exclude, wanted: str) -> None:
+def test_types(include: list[str], exclude: list[str], wanted: str) -> None:
     assert sorted(titles(Rules.of(include, exclude))) == sorted(wanted.split())
 
 
@@ -73,7 +73,7 @@ def test_all_but_secrets_and_events_by_default() -> None:
         (["*.example.io/v2", "widgets.example.io/v1"], [], "v1"),
     ],
 )
-def test_versions(include: list[str], exclude, version: str | None) -> None:
+def test_versions(include: list[str], exclude: list[str], version: str | None) -> None:
     chosen = [one.resource for one in Rules.of(include, exclude).chosen(TYPES) if one.resource.group == "example.io"]
     assert [one.version for one in chosen] == ([] if version is None else [version])
 
@@ -110,13 +110,13 @@ REFUSED = (
 
 
 @pytest.mark.parametrize("text", TAKEN)
-def test_selectors_that_an_api_server_takes(tmp_path: Path, text) -> None:
+def test_selectors_that_an_api_server_takes(tmp_path: Path, text: str) -> None:
     assert check_selector(text) == text
     assert configured(tmp_path, text).sources[0].rules.include[0].selector == text
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_selectors_that_an_api_server_refuses(tmp_path: Path, text) -> None:
+def test_selectors_that_an_api_server_refuses(tmp_path: Path, text: str) -> None:
     with pytest.raises(BadRule, match="no label selector: "):
         check_selector(text)
     with pytest.raises(BadConfiguration, match="no label selector: ") as caught:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
+from deltalog import Log, open_log
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import TypeStatus
 from producers.members.membership import Members
 from producers.producer import Producer
 from producers.rules.configuration import Configuration, Kubeconfig, Source
 from producers.rules.rules import Rules
 from producers.timing import ProducerTiming
-from tests.patience import PATIENCE
+from tests.patience import eventually
 from tests.producers.conftest import Rig
 
 PODS = "/api/v1/pods"
-
-
-async def eventually(check, patience: float = PATIENCE):
-    limit = asyncio.get_running_loop().time() + patience
-    while not (found := check()):
-        assert asyncio.get_running_loop().time() < limit, "did not happen"
-        await asyncio.sleep(0.05)
-    return found
 
 
 OFTEN = ProducerTiming(status_every=0.3)
@@ -32,12 +26,12 @@ async def test_status_of_types_and_silence(rig: Rig) -> None:
     warm = await rig.materializer()
     _, task = await rig.produce("pods", "nodes")
 
-    def synced():
+    def synced() -> bool:
         cluster = warm.store.clusters.get("alpha")
-        return cluster is not None and cluster.status.get(("", "pods"), TypeStatus()).synced
+        return cluster is not None and cluster.status.get(GroupResource("", "pods"), TypeStatus()).synced
 
     await eventually(synced)
-    status = warm.store.clusters["alpha"].status["", "pods"]
+    status = warm.store.clusters["alpha"].status[GroupResource("", "pods")]
     assert status.objects == 30
     assert status.synced is True
     assert status.listed > 0
@@ -63,12 +57,12 @@ async def test_the_status_of_a_type_in_trouble_has_reason_and_time(rig: Rig) -> 
     rig.cluster.faults.compact()
     rig.cluster.faults.cut_watches()
 
-    def told():
-        return warm.store.clusters["alpha"].status.get(("", "pods"), TypeStatus()).error
+    def told() -> str:
+        return warm.store.clusters["alpha"].status.get(GroupResource("", "pods"), TypeStatus()).error
 
     assert "forbidden" in await eventually(told)
-    assert warm.store.clusters["alpha"].status["", "pods"].stale > 0
-    assert not warm.store.clusters["alpha"].status["", "nodes"].error
+    assert warm.store.clusters["alpha"].status[GroupResource("", "pods")].stale > 0
+    assert not warm.store.clusters["alpha"].status[GroupResource("", "nodes")].error
     rig.cluster.faults.clear()
     await eventually(lambda: not told(), 60.0)
 
@@ -79,14 +73,19 @@ async def test_what_a_silent_watch_hid_comes_with_a_list_that_is_asked_for(rig: 
     producer, _ = await rig.produce("pods", "nodes")
     rig.cluster.faults.hang_watches()
     rig.cluster.churn.step(30)
-    before = producer.clusters["alpha"].informers["", "pods"].relists
+    before = producer.clusters["alpha"].informers[GroupResource("", "pods")].relists
     # The watch is open and says nothing: only a list can tell.
-    listing = [(entry.key, entry.member_version) for entry in warm.store.types["", "pods"].objects("alpha").values()]
+    listing = [
+        (entry.key, entry.member_version)
+        for entry in warm.store.types[GroupResource("", "pods")].objects("alpha").values()
+    ]
     assert producer.clusters["alpha"].relist(lambda text: text == "pods") == 1
     await rig.settled(warm, PODS, "", "pods")
-    assert [(e.key, e.member_version) for e in warm.store.types["", "pods"].objects("alpha").values()] != listing
-    assert producer.clusters["alpha"].informers["", "pods"].relists == before + 1
-    assert producer.clusters["alpha"].informers["", "nodes"].relists == 1
+    assert [
+        (e.key, e.member_version) for e in warm.store.types[GroupResource("", "pods")].objects("alpha").values()
+    ] != listing
+    assert producer.clusters["alpha"].informers[GroupResource("", "pods")].relists == before + 1
+    assert producer.clusters["alpha"].informers[GroupResource("", "nodes")].relists == 1
 
 
 async def test_lists_are_compared_from_time_to_time(rig: Rig) -> None:
@@ -94,9 +93,7 @@ async def test_lists_are_compared_from_time_to_time(rig: Rig) -> None:
     warm = await rig.materializer()
     writing = await rig.connection("write")
 
-    async def opened():
-        from deltalog import open_log
-
+    async def opened() -> Log:
         return await open_log(writing, rig.settings)
 
     source = Source(Kubeconfig(str(rig.kubeconfig)), Rules.of(("pods",)))
@@ -108,6 +105,6 @@ async def test_lists_are_compared_from_time_to_time(rig: Rig) -> None:
     rig.cluster.faults.hang_watches()
     rig.cluster.churn.step(30)
     await rig.settled(warm, PODS, "", "pods")
-    assert producer.clusters["alpha"].informers["", "pods"].relists > 1
+    assert producer.clusters["alpha"].informers[GroupResource("", "pods")].relists > 1
     text = producer.metrics.text().decode()
     assert 'kubebraid_producer_lists_total{cluster="alpha",reason="periodic",type="pods"}' in text

@@ -5,28 +5,33 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator, Iterable
+from typing import TypeVar
 
 import pytest
 
+from deltalog.wire.kubernetes import GroupResource, ObjectName
 from kubebraid.client.replica import Deleted, Expired, Storage
+from materializer.cursor import Change
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.versions import BrokenVersions, parse_version
 from tests.patience import PATIENCE
 from tests.producers.conftest import Rig
 
+T = TypeVar("T")
 PATH = "/api/v1/namespaces/default/configmaps"
 ONE = Filter(clusters=frozenset({"alpha"}), namespaces=frozenset({"default"}))
 
 
 @pytest.fixture
-async def storage(rig: Rig):
+async def storage(rig: Rig) -> AsyncIterator[Storage]:
     await rig.produce("configmaps", "pods", "events")
     async with Storage.connect(rig.broker.url) as made:
         yield made
 
 
-async def upto(watching, name: str) -> list[tuple[str, str]]:
+async def upto(watching: AsyncIterator[Change], name: str) -> list[tuple[str, str]]:
     """Changes until one of this name; without those of others' making."""
     found = []
     async with asyncio.timeout(PATIENCE):
@@ -37,7 +42,7 @@ async def upto(watching, name: str) -> list[tuple[str, str]]:
     raise AssertionError("the watch ended")
 
 
-async def test_lists_and_watches(rig: Rig, storage) -> None:
+async def test_lists_and_watches(rig: Rig, storage: Storage) -> None:
     config_maps = storage.resource("", "configmaps")
     entries, version = await config_maps.list(ONE)
     held = {entry.name for entry in entries}
@@ -66,7 +71,7 @@ async def test_lists_and_watches(rig: Rig, storage) -> None:
             await anext(config_maps.watch(ONE, odd))
 
 
-async def test_watches_begin_at_any_form_of_version(rig: Rig, storage) -> None:
+async def test_watches_begin_at_any_form_of_version(rig: Rig, storage: Storage) -> None:
     config_maps = storage.resource("", "configmaps")
     held = {entry.name for entry in (await config_maps.list(ONE))[0]}
     present = config_maps.watch(ONE, "0")
@@ -85,7 +90,7 @@ async def test_watches_begin_at_any_form_of_version(rig: Rig, storage) -> None:
         await asyncio.wait_for(anext(config_maps.watch(ONE, '{"alpha":1')), PATIENCE)
 
 
-async def test_what_fails_in_it_ends_the_block(rig: Rig, storage) -> None:
+async def test_what_fails_in_it_ends_the_block(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch in it would wait for ever otherwise."""
     broken = Materializer(storage.materializer.log)
 
@@ -97,46 +102,52 @@ async def test_what_fails_in_it_ends_the_block(rig: Rig, storage) -> None:
         await asyncio.sleep(0.05)
         raise Broken
 
-    broken.run = fails
+    monkeypatch.setattr(broken, "run", fails)
     with pytest.raises(Broken):
         async with asyncio.timeout(PATIENCE), Storage.over(broken):
             await asyncio.Event().wait()
 
 
-async def _zip(watching, of):
+async def _zip(watching: AsyncIterator[Change], of: Iterable[T]) -> AsyncIterator[tuple[Change, T]]:
     for one in of:
         yield await anext(watching), one
 
 
-async def test_versions_configuration_and_verbs(rig: Rig, storage) -> None:
+async def test_versions_configuration_and_verbs(rig: Rig, storage: Storage) -> None:
     versions = storage.get_resource_versions("alpha")
     listed = (await rig.request("GET", "/api/v1/pods"))["items"]
-    assert versions["", "pods"] == {
+    assert versions[GroupResource("", "pods")] == {
         (one["metadata"]["namespace"], one["metadata"]["name"]): one["metadata"]["resourceVersion"] for one in listed
     }
     assert storage.get_resource_versions("nobody") == {}
     config = storage.resource("", "pods").get_storage_config()
+    assert config is not None
     assert (config.kind, config.namespaced, config.versions) == ("Pod", True, {"alpha": "v1"})
     assert storage.resource("nothing.io", "nothings").get_storage_config() is None
     assert {"get", "list", "watch"} <= set(storage.get_supported_request_verbs())
 
 
-async def test_writes_are_readable_when_they_return(rig: Rig, storage) -> None:
+async def test_writes_are_readable_when_they_return(rig: Rig, storage: Storage) -> None:
     rig.cluster.faults.hang_watches()
     config_maps = storage.resource("", "configmaps")
     made = await rig.request("POST", PATH, {"metadata": {"name": "own"}})
     await config_maps.create("alpha", json.dumps(made).encode())
-    kind = storage.materializer.store.types["", "configmaps"]
-    assert kind.get("alpha", ("default", "own")).member_version == made["metadata"]["resourceVersion"]
+    kind = storage.materializer.store.types[GroupResource("", "configmaps")]
+    own = ObjectName(("default", "own"))
+    entry = kind.get("alpha", own)
+    assert entry is not None
+    assert entry.member_version == made["metadata"]["resourceVersion"]
     changed = await rig.request("PATCH", f"{PATH}/own", {"data": {"a": "b"}}, "application/merge-patch+json")
     version = await config_maps.update("alpha", json.dumps(changed).encode())
-    assert kind.get("alpha", ("default", "own")).index == parse_version(version).index
+    entry = kind.get("alpha", own)
+    assert entry is not None
+    assert entry.index == parse_version(version).index
     changed["metadata"]["resourceVersion"] = str(int(changed["metadata"]["resourceVersion"]) + 1)
     await config_maps.delete("alpha", json.dumps(changed).encode())
-    assert kind.get("alpha", ("default", "own")) is None
+    assert kind.get("alpha", own) is None
 
 
-async def test_events_of_an_object(rig: Rig, storage) -> None:
+async def test_events_of_an_object(rig: Rig, storage: Storage) -> None:
     (pod, *_), _ = await storage.resource("", "pods").list()
     event = {
         "metadata": {"name": "pulled.1", "namespace": pod.namespace},
@@ -151,7 +162,7 @@ async def test_events_of_an_object(rig: Rig, storage) -> None:
     assert all(json.loads(one.body)["involvedObject"]["uid"] == pod.uid for one in found)
 
 
-async def test_cleaning(rig: Rig, storage) -> None:
+async def test_cleaning(rig: Rig, storage: Storage) -> None:
     """Where nobody follows the cluster any more."""
     await storage.prepare_cluster("beta")
     assert "beta" in storage.clusters()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -38,12 +39,12 @@ async def server(cluster: SimulatedCluster, tmp_path: Path) -> AsyncIterator[Api
     await made.close()
 
 
-async def write(cluster: SimulatedCluster, method: str, path: str, body: dict | None = None) -> None:
+async def write(cluster: SimulatedCluster, method: str, path: str, body: dict[str, Any] | None = None) -> None:
     async with aiohttp.ClientSession() as session, session.request(method, cluster.url + path, json=body) as answer:
         assert answer.status < 300, await answer.text()
 
 
-async def test_a_list_by_pages_then_the_watch_from_its_version(cluster, server):
+async def test_a_list_by_pages_then_the_watch_from_its_version(cluster: SimulatedCluster, server: ApiServer) -> None:
     pages = [page async for page in list_pages(server, PODS)]
     assert [len(page.items or ()) for page in pages] == [PAGE, 20]
     (version,) = {page.metadata.resource_version for page in pages}
@@ -58,7 +59,7 @@ async def test_a_list_by_pages_then_the_watch_from_its_version(cluster, server):
         assert [one async for one in events] == [], "nothing more is read"
 
 
-async def test_initial_events_end_with_their_bookmark(server):
+async def test_initial_events_end_with_their_bookmark(server: ApiServer) -> None:
     names = set()
     async with asyncio.timeout(PATIENCE), contextlib.aclosing(Watch(server, PODS, None).events()) as events:
         async for event in events:
@@ -69,7 +70,7 @@ async def test_initial_events_end_with_their_bookmark(server):
     assert len(names) == PAGE + 20
 
 
-async def test_a_version_that_is_too_old_is_refused_as_expired(cluster, server):
+async def test_a_version_that_is_too_old_is_refused_as_expired(cluster: SimulatedCluster, server: ApiServer) -> None:
     version = [page async for page in list_pages(server, PODS)][-1].metadata.resource_version
     cluster.churn.step(20)
     cluster.faults.compact()
@@ -79,7 +80,7 @@ async def test_a_version_that_is_too_old_is_refused_as_expired(cluster, server):
     assert refused.value.expired
 
 
-async def test_all_objects_after_each_change(cluster, server):
+async def test_all_objects_after_each_change(cluster: SimulatedCluster, server: ApiServer) -> None:
     async with (
         asyncio.timeout(PATIENCE),
         contextlib.aclosing(current_objects(server, Target(CONFIG_MAPS))) as states,
@@ -98,7 +99,7 @@ async def test_all_objects_after_each_change(cluster, server):
         assert set(objects) == before
 
 
-async def test_the_version_decides_whether_lists_are_streamed(server):
+async def test_the_version_decides_whether_lists_are_streamed(server: ApiServer) -> None:
     version = await server_version(server)
     assert str(version["minor"]).rstrip("+").isdigit()
     assert streams_lists({"major": "1", "minor": "32+"})
@@ -106,7 +107,7 @@ async def test_the_version_decides_whether_lists_are_streamed(server):
     assert not streams_lists({})
 
 
-async def test_why_a_server_is_not_ready(cluster, server):
+async def test_why_a_server_is_not_ready(cluster: SimulatedCluster, server: ApiServer) -> None:
     assert await why_not_ready(server) is None
     cluster.faults.fail_next(1, 503)
     assert "503" in str(await why_not_ready(server))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deltalog.wire.records import ClusterDocument
+from deltalog.wire.records import ClusterDocument, DocumentName
 from deltalog.wire.resource_type import ResourceType
 from kubebraid.route.merging import merge
 from materializer.cluster_facts import Cluster
@@ -208,8 +208,8 @@ def test_documents_of_another_store_are_made_anew_though_its_address_and_index_c
 def test_openapi_of_another_store_is_put_together_anew_though_its_address_and_index_come_back() -> None:
     store = Store("p", 60)
     one, other = cluster(), cluster(name="bravo")
-    one.documents = {("v3", "api/v1"): ClusterDocument(hash="1", body=b"")}
-    other.documents = {("v3", "apis/apps/v1"): ClusterDocument(hash="2", body=b"")}
+    one.documents = {DocumentName("v3", "api/v1"): ClusterDocument(hash="1", body=b"")}
+    other.documents = {DocumentName("v3", "apis/apps/v1"): ClusterDocument(hash="2", body=b"")}
     documents = OpenApiByScope()
     store.clusters = {"alpha": one}
     before = documents.of(0, store, None)

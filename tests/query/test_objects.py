@@ -161,7 +161,7 @@ async def test_nothing_is_read_while_the_log_is_replayed(scene: Scene) -> None:
 # -- LIST --------------------------------------------------------------------------------------------------------------
 
 
-async def listed(scene: Scene, lists: Lists, prepare: Callable[[], object] = lambda: None, **query: str) -> Any:
+async def listed(scene: Scene, lists: Lists, prepare: Callable[[], object] = lambda: None, /, **query: str) -> Any:
     """The answer to a LIST by a server that has nothing else. `prepare` is called when the request was parsed."""
 
     async def handle(http: web.Request) -> web.StreamResponse:

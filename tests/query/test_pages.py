@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -97,10 +98,10 @@ async def test_after_a_410_pages_go_on_from_one_newer_state(entries: Callable[[s
     token, seen, states = gone.value.token, "", ["abdefghij", "abd", "ab"]
     while token:
         # What has changed meanwhile is not in further pages, and none of them is a 410 again.
-        present = Snapshot(12, "scope", entries(states.pop(0) if states else ""))
+        present = functools.partial(Snapshot, 12, "scope", entries(states.pop(0) if states else ""))
         page = further_page(
             kept,
-            lambda present=present: present,
+            present,
             "scope",
             ask(limit="2", **{"continue": token}),
             VERSIONS,

@@ -23,7 +23,7 @@ SERVED = ServedType(PODS, "pods", ResourceType(group="", resource="pods", versio
 TARGET = RequestTarget("", "v1", "pods")
 
 
-def selected(cluster: str | None = None, target: RequestTarget = TARGET, **query: str) -> Filter:
+def selected(cluster: str | None = None, target: RequestTarget = TARGET, /, **query: str) -> Filter:
     options = parse_options(query, watch=asks_watch(query))
     return selection_of(target, SERVED, options, parse_search(query), cluster)
 

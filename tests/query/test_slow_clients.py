@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
 
 import aiohttp
 import msgspec
@@ -88,7 +89,7 @@ class Scene:
 
     @property
     def count(self) -> float:
-        return self.slow_clients._count._value.get()
+        return float(self.slow_clients._count._value.get())
 
     async def streamed(self, http: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -152,17 +153,17 @@ async def test_who_takes_slowly_gets_all(scene: Scene) -> None:
     assert scene.count == 0
 
 
-async def test_a_stream_that_may_wait_waits(scene: Scene) -> None:
+async def test_a_stream_that_may_wait_waits(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.borne = True
     looks = 0
     look = scene.slow_clients._is_stalled
 
-    def looking(*seen: object) -> bool:
+    def looking(transport: asyncio.Transport, one: Any, now: float) -> bool:
         nonlocal looks
         looks += 1
-        return look(*seen)
+        return look(transport, one, now)
 
-    scene.slow_clients._is_stalled = looking
+    monkeypatch.setattr(scene.slow_clients, "_is_stalled", looking)
     with contextlib.closing(Client(scene.port, "/")) as client:
         # More than it takes to leave another.
         await until(lambda: looks > 20)
@@ -195,8 +196,14 @@ class Served:
         return next(float(line.split()[1]) for line in lines if line.startswith(name + " "))
 
 
+class Serve(Protocol):
+    async def __call__(
+        self, patience: float, grace: float = 10.0, limits: SnapshotLimits = DEFAULT_LIMITS
+    ) -> Served: ...
+
+
 @pytest.fixture
-async def served(log: Log) -> AsyncIterator[Callable[..., Awaitable[Served]]]:
+async def serve(log: Log) -> AsyncIterator[Serve]:
     """Serves 16 MB of pods; whoever takes nothing is left after so many seconds."""
     materializer = Materializer(log)
     replaying = asyncio.create_task(materializer.run())
@@ -240,8 +247,8 @@ TABLE = "Accept: application/json;as=Table;v=v1;g=meta.k8s.io\r\n"
 
 
 @pytest.mark.parametrize("headers", ["", WEBSOCKET])
-async def test_watches_and_lists_that_are_not_taken(served: Callable[..., Awaitable[Served]], headers: str) -> None:
-    served = await served(0.5)
+async def test_watches_and_lists_that_are_not_taken(serve: Serve, headers: str) -> None:
+    served = await serve(0.5)
     clients = [Client(served.port, f"{PODS}?watch=1", headers) for _ in range(3)]
     clients += [Client(served.port, f"{PODS}{query}") for query in ("", "?pretty=1")]
     clients.append(Client(served.port, PODS, "Accept: application/yaml\r\n"))
@@ -255,10 +262,8 @@ async def test_watches_and_lists_that_are_not_taken(served: Callable[..., Awaita
 
 
 @pytest.mark.parametrize("headers", ["", WEBSOCKET])
-async def test_a_watch_whose_time_is_over_ends_though_nobody_takes_it(
-    served: Callable[..., Awaitable[Served]], headers: str
-) -> None:
-    served = await served(1000.0, grace=0.1)
+async def test_a_watch_whose_time_is_over_ends_though_nobody_takes_it(serve: Serve, headers: str) -> None:
+    served = await serve(1000.0, grace=0.1)
     client = Client(served.port, f"{PODS}?watch=1&timeoutSeconds=1", headers)
     await until(lambda: served.service.watches.open)
     await until(lambda: not served.service.watches.open)
@@ -268,9 +273,9 @@ async def test_a_watch_whose_time_is_over_ends_though_nobody_takes_it(
 
 
 async def test_a_client_that_is_behind_when_the_time_is_over_gets_whole_events_and_a_proper_end(
-    served: Callable[..., Awaitable[Served]], monkeypatch: pytest.MonkeyPatch
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = await served(1000.0, grace=1000.0)
+    served = await serve(1000.0, grace=1000.0)
     begun: list[watch.WatchStream] = []
     run = watch.WatchStream.run
 
@@ -290,15 +295,13 @@ async def test_a_client_that_is_behind_when_the_time_is_over_gets_whole_events_a
     client.close()
 
 
-async def test_what_is_held_for_watchers_that_take_nothing(
-    served: Callable[..., Awaitable[Served]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_held_for_watchers_that_take_nothing(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the present state one for all of them, and of text no more than goes out at once."""
-    served = await served(1000.0)
+    served = await serve(1000.0)
     sent: list[int] = []
     events = Encoder.events
 
-    def counted(*arguments: object, **more: object) -> bytes:
+    def counted(*arguments: Any, **more: Any) -> bytes:
         text = events(*arguments, **more)
         sent.append(len(text))
         return text
@@ -321,9 +324,9 @@ async def test_what_is_held_for_watchers_that_take_nothing(
 
 
 async def test_a_watch_ends_when_its_client_goes_though_nothing_happens(
-    served: Callable[..., Awaitable[Served]],
+    serve: Serve,
 ) -> None:
-    served = await served(1000.0)
+    served = await serve(1000.0)
     client = Client(served.port, f"{PODS}?watch=1&fieldSelector=metadata.name%3Dpod-1")
     assert b"ADDED" in await client.rest(b"}\n\r\n")
     assert served.service.watches.open == 1
@@ -331,15 +334,15 @@ async def test_a_watch_ends_when_its_client_goes_though_nothing_happens(
     await until(lambda: not served.service.watches.open)
 
 
-async def test_first_pages_of_one_client_leave_the_pages_of_others(served: Callable[..., Awaitable[Served]]) -> None:
-    served = await served(1000.0, limits=SnapshotLimits(number=90))
+async def test_first_pages_of_one_client_leave_the_pages_of_others(serve: Serve) -> None:
+    served = await serve(1000.0, limits=SnapshotLimits(number=90))
 
-    async def page(address: str, **query: str) -> dict:
+    async def page(address: str, **query: str) -> dict[str, Any]:
         url = f"http://127.0.0.1:{served.port}{PODS}"
         connector = aiohttp.TCPConnector(local_addr=(address, 0))
         async with aiohttp.ClientSession(connector=connector) as session, session.get(url, params=query) as answer:
             assert answer.status == 200, await answer.text()
-            return await answer.json()
+            return dict(await answer.json())
 
     first = await page("127.0.0.1", limit="1")
     for number in range(100):

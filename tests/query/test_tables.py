@@ -26,6 +26,7 @@ from query.objects import representations
 from query.objects.lists import slices
 from query.objects.representations import Encoder
 from query.tables import KeptRows, printer_for
+from query.tables.kept import KeptRow
 from simulation import SimulatedCluster
 
 PREFIX = "abcdefgh"
@@ -460,7 +461,7 @@ def test_kept_rows_are_bounded_and_a_longer_list_finds_most_of_them(kept: KeptRo
     rows = KeptRows(100_000)
     printer = printer_for("", "pods")
     found = [pod(running(0), index, name=f"web-{index}", uid=f"u{index}") for index in range(1000)]
-    made = {}
+    made: dict[str, KeptRow] = {}
     for _ in range(3):
         before = {id(row) for row in made.values()}
         made = {one.uid: rows.find(printer, one.uid, one.index, one.body) for one in found}

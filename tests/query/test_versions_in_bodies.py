@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import yaml
@@ -39,7 +40,9 @@ KNOWN = Entry(
 )
 
 
-def own(document: object, content_type: str = "application/json", known=None, *, numbered: bool = False):
+def own(
+    document: object, content_type: str = "application/json", known: Entry | None = None, *, numbered: bool = False
+) -> Any:
     body = json.dumps(document).encode()
     return json.loads(to_cluster_versions(content_type, body, known, numbered=numbered))
 
@@ -105,9 +108,9 @@ def test_patches_preconditions_and_yaml() -> None:
 
 
 def test_versions_that_are_numbers() -> None:
-    def of(version: str, known=KNOWN, **annotations: str) -> str:
+    def of(version: str, known: Entry | None = KNOWN, /, **annotations: str) -> str:
         metadata = {"resourceVersion": version, "annotations": annotations}
-        return own({"metadata": metadata}, known=known, numbered=True)["metadata"]["resourceVersion"]
+        return str(own({"metadata": metadata}, known=known, numbered=True)["metadata"]["resourceVersion"])
 
     assert of("77", **{ORIGINAL: "555"}) == "555"
     assert of("3005") == "298"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import aiohttp
 import pytest
@@ -55,7 +55,9 @@ class Served:
                 last = await appender.append_wait(subject, payload, {})
         await self._materializer.wait_applied(last, PATIENCE)
 
-    async def warnings(self, path: str, accept: str = "application/json", code: int = 200, **query: str) -> list[str]:
+    async def warnings(
+        self, path: str, accept: str = "application/json", query: Mapping[str, str] | None = None, code: int = 200
+    ) -> list[str]:
         """The Warning headers of an answer, whose first bytes come at once."""
         async with (
             asyncio.timeout(PATIENCE),
@@ -99,13 +101,13 @@ REQUESTS = [
 async def test_lists_and_watches_in_every_form(served: Served, path: str, accept: str, query: dict[str, str]) -> None:
     await served.clusters(["alpha"], stale=False)
     await served.clusters(["bravo"], stale=True)
-    [told] = await served.warnings(path, accept, **query)
+    [told] = await served.warnings(path, accept, query)
     # What client-go takes apart: code, agent, quoted text (apimachinery pkg/util/net: ParseWarningHeader).
     assert told.startswith('299 kubebraid "bravo is not ready')
     assert told.endswith(': connect to \\"10.0.0.1\\": refused by \\\\ the peer"')
-    assert await served.warnings(f"/clusters/bravo{path}", accept, **query) == [told]
-    assert await served.warnings(f"/int{path}", accept, **query) == [told]
-    assert await served.warnings(f"/clusters/alpha{path}", accept, **query) == []
+    assert await served.warnings(f"/clusters/bravo{path}", accept, query) == [told]
+    assert await served.warnings(f"/int{path}", accept, query) == [told]
+    assert await served.warnings(f"/clusters/alpha{path}", accept, query) == []
 
 
 async def test_one_object(served: Served) -> None:
@@ -125,9 +127,9 @@ async def test_one_object(served: Served) -> None:
 async def test_only_of_clusters_that_were_chosen(served: Served) -> None:
     await served.clusters(["alpha", "charlie"], stale=False)
     await served.clusters(["bravo"], stale=True)
-    assert await served.warnings(PODS, clusters="alpha,charlie") == []
-    assert await served.warnings(PODS, clusters="charlie", watch="1", timeoutSeconds="1") == []
-    assert len(await served.warnings(PODS, clusters="alpha,bravo")) == 1
+    assert await served.warnings(PODS, query={"clusters": "alpha,charlie"}) == []
+    assert await served.warnings(PODS, query={"clusters": "charlie", "watch": "1", "timeoutSeconds": "1"}) == []
+    assert len(await served.warnings(PODS, query={"clusters": "alpha,bravo"})) == 1
     await served.clusters(["bravo"], stale=False)
     assert await served.warnings(PODS) == []
 
@@ -141,25 +143,26 @@ async def test_documents_are_not_about_clusters(served: Served) -> None:
 async def test_five_hundred_stale_clusters_are_a_few_lines(served: Served) -> None:
     names = [f"cluster-{number:03}" for number in range(500)]
     await served.clusters(names, stale=True)
-    for query in ({}, {"watch": "1", "timeoutSeconds": "1"}):
-        told = await served.warnings(PODS, **query)
+    queries: tuple[dict[str, str], ...] = ({}, {"watch": "1", "timeoutSeconds": "1"})
+    for query in queries:
+        told = await served.warnings(PODS, query=query)
         assert len(told) == 9
         assert sum(map(len, told)) < 4096
         assert [text.split('"')[1].split()[0] for text in told[:-1]] == names[:8]
         assert told[-1] == '299 kubebraid "492 more clusters are not ready, /readyz?verbose tells which and why"'
-    assert len(await served.warnings(PODS, clusters=",".join(names[:20]))) == 9
-    assert len(await served.warnings(PODS, clusters="cluster-499")) == 1
+    assert len(await served.warnings(PODS, query={"clusters": ",".join(names[:20])})) == 9
+    assert len(await served.warnings(PODS, query={"clusters": "cluster-499"})) == 1
 
 
 async def test_clusters_that_are_left_out(served: Served) -> None:
     """Those that store another version than the one asked for: their objects are not in the answer."""
     await served.clusters(["alpha", "bravo"], stale=False)
     await served.clusters([f"old-{number:02}" for number in range(20)], stale=False, version="v1beta1")
-    [told] = await served.warnings("/api/v1beta1/pods", clusters="alpha,old-01")
+    [told] = await served.warnings("/api/v1beta1/pods", query={"clusters": "alpha,old-01"})
     assert told == '299 kubebraid "left out, as they serve another version than v1beta1: alpha (v1)"'
     [told] = await served.warnings(PODS)
     assert told.endswith('old-07 (v1beta1) and 12 more"')
-    assert await served.warnings(PODS, clusters="alpha") == []
+    assert await served.warnings(PODS, query={"clusters": "alpha"}) == []
 
 
 def test_texts_are_short_and_never_break_a_header() -> None:

@@ -94,22 +94,6 @@ class Client:
             yield Stream(response)
 
 
-async def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until something holds that nothing announces."""
-    async with asyncio.timeout(PATIENCE):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
-Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
-
-
-@pytest.fixture(name="eventually")
-def eventually_fixture() -> Eventually:
-    """`eventually`, for tests (a conftest cannot be imported)."""
-    return eventually
-
-
 Start = Callable[..., Awaitable[Client]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def service(group: str, version: str) -> dict[str, object]:
     return {"metadata": {"name": f"{version}.{group}"}, "spec": spec}
 
 
-async def shown(client, group: str) -> dict[str, tuple[str, int]] | None:
+async def shown(client: Client, group: str) -> dict[str, tuple[str, int]] | None:
     """Freshness and number of resources of a group's versions in aggregated discovery; None: it is not there."""
     async with client.session.get(client.cluster.url + "/apis", headers={"Accept": V2}) as response:
         items = (await response.json(content_type=None))["items"]
@@ -32,8 +33,8 @@ async def shown(client, group: str) -> dict[str, tuple[str, int]] | None:
     return None
 
 
-def available(made) -> str:
-    return made["status"]["conditions"][0]["status"]
+def available(made: dict[str, Any]) -> str:
+    return str(made["status"]["conditions"][0]["status"])
 
 
 async def test_metrics_are_read_and_not_watched(client: Client) -> None:
@@ -100,7 +101,8 @@ async def test_a_registration_that_nobody_answers(client: Client) -> None:
     await client.create("/apis/nobody.example.io/v1/ghosts", {"metadata": {"name": "g"}})
     await client.request("POST", "/_simulation/apis", {"retire": "nobody.example.io"})
     assert (await client.request("GET", "/apis/nobody.example.io/v1"))[0] == 404
-    for bad in ({"group": "x"}, [], {"retire": "x", "versions": 1}):
+    refused: tuple[object, ...] = ({"group": "x"}, [], {"retire": "x", "versions": 1})
+    for bad in refused:
         assert (await client.request("POST", "/_simulation/apis", bad))[0] in (200, 400)
     odd = service("inventory.example.io", "v1") | {"metadata": {"name": "v2.inventory.example.io"}}
     assert (await client.request("POST", SERVICES, odd))[0] == 422
@@ -152,7 +154,7 @@ async def test_a_definition_changes_its_versions(client: Client) -> None:
 
 
 @pytest.mark.parametrize("ahead", [3600.0, -3600.0])
-async def test_a_clock_that_is_wrong(client: Client, config_map: MakeConfigMap, ahead) -> None:
+async def test_a_clock_that_is_wrong(client: Client, config_map: MakeConfigMap, ahead: float) -> None:
     def off(found: datetime) -> float:
         return abs((found - datetime.now(UTC) - timedelta(seconds=ahead)).total_seconds())
 

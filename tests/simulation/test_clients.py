@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from simulation import simulate, write_kubeconfig
+from simulation import SimulatedCluster, simulate, write_kubeconfig
 from simulation.kubeconfig import cluster_name
-from tests.patience import PATIENCE
-from tests.simulation.conftest import Eventually, Start
+from tests.patience import PATIENCE, eventually
+from tests.simulation.conftest import Start
 
 KUBECTL = shutil.which("kubectl")
 
@@ -40,7 +40,7 @@ spec: {secretName: hello, issuerRef: {name: ours}}
 
 @pytest.mark.processes
 @pytest.mark.skipif(KUBECTL is None, reason="kubectl is not on this machine")
-async def test_kubectl(start: Start, eventually: Eventually, tmp_path: Path) -> None:
+async def test_kubectl(start: Start, tmp_path: Path) -> None:
     client = await start(pods=40)
     config = tmp_path / "config"
     write_kubeconfig([client.cluster], config)
@@ -123,9 +123,9 @@ def test_names() -> None:
 async def test_simulate_runs_until_cancelled(tmp_path: Path) -> None:
     config = tmp_path / "deep" / "config"
     running = asyncio.Event()
-    made = []
+    made: list[SimulatedCluster] = []
 
-    def ready(clusters: list) -> None:
+    def ready(clusters: list[SimulatedCluster]) -> None:
         made.extend(clusters)
         running.set()
 

@@ -9,7 +9,8 @@ import pytest
 
 from simulation import ClusterStorage, SimulatedCluster
 from simulation.storage import Collection
-from tests.simulation.conftest import Eventually, Start
+from tests.patience import eventually
+from tests.simulation.conftest import Start
 
 PODS = ("", "pods")
 
@@ -100,7 +101,9 @@ def test_churn_bears_what_people_delete() -> None:
     assert cluster.churn.step(10) == 0
 
 
-async def test_churn_runs_at_its_rate_and_stops(start: Start, eventually: Eventually) -> None:
+async def test_churn_runs_at_its_rate_and_stops(
+    start: Start,
+) -> None:
     client = await start(pods=50, churn=400.0)
     storage = client.cluster.storage
     before = storage.version

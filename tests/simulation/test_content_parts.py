@@ -16,6 +16,7 @@ from simulation.content.builder import owner_reference
 from simulation.content.certificates import CERTIFICATES, add_certificate, add_definition
 from simulation.content.network import add_service
 from simulation.content.nodes import add_node
+from simulation.content.pods import PodState
 from simulation.content.populate import populate
 from simulation.content.templates import pod_template
 from simulation.content.volumes import add_volume
@@ -59,7 +60,9 @@ def test_a_node_has_its_lease(builder: ContentBuilder) -> None:
         ("Completed", "Succeeded", False, None),
     ],
 )
-def test_a_pod_in_each_state(builder: ContentBuilder, state: str, phase: str, ready: bool, waiting: str | None) -> None:
+def test_a_pod_in_each_state(
+    builder: ContentBuilder, state: PodState, phase: str, ready: bool, waiting: str | None
+) -> None:
     template = pod_template("web", "shop", "frontend", "registry.example.io/web:1", sidecar=True)
     pod = PodBuilder(builder).add("shop", "web-", template, OWNER, state, age=60.0)
     body = pod.body()

@@ -7,7 +7,8 @@ import asyncio
 import aiohttp
 import pytest
 
-from tests.simulation.conftest import Client, Eventually, MakeConfigMap, Start
+from tests.patience import eventually
+from tests.simulation.conftest import Client, MakeConfigMap, Start
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 FAULTS = "/_simulation/faults"
@@ -29,7 +30,9 @@ async def test_the_next_answers_are_errors(client: Client) -> None:
     assert [(await client.request("GET", MAPS))[0] for _ in range(3)] == [503, 503, 200]
 
 
-async def test_a_closed_port_opens_again_where_it_was(client: Client, eventually: Eventually) -> None:
+async def test_a_closed_port_opens_again_where_it_was(
+    client: Client,
+) -> None:
     url = client.cluster.url
     async with client.watch(MAPS, resourceVersion=str(client.cluster.storage.version)) as stream:
         await client.cluster.faults.refuse_connections()
@@ -107,7 +110,14 @@ async def test_the_control_endpoint(client: Client) -> None:
     assert state["failures_due"] == 0
     assert client.cluster.faults.aggregated_discovery
     assert (await client.request("GET", FAULTS))[1]["delay"] == 0.0
-    for bad in ({"odd": 1}, {"delay": "x"}, {"fail_next": {"code": 200}}, [], {"initial_events": "x"}):
+    refused: tuple[object, ...] = (
+        {"odd": 1},
+        {"delay": "x"},
+        {"fail_next": {"code": 200}},
+        [],
+        {"initial_events": "x"},
+    )
+    for bad in refused:
         assert (await client.request("POST", FAULTS, bad))[0] == 400
     assert (await client.request("POST", "/_simulation/churn", {"rate": 5}))[1]["rate"] == 5.0
     assert (await client.request("POST", "/_simulation/churn", {"rate": -1}))[0] == 400

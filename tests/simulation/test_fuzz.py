@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 
@@ -94,7 +95,7 @@ WORDS = (
     "deletionTimestamp",
     "generation",
 )
-SCALARS = (None, True, False, 0, -1, 2**63, 2**70, 1.5, "", "a", "é\x00", "x" * 300, [], {}, "\ud800")
+SCALARS: tuple[Any, ...] = (None, True, False, 0, -1, 2**63, 2**70, 1.5, "", "a", "é\x00", "x" * 300, [], {}, "\ud800")
 CONTENT = (
     "application/json",
     "application/yaml",
@@ -138,7 +139,7 @@ class Fuzz:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
 
-    def value(self, depth: int = 0):
+    def value(self, depth: int = 0) -> Any:
         drawn = self.random.random()
         if depth > 4 or drawn < 0.35:
             return self.random.choice((*SCALARS, *WORDS))

@@ -8,6 +8,7 @@ import signal
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from simulation.registry import DeleteOptions
 CRDS = ("apiextensions.k8s.io", "customresourcedefinitions")
 
 
-def everything(cluster: SimulatedCluster) -> dict:
+def everything(cluster: SimulatedCluster) -> dict[tuple[object, ...], tuple[object, ...]]:
     return {
         (key, *one.key): (one.uid, one.version, one.tail, one.fields)
         for key, collection in cluster.storage.collections.items()
@@ -61,11 +62,11 @@ def test_a_line_cut_off_was_never_acknowledged(tmp_path: Path) -> None:
 @pytest.mark.processes
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 async def test_killed_and_started_again(tmp_path: Path) -> None:
-    async def get(path: str, body: object = None) -> dict:
-        def ask() -> dict:
+    async def get(path: str, body: object = None) -> dict[str, Any]:
+        def ask() -> dict[str, Any]:
             data = None if body is None else json.dumps(body).encode()
             with urllib.request.urlopen(url + path, data=data, timeout=10) as answer:
-                return json.load(answer)
+                return dict(json.load(answer))
 
         return await asyncio.to_thread(ask)
 

@@ -27,7 +27,7 @@ DEPLOYMENT = {
 }
 
 
-def crd(plural="widgets", group="example.org", **version):
+def crd(plural: str = "widgets", group: str = "example.org", **version: Any) -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -80,8 +80,8 @@ async def test_create_sets_what_the_server_sets(client: Client, config_map: Make
 )
 async def test_what_create_refuses(
     client: Client,
-    path,
-    body: bytes | dict[str, Any] | dict[str, dict[str, Any]] | dict[str, dict[str, str]],
+    path: str,
+    body: bytes | dict[str, Any],
     code: int,
 ) -> None:
     status, error = await client.request("POST", path, body)
@@ -139,7 +139,7 @@ async def test_the_four_patches(client: Client) -> None:
     path = f"{DEPLOYMENTS}/web"
     new_image = {"spec": {"template": {"spec": {"containers": [{"name": "app", "image": "web:2"}]}}}}
 
-    def images(body):
+    def images(body: dict[str, Any]) -> list[str]:
         return [entry["image"] for entry in body["spec"]["template"]["spec"]["containers"]]
 
     strategic = await client.patch(path, new_image, "application/strategic-merge-patch+json")

@@ -32,7 +32,7 @@ MAPS = TYPES["configmaps"]
         ("clusterroles", "..", False),
     ],
 )
-def test_names(resource: str, name, valid: bool) -> None:
+def test_names(resource: str, name: str, valid: bool) -> None:
     if valid:
         validate_name(TYPES[resource], name)
     else:
@@ -83,10 +83,10 @@ def test_dependents_go_with_their_last_owner() -> None:
     owners.remove(first)
     owners.garbage.cascade(first.uid)
     assert owners.names == ["second", "shared"]
-    assert owners.maps.objects[("shop", "shared")].owners == (second.uid,)
+    assert list(owners.maps.objects[("shop", "shared")].owners) == [second.uid]
     owners.remove(second)
     owners.garbage.orphan(second.uid)
-    assert owners.maps.objects[("shop", "shared")].owners == ()
+    assert list(owners.maps.objects[("shop", "shared")].owners) == []
     owners.storage.check()
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from tests.simulation.conftest import Client, Eventually, MakeConfigMap, Start
+from tests.patience import eventually
+from tests.simulation.conftest import Client, MakeConfigMap, Start
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 
 
-def told(events):
+def told(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(event["type"], event["object"]["metadata"]["name"]) for event in events]
 
 
@@ -165,7 +167,7 @@ async def test_a_watch_ahead_of_the_cluster_waits(client: Client, config_map: Ma
 async def test_many_watches_see_the_same(client: Client, config_map: MakeConfigMap) -> None:
     version = str(client.cluster.storage.version)
 
-    async def watched() -> list:
+    async def watched() -> list[tuple[str, str]]:
         async with client.watch(MAPS, resourceVersion=version) as stream:
             return told(await stream.take(20))
 
@@ -192,7 +194,9 @@ async def test_tables_send_their_columns_once(client: Client, config_map: MakeCo
     assert second["object"]["rows"][0]["cells"][0] == "b"
 
 
-async def test_a_client_that_leaves_is_forgotten(client: Client, eventually: Eventually) -> None:
+async def test_a_client_that_leaves_is_forgotten(
+    client: Client,
+) -> None:
     collection = client.cluster.storage.collections[("", "configmaps")]
     async with client.watch(MAPS, resourceVersion=str(client.cluster.storage.version)) as stream:
         stream.response.close()
