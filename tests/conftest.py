@@ -14,9 +14,21 @@ import pytest
 
 from deltalog import Connection, Log, LogSettings, connect, open_log
 from kubebraid.command.broker import EmbeddedBroker
-from tests.lanes import no_process, pytest_addoption, pytest_collection_modifyitems, pytest_configure
+from tests.lanes import (
+    no_process,
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_report_header,
+)
 
-__all__ = ["no_process", "pytest_addoption", "pytest_collection_modifyitems", "pytest_configure"]
+__all__ = [
+    "no_process",
+    "pytest_addoption",
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+    "pytest_report_header",
+]
 
 # A test that takes longer hangs, in seconds; on a busy machine one that takes half a minute by itself takes minutes.
 LONGEST = 600

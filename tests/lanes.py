@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import order
+
 # Fixtures and directories of tests that start nats-server, instances, clients or other programs.
 _FIXTURES = frozenset({"broker", "cluster_of_nats", "nats_cluster", "regions", "service", "services", "rig"})
 _DIRECTORIES = frozenset({"clients", "deploy", "e2e", "examples", "faults"})
@@ -19,6 +21,11 @@ _forbidden = False
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lane", choices=("quick", "all"), default="all", help="quick: tests that start no process")
+    order.add_option(parser)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return order.header(config)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,7 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
         sys.addaudithook(_refuse)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    order.shuffle(config, items)
     if config.getoption("--lane") != "quick":
         return
     left_out = [item for item in items if _starts_processes(item)]

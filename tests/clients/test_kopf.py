@@ -41,14 +41,16 @@ class Operator:
         self._thread = threading.Thread(target=self._run, name="kopf")
         kopf.on.login(registry=self.registry)(kopf.login_with_kubeconfig)
         kopf.index("pods", id="versions", registry=self.registry)(self._indexed)
-        kopf.on.event("pods", registry=self.registry)(self._event)
-        kopf.on.event("certs.example.io", "v1", "certificates", registry=self.registry)(self._event)
+        # It takes a part of what kopf hands over by name.
+        handler: Any = self._event
+        kopf.on.event("pods", registry=self.registry)(handler)
+        kopf.on.event("certs.example.io", "v1", "certificates", registry=self.registry)(handler)
 
     @staticmethod
     def _indexed(uid: str, meta: Any, **_: Any) -> dict[str, str]:
         return {uid: meta["resourceVersion"]}
 
-    def _event(self, type: str | None, uid: str, meta: Any, body: Any, versions: Any, **_: Any) -> None:
+    def _event(self, type: Any, uid: Any, meta: Any, body: Any, versions: Any, **_: Any) -> None:
         with self._lock:
             self._index = versions
             self.types.add(type)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import kr8s
@@ -19,25 +21,28 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ALL, ALPHA, BRAVO = "kubebraid", "kubebraid-alpha", "kubebraid-bravo"
 
 
+ApiOf = Callable[[str], Awaitable[Any]]
+
+
 @pytest.fixture
-def api(kubeconfig: Path):
+def api(kubeconfig: Path) -> ApiOf:
     """Makes the asynchronous API of a context."""
 
-    async def made(context: str):
+    async def made(context: str) -> Any:
         return await kr8s.asyncio.api(kubeconfig=str(kubeconfig), context=context)
 
     return made
 
 
-async def uids(found) -> set[str]:
+async def uids(found: AsyncIterator[Any]) -> set[str]:
     return {one.metadata.uid async for one in found}
 
 
-def wanted(objects, **labels: str) -> set[str]:
+def wanted(objects: list[dict[str, Any]], **labels: str) -> set[str]:
     return {one["metadata"]["uid"] for one in objects if labels.items() <= one["metadata"].get("labels", {}).items()}
 
 
-async def test_gets_with_selectors(braid: Braid, api) -> None:
+async def test_gets_with_selectors(braid: Braid, api: ApiOf) -> None:
     everywhere, alpha = await api(ALL), await api(ALPHA)
     objects, of_alpha = await braid.objects(), await braid.objects(cluster="alpha")
     # It asks for pages of a hundred.
@@ -63,7 +68,7 @@ async def test_gets_with_selectors(braid: Braid, api) -> None:
     assert [pod async for pod in alpha.get("pods", "nobody", namespace=namespace)] == []
 
 
-async def test_types_it_learns_from_discovery(braid: Braid, api) -> None:
+async def test_types_it_learns_from_discovery(braid: Braid, api: ApiOf) -> None:
     bravo = await api(BRAVO)
     listed = await braid.objects("/apis/certs.example.io/v1/certificates", "bravo")
     for title in ("certificates", "cert", "certificates.certs.example.io"):
@@ -77,7 +82,7 @@ async def test_types_it_learns_from_discovery(braid: Braid, api) -> None:
     assert (await bravo.version())["gitVersion"].startswith("v1.")
 
 
-async def test_tables_waits_and_scales(braid: Braid, api) -> None:
+async def test_tables_waits_and_scales(braid: Braid, api: ApiOf) -> None:
     alpha = await api(ALPHA)
     [table] = [one async for one in alpha.get("pods", namespace=kr8s.ALL, as_object=Table)]
     assert [column["name"] for column in table.column_definitions][:3] == ["Name", "Ready", "Status"]
@@ -96,9 +101,10 @@ async def test_the_sync_api(braid: Braid, kubeconfig: Path) -> None:
     objects = await braid.objects()
 
     def work() -> None:
-        everywhere = kr8s.api(kubeconfig=str(kubeconfig), context=ALL)
+        everywhere: Any = kr8s.api(kubeconfig=str(kubeconfig), context=ALL)
         assert {pod.metadata.uid for pod in everywhere.get("pods", namespace=kr8s.ALL)} == wanted(objects)
         seen = {}
+        pod: Any
         for kind, pod in everywhere.watch("pods", namespace=kr8s.ALL):
             assert kind == "ADDED"
             seen[pod.metadata.uid] = pod.metadata.resourceVersion
@@ -109,7 +115,7 @@ async def test_the_sync_api(braid: Braid, kubeconfig: Path) -> None:
     await asyncio.to_thread(work)
 
 
-async def test_watches_live_through_a_kill_and_a_lost_history(braid: Braid, api) -> None:
+async def test_watches_live_through_a_kill_and_a_lost_history(braid: Braid, api: ApiOf) -> None:
     """Its watch ends with the connection; it goes on from the last version, or else begins anew.
 
     On 410 it asks again and again from the same version (on any API server), so its user has to begin anew where

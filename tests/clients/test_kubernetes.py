@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 from kubernetes import client, dynamic, watch
@@ -25,10 +26,11 @@ def api(url: str) -> client.ApiClient:
 
 async def test_selectors_pages_and_forms(braid: Braid) -> None:
     core = client.CoreV1Api(api(braid.url))
-    pods = await asyncio.to_thread(core.list_pod_for_all_namespaces)
+    # Every attribute of the client's models may be None, it says.
+    pods: Any = await asyncio.to_thread(core.list_pod_for_all_namespaces)
     labelled = next(pod for pod in pods.items if pod.metadata.labels and "app" in pod.metadata.labels)
     app, node = labelled.metadata.labels["app"], labelled.spec.node_name
-    found = await asyncio.to_thread(
+    found: Any = await asyncio.to_thread(
         core.list_pod_for_all_namespaces, label_selector=f"app={app}", field_selector=f"spec.nodeName={node}"
     )
     wanted = {
@@ -38,10 +40,10 @@ async def test_selectors_pages_and_forms(braid: Braid) -> None:
     }
     assert {pod.metadata.uid for pod in found.items} == wanted
     assert 0 < len(wanted) < len(pods.items)
-    in_namespace = await asyncio.to_thread(core.list_namespaced_pod, labelled.metadata.namespace)
+    in_namespace: Any = await asyncio.to_thread(core.list_namespaced_pod, labelled.metadata.namespace)
     assert {pod.metadata.namespace for pod in in_namespace.items} == {labelled.metadata.namespace}
     # An old list: the same objects at the same versions, by the list's own version.
-    exact = await asyncio.to_thread(
+    exact: Any = await asyncio.to_thread(
         core.list_pod_for_all_namespaces,
         resource_version=pods.metadata.resource_version,
         resource_version_match="Exact",
@@ -49,9 +51,11 @@ async def test_selectors_pages_and_forms(braid: Braid) -> None:
     assert [pod.metadata.resource_version for pod in exact.items] == [
         pod.metadata.resource_version for pod in pods.items
     ]
-    node = await asyncio.to_thread(client.CoreV1Api(api(braid.below("alpha"))).read_node, pods.items[0].spec.node_name)
-    assert node.status.node_info.kubelet_version
-    version = await asyncio.to_thread(client.VersionApi(api(braid.below("alpha"))).get_code)
+    machine: Any = await asyncio.to_thread(
+        client.CoreV1Api(api(braid.below("alpha"))).read_node, pods.items[0].spec.node_name
+    )
+    assert machine.status.node_info.kubelet_version
+    version: Any = await asyncio.to_thread(client.VersionApi(api(braid.below("alpha"))).get_code)
     assert version.git_version.startswith("v1.")
 
 
@@ -77,7 +81,7 @@ async def test_the_dynamic_client_discovers_and_watches(braid: Braid) -> None:
 
 async def test_custom_objects_are_watched(braid: Braid) -> None:
     custom = client.CustomObjectsApi(api(braid.url))
-    listed = await asyncio.to_thread(custom.list_cluster_custom_object, "certs.example.io", "v1", "certificates")
+    listed: Any = await asyncio.to_thread(custom.list_cluster_custom_object, "certs.example.io", "v1", "certificates")
 
     def follow() -> dict[str, str]:
         stream = watch.Watch().stream(
@@ -99,11 +103,11 @@ async def test_informers_live_through_a_kill_and_a_lost_history(braid: Braid) ->
     told: dict[str, str] = {}
     lock = threading.Lock()
 
-    def added(pod: client.V1Pod) -> None:
+    def added(pod: Any) -> None:
         with lock:
             told[pod.metadata.uid] = pod.metadata.name
 
-    def deleted(pod: client.V1Pod) -> None:
+    def deleted(pod: Any) -> None:
         with lock:
             del told[pod.metadata.uid]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -26,7 +27,7 @@ async def api(url: str) -> AsyncIterator[client.ApiClient]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def everywhere(braid: Braid):
+async def everywhere(braid: Braid) -> AsyncIterator[client.ApiClient]:
     async with api(braid.url) as made:
         yield made
 
@@ -72,7 +73,7 @@ class Informer:
                 # The service is being started again.
                 await asyncio.sleep(0.05)
 
-    def take_in(self, type: str, metadata: dict) -> None:
+    def take_in(self, type: str, metadata: dict[str, Any]) -> None:
         if type == "BOOKMARK":
             return
         uid, version = metadata["uid"], metadata["resourceVersion"]
@@ -84,14 +85,15 @@ class Informer:
         self.held[uid] = version
 
 
-async def test_lists_pages_and_gets(braid: Braid, everywhere) -> None:
+async def test_lists_pages_and_gets(braid: Braid, everywhere: client.ApiClient) -> None:
     core = client.CoreV1Api(everywhere)
     pods = await core.list_pod_for_all_namespaces()
     seen: list[str] = []
     token = None
     versions = set()
     while token != "":
-        page = await core.list_pod_for_all_namespaces(limit=25, **({"_continue": token} if token else {}))
+        following: dict[str, Any] = {"_continue": token} if token else {}
+        page = await core.list_pod_for_all_namespaces(limit=25, **following)
         assert len(page.items) <= 25
         seen += [pod.metadata.uid for pod in page.items]
         versions.add(page.metadata.resource_version)
@@ -108,7 +110,7 @@ async def test_lists_pages_and_gets(braid: Braid, everywhere) -> None:
         assert (told.value.status, told.value.reason) == (404, "Not Found")
 
 
-async def test_selectors(braid: Braid, everywhere) -> None:
+async def test_selectors(braid: Braid, everywhere: client.ApiClient) -> None:
     core = client.CoreV1Api(everywhere)
     running = await core.list_pod_for_all_namespaces(field_selector="status.phase=Running", label_selector="app,team")
     objects = await braid.objects()
@@ -122,7 +124,7 @@ async def test_selectors(braid: Braid, everywhere) -> None:
     with pytest.raises(client.ApiException) as told:
         await core.list_pod_for_all_namespaces(field_selector="spec.colour=red")
     assert told.value.status == 400
-    assert "field label not supported: spec.colour" in told.value.body
+    assert "field label not supported: spec.colour" in str(told.value.body)
 
 
 async def test_the_dynamic_client(braid: Braid) -> None:
@@ -135,7 +137,7 @@ async def test_the_dynamic_client(braid: Braid) -> None:
         )
 
 
-async def test_initial_events_come_as_a_stream(braid: Braid, everywhere) -> None:
+async def test_initial_events_come_as_a_stream(braid: Braid, everywhere: client.ApiClient) -> None:
     """What newer clients ask for in place of a list; this one passes the parameters on."""
     core = client.CoreV1Api(everywhere)
     seen, done = {}, False
@@ -157,14 +159,20 @@ async def test_initial_events_come_as_a_stream(braid: Braid, everywhere) -> None
     assert seen == await braid.versions()
 
 
-async def test_list_then_watch_lives_through_a_kill_and_a_lost_history(braid: Braid, everywhere) -> None:
+async def test_list_then_watch_lives_through_a_kill_and_a_lost_history(
+    braid: Braid, everywhere: client.ApiClient
+) -> None:
     async with api(braid.below("bravo")) as bravo:
         informers = {None: Informer(client.CoreV1Api(everywhere)), "bravo": Informer(client.CoreV1Api(bravo))}
         running = [asyncio.create_task(informer.run()) for informer in informers.values()]
 
         async def converge(lists: int) -> None:
             for (cluster, informer), task in zip(informers.items(), running, strict=True):
-                await braid.converges(lambda informer=informer: informer.held, cluster=cluster, running=task)
+
+                def held(informer: Informer = informer) -> dict[str, str]:
+                    return informer.held
+
+                await braid.converges(held, cluster=cluster, running=task)
                 assert (informer.lists, informer.repeated) == (lists, [])
 
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -25,22 +27,26 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ALL, ALPHA, BRAVO = "kubebraid", "kubebraid-alpha", "kubebraid-bravo"
 
 
+# Every attribute of the client's models may be None, it says.
+ClientOf = Callable[[str], Any]
+
+
 @pytest.fixture
-def client(kubeconfig: Path):
+def client(kubeconfig: Path) -> ClientOf:
     """Makes a client of a context."""
     return lambda context: Client(config=KubeConfig.from_file(kubeconfig).get(context), trust_env=False)
 
 
 @pytest.fixture
-def asynchronous(kubeconfig: Path):
+def asynchronous(kubeconfig: Path) -> ClientOf:
     return lambda context: AsyncClient(config=KubeConfig.from_file(kubeconfig).get(context), trust_env=False)
 
 
-def uids(found) -> set[str]:
+def uids(found: Iterable[Any]) -> set[str]:
     return {one.metadata.uid for one in found}
 
 
-async def test_lists_gets_and_selectors(braid: Braid, client) -> None:
+async def test_lists_gets_and_selectors(braid: Braid, client: ClientOf) -> None:
     objects = await braid.objects()
 
     def work() -> None:
@@ -73,7 +79,7 @@ async def test_lists_gets_and_selectors(braid: Braid, client) -> None:
     await asyncio.to_thread(work)
 
 
-async def test_generic_resources(braid: Braid, client) -> None:
+async def test_generic_resources(braid: Braid, client: ClientOf) -> None:
     listed = await braid.objects("/apis/certs.example.io/v1/certificates")
     wanted = {one["metadata"]["uid"] for one in listed}
 
@@ -92,7 +98,7 @@ async def test_generic_resources(braid: Braid, client) -> None:
     await asyncio.to_thread(work)
 
 
-async def test_waits_for_a_condition(braid: Braid, asynchronous) -> None:
+async def test_waits_for_a_condition(braid: Braid, asynchronous: ClientOf) -> None:
     """`wait` is a watch on one name that ends when its condition is there."""
     ready = next(
         one
@@ -111,7 +117,7 @@ async def test_waits_for_a_condition(braid: Braid, asynchronous) -> None:
     assert found.metadata.uid == metadata["uid"]
 
 
-async def test_watches_live_through_a_kill_and_a_lost_history(braid: Braid, asynchronous) -> None:
+async def test_watches_live_through_a_kill_and_a_lost_history(braid: Braid, asynchronous: ClientOf) -> None:
     """Its watch goes on by itself from the last version, and after 410 from nothing; not when nobody listens."""
     everywhere = asynchronous(ALL)
     held: dict[str, str] = {}
@@ -127,6 +133,8 @@ async def test_watches_live_through_a_kill_and_a_lost_history(braid: Braid, asyn
         return OnErrorResult(OnErrorAction.RETRY, sleep=0.05)
 
     def take_in(kind: str, metadata: ObjectMeta) -> None:
+        assert metadata.uid is not None
+        assert metadata.resourceVersion is not None
         assert held.get(metadata.uid) != metadata.resourceVersion, "twice"
         if kind == "DELETED":
             del held[metadata.uid]

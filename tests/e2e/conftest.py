@@ -39,6 +39,12 @@ class Process:
         self.log = log
         self.process: asyncio.subprocess.Process | None = None
 
+    @property
+    def child(self) -> asyncio.subprocess.Process:
+        """The process, which was started."""
+        assert self.process is not None
+        return self.process
+
     async def start(self) -> None:
         with self.log.open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(

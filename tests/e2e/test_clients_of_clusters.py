@@ -183,7 +183,9 @@ async def test_kubernetes(given: Given) -> None:
 
         def work(context: str = context, wanted: dict[str, str] = wanted, count: int = count) -> None:
             core = kubernetes.client.CoreV1Api(kubernetes.config.new_client_from_config(given.kubeconfig, context))
-            found = {one.metadata.uid: one.metadata.resource_version for one in core.list_namespace().items}
+            # Every attribute of the client's models may be None, it says.
+            listed: Any = core.list_namespace()
+            found = {one.metadata.uid: one.metadata.resource_version for one in listed.items}
             assert found == wanted
             seen = []
             for event in kubernetes.watch.Watch().stream(
@@ -203,7 +205,8 @@ async def test_an_update_by_kubernetes(given: Given) -> None:
 
         def work(cluster: str = cluster) -> None:
             configured = kubernetes.config.new_client_from_config(given.kubeconfig, f"kubebraid-{cluster}")
-            core = kubernetes.client.CoreV1Api(configured)
+            # Every attribute of the client's models may be None, it says.
+            core: Any = kubernetes.client.CoreV1Api(configured)
             for number in ("1", "2"):
                 found = core.read_namespaced_config_map(NAME, "default")
                 found.metadata.labels = {"number": number}
@@ -241,7 +244,10 @@ async def test_lightkube(given: Given) -> None:
         def work(context: str = context, wanted: dict[str, str] = wanted) -> None:
             configured = lightkube.KubeConfig.from_file(given.kubeconfig).get(context)
             client = lightkube.Client(config=configured, trust_env=False)
-            found = {one.metadata.uid: one.metadata.resourceVersion for one in client.list(Namespace, chunk_size=1)}
+            found = {}
+            for each in client.list(Namespace, chunk_size=1):
+                assert each.metadata is not None
+                found[each.metadata.uid] = each.metadata.resourceVersion
             assert found == wanted
             for kind, one in client.watch(ConfigMap, namespace="default", fields={"metadata.name": NAME}):
                 assert (kind, one.data) == ("ADDED", {"a": "b"})
@@ -253,7 +259,8 @@ async def test_lightkube(given: Given) -> None:
 async def test_kr8s(given: Given) -> None:
     for context, cluster in given.scopes():
         api = await kr8s.asyncio.api(kubeconfig=given.kubeconfig, context=context)
-        found = {one.metadata.uid: one.metadata.resourceVersion async for one in api.get("namespaces")}
+        namespaces: Any = api.get("namespaces")
+        found = {one.metadata.uid: one.metadata.resourceVersion async for one in namespaces}
         assert found == await given.namespaces(cluster)
         async with asyncio.timeout(PATIENCE):
             async for kind, one in api.watch("configmaps", namespace="default", field_selector=SELECTOR):
@@ -265,9 +272,17 @@ async def test_kopf(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
     for context, cluster in given.scopes():
         registry, settings = kopf.OperatorRegistry(), kopf.OperatorSettings()
         settings.posting.enabled = False
-        wanted, found, done, stop = await given.namespaces(cluster), {}, threading.Event(), threading.Event()
+        wanted, done, stop = await given.namespaces(cluster), threading.Event(), threading.Event()
+        found: dict[str, str] = {}
 
-        def told(uid: str, meta: Any, found=found, done=done, wanted=wanted, **_: Any) -> None:
+        def told(
+            uid: str,
+            meta: Any,
+            found: dict[str, str] = found,
+            done: threading.Event = done,
+            wanted: dict[str, str] = wanted,
+            **_: Any,
+        ) -> None:
             found[uid] = meta["resourceVersion"]
             if len(found) == len(wanted):
                 done.set()
@@ -279,7 +294,11 @@ async def test_kopf(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
         alone.write_text(yaml.safe_dump({**document, "current-context": context}))
         monkeypatch.setenv("KUBECONFIG", str(alone))
 
-        def operate(registry=registry, settings=settings, stop=stop) -> None:
+        def operate(
+            registry: kopf.OperatorRegistry = registry,
+            settings: kopf.OperatorSettings = settings,
+            stop: threading.Event = stop,
+        ) -> None:
             asyncio.run(
                 kopf.operator(registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop)
             )

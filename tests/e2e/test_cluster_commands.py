@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -11,23 +12,27 @@ import trustme
 import yaml
 
 from kubebraid.command.broker import EmbeddedBroker
-from tests.e2e.conftest import Comparison, Members, Starter, StartProcess, View
+from tests.e2e.conftest import Comparison, Members, Service, Starter, StartProcess, View
 from tests.patience import PATIENCE, eventually_awaited
 
 
 @pytest.fixture
-async def nats(tmp_path: Path):
+async def nats(tmp_path: Path) -> AsyncIterator[str]:
     async with EmbeddedBroker(tmp_path / "nats") as broker:
         yield broker.url
 
 
+Command = Callable[..., Awaitable[tuple[int, str]]]
+
+
 @pytest.fixture
-def command(process: StartProcess):
+def command(process: StartProcess) -> Command:
     """Runs a `kubebraid clusters` command to its end: its code and output."""
 
     async def run(*arguments: str) -> tuple[int, str]:
         one = await process("clusters", *arguments)
         async with asyncio.timeout(PATIENCE):
+            assert one.process is not None
             code = await one.process.wait()
         # The log file is appended to by its position: each run has its own.
         return code, one.output()
@@ -35,12 +40,12 @@ def command(process: StartProcess):
     return run
 
 
-async def listed(service) -> list[str]:
+async def listed(service: Service) -> list[str]:
     return [one["name"] for one in (await service.get("/clusters"))["clusters"]]
 
 
 async def test_added_and_removed_while_running(
-    members: Members, start: Starter, command, compare: Comparison, view: type[View], tmp_path: Path
+    members: Members, start: Starter, command: Command, compare: Comparison, view: type[View], tmp_path: Path
 ) -> None:
     directory = tmp_path / "clusters"
     directory.mkdir()
@@ -95,7 +100,7 @@ async def test_added_and_removed_while_running(
 
 
 async def test_clean_takes_out_what_nobody_follows(
-    members: Members, nats, process: StartProcess, start: Starter, command, view: type[View]
+    members: Members, nats: str, process: StartProcess, start: Starter, command: Command, view: type[View]
 ) -> None:
     arguments = ("--nats", nats, "--kubeconfig", str(members.kubeconfig))
     producing = await process("produce", *arguments)
@@ -150,7 +155,7 @@ async def test_clean_takes_out_what_nobody_follows(
     following.cancel()
 
 
-async def test_files_beside_a_kubeconfig_go_with_it(command, tmp_path: Path) -> None:
+async def test_files_beside_a_kubeconfig_go_with_it(command: Command, tmp_path: Path) -> None:
     authority = trustme.CA()
     source = tmp_path / "source"
     source.mkdir()
@@ -200,7 +205,7 @@ async def test_files_beside_a_kubeconfig_go_with_it(command, tmp_path: Path) -> 
     assert code == 0, out
 
 
-async def test_clean_makes_no_log(nats, command) -> None:
+async def test_clean_makes_no_log(nats: str, command: Command) -> None:
     code, out = await command("clean", "--nats", nats)
     assert code == 1
     assert "there is no stream KUBEBRAID" in out

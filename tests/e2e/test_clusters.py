@@ -9,7 +9,9 @@ import asyncio
 import json
 import os
 import secrets
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,12 +22,15 @@ pytestmark = pytest.mark.clusters
 
 
 @pytest.fixture
-def kubeconfig(members: Members):
+def kubeconfig(members: Members) -> str:
     return os.environ.get("KUBEBRAID_TEST_KUBECONFIG") or str(members.kubeconfig)
 
 
+OnMember = Callable[..., Awaitable[str]]
+
+
 @pytest.fixture
-def member(kubeconfig, kubectl: Kubectl):
+def member(kubeconfig: str, kubectl: Kubectl) -> OnMember:
     """kubectl on one member cluster; must succeed."""
 
     async def run(context: str, *arguments: str, input: str | None = None) -> str:
@@ -36,13 +41,13 @@ def member(kubeconfig, kubectl: Kubectl):
     return run
 
 
-async def listed(get, path: str) -> dict[tuple[str, str], dict]:
+async def listed(get: OnMember, path: str) -> dict[tuple[str, str], dict[str, Any]]:
     items = json.loads(await get(path))["items"] or []
     return {(item["metadata"].get("namespace", ""), item["metadata"]["name"]): item for item in items}
 
 
 async def test_every_type_of_every_cluster_is_served_as_it_is(
-    kubeconfig, member, kubectl: Kubectl, start: Starter, compare: Comparison, tmp_path: Path
+    kubeconfig: str, member: OnMember, kubectl: Kubectl, start: Starter, compare: Comparison, tmp_path: Path
 ) -> None:
     service = await start("--kubeconfig", kubeconfig, "--data", str(tmp_path / "data"))
     contexts = [one["name"] for one in (await service.get("/clusters"))["clusters"]]
@@ -79,7 +84,9 @@ async def test_every_type_of_every_cluster_is_served_as_it_is(
                         assert compare.comparable(served[key]) == compare.comparable(before[key])
 
 
-async def test_a_change_arrives_and_goes(kubeconfig, member, kubectl: Kubectl, start: Starter, tmp_path: Path) -> None:
+async def test_a_change_arrives_and_goes(
+    kubeconfig: str, member: OnMember, kubectl: Kubectl, start: Starter, tmp_path: Path
+) -> None:
     service = await start("--kubeconfig", kubeconfig, "--data", str(tmp_path / "data"))
     name = f"kubebraid-test-{secrets.token_hex(4)}"
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}, "data": {}}
@@ -109,7 +116,7 @@ async def test_a_change_arrives_and_goes(kubeconfig, member, kubectl: Kubectl, s
 
 
 async def test_what_is_written_through_us_is_read_here(
-    kubeconfig, kubectl: Kubectl, start: Starter, tmp_path: Path
+    kubeconfig: str, kubectl: Kubectl, start: Starter, tmp_path: Path
 ) -> None:
     service = await start(
         *("--kubeconfig", kubeconfig, "--data", str(tmp_path / "data"), "--forward", "configured"),
@@ -119,7 +126,7 @@ async def test_what_is_written_through_us_is_read_here(
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}}
     for context in [one["name"] for one in (await service.get("/clusters"))["clusters"]]:
 
-        async def through(*arguments: str, context: str = context, code: int = 0, **given) -> str:
+        async def through(*arguments: str, context: str = context, code: int = 0, **given: Any) -> str:
             server = ("--server", f"{service.url}/clusters/{context}")
             found, out, err = await kubectl(*server, *arguments, **given)
             assert found == code, (arguments, err)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ async def run(*arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.fixture
-def taken_port():
+def taken_port() -> Iterator[int]:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -75,7 +76,7 @@ async def test_no_kubeconfig(tmp_path: Path) -> None:
     await refused("--kubeconfig", "up", "--kubeconfig", str(tmp_path / "none"), "--data", str(tmp_path / "data"))
 
 
-async def test_ports_in_use(members: Members, tmp_path: Path, taken_port) -> None:
+async def test_ports_in_use(members: Members, tmp_path: Path, taken_port: int) -> None:
     common = ("up", "--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
     await refused("--listen", *common, "--listen", f"127.0.0.1:{taken_port}")
     await refused("--nats-port", *common, "--listen", "127.0.0.1:0", "--nats-port", str(taken_port))
@@ -110,10 +111,10 @@ async def test_two_at_once_on_one_data_directory(members: Members, tmp_path: Pat
     common = ("up", "--kubeconfig", str(members.kubeconfig), "--listen", "127.0.0.1:0", "--data", data)
     both = [await process(*common), await process(*common)]
     await asyncio.wait(
-        [asyncio.ensure_future(one.process.wait()) for one in both],
+        [asyncio.ensure_future(one.child.wait()) for one in both],
         timeout=PATIENCE,
         return_when=asyncio.FIRST_COMPLETED,
     )
-    ended = [one for one in both if one.process.returncode is not None]
+    ended = [one for one in both if one.child.returncode is not None]
     assert len(ended) == 1, [one.output() for one in both]
     assert "is in use by another kubebraid" in ended[0].output()

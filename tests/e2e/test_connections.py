@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 HOST = b"Host: 127.0.0.1\r\n"
 
 
-async def say(service, data: bytes, *, end: bool = False) -> bytes:
+async def say(service: Service, data: bytes, *, end: bool = False) -> bytes:
     """All that the server answers until it closes, or falls silent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     writer.write(data)

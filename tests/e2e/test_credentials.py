@@ -17,14 +17,14 @@ from tests.patience import PATIENCE
 
 
 @pytest.fixture
-def authority(tmp_path: Path):
+def authority(tmp_path: Path) -> trustme.CA:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     return authority
 
 
 async def test_client_certificate(
-    tmp_path: Path, authority, start: Starter, tls_front: type[TlsFront], kubeconfig: WriteKubeconfig
+    tmp_path: Path, authority: trustme.CA, start: Starter, tls_front: type[TlsFront], kubeconfig: WriteKubeconfig
 ) -> None:
     client = authority.issue_cert("reader@example.com")
     client.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
@@ -42,7 +42,7 @@ async def test_client_certificate(
 
 
 async def test_exec_plugin(
-    tmp_path: Path, authority, start: Starter, tls_front: type[TlsFront], kubeconfig: WriteKubeconfig
+    tmp_path: Path, authority: trustme.CA, start: Starter, tls_front: type[TlsFront], kubeconfig: WriteKubeconfig
 ) -> None:
     plugin = tmp_path / "plugin"
     plugin.write_text(
@@ -94,7 +94,7 @@ async def test_a_refused_token_is_stale_and_a_new_one_mends_it(
 
 
 async def test_an_untrusted_certificate_is_told(
-    tmp_path: Path, authority, start: Starter, tls_front: type[TlsFront], kubeconfig: WriteKubeconfig
+    tmp_path: Path, authority: trustme.CA, start: Starter, tls_front: type[TlsFront], kubeconfig: WriteKubeconfig
 ) -> None:
     other = trustme.CA()
     async with SimulatedCluster("inner", pods=5) as cluster:

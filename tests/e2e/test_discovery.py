@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
 import aiohttp
 import pytest
 import pytest_asyncio
@@ -15,11 +18,16 @@ V2, V2BETA1 = AGGREGATED.format("v2"), AGGREGATED.format("v2beta1")
 CLIENT_GO = f"{V2},{V2BETA1},application/json"
 
 
+Ask = Callable[..., Awaitable[tuple[aiohttp.ClientResponse, Any]]]
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def ask(shared_service: Service):
+async def ask(shared_service: Service) -> AsyncIterator[Ask]:
     async with aiohttp.ClientSession() as session:
 
-        async def get(path: str, accept: str = "application/json", **headers: str):
+        async def get(
+            path: str, accept: str = "application/json", **headers: str
+        ) -> tuple[aiohttp.ClientResponse, Any]:
             sent = {"Accept": accept, **{name.replace("_", "-"): value for name, value in headers.items()}}
             async with session.get(shared_service.url + path, headers=sent) as answer:
                 return answer, await answer.json() if answer.status != 304 else None
@@ -28,7 +36,7 @@ async def ask(shared_service: Service):
 
 
 @pytest.mark.parametrize("scope", ["", "/clusters/alpha", "/int", "/int/clusters/alpha"])
-async def test_lists_and_the_aggregated_form_say_the_same(ask, scope: str) -> None:
+async def test_lists_and_the_aggregated_form_say_the_same(ask: Ask, scope: str) -> None:
     _, core = await ask(f"{scope}/api")
     assert (core["kind"], core["versions"]) == ("APIVersions", ["v1"])
     _, groups = await ask(f"{scope}/apis")
@@ -63,7 +71,7 @@ async def test_lists_and_the_aggregated_form_say_the_same(ask, scope: str) -> No
         assert aggregated == listed
 
 
-async def test_what_is_known_is_not_sent_again(ask) -> None:
+async def test_what_is_known_is_not_sent_again(ask: Ask) -> None:
     for scope in ("", "/clusters/alpha"):
         for path in ("/api", "/apis", "/api/v1", "/apis/apps"):
             for accept in (CLIENT_GO, "application/json"):
@@ -78,7 +86,7 @@ async def test_what_is_known_is_not_sent_again(ask) -> None:
     assert plain.headers["ETag"] != aggregated.headers["ETag"]
 
 
-async def test_verbs_are_those_that_are_answered(ask) -> None:
+async def test_verbs_are_those_that_are_answered(ask: Ask) -> None:
     """Reading what is synced at the root; below a cluster all that the cluster itself offers."""
     for scope, wanted in (("", False), ("/clusters/alpha", True)):
         _, found = await ask(f"{scope}/api/v1")
@@ -89,7 +97,7 @@ async def test_verbs_are_those_that_are_answered(ask) -> None:
         assert ("secrets" in verbs) is wanted
 
 
-async def test_what_is_not_there(ask) -> None:
+async def test_what_is_not_there(ask: Ask) -> None:
     for scope in ("", "/clusters/alpha"):
         for path in ("/apis/unheard.of", "/apis/unheard.of/v1", "/apis/apps/v9", "/api/v9", "/apis/apps/v1/unheard"):
             answer, status = await ask(scope + path)

@@ -13,7 +13,7 @@ from tests.patience import PATIENCE
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def exchange(service, head: str) -> tuple[int, dict[str, str], bytes]:
+async def exchange(service: Service, head: str) -> tuple[int, dict[str, str], bytes]:
     """Sends a request's head as it is, and reads an answer with a Content-Length."""
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     try:

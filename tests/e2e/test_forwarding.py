@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 
 
-def deployment(name: str, **metadata) -> dict:
+def deployment(name: str, **metadata: Any) -> dict[str, Any]:
     container = {"name": "c", "image": "x"}
     return {
         "apiVersion": "apps/v1",
@@ -36,11 +38,22 @@ def deployment(name: str, **metadata) -> dict:
     }
 
 
+Ask = Callable[..., Awaitable[tuple[aiohttp.ClientResponse, Any]]]
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def ask(shared_service: Service):
+async def ask(shared_service: Service) -> AsyncIterator[Ask]:
     async with aiohttp.ClientSession() as session:
 
-        async def send(method: str, path: str, body=None, *, cluster: str = "alpha", headers=None, **query):
+        async def send(
+            method: str,
+            path: str,
+            body: Any = None,
+            *,
+            cluster: str = "alpha",
+            headers: dict[str, str] | None = None,
+            **query: str,
+        ) -> tuple[aiohttp.ClientResponse, Any]:
             root = f"{shared_service.url}/clusters/{cluster}" if cluster else shared_service.url
             data = None if body is None else json.dumps(body)
             sent = {"Content-Type": "application/json", **(headers or {})}
@@ -51,7 +64,7 @@ async def ask(shared_service: Service):
         yield send
 
 
-async def test_writers_read_their_own_writes(ask) -> None:
+async def test_writers_read_their_own_writes(ask: Ask) -> None:
     for number in range(5):
         name = f"own-{number}"
         answer, made = await ask("POST", DEPLOYMENTS, deployment(name))
@@ -83,7 +96,7 @@ async def test_writers_read_their_own_writes(ask) -> None:
 
 @pytest.mark.parametrize("scope", ["", "/int"], ids=["named", "numbered"])
 async def test_what_was_read_here_can_be_written_back(
-    ask, shared_service: Service, shared_members: Members, scope: str
+    ask: Ask, shared_service: Service, shared_members: Members, scope: str
 ) -> None:
     """As it is, version and all: the cluster takes it at its own version, and refuses it at an older one."""
     name = f"back{scope.replace('/', '-')}"
@@ -92,14 +105,16 @@ async def test_what_was_read_here_can_be_written_back(
     url = f"{shared_service.url}{scope}/clusters/alpha{path}"
     async with aiohttp.ClientSession() as session:
 
-        async def send(method: str, body, kind: str = "application/json") -> tuple[int, dict]:
-            sent = {"data": json.dumps(body), "headers": {"Content-Type": kind}} if body is not None else {}
+        async def send(method: str, body: Any, kind: str = "application/json") -> tuple[int, dict[str, Any]]:
+            sent: dict[str, Any] = (
+                {"data": json.dumps(body), "headers": {"Content-Type": kind}} if body is not None else {}
+            )
             async with session.request(method, url, **sent) as answer:
-                return answer.status, await answer.json()
+                return answer.status, dict(await answer.json())
 
-        async def of_the_cluster() -> dict:
+        async def of_the_cluster() -> dict[str, Any]:
             async with session.get(shared_members["alpha"].url + path) as answer:
-                return await answer.json()
+                return dict(await answer.json())
 
         _, read = await send("GET", None)
         changed = {**read, "spec": {**read["spec"], "replicas": 3}}
@@ -112,7 +127,7 @@ async def test_what_was_read_here_can_be_written_back(
         version = written["metadata"]["resourceVersion"]
         assert version == (await send("GET", None))[1]["metadata"]["resourceVersion"]
         for kind in ("merge-patch", "strategic-merge-patch", "json-patch"):
-            patch = {"metadata": {"resourceVersion": version, "labels": {"by": kind}}}
+            patch: Any = {"metadata": {"resourceVersion": version, "labels": {"by": kind}}}
             if kind == "json-patch":
                 patch = [
                     {"op": "test", "path": "/metadata/resourceVersion", "value": version},
@@ -132,7 +147,7 @@ async def test_what_was_read_here_can_be_written_back(
         assert code == 200
 
 
-async def test_one_write_is_one_event_for_watchers(ask, shared_service: Service) -> None:
+async def test_one_write_is_one_event_for_watchers(ask: Ask, shared_service: Service) -> None:
     _, listed = await ask("GET", DEPLOYMENTS)
     version = listed["metadata"]["resourceVersion"]
     await ask("POST", DEPLOYMENTS, deployment("watched"))
@@ -162,7 +177,7 @@ async def test_one_write_is_one_event_for_watchers(ask, shared_service: Service)
     assert marker["kind"] == "Deployment"
 
 
-async def test_finalizers_keep_an_object_that_is_deleted(ask) -> None:
+async def test_finalizers_keep_an_object_that_is_deleted(ask: Ask) -> None:
     await ask("POST", DEPLOYMENTS, deployment("held", finalizers=["example.com/hold"]))
     answer, _ = await ask("DELETE", f"{DEPLOYMENTS}/held")
     assert answer.status in (200, 202)
@@ -176,7 +191,7 @@ async def test_finalizers_keep_an_object_that_is_deleted(ask) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_subresources_that_answer_with_something_else(ask) -> None:
+async def test_subresources_that_answer_with_something_else(ask: Ask) -> None:
     await ask("POST", DEPLOYMENTS, deployment("scaled"))
     answer, scale = await ask("GET", f"{DEPLOYMENTS}/scaled/scale")
     assert (answer.status, scale["kind"]) == (200, "Scale")
@@ -188,7 +203,7 @@ async def test_subresources_that_answer_with_something_else(ask) -> None:
     await ask("DELETE", f"{DEPLOYMENTS}/scaled")
 
 
-async def test_many_deleted_at_once(ask) -> None:
+async def test_many_deleted_at_once(ask: Ask) -> None:
     for number in range(4):
         await ask("POST", DEPLOYMENTS, deployment(f"many-{number}", labels={"many": "yes"}))
     answer, _ = await ask("DELETE", DEPLOYMENTS, labelSelector="many=yes")
@@ -197,7 +212,7 @@ async def test_many_deleted_at_once(ask) -> None:
     assert listed["items"] == []
 
 
-async def test_what_is_only_tried_changes_nothing(ask) -> None:
+async def test_what_is_only_tried_changes_nothing(ask: Ask) -> None:
     answer, made = await ask("POST", DEPLOYMENTS, deployment("dry"), dryRun="All")
     assert answer.status == 201
     assert made["metadata"]["name"] == "dry"
@@ -214,7 +229,7 @@ async def test_what_is_only_tried_changes_nothing(ask) -> None:
     await ask("DELETE", f"{DEPLOYMENTS}/wet")
 
 
-async def test_refusals_are_the_clusters_own(ask, shared_members: Members) -> None:
+async def test_refusals_are_the_clusters_own(ask: Ask, shared_members: Members) -> None:
     await ask("POST", DEPLOYMENTS, deployment("twice"))
     answer, status = await ask("POST", DEPLOYMENTS, deployment("twice"))
     assert (answer.status, status["reason"]) == (409, "AlreadyExists")
@@ -226,7 +241,7 @@ async def test_refusals_are_the_clusters_own(ask, shared_members: Members) -> No
             assert (answer.status, status) == (direct.status, await direct.json())
 
 
-async def test_at_the_root_the_way_to_do_it_is_told(ask) -> None:
+async def test_at_the_root_the_way_to_do_it_is_told(ask: Ask) -> None:
     for method, path in (("POST", DEPLOYMENTS), ("DELETE", f"{DEPLOYMENTS}/x"), ("PATCH", f"{DEPLOYMENTS}/x")):
         answer, status = await ask(method, path, {}, cluster="")
         assert (answer.status, status["reason"]) == (405, "MethodNotAllowed")
@@ -236,7 +251,7 @@ async def test_at_the_root_the_way_to_do_it_is_told(ask) -> None:
     assert "/clusters/<cluster>" in status["message"]
 
 
-async def test_pages_of_other_origins_are_refused(ask, shared_service: Service) -> None:
+async def test_pages_of_other_origins_are_refused(ask: Ask, shared_service: Service) -> None:
     answer, status = await ask("POST", DEPLOYMENTS, deployment("evil"), headers={"Origin": "http://evil.example"})
     assert (answer.status, status["reason"]) == (403, "Forbidden")
     own = {"Origin": shared_service.url}
@@ -246,13 +261,13 @@ async def test_pages_of_other_origins_are_refused(ask, shared_service: Service) 
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def pod(ask) -> str:
+async def pod(ask: Ask) -> str:
     _, listed = await ask("GET", "/api/v1/pods", fieldSelector="status.phase=Running", limit="1")
     metadata = listed["items"][0]["metadata"]
     return f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
 
 
-async def test_logs_stream(ask, pod: str, shared_service: Service) -> None:
+async def test_logs_stream(ask: Ask, pod: str, shared_service: Service) -> None:
     answer, text = await ask("GET", f"{pod}/log", tailLines="2")
     assert answer.status == 200
     assert text.count(b"\n") == 2
@@ -265,7 +280,7 @@ async def test_logs_stream(ask, pod: str, shared_service: Service) -> None:
             pass
 
 
-async def test_proxies_pass_everything_on(ask, pod: str) -> None:
+async def test_proxies_pass_everything_on(ask: Ask, pod: str) -> None:
     answer, told = await ask("GET", f"{pod}/proxy/some/path/", a="1")
     assert told == {"method": "GET", "path": "/some/path/", "query": {"a": "1"}, "body": ""}
     answer, told = await ask("POST", f"{pod}/proxy/x", {"b": 2})
@@ -336,7 +351,7 @@ async def test_kubectl_changes_and_follows(kubectl: Kubectl, shared_service: Ser
     assert code == 3
 
 
-async def test_access_reviews(ask, kubectl: Kubectl, shared_service: Service) -> None:
+async def test_access_reviews(ask: Ask, kubectl: Kubectl, shared_service: Service) -> None:
     async def allowed(*arguments: str, cluster: str = "") -> str:
         server = f"{shared_service.url}/clusters/{cluster}" if cluster else shared_service.url
         _, out, _ = await kubectl("--server", server, "auth", "can-i", *arguments)
@@ -398,7 +413,7 @@ async def test_access_reviews_take_no_bombs(shared_service: Service) -> None:
     assert shared_service.output().count("Traceback") == before
 
 
-async def test_watches_over_websocket(ask, shared_service: Service) -> None:
+async def test_watches_over_websocket(ask: Ask, shared_service: Service) -> None:
     url = f"{shared_service.url}/clusters/alpha{DEPLOYMENTS}"
     _, listed = await ask("GET", DEPLOYMENTS)
     query = {"watch": "true", "resourceVersion": listed["metadata"]["resourceVersion"]}
@@ -424,7 +439,7 @@ async def test_watches_over_websocket(ask, shared_service: Service) -> None:
 # -- as whom -----------------------------------------------------------------------------------------------------------
 
 
-async def answer_of(service, method: str, path: str, body=None, **headers):
+async def answer_of(service: Service, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
     async with (
         aiohttp.ClientSession() as session,
         session.request(method, service.url + path, json=body, headers=headers) as answer,

@@ -154,7 +154,7 @@ WAYS = ["purged", "purged but the end", "last messages deleted", "made anew", "p
 
 @pytest.mark.parametrize("what", WAYS)
 async def test_behind_running_instances(
-    what, members: Members, start: Starter, compare: Comparison, broker: EmbeddedBroker, log: Log
+    what: str, members: Members, start: Starter, compare: Comparison, broker: EmbeddedBroker, log: Log
 ) -> None:
     copy = Copy(broker.data)
     first = await start("--kubeconfig", str(members.kubeconfig), "--nats", broker.url)
@@ -194,7 +194,7 @@ async def test_behind_running_instances(
 
 @pytest.mark.parametrize("what", WAYS[:-1])
 async def test_while_nobody_ran(
-    what, members: Members, start: Starter, compare: Comparison, broker: EmbeddedBroker, log: Log
+    what: str, members: Members, start: Starter, compare: Comparison, broker: EmbeddedBroker, log: Log
 ) -> None:
     service = await start("--kubeconfig", str(members.kubeconfig), "--nats", broker.url)
     await compare.settle(service.url, members.clusters)
@@ -286,7 +286,7 @@ async def test_a_log_put_back_under_producers_alone(
     await service.ready()
     await compare.settle(service.url, members.clusters, patience=PATIENCE)
     await assert_expired(service.url, PATHS[0], version)
-    assert producing.process.returncode is None
+    assert producing.child.returncode is None
 
 
 async def test_a_server_that_stood_still_or_was_killed_is_the_same_history(

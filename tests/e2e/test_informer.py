@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ async def becomes(true: Callable[[], bool], patience: float = PATIENCE) -> None:
             await asyncio.sleep(0.02)
 
 
-async def churn(members, steps: int) -> None:
+async def churn(members: Members, steps: int) -> None:
     """Config maps come, change and go, of the same names in both clusters."""
     chance = random.Random(7)
     async with aiohttp.ClientSession() as session:
@@ -91,7 +91,7 @@ async def churn(members, steps: int) -> None:
             await asyncio.sleep(0.005)
 
 
-async def present(members) -> dict[Key, str]:
+async def present(members: Members) -> dict[Key, str]:
     """Each config map's version in its own cluster."""
     found = {}
     async with aiohttp.ClientSession() as session:
@@ -103,7 +103,7 @@ async def present(members) -> dict[Key, str]:
     return found
 
 
-def versions(objects) -> dict[Key, str]:
+def versions(objects: Mapping[Key, dict[str, Any]]) -> dict[Key, str]:
     return {key: found["metadata"]["resourceVersion"].rpartition(".")[2] for key, found in objects.items()}
 
 
@@ -164,7 +164,8 @@ def item(name: str, version: int, uid: str = "", cluster: str = "alpha") -> dict
     return {"metadata": {**metadata, "annotations": {CLUSTER_ANNOTATION: cluster}}}
 
 
-Answers = list[Callable[[web.Request], Awaitable[web.StreamResponse]]]
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Answers = list[Answer]
 
 
 @pytest.fixture
@@ -190,7 +191,7 @@ async def scripted() -> AsyncIterator[tuple[str, Answers, list[dict[str, str]]]]
     await runner.cleanup()
 
 
-def failure(code: int, **headers: str):
+def failure(code: int, **headers: str) -> Answer:
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.json_response(
             {"kind": "Status", "code": code, "message": f"no {code}"}, status=code, headers=headers
@@ -199,14 +200,14 @@ def failure(code: int, **headers: str):
     return answer
 
 
-def page(*items: dict[str, Any], token: str = "", version: str = "p.9"):
+def page(*items: dict[str, Any], token: str = "", version: str = "p.9") -> Answer:
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.json_response({"metadata": {"resourceVersion": version, "continue": token}, "items": list(items)})
 
     return answer
 
 
-def watch(*events: tuple[str, dict[str, Any]], hold: bool = False):
+def watch(*events: tuple[str, dict[str, Any]], hold: bool = False) -> Answer:
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)

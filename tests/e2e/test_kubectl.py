@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -27,16 +29,16 @@ NEW_POD = {
 
 
 @pytest.fixture
-def service(shared_service: Service):
+def service(shared_service: Service) -> Service:
     return shared_service
 
 
 @pytest.fixture
-def members(shared_members: Members):
+def members(shared_members: Members) -> Members:
     return shared_members
 
 
-async def test_get_pods_of_all_clusters_as_a_table(service, members, kubectl: Kubectl) -> None:
+async def test_get_pods_of_all_clusters_as_a_table(service: Service, members: Members, kubectl: Kubectl) -> None:
     code, out, err = await kubectl("--server", service.url, "get", "pods", "-A")
     assert code == 0, err
     head, *rows = out.splitlines()
@@ -59,7 +61,7 @@ async def test_get_pods_of_all_clusters_as_a_table(service, members, kubectl: Ku
         ("namespaces", ["CLUSTER", "NAME", "STATUS", "AGE"]),
     ],
 )
-async def test_columns(service, kubectl: Kubectl, resource: str, columns: list[str]) -> None:
+async def test_columns(service: Service, kubectl: Kubectl, resource: str, columns: list[str]) -> None:
     arguments = [] if resource in ("nodes", "namespaces") else ["-A"]
     code, out, err = await kubectl("--server", service.url, "get", resource, *arguments)
     assert code == 0, err
@@ -69,7 +71,7 @@ async def test_columns(service, kubectl: Kubectl, resource: str, columns: list[s
 
 
 async def test_label_selector_selects_as_the_cluster_does(
-    service, members, kubectl: Kubectl, compare: Comparison
+    service: Service, members: Members, kubectl: Kubectl, compare: Comparison
 ) -> None:
     objects, _ = await compare.items(members["alpha"].url + "/apis/apps/v1/deployments")
     app = next(iter(objects.values()))["metadata"]["labels"]["app"]
@@ -82,14 +84,14 @@ async def test_label_selector_selects_as_the_cluster_does(
     assert 0 < len(wanted) < len(objects)
 
 
-async def test_custom_resource_by_its_short_name_with_its_columns(service, kubectl: Kubectl) -> None:
+async def test_custom_resource_by_its_short_name_with_its_columns(service: Service, kubectl: Kubectl) -> None:
     code, out, err = await kubectl("--server", service.url, "get", "cert", "-A")
     assert code == 0, err
     assert out.splitlines()[0].split()[:4] == ["NAMESPACE", "CLUSTER", "NAME", "READY"]
     assert len(out.splitlines()) > 2
 
 
-async def test_api_resources_and_raw(service, kubectl: Kubectl) -> None:
+async def test_api_resources_and_raw(service: Service, kubectl: Kubectl) -> None:
     code, out, err = await kubectl("--server", service.url, "api-resources")
     assert code == 0, err
     assert any(line.split()[0] == "certificates" for line in out.splitlines())
@@ -99,7 +101,7 @@ async def test_api_resources_and_raw(service, kubectl: Kubectl) -> None:
     assert json.loads(out)["kind"] == "NamespaceList"
 
 
-async def test_outputs_and_small_pages(service, kubectl: Kubectl) -> None:
+async def test_outputs_and_small_pages(service: Service, kubectl: Kubectl) -> None:
     code, out, err = await kubectl("--server", service.url, "get", "pods", "-A", "-o", "name", "--chunk-size=7")
     assert code == 0, err
     assert len(out.split()) == 120
@@ -114,7 +116,7 @@ async def test_outputs_and_small_pages(service, kubectl: Kubectl) -> None:
     assert "INTERNAL-IP" in out.splitlines()[0]
 
 
-async def test_one_object_and_what_is_not_there(service, kubectl: Kubectl) -> None:
+async def test_one_object_and_what_is_not_there(service: Service, kubectl: Kubectl) -> None:
     code, out, err = await kubectl("--server", f"{service.url}/clusters/alpha", "get", "ns", "default", "-o", "json")
     assert code == 0, err
     assert json.loads(out)["metadata"]["name"] == "default"
@@ -130,7 +132,7 @@ async def test_one_object_and_what_is_not_there(service, kubectl: Kubectl) -> No
     assert 'clusters "zulu" not found; there are: alpha, bravo' in err
 
 
-async def test_bad_selector_and_write(service, kubectl: Kubectl) -> None:
+async def test_bad_selector_and_write(service: Service, kubectl: Kubectl) -> None:
     code, _, err = await kubectl("--server", service.url, "get", "pods", "-l", "a in (")
     assert code == 1
     assert "unable to parse requirement" in err
@@ -147,17 +149,17 @@ async def test_bad_selector_and_write(service, kubectl: Kubectl) -> None:
 SCOPES = pytest.mark.parametrize("cluster", [None, "alpha"], ids=["root", "one-cluster"])
 
 
-def bare(one: dict) -> dict:
+def bare(one: dict[str, Any]) -> dict[str, Any]:
     """An object without what only stands where objects of several types may."""
     return {key: value for key, value in one.items() if key not in ("kind", "apiVersion")}
 
 
-def pod_named(name: str) -> dict:
+def pod_named(name: str) -> dict[str, Any]:
     return {**NEW_POD, "metadata": {"name": name, "namespace": "default", "labels": {"app": name}}}
 
 
 @SCOPES
-async def test_every_output_has_the_same_objects(service, run: Run, cluster) -> None:
+async def test_every_output_has_the_same_objects(service: Service, run: Run, cluster: str | None) -> None:
     listed = await objects(service, cluster, "/apis/apps/v1/deployments")
     names = [one["metadata"]["name"] for one in listed]
     get = ("get", "deployments", "-A", "-o")
@@ -187,12 +189,14 @@ async def test_every_output_has_the_same_objects(service, run: Run, cluster) -> 
 
 
 @SCOPES
-async def test_order_labels_and_selectors(service, run: Run, cluster) -> None:
+async def test_order_labels_and_selectors(service: Service, run: Run, cluster: str | None) -> None:
     pods = await objects(service, cluster, "/api/v1/pods")
     get = ("get", "pods", "-A")
     out = await run(cluster, *get, "--sort-by=.metadata.creationTimestamp", "--no-headers")
     at = 1 if cluster else 2
-    created = {(one["metadata"]["namespace"], one["metadata"]["name"]): [] for one in pods}
+    created: dict[tuple[str, str], list[str]] = {
+        (one["metadata"]["namespace"], one["metadata"]["name"]): [] for one in pods
+    }
     for one in pods:
         created[one["metadata"]["namespace"], one["metadata"]["name"]].append(one["metadata"]["creationTimestamp"])
     times = [created[line.split()[0], line.split()[at]] for line in out.splitlines()]
@@ -207,7 +211,7 @@ async def test_order_labels_and_selectors(service, run: Run, cluster) -> None:
     assert shown == wanted
     app = next(one["metadata"]["labels"]["app"] for one in pods if "app" in one["metadata"]["labels"])
     node = next(one["spec"]["nodeName"] for one in pods if one["metadata"]["labels"].get("app") == app)
-    for options, chosen in (
+    cases: tuple[tuple[list[str], Callable[[dict[str, Any]], bool]], ...] = (
         (["-l", f"app={app}"], lambda one: one["metadata"]["labels"].get("app") == app),
         (["-l", f"app notin ({app}),app"], lambda one: one["metadata"]["labels"].get("app", app) != app),
         (["--field-selector", f"spec.nodeName={node}"], lambda one: one["spec"].get("nodeName") == node),
@@ -215,13 +219,14 @@ async def test_order_labels_and_selectors(service, run: Run, cluster) -> None:
             ["--field-selector", "status.phase!=Running,metadata.namespace!=kube-system"],
             lambda one: one["status"]["phase"] != "Running" and one["metadata"]["namespace"] != "kube-system",
         ),
-    ):
+    )
+    for options, chosen in cases:
         found = await run(cluster, *get, *options, "-o", "jsonpath={.items[*].metadata.uid}", "--chunk-size=3")
         assert sorted(found.split()) == sorted(one["metadata"]["uid"] for one in pods if chosen(one))
 
 
 @SCOPES
-async def test_several_types_and_categories_at_once(service, run: Run, cluster) -> None:
+async def test_several_types_and_categories_at_once(service: Service, run: Run, cluster: str | None) -> None:
     out = await run(cluster, "get", "deploy,svc,nodes,cert", "-A", "-o", "name")
     counts = {title: out.count(f"{title}/") for title in ("deployment.apps", "service", "node")}
     for title, path in (
@@ -235,7 +240,7 @@ async def test_several_types_and_categories_at_once(service, run: Run, cluster) 
 
 
 @SCOPES
-async def test_watching_shows_each_change(following: Follow, member: AskMember, cluster) -> None:
+async def test_watching_shows_each_change(following: Follow, member: AskMember, cluster: str | None) -> None:
     name = f"watched-{cluster or 'all'}"
     # What is there when it begins is how a test knows that it has begun.
     await member("POST", "/api/v1/namespaces/default/pods", pod_named(f"before-{name}"))
@@ -267,7 +272,9 @@ async def test_watching_shows_each_change(following: Follow, member: AskMember, 
 
 
 @SCOPES
-async def test_wait(service, kubectl: Kubectl, following: Follow, member: AskMember, cluster) -> None:
+async def test_wait(
+    service: Service, kubectl: Kubectl, following: Follow, member: AskMember, cluster: str | None
+) -> None:
     name = f"awaited-{cluster or 'all'}"
     path = f"/api/v1/namespaces/default/pods/{name}"
     await member("POST", "/api/v1/namespaces/default/pods", pod_named(name))
@@ -293,7 +300,7 @@ async def test_wait(service, kubectl: Kubectl, following: Follow, member: AskMem
 
 
 @SCOPES
-async def test_what_the_server_has(service, run: Run, cluster) -> None:
+async def test_what_the_server_has(service: Service, run: Run, cluster: str | None) -> None:
     wide = await run(cluster, "api-resources", "-o", "wide", "--no-headers")
     lines = {line.split()[0]: line for line in wide.splitlines()}
     assert "cert,certs" in lines["certificates"]
@@ -308,7 +315,7 @@ async def test_what_the_server_has(service, run: Run, cluster) -> None:
 
 
 @SCOPES
-async def test_rollout(run: Run, following: Follow, member: AskMember, cluster) -> None:
+async def test_rollout(run: Run, following: Follow, member: AskMember, cluster: str | None) -> None:
     name = f"rolled-{cluster or 'all'}"
     path = "/apis/apps/v1/namespaces/default/deployments"
     container = {"name": "main", "image": "registry.example/rolled:1"}
@@ -328,7 +335,7 @@ async def test_rollout(run: Run, following: Follow, member: AskMember, cluster) 
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def with_events(members, tmp_path: Path):
+async def with_events(members: Members, tmp_path: Path) -> AsyncIterator[Service]:
     """A service that has been asked for events, too."""
     arguments = ("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
     service = Service("up", *arguments, "--include", "*", "--include", "events", log=tmp_path / "up.log")
@@ -339,7 +346,7 @@ async def with_events(members, tmp_path: Path):
         await service.stop()
 
 
-async def test_describe_with_events(with_events, kubectl: Kubectl) -> None:
+async def test_describe_with_events(with_events: Service, kubectl: Kubectl) -> None:
     """Events are served where they were asked for; then describe finds them, across clusters too."""
     service = with_events
     names = [one["metadata"]["name"] for one in await objects(service, None, "/api/v1/pods")]
@@ -394,7 +401,7 @@ async def test_describe_with_events(with_events, kubectl: Kubectl) -> None:
 
 
 @SCOPES
-async def test_ways_to_show_rows(service, run: Run, cluster) -> None:
+async def test_ways_to_show_rows(service: Service, run: Run, cluster: str | None) -> None:
     listed = await objects(service, cluster, "/api/v1/pods")
     get = ("get", "pods", "-A", "--no-headers")
     rows = (await run(cluster, *get, "--show-kind")).splitlines()
@@ -411,7 +418,7 @@ async def test_ways_to_show_rows(service, run: Run, cluster) -> None:
 
 
 @SCOPES
-async def test_names_that_are_not_there(service, kubectl: Kubectl, run: Run, cluster) -> None:
+async def test_names_that_are_not_there(service: Service, kubectl: Kubectl, run: Run, cluster: str | None) -> None:
     get = ("get", "pod", "nobody", "-n", "default")
     assert await run(cluster, *get, "--ignore-not-found") == ""
     code, _, err = await kubectl("--server", below(service, cluster), *get)
@@ -423,7 +430,9 @@ async def test_names_that_are_not_there(service, kubectl: Kubectl, run: Run, clu
 
 
 @SCOPES
-async def test_one_object_in_every_output(service, run: Run, member: AskMember, following: Follow, cluster) -> None:
+async def test_one_object_in_every_output(
+    service: Service, run: Run, member: AskMember, following: Follow, cluster: str | None
+) -> None:
     name = f"single-{cluster or 'all'}"
     made = await member("POST", "/api/v1/namespaces/default/pods", pod_named(name))
     async with following(cluster, "get", "pods", "-n", "default", "-w", "--no-headers") as shown:
@@ -455,7 +464,9 @@ async def test_one_object_in_every_output(service, run: Run, member: AskMember, 
 
 
 @SCOPES
-async def test_wait_for_what_comes(service, kubectl: Kubectl, following: Follow, member: AskMember, cluster) -> None:
+async def test_wait_for_what_comes(
+    service: Service, kubectl: Kubectl, following: Follow, member: AskMember, cluster: str | None
+) -> None:
     """`--for=create` asks again and again; the others watch by name or selector."""
     name = f"coming-{cluster or 'all'}"
     wait = ("--server", below(service, cluster), "wait", "-n", "default", "--timeout=30s")
@@ -473,7 +484,7 @@ async def test_wait_for_what_comes(service, kubectl: Kubectl, following: Follow,
 
 
 @SCOPES
-async def test_chunks_are_pages_of_one_state(service, run: Run, cluster) -> None:
+async def test_chunks_are_pages_of_one_state(service: Service, run: Run, cluster: str | None) -> None:
     listed = await objects(service, cluster, "/api/v1/pods")
     out = await run(cluster, "get", "pods", "-A", "--chunk-size=7", "-o", "jsonpath={.items[*].metadata.uid}", "-v=6")
     assert out.split() == [one["metadata"]["uid"] for one in listed]
@@ -485,7 +496,7 @@ async def test_chunks_are_pages_of_one_state(service, run: Run, cluster) -> None
     assert out.count("\nService Account:") == apps.count(app)
 
 
-async def test_describe_of_a_name_in_two_clusters(service, kubectl: Kubectl, run: Run) -> None:
+async def test_describe_of_a_name_in_two_clusters(service: Service, kubectl: Kubectl, run: Run) -> None:
     """At the root one must say which: below a cluster it is clear."""
     code, _, err = await kubectl("--server", service.url, "describe", "namespace", "default")
     assert code == 1
@@ -497,7 +508,7 @@ async def test_describe_of_a_name_in_two_clusters(service, kubectl: Kubectl, run
 
 
 @SCOPES
-async def test_about_the_server(service, kubectl: Kubectl, run: Run, cluster) -> None:
+async def test_about_the_server(service: Service, kubectl: Kubectl, run: Run, cluster: str | None) -> None:
     assert f"is running at {below(service, cluster)}" in await run(cluster, "cluster-info")
     assert await run(cluster, "get", "--raw", "/readyz") == "ok"
     assert await run(cluster, "get", "--raw", "/livez") == "ok"

@@ -9,7 +9,9 @@ import os
 import shutil
 import stat
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -23,7 +25,7 @@ from tests.ports import free_port
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-def deployment(name: str, image: str = "registry.example/web:1") -> dict:
+def deployment(name: str, image: str = "registry.example/web:1") -> dict[str, Any]:
     template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "main", "image": image}]}}
     return {
         "apiVersion": "apps/v1",
@@ -34,15 +36,18 @@ def deployment(name: str, image: str = "registry.example/web:1") -> dict:
 
 
 @pytest.fixture
-def service(shared_service: Service):
+def service(shared_service: Service) -> Service:
     return shared_service
 
 
+Here = Callable[..., Awaitable[dict[str, Any]]]
+
+
 @pytest.fixture
-def here(service):
+def here(service: Service) -> Here:
     """An object of alpha as this instance has it in memory now, without asking the log for its head."""
 
-    async def get(name: str, resource: str = "deployments", group: str = "apis/apps/v1") -> dict:
+    async def get(name: str, resource: str = "deployments", group: str = "apis/apps/v1") -> dict[str, Any]:
         path = f"/clusters/alpha/{group}/namespaces/default/{resource}/{name}"
         return await service.get(path, resourceVersion="0")
 
@@ -50,10 +55,10 @@ def here(service):
 
 
 @pytest.fixture
-def manifest(tmp_path: Path):
+def manifest(tmp_path: Path) -> Callable[..., str]:
     """Writes objects into one file; its path."""
 
-    def write(*made: dict) -> str:
+    def write(*made: dict[str, Any]) -> str:
         path = tmp_path / "manifest.yaml"
         path.write_text(yaml.safe_dump_all(made))
         return str(path)
@@ -62,7 +67,7 @@ def manifest(tmp_path: Path):
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def running(service) -> tuple[str, str]:
+async def running(service: Service) -> tuple[str, str]:
     """Namespace and name of a pod of alpha that runs and has never been restarted."""
     for one in await objects(service, "alpha", "/api/v1/pods"):
         status = one["status"]
@@ -71,7 +76,9 @@ async def running(service) -> tuple[str, str]:
     raise AssertionError("no such pod")
 
 
-async def test_apply_diff_and_delete(kubectl: Kubectl, run: Run, here, manifest, service) -> None:
+async def test_apply_diff_and_delete(
+    kubectl: Kubectl, run: Run, here: Here, manifest: Callable[..., str], service: Service
+) -> None:
     certificate = {
         "apiVersion": "certs.example.io/v1",
         "kind": "Certificate",
@@ -112,7 +119,7 @@ async def test_apply_diff_and_delete(kubectl: Kubectl, run: Run, here, manifest,
 
 
 async def test_create_edit_patch_and_replace(
-    run: Run, here, manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, here: Here, manifest: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "created" in await run("alpha", "create", "-f", manifest(deployment("edited")))
     editor = tmp_path / "editor"
@@ -146,7 +153,9 @@ async def test_create_edit_patch_and_replace(
     assert "deleted" in await run("alpha", "delete", "deployment", "edited", "--now")
 
 
-async def test_scale_set_label_and_rollout(run: Run, here, manifest, service) -> None:
+async def test_scale_set_label_and_rollout(
+    run: Run, here: Here, manifest: Callable[..., str], service: Service
+) -> None:
     await run("alpha", "apply", "-f", manifest(deployment("rolled")))
     assert "scaled" in await run("alpha", "scale", "deployment", "rolled", "--replicas=3", "--current-replicas=1")
     assert (await here("rolled"))["spec"]["replicas"] == 3
@@ -175,7 +184,7 @@ async def test_scale_set_label_and_rollout(run: Run, here, manifest, service) ->
     assert "untainted" in await run("alpha", "taint", "node", node, "a-")
 
 
-async def test_all_of_a_selector_are_deleted(run: Run, manifest, service) -> None:
+async def test_all_of_a_selector_are_deleted(run: Run, manifest: Callable[..., str], service: Service) -> None:
     made = [deployment(f"crowd-{number}") for number in range(4)]
     for one in made:
         one["metadata"]["labels"] = {"crowd": "yes"}
@@ -190,7 +199,7 @@ async def test_all_of_a_selector_are_deleted(run: Run, manifest, service) -> Non
     assert (await service.get(path.partition("?")[0], resourceVersion="0", labelSelector="crowd=yes"))["items"] == []
 
 
-async def test_logs(kubectl: Kubectl, following: Follow, run: Run, running: tuple[str, str], service) -> None:
+async def test_logs(kubectl: Kubectl, following: Follow, run: Run, running: tuple[str, str], service: Service) -> None:
     namespace, name = running
     whole = await run("alpha", "logs", name, "-n", namespace)
     assert whole.count("\n") > 1
@@ -212,7 +221,7 @@ async def test_logs(kubectl: Kubectl, following: Follow, run: Run, running: tupl
     )
 
 
-async def test_exec_and_attach(kubectl: Kubectl, run: Run, running: tuple[str, str], service) -> None:
+async def test_exec_and_attach(kubectl: Kubectl, run: Run, running: tuple[str, str], service: Service) -> None:
     namespace, name = running
     assert await run("alpha", "exec", name, "-n", namespace, "--", "echo", "a", "b") == "a b\n"
     assert await run("alpha", "exec", "-i", name, "-n", namespace, "--", "cat", input="in and out") == "in and out"
@@ -224,16 +233,19 @@ async def test_exec_and_attach(kubectl: Kubectl, run: Run, running: tuple[str, s
     assert (code, "attached" in out) == (0, True), err
 
 
-async def test_a_proxy_in_front(service, tmp_path: Path, kubectl: Kubectl) -> None:
+async def test_a_proxy_in_front(service: Service, tmp_path: Path, kubectl: Kubectl) -> None:
     """`kubectl proxy` passes on to us what it is asked, and whoever asks it does so as before."""
     port = free_port()
+    program = shutil.which("kubectl")
+    assert program is not None
     process = await asyncio.create_subprocess_exec(
-        *(shutil.which("kubectl"), "--server", service.url, "proxy", "--port", str(port)),
+        *(program, "--server", service.url, "proxy", "--port", str(port)),
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "KUBECONFIG": str(tmp_path / "none"), "HOME": str(tmp_path)},
     )
     try:
         async with asyncio.timeout(PATIENCE):
+            assert process.stdout is not None
             assert b"Starting to serve" in await process.stdout.readline()
             async with aiohttp.ClientSession() as session:
                 async with session.get(f"http://127.0.0.1:{port}/api/v1/pods") as answer:
@@ -249,7 +261,9 @@ async def test_a_proxy_in_front(service, tmp_path: Path, kubectl: Kubectl) -> No
         await process.wait()
 
 
-async def test_at_the_root_each_is_told_the_way(kubectl: Kubectl, manifest, service, running: tuple[str, str]) -> None:
+async def test_at_the_root_each_is_told_the_way(
+    kubectl: Kubectl, manifest: Callable[..., str], service: Service, running: tuple[str, str]
+) -> None:
     """405, and where to send it instead; nothing has happened."""
     namespace, name = running
     file = manifest(deployment("at-the-root"))
@@ -279,7 +293,9 @@ async def test_at_the_root_each_is_told_the_way(kubectl: Kubectl, manifest, serv
     assert await objects(service, None, "/apis/apps/v1/deployments?labelSelector=app%3Dat-the-root") == []
 
 
-async def test_metrics_are_passed_on(kubectl: Kubectl, member: AskMember, service, running: tuple[str, str]) -> None:
+async def test_metrics_are_passed_on(
+    kubectl: Kubectl, member: AskMember, service: Service, running: tuple[str, str]
+) -> None:
     """metrics.k8s.io can be listed and not watched, so the root lacks it; below a cluster it is the cluster's."""
     spec = {
         "group": "metrics.k8s.io",
@@ -301,8 +317,8 @@ async def test_metrics_are_passed_on(kubectl: Kubectl, member: AskMember, servic
             group["name"] for group in (await service.get("/clusters/alpha/apis"))["groups"]
         }:
             await asyncio.sleep(0.05)
-    for what in (("nodes",), ("pods", "-A")):
-        code, out, err = await kubectl("--server", below(service, "alpha"), "top", *what)
+    for words in (("nodes",), ("pods", "-A")):
+        code, out, err = await kubectl("--server", below(service, "alpha"), "top", *words)
         assert code == 0, err
         assert "CPU" in out
     found = await service.get("/clusters/alpha/apis/metrics.k8s.io/v1beta1/nodes")
@@ -312,7 +328,7 @@ async def test_metrics_are_passed_on(kubectl: Kubectl, member: AskMember, servic
             assert answer.status == 404
 
 
-async def test_paths_behind_a_proxy_are_passed_on_as_they_are(service, running: tuple[str, str]) -> None:
+async def test_paths_behind_a_proxy_are_passed_on_as_they_are(service: Service, running: tuple[str, str]) -> None:
     """What is behind `proxy` is another server's path: empty segments and encoded characters mean something there."""
     namespace, name = running
     proxy = f"{service.url}/clusters/alpha/api/v1/namespaces/{namespace}/pods/{name}/proxy"

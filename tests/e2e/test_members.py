@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -47,13 +48,13 @@ async def test_a_cluster_that_is_down_at_the_start_comes_in_later(
     await late.start()
     try:
 
-        async def there():
+        async def there() -> bool:
             return len((await service.get("/api/v1/pods"))["items"]) == 130
 
         await eventually_awaited(there)
         await compare.settle(service.url, [*members.clusters, late])
 
-        async def fine():
+        async def fine() -> bool:
             return "cluster charlie ok" in await text(f"{service.url}/readyz?verbose")
 
         await eventually_awaited(fine)
@@ -68,7 +69,7 @@ async def test_a_cluster_that_goes_away_stays_readable_with_a_warning(
     bravo = members["bravo"]
     await bravo.faults.refuse_connections()
 
-    async def warned():
+    async def warned() -> bool:
         return any("bravo is not ready" in one for one in await warnings(f"{service.url}/api/v1/pods"))
 
     await eventually_awaited(warned)
@@ -77,7 +78,7 @@ async def test_a_cluster_that_goes_away_stays_readable_with_a_warning(
     bravo.churn.step(20)
     await bravo.faults.accept_connections()
 
-    async def fine():
+    async def fine() -> bool:
         return not await warnings(f"{service.url}/api/v1/pods")
 
     await eventually_awaited(fine)
@@ -136,7 +137,7 @@ async def test_a_custom_type_comes_and_goes(
         async with session.post(alpha.url + boats, json=boat) as answer:
             assert answer.status == 201, await answer.text()
 
-        async def served():
+        async def served() -> Any:
             async with session.get(service.url + boats) as answer:
                 return answer.status == 200 and await answer.json()
 
@@ -153,7 +154,7 @@ async def test_a_custom_type_comes_and_goes(
                 assert answer.status == 200
             assert json.loads(await watching.content.readline())["type"] == "DELETED"
 
-        async def gone():
+        async def gone() -> bool:
             async with session.get(service.url + boats) as answer:
                 return answer.status == 404
 
@@ -161,9 +162,9 @@ async def test_a_custom_type_comes_and_goes(
     await compare.settle(service.url, members.clusters)
 
 
-async def _items(session, url):
+async def _items(session: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]:
     async with session.get(url) as answer:
-        return (await answer.json())["items"]
+        return list((await answer.json())["items"])
 
 
 async def test_parts_alone(members: Members, start: Starter, compare: Comparison, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ async def test_another_region(
     await compare.settle(hub.url, members.clusters)
     mirror = ("mirror", "--nats", regions.west.url, "--from-domain", "hub")
     making = await process(*mirror, "--once")
-    assert await making.process.wait() == 0, making.output()
+    assert await making.child.wait() == 0, making.output()
     assert "mirror made" in making.output()
     await process(*mirror)
     west = await start("--nats", regions.west.url, command="serve")
@@ -144,7 +144,7 @@ async def test_beside_the_log_and_with_another_history(
         origin = await start("--nats", nats.url, command="serve")
         await compare.settle(origin.url, members.clusters, patience=PATIENCE)
         wrong = await process("mirror", "--nats", nats.url, "--once")
-        assert await wrong.process.wait() == 1
+        assert await wrong.child.wait() == 1
         assert "needs another name; give --stream" in wrong.output()
         await process("mirror", "--nats", nats.url, "--stream", "COPY", "--replicas", "3")
         async with asyncio.timeout(PATIENCE):

@@ -99,7 +99,7 @@ async def test_away(
     assert await metric(serving.url, "kubebraid_log_reachable") == 0.0
     assert await metric(serving.url, "kubebraid_log_age_seconds") > 10.0
     asking = await process("status", "--server", serving.url)
-    assert await asking.process.wait() == 1
+    assert await asking.child.wait() == 1
     assert "the log has been unreachable for" in asking.output()
     assert (await asked(serving.url + PODS))[0] == 200, "it serves all the same"
     assert not following.done(), "watches stay open"

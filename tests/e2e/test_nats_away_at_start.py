@@ -254,11 +254,11 @@ async def test_who_is_refused_ends(command: str, members: Members, start: Starte
     waiting = await start(*arguments[1:], "--nats", url, command=arguments[0], ready=False)
     await waits(waiting)
     async with nats:
-        assert await asyncio.wait_for(waiting.process.wait(), PATIENCE) == 1
+        assert await asyncio.wait_for(waiting.child.wait(), PATIENCE) == 1
         told = [line for line in waiting.output().splitlines() if line.startswith("kubebraid: ")]
         assert "cannot be used: it refuses who we are" in told[0]
         at_once = await start(*arguments[1:], "--nats", url, command=arguments[0], ready=False)
-        assert await asyncio.wait_for(at_once.process.wait(), PATIENCE) == 1
+        assert await asyncio.wait_for(at_once.child.wait(), PATIENCE) == 1
         lines = [line for line in at_once.output().splitlines() if line.startswith("kubebraid: ")]
         assert len(lines) == 1, lines
         assert "check --nats-creds" in lines[0]

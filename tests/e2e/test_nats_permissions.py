@@ -81,7 +81,7 @@ async def test_enough(
         async with session.get(f"{url}/written", params={"resourceVersion": "0"}) as answer:
             assert answer.status == 200
     comparing = await process("relist", "--nats", guarded.url, *options("producer", tmp_path))
-    assert await comparing.process.wait() == 1, "a producer may not ask, only answer"
+    assert await comparing.child.wait() == 1, "a producer may not ask, only answer"
     await compare.settle(serving.url, members.clusters)
 
     # The log is made anew by those who may.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
 import pytest
@@ -20,11 +21,16 @@ ONE, ONE_BETA = (f"{JSON};as=PartialObjectMetadata{META.format(version)}" for ve
 MANY, MANY_BETA = (f"{JSON};as=PartialObjectMetadataList{META.format(version)}" for version in ("v1", "v1beta1"))
 
 
+Ask = Callable[..., Awaitable[tuple[int, str, bytes]]]
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def ask(shared_service: Service):
+async def ask(shared_service: Service) -> AsyncIterator[Ask]:
     async with aiohttp.ClientSession() as session:
 
-        async def send(path: str, accept: str | None = JSON, method: str = "GET", **query: str):
+        async def send(
+            path: str, accept: str | None = JSON, method: str = "GET", **query: str
+        ) -> tuple[int, str, bytes]:
             headers = {} if accept is None else {"Accept": accept}
             async with session.request(
                 method, shared_service.url + path, params=query, headers=headers, skip_auto_headers=("Accept",)
@@ -65,7 +71,7 @@ async def paths(shared_service: Service) -> dict[str, str]:
     ],
 )  # fmt: skip
 async def test_media_types(
-    ask, paths: dict[str, str], accept, one: tuple[str, str] | None, many: tuple[str, str] | None
+    ask: Ask, paths: dict[str, str], accept: str, one: tuple[str, str] | None, many: tuple[str, str] | None
 ) -> None:
     for scope in ("", "/clusters/alpha", "/clusters/bravo"):
         for path, wanted in ((paths["one"], one), (paths["list"], many)):
@@ -97,7 +103,7 @@ async def test_media_types(
         (YAML, None),
     ],
 )
-async def test_media_types_of_watches(ask, accept: str, kind: str | None) -> None:
+async def test_media_types_of_watches(ask: Ask, accept: str, kind: str | None) -> None:
     code, content_type, body = await ask("/api/v1/pods", accept, watch="1", timeoutSeconds="1")
     if kind is None:
         assert (code, json.loads(body)["reason"] if content_type == JSON else "NotAcceptable") == (406, "NotAcceptable")
@@ -131,7 +137,7 @@ V2_BETA = V2.replace("v2", "v2beta1")
         ("garbage", None, None),
     ],
 )
-async def test_media_types_of_discovery(ask, accept: str, lists: str | None, root: str | None) -> None:
+async def test_media_types_of_discovery(ask: Ask, accept: str, lists: str | None, root: str | None) -> None:
     for scope in ("", "/clusters/alpha"):
         for path in ("/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1"):
             wanted = root if path in ("/api", "/apis") else lists
@@ -160,11 +166,11 @@ async def test_media_types_of_discovery(ask, accept: str, lists: str | None, roo
 @pytest.mark.parametrize(
     ("accept", "code"), [("", 200), (TABLE, 200), (V2, 200), (PROTOBUF, 200), ("text/html", 406), ("garbage", 406)]
 )
-async def test_media_types_of_the_version(ask, accept: str, code: int) -> None:
+async def test_media_types_of_the_version(ask: Ask, accept: str, code: int) -> None:
     assert (await ask("/version", accept))[0] == code
 
 
-async def test_methods(ask, paths: dict[str, str]) -> None:
+async def test_methods(ask: Ask, paths: dict[str, str]) -> None:
     """GET alone at the root; no HEAD, as in a kube-apiserver."""
     for method in ("POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"):
         for path in (*paths.values(), "/api", "/apis", "/version", "/clusters", "/openapi/v3"):
@@ -172,7 +178,7 @@ async def test_methods(ask, paths: dict[str, str]) -> None:
             assert code == 405, (method, path)
 
 
-async def test_probes_by_any_method(ask) -> None:
+async def test_probes_by_any_method(ask: Ask) -> None:
     for path in ("/livez", "/readyz", "/healthz", "/metrics", "/livez/ping", "/readyz/ping", "/healthz/ping"):
         for method in ("GET", "HEAD", "POST", "OPTIONS"):
             code, content_type, body = await ask(path, None, method)
@@ -186,7 +192,7 @@ async def test_probes_by_any_method(ask) -> None:
     assert (await ask("/livez/unheard", None))[0] == 404
 
 
-async def test_parameters_that_say_nothing_here(ask, paths: dict[str, str]) -> None:
+async def test_parameters_that_say_nothing_here(ask: Ask, paths: dict[str, str]) -> None:
     """Unknown ones are ignored, and those of other verbs, as a kube-apiserver does."""
     for query in ({"unheard": "of"}, {"timeoutSeconds": "1"}, {"allowWatchBookmarks": "true"}, {"dryRun": "All"}):
         code, _, body = await ask("/api/v1/pods", **query)
@@ -196,7 +202,7 @@ async def test_parameters_that_say_nothing_here(ask, paths: dict[str, str]) -> N
         assert (code, json.loads(body)["kind"]) == (200, "Pod")
 
 
-async def test_one_object_at_least_as_new(ask, paths: dict[str, str]) -> None:
+async def test_one_object_at_least_as_new(ask: Ask, paths: dict[str, str]) -> None:
     _, _, body = await ask(paths["one"])
     version = json.loads(body)["metadata"]["resourceVersion"]
     for given in ("0", version, version.rsplit(".", 1)[0]):
@@ -209,7 +215,7 @@ async def test_one_object_at_least_as_new(ask, paths: dict[str, str]) -> None:
     assert (code, json.loads(body)["reason"]) == (410, "Expired")
 
 
-async def test_probes(ask) -> None:
+async def test_probes(ask: Ask) -> None:
     for scope in ("", "/clusters/alpha", "/int"):
         for name in ("livez", "readyz", "healthz"):
             assert (await ask(f"{scope}/{name}"))[::2] == (200, b"ok")

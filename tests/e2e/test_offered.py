@@ -16,6 +16,7 @@ import pytest
 
 from deltalog import connect
 from kubebraid.command.broker import EmbeddedBroker
+from simulation import SimulatedCluster
 from simulation.aggregation import registration
 from tests.e2e.conftest import Kubectl, Members, NotServed, Starter, StartProcess
 from tests.patience import PATIENCE
@@ -25,7 +26,7 @@ CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryList"
 SCHEMA = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-GEARS = {
+GEARS: dict[str, Any] = {
     "metadata": {"name": "gears.example.com"},
     "spec": {
         "group": "example.com",
@@ -119,7 +120,7 @@ async def post(url: str, body: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def alpha(members: Members):
+async def alpha(members: Members) -> SimulatedCluster:
     """A member cluster with a type in three versions, and an API that cannot be watched."""
     cluster = members["alpha"]
     await post(cluster.url + CRDS, GEARS)
@@ -135,7 +136,9 @@ def given(members: Members) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("aggregated", [True, False], ids=["aggregated discovery", "older discovery"])
-async def test_documents_are_the_clusters_own(alpha, given: tuple[str, ...], start: Starter, aggregated: bool) -> None:
+async def test_documents_are_the_clusters_own(
+    alpha: SimulatedCluster, given: tuple[str, ...], start: Starter, aggregated: bool
+) -> None:
     """Before and after the cluster is down, and after a restart here."""
     wanted = await discovery(alpha.url)
     assert [one["version"] for one in wanted["example.com"]["versions"]] == ["v1", "v1beta1", "v1alpha1"]
@@ -184,7 +187,9 @@ async def test_documents_are_the_clusters_own(alpha, given: tuple[str, ...], sta
     await as_the_cluster(below, wanted)
 
 
-async def test_only_what_can_be_asked_for_is_offered(alpha, given: tuple[str, ...], start: Starter) -> None:
+async def test_only_what_can_be_asked_for_is_offered(
+    alpha: SimulatedCluster, given: tuple[str, ...], start: Starter
+) -> None:
     """The root, and a cluster that nothing is passed on to, have what is synced; so has all that speaks of that."""
     service = await start(*given)
     await as_the_cluster(f"{service.url}/clusters/alpha", await discovery(alpha.url))
@@ -210,7 +215,7 @@ async def test_only_what_can_be_asked_for_is_offered(alpha, given: tuple[str, ..
         await is_of_what_is_synced(scope)
 
 
-async def test_what_is_not_synced_is_passed_on(alpha, given: tuple[str, ...], start: Starter) -> None:
+async def test_what_is_not_synced_is_passed_on(alpha: SimulatedCluster, given: tuple[str, ...], start: Starter) -> None:
     """Read, watched and changed in a version that is not synced: with the cluster's own versions."""
     service = await start(*given)
     below = f"{service.url}/clusters/alpha"
@@ -236,7 +241,7 @@ async def test_what_is_not_synced_is_passed_on(alpha, given: tuple[str, ...], st
     assert "." in found["metadata"]["resourceVersion"]
 
 
-async def test_kubectl(alpha, given: tuple[str, ...], start: Starter, kubectl: Kubectl) -> None:
+async def test_kubectl(alpha: SimulatedCluster, given: tuple[str, ...], start: Starter, kubectl: Kubectl) -> None:
     service = await start(*given)
     await as_the_cluster(f"{service.url}/clusters/alpha", await discovery(alpha.url))
 
@@ -273,7 +278,7 @@ async def test_kubectl(alpha, given: tuple[str, ...], start: Starter, kubectl: K
     assert "the server doesn't have a resource type" in err
 
 
-async def test_a_log_without_it(alpha, members: Members, start: Starter, tmp_path: Path) -> None:
+async def test_a_log_without_it(alpha: SimulatedCluster, members: Members, start: Starter, tmp_path: Path) -> None:
     """As one that an older producer has written: then what is synced is what there is."""
     async with EmbeddedBroker(tmp_path / "nats") as broker:
         given = ("--nats", broker.url, "--kubeconfig", str(members.kubeconfig))
@@ -298,7 +303,7 @@ async def test_a_log_without_it(alpha, members: Members, start: Starter, tmp_pat
 
 
 async def test_types_in_shards(
-    alpha, members: Members, process: StartProcess, start: Starter, tmp_path: Path, kubectl: Kubectl
+    alpha: SimulatedCluster, members: Members, process: StartProcess, start: Starter, tmp_path: Path, kubectl: Kubectl
 ) -> None:
     """A cluster whose types are in several logs: one of the groups passes requests on, the other only reads."""
     async with EmbeddedBroker(tmp_path / "nats") as broker:

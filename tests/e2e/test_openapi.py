@@ -43,7 +43,7 @@ WIDGETS = {
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
-async def documents(service, scope: str = "", patience: float = PATIENCE, **wanted: bool) -> dict[str, str]:
+async def documents(service: Service, scope: str = "", patience: float = PATIENCE, **wanted: bool) -> dict[str, str]:
     """The index of a scope, once it has (or lacks) the groups that are named, and version 2 is there."""
     limit = asyncio.get_running_loop().time() + patience
     async with aiohttp.ClientSession() as session:
@@ -60,7 +60,7 @@ async def documents(service, scope: str = "", patience: float = PATIENCE, **want
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stopped(shared_service: Service, shared_members: Members):
+async def stopped(shared_service: Service, shared_members: Members) -> Service:
     """The service with what two clusters, one with a type of its own, told before they went away."""
     async with aiohttp.ClientSession() as session:
         async with session.post(shared_members["bravo"].url + CRDS, json=WIDGETS) as answer:
@@ -84,7 +84,7 @@ async def stopped(shared_service: Service, shared_members: Members):
     return shared_service
 
 
-async def test_kubectl_explains_while_the_clusters_are_down(stopped, kubectl: Kubectl) -> None:
+async def test_kubectl_explains_while_the_clusters_are_down(stopped: Service, kubectl: Kubectl) -> None:
     for scope in ("", "/clusters/alpha", "/clusters/bravo", "/int", "/int/clusters/alpha"):
         server = ("--server", f"{stopped.url}{scope}")
         code, out, err = await kubectl(*server, "explain", "pod.spec.containers")
@@ -100,7 +100,7 @@ async def test_kubectl_explains_while_the_clusters_are_down(stopped, kubectl: Ku
         assert ("corners" in out) is known
 
 
-async def test_kubectl_explains_by_version_2(stopped, kubectl: Kubectl) -> None:
+async def test_kubectl_explains_by_version_2(stopped: Service, kubectl: Kubectl) -> None:
     for scope in ("", "/clusters/bravo"):
         code, out, err = await kubectl(
             *("--server", f"{stopped.url}{scope}", "explain", "pod.spec.containers", "--output=plaintext-openapiv2")
@@ -109,7 +109,7 @@ async def test_kubectl_explains_by_version_2(stopped, kubectl: Kubectl) -> None:
         assert "imagePullPolicy" in out
 
 
-async def test_urls_lead_to_documents_that_may_be_kept(stopped) -> None:
+async def test_urls_lead_to_documents_that_may_be_kept(stopped: Service) -> None:
     tags = {}
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         for scope in ("", "/clusters/alpha", "/clusters/bravo", "/int"):
@@ -145,7 +145,7 @@ async def test_urls_lead_to_documents_that_may_be_kept(stopped) -> None:
     assert len(set(tags.values())) == 1
 
 
-async def test_forms_of_version_2_and_what_is_not_there(stopped) -> None:
+async def test_forms_of_version_2_and_what_is_not_there(stopped: Service) -> None:
     async with aiohttp.ClientSession() as session:
 
         async def get(path: str, accept: str = "*/*") -> tuple[int, str, bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -16,14 +17,16 @@ CONFIGMAPS = "/api/v1/namespaces/{}/configmaps"
 SECRETS = "/api/v1/namespaces/default/secrets"
 
 
-async def send(url: str, method: str, path: str, body=None, content_type: str = "application/json"):
+async def send(
+    url: str, method: str, path: str, body: Any = None, content_type: str = "application/json"
+) -> tuple[int, Any]:
     data = None if body is None else body if isinstance(body, str | bytes) else json.dumps(body)
     async with aiohttp.ClientSession() as session:
         async with session.request(method, url + path, data=data, headers={"Content-Type": content_type}) as answer:
             return answer.status, await answer.json(content_type=None)
 
 
-def configmap(name: str, **labels: str) -> dict:
+def configmap(name: str, **labels: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}, "data": {"a": "b"}}
 
 
@@ -97,7 +100,7 @@ async def test_what_is_pruned_is_not_emptied_by_writing_it_back(
     code, read = await send(alpha, "GET", f"{SECRETS}/s?resourceVersion=0")
     assert (code, read["data"]) == (200, {"a": "", "b": ""})
 
-    async def put(content: dict) -> tuple[int, dict]:
+    async def put(content: dict[str, Any]) -> tuple[int, Any]:
         body, kind = (json.dumps(content), "json") if form == "json" else (yaml.safe_dump(content), "yaml")
         return await send(alpha, "PUT", f"{SECRETS}/s", body, f"application/{kind}")
 

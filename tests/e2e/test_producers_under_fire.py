@@ -14,7 +14,7 @@ import random
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ import aiohttp
 import pytest
 import yaml
 
-from deltalog import LogSettings, Reader, connect, decode_delta, open_log
+from deltalog import Log, LogSettings, Reader, Record, connect, decode_delta, open_log
+from deltalog.wire.kubernetes import GroupResource
 from kubebraid.command.broker import EmbeddedBroker, child_set_up
 from materializer.materializer import Materializer
 from tests.e2e.conftest import Comparison
@@ -101,7 +102,7 @@ class Recorder:
         self.sequence = 0
         self.seen = 0
 
-    def __call__(self, record) -> None:
+    def __call__(self, record: Record) -> None:
         self.sequence = record.sequence
         if not record.subject.startswith("kb.") or not record.data or "Nats-Marker-Reason" in (record.headers or {}):
             return
@@ -344,7 +345,7 @@ class Battlefield:
 
 
 @pytest.fixture
-async def battlefield(request: pytest.FixtureRequest, tmp_path: Path):
+async def battlefield(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Battlefield]:
     async with EmbeddedBroker(tmp_path / "nats") as broker:
         made = Battlefield(tmp_path, request.param, broker)
         try:
@@ -374,7 +375,7 @@ async def differences(field: Battlefield, compare: Any, of: Materializer) -> lis
             *_, group, _, resource = f"/{path}".split("/")
             group = "" if path.startswith("/api/") else group
             items, versions = await compare.items(url + path)
-            kind = store.types.get((group, resource))
+            kind = store.types.get(GroupResource(group, resource))
             entries = dict(kind.objects(name)) if kind is not None else {}
             for key in items.keys() ^ entries.keys():
                 found.append(f"{name}: {path} {key} only in the {'cluster' if key in items else 'store'}")
@@ -406,7 +407,7 @@ async def test_after_quiet_the_log_equals_the_clusters(
     field, chance = battlefield, battlefield.chance
     async with contextlib.AsyncExitStack() as stack:
 
-        async def opened(name: str):
+        async def opened(name: str) -> Log:
             connection = await connect(field.broker.url, name=name)
             stack.push_async_callback(connection.close)
             return await open_log(connection, LogSettings())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -19,7 +21,7 @@ PODS = "/api/v1/pods"
 
 
 @pytest.fixture
-async def nats(tmp_path: Path):
+async def nats(tmp_path: Path) -> AsyncIterator[str]:
     async with EmbeddedBroker(tmp_path / "nats") as broker:
         yield broker.url
 
@@ -38,11 +40,11 @@ async def samples(url: str, **labels: str) -> dict[str, float]:
     return found
 
 
-async def test_metrics_by_cluster_and_type(members: Members, nats, start: Starter) -> None:
+async def test_metrics_by_cluster_and_type(members: Members, nats: str, start: Starter) -> None:
     service = await start("--kubeconfig", str(members.kubeconfig), "--nats", nats, command="produce")
     alpha = members["alpha"]
 
-    async def synced():
+    async def synced() -> Any:
         found = await samples(service.url, cluster="alpha", type="pods")
         return found.get("kubebraid_producer_synced") and found
 
@@ -56,7 +58,7 @@ async def test_metrics_by_cluster_and_type(members: Members, nats, start: Starte
     path = f"{alpha.url}/api/v1/namespaces/{pod['namespace']}/pods/{pod['name']}"
     await _request("PATCH", path, {"metadata": {"labels": {"touched": "yes"}}})
 
-    async def followed():
+    async def followed() -> Any:
         found = await samples(service.url, cluster="alpha", type="pods")
         return found["kubebraid_producer_append_seconds_count"] and found
 
@@ -72,7 +74,7 @@ async def test_metrics_by_cluster_and_type(members: Members, nats, start: Starte
     alpha.faults.cut_watches()
     alpha.faults.clear()
 
-    async def relisted():
+    async def relisted() -> Any:
         found = await samples(service.url, cluster="alpha", type="pods")
         return found.get("kubebraid_producer_lists_total{reason=expired}") and found
 
@@ -92,14 +94,14 @@ async def test_metrics_by_cluster_and_type(members: Members, nats, start: Starte
             assert "[+]cluster alpha ok" in await answer.text()
 
 
-async def _request(method: str, url: str, body: object = None) -> dict:
+async def _request(method: str, url: str, body: object = None) -> dict[str, Any]:
     headers = {"Content-Type": "application/merge-patch+json" if method == "PATCH" else "application/json"}
     async with (
         aiohttp.ClientSession(headers=headers) as session,
         session.request(method, url, data=None if body is None else json.dumps(body)) as answer,
     ):
         assert answer.status < 300, await answer.text()
-        return await answer.json()
+        return dict(await answer.json())
 
 
 async def test_one_process_shows_both_halves(members: Members, start: Starter, tmp_path: Path) -> None:
@@ -108,7 +110,9 @@ async def test_one_process_shows_both_halves(members: Members, start: Starter, t
     assert found["kubebraid_producer_objects"] == 60
 
 
-async def test_lists_are_compared_on_request(members: Members, nats, start: Starter, process: StartProcess) -> None:
+async def test_lists_are_compared_on_request(
+    members: Members, nats: str, start: Starter, process: StartProcess
+) -> None:
     code, out = await _command(process, "relist", "--nats", nats)
     assert (code, "no producer" in out, out.count("\n")) == (1, True, 1), out
     service = await start("--kubeconfig", str(members.kubeconfig), "--nats", nats, command="produce")
@@ -117,7 +121,7 @@ async def test_lists_are_compared_on_request(members: Members, nats, start: Star
         found = await samples(service.url, cluster=cluster, type="pods")
         return found.get("kubebraid_producer_lists_total{reason=request}", 0)
 
-    async def ready():
+    async def ready() -> bool:
         found = await samples(service.url, type="pods")
         return sum(value for name, value in found.items() if name.startswith("kubebraid_producer_synced")) == 2
 
@@ -126,21 +130,21 @@ async def test_lists_are_compared_on_request(members: Members, nats, start: Star
     assert code == 0
     assert re.search(r"comparing 1 lists of 1 clusters", out), out
 
-    async def done():
+    async def done() -> bool:
         return await lists("alpha") == 1
 
     await eventually_awaited(done)
     assert await lists("bravo") == 0
 
 
-async def _command(process, *arguments: str) -> tuple[int, str]:
+async def _command(process: StartProcess, *arguments: str) -> tuple[int, str]:
     one = await process(*arguments)
     assert one.process is not None
     code = await asyncio.wait_for(one.process.wait(), PATIENCE)
     return code, one.output()
 
 
-async def test_a_configuration_file_that_changes(members: Members, nats, start: Starter, tmp_path: Path) -> None:
+async def test_a_configuration_file_that_changes(members: Members, nats: str, start: Starter, tmp_path: Path) -> None:
     config = tmp_path / "kubebraid.yaml"
     config.write_text(
         f"clusters:\n- kubeconfig: {members.kubeconfig}\n  contexts: [alpha]\nsync: [pods, nodes]\nrelistEvery: '0'\n"
@@ -154,7 +158,7 @@ async def test_a_configuration_file_that_changes(members: Members, nats, start: 
         "prune: {fields: [{types: [configmaps], pointers: [/data]}]}\n"
     )
 
-    async def changed():
+    async def changed() -> Any:
         async with aiohttp.ClientSession() as session:
             async with session.get(f"{service.url}/api/v1/configmaps") as answer:
                 items = (await answer.json())["items"] if answer.status == 200 else []
@@ -170,7 +174,7 @@ async def test_a_configuration_file_that_changes(members: Members, nats, start: 
 
     config.write_text("clusters: nonsense\n")
 
-    async def told():
+    async def told() -> bool:
         return "clusters" in service.output().rpartition("kubebraid.yaml")[2] and "nonsense" not in service.output()
 
     await eventually_awaited(told)
@@ -179,7 +183,7 @@ async def test_a_configuration_file_that_changes(members: Members, nats, start: 
 
     config.write_text(f"clusters:\n- kubeconfig: {members.kubeconfig}\n  contexts: [bravo]\nsync: [pods]\n")
 
-    async def alpha_gone():
+    async def alpha_gone() -> bool:
         return {one["name"] for one in (await service.get("/clusters"))["clusters"]} == {"bravo"}
 
     await eventually_awaited(alpha_gone)

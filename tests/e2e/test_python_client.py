@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 from kubernetes import client, watch
@@ -14,12 +15,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture
-def service(shared_service: Service):
+def service(shared_service: Service) -> Service:
     return shared_service
 
 
 @pytest.fixture
-def members(shared_members: Members):
+def members(shared_members: Members) -> Members:
     return shared_members
 
 
@@ -29,16 +30,17 @@ def core(url: str) -> client.CoreV1Api:
     return client.CoreV1Api(client.ApiClient(configuration))
 
 
-async def test_lists_and_gets(service) -> None:
+async def test_lists_and_gets(service: Service) -> None:
     api = core(service.url)
-    pods = await asyncio.to_thread(api.list_pod_for_all_namespaces)
+    # Every attribute of the client's models may be None, it says.
+    pods: Any = await asyncio.to_thread(api.list_pod_for_all_namespaces)
     assert len(pods.items) > 100
-    paged = await asyncio.to_thread(api.list_pod_for_all_namespaces, limit=100)
-    rest = await asyncio.to_thread(api.list_pod_for_all_namespaces, limit=100, _continue=paged.metadata._continue)
+    paged: Any = await asyncio.to_thread(api.list_pod_for_all_namespaces, limit=100)
+    rest: Any = await asyncio.to_thread(api.list_pod_for_all_namespaces, limit=100, _continue=paged.metadata._continue)
     assert {pod.metadata.uid for pod in [*paged.items, *rest.items]} == {pod.metadata.uid for pod in pods.items}
     one = core(f"{service.url}/clusters/alpha")
     pod = next(pod for pod in pods.items if pod.metadata.annotations["shadow.clusterpedia.io/cluster-name"] == "alpha")
-    found = await asyncio.to_thread(one.read_namespaced_pod, pod.metadata.name, pod.metadata.namespace)
+    found: Any = await asyncio.to_thread(one.read_namespaced_pod, pod.metadata.name, pod.metadata.namespace)
     assert found.metadata.resource_version == pod.metadata.resource_version
     apps = client.AppsV1Api(one.api_client)
     assert (await asyncio.to_thread(apps.list_deployment_for_all_namespaces)).items
@@ -47,9 +49,9 @@ async def test_lists_and_gets(service) -> None:
     assert found["items"]
 
 
-async def test_watches_and_resumes_from_a_version(service, members) -> None:
+async def test_watches_and_resumes_from_a_version(service: Service, members: Members) -> None:
     api = core(f"{service.url}/clusters/alpha")
-    listed = await asyncio.to_thread(api.list_pod_for_all_namespaces)
+    listed: Any = await asyncio.to_thread(api.list_pod_for_all_namespaces)
     view = {pod.metadata.uid: pod.metadata.resource_version for pod in listed.items}
     version = listed.metadata.resource_version
     stop = threading.Event()
@@ -70,7 +72,7 @@ async def test_watches_and_resumes_from_a_version(service, members) -> None:
                 else:
                     assert (event["type"] == "ADDED") is (pod.metadata.uid not in view)
                     view[pod.metadata.uid] = version
-        return version
+        return str(version)
 
     following = asyncio.create_task(asyncio.to_thread(follow))
     members["alpha"].churn.rate = 30
@@ -84,13 +86,11 @@ async def test_watches_and_resumes_from_a_version(service, members) -> None:
     assert len(seen) > 10
 
 
-async def test_an_old_version_is_told_as_410(service) -> None:
+async def test_an_old_version_is_told_as_410(service: Service) -> None:
     api = core(service.url)
     for version in ("12345", "elsewhere.17"):
         with pytest.raises(client.ApiException) as told:
             await asyncio.to_thread(
-                lambda version=version: list(
-                    watch.Watch().stream(api.list_namespace, resource_version=version, timeout_seconds=2)
-                )
+                list, watch.Watch().stream(api.list_namespace, resource_version=version, timeout_seconds=2)
             )
         assert told.value.status == 410

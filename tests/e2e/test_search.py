@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import aiohttp
 import pytest
@@ -14,18 +16,21 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 PODS = "/api/v1/pods"
 
 
+Ask = Callable[..., Awaitable[tuple[int, Any]]]
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def ask(shared_service: Service):
+async def ask(shared_service: Service) -> AsyncIterator[Ask]:
     async with aiohttp.ClientSession() as session:
 
-        async def get(path: str, **query: str):
+        async def get(path: str, **query: str) -> tuple[int, Any]:
             async with session.get(shared_service.url + path, params=query) as answer:
                 return answer.status, json.loads(await answer.read())
 
         yield get
 
 
-def places(found) -> list[tuple[str, str, str]]:
+def places(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [
         (
             item["metadata"]["annotations"]["shadow.clusterpedia.io/cluster-name"],
@@ -36,7 +41,7 @@ def places(found) -> list[tuple[str, str, str]]:
     ]
 
 
-async def test_clusters_namespaces_and_names(ask) -> None:
+async def test_clusters_namespaces_and_names(ask: Ask) -> None:
     _, everything = await ask(PODS)
     places_all = places(everything)
     spaces = sorted({place[1] for place in places_all})[:2]
@@ -55,7 +60,7 @@ async def test_clusters_namespaces_and_names(ask) -> None:
     assert {place[1] for place in places(found)} == {spaces[0]}
 
 
-async def test_times_of_creation(ask) -> None:
+async def test_times_of_creation(ask: Ask) -> None:
     _, everything = await ask(PODS)
     times = sorted({item["metadata"]["creationTimestamp"] for item in everything["items"]})
     middle = times[len(times) // 2]
@@ -69,12 +74,12 @@ async def test_times_of_creation(ask) -> None:
         assert places(again) == places(since)
 
 
-async def test_what_an_object_controls(ask) -> None:
+async def test_what_an_object_controls(ask: Ask) -> None:
     _, deployments = await ask("/apis/apps/v1/deployments")
     _, sets = await ask("/apis/apps/v1/replicasets")
     _, pods = await ask(PODS)
 
-    def owner(item) -> str:
+    def owner(item: dict[str, Any]) -> str:
         return next((one["uid"] for one in item["metadata"].get("ownerReferences", []) if one.get("controller")), "")
 
     deployment = deployments["items"][0]["metadata"]["uid"]
@@ -102,7 +107,7 @@ async def test_what_an_object_controls(ask) -> None:
         {"ownerUID": "x", "ownerSeniority": "1", "watch": "1"},
     ],
 )
-async def test_what_makes_no_sense(ask, query: dict[str, str]) -> None:
+async def test_what_makes_no_sense(ask: Ask, query: dict[str, str]) -> None:
     status, found = await ask(PODS, **query)
     assert (status, found["kind"], found["reason"]) == (400, "Status", "BadRequest")
 

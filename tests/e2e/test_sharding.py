@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -14,7 +15,7 @@ import yaml
 
 from deltalog import connect
 from kubebraid.command.broker import EmbeddedBroker
-from tests.e2e.conftest import Comparison, Kubectl, Members, Starter, StartProcess, View
+from tests.e2e.conftest import Comparison, Kubectl, Members, Service, Starter, StartProcess, View
 from tests.halting import halt
 from tests.patience import PATIENCE
 
@@ -23,25 +24,25 @@ DEPLOYMENTS = "/apis/apps/v1/deployments"
 
 
 class Shards:
-    def __init__(self, nats, router, groups) -> None:
+    def __init__(self, nats: str, router: Service, groups: dict[str, list[Service]]) -> None:
         self.nats = nats
         self.router = router
         self.groups = groups
 
 
 @pytest.fixture
-async def nats(tmp_path: Path):
+async def nats(tmp_path: Path) -> AsyncIterator[str]:
     async with EmbeddedBroker(tmp_path / "nats") as broker:
         yield broker.url
 
 
 @pytest.fixture
-async def shards(nats, members: Members, process: StartProcess, start: Starter):
+async def shards(nats: str, members: Members, process: StartProcess, start: Starter) -> Shards:
     """Pods in a log of their own with two instances, all other types in another with one."""
     kubeconfig = ("--nats", nats, "--kubeconfig", str(members.kubeconfig))
     await process("produce", *kubeconfig, "--stream", "PODS", "--include", "pods")
     await process("produce", *kubeconfig, "--include", "*", "--exclude", "pods")
-    groups = {"pods": [], "rest": []}
+    groups: dict[str, list[Service]] = {"pods": [], "rest": []}
     for name, stream in (("pods", "PODS"), ("pods", "PODS"), ("rest", "KUBEBRAID")):
         groups[name].append(await start("--nats", nats, "--stream", stream, command="serve"))
     arguments = [
@@ -53,7 +54,7 @@ async def shards(nats, members: Members, process: StartProcess, start: Starter):
 
 
 async def test_all_types_at_one_address(
-    shards, members: Members, compare: Comparison, view: type[View], kubectl: Kubectl
+    shards: Shards, members: Members, compare: Comparison, view: type[View], kubectl: Kubectl
 ) -> None:
     router = shards.router
     await compare.settle(router.url, members.clusters)
@@ -105,13 +106,13 @@ async def test_all_types_at_one_address(
 
 
 async def test_watches_go_on_when_instances_die(
-    shards, members: Members, compare: Comparison, view: type[View]
+    shards: Shards, members: Members, compare: Comparison, view: type[View]
 ) -> None:
     router = shards.router
     views = [view(router.url, path) for path in (PODS, PODS, PODS, PODS, DEPLOYMENTS, f"/clusters/bravo{PODS}")]
-    for one in views:
-        await one.list()
-    followers = [asyncio.create_task(one.follow_for_ever()) for one in views]
+    for each in views:
+        await each.list()
+    followers = [asyncio.create_task(each.follow_for_ever()) for each in views]
     for cluster in members.clusters:
         cluster.churn.rate = 30
     one, other = shards.groups["pods"]
@@ -128,16 +129,16 @@ async def test_watches_go_on_when_instances_die(
     for cluster in members.clusters:
         cluster.churn.rate = 0
     await compare.settle(router.url, members.clusters)
-    for one in views:
-        await one.equals(router)
-        assert one.events > 0
+    for each in views:
+        await each.equals(router)
+        assert each.events > 0
     for follower in followers:
         follower.cancel()
     for result in await asyncio.gather(*followers, return_exceptions=True):
         assert isinstance(result, asyncio.CancelledError), result
 
 
-async def ready_at_router(router, service) -> None:
+async def ready_at_router(router: Service, service: Service) -> None:
     async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
         while True:
             async with session.get(f"{router.url}/readyz?verbose") as answer:
@@ -146,7 +147,7 @@ async def ready_at_router(router, service) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_group_that_is_down(shards, members: Members) -> None:
+async def test_a_group_that_is_down(shards: Shards, members: Members) -> None:
     """Its types are not forgotten: 503, and discovery as it was, not an API without them."""
     router = shards.router
     before = await router.get("/apis")
@@ -175,7 +176,7 @@ async def test_a_group_that_is_down(shards, members: Members) -> None:
     assert (await router.get(DEPLOYMENTS))["items"]
 
 
-async def test_an_instance_that_hangs(shards) -> None:
+async def test_an_instance_that_hangs(shards: Shards) -> None:
     """As one whose host lost its power: nobody waits for it for ever, and what can be asked elsewhere is."""
     router, (stopped, other) = shards.router, shards.groups["pods"]
     version = (await router.get(PODS, limit="1"))["metadata"]["resourceVersion"]
@@ -198,7 +199,7 @@ async def test_an_instance_that_hangs(shards) -> None:
     watching = [asyncio.create_task(watch(number, open_)) for number in range(12)]
     for _ in watching:
         await open_.acquire()
-    halt(stopped.process.pid)
+    halt(stopped.child.pid)
     try:
         async with asyncio.timeout(PATIENCE):
             assert await asyncio.gather(*(listed() for _ in range(12))) == [200] * 12
@@ -206,20 +207,20 @@ async def test_an_instance_that_hangs(shards) -> None:
             ended, pending = await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
         assert ended
         assert pending
-        halt(other.process.pid)
+        halt(other.child.pid)
         try:
             async with asyncio.timeout(PATIENCE):
                 assert await listed() == 503
         finally:
-            other.process.send_signal(signal.SIGCONT)
+            other.child.send_signal(signal.SIGCONT)
     finally:
-        stopped.process.send_signal(signal.SIGCONT)
+        stopped.child.send_signal(signal.SIGCONT)
         for task in watching:
             task.cancel()
         await asyncio.gather(*watching, return_exceptions=True)
 
 
-async def test_the_version_is_any_groups(shards) -> None:
+async def test_the_version_is_any_groups(shards: Shards) -> None:
     for one in shards.groups["pods"]:
         await one.kill()
     assert (await shards.router.get("/version"))["gitVersion"]
@@ -227,7 +228,7 @@ async def test_the_version_is_any_groups(shards) -> None:
 
 
 async def test_clusters_in_logs_of_their_own(
-    nats, members: Members, process: StartProcess, start: Starter, compare: Comparison, tmp_path: Path
+    nats: str, members: Members, process: StartProcess, start: Starter, compare: Comparison, tmp_path: Path
 ) -> None:
     """By cluster: each is served whole below its name; what is of all clusters has to be asked there, and says so."""
     content = yaml.safe_load(members.kubeconfig.read_text())
@@ -266,7 +267,7 @@ async def test_bad_groups_are_one_line(
 ) -> None:
     failed = await process("route", *arguments)
     async with asyncio.timeout(PATIENCE):
-        assert await failed.process.wait() == 2
+        assert await failed.child.wait() == 2
     lines = failed.output().strip().splitlines()
     assert len(lines) == 1
     assert text in lines[0]

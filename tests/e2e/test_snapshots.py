@@ -6,11 +6,12 @@ import asyncio
 import random
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
 from kubebraid.command.broker import EmbeddedBroker
-from tests.e2e.conftest import Comparison, Members, Starter, StartProcess, View
+from tests.e2e.conftest import Comparison, Members, Service, Starter, StartProcess, View
 from tests.patience import PATIENCE
 
 FROM_SNAPSHOT = "going on from a snapshot"
@@ -18,18 +19,19 @@ IGNORED = "the snapshot is ignored"
 PATHS = ("/api/v1/pods", "/apis/apps/v1/deployments", "/clusters/bravo/api/v1/pods")
 
 
-def as_a_reflector(view, event) -> None:
+def as_a_reflector(view: View, event: dict[str, Any]) -> None:
     """Who resumes far back may be told of the deletion of what it doesn't have, and of changes of what is new to it."""
     assert event["type"] != "ERROR", event
     key = view.key(event["object"]) if event["type"] != "BOOKMARK" else None
     view.events += 1
     if event["type"] == "DELETED":
+        assert key is not None
         view.objects.pop(key, None)
     elif key is not None:
         view.objects[key] = event["object"]
 
 
-def as_one_who_was_away(view, event) -> None:
+def as_one_who_was_away(view: View, event: dict[str, Any]) -> None:
     """Nothing is missing or repeated; but what came and went while nobody served may be told to be deleted."""
     if event["type"] == "DELETED" and view.key(event["object"]) not in view.objects:
         version = event["object"]["metadata"]["resourceVersion"]
@@ -41,7 +43,7 @@ def as_one_who_was_away(view, event) -> None:
     type(view).take_in(view, event)
 
 
-async def written(file, since=0) -> None:
+async def written(file: Path, since: int = 0) -> None:
     """Returns when there is a snapshot written after `since` (ns)."""
     async with asyncio.timeout(PATIENCE):
         while not file.exists() or file.stat().st_mtime_ns <= since:
@@ -60,13 +62,13 @@ async def test_killed_again_and_again(members: Members, start: Starter, compare:
     for path in PATHS:
         one = view(service.url, path)
         await one.list()
-        one.take_in = partial(as_one_who_was_away, one)
+        one.take_in = partial(as_one_who_was_away, one)  # type: ignore[method-assign]
         views.append(one)
         followers.append(asyncio.create_task(one.follow_for_ever()))
         # These come back at the end, from before the first snapshot.
         other = view(service.url, path)
         await other.list()
-        other.take_in = partial(as_a_reflector, other)
+        other.take_in = partial(as_a_reflector, other)  # type: ignore[method-assign]
         early.append(other)
     prefix = views[0].version.split(".")[0]
     chance = random.Random(5)
@@ -100,15 +102,16 @@ async def test_killed_again_and_again(members: Members, start: Starter, compare:
         assert result is None or isinstance(result, asyncio.CancelledError), result
 
 
-async def whole_list(service, path):
+async def whole_list(service: Service, path: str) -> list[dict[str, Any]]:
     """The list of a service that is started for it; versions too, but for the list's own."""
+    assert service.process is not None
     if service.process.returncode is not None:
         await service.start()
         await service.ready()
-    return (await service.get(path))["items"]
+    return list((await service.get(path))["items"])
 
 
-async def until_all_are(service, times) -> None:
+async def until_all_are(service: Service, times: int) -> None:
     """Returns when so many workers have said that they are ready."""
     async with asyncio.timeout(PATIENCE):
         while service.output().count("worker is ready") < times:

@@ -9,13 +9,14 @@ import random
 import shutil
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from deltalog import Log
 from deltalog.wire.kubernetes import GroupResource
 from kubebraid.command.broker import EmbeddedBroker, running
 from producers.follow.removal import remove_cluster, remove_type
-from tests.e2e.conftest import Comparison, Members, Starter, StartProcess
+from tests.e2e.conftest import Comparison, Members, Service, Starter, StartProcess
 from tests.patience import PATIENCE
 from tests.ports import free_port
 
@@ -60,7 +61,7 @@ def place(file: Path) -> str:
             return ""
 
 
-async def served(service, compare) -> dict[Key, str]:
+async def served(service: Service, compare: Comparison) -> dict[Key, str]:
     found = {}
     for path in await compare.types(service.url):
         _, root, *middle, resource = path.split("/")
@@ -73,7 +74,7 @@ async def served(service, compare) -> dict[Key, str]:
     return found
 
 
-async def equal(file: Path, service, compare) -> None:
+async def equal(file: Path, service: Service, compare: Comparison) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
             wanted, held = await served(service, compare), await asyncio.to_thread(table, file)
@@ -149,7 +150,7 @@ async def test_what_is_removed_as_a_whole_leaves_the_table(
     file = tmp_path / "objects.db"
     producing = await process("produce", "--nats", broker.url, "--kubeconfig", str(members.kubeconfig))
 
-    async def until(holds) -> None:
+    async def until(holds: Callable[[dict[Key, str]], bool]) -> None:
         async with asyncio.timeout(PATIENCE):
             while not holds(await asyncio.to_thread(table, file)):
                 await asyncio.sleep(0.1)

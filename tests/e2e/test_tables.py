@@ -207,7 +207,7 @@ WIDE: dict[str, list[list[str]]] = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def service(shared_members: Members, shared_service: Service):
+async def service(shared_members: Members, shared_service: Service) -> Service:
     """The service, with objects in all these states in cluster alpha, seen by it."""
     alpha = shared_members["alpha"]
     async with aiohttp.ClientSession() as session:
@@ -252,7 +252,7 @@ def same(cells: list[str], wanted: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("resource", WIDE)
-async def test_wide_rows(service, kubectl: Kubectl, resource) -> None:
+async def test_wide_rows(service: Service, kubectl: Kubectl, resource: str) -> None:
     scope = ("--server", f"{service.url}/clusters/alpha", "-n", NAMESPACE)
     code, out, err = await kubectl(*scope, "get", resource, "-o", "wide")
     assert code == 0, err
@@ -263,7 +263,7 @@ async def test_wide_rows(service, kubectl: Kubectl, resource) -> None:
         assert same(cells, wanted), (cells, wanted)
 
 
-async def test_rows_of_several_types_with_labels_at_the_root(service, kubectl: Kubectl) -> None:
+async def test_rows_of_several_types_with_labels_at_the_root(service: Service, kubectl: Kubectl) -> None:
     code, out, err = await kubectl(
         *("--server", service.url, "-n", NAMESPACE, "get", "deployments,statefulsets", "--show-labels")
     )
@@ -277,7 +277,7 @@ async def test_rows_of_several_types_with_labels_at_the_root(service, kubectl: K
     assert same(tables[1][1], ["alpha", "statefulset.apps/db", "1/3", "*", "<none>"]), out
 
 
-async def test_rows_sorted_by_what_no_column_shows(service, kubectl: Kubectl) -> None:
+async def test_rows_sorted_by_what_no_column_shows(service: Service, kubectl: Kubectl) -> None:
     scope = ("--server", f"{service.url}/clusters/alpha", "-n", NAMESPACE)
     code, out, err = await kubectl(*scope, "get", "pods", "--no-headers", "--sort-by", "{.status.phase}")
     assert code == 0, err
@@ -286,7 +286,7 @@ async def test_rows_sorted_by_what_no_column_shows(service, kubectl: Kubectl) ->
 
 
 async def test_a_watch_of_one_pod_shows_its_rows_as_they_change(
-    service, kubectl: Kubectl, shared_members: Members
+    service: Service, kubectl: Kubectl, shared_members: Members
 ) -> None:
     """`get -w` makes tables of single objects: one head, then a row for each state."""
     path = f"/api/v1/namespaces/{NAMESPACE}/pods/crashes"
@@ -319,7 +319,7 @@ async def test_a_watch_of_one_pod_shows_its_rows_as_they_change(
     await service.get("/api/v1/pods", resourceVersion=at, resourceVersionMatch="NotOlderThan")
 
 
-async def test_a_watch_of_nothing_tells_its_columns_with_the_first_bookmark(service) -> None:
+async def test_a_watch_of_nothing_tells_its_columns_with_the_first_bookmark(service: Service) -> None:
     query = {
         "watch": "1",
         "sendInitialEvents": "true",
@@ -336,7 +336,7 @@ async def test_a_watch_of_nothing_tells_its_columns_with_the_first_bookmark(serv
     assert all(event["object"]["columnDefinitions"] is None for event in later)
 
 
-async def test_what_is_to_be_included_is_a_matter_of_tables(service) -> None:
+async def test_what_is_to_be_included_is_a_matter_of_tables(service: Service) -> None:
     async with aiohttp.ClientSession() as session:
         url = f"{service.url}/api/v1/namespaces/{NAMESPACE}/pods?includeObject=All"
         async with session.get(url) as answer:

@@ -80,7 +80,7 @@ async def data(shared_service: Service, shared_members: Members) -> Path:
     return shared_members.kubeconfig.parent / "data"
 
 
-async def churned(members, process) -> str:
+async def churned(members: Members, process: asyncio.subprocess.Process) -> str:
     """The first line, which changes bring; again and again, as nobody says when the command has begun."""
     waiting = asyncio.ensure_future(line(process))
     async with asyncio.timeout(PATIENCE):
@@ -156,7 +156,7 @@ async def test_a_reader_that_goes_away_is_no_error(data: Path) -> None:
     async with command("tail", "--data", str(data), "--since", "beginning") as process:
         assert process.stdout is not None
         await line(process)
-        transport = process._transport.get_pipe_transport(1)
+        transport: Any = getattr(process, "_transport").get_pipe_transport(1)  # noqa: B009
         transport.close()
         assert process.stderr is not None
         err = await asyncio.wait_for(process.stderr.read(), PATIENCE)
@@ -221,19 +221,26 @@ async def test_replay_to_a_file(shared_service: Service, shared_members: Members
     assert code == 2
     assert "choose another name" in err
     some = sorted(deltas)
-    arguments = (*arguments, "--since", str(some[0]), "--until", str(some[2]), "--to", "-")
-    code, out, err = await finished(*arguments)
+    some_of_it = (*arguments, "--since", str(some[0]), "--until", str(some[2]), "--to", "-")
+    code, out, err = await finished(*some_of_it)
     assert [json.loads(text)["sequence"] for text in out.splitlines()] == some[1:3]
     assert err == f"copied 2 messages ({err.split('(')[1].split(' ')[0]} MB) of {some[1]} to {some[2]} to -\n"
 
 
+def copied_messages(out: str) -> int:
+    found = re.match(r"copied (\d+) messages", out)
+    assert found is not None, out
+    return int(found[1])
+
+
 async def test_replay_to_a_stream(shared_members: Members, data: Path, tmp_path: Path) -> None:
     url = running(data)
+    assert url is not None
     async with EmbeddedBroker(tmp_path / "other") as other:
         arguments = ("replay", "--nats", url, "--to", f"{other.url}/COPY")
         code, out, err = await finished(*arguments)
         assert (code, err) == (0, "")
-        first = int(re.match(r"copied (\d+) messages", out)[1])
+        first = copied_messages(out)
         assert first > 100
         # Again: only what is new.
         for cluster in shared_members.clusters:
@@ -241,7 +248,7 @@ async def test_replay_to_a_stream(shared_members: Members, data: Path, tmp_path:
         code, out, err = await finished(*arguments)
         assert (code, err) == (0, "")
         assert "were there already" in out
-        assert int(re.match(r"copied (\d+) messages", out)[1]) < first
+        assert copied_messages(out) < first
         ours, theirs = await connect(url, name="test"), await connect(other.url, name="test")
         try:
             config = await asked(theirs, "STREAM.INFO.COPY", None, "config")
@@ -259,7 +266,7 @@ async def test_replay_to_a_stream(shared_members: Members, data: Path, tmp_path:
         # Beside the log, too, which takes nothing of it in.
         code, out, err = await finished("replay", "--nats", url, "--to", f"{url}/BESIDE", "--type", "nodes")
         assert (code, err) == (0, "")
-        assert int(re.match(r"copied (\d+) messages", out)[1]) > 0
+        assert copied_messages(out) > 0
         code, out, err = await finished("replay", "--nats", url, "--to", f"{url}/BESIDE", "--type", "nodes")
         assert out.startswith("copied 0 messages")
         # A copy is no log, and a log takes no copies.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
+from multidict import CIMultiDictProxy
 
 from tests.e2e.conftest import Members, Service
 from tests.patience import PATIENCE
@@ -17,28 +20,33 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture
-def service(shared_service: Service):
+def service(shared_service: Service) -> Service:
     return shared_service
 
 
 @pytest.fixture
-def members(shared_members: Members):
+def members(shared_members: Members) -> Members:
     return shared_members
 
 
+Ask = Callable[..., Awaitable[tuple[int, CIMultiDictProxy[str], Any]]]
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def ask(service):
+async def ask(service: Service) -> AsyncIterator[Ask]:
     """GET with any status: (status, headers, JSON)."""
     async with aiohttp.ClientSession() as session:
 
-        async def get(path: str, headers: dict[str, str] | None = None, **query: str):
+        async def get(
+            path: str, headers: dict[str, str] | None = None, **query: str
+        ) -> tuple[int, CIMultiDictProxy[str], Any]:
             async with session.get(service.url + path, params=query, headers=headers) as answer:
                 return answer.status, answer.headers, json.loads(await answer.read())
 
         yield get
 
 
-async def moved_on(ask, path: str, version: str) -> None:
+async def moved_on(ask: Ask, path: str, version: str) -> None:
     """Returns when the log has something that came after a list's version."""
     index = int(version.rpartition(".")[2] or version)
     async with asyncio.timeout(PATIENCE):
@@ -49,7 +57,9 @@ async def moved_on(ask, path: str, version: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def watch_lines(service, path: str, seconds: float = 3.0, headers=None, **query: str):
+async def watch_lines(
+    service: Service, path: str, seconds: float = 3.0, headers: dict[str, str] | None = None, **query: str
+) -> tuple[int, list[dict[str, Any]]]:
     """The events of a watch that the server ends after `seconds`, and the status of the answer."""
     query = {"watch": "1", "timeoutSeconds": str(int(seconds)), **query}
     async with (
@@ -63,7 +73,7 @@ async def watch_lines(service, path: str, seconds: float = 3.0, headers=None, **
 @pytest.mark.parametrize(
     "version", ["abc", "1", "x.y", "deadbeef.5", "....", "a.-1", "a.1e3", "%00", "a.99999999999999999999"]
 )
-async def test_odd_and_foreign_versions_expire(service, ask, version: str) -> None:
+async def test_odd_and_foreign_versions_expire(service: Service, ask: Ask, version: str) -> None:
     status, _, answer = await ask("/api/v1/pods", resourceVersion=version)
     assert (status, answer["kind"], answer["reason"], answer["code"]) == (410, "Status", "Expired", 410)
     # A watch that begins and ends with an ERROR event: several clients know an expired version by nothing else.
@@ -72,7 +82,7 @@ async def test_odd_and_foreign_versions_expire(service, ask, version: str) -> No
     assert (events[0]["object"]["reason"], events[0]["object"]["code"]) == ("Expired", 410)
 
 
-async def test_a_list_ahead_of_the_log_times_out_and_a_watch_waits(service, ask) -> None:
+async def test_a_list_ahead_of_the_log_times_out_and_a_watch_waits(service: Service, ask: Ask) -> None:
     _, _, found = await ask("/api/v1/pods", limit="1")
     prefix, index = found["metadata"]["resourceVersion"].split(".")
     ahead = f"{prefix}.{int(index) + 1_000_000}"
@@ -83,7 +93,7 @@ async def test_a_list_ahead_of_the_log_times_out_and_a_watch_waits(service, ask)
     assert await watch_lines(service, "/api/v1/pods", seconds=1, resourceVersion=ahead) == (200, [])
 
 
-async def test_pages_are_one_snapshot(service, ask, members) -> None:
+async def test_pages_are_one_snapshot(service: Service, ask: Ask, members: Members) -> None:
     _, _, first = await ask("/api/v1/pods", limit="50")
     whole = 50 + first["metadata"]["remainingItemCount"]
     members["alpha"].churn.step(30)
@@ -97,13 +107,15 @@ async def test_pages_are_one_snapshot(service, ask, members) -> None:
     assert len(keys) == len(set(keys)) == whole
 
 
-async def test_continue_tokens_that_are_none(ask) -> None:
+async def test_continue_tokens_that_are_none(ask: Ask) -> None:
     for token in ("nonsense", "e30", "****"):
         status, _, answer = await ask("/api/v1/pods", **{"limit": "5", "continue": token})
         assert (status, answer["reason"]) == (400, "BadRequest"), token
 
 
-async def test_a_page_whose_snapshot_is_gone_gets_a_token_to_go_on(service, ask, members) -> None:
+async def test_a_page_whose_snapshot_is_gone_gets_a_token_to_go_on(
+    service: Service, ask: Ask, members: Members
+) -> None:
     _, _, first = await ask("/api/v1/pods", limit="50")
     token = first["metadata"]["continue"]
     await service.stop()
@@ -137,13 +149,13 @@ async def test_a_page_whose_snapshot_is_gone_gets_a_token_to_go_on(service, ask,
         ({"continue": "abc", "resourceVersion": "5"}, 400),
     ],
 )
-async def test_options_that_do_not_go(ask, query: dict[str, str], code: int) -> None:
+async def test_options_that_do_not_go(ask: Ask, query: dict[str, str], code: int) -> None:
     status, headers, answer = await ask("/api/v1/pods", **query)
     assert (status, answer["kind"], answer["code"]) == (code, "Status", code)
     assert headers["Content-Type"].startswith("application/json")
 
 
-async def test_exact_lists(ask, members) -> None:
+async def test_exact_lists(ask: Ask, members: Members) -> None:
     _, _, found = await ask("/api/v1/configmaps")
     version = found["metadata"]["resourceVersion"]
     status, _, again = await ask("/api/v1/configmaps", resourceVersion=version, resourceVersionMatch="Exact")
@@ -154,7 +166,7 @@ async def test_exact_lists(ask, members) -> None:
     assert status == 410
 
 
-async def test_initial_events_end_with_their_bookmark(service) -> None:
+async def test_initial_events_end_with_their_bookmark(service: Service) -> None:
     status, events = await watch_lines(
         service,
         "/api/v1/namespaces",
@@ -172,7 +184,7 @@ async def test_initial_events_end_with_their_bookmark(service) -> None:
     assert (bookmark["kind"], bookmark["apiVersion"]) == ("Namespace", "v1")
 
 
-async def test_a_watch_ends_with_a_bookmark_of_the_whole_log(service, ask, members) -> None:
+async def test_a_watch_ends_with_a_bookmark_of_the_whole_log(service: Service, ask: Ask, members: Members) -> None:
     _, _, found = await ask("/api/v1/persistentvolumes")
     watching = asyncio.create_task(
         watch_lines(
@@ -191,7 +203,7 @@ async def test_a_watch_ends_with_a_bookmark_of_the_whole_log(service, ask, membe
     assert last > int(found["metadata"]["resourceVersion"].split(".")[1]), "a quiet type's watch moves with the log"
 
 
-async def test_what_leaves_and_enters_a_selector(service, ask, members) -> None:
+async def test_what_leaves_and_enters_a_selector(service: Service, ask: Ask, members: Members) -> None:
     alpha = members["alpha"]
     body = {
         "apiVersion": "v1",
@@ -232,7 +244,7 @@ async def test_what_leaves_and_enters_a_selector(service, ask, members) -> None:
     assert indexes == sorted(set(indexes))
 
 
-async def test_metadata_and_table_forms(service, ask) -> None:
+async def test_metadata_and_table_forms(service: Service, ask: Ask) -> None:
     _, _, found = await ask(
         "/api/v1/pods",
         headers={"Accept": "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json"},
@@ -263,7 +275,7 @@ async def test_http_1_0(shared_service: Service) -> None:
         assert json.loads(body.splitlines()[0])["kind" if "limit" in query else "type"] in ("NamespaceList", "ADDED")
 
 
-async def test_a_selector_of_many_names(ask) -> None:
+async def test_a_selector_of_many_names(ask: Ask) -> None:
     names = ",".join(f"app-{number}" for number in range(5000))
     status, _, answer = await ask("/api/v1/pods", labelSelector=f"app in ({names})")
     assert (status, answer["items"]) == (200, [])
@@ -272,14 +284,14 @@ async def test_a_selector_of_many_names(ask) -> None:
 # -- other forms -----------------------------------------------------------------------------------------------------
 
 
-async def listed_there(members, name: str, path: str) -> tuple[str, list[dict]]:
+async def listed_there(members: Members, name: str, path: str) -> tuple[str, list[dict[str, Any]]]:
     """A list as the cluster itself gives it: its version, and the items."""
     async with aiohttp.ClientSession() as session, session.get(members[name].url + path) as answer:
         found = await answer.json()
         return found["metadata"]["resourceVersion"], found["items"]
 
 
-async def test_watches_go_on_from_the_clusters_own_versions(service, ask, members) -> None:
+async def test_watches_go_on_from_the_clusters_own_versions(service: Service, ask: Ask, members: Members) -> None:
     path = "/api/v1/namespaces/default/configmaps"
     alpha, bravo = members["alpha"].url, members["bravo"].url
     async with aiohttp.ClientSession() as session:
@@ -307,7 +319,7 @@ async def test_watches_go_on_from_the_clusters_own_versions(service, ask, member
                 break
             await asyncio.sleep(0.05)
 
-    def shown(events):
+    def shown(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
         return sorted((event["type"], event["object"]["metadata"]["name"]) for event in events)
 
     alone = [("ADDED", "v-new"), ("DELETED", "v-goes"), ("MODIFIED", "v-stays")]
@@ -340,7 +352,7 @@ async def test_watches_go_on_from_the_clusters_own_versions(service, ask, member
         ('{"nobody":"5"}', 410),
     ],
 )
-async def test_cluster_versions_that_do_not_go(service, ask, version, code: int) -> None:
+async def test_cluster_versions_that_do_not_go(service: Service, ask: Ask, version: str, code: int) -> None:
     status, events = await watch_lines(service, "/api/v1/pods", 1, resourceVersion=version)
     told = events[0] if status != 200 else events[0]["object"]
     assert told["code"] == code
@@ -349,7 +361,7 @@ async def test_cluster_versions_that_do_not_go(service, ask, version, code: int)
         assert (status, answer["reason"]) == (400, "BadRequest")
 
 
-async def test_a_list_waits_for_the_clusters_own_versions(service, ask, members) -> None:
+async def test_a_list_waits_for_the_clusters_own_versions(service: Service, ask: Ask, members: Members) -> None:
     version, _ = await listed_there(members, "alpha", "/api/v1/pods")
     status, _, found = await ask("/api/v1/pods", resourceVersion=json.dumps({"alpha": str(int(version) + 10_000_000)}))
     assert (status, found["details"]["causes"][0]["reason"]) == (504, "ResourceVersionTooLarge")
@@ -360,7 +372,7 @@ async def test_a_list_waits_for_the_clusters_own_versions(service, ask, members)
     assert status == 200
 
 
-async def test_versions_that_are_numbers(service, ask, members) -> None:
+async def test_versions_that_are_numbers(service: Service, ask: Ask, members: Members) -> None:
     _, _, named = await ask("/api/v1/pods")
     status, _, found = await ask("/int/api/v1/pods")
     assert status == 200
@@ -398,7 +410,7 @@ async def test_versions_that_are_numbers(service, ask, members) -> None:
     assert status == 410
 
 
-async def test_names_that_are_not_wanted(ask) -> None:
+async def test_names_that_are_not_wanted(ask: Ask) -> None:
     _, _, found = await ask("/api/v1/namespaces")
     names = [item["metadata"]["name"] for item in found["items"]]
     _, _, found = await ask("/api/v1/namespaces", fieldSelector=f"metadata.name!={names[0]}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
 
 import aiohttp
 import pytest
@@ -16,12 +18,15 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 SECRETS = "/api/v1/namespaces/default/secrets"
 
 
+Events = Callable[..., Awaitable[Any]]
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def events(shared_service: Service):
+async def events(shared_service: Service) -> AsyncIterator[Events]:
     """The events of a watch until it ends after a second; code and text of what is none."""
     async with aiohttp.ClientSession() as session:
 
-        async def made(path: str, **query: str):
+        async def made(path: str, **query: str) -> Any:
             query = {"timeoutSeconds": "1", **query}
             async with asyncio.timeout(PATIENCE), session.get(shared_service.url + path, params=query) as answer:
                 text = await answer.text()
@@ -32,7 +37,7 @@ async def events(shared_service: Service):
         yield made
 
 
-def places(found) -> list[tuple[str, str, str]]:
+def places(found: Iterable[dict[str, Any]]) -> list[tuple[str, str, str]]:
     return sorted(
         (
             one["metadata"]["annotations"]["shadow.clusterpedia.io/cluster-name"],
@@ -43,7 +48,7 @@ def places(found) -> list[tuple[str, str, str]]:
     )
 
 
-async def test_they_are_the_watches_of_today(events, shared_service: Service) -> None:
+async def test_they_are_the_watches_of_today(events: Events, shared_service: Service) -> None:
     for scope, old, new in (
         ("", "/api/v1/watch/pods", "/api/v1/pods"),
         ("", "/api/v1/watch/namespaces", "/api/v1/namespaces"),
@@ -59,7 +64,7 @@ async def test_they_are_the_watches_of_today(events, shared_service: Service) ->
         assert places(event["object"] for event in found) == places(listed)
 
 
-async def test_of_one_object(events, shared_service: Service) -> None:
+async def test_of_one_object(events: Events, shared_service: Service) -> None:
     listed = (await shared_service.get("/api/v1/pods"))["items"]
     namespace, name = listed[0]["metadata"]["namespace"], listed[0]["metadata"]["name"]
     wanted = [place for place in places(listed) if place[1:] == (namespace, name)]
@@ -76,7 +81,7 @@ async def test_of_one_object(events, shared_service: Service) -> None:
     assert (await events("/api/v1/watch/unheard"))[0] == 404
 
 
-async def test_they_resume_and_are_told_of_bad_options(events, shared_service: Service) -> None:
+async def test_they_resume_and_are_told_of_bad_options(events: Events, shared_service: Service) -> None:
     version = (await shared_service.get("/api/v1/pods"))["metadata"]["resourceVersion"]
     assert await events("/api/v1/watch/pods", resourceVersion=version) == []
     [event] = await events("/api/v1/watch/pods", resourceVersion="nowhere.1.")
@@ -95,7 +100,7 @@ async def test_they_resume_and_are_told_of_bad_options(events, shared_service: S
 
 
 async def test_of_what_is_not_synced_the_cluster_has_its_own(
-    events, shared_members: Members, shared_service: Service
+    events: Events, shared_members: Members, shared_service: Service
 ) -> None:
     body = {"metadata": {"name": "old-path"}}
     async with aiohttp.ClientSession() as session:

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -15,25 +16,26 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kubebraid.command.broker import EmbeddedBroker
-from tests.e2e.conftest import Comparison, Members, Starter, StartProcess, View
+from tests.e2e.conftest import Comparison, Members, Service, Starter, StartProcess, View
 from tests.patience import PATIENCE, eventually_awaited
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc and Linux' SO_REUSEPORT")
 
 
 @pytest.fixture
-async def nats(tmp_path: Path):
+async def nats(tmp_path: Path) -> AsyncIterator[str]:
     async with EmbeddedBroker(tmp_path / "nats") as broker:
         yield broker.url
 
 
-def workers(service) -> list[int]:
+def workers(service: Service) -> list[int]:
     """The process ids of a service's workers."""
+    assert service.process is not None
     pid = service.process.pid
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-async def sample(service, name: str) -> dict[str, float]:
+async def sample(service: Service, name: str) -> dict[str, float]:
     """A metric's value by worker."""
     async with aiohttp.ClientSession() as session, session.get(f"{service.url}/metrics") as answer:
         families = text_string_to_metric_families(await answer.text())
@@ -46,7 +48,7 @@ async def sample(service, name: str) -> dict[str, float]:
 
 
 async def test_workers_die_and_nobody_loses_anything(
-    nats, members: Members, process: StartProcess, start: Starter, compare: Comparison, view: type[View]
+    nats: str, members: Members, process: StartProcess, start: Starter, compare: Comparison, view: type[View]
 ) -> None:
     await process("produce", "--nats", nats, "--kubeconfig", str(members.kubeconfig))
     service = await start("--nats", nats, "--workers", "3", command="serve")
@@ -95,7 +97,7 @@ async def test_workers_die_and_nobody_loses_anything(
     assert service.output().count("starting it again") == 3
 
 
-async def test_the_parents_death_is_the_workers_end(nats, start: Starter) -> None:
+async def test_the_parents_death_is_the_workers_end(nats: str, start: Starter) -> None:
     service = await start("--nats", nats, "--workers", "2", command="serve", ready=False)
 
     async def started() -> bool:
@@ -116,11 +118,11 @@ async def test_the_parents_death_is_the_workers_end(nats, start: Starter) -> Non
     await eventually_awaited(gone)
 
 
-async def test_a_port_in_use_is_one_line(nats, start: Starter, process: StartProcess) -> None:
+async def test_a_port_in_use_is_one_line(nats: str, start: Starter, process: StartProcess) -> None:
     service = await start("--nats", nats, "--workers", "2", command="serve")
     failed = await process("serve", "--nats", nats, "--listen", f"127.0.0.1:{service.port}", "--workers", "2")
     async with asyncio.timeout(PATIENCE):
-        assert await failed.process.wait() == 2
+        assert await failed.child.wait() == 2
     lines = failed.output().strip().splitlines()
     assert len(lines) == 1, lines
     assert f"port {service.port} of 127.0.0.1 is in use" in lines[0]

@@ -109,9 +109,9 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         yield node.orelse
     elif isinstance(node, ast.If | ast.While):
         for value in (True, False):
-            changed = copy.copy(node)
-            changed.test = ast.Constant(value)
-            yield changed
+            branch = copy.copy(node)
+            branch.test = ast.Constant(value)
+            yield branch
     elif isinstance(node, ast.comprehension) and node.ifs:
         yield ast.comprehension(node.target, node.iter, [], node.is_async)
     elif isinstance(node, ast.Break):
