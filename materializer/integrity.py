@@ -40,7 +40,6 @@ from materializer.store import Store
 # How much sooner than by the tombstone time a tombstone may go, for clocks that differ, in nanoseconds.
 _MARGIN = 5_000_000_000
 _NEWEST, _OTHERS = 8, 16
-_TYPE_RECORDS = (subjects.TYPE, subjects.SYNCED, subjects.HEALTH)
 
 
 class Missing(msgspec.Struct):
@@ -151,7 +150,7 @@ class Integrity:
             if fact.resource is None or _is_of(one, fact.resource):
                 self._unread.discard(one)
         if fact.resource is not None:
-            for record in _TYPE_RECORDS:
+            for record in subjects.TYPE_RECORDS:
                 self._records.pop(control_subject(control.cluster, record, *fact.resource), None)
             gone = (control.cluster, *fact.resource)
             for one in list(self._parts):

@@ -390,6 +390,9 @@ _FORMS: dict[type[Any], _Form] = {
         _removed_fact,
     ),
 }
+FACTS: tuple[type[Any], ...] = tuple(_FORMS)
+"""The classes of facts that this release knows; `UnknownFact` stands for all others."""
+
 _READERS = {form.record: form.read for form in _FORMS.values()}
 
 

@@ -33,6 +33,12 @@ STATUS = "status"
 OPENAPI = "openapi"
 DISCOVERY = "discovery"
 
+# Which of them end with a removal: those of a cluster, of a type of it, and of its documents. The record of the
+# removal and the owner's stay, since epochs go on growing.
+CLUSTER_RECORDS = (CLUSTER, DISCOVERY, HEALTH, STATUS)
+TYPE_RECORDS = (TYPE, SYNCED, HEALTH)
+DOCUMENT_RECORDS = (OPENAPI,)
+
 # What a NATS token cannot hold (white space, control characters, `.`, `*`, `>`), what percent-encoding itself
 # uses, and what isn't ASCII (the server does not require that, other languages' clients are thankful for it).
 _UNSAFE = re.compile(r"[^!-)+,\-/-=?-~]|[%]")

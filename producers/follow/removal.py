@@ -7,16 +7,22 @@ import contextlib
 from deltalog import Appender, Record
 from deltalog.jetstream.stream import Log
 from deltalog.reader import read_to_end
-from deltalog.wire import subjects
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.parts import parts_filter
 from deltalog.wire.records import HealthChanged, ObjectsRemoved
-from deltalog.wire.subjects import CONTROL, OBJECTS, PARTS, control_subject, encode_token, object_filter, parse_object
+from deltalog.wire.subjects import (
+    CLUSTER_RECORDS,
+    CONTROL,
+    DOCUMENT_RECORDS,
+    OBJECTS,
+    PARTS,
+    TYPE_RECORDS,
+    control_subject,
+    encode_token,
+    object_filter,
+    parse_object,
+)
 from producers.follow.ownership import Owner, append_control, release, take
-
-# Control records of what is removed. The owner's stays: its epoch only grows.
-_RECORDS = (subjects.CLUSTER, subjects.DISCOVERY, subjects.HEALTH, subjects.STATUS)
-_TYPE_RECORDS = (subjects.TYPE, subjects.SYNCED, subjects.HEALTH)
 
 
 async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
@@ -33,9 +39,9 @@ async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
         sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
         for root in (OBJECTS, PARTS):
             await log.purge(f"{root}.{token}.>", sequence)
-        for record in (*_TYPE_RECORDS, subjects.OPENAPI):
+        for record in (*TYPE_RECORDS, *DOCUMENT_RECORDS):
             await log.purge(f"{CONTROL}.{token}.{record}.*.*", sequence)
-        for record in _RECORDS:
+        for record in CLUSTER_RECORDS:
             await log.purge(control_subject(cluster, record), sequence)
         # The record of the removal is forgotten one day, this one is not: there is no such cluster, nor an owner.
         await release(appender, owner)
@@ -76,6 +82,6 @@ async def append_removed_type(log: Log, appender: Appender, owner: Owner, resour
     sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
     for pattern in (objects, parts_filter(objects)):
         await log.purge(pattern, sequence)
-    for record in _TYPE_RECORDS:
+    for record in TYPE_RECORDS:
         await log.purge(control_subject(owner.cluster, record, *resource), sequence)
     return sequence

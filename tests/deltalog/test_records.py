@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deltalog import ControlRecord, UnreadableRecord, decode_control, encode_control
+from deltalog.wire import subjects
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import (
     ClusterDocument,
@@ -127,6 +128,19 @@ def message(record: str, data: Any, group: str = "", resource: str = "", **more:
     fixed = {"v": 1, "record": record, "cluster": "alpha", "group": group, "resource": resource, "time": 1}
     payload: bytes = msgpack.packb({**fixed, "producer": "p", "epoch": 2, "data": data, **more})
     return payload
+
+
+@pytest.mark.parametrize("fact", FULL, ids=lambda fact: type(fact).__name__)
+def test_a_removal_ends_each_record_but_its_own_and_the_owners(fact: Fact) -> None:
+    address = parse_control(record(fact).subject)
+    if address.record in (subjects.OWNER, subjects.REMOVED):
+        return
+    if not address.resource:
+        assert address.record in subjects.CLUSTER_RECORDS
+    elif address.group in ("v2", "v3"):
+        assert address.record in subjects.DOCUMENT_RECORDS
+    else:
+        assert address.record in subjects.TYPE_RECORDS
 
 
 @given(CONTROLS)
