@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from simulation.resources import ServedType
+from simulation.resources import SimulatedType
 from simulation.storage import ClusterStorage, StoredObject
 
 __all__ = ["API_SERVICES", "OFFERED", "Aggregation", "registration"]
@@ -18,13 +18,13 @@ API_SERVICES = ("apiregistration.k8s.io", "apiservices")
 
 _METRICS = ("metrics.k8s.io", ("v1beta1",))
 _READ = ("get", "list")
-NODE_METRICS = ServedType(*_METRICS, "nodes", "NodeMetrics", namespaced=False, verbs=_READ)
-POD_METRICS = ServedType(*_METRICS, "pods", "PodMetrics", verbs=_READ)
+NODE_METRICS = SimulatedType(*_METRICS, "nodes", "NodeMetrics", namespaced=False, verbs=_READ)
+POD_METRICS = SimulatedType(*_METRICS, "pods", "PodMetrics", verbs=_READ)
 # Served as soon as they are registered.
 OFFERED = (
     NODE_METRICS,
     POD_METRICS,
-    ServedType("inventory.example.io", ("v1",), "assets", "Asset", singular="asset", generation=True),
+    SimulatedType("inventory.example.io", ("v1",), "assets", "Asset", singular="asset", generation=True),
 )
 
 
@@ -55,7 +55,7 @@ class Aggregation:
         self.storage = storage
         self.now = now
         self.away: Callable[[str, str], bool] = lambda group, version: False
-        self.offered: dict[tuple[str, str], ServedType] = {type.key: type for type in OFFERED}
+        self.offered: dict[tuple[str, str], SimulatedType] = {type.key: type for type in OFFERED}
         self.unanswered: frozenset[tuple[str, str]] = frozenset()
 
     def registered(self) -> dict[str, list[str]]:
@@ -109,7 +109,7 @@ class Aggregation:
         body["status"] = {"conditions": [{**condition, "reason": reason, "message": message}]}
         self.storage.put(self.storage.collections[API_SERVICES], body)
 
-    def _measure(self, type: ServedType) -> None:
+    def _measure(self, type: SimulatedType) -> None:
         """Add the metrics of the present nodes or pods; they stay as they are."""
         if type.key not in (NODE_METRICS.key, POD_METRICS.key):
             return

@@ -15,7 +15,7 @@ from simulation.content.builder import owner_reference
 from simulation.content.certificates import CERTIFICATES, certificate_status
 from simulation.content.workloads import deployment_status, replica_set_status
 from simulation.registry import DeleteOptions, Registry
-from simulation.resources import PODS, ServedType
+from simulation.resources import PODS, SimulatedType
 from simulation.storage import Collection, StoredObject
 from simulation.times import micro_timestamp, timestamp, utc_now
 
@@ -282,7 +282,7 @@ class Churn:
 
     # What the changes share
 
-    def _type(self, key: tuple[str, str]) -> ServedType:
+    def _type(self, key: tuple[str, str]) -> SimulatedType:
         return self.storage.collections[key].type
 
     def _put(self, key: tuple[str, str], body: dict[str, Any]) -> StoredObject:

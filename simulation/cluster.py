@@ -18,7 +18,7 @@ from simulation.content import populate
 from simulation.faults import Faults
 from simulation.journal import Journal
 from simulation.registry import DeleteOptions, Registry, WriteOptions
-from simulation.resources import VERBS, ServedType
+from simulation.resources import VERBS, SimulatedType
 from simulation.status import bad_request
 from simulation.storage import DEFAULT_HISTORY, ClusterStorage
 from simulation.times import timestamp, utc_now
@@ -180,7 +180,7 @@ class SimulatedCluster:
 
     # Aggregated APIs
 
-    def aggregate(self, type: ServedType) -> None:
+    def aggregate(self, type: SimulatedType) -> None:
         """Serve a type as a server behind an APIService does, and register those of its versions that are not yet."""
         self.registry.aggregation.offered[type.key] = type
         services = self.registry.collection(API_SERVICES)
@@ -230,7 +230,7 @@ class SimulatedCluster:
                 else:
                     verbs, versions = wanted.get("verbs", VERBS), wanted.get("versions", ("v1",))
                     self.aggregate(
-                        ServedType(
+                        SimulatedType(
                             group=str(wanted["group"]),
                             versions=tuple(map(str, versions)),
                             resource=str(wanted["resource"]),

@@ -14,7 +14,7 @@ __all__ = [
     "SERVICES",
     "VERBS",
     "CustomColumn",
-    "ServedType",
+    "SimulatedType",
     "custom_type",
 ]
 
@@ -42,7 +42,7 @@ class CustomColumn:
 
 
 @dataclass(frozen=True, slots=True)
-class ServedType:
+class SimulatedType:
     """One resource type of a cluster: for Deployments, group `apps`, versions `("v1",)`, resource `deployments`.
 
     `versions` are the served versions, the preferred one first; all have the same schema. `fields` are the field labels
@@ -156,8 +156,8 @@ _EVENT_FIELDS: FieldReaders = {
 }
 
 
-def _type(group: str, resource: str, kind: str, short: str = "", **more: Any) -> ServedType:
-    return ServedType(
+def _type(group: str, resource: str, kind: str, short: str = "", **more: Any) -> SimulatedType:
+    return SimulatedType(
         group=group,
         versions=("v1",),
         resource=resource,
@@ -172,7 +172,7 @@ _ALL = ("all",)
 _STATUS = ("status",)
 _SCALED = ("scale", "status")
 
-BUILT_IN: tuple[ServedType, ...] = (
+BUILT_IN: tuple[SimulatedType, ...] = (
     _type("", "configmaps", "ConfigMap", "cm"),
     _type("", "endpoints", "Endpoints", "ep"),
     _type("", "events", "Event", "ev", fields=_EVENT_FIELDS),
@@ -263,7 +263,7 @@ BUILT_IN: tuple[ServedType, ...] = (
 )
 
 
-def custom_type(definition: dict[str, Any]) -> ServedType:
+def custom_type(definition: dict[str, Any]) -> SimulatedType:
     """The type that a CustomResourceDefinition defines, from its body.
 
     Raises:
@@ -294,7 +294,7 @@ def custom_type(definition: dict[str, Any]) -> ServedType:
         for entry in version.get("selectableFields") or ()
     }
     subresources = sorted({name for version in served for name in version.get("subresources") or {}})
-    return ServedType(
+    return SimulatedType(
         group=str(spec["group"]),
         versions=tuple(str(version["name"]) for version in sorted(served, key=_version_order)),
         resource=str(names["plural"]),

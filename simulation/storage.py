@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from simulation.resources import ServedType
+from simulation.resources import SimulatedType
 
 __all__ = [
     "DEFAULT_HISTORY",
@@ -171,7 +171,7 @@ class Collection:
     `listeners` are called after each event.
     """
 
-    type: ServedType
+    type: SimulatedType
     floor: int
     history: int = DEFAULT_HISTORY
     objects: dict[tuple[str, str], StoredObject] = field(default_factory=dict)
@@ -295,7 +295,7 @@ class ClusterStorage:
 
     # Types
 
-    def add_type(self, type: ServedType) -> Collection:
+    def add_type(self, type: SimulatedType) -> Collection:
         """Serve a type; one that is served already gets the new description and keeps its objects.
 
         A type that was withdrawn is served again with the objects that it had. Watches end where a version is no
@@ -464,7 +464,7 @@ class ClusterStorage:
                     del self.owned[uid]
 
 
-def encode_object(type: ServedType, body: dict[str, Any], version: int | None) -> StoredObject:
+def encode_object(type: SimulatedType, body: dict[str, Any], version: int | None) -> StoredObject:
     """The stored form of an object, without storing it. `version` None leaves resourceVersion out, for a dry run."""
     given = body["metadata"]
     metadata = {name: given[name] for name in _METADATA_ORDER if name in given}

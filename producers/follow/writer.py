@@ -32,9 +32,9 @@ from deltalog.wire.summary import PRUNED_HEADER, SUMMARY_HEADER, summary_headers
 from producers.follow.handed_over import HandedOver
 from producers.follow.in_flight import InFlight
 from producers.follow.known import Known, KnownObjects, KnownPast, PackedUid, PackedVersion, packed_uid, packed_version
+from producers.follow.logged_type import LoggedType
 from producers.follow.normalize import Normalized, Normalizer
 from producers.follow.ownership import Deposed, Owner, append_control
-from producers.follow.read_back import LoggedType
 from producers.metrics import StateCounts
 from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.objects import RawObject, Unusable, identify, raw_object

@@ -1,4 +1,4 @@
-"""A member cluster's API server: GET and streams of raw bytes, errors as Kubernetes means them."""
+"""A member cluster's API server: requests with credentials that are renewed, streams of bytes, Kubernetes' errors."""
 
 from __future__ import annotations
 

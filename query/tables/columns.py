@@ -173,8 +173,8 @@ class TypedPrinter(Printer, Generic[P]):
 
 
 def described(key: str) -> str:
-    """The API documentation of a field such as `PodStatus.podIP`, "" if there is none (Go: `SwaggerDoc()`)."""
-    return SWAGGER.get(key, "")
+    """The API documentation of a field such as `PodStatus.podIP` (Go: `SwaggerDoc()`). KeyError if there is none."""
+    return SWAGGER[key]
 
 
 NAME = Column("Name", format="name", description=described("ObjectMeta.name"))

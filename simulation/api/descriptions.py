@@ -14,7 +14,7 @@ from simulation.api.options import accepted_form
 from simulation.api.responses import json_response, require_method
 from simulation.faults import Faults
 from simulation.registry import Registry
-from simulation.resources import CUSTOM_RESOURCE_DEFINITIONS, ServedType
+from simulation.resources import CUSTOM_RESOURCE_DEFINITIONS, SimulatedType
 from simulation.status import unknown_path
 
 __all__ = ["DescriptionHandlers"]
@@ -27,10 +27,10 @@ class DescriptionHandlers:
         self._registry = registry
         self._storage = registry.storage
         self._faults = faults
-        self._discovery: tuple[int, discovery.Groups] | None = None
+        self._discovery: tuple[int, discovery.ServedGroups] | None = None
         self._openapi: tuple[object, OpenApiDocuments] | None = None
 
-    def served_groups(self) -> discovery.Groups:
+    def served_groups(self) -> discovery.ServedGroups:
         """All groups and versions with their types, those that only an APIService registers without any."""
         known = self._discovery
         if known is None or known[0] != self._storage.types_changed:
@@ -42,7 +42,7 @@ class DescriptionHandlers:
             self._discovery = known
         return known[1]
 
-    def types(self, group: str, version: str) -> list[ServedType]:
+    def types(self, group: str, version: str) -> list[SimulatedType]:
         """The types that are served in a group's version.
 
         Raises:
@@ -135,7 +135,7 @@ class DescriptionHandlers:
             return web.Response(status=304, headers=headers)
         return web.Response(body=document.body, headers=headers)
 
-    def _listed(self) -> discovery.Groups:
+    def _listed(self) -> discovery.ServedGroups:
         """The groups that discovery shows."""
         groups = self.served_groups()
         return discovery.without(groups, self._unavailable) if self._faults.away_shown == "missing" else groups

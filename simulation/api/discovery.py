@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from simulation.resources import ServedType
+from simulation.resources import SimulatedType
 
 __all__ = [
     "AGGREGATED",
@@ -32,7 +32,7 @@ _SUBRESOURCE_VERBS: dict[str, tuple[str, ...]] = {
     "status": ("get", "patch", "update"),
 }
 
-Groups = dict[str, dict[str, list[ServedType]]]
+ServedGroups = dict[str, dict[str, list[SimulatedType]]]
 
 
 def version_info() -> dict[str, str]:
@@ -54,9 +54,9 @@ def version_info() -> dict[str, str]:
     }
 
 
-def groups(types: Iterable[ServedType]) -> Groups:
+def groups(types: Iterable[SimulatedType]) -> ServedGroups:
     """Types by group and version, versions in the order of preference, types by name."""
-    found: Groups = {"": {"v1": []}}
+    found: ServedGroups = {"": {"v1": []}}
     for type in sorted(types, key=lambda type: type.key):
         for version in type.versions:
             found.setdefault(type.group, {}).setdefault(version, []).append(type)
@@ -79,13 +79,13 @@ def api_group(name: str, versions: Iterable[str], *, enveloped: bool = True) -> 
     return {"kind": "APIGroup", "apiVersion": "v1", **group} if enveloped else group
 
 
-def api_group_list(found: Groups) -> dict[str, Any]:
+def api_group_list(found: ServedGroups) -> dict[str, Any]:
     """The APIGroupList of /apis."""
     listed = [api_group(name, versions, enveloped=False) for name, versions in found.items() if name]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
 
 
-def api_resource_list(group: str, version: str, types: list[ServedType]) -> dict[str, Any]:
+def api_resource_list(group: str, version: str, types: list[SimulatedType]) -> dict[str, Any]:
     """The APIResourceList of /api/v1 and /apis/<group>/<version>."""
     resources: list[dict[str, Any]] = []
     for type in types:
@@ -120,8 +120,8 @@ def api_resource_list(group: str, version: str, types: list[ServedType]) -> dict
     }
 
 
-def without(found: Groups, left_out: Callable[[str, str], bool]) -> Groups:
-    """Groups without the versions that `left_out(group, version)` names, and without groups that have none left."""
+def without(found: ServedGroups, left_out: Callable[[str, str], bool]) -> ServedGroups:
+    """The groups without the versions that `left_out(group, version)` names, and without groups that have none left."""
     kept = {
         name: {version: types for version, types in versions.items() if not left_out(name, version)}
         for name, versions in found.items()
@@ -129,7 +129,7 @@ def without(found: Groups, left_out: Callable[[str, str], bool]) -> Groups:
     return {name: versions for name, versions in kept.items() if versions}
 
 
-def aggregated(found: Groups, *, core: bool, stale: Callable[[str, str], bool], cached: bool) -> dict[str, Any]:
+def aggregated(found: ServedGroups, *, core: bool, stale: Callable[[str, str], bool], cached: bool) -> dict[str, Any]:
     """The APIGroupDiscoveryList of /api (`core`) or /apis.
 
     `stale(group, version)` says which versions do not answer; with `cached` their last known resources are shown.
@@ -159,7 +159,7 @@ def aggregated(found: Groups, *, core: bool, stale: Callable[[str, str], bool], 
     }
 
 
-def _aggregated_resource(type: ServedType, version: str) -> dict[str, Any]:
+def _aggregated_resource(type: SimulatedType, version: str) -> dict[str, Any]:
     own = {"group": type.group, "version": version, "kind": type.kind}
     entry: dict[str, Any] = {
         "resource": type.resource,

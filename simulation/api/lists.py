@@ -9,7 +9,7 @@ from simulation.api.options import ContinueToken, ListOptions
 from simulation.status import expired
 from simulation.storage import ClusterStorage, Collection, HistoryGone, StoredObject
 
-__all__ = ["ListPage", "page"]
+__all__ = ["CollectionPage", "page"]
 
 CONTINUE_EXPIRED = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list "
@@ -21,14 +21,14 @@ VERSION_EXPIRED = "The resourceVersion for the provided list is too old."
 
 
 @dataclass(frozen=True, slots=True)
-class ListPage:
+class CollectionPage:
     """A page of a LIST: its objects, and its ListMeta as JSON has it."""
 
     objects: list[StoredObject]
     metadata: dict[str, object]
 
 
-def page(storage: ClusterStorage, collection: Collection, options: ListOptions) -> ListPage:
+def page(storage: ClusterStorage, collection: Collection, options: ListOptions) -> CollectionPage:
     """The page that the options ask for. The storage has to have reached their version.
 
     Of 500 objects and with limit 200 there are three pages, the first two with `continue` and, without a selector, a
@@ -84,4 +84,4 @@ def page(storage: ClusterStorage, collection: Collection, options: ListOptions) 
         metadata["continue"] = ContinueToken("meta.k8s.io/v1", rv, start).encode()
         if not options.narrowed:
             metadata["remainingItemCount"] = last - position
-    return ListPage(chosen, metadata)
+    return CollectionPage(chosen, metadata)

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from simulation.api import swagger
-from simulation.api.discovery import Groups
+from simulation.api.discovery import ServedGroups
 from simulation.api.schemas import DEFINITIONS, Definition, generic, schemas
-from simulation.resources import ServedType
+from simulation.resources import SimulatedType
 from simulation.status import StatusError
 from simulation.storage import StoredObject
 
-__all__ = ["OpenApiDocument", "OpenApiDocuments", "custom_schemas"]
+__all__ = ["DescribedApi", "OpenApiDocuments", "custom_schemas"]
 
 _V2 = "/openapi/v2"
 _V3 = "/openapi/v3"
@@ -49,7 +49,7 @@ class _Schema(msgspec.Struct, rename={"ref": "$ref", "additional": "additionalPr
     all_of: list[_Schema] = []
 
 
-class OpenApiDocument(NamedTuple):
+class DescribedApi(NamedTuple):
     """One answer, with its ETag (without quotes)."""
 
     body: bytes
@@ -89,21 +89,21 @@ class OpenApiDocuments:
     `custom` gives the schemas of custom types; see `custom_schemas`.
     """
 
-    def __init__(self, groups: Groups, custom: Callable[[], Custom]) -> None:
+    def __init__(self, groups: ServedGroups, custom: Callable[[], Custom]) -> None:
         self._groups = groups
         self._custom = custom
-        self._made: dict[str, OpenApiDocument] = {}
+        self._made: dict[str, DescribedApi] = {}
 
-    def _document(self, name: str, content: Callable[[], bytes], content_type: str = _JSON) -> OpenApiDocument:
+    def _document(self, name: str, content: Callable[[], bytes], content_type: str = _JSON) -> DescribedApi:
         made = self._made.get(name)
         if made is None:
             body = content()
-            made = self._made[name] = OpenApiDocument(body, content_type, hashlib.sha512(body).hexdigest().upper())
+            made = self._made[name] = DescribedApi(body, content_type, hashlib.sha512(body).hexdigest().upper())
         return made
 
     # -- version 3 -------------------------------------------------------------------------------------------------
 
-    def index(self) -> OpenApiDocument:
+    def index(self) -> DescribedApi:
         """The answer of /openapi/v3: the paths of the documents, with their hashes for the caches of clients."""
 
         def content() -> bytes:
@@ -115,7 +115,7 @@ class OpenApiDocuments:
 
         return self._document(_V3, content)
 
-    def of(self, base: str) -> OpenApiDocument | None:
+    def of(self, base: str) -> DescribedApi | None:
         """The answer of /openapi/v3/<base>, `apis/apps/v1` say; None if there is no such group and version."""
         for known, group, version in self._versions():
             if known == base:
@@ -127,7 +127,7 @@ class OpenApiDocuments:
             for version in versions:
                 yield (f"apis/{group}/{version}" if group else f"api/{version}"), group, version
 
-    def _of(self, base: str, group: str, version: str) -> OpenApiDocument:
+    def _of(self, base: str, group: str, version: str) -> DescribedApi:
         def content() -> bytes:
             types = self._groups[group][version]
             custom = {kind: schema for kind, schema in self._custom().items() if kind[:2] == (group, version)}
@@ -148,7 +148,7 @@ class OpenApiDocuments:
 
     # -- version 2 -------------------------------------------------------------------------------------------------
 
-    def v2(self, accept: str) -> OpenApiDocument:
+    def v2(self, accept: str) -> DescribedApi:
         """The answer of /openapi/v2, as JSON or protobuf by an Accept header.
 
         Raises:
@@ -174,7 +174,7 @@ class OpenApiDocuments:
         return {"swagger": "2.0", "info": _INFO, "paths": paths, "definitions": dict(sorted(described.items()))}
 
 
-def _definitions(group: str, version: str, types: list[ServedType], custom: Custom) -> dict[str, Definition]:
+def _definitions(group: str, version: str, types: list[SimulatedType], custom: Custom) -> dict[str, Definition]:
     kinds = {definition.kind: name for name, definition in DEFINITIONS.items()}
     found = {}
     for type in types:
@@ -196,13 +196,13 @@ def _name(kind: tuple[str, str, str]) -> str:
     return ".".join((*reversed((group or "core.api.k8s.io").split(".")), version, name))
 
 
-def _paths(base: str, types: list[ServedType]) -> Iterator[tuple[str, ServedType]]:
+def _paths(base: str, types: list[SimulatedType]) -> Iterator[tuple[str, SimulatedType]]:
     for type in types:
         middle = "/namespaces/{namespace}" if type.namespaced else ""
         yield f"/{base}{middle}/{type.resource}/{{name}}", type
 
 
-def _patch(group: str, version: str, type: ServedType) -> dict[str, Any]:
+def _patch(group: str, version: str, type: SimulatedType) -> dict[str, Any]:
     operation = _operation(group, version, type)
     operation["parameters"] = [
         {"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": True}} for name in _PARAMETERS
@@ -210,7 +210,7 @@ def _patch(group: str, version: str, type: ServedType) -> dict[str, Any]:
     return {"patch": operation}
 
 
-def _patch_v2(group: str, version: str, type: ServedType) -> dict[str, Any]:
+def _patch_v2(group: str, version: str, type: SimulatedType) -> dict[str, Any]:
     operation = _operation(group, version, type)
     operation["parameters"] = [
         {"name": name, "in": "query", "type": "string", "uniqueItems": True} for name in _PARAMETERS
@@ -218,7 +218,7 @@ def _patch_v2(group: str, version: str, type: ServedType) -> dict[str, Any]:
     return {"patch": operation}
 
 
-def _operation(group: str, version: str, type: ServedType) -> dict[str, Any]:
+def _operation(group: str, version: str, type: SimulatedType) -> dict[str, Any]:
     return {
         "operationId": f"patch{type.kind}",
         "responses": {"200": {"description": "OK"}},

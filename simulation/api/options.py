@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from simulation.registry.selectors import ObjectSelector, parse_selector
-from simulation.resources import ServedType
+from simulation.resources import SimulatedType
 from simulation.status import StatusError, bad_request, invalid, invalid_list_options
 
 __all__ = ["AnswerForm", "ContinueToken", "ListOptions", "accepted_form", "parse_options"]
@@ -78,7 +78,7 @@ _FORBIDDEN = "FieldValueForbidden"
 
 
 def parse_options(
-    type: ServedType,
+    type: SimulatedType,
     namespace: str,
     query: Mapping[str, str],
     *,
@@ -173,7 +173,7 @@ def _integer(query: Mapping[str, str], name: str) -> int | None:
     return int(text)
 
 
-def _version(type: ServedType, text: str, *, watch: bool) -> int | None:
+def _version(type: SimulatedType, text: str, *, watch: bool) -> int | None:
     if not text:
         return None
     if text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= MAX_VERSION:

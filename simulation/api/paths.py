@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from simulation.resources import ServedType
+from simulation.resources import SimulatedType
 from simulation.status import unknown_path
 
 __all__ = ["ResourcePath", "parse_resource_path", "verb_of"]
@@ -23,7 +23,7 @@ class ResourcePath:
     (`/api/v1/watch/pods`). `beyond` is what follows a proxy subresource, without a slash in front.
     """
 
-    type: ServedType
+    type: SimulatedType
     version: str
     namespace: str
     name: str
@@ -32,7 +32,7 @@ class ResourcePath:
     beyond: str = ""
 
 
-def parse_resource_path(types: Iterable[ServedType], version: str, parts: Sequence[str]) -> ResourcePath:
+def parse_resource_path(types: Iterable[SimulatedType], version: str, parts: Sequence[str]) -> ResourcePath:
     """What the `parts` of a path name, at least one, of the types that a group serves in a version.
 
     Raises:

@@ -10,7 +10,7 @@ from aiohttp import web
 from simulation.api import tables
 from simulation.api.options import AnswerForm, accepted_form
 from simulation.api.paths import ResourcePath
-from simulation.resources import ServedType
+from simulation.resources import SimulatedType
 from simulation.storage import EventType, StoredEvent, StoredObject, encode_event
 
 __all__ = ["Presentation", "presentation_for"]
@@ -27,7 +27,7 @@ class Presentation:
     encoded bytes; the others are made anew each time.
     """
 
-    type: ServedType
+    type: SimulatedType
     version: str
     form: AnswerForm = "json"
     form_version: str = "v1"

@@ -14,7 +14,7 @@ from simulation.api.options import ListOptions, parse_options
 from simulation.api.paths import ResourcePath
 from simulation.api.presentation import presentation_for
 from simulation.api.responses import JSON, not_acceptable, object_response, set_date
-from simulation.api.watches import WatchStream
+from simulation.api.watches import SimulatedWatch
 from simulation.faults import Faults
 from simulation.registry import Registry
 from simulation.status import invalid_list_options, too_large_resource_version, unknown_path
@@ -95,7 +95,7 @@ class ReadHandlers:
         options = parse_options(path.type, path.namespace, query, watch=True, initial_events_known=support != "ignored")
         if options.initial_events:
             await self._reach(self._collection(path), options)
-        watch = WatchStream(
+        watch = SimulatedWatch(
             self._storage,
             self._collection(path),
             options,

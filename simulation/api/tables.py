@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from simulation.resources import CustomColumn, ServedType
+from simulation.resources import CustomColumn, SimulatedType
 from simulation.storage import StoredObject
 
 __all__ = ["column_definitions", "partial_metadata", "row"]
@@ -18,11 +18,11 @@ _AGE = (CustomColumn("Age", "date", ".metadata.creationTimestamp"),)
 _FILTER = re.compile(r'\?\(\s*@\.([\w.]+)\s*==\s*["\']([^"\']*)["\']\s*\)')
 
 
-def _columns(type: ServedType, version: str) -> tuple[CustomColumn, ...]:
+def _columns(type: SimulatedType, version: str) -> tuple[CustomColumn, ...]:
     return type.columns.get(version) or _AGE
 
 
-def column_definitions(type: ServedType, version: str) -> list[dict[str, Any]]:
+def column_definitions(type: SimulatedType, version: str) -> list[dict[str, Any]]:
     """The `columnDefinitions` of a type's Table in a version."""
     name = {
         "name": "Name",
@@ -46,7 +46,7 @@ def column_definitions(type: ServedType, version: str) -> list[dict[str, Any]]:
     ]
 
 
-def row(type: ServedType, version: str, stored: StoredObject, include_object: str) -> dict[str, Any]:
+def row(type: SimulatedType, version: str, stored: StoredObject, include_object: str) -> dict[str, Any]:
     """A row. `include_object` is Metadata, Object or None, as the parameter includeObject has it."""
     body = stored.body()
     cells: list[Any] = [stored.name]

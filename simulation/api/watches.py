@@ -17,7 +17,7 @@ from simulation.registry.selectors import ObjectSelector
 from simulation.status import StatusError, expired
 from simulation.storage import ClusterStorage, Collection, EventType, HistoryGone, StoredEvent, StoredObject
 
-__all__ = ["WatchStream", "shown_as"]
+__all__ = ["SimulatedWatch", "shown_as"]
 
 BATCH = 256
 # A server's last bookmark goes out this long before the end of a watch, in seconds.
@@ -41,7 +41,7 @@ def shown_as(event: StoredEvent, selector: ObjectSelector) -> EventType | None:
 
 
 @dataclass(slots=True)
-class WatchStream:
+class SimulatedWatch:
     """One watch, from its start (`begin`, synchronous) to its end (`run`).
 
     `cursor` is that of the next event to look at, `version` the newest version that has been looked at. `initial` are

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from simulation.resources import NAMESPACES, PODS, SERVICES, ServedType
+from simulation.resources import NAMESPACES, PODS, SERVICES, SimulatedType
 
 __all__ = ["set_defaults"]
 
 
-def set_defaults(type: ServedType, body: dict[str, Any]) -> None:
+def set_defaults(type: SimulatedType, body: dict[str, Any]) -> None:
     """Fill in what a body without kind and apiVersion leaves out. What it has, stays."""
     metadata = body["metadata"]
     spec = body.get("spec")

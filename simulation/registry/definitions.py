@@ -10,7 +10,7 @@ from typing import Any
 
 from simulation.aggregation import API_SERVICES
 from simulation.registry.validation import LABEL, SUBDOMAIN, mapping
-from simulation.resources import CUSTOM_RESOURCE_DEFINITIONS, ServedType, custom_type
+from simulation.resources import CUSTOM_RESOURCE_DEFINITIONS, SimulatedType, custom_type
 from simulation.status import bad_request, invalid
 
 __all__ = ["check_registration", "defined_type", "established_status"]
@@ -19,7 +19,7 @@ _KIND = re.compile(r"[A-Za-z]([-A-Za-z0-9]*[A-Za-z0-9])?\Z")
 _GROUP = CUSTOM_RESOURCE_DEFINITIONS[0]
 
 
-def defined_type(body: dict[str, Any]) -> ServedType:
+def defined_type(body: dict[str, Any]) -> SimulatedType:
     """The type that a CustomResourceDefinition defines.
 
     Raises:
@@ -41,7 +41,7 @@ def defined_type(body: dict[str, Any]) -> ServedType:
     return type
 
 
-def established_status(body: dict[str, Any], type: ServedType, now: str) -> dict[str, Any]:
+def established_status(body: dict[str, Any], type: SimulatedType, now: str) -> dict[str, Any]:
     """The status of a definition whose type is served; conditions that it has already, stay.
 
     `storedVersions` grows by each version that was the storage version once.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from simulation.resources import ServedType
+from simulation.resources import SimulatedType
 from simulation.storage import ClusterStorage, Collection, StoredObject
 
 __all__ = ["GarbageCollector"]
@@ -16,7 +16,7 @@ class GarbageCollector:
     `delete` deletes one object of a type by namespace and name, with whatever that brings; it may call back here.
     """
 
-    def __init__(self, storage: ClusterStorage, delete: Callable[[ServedType, str, str], object]) -> None:
+    def __init__(self, storage: ClusterStorage, delete: Callable[[SimulatedType, str, str], object]) -> None:
         self._storage = storage
         self._delete = delete
 

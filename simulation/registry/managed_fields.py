@@ -9,7 +9,7 @@ from typing import Any
 
 from simulation.registry.options import WriteOptions
 from simulation.registry.patches import MERGE_KEYS
-from simulation.resources import ServedType
+from simulation.resources import SimulatedType
 
 __all__ = ["field_set", "managed_fields_entry", "record_write"]
 
@@ -62,7 +62,7 @@ def managed_fields_entry(
 
 
 def record_write(
-    type: ServedType,
+    type: SimulatedType,
     body: dict[str, Any],
     before: dict[str, Any] | None,
     options: WriteOptions,

@@ -17,7 +17,7 @@ from simulation.registry.managed_fields import record_write
 from simulation.registry.options import DeleteOptions, WriteOptions
 from simulation.registry.selectors import ObjectSelector
 from simulation.registry.validation import checked_body, mapping, validate_name
-from simulation.resources import BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, ServedType
+from simulation.resources import BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, SimulatedType
 from simulation.status import already_exists, bad_request, conflict, forbidden, invalid, not_found
 from simulation.storage import ClusterStorage, Collection, StoredObject, encode_object
 from simulation.times import timestamp
@@ -64,7 +64,7 @@ class Registry:
         """The collection of a type that is known to be served."""
         return self.storage.collections[key]
 
-    def get(self, type: ServedType, namespace: str, name: str) -> StoredObject:
+    def get(self, type: SimulatedType, namespace: str, name: str) -> StoredObject:
         """The object.
 
         Raises:
@@ -77,7 +77,7 @@ class Registry:
 
     # Create
 
-    def create(self, type: ServedType, namespace: str, body: dict[str, Any], options: WriteOptions) -> StoredObject:
+    def create(self, type: SimulatedType, namespace: str, body: dict[str, Any], options: WriteOptions) -> StoredObject:
         """Create an object from a client's body.
 
         Raises:
@@ -113,7 +113,7 @@ class Registry:
             return self._establish(stored, defined)
         return self._registered(stored) if type.key == API_SERVICES else stored
 
-    def _generate_name(self, type: ServedType, metadata: dict[str, Any]) -> str:
+    def _generate_name(self, type: SimulatedType, metadata: dict[str, Any]) -> str:
         prefix = metadata.get("generateName")
         if not prefix:
             message = "Required value: name or generateName is required"
@@ -123,7 +123,7 @@ class Registry:
         metadata["name"] = name
         return name
 
-    def _check_namespace(self, type: ServedType, namespace: str, name: str) -> None:
+    def _check_namespace(self, type: SimulatedType, namespace: str, name: str) -> None:
         found = self.storage.get(NAMESPACES, "", namespace)
         if found is None:
             raise not_found("", "namespaces", namespace)
@@ -135,7 +135,7 @@ class Registry:
 
     def update(
         self,
-        type: ServedType,
+        type: SimulatedType,
         namespace: str,
         name: str,
         body: dict[str, Any],
@@ -157,7 +157,7 @@ class Registry:
 
     def patch(
         self,
-        type: ServedType,
+        type: SimulatedType,
         namespace: str,
         name: str,
         content_type: str,
@@ -198,7 +198,7 @@ class Registry:
 
     def _replace(
         self,
-        type: ServedType,
+        type: SimulatedType,
         current: StoredObject,
         body: dict[str, Any],
         options: WriteOptions,
@@ -253,7 +253,9 @@ class Registry:
 
     # Delete
 
-    def delete(self, type: ServedType, namespace: str, name: str, options: DeleteOptions) -> tuple[StoredObject, bool]:
+    def delete(
+        self, type: SimulatedType, namespace: str, name: str, options: DeleteOptions
+    ) -> tuple[StoredObject, bool]:
         """Delete an object: its last form, and whether it is removed (finalizers keep it).
 
         A pod on a node and a namespace first get a deletionTimestamp, as a kubelet and the namespace controller would
@@ -305,7 +307,7 @@ class Registry:
         return removed or current, True
 
     def delete_collection(
-        self, type: ServedType, selector: ObjectSelector, options: DeleteOptions, limit: int = 0
+        self, type: SimulatedType, selector: ObjectSelector, options: DeleteOptions, limit: int = 0
     ) -> list[StoredObject]:
         """Delete all selected objects, at most `limit` unless that is 0: their last forms.
 
@@ -321,7 +323,7 @@ class Registry:
                 deleted.append(last)
         return deleted
 
-    def _remove(self, type: ServedType, stored: StoredObject) -> StoredObject | None:
+    def _remove(self, type: SimulatedType, stored: StoredObject) -> StoredObject | None:
         if type.key == NAMESPACES:
             self._garbage.empty_namespace(stored.name)
         removed = self.storage.remove(self.collection(type.key), stored.namespace, stored.name)
@@ -335,7 +337,7 @@ class Registry:
 
     # Types that come with objects
 
-    def _defined(self, body: dict[str, Any]) -> ServedType:
+    def _defined(self, body: dict[str, Any]) -> SimulatedType:
         type = defined_type(body)
         known = self.storage.collections.get(type.key)
         if known is not None and not known.type.custom:
@@ -343,7 +345,7 @@ class Registry:
             raise forbidden(*CUSTOM_RESOURCE_DEFINITIONS, name, "the API is served by the cluster itself")
         return type
 
-    def _establish(self, stored: StoredObject, type: ServedType) -> StoredObject:
+    def _establish(self, stored: StoredObject, type: SimulatedType) -> StoredObject:
         self.storage.add_type(type)
         body = stored.body()
         status = established_status(body, type, self.now())
@@ -357,7 +359,7 @@ class Registry:
         return self.storage.get(API_SERVICES, "", stored.name) or stored
 
 
-def _spec(type: ServedType, body: dict[str, Any]) -> Any:
+def _spec(type: SimulatedType, body: dict[str, Any]) -> Any:
     """What `generation` follows."""
     if type.custom:
         left_out = ("metadata", "status") if type.has_status else ("metadata",)

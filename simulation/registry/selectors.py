@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from simulation.resources import ServedType
+from simulation.resources import SimulatedType
 from simulation.status import bad_request
 from simulation.storage import StoredObject
 
@@ -36,7 +36,7 @@ class ObjectSelector:
 EVERYTHING = ObjectSelector()
 
 
-def parse_selector(type: ServedType, namespace: str, labels: str, fields: str) -> ObjectSelector:
+def parse_selector(type: SimulatedType, namespace: str, labels: str, fields: str) -> ObjectSelector:
     """The selector of a request's namespace (empty: all), `labelSelector` and `fieldSelector`.
 
     `tier in (web, api),!canary`, say, selects objects with either tier and without a label canary.
@@ -178,7 +178,7 @@ def _unescape(value: str) -> str:
     return re.sub(r"\\([\\,=])", r"\1", value)
 
 
-def _field_requirements(type: ServedType, text: str) -> list[Matcher]:
+def _field_requirements(type: SimulatedType, text: str) -> list[Matcher]:
     requirements: list[Matcher] = []
     for term in _split_fields(text):
         match = re.match(r"([^=!]*)(==|!=|=)(.*)\Z", term, re.DOTALL)

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from simulation.registry.options import WriteOptions
-from simulation.resources import NAMESPACES, SERVICES, ServedType
+from simulation.resources import NAMESPACES, SERVICES, SimulatedType
 from simulation.status import bad_request, invalid
 
 __all__ = ["LABEL", "SUBDOMAIN", "checked_body", "mapping", "validate_name"]
@@ -21,7 +21,9 @@ SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z
 _PATH_SEGMENT = re.compile(r"(?!\.\.?\Z)[^/%\x00-\x1f]+\Z")
 
 
-def checked_body(type: ServedType, namespace: str, body: Any, options: WriteOptions, name: str = "") -> dict[str, Any]:
+def checked_body(
+    type: SimulatedType, namespace: str, body: Any, options: WriteOptions, name: str = ""
+) -> dict[str, Any]:
     """The body of a write to `namespace` (and `name`, where the path has one), verified.
 
     A shallow copy with a metadata of its own, in which namespace and name are set and empty labels and annotations
@@ -100,7 +102,7 @@ def mapping(body: dict[str, Any], field: str) -> dict[str, Any]:
     return value
 
 
-def validate_name(type: ServedType, name: str) -> None:
+def validate_name(type: SimulatedType, name: str) -> None:
     """Check the name of an object that is to be created.
 
     Raises:

@@ -38,9 +38,12 @@ def _values(readable: Any) -> Any:
 
 
 def lines(name: str) -> list[Line]:
-    """The lines of `wire1/<name>.jsonl`."""
-    with (DIRECTORY / "wire1" / f"{name}.jsonl").open(encoding="utf-8") as file:
-        return [Line(json.loads(line)) for line in file]
+    """The lines of `wire1/<name>.jsonl`, and of what later releases added: `wire1/<name>-<release>.jsonl`."""
+    found = []
+    for path in (DIRECTORY / "wire1" / f"{name}.jsonl", *sorted((DIRECTORY / "wire1").glob(f"{name}-*.jsonl"))):
+        with path.open(encoding="utf-8") as file:
+            found.extend(Line(json.loads(line)) for line in file)
+    return found
 
 
 def each(name: str) -> pytest.MarkDecorator:

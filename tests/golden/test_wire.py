@@ -263,7 +263,8 @@ def test_the_page_names_each_record_and_each_key_of_it_and_none_beside() -> None
 
 
 def test_lines_that_were_taken_away_are_missed() -> None:
-    counts = {path.stem: len(lines(path.stem)) for path in (Path(__file__).parent / "wire1").glob("*.jsonl")}
+    files = (Path(__file__).parent / "wire1").glob("*.jsonl")
+    counts = {path.stem: path.read_bytes().count(b"\n") for path in files if "-" not in path.stem}
     assert counts == {
         "buckets": 10,
         "controls": 35,

@@ -22,19 +22,19 @@ from producers.upstream.discovery import discover, registered
 from simulation import SimulatedCluster
 from simulation.aggregation import registration
 from simulation.faults import AwayShown
-from simulation.resources import ServedType
+from simulation.resources import SimulatedType
 from tests.patience import PATIENCE, eventually
 from tests.producers.conftest import Rig
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 BOATS = GroupResource("sea.example.io", "boats")
-REPORTS = ServedType("reports.example.io", ("v1",), "reports", "Report")
+REPORTS = SimulatedType("reports.example.io", ("v1",), "reports", "Report")
 REPORTED = GroupResource(*REPORTS.key)
 SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 CONFIG_MAPS = GroupResource("", "configmaps")
 ASSETS = GroupResource("inventory.example.io", "assets")
 ASSETS_PATH = "/apis/inventory.example.io/v1/namespaces/default/assets"
-SAMPLES = ServedType("reports.example.io", ("v1",), "samples", "Sample", verbs=("get", "list"))
+SAMPLES = SimulatedType("reports.example.io", ("v1",), "samples", "Sample", verbs=("get", "list"))
 
 
 def crd(*served: str, storage: str = "") -> dict[str, Any]:
@@ -256,7 +256,7 @@ async def test_an_api_service_is_added_is_away_and_is_removed(
 
 
 async def test_a_version_that_is_away_is_not_replaced_by_another(rig: Rig, cluster: SimulatedCluster) -> None:
-    cluster.aggregate(ServedType("reports.example.io", ("v1", "v1beta1"), "reports", "Report"))
+    cluster.aggregate(SimulatedType("reports.example.io", ("v1", "v1beta1"), "reports", "Report"))
     await rig.request("POST", "/apis/reports.example.io/v1/namespaces/default/reports", {"metadata": {"name": "one"}})
     warm = await rig.materializer()
     await rig.produce("*")

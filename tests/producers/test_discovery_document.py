@@ -24,12 +24,12 @@ from producers.upstream.apiserver import ApiServer
 from producers.upstream.discovery import Discovered, discover
 from simulation.aggregation import registration
 from simulation.faults import AwayShown
-from simulation.resources import ServedType
+from simulation.resources import SimulatedType
 from tests.patience import PATIENCE, eventually
 from tests.producers.conftest import Rig
 from tests.producers.test_discovery import CRDS, SERVICES, answered, crd
 
-REPORTS = ServedType("reports.example.io", ("v1",), "reports", "Report")
+REPORTS = SimulatedType("reports.example.io", ("v1",), "reports", "Report")
 
 
 def group(name: str, **versions: str) -> dict[str, Any]:

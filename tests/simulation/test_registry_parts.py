@@ -11,7 +11,7 @@ from simulation.registry.garbage import GarbageCollector
 from simulation.registry.managed_fields import field_set, record_write
 from simulation.registry.patches import patched
 from simulation.registry.validation import checked_body, validate_name
-from simulation.resources import BUILT_IN, ServedType
+from simulation.resources import BUILT_IN, SimulatedType
 from simulation.status import StatusError
 from simulation.storage import ClusterStorage, StoredObject
 
@@ -56,7 +56,7 @@ class Owners:
         self.maps = self.storage.add_type(MAPS)
         self.garbage = GarbageCollector(self.storage, self._delete)
 
-    def _delete(self, type: ServedType, namespace: str, name: str) -> None:
+    def _delete(self, type: SimulatedType, namespace: str, name: str) -> None:
         removed = self.storage.remove(self.storage.collections[type.key], namespace, name)
         assert removed is not None
         self.garbage.cascade(removed.uid)

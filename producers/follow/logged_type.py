@@ -1,4 +1,4 @@
-"""Read back: what the log holds of one type of one cluster, asked of the log itself."""
+"""What the log holds of one type of one cluster, read back from the log itself."""
 
 from __future__ import annotations
 
