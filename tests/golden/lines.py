@@ -39,7 +39,7 @@ def _values(readable: Any) -> Any:
 
 def lines(name: str) -> list[Line]:
     """The lines of `wire1/<name>.jsonl`, and of what later releases added: `wire1/<name>-<release>.jsonl`."""
-    found = []
+    found: list[Line] = []
     for path in (DIRECTORY / "wire1" / f"{name}.jsonl", *sorted((DIRECTORY / "wire1").glob(f"{name}-*.jsonl"))):
         with path.open(encoding="utf-8") as file:
             found.extend(Line(json.loads(line)) for line in file)
