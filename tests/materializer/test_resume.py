@@ -9,6 +9,7 @@ import pytest
 
 from deltalog import DELETED
 from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.selectors import parse_labels
 from deltalog.wire.subjects import SYNCED
 from materializer.cursor import changes
 from materializer.filter import Filter
@@ -181,6 +182,22 @@ def test_a_forgotten_deletion_counts_also_where_nothing_stands_behind_it(store: 
     assert order.last() == 6
     with pytest.raises(Expired):
         unread(store, PODS, slow, slow.cursor())
+
+
+def test_one_who_waits_at_an_events_version_is_not_taken_to_have_held_everything(delta: Make) -> None:
+    """The client comes from an instance that was ahead: there n, unselected since 4, was shown only behind 5, at 7."""
+    wanted = Filter(labels=parse_labels("app=a"))
+    store = Store("h", TTL)
+    store.finish_loading(0)
+    for index, name, labels in ((1, "n", {"app": "a"}), (4, "n", {"app": "b"}), (5, "m", {"app": "a"})):
+        store.apply_delta(delta(name, uid=name, member_version=str(index), labels=labels), index, index)
+    start = from_version(store, PODS, wanted, "h.5.5", OURS)
+    cursor = start.cursor()
+    assert unread(store, PODS, start, cursor) is None
+    store.apply_delta(delta("n", uid="n", member_version="7", labels={"app": "b"}), 7, 7)
+    assert unread(store, PODS, start, cursor) is store.types[PODS]
+    found, _ = changes(store.types[PODS], cursor.position(store.types[PODS]), wanted, 100)
+    assert [(change.type, change.entry.name) for change in found] == [(DELETED, "n")]
 
 
 def test_another_history_is_told() -> None:

@@ -1,8 +1,10 @@
 """Runs the pure tests of the store against mutants of its modules: `python -m tests.mutants [FILE ...]`.
 
-Each mutant is tried in a process of its own, forked from one that has imported what all need; the module's source is
-changed as it is imported, nothing on disk. A mutant that no test fails for has survived: either a test is missing, or
-it changes nothing that can be seen, which `equivalent.txt` says with the reason, one a line:
+The tests are collected once, and run once without a mutant to see which lines each of them runs and how long it takes.
+Then each mutant is tried in a forked process, where its code takes the place of the function's: by the tests that run
+its lines, the quickest first, up to the first that fails. Nothing is changed on disk. A mutant that no test fails for
+has survived: either a test is missing, or it changes nothing that can be seen, which `equivalent.txt` says with the
+reason, one a line:
 
     cursor.py changes: `...` -> `...`: why nothing can be seen of it
 
@@ -13,40 +15,168 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.abc
-import importlib.machinery
-import importlib.metadata
-import io
+import gc
+import importlib
+import json
 import os
 import random
 import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType
 
+import coverage
 import pytest
+from _pytest.runner import runtestprotocol
 
-import kubebraid.command.broker  # noqa: F401  what all tests import, once
 from tests.mutants.mutations import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
 MODULES = ("cursor", "filter", "resume", "order", "type_store", "store")
 EQUIVALENT = Path(__file__).parent / "equivalent.txt"
-# One failure is enough, so the quickest go first, and the others only if they find nothing.
-TESTS = (("order", "cursor", "resume", "indexes", "store"), ("originals", "image", "written", "model"))
+TESTS = ("order", "filter", "cursor", "resume", "indexes", "store", "originals", "image", "model")
 # Of tests that take a seed, those with so many of the first ones: what one seed does not find, the next seldom does.
 SEEDS = 2
-# Seconds of processor time, of which these tests take some 10 without a mutant: a loop that does not end is a failure.
-CPU_LIMIT = 100
+MEMORY_LIMIT = 4 << 30
 
 
-class _FirstSeeds:
-    """A plugin of pytest."""
+@dataclass(frozen=True)
+class Baseline:
+    """What the tests do without a mutant, by their node ids."""
+
+    seconds: dict[str, float]
+    # By module and line.
+    tests: dict[str, dict[int, frozenset[str]]]
+
+    def of(self, module: str, mutant: Mutant) -> list[str]:
+        """The tests that run the mutant, the quickest first."""
+        found = {test for line in mutant.lines for test in self.tests[module].get(line, ())}
+        return sorted(found, key=lambda test: (self.seconds[test], test))
+
+
+class Trial:
+    """A plugin of pytest that runs mutants where pytest would run the tests."""
+
+    def __init__(self, modules: Sequence[str], sample: int, match: str, processes: int) -> None:
+        self._modules = modules
+        self._sample = sample
+        self._match = match
+        self._processes = processes
+        self._items: dict[str, pytest.Item] = {}
+        self._functions: dict[tuple[str, str], list[FunctionType]] = {}
+        self.failed_without = False
+        self.tried: set[str] = set()
+        self.survived: list[str] = []
+        self.known = known_equivalents()
 
     def pytest_collection_modifyitems(self, items: list[pytest.Function]) -> None:
         items[:] = [one for one in items if _seed(one) < SEEDS]
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        self._items = {item.nodeid: item for item in session.items}
+        for module in MODULES:
+            importlib.import_module(f"materializer.{module}")
+        for function in gc.get_objects():
+            if isinstance(function, FunctionType):
+                code = function.__code__
+                self._functions.setdefault((code.co_filename, code.co_qualname), []).append(function)
+        gc.freeze()
+        baseline = self._baseline()
+        if baseline is None:
+            self.failed_without = True
+            return True
+        running: dict[int, str] = {}
+        for module, mutant in _all(self._modules, self._sample, self._match):
+            if len(running) >= self._processes:
+                self._wait(running)
+            running[self._forked(module, mutant, baseline)] = f"{module}.py {mutant.text}"
+        while running:
+            self._wait(running)
+        return True
+
+    def _wait(self, running: dict[int, str]) -> None:
+        process, status = os.waitpid(-1, 0)
+        name = running.pop(process)
+        self.tried.add(name)
+        if not os.waitstatus_to_exitcode(status):
+            self.survived.append(name)
+            print(f"{'equivalent' if name in self.known else 'SURVIVED'}  {name}", flush=True)
+
+    def _baseline(self) -> Baseline | None:
+        """Runs all tests in a process of its own, so that nothing of them is left in this one; None if one fails."""
+        reading, writing = os.pipe()
+        process = os.fork()
+        if not process:
+            code = 1
+            try:
+                found = json.dumps(self._measure()).encode()
+                with open(writing, "wb") as pipe:
+                    pipe.write(found)
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(writing)
+        with open(reading, "rb") as pipe:
+            text = pipe.read()
+        if os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]):
+            return None
+        seconds, lines = json.loads(text)
+        tests = {
+            module: {int(line): frozenset(found) & seconds.keys() for line, found in by_line.items()}
+            for module, by_line in lines.items()
+        }
+        return Baseline(seconds, tests)
+
+    def _measure(self) -> tuple[dict[str, float], dict[str, dict[int, list[str]]]]:
+        files = {module: _file(module) for module in MODULES}
+        tracer = coverage.Coverage(data_file=None, include=list(files.values()), config_file=False)
+        tracer.start()
+        seconds: dict[str, float] = {}
+        for name, item in self._items.items():
+            tracer.switch_context(name)
+            started = time.process_time()
+            if problem := _problem(item):
+                os.write(2, problem.encode())
+                raise SystemExit(1)
+            seconds[name] = time.process_time() - started
+        tracer.stop()
+        data = tracer.get_data()
+        return seconds, {module: data.contexts_by_lineno(file) for module, file in files.items()}
+
+    def _forked(self, module: str, mutant: Mutant, baseline: Baseline) -> int:
+        process = os.fork()
+        if process:
+            return process
+        code = 1
+        try:
+            code = int(self._notice(module, mutant, baseline))
+        finally:
+            # With 1 also if the mutant cannot even be compiled.
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            os._exit(code)
+
+    def _notice(self, module: str, mutant: Mutant, baseline: Baseline) -> bool:
+        """In a forked process: whether the tests notice."""
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+        file = _file(module)
+        code = _code_of(compile(mutant.tree, file, "exec"), mutant.function)
+        for function in self._functions[file, mutant.function]:
+            function.__code__ = code
+        for name in baseline.of(module, mutant):
+            # A loop that does not end is noticed, too: the signal ends the process.
+            signal.setitimer(signal.ITIMER_PROF, 1 + 5 * baseline.seconds[name])
+            if _problem(self._items[name]):
+                return True
+        return False
+
+
+def _file(module: str) -> str:
+    return str(ROOT / "materializer" / f"{module}.py")
 
 
 def _seed(item: pytest.Function) -> int:
@@ -54,55 +184,24 @@ def _seed(item: pytest.Function) -> int:
     return seed if isinstance(seed, int) else 0
 
 
-class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Imports one module from given code."""
-
-    def __init__(self, name: str, code: CodeType) -> None:
-        self._name = name
-        self._code = code
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self._name:
-            return None
-        return importlib.machinery.ModuleSpec(fullname, self, origin=self._code.co_filename)
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self._code
-
-    def get_source(self, fullname: str) -> None:
-        return None
+def _problem(item: pytest.Item) -> str:
+    """Why a test failed; empty: it passed."""
+    # No test leaves a fixture to the next one: each may be the last of its process.
+    for report in runtestprotocol(item, log=False, nextitem=None):
+        if report.failed:
+            return f"{item.nodeid}: {report.longreprtext}\n"
+    return ""
 
 
-def _try(module: str, mutant: Mutant | None) -> int:
-    """In a forked process: whether the tests notice; pytest's exit code."""
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT, CPU_LIMIT + 5))
-    if mutant is not None:
-        file = str(ROOT / "materializer" / f"{module}.py")
-        sys.meta_path.insert(0, _Mutated(f"materializer.{module}", compile(mutant.tree, file, "exec")))
-    options = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--tb=line")
-    for some in TESTS:
-        files = [str(ROOT / "tests" / "materializer" / f"test_{one}.py") for one in some]
-        with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(io.StringIO()):
-            code = int(pytest.main([*options, *files], plugins=[_FirstSeeds()]))
-        if code:
-            if mutant is None:
-                os.write(2, said.getvalue().encode())
-            return code
-    return 0
-
-
-def _forked(module: str, mutant: Mutant | None) -> int:
-    process = os.fork()
-    if process:
-        return process
-    # Also of a mutant that cannot even be imported.
-    code = int(pytest.ExitCode.INTERNAL_ERROR)
-    try:
-        code = _try(module, mutant)
-    finally:
-        os._exit(code)
+def _code_of(code: CodeType, name: str) -> CodeType:
+    """That of a function in a module's."""
+    inner = [one for one in code.co_consts if isinstance(one, CodeType)]
+    for one in inner:
+        if one.co_qualname == name:
+            return one
+        if name.startswith(f"{one.co_qualname}."):
+            return _code_of(one, name)
+    raise LookupError(name)
 
 
 def _all(modules: Sequence[str], sample: int, match: str) -> Iterator[tuple[str, Mutant]]:
@@ -125,33 +224,16 @@ def known_equivalents() -> dict[str, str]:
 def run(modules: Sequence[str], sample: int, match: str, processes: int) -> int:
     """Tries the mutants, says which survive; the exit code."""
     started = time.monotonic()
-    for plugin in importlib.metadata.entry_points(group="pytest11"):
-        plugin.load()
-    assert "materializer" not in sys.modules, "it is imported as a mutant, later"
-    if os.waitstatus_to_exitcode(os.waitpid(_forked("", None), 0)[1]):
+    trial = Trial(modules, sample, match, processes)
+    files = [str(ROOT / "tests" / "materializer" / f"test_{one}.py") for one in TESTS]
+    options = ("-qq", "--no-header", "--no-summary", "--assert=plain", "--tb=short", "-s")
+    code = pytest.main([*options, "-p", "no:cacheprovider", "-p", "no:randomly", *files], plugins=[trial])
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) or trial.failed_without:
         print("the tests fail without any mutant")
         return 1
-    known = known_equivalents()
-    running: dict[int, str] = {}
-    survived: list[str] = []
-    tried: set[str] = set()
-
-    def wait() -> None:
-        process, status = os.waitpid(-1, 0)
-        name = running.pop(process)
-        tried.add(name)
-        if not os.waitstatus_to_exitcode(status):
-            survived.append(name)
-            print(f"{'equivalent' if name in known else 'SURVIVED'}  {name}", flush=True)
-
-    for module, mutant in _all(modules, sample, match):
-        if len(running) >= processes:
-            wait()
-        running[_forked(module, mutant)] = f"{module}.py {mutant.text}"
-    while running:
-        wait()
-    unknown = [name for name in survived if name not in known]
-    killed = [name for name in known if name in tried and name not in survived]
+    known, tried = trial.known, trial.tried
+    unknown = [name for name in trial.survived if name not in known]
+    killed = [name for name in known if name in tried and name not in trial.survived]
     chosen = [name for name in known if not sample and not match and name.partition(".py ")[0] in modules]
     gone = [name for name in chosen if name not in tried]
     for name in killed:
@@ -159,7 +241,10 @@ def run(modules: Sequence[str], sample: int, match: str, processes: int) -> int:
     for name in gone:
         print(f"listed as equivalent, but there is no such mutant: {name}")
     seconds = time.monotonic() - started
-    print(f"{len(tried)} mutants in {seconds:.0f} s: {len(survived)} survived, {len(unknown)} of them without a reason")
+    print(
+        f"{len(tried)} mutants in {seconds:.0f} s: {len(trial.survived)} survived, "
+        f"{len(unknown)} of them without a reason"
+    )
     return 1 if unknown or killed or gone else 0
 
 

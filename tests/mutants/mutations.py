@@ -42,9 +42,15 @@ _SKIPPED = frozenset({"check"})
 
 @dataclass(frozen=True)
 class Mutant:
-    """A module with one change: `text` names it, `tree` is to be compiled."""
+    """A module with one change.
+
+    `text` names it, `function` is the qualified name of the function that it is in; `tree` is to be compiled. A test
+    that runs none of `lines` of the module runs what it would without the change.
+    """
 
     text: str
+    function: str
+    lines: range
     tree: ast.Module
 
 
@@ -53,12 +59,12 @@ def mutants(source: str) -> Iterator[Mutant]:
     tree = ast.parse(source)
     seen: Counter[str] = Counter()
     for name, function in _functions(tree, ""):
-        for node in _nodes(function):
+        for node, statement in _nodes(function):
             for changed in _changes(node):
                 text = f"{name}: `{_text(node)}` -> `{_text(changed)}`"
                 seen[text] += 1
                 number = f" ({seen[text]})" if seen[text] > 1 else ""
-                yield Mutant(text + number, _with(tree, node, changed))
+                yield Mutant(text + number, name, _lines(statement), _with(tree, node, changed))
 
 
 def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef]]:
@@ -69,14 +75,23 @@ def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDe
             yield from _functions(child, f"{prefix}{child.name}.")
 
 
-def _nodes(function: ast.FunctionDef) -> Iterator[ast.AST]:
-    """All nodes of a function's body but for those of types, which nothing looks at."""
-    waiting: list[ast.AST] = list(reversed(function.body))
+def _nodes(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, ast.stmt]]:
+    """All nodes of a function's body, each with the innermost statement; not those of types, which nothing looks at."""
+    waiting: list[tuple[ast.AST, ast.stmt]] = [(one, one) for one in reversed(function.body)]
     while waiting:
-        node = waiting.pop()
-        yield node
+        node, statement = waiting.pop()
+        yield node, statement
         unread = node.annotation if isinstance(node, ast.AnnAssign) else None
-        waiting += [one for one in reversed(list(ast.iter_child_nodes(node))) if one is not unread and not _strict(one)]
+        children = [one for one in ast.iter_child_nodes(node) if one is not unread and not _strict(one)]
+        waiting += [(one, one if isinstance(one, ast.stmt) else statement) for one in reversed(children)]
+
+
+def _lines(statement: ast.stmt) -> range:
+    """The lines of a statement; of one with a body (but for `match`) those before it."""
+    body = getattr(statement, "body", None)
+    if body:
+        return range(statement.lineno, max(body[0].lineno, statement.lineno + 1))
+    return range(statement.lineno, (statement.end_lineno or statement.lineno) + 1)
 
 
 def _strict(node: ast.AST) -> bool:

@@ -1,0 +1,183 @@
+"""The filter, condition by condition: names, times, selections, and what is remembered of earlier states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from deltalog.wire.selectors import Requirement, parse_labels
+from materializer.entry import Entry, Past, entry_of
+from materializer.filter import Filter
+
+Make = Callable[..., Any]
+A, B = {"app": "a"}, {"app": "b"}
+APP_A = Filter(labels=parse_labels("app=a"))
+
+
+@pytest.fixture
+def entry(delta: Make) -> Callable[..., Entry]:
+    """Makes the entry of cluster alpha, namespace x, name n, version v1, own version 5."""
+
+    def made(**given: Any) -> Entry:
+        return entry_of(delta("n", **{"member_version": "5", **given}), 9, 0, "h")
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("given", "narrow", "selective"),
+    [
+        ({}, False, False),
+        ({"clusters": frozenset()}, True, False),
+        ({"namespaces": frozenset()}, True, False),
+        ({"names": frozenset()}, True, False),
+        ({"version": "v1"}, True, False),
+        ({"not_namespaces": frozenset("x")}, True, False),
+        ({"not_names": frozenset("n")}, True, False),
+        ({"beyond": (("alpha", "1"),)}, True, False),
+        ({"since": 1}, False, False),
+        ({"before": 1}, False, False),
+        ({"labels": parse_labels("app")}, False, True),
+        ({"fields": (Requirement("f", "in", ("1",)),)}, False, True),
+        ({"controller_uids": frozenset()}, False, True),
+    ],
+    ids=str,
+)
+def test_what_a_filter_restricts_by(given: dict[str, Any], narrow: bool, selective: bool) -> None:
+    assert (Filter(**given).narrow, Filter(**given).selective) == (narrow, selective)
+
+
+@pytest.mark.parametrize(
+    ("given", "covered"),
+    [
+        ({}, True),
+        ({"clusters": frozenset({"alpha", "beta"})}, True),
+        ({"clusters": frozenset({"beta"})}, False),
+        ({"namespaces": frozenset({"x", "y"})}, True),
+        ({"namespaces": frozenset({"y"})}, False),
+        ({"names": frozenset({"n", "m"})}, True),
+        ({"names": frozenset({"m"})}, False),
+        ({"version": "v1"}, True),
+        ({"version": "v2"}, False),
+        ({"not_namespaces": frozenset({"y"})}, True),
+        ({"not_namespaces": frozenset({"x"})}, False),
+        ({"not_names": frozenset({"m"})}, True),
+        ({"not_names": frozenset({"n"})}, False),
+        ({"beyond": (("alpha", "4"),)}, True),
+        ({"beyond": (("alpha", "5"),)}, False),
+        ({"beyond": (("beta", "7"),)}, True),
+        ({"beyond": (("beta", "7"), ("alpha", "7"))}, False),
+        # All that is given has to hold.
+        ({"clusters": frozenset({"alpha"}), "names": frozenset({"m"})}, False),
+        ({"namespaces": frozenset({"y"}), "names": frozenset({"n"})}, False),
+    ],
+    ids=str,
+)
+def test_names_in_scope(entry: Callable[..., Entry], given: dict[str, Any], covered: bool) -> None:
+    assert Filter(**given).covers(entry()) is covered
+    assert Filter(**given).matches(entry()) is covered
+    # What an object is called says nothing of its state.
+    assert Filter(**given).selects(entry())
+
+
+def test_a_deletion_without_a_last_state_is_newer_than_any_version(entry: Callable[..., Entry]) -> None:
+    """Its version is that of the last change before it, so it cannot say whether the client knows of the deletion."""
+    wanted = Filter(beyond=(("alpha", "5"),))
+    assert wanted.covers(entry(type="DELETED", final=False))
+    assert not wanted.covers(entry(type="DELETED", final=True))
+    assert not wanted.covers(entry(final=False))
+
+
+def test_times_of_creation(entry: Callable[..., Entry]) -> None:
+    """`since` is at or after, `before` is before."""
+    made = entry(created=100)
+    for given, timely in (
+        ({"since": 99}, True),
+        ({"since": 100}, True),
+        ({"since": 101}, False),
+        ({"before": 100}, False),
+        ({"before": 101}, True),
+        ({"since": 50, "before": 100}, False),
+        ({"since": 101, "before": 200}, False),
+        ({"since": 100, "before": 101}, True),
+    ):
+        assert Filter(**given).timely(made) is timely
+        assert Filter(**given).matches(made) is timely
+
+
+@pytest.mark.parametrize(
+    ("given", "selected"),
+    [
+        ({"labels": parse_labels("app=a")}, True),
+        ({"labels": parse_labels("app=b")}, False),
+        ({"fields": (Requirement("f", "in", ("1", "2")),)}, True),
+        ({"fields": (Requirement("f", "in", ("2",)),)}, False),
+        ({"fields": (Requirement("f", "notin", ("1",)),)}, False),
+        ({"fields": (Requirement("f", "notin", ("2",)),)}, True),
+        # k8s.io/apimachinery/pkg/fields: an absent field reads as empty.
+        ({"fields": (Requirement("absent", "in", ("",)),)}, True),
+        ({"fields": (Requirement("absent", "notin", ("",)),)}, False),
+        ({"fields": (Requirement("f", "in", ("1",)), Requirement("g", "in", ("1",)))}, False),
+        ({"controller_uids": frozenset({"o", "p"})}, True),
+        ({"controller_uids": frozenset({"p"})}, False),
+        ({"labels": parse_labels("app=b"), "controller_uids": frozenset({"o"})}, False),
+        ({"labels": parse_labels("app=a"), "controller_uids": frozenset({"p"})}, False),
+    ],
+    ids=str,
+)
+def test_selections(entry: Callable[..., Entry], given: dict[str, Any], selected: bool) -> None:
+    made = entry(labels=A, fields={"f": "1"}, controller_uid="o")
+    assert Filter(**given).selects(made) is selected
+    assert Filter(**given).matches(made) is selected
+    assert Filter(**given).covers(made)
+
+
+@pytest.fixture
+def relabelled(entry: Callable[..., Entry]) -> Entry:
+    """app=b from 4 on, app=a from 6 on, app=b from 9 on."""
+    first = Past(4, B, {}, "", None)
+    return msgspec.structs.replace(entry(labels=B), uid_index=4, selectable_since=9, past=Past(6, A, {}, "", first))
+
+
+def test_what_was_selected_at_an_index(relabelled: Entry) -> None:
+    assert [APP_A.matched_at(relabelled, index) for index in range(3, 11)] == [
+        None,
+        *[False] * 2,
+        *[True] * 3,
+        *[False] * 2,
+    ]
+    # What cannot change during its life needs no memory.
+    assert Filter().matched_at(relabelled, 3) is True
+    assert relabelled.past is not None
+    relabelled.past.forget()
+    assert APP_A.matched_at(relabelled, 7) is None
+    assert APP_A.matched_at(relabelled, 9) is False
+
+
+def test_what_was_selected_between_two_indexes(relabelled: Entry) -> None:
+    expected = {
+        (9, 12): False,
+        (8, 9): True,
+        (8, 8): True,
+        (6, 6): True,
+        (5, 6): True,
+        (5, 5): False,
+        (4, 5): False,
+        (3, 5): None,
+        (3, 6): True,
+        (4, 12): True,
+    }
+    assert {span: APP_A.matched_between(relabelled, *span) for span in expected} == expected
+    app_b = Filter(labels=parse_labels("app=b"))
+    expected = {(9, 9): True, (8, 9): True, (8, 8): False, (6, 8): False, (5, 8): True, (4, 4): True, (3, 3): None}
+    assert {span: app_b.matched_between(relabelled, *span) for span in expected} == expected
+    assert Filter().matched_between(relabelled, 3, 3) is True
+    assert relabelled.past is not None
+    assert relabelled.past.before is not None
+    relabelled.past.before.forget()
+    assert APP_A.matched_between(relabelled, 5, 5) is None
+    assert APP_A.matched_between(relabelled, 6, 6) is True
+    assert APP_A.matched_between(relabelled, 9, 9) is False
