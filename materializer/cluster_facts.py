@@ -10,7 +10,7 @@ from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import ClusterDocument, DocumentName, TypeStatus
 from deltalog.wire.resource_type import ResourceType
 
-# A producer that has not told its status so many times is taken for gone.
+# A producer that missed so many of its status reports is taken for gone.
 _SILENT = 3.5
 
 
@@ -45,14 +45,14 @@ class Cluster:
         self.versions_restarted_at = index
         self.health: Health | None = None
         self.type_health: dict[GroupResource, Health] = {}
-        # What its producer last told of its types; when it last told anything, by the server's clock in
-        # nanoseconds; how often it does, in milliseconds (0: not known).
+        # What its producer last reported of its types; when its last control record came, by the server's clock in
+        # nanoseconds; how often it reports, in milliseconds (0: not known).
         self.status: dict[GroupResource, TypeStatus] = {}
         self.status_index = 0
         self.heard = 0
         self.every = 0
 
-    def stale(self, now: int) -> str | None:
+    def stale_reason(self, now: int) -> str | None:
         """Why the cluster's objects may be out of date; None if they are current.
 
         `now`: nanoseconds by the server's clock; 0: silence doesn't count.

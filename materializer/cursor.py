@@ -17,8 +17,9 @@ from materializer.store import Store
 from materializer.type_store import TypeStore
 
 
-class Change(NamedTuple):
-    """One watch event: its type (ADDED, MODIFIED, DELETED), the entry, and the index `at` that its version bears.
+class ShownChange(NamedTuple):
+    """One event as a watch shows it: its type (ADDED, MODIFIED, DELETED), the entry, and the index `at` that
+    its version bears.
 
     That index is the entry's own. The exception are events that one message stands for together with later ones: all
     but the last bear the index before it, so that a client cut off in between is shown all of them again. Example: a
@@ -127,18 +128,18 @@ class Cursor:
 
 def changes(
     type_store: TypeStore, at: Position, wanted: Filter, limit: int, most: int | None = None
-) -> tuple[list[Change], int | None]:
+) -> tuple[list[ShownChange], int | None]:
     """Changes past a position, oldest first, and the index up to which they were read (None: to the end).
 
     Ends at the first item with which there are at least `limit` changes or `most` bytes of bodies; a removal is one
     item however many objects it had. O(log n + items past the position, up to the limit).
     """
-    result: list[Change] = []
+    result: list[ShownChange] = []
     size = 0
     for item in type_store.order.after(at.read_to):
         if isinstance(item, Removal):
             batch = [
-                Change(DELETED, held, item.index - 1)
+                ShownChange(DELETED, held, item.index - 1)
                 for entry in item.entries.values()
                 if wanted.covers(entry) and (held := _held(entry, wanted, at, type_store.unread_through)) is not None
             ]
@@ -162,17 +163,17 @@ def _held(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> En
     return _predecessor(entry, wanted, at, unread_through) if entry.uid_index > at.complete_at else None
 
 
-def _shown(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> Iterator[Change]:
+def _shown(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> Iterator[ShownChange]:
     held = _held(entry, wanted, at, unread_through)
     known = at.may_know(entry)
     selected = not entry.deleted and wanted.timely(entry) and wanted.selects(entry)
     if held is not None and (not selected or not known):
         # It was deleted or left the selection, or the watcher holds another uid of the name and does not know this one.
         shown = entry if held is entry or (entry.deleted and known) else held
-        yield Change(DELETED, shown, entry.index - 1 if selected else entry.index)
+        yield ShownChange(DELETED, shown, entry.index - 1 if selected else entry.index)
         held = None
     if selected:
-        yield Change(ADDED if held is None else MODIFIED, entry, entry.index)
+        yield ShownChange(ADDED if held is None else MODIFIED, entry, entry.index)
 
 
 def _predecessor(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> Entry | None:
@@ -197,6 +198,6 @@ def _predecessor(entry: Entry, wanted: Filter, at: Position, unread_through: int
     return None
 
 
-def initial(store: Store, type_store: TypeStore, wanted: Filter) -> list[Change]:
+def initial(store: Store, type_store: TypeStore, wanted: Filter) -> list[ShownChange]:
     """The present state as ADDED events, by cluster, namespace and name. As `TypeStore.select`."""
-    return [Change(ADDED, entry, entry.index) for entry in type_store.select(wanted)]
+    return [ShownChange(ADDED, entry, entry.index) for entry in type_store.select(wanted)]

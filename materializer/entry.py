@@ -83,7 +83,7 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
         return (self.namespace, self.name)  # type: ignore[return-value]  # hot: no call
 
     def as_of(self, prefix: str, index: int) -> bytes:
-        """The body with the version it has at another index than its own (see `Change.at`). O(size)."""
+        """The body with the version it has at another index than its own (see `ShownChange.at`). O(size)."""
         version = version_member(prefix, index, self.member_version)
         return self.body[: self.version_offset] + version + self.body[self.version_end :]
 
@@ -105,7 +105,7 @@ def version_member(prefix: str, index: int, member_version: str) -> bytes:
 def entry_of(delta: Delta, index: int, time: int, prefix: str) -> Entry:
     """The entry for a delta that the log stored at `index` and `time` (ns); O(size of the object).
 
-    `uid_index`, `selectable_since` and the like are what the log alone tells; the store adds what it remembers.
+    `uid_index`, `selectable_since` and the like are known from the log alone; the store adds what it remembers.
     """
     head = delta.object[: delta.version_offset]
     version = version_member(prefix, index, delta.member_version)

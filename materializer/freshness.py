@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 
 from deltalog.reader import Reader
+from materializer.errors import MaterializerError
 from materializer.served import Served
 from materializer.timing import Timing
 
 
-class LogUnreachable(Exception):
+class LogUnreachable(MaterializerError):
     """The log's head cannot be asked for: what memory holds may be old. `age`: seconds since it was current."""
 
     def __init__(self, age: float) -> None:
@@ -40,7 +41,7 @@ class Freshness:
             heard = min(heard, self.origin_heard)
         return time.monotonic() - max(heard, self.current_at)
 
-    def outage(self) -> float | None:
+    def outage_seconds(self) -> float | None:
         """`age`, if the log cannot be read, or a mirror does not hear of its origin; None if all is well."""
         now = time.monotonic()
         silent = self.reader is not None and now - self.reader.heard > self._timing.unheard

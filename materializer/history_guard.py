@@ -18,6 +18,7 @@ from deltalog.jetstream.same_history import why_another
 from deltalog.jetstream.stream_info import StreamState
 from deltalog.reader import HistoryChanged, Reader
 from deltalog.wire.errors import LogUnavailable
+from materializer.errors import MaterializerError
 from materializer.freshness import Freshness
 from materializer.served import Served
 from materializer.snapshot import too_old
@@ -27,7 +28,7 @@ from materializer.waiting import NotThereYet, Waiting
 log = structlog.get_logger("materializer")
 
 
-class StateOutdated(HistoryChanged):
+class StateOutdated(HistoryChanged, MaterializerError):
     """The history is the same, but too little is known of it here to go on: deletions may have been forgotten."""
 
 
@@ -214,7 +215,7 @@ class HistoryGuard:
         served, reader = self._served, self._freshness.reader
         if reader is None or not served.ready.is_set() or served.unconfirmed is not None:
             return
-        if self._freshness.outage() is not None:
+        if self._freshness.outage_seconds() is not None:
             return
         try:
             async with asyncio.timeout(self._timing.last_mark):

@@ -1,8 +1,8 @@
-"""Image: all that a store holds at one index, kept still while the store goes on, and a store made of one again.
+"""Image: all that a store holds at one index, unchanged while the store goes on, and a store restored from one.
 
 An image is taken at one go, by copying references: entries are immutable, and what else a store changes in place is
-copied. It is told in pieces of bytes, each soon made, so that whoever writes it down can do other things in between;
-`Restoration` takes the pieces in again.
+copied. It is written in pieces of bytes, each quickly encoded, so that the event loop gets its turn in between;
+`Restoration` reads the pieces.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from deltalog.wire.records import ClusterDocument, DocumentName, TypeStatus
 from deltalog.wire.resource_type import ResourceType
 from materializer.cluster_facts import Cluster, Health
 from materializer.entry import Entry, Past
+from materializer.errors import MaterializerError
 from materializer.integrity import Counts, Integrity
 from materializer.order import Order, Removal
 from materializer.store import Store
@@ -48,7 +49,7 @@ class PieceType(IntEnum):
     PART = 9
 
 
-class NotAnImage(Exception):
+class NotAnImage(MaterializerError):
     """These pieces are not those of an image."""
 
 
@@ -157,16 +158,16 @@ SHAPE = [
         *(ResourceType, Health, ClusterDocument, TypeStatus, Counts),
     )
 ]
-"""What an image is made of: told otherwise, it cannot be read."""
+"""The records of an image and their fields: an image with other ones cannot be read."""
 
 
-# -- taking and telling ------------------------------------------------------------------------------------------------
+# -- taking and writing ------------------------------------------------------------------------------------------------
 
 
 class Image:
     """What a store, its integrity and its reader's parts are at the moment of the call. O(types + entries), fast.
 
-    The store must not forget (`Store.forget`) while an image is being told.
+    The store must not forget (`Store.forget`) while the pieces of an image are being written.
     """
 
     def __init__(self, store: Store, integrity: Integrity, parts: Assembler) -> None:
@@ -234,16 +235,16 @@ class Image:
             if isinstance(item, Entry):
                 waiting.append(item)
                 if len(waiting) >= _ENTRIES:
-                    yield from _told(number, 0, waiting)
+                    yield from _pieces_of(number, 0, waiting)
                     waiting = []
             elif item is not None:
-                yield from _told(number, 0, waiting)
+                yield from _pieces_of(number, 0, waiting)
                 waiting = []
                 yield PieceType.REMOVAL, msgspec.msgpack.encode(_Removal(number, item.index))
                 tombstones = iter(self._removed[id(item)].values())
                 while some := list(islice(tombstones, _ENTRIES)):
-                    yield from _told(number, item.index, some)
-        yield from _told(number, 0, waiting)
+                    yield from _pieces_of(number, item.index, some)
+        yield from _pieces_of(number, 0, waiting)
 
     def _of_fading(self, time: int, index: int, key: GroupResource, item: Entry | Removal) -> _Fading:
         number = self._numbers[key]
@@ -277,7 +278,7 @@ def _cluster(cluster: Cluster, numbers: dict[int, int]) -> _Cluster:
     )
 
 
-def _told(number: int, removal: int, entries: list[Entry]) -> Iterator[Piece]:
+def _pieces_of(number: int, removal: int, entries: list[Entry]) -> Iterator[Piece]:
     """Entries in one piece, or in several if they are large."""
     begin = size = 0
     for at, entry in enumerate(entries):
@@ -299,7 +300,7 @@ def _entries(number: int, removal: int, entries: list[Entry]) -> bytes:
 
 
 def _bare(entry: Entry) -> tuple[Any, ...]:
-    """An entry's values without what it remembers, which may go far back: it is told beside it."""
+    """An entry's values without what it remembers, which may go far back: that is written beside it, as `_Memory`."""
     values = list(msgspec.structs.astuple(entry))
     values[_PAST] = values[_REPLACED] = None
     return tuple(values)
@@ -376,9 +377,13 @@ class Restoration:
             elif piece_type == PieceType.STATE:
                 self._state = decode(text, type=_State)
             elif piece_type == PieceType.TYPE:
-                told = decode(text, type=_Type)
-                made = TypeStore(told.key, True)
-                made.floors, made.forgotten, made.unread_through = told.floors, told.forgotten, told.unread_through
+                record = decode(text, type=_Type)
+                made = TypeStore(record.key, True)
+                made.floors, made.forgotten, made.unread_through = (
+                    record.floors,
+                    record.forgotten,
+                    record.unread_through,
+                )
                 self._type_stores.append(made)
             elif piece_type == PieceType.REMOVAL:
                 at = decode(text, type=_Removal)
@@ -400,16 +405,16 @@ class Restoration:
         except (msgspec.MsgspecError, ValueError, LookupError) as cause:
             raise NotAnImage(f"a piece of type {piece_type} cannot be read: {cause}") from cause
 
-    def _take_entries(self, told: _EntriesRead) -> None:
-        type_store = self._type_stores[told.type]
-        removal = self._removals[told.type, told.removal] if told.removal else None
-        self._share(told.entries)
+    def _take_entries(self, record: _EntriesRead) -> None:
+        type_store = self._type_stores[record.type]
+        removal = self._removals[record.type, record.removal] if record.removal else None
+        self._share(record.entries)
         if removal is None:
             indexes, items = type_store.order.indexes, type_store.order.items
             objects: MutableMapping[ObjectName, Entry] = {}
             tombstones: dict[ObjectName, Entry] = {}
             cluster: str | None = None
-            for entry in told.entries:
+            for entry in record.entries:
                 indexes.append(entry.index)
                 items.append(entry)
                 # Shared texts: mostly it is the same one again.
@@ -422,11 +427,11 @@ class Restoration:
                 else:
                     objects[entry.key] = entry
         else:
-            for entry in told.entries:
+            for entry in record.entries:
                 removal.entries[entry.cluster, entry.key] = entry
                 type_store.tombstones.setdefault(entry.cluster, {})[entry.key] = entry
-        for memory in told.memories:
-            entry = told.entries[memory.at]
+        for memory in record.memories:
+            entry = record.entries[memory.at]
             self._share(memory.replaced)
             self._remember(entry, memory.pasts[0])
             for before, pasts in zip(memory.replaced, memory.pasts[1:], strict=True):
@@ -473,15 +478,15 @@ class Restoration:
 
     def restored(self) -> tuple[Store, Counts, Assembler]:
         """The store as it was, what its integrity had counted, and the parts of objects to come. Raises NotAnImage."""
-        told = self._state
-        if told is None:
+        record = self._state
+        if record is None:
             raise NotAnImage("it does not say of what store it is")
-        store = Store(told.prefix, told.tombstone_ttl)
+        store = Store(record.prefix, record.tombstone_ttl)
         store.loading = False
-        store.applied, store.applied_time = told.applied, told.applied_time
-        store.floor, store.unread_through, store.caught_up_at = told.floor, told.unread_through, told.caught_up_at
-        store.catalogue, store.documents, store.controls = told.catalogue, told.documents, told.controls
-        store.removed = told.removed
+        store.applied, store.applied_time = record.applied, record.applied_time
+        store.floor, store.unread_through, store.caught_up_at = record.floor, record.unread_through, record.caught_up_at
+        store.catalogue, store.documents, store.controls = record.catalogue, record.documents, record.controls
+        store.removed = record.removed
         store.types = {type_store.key: type_store for type_store in self._type_stores}
         store.removals.extend(sorted(self._removals.values(), key=lambda one: one.index))
         self._pasts.sort(key=lambda one: one[0])
@@ -495,25 +500,25 @@ class Restoration:
             raise NotAnImage(f"it speaks of what it does not have: {cause}") from cause
         return store, self._counts, self._parts
 
-    def _faded(self, told: _Fading) -> Entry | Removal:
-        type_store = self._type_stores[told.type]
-        if told.deleted:
-            found = _at(type_store.order, told.at)
+    def _faded(self, record: _Fading) -> Entry | Removal:
+        type_store = self._type_stores[record.type]
+        if record.deleted:
+            found = _at(type_store.order, record.at)
             if found is not None:
                 return found
         else:
-            live = type_store.get(told.cluster, ObjectName((told.namespace, told.name)))
-            if live is not None and live.uid_index == told.first:
+            live = type_store.get(record.cluster, ObjectName((record.namespace, record.name)))
+            if live is not None and live.uid_index == record.first:
                 return live
         # It stands nowhere any more: that it fades is all that matters.
         return Entry(
-            index=told.at,
-            uid_index=told.first,
-            selectable_since=told.at,
-            deleted=told.deleted,
-            cluster=told.cluster,
-            namespace=told.namespace,
-            name=told.name,
+            index=record.at,
+            uid_index=record.first,
+            selectable_since=record.at,
+            deleted=record.deleted,
+            cluster=record.cluster,
+            namespace=record.namespace,
+            name=record.name,
             version="",
             uid="",
             member_version="",
@@ -521,21 +526,21 @@ class Restoration:
             fields={},
             controller_uid="",
             created=0,
-            time=told.time,
+            time=record.time,
             body=b"",
             version_offset=0,
             version_end=0,
             metadata_end=0,
         )
 
-    def _cluster_of(self, told: _Cluster, store: Store) -> Cluster:
-        cluster = Cluster(told.name, told.versions_restarted_at)
+    def _cluster_of(self, record: _Cluster, store: Store) -> Cluster:
+        cluster = Cluster(record.name, record.versions_restarted_at)
         for name in _Cluster.__struct_fields__:
             if name not in ("documents", "discovery"):
-                setattr(cluster, name, getattr(told, name))
-        cluster.documents = {key: store.share(self._documents[number]) for key, number in told.documents.items()}
-        if told.discovery is not None:
-            cluster.discovery = store.share(self._documents[told.discovery])
+                setattr(cluster, name, getattr(record, name))
+        cluster.documents = {key: store.share(self._documents[number]) for key, number in record.documents.items()}
+        if record.discovery is not None:
+            cluster.discovery = store.share(self._documents[record.discovery])
         return cluster
 
 

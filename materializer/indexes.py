@@ -1,7 +1,7 @@
 """Indexes of a type's live entries by label, field, owner, name or age: made when asked for, kept while asked for.
 
 A selector that a hundred thousand entries would have to be looked through for is answered from the smallest set
-of candidates that an index has. Nobody pays, in time or memory, for keys that nobody asks for.
+of candidates that an index has. Keys that no request selects by cost neither time nor memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from materializer.filter import Filter
 
 # Fewer entries than these are looked through.
 WORTHWHILE = 2000
-# So many indexes a type may have, and how many rounds of forgetting one is kept for that nobody uses.
+# So many indexes a type may have, and after how many rounds of forgetting without a use one is dropped.
 _LIMIT = 16
 _UNUSED = 180
 
@@ -29,6 +29,7 @@ class Attribute(NamedTuple):
     key: str = ""
 
     def of(self, entry: Entry) -> str | None:
+        """The entry's value; None if it has none, which no selection that an index answers asks for. O(1)."""
         if self.by == "label":
             return entry.labels.get(self.key)
         if self.by == "field":
@@ -108,7 +109,10 @@ def _created(entry: Entry) -> int:
 
 
 class Indexes:
-    """The indexes of one type. Whoever changes the type's live entries tells them. Owned by the type's store."""
+    """The indexes of one type, owned by its `TypeStore`.
+
+    They hold live entries: `add` and `discard` have to be called with each change of these.
+    """
 
     def __init__(self) -> None:
         self._made: dict[Attribute, _Index] = {}
@@ -118,19 +122,21 @@ class Indexes:
         return len(self._made) + (self._times is not None)
 
     def add(self, entry: Entry) -> None:
+        """Adds an entry that became live. O(indexes), and O(log n) for that of times."""
         for index in self._made.values():
             index.add(entry)
         if self._times is not None:
             self._times.add(entry)
 
     def discard(self, entry: Entry) -> None:
+        """Removes an entry that is live no longer. O(indexes), and O(log n) for that of times."""
         for index in self._made.values():
             index.discard(entry)
         if self._times is not None:
             self._times.discard(entry)
 
     def clear(self) -> None:
-        """They are made anew when they are asked for."""
+        """Drops all indexes; they are made again when a selection needs them. O(1)."""
         self._made.clear()
         self._times = None
 
@@ -183,7 +189,7 @@ class Indexes:
         return True
 
     def drop_unused(self) -> None:
-        """A round of forgetting."""
+        """Drops the indexes that no selection has used for some rounds; called once a round of forgetting."""
         for attribute, index in list(self._made.items()):
             index.idle += 1
             if index.idle > _UNUSED:
@@ -194,7 +200,7 @@ class Indexes:
                 self._times = None
 
     def owned(self, uids: Iterable[str], everything: Callable[[], Iterable[Entry]]) -> Iterator[Entry]:
-        """The live entries that one of these uids controls."""
+        """The live entries that one of these uids controls. O(those); O(entries) at the first call."""
         attribute = Attribute("owner")
         index = self._made.get(attribute)
         if index is None:
@@ -203,6 +209,11 @@ class Indexes:
         return index.entries(uids)
 
     def check(self, live: list[Entry]) -> None:
+        """The invariants as code, for tests. O(indexes * entries).
+
+        Raises:
+            AssertionError: an index does not hold exactly the live entries.
+        """
         for index in self._made.values():
             index.check(live)
         if self._times is not None:

@@ -264,14 +264,14 @@ class Materializer:
         """Seconds since it was known that all of the log is here; a few seconds where all is well."""
         return self._freshness.age()
 
-    def outage(self) -> float | None:
+    def outage_seconds(self) -> float | None:
         """`age`, if the log cannot be read, or a mirror does not hear of its origin; None if all is well."""
-        return self._freshness.outage()
+        return self._freshness.outage_seconds()
 
-    def stale(self, cluster: Cluster) -> str | None:
+    def stale_reason(self, cluster: Cluster) -> str | None:
         """Why a cluster's objects may be out of date; None if they are current as far as is known."""
         # While the log cannot be read, no producer can be heard.
-        return cluster.stale(self.log.now() if self.outage() is None and self.ready.is_set() else 0)
+        return cluster.stale_reason(self.log.now() if self.outage_seconds() is None and self.ready.is_set() else 0)
 
     async def wait_control(self) -> None:
         """Returns at the next control record, or when the log was replayed."""

@@ -12,17 +12,18 @@ from collections.abc import Mapping
 
 from deltalog.wire.delta import ADDED, DELETED, MODIFIED
 from deltalog.wire.kubernetes import GroupResource, newer, numeric
-from materializer.cursor import Change
+from materializer.cursor import ShownChange
+from materializer.errors import MaterializerError
 from materializer.filter import Filter
 from materializer.store import Store
 from materializer.type_store import TypeStore
 
 
-class TooOld(Exception):
+class TooOld(MaterializerError):
     """What happened in a cluster since then is not completely known here (410 Expired); the message says why."""
 
 
-def changes_since(store: Store, key: GroupResource, wanted: Filter, versions: Mapping[str, str]) -> list[Change]:
+def changes_since(store: Store, key: GroupResource, wanted: Filter, versions: Mapping[str, str]) -> list[ShownChange]:
     """What has changed in the clusters past these versions, by index, oldest first.
 
     `versions`: by cluster; "" for a cluster of which the client knows nothing, so that all of it is ADDED. Clusters
@@ -35,7 +36,7 @@ def changes_since(store: Store, key: GroupResource, wanted: Filter, versions: Ma
         TooOld: a cluster is unknown or not listed, is followed since a newer version, or deletions past the client's
             version may have been forgotten.
     """
-    found: list[Change] = []
+    found: list[ShownChange] = []
     type_store = store.types.get(key)
     for cluster, version in versions.items():
         if wanted.clusters is not None and cluster not in wanted.clusters:
@@ -96,7 +97,7 @@ def _check_age(store: Store, type_store: TypeStore | None, key: GroupResource, c
         raise TooOld(f"deletions of cluster {cluster} past {version} may have been forgotten")
 
 
-def _changes(type_store: TypeStore, wanted: Filter, cluster: str, version: str) -> list[Change]:
+def _changes(type_store: TypeStore, wanted: Filter, cluster: str, version: str) -> list[ShownChange]:
     entries = list(type_store.clusters.get(cluster, {}).values())
     if version:
         # One who knows nothing has nothing to lose.
@@ -104,7 +105,7 @@ def _changes(type_store: TypeStore, wanted: Filter, cluster: str, version: str) 
     older = [entry for entry in entries if version and not newer(entry.member_version, version)]
     # Mostly the log has a type in the cluster's order, and what entered it before these is what the client knows.
     known_up_to = max((entry.index for entry in older), default=0)
-    found: list[Change] = []
+    found: list[ShownChange] = []
     for entry in entries:
         if (version and not newer(entry.member_version, version)) or not wanted.covers(entry):
             continue
@@ -114,7 +115,7 @@ def _changes(type_store: TypeStore, wanted: Filter, cluster: str, version: str) 
         before = entry.replaced if version else None
         if before is not None and not known:
             # Which of the uids that had the name before the client knows, and whether they matched, is unknown.
-            found.append(Change(DELETED, before, entry.index - 1 if selected else entry.index))
+            found.append(ShownChange(DELETED, before, entry.index - 1 if selected else entry.index))
         elif (
             version
             and not selected
@@ -123,8 +124,8 @@ def _changes(type_store: TypeStore, wanted: Filter, cluster: str, version: str) 
             # names, not in that of the cluster.
             and wanted.matched_between(entry, entry.uid_index, entry.index) is not False
         ):
-            found.append(Change(DELETED, entry, entry.index))
+            found.append(ShownChange(DELETED, entry, entry.index))
         if selected:
             matched = known and wanted.matched_at(entry, known_up_to) is not False
-            found.append(Change(MODIFIED if matched else ADDED, entry, entry.index))
+            found.append(ShownChange(MODIFIED if matched else ADDED, entry, entry.index))
     return found

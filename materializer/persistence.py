@@ -122,7 +122,7 @@ class Persistence:
         served, snapshots, reader = self._served, self.snapshots, self._freshness.reader
         if snapshots is None or not snapshots.writes or not served.ready.is_set():
             return
-        if reader is None or served.unconfirmed is not None or self._freshness.outage() is not None:
+        if reader is None or served.unconfirmed is not None or self._freshness.outage_seconds() is not None:
             return
         if not snapshots.due(served.store, served.log):
             return

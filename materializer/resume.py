@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deltalog.wire.kubernetes import GroupResource
-from materializer.cursor import Change, Cursor
+from materializer.cursor import Cursor, ShownChange
+from materializer.errors import MaterializerError
 from materializer.filter import Filter
 from materializer.originals import TooOld, changes_since
 from materializer.store import Store
@@ -22,7 +23,7 @@ from materializer.type_store import TypeStore
 from materializer.versions import MalformedVersion, Named, Version
 
 
-class Expired(Exception):
+class Expired(MaterializerError):
     """A watch cannot begin, or go on, without missing changes: the client has to list again (410 Expired)."""
 
 
@@ -53,7 +54,7 @@ class Resumption:
     read_to: int
     complete_at: int
     wanted: Filter
-    backlog: tuple[Change, ...] = ()
+    backlog: tuple[ShownChange, ...] = ()
 
     def cursor(self) -> Cursor:
         """A new cursor at this place."""

@@ -27,6 +27,7 @@ from isal import isal_zlib
 from deltalog.jetstream.stream import Log
 from deltalog.wire.parts import Assembler
 from deltalog.wire.subjects import encode_token
+from materializer.errors import MaterializerError
 from materializer.image import SHAPE, Image, NotAnImage, Piece, Restoration
 from materializer.integrity import Counts
 from materializer.store import Store
@@ -82,7 +83,7 @@ class Restored(msgspec.Struct, frozen=True):
     current: int
 
 
-class _Ignored(Exception):
+class _Ignored(MaterializerError):
     """The snapshot is not to be used; the message says why."""
 
 
@@ -350,7 +351,7 @@ class _Writer:
         """None if another process is writing one. Raises OSError."""
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         made = file.with_suffix(".snapshot.new")
-        # The objects may be Secrets: nobody else is to read them.
+        # The objects may be Secrets: no other user may read them.
         descriptor = os.open(made, os.O_WRONLY | os.O_CREAT, 0o600)
         sink = os.fdopen(descriptor, "wb")
         try:

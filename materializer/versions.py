@@ -18,6 +18,7 @@ import msgspec
 
 from deltalog.wire.kubernetes import MEMBER_VERSION_ANNOTATION
 from materializer.entry import Entry
+from materializer.errors import MaterializerError
 
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _INDEX_LIMIT = 2**63
@@ -25,11 +26,11 @@ _INDEX_LIMIT = 2**63
 _SURELY_IN_RANGE = 18
 
 
-class MalformedVersion(Exception):
+class MalformedVersion(MaterializerError):
     """A resourceVersion in none of our forms (410 Expired: nothing else makes a client list again)."""
 
 
-class BrokenVersions(Exception):
+class BrokenVersions(MaterializerError):
     """A JSON object that is no map of the clusters' versions (400: the client has to be corrected)."""
 
 
@@ -88,7 +89,7 @@ class Named:
         return object_version(self.prefix, index, member_version)
 
     def body(self, entry: Entry, at: int) -> bytes:
-        """An entry's JSON with the version that it has at an index (see `Change.at`). O(1) at its own, else O(size)."""
+        """An entry as JSON with the version that it has at an index (`ShownChange.at`). O(1) at its own, or O(size)."""
         return entry.body if at == entry.index else entry.as_of(self.prefix, at)
 
     def parse(self, text: str) -> Version:

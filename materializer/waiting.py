@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 
 from deltalog.wire.kubernetes import GroupResource
+from materializer.errors import MaterializerError
 from materializer.served import Served
 from materializer.timing import Timing
 
 
-class NotThereYet(Exception):
+class NotThereYet(MaterializerError):
     """The index asked for was not applied within the time allowed."""
 
 

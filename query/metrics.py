@@ -97,7 +97,7 @@ class _StoreCollector(Collector):
         yield GaugeMetricFamily("kubebraid_resume_floor", "Lowest index a watch may resume at", value=store.floor)
         age = materializer.age()
         yield GaugeMetricFamily("kubebraid_log_age_seconds", "Since all of the log was known to be here", value=age)
-        reachable = float(materializer.outage() is None)
+        reachable = float(materializer.outage_seconds() is None)
         yield GaugeMetricFamily("kubebraid_log_reachable", "0 while the log cannot be read", value=reachable)
         if (snapshots := materializer.snapshots) is not None:
             yield GaugeMetricFamily("kubebraid_snapshot_index", "Index of the last snapshot", value=snapshots.index)
@@ -110,5 +110,5 @@ class _StoreCollector(Collector):
         )
         stale = GaugeMetricFamily("kubebraid_cluster_stale", "1 if a cluster's objects may be old", labels=("cluster",))
         for one in store.clusters.values():
-            stale.add_metric((one.name,), 0.0 if materializer.stale(one) is None else 1.0)
+            stale.add_metric((one.name,), 0.0 if materializer.stale_reason(one) is None else 1.0)
         yield stale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -60,3 +61,42 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     for module in sorted(graph.modules):
         visit(module, ())
     assert len(state) > 100
+
+
+# Two things of the public API that each are a change to their reader, and no module uses both.
+GIVEN_TWICE = {
+    "Change": ("deltalog/events.py", "kubebraid/client/many_clusters.py"),
+}
+
+
+def test_a_public_class_name_is_given_once() -> None:
+    """One word for one thing: who searches for a class finds it."""
+    found: dict[str, list[str]] = {}
+    for package in PACKAGES[:-1]:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: tuple(paths) for name, paths in found.items() if len(paths) > 1} == GIVEN_TWICE
+
+
+def test_public_exceptions_have_the_base_of_their_layer() -> None:
+    bases = {
+        "deltalog": "deltalog.wire.errors.DeltalogError",
+        "producers": "producers.errors.ProducersError",
+        "materializer": "materializer.errors.MaterializerError",
+        "query": "query.errors.QueryError",
+        "kubebraid": "kubebraid.errors.KubebraidError",
+    }
+    for package, name in bases.items():
+        module, _, attribute = name.rpartition(".")
+        base = getattr(importlib.import_module(module), attribute)
+        for path in sorted((ROOT / package).rglob("*.py")):
+            classes = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+            if not classes or path.stem == "__main__":
+                continue
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            for one in classes:
+                value = getattr(importlib.import_module(module), one)
+                if not one.startswith("_") and issubclass(value, Exception):
+                    assert issubclass(value, base), f"{module}.{one}"

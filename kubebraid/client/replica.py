@@ -22,7 +22,7 @@ from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.records import ClusterRegistered
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.selectors import Requirement
-from materializer.cursor import Change, changes, initial
+from materializer.cursor import ShownChange, changes, initial
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.materializer import Materializer
@@ -211,7 +211,7 @@ class ResourceStorage:
             store.prefix, store.applied
         )
 
-    async def watch(self, wanted: Filter | None = None, version: str = "") -> AsyncGenerator[Change, None]:
+    async def watch(self, wanted: Filter | None = None, version: str = "") -> AsyncGenerator[ShownChange, None]:
         """Watch: changes past a version, for ever; "" and "0": the present state first, as ADDED.
 
         `version` in every form (docs/versions.md): of a list or an object here, or the clusters' own as JSON. A slow

@@ -67,7 +67,7 @@ def reserve(address: Address) -> socket.socket:
     return bound
 
 
-class Served(NamedTuple):
+class RunningServer(NamedTuple):
     """What serves HTTP, and how to end that before all else."""
 
     address: Address
@@ -77,7 +77,7 @@ class Served(NamedTuple):
 @contextlib.asynccontextmanager
 async def served_at(
     application: web.Application, bound: socket.socket, close: Callable[[], None] | None = None
-) -> AsyncIterator[Served]:
+) -> AsyncIterator[RunningServer]:
     """Serves while the block lasts, or until it is ended; `close` ends what would not end by itself."""
     runner = Runner(
         application,
@@ -99,6 +99,6 @@ async def served_at(
         await runner.cleanup()
 
     try:
-        yield Served(Address(host, port), end)
+        yield RunningServer(Address(host, port), end)
     finally:
         await end()

@@ -58,7 +58,7 @@ class CopyFailed(Unavailable):
     """The copy could not be finished; one line."""
 
 
-class Summary(msgspec.Struct):
+class CopySummary(msgspec.Struct):
     """What was copied. `repeated`: there already; `first` and `last`: sequences in the log."""
 
     target: str
@@ -80,7 +80,7 @@ class Summary(msgspec.Struct):
 
 async def copy(
     url: str, access: Access, stream: str, selection: Selection, since: Start, until: Start | None, to: str
-) -> Summary:
+) -> CopySummary:
     """Copies what the log holds behind `since`, up to `until` or its end.
 
     Another stream is reached with the same access, or as the user in its URL. Raises BadSetting, CopyFailed, LogError.
@@ -93,7 +93,7 @@ async def copy(
         end = state.last_sequence
         if until is not None:
             end = min(end, (await place.locate(log, until, state, fresh=True)).place.sequence)
-        summary = Summary(to)
+        summary = CopySummary(to)
         if begin.sequence < end:
             async with _target(access, log, to) as write:
                 await _copy(log, selection, begin.sequence, end, write, summary)
@@ -104,7 +104,7 @@ class _Behind(KubebraidError):
     """All up to the end was read."""
 
 
-async def _copy(log: Log, selection: Selection, begin: int, end: int, write: Write, summary: Summary) -> None:
+async def _copy(log: Log, selection: Selection, begin: int, end: int, write: Write, summary: CopySummary) -> None:
     queue: BoundedQueue[Record]
 
     def take(record: Record) -> None:
@@ -317,7 +317,7 @@ def command(
     start = locate.moment("--since", since, now)
     end = None if until is None else locate.moment("--until", until, now)
     url = locate.nats_url(nats, data)
-    summaries: list[Summary] = []
+    summaries: list[CopySummary] = []
 
     async def run_copy() -> None:
         summaries.append(await copy(url, access, stream, selection, start, end, to))

@@ -64,7 +64,7 @@ class Readiness:
         materializer = self._materializer
         return {
             "ready": self.ready(),
-            "outage": materializer.outage(),
+            "outage": materializer.outage_seconds(),
             "notes": [check.line for check in self._others()],
             "index": materializer.store.applied,
             "prefix": materializer.store.prefix,
@@ -78,7 +78,7 @@ class Readiness:
 
     def _cut_off(self) -> bool:
         """Whether so much may have been missed that clients should ask other instances."""
-        outage = self._materializer.outage()
+        outage = self._materializer.outage_seconds()
         return bool(self._not_ready_after) and outage is not None and outage > self._not_ready_after
 
     def undiscovered(self, cluster: str | None) -> list[str]:
@@ -100,7 +100,7 @@ class Readiness:
         checks = [
             passed(f"log replayed to index {index}") if replayed else failed(f"log being replayed, at index {index}")
         ]
-        if (outage := materializer.outage()) is not None:
+        if (outage := materializer.outage_seconds()) is not None:
             limit = f" (not ready after {self._not_ready_after:g} s)" if self._not_ready_after else ""
             meanwhile = ": serving what was known then" if replayed else ""
             text = f"log unreachable for {outage:.0f} s{meanwhile}{limit}"
@@ -120,7 +120,7 @@ class Readiness:
         if cluster is None:
             return ClusterReadiness(name, False, (), None)
         missing = tuple(map(str, sorted(cluster.missing)))
-        stale = self._materializer.stale(cluster)
+        stale = self._materializer.stale_reason(cluster)
         types = {}
         for key in sorted(cluster.types):
             type_store = self._materializer.store.types.get(key)

@@ -104,7 +104,7 @@ class Consistency:
         Of those whose objects may be out of date, and of those that the answer leaves out as they store another
         version. `chosen`: names of clusters, None for all in scope.
         """
-        if (outage := self._materializer.outage()) is not None:
+        if (outage := self._materializer.outage_seconds()) is not None:
             self._warn_of_age(request, LogUnreachable(outage))
         clusters = self._materializer.store.clusters
         stale = []
@@ -132,7 +132,7 @@ class Consistency:
 
     def _stale(self, cluster: Cluster, served: ServedType) -> str | None:
         """Why what is served of a type may be out of date in a cluster; None if it is current."""
-        if (reason := self._materializer.stale(cluster)) is not None:
+        if (reason := self._materializer.stale_reason(cluster)) is not None:
             return reason
         health = cluster.type_health.get(served.resource)
         return None if health is None or health.healthy else health.reason

@@ -13,7 +13,7 @@ import msgspec
 
 from deltalog.wire.kubernetes import GroupVersion
 from deltalog.wire.resource_type import ResourceType
-from materializer.cursor import Change
+from materializer.cursor import ShownChange
 from materializer.entry import Entry
 from materializer.versions import Named
 from query.discovery.catalogue import ServedType
@@ -135,7 +135,7 @@ class Encoder:
 
     # -- watches ---------------------------------------------------------------------------------------------------
 
-    def events(self, changes: Iterable[Change], *, definitions: bool = False) -> bytes:
+    def events(self, changes: Iterable[ShownChange], *, definitions: bool = False) -> bytes:
         """The changes as lines of a watch. `definitions`: the first table is to tell its columns."""
         lines = []
         for change in changes:

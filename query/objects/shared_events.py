@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 
 from deltalog.wire.kubernetes import GroupResource
-from materializer.cursor import Change, Position, changes
+from materializer.cursor import Position, ShownChange, changes
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.type_store import TypeStore
@@ -70,7 +70,7 @@ class SharedEvents:
         encoder: Encoder,
         key: WatchKey,
         definitions: bool,
-    ) -> tuple[bytes | list[Change], int | None]:
+    ) -> tuple[bytes | list[ShownChange], int | None]:
         """Changes past a position as lines, and the index to go on at if there are more.
 
         `state`: generation and applied index of the store. `definitions`: whether the first table tells its columns.

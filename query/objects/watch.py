@@ -14,7 +14,7 @@ import msgspec
 
 from deltalog.wire.delta import ADDED
 from deltalog.wire.kubernetes import GroupResource
-from materializer.cursor import Change
+from materializer.cursor import ShownChange
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.resume import Expired, HistoryReplaced, Resumption, from_now, unread
@@ -180,14 +180,14 @@ class WatchStream:
         """Sends ADDED events; no more of them are encoded than are sent at one go."""
         entries = state.entries
         for begin, end in _parts(len(entry.body) for entry in entries):
-            part = [Change(ADDED, entry, entry.index) for entry in entries[begin:end]]
+            part = [ShownChange(ADDED, entry, entry.index) for entry in entries[begin:end]]
             await self._send_part(part, first=not begin)
 
-    async def _send_changes(self, found: Sequence[Change]) -> None:
+    async def _send_changes(self, found: Sequence[ShownChange]) -> None:
         for begin, end in _parts(len(change.entry.body) for change in found):
             await self._send_part(found[begin:end], first=not begin)
 
-    async def _send_part(self, part: Sequence[Change], *, first: bool) -> None:
+    async def _send_part(self, part: Sequence[ShownChange], *, first: bool) -> None:
         if not first:
             await self._yield()
         await self._send(self._start.encoder.events(part, definitions=self._definitions))
@@ -233,7 +233,7 @@ class WatchStream:
         store = self._materializer.store
         read_to = self._cursor.read_to
         # With nothing to send everything up to the applied index was shown, of whatever type it was.
-        if self._materializer.outage() is None and store.applied == read_to:
+        if self._materializer.outage_seconds() is None and store.applied == read_to:
             encoder = self._start.encoder
             await self._send(encoder.bookmark(encoder.versions.of_list(read_to), definitions=self._definitions))
             self._definitions = False

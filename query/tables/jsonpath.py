@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from query.errors import QueryError
+
 Step = Callable[[list[Any]], list[Any]]
 """From the values found so far to those found next."""
 
@@ -24,7 +26,7 @@ _MOST_STEPS = 1000
 """A path as long as this is no path: it keeps unions and filters, which nest, off the bottom of the stack."""
 
 
-class PathError(ValueError):
+class PathError(QueryError):
     """The path cannot be understood, or does not fit the value: an index out of bounds, a field of a list."""
 
 

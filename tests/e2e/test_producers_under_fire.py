@@ -368,7 +368,7 @@ async def differences(field: Battlefield, compare: Any, of: Materializer) -> lis
             for key, info in have.items()
         }
         found += [f"{name}: type {path} only on one side" for path in titles ^ set(paths)]
-        stale = of.stale(store.clusters[name]) if name in store.clusters else "unknown"
+        stale = of.stale_reason(store.clusters[name]) if name in store.clusters else "unknown"
         if stale:
             found.append(f"{name} is stale: {stale}")
         for path in titles & set(paths):

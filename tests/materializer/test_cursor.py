@@ -137,6 +137,17 @@ def test_the_example_of_position(delta: Make) -> None:
     assert cursor.position(kind) == Position(110, 110, 101, 110, 0)
 
 
+def test_who_held_everything_at_what_was_lost_knows_what_it_was(delta: Make) -> None:
+    """Index 3 was lost. Of one that held the whole state at 3, nothing is unknown: m was never selected."""
+    wanted = Filter(labels=parse_labels("app=a"))
+    store = fed((1, delta("m")), (2, delta("n", labels={"app": "a"})))
+    store.apply_delta(delta("m", member_version="2", type=DELETED), 4, 4)
+    assert store.types[PODS].unread_through == 3
+    assert shown(store, Cursor(3, 3), wanted) == []
+    # One that was last complete before may have been shown, elsewhere, m with that label at 3.
+    assert shown(store, Cursor(3, 2), wanted) == [("DELETED", "u", 4)]
+
+
 def test_served_from_is_no_later_than_what_the_type_has_unread(delta: Make) -> None:
     store = fed((1, delta("a")))
     kind = store.types[PODS]
@@ -170,9 +181,12 @@ def test_a_read_ends_at_the_limit_of_changes_or_of_bytes(delta: Make) -> None:
     for most, upto in ((1, 1), (size, 1), (size + 1, 2), (5 * size, 5), (5 * size + 1, None)):
         found, end = changes(kind, at, ALL, 100, most)
         assert (len(found), end) == (upto or 5, upto)
-    # What is not in scope costs nothing of either.
+    # What is not in scope, or not selected, costs nothing of either.
     found, end = changes(kind, at, Filter(names=frozenset({"n5"})), 1, size)
     assert ([change.entry.name for change in found], end) == (["n5"], 5)
+    store.apply_delta(delta("n6", uid="u6", labels={"app": "a"}), 6, 6)
+    found, end = changes(kind, at, Filter(labels=parse_labels("app=a")), 2, 2 * size)
+    assert ([change.entry.name for change in found], end) == (["n6"], None)
 
 
 # -- selections ------------------------------------------------------------------------------------------------------

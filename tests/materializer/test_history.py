@@ -286,12 +286,12 @@ async def test_a_log_that_came_back_as_another_one_is_reachable(
     running = await starting()
     before = running.prefix
     await connection.api(f"STREAM.DELETE.{log.name}")
-    await running.until(lambda: running.materializer.outage() is not None)
+    await running.until(lambda: running.materializer.outage_seconds() is not None)
     # By then the reader pauses much longer between its attempts than `_LOOK_EVERY`.
     await asyncio.sleep(3)
     await open_log(connection, LogSettings())
     await running.anew(before)
-    await running.until(lambda: running.materializer.outage() is None)
+    await running.until(lambda: running.materializer.outage_seconds() is None)
 
 
 class Backup:

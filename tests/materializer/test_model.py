@@ -22,7 +22,7 @@ from deltalog.wire.selectors import parse_fields, parse_labels
 from deltalog.wire.subjects import CLUSTER, OWNER, REMOVED, SYNCED
 from materializer import indexes as indexes_module
 from materializer import store as store_module
-from materializer.cursor import Change, Cursor, changes, initial
+from materializer.cursor import Cursor, ShownChange, changes, initial
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.store import Outcome, Store
@@ -401,7 +401,7 @@ def name_of(entry: Entry) -> Name:
     return (entry.cluster, entry.namespace, entry.name)
 
 
-def take_in(view: View, events: list[Change]) -> None:
+def take_in(view: View, events: list[ShownChange]) -> None:
     """What a client does that knows nothing of indexes: Kubernetes' reflector."""
     for event in events:
         if event.type == DELETED:
@@ -410,7 +410,7 @@ def take_in(view: View, events: list[Change]) -> None:
             view[name_of(event.entry)] = (event.entry.uid, event.entry.index)
 
 
-def take_in_strictly(view: View, event: Change) -> None:
+def take_in_strictly(view: View, event: ShownChange) -> None:
     """What a client does that takes ADDED and MODIFIED at their word."""
     name = name_of(event.entry)
     if event.type == ADDED:
@@ -451,7 +451,7 @@ class Client:
         """Whether a new watch from this position is told 410 (query/service.py)."""
         return self.cursor < store.floor_of(self.kind, self.lens.filter.clusters)
 
-    def pull(self, store: Store, limit: int = EVERYTHING) -> tuple[list[Change], bool]:
+    def pull(self, store: Store, limit: int = EVERYTHING) -> tuple[list[ShownChange], bool]:
         """One read: its events, taken in, and whether that was all."""
         kind = store.types.get(self.kind)
         events, upto = ([], None) if kind is None else changes(kind, self.at.position(kind), self.lens.filter, limit)

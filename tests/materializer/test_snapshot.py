@@ -150,7 +150,7 @@ async def start(connecting: Callable[[], Awaitable[Connection]]) -> AsyncIterato
         await one.ready()
         assert one.store is restored.store, "it is served"
         assert (one.store.applied, materializer.replayed) == (snapshots.index, 0)
-        assert materializer.outage() is not None
+        assert materializer.outage_seconds() is not None
         with pytest.raises(LogUnreachable) as unreachable:
             await materializer.wait_current()
         assert 0 <= unreachable.value.age < PATIENCE
@@ -159,7 +159,7 @@ async def start(connecting: Callable[[], Awaitable[Connection]]) -> AsyncIterato
         await eventually(lambda: (materializer.confirmed and materializer.log is not assumed) or one.task.done())
         await one.ready()
         await materializer.wait_current(PATIENCE)
-        assert materializer.outage() is None
+        assert materializer.outage_seconds() is None
         return one
 
     yield make

@@ -428,9 +428,9 @@ def test_control_records_describe_a_cluster(control: Make) -> None:
     store.apply_control(control(TYPE, "alpha", *PODS, epoch=3, data=described), 5, NOW)
     assert (store.catalogue, store.controls) == (3, 5)
     store.apply_control(control(HEALTH, epoch=3, data={"healthy": False, "reason": "no route"}), 6, NOW)
-    assert cluster.stale(0) == "no route"
+    assert cluster.stale_reason(0) == "no route"
     store.apply_control(control(HEALTH, epoch=3, data={"healthy": True}), 7, NOW)
-    assert cluster.stale(0) is None
+    assert cluster.stale_reason(0) is None
     store.apply_control(control(REMOVED, "alpha", *PODS, epoch=3), 8, NOW)
     assert (cluster.types, cluster.synced, store.catalogue) == ({}, {}, 8)
 

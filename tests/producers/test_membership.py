@@ -151,9 +151,9 @@ async def test_a_cluster_that_is_to_be_kept_stays_as_stale(rig: Rig, fleet: Flee
         warm = await rig.materializer()
         await fleet.shows(warm, alpha=10, bravo=20)
         write(tmp_path / "members", one)
-        while warm.stale(warm.store.clusters["bravo"]) is None:
+        while warm.stale_reason(warm.store.clusters["bravo"]) is None:
             await asyncio.sleep(0.05)
-        assert warm.stale(warm.store.clusters["bravo"]) == "no longer followed"
+        assert warm.stale_reason(warm.store.clusters["bravo"]) == "no longer followed"
         await fleet.shows(warm, alpha=10, bravo=20)
 
 

@@ -37,16 +37,16 @@ async def test_status_of_types_and_silence(rig: Rig) -> None:
     assert status.listed > 0
     assert not status.error
     # Three statuses that come late are silence, too.
-    await eventually(lambda: warm.stale(warm.store.clusters["alpha"]) is None)
+    await eventually(lambda: warm.stale_reason(warm.store.clusters["alpha"]) is None)
 
     task.cancel()
-    reason = await eventually(lambda: warm.stale(warm.store.clusters["alpha"]))
+    reason = await eventually(lambda: warm.stale_reason(warm.store.clusters["alpha"]))
     assert "no producer has been heard of" in reason
     cold = await rig.materializer()
-    assert "no producer has been heard of" in (cold.stale(cold.store.clusters["alpha"]) or "")
+    assert "no producer has been heard of" in (cold.stale_reason(cold.store.clusters["alpha"]) or "")
 
     await rig.produce("pods", "nodes")
-    await eventually(lambda: warm.stale(warm.store.clusters["alpha"]) is None)
+    await eventually(lambda: warm.stale_reason(warm.store.clusters["alpha"]) is None)
 
 
 async def test_the_status_of_a_type_in_trouble_has_reason_and_time(rig: Rig) -> None:

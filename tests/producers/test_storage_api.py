@@ -12,7 +12,7 @@ import pytest
 
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from kubebraid.client.replica import Deleted, Expired, Storage
-from materializer.cursor import Change
+from materializer.cursor import ShownChange
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.versions import BrokenVersions, parse_version
@@ -31,7 +31,7 @@ async def storage(rig: Rig) -> AsyncIterator[Storage]:
         yield made
 
 
-async def upto(watching: AsyncIterator[Change], name: str) -> list[tuple[str, str]]:
+async def upto(watching: AsyncIterator[ShownChange], name: str) -> list[tuple[str, str]]:
     """Changes until one of this name; without those of others' making."""
     found = []
     async with asyncio.timeout(PATIENCE):
@@ -108,7 +108,7 @@ async def test_what_fails_in_it_ends_the_block(storage: Storage, monkeypatch: py
             await asyncio.Event().wait()
 
 
-async def _zip(watching: AsyncIterator[Change], of: Iterable[T]) -> AsyncIterator[tuple[Change, T]]:
+async def _zip(watching: AsyncIterator[ShownChange], of: Iterable[T]) -> AsyncIterator[tuple[ShownChange, T]]:
     for one in of:
         yield await anext(watching), one
 

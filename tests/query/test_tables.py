@@ -15,7 +15,7 @@ import pytest
 from aiohttp import test_utils, web
 
 from deltalog.wire.resource_type import ResourceType
-from materializer.cursor import Change
+from materializer.cursor import ShownChange
 from materializer.entry import Entry, version_member
 from materializer.versions import Named, Numbered
 from producers.follow.normalize import Normalizer
@@ -348,7 +348,7 @@ def test_the_row_of_a_pod_that_has_ended_says_so(phase: str, message: str) -> No
 
 def test_only_the_first_event_of_a_watch_has_definitions() -> None:
     encode = encoder(POD, across=True)
-    changes = [Change("ADDED", pod({}, 100, uid="a"), 100), Change("DELETED", pod({}, 101, uid="b"), 150)]
+    changes = [ShownChange("ADDED", pod({}, 100, uid="a"), 100), ShownChange("DELETED", pod({}, 101, uid="b"), 150)]
     added, deleted = lines(encode.events(changes, definitions=True))
     assert [added["type"], deleted["type"]] == ["ADDED", "DELETED"]
     assert len(added["object"]["columnDefinitions"]) == 10
@@ -445,7 +445,7 @@ def test_a_column_may_show_the_version_which_is_a_number_to_some() -> None:
         [row] = listed(encode, [one])["rows"]
         assert row["cells"] == ["web", version]
         assert row["object"]["metadata"]["resourceVersion"] == version
-        [event] = lines(encode.events([Change("MODIFIED", one, 120)]))
+        [event] = lines(encode.events([ShownChange("MODIFIED", one, 120)]))
         assert event["object"]["rows"][0]["cells"] == ["web", version.replace("100", "120")]
 
 
