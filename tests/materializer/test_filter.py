@@ -94,7 +94,7 @@ def test_a_deletion_without_a_last_state_is_newer_than_any_version(entry: Callab
 def test_times_of_creation(entry: Callable[..., Entry]) -> None:
     """`since` is at or after, `before` is before."""
     made = entry(created=100)
-    for given, timely in (
+    cases: tuple[tuple[dict[str, Any], bool], ...] = (
         ({"since": 99}, True),
         ({"since": 100}, True),
         ({"since": 101}, False),
@@ -103,7 +103,8 @@ def test_times_of_creation(entry: Callable[..., Entry]) -> None:
         ({"since": 50, "before": 100}, False),
         ({"since": 101, "before": 200}, False),
         ({"since": 100, "before": 101}, True),
-    ):
+    )
+    for given, timely in cases:
         assert Filter(**given).timely(made) is timely
         assert Filter(**given).matches(made) is timely
 
