@@ -169,7 +169,7 @@ def _shown(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> I
     selected = not entry.deleted and wanted.timely(entry) and wanted.selects(entry)
     if held is not None and (not selected or not known):
         # It was deleted or left the selection, or the watcher holds another uid of the name and does not know this one.
-        shown = entry if held is entry or (entry.deleted and known) else held
+        shown = entry if entry.deleted and known else held
         yield ShownChange(DELETED, shown, entry.index - 1 if selected else entry.index)
         held = None
     if selected:
@@ -179,7 +179,7 @@ def _shown(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> I
 def _predecessor(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> Entry | None:
     before = entry.replaced
     while before is not None:
-        if before.deleted and 0 < before.index <= at.complete_at:
+        if before.deleted and before.index <= at.complete_at:
             # It was deleted by then, and the watcher was shown that.
             return None
         if at.may_know(before):
