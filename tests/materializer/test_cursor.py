@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from deltalog import DELETED
+import pytest
+
+from deltalog import DELETED, Replaced
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.selectors import parse_labels
 from materializer.cursor import Cursor, Position, changes, initial
@@ -221,6 +223,23 @@ def test_another_uid_of_what_the_last_piece_ended_with(delta: Make) -> None:
     assert shown(store, cursor, limit=1) == [("ADDED", "u", 1)]
     store.apply_delta(delta("a", uid="v", member_version="2"), 3, 3)
     assert shown(store, cursor) == [("ADDED", "w", 2), ("DELETED", "u", 2), ("ADDED", "v", 3)]
+
+
+def test_a_name_of_which_no_uid_was_selected_is_not_shown(delta: Make) -> None:
+    """The client resumes at an event's version: it may hold any state of n that matched, and none did."""
+    wanted = Filter(labels=parse_labels("app=a"))
+    store = fed((1, delta("m")), (2, delta("n", uid="u")), (3, delta("m", member_version="2")))
+    store.apply_delta(delta("n", uid="v", member_version="3"), 4, 4)
+    assert shown(store, Cursor(3, 0), wanted) == []
+
+
+@pytest.mark.parametrize(("oldest", "expected"), [(0, []), (1, ["u"]), (3, [])])
+def test_of_older_uids_it_is_known_where_the_first_began(delta: Make, oldest: int, expected: list[str]) -> None:
+    """A cold store: before u, which began at 4, others had the name from `oldest` on; 0: the log does not say."""
+    store = Store("h", 100)
+    replaced = Replaced(uid="u", uid_index=4, oldest_uid_index=oldest, deletion_index=5, time=0)
+    store.apply_delta(delta("n", uid="v", member_version="9", type=DELETED, replaced=replaced), 6, 6)
+    assert [uid for _, uid, _ in shown(store, Cursor(2, 2))] == expected
 
 
 def test_initial_is_the_state_in_the_order_of_lists(delta: Make) -> None:
