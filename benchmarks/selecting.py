@@ -45,12 +45,12 @@ async def _measure(pipe: Pipe, pods: int) -> None:
     for number in range(pods):
         store.apply_delta(_delta(number, number + 1), number + 1, 0)
     store.finish_loading(1)
-    kind = store.types[GroupResource("", "pods")]
+    type_store = store.types[GroupResource("", "pods")]
     wanted = Filter(labels=parse_labels("app=a7,tier=t1"))
 
     def timed() -> tuple[float, int]:
         started = time.perf_counter()
-        found = kind.select(wanted)
+        found = type_store.select(wanted)
         return time.perf_counter() - started, len(found)
 
     def changes(start: int) -> float:
@@ -69,7 +69,7 @@ async def _measure(pipe: Pipe, pods: int) -> None:
     assert {count for _, count in (*scans, first, *indexed)} == {scans[0][1]}
     with_indexes = changes(pods + 1 + _CHANGES)
     found = (median([one for one, _ in scans]), first[0], median([one for one, _ in indexed]), scans[0][1])
-    pipe.send((*found, plain, with_indexes, len(kind.indexes)))
+    pipe.send((*found, plain, with_indexes, len(type_store.indexes)))
 
 
 async def run(*, pods: int) -> Report:

@@ -80,6 +80,7 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
 
     @property
     def key(self) -> ObjectName:
+        """The name within the cluster and the type. O(1)."""
         return (self.namespace, self.name)  # type: ignore[return-value]  # hot: no call
 
     def as_of(self, prefix: str, index: int) -> bytes:

@@ -114,6 +114,7 @@ class Snapshots:
         self._prefix, self._current = "", 0
 
     def file(self, stream: str) -> Path:
+        """The path of a stream's snapshot, whether there is one or not."""
         return self.directory / f"{encode_token(stream)}.snapshot"
 
     # -- reading ---------------------------------------------------------------------------------------------------

@@ -184,10 +184,8 @@ class Store:
         elif (before := current or tombstone) is not None:
             _replace(entry, before)
             self.fading.append((time, index, type_key, entry))
-        elif entry.uid_index == index:
-            # It entered the log with this message: there is no earlier state that a selector could have seen.
-            entry.selectable_since = index
         if entry.uid_index == index:
+            # It entered the log with this message.
             entry.first_known_version = entry.member_version
         if entry.replaced is not None and current is None and tombstone is None:
             self.fading.append((entry.replaced.time, entry.uid_index, type_key, entry))
@@ -282,8 +280,7 @@ class Store:
     @staticmethod
     def _drop_tombstone(type_store: TypeStore, tombstone: Entry, key: ObjectName) -> None:
         del type_store.tombstones[tombstone.cluster][key]
-        at = bisect_left(type_store.order.indexes, tombstone.index)
-        item = type_store.order.items[at] if at < len(type_store.order.items) else None
+        item = type_store.order.items[bisect_left(type_store.order.indexes, tombstone.index)]
         if isinstance(item, Removal):
             item.entries.pop((tombstone.cluster, key), None)
         else:
@@ -560,15 +557,15 @@ class Store:
 
 def _replace(entry: Entry, before: Entry) -> None:
     """Makes `before` what the name was to watchers ahead of this uid, and of those that only the log knows of."""
-    told = entry.replaced
+    from_log = entry.replaced
     if before.replaced is not None:
         # Not changed in place: an image of the store may still be in the making.
         before = msgspec.structs.replace(before, replaced=None)
     entry.oldest_uid_index = min(entry.oldest_uid_index or entry.uid_index, before.oldest_uid_index or before.uid_index)
-    if told is None or told.uid_index <= before.index:
+    if from_log is None or from_log.uid_index <= before.index:
         entry.replaced = before
     else:
-        told.replaced = before
+        from_log.replaced = before
 
 
 def _with_body_of(entry: Entry, current: Entry, prefix: str) -> Entry:

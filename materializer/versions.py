@@ -109,13 +109,16 @@ class Numbered(Named):
     """Versions that are numbers: the index alone. The member version is in an annotation; named ones are read, too."""
 
     def of_list(self, index: int) -> str:
+        """The version of a list or bookmark: `12`."""
         # "0" has a meaning of its own. The first message of a log changes no object.
         return str(max(index, 1))
 
     def of_object(self, index: int, member_version: str) -> str:
+        """The version of an object: `12`, whatever it has in its cluster."""
         return str(index)
 
     def body(self, entry: Entry, at: int) -> bytes:
+        """An entry as JSON, its version a number, its member version in an annotation. O(size)."""
         metadata = entry.body[entry.version_end : entry.metadata_end]
         annotation = b'"%b":%b' % (MEMBER_VERSION_ANNOTATION.encode(), msgspec.json.encode(entry.member_version))
         # Labels are the only other member with keys of anybody's choice, and their values are strings.
@@ -128,6 +131,11 @@ class Numbered(Named):
         return entry.body[: entry.version_offset] + version + metadata + entry.body[entry.metadata_end :]
 
     def parse(self, text: str) -> Version:
+        """The parsed version, with this history's prefix if it is a number. O(length).
+
+        Raises:
+            MalformedVersion: it has none of the forms.
+        """
         if text.isascii() and text.isdigit() and not text.startswith("0"):
             # Nothing tells an object's number from a list's, so it may be an object's.
             if len(text) <= _SURELY_IN_RANGE:

@@ -28,8 +28,8 @@ def fed(*deltas: tuple[int, Any]) -> Store:
 
 
 def shown(store: Store, cursor: Cursor, wanted: Filter = ALL, limit: int = 100) -> list[tuple[str, str, int]]:
-    kind = store.types[PODS]
-    found, upto = changes(kind, cursor.position(kind), wanted, limit)
+    type_store = store.types[PODS]
+    found, upto = changes(type_store, cursor.position(type_store), wanted, limit)
     cursor.advance(store, upto)
     return [(change.type, change.entry.uid, change.at) for change in found]
 
@@ -91,15 +91,15 @@ def test_a_read_in_pieces_and_then_to_the_end(delta: Make) -> None:
     store = fed(*((index, delta(f"n{index}", uid=f"u{index}")) for index in range(1, 6)))
     store.settle()
     cursor = Cursor(0, 0)
-    kind = store.types[PODS]
+    type_store = store.types[PODS]
     assert shown(store, cursor, limit=2) == [("ADDED", "u1", 1), ("ADDED", "u2", 2)]
-    assert cursor.position(kind) == Position(2, 0, 0, 0, 5)
+    assert cursor.position(type_store) == Position(2, 0, 0, 0, 5)
     # What changes between two pieces comes with the later one, once; the head at the first piece stays noted.
     store.apply_delta(delta("n1", uid="u1", member_version="2"), 6, 6)
     assert shown(store, cursor, limit=2) == [("ADDED", "u3", 3), ("ADDED", "u4", 4)]
-    assert cursor.position(kind) == Position(4, 0, 0, 0, 5)
+    assert cursor.position(type_store) == Position(4, 0, 0, 0, 5)
     assert shown(store, cursor) == [("ADDED", "u5", 5), ("MODIFIED", "u1", 6)]
-    assert cursor.position(kind) == Position(6, 6, 0, 6, 0)
+    assert cursor.position(type_store) == Position(6, 6, 0, 6, 0)
     assert cursor._served_from == 6
 
 
@@ -121,22 +121,22 @@ def test_the_example_of_position(delta: Make) -> None:
             store.skip(between, between)
         store.apply_delta(delta(name, uid=name, **fixed), index, index)
     store.settle()
-    kind = store.types[PODS]
-    assert kind.unread_through == 101
+    type_store = store.types[PODS]
+    assert type_store.unread_through == 101
     cursor = Cursor(100)
-    assert cursor.position(kind) == Position(100, 100, 100, 100, 0)
+    assert cursor.position(type_store) == Position(100, 100, 100, 100, 0)
     assert shown(store, cursor, limit=2) == [("ADDED", "a", 103), ("ADDED", "b", 104)]
-    before = cursor.position(kind)
+    before = cursor.position(type_store)
     assert before == Position(104, 100, 100, 100, 110)
-    x, c, d = (kind.clusters["alpha"][ObjectName(("x", name))] for name in ("x", "c", "d"))
+    x, c, d = (type_store.clusters["alpha"][ObjectName(("x", name))] for name in ("x", "c", "d"))
     assert [before.may_know(one) for one in (x, c, d)] == [False, False, True]
-    assert before.may_match(d, Filter(labels=parse_labels("app=a")), kind.unread_through)
-    elsewhere = Cursor(104).position(kind)
+    assert before.may_match(d, Filter(labels=parse_labels("app=a")), type_store.unread_through)
+    elsewhere = Cursor(104).position(type_store)
     assert (elsewhere.served_from, elsewhere.may_know(x)) == (101, True)
     assert shown(store, cursor, limit=2) == [("ADDED", "c", 107), ("ADDED", "x", 108)]
-    assert cursor.position(kind) == Position(108, 100, 100, 100, 110)
+    assert cursor.position(type_store) == Position(108, 100, 100, 100, 110)
     assert shown(store, cursor) == [("MODIFIED", "d", 110)]
-    assert cursor.position(kind) == Position(110, 110, 101, 110, 0)
+    assert cursor.position(type_store) == Position(110, 110, 101, 110, 0)
 
 
 def test_who_held_everything_at_what_was_lost_knows_what_it_was(delta: Make) -> None:
@@ -152,17 +152,17 @@ def test_who_held_everything_at_what_was_lost_knows_what_it_was(delta: Make) -> 
 
 def test_served_from_is_no_later_than_what_the_type_has_unread(delta: Make) -> None:
     store = fed((1, delta("a")))
-    kind = store.types[PODS]
-    assert Cursor(9, 9).position(kind).served_from == 0
-    kind.unread_through = 4
-    assert Cursor(9, 9).position(kind).served_from == 4
-    assert Cursor(3, 3).position(kind).served_from == 3
+    type_store = store.types[PODS]
+    assert Cursor(9, 9).position(type_store).served_from == 0
+    type_store.unread_through = 4
+    assert Cursor(9, 9).position(type_store).served_from == 4
+    assert Cursor(3, 3).position(type_store).served_from == 3
 
 
 def test_a_cursor_holds_everything_unless_it_is_said_otherwise(delta: Make) -> None:
-    kind = fed((1, delta("a"))).types[PODS]
-    assert Cursor(7).position(kind).complete_at == 7
-    assert Cursor(7, 0).position(kind).complete_at == 0
+    type_store = fed((1, delta("a"))).types[PODS]
+    assert Cursor(7).position(type_store).complete_at == 7
+    assert Cursor(7, 0).position(type_store).complete_at == 0
 
 
 # -- limits ----------------------------------------------------------------------------------------------------------
@@ -170,24 +170,24 @@ def test_a_cursor_holds_everything_unless_it_is_said_otherwise(delta: Make) -> N
 
 def test_a_read_ends_at_the_limit_of_changes_or_of_bytes(delta: Make) -> None:
     store = fed(*((index, delta(f"n{index}", uid=f"u{index}")) for index in range(1, 6)))
-    kind = store.types[PODS]
-    at = Cursor(0, 0).position(kind)
-    first = kind.get("alpha", ObjectName(("x", "n1")))
+    type_store = store.types[PODS]
+    at = Cursor(0, 0).position(type_store)
+    first = type_store.get("alpha", ObjectName(("x", "n1")))
     assert first is not None
     size = len(first.body)
     most: int | None
     upto: int | None
     for limit, most, upto in ((1, None, 1), (3, None, 3), (6, None, None), (5, None, 5)):
-        found, end = changes(kind, at, ALL, limit, most)
+        found, end = changes(type_store, at, ALL, limit, most)
         assert (len(found), end) == (upto or 5, upto)
     for most, upto in ((1, 1), (size, 1), (size + 1, 2), (5 * size, 5), (5 * size + 1, None)):
-        found, end = changes(kind, at, ALL, 100, most)
+        found, end = changes(type_store, at, ALL, 100, most)
         assert (len(found), end) == (upto or 5, upto)
     # What is not in scope, or not selected, costs nothing of either.
-    found, end = changes(kind, at, Filter(names=frozenset({"n5"})), 1, size)
+    found, end = changes(type_store, at, Filter(names=frozenset({"n5"})), 1, size)
     assert ([change.entry.name for change in found], end) == (["n5"], 5)
     store.apply_delta(delta("n6", uid="u6", labels={"app": "a"}), 6, 6)
-    found, end = changes(kind, at, Filter(labels=parse_labels("app=a")), 2, 2 * size)
+    found, end = changes(type_store, at, Filter(labels=parse_labels("app=a")), 2, 2 * size)
     assert ([change.entry.name for change in found], end) == (["n6"], None)
 
 

@@ -52,8 +52,8 @@ def pieces_of(store: Store, integrity: Integrity | None = None, parts: Assembler
 
 def made_of(pieces: list[Piece]) -> tuple[Store, Counts, Assembler]:
     restoration = Restoration()
-    for kind, text in pieces:
-        restoration.take(kind, text)
+    for piece_type, text in pieces:
+        restoration.take(piece_type, text)
     for _ in restoration.finish():
         pass
     return restoration.restored()
@@ -90,14 +90,14 @@ def plain_item(item: Entry | Removal) -> Any:
 def faded(store: Store) -> Iterator[Any]:
     """What becomes of each when it fades."""
     for time, index, key, item in store.fading:
-        kind = store.types[key]
+        type_store = store.types[key]
         if isinstance(item, Removal):
             yield time, index, key, "removal", item.index
             continue
         place = (item.cluster, item.key)
-        live = kind.get(item.cluster, item.key)
+        live = type_store.get(item.cluster, item.key)
         if item.deleted:
-            buried = kind.tombstones.get(item.cluster, {}).get(item.key) is item
+            buried = type_store.tombstones.get(item.cluster, {}).get(item.key) is item
             yield time, index, key, "grave", place if buried else None
         else:
             yield time, index, key, "replaced", place if live is not None and live.uid_index == item.uid_index else None
@@ -105,22 +105,22 @@ def faded(store: Store) -> Iterator[Any]:
 
 def state(store: Store) -> Any:
     types = {}
-    for key, kind in store.types.items():
+    for key, type_store in store.types.items():
         types[key] = {
             "live": {
                 cluster: {name: plain(entry) for name, entry in objects.items()}
-                for cluster, objects in kind.clusters.items()
+                for cluster, objects in type_store.clusters.items()
                 if objects
             },
             "graves": {
                 cluster: {name: plain(entry) for name, entry in graves.items()}
-                for cluster, graves in kind.tombstones.items()
+                for cluster, graves in type_store.tombstones.items()
                 if graves
             },
-            "order": [plain_item(item) for item in kind.order.items if item is not None],
-            "floors": dict(kind.floors),
-            "forgotten": kind.forgotten,
-            "gap": kind.unread_through,
+            "order": [plain_item(item) for item in type_store.order.items if item is not None],
+            "floors": dict(type_store.floors),
+            "forgotten": type_store.forgotten,
+            "gap": type_store.unread_through,
         }
     numbers = (
         "prefix",

@@ -48,8 +48,8 @@ def store(delta: Make) -> Store:
 def shown(store: Store, start: Any) -> list[tuple[str, str, int]]:
     """Everything that a watch from `start` shows, read to the end."""
     cursor, found = start.cursor(), []
-    while (kind := unread(store, PODS, start, cursor)) is not None:
-        some, upto = changes(kind, cursor.position(kind), start.wanted, 100)
+    while (type_store := unread(store, PODS, start, cursor)) is not None:
+        some, upto = changes(type_store, cursor.position(type_store), start.wanted, 100)
         cursor.advance(store, upto)
         found += [(change.type, change.entry.name, change.at) for change in some]
     assert cursor.read_to == max(store.applied, start.read_to)

@@ -36,17 +36,17 @@ def warm() -> Store:
 
 def shown(store: Store, after: int, wanted: Filter = ALL, limit: int = 1000) -> list[tuple[str, str, str, int]]:
     """Changes past an index as (type, name, uid, version's index)."""
-    kind = store.types.get(PODS)
-    if kind is None:
+    type_store = store.types.get(PODS)
+    if type_store is None:
         return []
-    found, _ = changes(kind, Cursor(after).position(kind), wanted, limit)
+    found, _ = changes(type_store, Cursor(after).position(type_store), wanted, limit)
     return [(change.type, change.entry.name, change.entry.uid, change.at) for change in found]
 
 
 def resumed(store: Store, after: int, wanted: Filter) -> list[tuple[str, str, str, int]]:
     """What a client is shown that comes back with the version of an event, as `shown`."""
-    kind = store.types[PODS]
-    found, _ = changes(kind, Cursor(after, 0).position(kind), wanted, 1000)
+    type_store = store.types[PODS]
+    found, _ = changes(type_store, Cursor(after, 0).position(type_store), wanted, 1000)
     return [(change.type, change.entry.name, change.entry.uid, change.at) for change in found]
 
 
@@ -114,8 +114,8 @@ def test_removed_objects_bear_the_removals_index(delta: Make, control: Make) -> 
     for index, name in enumerate("ab", 1):
         store.apply_delta(delta(name, member_version="9"), index, NOW)
     store.apply_control(control(REMOVED, "alpha", *PODS), 5, NOW)
-    kind = store.types[PODS]
-    found, _ = changes(kind, Cursor(2).position(kind), ALL, 100)
+    type_store = store.types[PODS]
+    found, _ = changes(type_store, Cursor(2).position(type_store), ALL, 100)
     bodies = [json.loads(change.entry.as_of("h", change.at)) for change in found]
     assert [body["metadata"]["resourceVersion"] for body in bodies] == ["h.4.9", "h.5.9"]
 
@@ -264,8 +264,8 @@ def test_what_left_a_selection_is_told_to_who_was_cut_off_in_between(delta: Make
     type = DELETED if leaving.endswith("then deleted") else MODIFIED
     uid = "u2" if leaving.startswith("another uid") else "u"
     store.apply_delta(delta("n", type, uid=uid, member_version="4", labels=B), 5, NOW)
-    kind = store.types[PODS]
-    first, upto = changes(kind, Cursor(1).position(kind), APP_A, 1)
+    type_store = store.types[PODS]
+    first, upto = changes(type_store, Cursor(1).position(type_store), APP_A, 1)
     assert [(change.type, change.entry.name, change.at) for change in first] == [(ADDED, "m", 4)]
     assert upto == 4
     # A deleted uid that the client may know is shown itself; one that lives on, as the uid that it took the name of.
@@ -404,10 +404,10 @@ def test_lists_are_ordered_and_scoped(delta: Make) -> None:
         store.apply_delta(delta("n", cluster=cluster, namespace=namespace), index, NOW)
     store.apply_delta(delta("m", cluster="alpha", namespace="x"), 9, NOW)
     store.finish_loading(NOW)
-    kind = store.types[PODS]
+    type_store = store.types[PODS]
 
     def listed(**given: Any) -> list[tuple[str, str, str]]:
-        found: list[Entry] = kind.select(Filter(**given))
+        found: list[Entry] = type_store.select(Filter(**given))
         return [(entry.cluster, entry.namespace, entry.name) for entry in found]
 
     everything = sorted([(cluster, namespace, "n") for cluster, namespace in places] + [("alpha", "x", "m")])
@@ -416,8 +416,8 @@ def test_lists_are_ordered_and_scoped(delta: Make) -> None:
     assert listed(clusters=frozenset(["beta", "gamma"])) == [one for one in everything if one[0] == "beta"]
     assert listed(namespaces=frozenset("x"), names=frozenset("m")) == [("alpha", "x", "m")]
     assert listed(names=frozenset("n"), clusters=frozenset(["beta"])) == [("beta", "", "n"), ("beta", "x", "n")]
-    assert [change.type for change in initial(store, kind, ALL)] == [ADDED] * len(everything)
-    assert len(kind) == len(everything)
+    assert [change.type for change in initial(store, type_store, ALL)] == [ADDED] * len(everything)
+    assert len(type_store) == len(everything)
 
 
 def test_control_records_describe_a_cluster(control: Make) -> None:
@@ -490,11 +490,11 @@ def test_a_uid_whose_beginning_was_superseded_unread_is_new_to_those_we_served(d
     # 2 was ADDED of `n`, superseded by 4 before it was read here.
     store.apply_delta(delta("other", MODIFIED, uid="o", member_version="3"), 3, NOW)
     store.apply_delta(delta("n", MODIFIED, uid="u", member_version="4", uid_index=2), 4, NOW)
-    kind = store.types[PODS]
-    served, _ = changes(kind, Position(3, 3, 1, 3, 0), ALL, 100)
+    type_store = store.types[PODS]
+    served, _ = changes(type_store, Position(3, 3, 1, 3, 0), ALL, 100)
     assert [(change.type, change.entry.name) for change in served] == [(ADDED, "n")]
     # One that came here with version 3 from an instance that had read everything does hold it.
-    came, _ = changes(kind, Position(3, 3, 3, 3, 0), ALL, 100)
+    came, _ = changes(type_store, Position(3, 3, 3, 3, 0), ALL, 100)
     assert [(change.type, change.entry.name) for change in came] == [(MODIFIED, "n")]
 
 

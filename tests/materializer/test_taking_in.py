@@ -27,6 +27,7 @@ from deltalog.wire.resource_type import ResourceType
 from materializer.entry import Entry
 from materializer.order import Removal
 from materializer.store import Outcome, Store
+from materializer.type_store import TypeStore
 
 SECOND = 1_000_000_000
 TTL = 100
@@ -93,6 +94,12 @@ def test_a_type_notes_what_was_unread_at_its_last_change(store: Store, delta: Ma
     assert (store.types[PODS].unread_through, store.types[DEPLOYMENTS].unread_through) == (2, 6)
     store.apply_control(state(ObjectsRemoved(resource=PODS)), 8, NOW)
     assert store.types[PODS].unread_through == 6
+
+
+def test_a_new_type_has_lost_nothing() -> None:
+    type_store = TypeStore(PODS, False)
+    assert (type_store.key, type_store.forgotten, type_store.unread_through, len(type_store)) == (PODS, 0, 0, 0)
+    assert (type_store.floors, type_store.tombstones, type_store.order.last()) == ({}, {}, 0)
 
 
 def test_past_the_first_replay_what_no_type_has_is_not_kept(store: Store) -> None:
@@ -271,7 +278,8 @@ def test_what_a_state_takes_over_from_the_one_before(store: Store, delta: Make) 
     content: dict[str, Any] = {"labels": {"app": "a"}, "fields": {"f": "1"}, "controller_uid": "o"}
     store.apply_delta(delta(member_version="1", **content), 1, NOW)
     first = live(store)
-    store.apply_delta(delta(type=MODIFIED, member_version="2", uid_index=1, **content), 2, NOW)
+    again = {key: dict(value) if isinstance(value, dict) else value for key, value in content.items()}
+    store.apply_delta(delta(type=MODIFIED, member_version="2", uid_index=1, **again), 2, NOW)
     second = live(store)
     assert (second.uid_index, second.observed_from, second.selectable_since, second.past) == (1, 1, 1, None)
     assert (second.first_known_version, second.oldest_uid_index) == ("1", 1)

@@ -47,8 +47,8 @@ async def taken_in(store: Store, log: Log, after: int = 0) -> Store:
 
 
 def state(store: Store) -> Shown:
-    kind = store.types.get(GroupResource("", "pods"))
-    found = [] if kind is None else kind.select(Filter())
+    type_store = store.types.get(GroupResource("", "pods"))
+    found = [] if type_store is None else type_store.select(Filter())
     return {entry.name: (entry.index, entry.uid, entry.member_version, json.loads(entry.body)) for entry in found}
 
 
