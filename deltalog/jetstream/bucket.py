@@ -23,12 +23,14 @@ _WITHIN = 5.0
 class Bucket:
     """An opened bucket. `stream` is the stream that holds it, for readers of its keys.
 
+    `reports`: what it refuses counts in the connection's append health, because the process cannot go on without it.
     Keys are NATS subjects below the bucket's: a name that becomes part of one has to be encoded (`encode_token`).
     """
 
     def __init__(self, name: str, stream: Stream) -> None:
         self.name = name
         self.stream = stream
+        self.reports = False
 
     @classmethod
     async def open(
@@ -110,13 +112,24 @@ class Bucket:
         try:
             answer = await connection.client.request(subject, value, timeout=within, headers=headers)
         except (*TRANSPORT_ERRORS, TimeoutError) as cause:
+            if connection.connected:
+                # So it is with a full disk, until the server is started again.
+                self._report(f"no acknowledgement within {within:g} s")
             raise BrokerUnavailable(f"NATS at {connection.url} does not answer") from cause
         ack = decode_ack(answer.data)
         if ack.conflict:
             return None
         if ack.error is not None:
-            raise JetStreamRefused(ack.error.err_code, ack.error.description)
+            refused = JetStreamRefused(ack.error.err_code, ack.error.description)
+            self._report(str(refused))
+            raise refused
+        if self.reports and connection.append_health.refusals:
+            connection.append_health.accepted(self.stream.name)
         return ack.seq
+
+    def _report(self, reason: str) -> None:
+        if self.reports:
+            self.stream.connection.append_health.refused(self.stream.name, reason)
 
     async def purge(self, key: str) -> None:
         """Removes all messages of a key. Raises JetStreamRefused, BrokerUnavailable."""

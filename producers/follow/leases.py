@@ -210,6 +210,7 @@ class Leases:
                     marker_ttl=max(int(self._ttl), 1),
                     replicas=self.replicas,
                 )
+                bucket.reports = True
                 self._keys.clear()
                 reader = Reader(bucket.stream, self._apply)
                 reading = asyncio.create_task(reader.run(), name="leases: reading")
