@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import nkeys
@@ -234,6 +234,28 @@ def without_user(urls: list[str]) -> tuple[list[str], dict[str, str]]:
             user, colon, password = before.partition(":")
             inside = {"user": unquote(user), "password": unquote(password)} if colon else {"token": unquote(user)}
     return bare, inside
+
+
+# What nats-py connects to; a server without a scheme is one of `nats://`.
+_SCHEMES = frozenset({"nats", "tls", "ws", "wss"})
+
+
+def check_servers(urls: list[str]) -> None:
+    """Raises BadAccess for a URL, without user and password, that can be no NATS server's.
+
+    Examples of what can: `nats://host:4222`, `tls://host`, `host:4222`, `nats://[::1]:4222`.
+    """
+    for url in urls:
+        scheme, slashes, rest = url.partition("://")
+        if slashes and scheme not in _SCHEMES:
+            raise BadAccess("url", f"{url}: a NATS URL begins with nats://, tls://, ws:// or wss://")
+        try:
+            parts = urlsplit(f"nats://{rest if slashes else url}")
+            usable = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise BadAccess("url", f"{url or repr(url)}: write it as nats://host:port")
 
 
 def read_secret(field: str, file: str) -> str:

@@ -13,7 +13,7 @@ import nats
 import nats.errors
 import structlog
 
-from deltalog.jetstream.access import Access, explained, without_user
+from deltalog.jetstream.access import Access, check_servers, explained, without_user
 from deltalog.jetstream.append_health import AppendHealth
 from deltalog.jetstream.client import Client
 from deltalog.wire.errors import LogUnavailable
@@ -114,6 +114,7 @@ class Connection:
         """
         access = self._access
         access.check()
+        check_servers(self._servers)
         client = self.client = self._kind()
         self._begun = False
         self.problem, self.refusing, self.closing = "", False, False
@@ -125,6 +126,9 @@ class Connection:
         until, failures = loop.time() + patience, 0
 
         async def disconnected() -> None:
+            if not self.opened or self.closing:
+                # An attempt to connect is given up, or the owner ends it: nothing is lost.
+                return
             self.disconnections += 1
             if not client.is_closed:
                 log.warning("NATS connection lost", url=self.url)
@@ -248,7 +252,7 @@ class Connection:
                 log.error("NATS does not permit what is needed here (docs/nats.md)", url=self.url, problem=text)
         elif text != self.problem:
             self.problem = text
-            if self.disconnections and not self.connected:
+            if self.opened and not self.connected:
                 log.warning("NATS cannot be reached", url=self.url, reason=text)
 
     def refusal(self, subject: str) -> str:

@@ -14,13 +14,16 @@ from typing import Any
 
 import nkeys
 import pytest
+import structlog
 import trustme
 from nacl.signing import SigningKey
 
-from deltalog import Access, BadAccess, BrokerUnavailable, LogSettings, connect, open_log
+from deltalog import Access, BadAccess, BrokerUnavailable, Connection, LogSettings, connect, open_log
 from deltalog.jetstream.connection import BrokerRefuses
+from kubebraid.command.broker import EmbeddedBroker
 from tests.nats_cluster import Lone
 from tests.patience import PATIENCE
+from tests.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("limited")
 
@@ -289,3 +292,45 @@ def test_the_system_is_trusted_by_default() -> None:
     context = Access().tls_context()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "foo://x",
+        "NATS://x",
+        "http://127.0.0.1:4222",
+        "nats://127.0.0.1:abc",
+        "nats://",
+        "",
+        "nats://a:4222,nats://a:99999",
+    ],
+)
+async def test_urls_that_can_be_no_servers(url: str) -> None:
+    with pytest.raises(BadAccess, match=r"`url` .*(begins with nats://|write it as nats://host:port)") as raised:
+        await connect(url, name="test")
+    assert raised.value.fields == ("url",)
+
+
+async def test_no_secret_of_a_bad_url_is_said() -> None:
+    with pytest.raises(BadAccess) as raised:
+        await connect("http://me:secret@127.0.0.1:4222", name="test")
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:{}", "nats://127.0.0.1:{}", "nats://127.0.0.1:{},nats://[::1]:{}"])
+async def test_urls_that_can(url: str, broker: EmbeddedBroker) -> None:
+    port = broker.url.rpartition(":")[2]
+    connection = await connect(url.format(port, port), name="test")
+    assert connection.connected
+    await connection.close()
+
+
+async def test_attempts_that_fail_are_no_disconnections() -> None:
+    connection = Connection(f"nats://127.0.0.1:{free_port()}", name="test")
+    with structlog.testing.capture_logs() as said:
+        for _ in range(2):
+            with pytest.raises(BrokerUnavailable, match="does not answer"):
+                await connection.open(0.1)
+    assert connection.disconnections == 0
+    assert [line for line in said if line["log_level"] != "debug"] == []

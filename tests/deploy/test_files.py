@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,9 @@ def test_the_image_has_all_packages_of_production() -> None:
     text = (DEPLOY / "Dockerfile").read_text()
     copied = set(re.findall(r"^COPY (\w+) \1$", text, re.MULTILINE))
     assert copied == {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"benchmarks", "simulation", "tests"}
+
+
+def test_the_image_is_built_with_what_the_metadata_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    copied = re.findall(r"^COPY (.+) \./$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    assert {"pyproject.toml", project["readme"], *project["license-files"]} <= set(" ".join(copied).split())

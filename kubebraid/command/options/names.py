@@ -8,6 +8,7 @@ from typing import Any
 
 # Fields of Access, LogSettings and MirrorSettings.
 OPTIONS = {
+    "url": "--nats",
     "creds": "--nats-creds",
     "nkey": "--nats-nkey",
     "user": "--nats-user",
