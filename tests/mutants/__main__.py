@@ -38,7 +38,19 @@ from tests.mutants.mutations import Mutant, mutants
 ROOT = Path(__file__).parents[2]
 MODULES = ("cursor", "filter", "resume", "order", "type_store", "store")
 EQUIVALENT = Path(__file__).parent / "equivalent.txt"
-TESTS = ("order", "filter", "cursor", "resume", "indexes", "taking_in", "store", "originals", "image", "model")
+TESTS = (
+    "order",
+    "filter",
+    "cursor",
+    "resume",
+    "indexes",
+    "type_store",
+    "taking_in",
+    "store",
+    "originals",
+    "image",
+    "model",
+)
 # Of tests that take a seed, those with so many of the first ones: what one seed does not find, the next seldom does.
 SEEDS = 2
 MEMORY_LIMIT = 4 << 30
