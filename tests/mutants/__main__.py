@@ -253,9 +253,10 @@ def run(modules: Sequence[str], sample: int, match: str, processes: int) -> int:
     for name in gone:
         print(f"listed as equivalent, but there is no such mutant: {name}")
     seconds = time.monotonic() - started
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(
-        f"{len(tried)} mutants in {seconds:.0f} s: {len(trial.survived)} survived, "
-        f"{len(unknown)} of them without a reason"
+        f"{len(tried)} mutants in {seconds:.0f} s ({used.ru_utime + used.ru_stime:.0f} s of processor time): "
+        f"{len(trial.survived)} survived, {len(unknown)} of them without a reason"
     )
     return 1 if unknown or killed or gone else 0
 
