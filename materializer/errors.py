@@ -1,9 +1,11 @@
 """The errors of this layer: one base for all of them.
 
-What becomes an answer to a client is `Expired` (`materializer.resume`: list again), `BrokenVersions` and `MalformedVersion`
-(`materializer.versions`), `TooOld` (`materializer.originals`), `NotThereYet` (`materializer.waiting`: too large a
-version) and `LogUnreachable` (`materializer.freshness`). `NotAnImage` (`materializer.image`) stays within the layer: a
-snapshot that cannot be read is ignored.
+What becomes an answer to a client: `Expired` (`materializer.resume`) and `TooOld` (`materializer.originals`): list
+again; `BrokenVersions` and `MalformedVersion` (`materializer.versions`); `NotThereYet` (`materializer.waiting`): too
+large a version; `LogUnreachable` (`materializer.freshness`).
+
+What stays within the layer: `StateOutdated` (`materializer.history_guard`): the log is read anew; `NotAnImage`
+(`materializer.image`): the snapshot is ignored.
 """
 
 from __future__ import annotations

@@ -459,9 +459,8 @@ class Store:
             type_store.forgotten = max(type_store.forgotten, index)
             if isinstance(item, Removal):
                 self.removals.remove(item)
-                for (cluster, key), tombstone in list(item.entries.items()):
-                    if type_store.tombstones.get(cluster, {}).get(key) is tombstone:
-                        del type_store.tombstones[cluster][key]
+                for cluster, key in item.entries:
+                    del type_store.tombstones[cluster][key]
                 type_store.order.discard(item.index)
             elif item.deleted:
                 tombstones = type_store.tombstones.get(item.cluster, {})
@@ -469,7 +468,6 @@ class Store:
                     del tombstones[item.key]
                     type_store.order.discard(item.index)
             else:
-                item.replaced = None
                 live = type_store.get(item.cluster, item.key)
                 if live is not None and live.uid_index == item.uid_index:
                     live.replaced = None
@@ -480,7 +478,7 @@ class Store:
         for time, _, type_key, item in self.fading:
             if time >= limit:
                 break
-            if isinstance(item, Entry) and item.deleted:
+            if isinstance(item, Entry):
                 count += self.types[type_key].tombstones.get(item.cluster, {}).get(item.key) is item
         return count
 
@@ -561,7 +559,7 @@ def _replace(entry: Entry, before: Entry) -> None:
     if before.replaced is not None:
         # Not changed in place: an image of the store may still be in the making.
         before = msgspec.structs.replace(before, replaced=None)
-    entry.oldest_uid_index = min(entry.oldest_uid_index or entry.uid_index, before.oldest_uid_index or before.uid_index)
+    entry.oldest_uid_index = min(entry.oldest_uid_index, before.oldest_uid_index)
     if from_log is None or from_log.uid_index <= before.index:
         entry.replaced = before
     else:

@@ -75,7 +75,7 @@ class TypeStore:
                 matching = [entry for entry in found if wanted.matches(entry)]
                 matching.sort(key=_place)
                 return matching
-        only_clusters = wanted.clusters is not None and wanted == Filter(clusters=wanted.clusters)
+        whole = wanted == Filter(clusters=wanted.clusters)
         result: list[Entry] = []
         for cluster in clusters:
             objects = self.clusters[cluster]
@@ -87,10 +87,7 @@ class TypeStore:
                     entries += [objects[key] for key in objects.irange(low, high, (True, False))]
             else:
                 entries = list(objects.values())
-            if restricted and not only_clusters:
-                result.extend([entry for entry in entries if wanted.matches(entry)])
-            else:
-                result.extend(entries)
+            result.extend(entries if whole else [entry for entry in entries if wanted.matches(entry)])
         return result
 
     def _covered(self, clusters: list[str], namespaces: frozenset[str] | None) -> int:

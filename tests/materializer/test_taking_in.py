@@ -343,6 +343,29 @@ def test_a_predecessor_from_the_log_fades_when_its_time_is_over(store: Store, de
     assert (store.floor, store.types[PODS].forgotten) == (6, 6)
 
 
+def test_of_a_names_beginning_the_log_may_know_more_than_the_store(store: Store, delta: Make) -> None:
+    store.apply_delta(delta(uid="u", member_version="1", uid_index=3), 4, NOW)
+    replaced = Replaced(uid="u", uid_index=3, oldest_uid_index=2, time=NOW // 1_000_000)
+    store.apply_delta(delta(uid="v", member_version="2", replaced=replaced), 5, NOW)
+    assert live(store).oldest_uid_index == 2
+    before = live(store).replaced
+    assert before is not None
+    assert (before.uid, before.index, before.deleted) == ("u", 4, False)
+
+
+def test_a_uid_that_was_never_here_stands_between(store: Store, delta: Make) -> None:
+    """u was here; v, from 6 on, was superseded unread; w says of v that it had the name before."""
+    store.apply_delta(delta(uid="u", member_version="1"), 4, NOW)
+    replaced = Replaced(uid="v", uid_index=6, oldest_uid_index=4, time=NOW // 1_000_000)
+    store.apply_delta(delta(uid="w", member_version="3", replaced=replaced), 8, NOW)
+    before = live(store).replaced
+    assert before is not None
+    assert (before.uid, before.uid_index) == ("v", 6)
+    assert before.replaced is not None
+    assert (before.replaced.uid, before.replaced.replaced) == ("u", None)
+    assert live(store).oldest_uid_index == 4
+
+
 def test_a_live_predecessor_fades_with_the_state_that_took_its_place(store: Store, delta: Make) -> None:
     store.apply_delta(delta(uid="old"), 1, NOW)
     store.apply_delta(delta(uid="new", member_version="2"), 2, NOW + SECOND)
@@ -509,6 +532,12 @@ def test_floors_of_a_removal(store: Store, types: tuple[GroupResource, ...] | No
     assert store.removed == ({"alpha": 3} if unread and types is None else {})
 
 
+def test_the_removal_of_a_type_says_nothing_of_others(store: Store) -> None:
+    store.apply_control(state(ObjectsRemoved(resource=PODS)), 3, NOW)
+    assert (store.floor_of(PODS, None), store.floor_of(DEPLOYMENTS, None), store.removed) == (3, 0, {})
+    assert list(store.clusters) == ["alpha"]
+
+
 # -- the first replay --------------------------------------------------------------------------------------------------
 
 
@@ -531,6 +560,14 @@ def test_a_removal_in_the_first_replay(delta: Make) -> None:
     assert [item.index for item in type_store.order.after(0)] == []
 
 
+def test_a_removal_in_the_first_replay_takes_tombstones_alone(delta: Make) -> None:
+    store = Store("h", TTL)
+    store.apply_delta(delta(type=DELETED), 1, NOW)
+    store.apply_control(state(ObjectsRemoved(resource=PODS)), 2, NOW)
+    assert (store.types[PODS].tombstones["alpha"], store.types[PODS].floors) == ({}, {"alpha": 2})
+    assert list(store.types[PODS].order.after(0)) == []
+
+
 @pytest.mark.parametrize("kind", ["object", "control record", "skipped"])
 def test_the_floor_is_below_what_the_log_surely_still_has(delta: Make, kind: str) -> None:
     """The first message since the tombstone time began; the clocks may be a second apart."""
@@ -538,7 +575,8 @@ def test_the_floor_is_below_what_the_log_surely_still_has(delta: Make, kind: str
 
     def loaded(time: int) -> Store:
         store = Store("h", TTL)
-        store.apply_delta(delta("old", uid="o"), 5, begin)
+        store.apply_delta(delta("old", uid="o"), 4, begin)
+        store.apply_delta(delta("old", uid="o", member_version="2"), 5, begin)
         if kind == "object":
             store.apply_delta(delta("new", uid="n"), 9, time)
         elif kind == "skipped":
@@ -649,4 +687,4 @@ def test_owners_by_seniority(store: Store, delta: Make) -> None:
     assert store.owned("d", 1, frozenset({"alpha"})) == {"r1"}
     assert store.owned("d", 2, None) == {"p"}
     assert store.owned("d", 3, None) == frozenset()
-    assert store.owned("d", 9, None) == frozenset()
+    assert store.owned("d", 10**12, None) == frozenset()
