@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import shutil
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -461,8 +460,6 @@ async def test_who_is_refused_is_not_served_a_snapshot(
         assert (directory / "KUBEBRAID.snapshot").exists()
         other = await start("--nats", url.replace("right", "wrong"), *given, command="serve", ready=False)
         assert other.process is not None
-        began = time.monotonic()
         assert await asyncio.wait_for(other.process.wait(), PATIENCE) == 1
-        assert time.monotonic() - began < PATIENCE
         assert "cannot be used" in other.output()
         assert AWAY not in other.output()
