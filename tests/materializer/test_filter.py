@@ -11,6 +11,7 @@ import pytest
 from deltalog.wire.selectors import Requirement, parse_labels
 from materializer.entry import Entry, Past, entry_of
 from materializer.filter import Filter
+from tests.stable_ids import stable
 
 Make = Callable[..., Any]
 A, B = {"app": "a"}, {"app": "b"}
@@ -44,7 +45,7 @@ def entry(delta: Make) -> Callable[..., Entry]:
         ({"fields": (Requirement("f", "in", ("1",)),)}, False, True),
         ({"controller_uids": frozenset()}, False, True),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_what_a_filter_restricts_by(given: dict[str, Any], narrow: bool, selective: bool) -> None:
     assert (Filter(**given).narrow, Filter(**given).selective) == (narrow, selective)
@@ -74,7 +75,7 @@ def test_what_a_filter_restricts_by(given: dict[str, Any], narrow: bool, selecti
         ({"clusters": frozenset({"alpha"}), "names": frozenset({"m"})}, False),
         ({"namespaces": frozenset({"y"}), "names": frozenset({"n"})}, False),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_names_in_scope(entry: Callable[..., Entry], given: dict[str, Any], covered: bool) -> None:
     assert Filter(**given).covers(entry()) is covered
@@ -127,7 +128,7 @@ def test_times_of_creation(entry: Callable[..., Entry]) -> None:
         ({"labels": parse_labels("app=b"), "controller_uids": frozenset({"o"})}, False),
         ({"labels": parse_labels("app=a"), "controller_uids": frozenset({"p"})}, False),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_selections(entry: Callable[..., Entry], given: dict[str, Any], selected: bool) -> None:
     made = entry(labels=A, fields={"f": "1"}, controller_uid="o")

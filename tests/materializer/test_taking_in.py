@@ -28,6 +28,7 @@ from materializer.entry import Entry
 from materializer.order import Removal
 from materializer.store import Outcome, Store
 from materializer.type_store import TypeStore
+from tests.stable_ids import stable
 
 SECOND = 1_000_000_000
 TTL = 100
@@ -122,7 +123,7 @@ def test_past_the_first_replay_what_no_type_has_is_not_kept(store: Store) -> Non
         ({"member_version": "9", "version": "v2"}, Outcome.APPLIED),
         ({"member_version": "9", "restored": True}, Outcome.APPLIED),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_news_of_a_live_object(store: Store, delta: Make, given: dict[str, Any], outcome: Outcome) -> None:
     store.apply_delta(delta(member_version="10"), 1, NOW)
@@ -144,7 +145,7 @@ def test_news_of_a_live_object(store: Store, delta: Make, given: dict[str, Any],
         # It was only missed in a list: its version is that of its last change.
         ({"member_version": "10"}, False, Outcome.APPLIED),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_news_of_a_deleted_object(
     store: Store, delta: Make, given: dict[str, Any], final: bool, outcome: Outcome
@@ -166,7 +167,7 @@ def test_news_of_a_deleted_object(
         ({"uid": "v", "uid_index": 4}, Outcome.NOT_NEWER),
         ({"uid": "v", "uid_index": 5}, Outcome.APPLIED),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_deletions_of_a_live_name(store: Store, delta: Make, given: dict[str, Any], outcome: Outcome) -> None:
     store.apply_delta(delta(member_version="3"), 3, NOW)
@@ -193,7 +194,7 @@ def test_deletions_of_a_live_name(store: Store, delta: Make, given: dict[str, An
         ({"uid": "u", "uid_index": 3}, Outcome.UNKNOWN_OBJECT),
         ({"uid": "v", "uid_index": 1}, Outcome.UNKNOWN_OBJECT),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_deletions_of_a_deleted_name(store: Store, delta: Make, given: dict[str, Any], outcome: Outcome) -> None:
     store.apply_delta(delta(member_version="1"), 1, NOW)
@@ -259,7 +260,7 @@ def test_a_cluster_is_followed_by_what_comes_in_order(store: Store, delta: Make)
         ({"member_version": "4"}, False),
         ({"member_version": "4", "restored": True, "name": "m"}, False),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_a_restored_object_that_is_older_says_that_the_cluster_was_set_back(
     store: Store, delta: Make, given: dict[str, Any], restarted: bool
@@ -519,7 +520,7 @@ def test_the_removal_of_a_type_without_objects_is_no_change_of_it(store: Store) 
     assert list(store.types) == [PODS]
 
 
-@pytest.mark.parametrize("types", [None, (), (PODS,)], ids=str)
+@pytest.mark.parametrize("types", [None, (), (PODS,)], ids=stable)
 @pytest.mark.parametrize("unread", [False, True])
 def test_floors_of_a_removal(store: Store, types: tuple[GroupResource, ...] | None, unread: bool) -> None:
     """It may have hidden objects of the types that it names, or of all if it names none; but only what was not read."""

@@ -15,6 +15,7 @@ from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.store import Store
 from materializer.type_store import TypeStore
+from tests.stable_ids import stable
 
 PODS = GroupResource("", "pods")
 Make = Callable[..., Any]
@@ -109,7 +110,7 @@ def test_one_object(delta: Make) -> None:
         ({"labels": parse_labels("app"), "namespaces": frozenset({"x"})}, 4),
         ({"labels": parse_labels("app"), "namespaces": frozenset({"x", "w", ""}), "clusters": frozenset({"alpha"})}, 6),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_an_index_is_made_where_many_would_have_to_be_looked_through(
     delta: Make, given: dict[str, Any], covered: int, monkeypatch: pytest.MonkeyPatch
@@ -159,7 +160,7 @@ def test_an_index_is_used_where_it_leaves_at_most_half(
         ({"namespaces": frozenset({"x"}), "names": frozenset({"m", "o"})}, 2),
         ({"names": frozenset({"m"})}, 14),
     ],
-    ids=str,
+    ids=stable,
 )
 def test_how_many_are_looked_through(
     delta: Make, given: dict[str, Any], looked_through: int, monkeypatch: pytest.MonkeyPatch
