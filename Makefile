@@ -30,6 +30,7 @@ help:
 	@echo "make coverage       which lines a lane's tests run, also in processes that they start: LANE=quick, test or soak"
 	@echo "make mutants        small faults put into the ordered store, each of which a test has to find: half an hour of two"
 	@echo "                    idle processors; a part: make mutants ARGS=\"cursor --sample 30\""
+	@echo "make newest         the tests of NATS and HTTP with the newest nats-py and aiohttp, whatever the pins say"
 	@echo "make bench          benchmarks, as ratios to baselines of the same run"
 	@echo "make check          ruff, mypy, import contracts, dependencies"
 	@echo "options of the command itself: make demo ARGS=\"--clusters 5\"; all of them: .venv/bin/kubebraid --help"
@@ -89,9 +90,16 @@ coverage: $(STAMP) $(NODE_STAMP)
 	$(if $(filter soak,$(LANE)),$(SOAK)) $(BIN)/coverage run -m pytest $(LANE_$(LANE)) $(ARGS); code=$$?; \
 		$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$code
 
-# Which faults, and which of them nobody can see: tests/mutants.
+# Which faults, and which of them cannot be observed: tests/mutants.
 mutants: $(STAMP)
 	$(BIN)/python -m tests.mutants $(ARGS)
+
+# In an environment of its own. What fails here says which private names have changed: the pins stay until it passes.
+newest: $(STAMP)
+	$(PYTHON) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]' --editable ./simulation
+	$(VENV)-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps nats-py aiohttp
+	$(VENV)-newest/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/deltalog tests/query $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks all $(ARGS)
@@ -109,4 +117,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(NODE) .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info simulation/*.egg-info
+	rm -rf $(VENV) $(VENV)-newest $(NODE) .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info simulation/*.egg-info

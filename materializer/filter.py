@@ -15,11 +15,16 @@ class State(Protocol):
     """What may change during an object's life, and is asked for: of an entry, or of an earlier state."""
 
     @property
-    def labels(self) -> Mapping[str, str]: ...
+    def labels(self) -> Mapping[str, str]:
+        """metadata.labels."""
+
     @property
-    def fields(self) -> Mapping[str, str]: ...
+    def fields(self) -> Mapping[str, str]:
+        """The type's selectable fields that have a value, by their labels."""
+
     @property
-    def controller_uid(self) -> str: ...
+    def controller_uid(self) -> str:
+        """Uid of the controlling owner; empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

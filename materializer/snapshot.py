@@ -356,7 +356,7 @@ class _Writer:
         descriptor = os.open(made, os.O_WRONLY | os.O_CREAT, 0o600)
         sink = os.fdopen(descriptor, "wb")
         try:
-            # Somebody else's lock goes with the process, and so does not outlive a crash.
+            # Another process' lock goes with that process, and so does not outlive a crash.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.path.samestat(os.fstat(descriptor), made.stat()):
                 raise BlockingIOError

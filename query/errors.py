@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class QueryError(Exception):
-    """Something that the query service could not do. What a client is told of it is an `ApiError`."""
+    """Something that the query service could not do. What a client gets is an `ApiError`."""

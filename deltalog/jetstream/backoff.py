@@ -52,5 +52,5 @@ class Once:
             self._say(text)
 
     def clear(self) -> None:
-        """The next reason is said, whatever it is."""
+        """Forgets the last reason, after a success: the next one is said even if it is the same."""
         self.last = ""

@@ -118,7 +118,7 @@ class Client(PublicClient):
         return lambda: self.unsubscribe(subscription)
 
     async def subscribe_receiver(self, subject: str, receiver: Receiver) -> Subscription:
-        """The subscription of `receive`."""
+        """Subscribes as `receive` does, and returns nats-py's subscription, for `unsubscribe`."""
 
         async def publicly(message: Msg) -> None:
             block = header_block(message.headers)

@@ -20,7 +20,7 @@ def header_lines(headers: dict[str, str]) -> bytes:
 
 
 def headers_of_lines(lines: bytes) -> dict[str, str]:
-    """What `header_lines` made lines of."""
+    """The headers whose lines `header_lines` has made: its inverse."""
     return {key: value for key, _, value in (line.partition(": ") for line in lines.decode().split("\r\n") if line)}
 
 

@@ -85,7 +85,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_DELTA_K
     - `in_order`: a watch brought it, after all that the cluster had before `member_version`; lists come by names.
     - `labels`, `fields` (`deltalog.wire.selectable_fields`), `controller_uid` (`owner`: uid of the ownerReference with
       `controller: true`): copied out of the object, so that a reader selects without parsing.
-    - `replaced`: who had the name before this uid; None once nobody can hold it.
+    - `replaced`: the object that had the name before this uid; None once no watcher can hold it.
     - `compression`: `zlib` or empty, of `object`. `parts`: sequences of the messages that have the object, which is
       empty here then (`deltalog.wire.parts`).
     - `object`: the object as JSON without `metadata.resourceVersion`: `{"kind":"Pod","apiVersion":"v1","metadata":{`

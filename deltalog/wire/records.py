@@ -205,7 +205,7 @@ class ControlRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str:
-        """Of its message: only the last record of a subject stays in the log."""
+        """The subject of the record's message, `kbc.alpha.synced.core.pods`; the log keeps the last record of each subject."""
         form = _form(self.fact)
         return control_subject(self.cluster, form.record, *form.address(self.fact))
 

@@ -48,7 +48,7 @@ _VALUE = (
     "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', "
     f"{_ALPHANUMERIC} (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '({_NAME_FORM})?')"
 )
-# What stands for a binary operator, as it is told of.
+# What may stand for a binary operator, as error messages list it.
 _BINARY = "in, notin, =, ==, !=, gt, lt"
 _ESCAPES = {"\a": "a", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t", "\v": "v", '"': '"', "\\": "\\"}
 

@@ -33,7 +33,8 @@ async def until_signal() -> None:
 async def together(*parts: Callable[[], Awaitable[None]], first: Callable[[], Awaitable[None]] | None = None) -> None:
     """Runs the parts until a signal comes or one of them ends; then ends the others and waits for them.
 
-    `first`: what is to be over before them.
+    `first`: awaited before the others are ended, e.g. to stop listening before what answers requests stops. Raises what
+    the part that ended first has raised.
     """
     tasks = [asyncio.ensure_future(part()) for part in parts]
     stop = asyncio.ensure_future(until_signal())

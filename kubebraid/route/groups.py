@@ -103,10 +103,10 @@ class Group:
         return max(seen, key=lambda one: (one[0], one[1].index))[1] if seen else None
 
     def chosen(self, client: str) -> list[Instance]:
-        """The instances in the order to ask them in for a client (its address): always the same one first.
+        """The instances in the order to ask them in for a client, by its address. O(n log n).
 
-        What a client has begun, the pages of a list, is at one instance (rendezvous hashing). Those that are not ready
-        come last. O(n log n).
+        The same client asks the same instance first, by rendezvous hashing, as the pages of a list are kept at the
+        instance that began it. Instances that are not ready come last.
         """
         ranked = sorted(self.instances, key=lambda one: zlib.crc32(f"{client} {one.url}".encode()))
         ready = [one for one in ranked if one.why_not_ready is None]

@@ -74,12 +74,12 @@ class ClusterProducer:
 
     @property
     def unreachable(self) -> str | None:
-        """Why it cannot be read, None if it can."""
+        """Why the cluster cannot be read now, as a person reads it; None if it can."""
         return self.state.unreachable
 
     @property
     def discovered(self) -> bool:
-        """Whether its types are known."""
+        """Whether discovery has found its types at least once."""
         return self.state.discovered.is_set()
 
     async def change(self, member: Member, treatment: Treatment) -> None:

@@ -45,7 +45,7 @@ class RecordedDiscovery:
             return []
 
     def news(self, found: Discovered) -> ClusterDocument | None:
-        """The document of what was found, as it is to be recorded; None if the log has it."""
+        """What discovery found, as a document to append; None if the log has an equal one. What is in doubt stays as it was."""
         text = found.document
         if not found.whole:
             text = msgspec.json.encode(kept(self._read(), msgspec.json.decode(text, type=list[Group]), found))

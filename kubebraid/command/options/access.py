@@ -47,7 +47,10 @@ _OPTIONS: dict[str, Any] = {
 
 
 def with_access(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command these options; it takes them all as its argument `access`."""
+    """Decorates a command whose argument `access` is an `Access`: it gets all options above, and they fill that.
+
+    The decorated command raises BadAccess where they contradict each other.
+    """
 
     @functools.wraps(command)
     def taking(**given: Any) -> None:
