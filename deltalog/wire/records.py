@@ -205,7 +205,7 @@ class ControlRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str:
-        """The subject of the record's message, `kbc.alpha.synced.core.pods`; the log keeps the last record of each subject."""
+        """The subject of its message, `kbc.alpha.synced.core.pods`; the log keeps the last record of each."""
         form = _form(self.fact)
         return control_subject(self.cluster, form.record, *form.address(self.fact))
 

@@ -45,7 +45,10 @@ class RecordedDiscovery:
             return []
 
     def news(self, found: Discovered) -> ClusterDocument | None:
-        """What discovery found, as a document to append; None if the log has an equal one. What is in doubt stays as it was."""
+        """What discovery found, as a document to append; None if the log has an equal one.
+
+        What is in doubt stays as it was.
+        """
         text = found.document
         if not found.whole:
             text = msgspec.json.encode(kept(self._read(), msgspec.json.decode(text, type=list[Group]), found))

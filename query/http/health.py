@@ -32,7 +32,7 @@ class Check(NamedTuple):
 
     @classmethod
     def of(cls, line: str) -> Check:
-        """The check that a line of another process shows, e.g. `[-]leases are not shared yet`; without a mark a warning."""
+        """The check that a line shows, e.g. `[-]leases are not shared yet`; a line without a mark is a warning."""
         for severity in Severity:
             if line.startswith(f"[{severity}]"):
                 return cls(severity, line[3:])

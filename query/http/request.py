@@ -65,7 +65,7 @@ class Request:
         return answer(msgspec.json.encode(content) + b"\n", self.rendering())
 
     def failure(self, error: ApiError) -> web.Response:
-        """An error as the client gets it: a Status in the form that it accepts, with Retry-After and Allow where they apply."""
+        """An error as its client gets it: a Status in the form that it accepts, with Retry-After and Allow."""
         response = self.answer(error.body(), status=error.code)
         if error.retry_after is not None:
             response.headers["Retry-After"] = str(error.retry_after)
