@@ -67,9 +67,23 @@ for _ in sys.stdin:
 """
 
 
+async def told_by(loop: asyncio.subprocess.Process) -> dict[str, Any]:
+    """What the loop holds and has met with."""
+    assert loop.stdin is not None
+    assert loop.stdout is not None
+    loop.stdin.write(b"\n")
+    found: dict[str, Any] = json.loads(await loop.stdout.readline())
+    return found
+
+
 async def loop_of(url: str) -> asyncio.subprocess.Process:
+    """A process that lists and watches; it has its first list: loading the client takes long on a busy machine."""
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(sys.executable, "-c", LOOP, url, stdin=pipe, stdout=pipe, limit=2**20)
+    loop = await asyncio.create_subprocess_exec(sys.executable, "-c", LOOP, url, stdin=pipe, stdout=pipe, limit=2**20)
+    async with asyncio.timeout(PATIENCE):
+        while not (await told_by(loop))["lists"]:
+            await asyncio.sleep(0.1)
+    return loop
 
 
 async def prefix(service: Any) -> str:
@@ -149,13 +163,10 @@ async def test_all_data_lost(
         expected = {
             one["metadata"]["uid"]: one["metadata"]["resourceVersion"] for one in (await serving[0].get(PODS))["items"]
         }
-        assert following.stdin is not None
-        assert following.stdout is not None
         told: dict[str, Any] = {}
         async with asyncio.timeout(PATIENCE):
             while told.get("held") != expected:
-                following.stdin.write(b"\n")
-                told = json.loads(await following.stdout.readline())
+                told = await told_by(following)
         following.kill()
         await following.wait()
         assert told["expired"] == 1
