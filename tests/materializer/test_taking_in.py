@@ -663,6 +663,10 @@ def test_a_tombstone_that_was_replaced_is_not_forgotten_in_place_of_its_successo
 def test_forgetting_a_replaced_uid_spares_a_later_life(store: Store, delta: Make) -> None:
     for index, uid in enumerate(("u", "v", "w"), 1):
         store.apply_delta(delta(uid=uid, member_version=str(index)), index, NOW + index)
+    # Only the one before is kept, and where the first one began.
+    before = live(store).replaced
+    assert before is not None
+    assert (before.uid, before.replaced, live(store).oldest_uid_index) == ("v", None, 1)
     store.forget(NOW + TTL * SECOND + 3)
     replaced = live(store).replaced
     assert replaced is not None
