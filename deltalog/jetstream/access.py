@@ -84,8 +84,12 @@ class TlsContext(ssl.SSLContext):
         To be called before credentials are sent, and before anything else is where there are none.
         """
         connection, self.connection = self.connection, None
-        if connection is None or connection.version() is None:
+        if connection is None:
             raise errors.Error("the server has no TLS, which is asked for; credentials were not sent")
+        if connection.version() is None:
+            # It refuses us with an alert behind its handshake (TLS 1.3: for want of a client certificate); what that
+            # says is heard of next.
+            raise ConnectionResetError("the server has ended the TLS connection")
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
