@@ -164,14 +164,30 @@ class EmbeddedBroker:
             else:
                 raise BrokerError("no port of 127.0.0.1 stays free for the embedded NATS; choose one with --nats-port")
             self._any_port = False
-        elif port_in_use("127.0.0.1", self.port):
-            raise PortTaken(
-                f"port {self.port} of 127.0.0.1 is in use; choose another with --nats-port, "
-                "or give --nats URL to use the NATS that runs there"
-            )
         else:
-            await self._launch(directory, patience)
+            await self._launch_on_its_port(directory, patience)
         log.info("embedded NATS is up", url=self.url, data=str(directory))
+
+    async def _launch_on_its_port(self, directory: Path, patience: float) -> None:
+        """Launches the server on `port`; one that was this server's before is waited for. Raises BrokerError.
+
+        While the server is away, the system may give its port to any connection of this machine.
+        """
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + (0.0 if self._process is None else patience)
+        while True:
+            try:
+                if port_in_use("127.0.0.1", self.port):
+                    raise PortTaken(
+                        f"port {self.port} of 127.0.0.1 is in use; choose another with --nats-port, "
+                        "or give --nats URL to use the NATS that runs there"
+                    )
+                await self._launch(directory, patience)
+                return
+            except PortTaken:
+                if loop.time() >= limit:
+                    raise
+            await asyncio.sleep(0.1)
 
     async def _launch(self, directory: Path, patience: float) -> None:
         config = directory / "nats.conf"

@@ -12,6 +12,7 @@ import pytest
 
 from kubebraid.command import broker
 from kubebraid.command.broker import EmbeddedBroker, PortTaken
+from tests.patience import PATIENCE
 from tests.ports import free_port
 
 
@@ -48,3 +49,18 @@ async def test_a_port_that_is_insisted_on(tmp_path: Path, monkeypatch: pytest.Mo
             with pytest.raises(PortTaken, match=f"port {port} of 127.0.0.1 is in use"):
                 async with EmbeddedBroker(tmp_path / "data", port):
                     pass
+
+
+async def test_its_own_port_is_waited_for(tmp_path: Path) -> None:
+    """While it is away, a connection of any process may have got its port."""
+    async with EmbeddedBroker(tmp_path / "data") as one:
+        url = one.url
+        await one.stop()
+        with socket.socket() as connection:
+            connection.bind(("127.0.0.1", one.port))
+            starting = asyncio.create_task(one.start())
+            done, _ = await asyncio.wait((starting,), timeout=1.0)
+            assert not done
+        await asyncio.wait_for(starting, PATIENCE)
+        assert one.url == url
+        await (await nats.connect(url)).close()
