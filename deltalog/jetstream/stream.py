@@ -110,6 +110,14 @@ class Stream:
             raise
         return nanoseconds(msgspec.json.decode(raw, type=_MessageAnswer).message.time)
 
+    async def next_after(self, sequence: int) -> int | None:
+        """The sequence of the first message past `sequence`, asked of the leader; None if there is none.
+
+        Raises BrokerUnavailable, JetStreamRefused.
+        """
+        found = await self._message({"seq": sequence + 1, "next_by_subj": ">"})
+        return None if found is None else found[0]
+
     async def first_since(self, time: int) -> int | None:
         """The sequence of the first message stored at `time` (ns since 1970) or later; None if there is none."""
         found = await self._message({"start_time": timestamp(time)})

@@ -288,3 +288,14 @@ def test_a_prefix_somebody_chose_stays_recognisable(chosen: str) -> None:
 def test_a_random_prefix_is_followed_by_a_random_one() -> None:
     assert len(next_prefix("0123abcd")) == 8
     assert next_prefix("0123abcd") != "0123abcd"
+
+
+async def test_the_next_message_that_is_still_there(log: Log, put: Callable[..., Awaitable[int]]) -> None:
+    assert await log.next_after(0) is None
+    first = await put("a")
+    second = await put("b")
+    third = await put("a", member_version="2")
+    assert await log.next_after(0) == second, "the first one is superseded"
+    assert await log.next_after(first) == second
+    assert await log.next_after(second) == third
+    assert await log.next_after(third) is None
