@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
+from deltalog.wire.delta import UNDECODABLE
 from deltalog.wire.kubernetes import GroupResource, GroupVersion
 from deltalog.wire.records import ClusterDocument
 from producers.follow.documents import packed
 from producers.upstream.discovery import Discovered
-from producers.upstream.objects import UNDECODABLE
 
 _GZIP_FORMAT = 31
 

@@ -11,11 +11,12 @@ from operator import attrgetter
 
 import msgspec
 
+from deltalog.wire.delta import UNDECODABLE
 from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, MEMBER_VERSION_ANNOTATION, GroupResource
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.selectable_fields import SelectableField, selectable_fields
 from producers.rules.pruning import LAST_APPLIED, Pruning, prune_members
-from producers.upstream.objects import UNDECODABLE, RawObject, Unusable, raw_object, seconds
+from producers.upstream.objects import RawObject, Unusable, raw_object, seconds
 
 _OURS = (CLUSTER_ANNOTATION.encode(), MEMBER_VERSION_ANNOTATION.encode())
 

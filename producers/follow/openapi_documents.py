@@ -16,13 +16,13 @@ import msgspec
 import structlog
 
 from deltalog.jetstream.backoff import Backoff, Once
+from deltalog.wire.delta import UNDECODABLE
 from deltalog.wire.kubernetes import GroupVersion
 from deltalog.wire.records import ClusterDocument, DocumentName, OpenApiDocument
 from producers.follow.documents import KnownDocument, fits, packed
 from producers.follow.recorded import Recorded
 from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.apiserver import ApiServer, RequestRefused, Unreachable
-from producers.upstream.objects import UNDECODABLE
 
 log = structlog.get_logger("producers.follow.openapi_documents")
 

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import msgspec
 
+from deltalog.wire.delta import UNDECODABLE
 from deltalog.wire.resource_type import Subresource
 from producers.upstream.apiserver import ApiServer, RequestRefused, Unreachable
-from producers.upstream.objects import UNDECODABLE
 
 # Older lists asked for at once.
 _AT_ONCE = 8

@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
+from deltalog.wire.delta import UNDECODABLE
 from deltalog.wire.kubernetes import GroupResource, GroupVersion
 from deltalog.wire.resource_type import ResourceType
 from producers.upstream.api_groups import ApiGroup, api_groups, encode_groups
 from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused
 from producers.upstream.custom_resources import CustomDefinition, custom_definitions
-from producers.upstream.objects import UNDECODABLE
 
 _API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 

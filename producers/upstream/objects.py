@@ -6,10 +6,8 @@ from datetime import datetime
 
 import msgspec
 
+from deltalog.wire.delta import UNDECODABLE
 from producers.errors import UnusableInput
-
-# What msgspec raises: text that isn't UTF-8 and nesting without end have no msgspec error of their own.
-UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 RawObject = dict[str, msgspec.Raw]
 """An object's top-level members (`metadata`, `spec` and so on), each the bytes it came as, without line feeds."""

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import aiohttp
 import msgspec
 
+from deltalog.wire.delta import UNDECODABLE
 from producers.errors import ClusterUnavailable
 from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused, Unreachable
-from producers.upstream.objects import UNDECODABLE, RawObject, Unusable, raw_object, without_line_feeds
+from producers.upstream.objects import RawObject, Unusable, raw_object, without_line_feeds
 
 # Objects in one page of a list.
 PAGE = 500

@@ -19,6 +19,7 @@ import structlog
 from aiohttp import web
 from multidict import CIMultiDict
 
+from deltalog.wire.delta import UNDECODABLE
 from deltalog.wire.kubernetes import ObjectName
 from materializer.entry import Entry
 from materializer.materializer import Materializer
@@ -246,5 +247,5 @@ def _is_dry_run(http: web.Request, body: bytes) -> bool:
         return False
     try:
         return bool(msgspec.json.decode(body, type=_DeleteOptions).dry_run)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return False

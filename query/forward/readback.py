@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from deltalog.handover import NotTaken
+from deltalog.wire.delta import UNDECODABLE
 from deltalog.wire.kubernetes import GroupVersion, ObjectName, newer
 from materializer.materializer import Materializer
 from materializer.type_store import TypeStore
@@ -124,7 +125,7 @@ def parse_answer(text: bytes) -> Answered | None:
     """What a cluster has answered; None if that is not JSON of such a form."""
     try:
         return msgspec.json.decode(text, type=Answered, strict=False)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None
 
 
