@@ -67,9 +67,9 @@ class Reader:
     """Reads a log in order into a callback.
 
     `position` is the last sequence applied and is owned here; `pending` is how many messages the log had behind the
-    one being applied; `caught_up` is set once all that the log held
-    when the reader looked is applied, and stays set. `after`: where to begin; with a `Progress` it is
-    checked that the log is still what was read up to there.
+    one being applied; `caught_up` is set once all that the log held when the reader looked is applied, and stays set;
+    where the stream has replicas, all that its leader held. `after`: where to begin; with a `Progress` it is checked
+    that the log is still what was read up to there.
     """
 
     def __init__(
@@ -202,6 +202,15 @@ class Reader:
                 answering.add_done_callback(answers.discard)
 
         answers: set[asyncio.Future[None]] = set()
+        confirming: asyncio.Task[None] | None = None
+
+        def nothing_pending() -> None:
+            nonlocal confirming
+            if self.log.replicas == 1:
+                self._now_caught_up(outcome)
+            elif confirming is None:
+                confirming = asyncio.create_task(self._reach_leader(outcome), name="reader-leader")
+
         self._asked, self._answer = "", answer_later
 
         def control(reply: str, block: bytes) -> Awaitable[None] | None:
@@ -213,7 +222,7 @@ class Reader:
                 fail(_Broken(f"the server sent {last} messages, {expected - 1} arrived"))
             elif last is not None and not asked and not self.caught_up.is_set():
                 # Idle with nothing missing: what was pending at the start was purged meanwhile.
-                self._now_caught_up(outcome)
+                nothing_pending()
             if asked and not self._going.is_set():
                 self._asked = asked
                 return None
@@ -252,7 +261,7 @@ class Reader:
                 if stored > self.latest:
                     self.latest = stored
             if not pending and not self.caught_up.is_set():
-                self._now_caught_up(outcome)
+                nothing_pending()
             return None
 
         trouble = connection.watch_trouble(lambda: fail(_Broken("connection lost or message dropped")))
@@ -286,8 +295,8 @@ class Reader:
                 await asyncio.wait((creating, outcome), return_when=asyncio.FIRST_COMPLETED)
                 if not outcome.done():
                     made = msgspec.json.decode(creating.result(), type=_ConsumerInfo)
-                    if made.num_pending == 0 and expected == 1:
-                        self._now_caught_up(outcome)
+                    if made.num_pending == 0 and expected == 1 and not self.caught_up.is_set():
+                        nothing_pending()
             finally:
                 creating.cancel()
                 await asyncio.gather(creating, return_exceptions=True)
@@ -300,6 +309,9 @@ class Reader:
         finally:
             trouble()
             self._answer = None
+            if confirming is not None:
+                confirming.cancel()
+                await asyncio.gather(confirming, return_exceptions=True)
             if outcome.done() and not outcome.cancelled():
                 outcome.exception()
             with contextlib.suppress(*TRANSPORT_ERRORS):
@@ -308,6 +320,26 @@ class Reader:
                 with contextlib.suppress(*TRANSPORT_ERRORS):
                     # Not awaited: the consumer ends by itself after its inactivity threshold.
                     await client.publish(f"{connection.js}.CONSUMER.DELETE.{self.log.name}.{name}")
+
+    async def _reach_leader(self, outcome: asyncio.Future[None]) -> None:
+        """Caught up once all that the stream's leader has now was applied.
+
+        A consumer has one replica, and that may be at a server that has just started and lacks messages still: it has
+        nothing more to send then, and what was read is not what the log holds.
+        """
+        backoff = Backoff(*self._timing.read_again)
+        head: int | None = None
+        while True:
+            try:
+                # Asked once: a log that is written to all the time always has something more.
+                head = await self.log.head() if head is None else head
+                missing = None if self.position >= head else await self.log.next_after(self.position, self._subjects)
+                if missing is None or missing > head:
+                    break
+            except LogUnavailable as cause:
+                log.debug("the log's leader cannot be asked", reason=str(cause))
+            await backoff.wait()
+        self._now_caught_up(outcome)
 
     def _now_caught_up(self, outcome: asyncio.Future[None]) -> None:
         self.caught_up.set()

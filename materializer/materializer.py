@@ -15,7 +15,6 @@ import structlog
 
 from deltalog.handover import Handover, hand_over
 from deltalog.history import History
-from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import BrokerUnavailable
 from deltalog.jetstream.same_history import Progress
 from deltalog.jetstream.stream import Log
@@ -186,7 +185,6 @@ class Materializer:
     async def _finish_loading(self, reader: Reader) -> None:
         started = time.monotonic()
         await reader.caught_up.wait()
-        await self._reach_leader(reader)
         if not self.confirmed:
             self.guard.look_soon()
             await self.guard.confirmed()
@@ -203,27 +201,6 @@ class Materializer:
         self.ready.set()
         self.guard.look_soon()
         self._waiting.became_ready()
-
-    async def _reach_leader(self, reader: Reader) -> None:
-        """Returns once all that the stream's leader has now was applied.
-
-        The consumer of a stream with replicas may be at one that has just started and lacks messages: it has nothing
-        more to send then, and what is here is not what the log holds.
-        """
-        backoff = Backoff(0.1, 1.0)
-        head: int | None = None
-        while True:
-            try:
-                # Asked once: a log that is written to all the time always has something more.
-                head = await self.log.head() if head is None else head
-                if reader.position >= head:
-                    return
-                missing = await self.log.next_after(reader.position)
-                if missing is None or missing > head:
-                    return
-            except LogUnavailable as cause:
-                log.debug("the log's leader cannot be asked", reason=str(cause))
-            await backoff.wait()
 
     async def _forget(self) -> None:
         while True:

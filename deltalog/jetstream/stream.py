@@ -6,6 +6,7 @@ JetStream: ADR-8 (direct get), ADR-31 (reading single messages), ADR-43 (message
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -59,6 +60,7 @@ class Stream:
         self.name = info.config.name
         self.created = info.made
         self.mirror = info.config.mirror is not None
+        self.replicas = info.config.num_replicas
         self.prefix = info.config.metadata.get(PREFIX_KEY, "")
         self._clock_offset = 0
         self._note_clock(info)
@@ -110,13 +112,20 @@ class Stream:
             raise
         return nanoseconds(msgspec.json.decode(raw, type=_MessageAnswer).message.time)
 
-    async def next_after(self, sequence: int) -> int | None:
+    async def next_after(self, sequence: int, filters: Sequence[str] = ()) -> int | None:
         """The sequence of the first message past `sequence`, asked of the leader; None if there is none.
 
-        Raises BrokerUnavailable, JetStreamRefused.
+        `filters`: of the subjects that match one of them, as `kb.alpha.>`; none: of all.
+
+        Raises:
+            BrokerUnavailable, JetStreamRefused: as `state`.
         """
-        found = await self._message({"seq": sequence + 1, "next_by_subj": ">"})
-        return None if found is None else found[0]
+        first: int | None = None
+        for subject in filters or (">",):
+            found = await self._message({"seq": sequence + 1, "next_by_subj": subject})
+            if found is not None and (first is None or found[0] < first):
+                first = found[0]
+        return first
 
     async def first_since(self, time: int) -> int | None:
         """The sequence of the first message stored at `time` (ns since 1970) or later; None if there is none."""
@@ -150,7 +159,6 @@ class Log(Stream):
         super().__init__(connection, info)
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
         self.ingest = ingest_prefix(info.config)
-        self.replicas = info.config.num_replicas
         self.atomic = info.config.allow_atomic
         self._mirrored = info.config.mirror
 
@@ -192,6 +200,7 @@ class Log(Stream):
         self.created = info.made
         self.prefix = info.config.metadata[PREFIX_KEY]
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
+        self.replicas = info.config.num_replicas
 
     async def rename(self, prefix: str) -> None:
         """Gives the history another name. To be called by `deltalog.history` only, which has all agree on it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from deltalog import (
     open_log,
 )
 from deltalog.history import History
+from deltalog.jetstream.opening import find_stream
 from deltalog.reader import read_to_end
 from deltalog.wire.subjects import object_filter, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
@@ -78,6 +79,38 @@ async def test_a_reader_starts_behind_any_sequence(log: Log, put: Put) -> None:
     assert [record.sequence for record in records] == [4, 5, 6, 7]
     assert await read_to_end(log, records.append, after=7) == 7
     assert len(records) == 4
+
+
+async def test_caught_up_is_what_the_leader_has_and_not_what_a_lagging_replica_sent(log: Log, put: Put) -> None:
+    """Of three replicas the consumer's may lack messages: it says that there is nothing more, and more comes."""
+
+    class Leader(Log):
+        """Has one message more than the consumer's replica, as long as that is `lagging`."""
+
+        lagging = True
+        asked: list[tuple[int, tuple[str, ...]]]
+
+        async def head(self) -> int:
+            return await super().head() + self.lagging
+
+        async def next_after(self, sequence: int, filters: Sequence[str] = ()) -> int | None:
+            self.asked.append((sequence, tuple(filters)))
+            return await super().next_after(sequence, filters) or (await self.head() if self.lagging else None)
+
+    await put("a")
+    leader = Leader(log.connection, await find_stream(log.connection, log.name))
+    leader.replicas, leader.asked = 3, []
+    records: list[Record] = []
+    subject = object_filter("alpha")
+    reading = asyncio.create_task(read_to_end(leader, records.append, subjects=[subject]))
+    await eventually(lambda: len(leader.asked) >= 3)
+    assert not reading.done(), "the leader has more"
+    assert leader.asked[0] == (1, (subject,))
+    leader.lagging = False
+    second = await put("b")
+    async with asyncio.timeout(PATIENCE):
+        assert await reading == second
+    assert [record.sequence for record in records] == [1, second]
 
 
 async def test_headers_only(log: Log, put: Put) -> None:

@@ -299,3 +299,13 @@ async def test_the_next_message_that_is_still_there(log: Log, put: Callable[...,
     assert await log.next_after(first) == second
     assert await log.next_after(second) == third
     assert await log.next_after(third) is None
+
+
+async def test_the_next_message_of_the_subjects_that_match(log: Log, put: Callable[..., Awaitable[int]]) -> None:
+    first = await put("a")
+    second = await put("b")
+    of_a, of_b = (object_subject(PODS, "x", name) for name in ("a", "b"))
+    assert await log.next_after(0, [of_b]) == second
+    assert await log.next_after(0, [of_b, of_a]) == first
+    assert await log.next_after(first, [of_a]) is None
+    assert await log.next_after(first, [of_a, of_b]) == second
