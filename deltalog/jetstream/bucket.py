@@ -11,7 +11,7 @@ import msgspec
 
 from deltalog.jetstream.acknowledgement import Expect, decode_ack
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable, Connection, JetStreamRefused
-from deltalog.jetstream.opening import change_stream, create_stream, find_stream
+from deltalog.jetstream.making import change_stream, create_stream, find_stream
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, LogError, Stream
 
 T = TypeVar("T")

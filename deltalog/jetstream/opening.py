@@ -1,36 +1,32 @@
-"""Streams are found, made and changed: that of the log, those of copies, and those of buckets.
+"""The log is opened, and made where there is none; so are copies of its messages.
 
 JetStream: nats-server docs "Streams", ADR-36 (subject transforms), ADR-43 (message TTL), ADR-50 (atomic batches).
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
-import time
 
 import msgspec
-from nats.errors import NoRespondersError
 
-from deltalog.jetstream.connection import BrokerUnavailable, Connection, JetStreamRefused
+from deltalog.jetstream.connection import Connection, JetStreamRefused
+from deltalog.jetstream.making import change_stream, create_stream, find_stream
+from deltalog.jetstream.state_stream import make_state
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, Stream, checked_log
-from deltalog.jetstream.stream_info import COPY_KEY, DEFAULT_NAME, FORMAT_KEY, PREFIX_KEY, TOMBSTONE_TTL_KEY, StreamInfo
+from deltalog.jetstream.stream_info import COPY_KEY, DEFAULT_NAME, FORMAT_KEY, PREFIX_KEY, TOMBSTONE_TTL_KEY
 from deltalog.wire.subjects import STREAM_SUBJECTS
 
-_NAME_IN_USE = 10058
 # What a stream's configuration says about that stream alone, or about its servers.
 _OWN = ("num_replicas", "placement", "mirror", "sources", "republish", "sealed")
-# Not clustered, no peers for it.
-_NO_ROOM_FOR_REPLICAS = (10074, 10005)
-# How long servers may take to agree on a stream that one of them was asked for, in seconds.
-_AGREED_WITHIN = 10.0
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How the stream is made. `tombstone_ttl` in seconds; `prefix` None: 8 random characters.
 
     `replicas`: servers that hold it; one that has fewer gets them. None: 1, or as many as it has.
+    `events`: for how many seconds every message is kept, but not longer than tombstones; `events_bytes`: in how many
+    bytes at most, so that the oldest go first. None: as it is; an hour and 2 GiB where it is made.
     """
 
     name: str = DEFAULT_NAME
@@ -38,6 +34,8 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int | None = None
     tombstone_ttl: int = 24 * 3600
     prefix: str | None = None
+    events: int | None = None
+    events_bytes: int | None = None
 
 
 def next_prefix(prefix: str) -> str:
@@ -59,6 +57,20 @@ async def open_log(
     wanted; BrokerUnavailable if NATS doesn't answer.
     """
     settings = settings or LogSettings()
+    opened = await _found(connection, settings, make=make, mend=mend)
+    if opened is None:
+        if not make:
+            raise LogError(f"there is no stream {settings.name} at {connection.url}; name it with `name`")
+        opened = await _made(connection, settings)
+    if make and not opened.mirror:
+        await make_state(opened)
+    else:
+        await opened.find_state()
+    return opened
+
+
+async def _found(connection: Connection, settings: LogSettings, *, make: bool, mend: bool) -> Log | None:
+    """The log that there is, changed as it is wanted; None if there is none."""
     try:
         info = checked_log(await find_stream(connection, settings.name))
         opened = Log(connection, info)
@@ -75,8 +87,10 @@ async def open_log(
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {settings.name}: {refused.description}") from refused
-    if not make:
-        raise LogError(f"there is no stream {settings.name} at {connection.url}; name it with `name`")
+    return None
+
+
+async def _made(connection: Connection, settings: LogSettings) -> Log:
     # The first log takes in subjects as they are; others, shards, below their name.
     root = "" if settings.name == DEFAULT_NAME else f"{settings.name}."
     config: dict[str, object] = {
@@ -108,61 +122,6 @@ async def open_log(
     if root:
         config["subject_transform"] = {"src": f"{root}>", "dest": ">"}
     return Log(connection, checked_log(await create_stream(connection, config)))
-
-
-async def find_stream(connection: Connection, name: str, *, made: bool = False) -> StreamInfo:
-    """A stream's configuration and state, also while its servers elect a leader and none of them answers.
-
-    `made`: it was just made, so where it is not found the servers have not yet agreed on it.
-    Raises JetStreamRefused (STREAM_NOT_FOUND: there is none), BrokerUnavailable.
-    """
-    until = time.monotonic() + _AGREED_WITHIN
-    while True:
-        try:
-            raw = await connection.api(f"STREAM.INFO.{name}", timeout=2.0)
-            return msgspec.json.decode(raw, type=StreamInfo)
-        except JetStreamRefused as refused:
-            if not made or refused.code != STREAM_NOT_FOUND or time.monotonic() > until:
-                raise
-            await asyncio.sleep(0.1)
-        except BrokerUnavailable as cause:
-            hopeless = isinstance(cause.__cause__, NoRespondersError) or connection.client.is_closed
-            if hopeless or time.monotonic() > until or connection.refusal(f"{connection.js}.STREAM.INFO.{name}"):
-                raise
-            await asyncio.sleep(0.1)
-
-
-async def create_stream(connection: Connection, config: dict[str, object]) -> StreamInfo:
-    """Makes a stream, or finds that another process has. Raises LogError, BrokerUnavailable."""
-    name = str(config["name"])
-    try:
-        await connection.api(f"STREAM.CREATE.{name}", config, timeout=10.0)
-    except JetStreamRefused as refused:
-        # Another instance may have made it in the meantime: then its settings, and its prefix, hold.
-        if refused.code != _NAME_IN_USE:
-            raise LogError(f"stream {name} cannot be made: {refused.description}{_remedy(refused)}") from refused
-    try:
-        return await find_stream(connection, name, made=True)
-    except JetStreamRefused as refused:
-        raise LogError(f"stream {name}: {refused.description}") from refused
-
-
-async def change_stream(stream: Stream, changes: dict[str, object]) -> None:
-    """Changes settings of a stream (JetStream's own keys). Raises LogError, BrokerUnavailable."""
-    raw = await stream.connection.api(f"STREAM.INFO.{stream.name}")
-    config = {**msgspec.json.decode(raw)["config"], **changes}
-    try:
-        await stream.connection.api(f"STREAM.UPDATE.{stream.name}", config, timeout=10.0)
-    except JetStreamRefused as refused:
-        wanted = changes.get("num_replicas")
-        what = f"cannot have {wanted} replicas" if wanted else f"cannot be given {changes}"
-        raise LogError(f"stream {stream.name} {what}: {refused.description}{_remedy(refused)}") from refused
-
-
-def _remedy(refused: JetStreamRefused) -> str:
-    if refused.code in _NO_ROOM_FOR_REPLICAS:
-        return "; start more NATS servers with JetStream, or ask for fewer with `replicas`"
-    return ""
 
 
 async def open_copy(connection: Connection, name: str, log: Log) -> Stream:

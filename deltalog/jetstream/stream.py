@@ -9,12 +9,15 @@ import time
 from collections.abc import Sequence
 
 import msgspec
+import structlog
 
-from deltalog.jetstream.connection import Connection, JetStreamRefused
+from deltalog.jetstream.backoff import Backoff
+from deltalog.jetstream.connection import BrokerRefuses, BrokerUnavailable, Connection, JetStreamRefused
 from deltalog.jetstream.stream_info import (
     CREATED_KEY,
     FORMAT_KEY,
     PREFIX_KEY,
+    STATE_SUFFIX,
     TOMBSTONE_TTL_KEY,
     HistoryIdentity,
     StreamConfig,
@@ -27,10 +30,16 @@ from deltalog.jetstream.stream_info import (
 from deltalog.wire.errors import LogUnavailable
 from deltalog.wire.subjects import STREAM_SUBJECTS
 
+log = structlog.get_logger("deltalog.state")
+
 STREAM_NOT_FOUND = 10059
 _MESSAGE_NOT_FOUND = 10037
 # Messages of a batch; the fewer, the sooner each is readable.
 _BATCH = 500
+
+
+# How long a purge waits for the state stream to have come as far, in seconds.
+_STATE_WITHIN = 30.0
 
 
 class LogError(LogUnavailable):
@@ -153,6 +162,11 @@ class Log(Stream):
     Several logs of one account cannot take in the same subjects; what they hold has the same ones all the same
     (ADR-36, subject transforms), so that only who appends needs to know.
     `origin`: the name of the stream that is appended to, another one than `name` in a mirror.
+
+    - `state_stream`: its mirror, with the same sequences, which keeps the last message of each subject and forgets
+      nothing that lives; None: it has none yet.
+    - `window`: for how many seconds the log keeps every message; 0: it keeps only the last one of each subject.
+    - `events_from`: since which sequence it has done so.
     """
 
     def __init__(self, connection: Connection, info: StreamInfo) -> None:
@@ -160,7 +174,16 @@ class Log(Stream):
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
         self.ingest = ingest_prefix(info.config)
         self.atomic = info.config.allow_atomic
+        self.state_stream: Stream | None = None
+        self.window = 0
+        self.events_from = 0
         self._mirrored = info.config.mirror
+        self._note_limits(info)
+
+    def _note_limits(self, info: StreamInfo) -> None:
+        since = info.events_from
+        self.window = 0 if since is None else info.config.max_age // 1_000_000_000
+        self.events_from = since or 0
 
     @classmethod
     def unreached(cls, url: str, name: str, *, created: str = "", prefix: str = "", tombstone_ttl: int = 0) -> Log:
@@ -197,10 +220,62 @@ class Log(Stream):
         """Takes on the identity of the stream as it is now, after it was recreated or its prefix rotated."""
         info = checked_log(await _info(self.connection, self.name))
         self._note_clock(info)
+        self._note_limits(info)
+        if self.created != info.made:
+            self.state_stream = None
         self.created = info.made
         self.prefix = info.config.metadata[PREFIX_KEY]
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
         self.replicas = info.config.num_replicas
+
+    async def purge_state(self, subject_filter: str, below: int) -> None:
+        """Removes from the state the messages of the subjects in `subject_filter` with a sequence lower than `below`.
+
+        The events keep them for the window, so that everybody still reads them. Waits until the state has all below
+        `below`: a mirror copies what comes to it after a purge.
+
+        Raises:
+            BrokerUnavailable: NATS does not answer, or the state did not come that far in time.
+            JetStreamRefused: as `purge`.
+        """
+        if not self.window:
+            # One that keeps the last of each subject is its own state; its mirror follows it as far as there is one.
+            await self.purge(subject_filter, below)
+        state = await self.find_state()
+        if state is None:
+            if self.window:
+                raise BrokerUnavailable(f"stream {self.name} has no state stream yet")
+            return
+        until = time.monotonic() + _STATE_WITHIN
+        backoff = Backoff(0.01, 1.0)
+        while (last := await state.head()) < below - 1:
+            if time.monotonic() > until:
+                raise BrokerUnavailable(f"stream {state.name} has come to {last} of {self.name}, not yet to {below}")
+            await backoff.wait()
+        await state.purge(subject_filter, below)
+
+    async def find_state(self) -> Stream | None:
+        """The state stream: as it was found before, or looked up now where there was none.
+
+        None if there is none, it may not be asked, or it is still that of a stream which was deleted.
+
+        Raises:
+            BrokerUnavailable, JetStreamRefused: as `state`.
+        """
+        name = self.name + STATE_SUFFIX
+        if self.state_stream is None and not self.connection.refusal(f"{self.connection.js}.STREAM.INFO.{name}"):
+            try:
+                info = await _info(self.connection, name)
+            except BrokerRefuses as refused:
+                log.warning("the state stream may not be asked", stream=name, reason=str(refused))
+                return None
+            except JetStreamRefused as refused:
+                if refused.code != STREAM_NOT_FOUND:
+                    raise
+                return None
+            if info.config.metadata.get(CREATED_KEY) == self.created:
+                self.state_stream = Stream(self.connection, info)
+        return self.state_stream
 
     async def rename(self, prefix: str) -> None:
         """Gives the history another name. To be called by `deltalog.history` only, which has all agree on it."""

@@ -17,7 +17,11 @@ TOMBSTONE_TTL_KEY = "kubebraid.io/tombstone-ttl"
 # Of a mirror: when the stream was made that it mirrors.
 CREATED_KEY = "kubebraid.io/created"
 COPY_KEY = "kubebraid.io/copy-of"
+# Of a stream of events: it has had every message since this sequence; before that it kept the last of each subject.
+EVENTS_FROM_KEY = "kubebraid.io/events-from"
 DEFAULT_NAME = "KUBEBRAID"
+# What the name of the state stream has behind that of its events.
+STATE_SUFFIX = "_STATE"
 
 
 class HistoryIdentity(NamedTuple):
@@ -28,7 +32,7 @@ class HistoryIdentity(NamedTuple):
 
 
 class StreamState(msgspec.Struct, frozen=True):
-    """The extent of the log now. `last_time` in nanoseconds since 1970, 0 in a stream never written to.
+    """The extent of a stream now. `last_time` in nanoseconds since 1970, 0 in a stream never written to.
 
     `silent`: seconds since a mirror heard of the stream that it mirrors, infinite if it never did.
     """
@@ -41,6 +45,7 @@ class StreamState(msgspec.Struct, frozen=True):
     created: str
     prefix: str
     silent: float = 0.0
+    bytes: int = 0
 
     @property
     def identity(self) -> HistoryIdentity:
@@ -56,6 +61,7 @@ class StreamExtent(msgspec.Struct):
     last_seq: int
     last_ts: str = ""
     num_subjects: int = 0
+    bytes: int = 0
 
 
 class _Transform(msgspec.Struct):
@@ -85,6 +91,7 @@ class StreamConfig(msgspec.Struct):
     mirror: _Mirror | None = None
     discard: str = ""
     max_age: int = 0
+    max_bytes: int = -1
     allow_atomic: bool = False
     subjects: list[str] = []
     subject_transform: _Transform | None = None
@@ -102,6 +109,12 @@ class StreamInfo(msgspec.Struct):
     created: str
     ts: str = ""
     mirror: _Heard | None = None
+
+    @property
+    def events_from(self) -> int | None:
+        """From which sequence on every message was kept; None: it keeps the last of each subject, as of old."""
+        text = self.config.metadata.get(EVENTS_FROM_KEY, "")
+        return int(text) if text.isdecimal() else None
 
     @property
     def made(self) -> str:
@@ -123,6 +136,7 @@ class StreamInfo(msgspec.Struct):
             self.made,
             self.config.metadata.get(PREFIX_KEY, ""),
             silent,
+            self.state.bytes,
         )
 
 

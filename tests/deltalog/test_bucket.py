@@ -6,7 +6,7 @@ import pytest
 
 from deltalog import Connection, JetStreamRefused
 from deltalog.jetstream.bucket import Bucket
-from deltalog.jetstream.opening import change_stream
+from deltalog.jetstream.making import change_stream
 
 
 @pytest.fixture

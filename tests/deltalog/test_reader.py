@@ -25,7 +25,7 @@ from deltalog import (
     open_log,
 )
 from deltalog.history import History
-from deltalog.jetstream.opening import find_stream
+from deltalog.jetstream.making import find_stream
 from deltalog.reader import read_to_end
 from deltalog.wire.subjects import object_filter, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker

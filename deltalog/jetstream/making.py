@@ -1,0 +1,77 @@
+"""Streams are looked up, made and changed by JetStream's API, also while its servers still agree on them.
+
+JetStream: nats-server docs "Streams", `STREAM.INFO`, `STREAM.CREATE`, `STREAM.UPDATE`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+from nats.errors import NoRespondersError
+
+from deltalog.jetstream.connection import BrokerUnavailable, Connection, JetStreamRefused
+from deltalog.jetstream.stream import STREAM_NOT_FOUND, LogError, Stream
+from deltalog.jetstream.stream_info import StreamInfo
+
+_NAME_IN_USE = 10058
+# Not clustered, no peers for it.
+_NO_ROOM_FOR_REPLICAS = (10074, 10005)
+# How long servers may take to agree on a stream that one of them was asked for, in seconds.
+_AGREED_WITHIN = 10.0
+
+
+async def find_stream(connection: Connection, name: str, *, made: bool = False) -> StreamInfo:
+    """A stream's configuration and state, also while its servers elect a leader and none of them answers.
+
+    `made`: it was just made, so where it is not found the servers have not yet agreed on it.
+    Raises JetStreamRefused (STREAM_NOT_FOUND: there is none), BrokerUnavailable.
+    """
+    until = time.monotonic() + _AGREED_WITHIN
+    while True:
+        try:
+            raw = await connection.api(f"STREAM.INFO.{name}", timeout=2.0)
+            return msgspec.json.decode(raw, type=StreamInfo)
+        except JetStreamRefused as refused:
+            if not made or refused.code != STREAM_NOT_FOUND or time.monotonic() > until:
+                raise
+            await asyncio.sleep(0.1)
+        except BrokerUnavailable as cause:
+            hopeless = isinstance(cause.__cause__, NoRespondersError) or connection.client.is_closed
+            if hopeless or time.monotonic() > until or connection.refusal(f"{connection.js}.STREAM.INFO.{name}"):
+                raise
+            await asyncio.sleep(0.1)
+
+
+async def create_stream(connection: Connection, config: dict[str, object]) -> StreamInfo:
+    """Makes a stream, or finds that another process has. Raises LogError, BrokerUnavailable."""
+    name = str(config["name"])
+    try:
+        await connection.api(f"STREAM.CREATE.{name}", config, timeout=10.0)
+    except JetStreamRefused as refused:
+        # Another instance may have made it in the meantime: then its settings, and its prefix, hold.
+        if refused.code != _NAME_IN_USE:
+            raise LogError(f"stream {name} cannot be made: {refused.description}{_remedy(refused)}") from refused
+    try:
+        return await find_stream(connection, name, made=True)
+    except JetStreamRefused as refused:
+        raise LogError(f"stream {name}: {refused.description}") from refused
+
+
+async def change_stream(stream: Stream, changes: dict[str, object]) -> None:
+    """Changes settings of a stream (JetStream's own keys). Raises LogError, BrokerUnavailable."""
+    raw = await stream.connection.api(f"STREAM.INFO.{stream.name}")
+    config = {**msgspec.json.decode(raw)["config"], **changes}
+    try:
+        await stream.connection.api(f"STREAM.UPDATE.{stream.name}", config, timeout=10.0)
+    except JetStreamRefused as refused:
+        wanted = changes.get("num_replicas")
+        what = f"cannot have {wanted} replicas" if wanted else f"cannot be given {changes}"
+        raise LogError(f"stream {stream.name} {what}: {refused.description}{_remedy(refused)}") from refused
+
+
+def _remedy(refused: JetStreamRefused) -> str:
+    if refused.code in _NO_ROOM_FOR_REPLICAS:
+        return "; start more NATS servers with JetStream, or ask for fewer with `replicas`"
+    return ""
