@@ -85,11 +85,11 @@ class Appender:
         deadline: float = 10.0,
     ) -> None:
         self.connection = connection
+        self.window = window
         self._ingest = ingest
         # The highest sequence that a message got, by stream; and whether a later one got a lower one.
         self.highest: dict[str, int] = {}
         self.set_back: set[str] = set()
-        self._window = window
         self._window_bytes = window_bytes
         self._deadline = deadline
         self._pending: dict[int, _Pending] = {}
@@ -150,7 +150,7 @@ class Appender:
         `headers` as bytes are lines of a header block (`header_lines`), which is the quick way.
         Raises AppendError if it cannot even be sent.
         """
-        while len(self._pending) >= self._window or self._pending_bytes >= self._window_bytes:
+        while len(self._pending) >= self.window or self._pending_bytes >= self._window_bytes:
             self._room.clear()
             await self._room.wait()
         self._next += 1

@@ -65,6 +65,21 @@ class Replaced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     fields: dict[str, str] = {}
 
 
+class Selectables(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, rename={"controller_uid": "controller"}):
+    """What selectors look at, of one state of an object: `labels`, `fields` and `controller_uid` as in `Delta`.
+
+    `controller_uid` None stands in `UNCHANGED` only: an object without a controller has the empty text.
+    """
+
+    labels: dict[str, str] = {}
+    fields: dict[str, str] = {}
+    controller_uid: str | None = None
+
+
+UNCHANGED = Selectables()
+"""As `Delta.was`: the state before had the labels, fields and controller that the delta has. Compared by `is`."""
+
+
 class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_DELTA_KEYS):
     """One change of one object of one cluster: the object's state after it.
 
@@ -90,6 +105,9 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_DELTA_K
       empty here then (`deltalog.wire.parts`).
     - `object`: the object as JSON without `metadata.resourceVersion`: `{"kind":"Pod","apiVersion":"v1","metadata":{`
       and so on.
+    - `was`: what selectors look at, as it was in the state of this uid before: a Pod that was labelled `app: web` and
+      is labelled `app: api` now has `was.labels == {"app": "web"}`, so that it leaves the selection `app=web` with this
+      very message. `UNCHANGED`: as it is now. None: not known (an ADDED, a delta of an older release).
     - `version_offset` (`gap`): bytes of the uncompressed object up to behind `"metadata":{`, 44 here: where a reader
       puts `"resourceVersion":"...",`. `metadata_end` (`meta_end`): up to behind metadata's closing brace.
     """
@@ -121,6 +139,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False, rename=_DELTA_K
     version_offset: int
     metadata_end: int
     object: bytes
+    was: Selectables | None = None
 
 
 class _Version(msgspec.Struct):
@@ -131,13 +150,21 @@ class _Version(msgspec.Struct):
 UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _encoder = msgspec.msgpack.Encoder()
+# How a delta begins that has all of its keys, and one without `was`; and how `was` stands at its end when it is None.
+_HEAD = b"\xde" + len(msgspec.structs.fields(Delta)).to_bytes(2, "big")
+_HEAD_WITHOUT_WAS = b"\xde" + (len(msgspec.structs.fields(Delta)) - 1).to_bytes(2, "big")
+_NO_WAS = _encoder.encode("was") + _encoder.encode(None)
 _delta_decoder = msgspec.msgpack.Decoder(Delta)
 _version_decoder = msgspec.msgpack.Decoder(_Version)
 
 
 def encode_delta(delta: Delta) -> bytes:
     """The payload of an object's message."""
-    return _encoder.encode(delta)
+    payload = _encoder.encode(delta)
+    if delta.was is None:
+        # The key is absent then. msgspec leaves out all defaults of a struct, or none.
+        return _HEAD_WITHOUT_WAS + payload[len(_HEAD) : -len(_NO_WAS)]
+    return payload
 
 
 def refused(payload: bytes, cause: Exception) -> UnreadableRecord:
@@ -163,6 +190,8 @@ def decode_delta(payload: bytes) -> Delta:
         raise refused(payload, cause) from cause
     if delta.v > WIRE_VERSION:
         raise refused(payload, ValueError("newer version"))
+    if delta.was is not None and delta.was.controller_uid is None:
+        msgspec.structs.force_setattr(delta, "was", UNCHANGED)
     return delta
 
 
@@ -215,6 +244,8 @@ class SharingDecoder:
             self._texts.clear()
         shared = self._texts.setdefault
         delta.labels = labels
+        if delta.was is not None and delta.was.controller_uid is None:
+            delta.was = UNCHANGED
         delta.cluster = shared(delta.cluster, delta.cluster)
         delta.version = shared(delta.version, delta.version)
         delta.namespace = shared(delta.namespace, delta.namespace)

@@ -7,11 +7,12 @@ JetStream consumer): objects themselves are not sent.
 from __future__ import annotations
 
 import re
+from hashlib import blake2b
 from urllib.parse import quote, unquote
 
 import msgspec
 
-from deltalog.wire.delta import Delta, Replaced, UnreadableRecord
+from deltalog.wire.delta import Delta, Replaced, Selectables, UnreadableRecord
 
 # Of every object's message; see `summary_line`.
 SUMMARY_HEADER = "Kb"
@@ -19,6 +20,8 @@ SUMMARY_HEADER = "Kb"
 REPLACED_HEADER = "Kb-Replaced"
 # Of a message whose object is in parts: how many.
 PARTS_HEADER = "Kb-Parts"
+# Of what selectors look at: see `selectables_digest`. Messages of older releases have none.
+DIGEST_HEADER = "Kb-Digest"
 # How the object was pruned, where that is not the usual way: 8 hexadecimal digits.
 PRUNED_HEADER = "Kb-Pruned"
 
@@ -31,6 +34,7 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
     - `oldest_uid_index`: that of its `replaced`, or `uid_index` where there is none.
     - `parts`: how many parts the object is in.
     - `pruned`: how the object was pruned, 8 hexadecimal digits; empty: the usual way.
+    - `digest`: 8 bytes by which a change of its labels, fields or controller is noticed; empty: not known.
     """
 
     type: str
@@ -41,6 +45,22 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
     replaced: Replaced | None = None
     parts: int = 0
     pruned: str = ""
+    digest: bytes = b""
+
+
+_encode_selectables = msgspec.msgpack.Encoder(order="deterministic").encode
+DIGEST_BYTES = 8
+"""Of a digest: by 2^-64 two are equal by chance."""
+
+
+def encode_selectables(labels: dict[str, str], fields: dict[str, str], controller_uid: str) -> bytes:
+    """What selectors look at as bytes, equal for equal ones: as `Delta.was` is on the wire, with sorted keys."""
+    return _encode_selectables(Selectables(labels, fields, controller_uid))
+
+
+def selectables_digest(encoded: bytes) -> bytes:
+    """8 bytes that name what `encode_selectables` encoded (BLAKE2b)."""
+    return blake2b(encoded, digest_size=DIGEST_BYTES).digest()
 
 
 _PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]*").fullmatch
@@ -72,12 +92,14 @@ def summary_line(delta: Delta) -> str:
     return f"{delta.type} {_word(delta.uid)} {_word(delta.member_version)} {delta.uid_index} {oldest}"
 
 
-def summary_headers(delta: Delta, pruned: str = "") -> dict[str, str]:
+def summary_headers(delta: Delta, pruned: str = "", digest: bytes = b"") -> dict[str, str]:
     """The headers of an object's message beside those of NATS, by which a producer reads back what it appended.
 
-    `pruned` as in `Summary`.
+    `pruned` and `digest` as in `Summary`.
     """
     headers = {SUMMARY_HEADER: summary_line(delta)}
+    if digest:
+        headers[DIGEST_HEADER] = digest.hex()
     if pruned:
         headers[PRUNED_HEADER] = pruned
     if delta.replaced is not None:
@@ -85,6 +107,14 @@ def summary_headers(delta: Delta, pruned: str = "") -> dict[str, str]:
     if delta.parts:
         headers[PARTS_HEADER] = str(len(delta.parts))
     return headers
+
+
+def _digest(text: str) -> bytes:
+    """Raises ValueError."""
+    found = bytes.fromhex(text)
+    if len(found) not in (0, DIGEST_BYTES):
+        raise ValueError(f"a digest of {len(found)} bytes")
+    return found
 
 
 def parse_summary(headers: dict[str, str]) -> Summary | None:
@@ -110,6 +140,7 @@ def parse_summary(headers: dict[str, str]) -> Summary | None:
             replaced,
             int(headers.get(PARTS_HEADER, "0")),
             headers.get(PRUNED_HEADER, ""),
+            _digest(headers.get(DIGEST_HEADER, "")),
         )
     except (ValueError, msgspec.MsgspecError) as cause:
         raise UnreadableRecord(f"header {SUMMARY_HEADER}: {line!r}: {cause}") from cause

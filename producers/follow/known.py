@@ -12,9 +12,8 @@ import msgspec
 from deltalog import DELETED, Record, Replaced
 from deltalog.wire.kubernetes import ObjectName
 from deltalog.wire.subjects import parse_object
-from deltalog.wire.summary import Summary, parse_summary
+from deltalog.wire.summary import DIGEST_BYTES, Summary, parse_summary
 
-PackedUid = bytes | str
 PackedVersion = int | str
 
 
@@ -33,24 +32,37 @@ class KnownPast(msgspec.Struct, gc=False):
 
 
 _NO_PAST = KnownPast()
+NO_DIGEST = bytes(DIGEST_BYTES)
+"""Of a message of an older release: what selectors saw of it is not known."""
 
 
 class Known(msgspec.Struct, gc=False):
     """What the log last stated of one object. `uid_index` 0: its ADDED is not acknowledged yet.
 
     Packed: a usual uid into 16 bytes, a usual version into a number, and all that is rare into a `KnownPast` that most
-    objects do without.
+    objects do without. `packed`: the packed uid, then the digest of what selectors look at (`selectables_digest`): it
+    costs no memory there, as Python takes 64 bytes for a value of 16 as for one of 24.
     """
 
-    packed_uid: PackedUid
+    packed: bytes
     packed_member_version: PackedVersion
     uid_index: int
     own_past: KnownPast | None = None
 
     @property
+    def packed_uid(self) -> bytes:
+        """As of the function `packed_uid`."""
+        return self.packed[:-DIGEST_BYTES]
+
+    @property
     def uid(self) -> str:
         """Unpacked."""
         return _unpacked_uid(self.packed_uid)
+
+    @property
+    def digest(self) -> bytes:
+        """Of what selectors look at, or NO_DIGEST."""
+        return self.packed[-DIGEST_BYTES:]
 
     @property
     def member_version(self) -> str:
@@ -79,13 +91,20 @@ _CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 _NUMBER = re.compile(r"[1-9][0-9]{0,19}").fullmatch
 
 
-def packed_uid(uid: str) -> PackedUid:
-    """16 bytes for a uid as API servers write it, the text itself for any other; equal where the texts are equal."""
-    return bytes.fromhex(uid.replace("-", "")) if _CANONICAL(uid) else uid
+# No UTF-8 text has this byte: it ends a text that is no usual uid, and makes it longer or shorter than one.
+_END = b"\xff"
 
 
-def _unpacked_uid(packed: PackedUid) -> str:
-    return packed if isinstance(packed, str) else str(UUID(bytes=packed))
+def packed_uid(uid: str) -> bytes:
+    """16 bytes for a uid as API servers write it, the text for any other; equal where the texts are equal."""
+    if _CANONICAL(uid):
+        return bytes.fromhex(uid.replace("-", ""))
+    text = uid.encode() + _END
+    return text if len(text) != 16 else text + _END
+
+
+def _unpacked_uid(packed: bytes) -> str:
+    return str(UUID(bytes=packed)) if len(packed) == 16 else packed.rstrip(_END).decode()
 
 
 def packed_version(version: str) -> PackedVersion:
@@ -97,7 +116,9 @@ def known_of(summary: Summary, record: Record) -> Known:
     """What a message of the log states of its object."""
     first = summary.uid_index or record.sequence
     oldest = summary.oldest_uid_index if summary.oldest_uid_index not in (0, first) else 0
-    known = Known(packed_uid(summary.uid), packed_version(summary.member_version), first)
+    known = Known(
+        packed_uid(summary.uid) + (summary.digest or NO_DIGEST), packed_version(summary.member_version), first
+    )
     deleted = summary.type == DELETED
     if deleted or oldest or summary.replaced is not None or summary.parts:
         at, sequence = (record.time / 1e9, record.sequence) if deleted else (0.0, 0)

@@ -7,10 +7,23 @@ import msgspec
 from deltalog import Delta, decode_delta
 from deltalog.jetstream.stream import Log
 from deltalog.reader import read_to_end
+from deltalog.wire.delta import UNDECODABLE, refused
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.parts import parts_filter, unpacked
 from deltalog.wire.subjects import object_filter, object_subject, type_prefix
 from producers.follow.known import KnownObjects
+
+
+class LoggedLook(msgspec.Struct, rename={"controller_uid": "owner"}):
+    """What selectors look at, of an object's message, and which object that is; names as in `Delta`."""
+
+    uid: str
+    controller_uid: str = ""
+    labels: dict[str, str] = {}
+    fields: dict[str, str] = {}
+
+
+_decode_look = msgspec.msgpack.Decoder(LoggedLook).decode
 
 
 class LoggedType:
@@ -35,20 +48,36 @@ class LoggedType:
 
         A message that is not acknowledged yet is not found.
         """
-        found = None
-        for version in (self._version, *other_versions):
-            prefix = type_prefix(self._cluster, self._resource.group, version, self._resource.resource)
-            if (found := await self._log.last(object_subject(prefix, *key))) is not None:
-                break
+        found = await self._last(key, other_versions)
         if found is None:
             return None
-        delta = decode_delta(found[1])
+        delta = decode_delta(found)
         pieces = [await self._log.message(sequence) for sequence in delta.parts]
         if None in pieces:
             return None
         if pieces:
             delta = msgspec.structs.replace(delta, object=b"".join(piece for piece in pieces if piece))
         return unpacked(delta)
+
+    async def last_look(self, key: ObjectName, other_versions: set[str]) -> LoggedLook | None:
+        """What selectors look at of an object's last message, as `last_delta` finds it; one question, no parts.
+
+        Raises LogUnavailable, UnreadableRecord.
+        """
+        found = await self._last(key, other_versions)
+        if found is None:
+            return None
+        try:
+            return _decode_look(found)
+        except UNDECODABLE as cause:
+            raise refused(found, cause) from cause
+
+    async def _last(self, key: ObjectName, other_versions: set[str]) -> bytes | None:
+        for version in (self._version, *other_versions):
+            prefix = type_prefix(self._cluster, self._resource.group, version, self._resource.resource)
+            if (found := await self._log.last(object_subject(prefix, *key))) is not None:
+                return found[1]
+        return None
 
     async def purge_versions(self, versions: set[str]) -> None:
         """Removes the messages in other versions, parts too."""

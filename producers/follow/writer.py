@@ -19,6 +19,7 @@ from deltalog import (
     Conflict,
     Delta,
     Replaced,
+    Selectables,
     encode_delta,
 )
 from deltalog.jetstream.headers import header_lines
@@ -28,10 +29,11 @@ from deltalog.wire.parts import fit, part_subject, parts_filter, payload_limit
 from deltalog.wire.records import HealthChanged
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import object_subject, type_prefix
-from deltalog.wire.summary import PRUNED_HEADER, SUMMARY_HEADER, summary_headers, summary_line
+from deltalog.wire.summary import DIGEST_HEADER, PRUNED_HEADER, SUMMARY_HEADER, summary_headers, summary_line
+from producers.follow.before import Before, Look, look_at
 from producers.follow.handed_over import HandedOver
 from producers.follow.in_flight import InFlight
-from producers.follow.known import Known, KnownObjects, KnownPast, PackedUid, PackedVersion, packed_uid, packed_version
+from producers.follow.known import Known, KnownObjects, KnownPast, PackedVersion, packed_uid, packed_version
 from producers.follow.logged_type import LoggedType
 from producers.follow.normalize import Normalized, Normalizer
 from producers.follow.ownership import Deposed, Owner, append_control
@@ -82,6 +84,7 @@ class Writer:
         self._known = KnownObjects(resource.version, normalizer.mark)
         self._objects = self._known.objects
         self._logged = LoggedType(log_, owner.cluster, resource.group_resource, resource.version, namespace)
+        self._before = Before(self._logged, normalizer, 2 * appender.window)
         self._in_flight = InFlight()
         self._handed_over = HandedOver(timing.handed_over)
         # Whether the log had nothing of the type: then the first list is not compared with it.
@@ -111,6 +114,7 @@ class Writer:
             await append_control(self._appender, self._owner, self._owner.control(health))
         self._known.clear()
         self._handed_over.clear()
+        self._before.clear()
         self._in_flight.forget_objects()
         await self._logged.read(self._known)
         self._blank = not self._objects
@@ -157,39 +161,49 @@ class Writer:
             return key
         known = self._objects.get(key)
         if known is None:
-            self._objects[key] = Known(uid, version, 0)
+            look = look_at(state)
+            self._objects[key] = Known(uid + look.digest, version, 0)
             self.counts.added += 1
-            await self._append(key, self._delta(ADDED, state, in_order=in_order), entering=True, stored=stored)
+            await self._append(key, self._delta(ADDED, state, in_order=in_order), look, entering=True, stored=stored)
             return key
         if self._is_known(key, uid, version, listed):
             return key
         if not known.past.deleted_at and known.packed_uid == uid:
             if known.uid_index == 0:
                 await self._acknowledgement(key)
+            look = look_at(state)
+            was = await self._before.was(key, known, look, self._known.other_versions)
             # To readers, what is at the same version and yet not the same is as if the cluster had been set back.
             restored = not newer(state.member_version, known.member_version)
             self._known.otherwise_pruned.discard(key)
-            known.packed_member_version = version
+            known.packed, known.packed_member_version = uid + look.digest, version
             replaced = self._unfaded(known)
             self.counts.modified += 1
             delta = self._delta(
-                MODIFIED, state, first=known.uid_index, replaced=replaced, restored=restored, in_order=in_order
+                MODIFIED,
+                state,
+                first=known.uid_index,
+                replaced=replaced,
+                restored=restored,
+                in_order=in_order,
+                was=was,
             )
-            await self._append(key, delta, stored=stored)
+            await self._append(key, delta, look, stored=stored)
             return key
         replaced = await self._replaced(key, known)
         self._known.otherwise_pruned.discard(key)
-        entered = Known(uid, version, 0)
+        look = look_at(state)
+        entered = Known(uid + look.digest, version, 0)
         if replaced is not None or known.past.in_parts:
             oldest = replaced.oldest_uid_index if replaced else 0
             entered.own_past = KnownPast(oldest, replaced=replaced, in_parts=known.past.in_parts)
         self._objects[key] = entered
         self.counts.added += 1
         delta = self._delta(ADDED, state, replaced=replaced, in_order=in_order)
-        await self._append(key, delta, entering=True, stored=stored)
+        await self._append(key, delta, look, entering=True, stored=stored)
         return key
 
-    def _is_known(self, key: ObjectName, uid: PackedUid, version: PackedVersion, listed: bool) -> bool:
+    def _is_known(self, key: ObjectName, uid: bytes, version: PackedVersion, listed: bool) -> bool:
         """Whether the log has this state, or a newer one; counts it then."""
         known = self._objects.get(key)
         if known is None or known.past.deleted_at or known.packed_uid != uid:
@@ -351,13 +365,17 @@ class Writer:
     ) -> None:
         if known.uid_index == 0:
             await self._acknowledgement(key)
+        look = look_at(found)
+        was = await self._before.was(key, known, look, self._known.other_versions)
         self._known.otherwise_pruned.discard(key)
         known.with_past().deleted_at = self._seconds()
-        known.packed_member_version = packed_version(found.member_version)
+        known.packed, known.packed_member_version = known.packed_uid + look.digest, packed_version(found.member_version)
         replaced = self._unfaded(known)
         self.counts.deleted += 1
-        delta = self._delta(DELETED, found, first=known.uid_index, replaced=replaced, final=final, in_order=in_order)
-        await self._append(key, delta, stored=stored)
+        delta = self._delta(
+            DELETED, found, first=known.uid_index, replaced=replaced, final=final, in_order=in_order, was=was
+        )
+        await self._append(key, delta, look, stored=stored)
 
     def _delta(
         self,
@@ -369,6 +387,7 @@ class Writer:
         final: bool = True,
         restored: bool = False,
         in_order: bool = False,
+        was: Selectables | None = None,
     ) -> Delta:
         return Delta(
             type=event,
@@ -395,6 +414,7 @@ class Writer:
             version_offset=found.version_offset,
             metadata_end=found.metadata_end,
             object=found.object,
+            was=was,
         )
 
     async def _acknowledgement(self, key: ObjectName) -> None:
@@ -403,7 +423,7 @@ class Writer:
         self.check()
 
     async def _append(
-        self, key: ObjectName, delta: Delta, *, entering: bool = False, stored: Stored | None = None
+        self, key: ObjectName, delta: Delta, look: Look, *, entering: bool = False, stored: Stored | None = None
     ) -> None:
         subject = object_subject(self._prefix, delta.namespace, delta.name)
         delta, payload, pieces = fit(delta, self._limit())
@@ -416,9 +436,10 @@ class Writer:
             known.with_past().in_parts = bool(pieces)
         if delta.replaced is None and not delta.parts:
             # Nearly all; a dict and its checks would cost as much as the rest of the headers.
-            lines = self._lines + f"{SUMMARY_HEADER}: {summary_line(delta)}\r\n".encode()
+            summary = f"{SUMMARY_HEADER}: {summary_line(delta)}\r\n{DIGEST_HEADER}: {look.digest.hex()}\r\n"
+            lines = self._lines + summary.encode()
         else:
-            lines = self._lines + header_lines(summary_headers(delta))
+            lines = self._lines + header_lines(summary_headers(delta, digest=look.digest))
         if delta.type == DELETED:
             lines += self._last_for
         awaited = key if entering or delta.type == DELETED else None
@@ -443,6 +464,7 @@ class Writer:
                 stored(sequence, error)
             self._in_flight.end(awaited)
 
+        self._before.note(key, look)
         self._in_flight.begin(awaited)
         try:
             await self._appender.append(subject, payload, acknowledged, lines)

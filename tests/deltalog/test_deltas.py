@@ -17,8 +17,10 @@ from deltalog import (
     ADDED,
     DELETED,
     MODIFIED,
+    UNCHANGED,
     Delta,
     Replaced,
+    Selectables,
     UnreadableRecord,
     decode_delta,
     encode_delta,
@@ -26,7 +28,7 @@ from deltalog import (
 from deltalog.wire import delta as wire
 from deltalog.wire.delta import SharingDecoder
 from deltalog.wire.kubernetes import newer
-from deltalog.wire.summary import parse_summary, summary_headers
+from deltalog.wire.summary import encode_selectables, parse_summary, selectables_digest, summary_headers
 
 TEXT = st.text(max_size=12)
 WORD = st.text("abc-.0123456789", max_size=12)
@@ -68,6 +70,7 @@ DELTAS = st.builds(
     version_offset=COUNT,
     metadata_end=COUNT,
     object=st.binary(),
+    was=st.none() | st.just(UNCHANGED) | st.builds(Selectables, labels=LABELS, fields=LABELS, controller_uid=TEXT),
 )
 LOG_MD = (Path(__file__).parents[2] / "docs" / "log.md").read_text()
 
@@ -135,13 +138,18 @@ def test_what_is_remembered_is_bounded(delta: Callable[..., Delta], monkeypatch:
 def test_any_msgpack_library_reads_a_delta(delta: Delta) -> None:
     found = msgpack.unpackb(encode_delta(delta))
     assert next(iter(found)) == "v"
-    assert sorted(found) == sorted(DELTA_KEYS)
+    assert sorted(found) == sorted(key for key in DELTA_KEYS if key != "was" or delta.was is not None)
     assert found["v"] == 1
     for field in msgspec.structs.fields(Delta):
-        if field.name not in ("replaced", "parts"):
+        if field.name not in ("replaced", "parts", "was"):
             assert found[field.encode_name] == getattr(delta, field.name)
             assert type(found[field.encode_name]) is type(getattr(delta, field.name))
     assert found["parts"] == list(delta.parts)
+    if delta.was is not None:
+        was = delta.was
+        told = {"labels": was.labels, "fields": was.fields, "controller": was.controller_uid}
+        # What was empty is left out; the controller is not, so that the map is empty only of an unchanged one.
+        assert found["was"] == {key: value for key, value in told.items() if value not in ({}, None)}
     if delta.replaced is None:
         assert found["replaced"] is None
     else:
@@ -193,6 +201,38 @@ def test_a_damaged_delta_is_unreadable_or_a_delta(delta: Delta, data: st.DataObj
         pass
 
 
+NOTHING = Selectables(controller_uid="")
+
+
+@pytest.mark.parametrize("decode", [decode_delta, lambda payload: SharingDecoder().decode(payload)])
+@pytest.mark.parametrize("was", [None, UNCHANGED, NOTHING, Selectables({"a": "b"}, {}, "")])
+def test_what_was_is_told_apart(
+    delta: Callable[..., Delta], decode: Callable[[bytes], Delta], was: Selectables | None
+) -> None:
+    """Not known, as it is now, and nothing to select by: three things."""
+    found = decode(encode_delta(delta(was=was))).was
+    assert found == was
+    assert (found is UNCHANGED) == (was is UNCHANGED)
+
+
+def test_a_digest_names_labels_fields_and_controller() -> None:
+    def digest(*looked_at: Any) -> bytes:
+        return selectables_digest(encode_selectables(*looked_at))
+
+    one = digest({"a": "1", "b": "2"}, {"x": "y"}, "c")
+    assert len(one) == 8
+    assert one == digest({"b": "2", "a": "1"}, {"x": "y"}, "c")
+    others = [
+        *(digest({"a": "1"}, {"b": "2", "x": "y"}, "c"), digest({"a": "1", "b": "2"}, {}, "c")),
+        *(
+            digest({"a": "1", "b": "2"}, {"x": "y"}, ""),
+            digest({"a": "2", "b": "1"}, {"x": "y"}, "c"),
+            digest({}, {}, ""),
+        ),
+    ]
+    assert len({one, *others}) == 6
+
+
 def test_text_that_is_not_utf_8_is_unreadable(delta: Callable[..., Delta]) -> None:
     payload = encode_delta(delta(uid="ABCD")).replace(b"ABCD", b"AB\xff\xfe")
     with pytest.raises(UnreadableRecord):
@@ -201,7 +241,8 @@ def test_text_that_is_not_utf_8_is_unreadable(delta: Callable[..., Delta]) -> No
 
 @given(DELTAS)
 def test_the_summary_in_the_headers_comes_back(delta: Delta) -> None:
-    headers = summary_headers(delta)
+    digest = selectables_digest(encode_selectables(delta.labels, delta.fields, delta.controller_uid))
+    headers = summary_headers(delta, digest=digest)
     # A header is one line of ASCII or UTF-8 text.
     assert all("\r" not in value and "\n" not in value for value in headers.values())
     summary = parse_summary(headers)
@@ -210,6 +251,10 @@ def test_the_summary_in_the_headers_comes_back(delta: Delta) -> None:
     assert summary.uid_index == delta.uid_index
     assert summary.replaced == delta.replaced
     assert summary.parts == len(delta.parts)
+    assert summary.digest == digest
+    without = parse_summary(summary_headers(delta))
+    assert without is not None
+    assert without.digest == b""
     assert summary.oldest_uid_index == (delta.replaced.oldest_uid_index if delta.replaced else delta.uid_index)
 
 
@@ -239,6 +284,12 @@ def test_a_message_without_a_summary_has_none() -> None:
 def test_a_malformed_summary_is_unreadable(line: str) -> None:
     with pytest.raises(UnreadableRecord):
         parse_summary({"Kb": line})
+
+
+@pytest.mark.parametrize("digest", ["x", "0123", "0123456789abcdef01"])
+def test_a_malformed_digest_is_unreadable(digest: str) -> None:
+    with pytest.raises(UnreadableRecord):
+        parse_summary({"Kb": "ADDED u 1 2 3", "Kb-Digest": digest})
 
 
 def test_a_malformed_replaced_header_is_unreadable() -> None:

@@ -35,6 +35,7 @@ DELTA_DEFAULTS = {
     "labels": {},
     "fields": {},
     "replaced": None,
+    "was": None,
     "compression": "",
     "parts": [],
 }
@@ -124,7 +125,8 @@ def test_headers_tell_what_a_producer_needs(line: Line) -> None:
     summary = parse_summary(headers)
     assert summary is not None
     # In the order of the header's words; what these are called in code is not on the wire.
-    found = [by_wire_keys(value) for value in msgspec.structs.astuple(summary)]
+    *found, digest = (by_wire_keys(value) for value in msgspec.structs.astuple(summary))
+    assert digest == bytes.fromhex(headers.get("Kb-Digest", ""))
     assert found == list(line["summary"].values())
     if "foreign" not in line:
         told = by_wire_keys(delta)
@@ -132,7 +134,7 @@ def test_headers_tell_what_a_producer_needs(line: Line) -> None:
         assert [kind, uid, original, first] == [told[key] for key in ("type", "uid", "original", "first")]
         assert (replaced, parts) == (told["replaced"], len(told["parts"]))
         ours = {key: value for key, value in headers.items() if key.startswith("Kb")}
-        assert summary_headers(delta, headers.get("Kb-Pruned", "")) == ours
+        assert summary_headers(delta, headers.get("Kb-Pruned", ""), digest) == ours
 
 
 @each("deltas")
@@ -228,7 +230,9 @@ def own(name: str) -> list[Line]:
 
 def test_the_page_names_each_key_of_a_delta_and_none_beside() -> None:
     for line in own("deltas"):
-        assert set(line.decoded) == DELTA_KEYS, line["case"]
+        # It came later, and is left out where it is not known.
+        assert set(line.decoded) | {"was"} == DELTA_KEYS, line["case"]
+    assert any("was" in line.decoded for line in own("deltas"))
     assert next(iter(own("deltas")[0].decoded)) == "v"
     replaced = [line.decoded["replaced"] for line in own("deltas") if line.decoded["replaced"]]
     assert {key for one in replaced for key in one} == REPLACED_KEYS
