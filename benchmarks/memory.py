@@ -90,9 +90,9 @@ def _list(entries: Sequence[Entry], form: _Form) -> int:
     size = 0
     for part in _slices(entries):
         if form.pack is None:
-            size += len(b",".join([entry.body for entry in part]))
+            size += len(b",".join([entry.content for entry in part]))
         else:
-            size += len(b",".join([unpack(entry.body) for entry in part]))
+            size += len(b",".join([unpack(entry.content) for entry in part]))
     return size + len(entries) // _SLICE
 
 
@@ -101,7 +101,7 @@ def _gzip_list(entries: Sequence[Entry], form: _Form) -> list[bytes]:
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     parts = []
     for at, part in enumerate(_slices(entries)):
-        text = b",".join([form.unpack(entry.body) for entry in part])
+        text = b",".join([form.unpack(entry.content) for entry in part])
         parts.append(packer.compress(b"," + text if at else text))
     return [*parts, packer.flush()]
 
@@ -114,7 +114,7 @@ class _Joiner:
     """
 
     def __init__(self, entries: Sequence[Entry]) -> None:
-        bodies = [_inflated(entry.body) for entry in entries]
+        bodies = [_inflated(entry.content) for entry in entries]
         self._zeros = bytes(max(map(len, bodies)) + 1)
         self._comma = _blocks(b",", 1)
         self._known = {entry.index: self._share(b"," + body) for entry, body in zip(entries, bodies, strict=True)}
@@ -132,7 +132,7 @@ class _Joiner:
             crc = crc32(zeros[:size], crc) ^ share
             total += size
         comma = self._comma
-        parts = [comma.join([entry.body for entry in part]) for part in _slices(entries)]
+        parts = [comma.join([entry.content for entry in part]) for part in _slices(entries)]
         joined = [piece for part in parts for piece in (comma, part)][1:]
         tail = b"\x03\x00" + crc.to_bytes(4, "little") + (total & 0xFFFFFFFF).to_bytes(4, "little")
         return [_GZIP_HEAD, *joined, tail]
@@ -179,7 +179,7 @@ async def _hold(pipe: Pipe, url: str, name: str, dictionary: bytes) -> None:
         if pack is not None:
             entry = store.types[_TYPE].order.items[-1]
             assert isinstance(entry, Entry)
-            entry.body = pack(entry.body)
+            entry.content = pack(entry.content)
 
     gc.collect()
     before = rig.resident_bytes()
@@ -192,7 +192,7 @@ async def _hold(pipe: Pipe, url: str, name: str, dictionary: bytes) -> None:
     gc.collect()
     held = rig.resident_bytes() - before
     entries = store.types[_TYPE].select(Filter())
-    body = sum(len(entry.body) for entry in entries)
+    body = sum(len(entry.content) for entry in entries)
     listed, size = _timed(lambda: _list(entries, form))
     if form.joinable:
         joiner = _Joiner(entries)

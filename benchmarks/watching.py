@@ -105,7 +105,7 @@ async def append_changes(log: Log, filled: Filled, round_: Round, rate: float, s
 
 def _line(prefix: str, payload: bytes, sequence: int) -> bytes:
     entry = entry_of(decode_delta(payload), sequence, 0, prefix)
-    return b'{"type":"MODIFIED","object":%b}\n' % entry.body
+    return b'{"type":"MODIFIED","object":%b%b}\n' % (entry.type_meta, entry.content)
 
 
 async def _service_round(

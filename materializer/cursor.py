@@ -150,7 +150,7 @@ def changes(
             shown = len(result)
             result.extend(_shown(item, wanted, at, type_store.unread_through))
             if len(result) > shown:
-                size += len(item.body)
+                size += len(item.content)
         if len(result) >= limit or (most is not None and size >= most):
             return result, item.index
     return result, None

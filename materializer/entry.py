@@ -9,6 +9,15 @@ import msgspec
 from deltalog.wire.delta import Delta, Replaced
 from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, ObjectName
 
+METADATA = b'"metadata":{'
+"""How the content of every entry begins (docs/log.md: `object`); its version stands right behind."""
+
+VERSION_OFFSET = len(METADATA)
+
+# Every text of `Entry.type_meta`, once. There are as many as there are kinds in versions.
+_type_metas: dict[bytes, bytes] = {}
+_MOST_TYPE_METAS = 1 << 14
+
 
 class Past(msgspec.Struct, gc=False, eq=False):
     """What selectors look at, as it was in an earlier state: from `selectable_since` on, up to that of the next state.
@@ -40,8 +49,11 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
     - `selectable_since`: index from which on labels, fields and owner are as they are now; what they were before is in
       `past`, as far as this process knows.
     - `member_version`: the object's resourceVersion in its cluster; `version`: the API version that `body` is in.
-    - `body`: the object as JSON with its served resourceVersion. `body[version_offset:version_end]` is
-      `"resourceVersion":"...",` at the beginning of metadata, and `body[version_offset - 1:metadata_end]` is metadata.
+    - `type_meta`: the beginning of its JSON, `{"kind":"Pod","apiVersion":"v1",`, one bytes object for all of a type;
+      `content`: the rest, with its served resourceVersion, `"metadata":{"resourceVersion":"...",...},...}`. They are
+      apart since lists are joins of stored bytes, and items of built-in types have no `type_meta` there.
+      `content[VERSION_OFFSET:version_end]` is `"resourceVersion":"...",`, and metadata's value is
+      `content[VERSION_OFFSET - 1:metadata_end]`.
     - `created`: creationTimestamp, in seconds since 1970; `time`: when the log stored it, in nanoseconds since 1970.
     - `deleted`: this is a tombstone: the body is the last known one, with the version of the deletion. `final`: that is
       the object's last state, as the cluster sent it with the deletion.
@@ -67,8 +79,8 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
     controller_uid: str
     created: int
     time: int
-    body: bytes
-    version_offset: int
+    type_meta: bytes
+    content: bytes
     version_end: int
     metadata_end: int
     final: bool = True
@@ -83,14 +95,19 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
         """The name within the cluster and the type. O(1)."""
         return (self.namespace, self.name)  # type: ignore[return-value]  # hot: no call
 
-    def as_of(self, prefix: str, index: int) -> bytes:
-        """The body with the version it has at another index than its own (see `ShownChange.at`). O(size)."""
+    @property
+    def body(self) -> bytes:
+        """The object as JSON, with its served resourceVersion. O(size)."""
+        return self.type_meta + self.content
+
+    def content_at(self, prefix: str, index: int) -> bytes:
+        """`content` with the version it has at another index than its own (see `ShownChange.at`). O(size)."""
         version = version_member(prefix, index, self.member_version)
-        return self.body[: self.version_offset] + version + self.body[self.version_end :]
+        return METADATA + version + self.content[self.version_end :]
 
     def metadata(self) -> bytes:
         """The JSON of metadata, with the served version. O(its size)."""
-        return self.body[self.version_offset - 1 : self.metadata_end]
+        return self.content[VERSION_OFFSET - 1 : self.metadata_end]
 
 
 def version_member(prefix: str, index: int, member_version: str) -> bytes:
@@ -103,12 +120,19 @@ def version_member(prefix: str, index: int, member_version: str) -> bytes:
     return b'"resourceVersion":%b,' % msgspec.json.encode(f"{prefix}.{index}.{member_version}")
 
 
+def shared_type_meta(text: bytes) -> bytes:
+    """The same text, as the one object that all entries have. O(its length)."""
+    if len(_type_metas) > _MOST_TYPE_METAS:
+        _type_metas.clear()
+    return _type_metas.setdefault(text, text)
+
+
 def entry_of(delta: Delta, index: int, time: int, prefix: str) -> Entry:
     """The entry for a delta that the log stored at `index` and `time` (ns); O(size of the object).
 
     `uid_index`, `selectable_since` and the like are known from the log alone; the store adds what it remembers.
     """
-    head = delta.object[: delta.version_offset]
+    behind = delta.version_offset - VERSION_OFFSET
     version = version_member(prefix, index, delta.member_version)
     first = delta.uid_index or index
     replaced = None
@@ -132,10 +156,10 @@ def entry_of(delta: Delta, index: int, time: int, prefix: str) -> Entry:
         controller_uid=delta.controller_uid,
         created=delta.created,
         time=time,
-        body=b"".join((head, version, delta.object[delta.version_offset :])),
-        version_offset=delta.version_offset,
-        version_end=delta.version_offset + len(version),
-        metadata_end=delta.metadata_end + len(version),
+        type_meta=shared_type_meta(delta.object[:behind]),
+        content=b"".join((METADATA, version, delta.object[delta.version_offset :])),
+        version_end=VERSION_OFFSET + len(version),
+        metadata_end=delta.metadata_end - behind + len(version),
         final=delta.final,
         replaced=replaced,
         oldest_uid_index=oldest,
@@ -148,11 +172,6 @@ def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str, first: int
     Its index is that of its deletion, or `first`, at which the uid began that took its place.
     """
     index = replaced.deletion_index or first
-    type_meta = msgspec.json.decode(delta.object, type=_TypeMeta)
-    head = b'{"kind":%b,"apiVersion":%b,"metadata":{' % (
-        msgspec.json.encode(type_meta.kind),
-        msgspec.json.encode(type_meta.api_version),
-    )
     version = version_member(prefix, index, replaced.member_version)
     metadata: dict[str, object] = {"name": delta.name}
     if delta.namespace:
@@ -178,10 +197,10 @@ def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str, first: int
         controller_uid="",
         created=0,
         time=replaced.time * 1_000_000,
-        body=head + version + rest + b"}",
-        version_offset=len(head),
-        version_end=len(head) + len(version),
-        metadata_end=len(head) + len(version) + len(rest),
+        type_meta=shared_type_meta(delta.object[: delta.version_offset - VERSION_OFFSET]),
+        content=METADATA + version + rest + b"}",
+        version_end=VERSION_OFFSET + len(version),
+        metadata_end=VERSION_OFFSET + len(version) + len(rest),
         final=False,
         oldest_uid_index=replaced.oldest_uid_index,
     )
@@ -189,8 +208,3 @@ def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str, first: int
 
 # The log keeps only the last labels of a predecessor: what a selector saw at any index before is unknown.
 NEVER = 2**63
-
-
-class _TypeMeta(msgspec.Struct, rename={"api_version": "apiVersion"}):
-    kind: str = ""
-    api_version: str = ""

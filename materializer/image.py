@@ -19,7 +19,7 @@ from deltalog.wire.parts import Assembler
 from deltalog.wire.records import ClusterDocument, DocumentName, TypeStatus
 from deltalog.wire.resource_type import ResourceType
 from materializer.cluster_facts import Cluster, Health
-from materializer.entry import Entry, Past
+from materializer.entry import Entry, Past, shared_type_meta
 from materializer.errors import MaterializerError
 from materializer.integrity import Counts, Integrity
 from materializer.order import Order, Removal
@@ -282,7 +282,7 @@ def _pieces_of(number: int, removal: int, entries: list[Entry]) -> Iterator[Piec
     """Entries in one piece, or in several if they are large."""
     begin = size = 0
     for at, entry in enumerate(entries):
-        size += len(entry.body)
+        size += len(entry.content)
         if size >= _LARGE or at == len(entries) - 1:
             yield PieceType.ENTRIES, _entries(number, removal, entries[begin : at + 1])
             begin, size = at + 1, 0
@@ -457,6 +457,7 @@ class Restoration:
             entry.version = shared(entry.version, entry.version)
             entry.namespace = shared(entry.namespace, entry.namespace)
             entry.controller_uid = shared(entry.controller_uid, entry.controller_uid)
+            entry.type_meta = shared_type_meta(entry.type_meta)
             if fields := entry.fields:
                 for path, value in fields.items():
                     fields[path] = shared(value, value)
@@ -527,8 +528,8 @@ class Restoration:
             controller_uid="",
             created=0,
             time=record.time,
-            body=b"",
-            version_offset=0,
+            type_meta=b"",
+            content=b"",
             version_end=0,
             metadata_end=0,
         )

@@ -32,7 +32,7 @@ from deltalog.wire.records import (
 )
 from deltalog.wire.resource_type import ResourceType
 from materializer.cluster_facts import Cluster, Health
-from materializer.entry import Entry, Past, entry_of, version_member
+from materializer.entry import METADATA, VERSION_OFFSET, Entry, Past, entry_of, version_member
 from materializer.order import Removal
 from materializer.type_store import TypeStore
 
@@ -538,9 +538,10 @@ class Store:
                         entry.selectable_since,
                         entry.index,
                     )
-                    assert entry.body[entry.version_offset : entry.version_end].startswith(b'"resourceVersion":"')
-                    assert entry.body[entry.version_offset - 1 : entry.version_offset] == b"{"
-                    assert entry.body[entry.metadata_end - 1 : entry.metadata_end] == b"}"
+                    assert entry.type_meta.startswith(b'{"kind":')
+                    assert entry.content.startswith(METADATA + b'"resourceVersion":"')
+                    assert entry.content[entry.version_end - 1 : entry.version_end] == b","
+                    assert entry.content[entry.metadata_end - 1 : entry.metadata_end] == b"}"
             for cluster, tombstones in type_store.tombstones.items():
                 for key, tombstone in tombstones.items():
                     assert tombstone.deleted
@@ -570,10 +571,10 @@ def _with_body_of(entry: Entry, current: Entry, prefix: str) -> Entry:
     version = version_member(prefix, entry.index, entry.member_version)
     return msgspec.structs.replace(
         entry,
-        body=current.body[: current.version_offset] + version + current.body[current.version_end :],
-        version_offset=current.version_offset,
-        version_end=current.version_offset + len(version),
-        metadata_end=current.metadata_end - current.version_end + current.version_offset + len(version),
+        type_meta=current.type_meta,
+        content=METADATA + version + current.content[current.version_end :],
+        version_end=VERSION_OFFSET + len(version),
+        metadata_end=current.metadata_end - current.version_end + VERSION_OFFSET + len(version),
         controller_uid=current.controller_uid,
         created=current.created,
     )

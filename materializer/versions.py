@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import msgspec
 
 from deltalog.wire.kubernetes import MEMBER_VERSION_ANNOTATION
-from materializer.entry import Entry
+from materializer.entry import METADATA, Entry
 from materializer.errors import MaterializerError
 
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -88,9 +88,9 @@ class Named:
         """The version of an object. O(1)."""
         return object_version(self.prefix, index, member_version)
 
-    def body(self, entry: Entry, at: int) -> bytes:
-        """An entry as JSON with the version that it has at an index (`ShownChange.at`). O(1) at its own, or O(size)."""
-        return entry.body if at == entry.index else entry.as_of(self.prefix, at)
+    def content(self, entry: Entry, at: int) -> bytes:
+        """An entry's content with its version at an index (`ShownChange.at`). O(1) at its own, else O(size)."""
+        return entry.content if at == entry.index else entry.content_at(self.prefix, at)
 
     def parse(self, text: str) -> Version:
         """A version as a client sends it; of which history it is, is for the caller to look at. O(length).
@@ -117,9 +117,9 @@ class Numbered(Named):
         """The version of an object: `12`, whatever it has in its cluster."""
         return str(index)
 
-    def body(self, entry: Entry, at: int) -> bytes:
-        """An entry as JSON, its version a number, its member version in an annotation. O(size)."""
-        metadata = entry.body[entry.version_end : entry.metadata_end]
+    def content(self, entry: Entry, at: int) -> bytes:
+        """An entry's content, its version a number, its member version in an annotation. O(size)."""
+        metadata = entry.content[entry.version_end : entry.metadata_end]
         annotation = b'"%b":%b' % (MEMBER_VERSION_ANNOTATION.encode(), msgspec.json.encode(entry.member_version))
         # Labels are the only other member with keys of anybody's choice, and their values are strings.
         before, found, behind = metadata.partition(_ANNOTATIONS)
@@ -128,7 +128,7 @@ class Numbered(Named):
         else:
             metadata = b"%b{%b},%b" % (_ANNOTATIONS[:-1], annotation, metadata)
         version = b'"resourceVersion":"%d",' % at
-        return entry.body[: entry.version_offset] + version + metadata + entry.body[entry.metadata_end :]
+        return METADATA + version + metadata + entry.content[entry.metadata_end :]
 
     def parse(self, text: str) -> Version:
         """The parsed version, with this history's prefix if it is a number. O(length).

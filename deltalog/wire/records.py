@@ -293,21 +293,21 @@ _read_health = _reader(_HealthData)
 _read_status = _reader(_StatusData)
 _read_removed = _reader(_RemovedData)
 
-# Of a type's data, what is there only where it restricts; the rest is always there.
-_RESTRICTIONS = ("namespaces", "selector", "pruned")
+# Of a type's data, what is there only where it says something; the rest is always there.
+_OPTIONAL = ("namespaces", "selector", "pruned", "custom")
 
 
 def _type_data(fact: ResourceType) -> dict[str, Any]:
     data = msgspec.structs.asdict(fact)
-    # The message itself has group and resource; that a definition defines it is not stated.
-    for name in ("group", "resource", "custom", *(one for one in _RESTRICTIONS if not data[one])):
+    # The message itself has group and resource.
+    for name in ("group", "resource", *(one for one in _OPTIONAL if not data[one])):
         del data[name]
     return data
 
 
 def _type_fact(address: GroupResource, data: msgspec.Raw) -> ResourceType:
     told: Mapping[str, Any] = _read_type(data)
-    named = {"group": address.group, "resource": address.resource, "custom": False}
+    named = {"group": address.group, "resource": address.resource}
     return msgspec.convert({**told, **named}, ResourceType, strict=False)
 
 

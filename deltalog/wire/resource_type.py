@@ -61,8 +61,7 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
       none of its own. `selectable`: the JSON paths of its selectableFields, `.spec.color`.
     - `namespaces`, `selector`: which of its objects are in the log, see `Scope`.
     - `pruned`: JSON pointers (RFC 6901, `*` for any member) to values that are left out of its objects.
-    - `custom`: a CustomResourceDefinition defines it. Only discovery knows; the record does not state it, and a type
-      that was read from the log has False.
+    - `custom`: a CustomResourceDefinition defines it, as far as is known: records of release 0.1 do not state it.
     """
 
     group: str

@@ -168,7 +168,6 @@ class FollowedTypes:
             namespaces=chosen.scope.namespaces,
             selector=chosen.scope.selector,
             pruned=self._state.treatment.pruning.of(chosen.resource).pointers,
-            custom=False,
         )
 
     def _still_chosen(self, key: GroupResource) -> bool:

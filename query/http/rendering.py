@@ -68,16 +68,17 @@ class Rendering:
         name, _ = content.popitem()
         return block_yaml(content) + f"{name}:".encode()
 
-    def items(self, items: list[bytes], *, first: bool) -> bytes:
-        """Items of a list, `first` ones or further ones."""
+    def items(self, items: list[bytes], *, first: bool, opening: bytes = b"") -> bytes:
+        """Items of a list, `first` ones or further ones. `opening`: the beginning of each of them, which they lack."""
         if self.compact:
-            return b",".join(items if first else [b"", *items])
+            # None but the first item is copied, except into the text that is sent.
+            return (b"," + opening).join([opening + items[0], *items[1:]] if first else [b"", *items])
         if self.pretty:
             indented = b",".join(
-                [b"\n    " + msgspec.json.format(item, indent=2).replace(b"\n", b"\n    ") for item in items]
+                [b"\n    " + msgspec.json.format(opening + item, indent=2).replace(b"\n", b"\n    ") for item in items]
             )
             return indented if first else b"," + indented
-        text = block_yaml([msgspec.json.decode(item) for item in items])
+        text = block_yaml([msgspec.json.decode(opening + item) for item in items])
         return b"\n" + text if first else text
 
     def tail(self, *, empty: bool) -> bytes:
@@ -131,13 +132,15 @@ async def send_list(
     headers: Iterable[tuple[str, str]],
     head: bytes,
     slices: Iterable[list[bytes]],
+    opening: bytes,
     size: int | None,
     begun: Callable[[], None],
     turns: asyncio.Lock,
 ) -> web.StreamResponse:
     """Sends a list piece by piece; others get their turn between two, also when the client takes all at once.
 
-    `size`: the bytes of the items together, with the commas between them, if known. `begun` is called before the first
+    `opening`: the beginning of each item, which `slices` lack. `size`: the bytes of the items together, with that and
+    the commas between them, if known. `begun` is called before the first
     byte is sent. `turns`: the lock that all lists of a service share, so that one piece of one of them is made between
     two turns of the loop, however many lists there are. It is not held while a client is waited for.
     """
@@ -146,7 +149,7 @@ async def send_list(
     for name, value in headers:
         response.headers.add(name, value)
     total = None if size is None or not render.compact else len(head) + size + len(render.tail(empty=not size))
-    remaining = _texts(render, slices, turns)
+    remaining = _texts(render, slices, opening, turns)
     waiting: list[bytes] = [render.head(head)]
     held, over = len(waiting[0]), False
     # What is small enough is not compressed; a list of unknown size is held back until that is known.
@@ -193,7 +196,9 @@ async def send_list(
     return response
 
 
-async def _texts(render: Rendering, slices: Iterable[list[bytes]], turns: asyncio.Lock) -> AsyncIterator[bytes]:
+async def _texts(
+    render: Rendering, slices: Iterable[list[bytes]], opening: bytes, turns: asyncio.Lock
+) -> AsyncIterator[bytes]:
     """A list from its first item to its end."""
     remaining = iter(slices)
     first = True
@@ -203,7 +208,7 @@ async def _texts(render: Rendering, slices: Iterable[list[bytes]], turns: asynci
             # Making a slice may take its time, too: rows of a table are small, what they are made of need not be.
             items = next(remaining, None)
             if items is not None and not render.yaml:
-                text, first = render.items(items, first=first), False
+                text, first = render.items(items, first=first, opening=opening), False
             await asyncio.sleep(0)
         if items is None:
             break
@@ -213,9 +218,9 @@ async def _texts(render: Rendering, slices: Iterable[list[bytes]], turns: asynci
         for piece in _pieces(items):
             async with turns:
                 if len(piece) == 1 and len(piece[0]) > LARGE_YAML:
-                    text = await asyncio.to_thread(render.items, piece, first=first)
+                    text = await asyncio.to_thread(render.items, piece, first=first, opening=opening)
                 else:
-                    text = render.items(piece, first=first)
+                    text = render.items(piece, first=first, opening=opening)
                 first = False
                 await asyncio.sleep(0)
             yield text

@@ -72,7 +72,9 @@ class Lists:
             size += len(page.entries) - 1
         items = map(encoder.items, slices(page.entries))
         render, warnings = request.rendering(), request.warning_headers()
-        return await send_list(request.http, render, warnings, head, items, size, request.begin, self._turns)
+        return await send_list(
+            request.http, render, warnings, head, items, encoder.opening, size, request.begin, self._turns
+        )
 
     async def _reach(self, request: Request, asked: CollectionRequest) -> int | None:
         """Waits until the store is as new as is asked for; returns the index of an exact list."""
@@ -129,7 +131,7 @@ def slices(entries: list[Entry]) -> Iterator[list[Entry]]:
     """Runs of entries whose bodies have about as many bytes as are sent at one go."""
     begin, size = 0, 0
     for at, entry in enumerate(entries):
-        size += len(entry.body)
+        size += len(entry.content)
         if size >= _SLICE_BYTES:
             yield entries[begin : at + 1]
             begin, size = at + 1, 0

@@ -74,7 +74,7 @@ class Snapshot:
         """
         entries = self.entries
         sample = entries[:: max(len(entries) // _SAMPLE, 1)]
-        pinned = sum([_ENTRY_BYTES + len(one.body) for one in sample if one.index > before and not self.lives(one)])
+        pinned = sum([_ENTRY_BYTES + len(one.content) for one in sample if one.index > before and not self.lives(one)])
         return _OWN_BYTES + 8 * len(entries) + pinned * len(entries) // max(len(sample), 1)
 
 

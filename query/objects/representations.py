@@ -14,7 +14,7 @@ import msgspec
 from deltalog.wire.kubernetes import GroupVersion
 from deltalog.wire.resource_type import ResourceType
 from materializer.cursor import ShownChange
-from materializer.entry import Entry
+from materializer.entry import VERSION_OFFSET, Entry
 from materializer.versions import Named
 from query.discovery.catalogue import ServedType
 from query.discovery.paths import RequestTarget
@@ -42,6 +42,8 @@ class Encoder:
     `versions`: how resourceVersions are written. `across`: whether the scope is all clusters, so that a table begins
     with the cluster. `include`: a table row's object: Metadata (default), Object, None. Raises ApiError 400 if it is
     another one; what is no table does not look at it (apiserver pkg/endpoints/handlers: optionsForTransform).
+
+    `opening`: what stands before each of `items` in a list, see there.
     """
 
     def __init__(
@@ -64,6 +66,11 @@ class Encoder:
         self._stored = type(versions) is Named
         self._across = across
         self._include = include
+        self.opening = b""
+        if self.form is Form.OBJECT:
+            # An item of a Go type's list has the TypeMeta that it was decoded with, which is none; those of custom
+            # resources are kept as they are (apimachinery runtime: WithVersionEncoder, unstructured).
+            self.opening = _type_meta(info.kind, self._api_version) if _is_custom(info) else b"{"
         self._meta_head = b'{"kind":"PartialObjectMetadata","apiVersion":%b,"metadata":' % msgspec.json.encode(
             wanted.api_version
         )
@@ -103,35 +110,38 @@ class Encoder:
         return msgspec.json.encode({"kind": kind, "apiVersion": api_version, "metadata": metadata})[:-1] + b',"items":['
 
     def items(self, entries: Sequence[Entry]) -> list[bytes]:
-        """Each entry as an item of the list, all of them of one slice: only tables' cost more than stored bytes.
+        """Each entry as an item of the list, all of them of one slice, each without `opening`.
 
-        Of the few types whose rows the server sorts, a slice is sorted, cluster by cluster.
+        So a join of stored bytes, with `opening` in its separator, is the list; only tables cost more. Of the few types
+        whose rows the server sorts, a slice is sorted, cluster by cluster.
         """
         if self.form is Form.OBJECT:
-            return [self._body(entry) for entry in entries]
+            return [self._content(entry) for entry in entries]
         if self.form is Form.METADATA:
-            return [self._metadata(_metadata_in(entry, self._body(entry))) for entry in entries]
+            return [self._metadata(_metadata_in(entry, self._content(entry))) for entry in entries]
         order = self._printer.order
         if order is not None:
             entries = sorted(entries, key=lambda entry: (entry.cluster, order(entry.body)))
-        return self._rows(entries, [self._body(entry) for entry in entries])
+        return self._rows(entries, [self._content(entry) for entry in entries])
 
     def size(self, entries: Sequence[Entry]) -> int | None:
         """The bytes of these entries' items together, where that is known without writing them."""
-        return sum([len(entry.body) for entry in entries]) if self._stored and self.form is Form.OBJECT else None
+        if not self._stored or self.form is not Form.OBJECT:
+            return None
+        return sum([len(entry.content) for entry in entries]) + len(self.opening) * len(entries)
 
-    def _body(self, entry: Entry) -> bytes:
-        return entry.body if self._stored else self.versions.body(entry, entry.index)
+    def _content(self, entry: Entry) -> bytes:
+        return entry.content if self._stored else self.versions.content(entry, entry.index)
 
     # -- one object ------------------------------------------------------------------------------------------------
 
     def one(self, entry: Entry) -> bytes:
         """A single object, as GET answers it."""
         if self.form is Form.OBJECT:
-            return self._body(entry) + b"\n"
+            return b"%b%b\n" % (entry.type_meta, self._content(entry))
         if self.form is Form.METADATA:
-            return self._metadata(_metadata_in(entry, self._body(entry))) + b"\n"
-        return self._table(self._rows([entry], [self._body(entry)]), entry.index, entry.member_version) + b"\n"
+            return self._metadata(_metadata_in(entry, self._content(entry))) + b"\n"
+        return self._table(self._rows([entry], [self._content(entry)]), entry.index, entry.member_version) + b"\n"
 
     # -- watches ---------------------------------------------------------------------------------------------------
 
@@ -140,16 +150,17 @@ class Encoder:
         lines = []
         for change in changes:
             entry = change.entry
-            # A tombstone's body has its own version; what left a selector, or stands for a predecessor, gets the
+            # A tombstone's content has its own version; what left a selector, or stands for a predecessor, gets the
             # version of the event.
-            body = self.versions.body(entry, change.at)
+            content = self.versions.content(entry, change.at)
             if self.form is Form.OBJECT:
-                shown = body
-            elif self.form is Form.METADATA:
-                shown = self._metadata(_metadata_in(entry, body))
+                lines.append(b'{"type":"%b","object":%b%b}\n' % (change.type.encode(), entry.type_meta, content))
+                continue
+            if self.form is Form.METADATA:
+                shown = self._metadata(_metadata_in(entry, content))
             else:
                 shown = self._table(
-                    self._rows([entry], [body]), change.at, entry.member_version, definitions=definitions
+                    self._rows([entry], [content]), change.at, entry.member_version, definitions=definitions
                 )
                 definitions = False
             lines.append(b'{"type":"%b","object":%b}\n' % (change.type.encode(), shown))
@@ -201,24 +212,25 @@ class Encoder:
             for column in columns
         ]
 
-    def _rows(self, entries: Sequence[Entry], bodies: Iterable[bytes]) -> list[bytes]:
-        """Each entry as a row, with the version it has in its body here; ages are those of this moment."""
+    def _rows(self, entries: Sequence[Entry], contents: Iterable[bytes]) -> list[bytes]:
+        """Each entry as a row, with the version it has in its content here; ages are those of this moment."""
         now = time.time()
         printer, heads, behind, join = self._printer, self._row_heads, self._row_object, b"".join
         metadata, whole = self._include == "Metadata", self._include == "Object"
         end = b"}}" if metadata else b"}"
         rows = []
-        for entry, body in zip(entries, bodies, strict=True):
-            stored = body is entry.body
+        for entry, content in zip(entries, contents, strict=True):
+            stored = content is entry.content
             if stored or printer.unversioned:
-                row = _KEPT_ROWS.find(printer, entry.uid, entry.index, entry.body)
+                row = _KEPT_ROWS.find(printer, entry.uid, entry.index, entry.type_meta, entry.content)
             else:
-                row = row_of(printer, "", 0, body)
+                row = row_of(printer, "", 0, entry.type_meta + content)
             head = heads.get(entry.cluster) or self._row_head(entry.cluster)
             if metadata:
-                shown = body[entry.version_offset - 1 : entry.metadata_end] if stored else _metadata_in(entry, body)
+                shown = content[VERSION_OFFSET - 1 : entry.metadata_end] if stored else _metadata_in(entry, content)
             else:
-                shown = body if whole else b"null"
+                # Unlike an item, it was converted to its version on its own (endpoints/handlers/response.go: asTable).
+                shown = entry.type_meta + content if whole else b"null"
             if row.others is None:
                 rows.append(join((head, row.before, age_text(int(now - row.since)), row.after, behind, shown, end)))
             else:
@@ -246,9 +258,18 @@ class Encoder:
         )
 
 
-def _metadata_in(entry: Entry, body: bytes) -> bytes:
-    """metadata's value in a body whose version may be longer or shorter than the entry's own."""
-    return body[entry.version_offset - 1 : entry.metadata_end + len(body) - len(entry.body)]
+def _metadata_in(entry: Entry, content: bytes) -> bytes:
+    """metadata's value in a content whose version may be longer or shorter than the entry's own."""
+    return content[VERSION_OFFSET - 1 : entry.metadata_end + len(content) - len(entry.content)]
+
+
+def _type_meta(kind: str, api_version: str) -> bytes:
+    return b'{"kind":%b,"apiVersion":%b,' % (msgspec.json.encode(kind), msgspec.json.encode(api_version))
+
+
+def _is_custom(info: ResourceType) -> bool:
+    """Whether a CustomResourceDefinition defines a type; records of release 0.1 only show what it says of it."""
+    return info.custom or info.columns is not None or bool(info.selectable)
 
 
 def _printer_column(column: Any) -> PrinterColumn:

@@ -53,8 +53,8 @@ class KeptRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def find(self, printer: Printer, uid: str, index: int, body: bytes) -> KeptRow:
-        """The row of the object with this JSON, which is what `uid` had at `index` of the log.
+    def find(self, printer: Printer, uid: str, index: int, type_meta: bytes, content: bytes) -> KeptRow:
+        """The row of the object whose JSON is these two, one behind the other, which `uid` had at `index` of the log.
 
         `uid` must be the string of just that state: another history may have the same uid and index by chance, but
         as other strings. An object without a uid is not kept.
@@ -62,7 +62,7 @@ class KeptRows:
         row = self._rows.get(uid)
         if row is not None and row.index == index and row.uid is uid and row.printer is printer:
             return row
-        made = row_of(printer, uid, index, body)
+        made = row_of(printer, uid, index, type_meta + content)
         if uid:
             self._keep(made, row)
         return made

@@ -214,10 +214,10 @@ def test_unknown_keys_are_ignored(fact: Fact) -> None:
     assert decode_control(msgpack.packb({**fields, "unheard": [1]})) == record(fact)
 
 
-def test_a_type_that_says_of_itself_what_only_discovery_knows_is_not_believed() -> None:
+def test_a_type_is_the_one_that_its_message_is_of() -> None:
     data = {"version": "v1", "kind": "Pod", "custom": True, "group": "other", "resource": "others"}
     read = decode_control(message("type", data, "", "pods")).fact
-    assert read == ResourceType(group="", resource="pods", version="v1", kind="Pod")
+    assert read == ResourceType(group="", resource="pods", version="v1", kind="Pod", custom=True)
 
 
 @pytest.mark.parametrize(

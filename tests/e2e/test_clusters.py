@@ -82,6 +82,9 @@ async def test_every_type_of_every_cluster_is_served_as_it_is(
                 for key in before.keys() & after.keys() & served.keys():
                     if before[key]["metadata"]["resourceVersion"] == after[key]["metadata"]["resourceVersion"]:
                         assert compare.comparable(served[key]) == compare.comparable(before[key])
+                        # Items of Go types have neither, those of custom resources both.
+                        for name in ("kind", "apiVersion"):
+                            assert served[key].get(name) == before[key].get(name)
 
 
 async def test_a_change_arrives_and_goes(

@@ -28,8 +28,10 @@ def made_delta(name: str = "n", type: str = ADDED, uid: str = "u", member_versio
         "labels": {},
         "fields": {},
     }
+    kind = given.pop("kind", "Pod")
     fixed.update(given)
-    head = b'{"kind":"Pod","apiVersion":"v1","metadata":{'
+    group_version = f"{fixed['group']}/{fixed['version']}" if fixed["group"] else fixed["version"]
+    head = f'{{"kind":"{kind}","apiVersion":"{group_version}","metadata":{{'.encode()
     metadata: dict[str, Any] = {"name": name, "uid": uid}
     if fixed["namespace"]:
         metadata["namespace"] = fixed["namespace"]

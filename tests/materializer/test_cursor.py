@@ -174,7 +174,7 @@ def test_a_read_ends_at_the_limit_of_changes_or_of_bytes(delta: Make) -> None:
     at = Cursor(0, 0).position(type_store)
     first = type_store.get("alpha", ObjectName(("x", "n1")))
     assert first is not None
-    size = len(first.body)
+    size = len(first.content)
     most: int | None
     upto: int | None
     for limit, most, upto in ((1, None, 1), (3, None, 3), (6, None, None), (5, None, 5)):

@@ -13,7 +13,7 @@ from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.selectors import parse_labels
 from deltalog.wire.subjects import CLUSTER, HEALTH, OWNER, REMOVED, SYNCED, TYPE
 from materializer.cursor import Cursor, Position, changes, initial
-from materializer.entry import Entry, entry_of
+from materializer.entry import VERSION_OFFSET, Entry, entry_of
 from materializer.filter import Filter
 from materializer.order import Order
 from materializer.store import Outcome, Store
@@ -64,13 +64,13 @@ def test_a_body_is_json_with_the_served_version(delta: Make) -> None:
         "spec": {"of": "77"},
     }
     assert json.loads(entry.metadata()) == body["metadata"]
-    assert entry.body[entry.version_offset : entry.version_end] == b'"resourceVersion":"h.12.77",'
+    assert entry.content[VERSION_OFFSET : entry.version_end] == b'"resourceVersion":"h.12.77",'
 
 
 def test_a_body_can_bear_another_index(delta: Make) -> None:
     entry = entry_of(delta("web", member_version="77"), 12, NOW, "h")
     for index in (11, 7, 123_456_789):
-        body = json.loads(entry.as_of("h", index))
+        body = json.loads(entry.type_meta + entry.content_at("h", index))
         assert body["metadata"].pop("resourceVersion") == f"h.{index}.77"
         own = json.loads(entry.body)
         del own["metadata"]["resourceVersion"]
@@ -84,7 +84,7 @@ def test_a_predecessor_from_the_log_has_a_body_too(delta: Make) -> None:
     assert before is not None
     assert (before.uid, before.uid_index, before.oldest_uid_index, before.deleted) == ("old", 3, 2, True)
     assert entry.oldest_uid_index == 2
-    body = json.loads(before.as_of("h", 11))
+    body = json.loads(before.type_meta + before.content_at("h", 11))
     assert (body["kind"], body["apiVersion"]) == ("Pod", "v1")
     assert body["metadata"] == {
         "resourceVersion": "h.11.5",
@@ -116,7 +116,7 @@ def test_removed_objects_bear_the_removals_index(delta: Make, control: Make) -> 
     store.apply_control(control(REMOVED, "alpha", *PODS), 5, NOW)
     type_store = store.types[PODS]
     found, _ = changes(type_store, Cursor(2).position(type_store), ALL, 100)
-    bodies = [json.loads(change.entry.as_of("h", change.at)) for change in found]
+    bodies = [json.loads(change.entry.type_meta + change.entry.content_at("h", change.at)) for change in found]
     assert [body["metadata"]["resourceVersion"] for body in bodies] == ["h.4.9", "h.5.9"]
 
 

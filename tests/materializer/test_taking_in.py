@@ -494,7 +494,7 @@ def test_a_removed_cluster_leaves_tombstones(store: Store, delta: Make) -> None:
     assert (tombstone.index, tombstone.time, tombstone.deleted, tombstone.final) == (3, NOW + 1, True, False)
     assert (tombstone.uid, tombstone.labels, tombstone.controller_uid, tombstone.created) == ("u", {"app": "a"}, "o", 3)
     assert (tombstone.uid_index, tombstone.selectable_since) == (1, 1)
-    assert tombstone.body == entry.as_of("h", 3)
+    assert tombstone.content == entry.content_at("h", 3)
     [removal] = store.removals
     assert isinstance(removal, Removal)
     assert (removal.index, removal.entries) == (3, {("alpha", N): tombstone})

@@ -9,98 +9,21 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, web
-from aiohttp.test_utils import TestServer, make_mocked_request
+from aiohttp.test_utils import TestServer
 
-from deltalog import Log
 from deltalog.wire.delta import DELETED, MODIFIED
-from deltalog.wire.subjects import CLUSTER, HEALTH, SYNCED, TYPE
-from materializer.filter import Filter
-from materializer.materializer import Materializer
-from materializer.store import Store
-from query.discovery.catalogue import Catalogue, ServedType
+from deltalog.wire.subjects import HEALTH, TYPE
 from query.discovery.paths import RequestTarget
 from query.discovery.readiness import Readiness
-from query.http.accept import OBJECTS
 from query.http.health import Check, failed, warning
 from query.http.request import Request
 from query.http.status import ApiError
-from query.objects.consistency import Consistency
 from query.objects.lists import Lists
-from query.objects.options import parse_options
 from query.objects.reads import Reads
-from query.objects.representations import encoder_for
-from query.objects.requests import CollectionRequest
-from query.objects.versions import member_versions_of, versions_for
 from query.objects.watch import WatchStart
 from query.objects.watches import Watches
-from query.timing import QueryTiming
-from tests.materializer.conftest import made_control, made_delta
 from tests.patience import PATIENCE
-
-TARGET = RequestTarget("", "v1", "pods")
-QUICK = QueryTiming(version_wait=0.01)
-
-
-def away(prefix: str) -> Log:
-    return Log.unreached("nats://127.0.0.1:1", "log", created="2026", prefix=prefix, tombstone_ttl=60)
-
-
-class Scene:
-    """A store of one type, written by hand; the log itself is away."""
-
-    def __init__(self) -> None:
-        self.materializer = Materializer(away("abcdefgh"))
-        self.index = 0
-        for cluster in ("alpha", "bravo"):
-            self.control(TYPE, cluster, "pods", data={"kind": "Pod", "version": "v1", "namespaced": True})
-            self.control(CLUSTER, cluster, data={"version": {"major": "1"}})
-            self.control(SYNCED, cluster, "pods", data={"version": "1"})
-        self.store.finish_loading(0)
-        self.materializer.ready.set()
-        self.consistency = Consistency(self.materializer, QUICK)
-
-    @property
-    def store(self) -> Store:
-        return self.materializer.store
-
-    def control(self, record: str, cluster: str, resource: str = "", **given: Any) -> None:
-        self.index += 1
-        self.store.apply_control(made_control(record, cluster, "", resource, **given), self.index, 0)
-
-    def delta(self, name: str, *arguments: Any, **given: Any) -> int:
-        self.index += 1
-        self.store.apply_delta(made_delta(name, *arguments, **given), self.index, 0)
-        return self.index
-
-    def replace(self) -> None:
-        """Another history takes the place of this one."""
-        served = self.materializer._served
-        served.log = away("ijklmnop")
-        served.begin_anew()
-        served.ready.set()
-
-    @property
-    def served(self) -> ServedType:
-        served = Catalogue(list(self.store.clusters.values())).find("", "v1", "pods")
-        assert served is not None
-        return served
-
-    def request(self, **query: str) -> Request:
-        text = "&".join(f"{name}={value}" for name, value in query.items())
-        return Request(make_mocked_request("GET", f"/api/v1/pods?{text}"))
-
-    def asked(self, request: Request, **given: Any) -> CollectionRequest:
-        options = parse_options(request.http.query, watch=given.pop("watch", False))
-        versions = versions_for(self.materializer, request)
-        fixed: dict[str, Any] = {
-            "key": self.served.resource,
-            "options": options,
-            "member_versions": member_versions_of(options.version),
-            "selection": Filter(),
-            "seniority": 0,
-            "encoder": encoder_for(request, TARGET, self.served, OBJECTS, versions),
-        }
-        return CollectionRequest(**(fixed | given))
+from tests.query.scene import QUICK, Scene
 
 
 @pytest.fixture

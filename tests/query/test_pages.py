@@ -47,8 +47,8 @@ def entries() -> Callable[[str], list[Entry]]:
                 controller_uid="",
                 created=0,
                 time=0,
-                body=b"{}",
-                version_offset=0,
+                type_meta=b"",
+                content=b"{}",
                 version_end=0,
                 metadata_end=0,
             )

@@ -123,15 +123,16 @@ class Lists:
 
     def __init__(self, slices: list[list[bytes]], **form: bool) -> None:
         self.slices = slices
+        self.opening = b""
         self.made: list[tuple[int, int]] = []
         self.threads: set[int] = set()
         lists = self
 
         class Counting(Rendering):
-            def items(self, items: list[bytes], *, first: bool) -> bytes:
+            def items(self, items: list[bytes], *, first: bool, opening: bytes = b"") -> bytes:
                 lists.made.append((lists.turn, sum(map(len, items))))
                 lists.threads.add(threading.get_ident())
-                return super().items(items, first=first)
+                return super().items(items, first=first, opening=opening)
 
         self.form = Counting(**form)
         self.turn = 0
@@ -144,7 +145,8 @@ class Lists:
 
     async def _answer(self, http: web.Request) -> web.StreamResponse:
         head = b'{"kind":"List","items":['
-        return await send_list(http, self.form, [], head, iter(self.slices), None, lambda: None, self._turns)
+        slices, opening = iter(self.slices), self.opening
+        return await send_list(http, self.form, [], head, slices, opening, None, lambda: None, self._turns)
 
     async def ask(self, number: int) -> list[bytes]:
         """Bodies of so many lists at once."""
@@ -173,6 +175,15 @@ async def test_lists_take_turns_with_others_and_each_other(form: dict[str, bool]
     assert len({turn for turn, _ in lists.made}) == len(lists.made), "one in a turn"
     if lists.form.yaml:
         assert max(size for _, size in lists.made) <= 64 * 1024
+
+
+@pytest.mark.parametrize("form", [{"yaml": True}, {"pretty": True}, {"gzip": True}, {}])
+async def test_what_all_items_begin_with_is_written_before_each(form: dict[str, bool]) -> None:
+    lists = Lists([[b'"x":1}', b'"x":2}'], [b'"x":3}']], **form)
+    lists.opening = b'{"kind":"Ship",'
+    [body] = await lists.ask(1)
+    items = read(lists.form, body)["items"]
+    assert [list(item.items()) for item in items] == [[("kind", "Ship"), ("x", at)] for at in (1, 2, 3)]
 
 
 async def test_an_object_that_is_large_in_yaml_is_made_beside_the_loop() -> None:

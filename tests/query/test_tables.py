@@ -16,7 +16,7 @@ from aiohttp import test_utils, web
 
 from deltalog.wire.resource_type import ResourceType
 from materializer.cursor import ShownChange
-from materializer.entry import Entry, version_member
+from materializer.entry import VERSION_OFFSET, Entry, version_member
 from materializer.versions import Named, Numbered
 from producers.follow.normalize import Normalizer
 from query.http.accept import Form, Representation
@@ -184,6 +184,7 @@ def entry(key: tuple[str, str], kind: str, body: bytes, index: int, cluster: str
     )
     found = Normalizer(cluster, resource)(body)
     version = version_member(PREFIX, index, found.member_version)
+    behind = found.version_offset - VERSION_OFFSET
     return Entry(
         index=index,
         uid_index=index,
@@ -200,10 +201,10 @@ def entry(key: tuple[str, str], kind: str, body: bytes, index: int, cluster: str
         controller_uid=found.controller_uid,
         created=found.created,
         time=0,
-        body=b"".join((found.object[: found.version_offset], version, found.object[found.version_offset :])),
-        version_offset=found.version_offset,
-        version_end=found.version_offset + len(version),
-        metadata_end=found.metadata_end + len(version),
+        type_meta=found.object[:behind],
+        content=b"".join((found.object[behind : found.version_offset], version, found.object[found.version_offset :])),
+        version_end=found.version_offset - behind + len(version),
+        metadata_end=found.metadata_end - behind + len(version),
     )
 
 
@@ -464,7 +465,7 @@ def test_kept_rows_are_bounded_and_a_longer_list_finds_most_of_them(kept: KeptRo
     made: dict[str, KeptRow] = {}
     for _ in range(3):
         before = {id(row) for row in made.values()}
-        made = {one.uid: rows.find(printer, one.uid, one.index, one.body) for one in found}
+        made = {one.uid: rows.find(printer, one.uid, one.index, one.type_meta, one.content) for one in found}
         assert 90_000 < rows.size <= 100_000
         again = sum(id(row) in before for row in made.values())
     assert 250 < len(rows) < 500
@@ -490,7 +491,7 @@ async def test_others_get_their_turn_between_the_slices_of_a_long_table() -> Non
 
     async def answer(http: web.Request) -> web.StreamResponse:
         head = encode.list_head("v", "", None)
-        return await send_list(http, Rendering(), [], head, made(), None, lambda: None, asyncio.Lock())
+        return await send_list(http, Rendering(), [], head, made(), encode.opening, None, lambda: None, asyncio.Lock())
 
     application = web.Application()
     application.router.add_get("/", answer)

@@ -33,8 +33,8 @@ KNOWN = Entry(
     controller_uid="",
     created=0,
     time=0,
-    body=b"{}",
-    version_offset=0,
+    type_meta=b"{",
+    content=b"}",
     version_end=0,
     metadata_end=0,
 )
