@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from simulation.status import StatusError, bad_request
 
-__all__ = ["Faults"]
+__all__ = ["Faults", "InitialEvents"]
 
 InitialEvents = Literal["supported", "ignored", "refused"]
 AwayShown = Literal["empty", "cached", "missing"]

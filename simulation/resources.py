@@ -83,26 +83,28 @@ class SimulatedType:
         return f"{self.group}/{version}" if self.group else version
 
     def head(self, version: str = "") -> bytes:
-        """How an object that is not in a list begins, up to its `"metadata"`: `{"kind":"Pod","apiVersion":"v1",`.
+        """How an object that is not in a list begins, up to its stored form: `{"kind":"Pod","apiVersion":"v1",`.
 
-        Custom resources begin with apiVersion, as a real server encodes them.
+        Custom resources are maps to a real server, with their members by name: theirs begin with apiVersion alone.
         """
         api_version = self.api_version(version)
         if self.custom:
-            return f'{{"apiVersion":"{api_version}","kind":"{self.kind}",'.encode()
+            return f'{{"apiVersion":"{api_version}",'.encode()
         return f'{{"kind":"{self.kind}","apiVersion":"{api_version}",'.encode()
 
     def item_head(self, version: str = "") -> bytes:
         """How an object in a list begins: kube-apiserver leaves kind and apiVersion out for built-in types only."""
         return self.head(version) if self.custom else b"{"
 
-    def list_head(self, version: str = "") -> bytes:
-        """How a list begins, up to its `"metadata"`."""
+    def list_frame(self, version: str, metadata: bytes) -> tuple[bytes, bytes]:
+        """What a list has before its first and behind its last item. `metadata`: its ListMeta in JSON."""
         kind = self.list_kind or f"{self.kind}List"
         api_version = self.api_version(version)
         if self.custom:
-            return f'{{"apiVersion":"{api_version}","kind":"{kind}",'.encode()
-        return f'{{"kind":"{kind}","apiVersion":"{api_version}",'.encode()
+            opening = f'{{"apiVersion":"{api_version}","items":['.encode()
+            return opening, b'],"kind":"%s","metadata":%s}\n' % (kind.encode(), metadata)
+        opening = f'{{"kind":"{kind}","apiVersion":"{api_version}","metadata":'.encode()
+        return opening + metadata + b',"items":[', b"]}\n"
 
     @property
     def has_status(self) -> bool:

@@ -63,8 +63,10 @@ class StatusError(Exception):
             "metadata": metadata,
             "status": "Failure",
             "message": message,
-            "reason": REASONS.get(code, "Unknown") if reason is None else reason,
         }
+        known = REASONS.get(code, "Unknown") if reason is None else reason
+        if known:
+            self.status["reason"] = known
         if details:
             self.status["details"] = details
         self.status["code"] = code

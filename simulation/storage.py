@@ -41,8 +41,15 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _VERSION = re.compile(rb'"resourceVersion":"[0-9]*"')
 
-# The order of Go's ObjectMeta. The version must come before anything a user can fill with text, so that
-# `with_version` finds it.
+# What encoding/json of Go escapes beside what JSON has to, so that JSON can stand in HTML.
+_GO_ESCAPES = (
+    (b"<", b"\\u003c"),
+    (b">", b"\\u003e"),
+    (b"&", b"\\u0026"),
+    ("\u2028".encode(), b"\\u2028"),
+    ("\u2029".encode(), b"\\u2029"),
+)
+# The order of Go's ObjectMeta.
 _METADATA_ORDER = (
     "name",
     "generateName",
@@ -77,9 +84,9 @@ class HistoryGone(Exception):
 class StoredObject:
     """One version of one object.
 
-    `tail` is its JSON after kind and apiVersion and without the opening brace, `"metadata":{...},...}`, so that both
-    forms (with them and without) and every served version of the API are one concatenation away. `fields` are the
-    values that field selectors compare, `owners` the uids in its ownerReferences.
+    `tail` is its JSON behind `SimulatedType.head`, so that every served version of the API is one concatenation away:
+    of built-in types `"metadata":{...},...}`, of custom resources `"kind":"...","metadata":{...},...}`. `fields` are
+    the values that field selectors compare, `owners` the uids in its ownerReferences.
     """
 
     namespace: str
@@ -104,11 +111,17 @@ class StoredObject:
     def body(self) -> dict[str, Any]:
         """The object without kind and apiVersion, a fresh tree that the caller may change."""
         body: dict[str, Any] = _decode(b"{" + self.tail)
+        body.pop("kind", None)
         return body
 
     def with_version(self, version: int) -> StoredObject:
         """The same content as of another resourceVersion, as a DELETED event shows it."""
-        tail = _VERSION.sub(b'"resourceVersion":"%d"' % version, self.tail, count=1)
+        tail, found = _VERSION.subn(b'"resourceVersion":"%d"' % version, self.tail)
+        if found > 1:
+            # Users have a field or a label of this name, too.
+            whole: dict[str, Any] = _decode(b"{" + self.tail)
+            whole["metadata"]["resourceVersion"] = str(version)
+            tail = _go_json(whole)[1:]
         return replace(self, version=version, tail=tail)
 
 
@@ -464,8 +477,28 @@ class ClusterStorage:
                     del self.owned[uid]
 
 
+def _go_json(value: Any) -> bytes:
+    data = _encode(value)
+    for text, escaped in _GO_ESCAPES:
+        if text in data:
+            data = data.replace(text, escaped)
+    return data
+
+
+def _sorted_members(value: Any) -> Any:
+    """A tree with the members of its objects by name, as Go writes maps, and so custom resources."""
+    if isinstance(value, dict):
+        return {name: _sorted_members(value[name]) for name in sorted(value)}
+    if isinstance(value, list):
+        return [_sorted_members(item) for item in value]
+    return value
+
+
 def encode_object(type: SimulatedType, body: dict[str, Any], version: int | None) -> StoredObject:
-    """The stored form of an object, without storing it. `version` None leaves resourceVersion out, for a dry run."""
+    """The stored form of an object, without storing it. `version` None leaves resourceVersion out, for a dry run.
+
+    The members of custom resources are in the order of their names, `kind` among them; only apiVersion is always first.
+    """
     given = body["metadata"]
     metadata = {name: given[name] for name in _METADATA_ORDER if name in given}
     metadata.pop("resourceVersion", None)
@@ -477,7 +510,10 @@ def encode_object(type: SimulatedType, body: dict[str, Any], version: int | None
         if name not in metadata and name != "resourceVersion":
             metadata[name] = given[name]
     rest = {name: value for name, value in body.items() if name not in ("metadata", "kind", "apiVersion")}
-    tail = _encode({"metadata": metadata, **rest})[1:]
+    if type.custom:
+        tail = _go_json(_sorted_members({"kind": type.kind, "metadata": metadata, **rest}))[1:]
+    else:
+        tail = _go_json({"metadata": metadata, **rest})[1:]
     namespace = metadata.get("namespace", "")
     name = metadata["name"]
     fields = {"metadata.name": name}

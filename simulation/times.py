@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-__all__ = ["micro_timestamp", "timestamp", "utc_now"]
+__all__ = ["later", "micro_timestamp", "timestamp", "utc_now"]
 
 
 def utc_now() -> datetime:
@@ -15,6 +15,11 @@ def utc_now() -> datetime:
 def timestamp(when: datetime | None = None) -> str:
     """A `metav1.Time`, in whole seconds: `2026-01-31T12:00:00Z`. Without `when`, the present time."""
     return (when or utc_now()).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def later(time: str, seconds: int) -> str:
+    """A `metav1.Time` so many seconds later: `later("2026-01-31T12:00:00Z", 30)` is `2026-01-31T12:00:30Z`."""
+    return timestamp(datetime.fromisoformat(time) + timedelta(seconds=seconds))
 
 
 def micro_timestamp(when: datetime) -> str:

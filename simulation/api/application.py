@@ -16,7 +16,7 @@ from simulation.api.descriptions import DescriptionHandlers
 from simulation.api.list_responses import ListSender
 from simulation.api.paths import ResourcePath, parse_resource_path, verb_of
 from simulation.api.reads import ReadHandlers
-from simulation.api.responses import error_response, json_response, method_not_allowed, set_date
+from simulation.api.responses import NOT_KEPT, error_response, json_response, method_not_allowed, set_date
 from simulation.api.scale import handle_scale
 from simulation.api.writes import WriteHandlers
 from simulation.faults import Faults
@@ -78,6 +78,7 @@ class Api:
             # What a body can hold that the checks let through and JSON or text cannot take.
             response = error_response(bad_request(f"the request cannot be processed: {error}"))
         if not response.prepared:
+            response.headers.setdefault("Cache-Control", NOT_KEPT)
             set_date(response, self._faults.clock)
         return response
 

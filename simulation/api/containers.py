@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from simulation.api.paths import ResourcePath
-from simulation.api.responses import method_not_allowed, require_method
+from simulation.api.responses import NOT_KEPT, method_not_allowed, require_method
 from simulation.registry import Registry
 from simulation.status import StatusError, bad_request
 
@@ -143,7 +143,7 @@ async def _forward_ports(request: web.BaseRequest) -> web.StreamResponse:
 
 async def _follow_log(request: web.BaseRequest, lines: Sequence[str]) -> web.StreamResponse:
     """A log that goes on until the client has left."""
-    response = web.StreamResponse()
+    response = web.StreamResponse(headers={"Cache-Control": NOT_KEPT})
     response.content_type = "text/plain"
     response.enable_chunked_encoding()
     await response.prepare(request)

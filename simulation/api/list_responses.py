@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from aiohttp import web
 
 from simulation.api.presentation import Presentation
-from simulation.api.responses import JSON, object_response, set_date
+from simulation.api.responses import JSON, NOT_KEPT, object_response, set_date
 from simulation.faults import Faults
 from simulation.storage import StoredObject
 
@@ -43,7 +43,7 @@ class ListSender:
             if len(data) < _GZIP_FROM:
                 return object_response(data)
             pieces, first = iter((data,)), b""
-        response = web.StreamResponse(headers={"Content-Type": JSON})
+        response = web.StreamResponse(headers={"Content-Type": JSON, "Cache-Control": NOT_KEPT})
         compressor = None
         if self._gzip and "gzip" in request.headers.get("Accept-Encoding", ""):
             response.headers["Content-Encoding"] = "gzip"

@@ -47,12 +47,10 @@ def page(storage: ClusterStorage, collection: Collection, options: ListOptions) 
         version = token.rv if exact else version
     elif options.version and (options.match == "Exact" or (limit and not options.match)):
         exact, version = True, options.version
-    elif options.version == 0 and not options.match:
-        # The watch cache answers version "0" and does not page.
+    elif options.version == 0:
+        # The watch cache does not page version "0" (`computeListLimit` of k8s.io/apiserver pkg/storage/cacher).
         limit = 0
     prefix = f"{options.namespace}/" if options.namespace and collection.type.namespaced else ""
-    # A token names a version that this storage gave out; a forged one from the future means now.
-    version = min(version, storage.version)
     try:
         snapshot = collection.snapshot(version, storage.version)
     except HistoryGone as error:

@@ -10,9 +10,10 @@ from typing import Literal
 
 import msgspec
 
-from simulation.registry.selectors import ObjectSelector, parse_selector
+from simulation.faults import InitialEvents
+from simulation.registry.selectors import ObjectSelector, exact_values, parse_selector
 from simulation.resources import SimulatedType
-from simulation.status import StatusError, bad_request, invalid, invalid_list_options
+from simulation.status import StatusError, bad_request, invalid_list_options
 
 __all__ = ["AnswerForm", "ContinueToken", "ListOptions", "accepted_form", "parse_options"]
 
@@ -36,20 +37,30 @@ class ContinueToken(msgspec.Struct, omit_defaults=True):
 
 
 def decode_continue(text: str) -> ContinueToken:
-    """The token of a request.
+    """The token of a request (`DecodeContinue` of k8s.io/apiserver pkg/storage/continue.go).
 
     Raises:
-        StatusError: 400 if it is none.
+        StatusError: 400 if it is none. Behind "continue key is not valid: " a real server has Go's words for what is
+            no base64 or no JSON.
     """
+
+    def refused(why: str) -> StatusError:
+        return bad_request(f"invalid continue token: continue key is not valid{why}")
+
     try:
-        raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+        raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         token = msgspec.json.decode(raw, type=ContinueToken)
     except (binascii.Error, UnicodeError, msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise bad_request(f"continue key is not valid: {error}") from error
-    if token.v != "meta.k8s.io/v1" or not token.start or token.rv == 0 or token.rv < -1:
-        raise bad_request(f"continue key is not valid: server does not recognize this encoded version {token.v!r}")
-    if token.start.startswith("/") or ".." in token.start.split("/"):
-        raise bad_request(f"continue key is not valid: {token.start}")
+        raise refused(f": {error}") from error
+    if token.v != "meta.k8s.io/v1":
+        raise refused(f": server does not recognize this encoded version {token.v}")
+    if token.rv == 0:
+        raise refused(": incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
+    if not token.start:
+        raise refused(": encoded start key empty (version meta.k8s.io/v1)")
+    parts = token.start.removeprefix("/").split("/")
+    if "" in parts or "." in parts or ".." in parts:
+        raise refused(f": {token.start}")
     return token
 
 
@@ -83,45 +94,56 @@ def parse_options(
     query: Mapping[str, str],
     *,
     watch: bool,
-    initial_events_known: bool = True,
+    name: str = "",
+    initial_events: InitialEvents = "supported",
 ) -> ListOptions:
-    """The options of a query. Without `initial_events_known`, sendInitialEvents is ignored, as by older servers.
+    """The options of a query. `name`: that of the object that the path of a watch ends with.
+
+    `initial_events`: whether sendInitialEvents is known, and allowed; older servers ignore it. The checks are in the
+    order of ListResource in k8s.io/apiserver pkg/endpoints/handlers/get.go.
 
     Raises:
-        StatusError: 400 or 422, with Kubernetes' texts.
+        StatusError: 400 or 422, with Kubernetes' texts; 500 for a watch from a version that is none.
     """
     labels, fields = query.get("labelSelector", ""), query.get("fieldSelector", "")
-    selector = parse_selector(type, namespace, labels, fields)
+    limit, timeout = _integer(query, "limit"), _integer(query, "timeoutSeconds")
     text = query.get("resourceVersion", "")
     match = query.get("resourceVersionMatch", "")
-    initial = _boolean(query, "sendInitialEvents") if query.get("sendInitialEvents") else None
+    initial = _boolean(query, "sendInitialEvents") if "sendInitialEvents" in query else None
     token = query.get("continue", "")
-    if watch and not initial_events_known:
+    if watch and initial_events == "ignored":
         # A server that does not know the parameter ignores it, and resourceVersionMatch beside it.
         initial, match = None, ""
+    elif _boolean(query, "watch") and initial is None and not match and text in ("", "0"):
+        # SetListOptionsDefaults, to which a watch by the older path alone is none.
+        initial, match = (True, "NotOlderThan") if initial_events == "supported" else (None, "")
     causes = _watch_causes(match, initial, token) if watch else _list_causes(match, initial, token, text)
     if causes:
         raise invalid_list_options(causes)
-    if token and text not in ("", "0") and not watch:
+    if name and not fields.strip():
+        fields = f"metadata.name={name}"
+    elif name and name not in exact_values(fields, "metadata.name"):
+        raise bad_request("fieldSelector metadata.name doesn't match requested name")
+    selector = parse_selector(type, namespace, labels, fields)
+    continued = decode_continue(token) if token and not watch else None
+    if continued is not None and text not in ("", "0"):
         raise bad_request("specifying resource version is not allowed when using continue")
     return ListOptions(
         namespace=namespace,
         selector=selector,
         narrowed=bool(labels.strip() or fields.strip()),
-        version=_version(type, text, watch=watch),
+        version=_version(text, watch=watch),
         match=match,
-        limit=_integer(query, "limit") or 0,
-        continued=decode_continue(token) if token and not watch else None,
+        limit=limit or 0,
+        continued=continued,
         bookmarks=_boolean(query, "allowWatchBookmarks"),
         initial_events=initial,
-        timeout=_integer(query, "timeoutSeconds"),
+        timeout=timeout,
     )
 
 
 def _list_causes(match: str, initial: bool | None, token: str, version: str) -> list[tuple[str, str, str]]:
     causes = []
-    if initial is not None:
-        causes.append((_FORBIDDEN, "Forbidden: sendInitialEvents is forbidden for list", "sendInitialEvents"))
     if match:
         field = "resourceVersionMatch"
         if not version:
@@ -134,6 +156,8 @@ def _list_causes(match: str, initial: bool | None, token: str, version: str) -> 
         if match == "Exact" and version == "0":
             message = f'Forbidden: {field} "exact" is forbidden for resourceVersion "0"'
             causes.append((_FORBIDDEN, message, field))
+    if initial is not None:
+        causes.append((_FORBIDDEN, "Forbidden: sendInitialEvents is forbidden for list", "sendInitialEvents"))
     return causes
 
 
@@ -164,32 +188,39 @@ def _boolean(query: Mapping[str, str], name: str) -> bool:
 
 
 def _integer(query: Mapping[str, str], name: str) -> int | None:
-    text = query.get(name, "")
-    if not text:
+    if name not in query:
         return None
-    digits = text[1:] if text[:1] in "+-" else text
-    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 18:
+    text = query[name]
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    if not (digits.isascii() and digits.isdecimal()):
         raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
-    return int(text)
+    digits = digits.lstrip("0") or "0"
+    number = int(digits[:20]) * (-1 if text[0] == "-" else 1)
+    if len(digits) > 19 or not -(2**63) <= number < 2**63:
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return number
 
 
-def _version(type: SimulatedType, text: str, *, watch: bool) -> int | None:
+def _version(text: str, *, watch: bool) -> int | None:
     if not text:
         return None
-    if text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= MAX_VERSION:
-        return int(text)
-    message = f'Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+    decimal = text.isascii() and text.isdecimal()
+    digits = text.lstrip("0") or "0"
+    if decimal and len(digits) <= 20 and int(digits) <= MAX_VERSION:
+        return int(digits)
+    why = "value out of range" if decimal else "invalid syntax"
+    message = f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": {why}'
     if watch:
-        raise invalid(type.group, type.resource, "", [("FieldValueInvalid", message, "resourceVersion")])
-    # A real server answers 500 here; the request is wrong, so 400.
-    raise bad_request(f"resourceVersion: {message}")
+        # A real server takes it for a fault of its own (kubernetes/kubernetes issue 139485).
+        raise StatusError(500, message, reason="")
+    raise bad_request(f"invalid resource version: {message}")
 
 
 AnswerForm = Literal["json", "table", "metadata", "metadata_list", "discovery"]
 
 
-def accepted_form(accept: str) -> tuple[AnswerForm, str]:
-    """The first form of an Accept header that can be served, and its version.
+def accepted_form(accept: str, *, tables: bool = True) -> tuple[AnswerForm, str]:
+    """The first form of an Accept header that can be served, and its version. `tables`: whether a Table can be.
 
     `application/json;as=Table;v=v1;g=meta.k8s.io,application/json` gives `("table", "v1")`; plain JSON has no version.
 
@@ -214,7 +245,7 @@ def accepted_form(accept: str) -> tuple[AnswerForm, str]:
             return "discovery", version
         if group != "meta.k8s.io" or version not in ("v1", "v1beta1"):
             continue
-        if shape == "Table":
+        if shape == "Table" and tables:
             return "table", version
         if shape == "PartialObjectMetadataList":
             return "metadata_list", version

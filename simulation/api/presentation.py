@@ -42,18 +42,21 @@ class Presentation:
     def single(self, stored: StoredObject) -> bytes:
         """An object that is not in a list."""
         if self.plain:
-            return self.type.head(self.version) + stored.tail
+            return self.type.head(self.version) + stored.tail + b"\n"
         if self.form == "table":
-            return _encode(
-                {
-                    "kind": "Table",
-                    "apiVersion": f"meta.k8s.io/{self.form_version}",
-                    "metadata": {"resourceVersion": str(stored.version)},
-                    "columnDefinitions": self._columns(),
-                    "rows": [tables.row(self.type, self.version, stored, self.include_object)],
-                }
+            return (
+                _encode(
+                    {
+                        "kind": "Table",
+                        "apiVersion": f"meta.k8s.io/{self.form_version}",
+                        "metadata": {"resourceVersion": str(stored.version)},
+                        "columnDefinitions": self._columns(),
+                        "rows": [tables.row(self.type, self.version, stored, self.include_object)],
+                    }
+                )
+                + b"\n"
             )
-        return _encode(tables.partial_metadata(stored.body(), enveloped=True))
+        return _encode(tables.partial_metadata(stored.body(), enveloped=True)) + b"\n"
 
     def event(self, type: EventType, event: StoredEvent) -> bytes:
         """A watch event of the history."""
@@ -71,11 +74,11 @@ class Presentation:
         return self._framed("ADDED", stored)
 
     def _framed(self, type: EventType, stored: StoredObject) -> bytes:
-        return b'{"type":"%s","object":%s}\n' % (type.encode(), self.single(stored))
+        return b'{"type":"%s","object":%s}\n' % (type.encode(), self.single(stored).rstrip(b"\n"))
 
     def bookmark(self, version: int, *, initial_events_end: bool = False) -> bytes:
         """A BOOKMARK as of a version."""
-        metadata: dict[str, object] = {"resourceVersion": str(version), "creationTimestamp": None}
+        metadata: dict[str, object] = {"resourceVersion": str(version)}
         if initial_events_end:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
         if self.form == "table":
@@ -113,10 +116,13 @@ class Presentation:
 
     def list_frame(self, metadata: dict[str, object]) -> tuple[bytes, bytes, bytes]:
         """What a list begins with, what separates its items, and what ends it."""
-        meta = b'"metadata":' + _encode(metadata)
         if self.plain:
-            item = self.type.item_head(self.version)
-            return self.type.list_head(self.version) + meta + b',"items":[', b"," + item, b"]}\n"
+            if self.type.custom:
+                # Unstructured: sorted, and an empty token is written, too.
+                metadata = dict(sorted({"continue": "", **metadata}.items()))
+            opening, closing = self.type.list_frame(self.version, _encode(metadata))
+            return opening, b"," + self.type.item_head(self.version), closing
+        meta = b'"metadata":' + _encode(metadata)
         if self.form == "table":
             head = f'{{"kind":"Table","apiVersion":"meta.k8s.io/{self.form_version}",'.encode()
             columns = b',"columnDefinitions":' + _encode(tables.column_definitions(self.type, self.version))
@@ -133,12 +139,12 @@ class Presentation:
         return _encode(tables.partial_metadata(stored.body(), enveloped=self.type.custom))
 
 
-def presentation_for(request: web.BaseRequest, path: ResourcePath) -> Presentation:
-    """How a request wants to see objects, by its Accept header and `includeObject`.
+def presentation_for(request: web.BaseRequest, path: ResourcePath, *, tables: bool = True) -> Presentation:
+    """How a request wants to see objects, by its Accept header and `includeObject`. `tables`: whether there are any.
 
     Raises:
         StatusError: 406 if no form is acceptable that can be served.
     """
-    form, version = accepted_form(request.headers.get("Accept", ""))
+    form, version = accepted_form(request.headers.get("Accept", ""), tables=tables)
     include = request.query.get("includeObject", "Metadata")
     return Presentation(path.type, path.version, form, version or "v1", include)

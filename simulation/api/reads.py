@@ -13,11 +13,11 @@ from simulation.api.list_responses import ListSender
 from simulation.api.options import ListOptions, parse_options
 from simulation.api.paths import ResourcePath
 from simulation.api.presentation import presentation_for
-from simulation.api.responses import JSON, not_acceptable, object_response, set_date
+from simulation.api.responses import JSON, NOT_KEPT, not_acceptable, object_response, set_date
 from simulation.api.watches import SimulatedWatch
 from simulation.faults import Faults
 from simulation.registry import Registry
-from simulation.status import invalid_list_options, too_large_resource_version, unknown_path
+from simulation.status import StatusError, invalid_list_options, too_large_resource_version, unknown_path
 from simulation.storage import Collection
 
 __all__ = ["ReadHandlers"]
@@ -70,11 +70,12 @@ class ReadHandlers:
         Raises:
             StatusError: 400, 406, 410 (the version is no longer kept), 422 or 504 (it is not reached).
         """
+        options = parse_options(path.type, path.namespace, request.query, watch=False)
         presentation = presentation_for(request, path)
         if presentation.form == "metadata":
             raise not_acceptable("PartialObjectMetadata")
-        options = parse_options(path.type, path.namespace, request.query, watch=False)
-        await self._reach(self._collection(path), options)
+        wanted = options.version if options.continued is None else options.continued.rv
+        await self._reach(self._collection(path), wanted or 0)
         page = lists.page(self._storage, self._collection(path), options)
         return await self._sender.send(request, presentation, page.objects, page.metadata)
 
@@ -82,19 +83,16 @@ class ReadHandlers:
         """A WATCH, until its time is up, the client has left, or a fault ends it.
 
         Raises:
-            StatusError: 400, 406, 422, or 504 where initial events are wanted of a version that is not reached.
+            StatusError: 400, 406, 422, or 500 for a version that is none.
         """
-        presentation = presentation_for(request, path)
         support = self._faults.initial_events
         query: dict[str, str] = dict(request.query)
         if support == "refused" and query.get("sendInitialEvents"):
             message = "Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
             raise invalid_list_options([("FieldValueForbidden", message, "sendInitialEvents")])
-        if path.watch and path.name:
-            query["fieldSelector"] = f"metadata.name={path.name}"
-        options = parse_options(path.type, path.namespace, query, watch=True, initial_events_known=support != "ignored")
-        if options.initial_events:
-            await self._reach(self._collection(path), options)
+        options = parse_options(path.type, path.namespace, query, watch=True, name=path.name, initial_events=support)
+        # A stream of initial events has no table (kube-apiserver since 1.33).
+        presentation = presentation_for(request, path, tables=not (options.initial_events and options.bookmarks))
         watch = SimulatedWatch(
             self._storage,
             self._collection(path),
@@ -104,8 +102,14 @@ class ReadHandlers:
             self._bookmark_interval,
             self._lifetime(options),
         )
-        watch.begin()
-        response = web.StreamResponse(headers={"Content-Type": JSON, "Cache-Control": "no-cache, private"})
+        try:
+            if options.initial_events:
+                await self._reach(self._collection(path), options.version or 0)
+            watch.begin()
+        except StatusError as error:
+            # Behind the checks of a request every error is an event (`newErrWatcher`).
+            watch.error = error
+        response = web.StreamResponse(headers={"Content-Type": JSON, "Cache-Control": NOT_KEPT})
         response.enable_chunked_encoding()
         transport = request.transport
         if transport is None:
@@ -137,9 +141,12 @@ class ReadHandlers:
             raise unknown_path()
         return found
 
-    async def _reach(self, collection: Collection, options: ListOptions) -> None:
-        """Wait until the storage has reached the version of the options."""
-        wanted = options.version or 0
+    async def _reach(self, collection: Collection, wanted: int) -> None:
+        """Wait until the storage has reached a version.
+
+        Raises:
+            StatusError: 504 if it does not in time.
+        """
         if self._storage.version >= wanted:
             return
         changed = asyncio.Event()

@@ -14,6 +14,7 @@ from simulation.status import StatusError
 
 __all__ = [
     "JSON",
+    "NOT_KEPT",
     "error_response",
     "json_response",
     "method_not_allowed",
@@ -24,21 +25,25 @@ __all__ = [
 ]
 
 JSON = "application/json"
+# Cache-Control of whatever says nothing else (k8s.io/apiserver pkg/endpoints/filters/cachecontrol.go).
+NOT_KEPT = "no-cache, private"
 
 
 def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """A value as JSON."""
-    return object_response(msgspec.json.encode(value), status=status, headers=headers)
+    return object_response(msgspec.json.encode(value) + b"\n", status=status, headers=headers)
 
 
 def object_response(data: bytes, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """JSON that is encoded already."""
-    return web.Response(status=status, body=data, headers={"Content-Type": JSON, **(headers or {})})
+    return web.Response(
+        status=status, body=data, headers={"Content-Type": JSON, "Cache-Control": NOT_KEPT, **(headers or {})}
+    )
 
 
 def error_response(error: StatusError) -> web.Response:
     """A refusal, as its Status object."""
-    return object_response(error.encode(), status=error.code, headers=error.headers)
+    return object_response(error.encode() + b"\n", status=error.code, headers=error.headers)
 
 
 def set_date(response: web.StreamResponse, ahead: float) -> None:

@@ -20,7 +20,7 @@ from simulation.registry.validation import checked_body, mapping, validate_name
 from simulation.resources import BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, PODS, SimulatedType
 from simulation.status import already_exists, bad_request, conflict, forbidden, invalid, not_found
 from simulation.storage import ClusterStorage, Collection, StoredObject, encode_object
-from simulation.times import timestamp
+from simulation.times import later, timestamp
 
 __all__ = ["SUFFIX_ALPHABET", "Registry"]
 
@@ -238,11 +238,15 @@ class Registry:
         defining = type.key == CUSTOM_RESOURCE_DEFINITIONS and subresource != "status"
         defined = self._defined(body) if defining else None
         record_write(type, body, before, options, self.now(), subresource=subresource, applying=applying)
-        if options.dry_run:
-            return encode_object(type, body, current.version)
+        emptied = metadata.get("deletionTimestamp") and not metadata.get("finalizers") and old.get("finalizers")
+        if options.dry_run or emptied:
+            shown = encode_object(type, body, current.version)
+            if emptied and not options.dry_run:
+                # What is written is not stored any more: watches see the deletion of what was (`Store.Update` of
+                # k8s.io/apiserver pkg/registry/generic/registry).
+                self._remove(type, current)
+            return shown
         stored = self.storage.put(self.collection(type.key), body)
-        if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and old.get("finalizers"):
-            return self._remove(type, stored) or stored
         if defined is not None:
             established = self._establish(stored, defined)
             if before["spec"] != body["spec"]:
@@ -258,8 +262,9 @@ class Registry:
     ) -> tuple[StoredObject, bool]:
         """Delete an object: its last form, and whether it is removed (finalizers keep it).
 
-        A pod on a node and a namespace first get a deletionTimestamp, as a kubelet and the namespace controller would
-        see them, and are removed with the next version.
+        A pod and a namespace first get a deletionTimestamp, as a kubelet and the namespace controller would see them.
+        A pod that has time left is deleted once more without any, as by its kubelet, and then removed: three versions;
+        one that has none (grace period 0, no node, or ended) is marked and removed: two.
 
         Raises:
             StatusError: 403 (a namespace that stays), 404, or 409 where a precondition does not hold.
@@ -285,26 +290,30 @@ class Registry:
         current = self.get(type, namespace, name)
         body = current.body()
         metadata = body["metadata"]
-        graceful = type.key == PODS and options.grace_seconds != 0 and bool(body.get("spec", {}).get("nodeName"))
-        if graceful or type.key == NAMESPACES or metadata.get("finalizers"):
+        grace = _grace_period(type, body, options)
+        if grace is not None or type.key == NAMESPACES or metadata.get("finalizers"):
             if not metadata.get("deletionTimestamp"):
-                metadata["deletionTimestamp"] = self.now()
-                if graceful:
-                    grace = body["spec"].get("terminationGracePeriodSeconds", 30)
-                    metadata["deletionGracePeriodSeconds"] = (
-                        grace if options.grace_seconds is None else options.grace_seconds
-                    )
+                metadata["deletionTimestamp"] = later(self.now(), grace or 0)
+                if grace is not None:
+                    metadata["deletionGracePeriodSeconds"] = grace
                 if type.generation:
                     metadata["generation"] = int(metadata.get("generation", 0)) + 1
                 if type.key == NAMESPACES:
                     body["status"] = {**body.get("status", {}), "phase": "Terminating"}
                 current = self.storage.put(self.collection(type.key), body)
+            shown = current
+            left = metadata.get("deletionGracePeriodSeconds", 0)
+            if grace is not None and left:
+                metadata["deletionTimestamp"] = later(metadata["deletionTimestamp"], -left)
+                metadata["deletionGracePeriodSeconds"] = 0
+                current = self.storage.put(self.collection(type.key), body)
             if metadata.get("finalizers"):
-                return current, False
-        removed = self._remove(type, current)
-        if graceful or type.key == NAMESPACES:
-            return current, False
-        return removed or current, True
+                return shown, False
+            removed = self._remove(type, current)
+            if grace or type.key == NAMESPACES:
+                return shown, False
+            return removed or current, True
+        return self._remove(type, current) or current, True
 
     def delete_collection(
         self, type: SimulatedType, selector: ObjectSelector, options: DeleteOptions, limit: int = 0
@@ -357,6 +366,19 @@ class Registry:
     def _registered(self, stored: StoredObject) -> StoredObject:
         self.aggregation.reconcile()
         return self.storage.get(API_SERVICES, "", stored.name) or stored
+
+
+def _grace_period(type: SimulatedType, body: dict[str, Any], options: DeleteOptions) -> int | None:
+    """The seconds that a pod has to end; None for other types (`podStrategy.CheckGracefulDelete`)."""
+    if type.key != PODS:
+        return None
+    spec = body.get("spec") or {}
+    if not spec.get("nodeName") or (body.get("status") or {}).get("phase") in ("Failed", "Succeeded"):
+        return 0
+    grace = spec.get("terminationGracePeriodSeconds") if options.grace_seconds is None else options.grace_seconds
+    if not isinstance(grace, int):
+        return 30
+    return grace if grace >= 0 else 1
 
 
 def _spec(type: SimulatedType, body: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from simulation.resources import SimulatedType
 from simulation.status import bad_request
 from simulation.storage import StoredObject
 
-__all__ = ["EVERYTHING", "ObjectSelector", "parse_selector"]
+__all__ = ["EVERYTHING", "ObjectSelector", "exact_values", "parse_selector"]
 
 Matcher = Callable[[StoredObject], bool]
 
@@ -50,6 +50,16 @@ def parse_selector(type: SimulatedType, namespace: str, labels: str, fields: str
     requirements += _label_requirements(labels)
     requirements += _field_requirements(type, fields)
     return ObjectSelector(tuple(requirements))
+
+
+def exact_values(fields: str, label: str) -> list[str]:
+    """The values that a `fieldSelector` requires of one label (`RequiresExactMatch` of k8s.io/apimachinery).
+
+    Raises:
+        StatusError: 400, with Kubernetes' text, for what cannot be parsed.
+    """
+    terms = (_field_term(fields, term) for term in _split_fields(fields))
+    return [value for name, operator, value in terms if name == label and operator != "!="]
 
 
 def _label_requirements(text: str) -> list[Matcher]:
@@ -178,13 +188,18 @@ def _unescape(value: str) -> str:
     return re.sub(r"\\([\\,=])", r"\1", value)
 
 
+def _field_term(text: str, term: str) -> tuple[str, str, str]:
+    """Label, operator and value of a term of the field selector `text`."""
+    match = re.match(r"([^=!]*)(==|!=|=)(.*)\Z", term, re.DOTALL)
+    if match is None:
+        raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
+    return match.group(1), match.group(2), _unescape(match.group(3))
+
+
 def _field_requirements(type: SimulatedType, text: str) -> list[Matcher]:
     requirements: list[Matcher] = []
     for term in _split_fields(text):
-        match = re.match(r"([^=!]*)(==|!=|=)(.*)\Z", term, re.DOTALL)
-        if match is None:
-            raise bad_request(f"invalid selector: '{text}'; can't understand '{term}'")
-        label, operator, value = match.group(1), match.group(2), _unescape(match.group(3))
+        label, operator, value = _field_term(text, term)
         if label not in ("metadata.name", "metadata.namespace") and label not in type.fields:
             raise bad_request(f"field label not supported: {label}")
         requirements.append(_field_requirement(label, value, negated=operator == "!="))

@@ -72,7 +72,6 @@ async def test_send_initial_events(client: Client, config_map: MakeConfigMap) ->
         {"sendInitialEvents": "true"},
         {"resourceVersionMatch": "NotOlderThan"},
         {"sendInitialEvents": "true", "resourceVersionMatch": "Exact"},
-        {"resourceVersion": "abc"},
     ],
 )
 async def test_what_watches_refuse(client: Client, params: dict[str, str]) -> None:
