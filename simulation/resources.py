@@ -205,7 +205,7 @@ BUILT_IN: tuple[SimulatedType, ...] = (
         "Pod",
         "po",
         categories=_ALL,
-        subresources=("attach", "exec", "log", "portforward", "proxy", "status"),
+        subresources=("attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "status"),
         generation=True,
         fields=_POD_FIELDS,
     ),

@@ -28,13 +28,14 @@ from query.discovery.catalogue import ServedType
 from query.discovery.paths import RequestTarget
 from query.errors import QueryError
 from query.forward.pruned_guard import refuse_emptying
-from query.forward.readback import Readback, is_object, parse_answer
+from query.forward.readback import UNKNOWN, Answered, NotRead, Readback, ReadObject, is_object, parse_answer
 from query.forward.versions_in_bodies import to_cluster_versions, to_our_versions
 from query.http.origins import refuse_foreign_pages
 from query.http.passthrough import (
     BrokenAnswer,
     NoAnswer,
     PassThrough,
+    PassThroughError,
     Upstream,
     UpstreamUnreachable,
     begin_response,
@@ -53,6 +54,8 @@ log = structlog.get_logger("query.forward.forwarding")
 
 # Bytes of an answer up to which it is looked into; a larger one is a list of deleted objects, or of no synced type.
 _READ_LIMIT = 16 * 1024 * 1024
+# Headers that speak of a request's body.
+_OF_BODIES = frozenset({"content-type", "content-encoding", "content-length", "accept"})
 # Methods after which the cluster's objects may be others.
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -177,14 +180,17 @@ class Forwarding:
         try:
             async with self._pass_through.exchange(http, upstream, path, headers, body) as answer:
                 response = begin_response(answer)
+                dry = _is_dry_run(http, body if isinstance(body, bytes) else b"")
                 if write is None or (answer.content_length or 0) > _READ_LIMIT:
+                    if write is not None and answer.status < 300 and not dry:
+                        request.warnings.append(f"{cluster} {UNKNOWN}")
                     self._add_warnings(request, response)
                     await stream_response(http, answer, response)
                     return response
                 content = await read_answer(answer)
                 if answer.status < 300:
-                    dry = _is_dry_run(http, body if isinstance(body, bytes) else b"")
-                    content = await self._read_back(request, write, content, versions, dry=dry)
+                    read = partial(self._read_object, upstream, headers, write.target)
+                    content = await self._read_back(request, write, content, versions, None if dry else read)
                 self._add_warnings(request, response)
                 response.headers.popall("Content-Length", None)
                 response.content_length = len(content)
@@ -219,19 +225,45 @@ class Forwarding:
         # YAML takes so long to read that others go on meanwhile.
         return await asyncio.to_thread(translate) if "yaml" in http.content_type else translate()
 
-    async def _read_back(self, request: Request, write: _Write, content: bytes, versions: Named, *, dry: bool) -> bytes:
-        """Waits until what a cluster has answered can be read here; returns the answer with our versions."""
-        found = parse_answer(content)
-        if found is None:
-            return content
-        if not dry:
+    async def _read_back(
+        self, request: Request, write: _Write, content: bytes, versions: Named, read: ReadObject | None
+    ) -> bytes:
+        """Waits until what a cluster has answered can be read here; returns the answer with our versions.
+
+        `read`: how to read the object that was written; None: nothing was.
+        """
+        # YAML is not looked into.
+        found = parse_answer(content) or Answered()
+        if read is not None:
             before = "" if write.known is None else write.known.uid
             method, cluster = request.method, write.cluster
-            if not await self._readback.wait(method, cluster, write.target, write.served, content, found, before):
-                request.warnings.append(f"{cluster} has done it, but it cannot be read here yet")
+            problem = await self._readback.wait(
+                method, cluster, write.target, write.served, content, found, before, read
+            )
+            if problem:
+                request.warnings.append(f"{cluster} {problem}")
         if is_object(found, write.target, write.served):
             content = to_our_versions(content, write.entry(found.metadata.name), versions, write.cluster)
         return content
+
+    async def _read_object(
+        self, upstream: Upstream, sent: CIMultiDict[str], target: RequestTarget, version: str
+    ) -> bytes | None:
+        """The object of a request as its cluster has it now, read as who asked; None if it has none. Raises NotRead."""
+        root = f"/apis/{target.group}/{version}" if target.group else f"/api/{version}"
+        within = ["namespaces", target.namespace] if target.namespace else []
+        path = "/".join([root, *(quote(one, safe=":") for one in (*within, target.resource, target.name))])
+        headers = CIMultiDict((name, value) for name, value in sent.items() if name.lower() not in _OF_BODIES)
+        headers["Accept"] = "application/json"
+        try:
+            async with self._pass_through.get(upstream, path, headers) as answer:
+                if answer.status == 404:
+                    return None
+                if answer.status != 200:
+                    raise NotRead(f"HTTP {answer.status}")
+                return await read_answer(answer)
+        except PassThroughError as cause:
+            raise NotRead(str(cause)) from None
 
     @staticmethod
     def _add_warnings(request: Request, response: web.StreamResponse) -> None:

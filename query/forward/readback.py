@@ -1,12 +1,14 @@
 """Read back: after a write that a cluster has accepted, the client is answered when it can read here what it wrote.
 
 The cluster's answer is the second source of the log: the object in it is handed over to the producer of the cluster,
-and is in the log before the cluster's watch has brought it. What an answer says only in part is waited for.
+and is in the log before the cluster's watch has brought it. What an answer says only in part is waited for. Where it
+says nothing of the object that was written (a Status, as of an eviction or a binding), that is read from the cluster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -20,8 +22,26 @@ from materializer.type_store import TypeStore
 from materializer.waiting import NotThereYet
 from query.discovery.catalogue import ServedType
 from query.discovery.paths import RequestTarget
+from query.errors import QueryError
 
 log = structlog.get_logger("query.forward.readback")
+
+
+NOT_YET = "has done it, but it cannot be read here yet"
+"""A warning, behind the cluster's name: what was written is not readable here so far."""
+UNKNOWN = "has done it; whether it can be read here yet is not known"
+"""The same where nothing says what was written."""
+
+# Subresources that write nothing of the object that they are below.
+_WRITE_NOTHING = frozenset({"token"})
+
+
+class NotRead(QueryError):
+    """An object could not be read from its cluster; one line that says why."""
+
+
+# Reads the object of a request from its cluster, in the version named: None if the cluster has none. Raises NotRead.
+ReadObject = Callable[[str], Awaitable[bytes | None]]
 
 
 class _ObjectMeta(msgspec.Struct, rename="camel"):
@@ -50,7 +70,10 @@ class Answered(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """What must be readable here: an object at least as new as `version`, or that the one with `uid` is gone."""
+    """What must be readable here: an object at least as new as `version`, or that the one with `uid` is gone.
+
+    `gone` with a version: it is gone, or newer than that.
+    """
 
     name: ObjectName
     uid: str
@@ -59,8 +82,10 @@ class _Expected:
 
     def is_met(self, type_store: TypeStore | None, cluster: str) -> bool:
         entry = None if type_store is None else type_store.get(cluster, self.name)
+        if self.gone and (entry is None or entry.uid != self.uid):
+            return True
         if self.gone:
-            return entry is None or entry.uid != self.uid
+            return bool(self.version and entry is not None and newer(entry.member_version, self.version))
         known = entry
         if known is None and type_store is not None:
             known = type_store.tombstones.get(cluster, {}).get(self.name)
@@ -83,19 +108,42 @@ class Readback:
         text: bytes,
         found: Answered,
         before: str,
-    ) -> bool:
-        """Returns when what a cluster has answered can be read here; False if that takes too long.
+        read: ReadObject,
+    ) -> str:
+        """Returns when what a cluster has answered can be read here: "", or NOT_YET or UNKNOWN if that takes too long.
 
         `text` is the answer, `found` what was read of it; `before`: the uid of the object that was here when the
-        cluster was asked, "" if there was none.
+        cluster was asked, "" if there was none. `read` is called where the answer does not say what was written.
         """
-        key = served.resource
         expected = list(_expected(method, target, found, before))
-        if not expected:
-            return True
-        if method != "DELETE" and is_object(found, target, served) and served.stored.get(cluster) == target.version:
+        whole = method != "DELETE" and is_object(found, target, served)
+        if not expected and found.items is None and target.subresource not in _WRITE_NOTHING:
+            if not target.name:
+                return UNKNOWN
             try:
-                await self._materializer.append(cluster, *key, text, timeout=self._patience)
+                async with asyncio.timeout(self._patience):
+                    current = await read(served.stored.get(cluster, target.version))
+            except (NotRead, TimeoutError) as reason:
+                log.debug("what was written cannot be read", cluster=cluster, reason=str(reason))
+                return UNKNOWN
+            if current is None:
+                gone = _Expected(ObjectName((target.namespace, target.name)), before, "", gone=True)
+                expected = [gone] if before else []
+            else:
+                text, whole = current, True
+                expected = list(_expected("GET", target, parse_answer(current) or Answered(), before))
+        elif whole:
+            whole = served.stored.get(cluster) == target.version
+        if not expected:
+            return ""
+        return "" if await self._readable(cluster, served, expected, text if whole else None) else NOT_YET
+
+    async def _readable(self, cluster: str, served: ServedType, expected: list[_Expected], state: bytes | None) -> bool:
+        """Returns when what is expected can be read here; False if that takes too long. `state`: to be handed over."""
+        key = served.resource
+        if state is not None:
+            try:
+                await self._materializer.append(cluster, *key, state, timeout=self._patience)
             except NotTaken as reason:
                 log.debug("the cluster's watch has to bring it", cluster=cluster, reason=str(reason))
             except NotThereYet:
@@ -138,11 +186,15 @@ def is_object(found: Answered, target: RequestTarget, served: ServedType) -> boo
 def _expected(method: str, target: RequestTarget, found: Answered, before: str) -> Iterator[_Expected]:
     if found.items is not None:
         for item in found.items:
-            yield from _expected(method, target, msgspec.structs.replace(item, items=None), "")
+            one = item.metadata
+            if one.uid and one.resource_version and one.name:
+                # As it was before or after, and it may have gone at once, or have got a time until which it goes.
+                key = ObjectName((one.namespace or target.namespace, one.name))
+                yield _Expected(key, one.uid, one.resource_version, gone=one.deletion_timestamp is None)
         return
     meta = found.metadata
     if found.kind == "Status":
-        # That of a deletion says that the object is gone. Others (of evictions) say nothing of it.
+        # That of a deletion says that the object is gone. Others say nothing of it.
         uid = found.details.uid if found.details is not None and found.details.uid else before
         if method == "DELETE" and target.name and not target.subresource and uid:
             yield _Expected(ObjectName((target.namespace, target.name)), uid, "", gone=True)

@@ -124,9 +124,27 @@ class PassThrough:
         """
         if body is http.content and "Content-Length" in http.headers:
             headers["Content-Length"] = http.headers["Content-Length"]
+        async with self._sent(http.method, upstream, path, headers, body) as answer:
+            yield answer
+
+    def get(
+        self, upstream: Upstream, path: str, headers: CIMultiDict[str]
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Reads something of our own accord, beside what a client asked for; as `exchange` otherwise."""
+        return self._sent("GET", upstream, path, headers, None)
+
+    @contextlib.asynccontextmanager
+    async def _sent(
+        self,
+        method: str,
+        upstream: Upstream,
+        path: str,
+        headers: CIMultiDict[str],
+        body: bytes | aiohttp.StreamReader | None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
             answer = await self.session.request(
-                http.method,
+                method,
                 URL(f"{upstream.url}{path}", encoded=True),
                 headers=headers,
                 data=body,

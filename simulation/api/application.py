@@ -15,6 +15,7 @@ from simulation.api.containers import CONVERSATIONS, converse, read_log
 from simulation.api.descriptions import DescriptionHandlers
 from simulation.api.list_responses import ListSender
 from simulation.api.paths import ResourcePath, parse_resource_path, verb_of
+from simulation.api.pod_actions import ACTIONS, act_on_pod
 from simulation.api.reads import ReadHandlers
 from simulation.api.responses import NOT_KEPT, error_response, json_response, method_not_allowed, set_date
 from simulation.api.scale import handle_scale
@@ -142,6 +143,8 @@ class Api:
             return await read_log(self._registry, request, path)
         if path.subresource in CONVERSATIONS:
             return await converse(self._registry, request, path)
+        if path.subresource in ACTIONS:
+            return await act_on_pod(self._registry, request, path)
         if path.subresource == "scale":
             return await handle_scale(self._registry, request, path)
         if verb == "get":

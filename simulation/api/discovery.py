@@ -23,6 +23,8 @@ AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryLi
 
 _SUBRESOURCE_VERBS: dict[str, tuple[str, ...]] = {
     "attach": ("create", "get"),
+    "binding": ("create",),
+    "eviction": ("create",),
     "exec": ("create", "get"),
     "finalize": ("update",),
     "log": ("get",),
@@ -30,6 +32,13 @@ _SUBRESOURCE_VERBS: dict[str, tuple[str, ...]] = {
     "proxy": ("create", "delete", "get", "patch", "update"),
     "scale": ("get", "patch", "update"),
     "status": ("get", "patch", "update"),
+}
+
+# Of those that are no objects of the type that they are below.
+_SUBRESOURCE_KINDS = {
+    "binding": {"group": "", "version": "v1", "kind": "Binding"},
+    "eviction": {"group": "policy", "version": "v1", "kind": "Eviction"},
+    "scale": {"group": "autoscaling", "version": "v1", "kind": "Scale"},
 }
 
 ServedGroups = dict[str, dict[str, list[SimulatedType]]]
@@ -109,8 +118,9 @@ def api_resource_list(group: str, version: str, types: list[SimulatedType]) -> d
                 "kind": type.kind,
                 "verbs": list(_SUBRESOURCE_VERBS[name]),
             }
-            if name == "scale":
-                sub |= {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+            if (other := _SUBRESOURCE_KINDS.get(name)) is not None:
+                # The group is left out where it is the list's own.
+                sub |= other if other["group"] else {"kind": other["kind"]}
             resources.append(sub)
     return {
         "kind": "APIResourceList",
@@ -176,7 +186,7 @@ def _aggregated_resource(type: SimulatedType, version: str) -> dict[str, Any]:
         entry["subresources"] = [
             {
                 "subresource": name,
-                "responseKind": {"group": "autoscaling", "version": "v1", "kind": "Scale"} if name == "scale" else own,
+                "responseKind": _SUBRESOURCE_KINDS.get(name, own),
                 "verbs": list(_SUBRESOURCE_VERBS[name]),
             }
             for name in type.subresources

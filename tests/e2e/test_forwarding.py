@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +201,74 @@ async def test_subresources_that_answer_with_something_else(ask: Ask) -> None:
     _, found = await ask("GET", f"{DEPLOYMENTS}/scaled", resourceVersion="0")
     assert found["spec"]["replicas"] == 4
     await ask("DELETE", f"{DEPLOYMENTS}/scaled")
+
+
+PODS = "/api/v1/namespaces/default/pods"
+
+
+def pod_of(name: str, **metadata: Any) -> dict[str, Any]:
+    spec = {"containers": [{"name": "c", "image": "x"}]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata}, "spec": spec}
+
+
+@pytest.fixture
+def late(shared_members: Members) -> Iterator[None]:
+    """The cluster's watches tell nothing for a while."""
+    shared_members["alpha"].faults.hang_watches()
+    yield
+    shared_members["alpha"].faults.hang_watches(False)
+
+
+async def test_what_a_status_does_not_tell_is_read_from_the_cluster(ask: Ask, late: None) -> None:
+    """An eviction and a binding are answered with a Status that says nothing of the pod."""
+    assert (await ask("POST", PODS, pod_of("bound", finalizers=["example.com/held"])))[0].status == 201
+    binding = {
+        **{"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "bound"}},
+        "target": {"kind": "Node", "name": "alpha-node-1"},
+    }
+    answer, status = await ask("POST", f"{PODS}/bound/binding", binding)
+    assert (answer.status, status["kind"], status["status"]) == (201, "Status", "Success")
+    assert "Warning" not in answer.headers
+    _, found = await ask("GET", f"{PODS}/bound", resourceVersion="0")
+    assert found["spec"]["nodeName"] == "alpha-node-1"
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "bound"}}
+    answer, status = await ask("POST", f"{PODS}/bound/eviction", eviction)
+    assert (answer.status, status["kind"]) == (201, "Status")
+    assert "Warning" not in answer.headers
+    _, found = await ask("GET", f"{PODS}/bound", resourceVersion="0")
+    assert found["metadata"]["deletionTimestamp"]
+    kind = {"Content-Type": "application/merge-patch+json"}
+    await ask("PATCH", f"{PODS}/bound", {"metadata": {"finalizers": None}}, headers=kind)
+
+
+async def test_what_an_eviction_removes_at_once_is_gone_or_a_warning_says_so(ask: Ask, shared_members: Members) -> None:
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "deleteOptions": {"gracePeriodSeconds": 0}}
+    for number in range(10):
+        await ask("POST", PODS, pod_of(f"out-{number}"))
+        answer, _ = await ask(
+            "POST", f"{PODS}/out-{number}/eviction", eviction | {"metadata": {"name": f"out-{number}"}}
+        )
+        assert (answer.status, "Warning" in answer.headers) == (201, False)
+        assert (await ask("GET", f"{PODS}/out-{number}", resourceVersion="0"))[0].status == 404
+    await ask("POST", PODS, pod_of("late"))
+    faults = shared_members["alpha"].faults
+    faults.hang_watches()
+    answer, _ = await ask("POST", f"{PODS}/late/eviction", eviction | {"metadata": {"name": "late"}})
+    faults.hang_watches(False)
+    assert answer.status == 201
+    assert answer.headers["Warning"] == '299 kubebraid "alpha has done it, but it cannot be read here yet"'
+
+
+async def test_answers_in_another_form_are_read_back_too(ask: Ask, late: None) -> None:
+    rows = {"Accept": "application/json;as=Table;g=meta.k8s.io;v=v1"}
+    kind = {"Content-Type": "application/merge-patch+json"}
+    await ask("POST", DEPLOYMENTS, deployment("in-rows"))
+    patch = {"metadata": {"labels": {"in": "rows"}}}
+    answer, table = await ask("PATCH", f"{DEPLOYMENTS}/in-rows", patch, headers=rows | kind)
+    assert (answer.status, table["kind"]) == (200, "Table")
+    assert "Warning" not in answer.headers
+    _, found = await ask("GET", f"{DEPLOYMENTS}/in-rows", resourceVersion="0")
+    assert found["metadata"]["labels"] == {"in": "rows"}
 
 
 async def test_many_deleted_at_once(ask: Ask) -> None:

@@ -46,7 +46,7 @@ async def test_aggregated(client: Client) -> None:
             assert pods["responseKind"] == {"group": "", "version": "v1", "kind": "Pod"}
             assert pods["scope"] == "Namespaced"
             below = [entry["subresource"] for entry in pods["subresources"]]
-            assert below == ["attach", "exec", "log", "portforward", "proxy", "status"]
+            assert below == ["attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "status"]
         else:
             assert "" not in {item["metadata"]["name"] for item in body["items"]}
         headers = {"Accept": V2, "If-None-Match": tag}
