@@ -6,7 +6,7 @@ look at has changed. Only where it has, the state before is asked for: of the la
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -23,49 +23,50 @@ log = structlog.get_logger("producers.follow.before")
 _decode = msgspec.msgpack.Decoder(Selectables).decode
 
 
-class Look(msgspec.Struct, frozen=True, gc=False):
+class Look(NamedTuple):
     """What selectors look at of one state: `encoded` as in `encode_selectables`, and its digest."""
 
     encoded: bytes
     digest: bytes
 
 
-def look_at(state: Normalized) -> Look:
-    """What selectors look at of an object's state."""
-    encoded = encode_selectables(state.labels, state.fields, state.controller_uid)
-    return Look(encoded, selectables_digest(encoded))
-
-
 class Before:
-    """The states before, of one writer's objects. `latest`: how many appends are remembered.
+    """The states before, of one writer's objects. `latest`: how many of the latest appends are remembered at least.
 
-    That has to be more than may be on its way at a time: what is not remembered is in the log then, where it is looked
-    for. About 0.5 KB each; objects that change several times within seconds, as a Pod that starts, need no look-up.
+    That has to be as many as may be on their way at a time: what is not remembered is in the log then, where it is
+    looked for. About 0.4 KB each, and twice as many at most; objects that change several times within seconds, as a Pod
+    that starts, need no look-up.
     """
 
     def __init__(self, logged: LoggedType, normalizer: Normalizer, latest: int) -> None:
         self._logged = logged
         self._normalizer = normalizer
-        self._most = latest
-        self._latest: OrderedDict[ObjectName, bytes] = OrderedDict()
+        self._least = latest
+        # The older half is dropped as a whole: that costs an append less than to drop the oldest each time.
+        self._latest: dict[ObjectName, bytes] = {}
+        self._older: dict[ObjectName, bytes] = {}
+
+    def look_at(self, key: ObjectName, state: Normalized, known: Known | None) -> Look:
+        """What selectors look at of an object's state, which is appended next. `known`: what the log has of its uid."""
+        encoded = encode_selectables(state.labels, state.fields, state.controller_uid)
+        if known is not None and encoded == self._latest.get(key):
+            return Look(encoded, known.digest)
+        return Look(encoded, selectables_digest(encoded))
 
     def note(self, key: ObjectName, look: Look) -> None:
         """A state is appended."""
-        latest = self._latest
-        latest[key] = look.encoded
-        latest.move_to_end(key)
-        if len(latest) > self._most:
-            latest.popitem(last=False)
+        self._latest[key] = look.encoded
+        if len(self._latest) >= self._least:
+            self._older, self._latest = self._latest, {}
 
     def clear(self) -> None:
         """What the log holds is about to be read again."""
         self._latest.clear()
+        self._older.clear()
 
     async def was(self, key: ObjectName, known: Known, look: Look, other_versions: set[str]) -> Selectables | None:
-        """`Delta.was` of a state that follows the `known` one. None where the log does not tell."""
-        if known.digest == look.digest:
-            return UNCHANGED
-        encoded = self._latest.get(key)
+        """`Delta.was` of a state whose digest is not that of the `known` one before. None: the log does not tell."""
+        encoded = self._latest.get(key) or self._older.get(key)
         if encoded is None:
             encoded = await self._logged_look(key, known, other_versions)
         if encoded is None:

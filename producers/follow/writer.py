@@ -14,6 +14,7 @@ from deltalog import (
     ADDED,
     DELETED,
     MODIFIED,
+    UNCHANGED,
     Appender,
     AppendError,
     Conflict,
@@ -30,7 +31,7 @@ from deltalog.wire.records import HealthChanged
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import object_subject, type_prefix
 from deltalog.wire.summary import DIGEST_HEADER, PRUNED_HEADER, SUMMARY_HEADER, summary_headers, summary_line
-from producers.follow.before import Before, Look, look_at
+from producers.follow.before import Before, Look
 from producers.follow.handed_over import HandedOver
 from producers.follow.in_flight import InFlight
 from producers.follow.known import Known, KnownObjects, KnownPast, PackedVersion, packed_uid, packed_version
@@ -84,7 +85,7 @@ class Writer:
         self._known = KnownObjects(resource.version, normalizer.mark)
         self._objects = self._known.objects
         self._logged = LoggedType(log_, owner.cluster, resource.group_resource, resource.version, namespace)
-        self._before = Before(self._logged, normalizer, 2 * appender.window)
+        self._before = Before(self._logged, normalizer, appender.window)
         self._in_flight = InFlight()
         self._handed_over = HandedOver(timing.handed_over)
         # Whether the log had nothing of the type: then the first list is not compared with it.
@@ -161,7 +162,7 @@ class Writer:
             return key
         known = self._objects.get(key)
         if known is None:
-            look = look_at(state)
+            look = self._before.look_at(key, state, None)
             self._objects[key] = Known(uid + look.digest, version, 0)
             self.counts.added += 1
             await self._append(key, self._delta(ADDED, state, in_order=in_order), look, entering=True, stored=stored)
@@ -171,8 +172,10 @@ class Writer:
         if not known.past.deleted_at and known.packed_uid == uid:
             if known.uid_index == 0:
                 await self._acknowledgement(key)
-            look = look_at(state)
-            was = await self._before.was(key, known, look, self._known.other_versions)
+            look = self._before.look_at(key, state, known)
+            was: Selectables | None = UNCHANGED
+            if known.digest != look.digest:
+                was = await self._before.was(key, known, look, self._known.other_versions)
             # To readers, what is at the same version and yet not the same is as if the cluster had been set back.
             restored = not newer(state.member_version, known.member_version)
             self._known.otherwise_pruned.discard(key)
@@ -192,7 +195,7 @@ class Writer:
             return key
         replaced = await self._replaced(key, known)
         self._known.otherwise_pruned.discard(key)
-        look = look_at(state)
+        look = self._before.look_at(key, state, None)
         entered = Known(uid + look.digest, version, 0)
         if replaced is not None or known.past.in_parts:
             oldest = replaced.oldest_uid_index if replaced else 0
@@ -365,8 +368,10 @@ class Writer:
     ) -> None:
         if known.uid_index == 0:
             await self._acknowledgement(key)
-        look = look_at(found)
-        was = await self._before.was(key, known, look, self._known.other_versions)
+        look = self._before.look_at(key, found, known)
+        was: Selectables | None = UNCHANGED
+        if known.digest != look.digest:
+            was = await self._before.was(key, known, look, self._known.other_versions)
         self._known.otherwise_pruned.discard(key)
         known.with_past().deleted_at = self._seconds()
         known.packed, known.packed_member_version = known.packed_uid + look.digest, packed_version(found.member_version)

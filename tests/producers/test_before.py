@@ -176,7 +176,7 @@ async def test_the_log_is_asked_only_for_what_changed_and_is_not_remembered(
     assert asked == []
     await writer.observe(pod("p0", 4, app="api"), listed=False)
     prefix = type_prefix("alpha", "", "v1", "pods")
-    assert asked == [object_subject(prefix, "x", "p0")], "16 appends are remembered, 29 came after it"
+    assert asked == [object_subject(prefix, "x", "p0")], "8 to 16 appends are remembered, 29 came after it"
     writer = await producing.writer()
     del asked[:]
     await writer.observe(pod("p1", 5, app="web"), listed=False)
