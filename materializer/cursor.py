@@ -1,11 +1,13 @@
 """Cursor reads: what changed past an index, for one filter, as a Kubernetes watch shows it.
 
 A watch is a position in the index order and a filter; it needs no queue. What lies past the position is read when the
-watcher can take it: a slow one gets an object's latest state, once.
+watcher can take it: every event, as long as the store's window has them all (`materializer.window`); one that stands
+before the window gets each object's latest state, once, and every event from there on.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,6 +17,7 @@ from materializer.filter import Filter
 from materializer.order import Removal
 from materializer.store import Store
 from materializer.type_store import TypeStore
+from materializer.window import Event
 
 
 class ShownChange(NamedTuple):
@@ -24,11 +27,16 @@ class ShownChange(NamedTuple):
     That index is the entry's own. The exception are events that one message stands for together with later ones: all
     but the last bear the index before it, so that a client cut off in between is shown all of them again. Example: a
     removal of a cluster with three objects at index 50 is three DELETED events at 49, 49 and 50.
+
+    `member_version`: where it is not the entry's own that the version ends in: an object that leaves a selection is
+    shown in its last state that was selected, with the version of the change (as apiserver storage/cacher has it:
+    convertToWatchEvent).
     """
 
     type: str
     entry: Entry
     at: int
+    member_version: str | None = None
 
 
 class Position(NamedTuple):
@@ -106,6 +114,8 @@ class Cursor:
 
     def position(self, type_store: TypeStore) -> Position:
         """What the next read of this type depends on: watchers at equal positions are shown the same. O(1)."""
+        if not self._scan_head and self.read_to >= type_store.window.start:
+            return Position(self.read_to, self.read_to, self.read_to, self.read_to, 0)
         return Position(
             self.read_to,
             self._complete_at,
@@ -116,13 +126,17 @@ class Cursor:
 
     def advance(self, store: Store, upto: int | None) -> None:
         """Notes that the store was read up to the index `upto`; None: to its end. O(1)."""
+        if upto is not None and not self._scan_head and self.read_to >= store.window.start:
+            # Read event by event, it has the whole state of any index.
+            self.read_to = self._complete_at = self._served_from = self._scan_from = upto
+            return
         if upto is not None:
             self.read_to = upto
             self._scan_head = self._scan_head or store.applied
             return
         self.read_to = self._complete_at = self._scan_from = store.applied
         self._scan_head = 0
-        if store.caught_up_at >= store.unread_through:
+        if store.caught_up_at >= store.unread_through or self.read_to >= store.window.start:
             self._served_from = self.read_to
 
 
@@ -133,7 +147,11 @@ def changes(
 
     Ends at the first item with which there are at least `limit` changes or `most` bytes of bodies; a removal is one
     item however many objects it had. O(log n + items past the position, up to the limit).
+
+    In the window these are the events, one by one, as they happened, whoever asks and whatever it was shown elsewhere.
     """
+    if not at.scan_head and at.read_to >= type_store.window.start:
+        return _events(type_store, at.read_to, wanted, limit, most)
     result: list[ShownChange] = []
     size = 0
     for item in type_store.order.after(at.read_to):
@@ -148,12 +166,74 @@ def changes(
                 result.extend(batch)
         elif wanted.covers(item):
             shown = len(result)
-            result.extend(_shown(item, wanted, at, type_store.unread_through))
+            result.extend(_shown(item, wanted, at, type_store))
             if len(result) > shown:
                 size += len(item.content)
         if len(result) >= limit or (most is not None and size >= most):
             return result, item.index
     return result, None
+
+
+def _events(
+    type_store: TypeStore, read_to: int, wanted: Filter, limit: int, most: int | None
+) -> tuple[list[ShownChange], int | None]:
+    result: list[ShownChange] = []
+    size = 0
+    for event in type_store.events.after(read_to):
+        item = event.item
+        if isinstance(item, Removal):
+            # All of it is news to one who came with the clusters' own versions.
+            scope = dataclasses.replace(wanted, beyond=()) if wanted.beyond else wanted
+            batch = [ShownChange(DELETED, entry, event.index - 1) for entry in event.removed if scope.matches(entry)]
+            if batch:
+                batch[-1] = batch[-1]._replace(at=event.index)
+                result.extend(batch)
+        elif wanted.covers(item):
+            shown = len(result)
+            _add_event(result, type_store, event, item, wanted)
+            if len(result) > shown:
+                size += len(item.body)
+        if len(result) >= limit or (most is not None and size >= most):
+            return result, event.index
+    return result, None
+
+
+def _add_event(result: list[ShownChange], type_store: TypeStore, event: Event, item: Entry, wanted: Filter) -> None:
+    """One event as a kube-apiserver's watch cache has it: by whether the state before it matched, and the one after."""
+    before = event.before
+    selected = not item.deleted and wanted.timely(item) and wanted.selects(item)
+    if before is not None:
+        had = _matched(before, wanted)
+        if before.uid != item.uid:
+            # The cluster was not heard of the deletion: one event stands for both.
+            if had:
+                result.append(ShownChange(DELETED, before, event.index - 1 if selected else event.index))
+            had = False
+    elif item.uid_index == event.index or not wanted.timely(item):
+        had = False
+    elif not wanted.selective:
+        had = True
+    elif event.was is not None:
+        had = wanted.selects(event.was)
+    elif selected or item.deleted:
+        had = wanted.selects(item)
+    else:
+        had = True
+        type_store.window.doubtful += 1
+    if selected:
+        result.append(ShownChange(MODIFIED if had else ADDED, item, event.index))
+    elif had and (item.deleted or before is None):
+        result.append(ShownChange(DELETED, item, event.index))
+    elif had and before is not None:
+        result.append(ShownChange(DELETED, before, event.index, item.member_version))
+
+
+def _matched(before: Entry, wanted: Filter) -> bool:
+    """Whether the state before an event was in the selection, of an object in scope."""
+    if wanted.version is not None and before.version != wanted.version:
+        return False
+    # What is known of a predecessor from the log alone has no time of creation.
+    return (wanted.timely(before) or before.selectable_since == NEVER) and wanted.selects(before)
 
 
 def _held(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> Entry | None:
@@ -163,13 +243,15 @@ def _held(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> En
     return _predecessor(entry, wanted, at, unread_through) if entry.uid_index > at.complete_at else None
 
 
-def _shown(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> Iterator[ShownChange]:
-    held = _held(entry, wanted, at, unread_through)
+def _shown(entry: Entry, wanted: Filter, at: Position, type_store: TypeStore) -> Iterator[ShownChange]:
+    held = _held(entry, wanted, at, type_store.unread_through)
     known = at.may_know(entry)
     selected = not entry.deleted and wanted.timely(entry) and wanted.selects(entry)
     if held is not None and (not selected or not known):
         # It was deleted or left the selection, or the watcher holds another uid of the name and does not know this one.
         shown = entry if entry.deleted and known else held
+        if held is entry and wanted.matched_between(entry, max(at.complete_at, entry.uid_index), at.read_to) is None:
+            type_store.window.doubtful += 1
         yield ShownChange(DELETED, shown, entry.index - 1 if selected else entry.index)
         held = None
     if selected:

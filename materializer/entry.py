@@ -100,9 +100,9 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
         """The object as JSON, with its served resourceVersion. O(size)."""
         return self.type_meta + self.content
 
-    def content_at(self, prefix: str, index: int) -> bytes:
-        """`content` with the version it has at another index than its own (see `ShownChange.at`). O(size)."""
-        version = version_member(prefix, index, self.member_version)
+    def content_at(self, prefix: str, index: int, member_version: str | None = None) -> bytes:
+        """`content` with the version it has at another index than its own (see `ShownChange`). O(size)."""
+        version = version_member(prefix, index, self.member_version if member_version is None else member_version)
         return METADATA + version + self.content[self.version_end :]
 
     def metadata(self) -> bytes:

@@ -21,10 +21,12 @@ from deltalog.wire.resource_type import ResourceType
 from materializer.cluster_facts import Cluster, Health
 from materializer.entry import Entry, Past, shared_type_meta
 from materializer.errors import MaterializerError
+from materializer.filter import State
 from materializer.integrity import Counts, Integrity
 from materializer.order import Order, Removal
 from materializer.store import Store
 from materializer.type_store import TypeStore
+from materializer.window import CLOSED, Event, TypeWindow, weight_of
 
 # A piece has at most so many entries, or other things, and ends with the entry that makes it larger than so many bytes.
 _ENTRIES = 32
@@ -47,6 +49,7 @@ class PieceType(IntEnum):
     CLUSTER = 7
     COUNTS = 8
     PART = 9
+    WINDOW = 10
 
 
 class NotAnImage(MaterializerError):
@@ -65,6 +68,7 @@ class _State(msgspec.Struct, array_like=True):
     documents: int
     controls: int
     removed: dict[str, int]
+    window_start: int
 
 
 class _Type(msgspec.Struct, array_like=True):
@@ -151,10 +155,29 @@ class _Entries(msgspec.Struct, array_like=True):
     memories: list[_Memory]
 
 
+class _Event(msgspec.Struct, array_like=True):
+    """An event of the window. `item` None: what stands in the order at its index.
+
+    `before_index`: the event whose item is the state before, 0 if that is `before` itself, or none.
+    """
+
+    index: int
+    item: Any
+    before_index: int
+    before: Any
+    was: tuple[dict[str, str], dict[str, str], str] | None
+    removed: list[Any]
+
+
+class _Window(msgspec.Struct, array_like=True):
+    type: int
+    events: list[_Event]
+
+
 SHAPE = [
     (one.__name__, one.__struct_fields__)
     for one in (
-        *(_State, _Type, _Cluster, _Removal, _Fading, _Part, _Stored, _Memory, _Entries),
+        *(_State, _Type, _Cluster, _Removal, _Fading, _Part, _Stored, _Memory, _Entries, _Event, _Window),
         *(ResourceType, Health, ClusterDocument, TypeStatus, Counts),
     )
 ]
@@ -187,11 +210,13 @@ class Image:
             documents=store.documents,
             controls=store.controls,
             removed=dict(store.removed),
+            window_start=store.window.start,
         )
         self._types = [
             (
                 _Type(type_store.key, dict(type_store.floors), type_store.forgotten, type_store.unread_through),
                 list(type_store.order.items),
+                list(type_store.events.after(0)),
             )
             for type_store in store.types.values()
         ]
@@ -214,9 +239,12 @@ class Image:
         """All of it, in the order in which it is to be taken in again. None takes longer than some 0.2 ms."""
         encode = msgspec.msgpack.Encoder().encode
         yield PieceType.STATE, encode(self._state)
-        for number, (type_store, items) in enumerate(self._types):
+        for number, (type_store, items, events) in enumerate(self._types):
             yield PieceType.TYPE, encode(type_store)
-            yield from self._in_order(number, items)
+            # Of the items past the window's start, the indexes: what stands in the order is not written twice.
+            standing: set[int] = set()
+            yield from self._in_order(number, items, standing)
+            yield from self._in_window(number, events, standing)
         fading = (self._of_fading(*one) for one in self._fading)
         while some := list(islice(fading, _THINGS)):
             yield PieceType.FADING, encode(some)
@@ -229,9 +257,12 @@ class Image:
         for sequence, data in self._parts:
             yield PieceType.PART, encode(_Part(sequence, data))
 
-    def _in_order(self, number: int, items: list[Entry | Removal | None]) -> Iterator[Piece]:
+    def _in_order(self, number: int, items: list[Entry | Removal | None], standing: set[int]) -> Iterator[Piece]:
         waiting: list[Entry] = []
+        start = self._state.window_start
         for item in items:
+            if item is not None and item.index > start:
+                standing.add(item.index)
             if isinstance(item, Entry):
                 waiting.append(item)
                 if len(waiting) >= _ENTRIES:
@@ -246,6 +277,31 @@ class Image:
                     yield from _pieces_of(number, item.index, some)
         yield from _pieces_of(number, 0, waiting)
 
+    def _in_window(self, number: int, events: list[Event], standing: set[int]) -> Iterator[Piece]:
+        written: set[int] = set()
+        waiting: list[_Event] = []
+        size = 0
+        for event in events:
+            item, before = event.item, event.before
+            known = before is not None and before.index in written
+            waiting.append(
+                _Event(
+                    index=event.index,
+                    item=None if event.index in standing or isinstance(item, Removal) else _bare(item),
+                    before_index=before.index if known and before is not None else 0,
+                    before=None if known or before is None else _bare(before),
+                    was=None if event.was is None else _selectables(event.was),
+                    removed=[_bare(entry) for entry in event.removed],
+                )
+            )
+            written.add(event.index)
+            size += event.weight
+            if size >= _LARGE:
+                yield PieceType.WINDOW, msgspec.msgpack.encode(_Window(number, waiting))
+                waiting, size = [], 0
+        if waiting:
+            yield PieceType.WINDOW, msgspec.msgpack.encode(_Window(number, waiting))
+
     def _of_fading(self, time: int, index: int, key: GroupResource, item: Entry | Removal) -> _Fading:
         number = self._numbers[key]
         if isinstance(item, Removal):
@@ -253,6 +309,10 @@ class Image:
         return _Fading(
             time, index, number, item.index, item.deleted, item.cluster, item.namespace, item.name, item.uid_index
         )
+
+
+def _selectables(state: State) -> tuple[dict[str, str], dict[str, str], str]:
+    return (dict(state.labels), dict(state.fields), state.controller_uid)
 
 
 def _cluster(cluster: Cluster, numbers: dict[int, int]) -> _Cluster:
@@ -342,6 +402,21 @@ class _MemoryRead(msgspec.Struct, array_like=True):
     pasts: list[list[_Earlier]]
 
 
+class _EventRead(msgspec.Struct, array_like=True):
+    index: int
+    item: _Stored | None
+    before_index: int
+    before: _Stored | None
+    was: tuple[dict[str, str], dict[str, str], str] | None
+    removed: list[_Stored]
+
+
+class _WindowRead(msgspec.Struct, array_like=True):
+    type: int
+    events: list[_EventRead]
+
+
+_window_decoder: msgspec.msgpack.Decoder[_WindowRead] = msgspec.msgpack.Decoder(_WindowRead)
 _entries_decoder: msgspec.msgpack.Decoder[_EntriesRead] = msgspec.msgpack.Decoder(_EntriesRead)
 _labels_decoder = msgspec.msgpack.Decoder(dict[str, str])
 # How many different texts, and label sets, are remembered at most.
@@ -365,6 +440,9 @@ class Restoration:
         # With the index at which they came to be past.
         self._pasts: list[tuple[int, Past]] = []
         self._parts = Assembler()
+        self._window: list[tuple[TypeWindow, Event]] = []
+        # Of the type whose window is being read, the items by index.
+        self._items: dict[int, Entry] = {}
         self._texts: dict[str, str] = {}
         self._labels: dict[bytes, dict[str, str]] = {}
 
@@ -374,6 +452,8 @@ class Restoration:
         try:
             if piece_type == PieceType.ENTRIES:
                 self._take_entries(_entries_decoder.decode(text))
+            elif piece_type == PieceType.WINDOW:
+                self._take_window(_window_decoder.decode(text))
             elif piece_type == PieceType.STATE:
                 self._state = decode(text, type=_State)
             elif piece_type == PieceType.TYPE:
@@ -385,6 +465,7 @@ class Restoration:
                     record.unread_through,
                 )
                 self._type_stores.append(made)
+                self._items = {}
             elif piece_type == PieceType.REMOVAL:
                 at = decode(text, type=_Removal)
                 removal = self._removals[at.type, at.index] = Removal(at.index, {})
@@ -439,6 +520,19 @@ class Restoration:
                 entry.replaced = before
                 entry = before
 
+    def _take_window(self, record: _WindowRead) -> None:
+        type_store = self._type_stores[record.type]
+        for one in record.events:
+            self._share([entry for entry in (one.item, one.before, *one.removed) if entry is not None])
+            before = self._items[one.before_index] if one.before_index else one.before
+            was = None if one.was is None else Past(0, *one.was)
+            item = one.item or _standing(type_store.order, one.index)
+            if isinstance(item, Entry):
+                self._items[one.index] = item
+            removed = tuple(one.removed)
+            event = Event(one.index, item, before, was, removed, weight_of(before, removed))
+            self._window.append((type_store.events, event))
+
     def _share(self, entries: list[Any]) -> None:
         """Equal texts and labels become one object, as `SharingDecoder` has it; decodes the labels."""
         texts, known = self._texts, self._labels
@@ -482,7 +576,14 @@ class Restoration:
         record = self._state
         if record is None:
             raise NotAnImage("it does not say of what store it is")
-        store = Store(record.prefix, record.tombstone_ttl)
+        # Whoever goes on with it says how large its window may be.
+        store = Store(record.prefix, record.tombstone_ttl, sum(event.weight for _, event in self._window) or 1)
+        if record.window_start == CLOSED:
+            store.window.close()
+        else:
+            store.window.restore(self._window, record.window_start)
+        for type_store in self._type_stores:
+            type_store.window = store.window
         store.loading = False
         store.applied, store.applied_time = record.applied, record.applied_time
         store.floor, store.unread_through, store.caught_up_at = record.floor, record.unread_through, record.caught_up_at
@@ -543,6 +644,12 @@ class Restoration:
         if record.discovery is not None:
             cluster.discovery = store.share(self._documents[record.discovery])
         return cluster
+
+
+def _standing(order: Order, index: int) -> Entry | Removal:
+    """What stands in the order at an index; the removal that was there, if nothing does any more."""
+    item = next(order.after(index - 1), None)
+    return item if item is not None and item.index == index else Removal(index, {})
 
 
 def _at(order: Order, index: int) -> Entry | Removal | None:

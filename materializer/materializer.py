@@ -34,8 +34,12 @@ from materializer.snapshot import Snapshots
 from materializer.store import Store
 from materializer.timing import DEFAULT, Timing
 from materializer.waiting import Waiting
+from materializer.window import CLOSED
 
 log = structlog.get_logger("materializer")
+
+WINDOW = 64 << 20
+"""Bytes of the newest events that are kept if nothing else is said."""
 
 _CONTROL_PREFIX = CONTROL + "."
 _PARTS_PREFIX = PARTS + "."
@@ -52,6 +56,7 @@ class Materializer:
 
     - `replayed`, `unreadable`: messages taken in, and those among them that could not be read.
     - `guard`: whether the log is still the history that is served.
+    - `window`: bytes for the newest events; watches within them are shown every one (`materializer.window`).
     """
 
     def __init__(
@@ -61,11 +66,12 @@ class Materializer:
         snapshots: Snapshots | None = None,
         away: Away | None = None,
         *,
+        window: int = WINDOW,
         timing: Timing = DEFAULT,
     ) -> None:
         self._timing = timing
         self._away = away
-        self._served = Served(log)
+        self._served = Served(log, window)
         self.ready = self._served.ready
         self._freshness = Freshness(self._served, timing)
         self._waiting = Waiting(self._served, timing)
@@ -190,6 +196,8 @@ class Materializer:
             await self.guard.confirmed()
             self.store.forget(self.log.now())
         self.store.finish_loading(self.log.now(), nanoseconds(self.log.created))
+        if self.store.window.start == CLOSED:
+            self.store.window.open(self.store.applied)
         self.store.floor = max(self.store.floor, self.guard.floor)
         log.info(
             "log replayed",

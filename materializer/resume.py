@@ -144,7 +144,7 @@ def unread(store: Store, key: GroupResource, start: Resumption, cursor: Cursor) 
     type_store = store.types.get(key)
     if type_store is not None and cursor.read_to < type_store.forgotten:
         raise Expired(f"too old resource version: {cursor.read_to} ({type_store.forgotten})")
-    if type_store is None or type_store.order.last() <= cursor.read_to:
+    if type_store is None or type_store.last() <= cursor.read_to:
         cursor.advance(store, None)
         return None
     return type_store

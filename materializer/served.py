@@ -9,12 +9,13 @@ from deltalog.wire.parts import Assembler
 from materializer.integrity import Integrity
 from materializer.snapshot import Restored
 from materializer.store import Store
+from materializer.window import CLOSED
 
 
 class Served:
     """What is served now.
 
-    - `log`: where it comes from; `identity`: of which history the store is.
+    - `log`: where it comes from; `identity`: of which history the store is. `window`: bytes for its newest events.
     - `store`, `integrity`, `assembler`: fed with the same messages, in order.
     - `latest`: of a store from a snapshot, the latest time of any message it has, in nanoseconds since 1970.
     - `generation`: counts the stores; whoever keeps something of one store compares it.
@@ -23,8 +24,9 @@ class Served:
     - `ready`: set once the log was replayed to the head that it had at the start.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, window: int = 0) -> None:
         self.log = log
+        self.window = window
         self.generation = -1
         self.ready = asyncio.Event()
         self.begin_anew()
@@ -32,7 +34,9 @@ class Served:
     def begin_anew(self) -> None:
         """An empty store of what the log is now."""
         self.ready.clear()
-        self.store = Store(self.log.prefix, self.log.tombstone_ttl)
+        self.store = Store(self.log.prefix, self.log.tombstone_ttl, self.window)
+        # It is opened where the log is read event by event.
+        self.store.window.close()
         self.integrity = Integrity(self.store)
         self.assembler = Assembler()
         self.identity = self.log.identity
@@ -44,6 +48,9 @@ class Served:
     def go_on_from(self, restored: Restored) -> None:
         """The store of a snapshot, unconfirmed."""
         self.store = restored.store
+        self.store.window.resize(self.window)
+        if self.window and self.store.window.start == CLOSED:
+            self.store.window.open(self.store.applied)
         self.integrity = Integrity(self.store, restored.counts)
         self.assembler = restored.parts
         self.latest = restored.latest

@@ -35,6 +35,7 @@ from materializer.cluster_facts import Cluster, Health
 from materializer.entry import METADATA, VERSION_OFFSET, Entry, Past, entry_of, version_member
 from materializer.order import Removal
 from materializer.type_store import TypeStore
+from materializer.window import CLOSED, Window
 
 # How many past label sets are remembered for watchers with a selector; older ones count as unknown.
 _PAST_LIMIT = 8192
@@ -74,14 +75,16 @@ class Store:
     - `removals`: removals whose tombstones are still held, oldest first.
     - `removed`: by cluster, the index of a removal that did not name the types that had objects.
     - `pasts`: earlier states that are remembered, oldest first.
+    - `window`: the newest events, every one of them, in so many bytes as were given; see `materializer.window`.
 
     Example: the log has messages 3, 4 and 7 (the others were superseded). After all three were taken in, `applied` is
     7, `unread_through` is 6, and `caught_up_at` is 7 once `settle` was called.
     """
 
-    def __init__(self, prefix: str, tombstone_ttl: int) -> None:
+    def __init__(self, prefix: str, tombstone_ttl: int, window: int = 0) -> None:
         self.prefix = prefix
         self.tombstone_ttl = tombstone_ttl
+        self.window = Window(window)
         self.applied = 0
         self.applied_time = 0
         self.floor = 0
@@ -119,9 +122,19 @@ class Store:
         """Notes that the log has nothing more now: of all that was superseded unread, the successor is here. O(1)."""
         self.caught_up_at = self.applied
 
+    def note_compacted(self, upto: int) -> None:
+        """Notes that states up to `upto` may have been superseded unread, and that all events past it come. O(window).
+
+        To be called when the log has been read up to there where it has the latest states only.
+        """
+        self.unread_through = max(self.unread_through, upto)
+        self.window.open(max(upto, self.applied))
+
     def _note_unread(self, index: int) -> None:
         if index > self.applied + 1:
             self.unread_through = index - 1
+            if self.window.start != CLOSED:
+                self.window.open(index - 1)
 
     def apply_delta(self, delta: Delta, index: int, time: int) -> Outcome:
         """Takes in an object's change, stored by the log at `time` (ns). Amortised O(log n); in a first replay O(1)."""
@@ -179,6 +192,11 @@ class Store:
                 return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
         entry.observed_from = index
+        changed = current
+        alone = current is None and tombstone is None
+        if alone and entry.replaced is not None and entry.replaced.index == entry.uid_index == index:
+            # It took the place of one that was never deleted, and of which only the log knows.
+            changed = entry.replaced
         if current is not None and current.uid == delta.uid:
             self._continue(entry, current)
         elif (before := current or tombstone) is not None:
@@ -199,11 +217,12 @@ class Store:
                 type_store.indexes.discard(current)
             type_store.indexes.add(entry)
         type_store.order.append(index, entry)
+        self.window.add(type_store.events, index, entry, changed)
         self.dirty.add(type_key)
         return Outcome.APPLIED
 
     def _add_type(self, type_key: GroupResource) -> TypeStore:
-        found = self.types[type_key] = TypeStore(type_key, self.loading)
+        found = self.types[type_key] = TypeStore(type_key, self.loading, self.window)
         return found
 
     def _continue(self, entry: Entry, current: Entry) -> None:
@@ -269,6 +288,7 @@ class Store:
                 _replace(entry, tombstone)
         self._add_tombstone(type_store, entry)
         type_store.order.append(index, entry)
+        self.window.add(type_store.events, index, entry, current)
         self.fading.append((time, index, type_store.key, entry))
         self.dirty.add(type_store.key)
         return Outcome.APPLIED if current is not None or self.loading else Outcome.UNKNOWN_OBJECT
@@ -354,7 +374,7 @@ class Store:
         resource, had = removed.resource, removed.types
         keys = list(self.types) if resource is None else [resource]
         if resource is None:
-            if self.unread_through and had is None:
+            if self.unread_through > self.caught_up_at and had is None:
                 self.removed[cluster.name] = index
             keys += [one for one in sorted(set(had or ())) if one not in self.types]
         for gone in keys:
@@ -387,7 +407,7 @@ class Store:
         if type_store is None:
             type_store = self._add_type(type_key)
         type_store.unread_through = self.unread_through
-        if self.unread_through and unseen:
+        if self.unread_through > self.caught_up_at and unseen:
             # Some of what was removed may never have been seen here.
             type_store.floors[cluster] = index
         objects = type_store.clusters.pop(cluster, {})
@@ -406,6 +426,7 @@ class Store:
             self.dirty.add(type_key)
             return
         removal = Removal(index, {})
+        removed = tuple(objects.values())
         for key, entry in objects.items():
             type_store.order.discard(entry.index)
             tombstone = msgspec.structs.replace(entry, deleted=True, index=index, time=time, final=False)
@@ -413,6 +434,7 @@ class Store:
             removal.entries[cluster, key] = tombstone
             self._add_tombstone(type_store, tombstone)
         type_store.order.append(index, removal)
+        self.window.add(type_store.events, index, removal, None, removed=removed)
         self.removals.append(removal)
         self.fading.append((time, index, type_key, removal))
         self.dirty.add(type_key)

@@ -9,9 +9,18 @@ from sortedcontainers import SortedDict
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from materializer import indexes
 from materializer.entry import Entry
+from materializer.errors import MaterializerError
 from materializer.filter import Filter
 from materializer.indexes import Indexes
-from materializer.order import Order
+from materializer.order import Order, Removal
+from materializer.window import TypeWindow, Window
+
+
+class BeforeWindow(MaterializerError):
+    """What was there at an index cannot be told: it stands before the window of events that are kept."""
+
+    def __init__(self, index: int, start: int) -> None:
+        super().__init__(f"too old resource version: {index} ({start})")
 
 
 class TypeStore:
@@ -24,9 +33,10 @@ class TypeStore:
     - `forgotten`: index of the newest deletion that was forgotten: a watcher that has not read up to it missed it.
     - `unread_through`: that of the store as of the type's last change.
     - `indexes`: for selections; see `materializer.indexes`.
+    - `events`: every event of the type in the store's `window`.
     """
 
-    def __init__(self, key: GroupResource, loading: bool) -> None:
+    def __init__(self, key: GroupResource, loading: bool, window: Window | None = None) -> None:
         self.key = key
         self.clusters: dict[str, MutableMapping[ObjectName, Entry]] = {}
         self.tombstones: dict[str, dict[ObjectName, Entry]] = {}
@@ -35,6 +45,8 @@ class TypeStore:
         self.forgotten = 0
         self.unread_through = 0
         self.indexes = Indexes()
+        self.window = Window(0) if window is None else window
+        self.events = TypeWindow()
         self._loading = loading
 
     def objects(self, cluster: str) -> MutableMapping[ObjectName, Entry]:
@@ -89,6 +101,41 @@ class TypeStore:
                 entries = list(objects.values())
             result.extend(entries if whole else [entry for entry in entries if wanted.matches(entry)])
         return result
+
+    def as_of(self, index: int, wanted: Filter) -> list[Entry]:
+        """The result of a LIST as it was when `index` had just been applied, by cluster, namespace and name.
+
+        O(entries in scope + events past `index`). Example: with a created at 4 and changed at 7, as of 5 it has a as it
+        was from 4 on.
+
+        Raises:
+            BeforeWindow: a state of then is not here any more.
+        """
+        if index < self.window.start:
+            raise BeforeWindow(index, self.window.start)
+        # What is there now is what was there then, but for what events past it have changed.
+        then: dict[tuple[str, ObjectName], Entry | None] = {}
+        for event in self.events.after(index):
+            item = event.item
+            if isinstance(item, Removal):
+                for entry in event.removed:
+                    then.setdefault((entry.cluster, entry.key), entry)
+                continue
+            place = (item.cluster, item.key)
+            if place in then:
+                continue
+            before = event.before
+            if before is None and item.uid_index <= index and wanted.covers(item):
+                raise BeforeWindow(index, event.index)
+            then[place] = None if before is None or before.deleted else before
+        scope = [entry for entry in self.select(wanted) if entry.index <= index]
+        scope += [entry for entry in then.values() if entry is not None and wanted.matches(entry)]
+        scope.sort(key=_place)
+        return scope
+
+    def last(self) -> int:
+        """An index that no change of the type has a higher one than; 0 if there are none. O(1). See `Order.last`."""
+        return max(self.order.last(), self.events.last())
 
     def _covered(self, clusters: list[str], namespaces: frozenset[str] | None) -> int:
         """How many live entries these clusters and namespaces have. O(clusters * namespaces * log n)."""

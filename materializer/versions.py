@@ -88,9 +88,12 @@ class Named:
         """The version of an object. O(1)."""
         return object_version(self.prefix, index, member_version)
 
-    def content(self, entry: Entry, at: int) -> bytes:
-        """An entry's content with its version at an index (`ShownChange.at`). O(1) at its own, else O(size)."""
-        return entry.content if at == entry.index else entry.content_at(self.prefix, at)
+    def content(self, entry: Entry, at: int, member_version: str | None = None) -> bytes:
+        """An entry's content with its version at an index (`ShownChange.at`). O(1) at its own, else O(size).
+
+        `member_version`: of the change that shows it, where that is not the entry's own (`ShownChange`).
+        """
+        return entry.content if at == entry.index else entry.content_at(self.prefix, at, member_version)
 
     def parse(self, text: str) -> Version:
         """A version as a client sends it; of which history it is, is for the caller to look at. O(length).
@@ -117,10 +120,11 @@ class Numbered(Named):
         """The version of an object: `12`, whatever it has in its cluster."""
         return str(index)
 
-    def content(self, entry: Entry, at: int) -> bytes:
+    def content(self, entry: Entry, at: int, member_version: str | None = None) -> bytes:
         """An entry's content, its version a number, its member version in an annotation. O(size)."""
         metadata = entry.content[entry.version_end : entry.metadata_end]
-        annotation = b'"%b":%b' % (MEMBER_VERSION_ANNOTATION.encode(), msgspec.json.encode(entry.member_version))
+        member_version = entry.member_version if member_version is None else member_version
+        annotation = b'"%b":%b' % (MEMBER_VERSION_ANNOTATION.encode(), msgspec.json.encode(member_version))
         # Labels are the only other member with keys of anybody's choice, and their values are strings.
         before, found, behind = metadata.partition(_ANNOTATIONS)
         if found:

@@ -95,6 +95,16 @@ class _StoreCollector(Collector):
         yield messages
         yield GaugeMetricFamily("kubebraid_applied_index", "Last sequence applied", value=store.applied)
         yield GaugeMetricFamily("kubebraid_resume_floor", "Lowest index a watch may resume at", value=store.floor)
+        window = store.window
+        yield GaugeMetricFamily("kubebraid_window_start", "Index past which every event is here", value=window.start)
+        yield GaugeMetricFamily("kubebraid_window_events", "Events that are kept", value=len(window))
+        yield GaugeMetricFamily("kubebraid_window_bytes", "Memory that they cost, about", value=window.size)
+        yield CounterMetricFamily("kubebraid_window_dropped", "Events dropped for want of memory", value=window.dropped)
+        yield CounterMetricFamily(
+            "kubebraid_doubtful_deletions",
+            "Deletions shown to watches of what they may never have been shown",
+            value=window.doubtful,
+        )
         age = materializer.age()
         yield GaugeMetricFamily("kubebraid_log_age_seconds", "Since all of the log was known to be here", value=age)
         reachable = float(materializer.outage_seconds() is None)

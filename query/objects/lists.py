@@ -105,7 +105,7 @@ class Lists:
         frozen: Snapshot | None = None
         if exact is not None and exact != index:
             frozen = self.frozen.find(exact, scope)
-            unchanged = type_store is None or type_store.order.last() <= exact
+            unchanged = type_store is None or type_store.last() <= exact
             if frozen is None and not (unchanged and exact >= store.floor_of(key, selection.clusters)):
                 raise expired(f"The resourceVersion for the provided list is too old: {options.version[:128]}")
             index = exact

@@ -152,16 +152,15 @@ class Encoder:
             entry = change.entry
             # A tombstone's content has its own version; what left a selector, or stands for a predecessor, gets the
             # version of the event.
-            content = self.versions.content(entry, change.at)
+            content = self.versions.content(entry, change.at, change.member_version)
             if self.form is Form.OBJECT:
                 lines.append(b'{"type":"%b","object":%b%b}\n' % (change.type.encode(), entry.type_meta, content))
                 continue
             if self.form is Form.METADATA:
                 shown = self._metadata(_metadata_in(entry, content))
             else:
-                shown = self._table(
-                    self._rows([entry], [content]), change.at, entry.member_version, definitions=definitions
-                )
+                version = entry.member_version if change.member_version is None else change.member_version
+                shown = self._table(self._rows([entry], [content]), change.at, version, definitions=definitions)
                 definitions = False
             lines.append(b'{"type":"%b","object":%b}\n' % (change.type.encode(), shown))
         return b"".join(lines)

@@ -101,7 +101,7 @@ class SharedEvents:
     def initial(self, generation: int, type_store: TypeStore, selection: Filter) -> InitialState:
         """The present state of a type. One that is still being read by a watcher is used again if nothing changed."""
         # A deletion that is forgotten leaves the order with the last index of an older state.
-        key = (generation, type_store.key, selection, type_store.order.last(), type_store.forgotten)
+        key = (generation, type_store.key, selection, type_store.last(), type_store.forgotten)
         found = self._initial.get(key)
         if found is None:
             found = self._initial[key] = InitialState(type_store.select(selection))

@@ -34,6 +34,7 @@ from materializer.image import Image, NotAnImage, Piece, Restoration
 from materializer.integrity import Counts, Integrity
 from materializer.order import Removal
 from materializer.store import Store
+from materializer.window import Event
 from tests.materializer.test_model import (
     Client,
     World,
@@ -60,7 +61,9 @@ def made_of(pieces: list[Piece]) -> tuple[Store, Counts, Assembler]:
 
 
 def again(store: Store) -> Store:
-    return made_of(pieces_of(store))[0]
+    made = made_of(pieces_of(store))[0]
+    made.window.resize(store.window.limit)
+    return made
 
 
 # -- what a store is, as plain values ----------------------------------------------------------------------------------
@@ -85,6 +88,17 @@ def plain_item(item: Entry | Removal) -> Any:
     if isinstance(item, Removal):
         return item.index, {key: plain(entry) for key, entry in item.entries.items()}
     return plain(item)
+
+
+def plain_event(event: Event) -> Any:
+    # What a state remembers of its past is asked of what stands in the order alone.
+    removed = [plain_state(entry) for entry in event.removed]
+    item = event.index if isinstance(event.item, Removal) else plain_state(event.item)
+    return event.index, item, event.before and plain_state(event.before), removed, event.weight
+
+
+def plain_state(entry: Entry) -> Any:
+    return {**plain(entry), "past": None, "replaced": None}
 
 
 def faded(store: Store) -> Iterator[Any]:
@@ -137,6 +151,8 @@ def state(store: Store) -> Any:
         "types": types,
         "clusters": {name: deepcopy(vars(cluster)) for name, cluster in store.clusters.items()},
         "fading": list(faded(store)),
+        "window": (store.window.start, store.window.size, len(store.window)),
+        "events": {key: [plain_event(one) for one in of.events.after(0)] for key, of in store.types.items()},
         "removals": [removal.index for removal in store.removals],
     }
 
@@ -150,15 +166,16 @@ def assert_same(one: Store, other: Store) -> None:
 # -- the tests ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("window", [0, 20_000, 1 << 30])
 @pytest.mark.parametrize("seed", range(6))
 def test_a_store_of_an_image_is_the_same_and_stays_it(
-    seed: int, delta: Make, control: Make, monkeypatch: pytest.MonkeyPatch
+    seed: int, window: int, delta: Make, control: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Any history, with removals, replaced uids, noise and forgetting; restored again and again on the way."""
     monkeypatch.setattr(module, "_ENTRIES", 3)
     monkeypatch.setattr(module, "_THINGS", 2)
     world = World(seed, delta, control)
-    store = warm_store()
+    store = warm_store(window)
     restored: list[Store] = []
     for step in range(900):
         message = world.step()
@@ -178,13 +195,14 @@ def test_a_store_of_an_image_is_the_same_and_stays_it(
         assert_same(one, store)
 
 
+@pytest.mark.parametrize("window", [0, 20_000, 1 << 30])
 @pytest.mark.parametrize("seed", range(4))
 def test_an_image_keeps_still_while_the_store_goes_on(
-    seed: int, delta: Make, control: Make, monkeypatch: pytest.MonkeyPatch
+    seed: int, window: int, delta: Make, control: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_ENTRIES", 1)
     world = World(seed, delta, control)
-    store = warm_store()
+    store = warm_store(window)
     for _ in range(12):
         for _ in range(60):
             feed(store, world.step())

@@ -487,8 +487,8 @@ def run(world: World, store: Store, steps: int, each: Callable[[Store], None], *
         each(store)
 
 
-def warm_store() -> Store:
-    store = Store("h", TTL)
+def warm_store(window: int = 0) -> Store:
+    store = Store("h", TTL, window)
     store.finish_loading(0)
     return store
 

@@ -1,0 +1,174 @@
+"""Window: the newest events of the log in memory, every one of them, with the state that each one changed.
+
+Beside a type's order, which has each object's latest change once, the window has what happened: an object changed
+sixty times is in it sixty times. It goes back as far as its bytes allow. A watch that stands in it is shown every event
+(`materializer.cursor`), and a list as of any index in it can be given (`TypeStore.as_of`); what stands before its start
+is known by the latest states alone.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator
+
+import msgspec
+
+from materializer.entry import Entry
+from materializer.filter import State
+from materializer.order import Removal
+
+# What an event takes in memory beside the body of the state before it, in bytes: measured, with an entry's fields.
+_WEIGHT = 700
+CLOSED = 2**63
+"""A start that no index is past."""
+
+
+class Event(msgspec.Struct, gc=False, eq=False):
+    """One change of one object, or the removal of many.
+
+    - `index`: its sequence in the log. `item`: what is there since: a live entry, a tombstone, or a removal.
+    - `before`: the state that it changed; None: there was none, or (`uid_index` below `index`) it is not here.
+    - `was`: of one that is not here, what selectors looked at in it, as far as the log says; None: unknown.
+    - `removed`: the last states of what a removal removed, in the order of its entries.
+    - `weight`: bytes that it counts for.
+
+    Example: b is created at 4, relabelled at 7 and deleted at 9. The three events have `before` None, b of 4, b of 7.
+    """
+
+    index: int
+    item: Entry | Removal
+    before: Entry | None
+    was: State | None
+    removed: tuple[Entry, ...]
+    weight: int
+
+
+class TypeWindow:
+    """The events of one type, ascending by index. Changed by the window alone."""
+
+    __slots__ = ("_events", "_gone", "_indexes")
+
+    def __init__(self) -> None:
+        self._indexes: list[int] = []
+        self._events: list[Event | None] = []
+        # How many at the beginning have been dropped and are still in the lists.
+        self._gone = 0
+
+    def __len__(self) -> int:
+        return len(self._events) - self._gone
+
+    def last(self) -> int:
+        """The index of the last event; 0 if there is none. O(1)."""
+        return self._indexes[-1] if self._indexes else 0
+
+    def after(self, index: int) -> Iterator[Event]:
+        """Events with a higher index, ascending. O(log n) to the first."""
+        events = self._events
+        for at in range(bisect_right(self._indexes, index, self._gone), len(events)):
+            event = events[at]
+            assert event is not None
+            yield event
+
+    def _append(self, event: Event) -> None:
+        self._indexes.append(event.index)
+        self._events.append(event)
+
+    def _drop_first(self) -> Event:
+        event = self._events[self._gone]
+        assert event is not None
+        self._events[self._gone] = None
+        self._gone += 1
+        if self._gone > 256 and self._gone * 2 > len(self._events):
+            del self._indexes[: self._gone], self._events[: self._gone]
+            self._gone = 0
+        return event
+
+    def _clear(self) -> None:
+        self._indexes.clear()
+        self._events.clear()
+        self._gone = 0
+
+
+def weight_of(before: Entry | None, removed: tuple[Entry, ...]) -> int:
+    """Bytes that an event counts for: its own, and those of the states that only it keeps."""
+    weight = _WEIGHT if before is None else _WEIGHT + len(before.body)
+    for entry in removed:
+        weight += _WEIGHT + len(entry.body)
+    return weight
+
+
+class Window:
+    """The events of all types of one store, bounded by `limit` bytes; 0: none are kept.
+
+    - `start`: every event past this index is here; `CLOSED` while none are kept.
+    - `size`: bytes that the events count for. `dropped`: how many have been dropped for want of bytes.
+    - `doubtful`: deletions shown to watches though the object may never have matched, as the state before is not known.
+    """
+
+    __slots__ = ("_order", "doubtful", "dropped", "limit", "size", "start")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.start = 0 if limit else CLOSED
+        self.size = 0
+        self.dropped = 0
+        self.doubtful = 0
+        # Whose event is the next to be dropped.
+        self._order: deque[TypeWindow] = deque()
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def open(self, start: int) -> None:
+        """From here on every event is kept: what comes past `start` is all that happens. O(events that were here)."""
+        self.close()
+        self.start = start if self.limit else CLOSED
+
+    def close(self) -> None:
+        """Drops all, and keeps none: the log is read where it has the latest states only. O(events)."""
+        for of_type in set(self._order):
+            of_type._clear()
+        self._order.clear()
+        self.size = 0
+        self.start = CLOSED
+
+    def add(
+        self,
+        of_type: TypeWindow,
+        index: int,
+        item: Entry | Removal,
+        before: Entry | None,
+        was: State | None = None,
+        removed: tuple[Entry, ...] = (),
+    ) -> None:
+        """Takes in the event at `index`, higher than all before. Amortised O(1)."""
+        if self.start == CLOSED:
+            return
+        weight = weight_of(before, removed)
+        of_type._append(Event(index, item, before, was, removed, weight))
+        self._order.append(of_type)
+        self.size += weight
+        self._bound()
+
+    def resize(self, limit: int) -> None:
+        """Sets another limit. O(events that are dropped)."""
+        self.limit = limit
+        if not limit:
+            self.close()
+        self._bound()
+
+    def restore(self, events: list[tuple[TypeWindow, Event]], start: int) -> None:
+        """Takes in all of another window, in any order. O(n log n)."""
+        self.open(start)
+        for of_type, event in sorted(events, key=lambda one: one[1].index):
+            of_type._append(event)
+            self._order.append(of_type)
+            self.size += event.weight
+
+    def _bound(self) -> None:
+        while self.size > self.limit:
+            dropped = self._order.popleft()._drop_first()
+            self.size -= dropped.weight
+            self.start = dropped.index
+            self.dropped += 1

@@ -1,0 +1,337 @@
+"""The window: every event within it is shown as it happened, to whomever; before it, the latest states are."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+from typing import NamedTuple
+
+import pytest
+
+from deltalog import ADDED, DELETED, MODIFIED, ControlRecord, Delta
+from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.records import ObjectsRemoved
+from materializer.cursor import Cursor, ShownChange, changes
+from materializer.entry import Entry
+from materializer.filter import Filter
+from materializer.order import Removal
+from materializer.store import Store
+from materializer.type_store import BeforeWindow
+from materializer.window import CLOSED, TypeWindow, Window
+from tests.materializer.test_model import (
+    EVERYTHING,
+    LENSES,
+    TYPES,
+    Client,
+    Lens,
+    Make,
+    Name,
+    State,
+    World,
+    every_client,
+    name_of,
+    run,
+    take_in_strictly,
+    warm_store,
+)
+
+LARGE = 1 << 30
+
+
+class Told(NamedTuple):
+    """One event as a watch shows it: the state shown is that of a uid from an index on."""
+
+    at: int
+    type: str
+    name: Name
+    uid: str
+    state: int
+
+
+def told(change: ShownChange) -> Told:
+    entry = change.entry
+    # A tombstone's body is the last state's, with the index of the deletion.
+    return Told(change.at, change.type, name_of(entry), entry.uid, 0 if change.type == DELETED else entry.index)
+
+
+def reference(world: World, kind: GroupResource, lens: Lens, after: int, upto: int) -> list[Told]:
+    """All that a kube-apiserver would show of the model's history, in order; of one index, by name."""
+    found: list[Told] = []
+    for (of, name), states in world.history.items():
+        if of != kind:
+            continue
+        before = None
+        for index, state in states:
+            if after < index <= upto:
+                had = before is not None and lens.holds(name, before)
+                has = state is not None and lens.holds(name, state)
+                replaced = before is not None and state is not None and before.uid != state.uid
+                if had and before is not None and (replaced or not has):
+                    found.append(Told(index - 1 if replaced and has else index, DELETED, name, before.uid, 0))
+                    had = False
+                if has and state is not None:
+                    found.append(Told(index, MODIFIED if had else ADDED, name, state.uid, index))
+            before = state
+    return found
+
+
+def as_happened(world: World, kind: GroupResource, events: list[ShownChange]) -> list[Told]:
+    """What was shown, the deletions of a removal at its own index: all but the last are shown at the one before."""
+    removals = {message.index for message in world.sent if is_removal(message.record)}
+    found = []
+    for change in events:
+        one = told(change)
+        if one.type == DELETED and not change.entry.deleted and change.member_version is None:
+            states = world.history[kind, one.name]
+            gone = {
+                index for (_, state), (index, after) in pairwise(states) if after is None and of_uid(state, one.uid)
+            }
+            gone &= removals
+            one = one._replace(at=next((index for index in (one.at, one.at + 1) if index in gone), one.at))
+        found.append(one)
+    return found
+
+
+def of_uid(state: State | None, uid: str) -> bool:
+    return state is not None and state.uid == uid
+
+
+def is_removal(record: Delta | ControlRecord) -> bool:
+    return isinstance(record, ControlRecord) and isinstance(record.fact, ObjectsRemoved)
+
+
+def read_all(store: Store, client: Client, chance: random.Random | None = None) -> list[ShownChange]:
+    """All that lies past a client's cursor, in one piece or in small ones."""
+    found: list[ShownChange] = []
+    while True:
+        events, complete = client.pull(store, EVERYTHING if chance is None else chance.randint(1, 4))
+        found += events
+        if complete:
+            return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_in_the_window_every_watcher_is_shown_exactly_what_happened(seed: int, delta: Make, control: Make) -> None:
+    """Live and resumed, whatever the selector, read at once or in pieces."""
+    world = World(seed, delta, control)
+    clients = every_client()
+    count = 0
+
+    def each(store: Store) -> None:
+        nonlocal count
+        for client in clients:
+            if world.random.random() > 0.05:
+                continue
+            if client.behind(store):
+                client.relist(store)
+            if world.random.random() < 0.5:
+                # It comes back, maybe from elsewhere, from any version.
+                after = world.random.randint(max(0, store.applied - 80), store.applied)
+                client.at = Cursor(after, world.random.choice((0, after)))
+                client.view = world.view_at(client.kind, client.lens, after)
+                client.seen.clear()
+                if client.behind(store) or client.refused(store):
+                    continue
+            after, held = client.cursor, dict(client.view)
+            found = read_all(store, client, world.random.choice((None, world.random)))
+            for change in found:
+                take_in_strictly(held, change)
+            expected = reference(world, client.kind, client.lens, after, store.applied)
+            assert sorted(as_happened(world, client.kind, found)) == sorted(expected), (after, client.lens.filter)
+            assert client.view == world.view_at(client.kind, client.lens, store.applied)
+            count += len(found)
+
+    store = warm_store(LARGE)
+    run(world, store, 1200, each)
+    assert count > 3000
+    assert not store.window.doubtful
+    assert not store.window.dropped
+
+
+@pytest.mark.parametrize("limit", [1, 3_000, 20_000])
+@pytest.mark.parametrize("seed", range(4))
+def test_before_the_window_the_latest_states_are_shown(seed: int, limit: int, delta: Make, control: Make) -> None:
+    """However little memory there is, each watcher converges; one in the window is shown what happened."""
+    world = World(seed, delta, control)
+    clients = every_client()
+    counts = {True: 0, False: 0}
+
+    def each(store: Store) -> None:
+        assert store.window.size <= limit
+        for client in clients:
+            if world.random.random() > 0.1:
+                continue
+            if client.behind(store):
+                client.relist(store)
+            after, exact = client.cursor, client.cursor >= store.window.start
+            found = read_all(store, client)
+            if exact:
+                expected = reference(world, client.kind, client.lens, after, store.applied)
+                assert sorted(as_happened(world, client.kind, found)) == sorted(expected)
+            counts[exact] += 1
+            assert client.view == world.view_at(client.kind, client.lens, store.applied)
+
+    store = warm_store(limit)
+    run(world, store, 1000, each)
+    assert counts[False]
+    assert counts[True] or limit == 1
+    assert store.window.dropped
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_small_pieces_before_and_in_the_window_converge(seed: int, delta: Make, control: Make) -> None:
+    """A watcher that falls out of the window while it reads, and comes into it, loses nothing."""
+    world = World(seed, delta, control)
+    clients = every_client()
+
+    def each(store: Store) -> None:
+        for client in clients:
+            if world.random.random() > 0.3:
+                continue
+            if client.behind(store):
+                client.relist(store)
+            if client.pull(store, world.random.randint(1, 3))[1]:
+                assert client.view == world.view_at(client.kind, client.lens, store.applied)
+
+    run(world, warm_store(12_000), 1200, each)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_list_as_of_an_index_in_the_window_is_what_was_there(seed: int, delta: Make, control: Make) -> None:
+    world = World(seed, delta, control)
+    told_apart = {True: 0, False: 0}
+
+    def each(store: Store) -> None:
+        for kind in store.types:
+            lens = world.random.choice(LENSES)
+            index = world.random.randint(max(0, store.applied - 60), store.applied)
+            type_store = store.types[kind]
+            before = index < store.window.start
+            told_apart[before] += 1
+            if before:
+                with pytest.raises(BeforeWindow, match=f"too old resource version: {index} "):
+                    type_store.as_of(index, lens.filter)
+                continue
+            found = type_store.as_of(index, lens.filter)
+            places = [name_of(entry) for entry in found]
+            assert places == sorted(places)
+            assert {name_of(one): (one.uid, one.index) for one in found} == world.view_at(kind, lens, index)
+
+    run(world, warm_store(40_000), 1200, each)
+    assert min(told_apart.values()) > 50
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_gap_in_what_is_read_begins_the_window_anew(seed: int, delta: Make, control: Make) -> None:
+    """What was superseded unread cannot be told: watchers from before it get the latest states."""
+    world = World(seed, delta, control)
+    store = warm_store(LARGE)
+    clients = every_client()
+    for _ in range(150):
+        for _ in range(world.random.choice((1, 2, 5, 20))):
+            world.step()
+        world.catch_up(store)
+        store.check()
+        for client in clients:
+            if world.random.random() > 0.4:
+                continue
+            if client.behind(store):
+                client.relist(store)
+            client.pull(store)
+            assert client.view == world.view_at(client.kind, client.lens, store.applied)
+    assert store.unread_through <= store.window.start
+
+
+def entry_of_size(size: int, index: int) -> Entry:
+    return Entry(
+        index=index,
+        uid_index=index,
+        selectable_since=index,
+        deleted=False,
+        cluster="alpha",
+        namespace="x",
+        name="a",
+        version="v1",
+        uid="u",
+        member_version="1",
+        labels={},
+        fields={},
+        controller_uid="",
+        created=0,
+        time=0,
+        body=b"x" * size,
+        version_offset=0,
+        version_end=0,
+        metadata_end=0,
+    )
+
+
+def test_the_oldest_events_of_all_types_go_first() -> None:
+    window, pods, nodes = Window(5_000), TypeWindow(), TypeWindow()
+    assert (window.start, len(window)) == (0, 0)
+    before = entry_of_size(1_000, 1)
+    for index in range(2, 11):
+        window.add(pods if index % 2 else nodes, index, before, before)
+    # Each counts for its state before, and for what it takes itself.
+    assert window.size == 2 * 1_700
+    assert [event.index for event in pods.after(0)] == [9]
+    assert [event.index for event in nodes.after(0)] == [10]
+    assert (window.start, window.dropped, len(window)) == (8, 7, 2)
+    assert (pods.last(), nodes.last()) == (9, 10)
+    assert list(pods.after(9)) == []
+
+
+def test_a_removal_that_is_larger_than_the_window_leaves_nothing_in_it() -> None:
+    window, pods = Window(5_000), TypeWindow()
+    removed = tuple(entry_of_size(1_000, index) for index in range(1, 6))
+    window.add(pods, 9, Removal(9, {}), None, removed=removed)
+    assert (window.start, window.size, len(window)) == (9, 0, 0)
+
+
+def test_a_window_without_bytes_is_never_open() -> None:
+    window, pods = Window(0), TypeWindow()
+    window.open(5)
+    window.add(pods, 6, entry_of_size(1, 6), None)
+    assert (window.start, window.size, len(pods)) == (CLOSED, 0, 0)
+
+
+def test_what_is_dropped_from_the_beginning_is_freed() -> None:
+    window, pods = Window(100 * 1_700), TypeWindow()
+    before = entry_of_size(1_000, 1)
+    for index in range(2, 5_000):
+        window.add(pods, index, before, before)
+        assert len(pods) <= 100
+    assert len(pods._events) < 1_000
+    assert [event.index for event in pods.after(0)] == list(range(4_900, 5_000))
+
+
+def test_a_state_that_left_the_selection_is_the_last_that_matched(delta: Make) -> None:
+    """With the version of the change, as a kube-apiserver's watch has it."""
+    store = warm_store(LARGE)
+    kind = TYPES[0]
+    for number, app in enumerate(("a", "a", "b"), 1):
+        given = {"type": ADDED} if number == 1 else {"type": MODIFIED, "uid_index": 1}
+        made = delta("m", uid="u", member_version=str(100 + number), labels={"app": app}, **given)
+        store.apply_delta(made, number, number)
+    lens = LENSES[1]
+    found, upto = changes(store.types[kind], Cursor(0).position(store.types[kind]), lens.filter, EVERYTHING)
+    assert upto is None
+    assert [(one.type, one.at, one.entry.index, one.member_version) for one in found] == [
+        (ADDED, 1, 1, None),
+        (MODIFIED, 2, 2, None),
+        (DELETED, 3, 2, "103"),
+    ]
+
+
+def test_as_of_an_index_a_name_that_is_not_known_any_more_cannot_be_told(delta: Make) -> None:
+    """The log was read from past an object's last state but one: what it was then is not here."""
+    store = warm_store(LARGE)
+    store.skip(5, 5)
+    store.note_compacted(5)
+    store.apply_delta(delta("m", uid="u", type=MODIFIED, uid_index=2, member_version="9"), 6, 6)
+    pods = store.types[TYPES[0]]
+    with pytest.raises(BeforeWindow):
+        pods.as_of(5, Filter())
+    assert pods.as_of(5, Filter(names=frozenset({"n"}))) == []
+    assert [one.index for one in pods.as_of(6, Filter())] == [6]
+    assert pods.get("alpha", ObjectName(("x", "m"))) is not None
