@@ -206,6 +206,8 @@ class Reader:
 
         def nothing_pending() -> None:
             nonlocal confirming
+            if self.caught_up.is_set() and not self._stop_when_caught_up:
+                return
             if self.log.replicas == 1:
                 self._now_caught_up(outcome)
             elif confirming is None:
@@ -220,7 +222,7 @@ class Reader:
             last = headers.get("Nats-Last-Consumer")
             if last is not None and int(last) != expected - 1:
                 fail(_Broken(f"the server sent {last} messages, {expected - 1} arrived"))
-            elif last is not None and not asked and not self.caught_up.is_set():
+            elif last is not None and not asked:
                 # Idle with nothing missing: what was pending at the start was purged meanwhile.
                 nothing_pending()
             if asked and not self._going.is_set():
@@ -260,7 +262,7 @@ class Reader:
                 self.position_time = stored
                 if stored > self.latest:
                     self.latest = stored
-            if not pending and not self.caught_up.is_set():
+            if not pending:
                 nothing_pending()
             return None
 
@@ -295,7 +297,7 @@ class Reader:
                 await asyncio.wait((creating, outcome), return_when=asyncio.FIRST_COMPLETED)
                 if not outcome.done():
                     made = msgspec.json.decode(creating.result(), type=_ConsumerInfo)
-                    if made.num_pending == 0 and expected == 1 and not self.caught_up.is_set():
+                    if made.num_pending == 0 and expected == 1:
                         nothing_pending()
             finally:
                 creating.cancel()

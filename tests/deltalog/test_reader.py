@@ -113,6 +113,26 @@ async def test_caught_up_is_what_the_leader_has_and_not_what_a_lagging_replica_s
     assert [record.sequence for record in records] == [1, second]
 
 
+async def test_who_reads_to_the_end_ends_though_the_connection_was_lost_at_the_last_message(log: Log, put: Put) -> None:
+    """It had caught up, and what said so was lost: more has come since then."""
+    await put("a")
+    records: list[Record] = []
+
+    def apply(record: Record) -> None:
+        records.append(record)
+        if record.sequence == 1:
+            log.connection._trouble()
+
+    reader = Reader(log, apply, stop_when_caught_up=True)
+    reading = asyncio.create_task(reader.run())
+    await eventually(lambda: bool(records))
+    await put("b")
+    async with asyncio.timeout(PATIENCE):
+        await reading
+    assert [record.sequence for record in records][:1] == [1]
+    assert reader.restarts == 1
+
+
 async def test_headers_only(log: Log, put: Put) -> None:
     await put("a", uid="the-uid")
     records: list[Record] = []
