@@ -192,7 +192,7 @@ def _events(
             shown = len(result)
             _add_event(result, type_store, event, item, wanted)
             if len(result) > shown:
-                size += len(item.body)
+                size += len(item.content)
         if len(result) >= limit or (most is not None and size >= most):
             return result, event.index
     return result, None
@@ -232,8 +232,8 @@ def _matched(before: Entry, wanted: Filter) -> bool:
     """Whether the state before an event was in the selection, of an object in scope."""
     if wanted.version is not None and before.version != wanted.version:
         return False
-    # What is known of a predecessor from the log alone has no time of creation.
-    return (wanted.timely(before) or before.selectable_since == NEVER) and wanted.selects(before)
+    # Of a predecessor of which only the log knows, an older release did not say when it was created.
+    return (wanted.timely(before) or not before.created) and wanted.selects(before)
 
 
 def _held(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> Entry | None:

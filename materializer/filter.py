@@ -23,7 +23,7 @@ class State(Protocol):
         """The type's selectable fields that have a value, by their labels."""
 
     @property
-    def controller_uid(self) -> str:
+    def controller_uid(self) -> str | None:
         """Uid of the controlling owner; empty if there is none."""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from deltalog.wire.delta import Selectables
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.parts import Assembler
 from deltalog.wire.records import ClusterDocument, DocumentName, TypeStatus
@@ -21,12 +22,11 @@ from deltalog.wire.resource_type import ResourceType
 from materializer.cluster_facts import Cluster, Health
 from materializer.entry import Entry, Past, shared_type_meta
 from materializer.errors import MaterializerError
-from materializer.filter import State
 from materializer.integrity import Counts, Integrity
 from materializer.order import Order, Removal
 from materializer.store import Store
 from materializer.type_store import TypeStore
-from materializer.window import CLOSED, Event, TypeWindow, weight_of
+from materializer.window import CLOSED, Event, TypeWindow, Was, weight_of
 
 # A piece has at most so many entries, or other things, and ends with the entry that makes it larger than so many bytes.
 _ENTRIES = 32
@@ -311,8 +311,8 @@ class Image:
         )
 
 
-def _selectables(state: State) -> tuple[dict[str, str], dict[str, str], str]:
-    return (dict(state.labels), dict(state.fields), state.controller_uid)
+def _selectables(was: Was) -> tuple[dict[str, str], dict[str, str], str]:
+    return (dict(was.labels), dict(was.fields), was.controller_uid or "")
 
 
 def _cluster(cluster: Cluster, numbers: dict[int, int]) -> _Cluster:
@@ -525,7 +525,7 @@ class Restoration:
         for one in record.events:
             self._share([entry for entry in (one.item, one.before, *one.removed) if entry is not None])
             before = self._items[one.before_index] if one.before_index else one.before
-            was = None if one.was is None else Past(0, *one.was)
+            was = None if one.was is None else Selectables(*one.was)
             item = one.item or _standing(type_store.order, one.index)
             if isinstance(item, Entry):
                 self._items[one.index] = item

@@ -35,7 +35,7 @@ from materializer.cluster_facts import Cluster, Health
 from materializer.entry import METADATA, VERSION_OFFSET, Entry, Past, entry_of, version_member
 from materializer.order import Removal
 from materializer.type_store import TypeStore
-from materializer.window import CLOSED, Window
+from materializer.window import CLOSED, Was, Window
 
 # How many past label sets are remembered for watchers with a selector; older ones count as unknown.
 _PAST_LIMIT = 8192
@@ -217,7 +217,7 @@ class Store:
                 type_store.indexes.discard(current)
             type_store.indexes.add(entry)
         type_store.order.append(index, entry)
-        self.window.add(type_store.events, index, entry, changed)
+        self.window.add(type_store.events, index, entry, changed, _was(delta, entry, changed))
         self.dirty.add(type_key)
         return Outcome.APPLIED
 
@@ -288,7 +288,7 @@ class Store:
                 _replace(entry, tombstone)
         self._add_tombstone(type_store, entry)
         type_store.order.append(index, entry)
-        self.window.add(type_store.events, index, entry, current)
+        self.window.add(type_store.events, index, entry, current, _was(delta, entry, current))
         self.fading.append((time, index, type_store.key, entry))
         self.dirty.add(type_store.key)
         return Outcome.APPLIED if current is not None or self.loading else Outcome.UNKNOWN_OBJECT
@@ -574,6 +574,13 @@ class Store:
             type_store.indexes.check(list(type_store.live()))
             in_order = sum(len(item.entries) if isinstance(item, Removal) else 1 for item in by_index.values())
             assert in_order == len(type_store) + dead, "nothing stands in the order that has no name"
+
+
+def _was(delta: Delta, entry: Entry, before: Entry | None) -> Was | None:
+    """What selectors saw before, by the log alone: where the state before is not here."""
+    if before is not None or delta.was is None:
+        return None
+    return entry if delta.was is wire.UNCHANGED else delta.was
 
 
 def _replace(entry: Entry, before: Entry) -> None:

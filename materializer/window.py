@@ -14,14 +14,18 @@ from collections.abc import Iterator
 
 import msgspec
 
+from deltalog.wire.delta import Selectables
 from materializer.entry import Entry
-from materializer.filter import State
 from materializer.order import Removal
 
 # What an event takes in memory beside the body of the state before it, in bytes: measured, with an entry's fields.
 _WEIGHT = 700
 CLOSED = 2**63
 """A start that no index is past."""
+
+
+Was = Entry | Selectables
+"""What selectors looked at in a state that is not here: as the log says, or as in the entry, since nothing changed."""
 
 
 class Event(msgspec.Struct, gc=False, eq=False):
@@ -39,7 +43,7 @@ class Event(msgspec.Struct, gc=False, eq=False):
     index: int
     item: Entry | Removal
     before: Entry | None
-    was: State | None
+    was: Was | None
     removed: tuple[Entry, ...]
     weight: int
 
@@ -92,9 +96,9 @@ class TypeWindow:
 
 def weight_of(before: Entry | None, removed: tuple[Entry, ...]) -> int:
     """Bytes that an event counts for: its own, and those of the states that only it keeps."""
-    weight = _WEIGHT if before is None else _WEIGHT + len(before.body)
+    weight = _WEIGHT if before is None else _WEIGHT + len(before.content)
     for entry in removed:
-        weight += _WEIGHT + len(entry.body)
+        weight += _WEIGHT + len(entry.content)
     return weight
 
 
@@ -139,7 +143,7 @@ class Window:
         index: int,
         item: Entry | Removal,
         before: Entry | None,
-        was: State | None = None,
+        was: Was | None = None,
         removed: tuple[Entry, ...] = (),
     ) -> None:
         """Takes in the event at `index`, higher than all before. Amortised O(1)."""

@@ -30,6 +30,7 @@ _REPLACED_KEYS = {
     "oldest_uid_index": "oldest",
     "deletion_index": "gone",
     "member_version": "original",
+    "controller_uid": "controller",
 }
 _DELTA_KEYS = {
     "uid_index": "first",
@@ -52,7 +53,7 @@ class Replaced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     - `oldest_uid_index`: sequence from which on the name has been in use, by it or by others before it.
     - `deletion_index`: sequence of its deletion; 0: it went with the message that has the present uid's ADDED.
     - `time`: when it went, in milliseconds since 1970 by the producer's clock.
-    - `member_version`, `labels`, `fields`: those of its last state.
+    - `member_version`, `labels`, `fields`, `controller_uid`, `created`: those of its last state, as in `Delta`.
     """
 
     uid: str
@@ -63,6 +64,8 @@ class Replaced(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, re
     member_version: str = ""
     labels: dict[str, str] = {}
     fields: dict[str, str] = {}
+    controller_uid: str = ""
+    created: int = 0
 
 
 class Selectables(msgspec.Struct, frozen=True, omit_defaults=True, gc=False, rename={"controller_uid": "controller"}):

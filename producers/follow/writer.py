@@ -539,6 +539,8 @@ class Writer:
             member_version=known.member_version,
             labels=last.labels if last else {},
             fields=self._normalize.visible(last.fields) if last else {},
+            controller_uid=last.controller_uid if last else "",
+            created=last.created if last else 0,
         )
 
     def forget_deleted(self) -> None:

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, ControlRecord, Delta, Replaced
+from deltalog.wire.delta import UNCHANGED, Selectables
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.selectors import parse_fields, parse_labels
 from deltalog.wire.subjects import CLUSTER, OWNER, REMOVED, SYNCED
@@ -108,6 +109,7 @@ class Known:
     first: int
     oldest: int
     gone_at: int | None = None
+    gone_index: int = 0
     replaced: Replaced | None = None
 
 
@@ -166,7 +168,7 @@ class World:
     def _delta(self, kind: GroupResource, name: Name, **given: Any) -> Delta:
         self.versions += 1
         # As a creation time does, it belongs to the uid.
-        given.setdefault("created", sum(map(ord, given["uid"])) % 7)
+        given.setdefault("created", 1 + sum(map(ord, given["uid"])) % 6)
         cluster, namespace, short = name
         made: Delta = self.delta(
             short,
@@ -195,6 +197,13 @@ class World:
             "fields": known.delta.fields,
             "controller_uid": known.delta.controller_uid,
         }
+
+    @staticmethod
+    def _was(known: Known, content: dict[str, Any]) -> Selectables:
+        last = known.delta
+        if (last.labels, last.fields, last.controller_uid) == tuple(content.values()):
+            return UNCHANGED
+        return Selectables(last.labels, last.fields, last.controller_uid)
 
     def _record(self, kind: GroupResource, name: Name, message: Message) -> None:
         delta = message.record
@@ -226,6 +235,9 @@ class World:
                     member_version=last.member_version,
                     labels=last.labels,
                     fields=last.fields,
+                    controller_uid=last.controller_uid,
+                    created=last.created,
+                    deletion_index=known.gone_index,
                 )
         if uid is None:
             self.uids += 1
@@ -233,7 +245,7 @@ class World:
         delta = self._delta(kind, name, type=ADDED, uid=uid, replaced=replaced, **self._content())
         message = self.append(self._subject(delta), delta)
         oldest = replaced.oldest_uid_index if replaced else message.index
-        self.known[kind, name] = Known(delta, message.index, oldest, None, replaced)
+        self.known[kind, name] = Known(delta, message.index, oldest, replaced=replaced)
         self._record(kind, name, message)
         return message
 
@@ -244,7 +256,14 @@ class World:
         if self.random.random() < 0.4:
             content = self._content()
         delta = self._delta(
-            kind, name, type=MODIFIED, uid=known.delta.uid, uid_index=known.first, replaced=known.replaced, **content
+            kind,
+            name,
+            type=MODIFIED,
+            uid=known.delta.uid,
+            uid_index=known.first,
+            replaced=known.replaced,
+            was=self._was(known, content),
+            **content,
         )
         known.delta = delta
         message = self.append(self._subject(delta), delta)
@@ -266,11 +285,13 @@ class World:
             uid_index=known.first,
             replaced=known.replaced,
             final=final,
+            was=self._was(known, content),
             **content,
         )
         known.delta = delta
         known.gone_at = self.now
         message = self.append(self._subject(delta), delta, expires=True)
+        known.gone_index = message.index
         self._record(kind, name, message)
         return message
 
@@ -375,6 +396,23 @@ class World:
         for message in sorted(self.log.values(), key=lambda one: one.index):
             if message.index > store.applied:
                 feed(store, message)
+
+    def later_store(self, begin: int) -> Store:
+        """What an instance that starts now makes of the state up to `begin` and of every event past it."""
+        mark = self.control(SYNCED, "alpha", "", "pods", epoch=self.epochs["alpha"])
+        self.append(("kbc", "alpha", SYNCED, "", "pods"), mark)
+        store = Store("h", TTL, 1 << 30)
+        store.window.close()
+        for message in sorted(self.log.values(), key=lambda one: one.index):
+            if message.index <= begin and (message.expires is None or message.expires > self.now):
+                feed(store, message)
+        store.note_compacted(begin)
+        for message in self.sent[bisect_right(self.sent, begin, key=lambda one: one.index) :]:
+            feed(store, message)
+        store.settle()
+        store.finish_loading(self.now)
+        store.check()
+        return store
 
     def cold_store(self) -> Store:
         """What an instance that starts now makes of the compacted log."""

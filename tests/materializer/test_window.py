@@ -21,6 +21,7 @@ from materializer.window import CLOSED, TypeWindow, Window
 from tests.materializer.test_model import (
     EVERYTHING,
     LENSES,
+    SECOND,
     TYPES,
     Client,
     Lens,
@@ -221,6 +222,38 @@ def test_a_list_as_of_an_index_in_the_window_is_what_was_there(seed: int, delta:
     assert min(told_apart.values()) > 50
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_an_instance_that_started_later_shows_what_happened_as_well(seed: int, delta: Make, control: Make) -> None:
+    """It read the state up to somewhere, and every event from there: a resume from there on is exact."""
+    world = World(seed, delta, control)
+    served = before = 0
+    for _ in range(30):
+        for _ in range(world.random.randint(1, 40)):
+            world.step()
+            world.now += int(world.random.random() * world.random.choice((0, 3)) * SECOND)
+        begin = world.random.randint(max(0, world.index - 80), world.index)
+        store = world.later_store(begin)
+        for client in every_client():
+            target = world.view_at(client.kind, client.lens, store.applied)
+            for _ in range(3):
+                after = world.random.randint(max(0, begin - 10), world.index)
+                client.at = Cursor(after, world.random.choice((0, after)))
+                client.seen.clear()
+                if client.refused(store):
+                    continue
+                client.view = world.view_at(client.kind, client.lens, after)
+                found = read_all(store, client, world.random.choice((None, world.random)))
+                assert client.view == target
+                if after < begin:
+                    before += 1
+                    continue
+                served += 1
+                expected = reference(world, client.kind, client.lens, after, store.applied)
+                assert sorted(as_happened(world, client.kind, found)) == sorted(expected), (begin, after)
+    assert served > 500
+    assert before > 50
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_gap_in_what_is_read_begins_the_window_anew(seed: int, delta: Make, control: Make) -> None:
     """What was superseded unread cannot be told: watchers from before it get the latest states."""
@@ -259,8 +292,8 @@ def entry_of_size(size: int, index: int) -> Entry:
         controller_uid="",
         created=0,
         time=0,
-        body=b"x" * size,
-        version_offset=0,
+        type_meta=b"",
+        content=b"x" * size,
         version_end=0,
         metadata_end=0,
     )
