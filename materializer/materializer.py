@@ -34,12 +34,9 @@ from materializer.snapshot import Snapshots
 from materializer.store import Store
 from materializer.timing import DEFAULT, Timing
 from materializer.waiting import Waiting
-from materializer.window import CLOSED
+from materializer.window import CLOSED, WINDOW_BYTES
 
 log = structlog.get_logger("materializer")
-
-WINDOW = 64 << 20
-"""Bytes of the newest events that are kept if nothing else is said."""
 
 _CONTROL_PREFIX = CONTROL + "."
 _PARTS_PREFIX = PARTS + "."
@@ -66,7 +63,7 @@ class Materializer:
         snapshots: Snapshots | None = None,
         away: Away | None = None,
         *,
-        window: int = WINDOW,
+        window: int = WINDOW_BYTES,
         timing: Timing = DEFAULT,
     ) -> None:
         self._timing = timing

@@ -20,6 +20,8 @@ from materializer.order import Removal
 
 # What an event takes in memory beside the body of the state before it, in bytes: measured, with an entry's fields.
 _WEIGHT = 700
+WINDOW_BYTES = 64 << 20
+"""How many bytes of the newest events are kept if nothing else is said."""
 CLOSED = 2**63
 """A start that no index is past."""
 

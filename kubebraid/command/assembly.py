@@ -83,7 +83,8 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
             reading = await stack.enter_async_context(Opening(connection, opening))
             # With an embedded log, how far it came is kept outside the server's files, too: those may be set back.
             file = None if broker is None else broker.data / f"history-{opening.name}.json"
-            materializer = await _materializer(reading, until, file, _snapshots(settings, broker, worker))
+            snapshots = _snapshots(settings, broker, worker)
+            materializer = await _materializer(reading, until, file, snapshots, settings.window_memory)
             parts.append(materializer.run)
             # After the last request has been answered.
             stack.push_async_callback(materializer.close)
@@ -154,13 +155,16 @@ def _snapshots(settings: Settings, broker: EmbeddedBroker | None, worker: Worker
     return Snapshots(directory, settings.snapshot_every, writes=worker is None or worker.number == 0)
 
 
-async def _materializer(reading: Opening, until: float, file: Path | None, snapshots: Snapshots | None) -> Materializer:
+async def _materializer(
+    reading: Opening, until: float, file: Path | None, snapshots: Snapshots | None, window: int
+) -> Materializer:
     """Of the log; or, where that cannot be opened by `until`, of what a snapshot says of it, or of nothing yet.
 
-    `file`: where it is kept how far the log came. Raises BadAccess, BrokerRefuses, LogError.
+    `file`: where it is kept how far the log came. `window`: bytes for the newest events. Raises BadAccess,
+    BrokerRefuses, LogError.
     """
     if (opened := await reading.soon(until)) is not None:
-        return Materializer(opened, History(opened, file), snapshots)
+        return Materializer(opened, History(opened, file), snapshots, window=window)
 
     async def open_when_there() -> tuple[Log, History]:
         later = await reading.wait()
@@ -169,11 +173,11 @@ async def _materializer(reading: Opening, until: float, file: Path | None, snaps
     url, name = reading.connection.url, reading.settings.name
     alone = None if snapshots is None else await snapshots.read_alone(url, name)
     if alone is None:
-        return Materializer(Log.unreached(url, name), None, snapshots, Away(None, open_when_there))
+        return Materializer(Log.unreached(url, name), None, snapshots, Away(None, open_when_there), window=window)
     assumed, restored = alone
     # NATS may refuse by then; but what is served already stays served, and that may be corrected meanwhile.
     reading.serving = True
-    return Materializer(assumed, None, snapshots, Away(restored, open_when_there))
+    return Materializer(assumed, None, snapshots, Away(restored, open_when_there), window=window)
 
 
 def _configuration(settings: Settings) -> Configuration:

@@ -39,9 +39,11 @@ from kubebraid.command.options.serving import (
     NotReadyAfter,
     Snapshot,
     SnapshotEvery,
+    WindowMemory,
     checked_forward,
     seconds_between_snapshots,
 )
+from kubebraid.command.options.sizes import size
 from kubebraid.command.parts import Stopped, together
 from kubebraid.command.settings import BadSetting, Forward, Settings, log_settings, parse_listen
 from kubebraid.command.workers import Ready, Workers
@@ -68,6 +70,7 @@ def command(
     workers: Annotated[
         int, typer.Option(metavar="N", min=1, max=64, help="Processes behind the address, each with all objects.")
     ] = 1,
+    window_memory: WindowMemory = "64Mi",
     not_ready_after: NotReadyAfter = "5m",
     log_level: LogLevel = "info",
     log_json: LogJson = False,
@@ -93,6 +96,7 @@ def command(
         config=config,
         listen=parse_listen(listen, insecure=insecure_listen),
         forward=checked_forward(forward, listen),
+        window_memory=size("--window-memory", window_memory),
         not_ready_after=duration(not_ready_after),
     )
     if workers > 1:

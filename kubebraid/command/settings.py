@@ -12,6 +12,7 @@ from pathlib import Path
 from deltalog import Access, LogSettings
 from kubebraid.errors import InvalidInput
 from materializer.versions import check_prefix
+from materializer.window import WINDOW_BYTES
 from producers.rules.configuration import RELIST_EVERY
 from producers.rules.pruning import Pruning
 from producers.rules.rules import Rules
@@ -86,7 +87,8 @@ class Settings:
     `access`: how to get into a NATS that is not embedded. `snapshot`: the directory of snapshots (None: below the
     embedded NATS's files, else none); `snapshot_every`: how often one is written, in seconds; 0: none are written or
     read. `config`: the configuration file, which then says all of what is followed and how. `forward`: as whom requests
-    are passed on to clusters. `not_ready_after`: seconds without word of the log that a service counts as ready; 0: for
+    are passed on to clusters. `window_memory`: bytes for the newest events. `not_ready_after`: seconds
+    without word of the log that a service counts as ready; 0: for
     ever.
     """
 
@@ -109,6 +111,7 @@ class Settings:
     identity: str | None = None
     listen: Address | None = None
     forward: Forward = Forward.OFF
+    window_memory: int = WINDOW_BYTES
     not_ready_after: float = NOT_READY_AFTER
 
 

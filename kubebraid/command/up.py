@@ -37,9 +37,11 @@ from kubebraid.command.options.serving import (
     NotReadyAfter,
     Snapshot,
     SnapshotEvery,
+    WindowMemory,
     checked_forward,
     seconds_between_snapshots,
 )
+from kubebraid.command.options.sizes import size
 from kubebraid.command.settings import BadSetting, Forward, Settings, parse_listen
 from producers.rules.configuration import duration
 
@@ -70,6 +72,7 @@ def command(
     relist_every: RelistEvery = "30m",
     config: Config = None,
     forward: ForwardAs = Forward.CALLER,
+    window_memory: WindowMemory = "64Mi",
     not_ready_after: NotReadyAfter = "5m",
     log_level: LogLevel = "info",
     log_json: LogJson = False,
@@ -100,6 +103,7 @@ def command(
         ),
         listen=parse_listen(listen, insecure=insecure_listen),
         forward=checked_forward(forward, listen),
+        window_memory=size("--window-memory", window_memory),
         not_ready_after=duration(not_ready_after),
     )
     if nats is not None and nats_port is not None:

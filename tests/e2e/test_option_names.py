@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import structlog
@@ -11,6 +12,8 @@ from deltalog import Access, BadAccess, LogSettings
 from deltalog.mirror import MirrorSettings
 from kubebraid.command import logs
 from kubebraid.command.options.names import OPTIONS, in_options
+from kubebraid.command.options.sizes import size
+from kubebraid.command.settings import BadSetting
 
 
 def test_each_option_is_of_a_field() -> None:
@@ -48,3 +51,25 @@ def test_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
         structlog.configure(**before)
     line = json.loads(capsys.readouterr().err)
     assert (line["event"], line["reason"], line["count"]) == ("the log cannot be opened", "check --nats-creds", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [
+        ("0", 0),
+        ("64Mi", 64 << 20),
+        ("1.5Gi", 3 << 29),
+        ("500M", 500_000_000),
+        ("2 ", 2),
+        ("1TiB", 1 << 40),
+        ("7kB", 7000),
+    ],
+)
+def test_sizes_are_quantities(text: str, bytes_: int) -> None:
+    assert size("--window-memory", text) == bytes_
+
+
+@pytest.mark.parametrize("text", ["", "Mi", "-1", "1Q", "1e3", "1 Mi", "0x10", ".5Mi"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(BadSetting, match=f"^--window-memory {re.escape(text)}: a number of bytes, as in 64Mi"):
+        size("--window-memory", text)

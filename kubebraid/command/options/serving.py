@@ -19,6 +19,13 @@ Snapshot = Annotated[
 SnapshotEvery = Annotated[
     str, typer.Option(metavar="TIME", help="How often that is written, beside at the end; 0: no snapshots.")
 ]
+WindowMemory = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="Memory for the newest events, all of which watches are shown; of older ones, the latest states; 0: none.",
+    ),
+]
 ForwardAs = Annotated[
     Forward,
     typer.Option(
