@@ -280,8 +280,10 @@ class Informer:
         while True:
             async with self._open(session, **query) as answer:
                 page = msgspec.json.decode(await answer.read())
+            # Items of built-in types do not say what they are; events do.
+            type_meta = {"kind": str(page["kind"]).removesuffix("List"), "apiVersion": page["apiVersion"]}
             for item in page["items"] or ():
-                listed[_key(item)] = item
+                listed[_key(item)] = {**type_meta, **item}
             if not (token := page["metadata"].get("continue")):
                 break
             query["continue"] = token

@@ -132,10 +132,11 @@ def invalid_options(errors: list[tuple[str, str]]) -> ApiError:
         else (field, "FieldValueForbidden", f"Forbidden: {message}")
         for field, message in errors
     ]
-    text = ", ".join(f"{field}: {message}" for field, _, message in causes)
+    # Equal ones once (apimachinery pkg/util/validation/field: ToAggregate).
+    texts = list(dict.fromkeys(f"{field}: {message}" for field, _, message in causes))
     return ApiError(
         422,
-        f'ListOptions.meta.k8s.io "" is invalid: {text if len(errors) == 1 else "[" + text + "]"}',
+        f'ListOptions.meta.k8s.io "" is invalid: {texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"}',
         details={
             "group": "meta.k8s.io",
             "kind": "ListOptions",

@@ -121,8 +121,8 @@ class Lists:
         client = request.http.remote or ""
         if options.token:
             return further_page(self.frozen, present, scope, options, asked.encoder.versions, client)
-        if options.version == "0" and options.match != "NotOlderThan":
-            # "0" means any state, and its answer is whole (apiserver: limit is ignored there).
+        if options.version == "0":
+            # "0" means any state, and its answer is whole (apiserver storage/cacher: computeListLimit).
             options = dataclasses.replace(options, limit=0)
         return first_page(self.frozen, frozen or present(), options, store.prefix, client)
 

@@ -9,12 +9,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from query.http.status import ApiError, invalid_options
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Query parameters as given. `version` "" is unset; `limit` 0 is none; times in seconds."""
+    """Query parameters, with a kube-apiserver's defaults. `version` "" is unset; `limit` 0 is none; times in seconds.
+
+    `initial_events`: whether a watch begins with the present state; None of a list, and of a watch past a version.
+    """
 
     watch: bool
     label_selector: str = ""
@@ -28,7 +33,8 @@ class Options:
     timeout: int | None = None
 
 
-_NO_LIST_OPTIONS, _NO_WATCH_OPTIONS = Options(watch=False), Options(watch=True)
+_NO_LIST_OPTIONS = Options(watch=False)
+_NO_WATCH_OPTIONS = Options(watch=True, match="NotOlderThan", initial_events=True)
 _PARAMETERS = frozenset(
     {
         "labelSelector",
@@ -52,15 +58,25 @@ def _flag(query: Mapping[str, str], name: str) -> bool | None:
 
 
 def _number(query: Mapping[str, str], name: str) -> int | None:
-    text = query.get(name, "")
-    if not text:
+    """Absent: None. An empty one is none (apimachinery: Convert_Slice_string_To_int64, whose texts these are)."""
+    if name not in query:
         return None
-    if not re.fullmatch(r"[+-]?[0-9]{1,30}", text):
-        raise ApiError(400, f'{name}: strconv.ParseInt: parsing "{text[:64]}": invalid syntax')
-    number = int(text)
-    if not -(2**63) <= number < 2**63:
-        raise ApiError(400, f'{name}: strconv.ParseInt: parsing "{text[:64]}": value out of range')
-    return number
+    text = query[name]
+    if not re.fullmatch(r"[+-]?[0-9]+", text, re.ASCII):
+        raise ApiError(400, f"strconv.ParseInt: parsing {quoted(text)}: invalid syntax")
+    # Few digits are sure to be in range; int() of many takes its time.
+    if len(text) > _DIGITS or not -(2**63) <= int(text) < 2**63:
+        raise ApiError(400, f"strconv.ParseInt: parsing {quoted(text)}: value out of range")
+    return int(text)
+
+
+def quoted(text: str) -> str:
+    """A text of a client's as an error quotes it (Go's %q), at most 64 characters of it."""
+    return msgspec.json.encode(text[:64]).decode()
+
+
+# So many, with leading zeros, are still a number that is in range.
+_DIGITS = 64
 
 
 def asks_watch(query: Mapping[str, str]) -> bool:
@@ -76,16 +92,21 @@ def parse_options(query: Mapping[str, str], *, watch: bool) -> Options:
     """
     if _PARAMETERS.isdisjoint(query):
         return _NO_WATCH_OPTIONS if watch else _NO_LIST_OPTIONS
+    version, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
+    initial_events = _flag(query, "sendInitialEvents")
+    if watch and initial_events is None and not match and version in ("", "0"):
+        # apimachinery internalversion/defaults.go: SetListOptionsDefaults, since 1.32.
+        initial_events, match = True, "NotOlderThan"
     options = Options(
         watch=watch,
         label_selector=query.get("labelSelector", ""),
         field_selector=query.get("fieldSelector", ""),
-        version=query.get("resourceVersion", ""),
-        match=query.get("resourceVersionMatch", ""),
+        version=version,
+        match=match,
         limit=max(_number(query, "limit") or 0, 0),
         token=query.get("continue", ""),
         bookmarks=bool(_flag(query, "allowWatchBookmarks")),
-        initial_events=_flag(query, "sendInitialEvents"),
+        initial_events=initial_events,
         timeout=_number(query, "timeoutSeconds"),
     )
     _check(options)
@@ -93,28 +114,29 @@ def parse_options(query: Mapping[str, str], *, watch: bool) -> Options:
 
 
 def _check(options: Options) -> None:
+    """Errors in the order in which a kube-apiserver finds them. Raises ApiError 422."""
     errors: list[tuple[str, str]] = []
     match, known = options.match, ("Exact", "NotOlderThan")
     if options.watch:
         if options.initial_events is not None and match != "NotOlderThan":
             errors.append(
-                (
-                    "resourceVersionMatch",
-                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-                    if not match or match in known
-                    else "resourceVersionMatch must be NotOlderThan with sendInitialEvents",
-                )
+                ("resourceVersionMatch", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
             )
-        elif options.initial_events is None and match:
-            errors.append(
-                (
-                    "resourceVersionMatch",
-                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        if match:
+            if options.initial_events is None:
+                errors.append(
+                    (
+                        "resourceVersionMatch",
+                        "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                    )
                 )
-            )
+            if match != "NotOlderThan":
+                errors.append(
+                    ("resourceVersionMatch", f'Unsupported value: {quoted(match)}: supported values: "NotOlderThan"')
+                )
+            if options.token:
+                errors.append(("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"))
     else:
-        if options.initial_events is not None:
-            errors.append(("sendInitialEvents", "sendInitialEvents is forbidden for list"))
         if match:
             if not options.version:
                 errors.append(
@@ -124,12 +146,12 @@ def _check(options: Options) -> None:
                 errors.append(("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided"))
             if match not in known:
                 supported = 'supported values: "Exact", "NotOlderThan", ""'
-                errors.append(("resourceVersionMatch", f'Unsupported value: "{match[:64]}": {supported}'))
-            elif match == "Exact" and options.version == "0":
+                errors.append(("resourceVersionMatch", f"Unsupported value: {quoted(match)}: {supported}"))
+            if match == "Exact" and options.version == "0":
                 errors.append(
                     ("resourceVersionMatch", 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
                 )
+        if options.initial_events is not None:
+            errors.append(("sendInitialEvents", "sendInitialEvents is forbidden for list"))
     if errors:
         raise invalid_options(errors)
-    if options.token and options.version not in ("", "0"):
-        raise ApiError(400, "specifying resource version is not allowed when using continue")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from deltalog.wire.selectable_fields import METADATA_FIELDS, selectable_fields
 from deltalog.wire.selectors import BadSelector, Requirement, parse_fields, parse_labels
 from materializer.filter import Filter
@@ -36,6 +38,8 @@ def selection_of(
         fields = _field_requirements(target, served, options.field_selector) if options.field_selector else ()
     except BadSelector as problem:
         raise ApiError(400, str(problem)) from None
+    if target.name and fields and not _names_exactly(fields, target.name):
+        raise ApiError(400, "fieldSelector metadata.name doesn't match requested name")
     if search.seniority and options.watch:
         raise ApiError(400, "ownerSeniority is for lists; watch the owners between, or by their labels")
     remaining = []
@@ -61,6 +65,11 @@ def selection_of(
         before=search.before,
         controller_uids=frozenset({search.owner}) if search.owner else None,
     )
+
+
+def _names_exactly(fields: Sequence[Requirement], name: str) -> bool:
+    """Whether a field selector is for one name and no other (k8s.io/apiserver pkg/endpoints/handlers/get.go)."""
+    return any(one.key == "metadata.name" and one.operator == "in" and one.values == (name,) for one in fields)
 
 
 def _field_requirements(target: RequestTarget, served: ServedType, text: str) -> tuple[Requirement, ...]:

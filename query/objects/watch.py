@@ -31,8 +31,8 @@ from query.timing import QueryTiming
 class WatchStart:
     """What to watch and from where.
 
-    `resumption` None: the initial state first. `mark_initial_end`: whether a bookmark marks the end of the initial
-    state. `timeout` in seconds, None for one that is chosen.
+    `resumption` None: the initial state first, whose end is marked if there are to be bookmarks. `begins_at`: the
+    version at which `resumption` begins. `timeout` in seconds, None for one that is chosen.
     """
 
     key: GroupResource
@@ -40,7 +40,7 @@ class WatchStart:
     encoder: Encoder
     resumption: Resumption | None
     bookmarks: bool
-    mark_initial_end: bool
+    begins_at: str
     timeout: float | None
 
 
@@ -109,8 +109,13 @@ class WatchStream:
                 self._resumption = from_now(self._materializer.store, start.selection)
                 self._cursor = self._resumption.cursor()
                 await self._send_initial()
-            elif self._resumption.backlog:
-                await self._send_changes(self._resumption.backlog)
+            else:
+                if self._resumption.backlog:
+                    await self._send_changes(self._resumption.backlog)
+                if start.bookmarks:
+                    # To client-go a watch that was cut in its first second, without an event, is a failed one, after
+                    # which it lists again (reflector.go: "very short watch").
+                    await self._send_bookmark(start.begins_at)
             next_bookmark = self._next_bookmark(loop.time(), deadline)
             while not self._closing.is_set():
                 self._woken = False
@@ -171,10 +176,8 @@ class WatchStream:
         type_store = store.types.get(start.key)
         if type_store is not None:
             await self._send_added(self._shared.initial(self._generation, type_store, start.selection))
-        if start.mark_initial_end:
-            version = start.encoder.versions.of_list(index)
-            await self._send(start.encoder.bookmark(version, initial_events_end=True, definitions=self._definitions))
-            self._definitions = False
+        if start.bookmarks:
+            await self._send_bookmark(start.encoder.versions.of_list(index), initial_events_end=True)
 
     async def _send_added(self, state: InitialState) -> None:
         """Sends ADDED events; no more of them are encoded than are sent at one go."""
@@ -234,9 +237,14 @@ class WatchStream:
         read_to = self._cursor.read_to
         # With nothing to send everything up to the applied index was shown, of whatever type it was.
         if self._materializer.outage_seconds() is None and store.applied == read_to:
-            encoder = self._start.encoder
-            await self._send(encoder.bookmark(encoder.versions.of_list(read_to), definitions=self._definitions))
-            self._definitions = False
+            await self._send_bookmark(self._start.encoder.versions.of_list(read_to))
+
+    async def _send_bookmark(self, version: str, *, initial_events_end: bool = False) -> None:
+        bookmark = self._start.encoder.bookmark(
+            version, initial_events_end=initial_events_end, definitions=self._definitions
+        )
+        self._definitions = False
+        await self._send(bookmark)
 
 
 def _parts(sizes: Iterable[int]) -> Iterator[tuple[int, int]]:

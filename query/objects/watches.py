@@ -40,22 +40,23 @@ class Watches:
             wake()
 
     async def begin(self, request: Request, asked: CollectionRequest) -> WatchStart | ApiError:
-        """Where a watch begins, or the error 410 that it is answered with as its only event.
+        """Where a watch begins, or the error 410 or 504 that it is answered with as its only event.
 
-        As an event, which a kube-apiserver does too: some clients know an expired version by nothing else.
+        As an event, as a kube-apiserver does once it has parsed the version (apiserver storage/cacher: newErrWatcher):
+        some clients know an expired version by nothing else.
 
         Raises:
-            ApiError: any other: 429, 504, see `Consistency`.
+            ApiError: any other: 429, see `Consistency`.
         """
         options = asked.options
-        initial = options.version in ("", "0") if options.initial_events is None else options.initial_events
+        initial = bool(options.initial_events)
         try:
             resumption = await self._resume(request, asked, initial=initial)
             check_history(self._materializer, asked.encoder.versions)
         except Expired as problem:
             return expired(str(problem))
         except ApiError as problem:
-            if problem.code == 410:
+            if problem.code in (410, 504):
                 return problem
             raise
         return WatchStart(
@@ -64,9 +65,24 @@ class Watches:
             encoder=asked.encoder,
             resumption=resumption,
             bookmarks=options.bookmarks,
-            mark_initial_end=bool(options.initial_events) and options.bookmarks,
+            begins_at=self._version_of(asked, resumption),
             timeout=float(options.timeout) if options.timeout else None,
         )
+
+    @staticmethod
+    def _version_of(asked: CollectionRequest, resumption: Resumption | None) -> str:
+        """The version that a watch without an initial state begins at, for its first bookmark.
+
+        The client's own where it is one of ours: an object's version says less of what it holds than a list's.
+        """
+        if resumption is None:
+            return ""
+        text, versions = asked.options.version, asked.encoder.versions
+        if asked.member_versions is None and text not in ("", "0"):
+            given = versions.parse(text)
+            if given.member_version:
+                return versions.of_object(given.index, given.member_version)
+        return versions.of_list(resumption.read_to)
 
     async def _resume(self, request: Request, asked: CollectionRequest, *, initial: bool) -> Resumption | None:
         """Waits until the store is as new as is asked for. None: the watch begins with the initial state."""

@@ -202,7 +202,9 @@ def failure(code: int, **headers: str) -> Answer:
 
 def page(*items: dict[str, Any], token: str = "", version: str = "p.9") -> Answer:
     async def answer(_: web.Request) -> web.StreamResponse:
-        return web.json_response({"metadata": {"resourceVersion": version, "continue": token}, "items": list(items)})
+        metadata = {"resourceVersion": version, "continue": token}
+        content = {"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": list(items)}
+        return web.json_response(content)
 
     return answer
 
@@ -212,7 +214,8 @@ def watch(*events: tuple[str, dict[str, Any]], hold: bool = False) -> Answer:
         response = web.StreamResponse()
         await response.prepare(request)
         for kind, found in events:
-            await response.write(json.dumps({"type": kind, "object": found}).encode() + b"\n")
+            shown = {"kind": "Pod", "apiVersion": "v1", **found}
+            await response.write(json.dumps({"type": kind, "object": shown}).encode() + b"\n")
         if hold:
             await asyncio.Event().wait()
         return response
@@ -238,6 +241,8 @@ async def test_pages_where_lists_cannot_be_streamed(scripted: tuple[str, Answers
         await becomes(lambda: informer.version == "p.20")
         await becomes(lambda: seen.objects == dict(informer.objects))
         assert {(key.cluster, key.name) for key in informer.objects} == {("alpha", "a"), ("alpha", "c")}
+        # Also of those that came in a list, where a kube-apiserver leaves it out.
+        assert {(one["kind"], one["apiVersion"]) for one in informer.objects.values()} == {("Pod", "v1")}
     assert "sendInitialEvents" in asked[0]
     assert [query.get("continue") for query in asked[2:6]] == [None, "t1", None, "t2"]
     assert [query.get("resourceVersion") for query in asked[6:]] == ["p.9", "p.12.1", None, "p.9"]

@@ -394,7 +394,8 @@ async def test_versions_that_are_numbers(service: Service, ask: Ask, members: Me
     assert events
     numbers = [int(event["object"]["metadata"]["resourceVersion"]) for event in events]
     assert numbers == sorted(numbers)
-    assert numbers[0] > int(version)
+    assert (events[0]["type"], numbers[0]) == ("BOOKMARK", int(version))
+    assert numbers[1] > int(version)
     # Named ones are taken too, and pages and tables have numbers.
     status, _, _ = await ask("/int/api/v1/pods", resourceVersion=named["metadata"]["resourceVersion"])
     assert status == 200

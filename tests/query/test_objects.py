@@ -125,7 +125,11 @@ async def test_limits_are_ignored_for_any_state(scene: Scene) -> None:
     for name in "abc":
         scene.delta(name, uid=name)
     lists = Lists(scene.materializer, scene.consistency, QUICK)
-    assert len((await listed(scene, lists, limit="1", resourceVersion="0"))["items"]) == 3
+    for match in ({}, {"resourceVersionMatch": "NotOlderThan"}):
+        assert len((await listed(scene, lists, limit="1", resourceVersion="0", **match))["items"]) == 3
+    version = f"abcdefgh.{scene.index}"
+    for match in ({}, {"resourceVersionMatch": "NotOlderThan"}):
+        assert len((await listed(scene, lists, limit="1", resourceVersion=version, **match))["items"]) == 1
 
 
 async def test_a_list_is_not_of_two_histories(scene: Scene) -> None:
@@ -187,10 +191,60 @@ async def test_where_watches_begin(scene: Scene, watching: Watching) -> None:
     assert await watching(resourceVersion=f"abcdefgh.{last}") == []
     marked = {"sendInitialEvents": "1", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "1"}
     assert await watching(**marked) == [("ADDED", "one"), ("BOOKMARK", f"abcdefgh.{last}")]
+    # A version that is ahead is an event, as from a kube-apiserver.
+    assert await watching(resourceVersion="abcdefgh.99", **marked) == [("ERROR", "504")]
     # A forgotten version is no obstacle to the present state.
     scene.store.floor = last
     assert await watching(resourceVersion=f"abcdefgh.{first}") == [("ERROR", "410")]
     assert (await watching(resourceVersion=f"abcdefgh.{first}", **marked))[0] == ("ADDED", "one")
+
+
+async def test_bookmarks_that_watches_begin_with(scene: Scene, watching: Watching) -> None:
+    """A watch that is cut in its first second must have had an event: else client-go takes it for a failed one."""
+    first = scene.delta("one", uid="1")
+    last = scene.delta("two", uid="2")
+    now = f"abcdefgh.{last}"
+    bookmarks = {"allowWatchBookmarks": "1"}
+    for version in (f"abcdefgh.{first}", f"abcdefgh.{first}.77"):
+        # At the version that it was given, in its form: an object's does not say that all of its index is known.
+        assert await watching(resourceVersion=version, **bookmarks) == [("BOOKMARK", version), ("ADDED", "two")]
+        assert await watching(resourceVersion=version) == [("ADDED", "two")]
+    assert await watching(resourceVersion=now, **bookmarks) == [("BOOKMARK", now)]
+    # One that is ahead of the store has all up to there.
+    assert await watching(resourceVersion="abcdefgh.99", **bookmarks) == [("BOOKMARK", "abcdefgh.99")]
+    # After the clusters' own versions, what changed since then comes first.
+    theirs = {"resourceVersion": '{"alpha":"0"}'}
+    assert (await watching(**theirs, **bookmarks))[-1] == ("BOOKMARK", now)
+    # One that begins now, without the state.
+    without = {"sendInitialEvents": "0", "resourceVersionMatch": "NotOlderThan"}
+    assert await watching(**without, **bookmarks) == [("BOOKMARK", now)]
+    assert await watching(**without) == []
+    # One that begins with the state, as it is asked for by default or explicitly.
+    whole = [("ADDED", "one"), ("ADDED", "two"), ("BOOKMARK", now)]
+    explicit = {"sendInitialEvents": "1", "resourceVersionMatch": "NotOlderThan"}
+    for query in ({}, {"resourceVersion": "0"}, explicit, {"resourceVersion": "0", **explicit}):
+        assert await watching(**query, **bookmarks) == whole
+        assert await watching(**query) == whole[:-1]
+
+
+async def test_only_the_end_of_initial_events_is_marked(scene: Scene) -> None:
+    index = scene.delta("one")
+    table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+    async with scene.serving() as served:
+        for query, marked in (
+            ("resourceVersion=0", True),
+            ("resourceVersion=0&sendInitialEvents=1&resourceVersionMatch=NotOlderThan", True),
+            (f"resourceVersion=abcdefgh.{index}", False),
+        ):
+            path = f"/api/v1/pods?watch=1&allowWatchBookmarks=1&timeoutSeconds=1&{query}"
+            bookmark, *rest = [one for one in await served.events(path) if one["type"] == "BOOKMARK"]
+            annotations = {"k8s.io/initial-events-end": "true"} if marked else None
+            assert bookmark["object"]["metadata"].get("annotations") == annotations
+            assert all("annotations" not in one["object"]["metadata"] for one in rest)
+            # The first table tells its columns, also if it is a bookmark's.
+            shown = await served.events(path, table)
+            assert shown[0]["object"]["columnDefinitions"]
+            assert all(one["object"]["columnDefinitions"] is None for one in shown[1:])
 
 
 async def test_a_watch_is_not_of_two_histories(scene: Scene, watching: Watching) -> None:

@@ -89,9 +89,94 @@ def test_what_asks_for_a_watch(value: str, watch: bool) -> None:
 
 def test_a_query_without_options_has_the_defaults() -> None:
     assert parse_options({"pretty": "1"}, watch=False) == Options(watch=False)
-    assert parse_options({"clusters": "a"}, watch=True) == Options(watch=True)
-    assert parse_options({"limit": "", "continue": ""}, watch=False) == Options(watch=False)
+    begins = Options(watch=True, match="NotOlderThan", initial_events=True)
+    assert parse_options({"clusters": "a"}, watch=True) == begins
+    assert parse_options({"continue": ""}, watch=False) == Options(watch=False)
     assert parse_search({"limit": "1"}) == Search()
+
+
+def test_a_watch_without_a_version_begins_with_the_state() -> None:
+    """apimachinery internalversion: SetListOptionsDefaults."""
+    for query, initial in (
+        ({}, True),
+        ({"allowWatchBookmarks": "1"}, True),
+        ({"resourceVersion": "0"}, True),
+        ({"resourceVersion": "h.7"}, None),
+        ({"sendInitialEvents": "false", "resourceVersionMatch": "NotOlderThan"}, False),
+        ({"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "resourceVersion": "h.7"}, True),
+    ):
+        assert parse_options(query, watch=True).initial_events is initial
+        if "sendInitialEvents" not in query:
+            assert parse_options(query, watch=False).initial_events is None
+
+
+FORBIDDEN = 'ListOptions.meta.k8s.io "" is invalid: {}'
+SEND = "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+MATCH = "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden"
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        # What kube-apiserver 1.36 says (apimachinery internalversion/validation).
+        ({"limit": ""}, 'strconv.ParseInt: parsing "": invalid syntax'),
+        ({"limit": "many"}, 'strconv.ParseInt: parsing "many": invalid syntax'),
+        ({"limit": "٣"}, 'strconv.ParseInt: parsing "٣": invalid syntax'),
+        ({"limit": "9" * 30}, f'strconv.ParseInt: parsing "{"9" * 30}": value out of range'),
+        ({"limit": "9" * 9999}, f'strconv.ParseInt: parsing "{"9" * 64}": value out of range'),
+        ({"timeoutSeconds": ""}, 'strconv.ParseInt: parsing "": invalid syntax'),
+        ({"watch": "1", "timeoutSeconds": "1.5"}, 'strconv.ParseInt: parsing "1.5": invalid syntax'),
+        ({"resourceVersionMatch": "Exact"}, f"{MATCH} unless resourceVersion is provided"),
+        (
+            {"resourceVersionMatch": "Exact", "continue": "x"},
+            f"[{MATCH} unless resourceVersion is provided, {MATCH} when continue is provided]",
+        ),
+        (
+            {"resourceVersionMatch": 'a"b', "resourceVersion": "0"},
+            'resourceVersionMatch: Unsupported value: "a\\"b": supported values: "Exact", "NotOlderThan", ""',
+        ),
+        (
+            {"resourceVersionMatch": "Exact", "resourceVersion": "0"},
+            'resourceVersionMatch: Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0"',
+        ),
+        ({"sendInitialEvents": "1"}, "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"),
+        (
+            {"watch": "1", "sendInitialEvents": "1"},
+            SEND,
+        ),
+        (
+            {"watch": "1", "sendInitialEvents": "1", "resourceVersionMatch": "Exact"},
+            f'[{SEND}, resourceVersionMatch: Unsupported value: "Exact": supported values: "NotOlderThan"]',
+        ),
+        (
+            {"watch": "1", "resourceVersionMatch": "Exact"},
+            f"[{MATCH} for watch unless sendInitialEvents is provided, "
+            'resourceVersionMatch: Unsupported value: "Exact": supported values: "NotOlderThan"]',
+        ),
+        (
+            {"watch": "1", "resourceVersionMatch": "NotOlderThan", "continue": "x", "sendInitialEvents": "1"},
+            f"{MATCH} when continue is provided",
+        ),
+    ],
+)
+def test_texts_of_options_that_do_not_go(query: dict[str, str], text: str) -> None:
+    error = refusal(**query)
+    parses = "strconv" in text
+    assert (error.code, error.message) == ((400, text) if parses else (422, FORBIDDEN.format(text)))
+    assert parses or [one["field"] for one in error.details["causes"]]
+
+
+def test_a_watch_by_the_path_of_one_object_selects_no_other() -> None:
+    target = RequestTarget("", "v1", "pods", "x", "a", watch=True)
+    for selector in ("metadata.name=b", "status.phase=Running", "metadata.name!=a"):
+        with pytest.raises(ApiError) as error:
+            selected(None, target, fieldSelector=selector)
+        assert (error.value.code, error.value.message) == (
+            400,
+            "fieldSelector metadata.name doesn't match requested name",
+        )
+    for selector in ("", "metadata.name=a", "metadata.name==a,status.phase=Running"):
+        assert selected(None, target, fieldSelector=selector).names == frozenset("a")
 
 
 # -- selection ---------------------------------------------------------------------------------------------------------
