@@ -283,7 +283,10 @@ class Materializer:
         await self._waiting.control()
 
     def listen(self, key: GroupResource, wake: Callable[[], None]) -> Callable[[], None]:
-        """Calls `wake` after changes of a type (and when the history changes); returns what ends that."""
+        """Calls `wake` after changes of a type; returns what ends that.
+
+        Also when any type comes, changes or goes, and when the history changes.
+        """
         return self._waiting.listen(key, wake)
 
     async def wait_applied(self, index: int, timeout: float | None) -> None:

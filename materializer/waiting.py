@@ -34,6 +34,7 @@ class Waiting:
         self._rested_at = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._controls = (0, 0)
+        self._catalogue = (0, 0)
         self._control_event = asyncio.Event()
 
     # -- those who wait --------------------------------------------------------------------------------------------
@@ -65,7 +66,10 @@ class Waiting:
             await self._served.ready.wait()
 
     def listen(self, key: GroupResource, wake: Callable[[], None]) -> Callable[[], None]:
-        """Calls `wake` after changes of a type (and when the history changes); returns what ends that."""
+        """Calls `wake` after changes of a type; returns what ends that.
+
+        Also when any type comes, changes or goes, and when the history changes.
+        """
         listeners = self._listeners.setdefault(key, set())
         listeners.add(wake)
 
@@ -132,6 +136,10 @@ class Waiting:
             self._controls = controls
             self._control_event.set()
             self._control_event = asyncio.Event()
+        catalogue = (served.generation, served.store.catalogue)
+        if catalogue != self._catalogue:
+            self._catalogue = catalogue
+            self.wake_all()
         if served.store.dirty and self._alarm is None:
             rest = self._rested_at - time.perf_counter()
             if rest < self._timing.shortest_rest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -12,8 +13,9 @@ from aiohttp import web
 from deltalog.wire.kubernetes import ObjectName
 from materializer.materializer import Materializer
 from query.discovery.access_reviews import review_kind
-from query.discovery.catalogue import Catalogues, ServedType
+from query.discovery.catalogue import Catalogue, Catalogues, ServedType
 from query.discovery.endpoints import Discovery
+from query.discovery.followed import Followed
 from query.discovery.openapi import OpenApiByScope
 from query.discovery.paths import SERVED_PATHS, RequestTarget, cluster_scope, resource_target, split
 from query.discovery.readiness import Readiness
@@ -26,6 +28,7 @@ from query.http.origins import refuse_foreign_hosts
 from query.http.request import Request
 from query.http.slow_clients import SlowClients
 from query.http.status import ApiError, UnknownPath, no_such_path, undiscovered
+from query.http.warnings import of_passed_on
 from query.http.websocket import Send
 from query.metrics import ServiceMetrics
 from query.objects.consistency import Consistency
@@ -37,7 +40,7 @@ from query.objects.representations import encoder_for
 from query.objects.requests import CollectionRequest
 from query.objects.search import parse_search
 from query.objects.selection import selection_of
-from query.objects.versions import member_versions_of, versions_for
+from query.objects.versions import check_foreign, member_versions_of, versions_for
 from query.objects.watch import ClientStalled
 from query.objects.watches import Watches
 from query.timing import DEFAULT_TIMING, QueryTiming
@@ -223,6 +226,8 @@ class QueryService:
                 or target.subresource
                 or self._may_be_unsynced(request.cluster, target, served)
             ):
+                if request.method == "GET" and not target.subresource:
+                    return await self._pass_read_on(request, segments, target, catalogue)
                 return await self._forward(request, segments, target, served)
         if served is None or (target.namespace and not served.info.namespaced):
             raise no_such_path()
@@ -259,6 +264,7 @@ class QueryService:
             selection=selection,
             seniority=search.seniority,
             encoder=encoder_for(request, target, served, representation, versions_for(self._materializer, request)),
+            followed=Followed(partial(self._discovery.served, request.cluster, served.resource), target.version),
         )
 
     async def _watch(self, request: Request, asked: CollectionRequest) -> web.StreamResponse:
@@ -280,8 +286,43 @@ class QueryService:
 
     # -- forwarding --------------------------------------------------------------------------------------------------
 
+    async def _pass_read_on(
+        self, request: Request, segments: list[str], target: RequestTarget, catalogue: Catalogue
+    ) -> web.StreamResponse:
+        """A GET, LIST or WATCH of what is not in memory, as the cluster answers it. A watch ends once memory has it.
+
+        Raises:
+            ApiError: 410, its version is one of this service, which the cluster would refuse for ever; as `_forward`.
+        """
+        cluster = request.cluster
+        assert cluster is not None
+        check_foreign(request.http.query.get("resourceVersion", ""), cluster)
+        if catalogue.watchable(target.group, target.version, target.resource):
+            request.warnings.append(of_passed_on(cluster, str(target.group_resource)))
+        if not (target.watch or (request.watching and not target.name)):
+            return await self._forward(request, segments, target, None)
+        served_here = asyncio.Event()
+
+        def look() -> None:
+            served = self._discovery.served(cluster, target.group_resource)
+            here = served is not None and target.version in served.versions
+            if served is not None and here and not self._may_be_unsynced(cluster, target, served):
+                served_here.set()
+
+        stop = self._materializer.listen(target.group_resource, look)
+        try:
+            look()
+            return await self._forward(request, segments, target, None, served_here)
+        finally:
+            stop()
+
     async def _forward(
-        self, request: Request, segments: list[str], target: RequestTarget | None, served: ServedType | None
+        self,
+        request: Request,
+        segments: list[str],
+        target: RequestTarget | None,
+        served: ServedType | None,
+        until: asyncio.Event | None = None,
     ) -> web.StreamResponse:
         """The cluster's own answer; its client may take as long as it wants, as one that follows a log does."""
         assert self._forwarding is not None
@@ -290,7 +331,7 @@ class QueryService:
             target = None
         versions = versions_for(self._materializer, request)
         with self._slow_clients.tolerated(request.http):
-            return await self._forwarding.forward(request, segments, target, served, versions)
+            return await self._forwarding.forward(request, segments, target, served, versions, until)
 
     def _may_be_unsynced(self, cluster: str, target: RequestTarget, served: ServedType) -> bool:
         """Whether what is read may be in the cluster and not here, where not all of a type is synced."""

@@ -99,6 +99,18 @@ class Catalogue:
         served = self.types.get(GroupResource(group, resource))
         return served if served is not None and version in served.versions else None
 
+    def watchable(self, group: str, version: str, resource: str) -> bool:
+        """Whether the cluster itself has a type that can be watched, or may have one that is not known here yet.
+
+        O(its groups).
+        """
+        for known in _decoded(self.discovery) if self.discovery is not None else ():
+            for one in known["versions"] if _name(known) == group else ():
+                if one["version"] == version:
+                    verbs = [found["verbs"] for found in one["resources"] if found["resource"] == resource]
+                    return not verbs or "watch" in verbs[0]
+        return True
+
     # -- documents -------------------------------------------------------------------------------------------------
 
     def _synced(self) -> dict[str, dict[str, list[ServedType]]]:

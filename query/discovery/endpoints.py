@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from deltalog.wire.kubernetes import GroupResource
 from materializer.materializer import Materializer
 from query.discovery.access_reviews import review
-from query.discovery.catalogue import Catalogue, Catalogues, aggregated_type, server_version
+from query.discovery.catalogue import Catalogue, Catalogues, ServedType, aggregated_type, server_version
 from query.discovery.readiness import Readiness
 from query.http.accept import DocumentForm
 from query.http.origins import refuse_foreign_pages
@@ -28,6 +29,13 @@ class Discovery:
     def catalogue(self, request: Request) -> Catalogue:
         """The types in a request's scope."""
         return self._catalogues.of(self._materializer.generation, self._materializer.store, request.cluster)
+
+    def served(self, cluster: str | None, resource: GroupResource) -> ServedType | None:
+        """A type as one cluster serves it now, or all of them (None); None if they have none, or are not there."""
+        store = self._materializer.store
+        if cluster is not None and cluster not in store.clusters:
+            return None
+        return self._catalogues.of(self._materializer.generation, store, cluster).types.get(resource)
 
     def document(self, request: Request, segments: list[str]) -> web.Response:
         """A discovery document, by the segments of its path: `api`, `apis`, `api/v1`, ... (KEP-3352 if aggregated).

@@ -124,11 +124,13 @@ class Forwarding:
         target: RequestTarget | None,
         served: ServedType | None,
         versions: Named,
+        until: asyncio.Event | None = None,
     ) -> web.StreamResponse:
         """Answers a request in the scope of one cluster with that cluster's own answer.
 
         `segments`: its path below the cluster. `target` and `served`: the resource that it names, if that is synced
         and its objects may be looked into. `versions`: how versions are written in what the client reads here.
+        `until`: a watch that is passed on ends once this is set.
 
         Raises:
             ApiError: 403, a page of another site; 409, 413, 415, 422, a body that cannot be passed on; 503, the
@@ -153,7 +155,7 @@ class Forwarding:
                 write = None
                 if served is not None and target is not None and http.method in _WRITES:
                     write = _Write(cluster, target, served, self._materializer)
-                return await self._exchange(request, upstream, path, headers, write, versions)
+                return await self._exchange(request, upstream, path, headers, write, versions, until)
         except NoUpstream as problem:
             raise ApiError(503, f"requests cannot be passed on to cluster {cluster} from here: {problem}") from None
         except BrokenTunnel as problem:
@@ -167,6 +169,7 @@ class Forwarding:
         headers: CIMultiDict[str],
         write: _Write | None,
         versions: Named,
+        until: asyncio.Event | None,
     ) -> web.StreamResponse:
         http, cluster = request.http, request.cluster
         body: bytes | aiohttp.StreamReader | None = http.content if http.can_read_body else None
@@ -185,7 +188,7 @@ class Forwarding:
                     if write is not None and answer.status < 300 and not dry:
                         request.warnings.append(f"{cluster} {UNKNOWN}")
                     self._add_warnings(request, response)
-                    await stream_response(http, answer, response)
+                    await stream_response(http, answer, response, until)
                     return response
                 content = await read_answer(answer)
                 if answer.status < 300:

@@ -24,7 +24,13 @@ def single_handler_application(handle: Callable[[web.Request], Awaitable[web.Str
     application = web.Application(client_max_size=_BODY, middlewares=[every_request])
     # `.` would not match the line feed of an encoded path.
     application.router.add_route("*", r"/{path:[\s\S]*}", handle, expect_handler=_expected)
+    application.on_response_prepare.append(_not_cached)
     return application
+
+
+async def _not_cached(_: web.Request, response: web.StreamResponse) -> None:
+    """What says nothing of caching may not be cached (k8s.io/apiserver pkg/endpoints/filters/cachecontrol.go)."""
+    response.headers.setdefault("Cache-Control", "no-cache, private")
 
 
 async def _expected(http: web.Request) -> web.StreamResponse | None:

@@ -31,7 +31,6 @@ async def send_events(request: Request, serve: Callable[[Send], Awaitable[None]]
         return await converse(http, request.warning_headers(), serve)
     response = web.StreamResponse()
     response.content_type = JSON
-    response.headers["Cache-Control"] = "no-cache, private"
     for name, value in request.warning_headers():
         response.headers.add(name, value)
     if http.version >= HttpVersion11:

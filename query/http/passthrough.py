@@ -6,6 +6,7 @@ protocol (exec, attach, port-forward) become tunnels. Who is asked, and what an 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -20,6 +21,7 @@ from yarl import URL
 from query.errors import QueryError
 from query.http.status import ApiError
 from query.http.tunnels import tunnel
+from query.http.watch_frames import LengthFrames, LineFrames, frames_of
 
 # Headers of one connection (RFC 9110 7.6.1), and those that this side sets itself.
 _OF_CONNECTION = frozenset(
@@ -227,20 +229,59 @@ def begin_response(answer: aiohttp.ClientResponse) -> web.StreamResponse:
     return response
 
 
-async def stream_response(http: web.Request, answer: aiohttp.ClientResponse, response: web.StreamResponse) -> None:
+async def stream_response(
+    http: web.Request,
+    answer: aiohttp.ClientResponse,
+    response: web.StreamResponse,
+    until: asyncio.Event | None = None,
+) -> None:
     """Sends a response with the body of an answer, piece by piece as it comes.
+
+    `until`: ends the stream of a watch once this is set, behind a whole event.
 
     Raises:
         BrokenAnswer: the server broke off; the client's connection was closed, so that it notices.
     """
     await response.prepare(http)
+    frames = None if until is None or "Content-Encoding" in answer.headers else frames_of(answer.content_type)
     try:
-        async for chunk in answer.content.iter_any():
-            await response.write(chunk)
+        if until is None or frames is None:
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+        else:
+            await _stream_events(answer, response, frames, until)
     except (aiohttp.ClientError, TimeoutError) as cause:
         break_off(http)
         raise BrokenAnswer(one_line(cause)) from None
     await response.write_eof()
+
+
+async def _stream_events(
+    answer: aiohttp.ClientResponse,
+    response: web.StreamResponse,
+    frames: LineFrames | LengthFrames,
+    until: asyncio.Event,
+) -> None:
+    ended = asyncio.create_task(until.wait(), name="passed-on-watch-until")
+    reading: asyncio.Task[bytes] | None = None
+    try:
+        while not (until.is_set() and frames.between):
+            reading = asyncio.create_task(answer.content.readany(), name="passed-on-watch-reading")
+            waited = (reading, ended) if frames.between else (reading,)
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                # What comes now was not taken; the connection is closed.
+                return
+            chunk = reading.result()
+            if not chunk:
+                return
+            frames.take(chunk)
+            await response.write(chunk)
+    finally:
+        for task in (ended, reading):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(*(task for task in (ended, reading) if task is not None), return_exceptions=True)
 
 
 def break_off(http: web.BaseRequest) -> None:

@@ -39,6 +39,11 @@ def of_stale(clusters: Sequence[tuple[str, str]]) -> list[str]:
     return texts
 
 
+def of_passed_on(cluster: str, resource: str) -> str:
+    """The warning of a read that a cluster answers by itself, as what is read is not in memory."""
+    return f"not synced here: {cluster} itself answers for {resource}, with resourceVersions of its own"
+
+
 def of_other_versions(version: str, stored: Sequence[tuple[str, str]]) -> str:
     """The warning of clusters that an answer of `version` leaves out, given as names and the versions they store."""
     named = ", ".join(f"{name} ({other})" for name, other in stored[:_NAMED])

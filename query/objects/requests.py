@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from deltalog.wire.kubernetes import GroupResource
 from materializer.filter import Filter
+from query.discovery.followed import Followed
 from query.objects.options import Options
 from query.objects.representations import Encoder
 
@@ -21,6 +22,7 @@ class CollectionRequest:
     - `selection`: which objects; `seniority`: how many hops below the owner in it the owners to ask for are, see
       `Store.owned`; 0 for its own dependents.
     - `encoder`: the form of the answer, and how versions are written in it.
+    - `followed`: the type as it is served now: a WATCH ends with that.
     """
 
     key: GroupResource
@@ -29,3 +31,4 @@ class CollectionRequest:
     selection: Filter
     seniority: int
     encoder: Encoder
+    followed: Followed

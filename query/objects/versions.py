@@ -6,7 +6,15 @@ from collections.abc import Mapping
 
 from materializer.materializer import Materializer
 from materializer.resume import Expired, own_version
-from materializer.versions import BrokenVersions, Named, Numbered, Version, parse_versions
+from materializer.versions import (
+    BrokenVersions,
+    MalformedVersion,
+    Named,
+    Numbered,
+    Version,
+    parse_version,
+    parse_versions,
+)
 from query.http.request import Request
 from query.http.status import ApiError, expired
 
@@ -38,6 +46,19 @@ def version_of(text: str, versions: Named) -> Version:
         return own_version(text, versions)
     except Expired as problem:
         raise expired(str(problem)) from None
+
+
+def check_foreign(text: str, cluster: str) -> None:
+    """Refuses one of our own versions where a cluster answers itself: it would be no version there.
+
+    Raises:
+        ApiError: 410, upon which a client lists anew; the cluster's 400 would make it repeat the request for ever.
+    """
+    try:
+        parse_version(text)
+    except MalformedVersion:
+        return
+    raise expired(f"{text[:128]} is no resourceVersion of {cluster}, which answers this itself: list anew")
 
 
 def member_versions_of(text: str) -> Mapping[str, str] | None:

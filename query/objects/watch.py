@@ -18,6 +18,7 @@ from materializer.cursor import ShownChange
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.resume import Expired, HistoryReplaced, Resumption, from_now, unread
+from query.discovery.followed import Change, Followed
 from query.errors import QueryError
 from query.http.accept import Form
 from query.http.status import ApiError, expired
@@ -31,13 +32,15 @@ from query.timing import QueryTiming
 class WatchStart:
     """What to watch and from where.
 
-    `resumption` None: the initial state first, whose end is marked if there are to be bookmarks. `begins_at`: the
-    version at which `resumption` begins. `timeout` in seconds, None for one that is chosen.
+    `followed`: the type as it was served when the watch was asked for. `resumption` None: the initial state first,
+    whose end is marked if there are to be bookmarks. `begins_at`: the version at which `resumption` begins. `timeout`
+    in seconds, None for one that is chosen.
     """
 
     key: GroupResource
     selection: Filter
     encoder: Encoder
+    followed: Followed
     resumption: Resumption | None
     bookmarks: bool
     begins_at: str
@@ -71,6 +74,8 @@ class WatchStream:
         self._send = send
         self._timing = timing
         self._generation = materializer.generation
+        # The last control record by which a type may have come, changed or gone: as of the last look at `followed`.
+        self._catalogue = -1
         # Whether the next table is to tell its columns: the first one.
         self._definitions = start.encoder.form is Form.TABLE
         self._resumption = start.resumption or from_now(materializer.store, start.selection)
@@ -85,6 +90,8 @@ class WatchStream:
 
     async def run(self) -> None:
         """Sends events until the time is over (`deadline`, in the loop's time), `closing` is set or the watch expires.
+
+        Or what it follows goes, or changes its versions: then it ends without an error, as at a kube-apiserver.
 
         Raises:
             ClientStalled: the client takes nothing though the time is over.
@@ -121,7 +128,13 @@ class WatchStream:
                 self._woken = False
                 if self._materializer.generation != self._generation:
                     raise HistoryReplaced
+                if (change := self._change()) is Change.OTHER:
+                    # The client goes on from its version, as far as there is something to go on with.
+                    return
                 await self._advance()
+                if change is Change.GONE:
+                    # What it had was deleted, which was shown.
+                    return
                 now = loop.time()
                 if now >= deadline:
                     return
@@ -137,6 +150,16 @@ class WatchStream:
             stop()
             if self._alarm is not None:
                 self._alarm.cancel()
+
+    def _change(self) -> Change:
+        """What has become of the type that is followed. O(1)."""
+        catalogue = self._materializer.store.catalogue
+        if catalogue == self._catalogue:
+            return Change.NONE
+        change = self._start.followed.change()
+        if change is Change.NONE:
+            self._catalogue = catalogue
+        return change
 
     def wake(self) -> None:
         """Has the watch look for changes, and at the time."""

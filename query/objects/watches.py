@@ -63,6 +63,7 @@ class Watches:
             key=asked.key,
             selection=asked.selection if resumption is None else resumption.wanted,
             encoder=asked.encoder,
+            followed=asked.followed,
             resumption=resumption,
             bookmarks=options.bookmarks,
             begins_at=self._version_of(asked, resumption),

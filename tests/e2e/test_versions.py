@@ -386,7 +386,7 @@ async def test_versions_that_are_numbers(service: Service, ask: Ask, members: Me
     cluster = one["annotations"]["shadow.clusterpedia.io/cluster-name"]
     path = f"/int/clusters/{cluster}/api/v1/namespaces/{one['namespace']}/pods/{one['name']}"
     _, _, alone = await ask(path)
-    assert alone == found["items"][0]
+    assert alone == {"kind": "Pod", "apiVersion": "v1", **found["items"][0]}
     members[cluster].churn.step(10)
     version = found["metadata"]["resourceVersion"]
     await moved_on(ask, "/int/api/v1/pods", version)

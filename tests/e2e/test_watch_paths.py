@@ -72,7 +72,8 @@ async def test_of_one_object(events: Events, shared_service: Service) -> None:
     assert places(event["object"] for event in await events(path)) == wanted
     below = [place for place in wanted if place[0] == "alpha"]
     assert places(event["object"] for event in await events(f"/clusters/alpha{path}")) == below
-    assert await events(path, fieldSelector="metadata.name=another") == []
+    assert (await events(path, fieldSelector="metadata.name=another"))[0] == 400
+    assert places(event["object"] for event in await events(path, fieldSelector=f"metadata.name={name}")) == wanted
     assert places(event["object"] for event in await events("/api/v1/watch/namespaces/default")) == [
         ("alpha", "", "default"),
         ("bravo", "", "default"),

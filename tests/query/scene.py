@@ -16,7 +16,9 @@ from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.store import Store
 from query.discovery.catalogue import Catalogue, ServedType
+from query.discovery.followed import Followed
 from query.discovery.paths import RequestTarget
+from query.forward.forwarding import Upstreams
 from query.http.accept import OBJECTS
 from query.http.request import Request
 from query.objects.consistency import Consistency
@@ -79,14 +81,18 @@ class Scene:
     def store(self) -> Store:
         return self.materializer.store
 
-    def control(self, record: str, cluster: str, resource: str = "", **given: Any) -> None:
+    def control(self, record: str, cluster: str, resource: str = "", group: str = "", **given: Any) -> None:
         self.index += 1
-        self.store.apply_control(made_control(record, cluster, "", resource, **given), self.index, 0)
+        self.store.apply_control(made_control(record, cluster, group, resource, **given), self.index, 0)
 
     def delta(self, name: str, *arguments: Any, **given: Any) -> int:
         self.index += 1
         self.store.apply_delta(made_delta(name, *arguments, **given), self.index, 0)
         return self.index
+
+    def tell(self) -> None:
+        """Wakes who waits for what was written, as behind messages of a log."""
+        self.materializer._waiting.schedule_flush()
 
     def replace(self) -> None:
         """Another history takes the place of this one."""
@@ -95,18 +101,15 @@ class Scene:
         served.begin_anew()
         served.ready.set()
 
-    def custom(
-        self, resource: str, kind: str, group: str = "sea.example.io", version: str = "v1", **given: Any
-    ) -> None:
+    def custom(self, resource: str, kind: str, version: str = "v1", **given: Any) -> None:
         """A type that a CustomResourceDefinition defines, of cluster alpha."""
         data = {"kind": kind, "version": version, "namespaced": True, "custom": True, **given}
-        self.index += 1
-        self.store.apply_control(made_control(TYPE, "alpha", group, resource, data=data), self.index, 0)
+        self.control(TYPE, "alpha", resource, "sea.example.io", data=data)
 
     @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator[Answers]:
-        """The whole service by HTTP."""
-        service = QueryService(self.materializer, "test", timing=QUICK)
+    async def serving(self, upstreams: Upstreams | None = None) -> AsyncIterator[Answers]:
+        """The whole service by HTTP. `upstreams`: where requests for one cluster are passed on to."""
+        service = QueryService(self.materializer, "test", upstreams=upstreams, timing=QUICK)
         async with TestServer(service.application()) as server, ClientSession() as session:
             yield Answers(session, str(server.make_url("/")).rstrip("/"))
             service.close()
@@ -131,5 +134,6 @@ class Scene:
             "selection": Filter(),
             "seniority": 0,
             "encoder": encoder_for(request, TARGET, self.served, OBJECTS, versions),
+            "followed": Followed(lambda: self.served, "v1"),
         }
         return CollectionRequest(**(fixed | given))
