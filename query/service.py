@@ -201,7 +201,10 @@ class QueryService:
         if request.cluster is not None:
             hint = "send it to the cluster's own API server (this instance was started without --forward)"
         elif self._forwarding is not None:
-            hint = "objects of many clusters are read here; send it to /clusters/<cluster>, which passes it on"
+            hint = (
+                "objects of many clusters are read here; send it to /clusters/<cluster>, which passes it on "
+                f"(kubectl --server {request.server_below('')}<cluster> ...)"
+            )
         else:
             hint = "objects of many clusters are read here; send it to the cluster's own API server"
         raise ApiError(405, f"the server does not allow {request.method} on this path: {hint}")
@@ -229,6 +232,11 @@ class QueryService:
                 if request.method == "GET" and not target.subresource:
                     return await self._pass_read_on(request, segments, target, catalogue)
                 return await self._forward(request, segments, target, served)
+        if served is None and request.cluster is None and self._forwarding is not None:
+            raise no_such_path(
+                "; what no cluster syncs, such as events and secrets, is read below /clusters/<cluster> "
+                f"(kubectl --server {request.server_below('')}<cluster> ...)"
+            )
         if served is None or (target.namespace and not served.info.namespaced):
             raise no_such_path()
         if target.subresource:

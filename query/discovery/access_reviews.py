@@ -1,13 +1,14 @@
 """Access reviews: what a client may do here, for those that ask before they try.
 
-SelfSubjectAccessReview and SelfSubjectRulesReview of authorization.k8s.io/v1, SelfSubjectReview of
-authentication.k8s.io/v1. Any client that reaches this service may read everything it serves, and
-change nothing through it, except below `/clusters/<cluster>`, where the cluster itself answers such questions.
+SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview and LocalSubjectAccessReview of
+authorization.k8s.io/v1, SelfSubjectReview of authentication.k8s.io/v1. Any client that reaches this service may read
+everything it serves, and change nothing through it, except below `/clusters/<cluster>`, where the cluster itself
+answers such questions. So it is the same for every subject.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -44,6 +45,9 @@ class _Spec(msgspec.Struct, rename="camel", omit_defaults=True):
     resource_attributes: _Resource | None = None
     non_resource_attributes: _Path | None = None
     namespace: str = ""
+    user: str = ""
+    groups: list[str] = []
+    uid: str = ""
 
 
 class _Review(msgspec.Struct, rename="camel"):
@@ -56,23 +60,38 @@ class _Review(msgspec.Struct, rename="camel"):
 _KINDS = {
     ("authorization.k8s.io", "selfsubjectaccessreviews"): "SelfSubjectAccessReview",
     ("authorization.k8s.io", "selfsubjectrulesreviews"): "SelfSubjectRulesReview",
+    ("authorization.k8s.io", "subjectaccessreviews"): "SubjectAccessReview",
     ("authentication.k8s.io", "selfsubjectreviews"): "SelfSubjectReview",
 }
+_LOCAL = "LocalSubjectAccessReview"
+# About others: who it is must be said, though it makes no difference.
+_OF_SUBJECTS = ("SubjectAccessReview", _LOCAL)
 
 
-def review_kind(segments: list[str]) -> str | None:
+class ReviewKind(NamedTuple):
+    """The kind of a review, and the namespace of its path, "" for none."""
+
+    kind: str
+    namespace: str = ""
+
+
+def review_kind(segments: list[str]) -> ReviewKind | None:
     """The review that a path is for, if it is for one."""
-    if len(segments) != 4 or segments[0] != "apis" or segments[2] != "v1":
-        return None
-    return _KINDS.get((segments[1], segments[3]))
+    match segments:
+        case ["apis", group, "v1", resource] if (group, resource) in _KINDS:
+            return ReviewKind(_KINDS[group, resource])
+        case ["apis", "authorization.k8s.io", "v1", "namespaces", namespace, "localsubjectaccessreviews"]:
+            return ReviewKind(_LOCAL, namespace)
+    return None
 
 
-def review(kind: str, content_type: str, body: bytes, catalogue: Catalogue) -> bytes:
-    """The answer to a review of a kind, as compact JSON. `catalogue`: the types of the scope that it asks about.
+def review(of: ReviewKind, content_type: str, body: bytes, catalogue: Catalogue) -> bytes:
+    """The answer to a review, as compact JSON. `catalogue`: the types of the scope that it asks about.
 
     Raises:
         ApiError: 400, 422, the body is no such review; 413, it is too large; 415, it is of an unknown media type.
     """
+    kind = of.kind
     if len(body) > _LARGEST:
         raise ApiError(413, f"the body is too large: a {kind} has {_LARGEST} bytes at most")
     asked = _parsed(kind, content_type, body)
@@ -83,6 +102,8 @@ def review(kind: str, content_type: str, body: bytes, catalogue: Catalogue) -> b
             raise ApiError(400, "no namespace on request")
         status = _rules(catalogue)
     else:
+        if kind in _OF_SUBJECTS:
+            _check_subject(of, asked.spec)
         status = _allowed(asked.spec, catalogue)
     # Only what was understood of it is sent back: the rest may be of any size and depth.
     return (
@@ -91,6 +112,18 @@ def review(kind: str, content_type: str, body: bytes, catalogue: Catalogue) -> b
         )
         + b"\n"
     )
+
+
+def _check_subject(of: ReviewKind, spec: _Spec) -> None:
+    """Raises ApiError 400, 422 (k8s.io/kubernetes pkg/apis/authorization/validation, pkg/registry/authorization)."""
+    if not spec.user and not spec.groups:
+        raise ApiError(422, 'spec.user: Invalid value: "": at least one of user or group must be specified')
+    if of.kind != _LOCAL:
+        return
+    if spec.resource_attributes is None:
+        raise ApiError(422, "spec.nonResourceAttributes: Invalid value: disallowed on this kind of request")
+    if spec.resource_attributes.namespace != of.namespace:
+        raise ApiError(400, f"spec.resourceAttributes.namespace must match namespace: {of.namespace}")
 
 
 def _parsed(kind: str, content_type: str, body: bytes) -> _Review:
@@ -130,6 +163,9 @@ def _of_protobuf(kind: str, body: bytes) -> dict[str, Any]:
     if 2 in spec:
         fields = read_fields(b"".join(spec[2]))
         given["nonResourceAttributes"] = {"path": text_of(fields, 1), "verb": text_of(fields, 2)}
+    if kind in _OF_SUBJECTS:
+        given |= {"user": text_of(spec, 3), "uid": text_of(spec, 6)}
+        given["groups"] = [group.decode() for group in spec.get(4, ())]
     return {**about, "spec": given}
 
 

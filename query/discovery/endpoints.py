@@ -6,7 +6,7 @@ from aiohttp import web
 
 from deltalog.wire.kubernetes import GroupResource
 from materializer.materializer import Materializer
-from query.discovery.access_reviews import review
+from query.discovery.access_reviews import ReviewKind, review
 from query.discovery.catalogue import Catalogue, Catalogues, ServedType, aggregated_type, server_version
 from query.discovery.readiness import Readiness
 from query.http.accept import DocumentForm
@@ -67,17 +67,17 @@ class Discovery:
         self._negotiate(request, strict=False)
         return request.document(server_version(self._materializer.store, request.cluster, self._version))
 
-    async def review(self, request: Request, kind: str) -> web.Response:
-        """The answer to an access review of a kind.
+    async def review(self, request: Request, of: ReviewKind) -> web.Response:
+        """The answer to an access review.
 
         Raises:
             ApiError: 400, 413, 415, 422, the body; 403, 405, the way it was sent; 406.
         """
         if request.method != "POST":
-            raise ApiError(405, f"the server does not allow {request.method} on this path: POST a {kind}")
+            raise ApiError(405, f"the server does not allow {request.method} on this path: POST a {of.kind}")
         refuse_foreign_pages(request.http)
         self._negotiate(request)
-        body = review(kind, request.http.content_type, await read_body(request.http), self.catalogue(request))
+        body = review(of, request.http.content_type, await read_body(request.http), self.catalogue(request))
         return request.answer(body, status=201)
 
     @staticmethod

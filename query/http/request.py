@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
@@ -42,6 +43,14 @@ class Request:
     def accept(self) -> Accept:
         """The forms that the client accepts."""
         return Accept.of(self.http.headers)
+
+    def server_below(self, cluster: str) -> str:
+        """What `kubectl --server` is given to ask one cluster here, by the address that this request came to."""
+        scheme = self.http.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
+        if scheme not in ("http", "https"):
+            scheme = self.http.scheme
+        numbered = "/int" if self.numbered else ""
+        return f"{scheme}://{self.http.host}{numbered}/clusters/{quote(cluster, safe='/:@')}"
 
     def begin(self) -> None:
         """Notes that the head of the answer is being sent."""

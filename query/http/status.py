@@ -104,9 +104,9 @@ def not_found(group: str, resource: str, name: str) -> ApiError:
     return ApiError(404, f'{GroupResource(group, resource)} "{name}" not found', details=details)
 
 
-def no_such_path() -> ApiError:
-    """404: there is no such path, see `UnknownPath`."""
-    return UnknownPath("the server could not find the requested resource")
+def no_such_path(hint: str = "") -> ApiError:
+    """404: there is no such path, see `UnknownPath`. `hint`: the end of the message, where it may be elsewhere."""
+    return UnknownPath(f"the server could not find the requested resource{hint}")
 
 
 def expired(message: str, token: str | None = None) -> ApiError:

@@ -48,14 +48,15 @@ class Reads:
         elif version != "0":
             await self._consistency.at_least(request, version)
         check_history(self._materializer, versions)
-        body = encoder.one(self._find(request.cluster, target))
+        body = encoder.one(self._find(request, target))
         if request.in_yaml and len(body) > LARGE_YAML:
             # Other requests go on meanwhile.
             return await asyncio.to_thread(request.answer, body)
         return request.answer(body)
 
-    def _find(self, cluster: str | None, target: RequestTarget) -> Entry:
+    def _find(self, request: Request, target: RequestTarget) -> Entry:
         """The one object of a name, in one cluster or in any. Raises ApiError 400, 404."""
+        cluster = request.cluster
         type_store = self._materializer.store.types.get(target.group_resource)
         found: list[Entry] = []
         if type_store is not None:
@@ -67,9 +68,11 @@ class Reads:
             raise not_found(target.group, target.resource, target.name)
         if len(found) > 1:
             names = ", ".join(entry.cluster for entry in found)
+            within = f" -n {target.namespace}" if target.namespace else ""
             raise ApiError(
                 400,
-                f'please specify the cluster name: {target.resource} "{target.name}" is in {names}; '
-                "use /clusters/<cluster>",
+                f'please specify the cluster name: {target.resource} "{target.name}" is in {names}; for example '
+                f"kubectl --server {request.server_below(found[0].cluster)} get "
+                f"{target.group_resource} {target.name}{within}",
             )
         return found[0]

@@ -124,6 +124,11 @@ async def test_one_object_and_what_is_not_there(service: Service, kubectl: Kubec
     assert code == 1
     assert "please specify the cluster name" in err
     assert "alpha, bravo" in err
+    # The command that works is said.
+    command = err.strip().rpartition("for example kubectl ")[2].split()
+    code, out, err = await kubectl(*command)
+    assert code == 0, err
+    assert "default" in out
     code, _, err = await kubectl("--server", service.url, "get", "pod", "nobody", "-n", "default")
     assert code == 1
     assert 'pods "nobody" not found' in err

@@ -61,6 +61,24 @@ async def test_an_object_by_its_name(scene: Scene) -> None:
         assert error.value.code == code
 
 
+async def test_a_name_in_two_clusters_is_refused_with_the_command_that_works(scene: Scene) -> None:
+    for cluster in ("alpha", "bravo"):
+        scene.delta("two", uid=cluster, cluster=cluster)
+    async with scene.serving() as served:
+        for headers, scheme in (
+            ({}, "http"),
+            ({"X-Forwarded-Proto": "https, http"}, "https"),
+            ({"X-Forwarded-Proto": "x"}, "http"),
+        ):
+            url = f"{served.url}/int/api/v1/namespaces/x/pods/two"
+            async with served.session.get(url, headers=headers) as answer:
+                assert answer.status == 400
+                assert (await answer.json())["message"] == (
+                    'please specify the cluster name: pods "two" is in alpha, bravo; for example kubectl --server '
+                    f"{scheme}{served.url.removeprefix('http')}/int/clusters/alpha get pods two -n x"
+                )
+
+
 @pytest.mark.parametrize(
     ("version", "code"),
     [("abcdefgh.99", 504), ("ijklmnop.1", 410), ("what", 410), ('{"alpha":"99"}', 504), ('{"alpha":"x"}', 410)],
