@@ -89,7 +89,7 @@ def message(owner: Owner, delta: Delta) -> tuple[str, bytes, dict[str, str]]:
     """Subject, payload and headers of a delta, as producers append it."""
     prefix = type_prefix(owner.cluster, delta.group, delta.version, delta.resource)
     subject = object_subject(prefix, delta.namespace, delta.name)
-    return subject, encode_delta(delta), {**owner.fence(), **summary_headers(delta)}
+    return subject, encode_delta(delta), {**owner.fence.headers(), **summary_headers(delta)}
 
 
 def change_of(owner: Owner, pod: Pod, step: int) -> tuple[str, bytes, dict[str, str]]:

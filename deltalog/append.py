@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from deltalog.jetstream.acknowledgement import IN_PROCESS, Ack, decode_ack
+from deltalog.jetstream.acknowledgement import IN_PROCESS, Ack, Expect, decode_ack
 from deltalog.jetstream.client import End
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection
 from deltalog.jetstream.headers import header_lines
@@ -45,6 +45,30 @@ class AppendTimeout(AppendError):
 
 class Conflict(AppendError):
     """The expected last sequence of the named subject did not hold: the message was not stored."""
+
+
+class Fence:
+    """What all messages of one owner expect: that the last message of `subject`, its record, is the one at `sequence`.
+
+    An appender writes it into a message in the moment in which it sends it, so that it can be renewed
+    (`Appender.renew`). Several writers share one.
+    """
+
+    def __init__(self, subject: str, sequence: int) -> None:
+        self.subject = subject
+        # Set but while the record is being renewed: until then nobody knows what to expect.
+        self.settled = asyncio.Event()
+        self.move(sequence)
+
+    def move(self, sequence: int) -> None:
+        """The record is at another sequence from now on."""
+        self.sequence = sequence
+        self.lines = header_lines(self.headers())
+        self.settled.set()
+
+    def headers(self) -> dict[str, str]:
+        """The headers that make the server refuse a message once the record has a successor."""
+        return Expect(self.sequence, self.subject).headers()
 
 
 # Called once for each message, with its sequence, or 0 and why it has none.
@@ -143,16 +167,29 @@ class Appender:
         return len(self._pending)
 
     async def append(
-        self, subject: str, payload: bytes, on_ack: OnAck, headers: dict[str, str] | bytes | None = None
+        self,
+        subject: str,
+        payload: bytes,
+        on_ack: OnAck,
+        headers: dict[str, str] | bytes | None = None,
+        fence: Fence | None = None,
     ) -> None:
         """Sends one message and returns when it is on its way; `on_ack` hears of its fate, and must not raise.
 
-        `headers` as bytes are lines of a header block (`header_lines`), which is the quick way.
+        `headers` as bytes are lines of a header block (`header_lines`), which is the quick way. `fence`: what it
+        expects, too.
         Raises AppendError if it cannot even be sent.
         """
-        while len(self._pending) >= self.window or self._pending_bytes >= self._window_bytes:
-            self._room.clear()
-            await self._room.wait()
+        while True:
+            if len(self._pending) >= self.window or self._pending_bytes >= self._window_bytes:
+                self._room.clear()
+                await self._room.wait()
+            elif fence is not None and not fence.settled.is_set():
+                await fence.settled.wait()
+            else:
+                break
+        if fence is not None:
+            headers = fence.lines + (headers if isinstance(headers, bytes) else header_lines(headers or {}))
         self._next += 1
         token = self._next
         loop = asyncio.get_running_loop()
@@ -186,7 +223,9 @@ class Appender:
             self._unsent = 0
             await asyncio.sleep(0)
 
-    async def append_wait(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> int:
+    async def append_wait(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, fence: Fence | None = None
+    ) -> int:
         """Appends one message and returns its sequence. Raises AppendError, Conflict, AppendTimeout."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -198,8 +237,24 @@ class Appender:
             else:
                 future.set_exception(error)
 
-        await self.append(subject, payload, acknowledged, headers)
+        await self.append(subject, payload, acknowledged, headers, fence)
         return await future
+
+    async def renew(self, fence: Fence, payload: bytes, headers: dict[str, str]) -> int:
+        """Appends the record of a fence again, so that it stands at the end of the stream; returns its sequence.
+
+        What is on its way is acknowledged before, and what is to be appended meanwhile waits, so that each message
+        expects the record that is there when it comes.
+        Raises as `append_wait`; then the fence is as it was, and what expects it may be refused.
+        """
+        fence.settled.clear()
+        try:
+            await self.drain()
+            expected = Expect(fence.sequence).headers()
+            fence.move(await self.append_wait(fence.subject, payload, {**expected, **headers}))
+        finally:
+            fence.settled.set()
+        return fence.sequence
 
     async def drain(self) -> None:
         """Waits until nothing is unacknowledged."""

@@ -158,6 +158,9 @@ class ClusterProducer:
             log_ = await self._open_log()
             last = await log_.last(control_subject(self.name, subjects.OWNER))
             if last is None or (owner is not None and last[0] < owner.sequence):
+                if owner is not None and await _may_have_gone(log_, owner.sequence):
+                    log.info("the owner record has gone from the events", cluster=self.name)
+                    return False
                 # There is no later record of another producer, but this one's is missing: the log was cut, set back or
                 # replaced.
                 log.warning("the log has lost who owns the cluster", cluster=self.name)
@@ -166,6 +169,17 @@ class ClusterProducer:
         except LogUnavailable:
             return False
         return decode_control(last[1]).producer != self._producer
+
+
+async def _may_have_gone(log_: Log, sequence: int) -> bool:
+    """Whether a message went to make room in the events, and is not in the state yet, which has it soon, or again.
+
+    Raises LogUnavailable.
+    """
+    if not log_.window or (await log_.state()).first_sequence <= sequence:
+        return False
+    state = await log_.find_state()
+    return state is None or await state.head() < sequence
 
 
 def _first(group: ExceptionGroup[Exception]) -> str:

@@ -3,16 +3,21 @@
 The owner record of a cluster bears an epoch that only grows. All appends of an owner name that record's
 sequence as the expected one, so that the server refuses every append of a deposed owner, also those that were
 in flight when it lost the cluster (Nats-Expected-Last-Subject-Sequence-Subject).
+
+The record outlives the window of the events (`Nats-TTL: never`), but not their limit in bytes: an owner appends it
+again, in the same epoch, long before it is among the oldest. One that has gone nevertheless is in the state.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import msgspec
 import structlog
 
-from deltalog import Appender, Conflict, Expect
+from deltalog import Appender, Conflict, Expect, UnreadableRecord
+from deltalog.append import Fence
 from deltalog.jetstream.stream import Log
 from deltalog.wire import subjects
 from deltalog.wire.records import ControlRecord, Fact, OwnerChanged, decode_control, encode_control
@@ -26,17 +31,24 @@ class Deposed(ProducersError):
     """Another producer owns the cluster now; this one's appends are refused from then on."""
 
 
+# On owner records.
+_LASTS = {"Nats-TTL": "never"}
+
+
 class Owner(msgspec.Struct, frozen=True):
-    """The right to append a cluster's deltas: the epoch, and the sequence of the record that proves it."""
+    """The right to append a cluster's deltas: the epoch, and what its messages expect, so that the server refuses them
+    once this ownership is over.
+    """
 
     cluster: str
     producer: str
     epoch: int
-    sequence: int
+    fence: Fence
 
-    def fence(self) -> dict[str, str]:
-        """The headers that make the server refuse a message once this ownership is over."""
-        return Expect(self.sequence, control_subject(self.cluster, subjects.OWNER)).headers()
+    @property
+    def sequence(self) -> int:
+        """Of the record that proves it, the last one where it was renewed."""
+        return self.fence.sequence
 
     def control(self, fact: Fact) -> ControlRecord:
         """The record that states a fact in this ownership, now."""
@@ -54,20 +66,45 @@ async def take(log_: Log, appender: Appender, cluster: str, producer: str) -> Ow
     subject = control_subject(cluster, subjects.OWNER)
     while True:
         last = await log_.last(subject)
-        sequence, epoch, before = 0, 0, ""
+        sequence, epoch, before = 0, await _last_epoch(log_, cluster) if last is None else 0, ""
         if last is not None:
             sequence, payload = last
             record = decode_control(payload)
             epoch, before = record.epoch, record.producer
-        owner = Owner(cluster, producer, epoch + 1, 0)
-        try:
-            taken = await appender.append_wait(
-                subject, encode_control(owner.control(OwnerChanged())), Expect(sequence).headers()
-            )
-        except Conflict:
-            continue
-        log.debug("cluster taken", cluster=cluster, epoch=owner.epoch, before=before or None)
-        return msgspec.structs.replace(owner, sequence=taken)
+        owner = Owner(cluster, producer, epoch + 1, Fence(subject, 0))
+        payload = encode_control(owner.control(OwnerChanged()))
+        # That of the state may have gone from the events, which know of none then.
+        for expected in dict.fromkeys((sequence, 0)):
+            try:
+                taken = await appender.append_wait(subject, payload, {**Expect(expected).headers(), **_LASTS})
+            except Conflict:
+                continue
+            owner.fence.move(taken)
+            log.debug("cluster taken", cluster=cluster, epoch=owner.epoch, before=before or None)
+            return owner
+
+
+async def _last_epoch(log_: Log, cluster: str) -> int:
+    """The epoch that a cluster without an owner record had last, as far as the log tells: epochs only grow."""
+    for record in (subjects.STATUS, subjects.HEALTH, subjects.CLUSTER):
+        with contextlib.suppress(UnreadableRecord):
+            if (last := await log_.last(control_subject(cluster, record))) is not None:
+                return decode_control(last[1]).epoch
+    return 0
+
+
+async def renew(appender: Appender, owner: Owner) -> None:
+    """Appends the record of an ownership again, in the same epoch. Raises Deposed, AppendError."""
+    try:
+        await appender.renew(owner.fence, encode_control(owner.control(OwnerChanged())), _LASTS)
+    except Conflict as conflict:
+        raise deposed(owner) from conflict
+    log.debug("owner record renewed", cluster=owner.cluster, epoch=owner.epoch, sequence=owner.sequence)
+
+
+def deposed(owner: Owner) -> Deposed:
+    """The error of an owner whose append was refused."""
+    return Deposed(f"cluster {owner.cluster} was taken over (epoch {owner.epoch} is over)")
 
 
 async def release(appender: Appender, owner: Owner) -> None:
@@ -78,9 +115,9 @@ async def release(appender: Appender, owner: Owner) -> None:
     record = msgspec.structs.replace(owner, epoch=owner.epoch + 1).control(OwnerChanged(removed=True))
     subject = control_subject(owner.cluster, subjects.OWNER)
     try:
-        await appender.append_wait(subject, encode_control(record), Expect(owner.sequence).headers())
+        await appender.append_wait(subject, encode_control(record), {**Expect(owner.sequence).headers(), **_LASTS})
     except Conflict as conflict:
-        raise Deposed(f"cluster {owner.cluster} was taken over (epoch {owner.epoch} is over)") from conflict
+        raise deposed(owner) from conflict
 
 
 async def append_control(appender: Appender, owner: Owner, control: ControlRecord, *, ttl: int | None = None) -> int:
@@ -88,10 +125,8 @@ async def append_control(appender: Appender, owner: Owner, control: ControlRecor
 
     Raises Deposed, AppendError.
     """
-    headers = owner.fence()
-    if ttl is not None:
-        headers["Nats-TTL"] = f"{ttl}s"
+    headers = {} if ttl is None else {"Nats-TTL": f"{ttl}s"}
     try:
-        return await appender.append_wait(control.subject, encode_control(control), headers)
+        return await appender.append_wait(control.subject, encode_control(control), headers, owner.fence)
     except Conflict as conflict:
-        raise Deposed(f"cluster {owner.cluster} was taken over (epoch {owner.epoch} is over)") from conflict
+        raise deposed(owner) from conflict

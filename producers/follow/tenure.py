@@ -17,6 +17,7 @@ from producers.follow.openapi_documents import OpenApi
 from producers.follow.ownership import Owner
 from producers.follow.probe import probe
 from producers.follow.recorded import Recorded
+from producers.follow.renewal import Renewal
 from producers.follow.status import report_status
 from producers.follow.type_informer import TypeInformer
 
@@ -58,6 +59,7 @@ async def _run(state: ClusterState, recorded: Recorded, on_synced: Callable[[Typ
         recorded.log.identity,
         recorded.owner.sequence,
         timing.look_at_history_every,
+        Renewal(recorded.log, recorded.appender, recorded.owner).look,
     )
     async with asyncio.TaskGroup() as tasks:
         types = FollowedTypes(state, recorded, tasks, discovery_changed=openapi.look, on_synced=on_synced)

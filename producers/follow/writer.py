@@ -37,7 +37,7 @@ from producers.follow.in_flight import InFlight
 from producers.follow.known import Known, KnownObjects, KnownPast, PackedVersion, packed_uid, packed_version
 from producers.follow.logged_type import LoggedType
 from producers.follow.normalize import Normalized, Normalizer
-from producers.follow.ownership import Deposed, Owner, append_control
+from producers.follow.ownership import Owner, append_control, deposed
 from producers.metrics import StateCounts
 from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.objects import RawObject, Unusable, identify, raw_object
@@ -78,9 +78,8 @@ class Writer:
         self._owner = owner
         self._normalize = normalizer
         self._prefix = type_prefix(owner.cluster, resource.group, resource.version, resource.resource)
-        self._fence = owner.fence()
-        # Header lines that all of its messages have.
-        self._lines = header_lines(self._fence | ({PRUNED_HEADER: normalizer.mark} if normalizer.mark else {}))
+        # Header lines that all of its messages have, beside the fence.
+        self._lines = header_lines({PRUNED_HEADER: normalizer.mark} if normalizer.mark else {})
         self._last_for = header_lines({"Nats-TTL": f"{log_.tombstone_ttl}s"})
         self._known = KnownObjects(resource.version, normalizer.mark)
         self._objects = self._known.objects
@@ -472,7 +471,7 @@ class Writer:
         self._before.note(key, look)
         self._in_flight.begin(awaited)
         try:
-            await self._appender.append(subject, payload, acknowledged, lines)
+            await self._appender.append(subject, payload, acknowledged, lines, self._owner.fence)
         except AppendError as error:
             acknowledged(0, error)
             raise
@@ -485,7 +484,7 @@ class Writer:
         for number, piece in enumerate(pieces):
             part = part_subject(subject, delta.member_version, number)
             try:
-                sequences.append(await self._appender.append_wait(part, piece, self._fence))
+                sequences.append(await self._appender.append_wait(part, piece, fence=self._owner.fence))
             except Conflict as conflict:
                 self._failed = conflict
                 self.check()
@@ -502,7 +501,7 @@ class Writer:
     def check(self) -> None:
         """Raises AppendError, or Deposed, if an append has failed since `read_back`."""
         if isinstance(self._failed, Conflict):
-            raise Deposed(f"cluster {self._owner.cluster} was taken over (epoch {self._owner.epoch} is over)")
+            raise deposed(self._owner)
         if self._failed is not None:
             raise self._failed
 

@@ -196,7 +196,7 @@ async def test_messages_of_an_older_release_are_asked_for(producing: Producing, 
     for delta in await producing.deltas():
         # As it wrote them: without a digest.
         subject, headers = object_subject(prefix, "x", delta.name), summary_headers(delta)
-        await producing.appender.append_wait(subject, encode_delta(delta), {**producing.owner.fence(), **headers})
+        await producing.appender.append_wait(subject, encode_delta(delta), headers, producing.owner.fence)
     await writer.read_back()
     await writer.observe(pod("a", 2, app="web"), listed=False)
     await writer.observe(pod("b", 2, app="api"), listed=False)

@@ -1,0 +1,164 @@
+"""The owner record goes from the events: renewed before, an owner goes on; a deposed one stays refused for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from deltalog import Appender, Conflict, Connection, Log, Record, connect, open_log
+from deltalog.reader import read_to_end
+from deltalog.wire import subjects
+from deltalog.wire.records import HealthChanged, decode_control
+from deltalog.wire.subjects import control_subject, object_subject, type_prefix
+from kubebraid.command.broker import EmbeddedBroker
+from producers.follow.ownership import Deposed, append_control, release, renew, take
+from tests.patience import PATIENCE
+
+OWNER = control_subject("alpha", subjects.OWNER)
+PODS = type_prefix("alpha", "", "v1", "pods")
+Opened = Callable[[], Awaitable[tuple[Log, Appender]]]
+
+
+@pytest.fixture
+async def opened(broker: EmbeddedBroker) -> AsyncIterator[Opened]:
+    """Logs of the same stream with an appender each, as processes have them."""
+    made: list[tuple[Connection, Appender]] = []
+
+    async def another() -> tuple[Log, Appender]:
+        connection = await connect(broker.url, name="test")
+        log = await open_log(connection)
+        appender = Appender.to(log)
+        await appender.__aenter__()
+        made.append((connection, appender))
+        return log, appender
+
+    yield another
+    for connection, appender in made:
+        await appender.__aexit__(None, None, None)
+        await connection.close()
+
+
+async def forgotten(log: Log, through: int) -> None:
+    """The events have no message up to there any longer, as when their bytes are used up; the state has."""
+    state = await log.find_state()
+    assert state is not None
+    async with asyncio.timeout(PATIENCE):
+        while await state.head() < through:
+            await asyncio.sleep(0.01)
+    await log.connection.api(f"STREAM.PURGE.{log.name}", {"seq": through + 1})
+
+
+async def owners(log: Log) -> list[tuple[int, str]]:
+    """Epoch and producer of the owner records that the log has."""
+    found: list[tuple[int, str]] = []
+
+    def note(record: Record) -> None:
+        control = decode_control(record.data)
+        found.append((control.epoch, control.producer))
+
+    await read_to_end(log, note, subjects=(OWNER,))
+    return found
+
+
+async def test_an_owner_record_is_kept_for_ever_by_its_age(opened: Opened) -> None:
+    log, appender = await opened()
+    owner = await take(log, appender, "alpha", "p")
+    assert "Nats-TTL: never" in await headers_at(log, owner.sequence)
+    await renew(appender, owner)
+    assert "Nats-TTL: never" in await headers_at(log, owner.sequence)
+    await release(appender, owner)
+    assert "Nats-TTL: never" in await headers_at(log, await log.head())
+
+
+async def headers_at(log: Log, sequence: int) -> str:
+    raw = await log.connection.api(f"STREAM.MSG.GET.{log.name}", {"seq": sequence})
+    return base64.b64decode(json.loads(bytes(raw))["message"]["hdrs"]).decode()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_nothing_is_lost_twice_or_out_of_order_while_it_is_renewed(opened: Opened, seed: int) -> None:
+    """Several writers append as fast as they can; the record is renewed again and again."""
+    chance = random.Random(seed)
+    log, appender = await opened()
+    owner = await take(log, appender, "alpha", "p")
+    stored: dict[str, list[int]] = {}
+    refused: list[Exception] = []
+    done = False
+
+    async def write(name: str) -> None:
+        number = 0
+
+        def acknowledged(sequence: int, error: Exception | None) -> None:
+            if error is not None:
+                refused.append(error)
+            else:
+                stored.setdefault(name, []).append(sequence)
+
+        while not done:
+            subject = object_subject(PODS, "x", f"{name}-{number}")
+            await appender.append(subject, b"", acknowledged, {}, owner.fence)
+            number += 1
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as tasks:
+        for name in ("a", "b", "c"):
+            tasks.create_task(write(name))
+        for _ in range(20):
+            await asyncio.sleep(chance.random() / 50)
+            before = owner.sequence
+            await renew(appender, owner)
+            assert owner.sequence > before
+        done = True
+    async with asyncio.timeout(PATIENCE):
+        await appender.drain()
+    assert refused == []
+    found: dict[str, list[str]] = {}
+
+    def note(record: Record) -> None:
+        name, _, number = record.subject.rpartition(".")[2].partition("-")
+        found.setdefault(name, []).append(number)
+
+    await read_to_end(log, note, subjects=(f"{subjects.OBJECTS}.>",))
+    for name, sequences in stored.items():
+        assert sequences == sorted(sequences)
+        assert found[name] == [str(number) for number in range(len(sequences))]
+    assert set(await owners(log)) == {(1, "p")}
+
+
+async def test_a_renewed_owner_goes_on_when_the_first_record_has_gone(opened: Opened) -> None:
+    log, appender = await opened()
+    owner = await take(log, appender, "alpha", "p")
+    first = owner.sequence
+    await renew(appender, owner)
+    await forgotten(log, first)
+    await append_control(appender, owner, owner.control(HealthChanged(healthy=True)))
+
+
+async def test_epochs_go_on_growing_where_the_record_is_lost_for_good(opened: Opened) -> None:
+    log, appender = await opened()
+    for _ in range(3):
+        owner = await take(log, appender, "alpha", "p")
+    await append_control(appender, owner, owner.control(HealthChanged(healthy=True)))
+    await forgotten(log, owner.sequence)
+    assert log.state_stream is not None
+    await log.state_stream.purge(OWNER, owner.sequence + 1)
+    assert (await take(log, appender, "alpha", "p")).epoch == 4
+
+
+async def test_an_append_in_flight_is_refused_when_the_cluster_is_taken_meanwhile(opened: Opened) -> None:
+    (log, appender), (other_log, other) = await opened(), await opened()
+    owner = await take(log, appender, "alpha", "p")
+    await take(other_log, other, "alpha", "q")
+    with pytest.raises(Conflict):
+        await appender.append_wait(object_subject(PODS, "x", "a"), b"", fence=owner.fence)
+    with pytest.raises(Deposed):
+        await renew(appender, owner)
+    # What waited for the renewal is sent, and refused.
+    with pytest.raises(Conflict):
+        await appender.append_wait(object_subject(PODS, "x", "a"), b"", fence=owner.fence)
