@@ -93,7 +93,7 @@ class Position(NamedTuple):
 
         O(earlier states of the object that selectors saw differently).
         """
-        if not wanted.timely(entry) and entry.selectable_since != NEVER:
+        if not wanted.timely(entry) and (entry.created or entry.selectable_since != NEVER):
             return False
         low = max(self.complete_at, entry.uid_index)
         return self.complete_at < unread_through or wanted.matched_between(entry, low, self.read_to) is not False

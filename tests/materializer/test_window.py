@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from deltalog import ADDED, DELETED, MODIFIED, ControlRecord, Delta
+from deltalog import ADDED, DELETED, MODIFIED, ControlRecord, Delta, Replaced
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.records import ObjectsRemoved
 from materializer.cursor import Cursor, ShownChange, changes
@@ -312,6 +312,59 @@ def test_the_oldest_events_of_all_types_go_first() -> None:
     assert (window.start, window.dropped, len(window)) == (8, 7, 2)
     assert (pods.last(), nodes.last()) == (9, 10)
     assert list(pods.after(9)) == []
+
+
+def test_a_window_that_is_begun_anew_has_nothing_of_before() -> None:
+    window, pods, nodes = Window(5_000), TypeWindow(), TypeWindow()
+    assert (pods.last(), len(pods)) == (0, 0)
+    before = entry_of_size(1_000, 1)
+    for index in range(2, 11):
+        window.add(pods if index % 2 else nodes, index, before, before)
+    window.open(20)
+    assert (window.start, window.size, len(window), len(pods), len(nodes)) == (20, 0, 0, 0, 0)
+    assert (pods.last(), list(nodes.after(0))) == (0, [])
+    window.add(pods, 21, before, None)
+    assert [event.index for event in pods.after(0)] == [21]
+    assert (window.start, window.size, len(window), len(pods)) == (20, 700, 1, 1)
+    window.close()
+    assert (window.start, window.size, len(window), len(pods)) == (CLOSED, 0, 0, 0)
+    window.add(pods, 22, before, None)
+    assert len(pods) == 0
+
+
+def test_a_window_can_become_smaller_and_larger() -> None:
+    window, pods = Window(5_000), TypeWindow()
+    before = entry_of_size(300, 1)
+    for index in range(1, 6):
+        window.add(pods, index, before, before)
+    assert (window.start, len(pods)) == (0, 5)
+    window.resize(2_500)
+    assert (window.start, window.size, len(pods), window.dropped) == (3, 2_000, 2, 3)
+    window.resize(10_000)
+    window.add(pods, 6, before, before)
+    assert (window.start, len(pods)) == (3, 3)
+    window.resize(0)
+    assert (window.start, window.size, len(pods)) == (CLOSED, 0, 0)
+    window.resize(5_000)
+    window.add(pods, 7, before, before)
+    assert (window.start, len(pods)) == (CLOSED, 0), "it is begun anew by who knows from where on every event comes"
+    window.open(7)
+    window.add(pods, 8, before, before)
+    assert (window.start, len(pods)) == (7, 1)
+
+
+@pytest.mark.parametrize(("created", "shown"), [(0, [DELETED, ADDED]), (1, [ADDED]), (3, [DELETED, ADDED])])
+@pytest.mark.parametrize("limit", [0, LARGE])
+def test_a_predecessor_may_have_been_created_in_time_where_the_log_does_not_say_when(
+    limit: int, created: int, shown: list[str], delta: Make
+) -> None:
+    store = warm_store(limit)
+    store.skip(1, 1)
+    store.skip(4, 1)
+    replaced = Replaced(uid="old", uid_index=2, oldest_uid_index=2, time=1, created=created)
+    store.apply_delta(delta("m", uid="new", type=ADDED, created=9, replaced=replaced), 5, 5)
+    pods = store.types[TYPES[0]]
+    assert [one.type for one in changes(pods, Cursor(4).position(pods), Filter(since=2), EVERYTHING)[0]] == shown
 
 
 def test_a_removal_that_is_larger_than_the_window_leaves_nothing_in_it() -> None:

@@ -36,7 +36,7 @@ from _pytest.runner import runtestprotocol
 from tests.mutants.mutations import Mutant, mutants
 
 ROOT = Path(__file__).parents[2]
-MODULES = ("cursor", "filter", "resume", "order", "type_store", "store")
+MODULES = ("cursor", "filter", "resume", "order", "window", "type_store", "store")
 EQUIVALENT = Path(__file__).parent / "equivalent.txt"
 TESTS = (
     "order",
@@ -49,6 +49,7 @@ TESTS = (
     "store",
     "originals",
     "image",
+    "window",
     "model",
 )
 # Of tests that take a seed, those with so many of the first ones: what one seed does not find, the next seldom does.
