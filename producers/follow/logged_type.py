@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from deltalog import Delta, decode_delta
+from deltalog import Delta, Record, decode_delta
 from deltalog.jetstream.stream import Log
 from deltalog.reader import read_to_end
 from deltalog.wire.delta import UNDECODABLE, refused
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.parts import parts_filter, unpacked
-from deltalog.wire.subjects import object_filter, object_subject, type_prefix
+from deltalog.wire.subjects import REMOVED, control_subject, object_filter, object_subject, type_prefix
 from producers.follow.known import KnownObjects
 
 
@@ -41,7 +41,16 @@ class LoggedType:
     async def read(self, known: KnownObjects) -> None:
         """Notes all of them, by their headers only. O(messages). Raises HistoryChanged; waits for a log in trouble."""
         pattern = object_filter(self._cluster, *self._resource, self._namespace)
-        await read_to_end(self._log, known.note, subjects=(pattern,), headers_only=True)
+        removals = [control_subject(self._cluster, REMOVED, *which) for which in (("", ""), self._resource)]
+
+        def note(record: Record) -> None:
+            if record.subject in removals:
+                # What stands before it is purged next, from the state; the events keep it for a while.
+                known.clear()
+            else:
+                known.note(record)
+
+        await read_to_end(self._log, note, subjects=(pattern, *removals), headers_only=True)
 
     async def last_delta(self, key: ObjectName, other_versions: set[str]) -> Delta | None:
         """The last message of one object, whole, in whatever version; None if there is none.
@@ -80,9 +89,9 @@ class LoggedType:
         return None
 
     async def purge_versions(self, versions: set[str]) -> None:
-        """Removes the messages in other versions, parts too."""
+        """Removes the messages in other versions from the state, parts too. Raises LogUnavailable."""
         head = await self._log.head()
         for version in sorted(versions):
             pattern = object_filter(self._cluster, *self._resource, self._namespace, version=version)
             for one in (pattern, parts_filter(pattern)):
-                await self._log.purge(one, head + 1)
+                await self._log.purge_state(one, head + 1)

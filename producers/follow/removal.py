@@ -1,4 +1,8 @@
-"""Removal: a cluster that is no longer followed leaves the log, or stays in it as stale."""
+"""Removal: a cluster that is no longer followed leaves the log, or stays in it as stale.
+
+What is removed is purged from the state only: the events keep it for their window, so that whoever reads these from
+before sees what happened, and then the record of the removal.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,9 @@ from producers.follow.ownership import Owner, append_control, release, take
 async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
     """Removes a cluster with all its objects: first the record, then what it speaks of. Returns the record's sequence.
 
-    Takes the cluster over, so that a producer which still follows it is refused. Raises AppendError, BrokerUnavailable,
-    Deposed if another producer took it meanwhile.
+    Takes the cluster over, so that a producer which still follows it is refused. Can be done again where it failed.
+    Raises AppendError, BrokerUnavailable (the state does not come as far, too), Deposed if another producer took it
+    meanwhile.
     """
     async with Appender.to(log) as appender:
         owner = await take(log, appender, cluster, producer)
@@ -38,11 +43,11 @@ async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
         removed = owner.control(ObjectsRemoved(types=types))
         sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
         for root in (OBJECTS, PARTS):
-            await log.purge(f"{root}.{token}.>", sequence)
+            await log.purge_state(f"{root}.{token}.>", sequence)
         for record in (*TYPE_RECORDS, *DOCUMENT_RECORDS):
-            await log.purge(f"{CONTROL}.{token}.{record}.*.*", sequence)
+            await log.purge_state(f"{CONTROL}.{token}.{record}.*.*", sequence)
         for record in CLUSTER_RECORDS:
-            await log.purge(control_subject(cluster, record), sequence)
+            await log.purge_state(control_subject(cluster, record), sequence)
         # The record of the removal is forgotten one day, this one is not: there is no such cluster, nor an owner.
         await release(appender, owner)
         return sequence
@@ -76,12 +81,12 @@ async def remove_type(log: Log, producer: str, cluster: str, resource: GroupReso
 
 
 async def append_removed_type(log: Log, appender: Appender, owner: Owner, resource: GroupResource) -> int:
-    """The record that a type is removed, then the purge of its messages. Raises Deposed, AppendError."""
+    """The record that a type is removed, then the purge of its messages. Raises Deposed, LogUnavailable."""
     objects = object_filter(owner.cluster, *resource)
     removed = owner.control(ObjectsRemoved(resource=resource, types=await _types(log, objects)))
     sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
     for pattern in (objects, parts_filter(objects)):
-        await log.purge(pattern, sequence)
+        await log.purge_state(pattern, sequence)
     for record in TYPE_RECORDS:
-        await log.purge(control_subject(owner.cluster, record, *resource), sequence)
+        await log.purge_state(control_subject(owner.cluster, record, *resource), sequence)
     return sequence

@@ -19,6 +19,7 @@ from deltalog import (
     AppendError,
     Conflict,
     Delta,
+    LogUnavailable,
     Replaced,
     Selectables,
     encode_delta,
@@ -43,6 +44,10 @@ from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.objects import RawObject, Unusable, identify, raw_object
 
 log = structlog.get_logger("producers.follow.writer")
+
+# How long a purge of parts may take, and until the next attempt, in seconds.
+_PURGE_WITHIN = 2.0
+_PURGE_AGAIN = 10.0
 
 # Called when what was appended is acknowledged, with its sequence, or with the reason why it is not.
 Stored = Callable[[int, AppendError | None], None]
@@ -90,8 +95,10 @@ class Writer:
         # Whether the log had nothing of the type: then the first list is not compared with it.
         self._blank = False
         self._failed: AppendError | None = None
-        # Patterns of parts that no message names any more, and the sequence below which they are.
-        self._obsolete: list[tuple[str, int]] = []
+        # Patterns of parts that no message names any more, with the sequence below which they are, and when they may be
+        # purged next (time.monotonic).
+        self._obsolete: dict[str, int] = {}
+        self._purge_at = 0.0
         # One state is taken in at a time, from lists, watches and handovers.
         self._turn = asyncio.Lock()
 
@@ -451,7 +458,7 @@ class Writer:
         def acknowledged(sequence: int, error: AppendError | None) -> None:
             if had_parts and error is None:
                 # Parts of the state before; those of this one begin with the first it names.
-                self._obsolete.append((parts_filter(subject), delta.parts[0] if delta.parts else sequence))
+                self._obsolete[parts_filter(subject)] = delta.parts[0] if delta.parts else sequence
             if error is not None:
                 first, self._failed = self._failed is None, self._failed or error
                 if first and self.on_failure is not None:
@@ -494,9 +501,20 @@ class Writer:
         return msgspec.structs.replace(delta, parts=tuple(sequences))
 
     async def _purge_obsolete(self) -> None:
-        while self._obsolete:
-            pattern, below = self._obsolete.pop()
-            await self._log.purge(pattern, below)
+        """Purges parts from the state, as far as that has come; what is left is purged later."""
+        if time.monotonic() < self._purge_at:
+            return
+        for pattern, below in list(self._obsolete.items()):
+            try:
+                async with asyncio.timeout(_PURGE_WITHIN):
+                    await self._log.purge_state(pattern, below)
+            except (LogUnavailable, TimeoutError) as cause:
+                # Parts that stay take room only: not worth that what happens waits.
+                log.debug("parts are not purged yet", parts=pattern, reason=str(cause))
+                self._purge_at = time.monotonic() + _PURGE_AGAIN
+                return
+            if self._obsolete.get(pattern) == below:
+                del self._obsolete[pattern]
 
     def check(self) -> None:
         """Raises AppendError, or Deposed, if an append has failed since `read_back`."""
