@@ -214,6 +214,18 @@ def own(held: dict[Key, str]) -> dict[Key, str]:
     return {key: version.split(".", 2)[2] for key, version in held.items()}
 
 
+def untold(watchers: list[Watcher]) -> list[str]:
+    """What some watcher was shown and another one of the same scope, that was watching by then, was not."""
+    found = []
+    for scope in {(one.path, one.selector) for one in watchers}:
+        same = [one for one in watchers if (one.path, one.selector) == scope]
+        happened = set().union(*(one.told for one in same))
+        for one in same:
+            missed = {event for event in happened if event[0] > one.listed} - set(one.told)
+            found += [f"{scope}, listed at {one.listed}: {event}" for event in sorted(missed)]
+    return found
+
+
 async def test_nothing_is_lost_whatever_dies(
     scene: Scene, members: Members, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -288,10 +300,12 @@ async def test_nothing_is_lost_whatever_dies(
         problems += other["problems"]
     faults = ", ".join(f"{what} {count}" for what, count in sorted(scene.done.items()))
     versions = await asyncio.gather(*(_prefix(url) for url in scene.urls()))
+    missed = untold(watchers)
     summary = (
         f"faults: seed {SEED}, {SECONDS:g} s, {sum(scene.done.values())} faults ({faults}); "
         f"{RAW + REAL} watchers, {counts['events']} events, {counts['moves']} moves, {counts['relists']} relists, "
         f"{counts['twice']} twice, {counts['backwards']} backwards, {counts['wrong']} wrong, "
+        f"{counts['needless']} of {counts['deletions']} deletions needless, {len(missed)} events untold, "
         f"{len(differing) + len(wrong)} differing, {len(set(versions))} histories"
     )
     with capsys.disabled():
@@ -302,6 +316,8 @@ async def test_nothing_is_lost_whatever_dies(
         for one in differing[:3]
     ]
     assert not wrong
+    assert not missed, missed[:20]
+    assert counts["needless"] * 1000 <= counts["deletions"]
     assert counts["events"] > RAW
     assert len(set(versions)) == 1
 

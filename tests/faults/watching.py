@@ -20,9 +20,10 @@ def key_of(metadata: dict[str, Any]) -> Key:
 
 
 class Watcher:
-    """One raw client. `counts`: events, moves, relists, twice, backwards, wrong.
+    """One raw client. `counts`: events, deletions, moves, relists, twice, backwards, wrong, and `needless`.
 
-    `selected`: with a selector a deletion may come once too often (docs/versions.md).
+    Needless is a deletion of what it never held: with a selector, before the window, it may come (docs/versions.md).
+    `told`: all events since `listed`, the index of its first list, as (index, type, key).
     """
 
     def __init__(self, urls: list[str], path: str, chance: random.Random, *, selector: str = "") -> None:
@@ -33,6 +34,8 @@ class Watcher:
         self.version = ""
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
+        self.told: list[tuple[int, str, Key]] = []
+        self.listed = 0
         self._chance = chance
         self._prefix = ""
         self._index = 0
@@ -61,6 +64,7 @@ class Watcher:
         if self._prefix and (prefix != self._prefix or int(index) < self._index):
             self._problem("backwards", f"list at {self.version} after {self._prefix}.{self._index}")
         self._prefix, self._index = prefix, int(index)
+        self.told, self.listed = [], int(index)
         self.objects = {key_of(item["metadata"]): item["metadata"]["resourceVersion"] for item in found["items"] or []}
 
     async def _watch(self, session: aiohttp.ClientSession, url: str) -> None:
@@ -112,9 +116,14 @@ class Watcher:
         elif known == version or (index == self._index and version == self.version):
             self._problem("twice", f"{kind} {key} {version}")
         self.version, self._index = version, index
+        self.told.append((index, kind, key))
         if kind == "DELETED":
-            if self.objects.pop(key, None) is None and not self.selector:
-                self._problem("wrong", f"DELETED for {key}, which is unknown")
+            self.counts["deletions"] += 1
+            if self.objects.pop(key, None) is None:
+                if self.selector:
+                    self.counts["needless"] += 1
+                else:
+                    self._problem("wrong", f"DELETED for {key}, which is unknown")
             return
         if (kind == "ADDED") != (known is None):
             self._problem("wrong", f"{kind} for {key}, which is {'unknown' if known is None else 'known'}")
