@@ -27,11 +27,15 @@ _ACKED = struct.Struct("120xQ")
 
 
 class _Connection:
-    """`since`: when it was first seen in the state in which it is; infinite while nothing waits in it."""
+    """`since`: when it was first seen in the state in which it is; infinite while nothing waits in it.
 
-    __slots__ = ("since", "taken", "tolerated")
+    `looks`: how many times it was seen in that state.
+    """
+
+    __slots__ = ("looks", "since", "taken", "tolerated")
 
     def __init__(self) -> None:
+        self.looks = 0
         self.since = math.inf
         self.taken = 0
         self.tolerated = 0
@@ -106,9 +110,11 @@ class SlowClients:
             return False
         taken = _taken(transport)
         if one.since == math.inf or taken > one.taken:
-            one.since = now
+            one.since, one.looks = now, 0
         one.taken = taken
-        return now >= one.since + self._patience
+        one.looks += 1
+        # A process that stood still itself, on a busy machine, has not seen whether the client took anything.
+        return now >= one.since + self._patience and one.looks * self._every * 2 >= self._patience
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
@@ -151,6 +152,19 @@ async def test_who_takes_slowly_gets_all(scene: Scene) -> None:
                 await asyncio.sleep(0.2)
         assert await asyncio.wait_for(scene.ended.get(), PATIENCE) == "complete"
     assert scene.count == 0
+
+
+async def test_a_process_that_stood_still_itself_blames_nobody(scene: Scene) -> None:
+    """It has not seen whether anything was taken: only looks in between tell."""
+    with contextlib.closing(Client(scene.port, "/")) as client:
+        await until(lambda: scene.slow_clients._open)
+        await client.take()
+        await asyncio.sleep(0.06)
+        time.sleep(1.2)  # noqa: ASYNC251 - this is what it is about
+        await asyncio.sleep(0.06)
+        assert scene.count == 0
+        await client.rest(b"0\r\n\r\n")
+        assert await asyncio.wait_for(scene.ended.get(), PATIENCE) == "complete"
 
 
 async def test_a_stream_that_may_wait_waits(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
