@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from simulation.api.bodies import json_body
+from simulation.api.options import accepted_form
 from simulation.api.responses import json_response, require_method
 
 __all__ = ["SELF_REVIEW", "review_access"]
@@ -17,9 +18,10 @@ async def review_access(request: web.BaseRequest) -> web.StreamResponse:
     """Answer a POST of a SelfSubjectAccessReview with itself and `allowed`. A body that is not JSON is not looked at.
 
     Raises:
-        StatusError: 400 or 405.
+        StatusError: 400, 405, or 406: there are no tables of reviews.
     """
     require_method(request, "POST")
+    accepted_form(request.headers.get("Accept", ""), tables=False)
     data = await request.read()
     given = json_body(data) if data.startswith(b"{") else {}
     answer = {

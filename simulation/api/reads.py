@@ -91,7 +91,7 @@ class ReadHandlers:
             message = "Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
             raise invalid_list_options([("FieldValueForbidden", message, "sendInitialEvents")])
         options = parse_options(path.type, path.namespace, query, watch=True, name=path.name, initial_events=support)
-        # A stream of initial events has no table (kube-apiserver since 1.33).
+        # A stream of initial events has no table: test/e2e/apimachinery/watchlist.go of Kubernetes.
         presentation = presentation_for(request, path, tables=not (options.initial_events and options.bookmarks))
         watch = SimulatedWatch(
             self._storage,

@@ -1,0 +1,102 @@
+"""Fixtures of the conformance tests: a member cluster, kubebraid in front of it, and both as endpoints.
+
+The member is the simulated cluster alpha (bravo is beside it), or with `make test-clusters` the first of $KUBECONFIG.
+Scenarios write into namespaces of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+import yaml
+
+from tests.conformance.endpoint import Access, Endpoint, access_of_context, opened
+from tests.conformance.scenarios import REAL
+from tests.e2e.conftest import Members, Service, _members
+
+__all__ = ["Ground"]
+
+
+class Ground:
+    """A service that follows the member `cluster`, and the endpoints of both by name.
+
+    managedFields are kept (`prune.managedFields: false`), so that what is read here can be the cluster's bytes.
+    """
+
+    def __init__(
+        self, service: Service, cluster: str, endpoints: dict[str, Endpoint], members: Members | None, minor: int
+    ) -> None:
+        self.service = service
+        self.cluster = cluster
+        self.endpoints = endpoints
+        self.members = members
+        self.minor = minor
+
+    @property
+    def member(self) -> Endpoint:
+        return self.endpoints["member"]
+
+    @property
+    def ours(self) -> Endpoint:
+        return self.endpoints["cluster"]
+
+
+@contextlib.asynccontextmanager
+async def _ground(directory: Path, kubeconfig: str, members: Members | None) -> AsyncIterator[Ground]:
+    document: dict[str, Any] = {
+        "clusters": [{"kubeconfig": kubeconfig}],
+        "prune": {"managedFields": False},
+    }
+    config = directory / "config.yaml"
+    config.write_text(yaml.safe_dump(document))
+    arguments = ("--config", str(config), "--data", str(directory / "data"), "--forward", "configured")
+    service = Service("up", *arguments, log=directory / "up.log")
+    await service.start()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(service.stop)
+        await service.ready()
+        cluster = (await service.get("/clusters"))["clusters"][0]["name"]
+        access = await access_of_context(kubeconfig, cluster)
+        direct = await stack.enter_async_context(opened(access))
+        through = await stack.enter_async_context(opened(Access(service.url, {})))
+        version = await _minor(direct, access.url)
+        below = f"{service.url}/clusters/{cluster}"
+
+        def endpoint(name: str, session: aiohttp.ClientSession, reads: str, writes: str) -> Endpoint:
+            return Endpoint(name, session, reads, writes, simulated=members is not None, minor=version)
+
+        endpoints = {
+            "member": endpoint("member", direct, access.url, access.url),
+            "cluster": endpoint("cluster", through, below, below),
+            "root": endpoint("root", through, service.url, below),
+        }
+        yield Ground(service, cluster, endpoints, members, version)
+
+
+async def _minor(session: aiohttp.ClientSession, url: str) -> int:
+    async with session.get(f"{url}/version") as answer:
+        return int("".join(filter(str.isdigit, (await answer.json())["minor"])))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ground(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ground]:
+    directory = tmp_path_factory.mktemp("ground")
+    async with contextlib.AsyncExitStack() as stack:
+        members = None if REAL else await stack.enter_async_context(_members(directory))
+        kubeconfig = REAL or str(members.kubeconfig if members else "")
+        yield await stack.enter_async_context(_ground(directory, kubeconfig, members))
+
+
+@pytest.fixture
+def endpoint(ground: Ground, request: pytest.FixtureRequest) -> Endpoint:
+    """The endpoint that a scenario is run at; skips where a real member is too old for it."""
+    name, minor = request.param
+    if name == "member" and ground.minor < minor:
+        pytest.skip(f"the member is 1.{ground.minor}, and this came with 1.{minor}")
+    return ground.endpoints[name]
