@@ -13,18 +13,22 @@ from aiohttp import web
 
 from materializer.entry import Entry
 from materializer.materializer import Materializer
+from materializer.type_store import BeforeWindow
 from query.http.rendering import send_list
 from query.http.request import Request
 from query.http.status import ApiError, expired
 from query.objects.consistency import Consistency
 from query.objects.pages import (
+    CONTINUE_EXPIRED,
     DEFAULT_LIMITS,
     FrozenLists,
     ListPage,
     Snapshot,
     SnapshotLimits,
-    first_page,
-    further_page,
+    Token,
+    decode_continue,
+    go_on_inconsistently,
+    page_of,
 )
 from query.objects.requests import CollectionRequest
 from query.objects.versions import check_history
@@ -62,10 +66,13 @@ class Lists:
             ApiError: 400, a version or continue token that is none; 410, a state that is not known any more; 429, 504,
                 see `Consistency`.
         """
-        exact = await self._reach(request, asked)
+        token = decode_continue(asked.options.token) if asked.options.token else None
+        if token is not None and asked.options.version not in ("", "0"):
+            raise ApiError(400, "specifying resource version is not allowed when using continue")
+        exact = await self._reach(request, asked, token)
         encoder = asked.encoder
         check_history(self._materializer, encoder.versions)
-        page = self._page(request, asked, exact)
+        page = self._page(request, asked, token, exact)
         head = encoder.list_head(encoder.versions.of_list(page.index), page.token, page.remaining)
         size = encoder.size(page.entries)
         if size:
@@ -76,10 +83,13 @@ class Lists:
             request.http, render, warnings, head, items, encoder.opening, size, request.begin, self._turns
         )
 
-    async def _reach(self, request: Request, asked: CollectionRequest) -> int | None:
-        """Waits until the store is as new as is asked for; returns the index of an exact list."""
+    async def _reach(self, request: Request, asked: CollectionRequest, token: Token | None) -> int | None:
+        """Waits until the store is as new as is asked for; returns the index whose state is asked for, None: any."""
         options = asked.options
-        if options.token or not options.version:
+        if token is not None and token.rv:
+            # Of whichever instance: it may have been ahead of this one.
+            return await self._consistency.at_least(request, token.rv)
+        if token is not None or not options.version:
             await self._consistency.current(request)
         elif asked.member_versions is not None:
             if options.match == "Exact":
@@ -87,44 +97,62 @@ class Lists:
             await self._consistency.at_member_versions(request, asked.key, asked.member_versions)
         elif options.version != "0":
             index = await self._consistency.at_least(request, options.version)
+            # apiserver storage/interfaces.go: ValidateListOptions; with a limit and no match it is "legacy exact".
             if options.match == "Exact" or (options.limit and not options.match):
                 return index
         return None
 
-    def _page(self, request: Request, asked: CollectionRequest, exact: int | None) -> ListPage:
-        """What the answer has, of the present state or of the one at an exact index."""
-        store, key, options, selection = self._materializer.store, asked.key, asked.options, asked.selection
+    def _page(self, request: Request, asked: CollectionRequest, token: Token | None, exact: int | None) -> ListPage:
+        """What the answer has, of the present state or of the one at an exact index. Raises ApiError 410."""
+        options, client = asked.options, request.http.remote or ""
+        found = self._state(asked, exact)
+        if found is None:
+            if token is not None:
+                raise expired(CONTINUE_EXPIRED, go_on_inconsistently(token))
+            raise expired(f"The resourceVersion for the provided list is too old: {options.version[:128]}")
+        if token is None and options.version == "0":
+            # "0" means any state, and its answer is whole (apiserver storage/cacher: computeListLimit).
+            options = dataclasses.replace(options, limit=0)
+        return page_of(self.frozen, found, token, options, self._materializer.store.prefix, client)
+
+    def _state(self, asked: CollectionRequest, exact: int | None) -> Snapshot | None:
+        """What a list has at an index, or now (None); None if that is not known any more.
+
+        It is known as long as its pages are being read, as long as nothing changed since, and within the window of
+        events; so each instance with the same history answers alike within that. O(entries in scope).
+        """
+        store, key, selection = self._materializer.store, asked.key, asked.selection
         scope = (key, selection, asked.seniority, self._materializer.generation)
+        if exact is not None and (kept := self.frozen.find(exact, scope)) is not None:
+            return kept
         if asked.seniority:
             assert selection.controller_uids is not None
             [owner] = selection.controller_uids
             owners = store.owned(owner, asked.seniority, selection.clusters)
             selection = dataclasses.replace(selection, controller_uids=owners)
         type_store = store.types.get(key)
-        index = store.applied
-        frozen: Snapshot | None = None
-        if exact is not None and exact != index:
-            frozen = self.frozen.find(exact, scope)
-            unchanged = type_store is None or type_store.last() <= exact
-            if frozen is None and not (unchanged and exact >= store.floor_of(key, selection.clusters)):
-                raise expired(f"The resourceVersion for the provided list is too old: {options.version[:128]}")
-            index = exact
+        index = store.applied if exact is None else exact
+        if index != store.applied and index < store.floor_of(key, selection.clusters):
+            return None
+        if type_store is None:
+            entries = []
+        elif index >= type_store.last():
+            entries = type_store.select(selection)
+        elif asked.seniority:
+            # Who owned what then is not known.
+            return None
+        else:
+            try:
+                entries = type_store.as_of(index, selection)
+            except BeforeWindow:
+                return None
 
         def lives(entry: Entry) -> bool:
             # Not the store of this moment: a list must not keep alive one that was replaced.
             now = self._materializer.store.types.get(key)
             return now is not None and now.get(entry.cluster, entry.key) is entry
 
-        def present() -> Snapshot:
-            return Snapshot(index, scope, [] if type_store is None else type_store.select(selection), lives)
-
-        client = request.http.remote or ""
-        if options.token:
-            return further_page(self.frozen, present, scope, options, asked.encoder.versions, client)
-        if options.version == "0":
-            # "0" means any state, and its answer is whole (apiserver storage/cacher: computeListLimit).
-            options = dataclasses.replace(options, limit=0)
-        return first_page(self.frozen, frozen or present(), options, store.prefix, client)
+        return Snapshot(index, scope, entries, lives)
 
 
 def slices(entries: list[Entry]) -> Iterator[list[Entry]]:

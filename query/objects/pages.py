@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import string
 import time
 from bisect import bisect_right
 from collections import Counter, OrderedDict
@@ -17,14 +18,16 @@ from dataclasses import dataclass
 import msgspec
 
 from materializer.entry import Entry
-from materializer.versions import Named, list_version
-from query.http.status import ApiError, expired
-from query.objects.options import Options
-from query.objects.versions import version_of
+from materializer.versions import list_version
+from query.http.status import ApiError
+from query.objects.options import Options, quoted
 from query.timing import DEFAULT_TIMING, QueryTiming
 
 # How many of a snapshot's entries are looked at to find out what it costs.
 _SAMPLE = 16
+# What continue tokens say of themselves, and what they are written in.
+_VERSION = "kubebraid/v1"
+_BASE64 = frozenset(string.ascii_letters + string.digits + "-_")
 # What a snapshot and an entry that it keeps alive cost beside references and bodies, in bytes.
 _OWN_BYTES = 1024
 _ENTRY_BYTES = 1024
@@ -40,8 +43,16 @@ class SnapshotLimits:
 
 DEFAULT_LIMITS = SnapshotLimits()
 
+CONTINUE_EXPIRED = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without "
+    "the continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
+    "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
+    "deleted between the time the first chunk was returned and now may show up in the list."
+)
+"""What a kube-apiserver says of a token whose state is not known any more (apiserver storage/etcd3/errors.go)."""
 
-class _Token(msgspec.Struct):
+
+class Token(msgspec.Struct):
     """A continue token's content.
 
     `rv`: the version of the list whose page it continues, "" for the present state. `start`: cluster, namespace and
@@ -195,25 +206,53 @@ class FrozenLists:
 
 def encode_continue(version: str, last: Entry) -> str:
     """A continue token: the version of a list, and the last object that was sent of it."""
-    return _text_of(_Token("kubebraid/v1", version, [last.cluster, last.namespace, last.name]))
+    return _text_of(Token(_VERSION, version, [last.cluster, last.namespace, last.name]))
 
 
-def decode_continue(text: str) -> _Token:
+def go_on_inconsistently(token: Token) -> str:
+    """The token that goes on behind the same object in the present state, once the state of the list is not known."""
+    return _text_of(Token(_VERSION, "", token.start))
+
+
+def decode_continue(text: str) -> Token:
     """The inverse of `encode_continue`.
 
     Raises:
-        ApiError: 400, it is no token of this service.
+        ApiError: 400, it is no token of this service, in the words of k8s.io/apiserver pkg/storage/continue.go.
     """
+    for at, char in enumerate(text):
+        if char not in _BASE64:
+            raise _invalid(f": illegal base64 data at input byte {at}")
+    if len(text) % 4 == 1:
+        raise _invalid(f": illegal base64 data at input byte {len(text) - 1}")
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     try:
-        token = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=_Token)
-        if token.v != "kubebraid/v1" or len(token.start) != 3:
-            raise ValueError("not one of ours")
-    except (ValueError, msgspec.MsgspecError) as cause:
-        raise ApiError(400, f"continue key is not valid: {cause}") from None
+        token = msgspec.json.decode(data, type=Token)
+    except (ValueError, msgspec.MsgspecError, RecursionError) as cause:
+        raise _invalid(f": {_why_no_json(data) or cause}") from None
+    if token.v != _VERSION:
+        raise _invalid(f": server does not recognize this encoded version {token.v[:64]}")
+    if len(token.start) != 3:
+        raise _invalid(f": encoded start key empty (version {_VERSION})")
     return token
 
 
-def _text_of(token: _Token) -> str:
+def _invalid(why: str) -> ApiError:
+    return ApiError(400, f"invalid continue token: continue key is not valid{why}")
+
+
+def _why_no_json(data: bytes) -> str:
+    """What Go says of bytes whose beginning is none of JSON; "" of others."""
+    begin = data.lstrip(b" \t\r\n")[:1]
+    if not begin:
+        return "unexpected end of JSON input"
+    if begin in b'{["-0123456789tfn':
+        return ""
+    char = {"'": "\\'", '"': '"'}.get(begin.decode("latin-1")) or quoted(begin.decode("latin-1"))[1:-1]
+    return f"invalid character '{char}' looking for beginning of value"
+
+
+def _text_of(token: Token) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(token)).rstrip(b"=").decode()
 
 
@@ -231,65 +270,26 @@ class ListPage:
     remaining: int | None = None
 
 
-def first_page(frozen: FrozenLists, found: Snapshot, options: Options, prefix: str, client: str) -> ListPage:
-    """The first page of a list that found this; the snapshot is kept if there are more.
-
-    `prefix`: of the history; `client`: the address of who asks. With five entries a to e and a limit of 2 it has a and
-    b, `remaining` is 3, and the token stands behind b.
-    """
-    if not options.limit or len(found.entries) <= options.limit:
-        return ListPage(found.entries, found.index)
-    frozen.keep(found, client)
-    return _page(found, 0, options, prefix)
-
-
-def further_page(
-    frozen: FrozenLists,
-    present: Callable[[], Snapshot],
-    scope: object,
-    options: Options,
-    versions: Named,
-    client: str,
+def page_of(
+    frozen: FrozenLists, found: Snapshot, token: Token | None, options: Options, prefix: str, client: str
 ) -> ListPage:
-    """The page that a continue token asks for. `present` finds the list's result as it is now, for the same `scope`.
+    """The first page of a list that found this, or the one that a token asks for; it is kept if there are more.
 
-    Raises:
-        ApiError: 400, the token is none; 410, its snapshot is no longer kept, with a token to go on inconsistently.
+    `prefix`: of the history; `client`: the address of who asks. With five entries a to e and a limit of 2 the first
+    page has a and b, `remaining` is 3, and its token stands behind b.
     """
-    token = decode_continue(options.token)
-    last = tuple(token.start)
-    if not token.rv:
-        # It goes on inconsistently, and from here on consistently with this state.
-        found = present()
-        page = _page(found, _behind(found.entries, last), options, versions.prefix)
-        if page.token:
-            frozen.keep(found, client)
-        return page
-    index = version_of(token.rv, versions).index
-    snapshot = frozen.find(index, scope)
-    if snapshot is None:
-        raise expired(
-            "The provided continue parameter is too old to display a consistent list result. You can start a new "
-            "list without the continue parameter, or use the continue token in this response to retrieve the "
-            "remainder of the results. Continuing with the provided token results in an inconsistent list - "
-            "objects that were created, modified, or deleted between the time the first chunk was returned and "
-            "now may show up in the list.",
-            _text_of(_Token("kubebraid/v1", "", token.start)),
-        )
-    return _page(snapshot, _behind(snapshot.entries, last), options, versions.prefix)
+    entries = found.entries
+    begin = 0 if token is None else _behind(entries, tuple(token.start))
+    end = len(entries) if not options.limit else min(begin + options.limit, len(entries))
+    page = entries[begin:end]
+    if end >= len(entries):
+        return ListPage(page, found.index)
+    frozen.keep(found, client)
+    selective = bool(options.label_selector or options.field_selector)
+    further = encode_continue(list_version(prefix, found.index), page[-1])
+    return ListPage(page, found.index, further, None if selective else len(entries) - end)
 
 
 def _behind(entries: list[Entry], last: tuple[str, ...]) -> int:
     """Where the first entry behind `last` stands; entries are sorted by cluster, namespace and name. O(log n)."""
     return bisect_right(entries, last, key=lambda entry: (entry.cluster, entry.namespace, entry.name))
-
-
-def _page(found: Snapshot, begin: int, options: Options, prefix: str) -> ListPage:
-    entries = found.entries
-    end = len(entries) if not options.limit else min(begin + options.limit, len(entries))
-    page = entries[begin:end]
-    if end >= len(entries):
-        return ListPage(page, found.index)
-    selective = bool(options.label_selector or options.field_selector)
-    token = encode_continue(list_version(prefix, found.index), page[-1])
-    return ListPage(page, found.index, token, None if selective else len(entries) - end)

@@ -74,6 +74,7 @@ class Scene:
             self.control(CLUSTER, cluster, data={"version": {"major": "1"}})
             self.control(SYNCED, cluster, "pods", data={"version": "1"})
         self.store.finish_loading(0)
+        self.store.window.open(self.index)
         self.materializer.ready.set()
         self.consistency = Consistency(self.materializer, QUICK)
 

@@ -132,10 +132,12 @@ async def test_pages_and_exact_lists(scene: Scene) -> None:
     rest = await listed(scene, lists, **{"limit": "2", "continue": page["metadata"]["continue"]})
     assert [one["metadata"]["name"] for one in rest["items"]] == ["c"]
     assert rest["metadata"] == {"resourceVersion": f"abcdefgh.{last}"}
-    # The same state by its version, as long as its snapshot is kept.
+    # The same state by its version, as long as its snapshot is kept, or the events since then are.
     query = {"resourceVersion": f"abcdefgh.{last}", "resourceVersionMatch": "Exact"}
     assert [one["metadata"]["name"] for one in (await listed(scene, lists, **query))["items"]] == ["a", "b", "c"]
     lists.close()
+    assert [one["metadata"]["name"] for one in (await listed(scene, lists, **query))["items"]] == ["a", "b", "c"]
+    scene.store.window.open(scene.index)
     assert (await listed(scene, lists, **query))["code"] == 410
 
 
@@ -203,7 +205,10 @@ async def test_where_watches_begin(scene: Scene, watching: Watching) -> None:
     last = scene.delta("two", DELETED, uid="2", member_version="4")
     assert await watching() == [("ADDED", "one")]
     assert await watching(resourceVersion="0") == [("ADDED", "one")]
-    # Of what was created and deleted since then it is told nothing.
+    # Of what was created and deleted since then it is told nothing, unless all events since then are here.
+    every = [("ADDED", "two"), ("MODIFIED", "one"), ("DELETED", "two")]
+    assert await watching(resourceVersion=f"abcdefgh.{first}") == every
+    scene.store.window.open(scene.index)
     assert await watching(resourceVersion=f"abcdefgh.{first}") == [("MODIFIED", "one")]
     assert await watching(resourceVersion=f"abcdefgh.{second}") == [("MODIFIED", "one"), ("DELETED", "two")]
     assert await watching(resourceVersion=f"abcdefgh.{last}") == []

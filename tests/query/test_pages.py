@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import base64
 from collections.abc import Callable
 
 import pytest
 
 from materializer.entry import Entry
-from materializer.versions import Named, list_version
+from materializer.versions import list_version
 from query.http.status import ApiError
 from query.objects.options import Options, parse_options
 from query.objects.pages import (
@@ -18,13 +18,11 @@ from query.objects.pages import (
     Snapshot,
     SnapshotLimits,
     decode_continue,
-    first_page,
-    further_page,
+    go_on_inconsistently,
+    page_of,
 )
 from query.timing import QueryTiming
 from tests.patience import PATIENCE
-
-VERSIONS = Named("abcdefgh")
 
 
 @pytest.fixture
@@ -68,55 +66,67 @@ def names(page: ListPage) -> str:
 
 async def test_pages_are_of_the_first_ones_state(entries: Callable[[str], list[Entry]]) -> None:
     kept = FrozenLists()
-
-    def present() -> Snapshot:
-        return Snapshot(12, "scope", entries("xyz"))
-
-    page = first_page(kept, Snapshot(9, "scope", entries("abcde")), ask(limit="2"), "abcdefgh", "10.0.0.1")
+    found, options = Snapshot(9, "scope", entries("abcde")), ask(limit="2")
+    page = page_of(kept, found, None, options, "abcdefgh", "10.0.0.1")
     assert (names(page), page.remaining) == ("ab", 3)
-    page = further_page(kept, present, "scope", ask(limit="2", **{"continue": page.token}), VERSIONS, "10.0.0.1")
+    assert kept.find(9, "scope") is found
+    page = page_of(kept, found, decode_continue(page.token), options, "abcdefgh", "10.0.0.1")
     assert (names(page), page.index, page.remaining) == ("cd", 9, 1)
-    page = further_page(kept, present, "scope", ask(limit="2", **{"continue": page.token}), VERSIONS, "10.0.0.1")
+    page = page_of(kept, found, decode_continue(page.token), options, "abcdefgh", "10.0.0.1")
     assert (names(page), page.token, page.remaining) == ("e", "", None)
     kept.close()
 
 
-async def test_after_a_410_pages_go_on_from_one_newer_state(entries: Callable[[str], list[Entry]]) -> None:
-    kept = FrozenLists()
-    page = first_page(kept, Snapshot(9, "scope", entries("abcdefghi")), ask(limit="2"), "abcdefgh", "10.0.0.1")
+async def test_a_page_begins_behind_an_object_that_may_have_gone(entries: Callable[[str], list[Entry]]) -> None:
+    kept, options = FrozenLists(), ask(limit="2")
+    first = page_of(kept, Snapshot(9, "scope", entries("abcdefghi")), None, options, "abcdefgh", "10.0.0.1")
+    token = go_on_inconsistently(decode_continue(first.token))
+    assert decode_continue(token).rv == ""
+    page = page_of(kept, Snapshot(12, "scope", entries("acx")), decode_continue(token), options, "h", "10.0.0.1")
+    assert (names(page), page.token) == ("cx", "")
     kept.close()
-    with pytest.raises(ApiError) as gone:
-        further_page(
-            kept,
-            lambda: Snapshot(9, "scope", entries("abcdefghi")),
-            "scope",
-            ask(limit="2", **{"continue": page.token}),
-            VERSIONS,
-            "10.0.0.1",
-        )
-    assert gone.value.code == 410
-    token, seen, states = gone.value.token, "", ["abdefghij", "abd", "ab"]
-    while token:
-        # What has changed meanwhile is not in further pages, and none of them is a 410 again.
-        present = functools.partial(Snapshot, 12, "scope", entries(states.pop(0) if states else ""))
-        page = further_page(
-            kept,
-            present,
-            "scope",
-            ask(limit="2", **{"continue": token}),
-            VERSIONS,
-            "10.0.0.1",
-        )
-        assert page.index == 12
-        seen += names(page)
-        token = page.token
-    assert seen == "defghij"
-    kept.close()
+
+
+def encoded(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode("latin-1")).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [
+        # What kube-apiserver 1.36 says (apiserver storage/continue.go), with Go's words.
+        ("a!", ": illegal base64 data at input byte 1"),
+        ("YQ==", ": illegal base64 data at input byte 2"),
+        ("YWJjZ", ": illegal base64 data at input byte 4"),
+        ("+/", ": illegal base64 data at input byte 0"),
+        (encoded(" "), ": unexpected end of JSON input"),
+        (encoded("abc"), ": invalid character 'a' looking for beginning of value"),
+        (encoded("\x89"), ": invalid character '\x89' looking for beginning of value"),
+        (encoded("'"), ": invalid character '\\'' looking for beginning of value"),
+        (
+            encoded('{"v":"meta.k8s.io/v1","rv":"7","start":["a","b","c"]}'),
+            ": server does not recognize this encoded version meta.k8s.io/v1",
+        ),
+        (encoded('{"v":"kubebraid/v1","rv":"h.7","start":[]}'), ": encoded start key empty (version kubebraid/v1)"),
+    ],
+)
+def test_texts_of_tokens_that_are_none(token: str, why: str) -> None:
+    with pytest.raises(ApiError) as error:
+        decode_continue(token)
+    text = f"invalid continue token: continue key is not valid{why}"
+    assert (error.value.code, error.value.message) == (400, text)
+
+
+@pytest.mark.parametrize("text", ['{"v":', "[1]", "7", '{"v":1,"rv":"","start":[]}', "[" * 5000, "null"])
+def test_tokens_of_any_json(text: str) -> None:
+    with pytest.raises(ApiError) as error:
+        decode_continue(encoded(text))
+    assert error.value.message.startswith("invalid continue token: continue key is not valid: ")
 
 
 async def test_a_snapshot_is_of_one_scope_and_history(entries: Callable[[str], list[Entry]]) -> None:
     kept = FrozenLists()
-    page = first_page(kept, Snapshot(9, ("pods", 1), entries("abc")), ask(limit="2"), "abcdefgh", "10.0.0.1")
+    page = page_of(kept, Snapshot(9, ("pods", 1), entries("abc")), None, ask(limit="2"), "abcdefgh", "10.0.0.1")
     assert kept.find(9, ("pods", 1)) is not None
     assert kept.find(9, ("pods", 2)) is None
     assert decode_continue(page.token).rv == list_version("abcdefgh", 9)
