@@ -54,6 +54,15 @@ class RecordedDiscovery:
             text = msgspec.json.encode(kept(self._read(), msgspec.json.decode(text, type=list[Group]), found))
         return packed(text, self._hash)
 
+    def lost(self) -> None:
+        """The log has the document no longer: the next one is appended, whatever it is."""
+        self._hash = ""
+
+    @property
+    def hash(self) -> str:
+        """Of the document that the log has; empty: none."""
+        return self._hash
+
     def leave_out(self, document: ClusterDocument) -> None:
         """A document that is too large for the log, which keeps the one it has."""
         self._left_out = document.hash

@@ -8,7 +8,6 @@ import random
 
 import structlog
 
-from deltalog.wire.records import HealthChanged
 from producers.errors import ClusterUnavailable
 from producers.follow.cluster_state import ClusterState
 from producers.follow.recorded import Recorded
@@ -45,7 +44,7 @@ async def probe(state: ClusterState, recorded: Recorded) -> None:
         else:
             state.down.clear()
         if said == "" or (reason is None) != (said is None):
-            await recorded.append(HealthChanged(healthy=reason is None, reason=reason or ""))
+            await recorded.state_health(reason)
             if reason is not None:
                 log.warning("cluster is not ready", cluster=state.name, reason=reason)
             elif said:

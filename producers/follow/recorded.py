@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import structlog
@@ -48,15 +49,19 @@ class Recorded:
         self.unhealthy: set[GroupResource] = set()
         self.openapi = RecordedDocuments()
         self._cluster: ClusterRegistered | None = None
+        self._health: HealthChanged | None = None
         self._discovery = RecordedDiscovery()
         self._limit = limit
 
-    async def read(self) -> None:
-        """Reads what the log has. O(control records of the cluster). Raises HistoryChanged."""
-        pattern = f"{CONTROL}.{encode_token(self.owner.cluster)}.>"
-        await read_to_end(self.log, self._take_in, subjects=(pattern,))
+    async def read(self, complete_from: int = 0) -> None:
+        """Reads what the log has. O(control records of the cluster). Raises HistoryChanged.
 
-    def _take_in(self, record: Record) -> None:
+        `complete_from`: what the log has said before to be synced, it may have lost since.
+        """
+        pattern = f"{CONTROL}.{encode_token(self.owner.cluster)}.>"
+        await read_to_end(self.log, partial(self._take_in, complete_from), subjects=(pattern,))
+
+    def _take_in(self, complete_from: int, record: Record) -> None:
         try:
             fact = decode_control(record.data).fact
         except UnreadableRecord as problem:
@@ -67,11 +72,14 @@ class Recorded:
             case ResourceType():
                 self.types[fact.group_resource] = fact
             case TypeSynced():
-                self.synced.add(fact.resource)
+                if record.sequence > complete_from:
+                    self.synced.add(fact.resource)
             case ClusterRegistered():
                 self._cluster = fact
             case HealthChanged(resource=GroupResource() as resource, healthy=False):
                 self.unhealthy.add(resource)
+            case HealthChanged(resource=None):
+                self._health = fact
             case OpenApiDocument():
                 self.openapi.take_in(fact)
             case DiscoveryDocument():
@@ -104,6 +112,32 @@ class Recorded:
         if self.types.get(resource.group_resource) != resource:
             await self.append(resource)
             self.types[resource.group_resource] = resource
+
+    async def state_again(self) -> None:
+        """States again what the log has lost of what it had; the documents with the next looks at the cluster.
+
+        `synced` is not looked at: what is appended again is to be followed by that. Raises HistoryChanged.
+        """
+        held = Recorded(self.log, self.appender, self.owner, self._limit)
+        await held.read()
+        for key, resource in list(self.types.items()):
+            if held.types.get(key) != resource and self.types.get(key) == resource:
+                await self.append(resource)
+        if self._cluster is not None and held._cluster != self._cluster:
+            await self.append(self._cluster)
+        if self._health is not None and held._health is None:
+            await self.append(self._health)
+        # Whoever found it so finds it again.
+        self.unhealthy &= held.unhealthy
+        if held._discovery.hash != self._discovery.hash:
+            self._discovery.lost()
+        for name in self.openapi.known.keys() - held.openapi.known.keys():
+            del self.openapi.known[name]
+
+    async def state_health(self, reason: str | None) -> None:
+        """Records whether the cluster can be read; `reason`: why not."""
+        self._health = HealthChanged(healthy=reason is None, reason=reason or "")
+        await self.append(self._health)
 
     async def state_synced(self, key: GroupResource, version: str, objects: int) -> None:
         """Records that a type's complete list is in the log; once, until it cannot be read any more."""

@@ -88,6 +88,8 @@ class Reflector:
         self._initial = False
         self._watch_now: Watch | None = None
         writer.on_failure = self._log_failed
+        # Whether the log has lost objects, so that a list has to bring them again that begins when it is known which.
+        self._lacks = self._lacking_known = self._completes = False
         # Whether the next list is the same one, taken by pages as it could not be streamed.
         self._another_way = False
         self._why = FIRST
@@ -112,6 +114,17 @@ class Reflector:
         self._retry_now.set()
         if self._watch_now is not None:
             self._watch_now.end()
+
+    async def complete(self) -> None:
+        """The log has lost some of what it had: appends that again. `synced` is set when that is done.
+
+        Raises HistoryChanged, AppendError.
+        """
+        self.synced.clear()
+        self._lacks, self._lacking_known = True, False
+        await self.writer.find_lacking()
+        self._lacking_known = True
+        self.relist()
 
     # -- lists -----------------------------------------------------------------------------------------------------
 
@@ -144,6 +157,7 @@ class Reflector:
 
     def _begin_list(self) -> None:
         self._began = time.monotonic()
+        self._completes = self._lacks and self._lacking_known
         self.listed = 0
         self.expected = None
         if not self._another_way:
@@ -160,7 +174,11 @@ class Reflector:
         self.writer.forget_deleted()
         self.version = version
         self.synced_at = time.time()
-        self.synced.set()
+        if self._completes:
+            self.writer.lacking.clear()
+            self._lacks = self._completes = False
+        if not self._lacks:
+            self.synced.set()
         if self._relist_every:
             if self._due < time.monotonic():
                 self._due = time.monotonic() + self._relist_every * random.uniform(0.9, 1.1)
@@ -168,7 +186,11 @@ class Reflector:
             self._due = float("inf")
         if self._metrics is not None:
             self._metrics.listed(time.monotonic() - self._began)
-        await self._on_synced()
+        if self._lacks:
+            # It began before it was known what the log lacks.
+            self._due = 0.0
+        else:
+            await self._on_synced()
         log.debug(
             "synced",
             cluster=self._cluster,

@@ -9,7 +9,9 @@ import structlog
 
 from deltalog import Appender
 from deltalog.jetstream.stream import Log
+from deltalog.jetstream.stream_info import StreamState
 from producers.follow.cluster_state import ClusterState
+from producers.follow.completion import Completion, lacks_up_to
 from producers.follow.followed_types import FollowedTypes
 from producers.follow.handover import take_handovers
 from producers.follow.history_watch import watch_history
@@ -32,11 +34,12 @@ async def serve_tenure(
     Raises an ExceptionGroup with what ended it: Deposed, LogUnavailable or HistoryEnded, if all is as it should be.
     """
     recorded = Recorded(log_, appender, owner)
-    await recorded.read()
+    lacks = await lacks_up_to(log_)
+    await recorded.read(lacks)
     log.info("producing", cluster=state.name, epoch=owner.epoch)
     # A task of its own: a group whose tasks fail while it is cancelled reports the failures only, and one whose tasks
     # fail leaves its task marked as cancelled (both until Python 3.13).
-    task = asyncio.create_task(_run(state, recorded, on_synced), name=f"{state.name}: tenure")
+    task = asyncio.create_task(_run(state, recorded, lacks, on_synced), name=f"{state.name}: tenure")
     try:
         await asyncio.wait((task,))
     finally:
@@ -49,9 +52,16 @@ async def serve_tenure(
     task.result()
 
 
-async def _run(state: ClusterState, recorded: Recorded, on_synced: Callable[[TypeInformer], None]) -> None:
+async def _run(state: ClusterState, recorded: Recorded, lacks: int, on_synced: Callable[[TypeInformer], None]) -> None:
     name, timing = state.name, state.timing
     openapi = OpenApi(state.server, recorded, first_lists=state.first_lists, timing=timing)
+    renewal = Renewal(recorded.log, recorded.appender, recorded.owner)
+    completion = Completion(state, recorded, lacks, openapi.look)
+
+    async def look(events: StreamState) -> None:
+        await renewal.look(events)
+        await completion.look(events)
+
     # The log's identity as it was read; it may be another one by now.
     history = watch_history(
         recorded.log,
@@ -59,7 +69,7 @@ async def _run(state: ClusterState, recorded: Recorded, on_synced: Callable[[Typ
         recorded.log.identity,
         recorded.owner.sequence,
         timing.look_at_history_every,
-        Renewal(recorded.log, recorded.appender, recorded.owner).look,
+        look,
     )
     async with asyncio.TaskGroup() as tasks:
         types = FollowedTypes(state, recorded, tasks, discovery_changed=openapi.look, on_synced=on_synced)

@@ -141,6 +141,14 @@ class TypeInformer:
         for reflector in self.reflectors:
             reflector.relist()
 
+    async def complete(self) -> None:
+        """The log has lost some of what it had: appends that again. `on_synced` is called when that is done.
+
+        Raises HistoryChanged, AppendError.
+        """
+        for reflector in self.reflectors:
+            await reflector.complete()
+
     async def run(self) -> None:
         """Follows until cancelled. Raises Deposed, HistoryChanged, and what the log fails with."""
         if self.scope.only:

@@ -92,6 +92,8 @@ class Writer:
         self._before = Before(self._logged, normalizer, appender.window)
         self._in_flight = InFlight()
         self._handed_over = HandedOver(timing.handed_over)
+        # Objects that exist and that the log has lost, as `find_lacking` found: the next list appends them again.
+        self.lacking: set[ObjectName] = set()
         # Whether the log had nothing of the type: then the first list is not compared with it.
         self._blank = False
         self._failed: AppendError | None = None
@@ -120,12 +122,26 @@ class Writer:
             health = HealthChanged(resource=self.resource.group_resource, reason=f"reading back: {self._failed}")
             await append_control(self._appender, self._owner, self._owner.control(health))
         self._known.clear()
+        self.lacking.clear()
         self._handed_over.clear()
         self._before.clear()
         self._in_flight.forget_objects()
         await self._logged.read(self._known)
         self._blank = not self._objects
         self._failed = None
+
+    async def find_lacking(self) -> None:
+        """Learns which objects the log has lost, of those that it had: the next list appends these again.
+
+        They are repetitions, the same uid at the same version, which readers that have them pass over.
+        Raises HistoryChanged, AppendError.
+        """
+        async with self._turn:
+            await self._in_flight.none()
+            self.check()
+            held = KnownObjects(self.resource.version, self._normalize.mark)
+            await self._logged.read(held)
+            self.lacking = set(self._known.missing(held.objects.keys()))
 
     # -- what the cluster has --------------------------------------------------------------------------------------
 
@@ -183,7 +199,8 @@ class Writer:
             if known.digest != look.digest:
                 was = await self._before.was(key, known, look, self._known.other_versions)
             # To readers, what is at the same version and yet not the same is as if the cluster had been set back.
-            restored = not newer(state.member_version, known.member_version)
+            repeated = version == known.packed_member_version and key in self.lacking
+            restored = not repeated and not newer(state.member_version, known.member_version)
             self._known.otherwise_pruned.discard(key)
             known.packed, known.packed_member_version = uid + look.digest, version
             replaced = self._unfaded(known)
@@ -217,7 +234,7 @@ class Writer:
         known = self._objects.get(key)
         if known is None or known.past.deleted_at or known.packed_uid != uid:
             return False
-        if listed and key in self._known.otherwise_pruned:
+        if listed and (key in self._known.otherwise_pruned or key in self.lacking):
             return False
         if known.packed_member_version != version and (listed or newer(str(version), known.member_version)):
             return False
@@ -305,10 +322,13 @@ class Writer:
             if known.uid_index == 0:
                 await self._acknowledgement(key)
             last = await self._logged.last_delta(key, self._known.other_versions)
-            if last is None:
+            if last is not None:
+                state = self._metadata_of(last, version or last.member_version)
+            elif key in self.lacking:
+                state = self._bare(key, known, version or known.member_version)
+            else:
                 self._objects.pop(key, None)
                 continue
-            state = self._metadata_of(last, version or last.member_version)
             await self._append_deletion(key, known, state, final=False)
         await self._prune_tombstones()
 
@@ -342,6 +362,13 @@ class Writer:
             version_offset=gap,
             metadata_end=meta_end,
         )
+
+    def _bare(self, key: ObjectName, known: Known, version: str) -> Normalized:
+        """An object of which the log has lost everything, as far as it is known here."""
+        namespace, name = key
+        metadata = {"name": name, **({"namespace": namespace} if namespace else {}), "uid": known.uid}
+        found = self._normalize(msgspec.json.encode({"metadata": metadata}))
+        return msgspec.structs.replace(found, member_version=version)
 
     async def delete_outside(self, namespaces: frozenset[str]) -> None:
         """Whatever lives in the log in other namespaces is not wanted any more."""
@@ -476,6 +503,8 @@ class Writer:
             self._in_flight.end(awaited)
 
         self._before.note(key, look)
+        if self.lacking:
+            self.lacking.discard(key)
         self._in_flight.begin(awaited)
         try:
             await self._appender.append(subject, payload, acknowledged, lines, self._owner.fence)

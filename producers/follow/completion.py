@@ -1,0 +1,74 @@
+"""Completion: a state stream that was made anew lacks what the events had forgotten; the producer appends that again.
+
+Objects come as repetitions, the same uid at the same version, so that nothing is shown to those who have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from deltalog import LogUnavailable
+from deltalog.jetstream.stream import Log
+from deltalog.jetstream.stream_info import StreamInfo, StreamState
+from producers.follow.cluster_state import ClusterState
+from producers.follow.recorded import Recorded
+
+# Of a state stream that was made anew when the events had forgotten what it needs: up to which sequence it lacks some.
+STATE_FROM_KEY = "kubebraid.io/state-from"
+
+log = structlog.get_logger("producers.follow.completion")
+
+
+class Completion:
+    """Makes the state complete again, each time that it was made anew with a gap.
+
+    `handled`: the end of the gap that was there when the cluster was taken. `discovery_changed`: looks at the cluster's
+    documents now.
+    """
+
+    def __init__(
+        self, state: ClusterState, recorded: Recorded, handled: int, discovery_changed: Callable[[], None]
+    ) -> None:
+        self._state = state
+        self._recorded = recorded
+        self._handled = handled
+        self._discovery_changed = discovery_changed
+
+    async def look(self, events: StreamState) -> None:
+        """Looks whether the state has a gap that was not there before. Raises HistoryChanged, Deposed, AppendError."""
+        try:
+            lacks = await lacks_up_to(self._recorded.log)
+        except LogUnavailable as cause:
+            log.debug("the state stream cannot be asked", cluster=self._state.name, reason=str(cause))
+            return
+        if lacks > self._handled:
+            await self._complete(lacks)
+
+    async def _complete(self, lacks: int) -> None:
+        state, recorded = self._state, self._recorded
+        log.warning("the log's state has a gap: what it lacks is appended again", cluster=state.name, up_to=lacks)
+        for key, informer in list(state.informers.items()):
+            # In this order: the record comes again when the informer is done, and not before.
+            recorded.synced.discard(key)
+            await informer.complete()
+        await recorded.state_again()
+        self._handled = lacks
+        state.rediscover.set()
+        self._discovery_changed()
+
+
+async def lacks_up_to(log_: Log) -> int:
+    """Up to which sequence the state may lack messages that it should have; 0: it lacks nothing.
+
+    Raises LogUnavailable.
+    """
+    state = await log_.find_state()
+    if state is None:
+        return 0
+    raw = await state.connection.api(f"STREAM.INFO.{state.name}")
+    mark = msgspec.json.decode(raw, type=StreamInfo).config.metadata.get(STATE_FROM_KEY, "")
+    sequence = mark.partition(" ")[0]
+    return int(sequence) if sequence.isdecimal() else 0
