@@ -193,6 +193,9 @@ def _events(
             _add_event(result, type_store, event, item, wanted)
             if len(result) > shown:
                 size += len(item.content)
+        elif wanted.version is not None and (left := _left_version(event, item, wanted)) is not None:
+            result.append(left)
+            size += len(item.content)
         if len(result) >= limit or (most is not None and size >= most):
             return result, event.index
     return result, None
@@ -226,6 +229,14 @@ def _add_event(result: list[ShownChange], type_store: TypeStore, event: Event, i
         result.append(ShownChange(DELETED, item, event.index))
     elif had and before is not None:
         result.append(ShownChange(DELETED, before, event.index, item.member_version))
+
+
+def _left_version(event: Event, item: Entry, wanted: Filter) -> ShownChange | None:
+    """What a watch of one version is shown of an object that is in another one since: nothing if it did not have it."""
+    before = event.before
+    if before is None or before.deleted or not wanted.covers(before) or not _matched(before, wanted):
+        return None
+    return ShownChange(DELETED, before, event.index, item.member_version)
 
 
 def _matched(before: Entry, wanted: Filter) -> bool:

@@ -113,7 +113,11 @@ async def test_a_version_of_some_clusters(scene: Scene) -> None:
             of_version(scene, "v2")
             scene.tell()
             assert await watch.end() == []
+        ended_at = scene.index
         scene.delta("one", "MODIFIED", uid="1", member_version="2", **OF_SHIPS, version="v2")
+        # Who goes on from there is told what has left this version.
+        async with watching(served, SHIPS, resourceVersion=f"abcdefgh.{ended_at}") as watch:
+            assert await watch.event() == ("DELETED", "one")
         async with watching(served, SHIPS, resourceVersion="0", allowWatchBookmarks="1") as watch:
             assert await watch.event() == ("ADDED", "two")
             assert (await watch.event())[0] == "BOOKMARK"
