@@ -67,7 +67,11 @@ async def test_a_write_is_readable_before_the_watch_has_it_and_appended_once(rig
     await rig.request("POST", PATH, {"metadata": {"name": "later"}})
     await eventually(lambda: entry(warm.store, "later"))
     shown, _ = changes(warm.store.types[KEY], Cursor(start).position(warm.store.types[KEY]), Filter(), 100)
-    assert [(one.type, one.entry.name) for one in shown] == [("ADDED", "own"), ("ADDED", "later")]
+    assert [(one.type, one.entry.name) for one in shown] == [
+        *(("ADDED", "own"), ("MODIFIED", "own")),
+        *(("ADDED", "other"), ("DELETED", "other")),
+        ("ADDED", "later"),
+    ]
     cold = await rig.materializer()
     assert held(cold.store, "own").index == index, "the watch's copies were not appended"
     assert [one.body for one in cold.store.types[KEY].select(Filter())] == [
