@@ -13,7 +13,7 @@ from enum import Enum, auto
 from query.discovery.catalogue import ServedType
 
 
-class Change(Enum):
+class TypeChange(Enum):
     """What has become of a type in one version.
 
     - NONE: it is served as it was. GONE: no cluster in scope has it.
@@ -33,12 +33,12 @@ class Followed:
         self._version = version
         self._began = self._versions()
 
-    def change(self) -> Change:
+    def change(self) -> TypeChange:
         """What has become of it since this was made. O(1) unless types have changed since the last look."""
         now = self._versions()
         if now == self._began:
-            return Change.NONE
-        return Change.GONE if now is None else Change.OTHER
+            return TypeChange.NONE
+        return TypeChange.GONE if now is None else TypeChange.OTHER
 
     def _versions(self) -> tuple[bool, bool] | None:
         """Whether its version is served, and whether others are: what the filter of a watch depends on."""

@@ -18,7 +18,7 @@ from materializer.cursor import ShownChange
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.resume import Expired, HistoryReplaced, Resumption, from_now, unread
-from query.discovery.followed import Change, Followed
+from query.discovery.followed import Followed, TypeChange
 from query.errors import QueryError
 from query.http.accept import Form
 from query.http.status import ApiError, expired
@@ -128,11 +128,11 @@ class WatchStream:
                 self._woken = False
                 if self._materializer.generation != self._generation:
                     raise HistoryReplaced
-                if (change := self._change()) is Change.OTHER:
+                if (change := self._change()) is TypeChange.OTHER:
                     # The client goes on from its version, as far as there is something to go on with.
                     return
                 await self._advance()
-                if change is Change.GONE:
+                if change is TypeChange.GONE:
                     # What it had was deleted, which was shown.
                     return
                 now = loop.time()
@@ -151,13 +151,13 @@ class WatchStream:
             if self._alarm is not None:
                 self._alarm.cancel()
 
-    def _change(self) -> Change:
+    def _change(self) -> TypeChange:
         """What has become of the type that is followed. O(1)."""
         catalogue = self._materializer.store.catalogue
         if catalogue == self._catalogue:
-            return Change.NONE
+            return TypeChange.NONE
         change = self._start.followed.change()
-        if change is Change.NONE:
+        if change is TypeChange.NONE:
             self._catalogue = catalogue
         return change
 
