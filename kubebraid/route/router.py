@@ -45,7 +45,7 @@ from query.http.passthrough import (
     stream_response,
 )
 from query.http.rendering import answer
-from query.http.request import Request
+from query.http.request import Request, client_address
 from query.http.status import ApiError, no_such_path
 from query.http.tunnels import BrokenTunnel, wants_upgrade
 
@@ -195,6 +195,8 @@ class Router:
         refuse_foreign_pages(http)
         headers = request_headers(http)
         headers.popall("Origin", None)
+        # For the commands that its refusals name.
+        headers["X-Forwarded-Proto"], headers["X-Forwarded-Host"] = client_address(http)
         client = _client(http)
         problem = "no group has it"
         for at, group in enumerate(groups):

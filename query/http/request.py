@@ -14,6 +14,12 @@ from query.http.status import ApiError
 from query.http.warnings import warning_headers
 
 
+def client_address(http: web.BaseRequest) -> tuple[str, str]:
+    """Scheme and host that a client used, as the first proxy on its way says, if there is one; not to be trusted."""
+    scheme, host = (http.headers.get(f"X-Forwarded-{name}", "").partition(",")[0].strip() for name in ("Proto", "Host"))
+    return scheme.lower() if scheme.lower() in ("http", "https") else http.scheme, host or http.host
+
+
 class Request:
     """A request in the scope of one cluster, or of all.
 
@@ -45,12 +51,12 @@ class Request:
         return Accept.of(self.http.headers)
 
     def server_below(self, cluster: str) -> str:
-        """What `kubectl --server` is given to ask one cluster here, by the address that this request came to."""
-        scheme = self.http.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
-        if scheme not in ("http", "https"):
-            scheme = self.http.scheme
+        """What `kubectl --server` is given to ask one cluster here, by the address that the client used.
+
+        As proxies and the router say it, X-Forwarded-Host and -Proto; only to be shown.
+        """
         numbered = "/int" if self.numbered else ""
-        return f"{scheme}://{self.http.host}{numbered}/clusters/{quote(cluster, safe='/:@')}"
+        return f"{'://'.join(client_address(self.http))}{numbered}/clusters/{quote(cluster, safe='/:@')}"
 
     def begin(self) -> None:
         """Notes that the head of the answer is being sent."""

@@ -100,6 +100,10 @@ async def test_all_types_at_one_address(
     code, out, err = await kubectl("--server", f"{router.url}/clusters/alpha", "explain", "deployment.spec.replicas")
     assert code == 0, err
     assert "replicas" in out
+    code, _, err = await kubectl("--server", router.url, "get", "namespace", "default")
+    assert code == 1
+    # The command that works goes by the router as well.
+    assert f"for example kubectl --server {router.url}/clusters/alpha get namespaces default" in err
     code, out, err = await kubectl("--server", router.url, "get", "nobodies")
     assert code == 1
     assert "the server doesn't have a resource type" in err

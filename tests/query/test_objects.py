@@ -65,17 +65,18 @@ async def test_a_name_in_two_clusters_is_refused_with_the_command_that_works(sce
     for cluster in ("alpha", "bravo"):
         scene.delta("two", uid=cluster, cluster=cluster)
     async with scene.serving() as served:
-        for headers, scheme in (
-            ({}, "http"),
-            ({"X-Forwarded-Proto": "https, http"}, "https"),
-            ({"X-Forwarded-Proto": "x"}, "http"),
+        own = served.url.removeprefix("http://")
+        for headers, scheme, host in (
+            ({}, "http", own),
+            ({"X-Forwarded-Proto": "https, http", "X-Forwarded-Host": "k8s.example.com"}, "https", "k8s.example.com"),
+            ({"X-Forwarded-Proto": "x"}, "http", own),
         ):
             url = f"{served.url}/int/api/v1/namespaces/x/pods/two"
             async with served.session.get(url, headers=headers) as answer:
                 assert answer.status == 400
                 assert (await answer.json())["message"] == (
                     'please specify the cluster name: pods "two" is in alpha, bravo; for example kubectl --server '
-                    f"{scheme}{served.url.removeprefix('http')}/int/clusters/alpha get pods two -n x"
+                    f"{scheme}://{host}/int/clusters/alpha get pods two -n x"
                 )
 
 
