@@ -98,8 +98,8 @@ async def test_lists_and_a_watch(braid: Braid, kubeconfig: Path) -> None:
         braid.change()
         view = dict(before)
         bookmarks = 0
-        # The watch ends by itself, with a bookmark.
-        while bookmarks == 0:
+        # The watch begins with a bookmark, and ends by itself with another one.
+        while bookmarks < 2:
             event = await program.next()
             if event["verb"] == "BOOKMARK":
                 bookmarks += 1

@@ -142,7 +142,9 @@ class View:
             found = await answer.json()
         self.version = found["metadata"]["resourceVersion"]
         self.index = int(self.version.split(".")[1])
-        self.objects = {self.key(item): item for item in found["items"]}
+        # Items do not say what they are, unless they are custom resources; events do.
+        type_meta = {"kind": found["kind"].removesuffix("List"), "apiVersion": found["apiVersion"]}
+        self.objects = {self.key(item): {**type_meta, **item} for item in found["items"]}
 
     def take_in(self, event: dict[str, Any]) -> None:
         item = event["object"]
