@@ -164,7 +164,6 @@ async def test_selectable_fields(endpoint: Endpoint) -> None:
 @scenario(
     "kube-apiserver 1.36",
     "a watch ends when its CustomResourceDefinition is deleted",
-    fails=dict.fromkeys(("cluster", "root"), "it goes on without events"),
 )
 async def test_a_watch_ends_with_its_definition(endpoint: Endpoint) -> None:
     async with contextlib.AsyncExitStack() as stack:
@@ -183,7 +182,6 @@ async def test_a_watch_ends_with_its_definition(endpoint: Endpoint) -> None:
 @scenario(
     "kube-apiserver 1.36",
     "a watch ends when the versions of its CustomResourceDefinition change",
-    fails=dict.fromkeys(("cluster", "root"), "it goes on in another version"),
 )
 async def test_a_watch_ends_when_versions_change(endpoint: Endpoint) -> None:
     async with defined(endpoint, "Cluster") as definition:

@@ -21,7 +21,6 @@ from tests.conformance.scenarios import scenario
 pytestmark = [pytest.mark.clusters, pytest.mark.asyncio(loop_scope="module")]
 
 TOTAL = 400
-THROUGH = ("cluster", "root")
 
 
 @contextlib.asynccontextmanager
@@ -118,7 +117,6 @@ async def test_chunks_of_what_was_compacted(endpoint: Endpoint) -> None:
 @scenario(
     "API Concepts",
     "a list at an exact version is the state of that version",
-    fails=dict.fromkeys(THROUGH, "410 for states that the window has"),
 )
 async def test_exact(endpoint: Endpoint) -> None:
     async with endpoint.namespace() as namespace:
@@ -181,7 +179,6 @@ async def test_not_older_than(endpoint: Endpoint) -> None:
 @scenario(
     "API Concepts",
     "a list of version 0 is whole, whatever its limit",
-    fails=dict.fromkeys(THROUGH, "paged with NotOlderThan"),
     minor=31,
 )
 async def test_any_version(endpoint: Endpoint) -> None:
@@ -223,7 +220,6 @@ async def test_too_large(endpoint: Endpoint) -> None:
 @scenario(
     "API Concepts",
     "initial events of a version that is not reached are an ERROR event",
-    fails=dict.fromkeys(THROUGH, "HTTP 504"),
     minor=32,
 )
 async def test_initial_events_of_what_is_ahead(endpoint: Endpoint) -> None:

@@ -249,7 +249,6 @@ async def test_initial_events_fall_back_from_a_table(endpoint: Endpoint) -> None
 @scenario(
     "kube-apiserver 1.36",
     "the end of the initial events is marked for every watch with bookmarks",
-    fails=dict.fromkeys(("cluster", "root"), "no `initial-events-end` where it was not asked for"),
     minor=36,
 )
 async def test_initial_events_end_unasked(endpoint: Endpoint, version: str | None) -> None:
