@@ -30,6 +30,7 @@ __all__ = [
     "WriteLog",
     "encode_event",
     "encode_object",
+    "go_json",
 ]
 
 DEFAULT_HISTORY = 10_000
@@ -121,7 +122,7 @@ class StoredObject:
             # Users have a field or a label of this name, too.
             whole: dict[str, Any] = _decode(b"{" + self.tail)
             whole["metadata"]["resourceVersion"] = str(version)
-            tail = _go_json(whole)[1:]
+            tail = go_json(whole)[1:]
         return replace(self, version=version, tail=tail)
 
 
@@ -477,7 +478,8 @@ class ClusterStorage:
                     del self.owned[uid]
 
 
-def _go_json(value: Any) -> bytes:
+def go_json(value: Any) -> bytes:
+    """A value as encoding/json of Go writes it: `<`, `>`, `&` and the separators of lines escaped."""
     data = _encode(value)
     for text, escaped in _GO_ESCAPES:
         if text in data:
@@ -511,9 +513,9 @@ def encode_object(type: SimulatedType, body: dict[str, Any], version: int | None
             metadata[name] = given[name]
     rest = {name: value for name, value in body.items() if name not in ("metadata", "kind", "apiVersion")}
     if type.custom:
-        tail = _go_json(_sorted_members({"kind": type.kind, "metadata": metadata, **rest}))[1:]
+        tail = go_json(_sorted_members({"kind": type.kind, "metadata": metadata, **rest}))[1:]
     else:
-        tail = _go_json({"metadata": metadata, **rest})[1:]
+        tail = go_json({"metadata": metadata, **rest})[1:]
     namespace = metadata.get("namespace", "")
     name = metadata["name"]
     fields = {"metadata.name": name}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +18,7 @@ from simulation.status import StatusError, bad_request, invalid_list_options
 __all__ = ["AnswerForm", "ContinueToken", "ListOptions", "accepted_form", "parse_options"]
 
 MAX_VERSION = 2**64 - 1
+_BASE64 = frozenset(f"{string.ascii_letters}{string.digits}-_")
 
 
 class ContinueToken(msgspec.Struct, omit_defaults=True):
@@ -40,17 +41,20 @@ def decode_continue(text: str) -> ContinueToken:
     """The token of a request (`DecodeContinue` of k8s.io/apiserver pkg/storage/continue.go).
 
     Raises:
-        StatusError: 400 if it is none. Behind "continue key is not valid: " a real server has Go's words for what is
-            no base64 or no JSON.
+        StatusError: 400 if it is none, of what is no JSON not in Go's words.
     """
 
     def refused(why: str) -> StatusError:
         return bad_request(f"invalid continue token: continue key is not valid{why}")
 
+    foreign = next((at for at, char in enumerate(text) if char not in _BASE64), None)
+    if foreign is None and len(text) % 4 == 1:
+        foreign = len(text) - 1
+    if foreign is not None:
+        raise refused(f": illegal base64 data at input byte {foreign}")
     try:
-        raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        token = msgspec.json.decode(raw, type=ContinueToken)
-    except (binascii.Error, UnicodeError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        token = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=ContinueToken)
+    except (UnicodeError, msgspec.MsgspecError, RecursionError) as error:
         raise refused(f": {error}") from error
     if token.v != "meta.k8s.io/v1":
         raise refused(f": server does not recognize this encoded version {token.v}")

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
 from aiohttp import web
 
 from simulation.api import tables
 from simulation.api.options import AnswerForm, accepted_form
 from simulation.api.paths import ResourcePath
 from simulation.resources import SimulatedType
-from simulation.storage import EventType, StoredEvent, StoredObject, encode_event
+from simulation.storage import EventType, StoredEvent, StoredObject, encode_event, go_json
 
 __all__ = ["Presentation", "presentation_for"]
-
-_encode = msgspec.json.encode
 
 
 @dataclass(slots=True)
@@ -45,7 +42,7 @@ class Presentation:
             return self.type.head(self.version) + stored.tail + b"\n"
         if self.form == "table":
             return (
-                _encode(
+                go_json(
                     {
                         "kind": "Table",
                         "apiVersion": f"meta.k8s.io/{self.form_version}",
@@ -56,7 +53,7 @@ class Presentation:
                 )
                 + b"\n"
             )
-        return _encode(tables.partial_metadata(stored.body(), enveloped=True)) + b"\n"
+        return go_json(tables.partial_metadata(stored.body(), enveloped=True)) + b"\n"
 
     def event(self, type: EventType, event: StoredEvent) -> bytes:
         """A watch event of the history."""
@@ -106,7 +103,7 @@ class Presentation:
             }
         else:
             shown = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
-        return _encode({"type": "BOOKMARK", "object": shown}) + b"\n"
+        return go_json({"type": "BOOKMARK", "object": shown}) + b"\n"
 
     def _columns(self) -> list[dict[str, object]] | None:
         if self.columns_sent:
@@ -120,12 +117,12 @@ class Presentation:
             if self.type.custom:
                 # Unstructured: sorted, and an empty token is written, too.
                 metadata = dict(sorted({"continue": "", **metadata}.items()))
-            opening, closing = self.type.list_frame(self.version, _encode(metadata))
+            opening, closing = self.type.list_frame(self.version, go_json(metadata))
             return opening, b"," + self.type.item_head(self.version), closing
-        meta = b'"metadata":' + _encode(metadata)
+        meta = b'"metadata":' + go_json(metadata)
         if self.form == "table":
             head = f'{{"kind":"Table","apiVersion":"meta.k8s.io/{self.form_version}",'.encode()
-            columns = b',"columnDefinitions":' + _encode(tables.column_definitions(self.type, self.version))
+            columns = b',"columnDefinitions":' + go_json(tables.column_definitions(self.type, self.version))
             return head + meta + columns + b',"rows":[', b",", b"]}\n"
         head = f'{{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/{self.form_version}",'.encode()
         return head + meta + b',"items":[', b",", b"]}\n"
@@ -135,8 +132,8 @@ class Presentation:
         if self.plain:
             return stored.tail
         if self.form == "table":
-            return _encode(tables.row(self.type, self.version, stored, self.include_object))
-        return _encode(tables.partial_metadata(stored.body(), enveloped=self.type.custom))
+            return go_json(tables.row(self.type, self.version, stored, self.include_object))
+        return go_json(tables.partial_metadata(stored.body(), enveloped=self.type.custom))
 
 
 def presentation_for(request: web.BaseRequest, path: ResourcePath, *, tables: bool = True) -> Presentation:

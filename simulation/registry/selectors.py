@@ -88,12 +88,19 @@ class _LabelParser:
     position: int = 0
 
     def parse(self) -> list[Matcher]:
+        if not self._at_requirement():
+            raise bad_request(f"found '{self.peek()}', expected: !, identifier, or 'end of string'")
         found = [self.requirement()]
         while self.position < len(self.tokens):
             if self.take() != ",":
-                raise _unparsable(f"found '{self.tokens[self.position - 1]}', expected: ',' or 'end of string'")
+                raise bad_request(f"found '{self.tokens[self.position - 1]}', expected: ',' or 'end of string'")
+            if not self._at_requirement():
+                raise bad_request(f"found '{self.peek()}', expected: identifier after ','")
             found.append(self.requirement())
         return found
+
+    def _at_requirement(self) -> bool:
+        return self.peek() == "!" or self.peek() not in ("", "=", "==", "!=", ",", "(", ")", ">", "<")
 
     def take(self) -> str:
         if self.position >= len(self.tokens):
@@ -201,7 +208,13 @@ def _field_requirements(type: SimulatedType, text: str) -> list[Matcher]:
     for term in _split_fields(text):
         label, operator, value = _field_term(text, term)
         if label not in ("metadata.name", "metadata.namespace") and label not in type.fields:
-            raise bad_request(f"field label not supported: {label}")
+            # A type without labels of its own has the conversion of all (`DefaultMetaV1FieldSelectorConversion`).
+            known = '"metadata.name", "metadata.namespace"'
+            raise bad_request(
+                f"field label not supported: {label}"
+                if type.custom or type.fields
+                else f'"{label}" is not a known field selector: only {known}'
+            )
         requirements.append(_field_requirement(label, value, negated=operator == "!="))
     return requirements
 

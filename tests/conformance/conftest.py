@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 import yaml
 
+from kubebraid.command.broker import EmbeddedBroker
 from tests.conformance.endpoint import Access, Endpoint, access_of_context, opened
 from tests.conformance.scenarios import REAL
 from tests.e2e.conftest import Members, Service, _members
@@ -30,13 +31,13 @@ class Ground:
     """
 
     def __init__(
-        self, service: Service, cluster: str, endpoints: dict[str, Endpoint], members: Members | None, minor: int
+        self, directory: Path, broker: EmbeddedBroker, cluster: str, endpoints: dict[str, Endpoint], minor: int
     ) -> None:
-        self.service = service
         self.cluster = cluster
         self.endpoints = endpoints
-        self.members = members
         self.minor = minor
+        self._directory = directory
+        self._broker = broker
 
     @property
     def member(self) -> Endpoint:
@@ -45,6 +46,18 @@ class Ground:
     @property
     def ours(self) -> Endpoint:
         return self.endpoints["cluster"]
+
+    @contextlib.asynccontextmanager
+    async def another(self) -> AsyncIterator[Endpoint]:
+        """The member below the path of another instance, which starts now and has seen nothing yet."""
+        service = Service("serve", "--nats", self._broker.url, log=self._directory / "another.log")
+        await service.start()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(service.stop)
+            await service.ready()
+            session = await stack.enter_async_context(opened(Access(service.url, {})))
+            below, simulated = f"{service.url}/clusters/{self.cluster}", self.member.simulated
+            yield Endpoint("another", session, below, below, simulated=simulated, minor=self.minor)
 
 
 @contextlib.asynccontextmanager
@@ -55,10 +68,11 @@ async def _ground(directory: Path, kubeconfig: str, members: Members | None) -> 
     }
     config = directory / "config.yaml"
     config.write_text(yaml.safe_dump(document))
-    arguments = ("--config", str(config), "--data", str(directory / "data"), "--forward", "configured")
-    service = Service("up", *arguments, log=directory / "up.log")
-    await service.start()
     async with contextlib.AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(EmbeddedBroker(directory / "broker"))
+        arguments = ("--config", str(config), "--nats", broker.url, "--forward", "configured")
+        service = Service("up", *arguments, "--data", str(directory / "data"), log=directory / "up.log")
+        await service.start()
         stack.push_async_callback(service.stop)
         await service.ready()
         cluster = (await service.get("/clusters"))["clusters"][0]["name"]
@@ -76,7 +90,7 @@ async def _ground(directory: Path, kubeconfig: str, members: Members | None) -> 
             "cluster": endpoint("cluster", through, below, below),
             "root": endpoint("root", through, service.url, below),
         }
-        yield Ground(service, cluster, endpoints, members, version)
+        yield Ground(directory, broker, cluster, endpoints, version)
 
 
 async def _minor(session: aiohttp.ClientSession, url: str) -> int:

@@ -91,9 +91,9 @@ class Watch:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.response = response
 
-    async def next(self) -> Event | None:
-        """The next event; None at the end."""
-        async with asyncio.timeout(PATIENCE):
+    async def next(self, patience: float | None = PATIENCE) -> Event | None:
+        """The next event; None at the end. `patience`: how many seconds it is waited for, None: for ever."""
+        async with asyncio.timeout(patience):
             line = await self.response.content.readline()
         if not line:
             return None

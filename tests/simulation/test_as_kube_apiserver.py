@@ -41,6 +41,15 @@ async def test_bytes_of_built_in_types(client: Client, config_map: MakeConfigMap
         assert await stream.response.content.readline() == b'{"type":"ADDED","object":' + one[:-1] + b"}\n"
 
 
+async def test_metadata_is_escaped_as_well(client: Client, config_map: MakeConfigMap) -> None:
+    made = config_map("a")
+    made["metadata"]["annotations"] = {"text": "<&>"}
+    await client.create(MAPS, made)
+    headers = {"Accept": "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"}
+    async with client.session.get(f"{client.cluster.url}{MAPS}/a", headers=headers) as response:
+        assert b'"annotations":{"text":"\\u003c\\u0026\\u003e"}' in await response.read()
+
+
 async def test_custom_resources_are_maps_by_name(client: Client) -> None:
     listed = await body(client, CERTIFICATES, limit="1")
     assert list(json.loads(listed)) == ["apiVersion", "items", "kind", "metadata"]
