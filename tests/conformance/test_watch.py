@@ -24,7 +24,9 @@ METADATA = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 INITIAL = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
 
-STREAMED_TABLES = dict.fromkeys(("cluster", "root"), "initial events are streamed as tables, too")
+STREAMED_TABLES = dict.fromkeys(
+    ("cluster", "root"), "on purpose, initial events come as tables, too (docs/compatibility.md)"
+)
 
 
 def config_map(name: str, label: str) -> dict[str, Any]:
