@@ -231,10 +231,26 @@ class Endpoint:
         name = f"kubebraid-conformance-{secrets.token_hex(4)}"
         await self.create("/api/v1/namespaces", {"metadata": {"name": name}})
         try:
+            if not self.simulated:
+                await self._furnished(name)
             yield name
         finally:
             with contextlib.suppress(Refused):
                 await self.delete(f"/api/v1/namespaces/{name}")
+
+    async def _furnished(self, namespace: str) -> None:
+        """Returns when the controllers of a real cluster have put into a namespace what pods need."""
+        paths = [
+            f"/api/v1/namespaces/{namespace}/{one}"
+            for one in ("serviceaccounts/default", "configmaps/kube-root-ca.crt")
+        ]
+        for path in paths:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    async with self.session.get(self.writes + path) as answer:
+                        if answer.status == 200:
+                            break
+                    await asyncio.sleep(0.1)
 
     async def mark(self, maps: str, labels: Mapping[str, str] | None = None) -> str:
         """The name of a ConfigMap that is made now, after all that was written before."""
