@@ -48,16 +48,17 @@ class Ground:
         return self.endpoints["cluster"]
 
     @contextlib.asynccontextmanager
-    async def another(self) -> AsyncIterator[Endpoint]:
-        """The member below the path of another instance, which starts now and has seen nothing yet."""
-        service = Service("serve", "--nats", self._broker.url, log=self._directory / "another.log")
+    async def another(self, *options: str, scope: str = "cluster") -> AsyncIterator[Endpoint]:
+        """Another instance as an endpoint, which starts now, with more options, and has seen nothing yet."""
+        service = Service("serve", "--nats", self._broker.url, *options, log=self._directory / "another.log")
         await service.start()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(service.stop)
             await service.ready()
             session = await stack.enter_async_context(opened(Access(service.url, {})))
-            below, simulated = f"{service.url}/clusters/{self.cluster}", self.member.simulated
-            yield Endpoint("another", session, below, below, simulated=simulated, minor=self.minor)
+            reads = service.url if scope == "root" else f"{service.url}/clusters/{self.cluster}"
+            writes, simulated = self.ours.writes, self.member.simulated
+            yield Endpoint("another", session, reads, writes, simulated=simulated, minor=self.minor)
 
 
 @contextlib.asynccontextmanager
