@@ -1,10 +1,13 @@
 """Reading the log in order: from any sequence, for ever, over reconnects, without a silent gap.
 
-One push consumer, ephemeral and without acknowledgements, whose own sequence is checked on every message and
-heartbeat (as ADR-17's ordered consumer does). The position moves when a record was applied, never when it
-was received: whenever it can't be proved that nothing was missed, reading starts again behind the last
-applied sequence. nats-py's own ordered consumer advances before it may drop a message, and is silent for ever
-when the stream was recreated; hence this one.
+In two phases. As far as the events reach back, every message is read, in order, none left out. What is older, or is not
+wanted one by one (`state_to`), is read from the state: the last message of each subject, under the same sequences.
+
+Each is read with one push consumer, ephemeral and without acknowledgements, whose own sequence is checked on every
+message and heartbeat (as ADR-17's ordered consumer does). The position moves when a record was applied, never when it
+was received: whenever it can't be proved that nothing was missed, reading starts again behind the last applied
+sequence. nats-py's own ordered consumer advances before it may drop a message, and is silent for ever when the stream
+was recreated; hence this one.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -23,6 +27,7 @@ from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable
 from deltalog.jetstream.headers import parse_headers
 from deltalog.jetstream.same_history import Progress, why_another, why_not_continued
 from deltalog.jetstream.stream import Log, Stream
+from deltalog.jetstream.stream_info import StreamState
 from deltalog.timing import DEFAULT_TIMING, LogTiming
 from deltalog.wire.errors import HistoryEnded, LogUnavailable
 
@@ -54,6 +59,12 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         return parse_headers(self.block) if self.block else {}
 
 
+# How long the state stream is waited for before that is said, in seconds.
+_STATE_WITHIN = 2.0
+WHOLE_STATE = 2**63 - 1
+"""As `state_to`: what is, as far as the state has it, then the events past that."""
+
+
 class _Broken(Exception):
     """This consumer may have missed something; the reader makes another behind the last applied sequence."""
 
@@ -63,6 +74,18 @@ class _ConsumerInfo(msgspec.Struct):
     num_pending: int = 0
 
 
+class _Source(NamedTuple):
+    """What to read now: the events, for ever; or the state up to sequence `until`, stored at `time` (0: not known).
+
+    `ends`: nothing lay behind `until` when the log was asked.
+    """
+
+    stream: Stream
+    until: int = 0
+    time: int = 0
+    ends: bool = False
+
+
 class Reader:
     """Reads a log in order into a callback.
 
@@ -70,6 +93,14 @@ class Reader:
     one being applied; `caught_up` is set once all that the log held when the reader looked is applied, and stays set;
     where the stream has replicas, all that its leader held. `after`: where to begin; with a `Progress` it is checked
     that the log is still what was read up to there.
+
+    `state_to`: up to there the state is read, even where there are events. `compacted_through`: states up to that
+    sequence may have been superseded before they were read here; it is set before the first record that this concerns
+    is applied. Past it every event was, or will be, applied.
+
+    Example: the log has events past 500, and `Reader(log, apply, state_to=800)` applies what was last said of each
+    object by message 800, with `compacted_through` 800, then 801, 802, 803 and so on. `Reader(log, apply, after=600)`
+    applies 601, 602, 603; `after=300` what the state has past 300, then all that comes after its end.
     """
 
     def __init__(
@@ -81,6 +112,7 @@ class Reader:
         subjects: Sequence[str] = (),
         headers_only: bool = False,
         stop_when_caught_up: bool = False,
+        state_to: int = 0,
         timing: LogTiming = DEFAULT_TIMING,
     ) -> None:
         self.log = log
@@ -90,6 +122,7 @@ class Reader:
         self.caught_up = asyncio.Event()
         self.restarts = 0
         self.pending = 0
+        self.compacted_through = 0
         # When the youngest of all messages applied was stored.
         self.latest = begin.latest
         # When the log was last heard of (time.monotonic): a message, or that there is none.
@@ -98,8 +131,13 @@ class Reader:
         self._subjects = tuple(subjects)
         self._headers_only = headers_only
         self._stop_when_caught_up = stop_when_caught_up
+        self._state_to = state_to
         self._timing = timing
         self._identity = log.identity
+        # The sequence up to which the events have nothing more of these subjects; and until when, by the server's
+        # clock, nothing behind it can have aged away unread.
+        self._looked_to = 0
+        self._safe_until = 0
         self._going = asyncio.Event()
         self._going.set()
         # The server's question whether to send more, and who answers it, while paused.
@@ -142,18 +180,22 @@ class Reader:
             await self._going.wait()
             try:
                 try:
-                    await self._check_history()
+                    state = await self._check_history()
                 except HistoryChanged:
                     # It can be read, though it is another history.
                     if out and on_outage is not None:
                         on_outage(False)
                     raise
+                source = await self._source(state)
                 if out and on_outage is not None:
                     on_outage(False)
                 out = False
                 before = self.position
-                await self._read()
-                return
+                await self._read(source)
+                if not source.until:
+                    return
+                backoff.reset()
+                continue
             except _Broken as reason:
                 self.restarts += 1
                 log.info("reading the log anew", after=self.position, reason=str(reason))
@@ -167,21 +209,69 @@ class Reader:
                 out = True
             await backoff.wait()
 
-    async def _check_history(self) -> None:
+    async def _check_history(self) -> StreamState:
         state = await self.log.state()
         if (reason := why_another(self.log.name, state, self._identity)) is None and self.position:
             reason = await why_not_continued(self.log, self.progress, state)
         if reason is not None:
             raise HistoryChanged(reason)
+        return state
 
-    async def _read(self) -> None:
-        connection = self.log.connection
+    async def _source(self, state: StreamState) -> _Source:
+        """What to read next, where the events are in `state`. Raises LogUnavailable: nothing that would do, for now."""
+        log_ = self.log
+        events = _Source(log_)
+        if not isinstance(log_, Log) or not log_.window:
+            return events
+        read_to = self._read_to
+        kept_until = await log_.kept_until(read_to, state)
+        self._safe_until = kept_until - log_.margin // 2
+        if kept_until and self.position >= self._state_to:
+            return events
+        until = 0
+        if read_to < self._state_to <= state.last_sequence and await log_.kept_until(self._state_to, state):
+            until = self._state_to
+        backoff = Backoff(*self._timing.read_again)
+        patient_until = time.monotonic() + _STATE_WITHIN
+        while True:
+            # After `state`: what that had the state stream has soon.
+            kept = await log_.kept()
+            if kept is not None and kept.last_sequence >= max(until, read_to + 1):
+                break
+            if kept_until and (not until or kept is None or time.monotonic() > patient_until):
+                # The state is lost, or lags: the events have it all.
+                return events
+            if time.monotonic() > patient_until:
+                has = "is not there" if kept is None else f"has come to {kept.last_sequence}"
+                raise BrokerUnavailable(f"the state stream of {log_.name} {has}, and the events begin past {read_to}")
+            await backoff.wait()
+        until = until or min(kept.last_sequence, state.last_sequence)
+        if until <= read_to or log_.state_stream is None:
+            return events
+        if self._state_to == WHOLE_STATE:
+            self._state_to = until
+        stored = kept.last_time if kept.last_sequence == until else await log_.message_time(until)
+        self.compacted_through = max(self.compacted_through, until)
+        return _Source(log_.state_stream, until, stored or 0, until == state.last_sequence)
+
+    @property
+    def _read_to(self) -> int:
+        """Up to where nothing more of these subjects is to come."""
+        return max(self.position, self._looked_to)
+
+    async def _read(self, source: _Source) -> None:
+        """Reads a source until it ends, which the events do only where that is asked for."""
+        stream, until = source.stream, source.until
+        connection = stream.connection
         client = connection.client
         inbox = client.new_inbox()
         name = f"kubebraid-{secrets.token_hex(6)}"
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[None] = loop.create_future()
         expected = 1
+        # Of all subjects, a gap in the sequences shows what was lost; of some, that what came last was recent enough.
+        events = not until and isinstance(self.log, Log)
+        whole, some = events and not self._subjects, events and bool(self._subjects)
         self.heard = time.monotonic()
 
         def fail(reason: BaseException) -> None:
@@ -206,12 +296,12 @@ class Reader:
 
         def nothing_pending() -> None:
             nonlocal confirming
-            if self.caught_up.is_set() and not self._stop_when_caught_up:
+            if not until and self.caught_up.is_set() and not self._stop_when_caught_up:
                 return
-            if self.log.replicas == 1:
-                self._now_caught_up(outcome)
+            if stream.replicas == 1:
+                self._end_of(source, outcome)
             elif confirming is None:
-                confirming = asyncio.create_task(self._reach_leader(outcome), name="reader-leader")
+                confirming = asyncio.create_task(self._reach_leader(source, outcome), name="reader-leader")
 
         self._asked, self._answer = "", answer_later
 
@@ -223,6 +313,9 @@ class Reader:
             if last is not None and int(last) != expected - 1:
                 fail(_Broken(f"the server sent {last} messages, {expected - 1} arrived"))
             elif last is not None and not asked:
+                if some:
+                    self._looked_to = max(self._looked_to, int(headers.get("Nats-Last-Stream", 0)))
+                    self._all_read()
                 # Idle with nothing missing: what was pending at the start was purged meanwhile.
                 nothing_pending()
             if asked and not self._going.is_set():
@@ -251,8 +344,22 @@ class Reader:
                 fail(_Broken(f"consumer sequence {count}, {expected} was due"))
                 return None
             expected += 1
+            more = pending
+            if until:
+                if sequence > until:
+                    self._end_of(source, outcome)
+                    return None
+                if not source.ends or sequence < until:
+                    # The events past it are still to come.
+                    more += 1
             if sequence > self.position:
-                self.pending = pending
+                if whole and sequence != self.position + 1 and not self._may_lack_up_to(sequence):
+                    fail(_Broken(f"the events have nothing between {self.position} and {sequence}"))
+                    return None
+                if some and not self._was_kept(stored):
+                    fail(_Broken("what lies before this message may be older than the events are"))
+                    return None
+                self.pending = more
                 try:
                     self._apply(Record(sequence, stored, name, data, block))
                 except Exception as error:  # noqa: BLE001 - the reader's owner gets it from run()
@@ -262,7 +369,11 @@ class Reader:
                 self.position_time = stored
                 if stored > self.latest:
                     self.latest = stored
-            if not pending:
+            if sequence == until:
+                self._end_of(source, outcome)
+            elif not pending:
+                if some:
+                    self._all_read()
                 nothing_pending()
             return None
 
@@ -277,7 +388,7 @@ class Reader:
                 "name": name,
                 "deliver_subject": inbox,
                 "deliver_policy": "by_start_sequence",
-                "opt_start_seq": self.position + 1,
+                "opt_start_seq": self._read_to + 1,
                 "ack_policy": "none",
                 "max_deliver": 1,
                 "replay_policy": "instant",
@@ -290,8 +401,8 @@ class Reader:
             }
             if self._subjects:
                 config["filter_subjects"] = list(self._subjects)
-            request = {"stream_name": self.log.name, "config": config}
-            creating = asyncio.ensure_future(connection.api(f"CONSUMER.CREATE.{self.log.name}.{name}", request))
+            request = {"stream_name": stream.name, "config": config}
+            creating = asyncio.ensure_future(connection.api(f"CONSUMER.CREATE.{stream.name}.{name}", request))
             try:
                 # What is read may come before the answer; and over a connection that was lost no answer comes.
                 await asyncio.wait((creating, outcome), return_when=asyncio.FIRST_COMPLETED)
@@ -303,10 +414,16 @@ class Reader:
                 creating.cancel()
                 await asyncio.gather(creating, return_exceptions=True)
             silence = self._timing.silence
+            read_to = self._read_to
             while not outcome.done():
                 await asyncio.wait((outcome,), timeout=silence / 2)
                 if not outcome.done() and time.monotonic() - self.heard > silence:
                     fail(_Broken(f"nothing heard for {silence:g} s"))
+                if some and not outcome.done():
+                    now_read_to = self._read_to
+                    if await self._discarded(read_to):
+                        fail(_Broken(f"events past {read_to} were discarded to make room"))
+                    read_to = now_read_to
             outcome.result()
         finally:
             trouble()
@@ -321,31 +438,75 @@ class Reader:
             if connection.connected:
                 with contextlib.suppress(*TRANSPORT_ERRORS):
                     # Not awaited: the consumer ends by itself after its inactivity threshold.
-                    await client.publish(f"{connection.js}.CONSUMER.DELETE.{self.log.name}.{name}")
+                    await client.publish(f"{connection.js}.CONSUMER.DELETE.{stream.name}.{name}")
 
-    async def _reach_leader(self, outcome: asyncio.Future[None]) -> None:
-        """Caught up once all that the stream's leader has now was applied.
+    def _may_lack_up_to(self, sequence: int) -> bool:
+        """Whether all before `sequence` that was not read was superseded: so it is where a log keeps no events."""
+        assert isinstance(self.log, Log)
+        if self.log.window and sequence - 1 > self.log.events_from:
+            return False
+        self.compacted_through = sequence - 1
+        return True
+
+    def _was_kept(self, stored: int) -> bool:
+        """Whether nothing between the last message and this one, stored at `stored`, has aged away unread."""
+        assert isinstance(self.log, Log)
+        window = self.log.window * 1_000_000_000
+        if not window:
+            return True
+        if self.log.now() > self._safe_until:
+            return False
+        self._safe_until = max(self._safe_until, stored + window - self.log.margin // 2)
+        return True
+
+    def _all_read(self) -> None:
+        """Nothing is pending: what comes from now on is kept for a window."""
+        assert isinstance(self.log, Log)
+        self._safe_until = self.log.now() + self.log.window * 1_000_000_000 - self.log.margin // 2
+
+    async def _discarded(self, read_to: int) -> bool:
+        """Whether the events lack something past `read_to`, which was read some time ago, because of their size."""
+        assert isinstance(self.log, Log)
+        try:
+            state = await self.log.state()
+        except LogUnavailable:
+            # Then what is read fails, too.
+            return False
+        return self.log.window > 0 and state.first_sequence > read_to + 1
+
+    async def _reach_leader(self, source: _Source, outcome: asyncio.Future[None]) -> None:
+        """The source has come to its end once all that its stream's leader has now was applied.
 
         A consumer has one replica, and that may be at a server that has just started and lacks messages still: it has
-        nothing more to send then, and what was read is not what the log holds.
+        nothing more to send then, and what was read is not what the stream holds.
         """
         backoff = Backoff(*self._timing.read_again)
-        head: int | None = None
+        stream, head = source.stream, source.until
         while True:
             try:
                 # Asked once: a log that is written to all the time always has something more.
-                head = await self.log.head() if head is None else head
-                missing = None if self.position >= head else await self.log.next_after(self.position, self._subjects)
+                head = head or await stream.head()
+                missing = None if self.position >= head else await stream.next_after(self.position, self._subjects)
                 if missing is None or missing > head:
                     break
             except LogUnavailable as cause:
                 log.debug("the log's leader cannot be asked", reason=str(cause))
             await backoff.wait()
-        self._now_caught_up(outcome)
+        self._end_of(source, outcome)
 
-    def _now_caught_up(self, outcome: asyncio.Future[None]) -> None:
+    def _end_of(self, source: _Source, outcome: asyncio.Future[None]) -> None:
+        """A source was read to its end: of the state this is the end, the events go on unless that is not wanted."""
+        if outcome.done():
+            return
+        if source.until:
+            if source.until > self.position:
+                self.position, self.position_time = source.until, source.time
+                self.latest = max(self.latest, source.time)
+            outcome.set_result(None)
+            return
+        self.pending = 0
         self.caught_up.set()
-        if self._stop_when_caught_up and not outcome.done():
+        if self._stop_when_caught_up:
             outcome.set_result(None)
 
 
@@ -357,7 +518,19 @@ async def read_to_end(
     headers_only: bool = False,
     after: int = 0,
 ) -> int:
-    """Applies all that the log holds now (of `subjects`) and returns the last sequence seen there."""
-    reader = Reader(log, apply, after=after, subjects=subjects, headers_only=headers_only, stop_when_caught_up=True)
+    """Applies what the log holds now (of `subjects`) and returns up to which sequence that is, or `after`.
+
+    The last message of each subject, from the state, and then every one that the state did not have yet: what was
+    acknowledged before the call is among it.
+    """
+    reader = Reader(
+        log,
+        apply,
+        after=after,
+        subjects=subjects,
+        headers_only=headers_only,
+        stop_when_caught_up=True,
+        state_to=WHOLE_STATE,
+    )
     await reader.run()
     return reader.position

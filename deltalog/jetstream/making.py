@@ -18,6 +18,8 @@ from deltalog.jetstream.stream_info import StreamInfo
 _NAME_IN_USE = 10058
 # Not clustered, no peers for it.
 _NO_ROOM_FOR_REPLICAS = (10074, 10005)
+# Less than the stream's max_bytes is left of the servers' storage.
+_NO_STORAGE = 10047
 # How long servers may take to agree on a stream that one of them was asked for, in seconds.
 _AGREED_WITHIN = 10.0
 
@@ -59,10 +61,15 @@ async def create_stream(connection: Connection, config: dict[str, object]) -> St
         raise LogError(f"stream {name}: {refused.description}") from refused
 
 
-async def change_stream(stream: Stream, changes: dict[str, object]) -> None:
-    """Changes settings of a stream (JetStream's own keys). Raises LogError, BrokerUnavailable."""
+async def change_stream(stream: Stream, changes: dict[str, object], metadata: dict[str, str] | None = None) -> None:
+    """Changes settings of a stream (JetStream's own keys), some of its metadata. Raises LogError, BrokerUnavailable.
+
+    The servers do not compare before: of two that change other settings at once, one may have to do it again.
+    """
     raw = await stream.connection.api(f"STREAM.INFO.{stream.name}")
     config = {**msgspec.json.decode(raw)["config"], **changes}
+    if metadata:
+        config["metadata"] = {**config["metadata"], **metadata}
     try:
         await stream.connection.api(f"STREAM.UPDATE.{stream.name}", config, timeout=10.0)
     except JetStreamRefused as refused:
@@ -74,4 +81,6 @@ async def change_stream(stream: Stream, changes: dict[str, object]) -> None:
 def _remedy(refused: JetStreamRefused) -> str:
     if refused.code in _NO_ROOM_FOR_REPLICAS:
         return "; start more NATS servers with JetStream, or ask for fewer with `replicas`"
+    if refused.code == _NO_STORAGE:
+        return "; give the servers more of the disk (`max_file_store`), or ask for less with `events_bytes`"
     return ""

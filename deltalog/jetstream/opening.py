@@ -12,7 +12,7 @@ import msgspec
 
 from deltalog.jetstream.connection import Connection, JetStreamRefused
 from deltalog.jetstream.making import change_stream, create_stream, find_stream
-from deltalog.jetstream.state_stream import make_state
+from deltalog.jetstream.state_stream import Limits, make_state, take_over
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, Stream, checked_log
 from deltalog.jetstream.stream_info import COPY_KEY, DEFAULT_NAME, FORMAT_KEY, PREFIX_KEY, TOMBSTONE_TTL_KEY
 from deltalog.wire.subjects import STREAM_SUBJECTS
@@ -30,7 +30,6 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str = DEFAULT_NAME
-    history: int = 1
     replicas: int | None = None
     tombstone_ttl: int = 24 * 3600
     prefix: str | None = None
@@ -64,6 +63,7 @@ async def open_log(
         opened = await _made(connection, settings)
     if make and not opened.mirror:
         await make_state(opened)
+        await take_over(opened, Limits(settings.events, settings.events_bytes))
     else:
         await opened.find_state()
     return opened
@@ -78,7 +78,8 @@ async def _found(connection: Connection, settings: LogSettings, *, make: bool, m
         if make and (settings.replicas or 0) > opened.replicas:
             changes["num_replicas"] = opened.replicas = settings.replicas or 1
         forgets = info.config.discard != "new" or bool(info.config.max_age)
-        if mend and not opened.mirror and (forgets or not info.config.allow_atomic):
+        # With a state stream the events may forget: nothing that lives goes with them.
+        if mend and not opened.mirror and not opened.window and (forgets or not info.config.allow_atomic):
             changes |= {"discard": "new", "max_age": 0, "allow_atomic": True}
         if changes:
             await change_stream(opened, changes)
@@ -99,14 +100,14 @@ async def _made(connection: Connection, settings: LogSettings) -> Log:
         "subjects": [root + subject for subject in STREAM_SUBJECTS],
         "retention": "limits",
         "storage": "file",
-        # Where the stream is limited, appends are refused and tried again; nothing that lives makes room.
+        # Until it has a state stream (`take_over`): then what is oldest makes room.
         "discard": "new",
         "max_consumers": -1,
         "max_msgs": -1,
         "max_bytes": -1,
         "max_age": 0,
         "max_msg_size": -1,
-        "max_msgs_per_subject": settings.history,
+        "max_msgs_per_subject": 1,
         "num_replicas": settings.replicas or 1,
         # Compare-and-set makes message ids needless; a window of ids costs the server memory per message.
         "duplicate_window": 100_000_000,
@@ -142,6 +143,11 @@ async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
             **{key: value for key, value in config.items() if key not in _OWN},
             "name": name,
             "description": f"kubebraid: a copy of stream {log.name}",
+            # What is, and not what happened: as the log's state stream.
+            "max_msgs_per_subject": 1,
+            "max_age": 0,
+            "max_bytes": -1,
+            "discard": "new",
             # Two that copy the same at the same time.
             "duplicate_window": 120_000_000_000,
             "metadata": {COPY_KEY: log.prefix},

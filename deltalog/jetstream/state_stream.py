@@ -6,21 +6,53 @@ sequences. JetStream: nats-server docs "Source and Mirror", ADR-43 (message TTL:
 
 from __future__ import annotations
 
+import time
+
+import msgspec
 import structlog
 
+from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import BrokerRefuses, JetStreamRefused
 from deltalog.jetstream.making import change_stream, create_stream, find_stream
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, Stream
 from deltalog.jetstream.stream_info import (
     CREATED_KEY,
+    EVENTS_FROM_KEY,
     FORMAT_KEY,
     PREFIX_KEY,
     STATE_SUFFIX,
     TOMBSTONE_TTL_KEY,
+    StreamConfig,
     StreamInfo,
 )
 
 log = structlog.get_logger("deltalog.state")
+
+USUAL_SECONDS = 3600
+USUAL_BYTES = 2 * 1024**3
+# The usual limit is not lowered below this where the servers have less room.
+_FEWEST_BYTES = 64 * 1024**2
+_NO_STORAGE = 10047
+# How long a state stream may take to be filled before the log goes on as it was, in seconds.
+_FILLED_WITHIN = 120.0
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How long the events are kept, in seconds, and in how many bytes; None: as it is, or as is usual."""
+
+    seconds: int | None = None
+    bytes: int | None = None
+
+    def age(self, tombstone_ttl: int) -> int | None:
+        """For how long in nanoseconds: not longer than tombstones, which are not kept longer by the events either."""
+        return None if self.seconds is None else min(self.seconds, tombstone_ttl) * 1_000_000_000
+
+    def differ(self, config: StreamConfig, tombstone_ttl: int) -> bool:
+        """Whether a stream has others."""
+        age = self.age(tombstone_ttl)
+        return (age is not None and age != config.max_age) or (
+            self.bytes is not None and self.bytes != config.max_bytes
+        )
 
 
 def state_name(events: str) -> str:
@@ -52,6 +84,89 @@ async def make_state(opened: Log) -> None:
             opened.state_stream = state
     except BrokerRefuses as refused:
         log.warning("the state stream cannot be made here", stream=name, reason=str(refused))
+
+
+async def take_over(opened: Log, limits: Limits) -> None:
+    """Has the log keep every message for a while, once its state stream has all that it has, and as `limits` say.
+
+    A log of before kept the last message of each subject itself. Any number of processes may do this at once. Where it
+    is not permitted, or the state does not come as far in time, the log stays as it is: good, but without a window.
+    Raises LogError if the servers refuse the limits; BrokerUnavailable.
+    """
+    if opened.state_stream is None:
+        return
+    try:
+        config = await _config(opened)
+        if config.events_from is None:
+            if not await _has_everything(opened.state_stream, opened):
+                log.warning("the state stream does not come to its end: no events are kept yet", stream=opened.name)
+                return
+            # From here on nothing is superseded, and what came before that is not exact.
+            await change_stream(opened, {"max_msgs_per_subject": -1})
+            since = await opened.head()
+            await _limit(opened, config, limits, {EVENTS_FROM_KEY: str(since)})
+            log.info("the log keeps events", stream=opened.name, since=since, seconds=opened.window)
+        elif limits.differ(config, opened.tombstone_ttl):
+            # What has gone already does not come back with a longer window.
+            first = await opened.events.first_since(opened.now() - opened.window * 1_000_000_000 + opened.margin)
+            since = await opened.head() if first is None else first - 1
+            await _limit(opened, config, limits, {EVENTS_FROM_KEY: str(max(since, opened.events_from))})
+    except BrokerRefuses as refused:
+        log.warning("the log's window cannot be set here", stream=opened.name, reason=str(refused))
+
+
+async def _config(opened: Log) -> StreamConfig:
+    """The configuration of the events now, which is noted in `opened`."""
+    info = await find_stream(opened.connection, opened.name)
+    opened.note(info)
+    return info.config
+
+
+async def _limit(opened: Log, config: StreamConfig, limits: Limits, metadata: dict[str, str]) -> None:
+    """Sets the limits of the events; those that are not wanted otherwise stay, or are the usual ones."""
+    age = limits.age(opened.tombstone_ttl) or config.max_age
+    if config.events_from is None and limits.seconds is None:
+        age = Limits(USUAL_SECONDS).age(opened.tombstone_ttl) or 0
+    most = limits.bytes or (config.max_bytes if config.max_bytes > 0 else USUAL_BYTES)
+    while True:
+        changes: dict[str, object] = {
+            "max_msgs_per_subject": -1,
+            "max_age": age,
+            "max_bytes": most,
+            "discard": "old",
+            "allow_atomic": True,
+        }
+        try:
+            await change_stream(opened, changes, metadata)
+            break
+        except LogError as refused:
+            # The server sets as much aside; with a small disk the usual limit may be more than it has.
+            cause = refused.__cause__
+            full = isinstance(cause, JetStreamRefused) and cause.code == _NO_STORAGE
+            if not full or limits.bytes is not None or config.max_bytes > 0 or most <= _FEWEST_BYTES:
+                raise
+            most //= 2
+    opened.atomic = True
+    await _config(opened)
+
+
+async def _has_everything(state: Stream, opened: Log) -> bool:
+    """Whether the state has, or soon gets, all that the log has. Example: 1,000 subjects of 5,000 messages in both."""
+    backoff = Backoff(0.01, 1.0)
+    until = time.monotonic() + _FILLED_WITHIN
+    said = time.monotonic() + 1.0
+    while True:
+        # In this order: what has gone from the log by now does not count, and what comes meanwhile is more there.
+        had = await opened.state()
+        has = await state.state()
+        if has.last_sequence >= had.last_sequence and has.subjects >= had.subjects:
+            return True
+        if time.monotonic() > until:
+            return False
+        if time.monotonic() > said:
+            said = until
+            log.info("the state stream is being filled", stream=state.name, has=has.messages, of=had.subjects)
+        await backoff.wait()
 
 
 def state_config(opened: Log) -> dict[str, object]:

@@ -6,7 +6,8 @@ JetStream: ADR-8 (direct get), ADR-31 (reading single messages), ADR-43 (message
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -32,12 +33,17 @@ from deltalog.wire.subjects import STREAM_SUBJECTS
 
 log = structlog.get_logger("deltalog.state")
 
+T = TypeVar("T")
+
 STREAM_NOT_FOUND = 10059
 _MESSAGE_NOT_FOUND = 10037
 # Messages of a batch; the fewer, the sooner each is readable.
 _BATCH = 500
 
 
+# Messages count as kept for a tenth of the window less, in nanoseconds a second, and for half a minute at most.
+_MARGIN_PART = 100_000_000
+_MARGIN_NANOSECONDS = 30_000_000_000
 # How long a purge waits for the state stream to have come as far, in seconds.
 _STATE_WITHIN = 30.0
 
@@ -92,10 +98,14 @@ class Stream:
         if info.ts:
             self._clock_offset = nanoseconds(info.ts) - time.time_ns()
 
+    def note(self, info: StreamInfo) -> None:
+        """What each answer about the stream tells beside its extent."""
+        self._note_clock(info)
+
     async def state(self) -> StreamState:
         """The stream's extent and identity, asked of the stream's leader."""
         info = await _info(self.connection, self.name)
-        self._note_clock(info)
+        self.note(info)
         return info.state_now()
 
     async def head(self) -> int:
@@ -157,12 +167,16 @@ class Stream:
 
 
 class Log(Stream):
-    """The stream that holds the log. `ingest`: what stands before a subject where it is sent, not where it is stored.
+    """The log: the stream of its events, which is appended to, and beside it the state stream.
+
+    What is asked of it is answered by the events, and by the state where those have it no longer.
+    `ingest`: what stands before a subject where it is sent, not where it is stored.
 
     Several logs of one account cannot take in the same subjects; what they hold has the same ones all the same
     (ADR-36, subject transforms), so that only who appends needs to know.
     `origin`: the name of the stream that is appended to, another one than `name` in a mirror.
 
+    - `events`: that stream alone.
     - `state_stream`: its mirror, with the same sequences, which keeps the last message of each subject and forgets
       nothing that lives; None: it has none yet.
     - `window`: for how many seconds the log keeps every message; 0: it keeps only the last one of each subject.
@@ -174,14 +188,16 @@ class Log(Stream):
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
         self.ingest = ingest_prefix(info.config)
         self.atomic = info.config.allow_atomic
+        self.events = Stream(connection, info)
         self.state_stream: Stream | None = None
         self.window = 0
         self.events_from = 0
         self._mirrored = info.config.mirror
-        self._note_limits(info)
+        self.note(info)
 
-    def _note_limits(self, info: StreamInfo) -> None:
-        since = info.events_from
+    def note(self, info: StreamInfo) -> None:
+        super().note(info)
+        since = info.config.events_from
         self.window = 0 if since is None else info.config.max_age // 1_000_000_000
         self.events_from = since or 0
 
@@ -219,14 +235,121 @@ class Log(Stream):
     async def reopen(self) -> None:
         """Takes on the identity of the stream as it is now, after it was recreated or its prefix rotated."""
         info = checked_log(await _info(self.connection, self.name))
-        self._note_clock(info)
-        self._note_limits(info)
+        self.note(info)
         if self.created != info.made:
             self.state_stream = None
         self.created = info.made
         self.prefix = info.config.metadata[PREFIX_KEY]
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
         self.replicas = info.config.num_replicas
+
+    # -- single messages -------------------------------------------------------------------------------------------
+
+    async def last(self, subject: str) -> tuple[int, bytes] | None:
+        """Sequence and payload of a subject's last message, None if there is none: what is, and not what was purged.
+
+        From the leaders of both streams, so what was acknowledged before the call is found.
+        """
+        found = await super().last(subject)
+        if not self.window:
+            return found
+        kept = await self._of_state(lambda state: state.last(subject))
+        if found is None or (kept is not None and kept[0] >= found[0]):
+            return kept
+        if kept is None:
+            # It was purged from the state, or the state has not come as far.
+            head = await self._of_state(lambda state: state.head())
+            return None if head is not None and head >= found[0] else found
+        return found
+
+    async def message(self, sequence: int) -> bytes | None:
+        """The payload of message `sequence`; None if the log does not hold it any longer."""
+        found = await super().message(sequence)
+        if found is None and self.window:
+            return await self._of_state(lambda state: state.message(sequence))
+        return found
+
+    async def message_time(self, sequence: int) -> int | None:
+        """When message `sequence` was stored, nanoseconds since 1970; None if it is not there any longer."""
+        found = await super().message_time(sequence)
+        if found is None and self.window:
+            return await self._of_state(lambda state: state.message_time(sequence))
+        return found
+
+    async def first_since(self, time: int) -> int | None:
+        """The sequence of the first message stored at `time` (ns since 1970) or later; None if there is none."""
+        found = await super().first_since(time)
+        if not self.window:
+            return found
+        # What is older than the events may be in the state.
+        kept = await self._of_state(lambda state: state.first_since(time))
+        return min((one for one in (found, kept) if one is not None), default=None)
+
+    async def _of_state(self, ask: Callable[[Stream], Awaitable[T | None]]) -> T | None:
+        """What the state stream answers; None where there is none."""
+        state = await self.find_state()
+        try:
+            return None if state is None else await ask(state)
+        except JetStreamRefused as refused:
+            if refused.code != STREAM_NOT_FOUND:
+                raise
+            # It was deleted; those who look after it make it anew.
+            self.state_stream = None
+            return None
+
+    # -- the window ------------------------------------------------------------------------------------------------
+
+    async def kept(self) -> StreamState | None:
+        """The extent of what keeps the last message of each subject: the state, or a log that has no window itself.
+
+        None if there is none now. Raises as `state`.
+        """
+        if not self.window:
+            return await self.state()
+        kept = await self._of_state(lambda state: state.state())
+        if kept is not None and kept.created != self.created:
+            self.state_stream = None
+            return None
+        return kept
+
+    @property
+    def margin(self) -> int:
+        """For how much shorter than the window, in nanoseconds, messages count as kept: the time to read them in."""
+        return min(self.window * _MARGIN_PART, _MARGIN_NANOSECONDS)
+
+    async def kept_until(self, sequence: int, state: StreamState) -> int:
+        """Until when the events, in this state, have every message past `sequence`: ns since 1970, by the server.
+
+        0: they have not, or only for less than `margin`. More is known later: what comes is kept for a window.
+        The first message of the stream does not tell: owner records outlive all others. Example: 1 and 7 to 9 are
+        there, so they reach back to 6 and not to 1, though message 2 is not older than the first one.
+        Raises as `state`.
+        """
+        now, window = self.now(), self.window * 1_000_000_000
+        if state.last_sequence <= sequence:
+            return now + window
+        if not window or sequence < self.events_from or state.first_sequence > sequence + 1:
+            return 0
+        stored = await self.events.message_time(sequence + 1)
+        return 0 if stored is None or stored + window < now + self.margin else stored + window
+
+    async def window_start(self, most_bytes: int) -> int:
+        """The sequence behind which the events are about `most_bytes` at most, and stay for a while.
+
+        That is, not older than three quarters of the window. 0: everything, or the log is empty.
+        Raises as `state`.
+        """
+        state = await self.state()
+        last = state.last_sequence
+        if not self.window:
+            return last
+        first = await self.events.first_since(self.now() - self.window * 750_000_000)
+        start = max(last if first is None else first - 1, self.events_from)
+        if state.messages and state.bytes > most_bytes:
+            start = max(start, last - most_bytes * state.messages // state.bytes)
+        return min(start, last)
+
+    # -- the state -------------------------------------------------------------------------------------------------
 
     async def purge_state(self, subject_filter: str, below: int) -> None:
         """Removes from the state the messages of the subjects in `subject_filter` with a sequence lower than `below`.

@@ -100,6 +100,12 @@ class StreamConfig(msgspec.Struct):
     num_replicas: int = 1
     max_msgs_per_subject: int = -1
 
+    @property
+    def events_from(self) -> int | None:
+        """From which sequence on every message was kept; None: it keeps the last of each subject, as of old."""
+        text = self.metadata.get(EVENTS_FROM_KEY, "")
+        return int(text) if text.isdecimal() else None
+
 
 class StreamInfo(msgspec.Struct):
     """The answer to `STREAM.INFO`; `created` and `ts`, the server's time, as RFC 3339."""
@@ -109,12 +115,6 @@ class StreamInfo(msgspec.Struct):
     created: str
     ts: str = ""
     mirror: _Heard | None = None
-
-    @property
-    def events_from(self) -> int | None:
-        """From which sequence on every message was kept; None: it keeps the last of each subject, as of old."""
-        text = self.config.metadata.get(EVENTS_FROM_KEY, "")
-        return int(text) if text.isdecimal() else None
 
     @property
     def made(self) -> str:

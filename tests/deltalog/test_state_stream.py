@@ -11,7 +11,7 @@ import pytest
 
 from deltalog import Connection, Log, LogError, LogSettings, open_log
 from deltalog.wire.subjects import object_filter, object_subject, type_prefix
-from tests.patience import PATIENCE
+from tests.ageing import state_at
 
 PODS = type_prefix("alpha", "", "v1", "pods")
 Put = Callable[..., Awaitable[int]]
@@ -19,15 +19,6 @@ Put = Callable[..., Awaitable[int]]
 
 async def config(connection: Connection, name: str) -> dict[str, Any]:
     return dict(msgspec.json.decode(await connection.api(f"STREAM.INFO.{name}"))["config"])
-
-
-async def state_at(log: Log, sequence: int) -> None:
-    """Returns once the state has come to a sequence."""
-    state = log.state_stream
-    assert state is not None
-    async with asyncio.timeout(PATIENCE):
-        while await state.head() < sequence:
-            await asyncio.sleep(0.01)
 
 
 async def test_a_log_has_a_state_stream(connection: Connection) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from deltalog import BrokerUnavailable, Connection, Delta, Log, LogError, LogSettings, connect, decode_delta, open_log
+from deltalog import BrokerUnavailable, Connection, Log, LogError, LogSettings, connect, decode_delta, open_log
 from deltalog.history import History
 from deltalog.jetstream.connection import JetStreamRefused, printable
 from deltalog.jetstream.opening import next_prefix
 from deltalog.jetstream.stream_info import nanoseconds, timestamp
 from deltalog.wire.subjects import object_filter, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
+from tests.ageing import forget_events
 from tests.patience import PATIENCE
 
 PODS = type_prefix("alpha", "", "v1", "pods")
@@ -27,17 +28,17 @@ async def info(connection: Connection, name: str) -> dict[str, Any]:
 
 
 async def test_the_stream_is_made_as_documented(connection: Connection) -> None:
-    log = await open_log(connection, LogSettings(name="LOG", tombstone_ttl=77, prefix="mine"))
+    log = await open_log(connection, LogSettings(name="LOG", tombstone_ttl=77, prefix="mine", events_bytes=10_000_000))
     found = await info(connection, "LOG")
     config = found["config"]
     assert config["subjects"] == ["LOG.kb.>", "LOG.kbc.>", "LOG.kbp.>"]
     assert config["subject_transform"] == {"src": "LOG.>", "dest": ">"}
     assert config["storage"] == "file"
     assert config["retention"] == "limits"
-    assert config["discard"] == "new"
+    assert config["discard"] == "old"
     assert config["allow_atomic"]
-    assert config["max_msgs_per_subject"] == 1
-    assert [config[key] for key in ("max_msgs", "max_bytes", "max_age", "max_msg_size")] == [-1, -1, 0, -1]
+    assert [config[key] for key in ("max_msgs_per_subject", "max_msgs", "max_msg_size")] == [-1, -1, -1]
+    assert [config[key] for key in ("max_age", "max_bytes")] == [77_000_000_000, 10_000_000]
     assert config["num_replicas"] == 1
     assert config["allow_msg_ttl"] is True
     assert config["allow_direct"] is True
@@ -46,8 +47,17 @@ async def test_the_stream_is_made_as_documented(connection: Connection) -> None:
         "kubebraid.io/prefix": "mine",
         "kubebraid.io/format": "1",
         "kubebraid.io/tombstone-ttl": "77",
+        "kubebraid.io/events-from": "0",
     }
     assert (log.name, log.prefix, log.tombstone_ttl, log.created) == ("LOG", "mine", 77, found["created"])
+    assert (log.window, log.events_from) == (77, 0), "events that are older than tombstones would lack those"
+
+
+async def test_events_are_kept_for_an_hour_in_two_gibibytes(connection: Connection) -> None:
+    log = await open_log(connection)
+    config = (await info(connection, "KUBEBRAID"))["config"]
+    assert (config["max_age"], config["max_bytes"]) == (3_600_000_000_000, 2 * 1024**3)
+    assert log.window == 3600
 
 
 async def test_a_history_gets_a_name_of_its_own(connection: Connection) -> None:
@@ -61,12 +71,34 @@ async def test_a_history_gets_a_name_of_its_own(connection: Connection) -> None:
 
 
 async def test_a_second_opening_takes_what_is_there(connection: Connection) -> None:
-    first = await open_log(connection, LogSettings(tombstone_ttl=5, history=3))
+    first = await open_log(connection, LogSettings(tombstone_ttl=500, events=60))
     before = await info(connection, "KUBEBRAID")
-    second = await open_log(connection, LogSettings(tombstone_ttl=99, prefix="other", history=9))
-    assert (second.prefix, second.created, second.tombstone_ttl) == (first.prefix, first.created, 5)
+    second = await open_log(connection, LogSettings(tombstone_ttl=99, prefix="other"))
+    assert (second.prefix, second.created, second.tombstone_ttl) == (first.prefix, first.created, 500)
+    assert second.window == 60
     assert (await info(connection, "KUBEBRAID"))["config"] == before["config"]
-    assert before["config"]["max_msgs_per_subject"] == 3
+
+
+async def test_a_second_opening_may_want_another_window(connection: Connection) -> None:
+    """With what is said, and nothing else: what went by the old limits does not come back."""
+    await open_log(connection, LogSettings(events=3))
+    for number in range(4):
+        await connection.client.jetstream().publish(object_subject(PODS, "x", f"n{number}"), b"")
+    log = await open_log(connection, LogSettings(events=60, events_bytes=20_000_000))
+    config = (await info(connection, "KUBEBRAID"))["config"]
+    assert (config["max_age"], config["max_bytes"]) == (60_000_000_000, 20_000_000)
+    assert (log.window, log.events_from) == (60, 0)
+    async with asyncio.timeout(PATIENCE):
+        while await log.events.first_since(log.now() - 1_000_000_000) is not None:
+            await asyncio.sleep(0.1)
+    assert (await open_log(connection, LogSettings(events=50))).events_from in (0, 4)
+    await open_log(connection, LogSettings(events=1))
+    async with asyncio.timeout(PATIENCE):
+        while (await log.state()).messages:
+            await asyncio.sleep(0.1)
+    log = await open_log(connection, LogSettings(events=60))
+    assert (log.window, log.events_from) == (60, 4)
+    assert (await open_log(connection, make=False)).events_from == 4
 
 
 async def test_instances_that_start_together_share_one_history(
@@ -120,7 +152,7 @@ async def test_subjects_that_another_stream_has_are_a_problem_of_the_log(connect
         await open_log(connection, LogSettings())
 
 
-async def test_the_log_keeps_the_last_message_of_each_object(log: Log, put: Put) -> None:
+async def test_the_log_keeps_every_message_and_then_the_last_of_each_object(log: Log, put: Put) -> None:
     for original in ("1", "2", "3"):
         await put("a", member_version=original)
     await put("b")
@@ -129,19 +161,18 @@ async def test_the_log_keeps_the_last_message_of_each_object(log: Log, put: Put)
     assert found is not None
     assert (found[0], decode_delta(found[1]).member_version) == (last, "4")
     state = await log.state()
-    assert (state.messages, state.first_sequence, state.last_sequence) == (2, 4, 5)
+    assert (state.messages, state.first_sequence, state.last_sequence) == (5, 1, 5)
     assert (state.created, state.prefix) == (log.created, log.prefix)
     assert state.last_time == await log.message_time(last)
     assert await log.head() == 5
+    assert await log.message_time(1) is not None
+    await forget_events(log, 4)
     assert await log.message_time(1) is None
+    assert await log.message_time(4) is not None, "the state has it"
+    kept = await log.kept()
+    assert kept is not None
+    assert (kept.messages, kept.subjects, kept.first_sequence, kept.last_sequence) == (2, 2, 4, 5)
     assert await log.last(object_subject(PODS, "x", "nobody")) is None
-
-
-async def test_history_keeps_more(connection: Connection, delta: Callable[..., Delta]) -> None:
-    log = await open_log(connection, LogSettings(history=2))
-    for _ in range(3):
-        await connection.client.jetstream().publish(object_subject(PODS, "x", "a"), b"")
-    assert (await log.state()).messages == 2
 
 
 async def test_an_empty_log_has_no_time(log: Log) -> None:
@@ -295,7 +326,9 @@ async def test_the_next_message_that_is_still_there(log: Log, put: Callable[...,
     first = await put("a")
     second = await put("b")
     third = await put("a", member_version="2")
-    assert await log.next_after(0) == second, "the first one is superseded"
+    assert await log.next_after(0) == first
+    await log.connection.api(f"STREAM.MSG.DELETE.{log.name}", {"seq": first})
+    assert await log.next_after(0) == second
     assert await log.next_after(first) == second
     assert await log.next_after(second) == third
     assert await log.next_after(third) is None

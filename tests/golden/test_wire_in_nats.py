@@ -77,7 +77,7 @@ def living(messages: Iterable[Line]) -> dict[Key, dict[str, Any]]:
 
 async def test_a_consumer_reads_the_log(connection: Connection) -> None:
     """From its beginning and from each place in it: each object as it was written, and the same ones in the end."""
-    log = await open_log(connection, LogSettings(prefix="golden", history=64))
+    log = await open_log(connection, LogSettings(prefix="golden"))
     deltas = {line["sequence"]: line for line in lines("deltas") if "foreign" not in line}
     owner = next(line for line in lines("controls") if line["case"] == "owner: first of a cluster")
     await put(connection, [owner, *deltas.values(), *lines("parts")])
@@ -136,12 +136,16 @@ async def made(connection: Connection, case: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("case", "ingest"), [("log", ""), ("log: a shard", "SHARD.")])
 async def test_a_log_is_opened_as_it_was_made(connection: Connection, case: str, ingest: str) -> None:
+    """But for a window: its events are kept for an hour, and its state beside them."""
     config = await made(connection, case)
     log = await open_log(connection, LogSettings(name=config["name"], prefix="another", tombstone_ttl=1), mend=True)
     assert log.prefix == config["metadata"]["kubebraid.io/prefix"]
     assert str(log.tombstone_ttl) == config["metadata"]["kubebraid.io/tombstone-ttl"]
     assert log.ingest == ingest
-    assert await config_of(connection, config["name"]) == config
+    limits = {"max_msgs_per_subject": -1, "max_age": 3_600_000_000_000, "max_bytes": 2 * 1024**3, "discard": "old"}
+    metadata = {**config["metadata"], "kubebraid.io/events-from": "0"}
+    assert await config_of(connection, config["name"]) == {**config, **limits, "metadata": metadata}
+    assert (await config_of(connection, f"{config['name']}_STATE"))["max_msgs_per_subject"] == 1
     async with Appender.to(log) as appender:
         assert await appender.append_wait("kb.alpha.core.v1.pods.shop.a", b"x") == 1
 
