@@ -13,6 +13,7 @@ import time
 import structlog
 
 from deltalog.history import History, Mark
+from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import BrokerUnavailable
 from deltalog.jetstream.same_history import why_another
 from deltalog.jetstream.stream_info import StreamState
@@ -26,6 +27,11 @@ from materializer.timing import Timing
 from materializer.waiting import NotThereYet, Waiting
 
 log = structlog.get_logger("materializer")
+
+
+# How often it is tried to find the store as far as the state, and the pauses between, in seconds.
+_COMPARISONS = 10
+_COMPARE_AGAIN = (0.01, 0.2)
 
 
 class StateOutdated(HistoryChanged, MaterializerError):
@@ -144,19 +150,20 @@ class HistoryGuard:
         if served.log.mirror and (other := self.why_another(await served.log.origin_state(), applied)) is not None:
             raise HistoryChanged(f"of the mirrored stream, {other}")
         if served.unconfirmed is not None and reader.caught_up.is_set():
-            await self._confirm(state)
+            await self._confirm()
         elif served.ready.is_set() and served.unconfirmed is None:
-            served.integrity.compare(state, served.log.now())
+            if (kept := await served.log.kept()) is not None:
+                served.integrity.compare(kept, served.log.now())
             if served.integrity.suspicious:
                 await self._audit()
             await self._mark(reader)
 
-    async def _confirm(self, state: StreamState) -> None:
-        """Finds out whether the log, as it was at `state`, holds what a store from a snapshot says.
+    async def _confirm(self) -> None:
+        """Finds out whether the log's state holds what a store from a snapshot says.
 
         Raises:
             HistoryChanged: it does not.
-            NotThereYet: the store did not come as far as the log was.
+            NotThereYet: the store did not come as far as the state was, or there is no state now.
         """
         served = self._served
         if self.snapshot_outdated():
@@ -164,12 +171,20 @@ class HistoryGuard:
             # What was served meanwhile may have lacked them, in versions that are good everywhere.
             raise HistoryChanged(reason) if served.snapshot_only else StateOutdated(reason)
         integrity = served.integrity
-        integrity.compare(state, served.log.now())
-        if integrity.due is not None:
+        backoff = Backoff(*_COMPARE_AGAIN)
+        for _ in range(_COMPARISONS):
+            kept = await served.log.kept()
+            if kept is None:
+                raise NotThereYet("the state stream is not there")
+            if integrity.compare(kept, served.log.now()):
+                break
+            # Where much happens, the state is never as far as what was applied when it answers.
+            await backoff.wait()
+        if (due := integrity.due) is not None:
             # Settled by what comes behind it, or here.
-            await self._waiting.applied(state.last_sequence, self._timing.audit)
-            if integrity.due is state:
-                integrity.settle(state, served.log.now())
+            await self._waiting.applied(due.last_sequence, self._timing.audit)
+            if integrity.due is due:
+                integrity.settle(due, served.log.now())
         if integrity.suspicious:
             await self._audit()
         served.unconfirmed = None

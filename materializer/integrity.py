@@ -1,11 +1,14 @@
 """Integrity: whether the log still holds what the store was built from, by counting its subjects.
 
-A message that was deleted from the stream leaves no trace, and one that was superseded by a newer one of its subject is
-gone as a matter of course. But the stream knows how many subjects it has, and the store how many it should have. If it
-has fewer, an audit (one reading of the log without payloads) finds out which are missing.
+A message that was deleted from the state stream leaves no trace, and one that was superseded by a newer one of its
+subject is gone as a matter of course. But the stream knows how many subjects it has, and the store how many it should
+have. If it has fewer, an audit (one reading of the state without payloads) finds out which are missing.
 
 Example: 1,000 live objects, 20 tombstones and 30 control records should be 1,050 subjects. A stream with 1,049 has lost
 one, unless a tombstone is at the end of its time and may be gone already.
+
+Some messages are purged by those who write, and do not count as missing: the tombstones of a type that was removed
+(its objects are none here either), and those in a version of the type that is not synced any longer.
 """
 
 from __future__ import annotations
@@ -58,21 +61,25 @@ class Counts(msgspec.Struct, array_like=True):
     - `records`: sequences of control records; `parts`: in how many messages an object is that is in several.
     - `unread`: subjects whose last message cannot be read here.
     - `shortfall`: how many subjects the log may have too few without a reason to look closer: an audit found out why.
+    - `removed`: sequence and time (ns since 1970) of records of removals that are not forgotten yet.
     """
 
     records: dict[str, int] = {}
     parts: dict[str, int] = {}
     unread: list[str] = []
     shortfall: int = 0
+    removed: dict[str, tuple[int, int]] = {}
 
     def split(self, most: int) -> Iterator[Counts]:
         """The same in several, with at most so many subjects each."""
         yield Counts(shortfall=self.shortfall)
-        records, parts = iter(self.records.items()), iter(self.parts.items())
+        records, parts, removed = iter(self.records.items()), iter(self.parts.items()), iter(self.removed.items())
         while some := dict(islice(records, most)):
             yield Counts(records=some)
         while some := dict(islice(parts, most)):
             yield Counts(parts=some)
+        while more := dict(islice(removed, most)):
+            yield Counts(removed=more)
         for at in range(0, len(self.unread), most):
             yield Counts(unread=self.unread[at : at + most])
 
@@ -82,6 +89,7 @@ class Counts(msgspec.Struct, array_like=True):
         self.parts.update(more.parts)
         self.unread += more.unread
         self.shortfall += more.shortfall
+        self.removed.update(more.removed)
 
 
 class Integrity:
@@ -101,10 +109,11 @@ class Integrity:
         # Subjects whose last message cannot be read here.
         self._unread = set(counts.unread)
         self._shortfall = counts.shortfall
+        self._removed = counts.removed
 
     def counts(self) -> Counts:
         """What it knows now, to go on from elsewhere."""
-        return Counts(dict(self._records), dict(self._parts), list(self._unread), self._shortfall)
+        return Counts(dict(self._records), dict(self._parts), list(self._unread), self._shortfall, dict(self._removed))
 
     # -- what comes in ---------------------------------------------------------------------------------------------
 
@@ -134,8 +143,8 @@ class Integrity:
             type_store.get(at.cluster, key) is not None or key in type_store.tombstones.get(at.cluster, {})
         )
 
-    def take_control(self, control: ControlRecord, subject: str, sequence: int) -> None:
-        """A control record: those that speak of what is removed go with it."""
+    def take_control(self, control: ControlRecord, subject: str, sequence: int, time: int) -> None:
+        """A control record, stored at `time` (ns since 1970): those that speak of what is removed go with it."""
         self._unread.discard(subject)
         fact = control.fact
         if isinstance(fact, OpenApiDocument) and fact.document is None:
@@ -145,6 +154,9 @@ class Integrity:
         if not isinstance(fact, ObjectsRemoved):
             self._records[subject] = sequence
             return
+        oldest = time - self.store.tombstone_ttl * 1_000_000_000
+        self._removed = {one: at for one, at in self._removed.items() if at[1] > oldest}
+        self._removed[subject] = (sequence, time)
         cluster = encode_token(control.cluster)
         for one in [one for one in self._unread if one.startswith(f"{OBJECTS}.{cluster}.")]:
             if fact.resource is None or _is_of(one, fact.resource):
@@ -166,16 +178,19 @@ class Integrity:
 
     # -- counting --------------------------------------------------------------------------------------------------
 
-    def compare(self, state: StreamState, now: int) -> None:
-        """Compares with what the stream had, or leaves it `due` until the store is as far as the stream was then.
+    def compare(self, state: StreamState, now: int) -> bool:
+        """Compares with what the state stream had, or leaves it `due` until the store is as far as that was then.
 
-        Sets `suspicious` if there is too little.
+        Sets `suspicious` if there is too little. False: the store is past it, so it cannot be compared.
         """
         self.due = None
         if self.store.applied < state.last_sequence:
             self.due = state
         elif self.store.applied == state.last_sequence:
             self.settle(state, now)
+        else:
+            return False
+        return True
 
     def settle(self, state: StreamState, now: int) -> None:
         """Compares: the store is just as far as the stream was at `state`."""
@@ -185,16 +200,43 @@ class Integrity:
         self.suspicious = self.suspicious or lacking > self._shortfall
 
     def _lacking(self, state: StreamState, now: int) -> int:
-        """How many subjects the log has too few, as far as that can be said. O(types, and tombstones about to go)."""
+        """How many subjects the log has too few, as far as that can be said.
+
+        O(types, and tombstones about to go); O(tombstones) where it seems to have too few.
+        """
         store = self.store
+        limit = now - store.tombstone_ttl * 1_000_000_000 + _MARGIN
         count = len(self._records) + len(self._unread) + sum(self._parts.values()) - state.subjects
+        count += sum(time > limit for _, time in self._removed.values())
         for type_store in store.types.values():
             count += len(type_store) + sum(len(tombstones) for tombstones in type_store.tombstones.values())
         for removal in store.removals:
             # Theirs are no messages.
             count -= len(removal.entries)
-        limit = now - store.tombstone_ttl * 1_000_000_000 + _MARGIN
-        return count - store.fading_before(limit)
+        count -= store.fading_before(limit)
+        if count > 0:
+            count -= self._purged_tombstones(limit)
+        return count
+
+    def _purged_tombstones(self, limit: int) -> int:
+        """How many tombstones stored since `limit` those who write have purged, or may have. O(tombstones)."""
+        return sum(
+            entry.time >= limit and self._may_be_purged(entry, type_store.key)
+            for type_store in self.store.types.values()
+            for tombstones in type_store.tombstones.values()
+            for entry in tombstones.values()
+        )
+
+    def _may_be_purged(self, tombstone: Entry, key: GroupResource) -> bool:
+        """Whether a tombstone is from before its type or cluster was removed, or in a version that is not synced."""
+        if self._removed:
+            for resource in (key, GroupResource("", "")):
+                removed = self._removed.get(control_subject(tombstone.cluster, subjects.REMOVED, *resource))
+                if removed is not None and tombstone.index < removed[0]:
+                    return True
+        cluster = self.store.clusters.get(tombstone.cluster)
+        synced = None if cluster is None else cluster.types.get(key)
+        return synced is not None and synced.version != tombstone.version
 
     # -- looking closer --------------------------------------------------------------------------------------------
 
@@ -220,8 +262,8 @@ class Integrity:
 
         await read_to_end(log, see, subjects=(f"{OBJECTS}.>", f"{CONTROL}.>"), headers_only=True)
         # Then what was superseded, deleted or removed while we read is known to the store, too.
-        state = await log.state()
-        await applied(state.last_sequence)
+        await applied(await log.head())
+        kept = await log.kept()
         missing = Missing([subject for subject, at in self._records.items() if at <= before and subject not in records])
         limit = log.now() - store.tombstone_ttl * 1_000_000_000 + _MARGIN
         for number, type_store in enumerate(list(store.types.values())):
@@ -234,14 +276,14 @@ class Integrity:
                     continue
                 if not item.deleted:
                     missing.living.append(_filter(item, type_store.key))
-                elif item.time > limit:
+                elif item.time > limit and not self._may_be_purged(item, type_store.key):
                     missing.tombstone = max(missing.tombstone, item.index)
             if number % 8 == 7:
                 await asyncio.sleep(0)
         self.suspicious = False
-        if not missing.living:
+        if not missing.living and kept is not None:
             # Whatever the count was about, it causes no further audit.
-            self._shortfall = max(self._shortfall, self._lacking(state, log.now()))
+            self._shortfall = max(self._shortfall, self._lacking(kept, log.now()))
         return missing
 
     # -- probes ----------------------------------------------------------------------------------------------------

@@ -242,7 +242,7 @@ class Materializer:
             elif record.subject.startswith(_CONTROL_PREFIX):
                 control = decode_control(record.data)
                 store.apply_control(control, record.sequence, record.time)
-                integrity.take_control(control, record.subject, record.sequence)
+                integrity.take_control(control, record.subject, record.sequence, record.time)
             elif record.subject.startswith(_PARTS_PREFIX):
                 served.assembler.hold(record.sequence, record.data)
                 store.skip(record.sequence, record.time)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from deltalog import Log
+from deltalog.jetstream.stream_info import StreamState
 from tests.patience import PATIENCE
 
 
@@ -23,9 +24,23 @@ async def forget_events(log: Log, through: int) -> None:
     await log.connection.api(f"STREAM.PURGE.{log.name}", {"seq": through + 1})
 
 
+async def kept(log: Log) -> StreamState:
+    """The extent of the state."""
+    found = await log.kept()
+    assert found is not None
+    return found
+
+
 async def cut(log: Log, subject_filter: str, below: int) -> None:
     """Messages go that should not: from the events and from the state."""
-    await state_at(log, below - 1)
-    await log.purge(subject_filter, below)
+    await state_at(log, min(below - 1, await log.head()))
     assert log.state_stream is not None
     await log.state_stream.purge(subject_filter, below)
+    await log.purge(subject_filter, below)
+
+
+async def cut_one(log: Log, sequence: int) -> None:
+    """One message goes that should not."""
+    await state_at(log, sequence)
+    for name in (f"{log.name}_STATE", log.name):
+        await log.connection.api(f"STREAM.MSG.DELETE.{name}", {"seq": sequence})

@@ -47,6 +47,7 @@ from deltalog.wire.selection import select
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
+from tests.ageing import cut
 from tests.patience import PATIENCE, eventually
 
 Put = Callable[..., Awaitable[int]]
@@ -383,7 +384,7 @@ async def test_large_objects_are_whole(log: Log, appender: Appender, delta: Call
             assert change.delta.object == body
             assert json.loads(change.body)["spec"]["x"]
     assert parts
-    await log.purge(part_subject(subject, made.member_version, 1), 2**60)
+    await cut(log, part_subject(subject, made.member_version, 1), 2**60)
     async with subscribe(log, start="beginning", name="large") as opened:
         with pytest.raises(UnreadableRecord, match=f"message {at} .* part"):
             await following(opened)

@@ -23,6 +23,7 @@ from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
 from materializer.materializer import Materializer
 from materializer.timing import Timing
+from tests.ageing import cut, kept, state_at
 from tests.halting import halt
 from tests.patience import PATIENCE, eventually
 
@@ -140,18 +141,20 @@ async def record(
         yield append
 
 
-async def cut(log: Log, way: str) -> None:
+async def cut_somewhere(log: Log, way: str) -> None:
     """Takes messages out of a log with ten objects, each written once."""
     state = await log.state()
-    if way == "all":
-        await log.connection.api(f"STREAM.PURGE.{log.name}")
-    elif way == "beginning":
-        await log.connection.api(f"STREAM.PURGE.{log.name}", {"seq": 4})
-    elif way == "end":
-        for sequence in range(state.last_sequence - 2, state.last_sequence + 1):
-            await log.connection.api(f"STREAM.MSG.DELETE.{log.name}", {"seq": sequence})
-    else:
-        await log.connection.api(f"STREAM.MSG.DELETE.{log.name}", {"seq": 5})
+    await state_at(log, state.last_sequence)
+    for name in (f"{log.name}_STATE", log.name):
+        if way == "all":
+            await log.connection.api(f"STREAM.PURGE.{name}")
+        elif way == "beginning":
+            await log.connection.api(f"STREAM.PURGE.{name}", {"seq": 4})
+        elif way == "end":
+            for sequence in range(state.last_sequence - 2, state.last_sequence + 1):
+                await log.connection.api(f"STREAM.MSG.DELETE.{name}", {"seq": sequence})
+        else:
+            await log.connection.api(f"STREAM.MSG.DELETE.{name}", {"seq": 5})
 
 
 WAYS = ["all", "beginning", "end", "one of the middle"]
@@ -182,7 +185,7 @@ async def test_a_cut_log_is_another_history_and_all_agree_on_its_name(
             await asyncio.sleep(0.005)
 
     watching = asyncio.create_task(watch())
-    await cut(log, way)
+    await cut_somewhere(log, way)
     for number in range(more):
         await put(f"m{number}")
     for one in instances:
@@ -209,7 +212,7 @@ async def test_a_log_that_was_cut_while_nobody_looked_is_another_history(
     await first.until(lambda: len(first.objects) == 10)
     await first.marked()
     await first.stop()
-    await cut(log, way)
+    await cut_somewhere(log, way)
     await put("later")
     assert (await starting()).prefix != first.prefix
 
@@ -437,16 +440,65 @@ async def test_ordinary_life_is_the_same_history(
     assert first.prefix == running.prefix
     await first.stop()
     removed = await record(subjects.REMOVED, "", "pods")
-    await log.purge(object_filter("alpha", "", "pods"), removed)
+    await log.purge_state(object_filter("alpha", "", "pods"), removed)
     for kind in (subjects.TYPE, subjects.SYNCED):
-        await log.purge(control_subject("alpha", kind, "", "pods"), removed)
+        await log.purge_state(control_subject("alpha", kind, "", "pods"), removed)
     await running.until(lambda: not running.objects)
     await running.looks()
+    assert running.materializer.store.floor == 0, "the tombstones went with what was removed"
     assert (await starting()).prefix == running.prefix
     await put("again", uid="another")
     await running.until(lambda: len(running.objects) == 1)
     await running.looks()
     assert running.materializer.generation == 0
+    assert running.materializer.store.floor == 0
+
+
+async def test_what_a_removal_took_hides_no_cut(
+    log: Log, put: Put, record: Callable[..., Awaitable[int]], starting: Start
+) -> None:
+    """The tombstones of a removed type are purged, and known to be: one that is missing beside them is noticed."""
+    await record(subjects.TYPE, "", "pods", kind="Pod", version="v1")
+    for number in range(4):
+        await put(f"n{number}")
+        await put(f"m{number}", resource="nodes", namespace="")
+    running = await starting()
+    for number in range(3):
+        await put(f"n{number}", type="DELETED", member_version="2", ttl=60)
+    gone = await put("m0", resource="nodes", namespace="", type="DELETED", member_version="2", ttl=60)
+    removed = await record(subjects.REMOVED, "", "pods")
+    await log.purge_state(object_filter("alpha", "", "pods"), removed)
+    last = await put("m1", resource="nodes", namespace="", member_version="2")
+    await running.until(lambda: running.materializer.store.applied == last)
+    await running.looks()
+    await running.looks()
+    assert running.materializer.store.floor < gone
+    await cut(log, object_filter("alpha", "", "nodes", name="m0"), last)
+    await running.until(lambda: running.materializer.store.floor == gone)
+    await cut(log, object_filter("alpha", "", "nodes", name="m2"), last + 1)
+    await running.until(lambda: running.materializer.generation == 1)
+
+
+async def test_versions_that_are_not_synced_any_longer_hide_no_cut(
+    log: Log, put: Put, record: Callable[..., Awaitable[int]], starting: Start
+) -> None:
+    """What was deleted in such a version is purged with it: no deletion that anybody could miss."""
+    await record(subjects.TYPE, "", "pods", kind="Pod", version="v1")
+    for number in range(4):
+        await put(f"n{number}")
+    running = await starting()
+    gone = await put("n0", type="DELETED", member_version="2", ttl=60)
+    await record(subjects.TYPE, "", "pods", kind="Pod", version="v2")
+    for number in range(1, 4):
+        last = await put(f"n{number}", version="v2")
+    await log.purge_state(object_filter("alpha", "", "pods", version="v1"), last + 1)
+    await running.until(lambda: running.materializer.store.applied == last)
+    await running.looks()
+    await running.looks()
+    assert running.materializer.store.floor < gone
+    assert running.materializer.generation == 0
+    await cut(log, object_filter("alpha", "", "pods", name="n1"), last + 1)
+    await running.until(lambda: running.materializer.generation == 1)
 
 
 async def test_purged_deletions_raise_the_floor(log: Log, put: Put, starting: Start) -> None:
@@ -459,7 +511,7 @@ async def test_purged_deletions_raise_the_floor(log: Log, put: Put, starting: St
     await running.until(lambda: running.materializer.store.applied == last)
     await running.marked()
     assert running.materializer.store.floor < gone
-    await log.purge(object_filter("alpha", "", "pods", name="n1"), gone + 1)
+    await cut(log, object_filter("alpha", "", "pods", name="n1"), gone + 1)
     await running.until(lambda: running.materializer.store.floor == gone)
     await running.marked()
     await running.looks()
@@ -478,7 +530,7 @@ async def test_expired_deletions_raise_the_floor(connection: Connection, put: Pu
     gone = await put("n1", type="DELETED", member_version="2", ttl=1)
     await running.until(lambda: running.materializer.store.floor == gone)
     async with asyncio.timeout(PATIENCE):
-        while (await short.state()).messages > 2:
+        while (await kept(short)).messages > 2:
             await asyncio.sleep(0.05)
     await running.looks()
     assert running.materializer.generation == 0

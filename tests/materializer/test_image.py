@@ -298,7 +298,7 @@ def test_control_records_documents_and_equal_texts(delta: Make, control: Make) -
         index += 1
         made = control(record, cluster, group, resource, data=data, epoch=1)
         store.apply_control(made, index, index)
-        integrity.take_control(made, control_subject(cluster, record, group, resource), index)
+        integrity.take_control(made, control_subject(cluster, record, group, resource), index, index)
 
     for cluster in ("alpha", "beta"):
         take(CLUSTER, cluster, version={"major": "1", "extra": {"of": [1, None, "x"]}})

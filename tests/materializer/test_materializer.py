@@ -14,6 +14,7 @@ from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.timing import DEFAULT, Timing
+from tests.ageing import cut
 from tests.patience import PATIENCE
 
 PODS = type_prefix("alpha", "", "v1", "pods")
@@ -126,7 +127,7 @@ async def test_messages_of_others_hide_no_cut(log: Log, materializer: Materializ
     last = await append(log, (object_subject(PODS, "x", "last"), encode_delta(delta), {}))
     await materializer.wait_applied(last, PATIENCE)
     prefix = materializer.store.prefix
-    await log.purge(object_subject(PODS, "x", "c"), last + 1)
+    await cut(log, object_subject(PODS, "x", "c"), last + 1)
     async with asyncio.timeout(PATIENCE):
         while materializer.store.prefix == prefix or not materializer.ready.is_set():
             await asyncio.sleep(0.05)

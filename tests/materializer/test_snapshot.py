@@ -286,11 +286,11 @@ async def test_any_history(log: Log, writer: Writer, start: Start, directory: Pa
             where: dict[str, Any] = {"cluster": cluster, "resource": resource}
             if what < 0.03:
                 index = await writer.record(subjects.REMOVED, cluster, types=["pods", "nodes"])
-                await log.purge(object_filter(cluster), index)
+                await log.purge_state(object_filter(cluster), index)
                 lives = {one: life for one, life in lives.items() if one[0] != cluster}
             elif what < 0.06:
                 index = await writer.record(subjects.REMOVED, cluster, "", resource, types=[resource])
-                await log.purge(object_filter(cluster, "", resource), index)
+                await log.purge_state(object_filter(cluster, "", resource), index)
                 lives = {one: life for one, life in lives.items() if one[:2] != (cluster, resource)}
             elif what < 0.1:
                 await writer.record(subjects.TYPE, cluster, "", resource, version="v1", kind=resource)
@@ -654,7 +654,7 @@ async def test_what_was_deleted_is_remembered_and_the_floor_stays(
     first = await start(directory)
     await writer.put("n1", type=DELETED, uid_index=4)
     gone = await writer.record(subjects.REMOVED, "alpha", "", "pods", types=["pods"])
-    await log.purge(object_filter("alpha", "", "pods"), gone)
+    await log.purge_state(object_filter("alpha", "", "pods"), gone)
     await first.materializer.wait_applied(gone, PATIENCE)
     await first.stop()
     quick, whole = await start(directory), await start()

@@ -76,7 +76,7 @@ class Producing:
 
 @pytest.fixture
 async def producing(connection: Connection) -> AsyncIterator[Producing]:
-    producing = Producing(await open_log(connection, LogSettings(history=64)))
+    producing = Producing(await open_log(connection, LogSettings()))
     async with producing.stack:
         yield producing
 

@@ -15,6 +15,7 @@ from materializer import timing as materializer_timing
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from producers.timing import ProducerTiming
+from tests.ageing import cut, cut_one
 from tests.patience import eventually
 from tests.producers.conftest import Rig
 
@@ -63,7 +64,7 @@ async def test_a_purge_of_everything(rig: Rig) -> None:
     instances = await running(rig)
     old = instances[0].store.prefix
     log = instances[0].log
-    await log.purge(">", await log.head() + 1)
+    await cut(log, ">", await log.head() + 1)
     await renamed(rig, instances, old)
 
 
@@ -72,7 +73,7 @@ async def test_a_purge_of_objects_alone(rig: Rig) -> None:
     instances = await running(rig)
     old = instances[0].store.prefix
     log = instances[0].log
-    await log.purge("kb.alpha.*.*.pods.>", await log.head() + 1)
+    await cut(log, "kb.alpha.*.*.pods.>", await log.head() + 1)
     await renamed(rig, instances, old)
 
 
@@ -81,7 +82,7 @@ async def test_one_message_that_is_deleted(rig: Rig) -> None:
     old = instances[0].store.prefix
     log = instances[0].log
     entry = instances[0].store.types[KEY].select(Filter())[3]
-    await log.connection.api(f"STREAM.MSG.DELETE.{log.name}", {"seq": entry.index})
+    await cut_one(log, entry.index)
     await renamed(rig, instances, old)
 
 
