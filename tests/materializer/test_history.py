@@ -121,7 +121,8 @@ async def put(
             headers = summary_headers(made)
             if ttl is not None:
                 headers["Nats-TTL"] = f"{ttl}s"
-            subject = object_subject(type_prefix("alpha", "", "v1", "pods"), "x", name)
+            prefix = type_prefix("alpha", made.group, made.version, made.resource)
+            subject = object_subject(prefix, made.namespace, name)
             return await appender.append_wait(subject, encode_delta(made), headers)
 
         yield append
