@@ -1,7 +1,8 @@
 """Mirrors of a log: copies with the same sequences, elsewhere, from which instances serve the same versions.
 
-A mirror copies messages, but neither the stream's metadata, which names the history, nor purges: both are kept equal
-here. JetStream: nats-server docs "Source and Mirror", ADR-28 (domains).
+Both streams are mirrored, the events with the limits they have, and the state. A mirror copies messages, but neither
+the stream's metadata, which names the history, nor purges: both are kept equal here. JetStream: nats-server docs
+"Source and Mirror", ADR-28 (domains).
 """
 
 from __future__ import annotations
@@ -14,8 +15,22 @@ import structlog
 
 from deltalog.jetstream.backoff import Once
 from deltalog.jetstream.connection import Connection, JetStreamRefused
-from deltalog.jetstream.stream import STREAM_NOT_FOUND, LogError
-from deltalog.jetstream.stream_info import CREATED_KEY, DEFAULT_NAME, FORMAT_KEY, PREFIX_KEY, TOMBSTONE_TTL_KEY
+from deltalog.jetstream.making import change_stream
+from deltalog.jetstream.state_stream import Limits, take_over
+from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, Stream, checked_log
+from deltalog.jetstream.stream_info import (
+    CREATED_KEY,
+    DEFAULT_NAME,
+    EVENTS_FROM_KEY,
+    FORMAT_KEY,
+    PREFIX_KEY,
+    STATE_CREATED_KEY,
+    STATE_FROM_KEY,
+    STATE_SUFFIX,
+    TOMBSTONE_TTL_KEY,
+    StreamExtent,
+    StreamInfo,
+)
 from deltalog.timing import DEFAULT_TIMING, LogTiming
 from deltalog.wire.errors import LogUnavailable
 
@@ -38,24 +53,13 @@ class MirrorSettings(msgspec.Struct, frozen=True, kw_only=True):
         return f"$JS.{self.domain}.API" if self.domain else None
 
 
-class _Config(msgspec.Struct):
-    metadata: dict[str, str] = {}
-    max_msgs_per_subject: int = 1
-    mirror: dict[str, object] | None = None
+class _State(StreamExtent):
+    subjects: dict[str, int] = msgspec.field(default_factory=dict)
 
 
-class _State(msgspec.Struct):
-    messages: int
-    last_seq: int
-    subjects: dict[str, int] = {}
-
-
-class _Info(msgspec.Struct):
-    config: _Config
+class _Info(StreamInfo):
     state: _State
-    created: str
     total: int = 0
-    limit: int = 0
 
 
 class Mirror:
@@ -77,27 +81,50 @@ class Mirror:
         origin = await self._origin()
         metadata = {key: origin.config.metadata[key] for key in (PREFIX_KEY, FORMAT_KEY, TOMBSTONE_TTL_KEY)}
         metadata[CREATED_KEY] = origin.created
+        config: dict[str, object] = {"max_msgs_per_subject": origin.config.max_msgs_per_subject}
+        since = origin.config.events_from
+        if since is not None:
+            config |= {"max_age": origin.config.max_age, "max_bytes": origin.config.max_bytes, "discard": "old"}
+            config["metadata"] = {**metadata, EVENTS_FROM_KEY: str(since)}
+        made = await self._make(settings.name, settings.origin, metadata, config)
+        state = await self._origin_state()
+        if state is None:
+            return made
+        metadata[STATE_CREATED_KEY] = state.created
+        name = settings.name + STATE_SUFFIX
+        config = {"max_msgs_per_subject": 1}
+        made = await self._make(name, settings.origin + STATE_SUFFIX, metadata, config) or made
+        mine = await self._info(name)
+        mark = state.config.metadata.get(STATE_FROM_KEY, "")
+        if mine.config.metadata.get(STATE_FROM_KEY, "") != mark:
+            await change_stream(Stream(self._connection, mine), {}, {STATE_FROM_KEY: mark})
+        if since is not None:
+            # One of before kept the last of each subject itself; and the limits of the origin may have been changed.
+            opened = Log(self._connection, checked_log(await self._info(settings.name)))
+            await opened.find_state()
+            await take_over(opened, Limits(origin.config.max_age // 1_000_000_000, origin.config.max_bytes))
+        return made
+
+    async def _make(self, name: str, origin: str, metadata: dict[str, str], more: dict[str, object]) -> bool:
+        """Makes one stream, the mirror of `origin`, anew if its metadata is other; whether that was needed."""
+        settings = self.settings
         try:
-            found = await self._info(settings.name)
+            found = await self._info(name)
             if found.config.mirror is None or CREATED_KEY not in found.config.metadata:
-                raise LogError(f"stream {settings.name} is there and no mirror of ours; choose another name: `name`")
+                raise LogError(f"stream {name} is there and no mirror of ours; choose another name: `name`")
             if {key: found.config.metadata.get(key) for key in metadata} == metadata:
                 return False
-            log.warning(
-                "the log has another history: making its mirror anew",
-                mirror=settings.name,
-                prefix=metadata[PREFIX_KEY],
-            )
-            await self._connection.api(f"STREAM.DELETE.{settings.name}", timeout=30.0)
+            log.warning("the log has another history: making its mirror anew", mirror=name, prefix=metadata[PREFIX_KEY])
+            await self._connection.api(f"STREAM.DELETE.{name}", timeout=30.0)
         except JetStreamRefused as refused:
             if refused.code != STREAM_NOT_FOUND:
-                raise LogError(f"stream {settings.name}: {refused.description}") from refused
-        mirrored: dict[str, object] = {"name": settings.origin}
+                raise LogError(f"stream {name}: {refused.description}") from refused
+        mirrored: dict[str, object] = {"name": origin}
         if settings.api is not None:
             mirrored["external"] = {"api": settings.api, "deliver": ""}
         config = {
-            "name": settings.name,
-            "description": f"kubebraid: mirror of {settings.origin}",
+            "name": name,
+            "description": f"kubebraid: mirror of {origin}",
             "mirror": mirrored,
             "retention": "limits",
             "storage": "file",
@@ -107,17 +134,17 @@ class Mirror:
             "max_bytes": -1,
             "max_age": 0,
             "max_msg_size": -1,
-            "max_msgs_per_subject": origin.config.max_msgs_per_subject,
             "num_replicas": settings.replicas,
             "allow_direct": True,
             "allow_msg_ttl": True,
             "metadata": metadata,
+            **more,
         }
         try:
-            await self._connection.api(f"STREAM.CREATE.{settings.name}", config, timeout=10.0)
+            await self._connection.api(f"STREAM.CREATE.{name}", config, timeout=10.0)
         except JetStreamRefused as refused:
-            raise LogError(f"mirror {settings.name} cannot be made: {refused.description}") from refused
-        log.info("mirror made", mirror=settings.name, origin=settings.origin, prefix=metadata[PREFIX_KEY])
+            raise LogError(f"mirror {name} cannot be made: {refused.description}") from refused
+        log.info("mirror made", mirror=name, origin=origin, prefix=metadata[PREFIX_KEY])
         return True
 
     async def run(self) -> None:
@@ -143,22 +170,25 @@ class Mirror:
 
         Raises BrokerUnavailable, JetStreamRefused.
         """
+        # Of the state alone, once there is one: the events go by their age.
+        suffix = "" if await self._origin_state() is None else STATE_SUFFIX
+        name, origin, api = self.settings.name + suffix, self.settings.origin + suffix, self.settings.api
         # In this order: what is here and, later, not there has been taken out there, and was not just added.
-        here = await self._info(self.settings.name)
-        there = await self._origin()
+        here = await self._info(name)
+        there = await self._info(origin, api)
         if here.state.messages <= there.state.messages:
             return 0
-        mine, upto = await self._subjects(self.settings.name, None)
-        theirs, _ = await self._subjects(self.settings.origin, self.settings.api)
+        mine, upto = await self._subjects(name, None)
+        theirs, _ = await self._subjects(origin, api)
         gone = mine - theirs
         # A removed type or cluster is many subjects, but one purge.
         kept = {_kind(subject) for subject in theirs}
         patterns = {subject if (kind := _kind(subject)) in kept or kind == subject else f"{kind}.>" for subject in gone}
         for pattern in sorted(patterns):
             request = {"filter": pattern, "seq": upto + 1}
-            await self._connection.api(f"STREAM.PURGE.{self.settings.name}", request, timeout=30.0)
+            await self._connection.api(f"STREAM.PURGE.{name}", request, timeout=30.0)
         if patterns:
-            log.info("purged as in the origin", mirror=self.settings.name, subjects=len(gone), purges=len(patterns))
+            log.info("purged as in the origin", mirror=name, subjects=len(gone), purges=len(patterns))
         return len(patterns)
 
     async def _subjects(self, name: str, api: str | None) -> tuple[set[str], int]:
@@ -176,6 +206,15 @@ class Mirror:
     async def _info(self, name: str, api: str | None = None, request: object = None) -> _Info:
         raw = await self._connection.api(f"STREAM.INFO.{name}", request, timeout=10.0, js=api)
         return msgspec.json.decode(raw, type=_Info)
+
+    async def _origin_state(self) -> _Info | None:
+        """The state stream of the origin; None: it has none."""
+        try:
+            return await self._info(self.settings.origin + STATE_SUFFIX, self.settings.api)
+        except JetStreamRefused as refused:
+            if refused.code != STREAM_NOT_FOUND:
+                raise
+            return None
 
     async def _origin(self) -> _Info:
         try:

@@ -231,17 +231,19 @@ class Reader:
         until = 0
         if read_to < self._state_to <= state.last_sequence and await log_.kept_until(self._state_to, state):
             until = self._state_to
+        wanted = until or (state.last_sequence if self._state_to == WHOLE_STATE else read_to + 1)
         backoff = Backoff(*self._timing.read_again)
         patient_until = time.monotonic() + _STATE_WITHIN
         while True:
             # After `state`: what that had the state stream has soon.
             kept = await log_.kept()
-            if kept is not None and kept.last_sequence >= max(until, read_to + 1):
+            impatient = time.monotonic() > patient_until
+            if kept is not None and kept.last_sequence >= (read_to + 1 if impatient and not until else wanted):
                 break
-            if kept_until and (not until or kept is None or time.monotonic() > patient_until):
-                # The state is lost, or lags: the events have it all.
+            if kept_until and (wanted <= read_to or kept is None or impatient):
+                # There is nothing more, or the state is lost, or lags: the events have it all.
                 return events
-            if time.monotonic() > patient_until:
+            if impatient:
                 has = "is not there" if kept is None else f"has come to {kept.last_sequence}"
                 raise BrokerUnavailable(f"the state stream of {log_.name} {has}, and the events begin past {read_to}")
             await backoff.wait()

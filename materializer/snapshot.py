@@ -172,6 +172,9 @@ class Snapshots:
             raise _Ignored("another version of kubebraid wrote it") from None
         _check(header, log_of(header))
         restoration = Restoration()
+        if not batch:
+            # The header alone filled one.
+            batch = await asyncio.to_thread(_next_batch, frames)
         while batch:
             # The next ones are read meanwhile.
             ahead = asyncio.create_task(asyncio.to_thread(_next_batch, frames))

@@ -30,11 +30,14 @@ async def find_stream(connection: Connection, name: str, *, made: bool = False) 
     `made`: it was just made, so where it is not found the servers have not yet agreed on it.
     Raises JetStreamRefused (STREAM_NOT_FOUND: there is none), BrokerUnavailable.
     """
+    return msgspec.json.decode(await _found(connection, name, made=made), type=StreamInfo)
+
+
+async def _found(connection: Connection, name: str, *, made: bool = False) -> msgspec.Raw:
     until = time.monotonic() + _AGREED_WITHIN
     while True:
         try:
-            raw = await connection.api(f"STREAM.INFO.{name}", timeout=2.0)
-            return msgspec.json.decode(raw, type=StreamInfo)
+            return await connection.api(f"STREAM.INFO.{name}", timeout=2.0)
         except JetStreamRefused as refused:
             if not made or refused.code != STREAM_NOT_FOUND or time.monotonic() > until:
                 raise
@@ -66,7 +69,7 @@ async def change_stream(stream: Stream, changes: dict[str, object], metadata: di
 
     The servers do not compare before: of two that change other settings at once, one may have to do it again.
     """
-    raw = await stream.connection.api(f"STREAM.INFO.{stream.name}")
+    raw = await _found(stream.connection, stream.name)
     config = {**msgspec.json.decode(raw)["config"], **changes}
     if metadata:
         config["metadata"] = {**config["metadata"], **metadata}

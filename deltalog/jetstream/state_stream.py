@@ -102,8 +102,11 @@ async def take_over(opened: Log, limits: Limits) -> None:
                 log.warning("the state stream does not come to its end: no events are kept yet", stream=opened.name)
                 return
             # From here on nothing is superseded, and what came before that is not exact.
+            if (await _config(opened)).events_from is not None:
+                # Another process did it meanwhile.
+                return
             await change_stream(opened, {"max_msgs_per_subject": -1})
-            since = await opened.head()
+            since = (await find_stream(opened.connection, opened.name)).state.last_seq
             await _limit(opened, config, limits, {EVENTS_FROM_KEY: str(since)})
             log.info("the log keeps events", stream=opened.name, since=since, seconds=opened.window)
         elif limits.differ(config, opened.tombstone_ttl):
@@ -134,8 +137,9 @@ async def _limit(opened: Log, config: StreamConfig, limits: Limits, metadata: di
             "max_age": age,
             "max_bytes": most,
             "discard": "old",
-            "allow_atomic": True,
         }
+        if not opened.mirror:
+            changes["allow_atomic"] = True
         try:
             await change_stream(opened, changes, metadata)
             break
@@ -146,7 +150,7 @@ async def _limit(opened: Log, config: StreamConfig, limits: Limits, metadata: di
             if not full or limits.bytes is not None or config.max_bytes > 0 or most <= _FEWEST_BYTES:
                 raise
             most //= 2
-    opened.atomic = True
+    opened.atomic = not opened.mirror
     await _config(opened)
 
 
@@ -157,15 +161,15 @@ async def _has_everything(state: Stream, opened: Log) -> bool:
     said = time.monotonic() + 1.0
     while True:
         # In this order: what has gone from the log by now does not count, and what comes meanwhile is more there.
-        had = await opened.state()
-        has = await state.state()
-        if has.last_sequence >= had.last_sequence and has.subjects >= had.subjects:
+        had = (await find_stream(opened.connection, opened.name)).state
+        has = (await find_stream(opened.connection, state.name)).state
+        if has.last_seq >= had.last_seq and has.num_subjects >= had.num_subjects:
             return True
         if time.monotonic() > until:
             return False
         if time.monotonic() > said:
             said = until
-            log.info("the state stream is being filled", stream=state.name, has=has.messages, of=had.subjects)
+            log.info("the state stream is being filled", stream=state.name, has=has.num_subjects, of=had.num_subjects)
         await backoff.wait()
 
 

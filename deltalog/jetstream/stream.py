@@ -256,11 +256,11 @@ class Log(Stream):
         kept = await self._of_state(lambda state: state.last(subject))
         if found is None or (kept is not None and kept[0] >= found[0]):
             return kept
-        if kept is None:
-            # It was purged from the state, or the state has not come as far.
-            head = await self._of_state(lambda state: state.head())
-            return None if head is not None and head >= found[0] else found
-        return found
+        # It was purged from the state, or the state has not come as far: to be told apart in this order.
+        head = await self._of_state(lambda state: state.head())
+        if head is None or head < found[0]:
+            return found
+        return await self._of_state(lambda state: state.last(subject))
 
     async def message(self, sequence: int) -> bytes | None:
         """The payload of message `sequence`; None if the log does not hold it any longer."""

@@ -19,6 +19,11 @@ CREATED_KEY = "kubebraid.io/created"
 COPY_KEY = "kubebraid.io/copy-of"
 # Of a stream of events: it has had every message since this sequence; before that it kept the last of each subject.
 EVENTS_FROM_KEY = "kubebraid.io/events-from"
+# Of a state stream that was made anew, or fell behind, when the events had forgotten what it needs: up to which
+# sequence it may lack messages, and when that was found.
+STATE_FROM_KEY = "kubebraid.io/state-from"
+# Of the mirror of a state stream: when that was made.
+STATE_CREATED_KEY = "kubebraid.io/state-created"
 DEFAULT_NAME = "KUBEBRAID"
 # What the name of the state stream has behind that of its events.
 STATE_SUFFIX = "_STATE"

@@ -32,10 +32,14 @@ from kubebraid.command.options.clusters import (
     followed,
 )
 from kubebraid.command.options.log import (
+    Events,
+    EventsBytes,
     NatsUrl,
     Prefix,
     Replicas,
     Stream,
+    bytes_of_events,
+    seconds_of_events,
 )
 from kubebraid.command.options.process import LogJson, LogLevel
 from kubebraid.command.options.serving import (
@@ -60,6 +64,8 @@ def command(
     stream: Stream = "KUBEBRAID",
     prefix: Prefix = None,
     replicas: Replicas = None,
+    events: Events = None,
+    events_bytes: EventsBytes = None,
     include: Include = None,
     exclude: Exclude = None,
     namespace: Namespaces = None,
@@ -86,6 +92,8 @@ def command(
         stream=stream,
         prefix=prefix,
         replicas=replicas,
+        events=seconds_of_events(events),
+        events_bytes=bytes_of_events(events_bytes),
         **followed(
             config=config,
             kubeconfig=kubeconfig,

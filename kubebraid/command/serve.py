@@ -26,10 +26,14 @@ from kubebraid.command.options.clusters import (
     one_place,
 )
 from kubebraid.command.options.log import (
+    Events,
+    EventsBytes,
     NatsUrl,
     Prefix,
     Replicas,
     Stream,
+    bytes_of_events,
+    seconds_of_events,
 )
 from kubebraid.command.options.process import LogJson, LogLevel
 from kubebraid.command.options.serving import (
@@ -62,6 +66,8 @@ def command(
     stream: Stream = "KUBEBRAID",
     prefix: Prefix = None,
     replicas: Replicas = None,
+    events: Events = None,
+    events_bytes: EventsBytes = None,
     forward: ForwardAs = Forward.OFF,
     kubeconfig: Kubeconfig = None,
     context: Contexts = None,
@@ -90,6 +96,8 @@ def command(
         stream=stream,
         prefix=prefix,
         replicas=replicas,
+        events=seconds_of_events(events),
+        events_bytes=bytes_of_events(events_bytes),
         kubeconfig=kubeconfig,
         contexts=contexts,
         directory=directory,

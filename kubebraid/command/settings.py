@@ -87,9 +87,9 @@ class Settings:
     `access`: how to get into a NATS that is not embedded. `snapshot`: the directory of snapshots (None: below the
     embedded NATS's files, else none); `snapshot_every`: how often one is written, in seconds; 0: none are written or
     read. `config`: the configuration file, which then says all of what is followed and how. `forward`: as whom requests
-    are passed on to clusters. `window_memory`: bytes for the newest events. `not_ready_after`: seconds
-    without word of the log that a service counts as ready; 0: for
-    ever.
+    are passed on to clusters. `events`, `events_bytes`: for how many seconds and in how many bytes the log keeps every
+    change; None: as it does. `window_memory`: bytes for the newest events. `not_ready_after`: seconds without word of
+    the log that a service counts as ready; 0: for ever.
     """
 
     nats: str | None = None
@@ -100,6 +100,8 @@ class Settings:
     snapshot_every: float = SNAPSHOT_EVERY
     stream: str = "KUBEBRAID"
     replicas: int | None = None
+    events: int | None = None
+    events_bytes: int | None = None
     prefix: str | None = None
     kubeconfig: str | None = None
     contexts: tuple[str, ...] = ()
@@ -124,4 +126,10 @@ def log_settings(settings: Settings) -> LogSettings:
             raise BadSetting(f"--prefix: {cause}") from None
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", settings.stream):
         raise BadSetting(f"--stream {settings.stream!r}: 1 to 64 letters, digits, - and _")
-    return LogSettings(name=settings.stream, prefix=settings.prefix, replicas=settings.replicas)
+    return LogSettings(
+        name=settings.stream,
+        prefix=settings.prefix,
+        replicas=settings.replicas,
+        events=settings.events,
+        events_bytes=settings.events_bytes,
+    )

@@ -23,11 +23,15 @@ from kubebraid.command.options.clusters import (
 )
 from kubebraid.command.options.log import (
     Data,
+    Events,
+    EventsBytes,
     Nats,
     NatsPort,
     Prefix,
     Replicas,
     Stream,
+    bytes_of_events,
+    seconds_of_events,
 )
 from kubebraid.command.options.process import LogJson, LogLevel
 from kubebraid.command.options.serving import (
@@ -63,6 +67,8 @@ def command(
     stream: Stream = "KUBEBRAID",
     prefix: Prefix = None,
     replicas: Replicas = None,
+    events: Events = None,
+    events_bytes: EventsBytes = None,
     include: Include = None,
     exclude: Exclude = None,
     namespace: Namespaces = None,
@@ -88,6 +94,8 @@ def command(
         stream=stream,
         prefix=prefix,
         replicas=replicas,
+        events=seconds_of_events(events),
+        events_bytes=bytes_of_events(events_bytes),
         **followed(
             config=config,
             kubeconfig=kubeconfig,

@@ -12,12 +12,9 @@ import structlog
 
 from deltalog import LogUnavailable
 from deltalog.jetstream.stream import Log
-from deltalog.jetstream.stream_info import StreamInfo, StreamState
+from deltalog.jetstream.stream_info import STATE_FROM_KEY, StreamInfo, StreamState
 from producers.follow.cluster_state import ClusterState
 from producers.follow.recorded import Recorded
-
-# Of a state stream that was made anew when the events had forgotten what it needs: up to which sequence it lacks some.
-STATE_FROM_KEY = "kubebraid.io/state-from"
 
 log = structlog.get_logger("producers.follow.completion")
 

@@ -12,6 +12,7 @@ from deltalog import Appender, AppendError, AppendTimeout, Conflict, Connection,
 from deltalog.reader import read_to_end
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
+from tests.ageing import state_at
 from tests.patience import PATIENCE
 
 PODS = type_prefix("alpha", "", "v1", "pods")
@@ -39,6 +40,8 @@ class Fates:
 
 
 async def contents(log: Log) -> list[tuple[str, bytes]]:
+    """The last message of each subject, in their order."""
+    await state_at(log, await log.head())
     found: list[tuple[str, bytes]] = []
     await read_to_end(log, lambda record: found.append((record.subject.rpartition(".")[2], record.data)))
     return found

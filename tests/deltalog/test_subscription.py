@@ -47,7 +47,7 @@ from deltalog.wire.selection import select
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
-from tests.ageing import cut
+from tests.ageing import cut, forget_events
 from tests.patience import PATIENCE, eventually
 
 Put = Callable[..., Awaitable[int]]
@@ -120,8 +120,7 @@ async def test_from_the_beginning_and_on(log: Log, put: Put) -> None:
     await put("a", type=MODIFIED, uid_index=1, member_version="2")
     async with subscribe(log, start="beginning", bookmarks=True) as opened:
         changes = await until_caught_up(opened)
-        # It never saw the first state of `a`, so that is ADDED whatever the message says.
-        assert told(changes) == [(2, "ADDED", "b"), (3, "ADDED", "c"), (4, "ADDED", "a")]
+        assert told(changes) == [(1, "ADDED", "a"), (2, "ADDED", "b"), (3, "ADDED", "c"), (4, "MODIFIED", "a")]
         await put("a", type=MODIFIED, uid_index=1, member_version="3")
         await put("b", type=DELETED, uid_index=2, member_version="4")
         await put("b", uid="another")
@@ -377,7 +376,7 @@ async def test_large_objects_are_whole(log: Log, appender: Appender, delta: Call
             made = msgspec.structs.replace(made, parts=tuple(sequences))
             payload = encode_delta(made)
         at = await appender.append_wait(subject, payload, summary_headers(made))
-        for start in (between, "beginning"):
+        for start in (between, at - 1):
             async with subscribe(log, start=start, name="large") as opened:
                 (change,) = await take(opened, 1)
             assert change.sequence == at
@@ -485,8 +484,9 @@ async def test_a_durable_one_from_now_keeps_where_it_began(log: Log, put: Put) -
         assert [change.delta.name for change in await take(opened, 2)] == ["b", "c"]
 
 
-async def test_what_was_superseded_while_away_comes_once(log: Log, put: Put) -> None:
-    """The log keeps the last state of each object: that is what one who was away gets, at its own place."""
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_what_happened_while_away_comes_in_order(log: Log, put: Put, forgotten: bool) -> None:
+    """Every event; of those that the log has forgotten, the last state of each object, at its own place."""
     for name in "abc":
         await put(name)
     async with subscribe(log, durable="away", start="beginning") as opened:
@@ -494,9 +494,29 @@ async def test_what_was_superseded_while_away_comes_once(log: Log, put: Put) -> 
         await opened.ack(first)
     await put("b", type=MODIFIED, uid_index=2, member_version="2")
     await put("b", type=MODIFIED, uid_index=2, member_version="3")
+    if forgotten:
+        await forget_events(log, 4)
     async with subscribe(log, durable="away", bookmarks=True) as opened:
         found = await until_caught_up(opened)
-    assert told(found) == [(3, "ADDED", "c"), (5, "ADDED", "b")]
+    if forgotten:
+        assert told(found) == [(3, "ADDED", "c"), (5, "ADDED", "b")]
+    else:
+        assert told(found) == [(2, "ADDED", "b"), (3, "ADDED", "c"), (4, "MODIFIED", "b"), (5, "MODIFIED", "b")]
+
+
+async def test_from_before_the_events_the_state_comes_and_then_every_event(log: Log, put: Put) -> None:
+    for name in "abc":
+        await put(name)
+    await put("a", type=MODIFIED, uid_index=1, member_version="2")
+    await forget_events(log, 4)
+    await put("c", type=MODIFIED, uid_index=3, member_version="2")
+    async with subscribe(log, start="beginning", bookmarks=True) as opened:
+        changes = await until_caught_up(opened)
+        # It never saw the first state of `a`, so that is ADDED whatever the message says.
+        assert told(changes) == [(2, "ADDED", "b"), (4, "ADDED", "a"), (5, "ADDED", "c")]
+        for version in "345":
+            await put("a", type=MODIFIED, uid_index=1, member_version=version)
+        assert told(await take(opened, 3)) == [(6, "MODIFIED", "a"), (7, "MODIFIED", "a"), (8, "MODIFIED", "a")]
 
 
 async def test_the_last_one_to_open_goes_on(log: Log, put: Put) -> None:

@@ -469,6 +469,7 @@ async def test_what_a_removal_took_hides_no_cut(
     gone = await put("m0", resource="nodes", namespace="", type="DELETED", member_version="2", ttl=60)
     removed = await record(subjects.REMOVED, "", "pods")
     await log.purge_state(object_filter("alpha", "", "pods"), removed)
+    await log.purge_state(control_subject("alpha", subjects.TYPE, "", "pods"), removed)
     last = await put("m1", resource="nodes", namespace="", member_version="2")
     await running.until(lambda: running.materializer.store.applied == last)
     await running.looks()

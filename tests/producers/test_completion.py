@@ -10,6 +10,7 @@ import pytest
 
 from deltalog import DELETED, MODIFIED, UNCHANGED, Appender, Delta, Log, Record, decode_delta, open_log
 from deltalog.jetstream.stream import Stream
+from deltalog.jetstream.stream_info import STATE_FROM_KEY
 from deltalog.reader import read_to_end
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.records import (
@@ -25,7 +26,6 @@ from deltalog.wire.records import (
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import OBJECTS, encode_token
 from materializer.store import Outcome, Store
-from producers.follow.completion import STATE_FROM_KEY
 from producers.follow.normalize import Normalizer
 from producers.follow.ownership import append_control, take
 from producers.follow.recorded import Recorded

@@ -7,6 +7,13 @@ from typing import Annotated
 
 import typer
 
+from kubebraid.command.options.sizes import size
+from kubebraid.command.settings import BadSetting
+from producers.rules.configuration import duration
+
+# A message may have 8 MiB.
+FEWEST_BYTES = 16 * 1024**2
+
 Data = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where the embedded NATS keeps the log. [~/.local/share/kubebraid]")
 ]
@@ -26,6 +33,20 @@ Replicas = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, max=5, help="NATS servers that each hold the log; 3 outlive the loss of one. [1]"),
 ]
+Events = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="How long the log keeps every change; before that it has the latest state. [1h, or as the log is]",
+    ),
+]
+EventsBytes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="In how much of the disk it does so at most; the oldest go first. [2Gi, or as the log is]",
+    ),
+]
 Prefix = Annotated[
     str | None,
     typer.Option(
@@ -42,3 +63,23 @@ DataRunning = Annotated[
         help="Where a running `kubebraid up` keeps its log. [~/.local/share/kubebraid, else NATS at port 4222]",
     ),
 ]
+
+
+def seconds_of_events(text: str | None) -> int | None:
+    """Seconds of an `--events`. Raises BadSetting, BadConfiguration."""
+    if text is None:
+        return None
+    seconds = duration(text)
+    if seconds < 1:
+        raise BadSetting(f"--events {text}: 1s is the least; without events readers cannot go on where they were")
+    return int(seconds)
+
+
+def bytes_of_events(text: str | None) -> int | None:
+    """Bytes of an `--events-bytes`. Raises BadSetting."""
+    if text is None:
+        return None
+    found = size("--events-bytes", text)
+    if found < FEWEST_BYTES:
+        raise BadSetting(f"--events-bytes {text}: 16Mi is the least, so that the largest messages fit in")
+    return found
