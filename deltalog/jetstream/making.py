@@ -22,6 +22,8 @@ _NO_ROOM_FOR_REPLICAS = (10074, 10005)
 _NO_STORAGE = 10047
 # How long servers may take to agree on a stream that one of them was asked for, in seconds.
 _AGREED_WITHIN = 10.0
+# How long one request that makes or changes a stream may take, in seconds.
+_ANSWER_WITHIN = 3.0
 
 
 async def find_stream(connection: Connection, name: str, *, made: bool = False) -> StreamInfo:
@@ -52,12 +54,19 @@ async def _found(connection: Connection, name: str, *, made: bool = False) -> ms
 async def create_stream(connection: Connection, config: dict[str, object]) -> StreamInfo:
     """Makes a stream, or finds that another process has. Raises LogError, BrokerUnavailable."""
     name = str(config["name"])
-    try:
-        await connection.api(f"STREAM.CREATE.{name}", config, timeout=10.0)
-    except JetStreamRefused as refused:
-        # Another instance may have made it in the meantime: then its settings, and its prefix, hold.
-        if refused.code != _NAME_IN_USE:
-            raise LogError(f"stream {name} cannot be made: {refused.description}{_remedy(refused)}") from refused
+    until = time.monotonic() + _AGREED_WITHIN
+    while True:
+        try:
+            await connection.api(f"STREAM.CREATE.{name}", config, timeout=_ANSWER_WITHIN)
+        except JetStreamRefused as refused:
+            # Another instance may have made it in the meantime: then its settings, and its prefix, hold.
+            if refused.code != _NAME_IN_USE:
+                raise LogError(f"stream {name} cannot be made: {refused.description}{_remedy(refused)}") from refused
+        except BrokerUnavailable:
+            if time.monotonic() > until or not _left_unanswered(connection, f"STREAM.CREATE.{name}"):
+                raise
+            continue
+        break
     try:
         return await find_stream(connection, name, made=True)
     except JetStreamRefused as refused:
@@ -69,16 +78,28 @@ async def change_stream(stream: Stream, changes: dict[str, object], metadata: di
 
     The servers do not compare before: of two that change other settings at once, one may have to do it again.
     """
-    raw = await _found(stream.connection, stream.name)
-    config = {**msgspec.json.decode(raw)["config"], **changes}
-    if metadata:
-        config["metadata"] = {**config["metadata"], **metadata}
-    try:
-        await stream.connection.api(f"STREAM.UPDATE.{stream.name}", config, timeout=10.0)
-    except JetStreamRefused as refused:
-        wanted = changes.get("num_replicas")
-        what = f"cannot have {wanted} replicas" if wanted else f"cannot be given {changes}"
-        raise LogError(f"stream {stream.name} {what}: {refused.description}{_remedy(refused)}") from refused
+    connection, name = stream.connection, stream.name
+    until = time.monotonic() + _AGREED_WITHIN
+    while True:
+        config = {**msgspec.json.decode(await _found(connection, name))["config"], **changes}
+        if metadata:
+            config["metadata"] = {**config["metadata"], **metadata}
+        try:
+            await connection.api(f"STREAM.UPDATE.{name}", config, timeout=_ANSWER_WITHIN)
+        except JetStreamRefused as refused:
+            wanted = changes.get("num_replicas")
+            what = f"cannot have {wanted} replicas" if wanted else f"cannot be given {changes}"
+            raise LogError(f"stream {name} {what}: {refused.description}{_remedy(refused)}") from refused
+        except BrokerUnavailable:
+            if time.monotonic() > until or not _left_unanswered(connection, f"STREAM.UPDATE.{name}"):
+                raise
+            continue
+        return
+
+
+def _left_unanswered(connection: Connection, verb: str) -> bool:
+    """Whether a request can be repeated: servers drop one whose stream another process makes or changes meanwhile."""
+    return connection.connected and not connection.refusal(f"{connection.js}.{verb}")
 
 
 def _remedy(refused: JetStreamRefused) -> str:

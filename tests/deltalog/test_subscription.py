@@ -384,7 +384,7 @@ async def test_large_objects_are_whole(log: Log, appender: Appender, delta: Call
             assert json.loads(change.body)["spec"]["x"]
     assert parts
     await cut(log, part_subject(subject, made.member_version, 1), 2**60)
-    async with subscribe(log, start="beginning", name="large") as opened:
+    async with subscribe(log, start=at - 1, name="large") as opened:
         with pytest.raises(UnreadableRecord, match=f"message {at} .* part"):
             await following(opened)
         await put("large", member_version="9")
