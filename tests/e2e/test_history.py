@@ -18,6 +18,7 @@ from deltalog import Connection, LogSettings, open_log
 from deltalog.history import History
 from deltalog.jetstream.stream import Log
 from kubebraid.command.broker import EmbeddedBroker
+from tests.ageing import cut_one, state_at
 from tests.e2e.conftest import Comparison, Members, Starter, StartProcess
 from tests.halting import halt
 from tests.patience import PATIENCE
@@ -109,7 +110,9 @@ async def log(connection: Connection) -> Log:
 
 
 async def purge(log: Log, **options: Any) -> None:
-    await log.connection.api(f"STREAM.PURGE.{log.name}", options)
+    await state_at(log, await log.head())
+    for name in (f"{log.name}_STATE", log.name):
+        await log.connection.api(f"STREAM.PURGE.{name}", options)
 
 
 async def make_namespaces(cluster: Any, service: Any) -> None:
@@ -130,7 +133,7 @@ async def delete_namespaces(log: Log) -> None:
     for number in range(3):
         found = await log.last(f"kb.alpha.core.v1.namespaces._.late-{number}")
         assert found is not None
-        await log.connection.api(f"STREAM.MSG.DELETE.{log.name}", {"seq": found[0]})
+        await cut_one(log, found[0])
 
 
 async def happen(what: str, log: Log, broker: EmbeddedBroker, copy: Copy) -> None:

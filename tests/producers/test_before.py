@@ -33,6 +33,7 @@ from producers.follow.normalize import Normalizer
 from producers.follow.ownership import Owner, take
 from producers.follow.writer import Writer
 from producers.rules.pruning import Pruning
+from tests.ageing import cut
 
 PODS = ResourceType(group="", resource="pods", version="v1", kind="Pod")
 
@@ -218,7 +219,7 @@ async def test_what_the_log_has_lost_is_not_known(producing: Producing) -> None:
     await writer.settle()
     writer = await producing.writer()
     subject = object_subject(type_prefix("alpha", "", "v1", "pods"), "x", "a")
-    await producing.log.purge(subject, await producing.log.head() + 1)
+    await cut(producing.log, subject, await producing.log.head() + 1)
     for name in ("a", "b"):
         await writer.observe(pod(name, 2, app="api"), listed=False)
     await writer.settle()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from deltalog import Reader
 from deltalog.jetstream.stream import Log
+from deltalog.reader import read_to_end
 from deltalog.wire.kubernetes import GroupResource
 from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
@@ -23,6 +23,7 @@ from simulation import SimulatedCluster
 from simulation.aggregation import registration
 from simulation.faults import AwayShown
 from simulation.resources import SimulatedType
+from tests.ageing import state_at
 from tests.patience import PATIENCE, eventually
 from tests.producers.conftest import Rig
 
@@ -57,10 +58,11 @@ def crd(*served: str, storage: str = "") -> dict[str, Any]:
 
 
 async def versions_held(log: Log) -> set[str]:
-    """The versions in which the log has boats."""
+    """The versions in which the log's state has boats."""
     found: list[str] = []
     pattern = "kb.alpha.sea%2Eexample%2Eio.*.boats.>"
-    await Reader(log, lambda record: found.append(record.subject), subjects=(pattern,), stop_when_caught_up=True).run()
+    await state_at(log, await log.head())
+    await read_to_end(log, lambda record: found.append(record.subject), subjects=(pattern,))
     return {subject.split(".")[3] for subject in found}
 
 

@@ -11,6 +11,7 @@ import pytest
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from materializer.entry import Entry
 from materializer.materializer import Materializer
+from tests.ageing import state_at
 from tests.producers.conftest import Rig
 
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -43,8 +44,10 @@ def noise(size: int, seed: int) -> str:
 
 
 async def parts_in(rig: Rig) -> int:
+    """How many the state has; the events keep them for a while."""
     log = (await rig.materializer()).log
-    info = await log.connection.api(f"STREAM.INFO.{log.name}", {"subjects_filter": "kbp.>"})
+    await state_at(log, await log.head())
+    info = await log.connection.api(f"STREAM.INFO.{log.name}_STATE", {"subjects_filter": "kbp.>"})
     return len(json.loads(bytes(info))["state"].get("subjects") or {})
 
 

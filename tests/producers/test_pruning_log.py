@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from deltalog import DELETED, MODIFIED, Appender, Delta, Log, Reader, Record, decode_delta
+from deltalog import DELETED, MODIFIED, Appender, Delta, Log, Record, decode_delta
+from deltalog.reader import read_to_end
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import OBJECTS
@@ -20,6 +21,7 @@ from producers.follow.normalize import Normalizer
 from producers.follow.ownership import take
 from producers.follow.writer import Writer
 from producers.rules.pruning import Pruning
+from tests.ageing import state_at
 from tests.patience import PATIENCE
 
 SECRETS = ResourceType(group="", resource="secrets", version="v1", kind="Secret")
@@ -54,8 +56,10 @@ class Producing:
         return writer
 
     async def records(self) -> list[Record]:
+        """What the state has; the events keep what was before for a while."""
         found: list[Record] = []
-        await Reader(self.log, found.append, stop_when_caught_up=True).run()
+        await state_at(self.log, await self.log.head())
+        await read_to_end(self.log, found.append)
         return [record for record in found if record.subject.startswith(OBJECTS + ".")]
 
     async def deltas(self) -> dict[str, Delta]:
