@@ -139,6 +139,8 @@ class KnownObjects:
         self.other_versions: set[str] = set()
         self._version = version
         self._mark = mark
+        # Objects that no message in the synced version was noted of so far.
+        self._in_other_versions: set[ObjectName] = set()
 
     def __len__(self) -> int:
         """Objects that exist, as far as the log knows. O(objects)."""
@@ -149,9 +151,13 @@ class KnownObjects:
         self.objects.clear()
         self.otherwise_pruned.clear()
         self.other_versions.clear()
+        self._in_other_versions.clear()
 
     def note(self, record: Record) -> None:
-        """Takes in a message of the log, by its headers. The last one of an object counts."""
+        """Takes in a message of the log, by its headers.
+
+        The last one of an object counts, of those in the synced version if there are any.
+        """
         summary = parse_summary(record.headers or {})
         if summary is None:
             return
@@ -160,12 +166,17 @@ class KnownObjects:
         if address.version != self._version:
             # The cluster served another version then: its messages are removed once the list in this one is in.
             self.other_versions.add(address.version)
-            if key in self.objects:
+            if key in self.objects and key not in self._in_other_versions:
                 return
+            self._in_other_versions.add(key)
             summary = msgspec.structs.replace(summary, member_version="")
+        elif self._in_other_versions:
+            self._in_other_versions.discard(key)
         self.objects[key] = known_of(summary, record)
         if summary.pruned != self._mark:
             self.otherwise_pruned.add(key)
+        elif self.otherwise_pruned:
+            self.otherwise_pruned.discard(key)
 
     def missing(self, seen: AbstractSet[ObjectName]) -> list[ObjectName]:
         """Objects that exist and are not among those `seen`. O(objects)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 
 from deltalog import Delta, Record, decode_delta
@@ -57,7 +59,7 @@ class LoggedType:
 
         A message that is not acknowledged yet is not found.
         """
-        found = await self._last(key, other_versions)
+        found = await self._last(key, other_versions, self._log.last)
         if found is None:
             return None
         delta = decode_delta(found)
@@ -69,11 +71,14 @@ class LoggedType:
         return unpacked(delta)
 
     async def last_look(self, key: ObjectName, other_versions: set[str]) -> LoggedLook | None:
-        """What selectors look at of an object's last message, as `last_delta` finds it; one question, no parts.
+        """What selectors look at of the last message of an object that exists; one question to the log, mostly.
 
         Raises LogUnavailable, UnreadableRecord.
         """
-        found = await self._last(key, other_versions)
+        # The last event is what is, of an object that was not removed; without one, the state has it.
+        found = await self._last(key, other_versions, self._log.events.last)
+        if found is None:
+            found = await self._last(key, other_versions, self._log.last)
         if found is None:
             return None
         try:
@@ -81,10 +86,12 @@ class LoggedType:
         except UNDECODABLE as cause:
             raise refused(found, cause) from cause
 
-    async def _last(self, key: ObjectName, other_versions: set[str]) -> bytes | None:
+    async def _last(
+        self, key: ObjectName, other_versions: set[str], last: Callable[[str], Awaitable[tuple[int, bytes] | None]]
+    ) -> bytes | None:
         for version in (self._version, *other_versions):
             prefix = type_prefix(self._cluster, self._resource.group, version, self._resource.resource)
-            if (found := await self._log.last(object_subject(prefix, *key))) is not None:
+            if (found := await last(object_subject(prefix, *key))) is not None:
                 return found[1]
         return None
 

@@ -23,14 +23,14 @@ class Renewal:
     def is_due(self, events: StreamState) -> bool:
         """Whether the record is in the older half of what the events have, by its age or by its place.
 
-        Example: of a log that keeps an hour and has messages 700 to 900, a record at 790; one of half an hour ago.
+        Example: of a log that keeps an hour and has messages 700 to 900, a record at 790; one of half an hour ago. While
+        nothing has gone so far the first ones are what goes first, so a log that grows has a record at each doubling.
         """
         if not self._log.window:
             # The last message of each subject stays.
             return False
         old = self._log.now() - self._renewed > self._log.window * 1_000_000_000 // 2
-        going = events.first_sequence > 1 and 2 * self._owner.sequence < events.first_sequence + events.last_sequence
-        return old or going
+        return old or 2 * self._owner.sequence < events.first_sequence + events.last_sequence
 
     async def look(self, events: StreamState) -> None:
         """Renews the record where that is due; `events`: how these are now. Raises Deposed, AppendError."""

@@ -19,7 +19,6 @@ from deltalog import (
     Connection,
     Delta,
     Log,
-    LogSettings,
     Reader,
     Selectables,
     decode_delta,
@@ -49,7 +48,7 @@ def pod(name: str, version: int, *, uid: str = "u", phase: str = "Running", owne
 
 
 class Producing:
-    """Writers of one cluster over a log that forgets nothing, one after the other as restarts make them."""
+    """Writers of one cluster over a log that keeps every message, one after the other as restarts make them."""
 
     def __init__(self, log: Log) -> None:
         self.log = log
@@ -77,7 +76,7 @@ class Producing:
 
 @pytest.fixture
 async def producing(connection: Connection) -> AsyncIterator[Producing]:
-    producing = Producing(await open_log(connection, LogSettings()))
+    producing = Producing(await open_log(connection))
     async with producing.stack:
         yield producing
 
@@ -86,14 +85,14 @@ async def producing(connection: Connection) -> AsyncIterator[Producing]:
 def asked(producing: Producing, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The subjects whose last messages the log was asked for."""
     subjects: list[str] = []
-    last = producing.log.last
+    last = producing.log.events.last
 
     async def noted(subject: str) -> tuple[int, bytes] | None:
         if subject.startswith(OBJECTS + "."):
             subjects.append(subject)
         return await last(subject)
 
-    monkeypatch.setattr(producing.log, "last", noted)
+    monkeypatch.setattr(producing.log.events, "last", noted)
     return subjects
 
 
@@ -218,8 +217,9 @@ async def test_what_the_log_has_lost_is_not_known(producing: Producing) -> None:
         await writer.observe(pod(name, 1, app="web"), listed=True)
     await writer.settle()
     writer = await producing.writer()
-    subject = object_subject(type_prefix("alpha", "", "v1", "pods"), "x", "a")
-    await cut(producing.log, subject, await producing.log.head() + 1)
+    await cut(
+        producing.log, object_subject(type_prefix("alpha", "", "v1", "pods"), "x", "a"), await producing.log.head() + 1
+    )
     for name in ("a", "b"):
         await writer.observe(pod(name, 2, app="api"), listed=False)
     await writer.settle()
