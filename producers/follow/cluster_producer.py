@@ -121,7 +121,7 @@ class ClusterProducer:
         backoff = Backoff(*state.timing.log_backoff)
         complain = Once(lambda reason: log.warning("the log cannot be written", cluster=state.name, reason=reason))
         owner: Owner | None = None
-        prefix = ""
+        prefix, epoch = "", 0
         state.discovered.clear()
         state.down.clear()
         state.holding = True
@@ -132,7 +132,8 @@ class ClusterProducer:
                     log_ = await self._open_log()
                     prefix = log_.prefix
                     async with Appender.to(log_) as appender:
-                        owner = await take(log_, appender, state.name, self._producer)
+                        owner = await take(log_, appender, state.name, self._producer, epoch)
+                        epoch = owner.epoch
                         complain.clear()
                         backoff.reset()
                         await serve_tenure(state, log_, appender, owner, self._synced)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
 import structlog
 
 from deltalog import LogUnavailable
-from deltalog.jetstream.stream import Log
-from deltalog.jetstream.stream_info import STATE_FROM_KEY, StreamInfo, StreamState
+from deltalog.jetstream.stream_info import StreamState
 from producers.follow.cluster_state import ClusterState
 from producers.follow.recorded import Recorded
+from producers.follow.state_gap import StateGap, find_gap
 
 log = structlog.get_logger("producers.follow.completion")
 
@@ -22,12 +21,12 @@ log = structlog.get_logger("producers.follow.completion")
 class Completion:
     """Makes the state complete again, each time that it was made anew with a gap.
 
-    `handled`: the end of the gap that was there when the cluster was taken. `discovery_changed`: looks at the cluster's
+    `handled`: the gap that was there when the cluster was taken. `discovery_changed`: looks at the cluster's
     documents now.
     """
 
     def __init__(
-        self, state: ClusterState, recorded: Recorded, handled: int, discovery_changed: Callable[[], None]
+        self, state: ClusterState, recorded: Recorded, handled: StateGap, discovery_changed: Callable[[], None]
     ) -> None:
         self._state = state
         self._recorded = recorded
@@ -37,35 +36,21 @@ class Completion:
     async def look(self, events: StreamState) -> None:
         """Looks whether the state has a gap that was not there before. Raises HistoryChanged, Deposed, AppendError."""
         try:
-            lacks = await lacks_up_to(self._recorded.log)
+            gap = await find_gap(self._recorded.log)
         except LogUnavailable as cause:
             log.debug("the state stream cannot be asked", cluster=self._state.name, reason=str(cause))
             return
-        if lacks > self._handled:
-            await self._complete(lacks)
+        if gap != self._handled and gap.up_to:
+            await self._complete(gap)
 
-    async def _complete(self, lacks: int) -> None:
+    async def _complete(self, gap: StateGap) -> None:
         state, recorded = self._state, self._recorded
-        log.warning("the log's state has a gap: what it lacks is appended again", cluster=state.name, up_to=lacks)
+        log.warning("the log's state has a gap: what it lacks is appended again", cluster=state.name, up_to=gap.up_to)
         for key, informer in list(state.informers.items()):
             # In this order: the record comes again when the informer is done, and not before.
             recorded.synced.discard(key)
             await informer.complete()
         await recorded.state_again()
-        self._handled = lacks
+        self._handled = gap
         state.rediscover.set()
         self._discovery_changed()
-
-
-async def lacks_up_to(log_: Log) -> int:
-    """Up to which sequence the state may lack messages that it should have; 0: it lacks nothing.
-
-    Raises LogUnavailable.
-    """
-    state = await log_.find_state()
-    if state is None:
-        return 0
-    raw = await state.connection.api(f"STREAM.INFO.{state.name}")
-    mark = msgspec.json.decode(raw, type=StreamInfo).config.metadata.get(STATE_FROM_KEY, "")
-    sequence = mark.partition(" ")[0]
-    return int(sequence) if sequence.isdecimal() else 0

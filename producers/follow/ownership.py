@@ -23,6 +23,7 @@ from deltalog.wire import subjects
 from deltalog.wire.records import ControlRecord, Fact, OwnerChanged, decode_control, encode_control
 from deltalog.wire.subjects import control_subject
 from producers.errors import ProducersError
+from producers.follow.state_gap import find_gap
 
 log = structlog.get_logger("producers.follow.ownership")
 
@@ -61,13 +62,18 @@ class Owner(msgspec.Struct, frozen=True):
         )
 
 
-async def take(log_: Log, appender: Appender, cluster: str, producer: str) -> Owner:
-    """Becomes the owner of a cluster, whichever producer was it before. Raises AppendError, BrokerUnavailable."""
+async def take(log_: Log, appender: Appender, cluster: str, producer: str, at_least: int = 0) -> Owner:
+    """Becomes the owner of a cluster, whichever producer was it before. Raises AppendError, BrokerUnavailable.
+
+    `at_least`: an epoch that the cluster has had, should the log not know it any more.
+    """
     subject = control_subject(cluster, subjects.OWNER)
     while True:
         last = await log_.last(subject)
-        sequence, epoch, before = 0, await _last_epoch(log_, cluster) if last is None else 0, ""
-        if last is not None:
+        sequence, epoch, before = 0, 0, ""
+        if last is None:
+            epoch = max(await _last_epoch(log_, cluster), at_least)
+        else:
             sequence, payload = last
             record = decode_control(payload)
             epoch, before = record.epoch, record.producer
@@ -85,7 +91,10 @@ async def take(log_: Log, appender: Appender, cluster: str, producer: str) -> Ow
 
 
 async def _last_epoch(log_: Log, cluster: str) -> int:
-    """The epoch that a cluster without an owner record had last, as far as the log tells: epochs only grow."""
+    """An epoch not lower than any that a cluster without an owner record had: epochs only grow."""
+    if (await find_gap(log_)).up_to:
+        # It is the state that lacks the record. No cluster is taken as often as every second.
+        return log_.now() // 1_000_000_000
     for record in (subjects.STATUS, subjects.HEALTH, subjects.CLUSTER):
         with contextlib.suppress(UnreadableRecord):
             if (last := await log_.last(control_subject(cluster, record))) is not None:

@@ -28,6 +28,7 @@ from producers.follow.discovery_document import RecordedDiscovery
 from producers.follow.documents import RecordedDocuments, fits
 from producers.follow.ownership import Owner, append_control
 from producers.follow.removal import append_removed_type
+from producers.follow.state_gap import NO_GAP, StateGap
 from producers.upstream.discovery import Discovered
 
 log = structlog.get_logger("producers.follow.recorded")
@@ -53,15 +54,15 @@ class Recorded:
         self._discovery = RecordedDiscovery()
         self._limit = limit
 
-    async def read(self, complete_from: int = 0) -> None:
+    async def read(self, gap: StateGap = NO_GAP) -> None:
         """Reads what the log has. O(control records of the cluster). Raises HistoryChanged.
 
-        `complete_from`: what the log has said before to be synced, it may have lost since.
+        `gap`: what the log has said before that to be synced, it may have lost since.
         """
         pattern = f"{CONTROL}.{encode_token(self.owner.cluster)}.>"
-        await read_to_end(self.log, partial(self._take_in, complete_from), subjects=(pattern,))
+        await read_to_end(self.log, partial(self._take_in, gap), subjects=(pattern,))
 
-    def _take_in(self, complete_from: int, record: Record) -> None:
+    def _take_in(self, gap: StateGap, record: Record) -> None:
         try:
             fact = decode_control(record.data).fact
         except UnreadableRecord as problem:
@@ -72,7 +73,7 @@ class Recorded:
             case ResourceType():
                 self.types[fact.group_resource] = fact
             case TypeSynced():
-                if record.sequence > complete_from:
+                if not gap.concerns(record):
                     self.synced.add(fact.resource)
             case ClusterRegistered():
                 self._cluster = fact

@@ -23,8 +23,8 @@ class Renewal:
     def is_due(self, events: StreamState) -> bool:
         """Whether the record is in the older half of what the events have, by its age or by its place.
 
-        Example: of a log that keeps an hour and has messages 700 to 900, a record at 790; one of half an hour ago. While
-        nothing has gone so far the first ones are what goes first, so a log that grows has a record at each doubling.
+        Example: of a log that keeps an hour and has messages 700 to 900, a record at 790; one of half an hour ago. In a
+        log that grows it is renewed at each doubling: the first to go are the first.
         """
         if not self._log.window:
             # The last message of each subject stays.

@@ -11,7 +11,7 @@ from deltalog import Appender
 from deltalog.jetstream.stream import Log
 from deltalog.jetstream.stream_info import StreamState
 from producers.follow.cluster_state import ClusterState
-from producers.follow.completion import Completion, lacks_up_to
+from producers.follow.completion import Completion
 from producers.follow.followed_types import FollowedTypes
 from producers.follow.handover import take_handovers
 from producers.follow.history_watch import watch_history
@@ -20,6 +20,7 @@ from producers.follow.ownership import Owner
 from producers.follow.probe import probe
 from producers.follow.recorded import Recorded
 from producers.follow.renewal import Renewal
+from producers.follow.state_gap import StateGap, find_gap
 from producers.follow.status import report_status
 from producers.follow.type_informer import TypeInformer
 
@@ -34,12 +35,12 @@ async def serve_tenure(
     Raises an ExceptionGroup with what ended it: Deposed, LogUnavailable or HistoryEnded, if all is as it should be.
     """
     recorded = Recorded(log_, appender, owner)
-    lacks = await lacks_up_to(log_)
-    await recorded.read(lacks)
+    gap = await find_gap(log_)
+    await recorded.read(gap)
     log.info("producing", cluster=state.name, epoch=owner.epoch)
     # A task of its own: a group whose tasks fail while it is cancelled reports the failures only, and one whose tasks
     # fail leaves its task marked as cancelled (both until Python 3.13).
-    task = asyncio.create_task(_run(state, recorded, lacks, on_synced), name=f"{state.name}: tenure")
+    task = asyncio.create_task(_run(state, recorded, gap, on_synced), name=f"{state.name}: tenure")
     try:
         await asyncio.wait((task,))
     finally:
@@ -52,11 +53,13 @@ async def serve_tenure(
     task.result()
 
 
-async def _run(state: ClusterState, recorded: Recorded, lacks: int, on_synced: Callable[[TypeInformer], None]) -> None:
+async def _run(
+    state: ClusterState, recorded: Recorded, gap: StateGap, on_synced: Callable[[TypeInformer], None]
+) -> None:
     name, timing = state.name, state.timing
     openapi = OpenApi(state.server, recorded, first_lists=state.first_lists, timing=timing)
     renewal = Renewal(recorded.log, recorded.appender, recorded.owner)
-    completion = Completion(state, recorded, lacks, openapi.look)
+    completion = Completion(state, recorded, gap, openapi.look)
 
     async def look(events: StreamState) -> None:
         await renewal.look(events)

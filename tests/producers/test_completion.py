@@ -25,13 +25,16 @@ from deltalog.wire.records import (
 )
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import OBJECTS, encode_token
+from materializer.filter import Filter
 from materializer.store import Outcome, Store
 from producers.follow.normalize import Normalizer
 from producers.follow.ownership import append_control, take
 from producers.follow.recorded import Recorded
+from producers.follow.state_gap import StateGap, find_gap
 from producers.follow.writer import Writer
 from producers.timing import ProducerTiming
 from simulation.faults import InitialEvents
+from tests.ageing import forget_events
 from tests.patience import eventually_awaited
 from tests.producers.conftest import Rig
 
@@ -185,18 +188,40 @@ async def test_control_records_that_are_lacking_are_stated_again(log: Log, appen
 async def test_what_was_synced_before_a_gap_is_not_taken_for_it(log: Log, appender: Appender) -> None:
     owner = await take(log, appender, "alpha", "p")
     at = await append_control(appender, owner, owner.control(TypeSynced(resource=KEY, version="7")))
-    for complete_from, synced in ((at - 1, {KEY}), (at, set())):
+    stored = await log.message_time(at)
+    assert stored is not None
+    counts, not_any_more = {KEY}, set[GroupResource]()
+    for gap, synced in (
+        *((StateGap(at - 1), counts), (StateGap(at), not_any_more)),
+        *((StateGap(1, stored - 1), counts), (StateGap(1, stored), not_any_more)),
+    ):
         recorded = Recorded(log, appender, owner)
-        await recorded.read(complete_from)
+        await recorded.read(gap)
         assert recorded.synced == synced
 
 
-async def mark(log: Log, sequence: int) -> None:
+@pytest.mark.parametrize(
+    ("text", "gap"),
+    [
+        ("", StateGap()),
+        ("x", StateGap()),
+        ("17", StateGap(17)),
+        ("17 1795861823500000000", StateGap(17, 1795861823500000000)),
+        ("17 2026-11-28T10:30:23.5Z", StateGap(17, 1795861823500000000)),
+        ("17 then", StateGap(17)),
+    ],
+)
+async def test_a_gap_is_read_from_the_metadata(log: Log, text: str, gap: StateGap) -> None:
+    await mark(log, text)
+    assert await find_gap(log) == gap
+
+
+async def mark(log: Log, text: str) -> None:
     """The state stream is marked as one that was made anew when the events had forgotten what came before."""
     state = await log.find_state()
     assert state is not None
     config = json.loads(bytes(await log.connection.api(f"STREAM.INFO.{state.name}")))["config"]
-    config["metadata"][STATE_FROM_KEY] = str(sequence)
+    config["metadata"][STATE_FROM_KEY] = text
     await log.connection.api(f"STREAM.UPDATE.{state.name}", config)
 
 
@@ -227,7 +252,7 @@ async def test_the_producer_makes_a_state_with_a_gap_complete(rig: Rig, support:
     lost = ("kb.alpha.*.*.pods.>", "kb.alpha.*.*.configmaps.>", "kbc.alpha.health.>", "kbc.alpha.health")
     await lose(log, *lost, *(f"kbc.alpha.{one}" for one in ("type.>", "synced.>", "cluster", "discovery", "openapi.>")))
     assert len(await subjects(log)) < len(before) - 60
-    await mark(log, gap)
+    await mark(log, str(gap))
 
     async def again() -> bool:
         return await subjects(log) >= before
@@ -250,3 +275,47 @@ async def test_the_producer_makes_a_state_with_a_gap_complete(rig: Rig, support:
 
 async def rig_items(rig: Rig, path: str) -> list[Any]:
     return list((await rig.request("GET", path))["items"])
+
+
+async def test_instances_are_shown_nothing_of_it(rig: Rig) -> None:
+    """The state is lost when the events had forgotten most of it: it is whole again, in the same history."""
+    rig.timing = ProducerTiming(look_at_history_every=0.2, openapi_after=(0.1,))
+    warm = await rig.materializer()
+    await rig.produce("pods", "configmaps", "nodes")
+    rig.cluster.churn.step(30)
+    entries = await rig.settled(warm, "/api/v1/pods", "", "pods")
+    before = {entry.key: entry.index for entry in entries}
+    log = await open_log(await rig.connection("test"))
+    head = await log.head()
+
+    async def renewed() -> int:
+        last = await log.last("kbc.alpha.owner")
+        assert last is not None
+        return last[0] if 2 * last[0] > head else 0
+
+    gap = await eventually_awaited(renewed) - 1
+    assert sum(index <= gap for index in before.values()) > 10
+    await forget_events(log, gap)
+    name = f"{log.name}_STATE"
+    config = json.loads(bytes(await log.connection.api(f"STREAM.INFO.{name}")))["config"]
+    config["metadata"][STATE_FROM_KEY] = str(gap)
+    await log.connection.api(f"STREAM.DELETE.{name}")
+    await log.connection.api(f"STREAM.CREATE.{name}", config)
+
+    async def whole() -> bool:
+        found = await subjects(log)
+        return (
+            sum(subject.startswith("kb.alpha.core.v1.pods.") for subject in found) >= len(before)
+            and {f"kbc.alpha.synced.core.{name}" for name in ("pods", "configmaps", "nodes")} <= found
+        )
+
+    await eventually_awaited(whole)
+    await rig.settled(warm, "/api/v1/pods", "", "pods")
+    assert {entry.key: entry.index for entry in await rig.settled(warm, "/api/v1/pods", "", "pods")} == before
+    assert not warm.generation
+    cold = await rig.materializer()
+    assert cold.store.prefix == warm.store.prefix
+    shown = [(one.key, one.uid, one.member_version) for one in cold.store.types[KEY].select(Filter())]
+    assert shown == [(one.key, one.uid, one.member_version) for one in warm.store.types[KEY].select(Filter())]
+    first = {entry.key: entry.uid_index for entry in cold.store.types[KEY].select(Filter())}
+    assert first == {entry.key: entry.uid_index for entry in warm.store.types[KEY].select(Filter())}

@@ -219,7 +219,7 @@ async def test_it_is_renewed_in_the_older_half_of_the_events(opened: Opened) -> 
 
 @pytest.mark.parametrize("renewed", [True, False])
 async def test_a_producer_goes_on_while_the_events_are_full_again_and_again(rig: Rig, renewed: bool) -> None:
-    """In its ownership where the record is renewed in time, in a new one where it went all the same. Nothing is lost."""
+    """In its ownership where the record is renewed in time, in a new one where it went: nothing is lost."""
     rig.settings = LogSettings(events_bytes=3_000_000)
     rig.timing = ProducerTiming(look_at_history_every=0.05 if renewed else 1000.0)
     producer, _ = await rig.produce("pods", "configmaps")
