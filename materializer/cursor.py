@@ -212,7 +212,7 @@ def _add_event(result: list[ShownChange], type_store: TypeStore, event: Event, i
             if had:
                 result.append(ShownChange(DELETED, before, event.index - 1 if selected else event.index))
             had = False
-    elif item.uid_index == event.index or not wanted.timely(item):
+    elif event.fresh or not wanted.timely(item):
         had = False
     elif not wanted.selective:
         had = True

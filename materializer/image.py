@@ -166,6 +166,7 @@ class _Event(msgspec.Struct, array_like=True):
     before_index: int
     before: Any
     was: tuple[dict[str, str], dict[str, str], str] | None
+    fresh: bool
     removed: list[Any]
 
 
@@ -291,6 +292,7 @@ class Image:
                     before_index=before.index if known and before is not None else 0,
                     before=None if known or before is None else _bare(before),
                     was=None if event.was is None else _selectables(event.was),
+                    fresh=event.fresh,
                     removed=[_bare(entry) for entry in event.removed],
                 )
             )
@@ -408,6 +410,7 @@ class _EventRead(msgspec.Struct, array_like=True):
     before_index: int
     before: _Stored | None
     was: tuple[dict[str, str], dict[str, str], str] | None
+    fresh: bool
     removed: list[_Stored]
 
 
@@ -530,7 +533,7 @@ class Restoration:
             if isinstance(item, Entry):
                 self._items[one.index] = item
             removed = tuple(one.removed)
-            event = Event(one.index, item, before, was, removed, weight_of(before, removed))
+            event = Event(one.index, item, before, was, one.fresh, removed, weight_of(before, removed))
             self._window.append((type_store.events, event))
 
     def _share(self, entries: list[Any]) -> None:

@@ -15,6 +15,7 @@ import structlog
 
 from deltalog.handover import Handover, hand_over
 from deltalog.history import History
+from deltalog.jetstream.backoff import Backoff, Once
 from deltalog.jetstream.connection import BrokerUnavailable
 from deltalog.jetstream.same_history import Progress
 from deltalog.jetstream.stream import Log
@@ -34,12 +35,14 @@ from materializer.snapshot import Snapshots
 from materializer.store import Store
 from materializer.timing import DEFAULT, Timing
 from materializer.waiting import Waiting
-from materializer.window import CLOSED, WINDOW_BYTES
+from materializer.window import WINDOW_BYTES
 
 log = structlog.get_logger("materializer")
 
 _CONTROL_PREFIX = CONTROL + "."
 _PARTS_PREFIX = PARTS + "."
+# First and longest pause between attempts to ask the log where its window begins, in seconds.
+_ASK_AGAIN = (0.05, 2.0)
 _MARKER_HEADER = "Nats-Marker-Reason"
 
 
@@ -77,6 +80,8 @@ class Materializer:
         self._decoder = SharingDecoder()
         self.replayed = 0
         self.unreadable = 0
+        # The log is read up to there where it has the latest states only; past it the window is open.
+        self._opens_past: int | None = None
         self._ended = False
         self._head_lock = asyncio.Lock()
         self._head_question: asyncio.Task[int] | None = None
@@ -152,7 +157,10 @@ class Materializer:
         while True:
             served = self._served
             progress = Progress(served.store.applied, served.store.applied_time, served.latest)
-            reader = self._freshness.reader = Reader(self.log, self._apply, after=progress)
+            # One that has nothing yet reads the state up to where the window begins, and from there what happened.
+            begin = 0 if progress.sequence else await self._window_start()
+            reader = self._freshness.reader = Reader(self.log, self._apply, after=progress, state_to=begin)
+            self._opens_past = None if progress.sequence else begin
             following = asyncio.create_task(reader.run(self._outage), name="materializer-following")
             looking = asyncio.create_task(self.guard.watch(reader), name="materializer-history")
             loading = asyncio.create_task(self._finish_loading(reader), name="materializer-loading")
@@ -175,6 +183,18 @@ class Materializer:
                 await asyncio.gather(*tasks, return_exceptions=True)
             await self._start_anew(found)
 
+    async def _window_start(self) -> int:
+        """The sequence past which the log's newest events are as many as the window may have."""
+        backoff = Backoff(*_ASK_AGAIN)
+        say = Once(lambda reason: log.warning("the log cannot be read", reason=reason))
+        while True:
+            try:
+                return await self.log.window_start(self._served.window)
+            except LogUnavailable as cause:
+                self._freshness.unreadable_since = self._freshness.unreadable_since or time.time()
+                say(cause)
+            await backoff.wait()
+
     async def _start_anew(self, change: HistoryChanged) -> None:
         """An empty store, of a history with another prefix unless only what is known of it here is outdated."""
         renamed = not isinstance(change, StateOutdated)
@@ -193,8 +213,9 @@ class Materializer:
             await self.guard.confirmed()
             self.store.forget(self.log.now())
         self.store.finish_loading(self.log.now(), nanoseconds(self.log.created))
-        if self.store.window.start == CLOSED:
-            self.store.window.open(self.store.applied)
+        if self._opens_past is not None:
+            self.store.note_compacted(self._opens_past)
+            self._opens_past = None
         self.store.floor = max(self.store.floor, self.guard.floor)
         log.info(
             "log replayed",
@@ -231,6 +252,9 @@ class Materializer:
         self.replayed += 1
         served = self._served
         store, integrity = served.store, served.integrity
+        if self._opens_past is not None and record.sequence > self._opens_past:
+            store.note_compacted(self._opens_past)
+            self._opens_past = None
         if integrity.due is not None and record.sequence > integrity.due.last_sequence:
             # The count that waited for the store to come as far as the stream was.
             integrity.settle(integrity.due, served.log.now())

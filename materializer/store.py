@@ -130,6 +130,21 @@ class Store:
         self.unread_through = max(self.unread_through, upto)
         self.window.open(max(upto, self.applied))
 
+    def _before(self, entry: Entry, current: Entry | None) -> Entry | None:
+        """The state right before that of a new entry, if it is here; None also if there was none.
+
+        What the store has of the name is it unless a later one may have been superseded unread.
+        """
+        known = current
+        if current is not None and current.index <= self.unread_through and self.caught_up_at < self.unread_through:
+            known = None
+        if entry.uid_index < entry.index:
+            return known if known is not None and known.uid == entry.uid else None
+        if known is None and entry.replaced is not None and entry.replaced.index == entry.index:
+            # It took the place of one that was never deleted, and of which only the log knows.
+            return entry.replaced
+        return known
+
     def _note_unread(self, index: int) -> None:
         if index > self.applied + 1:
             self.unread_through = index - 1
@@ -192,13 +207,10 @@ class Store:
                 return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
         entry.observed_from = index
-        changed = current
-        alone = current is None and tombstone is None
-        if alone and entry.replaced is not None and entry.replaced.index == entry.uid_index == index:
-            # It took the place of one that was never deleted, and of which only the log knows.
-            changed = entry.replaced
+        changed = self._before(entry, current)
+        fresh = changed is None and entry.uid_index == index
         if current is not None and current.uid == delta.uid:
-            self._continue(entry, current)
+            self._continue(entry, current, knows=changed is not None)
         elif (before := current or tombstone) is not None:
             _replace(entry, before)
             self.fading.append((time, index, type_key, entry))
@@ -217,7 +229,7 @@ class Store:
                 type_store.indexes.discard(current)
             type_store.indexes.add(entry)
         type_store.order.append(index, entry)
-        self.window.add(type_store.events, index, entry, changed, _was(delta, entry, changed))
+        self.window.add(type_store.events, index, entry, changed, _was(delta, entry, changed), fresh=fresh)
         self.dirty.add(type_key)
         return Outcome.APPLIED
 
@@ -225,13 +237,16 @@ class Store:
         found = self.types[type_key] = TypeStore(type_key, self.loading, self.window)
         return found
 
-    def _continue(self, entry: Entry, current: Entry) -> None:
-        """Hands on what is known of a live object to its next state."""
+    def _continue(self, entry: Entry, current: Entry, *, knows: bool) -> None:
+        """Hands on what is known of a live object to its next state; `knows`: `current` is the one right before."""
         entry.uid_index = current.uid_index
         entry.observed_from = current.observed_from
         entry.replaced = current.replaced
         entry.oldest_uid_index = current.oldest_uid_index
         entry.first_known_version = current.first_known_version
+        if not knows:
+            # What selectors saw in the state before, or in those before that, was superseded unread.
+            return
         if (
             entry.labels == current.labels
             and entry.fields == current.fields
@@ -262,6 +277,7 @@ class Store:
             return Outcome.NOT_NEWER
         entry = entry_of(delta, index, time, self.prefix)
         entry.observed_from = index
+        before = self._before(entry, current)
         if current is not None and type_store.indexes:
             type_store.indexes.discard(current)
         if current is not None and current.uid != delta.uid:
@@ -270,11 +286,20 @@ class Store:
             del objects[key]
             type_store.order.discard(current.index)
         elif current is not None:
-            self._continue(entry, current)
+            self._continue(entry, current, knows=before is not None)
             # Labels that only the deletion itself changes do not count: selectors go by what watchers saw.
-            entry.labels, entry.fields, entry.controller_uid = current.labels, current.fields, current.controller_uid
-            entry.selectable_since, entry.past = current.selectable_since, current.past
-            if not delta.final:
+            if before is not None or delta.was is None:
+                entry.labels, entry.fields, entry.controller_uid = (
+                    current.labels,
+                    current.fields,
+                    current.controller_uid,
+                )
+                entry.selectable_since, entry.past = current.selectable_since, current.past
+            elif delta.was is not wire.UNCHANGED:
+                # A state that was superseded unread.
+                entry.labels, entry.fields = delta.was.labels, delta.was.fields
+                entry.controller_uid = delta.was.controller_uid or ""
+            if not delta.final and (before is not None or delta.was is None):
                 # The log has the metadata only; this process still has all of it.
                 entry = _with_body_of(entry, current, self.prefix)
             del objects[key]
@@ -288,7 +313,7 @@ class Store:
                 _replace(entry, tombstone)
         self._add_tombstone(type_store, entry)
         type_store.order.append(index, entry)
-        self.window.add(type_store.events, index, entry, current, _was(delta, entry, current))
+        self.window.add(type_store.events, index, entry, before, _was(delta, entry, before))
         self.fading.append((time, index, type_store.key, entry))
         self.dirty.add(type_store.key)
         return Outcome.APPLIED if current is not None or self.loading else Outcome.UNKNOWN_OBJECT

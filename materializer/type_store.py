@@ -125,7 +125,7 @@ class TypeStore:
             if place in then:
                 continue
             before = event.before
-            if before is None and item.uid_index <= index and wanted.covers(item):
+            if before is None and not event.fresh and item.uid_index <= index and wanted.covers(item):
                 raise BeforeWindow(index, event.index)
             then[place] = None if before is None or before.deleted else before
         scope = [entry for entry in self.select(wanted) if entry.index <= index]

@@ -34,7 +34,7 @@ class Event(msgspec.Struct, gc=False, eq=False):
     """One change of one object, or the removal of many.
 
     - `index`: its sequence in the log. `item`: what is there since: a live entry, a tombstone, or a removal.
-    - `before`: the state that it changed; None: there was none, or (`uid_index` below `index`) it is not here.
+    - `before`: the state that it changed; None: there was none (`fresh`), or it is not here.
     - `was`: of one that is not here, what selectors looked at in it, as far as the log says; None: unknown.
     - `removed`: the last states of what a removal removed, in the order of its entries.
     - `weight`: bytes that it counts for.
@@ -46,6 +46,7 @@ class Event(msgspec.Struct, gc=False, eq=False):
     item: Entry | Removal
     before: Entry | None
     was: Was | None
+    fresh: bool
     removed: tuple[Entry, ...]
     weight: int
 
@@ -146,13 +147,15 @@ class Window:
         item: Entry | Removal,
         before: Entry | None,
         was: Was | None = None,
+        *,
+        fresh: bool = False,
         removed: tuple[Entry, ...] = (),
     ) -> None:
         """Takes in the event at `index`, higher than all before. Amortised O(1)."""
         if self.start == CLOSED:
             return
         weight = weight_of(before, removed)
-        of_type._append(Event(index, item, before, was, removed, weight))
+        of_type._append(Event(index, item, before, was, fresh, removed, weight))
         self._order.append(of_type)
         self.size += weight
         self._bound()

@@ -414,6 +414,14 @@ class World:
         store.check()
         return store
 
+    def catch_up_later(self, store: Store, begin: int) -> None:
+        """What a reader gets that comes back: the state up to `begin`, and every event past it."""
+        for message in sorted(self.log.values(), key=lambda one: one.index):
+            if store.applied < message.index <= begin and (message.expires is None or message.expires > self.now):
+                feed(store, message)
+        for message in self.sent[bisect_right(self.sent, max(begin, store.applied), key=lambda one: one.index) :]:
+            feed(store, message)
+
     def cold_store(self) -> Store:
         """What an instance that starts now makes of the compacted log."""
         mark = self.control(SYNCED, "alpha", "", "pods", epoch=self.epochs["alpha"])

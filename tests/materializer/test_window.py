@@ -30,6 +30,7 @@ from tests.materializer.test_model import (
     State,
     World,
     every_client,
+    feed,
     name_of,
     run,
     take_in_strictly,
@@ -252,6 +253,44 @@ def test_an_instance_that_started_later_shows_what_happened_as_well(seed: int, d
                 assert sorted(as_happened(world, client.kind, found)) == sorted(expected), (begin, after)
     assert served > 500
     assert before > 50
+
+
+@pytest.mark.parametrize("settled", [True, False])
+@pytest.mark.parametrize("seed", range(8))
+def test_an_instance_that_was_away_shows_what_happened_since_it_reads_events_again(
+    seed: int, settled: bool, delta: Make, control: Make
+) -> None:
+    """What it holds of an object may be older than the state that an event changed: the event says what that was."""
+    world = World(seed, delta, control)
+    store = warm_store(LARGE)
+    served = 0
+    for _ in range(60):
+        for _ in range(world.random.randint(0, 10)):
+            feed(store, world.step())
+        if settled:
+            store.settle()
+        for _ in range(world.random.randint(1, 40)):
+            world.step()
+            world.now += int(world.random.random() * world.random.choice((0, 1)) * SECOND)
+        begin = world.random.randint(store.applied, world.index)
+        world.catch_up_later(store, begin)
+        store.check()
+        for client in every_client():
+            target = world.view_at(client.kind, client.lens, store.applied)
+            for _ in range(2):
+                after = world.random.randint(max(0, begin - 10), world.index)
+                client.at = Cursor(after, world.random.choice((0, after)))
+                client.seen.clear()
+                if client.refused(store):
+                    continue
+                client.view = world.view_at(client.kind, client.lens, after)
+                found = read_all(store, client, world.random.choice((None, world.random)))
+                assert client.view == target
+                if after >= store.window.start:
+                    served += 1
+                    expected = reference(world, client.kind, client.lens, after, store.applied)
+                    assert sorted(as_happened(world, client.kind, found)) == sorted(expected), (begin, after)
+    assert served > 500
 
 
 @pytest.mark.parametrize("seed", range(4))
