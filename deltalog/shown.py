@@ -1,5 +1,8 @@
 """Which objects a subscription has shown, and so what a message of the log is to it: ADDED, MODIFIED or DELETED.
 
+A change says itself what its object's labels were before (`Delta.was`), so of changes that come one by one nothing else
+need be known. Where the log has superseded some, and in messages of older releases, this says what was shown.
+
 Without labels it is enough to know what was shown since the log was read to its end last: an object whose `uid_index`
 (the sequence at which its uid first came) is not above that was shown before. With labels all that is shown is held,
 since an object may leave the selection and come back while it lives.
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from deltalog.wire.delta import ADDED, DELETED, MODIFIED, Delta
+from deltalog.wire.delta import ADDED, DELETED, MODIFIED, UNCHANGED, Delta
 from deltalog.wire.selection import Selection
 
 
@@ -23,11 +26,14 @@ class Showing(NamedTuple):
 class Shown:
     """What one subscription has shown. `start`: the sequence behind which it begins.
 
+    `compacted_through`: up to there, changes that came before the one that is shown may have been superseded.
+
     Example, without labels, started behind 10: a delta at 12 of an object with `uid_index` 7 is MODIFIED, since it was
     there at the beginning; one at 13 with `uid_index` 13 is ADDED, and its next one at 14 is MODIFIED.
     """
 
     def __init__(self, selection: Selection, start: int) -> None:
+        self.compacted_through = 0
         self._selection = selection
         self._start = start
         # All that was there up to this sequence was shown; and what was since then, by name: uid.
@@ -55,7 +61,7 @@ class Shown:
         """How a change of a selected type is shown; None if it is not."""
         name = _name(subject)
         if self._selection.labels:
-            return self._by_labels(name, delta)
+            return self._by_labels(name, sequence, delta)
         if delta.type == DELETED:
             self._recent.pop(name, None)
             return Showing(DELETED, False)
@@ -63,7 +69,15 @@ class Shown:
         self._recent[name] = delta.uid
         return Showing(ADDED if added else MODIFIED, False)
 
-    def _by_labels(self, name: str, delta: Delta) -> Showing | None:
+    def _by_labels(self, name: str, sequence: int, delta: Delta) -> Showing | None:
+        if delta.was is not None and sequence > self.compacted_through:
+            self._doubtful.discard(name)
+            had = self._selection.takes_labels(delta.labels if delta.was is UNCHANGED else delta.was.labels)
+            if delta.type != DELETED and self._selection.takes_labels(delta.labels):
+                self._selected[name] = delta.uid
+                return Showing(MODIFIED if had else ADDED, False)
+            self._selected.pop(name, None)
+            return Showing(DELETED, delta.type != DELETED) if had else None
         before = self._selected.get(name)
         doubtful = before is None and name in self._doubtful
         self._doubtful.discard(name)

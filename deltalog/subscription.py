@@ -33,7 +33,7 @@ from deltalog.jetstream.same_history import Progress, why_another
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError
 from deltalog.jetstream.stream_info import StreamState
 from deltalog.place import NOW, Forgotten, Place, Start, locate, nothing_forgotten, same_history
-from deltalog.reader import HistoryChanged, Reader, Record
+from deltalog.reader import WHOLE_STATE, HistoryChanged, Reader, Record
 from deltalog.shown import Shown
 from deltalog.timing import DEFAULT_TIMING, LogTiming
 from deltalog.wire.delta import Delta, UnreadableRecord, decode_delta
@@ -63,6 +63,8 @@ class _Item(msgspec.Struct, frozen=True, gc=False):
 
 class Subscription:
     """An open subscription; iterate over it in one task. `place` is that of the last event handed out.
+
+    Within the log's window every change is handed out, else the latest of each object first: `compacted_through`.
 
     Ends with what cannot be mended by reading on: HistoryChanged, Forgotten, StreamGone, TakenOver. A message that
     cannot be read raises UnreadableRecord; iterating again goes on behind it. When NATS is away it waits.
@@ -147,7 +149,13 @@ class Subscription:
         except JetStreamRefused as refused:
             raise LogError(f"stream {self.log.name}: {refused.description}") from refused
         self._reader = Reader(
-            self.log, self._take, after=self.start.sequence, subjects=self._subjects(), timing=self._timing
+            self.log,
+            self._take,
+            after=self.start.sequence,
+            subjects=self._subjects(),
+            # From the beginning: what there is, and not how it came to be.
+            state_to=0 if self.start.sequence else WHOLE_STATE,
+            timing=self._timing,
         )
         if self.start.time:
             self._reader.begin_at(Progress(self.start.sequence, self.start.time, self.start.time))
@@ -201,7 +209,12 @@ class Subscription:
             self._shown.survey(record.sequence, record.subject, delta, resuming=resuming)
 
         reader = Reader(
-            self.log, note, subjects=self.selection.subjects(), stop_when_caught_up=True, timing=self._timing
+            self.log,
+            note,
+            subjects=self.selection.subjects(),
+            stop_when_caught_up=True,
+            state_to=WHOLE_STATE,
+            timing=self._timing,
         )
         await reader.run()
 
@@ -266,6 +279,15 @@ class Subscription:
             if self._failure is None:
                 self._failure = failure
             self._queue.wake()
+
+    @property
+    def compacted_through(self) -> int:
+        """Up to this sequence only the last change of each object was, or will be, handed out; past it every one.
+
+        0: every change past `start` is. The log keeps all of them for a window (an hour, by default); a subscription
+        that begins before that, at the beginning too, or falls back behind it, gets the state first.
+        """
+        return self._reader.compacted_through
 
     @property
     def waiting(self) -> int:
@@ -333,6 +355,7 @@ class Subscription:
         except ValueError as cause:
             raise UnreadableRecord(str(cause)) from None
         delta = decode_delta(record.data)
+        self._shown.compacted_through = self._reader.compacted_through
         showing = self._shown.showing(record.sequence, record.subject, delta)
         if showing is None:
             return None
@@ -403,7 +426,8 @@ def subscribe(
     - `cluster`, `type` (`pods`, `deployments.apps`, `*.apps`), `namespace` (empty: objects without one), `name`: one
       or several; the server sends no others. `labels`: a label selector, for which all of these are sent.
     - `start`: `now`; `beginning`: what is there, then what happens; a sequence, a resourceVersion or the `place` of an
-      event: what happened since; a datetime: what is in the log since then.
+      event: what happened since; a datetime: what happened since then. As far as the log's window reaches back that is
+      every change; from before it the latest of each object, then every one (`Subscription.compacted_through`).
     - `durable`: the name under which NATS keeps what was acknowledged (`ack`). From then on that is the start, unless
       `reset`. One process goes on with it at a time: the last one that opened it.
     - `fresh`: the consumer holds nothing from before `start`, so it doesn't matter whether deletions were forgotten,

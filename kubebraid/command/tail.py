@@ -128,6 +128,7 @@ async def tail(url: str, access: Access, stream: str, selection: Selection, star
             bookmarks=True,
         )
         async with subscription:
+            compacted = 0
             while True:
                 event: Event
                 try:
@@ -135,6 +136,10 @@ async def tail(url: str, access: Access, stream: str, selection: Selection, star
                 except UnreadableRecord as problem:
                     print(f"kubebraid: {problem}", file=sys.stderr)  # noqa: T201
                     continue
+                if subscription.compacted_through != compacted:
+                    compacted = subscription.compacted_through
+                    note = f"up to {compacted} the last change of each object, as the log has no older ones; then all"
+                    print(f"kubebraid: {note}", file=sys.stderr)  # noqa: T201
                 if not isinstance(event, Bookmark):
                     output.write((as_json(event).decode() if json else lines(event)) + "\n")
                 if not subscription.waiting:

@@ -42,12 +42,13 @@ from deltalog import (
 )
 from deltalog.history import History
 from deltalog.place import parse_place
+from deltalog.wire.delta import UNCHANGED, Selectables
 from deltalog.wire.parts import fit, part_subject
 from deltalog.wire.selection import select
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
-from tests.ageing import cut, forget_events
+from tests.ageing import cut, forget_events, state_at
 from tests.patience import PATIENCE, eventually
 
 Put = Callable[..., Awaitable[int]]
@@ -118,9 +119,12 @@ async def test_from_the_beginning_and_on(log: Log, put: Put) -> None:
     for name in "abc":
         await put(name)
     await put("a", type=MODIFIED, uid_index=1, member_version="2")
+    await state_at(log, 4)
     async with subscribe(log, start="beginning", bookmarks=True) as opened:
         changes = await until_caught_up(opened)
-        assert told(changes) == [(1, "ADDED", "a"), (2, "ADDED", "b"), (3, "ADDED", "c"), (4, "MODIFIED", "a")]
+        # What is there comes, and not how it came to be: the first state of `a` is not shown, so that is ADDED.
+        assert told(changes) == [(2, "ADDED", "b"), (3, "ADDED", "c"), (4, "ADDED", "a")]
+        assert opened.compacted_through == 4
         await put("a", type=MODIFIED, uid_index=1, member_version="3")
         await put("b", type=DELETED, uid_index=2, member_version="4")
         await put("b", uid="another")
@@ -517,6 +521,53 @@ async def test_from_before_the_events_the_state_comes_and_then_every_event(log: 
         for version in "345":
             await put("a", type=MODIFIED, uid_index=1, member_version=version)
         assert told(await take(opened, 3)) == [(6, "MODIFIED", "a"), (7, "MODIFIED", "a"), (8, "MODIFIED", "a")]
+
+
+async def test_it_says_from_where_on_every_event_comes(log: Log, put: Put) -> None:
+    await put("a")
+    for version in "234":
+        await put("a", type=MODIFIED, uid_index=1, member_version=version)
+    async with subscribe(log, start=1, bookmarks=True) as opened:
+        found = await until_caught_up(opened)
+        assert told(found) == [(2, "MODIFIED", "a"), (3, "MODIFIED", "a"), (4, "MODIFIED", "a")]
+        assert opened.compacted_through == 0
+    await forget_events(log, 3)
+    async with subscribe(log, start=1, bookmarks=True) as opened:
+        found = await until_caught_up(opened)
+        assert told(found) == [(4, "MODIFIED", "a")]
+        assert opened.compacted_through == 4
+        for version in "56":
+            await put("a", type=MODIFIED, uid_index=1, member_version=version)
+        assert told(await take(opened, 2)) == [(5, "MODIFIED", "a"), (6, "MODIFIED", "a")]
+
+
+async def test_by_labels_each_event_says_what_they_were_before(log: Log, put: Put) -> None:
+    """One enters, one leaves, one never matched, and of one only the deletion changes the labels."""
+    web, api = {"app": "web"}, {"app": "api"}
+    was_web, was_api, was_db = (Selectables({"app": one}, {}, "") for one in ("web", "api", "db"))
+    for name, labels in (("enters", api), ("leaves", web), ("never", api), ("goes", web)):
+        await put(name, labels=labels)
+    start = await put("begin")
+    await put("never", type=MODIFIED, uid_index=3, member_version="2", labels={"app": "db"}, was=was_api)
+    await put("enters", type=MODIFIED, uid_index=1, member_version="2", labels=web, was=was_api)
+    await put("enters", type=MODIFIED, uid_index=1, member_version="3", labels=web, was=UNCHANGED)
+    await put("leaves", type=MODIFIED, uid_index=2, member_version="2", labels=api, was=was_web)
+    await put("leaves", type=DELETED, uid_index=2, member_version="3", labels=api, was=UNCHANGED)
+    await put("goes", type=DELETED, uid_index=4, member_version="2", labels=api, was=was_web)
+    last = await put(
+        "never", type=DELETED, uid_index=3, member_version="3", labels=web, was=Selectables({"app": "db"}, {}, "")
+    )
+    for fresh in (False, True):
+        async with subscribe(log, start=start, labels="app=web", fresh=fresh, bookmarks=True) as opened:
+            found = await until_caught_up(opened)
+            assert told(found) == [
+                (start + 2, "ADDED", "enters"),
+                (start + 3, "MODIFIED", "enters"),
+                (start + 4, "DELETED", "leaves"),
+                (start + 6, "DELETED", "goes"),
+            ]
+            assert [event.left for event in found if isinstance(event, Change)] == [False, False, True, False]
+    assert last == start + 7
 
 
 async def test_the_last_one_to_open_goes_on(log: Log, put: Put) -> None:
