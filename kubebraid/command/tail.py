@@ -136,7 +136,7 @@ async def tail(url: str, access: Access, stream: str, selection: Selection, star
                 except UnreadableRecord as problem:
                     print(f"kubebraid: {problem}", file=sys.stderr)  # noqa: T201
                     continue
-                if subscription.compacted_through != compacted:
+                if subscription.compacted_through != compacted and subscription.start.sequence:
                     compacted = subscription.compacted_through
                     note = f"up to {compacted} the last change of each object, as the log has no older ones; then all"
                     print(f"kubebraid: {note}", file=sys.stderr)  # noqa: T201

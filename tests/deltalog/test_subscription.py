@@ -554,9 +554,7 @@ async def test_by_labels_each_event_says_what_they_were_before(log: Log, put: Pu
     await put("leaves", type=MODIFIED, uid_index=2, member_version="2", labels=api, was=was_web)
     await put("leaves", type=DELETED, uid_index=2, member_version="3", labels=api, was=UNCHANGED)
     await put("goes", type=DELETED, uid_index=4, member_version="2", labels=api, was=was_web)
-    last = await put(
-        "never", type=DELETED, uid_index=3, member_version="3", labels=web, was=Selectables({"app": "db"}, {}, "")
-    )
+    last = await put("never", type=DELETED, uid_index=3, member_version="3", labels=web, was=was_db)
     for fresh in (False, True):
         async with subscribe(log, start=start, labels="app=web", fresh=fresh, bookmarks=True) as opened:
             found = await until_caught_up(opened)
