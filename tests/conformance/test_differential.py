@@ -18,7 +18,6 @@ from tests.conformance.conftest import Ground
 from tests.conformance.course import Course, Selection, pod_spec, selections
 from tests.conformance.endpoint import Endpoint, Event
 from tests.conformance.same_bytes import Shown, bare_list, shown
-from tests.conformance.scenarios import REAL
 from tests.conformance.test_custom_resources import defined
 from tests.patience import PATIENCE
 
@@ -28,8 +27,6 @@ SEED = int(os.environ.get("KUBEBRAID_CONFORMANCE_SEED", "7"))
 STEPS = int(os.environ.get("KUBEBRAID_SOAK_STEPS", "240"))
 # In so many parts the course is run; between them watches begin that go on from an event of the part before.
 PARTS = 4
-
-SUPERSEDED = pytest.mark.xfail(strict=not REAL, reason="the log forgets a state when the next one comes")
 
 
 class Following:
@@ -184,10 +181,7 @@ async def same_lists(ground: Ground, course: Course, **more: str) -> None:
 
 @pytest.mark.parametrize(
     "another",
-    [
-        pytest.param(False, id="here", marks=SUPERSEDED),
-        pytest.param(True, id="another", marks=SUPERSEDED),
-    ],
+    [pytest.param(False, id="here"), pytest.param(True, id="another")],
 )
 async def test_every_event_is_the_members(ground: Ground, another: bool) -> None:
     """`another`: watches go on at an instance that starts then, too."""
@@ -225,7 +219,6 @@ async def test_every_event_is_the_members(ground: Ground, another: bool) -> None
         await same_lists(ground, course)
 
 
-@SUPERSEDED
 async def test_many_patches_and_forced_deletions(ground: Ground) -> None:
     """60 patches of one object in a row are 60 events, and 10 forced deletions are 20: live, resumed, and selected."""
     async with course_on(ground, SEED + 1) as course:
@@ -262,7 +255,6 @@ async def test_many_patches_and_forced_deletions(ground: Ground) -> None:
             assert {event.type for event in pair.ours.events} == {"ADDED"}
 
 
-@SUPERSEDED
 async def test_lists_at_the_versions_of_events(ground: Ground) -> None:
     """The state right after any event, asked for with `Exact`."""
     async with course_on(ground, SEED + 2) as course:
