@@ -92,6 +92,9 @@ async def lists_are_as_they_were(service: Service, told: dict[str, Any]) -> None
         found = []
         for item in document["items"]:
             metadata = item["metadata"]
+            # The items of a list said of what kind they are, as they now do not.
+            of_kind = {"kind": document["kind"].removesuffix("List"), "apiVersion": document["apiVersion"]}
+            item = of_kind | item
             digest = hashlib.sha256(json.dumps(item, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
             version = metadata["resourceVersion"]
             found.append([*View.key(item), metadata["uid"], version, digest])
