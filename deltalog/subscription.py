@@ -32,7 +32,7 @@ from deltalog.jetstream.opening import LogSettings, open_log
 from deltalog.jetstream.same_history import Progress, why_another
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError
 from deltalog.jetstream.stream_info import StreamState
-from deltalog.place import NOW, Forgotten, Place, Start, locate, nothing_forgotten, same_history
+from deltalog.place import BEGINNING, NOW, Forgotten, Place, Start, locate, nothing_forgotten, same_history
 from deltalog.reader import WHOLE_STATE, HistoryChanged, Reader, Record
 from deltalog.shown import Shown
 from deltalog.timing import DEFAULT_TIMING, LogTiming
@@ -94,6 +94,7 @@ class Subscription:
         self._stream = stream
         self._wanted = start
         self._name = durable
+        self._from_beginning = False
         self._reset = reset
         self._fresh = fresh
         self._bookmarks = bookmarks
@@ -154,7 +155,7 @@ class Subscription:
             after=self.start.sequence,
             subjects=self._subjects(),
             # From the beginning: what there is, and not how it came to be.
-            state_to=0 if self.start.sequence else WHOLE_STATE,
+            state_to=WHOLE_STATE if self._from_beginning else 0,
             timing=self._timing,
         )
         if self.start.time:
@@ -181,6 +182,7 @@ class Subscription:
             self.start, resuming = kept, True
         else:
             self.start, resuming = await locate(self.log, self._wanted, state, fresh=self._fresh)
+            self._from_beginning = self._wanted == BEGINNING
             if not self.start.prefix:
                 self.start = Place(self.log.prefix, self.start.sequence, self.start.time)
             if self._durable is not None:

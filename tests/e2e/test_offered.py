@@ -288,8 +288,9 @@ async def test_a_log_without_it(alpha: SimulatedCluster, members: Members, start
         assert await both.stop() == 0
         connection = await connect(broker.url, name="test")
         try:
-            raw = await connection.api("STREAM.PURGE.KUBEBRAID", {"filter": "kbc.*.discovery"})
-            assert json.loads(bytes(raw))["purged"] == 2
+            for stream in ("KUBEBRAID_STATE", "KUBEBRAID"):
+                raw = await connection.api(f"STREAM.PURGE.{stream}", {"filter": "kbc.*.discovery"})
+                assert json.loads(bytes(raw))["purged"] == 2
         finally:
             await connection.close()
         reading = await start(*given, "--forward", "caller", command="serve")

@@ -30,6 +30,7 @@ from materializer.materializer import Materializer
 from materializer.persistence import Away
 from materializer.snapshot import Restored, Snapshots
 from materializer.timing import Timing
+from tests.ageing import cut, cut_one
 from tests.patience import PATIENCE, eventually
 
 TTL = 60
@@ -557,11 +558,11 @@ async def test_a_log_that_was_cut_meanwhile_is_another_history(
     # Nobody but the snapshot knows how far it was.
     await log.connection.api("STREAM.DELETE.KV_kubebraid-history")
     if what == "ghost":
-        await log.connection.api(f"STREAM.MSG.DELETE.{log.name}", {"seq": 7})
+        await cut_one(log, 7)
     elif what == "all":
-        await log.connection.api(f"STREAM.PURGE.{log.name}")
+        await cut(log, ">", await log.head() + 1)
     else:
-        await log.connection.api(f"STREAM.MSG.DELETE.{log.name}", {"seq": 12})
+        await cut_one(log, 12)
     await writer.put("more")
     again, whole = await start(directory, away=away), await start()
     assert again.store.prefix == whole.store.prefix != before
