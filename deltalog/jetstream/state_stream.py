@@ -31,7 +31,7 @@ log = structlog.get_logger("deltalog.state")
 USUAL_SECONDS = 3600
 USUAL_BYTES = 2 * 1024**3
 # The usual limit is not lowered below this where the servers have less room.
-_FEWEST_BYTES = 64 * 1024**2
+_FEWEST_BYTES = 1024**2
 _NO_STORAGE = 10047
 # How long a state stream may take to be filled before the log goes on as it was, in seconds.
 _FILLED_WITHIN = 120.0
@@ -80,6 +80,9 @@ async def make_state(opened: Log) -> None:
         state = Stream(connection, info)
         if info.config.num_replicas < opened.replicas:
             await change_stream(state, {"num_replicas": opened.replicas})
+        if info.config.discard != "new" or info.config.max_age or info.config.max_msgs_per_subject != 1:
+            # Set to forget what lives, be it by age or to make room.
+            await change_stream(state, {"discard": "new", "max_age": 0, "max_msgs_per_subject": 1})
         if state.created == opened.created:
             opened.state_stream = state
     except BrokerRefuses as refused:
@@ -131,6 +134,7 @@ async def _limit(opened: Log, config: StreamConfig, limits: Limits, metadata: di
     if config.events_from is None and limits.seconds is None:
         age = Limits(USUAL_SECONDS).age(opened.tombstone_ttl) or 0
     most = limits.bytes or (config.max_bytes if config.max_bytes > 0 else USUAL_BYTES)
+    lowered = False
     while True:
         changes: dict[str, object] = {
             "max_msgs_per_subject": -1,
@@ -150,6 +154,10 @@ async def _limit(opened: Log, config: StreamConfig, limits: Limits, metadata: di
             if not full or limits.bytes is not None or config.max_bytes > 0 or most <= _FEWEST_BYTES:
                 raise
             most //= 2
+            lowered = True
+    if lowered:
+        # It was nearly all that they have, and the state needs room, too.
+        await change_stream(opened, {"max_bytes": max(most // 4, _FEWEST_BYTES)})
     opened.atomic = not opened.mirror
     await _config(opened)
 
