@@ -186,7 +186,12 @@ class History:
         if mark.time < self.log.now() - self.log.tombstone_ttl * 1_000_000_000:
             # Records of removals are forgotten too; no watch can resume from so long ago in any case.
             return None
+        kept = await self.log.kept()
+        lacks_to = 0 if kept is None else kept.lacks_to
         for probe in mark.probes:
+            if probe.sequence <= lacks_to:
+                # It may have gone with the state, and was not cut out of the history.
+                continue
             if await self.log.message_time(probe.sequence) is not None:
                 continue
             for subject in (probe.subject, *probe.removals):

@@ -41,6 +41,13 @@ class HistoryChanged(HistoryEnded):
     """
 
 
+class StateIncomplete(HistoryChanged):
+    """The history is the same, but what the state lacks lies between what was applied and what the events have.
+
+    Deletions may be among it: read from the beginning, and drop what does not come.
+    """
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One message of the log. `time`: when the server stored it, nanoseconds since 1970.
 
@@ -96,7 +103,8 @@ class Reader:
 
     `state_to`: up to there the state is read, even where there are events. `compacted_through`: states up to that
     sequence may have been superseded before they were read here; it is set before the first record that this concerns
-    is applied. Past it every event was, or will be, applied.
+    is applied. Past it every event was, or will be, applied. `lacks_to`: up to where the state may have lacked messages
+    when it was read from its beginning; they are appended again later.
 
     Example: the log has events past 500, and `Reader(log, apply, state_to=800)` applies what was last said of each
     object by message 800, with `compacted_through` 800, then 801, 802, 803 and so on. `Reader(log, apply, after=600)`
@@ -134,6 +142,7 @@ class Reader:
         self._state_to = state_to
         self._timing = timing
         self._identity = log.identity
+        self.lacks_to = 0
         # The sequence up to which the events have nothing more of these subjects; and until when, by the server's
         # clock, nothing behind it can have aged away unread.
         self._looked_to = 0
@@ -171,7 +180,7 @@ class Reader:
         """Reads until cancelled (or caught up, if asked to stop there).
 
         `on_outage(True)` is called when the log cannot be read, `on_outage(False)` when it can again. Raises
-        HistoryChanged, and what `apply` raises, which must not be LogUnavailable.
+        HistoryChanged, StateIncomplete, and what `apply` raises, which must not be LogUnavailable.
         """
         backoff = Backoff(*self._timing.read_again)
         out = False
@@ -247,6 +256,11 @@ class Reader:
                 has = "is not there" if kept is None else f"has come to {kept.last_sequence}"
                 raise BrokerUnavailable(f"the state stream of {log_.name} {has}, and the events begin past {read_to}")
             await backoff.wait()
+        if kept.lacks_to > max(self.position, self.lacks_to):
+            if self.position:
+                raise StateIncomplete(f"the state may lack messages up to {kept.lacks_to}, {self.position} was applied")
+            # Who begins has nothing that could have been deleted meanwhile.
+            self.lacks_to = kept.lacks_to
         until = until or min(kept.last_sequence, state.last_sequence)
         if until <= read_to or log_.state_stream is None:
             return events

@@ -67,8 +67,12 @@ class Cluster:
     @property
     def missing(self) -> list[GroupResource]:
         """Types whose first complete list is not in the log, and is not known to be impossible."""
+        return self.missing_past(0)
+
+    def missing_past(self, index: int) -> list[GroupResource]:
+        """Types that have no complete list past an index in the log, and none that is known to be impossible."""
         return [
             key
             for key in self.types
-            if key not in self.synced and not (key in self.type_health and not self.type_health[key].healthy)
+            if self.synced.get(key, 0) <= index and not (key in self.type_health and not self.type_health[key].healthy)
         ]

@@ -264,13 +264,17 @@ class Integrity:
         # Then what was superseded, deleted or removed while we read is known to the store, too.
         await applied(await log.head())
         kept = await log.kept()
-        missing = Missing([subject for subject, at in self._records.items() if at <= before and subject not in records])
+        # What a state that was made anew lacks was not cut out of the history, and is appended again.
+        lacks_to = 0 if kept is None else kept.lacks_to
+        missing = Missing(
+            [subject for subject, at in self._records.items() if lacks_to < at <= before and subject not in records]
+        )
         limit = log.now() - store.tombstone_ttl * 1_000_000_000 + _MARGIN
         for number, type_store in enumerate(list(store.types.values())):
             for item in list(type_store.order.items):
                 if (
                     not isinstance(item, Entry)
-                    or item.index > before
+                    or not lacks_to < item.index <= before
                     or (item.cluster, type_store.key, item.key) in seen
                 ):
                     continue

@@ -20,7 +20,7 @@ from deltalog.jetstream.connection import BrokerUnavailable
 from deltalog.jetstream.same_history import Progress
 from deltalog.jetstream.stream import Log
 from deltalog.jetstream.stream_info import nanoseconds
-from deltalog.reader import HistoryChanged, Reader, Record
+from deltalog.reader import HistoryChanged, Reader, Record, StateIncomplete
 from deltalog.wire.delta import SharingDecoder, UnreadableRecord
 from deltalog.wire.errors import LogUnavailable
 from deltalog.wire.kubernetes import GroupResource
@@ -111,6 +111,11 @@ class Materializer:
         """Whether what is served is known to be what the log has held, and not only what a snapshot says."""
         return self._served.unconfirmed is None
 
+    @property
+    def lacks_to(self) -> int:
+        """Up to which index the log lacked objects when it was read here; they come when clusters are listed again."""
+        return self._served.lacks_to
+
     # -- the run -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -197,7 +202,7 @@ class Materializer:
 
     async def _start_anew(self, change: HistoryChanged) -> None:
         """An empty store, of a history with another prefix unless only what is known of it here is outdated."""
-        renamed = not isinstance(change, StateOutdated)
+        renamed = not isinstance(change, StateOutdated | StateIncomplete)
         if renamed:
             await self.guard.rename()
         self._served.begin_anew()
@@ -216,7 +221,9 @@ class Materializer:
         if self._opens_past is not None:
             self.store.note_compacted(self._opens_past)
             self._opens_past = None
-        self.store.floor = max(self.store.floor, self.guard.floor)
+        # What the log's state lacked when this was read may have been deletions.
+        self.store.floor = max(self.store.floor, self.guard.floor, reader.lacks_to)
+        self._served.lacks_to = reader.lacks_to
         log.info(
             "log replayed",
             messages=self.replayed,

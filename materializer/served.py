@@ -18,6 +18,7 @@ class Served:
     - `log`: where it comes from; `identity`: of which history the store is. `window`: bytes for its newest events.
     - `store`, `integrity`, `assembler`: fed with the same messages, in order.
     - `latest`: of a store from a snapshot, the latest time of any message it has, in nanoseconds since 1970.
+    - `lacks_to`: of a store that was read while the log lacked some messages: up to which sequence; 0: it lacked none.
     - `generation`: counts the stores; whoever keeps something of one store compares it.
     - `unconfirmed`: of a store from a snapshot, that snapshot, until the log was found to hold what it says.
     - `snapshot_only`: NATS has been away since the start, so what is served is not known to be the log's.
@@ -40,6 +41,7 @@ class Served:
         self.integrity = Integrity(self.store)
         self.assembler = Assembler()
         self.identity = self.log.identity
+        self.lacks_to = 0
         self.latest = 0
         self.unconfirmed: Restored | None = None
         self.snapshot_only = False

@@ -9,13 +9,16 @@ import re
 import secrets
 
 import msgspec
+import structlog
 
-from deltalog.jetstream.connection import Connection, JetStreamRefused
+from deltalog.jetstream.connection import BrokerRefuses, Connection, JetStreamRefused
 from deltalog.jetstream.making import change_stream, create_stream, find_stream
 from deltalog.jetstream.state_stream import Limits, make_state, take_over
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, Stream, checked_log
 from deltalog.jetstream.stream_info import COPY_KEY, DEFAULT_NAME, FORMAT_KEY, PREFIX_KEY, TOMBSTONE_TTL_KEY
 from deltalog.wire.subjects import STREAM_SUBJECTS
+
+log = structlog.get_logger("deltalog.state")
 
 # What a stream's configuration says about that stream alone, or about its servers.
 _OWN = ("num_replicas", "placement", "mirror", "sources", "republish", "sealed")
@@ -62,8 +65,13 @@ async def open_log(
             raise LogError(f"there is no stream {settings.name} at {connection.url}; name it with `name`")
         opened = await _made(connection, settings)
     if make and not opened.mirror:
-        await make_state(opened)
-        await take_over(opened, Limits(settings.events, settings.events_bytes))
+        try:
+            await make_state(opened)
+            await take_over(opened, Limits(settings.events, settings.events_bytes))
+        except BrokerRefuses as refused:
+            # Another process has to.
+            log.warning("the log's streams cannot be set up here", stream=opened.name, reason=str(refused))
+            await opened.find_state()
     else:
         await opened.find_state()
     return opened
@@ -125,11 +133,11 @@ async def _made(connection: Connection, settings: LogSettings) -> Log:
     return Log(connection, checked_log(await create_stream(connection, config)))
 
 
-async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
+async def open_copy(connection: Connection, name: str, source: Log) -> Stream:
     """Opens the stream that holds a copy of a log's messages, making it first, as that log's is, where there is none.
 
     It takes subjects in below its name and stores them without, as a shard does, so it may be beside the log. It is no
-    log itself: its sequences are its own, and payloads speak of those of `log`. Raises LogError, BrokerUnavailable.
+    log itself: its sequences are its own, and payloads speak of those of `source`. Raises LogError, BrokerUnavailable.
     """
     root = f"{name}."
     try:
@@ -137,12 +145,12 @@ async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
     except JetStreamRefused as refused:
         if refused.code != STREAM_NOT_FOUND:
             raise LogError(f"stream {name}: {refused.description}") from refused
-        raw = await log.connection.api(f"STREAM.INFO.{log.name}")
+        raw = await source.connection.api(f"STREAM.INFO.{source.name}")
         config = msgspec.json.decode(raw)["config"]
         config = {
             **{key: value for key, value in config.items() if key not in _OWN},
             "name": name,
-            "description": f"kubebraid: a copy of stream {log.name}",
+            "description": f"kubebraid: a copy of stream {source.name}",
             # What is, and not what happened: as the log's state stream.
             "max_msgs_per_subject": 1,
             "max_age": 0,
@@ -150,7 +158,7 @@ async def open_copy(connection: Connection, name: str, log: Log) -> Stream:
             "discard": "new",
             # Two that copy the same at the same time.
             "duplicate_window": 120_000_000_000,
-            "metadata": {COPY_KEY: log.prefix},
+            "metadata": {COPY_KEY: source.prefix},
             "subjects": [root + subject for subject in STREAM_SUBJECTS],
             "subject_transform": {"src": f"{root}>", "dest": ">"},
         }

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from deltalog.jetstream.backoff import Backoff
-from deltalog.jetstream.connection import BrokerRefuses, JetStreamRefused
+from deltalog.jetstream.connection import JetStreamRefused
 from deltalog.jetstream.making import change_stream, create_stream, find_stream
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, Stream
 from deltalog.jetstream.stream_info import (
@@ -20,10 +20,12 @@ from deltalog.jetstream.stream_info import (
     EVENTS_FROM_KEY,
     FORMAT_KEY,
     PREFIX_KEY,
+    STATE_FROM_KEY,
     STATE_SUFFIX,
     TOMBSTONE_TTL_KEY,
     StreamConfig,
     StreamInfo,
+    timestamp,
 )
 
 log = structlog.get_logger("deltalog.state")
@@ -61,64 +63,95 @@ def state_name(events: str) -> str:
 
 
 async def make_state(opened: Log) -> None:
-    """Sees to it that a log has its state stream, on as many servers; makes it where there is none.
+    """Sees to it that a log has its state stream, on as many servers and under its name; makes it where there is none.
 
-    Where that is not permitted, another process has to: then it stays without.
-    Raises LogError if the stream of that name is another one; BrokerUnavailable.
+    One that is of a stream which was deleted is made anew. Where the events have lost their beginning by then, it says
+    up to where it may lack messages (`StreamState.lacks_to`), so that producers append them again.
+    Raises LogError if the stream of that name is another one; BrokerRefuses if that is not permitted;
+    BrokerUnavailable.
     """
-    connection = opened.connection
-    name = state_name(opened.name)
+    connection, name = opened.connection, state_name(opened.name)
+    opened.state_stream = None
     try:
-        try:
-            info = await find_stream(connection, name)
-        except JetStreamRefused as refused:
-            if refused.code != STREAM_NOT_FOUND:
-                raise LogError(f"stream {name}: {refused.description}") from refused
-            info = await create_stream(connection, state_config(opened))
-            log.info("state stream made", stream=name, prefix=opened.prefix)
-        checked_state(info, opened.name)
-        state = Stream(connection, info)
-        if info.config.num_replicas < opened.replicas:
-            await change_stream(state, {"num_replicas": opened.replicas})
-        if info.config.discard != "new" or info.config.max_age or info.config.max_msgs_per_subject != 1:
-            # Set to forget what lives, be it by age or to make room.
-            await change_stream(state, {"discard": "new", "max_age": 0, "max_msgs_per_subject": 1})
-        if state.created == opened.created:
-            opened.state_stream = state
-    except BrokerRefuses as refused:
-        log.warning("the state stream cannot be made here", stream=name, reason=str(refused))
+        info = checked_state(await find_stream(connection, name), opened.name)
+        if info.made != opened.created:
+            if (await find_stream(connection, opened.name)).made != opened.created:
+                # It is this log that is out of date.
+                return
+            await delete_state(opened, "it is of a stream that was deleted")
+            info = await _made(opened)
+    except JetStreamRefused as refused:
+        if refused.code != STREAM_NOT_FOUND:
+            raise LogError(f"stream {name}: {refused.description}") from refused
+        info = await _made(opened)
+    state = Stream(connection, info)
+    if info.config.num_replicas < opened.replicas:
+        await change_stream(state, {"num_replicas": opened.replicas})
+    if info.config.discard != "new" or info.config.max_age or info.config.max_msgs_per_subject != 1:
+        # Set to forget what lives, be it by age or to make room.
+        await change_stream(state, {"discard": "new", "max_age": 0, "max_msgs_per_subject": 1})
+    if state.prefix != opened.prefix:
+        await change_stream(state, {}, {PREFIX_KEY: opened.prefix})
+    opened.state_stream = state
+
+
+async def delete_state(opened: Log, reason: str) -> None:
+    """Deletes a state stream that cannot be right, so that it is made anew. Raises as `make_state`."""
+    name = state_name(opened.name)
+    log.warning("the state stream is made anew", stream=name, reason=reason)
+    try:
+        await opened.connection.api(f"STREAM.DELETE.{name}", timeout=30.0)
+    except JetStreamRefused as refused:
+        if refused.code != STREAM_NOT_FOUND:
+            raise LogError(f"stream {name}: {refused.description}") from refused
+
+
+async def _made(opened: Log) -> StreamInfo:
+    config = state_config(opened)
+    events = await find_stream(opened.connection, opened.name)
+    opened.note(events)
+    state = events.state_now()
+    if opened.window and not await opened.kept_until(0, state):
+        lacks_to = state.last_sequence
+        config["metadata"] = {**state_metadata(opened), **lacking(opened, lacks_to)}
+        log.warning("the events have lost their beginning: producers append it again", up_to=lacks_to)
+    info = checked_state(await create_stream(opened.connection, config), opened.name)
+    log.info("state stream made", stream=info.config.name, prefix=opened.prefix)
+    return info
+
+
+def lacking(opened: Log, lacks_to: int) -> dict[str, str]:
+    """The metadata of a state stream that may lack messages up to a sequence, found now."""
+    return {STATE_FROM_KEY: f"{lacks_to} {timestamp(opened.now())}"}
 
 
 async def take_over(opened: Log, limits: Limits) -> None:
     """Has the log keep every message for a while, once its state stream has all that it has, and as `limits` say.
 
-    A log of before kept the last message of each subject itself. Any number of processes may do this at once. Where it
-    is not permitted, or the state does not come as far in time, the log stays as it is: good, but without a window.
-    Raises LogError if the servers refuse the limits; BrokerUnavailable.
+    A log of before kept the last message of each subject itself. Any number of processes may do this at once. Where the
+    state does not come as far in time, the log stays as it is: good, but without a window.
+    Raises LogError if the servers refuse the limits; BrokerRefuses if it is not permitted; BrokerUnavailable.
     """
     if opened.state_stream is None:
         return
-    try:
-        config = await _config(opened)
-        if config.events_from is None:
-            if not await _has_everything(opened.state_stream, opened):
-                log.warning("the state stream does not come to its end: no events are kept yet", stream=opened.name)
-                return
-            # From here on nothing is superseded, and what came before that is not exact.
-            if (await _config(opened)).events_from is not None:
-                # Another process did it meanwhile.
-                return
-            await change_stream(opened, {"max_msgs_per_subject": -1})
-            since = (await find_stream(opened.connection, opened.name)).state.last_seq
-            await _limit(opened, config, limits, {EVENTS_FROM_KEY: str(since)})
-            log.info("the log keeps events", stream=opened.name, since=since, seconds=opened.window)
-        elif limits.differ(config, opened.tombstone_ttl):
-            # What has gone already does not come back with a longer window.
-            first = await opened.events.first_since(opened.now() - opened.window * 1_000_000_000 + opened.margin)
-            since = await opened.head() if first is None else first - 1
-            await _limit(opened, config, limits, {EVENTS_FROM_KEY: str(max(since, opened.events_from))})
-    except BrokerRefuses as refused:
-        log.warning("the log's window cannot be set here", stream=opened.name, reason=str(refused))
+    config = await _config(opened)
+    if config.events_from is None:
+        if not await _has_everything(opened.state_stream, opened):
+            log.warning("the state stream does not come to its end: no events are kept yet", stream=opened.name)
+            return
+        # From here on nothing is superseded, and what came before that is not exact.
+        if (await _config(opened)).events_from is not None:
+            # Another process did it meanwhile.
+            return
+        await change_stream(opened, {"max_msgs_per_subject": -1})
+        since = (await find_stream(opened.connection, opened.name)).state.last_seq
+        await _limit(opened, config, limits, {EVENTS_FROM_KEY: str(since)})
+        log.info("the log keeps events", stream=opened.name, since=since, seconds=opened.window)
+    elif limits.differ(config, opened.tombstone_ttl):
+        # What has gone already does not come back with a longer window.
+        first = await opened.events.first_since(opened.now() - opened.window * 1_000_000_000 + opened.margin)
+        since = await opened.head() if first is None else first - 1
+        await _limit(opened, config, limits, {EVENTS_FROM_KEY: str(max(since, opened.events_from))})
 
 
 async def _config(opened: Log) -> StreamConfig:
@@ -199,12 +232,17 @@ def state_config(opened: Log) -> dict[str, object]:
         "num_replicas": opened.replicas,
         "allow_direct": True,
         "allow_msg_ttl": True,
-        "metadata": {
-            PREFIX_KEY: opened.prefix,
-            FORMAT_KEY: "1",
-            TOMBSTONE_TTL_KEY: str(opened.tombstone_ttl),
-            CREATED_KEY: opened.created,
-        },
+        "metadata": state_metadata(opened),
+    }
+
+
+def state_metadata(opened: Log) -> dict[str, str]:
+    """Which history a state stream is of."""
+    return {
+        PREFIX_KEY: opened.prefix,
+        FORMAT_KEY: "1",
+        TOMBSTONE_TTL_KEY: str(opened.tombstone_ttl),
+        CREATED_KEY: opened.created,
     }
 
 

@@ -39,7 +39,9 @@ class HistoryIdentity(NamedTuple):
 class StreamState(msgspec.Struct, frozen=True):
     """The extent of a stream now. `last_time` in nanoseconds since 1970, 0 in a stream never written to.
 
-    `silent`: seconds since a mirror heard of the stream that it mirrors, infinite if it never did.
+    `silent`: seconds since a mirror heard of the stream that it mirrors, infinite if it never did. `lacks_to`: of a
+    state stream that had to be made anew from events that had lost their beginning: up to which sequence it may lack
+    messages; 0: it lacks none.
     """
 
     messages: int
@@ -51,6 +53,7 @@ class StreamState(msgspec.Struct, frozen=True):
     prefix: str
     silent: float = 0.0
     bytes: int = 0
+    lacks_to: int = 0
 
     @property
     def identity(self) -> HistoryIdentity:
@@ -106,6 +109,12 @@ class StreamConfig(msgspec.Struct):
     max_msgs_per_subject: int = -1
 
     @property
+    def lacks_to(self) -> int:
+        """Up to which sequence a state stream may lack messages; 0: it lacks none."""
+        text = self.metadata.get(STATE_FROM_KEY, "").partition(" ")[0]
+        return int(text) if text.isdecimal() else 0
+
+    @property
     def events_from(self) -> int | None:
         """From which sequence on every message was kept; None: it keeps the last of each subject, as of old."""
         text = self.metadata.get(EVENTS_FROM_KEY, "")
@@ -142,6 +151,7 @@ class StreamInfo(msgspec.Struct):
             self.config.metadata.get(PREFIX_KEY, ""),
             silent,
             self.state.bytes,
+            self.config.lacks_to,
         )
 
 

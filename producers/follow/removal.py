@@ -12,20 +12,9 @@ from deltalog import Appender, Record
 from deltalog.jetstream.stream import Log
 from deltalog.reader import read_to_end
 from deltalog.wire.kubernetes import GroupResource
-from deltalog.wire.parts import parts_filter
 from deltalog.wire.records import HealthChanged, ObjectsRemoved
-from deltalog.wire.subjects import (
-    CLUSTER_RECORDS,
-    CONTROL,
-    DOCUMENT_RECORDS,
-    OBJECTS,
-    PARTS,
-    TYPE_RECORDS,
-    control_subject,
-    encode_token,
-    object_filter,
-    parse_object,
-)
+from deltalog.wire.removal import removed_subjects
+from deltalog.wire.subjects import OBJECTS, encode_token, object_filter, parse_object
 from producers.follow.ownership import Owner, append_control, release, take
 
 
@@ -42,12 +31,8 @@ async def remove_cluster(log: Log, producer: str, cluster: str) -> int:
         types = await _types(log, f"{OBJECTS}.{token}.>")
         removed = owner.control(ObjectsRemoved(types=types))
         sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
-        for root in (OBJECTS, PARTS):
-            await log.purge_state(f"{root}.{token}.>", sequence)
-        for record in (*TYPE_RECORDS, *DOCUMENT_RECORDS):
-            await log.purge_state(f"{CONTROL}.{token}.{record}.*.*", sequence)
-        for record in CLUSTER_RECORDS:
-            await log.purge_state(control_subject(cluster, record), sequence)
+        for pattern in removed_subjects(cluster, None):
+            await log.purge_state(pattern, sequence)
         # The record of the removal is forgotten one day, this one is not: there is no such cluster, nor an owner.
         await release(appender, owner)
         return sequence
@@ -85,8 +70,6 @@ async def append_removed_type(log: Log, appender: Appender, owner: Owner, resour
     objects = object_filter(owner.cluster, *resource)
     removed = owner.control(ObjectsRemoved(resource=resource, types=await _types(log, objects)))
     sequence = await append_control(appender, owner, removed, ttl=log.tombstone_ttl)
-    for pattern in (objects, parts_filter(objects)):
+    for pattern in removed_subjects(owner.cluster, resource):
         await log.purge_state(pattern, sequence)
-    for record in TYPE_RECORDS:
-        await log.purge_state(control_subject(owner.cluster, record, *resource), sequence)
     return sequence

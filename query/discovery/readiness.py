@@ -106,6 +106,8 @@ class Readiness:
             text = f"log unreachable for {outage:.0f} s{meanwhile}{limit}"
             checks.append(failed(text) if self._cut_off() else warning(text))
         checks.extend(self._others())
+        if (lacks_to := materializer.lacks_to) and any(one.missing and one.stale is None for one in self.clusters()):
+            checks.append(warning(f"the log had lost some of what is older than index {lacks_to}: it is listed again"))
         checks.extend(map(_check, self.clusters()))
         return checks
 
@@ -119,7 +121,8 @@ class Readiness:
     def _of(self, name: str, cluster: Cluster | None) -> ClusterReadiness:
         if cluster is None:
             return ClusterReadiness(name, False, (), None)
-        missing = tuple(map(str, sorted(cluster.missing)))
+        # What the log had lost is complete again with each type's next list.
+        missing = tuple(map(str, sorted(cluster.missing_past(self._materializer.lacks_to))))
         stale = self._materializer.stale_reason(cluster)
         types = {}
         for key in sorted(cluster.types):
