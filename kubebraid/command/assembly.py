@@ -13,6 +13,7 @@ from deltalog import Access
 from deltalog.history import History
 from deltalog.jetstream.connection import Connection
 from deltalog.jetstream.stream import Log
+from deltalog.state_keeper import StateKeeper
 from kubebraid import __version__
 from kubebraid.command.announcing import announce
 from kubebraid.command.broker import EmbeddedBroker
@@ -74,6 +75,7 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
                 bucket=leases_bucket(settings.stream),
             )
             parts.append(functools.partial(_produce, writing, producer))
+            parts.append(functools.partial(_keep_state, writing))
             await writing.soon(until)
         service: QueryService | None = None
         address: Address | None = None
@@ -86,6 +88,8 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
             snapshots = _snapshots(settings, broker, worker)
             materializer = await _materializer(reading, until, file, snapshots, settings.window_memory)
             parts.append(materializer.run)
+            if not produce and (worker is None or worker.number == 0):
+                parts.append(functools.partial(_keep_state, reading))
             # After the last request has been answered.
             stack.push_async_callback(materializer.close)
             assert bound is not None
@@ -131,6 +135,12 @@ async def _produce(writing: Opening, producer: Producer) -> None:
     """Produces, from when the log can be written."""
     producer.leases.replicas = (await writing.wait()).replicas
     await producer.run()
+
+
+async def _keep_state(opening: Opening) -> None:
+    """Keeps the log's state stream, from when the log can be opened."""
+    opened = await opening.wait()
+    await StateKeeper(opened.connection, opened.name).run()
 
 
 async def _work(service: QueryService, bound: socket.socket, worker: Worker) -> None:
