@@ -142,6 +142,7 @@ class Reader:
         self._state_to = state_to
         self._timing = timing
         self._identity = log.identity
+        self._beginning = not begin.sequence
         self.lacks_to = 0
         # The sequence up to which the events have nothing more of these subjects; and until when, by the server's
         # clock, nothing behind it can have aged away unread.
@@ -161,6 +162,7 @@ class Reader:
     def begin_at(self, progress: Progress) -> None:
         """Sets the position before `run`: what was applied elsewhere, with its time, so that it can be checked."""
         self.position, self.position_time, self.latest = progress
+        self._beginning = not progress.sequence
 
     def pause(self) -> None:
         """Has the server stop sending, where no more can be held; what is under way still comes.
@@ -257,9 +259,9 @@ class Reader:
                 raise BrokerUnavailable(f"the state stream of {log_.name} {has}, and the events begin past {read_to}")
             await backoff.wait()
         if kept.lacks_to > max(self.position, self.lacks_to):
-            if self.position:
+            if not self._beginning or self.caught_up.is_set():
                 raise StateIncomplete(f"the state may lack messages up to {kept.lacks_to}, {self.position} was applied")
-            # Who begins has nothing that could have been deleted meanwhile.
+            # Who begins has nothing but what the state has, too, or a later message of.
             self.lacks_to = kept.lacks_to
         until = until or min(kept.last_sequence, state.last_sequence)
         if until <= read_to or log_.state_stream is None:

@@ -85,7 +85,7 @@ class StateKeeper:
             return
         await self._note_gap(opened, kept, events)
         await take_over(opened, Limits())
-        await self._tidy(opened)
+        await self._tidy(opened, events)
 
     async def _why_diverged(self, opened: Log, kept: StreamState, events: StreamState) -> str | None:
         """Why the state is not of these events; None if nothing says so."""
@@ -124,13 +124,14 @@ class StateKeeper:
             up_to=events.last_sequence,
         )
 
-    async def _tidy(self, opened: Log) -> None:
+    async def _tidy(self, opened: Log, events: StreamState) -> None:
         """Takes out of a new state what was removed before it was made: the events have that for a window."""
         info = await find_stream(self._connection, state_name(self._name))
         if self._tidied == info.created:
             return
         made, state = nanoseconds(info.created), Stream(self._connection, info)
-        if not opened.window or info.state.last_seq < opened.events_from:
+        if not opened.window or info.state.last_seq < events.last_sequence:
+            # It is being filled: records of removals may be among what is to come.
             return
         removals: list[tuple[int, ObjectsRemoved, str]] = []
 

@@ -13,6 +13,7 @@ import pytest
 from deltalog import Appender, Connection, Log, LogSettings, Reader, open_log
 from deltalog.history import History, Mark, Probe
 from deltalog.jetstream.making import change_stream
+from deltalog.jetstream.stream_info import STATE_FROM_KEY
 from deltalog.reader import StateIncomplete
 from deltalog.state_keeper import StateKeeper
 from deltalog.timing import LogTiming
@@ -97,6 +98,18 @@ async def test_what_it_lacks_is_said(log: Log, put: Put, keeper: StateKeeper) ->
     await put("d")
     await asyncio.sleep(0.3)
     assert (await kept(log)).lacks_to == 4
+
+
+async def test_who_begins_goes_on_over_a_hole_in_the_events(log: Log, put: Put, keeper: StateKeeper) -> None:
+    """With what there is in a state that lacks something: not from the beginning again and again."""
+    for name in "abcd":
+        await put(name)
+    await state_at(log, 4)
+    assert log.state_stream is not None
+    await log.connection.api(f"STREAM.MSG.DELETE.{log.name}", {"seq": 2})
+    await change_stream(log.state_stream, {}, {STATE_FROM_KEY: "4 2026-01-01T00:00:00Z"})
+    assert await whole(log) == [1, 2, 3, 4]
+    assert (await read_after(log, 0)).lacks_to == 4
 
 
 async def read_after(log: Log, sequence: int) -> Reader:
