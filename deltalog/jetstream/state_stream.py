@@ -35,6 +35,8 @@ USUAL_BYTES = 2 * 1024**3
 # The usual limit is not lowered below this where the servers have less room.
 _FEWEST_BYTES = 1024**2
 _NO_STORAGE = 10047
+# How often it is tried to set the limits, where others set them at the same time.
+_ATTEMPTS = 5
 # How long a state stream may take to be filled before the log goes on as it was, in seconds.
 _FILLED_WITHIN = 120.0
 
@@ -134,20 +136,24 @@ async def take_over(opened: Log, limits: Limits) -> None:
     """
     if opened.state_stream is None:
         return
-    config = await _config(opened)
-    if config.events_from is None:
+    for _ in range(_ATTEMPTS):
+        config = await _config(opened)
+        if config.events_from is not None:
+            break
         if not await _has_everything(opened.state_stream, opened):
             log.warning("the state stream does not come to its end: no events are kept yet", stream=opened.name)
             return
+        config = await _config(opened)
+        if config.events_from is not None:
+            break
+        if config.max_msgs_per_subject != -1:
+            await change_stream(opened, {"max_msgs_per_subject": -1})
         # From here on nothing is superseded, and what came before that is not exact.
-        if (await _config(opened)).events_from is not None:
-            # Another process did it meanwhile.
-            return
-        await change_stream(opened, {"max_msgs_per_subject": -1})
         since = (await find_stream(opened.connection, opened.name)).state.last_seq
         await _limit(opened, config, limits, {EVENTS_FROM_KEY: str(since)})
+        # Who changes the same at the same time may have taken it back: neither knows of the other.
         log.info("the log keeps events", stream=opened.name, since=since, seconds=opened.window)
-    elif limits.differ(config, opened.tombstone_ttl):
+    if limits.differ(config, opened.tombstone_ttl) and opened.window:
         # What has gone already does not come back with a longer window.
         first = await opened.events.first_since(opened.now() - opened.window * 1_000_000_000 + opened.margin)
         since = await opened.head() if first is None else first - 1

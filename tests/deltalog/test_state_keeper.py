@@ -128,6 +128,10 @@ async def test_a_log_that_was_made_anew_gets_a_state_of_its_own(
     await log.connection.api(f"STREAM.DELETE.{log.name}")
     again = await open_log(await connecting(), LogSettings(tombstone_ttl=60))
     assert again.state_stream is not None
+    async with asyncio.timeout(PATIENCE):
+        # Both set it up at once.
+        while not again.window:
+            await again.state()
     assert again.window == 60
     async with Appender.to(again) as appender:
         await appender.append_wait(object_subject(PODS, "x", "z"), b"z")
