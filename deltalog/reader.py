@@ -221,7 +221,7 @@ class Reader:
             await backoff.wait()
 
     async def _check_history(self) -> StreamState:
-        state = await self.log.state()
+        state = await (self.log.state() if self.log.mirror else self.log.state_past(self.position))
         if (reason := why_another(self.log.name, state, self._identity)) is None and self.position:
             reason = await why_not_continued(self.log, self.progress, state)
         if reason is not None:
@@ -247,7 +247,7 @@ class Reader:
         patient_until = time.monotonic() + _STATE_WITHIN
         while True:
             # After `state`: what that had the state stream has soon.
-            kept = await log_.kept()
+            kept = await self._kept(log_, state)
             impatient = time.monotonic() > patient_until
             if kept is not None and kept.last_sequence >= (read_to + 1 if impatient and not until else wanted):
                 break
@@ -271,6 +271,22 @@ class Reader:
         stored = kept.last_time if kept.last_sequence == until else await log_.message_time(until)
         self.compacted_through = max(self.compacted_through, until)
         return _Source(log_.state_stream, until, stored or 0, until == state.last_sequence)
+
+    @staticmethod
+    async def _kept(log_: Log, state: StreamState) -> StreamState | None:
+        """The extent of the state stream; None if there is none, or it is not of the same past as the events.
+
+        Events that lost their end in a crash go on with other messages under the same sequences.
+        """
+        kept = await log_.kept()
+        if kept is None or log_.state_stream is None or not kept.last_sequence:
+            return kept
+        if kept.last_sequence > state.last_sequence:
+            state = await log_.state_past(kept.last_sequence)
+            return kept if state.last_sequence >= kept.last_sequence else None
+        here = await log_.state_stream.message_time(kept.last_sequence)
+        there = await log_.events.message_time(kept.last_sequence)
+        return None if here is not None and there is not None and here != there else kept
 
     @property
     def _read_to(self) -> int:

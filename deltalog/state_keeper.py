@@ -23,12 +23,17 @@ from deltalog.jetstream.stream_info import StreamState, nanoseconds
 from deltalog.reader import Reader, Record
 from deltalog.timing import DEFAULT_TIMING, LogTiming
 from deltalog.wire.delta import UnreadableRecord
-from deltalog.wire.errors import LogUnavailable
+from deltalog.wire.errors import HistoryEnded, LogUnavailable
 from deltalog.wire.records import ObjectsRemoved, decode_control
 from deltalog.wire.removal import removed_subjects
 from deltalog.wire.subjects import CONTROL, REMOVED
 
 log = structlog.get_logger("deltalog.state")
+
+
+# In how many looks one after the other a state has to be found of another past before it is deleted: a server that
+# stood still answers as the leader that it was, once.
+_SUSPICIONS = 3
 
 
 class _Seen(NamedTuple):
@@ -50,6 +55,7 @@ class StateKeeper:
         self._name = name
         self._timing = timing
         self._seen: _Seen | None = None
+        self._suspected = 0
         # When the state stream was made from which what removals took is out again.
         self._tidied = ""
 
@@ -60,7 +66,8 @@ class StateKeeper:
             try:
                 await self.look()
                 say.clear()
-            except LogUnavailable as cause:
+            except (LogUnavailable, HistoryEnded) as cause:
+                # The history may have been renamed under the reader of removals.
                 say(cause)
             await asyncio.sleep(self._timing.look_every * random.uniform(0.8, 1.2))
 
@@ -79,10 +86,14 @@ class StateKeeper:
         kept = await opened.state_stream.state()
         events = await opened.state()
         if (reason := await self._why_diverged(opened, kept, events)) is not None:
-            self._seen = None
-            await delete_state(opened, reason)
-            await make_state(opened)
+            self._suspected += 1
+            log.debug("the state stream may be of another past", log=self._name, reason=reason, times=self._suspected)
+            if self._suspected >= _SUSPICIONS:
+                self._seen, self._suspected = None, 0
+                await delete_state(opened, reason)
+                await make_state(opened)
             return
+        self._suspected = 0
         await self._note_gap(opened, kept, events)
         await take_over(opened, Limits())
         await self._tidy(opened, events)
@@ -93,11 +104,12 @@ class StateKeeper:
             return f"it has come to {kept.last_sequence}, the events end at {events.last_sequence}"
         state = opened.state_stream
         assert state is not None
-        seen, self._seen = self._seen, None
+        seen = self._seen
         if seen is not None and seen.created == opened.created:
             stored = await opened.events.message_time(seen.sequence)
             if stored not in (None, seen.time):
                 return f"message {seen.sequence} is another one in the events"
+        self._seen = None
         if not kept.last_sequence:
             return None
         has = await state.message_time(kept.last_sequence)

@@ -5,6 +5,7 @@ JetStream: ADR-8 (direct get), ADR-31 (reading single messages), ADR-43 (message
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -44,6 +45,8 @@ _BATCH = 500
 # Messages count as kept for a tenth of the window less, in nanoseconds a second, and for half a minute at most.
 _MARGIN_PART = 100_000_000
 _MARGIN_NANOSECONDS = 30_000_000_000
+# The pauses before a stream that seems to have been cut is asked about again, in seconds.
+_ASKED_AGAIN = (0.2, 0.8)
 # How long a purge waits for the state stream to have come as far, in seconds.
 _STATE_WITHIN = 30.0
 
@@ -107,6 +110,20 @@ class Stream:
         info = await _info(self.connection, self.name)
         self.note(info)
         return info.state_now()
+
+    async def state_past(self, sequence: int) -> StreamState:
+        """As `state`, of a stream that should have come to `sequence`: if it has not, that is asked for again.
+
+        A server that stood still answers the questions that waited for it as the leader that it was, before it hears of
+        its successor. So a stream that seems to end earlier really does only if it still does a moment later.
+        """
+        state = await self.state()
+        for pause in _ASKED_AGAIN:
+            if state.last_sequence >= sequence:
+                break
+            await asyncio.sleep(pause)
+            state = await self.state()
+        return state
 
     async def head(self) -> int:
         """The sequence of the last message."""
