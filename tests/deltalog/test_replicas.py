@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from deltalog import Appender, AppendError, Conflict, Connection, Expect, LogError, LogSettings, connect, open_log
+from deltalog import Appender, AppendError, Conflict, Connection, Expect, Log, LogError, LogSettings, connect, open_log
 from deltalog.history import BUCKET
 from deltalog.jetstream.bucket import Bucket
 from deltalog.reader import Reader
+from tests.ageing import forget_events
 from tests.nats_cluster import NatsCluster
 from tests.patience import PATIENCE
 
@@ -166,6 +167,53 @@ async def test_no_leader_takes_anything_along(cluster: NatsCluster, how: str) ->
     finally:
         await writing.close()
         await reading.close()
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+async def test_the_state_outlives_its_leader(cluster: NatsCluster, how: str) -> None:
+    """What the events have forgotten is read whole, while a server is away and once it is back."""
+    connection = await connect(cluster.url, name="test")
+    try:
+        log = await open_log(connection, LogSettings(replicas=3))
+        assert await replicas(cluster, "KUBEBRAID_STATE") == 3
+        await cluster.healthy(("KUBEBRAID", "KUBEBRAID_STATE"))
+        held = {}
+        async with Appender.to(log) as appender:
+            for number in range(300):
+                name = f"kb.alpha.core.v1.pods.a.p{number % 40}"
+                held[name] = await appender.append_wait(name, b"%d" % number)
+            await forget_events(log, 290)
+            leader = await cluster.leader("KUBEBRAID_STATE")
+            if how == "kill":
+                await leader.kill()
+            else:
+                leader.stop()
+            async with asyncio.timeout(PATIENCE):
+                found = await read_all(log)
+            assert found == sorted(held.values())
+            if how == "kill":
+                await leader.start()
+            else:
+                leader.go_on()
+            for number in range(20):
+                name = f"kb.alpha.core.v1.pods.a.p{number % 40}"
+                while True:
+                    with contextlib.suppress(AppendError):
+                        held[name] = await appender.append_wait(name, b"later")
+                        break
+                    await asyncio.sleep(0.1)
+        await cluster.healthy(("KUBEBRAID", "KUBEBRAID_STATE"))
+        async with asyncio.timeout(PATIENCE):
+            assert set(held.values()) <= set(await read_all(log))
+    finally:
+        await connection.close()
+
+
+async def read_all(log: Log) -> list[int]:
+    """What a reader from the beginning reads."""
+    sequences: list[int] = []
+    await Reader(log, lambda record: sequences.append(record.sequence), stop_when_caught_up=True).run()
+    return sequences
 
 
 async def test_many_make_a_stream_at_once(cluster: NatsCluster) -> None:

@@ -23,7 +23,8 @@ from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
 from materializer.materializer import Materializer
 from materializer.timing import Timing
-from tests.ageing import cut, kept, state_at
+from query.discovery.readiness import Readiness
+from tests.ageing import cut, forget_events, kept, state_at
 from tests.halting import halt
 from tests.patience import PATIENCE, eventually
 
@@ -501,6 +502,80 @@ async def test_versions_that_are_not_synced_any_longer_hide_no_cut(
     assert running.materializer.generation == 0
     await cut(log, object_filter("alpha", "", "pods", name="n1"), last + 1)
     await running.until(lambda: running.materializer.generation == 1)
+
+
+async def lose_state(log: Log, through: int) -> None:
+    """The events up to a sequence go, and the state is deleted, and made anew from the others."""
+    await forget_events(log, through)
+    await log.connection.api(f"STREAM.DELETE.{log.name}_STATE")
+    await open_log(log.connection)
+    await state_at(log, await log.head())
+
+
+async def test_a_state_with_a_gap_is_the_same_history(
+    log: Log, put: Put, record: Callable[..., Awaitable[int]], starting: Start
+) -> None:
+    """Who runs shows nothing new; who starts has to wait for the next lists, and knows no deletion before that."""
+    await record(subjects.OWNER)
+    await record(subjects.CLUSTER)
+    await record(subjects.TYPE, "", "pods", kind="Pod", version="v1")
+    await record(subjects.SYNCED, "", "pods", version="1", objects=0)
+    for number in range(4):
+        await put(f"n{number}")
+    running = await starting()
+    await running.until(lambda: len(running.objects) == 4)
+    await running.marked()
+    lacks_to = await put("n3", member_version="2")
+    await running.until(lambda: running.materializer.store.applied == lacks_to)
+    before = dict(running.objects)
+    await lose_state(log, lacks_to - 1)
+    await running.looks()
+    cold = await starting()
+    assert {running.prefix, cold.prefix} == {log.prefix}
+    assert list(cold.objects) == ["n3"]
+    assert (cold.materializer.lacks_to, cold.materializer.store.floor) == (lacks_to, lacks_to)
+    assert running.materializer.lacks_to == 0
+    # As producers do: objects and records again, and each type synced behind them.
+    await record(subjects.CLUSTER)
+    await record(subjects.TYPE, "", "pods", kind="Pod", version="v1")
+    for number in range(3):
+        await put(f"n{number}", uid_index=before[f"n{number}"][0])
+    await cold.until(lambda: len(cold.objects) == 4)
+    waits = Readiness(cold.materializer)
+    assert not waits.ready()
+    assert [one.missing for one in waits.clusters()] == [("pods",)]
+    assert any("had lost some of what is older" in check.text for check in waits.checks())
+    last = await record(subjects.SYNCED, "", "pods", version="1", objects=0)
+    await cold.until(lambda: cold.materializer.store.applied == last)
+    assert waits.ready()
+    await running.until(lambda: running.materializer.store.applied == last)
+    assert running.objects == before, "nothing new"
+    await running.looks()
+    assert (running.materializer.generation, running.materializer.store.floor) == (0, 0)
+
+
+async def test_who_was_away_over_a_gap_begins_anew_in_the_same_history(
+    log: Log, put: Put, starting: Start, broker: EmbeddedBroker
+) -> None:
+    """Deletions may be among what it lacks."""
+    for number in range(4):
+        await put(f"n{number}")
+    running = await starting()
+    await running.until(lambda: len(running.objects) == 4)
+    reader = running.materializer._freshness.reader
+    assert reader is not None
+    reader.pause()
+    running.log.connection._trouble()
+    await running.until(lambda: reader.restarts == 1)
+    await put("n1", type="DELETED", member_version="2", ttl=60)
+    await put("n2", member_version="2")
+    last = await put("n3", member_version="2")
+    await lose_state(log, last - 1)
+    reader.resume()
+    await running.until(lambda: running.materializer.generation == 1 and running.materializer.ready.is_set())
+    assert running.prefix == log.prefix
+    assert list(running.objects) == ["n3"]
+    assert running.materializer.lacks_to == last
 
 
 async def test_purged_deletions_raise_the_floor(log: Log, put: Put, starting: Start) -> None:
