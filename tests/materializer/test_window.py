@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, ControlRecord, Delta, Replaced
+from deltalog.wire.delta import UNCHANGED, Selectables
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.records import ObjectsRemoved
 from materializer.cursor import Cursor, ShownChange, changes
@@ -460,3 +461,195 @@ def test_as_of_an_index_a_name_that_is_not_known_any_more_cannot_be_told(delta: 
     assert pods.as_of(5, Filter(names=frozenset({"n"}))) == []
     assert [one.index for one in pods.as_of(6, Filter())] == [6]
     assert pods.get("alpha", ObjectName(("x", "m"))) is not None
+
+
+# -- what was superseded unread ----------------------------------------------------------------------------------------
+
+PODS = TYPES[0]
+A, B = {"app": "a"}, {"app": "b"}
+APP_A = LENSES[1].filter
+
+
+def told_past(store: Store, after: int, wanted: Filter = APP_A) -> list[tuple[int, str]]:
+    pods = store.types[PODS]
+    found, upto = changes(pods, Cursor(after).position(pods), wanted, EVERYTHING)
+    assert upto is None
+    return [(change.at, change.type) for change in found]
+
+
+@pytest.fixture
+def gapped(delta: Make) -> Store:
+    """Had m, with app=a, at 1; what came from 2 to 4 was superseded, and the log is read event by event past that."""
+    store = warm_store(LARGE)
+    store.apply_delta(delta("m", labels=A, member_version="1"), 1, 1)
+    store.settle()
+    store.skip(5, 5)
+    assert (store.unread_through, store.caught_up_at, store.window.start) == (4, 1, 4)
+    return store
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "expected"),
+    [
+        (UNCHANGED, A, [(6, MODIFIED)]),
+        (UNCHANGED, B, []),
+        (Selectables(B, {}, ""), A, [(6, ADDED)]),
+        (Selectables(A, {}, ""), B, [(6, DELETED)]),
+        # An older release does not say: a deletion too many rather than one too few.
+        (None, B, [(6, DELETED)]),
+        (None, A, [(6, MODIFIED)]),
+    ],
+)
+def test_the_state_before_an_event_is_not_an_older_one(
+    gapped: Store, was: Selectables | None, now: dict[str, str], expected: list[tuple[int, str]], delta: Make
+) -> None:
+    """m may have been changed between 2 and 4: only the event says what it was."""
+    gapped.apply_delta(delta("m", type=MODIFIED, uid_index=1, member_version="3", labels=now, was=was), 6, 6)
+    assert told_past(gapped, 5) == expected
+    assert gapped.window.doubtful == (was is None and now is B)
+    # What selectors saw before is unknown to whoever comes from before the window, too.
+    (event,) = gapped.types[PODS].events.after(0)
+    entry = event.item
+    assert isinstance(entry, Entry)
+    assert (event.before, event.fresh, entry.selectable_since, entry.past) == (None, False, 6, None)
+    assert APP_A.matched_between(entry, 2, 5) is None
+    # The next one is right behind it.
+    gapped.apply_delta(delta("m", type=MODIFIED, uid_index=1, member_version="4", labels=A, was=None), 7, 7)
+    assert [event.before for event in gapped.types[PODS].events.after(6)] == [entry]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_once_everything_was_read_the_state_before_is_known(known: bool, gapped: Store, delta: Make) -> None:
+    if known:
+        gapped.settle()
+    before = gapped.types[PODS].get("alpha", ObjectName(("x", "m")))
+    gapped.apply_delta(delta("m", type=MODIFIED, uid_index=1, member_version="3", labels=B), 6, 6)
+    (event,) = gapped.types[PODS].events.after(0)
+    assert event.before is (before if known else None)
+
+
+def test_what_came_past_the_gap_is_known_though_not_everything_was_read(gapped: Store, delta: Make) -> None:
+    gapped.apply_delta(delta("n", uid="n", member_version="1", labels=A), 6, 6)
+    gapped.apply_delta(delta("n", type=MODIFIED, uid="n", uid_index=6, member_version="2", labels=B), 7, 7)
+    first, second = gapped.types[PODS].events.after(0)
+    assert (first.before, first.fresh) == (None, True)
+    assert (second.before, second.fresh) == (first.item, False)
+    assert told_past(gapped, 5) == [(6, ADDED), (7, DELETED)]
+
+
+@pytest.mark.parametrize(
+    ("was", "labels", "expected"),
+    [(UNCHANGED, A, [(6, DELETED)]), (UNCHANGED, B, []), (Selectables(B, {}, ""), A, []), (None, B, [(6, DELETED)])],
+)
+@pytest.mark.parametrize("final", [True, False])
+def test_a_deletion_is_of_the_state_before_it_and_not_of_an_older_one(
+    gapped: Store,
+    final: bool,
+    was: Selectables | None,
+    labels: dict[str, str],
+    expected: list[tuple[int, str]],
+    delta: Make,
+) -> None:
+    """Without a word on what was before, what is here has to do."""
+    made = delta("m", type=DELETED, uid_index=1, member_version="3", labels=labels, was=was, final=final)
+    gapped.apply_delta(made, 6, 6)
+    assert told_past(gapped, 5) == expected
+    tombstone = gapped.types[PODS].tombstones["alpha"][ObjectName(("x", "m"))]
+    if was is None:
+        assert tombstone.labels == A
+    else:
+        assert tombstone.labels == (labels if was is UNCHANGED else was.labels)
+    # The body of an older state is not that of the last one.
+    stale = not final and was is None
+    assert (b'"of":"1"' in tombstone.content) is stale
+    gapped.check()
+
+
+def test_a_deletion_says_who_the_controller_was(gapped: Store, delta: Make) -> None:
+    made = delta("m", type=DELETED, uid_index=1, member_version="3", was=Selectables({}, {"node": "1"}, "o1"))
+    gapped.apply_delta(made, 6, 6)
+    tombstone = gapped.types[PODS].tombstones["alpha"][ObjectName(("x", "m"))]
+    assert (tombstone.labels, tombstone.fields, tombstone.controller_uid) == ({}, {"node": "1"}, "o1")
+    assert told_past(gapped, 5, Filter(controller_uids=frozenset({"o1"}))) == [(6, DELETED)]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_another_uid_takes_the_place_of_what_was_there(known: bool, gapped: Store, delta: Make) -> None:
+    """Of one that is not here, the log says what it was."""
+    if known:
+        gapped.settle()
+    replaced = Replaced(uid="u2", uid_index=3, oldest_uid_index=1, time=1, labels=A, created=1)
+    gapped.apply_delta(delta("m", uid="u3", member_version="9", labels=B, replaced=None if known else replaced), 6, 6)
+    (event,) = gapped.types[PODS].events.after(0)
+    assert event.before is not None
+    assert (event.before.uid, event.fresh) == ("u" if known else "u2", False)
+    assert told_past(gapped, 5) == [(6, DELETED)]
+
+
+def test_an_object_of_another_uid_is_no_state_before(gapped: Store, delta: Make) -> None:
+    """Its own beginning was superseded unread."""
+    gapped.settle()
+    gapped.apply_delta(
+        delta("m", type=MODIFIED, uid="u2", uid_index=3, member_version="9", labels=A, was=UNCHANGED), 6, 6
+    )
+    (event,) = gapped.types[PODS].events.after(0)
+    assert (event.before, event.fresh) == (None, False)
+    assert told_past(gapped, 5) == [(6, MODIFIED)]
+
+
+def test_a_uid_that_came_back_unread_begins_again(gapped: Store, delta: Make) -> None:
+    """It was deleted between 2 and 4."""
+    gapped.apply_delta(delta("m", member_version="9", labels=A), 6, 6)
+    (event,) = gapped.types[PODS].events.after(0)
+    assert (event.before, event.fresh) == (None, True)
+    assert told_past(gapped, 5) == [(6, ADDED)]
+    assert [entry.index for entry in gapped.types[PODS].as_of(5, Filter())] == []
+
+
+def test_the_log_is_read_event_by_event_from_somewhere_on(delta: Make) -> None:
+    store = warm_store(LARGE)
+    store.window.close()
+    for index in range(1, 4):
+        store.apply_delta(delta(f"n{index}", uid=f"u{index}", member_version="1"), index, index)
+    store.skip(9, 9)
+    assert (store.unread_through, store.window.start, len(store.window)) == (8, CLOSED, 0)
+    # The state was read up to 5, and this came past it.
+    store.note_compacted(5)
+    assert (store.unread_through, store.window.start) == (8, 9)
+    store.note_compacted(20)
+    assert (store.unread_through, store.window.start) == (20, 20)
+
+
+def test_a_list_as_of_then_has_what_was_replaced_since(delta: Make) -> None:
+    store = warm_store(LARGE)
+    store.apply_delta(delta("m", member_version="1", labels=A), 1, 1)
+    store.apply_delta(delta("m", type=MODIFIED, uid_index=1, member_version="2", labels=B), 2, 2)
+    store.apply_delta(delta("m", uid="u2", member_version="3", labels=A), 3, 3)
+    store.apply_delta(delta("m", type=DELETED, uid="u2", uid_index=3, member_version="4", labels=A), 4, 4)
+    store.apply_delta(delta("m", uid="u3", member_version="5", labels=A), 5, 5)
+    pods = store.types[PODS]
+    assert [[(one.uid, one.index) for one in pods.as_of(index, Filter())] for index in range(6)] == [
+        [],
+        [("u", 1)],
+        [("u", 2)],
+        [("u2", 3)],
+        [],
+        [("u3", 5)],
+    ]
+    assert [[one.index for one in pods.as_of(index, APP_A)] for index in range(6)] == [[], [1], [], [3], [], [5]]
+
+
+def test_deletions_that_may_be_needless_are_counted(delta: Make) -> None:
+    """Before the window, where what an object was is not known any more; not where it is."""
+    store = warm_store(0)
+    store.apply_delta(delta("m", member_version="1", labels=B), 1, 1)
+    store.skip(3, 3)
+    store.apply_delta(delta("m", type=MODIFIED, uid_index=1, member_version="3", labels=B), 5, 5)
+    assert told_past(store, 3) == [(5, DELETED)]
+    assert store.window.doubtful == 1
+    store.settle()
+    store.apply_delta(delta("n", uid="n", member_version="1", labels=A), 6, 6)
+    store.settle()
+    store.apply_delta(delta("n", type=MODIFIED, uid="n", uid_index=6, member_version="2", labels=B), 7, 7)
+    assert told_past(store, 6) == [(7, DELETED)]
+    assert store.window.doubtful == 1
