@@ -15,7 +15,7 @@ import structlog
 
 from deltalog.jetstream.backoff import Once
 from deltalog.jetstream.connection import Connection, JetStreamRefused
-from deltalog.jetstream.making import change_stream
+from deltalog.jetstream.making import KEEPS_LAST, change_stream
 from deltalog.jetstream.state_stream import Limits, take_over
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, Stream, checked_log
 from deltalog.jetstream.stream_info import (
@@ -126,17 +126,8 @@ class Mirror:
             "name": name,
             "description": f"kubebraid: mirror of {origin}",
             "mirror": mirrored,
-            "retention": "limits",
-            "storage": "file",
-            "discard": "new",
-            "max_consumers": -1,
-            "max_msgs": -1,
-            "max_bytes": -1,
-            "max_age": 0,
-            "max_msg_size": -1,
+            **KEEPS_LAST,
             "num_replicas": settings.replicas,
-            "allow_direct": True,
-            "allow_msg_ttl": True,
             "metadata": metadata,
             **more,
         }

@@ -221,7 +221,7 @@ class Reader:
             await backoff.wait()
 
     async def _check_history(self) -> StreamState:
-        state = await (self.log.state() if self.log.mirror else self.log.state_past(self.position))
+        state = await self.log.state_read_to(self.position)
         if (reason := why_another(self.log.name, state, self._identity)) is None and self.position:
             reason = await why_not_continued(self.log, self.progress, state)
         if reason is not None:

@@ -244,7 +244,7 @@ class Subscription:
             await asyncio.sleep(self._timing.look_every * random.uniform(0.8, 1.2))
             read = self._reader.position
             try:
-                state = await (self.log.state() if self.log.mirror else self.log.state_past(read))
+                state = await self.log.state_read_to(read)
                 if self._durable is not None:
                     await self._durable.still_ours()
                     await self._acknowledge_quiet()

@@ -114,7 +114,7 @@ class Cursor:
 
     def position(self, type_store: TypeStore) -> Position:
         """What the next read of this type depends on: watchers at equal positions are shown the same. O(1)."""
-        if not self._scan_head and self.read_to >= type_store.window.start:
+        if type_store.window.has(self.read_to, self._scan_head):
             return Position(self.read_to, self.read_to, self.read_to, self.read_to, 0)
         return Position(
             self.read_to,
@@ -126,7 +126,7 @@ class Cursor:
 
     def advance(self, store: Store, upto: int | None) -> None:
         """Notes that the store was read up to the index `upto`; None: to its end. O(1)."""
-        if upto is not None and not self._scan_head and self.read_to >= store.window.start:
+        if upto is not None and store.window.has(self.read_to, self._scan_head):
             # Read event by event, it has the whole state of any index.
             self.read_to = self._complete_at = self._served_from = self._scan_from = upto
             return
@@ -150,55 +150,59 @@ def changes(
 
     In the window these are the events, one by one, as they happened, whoever asks and whatever it was shown elsewhere.
     """
-    if not at.scan_head and at.read_to >= type_store.window.start:
-        return _events(type_store, at.read_to, wanted, limit, most)
+    exact = type_store.window.has(at.read_to, at.scan_head)
     result: list[ShownChange] = []
     size = 0
-    for item in type_store.order.after(at.read_to):
-        if isinstance(item, Removal):
-            batch = [
-                ShownChange(DELETED, held, item.index - 1)
-                for entry in item.entries.values()
-                if wanted.covers(entry) and (held := _held(entry, wanted, at, type_store.unread_through)) is not None
-            ]
-            if batch:
-                batch[-1] = batch[-1]._replace(at=item.index)
-                result.extend(batch)
-        elif wanted.covers(item):
-            shown = len(result)
-            result.extend(_shown(item, wanted, at, type_store))
-            if len(result) > shown:
-                size += len(item.content)
+    for index, shown, bytes_ in (_events if exact else _latest)(type_store, at, wanted):
+        result += shown
+        size += bytes_
         if len(result) >= limit or (most is not None and size >= most):
-            return result, item.index
+            return result, index
     return result, None
 
 
-def _events(
-    type_store: TypeStore, read_to: int, wanted: Filter, limit: int, most: int | None
-) -> tuple[list[ShownChange], int | None]:
-    result: list[ShownChange] = []
-    size = 0
-    for event in type_store.events.after(read_to):
+# What an item shows, if anything: its index, the changes, and the bytes of its content.
+_Steps = Iterator[tuple[int, list[ShownChange], int]]
+
+
+def _latest(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
+    """What changed past a position, each object once."""
+    for item in type_store.order.after(at.read_to):
+        if isinstance(item, Removal):
+            held = [
+                found
+                for entry in item.entries.values()
+                if wanted.covers(entry) and (found := _held(entry, wanted, at, type_store.unread_through)) is not None
+            ]
+            if held:
+                yield item.index, _removed(held, item.index), 0
+        elif wanted.covers(item) and (shown := list(_shown(item, wanted, at, type_store))):
+            yield item.index, shown, len(item.content)
+
+
+def _events(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
+    """What happened past a position, event by event."""
+    for event in type_store.events.after(at.read_to):
         item = event.item
         if isinstance(item, Removal):
             # All of it is news to one who came with the clusters' own versions.
             scope = dataclasses.replace(wanted, beyond=()) if wanted.beyond else wanted
-            batch = [ShownChange(DELETED, entry, event.index - 1) for entry in event.removed if scope.matches(entry)]
-            if batch:
-                batch[-1] = batch[-1]._replace(at=event.index)
-                result.extend(batch)
-        elif wanted.covers(item):
-            shown = len(result)
-            _add_event(result, type_store, event, item, wanted)
-            if len(result) > shown:
-                size += len(item.content)
+            if held := [entry for entry in event.removed if scope.matches(entry)]:
+                yield event.index, _removed(held, event.index), 0
+            continue
+        shown: list[ShownChange] = []
+        if wanted.covers(item):
+            _add_event(shown, type_store, event, item, wanted)
         elif wanted.version is not None and (left := _left_version(event, item, wanted)) is not None:
-            result.append(left)
-            size += len(item.content)
-        if len(result) >= limit or (most is not None and size >= most):
-            return result, event.index
-    return result, None
+            shown.append(left)
+        if shown:
+            yield event.index, shown, len(item.content)
+
+
+def _removed(held: list[Entry], index: int) -> list[ShownChange]:
+    """The deletions of a removal: all but the last bear the index before it (see `ShownChange`)."""
+    last = len(held) - 1
+    return [ShownChange(DELETED, entry, index if at == last else index - 1) for at, entry in enumerate(held)]
 
 
 def _add_event(result: list[ShownChange], type_store: TypeStore, event: Event, item: Entry, wanted: Filter) -> None:

@@ -139,7 +139,7 @@ class HistoryGuard:
     async def _look_at_log(self, reader: Reader) -> None:
         served = self._served
         applied = reader.position
-        state = await (served.log.state() if served.log.mirror else served.log.state_past(applied))
+        state = await served.log.state_read_to(applied)
         if served.log.mirror:
             self._freshness.origin_heard = time.monotonic() - state.silent
             if state.last_sequence < applied and state.prefix == served.identity.prefix:

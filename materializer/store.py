@@ -287,21 +287,18 @@ class Store:
             type_store.order.discard(current.index)
         elif current is not None:
             self._continue(entry, current, knows=before is not None)
-            # Labels that only the deletion itself changes do not count: selectors go by what watchers saw.
             if before is not None or delta.was is None:
-                entry.labels, entry.fields, entry.controller_uid = (
-                    current.labels,
-                    current.fields,
-                    current.controller_uid,
-                )
+                # Labels that only the deletion itself changes do not count: selectors go by what watchers saw.
+                entry.labels, entry.fields = current.labels, current.fields
+                entry.controller_uid = current.controller_uid
                 entry.selectable_since, entry.past = current.selectable_since, current.past
+                if not delta.final:
+                    # The log has the metadata only; this process still has all of it.
+                    entry = _with_body_of(entry, current, self.prefix)
             elif delta.was is not wire.UNCHANGED:
                 # A state that was superseded unread.
                 entry.labels, entry.fields = delta.was.labels, delta.was.fields
                 entry.controller_uid = delta.was.controller_uid or ""
-            if not delta.final and (before is not None or delta.was is None):
-                # The log has the metadata only; this process still has all of it.
-                entry = _with_body_of(entry, current, self.prefix)
             del objects[key]
             type_store.order.discard(current.index)
         else:

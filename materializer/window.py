@@ -127,6 +127,10 @@ class Window:
     def __len__(self) -> int:
         return len(self._order)
 
+    def has(self, read_to: int, scan_head: int) -> bool:
+        """Whether every event past `read_to` is here, for who is in no scan of what is before (`Position`). O(1)."""
+        return not scan_head and read_to >= self.start
+
     def open(self, start: int) -> None:
         """From here on every event is kept: what comes past `start` is all that happens. O(events that were here)."""
         self.close()

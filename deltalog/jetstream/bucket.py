@@ -11,7 +11,7 @@ import msgspec
 
 from deltalog.jetstream.acknowledgement import Expect, decode_ack
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, BrokerUnavailable, Connection, JetStreamRefused
-from deltalog.jetstream.making import change_stream, create_stream, find_stream
+from deltalog.jetstream.making import KEEPS_LAST, change_stream, create_stream, find_stream
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, LogError, Stream
 
 T = TypeVar("T")
@@ -56,21 +56,11 @@ class Bucket:
             "name": stream,
             "description": f"kubebraid: {description}",
             "subjects": [f"$KV.{name}.>"],
-            "retention": "limits",
-            "storage": "file",
-            "discard": "new",
-            "max_consumers": -1,
-            "max_msgs": -1,
-            "max_bytes": -1,
-            "max_age": 0,
-            "max_msg_size": -1,
-            "max_msgs_per_subject": 1,
+            **KEEPS_LAST,
             "num_replicas": replicas,
             "duplicate_window": 100_000_000,
-            "allow_direct": True,
             "allow_rollup_hdrs": True,
             "deny_delete": True,
-            "allow_msg_ttl": True,
         }
         if marker_ttl:
             config["subject_delete_marker_ttl"] = marker_ttl * 1_000_000_000

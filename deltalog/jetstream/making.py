@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 import msgspec
 from nats.errors import NoRespondersError
@@ -18,10 +19,25 @@ from deltalog.jetstream.stream_info import StreamInfo
 _NAME_IN_USE = 10058
 # Not clustered, no peers for it.
 _NO_ROOM_FOR_REPLICAS = (10074, 10005)
-# Less than the stream's max_bytes is left of the servers' storage.
-_NO_STORAGE = 10047
+NO_STORAGE = 10047
+"""JetStream's code: less than the stream's max_bytes is left of the servers' storage."""
 # How long servers may take to agree on a stream that one of them was asked for, in seconds.
 _AGREED_WITHIN = 10.0
+KEEPS_LAST: Mapping[str, object] = {
+    "retention": "limits",
+    "storage": "file",
+    # Where it is full, it refuses: nothing that lives makes room.
+    "discard": "new",
+    "max_consumers": -1,
+    "max_msgs": -1,
+    "max_bytes": -1,
+    "max_age": 0,
+    "max_msg_size": -1,
+    "max_msgs_per_subject": 1,
+    "allow_direct": True,
+    "allow_msg_ttl": True,
+}
+"""Of a stream's configuration: it keeps the last message of each subject for ever, whatever that takes."""
 # How long one request that makes or changes a stream may take, in seconds.
 _ANSWER_WITHIN = 3.0
 
@@ -105,6 +121,6 @@ def _left_unanswered(connection: Connection, verb: str) -> bool:
 def _remedy(refused: JetStreamRefused) -> str:
     if refused.code in _NO_ROOM_FOR_REPLICAS:
         return "; start more NATS servers with JetStream, or ask for fewer with `replicas`"
-    if refused.code == _NO_STORAGE:
+    if refused.code == NO_STORAGE:
         return "; give the servers more of the disk (`max_file_store`), or ask for less with `events_bytes`"
     return ""

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from deltalog.jetstream.connection import BrokerRefuses, Connection, JetStreamRefused
-from deltalog.jetstream.making import change_stream, create_stream, find_stream
+from deltalog.jetstream.making import KEEPS_LAST, change_stream, create_stream, find_stream
 from deltalog.jetstream.state_stream import Limits, make_state, take_over
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, Stream, checked_log
 from deltalog.jetstream.stream_info import COPY_KEY, DEFAULT_NAME, FORMAT_KEY, PREFIX_KEY, TOMBSTONE_TTL_KEY
@@ -106,21 +106,11 @@ async def _made(connection: Connection, settings: LogSettings) -> Log:
         "name": settings.name,
         "description": "kubebraid: deltas of Kubernetes clusters, one subject per object",
         "subjects": [root + subject for subject in STREAM_SUBJECTS],
-        "retention": "limits",
-        "storage": "file",
         # Until it has a state stream (`take_over`): then what is oldest makes room.
-        "discard": "new",
-        "max_consumers": -1,
-        "max_msgs": -1,
-        "max_bytes": -1,
-        "max_age": 0,
-        "max_msg_size": -1,
-        "max_msgs_per_subject": 1,
+        **KEEPS_LAST,
         "num_replicas": settings.replicas or 1,
         # Compare-and-set makes message ids needless; a window of ids costs the server memory per message.
         "duplicate_window": 100_000_000,
-        "allow_direct": True,
-        "allow_msg_ttl": True,
         "allow_atomic": True,
         "metadata": {
             PREFIX_KEY: settings.prefix or secrets.token_hex(4),

@@ -13,7 +13,7 @@ import structlog
 
 from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import JetStreamRefused
-from deltalog.jetstream.making import change_stream, create_stream, find_stream
+from deltalog.jetstream.making import KEEPS_LAST, NO_STORAGE, change_stream, create_stream, find_stream
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, Stream
 from deltalog.jetstream.stream_info import (
     CREATED_KEY,
@@ -34,7 +34,6 @@ USUAL_SECONDS = 3600
 USUAL_BYTES = 2 * 1024**3
 # The usual limit is not lowered below this where the servers have less room.
 _FEWEST_BYTES = 1024**2
-_NO_STORAGE = 10047
 # How often it is tried to set the limits, where others set them at the same time.
 _ATTEMPTS = 5
 # How long a state stream may take to be filled before the log goes on as it was, in seconds.
@@ -189,7 +188,7 @@ async def _limit(opened: Log, config: StreamConfig, limits: Limits, metadata: di
         except LogError as refused:
             # The server sets as much aside; with a small disk the usual limit may be more than it has.
             cause = refused.__cause__
-            full = isinstance(cause, JetStreamRefused) and cause.code == _NO_STORAGE
+            full = isinstance(cause, JetStreamRefused) and cause.code == NO_STORAGE
             if not full or limits.bytes is not None or config.max_bytes > 0 or most <= _FEWEST_BYTES:
                 raise
             most //= 2
@@ -226,18 +225,8 @@ def state_config(opened: Log) -> dict[str, object]:
         "name": state_name(opened.name),
         "description": f"kubebraid: the last message of each subject of {opened.name}",
         "mirror": {"name": opened.name},
-        "retention": "limits",
-        "storage": "file",
-        "discard": "new",
-        "max_consumers": -1,
-        "max_msgs": -1,
-        "max_bytes": -1,
-        "max_age": 0,
-        "max_msg_size": -1,
-        "max_msgs_per_subject": 1,
+        **KEEPS_LAST,
         "num_replicas": opened.replicas,
-        "allow_direct": True,
-        "allow_msg_ttl": True,
         "metadata": state_metadata(opened),
     }
 

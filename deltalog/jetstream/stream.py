@@ -148,6 +148,10 @@ class Stream:
             raise
         return nanoseconds(msgspec.json.decode(raw, type=_MessageAnswer).message.time)
 
+    async def state_read_to(self, sequence: int) -> StreamState:
+        """As `state`, of a stream that was read up to `sequence`; a mirror that was made again has less, and may."""
+        return await (self.state() if self.mirror else self.state_past(sequence))
+
     async def next_after(self, sequence: int, filters: Sequence[str] = ()) -> int | None:
         """The sequence of the first message past `sequence`, asked of the leader; None if there is none.
 

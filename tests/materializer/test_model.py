@@ -599,7 +599,7 @@ def test_selective_watchers_that_read_in_small_pieces_converge(seed: int, delta:
     pieces(World(seed, delta, control), [c for c in every_client() if c.lens.filter.selective])
 
 
-def pieces(world: World, clients: list[Client]) -> None:
+def pieces(world: World, clients: list[Client], window: int = 0) -> None:
     """Reads limited to a few events, at random moments: the state changes between the pieces of one pass."""
 
     def each(store: Store) -> None:
@@ -611,7 +611,7 @@ def pieces(world: World, clients: list[Client]) -> None:
             if client.pull(store, world.random.randint(1, 3))[1]:
                 assert client.view == world.view_at(client.kind, client.lens, store.applied)
 
-    run(world, warm_store(), 1200, each)
+    run(world, warm_store(window), 1200, each)
 
 
 @pytest.mark.parametrize("cold", [False, True], ids=["warm", "cold"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from tests.materializer.test_model import (
     every_client,
     feed,
     name_of,
+    pieces,
     run,
     take_in_strictly,
     warm_store,
@@ -184,19 +186,7 @@ def test_before_the_window_the_latest_states_are_shown(seed: int, limit: int, de
 @pytest.mark.parametrize("seed", range(4))
 def test_small_pieces_before_and_in_the_window_converge(seed: int, delta: Make, control: Make) -> None:
     """A watcher that falls out of the window while it reads, and comes into it, loses nothing."""
-    world = World(seed, delta, control)
-    clients = every_client()
-
-    def each(store: Store) -> None:
-        for client in clients:
-            if world.random.random() > 0.3:
-                continue
-            if client.behind(store):
-                client.relist(store)
-            if client.pull(store, world.random.randint(1, 3))[1]:
-                assert client.view == world.view_at(client.kind, client.lens, store.applied)
-
-    run(world, warm_store(12_000), 1200, each)
+    pieces(World(seed, delta, control), every_client(), 12_000)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -224,6 +214,27 @@ def test_a_list_as_of_an_index_in_the_window_is_what_was_there(seed: int, delta:
     assert min(told_apart.values()) > 50
 
 
+def resumed(world: World, store: Store, begin: int, *, times: int, exact_from: int) -> Counter[bool]:
+    """Each client comes with versions around `begin`: how often what it was shown had to be exact, and was, or not."""
+    counts: Counter[bool] = Counter()
+    for client in every_client():
+        target = world.view_at(client.kind, client.lens, store.applied)
+        for _ in range(times):
+            after = world.random.randint(max(0, begin - 10), world.index)
+            client.at = Cursor(after, world.random.choice((0, after)))
+            client.seen.clear()
+            if client.refused(store):
+                continue
+            client.view = world.view_at(client.kind, client.lens, after)
+            found = read_all(store, client, world.random.choice((None, world.random)))
+            assert client.view == target
+            counts[after >= exact_from] += 1
+            if after >= exact_from:
+                expected = reference(world, client.kind, client.lens, after, store.applied)
+                assert sorted(as_happened(world, client.kind, found)) == sorted(expected), (begin, after)
+    return counts
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_an_instance_that_started_later_shows_what_happened_as_well(seed: int, delta: Make, control: Make) -> None:
     """It read the state up to somewhere, and every event from there: a resume from there on is exact."""
@@ -235,23 +246,9 @@ def test_an_instance_that_started_later_shows_what_happened_as_well(seed: int, d
             world.now += int(world.random.random() * world.random.choice((0, 3)) * SECOND)
         begin = world.random.randint(max(0, world.index - 80), world.index)
         store = world.later_store(begin)
-        for client in every_client():
-            target = world.view_at(client.kind, client.lens, store.applied)
-            for _ in range(3):
-                after = world.random.randint(max(0, begin - 10), world.index)
-                client.at = Cursor(after, world.random.choice((0, after)))
-                client.seen.clear()
-                if client.refused(store):
-                    continue
-                client.view = world.view_at(client.kind, client.lens, after)
-                found = read_all(store, client, world.random.choice((None, world.random)))
-                assert client.view == target
-                if after < begin:
-                    before += 1
-                    continue
-                served += 1
-                expected = reference(world, client.kind, client.lens, after, store.applied)
-                assert sorted(as_happened(world, client.kind, found)) == sorted(expected), (begin, after)
+        counts = resumed(world, store, begin, times=3, exact_from=begin)
+        served += counts[True]
+        before += counts[False]
     assert served > 500
     assert before > 50
 
@@ -276,21 +273,7 @@ def test_an_instance_that_was_away_shows_what_happened_since_it_reads_events_aga
         begin = world.random.randint(store.applied, world.index)
         world.catch_up_later(store, begin)
         store.check()
-        for client in every_client():
-            target = world.view_at(client.kind, client.lens, store.applied)
-            for _ in range(2):
-                after = world.random.randint(max(0, begin - 10), world.index)
-                client.at = Cursor(after, world.random.choice((0, after)))
-                client.seen.clear()
-                if client.refused(store):
-                    continue
-                client.view = world.view_at(client.kind, client.lens, after)
-                found = read_all(store, client, world.random.choice((None, world.random)))
-                assert client.view == target
-                if after >= store.window.start:
-                    served += 1
-                    expected = reference(world, client.kind, client.lens, after, store.applied)
-                    assert sorted(as_happened(world, client.kind, found)) == sorted(expected), (begin, after)
+        served += resumed(world, store, begin, times=2, exact_from=store.window.start)[True]
     assert served > 500
 
 
