@@ -8,8 +8,8 @@ says nothing of the object that was written (a Status, as of an eviction or a bi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 import structlog
@@ -17,6 +17,8 @@ import structlog
 from deltalog.handover import NotTaken
 from deltalog.wire.delta import UNDECODABLE
 from deltalog.wire.kubernetes import GroupVersion, ObjectName, newer
+from deltalog.wire.resource_type import ResourceType
+from deltalog.wire.selectors import BadSelector, matches, parse_labels
 from materializer.materializer import Materializer
 from materializer.type_store import TypeStore
 from materializer.waiting import NotThereYet
@@ -52,6 +54,7 @@ class _ObjectMeta(msgspec.Struct, rename="camel"):
     deletion_timestamp: str | None = None
     deletion_grace_period_seconds: int | None = None
     finalizers: list[str] | None = None
+    labels: dict[str, str] | None = None
 
 
 class _Details(msgspec.Struct):
@@ -72,13 +75,23 @@ class Answered(msgspec.Struct, rename="camel"):
 class _Expected:
     """What must be readable here: an object at least as new as `version`, or that the one with `uid` is gone.
 
-    `gone` with a version: it is gone, or newer than that.
+    `gone` with a version: it is gone, or newer than that. `labels`: what the cluster's answer shows it with.
     """
 
     name: ObjectName
     uid: str
     version: str
     gone: bool
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def is_synced(self, info: ResourceType) -> bool:
+        """Whether a type's rules have it here as it is now."""
+        if info.namespaces and self.name[0] not in info.namespaces:
+            return False
+        try:
+            return not info.selector or matches(parse_labels(info.selector), self.labels)
+        except BadSelector:
+            return False
 
     def is_met(self, type_store: TypeStore | None, cluster: str) -> bool:
         entry = None if type_store is None else type_store.get(cluster, self.name)
@@ -155,7 +168,10 @@ class Readback:
         if served.info.namespaces or served.info.selector:
             # An object that is not here may be one that is not synced.
             expected = [
-                one for one in expected if type_store is not None and type_store.get(cluster, one.name) is not None
+                one
+                for one in expected
+                if one.is_synced(served.info)
+                or (type_store is not None and type_store.get(cluster, one.name) is not None)
             ]
 
         def readable() -> bool:
@@ -190,7 +206,8 @@ def _expected(method: str, target: RequestTarget, found: Answered, before: str) 
             if one.uid and one.resource_version and one.name:
                 # As it was before or after, and it may have gone at once, or have got a time until which it goes.
                 key = ObjectName((one.namespace or target.namespace, one.name))
-                yield _Expected(key, one.uid, one.resource_version, gone=one.deletion_timestamp is None)
+                gone = one.deletion_timestamp is None
+                yield _Expected(key, one.uid, one.resource_version, gone, one.labels or {})
         return
     meta = found.metadata
     if found.kind == "Status":
@@ -205,4 +222,5 @@ def _expected(method: str, target: RequestTarget, found: Answered, before: str) 
     gone = method == "DELETE" and (
         meta.deletion_timestamp is None or (meta.deletion_grace_period_seconds == 0 and not meta.finalizers)
     )
-    yield _Expected(ObjectName((meta.namespace or target.namespace, name)), meta.uid, meta.resource_version, gone)
+    key = ObjectName((meta.namespace or target.namespace, name))
+    yield _Expected(key, meta.uid, meta.resource_version, gone, meta.labels or {})

@@ -258,12 +258,11 @@ async def test_many_patches_and_forced_deletions(ground: Ground) -> None:
 async def test_lists_at_the_versions_of_events(ground: Ground) -> None:
     """The state right after any event, asked for with `Exact`."""
     async with course_on(ground, SEED + 2) as course:
-        for _ in range(20):
-            await course.step()
         async with asyncio.TaskGroup() as group:
             both = Both(ground, course, group)
+            # From before the first step, as a watch begins with the state that its side has by then.
             pairs = [await both.watch(one, None, "from the state") for one in selections() if not one.query]
-            for _ in range(40):
+            for _ in range(60):
                 await course.step()
             await both.end()
         for pair in pairs:

@@ -350,7 +350,7 @@ async def test_behind_a_proxy_and_over_a_slow_way(
         await serving.ready()
     assert AWAY in serving.output()
     await asyncio.sleep(1)
-    way.rate = 60_000.0
+    way.rate = 400_000.0
     old = 0
     async with way:
         async with asyncio.timeout(PATIENCE):

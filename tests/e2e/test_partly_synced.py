@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from tests.e2e.conftest import Kubectl, Members, Starter
+from tests.patience import PATIENCE
 
 CONFIGMAPS = "/api/v1/namespaces/{}/configmaps"
 SECRETS = "/api/v1/namespaces/default/secrets"
@@ -75,7 +77,16 @@ async def test_objects_beyond_a_selector_are_read_at_the_cluster(
     assert (await send(own, "POST", path, configmap("other", team="b")))[0] == 201
     code, found = await send(alpha, "GET", f"{path}/other")
     assert (code, found["metadata"]["labels"]) == (200, {"team": "b"})
-    assert (await send(alpha, "POST", path, configmap("ours", team="a")))[0] == 201
+    # Only the watch brings what a selector selects: whoever writes is answered when it has.
+    members["alpha"].faults.hang_watches()
+    writing = asyncio.create_task(send(alpha, "POST", path, configmap("ours", team="a")))
+    async with asyncio.timeout(PATIENCE):
+        while (await send(own, "GET", f"{path}/ours"))[0] != 200:
+            await asyncio.sleep(0.01)
+    assert (await send(alpha, "POST", path, configmap("others", team="b")))[0] == 201, "and is not waited for"
+    assert not writing.done()
+    members["alpha"].faults.hang_watches(False)
+    assert (await writing)[0] == 201
     code, found = await send(alpha, "GET", f"{path}/ours")
     assert found["metadata"]["resourceVersion"].count(".") == 2
     assert (await send(alpha, "GET", f"{path}/nobody"))[0] == 404

@@ -84,10 +84,9 @@ async def churned(members: Members, process: asyncio.subprocess.Process) -> str:
     """The first line, which changes bring; again and again, as nobody says when the command has begun."""
     waiting = asyncio.ensure_future(line(process))
     async with asyncio.timeout(PATIENCE):
-        while not waiting.done():
+        while not (await asyncio.wait((waiting,), timeout=0.2))[0]:
             for cluster in members.clusters:
                 cluster.churn.step(10)
-            await asyncio.wait((waiting,), timeout=0.2)
     return await waiting
 
 
@@ -113,7 +112,9 @@ async def test_in_the_background_it_goes_on_at_ctrl_c(shared_members: Members, d
         while datetime.fromisoformat(json.loads(await churned(shared_members, process))["time"]) < sent + SOON:
             pass
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), PATIENCE) == -signal.SIGTERM
+        # Read to its end: asyncio takes a process whose output it has stopped reading for one that goes on.
+        await asyncio.wait_for(process.communicate(), PATIENCE)
+        assert process.returncode == -signal.SIGTERM
 
 
 async def test_colours_only_where_they_are_wanted(data: Path) -> None:
