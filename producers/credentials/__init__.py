@@ -1,0 +1,1 @@
+"""Who we are to a cluster, now: one small interface, one implementation for each kind of credential."""
