@@ -12,6 +12,9 @@ class BadKubeconfig(UnusableInput):
     """The kubeconfig, or a context of it, cannot be used; one line that says why, and the remedy; never a secret."""
 
 
+_NO_CLUSTER, _NO_USER = Cluster(), User()
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterAccess:
     """A member cluster as it is reached. Equal values are the same access: nothing is begun anew for them.
@@ -21,7 +24,7 @@ class ClusterAccess:
     """
 
     name: str
-    cluster: Cluster = Cluster()
-    user: User = User()
+    cluster: Cluster = _NO_CLUSTER
+    user: User = _NO_USER
     problem: str = ""
     where: str = ""
