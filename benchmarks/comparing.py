@@ -20,7 +20,9 @@ from benchmarks import rig
 from benchmarks.client import TABLE, Client
 from benchmarks.report import Report, median
 from kubebraid.command.broker import child_set_up
-from producers.upstream.access import Context, contexts
+from producers.kubeconfig.files import access_of
+from producers.kubeconfig.model import ClusterAccess
+from producers.upstream.access import credentials
 
 _PODS = "/api/v1/pods"
 _JSON = "application/json"
@@ -49,10 +51,9 @@ async def run(*, pods: int, rounds: int) -> Report:
     )
     with TemporaryDirectory(prefix="kubebraid-bench-", ignore_cleanup_errors=True) as directory:
         async with _simulated(Path(directory), pods) as kubeconfig:
-            await _compare(report, "simulated", kubeconfig, (), Path(directory) / "simulated", rounds)
+            await _compare(report, "simulated", kubeconfig, Path(directory) / "simulated", rounds)
         if given := os.environ.get("KUBECONFIG"):
-            names = [context.name for context in await contexts(given)][:1]
-            await _compare(report, "real", Path(given), tuple(names), Path(directory) / "real", rounds)
+            await _compare(report, "real", Path(given), Path(directory) / "real", rounds)
         else:
             report.notes.append("KUBECONFIG is not set: no real cluster was compared with")
     return report
@@ -80,14 +81,14 @@ async def _simulated(directory: Path, pods: int) -> AsyncIterator[Path]:
             await running.wait()
 
 
-async def _member(context: Context) -> _Member:
-    credentials = await context.credentials()
+async def _member(access: ClusterAccess) -> _Member:
+    shown = await credentials(access)
     try:
-        configuration: Any = credentials.client.configuration
+        configuration: Any = shown.client.configuration
         bearer = (await configuration.auth_settings()).get("BearerToken")
     finally:
-        await credentials.client.close()
-    place = urlsplit(credentials.host)
+        await shown.client.close()
+    place = urlsplit(shown.host)
     tls = None
     if place.scheme == "https":
         tls = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
@@ -98,14 +99,11 @@ async def _member(context: Context) -> _Member:
         tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
     port = place.port or (443 if tls is not None else 80)
     headers = {} if bearer is None else {"Authorization": str(bearer["value"])}
-    return _Member(context.name, place.hostname or "", port, tls, headers)
+    return _Member(access.name, place.hostname or "", port, tls, headers)
 
 
-async def _compare(
-    report: Report, title: str, kubeconfig: Path, named: tuple[str, ...], data: Path, rounds: int
-) -> None:
-    [context, *_] = await contexts(str(kubeconfig), named)
-    member = await _member(context)
+async def _compare(report: Report, title: str, kubeconfig: Path, data: Path, rounds: int) -> None:
+    member = await _member(await asyncio.to_thread(access_of, str(kubeconfig)))
     arguments = ("--context", member.name, "--include", "pods", "--forward", "off")
     async with rig.clusters_served(kubeconfig, data, *arguments) as service:
         ours = f"/clusters/{quote(member.name, safe='')}{_PODS}"

@@ -31,7 +31,7 @@ from producers.follow.normalize import Normalizer
 from producers.follow.ownership import take
 from producers.follow.reflector import Reflector
 from producers.follow.writer import Writer
-from producers.upstream.access import Context
+from producers.kubeconfig.files import access_of
 from producers.upstream.apiserver import ApiServer
 from producers.upstream.watching import Target
 from simulation import SimulatedCluster
@@ -136,7 +136,7 @@ async def _follow(pipe: Pipe, url: str, kubeconfig: Path, changes: int) -> None:
     """One informer, from the end of its list until all changes of its watch are in the log."""
     connection = await connect(url, name="kubebraid-bench")
     log = await open_log(connection)
-    server = ApiServer(Context(_CLUSTER, str(kubeconfig)))
+    server = ApiServer(access_of(str(kubeconfig), _CLUSTER))
     started = cpu = 0.0
     over = asyncio.Event()
 

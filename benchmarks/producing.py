@@ -24,7 +24,7 @@ from producers.follow.normalize import Normalizer
 from producers.follow.ownership import take
 from producers.follow.reflector import Reflector
 from producers.follow.writer import Writer
-from producers.upstream.access import Context
+from producers.kubeconfig.files import access_of
 from producers.upstream.apiserver import ApiServer
 from producers.upstream.watching import Target, list_pages
 from simulation import SimulatedCluster, write_kubeconfig
@@ -57,7 +57,7 @@ async def _produce(pipe: Pipe, url: str, kubeconfig: Path) -> None:
     """One informer, from its start (it reads back what the log has) until its list is in the log."""
     connection = await connect(url, name="kubebraid-bench")
     log = await open_log(connection)
-    server = ApiServer(Context(_CLUSTER, str(kubeconfig)))
+    server = ApiServer(access_of(str(kubeconfig), _CLUSTER))
     # Connecting and reading the kubeconfig is part of no list.
     await server.get("/version")
     synced = asyncio.Event()
@@ -92,7 +92,7 @@ async def _observe(pipe: Pipe, url: str, kubeconfig: Path) -> None:
     """The writer alone: the same objects, already fetched, until they are in the log."""
     connection = await connect(url, name="kubebraid-bench")
     log = await open_log(connection)
-    server = ApiServer(Context(_CLUSTER, str(kubeconfig)))
+    server = ApiServer(access_of(str(kubeconfig), _CLUSTER))
     items = [
         msgspec.json.encode(item) async for page in list_pages(server, Target(PODS.path)) for item in page.items or ()
     ]

@@ -6,18 +6,16 @@ their configuration): nothing needs a restart, and what configuration management
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import typer
 import uvloop
-import yaml
 
 from deltalog import Access, LogSettings, Record, open_log
 from deltalog.jetstream.connection import Connection
@@ -38,19 +36,15 @@ from kubebraid.command.settings import BadSetting, Settings, log_settings
 from kubebraid.errors import KubebraidError
 from producers.follow.leases import holders
 from producers.follow.removal import remove_cluster, remove_type
+from producers.kubeconfig.files import Files, default_kubeconfig, directory_files
+from producers.kubeconfig.model import BadKubeconfig
+from producers.kubeconfig.single import alone
+from producers.kubeconfig.yaml_values import dump
 from producers.producer import leases_bucket, producer_id
-from producers.upstream.access import directory_contexts
-from producers.upstream.kubeconfig import BadKubeconfig, default_kubeconfig
 
 # Names that are a file's name, a subject's token and a path's segment without any escape.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SUFFIX = ".kubeconfig"
-# What a kubeconfig has in files beside it, and where its content goes.
-_IN_FILES = (
-    ("certificate-authority", "certificate-authority-data"),
-    ("client-certificate", "client-certificate-data"),
-    ("client-key", "client-key-data"),
-)
 
 
 class Unfit(KubebraidError):
@@ -77,7 +71,7 @@ def add(directory: Path, name: str, kubeconfig: str | None, context: str | None,
         # Credentials: readable by its owner alone, and never half written.
         handle, temporary = tempfile.mkstemp(dir=directory, prefix=".")
         with os.fdopen(handle, "w") as file:
-            yaml.safe_dump(document, file, sort_keys=False)
+            file.write(dump(document))
         os.replace(temporary, target)
     except OSError as cause:
         raise Unfit(f"{directory}: {cause.strerror}") from None
@@ -86,10 +80,7 @@ def add(directory: Path, name: str, kubeconfig: str | None, context: str | None,
 
 def remove(directory: Path, name: str) -> Path:
     """Takes a cluster's kubeconfig out of the directory. Returns the file that was. Raises Unfit."""
-    try:
-        known = _files(directory)
-    except OSError as cause:
-        raise Unfit(f"{directory}: {cause.strerror}") from None
+    known = _files(directory)
     if name not in known:
         raise Unfit(f"{name} is not in {directory}; there are: {', '.join(sorted(known)) or 'none'}")
     try:
@@ -102,72 +93,22 @@ def remove(directory: Path, name: str) -> Path:
 def _files(directory: Path) -> dict[str, Path]:
     """The files of a directory's clusters, those that cannot be read as kubeconfigs, too."""
     try:
-        contexts, problems = directory_contexts(str(directory))
+        return {name: Path(path) for name, path in directory_files(str(directory)).items()}
     except BadKubeconfig as problem:
         raise Unfit(str(problem)) from None
-    known = {context.name: Path(context.kubeconfig) for context in contexts}
-    for file in directory.iterdir():
-        for name in problems:
-            if file.name == name or (file.name.startswith(f"{name}.") and name not in known):
-                known[name] = file
-    return known
 
 
 def _alone(kubeconfig: str, context: str | None, name: str) -> dict[str, Any]:
     """The part of a kubeconfig that one context needs, in one document, named as the cluster."""
-    documents = list(_documents(kubeconfig))
-    if not documents:
-        raise Unfit(f"no kubeconfig at {kubeconfig}; give one with --kubeconfig")
-    if context is None:
-        context = next((one["current-context"] for _, one in documents if one.get("current-context")), None)
-        if context is None:
+    try:
+        found = Files().kubeconfig(kubeconfig)
+        if found.empty:
+            raise Unfit(f"no kubeconfig at {kubeconfig}; give one with --kubeconfig")
+        if context is None and not found.current_context:
             raise Unfit(f"{kubeconfig} has no current context; name one with --context")
-    chosen, _ = _entry(documents, "contexts", "context", str(context), kubeconfig)
-    found: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", "current-context": name}
-    references = {}
-    for part, singular in (("clusters", "cluster"), ("users", "user")):
-        if not chosen.get(singular):
-            continue
-        entry, base = _entry(documents, part, singular, str(chosen[singular]), kubeconfig)
-        for key, data in _IN_FILES:
-            if entry.get(key) and not entry.get(data):
-                try:
-                    entry[data] = base64.b64encode((base / str(entry[key])).read_bytes()).decode()
-                except OSError as cause:
-                    raise Unfit(f"{base / str(entry[key])}: {cause.strerror}") from None
-            entry.pop(key, None)
-        if entry.get("tokenFile"):
-            # Its content changes: it stays where it is.
-            entry["tokenFile"] = str((base / str(entry["tokenFile"])).absolute())
-        found[part] = [{"name": name, singular: entry}]
-        references[singular] = name
-    found["contexts"] = [{"name": name, "context": {**chosen, **references}}]
-    return found
-
-
-def _documents(kubeconfig: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for text in kubeconfig.split(os.pathsep):
-        path = Path(text).expanduser()
-        if not text or not path.exists():
-            continue
-        try:
-            document = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as cause:
-            raise Unfit(f"{path}: {' '.join(str(cause).split())[:160]}") from None
-        if not isinstance(document, dict):
-            raise Unfit(f"{path} is no kubeconfig")
-        yield path.parent, document
-
-
-def _entry(
-    documents: Sequence[tuple[Path, dict[str, Any]]], part: str, singular: str, name: str, where: str
-) -> tuple[dict[str, Any], Path]:
-    """The named entry of a kubeconfig's part, and the directory that its paths are relative to."""
-    for base, document in documents:
-        for item in document.get(part) or []:
-            if isinstance(item, dict) and item.get("name") == name and isinstance(item.get(singular), dict):
-                return dict(item[singular]), base
-    raise Unfit(f"no {singular} {name!r} in {where}")
+        return alone(found, context or found.current_context, name)
+    except BadKubeconfig as problem:
+        raise Unfit(str(problem)) from None
 
 
 # -- the log -----------------------------------------------------------------------------------------------------------

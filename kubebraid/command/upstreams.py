@@ -9,10 +9,10 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from kubebraid.command.settings import Forward
+from producers.kubeconfig.model import BadKubeconfig
 from producers.members.membership import Members
 from producers.upstream.access import Credentials
 from producers.upstream.apiserver import ApiServer
-from producers.upstream.kubeconfig import BadKubeconfig
 from query.forward.forwarding import NoUpstream
 from query.http.passthrough import Upstream
 

@@ -1,65 +1,49 @@
-"""Clusters described by objects of a host cluster: Secrets with a kubeconfig, or Clusterpedia's PediaClusters.
+"""Clusters described by objects of a host cluster: read, and followed as the objects change.
 
 The objects are few: they are listed and watched, and all are looked at again after each change.
-PediaCluster: cluster.clusterpedia.io/v1alpha2, with ClusterSyncResources that it may refer to.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
-import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import structlog
 
-from deltalog.jetstream.backoff import Backoff
-from producers.errors import ProducersError, UnusableInput
-from producers.rules.configuration import PediaClusters, Secrets
-from producers.rules.rules import Rule, Rules
+from deltalog.jetstream.backoff import Backoff, Once
+from producers.errors import ProducersError
+from producers.kubeconfig.files import Files, default_kubeconfig
+from producers.kubeconfig.in_cluster import in_cluster
+from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
+from producers.members.described import Described, Descriptions
+from producers.rules.configuration import Host, PediaClusters, Secrets
 from producers.timing import ProducerTiming
-from producers.upstream.access import ClusterAccess, Inline, host_access
 from producers.upstream.apiserver import ApiServer, RequestRefused
 from producers.upstream.watching import Target, current_objects
 
 log = structlog.get_logger("producers.members.host_cluster")
 
-# Clusters by name, rules of those that bring their own, and what is wrong with others, by name.
-Report = Callable[[dict[str, ClusterAccess], dict[str, Rules], dict[str, str]], None]
+Report = Callable[[Described], None]
 # Why the host cluster cannot be read; None: it can.
 Complain = Callable[[str | None], None]
 
 _PEDIA = "/apis/cluster.clusterpedia.io/v1alpha2"
-# Labels that name a Secret's cluster: ours, and Cluster API's.
-_NAME_LABELS = ("kubebraid.io/cluster-name", "cluster.x-k8s.io/cluster-name")
-_KUBECONFIG_KEYS = ("kubeconfig", "value", "config")
 
 _Objects = dict[str, dict[str, Any]]
-
-
-class BadCluster(UnusableInput):
-    """An object that describes no cluster that could be followed; one line."""
-
-
-# -- watching the host ---------------------------------------------------------------------------------------------
 
 
 async def follow(origin: Secrets | PediaClusters, report: Report, complain: Complain, timing: ProducerTiming) -> None:
     """Reports the clusters that objects of the host cluster describe, again at each change, until cancelled."""
     backoff = Backoff(*timing.host_backoff)
+    descriptions = Descriptions()
     while True:
-        server = None
         started = time.monotonic()
         try:
-            server = ApiServer(host_access(origin.host.kubeconfig, origin.host.context), timing)
-            if isinstance(origin, Secrets):
-                await _follow_secrets(server, origin, report, complain)
-            else:
-                await _follow_pedia(server, origin, report, complain)
+            await _follow(origin, descriptions, report, complain, timing)
         except ProducersError as cause:
             complain(f"{_name_of(origin)}: {cause}")
         except ExceptionGroup as group:
@@ -67,12 +51,30 @@ async def follow(origin: Secrets | PediaClusters, report: Report, complain: Comp
             if rest is not None:
                 raise rest from None
             complain(f"{_name_of(origin)}: {_first(expected)}")
-        finally:
-            if server is not None:
-                await server.close()
         if time.monotonic() - started > timing.host_stable:
             backoff.reset()
         await backoff.wait()
+
+
+async def _follow(
+    origin: Secrets | PediaClusters,
+    descriptions: Descriptions,
+    report: Report,
+    complain: Complain,
+    timing: ProducerTiming,
+) -> None:
+    files = Files()
+    server = ApiServer(await asyncio.to_thread(host_access, origin.host, files), timing)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            keeping = tasks.create_task(_keep_access(server, origin.host, files, timing))
+            if isinstance(origin, Secrets):
+                await _follow_secrets(server, origin, descriptions, report, complain)
+            else:
+                await _follow_pedia(server, origin, descriptions, report, complain)
+            keeping.cancel()
+    finally:
+        await server.close()
 
 
 def _name_of(origin: Secrets | PediaClusters) -> str:
@@ -88,144 +90,83 @@ def _first(group: BaseExceptionGroup[Exception] | None) -> str:
     return str(error)
 
 
-# -- Secrets -------------------------------------------------------------------------------------------------------
+# -- access to the host ------------------------------------------------------------------------------------------------
 
 
-async def _follow_secrets(server: ApiServer, origin: Secrets, report: Report, complain: Complain) -> None:
+def host_access(host: Host, files: Files) -> ClusterAccess:
+    """Access to the cluster with objects that describe clusters: the one named, or as clientcmd's libraries choose.
+
+    These take the default kubeconfig's current context; without one, the cluster that they run in. Blocking. Raises
+    BadKubeconfig.
+    """
+    where = host.kubeconfig or default_kubeconfig()
+    found = files.kubeconfig(host.kubeconfig)
+    if not host.kubeconfig and not host.context and not found.current_context:
+        inside = in_cluster("host cluster")
+        if inside is not None:
+            return inside
+    if found.empty:
+        raise BadKubeconfig(f"no kubeconfig at {where}, and this is no pod with a service account")
+    return found.access(host.context or found.one_context(where), "host cluster")
+
+
+async def _keep_access(server: ApiServer, host: Host, files: Files, timing: ProducerTiming) -> None:
+    complain = Once(lambda reason: log.warning("the host cluster's kubeconfig cannot be read anew", reason=reason))
+    while True:
+        await asyncio.sleep(timing.look_at_files_every)
+        try:
+            access = await asyncio.to_thread(host_access, host, files)
+        except BadKubeconfig as problem:
+            # It may be half written.
+            complain(problem)
+            continue
+        complain.clear()
+        if access != server.access:
+            await server.change(access)
+
+
+# -- its objects -------------------------------------------------------------------------------------------------------
+
+
+async def _follow_secrets(
+    server: ApiServer, origin: Secrets, descriptions: Descriptions, report: Report, complain: Complain
+) -> None:
     target = Target(f"/api/v1/namespaces/{origin.namespace}/secrets", origin.selector)
     async with contextlib.aclosing(current_objects(server, target)) as states:
         async for secrets in states:
-            clusters: dict[str, ClusterAccess] = {}
-            problems: dict[str, str] = {}
-            for secret in secrets.values():
-                name = secret_cluster(secret)
-                try:
-                    clusters[name] = Inline(name, secret_kubeconfig(secret, origin.key))
-                except BadCluster as problem:
-                    problems[name] = str(problem)
+            described = await asyncio.to_thread(descriptions.of_secrets, dict(secrets), origin.key)
             complain(None)
-            report(clusters, {}, problems)
+            report(described)
 
 
-def secret_cluster(secret: dict[str, Any]) -> str:
-    """The name of the cluster that a Secret is of: by label, else its own without `-kubeconfig`."""
-    metadata = secret["metadata"]
-    labels = metadata.get("labels") or {}
-    named = next((labels[label] for label in _NAME_LABELS if labels.get(label)), "")
-    return str(named or metadata["name"].removesuffix("-kubeconfig"))
-
-
-def secret_kubeconfig(secret: dict[str, Any], key: str = "") -> str:
-    """The kubeconfig in a Secret. Raises BadCluster."""
-    where = f"secret {secret['metadata']['name']}"
-    data = secret.get("data") or {}
-    for one in (key,) if key else _KUBECONFIG_KEYS:
-        if data.get(one):
-            return _text(data[one], f"{where}: {one}")
-    raise BadCluster(f"{where} has no {key or ' or '.join(_KUBECONFIG_KEYS)}")
-
-
-def _text(encoded: str, where: str) -> str:
-    try:
-        return base64.b64decode(encoded, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError, TypeError) as cause:
-        raise BadCluster(f"{where} is no text in base64") from cause
-
-
-# -- PediaClusters -------------------------------------------------------------------------------------------------
-
-
-async def _follow_pedia(server: ApiServer, origin: PediaClusters, report: Report, complain: Complain) -> None:
+async def _follow_pedia(
+    server: ApiServer, origin: PediaClusters, descriptions: Descriptions, report: Report, complain: Complain
+) -> None:
     state: dict[str, _Objects | None] = {"clusters": None, "shared": None}
+    one_at_a_time = asyncio.Lock()
 
-    def merge() -> None:
-        found, shared = state["clusters"], state["shared"]
-        if found is None or shared is None:
-            return
-        clusters: dict[str, ClusterAccess] = {}
-        rules: dict[str, Rules] = {}
-        problems: dict[str, str] = {}
-        for name, pedia in found.items():
-            try:
-                access, own = Inline(name, pedia_kubeconfig(pedia)), pedia_rules(pedia, shared)
-            except UnusableInput as problem:
-                problems[name] = f"PediaCluster {name}: {problem}"
-                continue
-            clusters[name], rules[name] = access, own
-        complain(None)
-        report(clusters, rules, problems)
+    async def merge() -> None:
+        async with one_at_a_time:
+            found, shared = state["clusters"], state["shared"]
+            if found is None or shared is None:
+                return
+            described = await asyncio.to_thread(partial(descriptions.of_pedia, dict(found), dict(shared)))
+            complain(None)
+            report(described)
 
     async def take(what: str, target: Target) -> None:
         try:
             async with contextlib.aclosing(current_objects(server, target)) as states:
                 async for objects in states:
                     state[what] = objects
-                    merge()
+                    await merge()
         except RequestRefused as refused:
             # Older Clusterpedias have no such type; nothing is shared then.
             if what != "shared" or refused.code != 404:
                 raise
             state[what] = {}
-            merge()
+            await merge()
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(take("clusters", Target(f"{_PEDIA}/pediaclusters", origin.selector)))
         tasks.create_task(take("shared", Target(f"{_PEDIA}/clustersyncresources")))
-
-
-def pedia_kubeconfig(pedia: dict[str, Any]) -> str:
-    """A kubeconfig made of a PediaCluster's spec. Raises BadCluster."""
-    spec = pedia.get("spec") or {}
-    if spec.get("kubeconfig"):
-        return _text(spec["kubeconfig"], "spec.kubeconfig")
-    if not spec.get("apiserver"):
-        raise BadCluster("neither spec.kubeconfig nor spec.apiserver is given")
-    server = str(spec["apiserver"])
-    if "://" not in server:
-        server = f"https://{server}"
-    cluster: dict[str, Any] = {"server": server}
-    if spec.get("caData"):
-        cluster["certificate-authority-data"] = spec["caData"]
-    elif server.startswith("https://"):
-        # As Clusterpedia does without an authority.
-        cluster["insecure-skip-tls-verify"] = True
-    user: dict[str, Any] = {}
-    if spec.get("tokenData"):
-        user["token"] = _text(spec["tokenData"], "spec.tokenData").strip()
-    if spec.get("certData") and spec.get("keyData"):
-        user |= {"client-certificate-data": spec["certData"], "client-key-data": spec["keyData"]}
-    name = pedia["metadata"]["name"]
-    return json.dumps(
-        {
-            "clusters": [{"name": name, "cluster": cluster}],
-            "users": [{"name": name, "user": user}],
-            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-            "current-context": name,
-        }
-    )
-
-
-def pedia_rules(pedia: dict[str, Any], shared: _Objects) -> Rules:
-    """Rules made of what a PediaCluster asks to be synced. Raises BadCluster, BadRule."""
-    spec = pedia.get("spec") or {}
-    wanted = list(spec.get("syncResources") or [])
-    if reference := spec.get("syncResourcesRefName"):
-        if reference not in shared:
-            raise BadCluster(f"there is no ClusterSyncResources {reference!r}")
-        wanted += (shared[reference].get("spec") or {}).get("syncResources") or []
-    types: list[str] = []
-    for item in wanted:
-        group = str(item.get("group") or "")
-        resources = [str(one).partition("/")[0] for one in item.get("resources") or []]
-        for resource in dict.fromkeys(resources):
-            # `group: ""` is the core group, `group: "*"` any.
-            patterns = [f"{resource}.{group}"]
-            if group == "*":
-                patterns = ["*"] if resource == "*" else [f"{resource}.", f"{resource}.*"]
-            for pattern in patterns:
-                types += [f"{pattern}/{version}" for version in item.get("versions") or ()] or [pattern]
-        if item.get("eventsInvolvedResources"):
-            types.append("events.")
-    if spec.get("syncAllCustomResources"):
-        types.append("custom")
-    return Rules((Rule(tuple(dict.fromkeys(types))),))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 
 from producers.errors import UnusableInput
+from producers.kubeconfig.files import file_state
+from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
 from producers.members import host_cluster
+from producers.members.described import Described
+from producers.members.files import FileSource
 from producers.rules.configuration import (
     Configuration,
     Directory,
@@ -21,8 +24,6 @@ from producers.rules.configuration import (
 )
 from producers.rules.rules import Rules
 from producers.timing import DEFAULT, ProducerTiming
-from producers.upstream.access import ClusterAccess, contexts, directory_contexts
-from producers.upstream.kubeconfig import BadKubeconfig, default_kubeconfig, signature
 
 log = structlog.get_logger("producers.members.membership")
 
@@ -56,18 +57,32 @@ class Members:
         self.changed = asyncio.Event()
         self._file = file
         self._timing = timing
-        self._seen = signature([str(file)]) if file is not None else ()
+        self._seen = file_state(str(file)) if file is not None else None
         self._found: dict[Origin, _Found] = {}
+        self._sources: dict[Origin, FileSource] = {}
         self._read: dict[Origin, object] = {}
         self._following: dict[Origin, asyncio.Task[None]] = {}
         self._complaints: dict[str, str] = {}
+        self._remarks: set[tuple[object, ...]] = set()
 
     async def first(self) -> None:
-        """Reads all sources once. Raises BadKubeconfig for what cannot be read at all."""
+        """Reads all sources once; of several, one that cannot be read yet is left to `run`.
+
+        Raises BadKubeconfig if none of the sources can be read.
+        """
+        problems = []
         for source in self.configuration.sources:
             if isinstance(source.origin, Kubeconfig | Directory) and source.origin not in self._found:
-                self._read[source.origin] = await asyncio.to_thread(_files, source.origin)
-                self._found[source.origin] = await self._look(source.origin)
+                state = await asyncio.to_thread(self._source(source.origin).state)
+                try:
+                    self._found[source.origin] = await self._look(source.origin)
+                except BadKubeconfig as problem:
+                    problems.append(problem)
+                    if len(problems) == len(self.configuration.sources):
+                        raise problems[0] from None
+                    self._complain(str(source.origin), str(problem))
+                    continue
+                self._read[source.origin] = state
         self._merge()
 
     async def run(self) -> None:
@@ -85,19 +100,17 @@ class Members:
         for origin in [origin for origin in self._following if origin not in wanted]:
             self._following.pop(origin).cancel()
             self._read.pop(origin, None)
+            self._sources.pop(origin, None)
         for origin in wanted - set(self._following):
             self._following[origin] = tasks.create_task(self._follow(origin), name=f"members: {origin}")
 
     async def _configuration_changed(self) -> bool:
         assert self._file is not None
-        seen = await asyncio.to_thread(signature, [str(self._file)])
+        seen = await asyncio.to_thread(file_state, str(self._file))
         if seen == self._seen:
             return False
         try:
             configuration = await asyncio.to_thread(load, self._file)
-            for origin in {source.origin for source in configuration.sources} - self._found.keys():
-                if isinstance(origin, Kubeconfig | Directory):
-                    self._found[origin] = await self._look(origin)
         except UnusableInput as problem:
             # It may be half written; what was read before holds until it can be read again.
             self._complain("configuration", str(problem))
@@ -107,30 +120,43 @@ class Members:
         if configuration == self.configuration:
             return False
         log.info("configuration read anew", file=str(self._file))
+        for origin in {source.origin for source in configuration.sources} - self._found.keys() - self._following.keys():
+            if isinstance(origin, Kubeconfig | Directory):
+                try:
+                    self._found[origin] = await self._look(origin)
+                except BadKubeconfig as problem:
+                    # Its task tries again; other sources are not kept waiting.
+                    self._complain(str(origin), str(problem))
         self.configuration = configuration
         return True
 
     # -- files -----------------------------------------------------------------------------------------------------
 
+    def _source(self, origin: Kubeconfig | Directory) -> FileSource:
+        if origin not in self._sources:
+            self._sources[origin] = FileSource(origin)
+        return self._sources[origin]
+
     async def _look(self, origin: Kubeconfig | Directory) -> _Found:
         """Reads a source of files. Raises BadKubeconfig."""
-        if isinstance(origin, Kubeconfig):
-            found = await contexts(origin.path or None, origin.contexts)
-            return _Found({context.name: context for context in found}, {})
-        listed, problems = await asyncio.to_thread(directory_contexts, origin.path)
-        clusters: dict[str, ClusterAccess] = {context.name: context for context in listed}
         known = self._found.get(origin, _Found({}, {})).clusters
-        for name, problem in problems.items():
-            self._complain(f"{origin.path}/{name}", problem)
+        found = await asyncio.to_thread(self._source(origin).read, tuple(known))
+        for event, fields in found.remarks:
+            self._remark(event, dict(fields))
+        clusters = dict(found.clusters)
+        for name, problem in found.unreadable.items():
+            # It may be half written.
+            self._complain(f"{origin}/{name}", problem)
             if name in known:
                 clusters[name] = known[name]
-        for name in clusters.keys() - problems.keys():
-            self._clear(f"{origin.path}/{name}")
+        for name in clusters.keys() - found.unreadable.keys():
+            self._clear(f"{origin}/{name}")
         return _Found(clusters, {})
 
     async def _follow_files(self, origin: Kubeconfig | Directory) -> None:
+        source = self._source(origin)
         while True:
-            seen = await asyncio.to_thread(_files, origin)
+            seen = await asyncio.to_thread(source.state)
             if seen != self._read.get(origin):
                 try:
                     found = await self._look(origin)
@@ -143,7 +169,7 @@ class Members:
                     if removed:
                         # A file just being written may have less than it will: believed when it stays so.
                         await asyncio.sleep(self._timing.look_at_files_every)
-                        if await asyncio.to_thread(_files, origin) != seen:
+                        if await asyncio.to_thread(source.state) != seen:
                             continue
                     self._read[origin] = seen
                     self._take_in(origin, found)
@@ -154,15 +180,10 @@ class Members:
             await self._follow_files(origin)
             return
 
-        def report(clusters: dict[str, ClusterAccess], rules: dict[str, Rules], problems: dict[str, str]) -> None:
-            known = self._found.get(origin, _Found({}, {}))
-            for name, problem in problems.items():
+        def report(described: Described) -> None:
+            for name, problem in described.problems.items():
                 self._complain(f"{origin}/{name}", problem)
-                if name in known.clusters:
-                    clusters[name] = known.clusters[name]
-                if name in known.rules:
-                    rules[name] = known.rules[name]
-            self._take_in(origin, _Found(clusters, rules))
+            self._take_in(origin, _Found(described.clusters, described.rules))
 
         def complain(problem: str | None) -> None:
             if problem is None:
@@ -208,19 +229,13 @@ class Members:
             self._complaints[what] = problem
             log.error("member clusters cannot be read", reason=problem)
 
+    def _remark(self, event: str, fields: dict[str, str]) -> None:
+        """Says what an operator should know of the files, once."""
+        said = (event, *fields.items())
+        if said not in self._remarks:
+            self._remarks.add(said)
+            log.warning(event, **fields)
+
     def _clear(self, what: str) -> None:
         if self._complaints.pop(what, None) is not None:
             log.info("member clusters can be read again", what=what)
-
-
-def _files(origin: Kubeconfig | Directory) -> object:
-    """Changes when the files of a source do."""
-    if isinstance(origin, Kubeconfig):
-        return signature(
-            [str(Path(path).expanduser()) for path in (origin.path or default_kubeconfig()).split(os.pathsep)]
-        )
-    try:
-        names = sorted(os.listdir(origin.path))
-    except OSError:
-        return None
-    return (tuple(names), signature([str(Path(origin.path) / name) for name in names]))

@@ -14,9 +14,9 @@ import msgspec
 import structlog
 
 from producers.errors import ClusterUnavailable
+from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
 from producers.timing import DEFAULT, ProducerTiming
-from producers.upstream.access import ClusterAccess, Credentials
-from producers.upstream.kubeconfig import BadKubeconfig
+from producers.upstream.access import Credentials, credentials
 
 log = structlog.get_logger("producers.upstream.apiserver")
 
@@ -82,7 +82,7 @@ class ApiServer:
             async with self._lock:
                 known = self._credentials
                 if known is None:
-                    self._credentials = await self.access.credentials()
+                    self._credentials = await credentials(self.access)
                 elif now - self._checked > every and await asyncio.to_thread(known.outdated):
                     await self._replace()
                 self._checked = time.monotonic()
@@ -91,7 +91,7 @@ class ApiServer:
 
     async def _replace(self) -> None:
         try:
-            fresh = await self.access.credentials()
+            fresh = await credentials(self.access)
         except BadKubeconfig as problem:
             # A file that is just being written; the old credentials may still do.
             log.warning("credentials cannot be read anew", cluster=self.access.name, reason=str(problem))
@@ -107,7 +107,11 @@ class ApiServer:
         """Goes on with other credentials, e.g. after a Secret was changed."""
         async with self._lock:
             self.access = access
-            if self._credentials is not None:
+            if access.problem:
+                old, self._credentials = self._credentials, None
+                if old is not None and not self._uses.get(old):
+                    await old.client.close()
+            elif self._credentials is not None:
                 await self._replace()
 
     async def reload(self) -> None:
@@ -119,26 +123,26 @@ class ApiServer:
 
     async def close(self) -> None:
         """Closes all connections, also of requests under way."""
-        for credentials in {*self._uses, *((self._credentials,) if self._credentials else ())}:
-            await credentials.client.close()
+        for used in {*self._uses, *((self._credentials,) if self._credentials else ())}:
+            await used.client.close()
         self._uses.clear()
         self._credentials = None
 
     @asynccontextmanager
     async def using(self) -> AsyncIterator[Credentials]:
         """The credentials as they are now; they stay usable to the end of the block. Raises BadKubeconfig."""
-        credentials = await self._current()
-        self._uses[credentials] = self._uses.get(credentials, 0) + 1
+        current = await self._current()
+        self._uses[current] = self._uses.get(current, 0) + 1
         try:
-            yield credentials
+            yield current
         finally:
-            left = self._uses.get(credentials, 1) - 1
+            left = self._uses.get(current, 1) - 1
             if left:
-                self._uses[credentials] = left
+                self._uses[current] = left
             else:
-                self._uses.pop(credentials, None)
-                if credentials is not self._credentials:
-                    await credentials.client.close()
+                self._uses.pop(current, None)
+                if current is not self._credentials:
+                    await current.client.close()
 
     @asynccontextmanager
     async def open(
@@ -158,9 +162,9 @@ class ApiServer:
             Unreachable: if there is no answer, or it breaks off inside the block.
         """
         try:
-            async with self.using() as credentials:
+            async with self.using() as shown:
                 asked = time.time()
-                response: aiohttp.ClientResponse = await credentials.client.call_api(
+                response: aiohttp.ClientResponse = await shown.client.call_api(
                     path,
                     "GET",
                     query_params=list((query or {}).items()),

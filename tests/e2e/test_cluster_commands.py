@@ -170,7 +170,7 @@ async def test_files_beside_a_kubeconfig_go_with_it(command: Command, tmp_path: 
                 "users": [{"name": "u", "user": {"tokenFile": "token"}}],
                 "contexts": [
                     {"name": "x", "context": {"cluster": "c", "user": "u", "namespace": "shop"}},
-                    {"name": "y", "context": {"cluster": "c", "user": "nobody"}},
+                    {"name": "w", "context": {"cluster": "c", "user": "nobody"}},
                 ],
                 "current-context": "x",
             }
@@ -190,7 +190,7 @@ async def test_files_beside_a_kubeconfig_go_with_it(command: Command, tmp_path: 
         (("add", "far", *arguments), "replace it with --replace"),
         (("add", "a/b", *arguments), "is no name for a cluster"),
         (("add", "other", *arguments, "--context", "z"), "no context 'z'"),
-        (("add", "other", *arguments, "--context", "y"), "no user 'nobody'"),
+        (("add", "other", *arguments, "--context", "w"), "no user 'nobody'"),
         (("add", "other", *arguments[:2], "--kubeconfig", str(tmp_path / "none")), "no kubeconfig at"),
         (("remove", "other", *arguments[:2]), "there are: far"),
         (("remove", "other", "--directory", str(tmp_path / "none")), "No such file or directory"),

@@ -61,9 +61,9 @@ async def test_unknown_context(members: Members, tmp_path: Path) -> None:
         ("\x00", "is no YAML"),
         ("just words", "is no kubeconfig"),
         ("contexts: 5", "is no kubeconfig"),
-        ("contexts: [5]", "need a name"),
+        ("contexts: [5]", "contexts[0]: a mapping is expected"),
         ("kind: Config", "names no contexts"),
-        ("", "is no kubeconfig"),
+        ("", "names no contexts"),
     ],
 )
 async def test_kubeconfig_that_is_none(tmp_path: Path, content: str, said: str) -> None:

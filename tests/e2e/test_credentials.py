@@ -71,26 +71,28 @@ async def test_exec_plugin(
 
 
 async def test_a_refused_token_is_stale_and_a_new_one_mends_it(
-    tmp_path: Path, start: Starter, kubeconfig: WriteKubeconfig
+    tmp_path: Path, authority: trustme.CA, start: Starter, tls_front: type[TlsFront], kubeconfig: WriteKubeconfig
 ) -> None:
     async with SimulatedCluster("inner", pods=5, token="right") as cluster:
+        async with tls_front(cluster.port, authority.issue_cert("127.0.0.1"), None) as front:
 
-        def write(token: str) -> Path:
-            return kubeconfig(tmp_path / "kubeconfig", cluster.url, tmp_path / "ca.pem", {"token": token})
+            def write(token: str) -> Path:
+                server = f"https://127.0.0.1:{front.port}"
+                return kubeconfig(tmp_path / "kubeconfig", server, tmp_path / "ca.pem", {"token": token})
 
-        service = await start("--kubeconfig", str(write("wrong")), "--data", str(tmp_path / "data"), ready=False)
-        async with asyncio.timeout(PATIENCE):
-            while "401" not in service.output():
-                await asyncio.sleep(0.05)
-        await service.ready()
-        assert "401" in str(await service.get("/clusters")), "it is stale, and does not keep others waiting"
-        write("right")
-        async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
-            while True:
-                async with session.get(f"{service.url}/api/v1/pods") as answer:
-                    if answer.status == 200 and len((await answer.json())["items"]) == 5:
-                        break
-                await asyncio.sleep(0.1)
+            service = await start("--kubeconfig", str(write("wrong")), "--data", str(tmp_path / "data"), ready=False)
+            async with asyncio.timeout(PATIENCE):
+                while "401" not in service.output():
+                    await asyncio.sleep(0.05)
+            await service.ready()
+            assert "401" in str(await service.get("/clusters")), "it is stale, and does not keep others waiting"
+            write("right")
+            async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
+                while True:
+                    async with session.get(f"{service.url}/api/v1/pods") as answer:
+                        if answer.status == 200 and len((await answer.json())["items"]) == 5:
+                            break
+                    await asyncio.sleep(0.1)
 
 
 async def test_an_untrusted_certificate_is_told(

@@ -14,9 +14,9 @@ from deltalog.wire.kubernetes import GroupResource
 from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
 from materializer.store import Store
+from producers.kubeconfig.files import access_of
 from producers.rules.rules import Rules
 from producers.timing import ProducerTiming
-from producers.upstream.access import Context
 from producers.upstream.apiserver import ApiServer, RequestRefused, Unreachable
 from producers.upstream.discovery import discover, registered
 from simulation import SimulatedCluster
@@ -385,7 +385,7 @@ async def test_a_group_that_discovery_forgets_while_it_is_away_is_kept(
 
 async def test_a_group_that_cannot_be_decoded_holds_up_no_other(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.cluster.faults.aggregated_discovery = False
-    server = ApiServer(Context("alpha", str(rig.kubeconfig), "alpha"))
+    server = ApiServer(access_of(str(rig.kubeconfig), "alpha"))
     get = server.get
 
     async def odd(path: str, *arguments: Any, **named: Any) -> tuple[bytes, str]:
@@ -477,7 +477,7 @@ async def test_both_kinds_of_discovery_say_the_same(rig: Rig) -> None:
     found = []
     for aggregated in (True, False):
         rig.cluster.faults.aggregated_discovery = aggregated
-        server = ApiServer(Context("alpha", str(rig.kubeconfig), "alpha"))
+        server = ApiServer(access_of(str(rig.kubeconfig), "alpha"))
         try:
             found.append(await discover(server))
             assert await registered(server) == {"reports.example.io"}

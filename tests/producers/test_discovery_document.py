@@ -19,7 +19,7 @@ from producers.follow.discovery_document import kept
 from producers.follow.ownership import take
 from producers.follow.recorded import Recorded
 from producers.follow.removal import remove_cluster
-from producers.upstream.access import Context
+from producers.kubeconfig.files import access_of
 from producers.upstream.apiserver import ApiServer
 from producers.upstream.discovery import Discovered, discover
 from simulation.aggregation import registration
@@ -197,7 +197,7 @@ async def test_the_document_is_removed_with_its_cluster(rig: Rig) -> None:
 
 async def test_what_no_message_can_hold_is_left_out(rig: Rig) -> None:
     warm = await rig.materializer()
-    server = ApiServer(Context("alpha", str(rig.kubeconfig), "alpha"))
+    server = ApiServer(access_of(str(rig.kubeconfig), "alpha"))
     writing = await open_log(await rig.connection("write"), rig.settings)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(server.close)

@@ -13,9 +13,9 @@ from multidict import CIMultiDict
 
 from kubebraid.command.settings import Forward
 from kubebraid.command.upstreams import MemberServers
-from producers.upstream.access import ClusterAccess, Context, Inline
-from producers.upstream.apiserver import ApiServer
-from producers.upstream.kubeconfig import BadKubeconfig
+from producers.kubeconfig.files import access_of, inline_access
+from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
+from producers.upstream.apiserver import ApiServer, Unreachable
 from query.http.passthrough import Upstream, identified
 
 ACTS = {"as": "jane", "as-uid": "u-1", "as-groups": ["ops", "dev"], "as-user-extra": {"Acme/Scope": ["a", "b"]}}
@@ -77,9 +77,9 @@ async def test_members_are_read_as_who_the_user_acts_as(tmp_path: Path, form: st
         # The first file that has a user counts.
         other.write_text(text(url, {"as": "nobody"}))
         choices: dict[str, ClusterAccess] = {
-            "file": Context("one", str(path)),
-            "two files": Context("one", f"{path}:{other}"),
-            "object": Inline("one", text(url, ACTS)),
+            "file": access_of(str(path)),
+            "two files": access_of(f"{path}:{other}"),
+            "object": inline_access("one", text(url, ACTS).encode(), "secret one"),
         }
         server = ApiServer(choices[form])
         try:
@@ -96,33 +96,42 @@ async def test_members_are_read_as_who_the_user_acts_as(tmp_path: Path, form: st
         ({"as-groups": ["a"]}, "give `as`"),
         ({"as-uid": "1"}, "give `as`"),
         ({"as-user-extra": {"a": ["b"]}}, "give `as`"),
-        ({"as": "a", "as-groups": "b"}, "as-groups is a list"),
-        ({"as": "a", "as-user-extra": ["b"]}, "as-user-extra a mapping"),
         ({"as": "a\r\nAuthorization: b"}, "control characters"),
     ],
 )
-async def test_impersonation_without_a_user_is_refused(
+async def test_impersonation_that_cannot_be_is_refused(
     tmp_path: Path,
     user: Mapping[str, object],
     mend: str,
 ) -> None:
     path = tmp_path / "kubeconfig"
     path.write_text(text("http://127.0.0.1:1", user))
-    for access in (Context("one", str(path)), Inline("one", path.read_text())):
-        with pytest.raises(BadKubeconfig, match=mend) as problem:
-            await access.credentials()
-        assert "\n" not in str(problem.value)
+    for access in (access_of(str(path)), inline_access("one", path.read_bytes(), "secret one")):
+        assert mend in access.problem
+        assert "\n" not in access.problem
+        server = ApiServer(access)
+        with pytest.raises(Unreachable, match=mend):
+            await server.get("/api/v1/pods")
+
+
+@pytest.mark.parametrize("user", [{"as": "a", "as-groups": "b"}, {"as": "a", "as-user-extra": ["b"]}])
+def test_impersonation_of_another_type_is_no_kubeconfig(tmp_path: Path, user: Mapping[str, object]) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(text("http://127.0.0.1:1", user))
+    with pytest.raises(BadKubeconfig, match=r"users\[u\]\.user\.as-"):
+        access_of(str(path))
+    assert "users[u].user.as-" in inline_access("one", path.read_bytes(), "secret one").problem
 
 
 @pytest.mark.parametrize("forward", [Forward.CONFIGURED, Forward.CALLER])
 async def test_writes_are_passed_on_as_who_the_user_acts_as(tmp_path: Path, forward: Forward) -> None:
     class OneMember:
-        def __init__(self, access: Context) -> None:
+        def __init__(self, access: ClusterAccess) -> None:
             self.current = {"one": type("Member", (), {"access": access})()}
 
     path = tmp_path / "kubeconfig"
     path.write_text(text("http://127.0.0.1:1", ACTS))
-    servers = MemberServers(OneMember(Context("one", str(path))), forward)  # type: ignore[arg-type]
+    servers = MemberServers(OneMember(access_of(str(path))), forward)  # type: ignore[arg-type]
     try:
         async with servers.using("one") as upstream:
             pass

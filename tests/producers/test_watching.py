@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from producers.follow.probe import why_not_ready
+from producers.kubeconfig.files import access_of
 from producers.timing import ProducerTiming
-from producers.upstream.access import Context
 from producers.upstream.apiserver import ApiServer, RequestRefused
 from producers.upstream.discovery import server_version, streams_lists
 from producers.upstream.objects import identify
@@ -34,7 +34,7 @@ async def cluster() -> AsyncIterator[SimulatedCluster]:
 @pytest.fixture
 async def server(cluster: SimulatedCluster, tmp_path: Path) -> AsyncIterator[ApiServer]:
     write_kubeconfig([cluster], tmp_path / "kubeconfig")
-    made = ApiServer(Context("alpha", str(tmp_path / "kubeconfig")), ProducerTiming(probe=PATIENCE))
+    made = ApiServer(access_of(str(tmp_path / "kubeconfig"), "alpha"), ProducerTiming(probe=PATIENCE))
     yield made
     await made.close()
 
