@@ -30,6 +30,22 @@ class ProducerTiming(msgspec.Struct, frozen=True, kw_only=True):
     bookmark_silence: float = 150.0
     """The same for a watch whose server sends bookmarks: about one a minute."""
 
+    # -- credentials -----------------------------------------------------------------------------------------------
+    token_file: float = 50.0
+    """After so long a token's file is read again (client-go's minute, less its leeway of 10 s)."""
+    credential_files: float = 10.0
+    """What reading one may take: a file server may not answer."""
+    plugin: float = 60.0
+    """What a credential plugin may take until it is killed."""
+    plugin_backoff: tuple[float, float] = (1.0, 120.0)
+    """First and longest pause between runs of a plugin that fails, or whose answers are refused."""
+    identity_provider: float = 30.0
+    """What each question to an OpenID Connect provider may take."""
+    identity_provider_backoff: tuple[float, float] = (1.0, 120.0)
+    """First and longest pause between attempts to get a new token of it."""
+    kubeconfig_lock: float = 10.0
+    """How long a lock on a kubeconfig that somebody else holds is waited for."""
+
     # -- member clusters -------------------------------------------------------------------------------------------
     look_at_files_every: float = 2.0
     """Between two looks at the configuration, and at files that name clusters."""

@@ -1,0 +1,131 @@
+"""Which credential a cluster's user has, by client-go's precedence.
+
+Rules: k8s.io/client-go tools/clientcmd/client_config.go, rest/transport.go, transport/round_trippers.go. What the URL
+says goes before a token file, that before a token, then basic authentication, a plugin, an identity provider. A
+certificate goes along with each but a plugin, which it replaces. Over plain http nothing is shown but impersonation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit
+
+from producers.credentials.certificate_files import CertificateFiles
+from producers.credentials.credential import BadCredentials, ClientCertificate, Credential, Shown
+from producers.credentials.exec_credential import VERSIONS
+from producers.credentials.key_pairs import key_pair
+from producers.credentials.shared import SharedCredentials
+from producers.credentials.static import Static, basic, bearer, impersonation_headers
+from producers.credentials.token_file import TokenFile
+from producers.kubeconfig.entries import User
+from producers.kubeconfig.model import ClusterAccess
+from producers.kubeconfig.validation import speaks_tls
+from producers.timing import DEFAULT, ProducerTiming
+
+Headers = tuple[tuple[str, str], ...]
+
+
+def credential_for(access: ClusterAccess, shared: SharedCredentials, timing: ProducerTiming = DEFAULT) -> Credential:
+    """Who we are to a cluster. Reads no file and runs nothing; what is wrong is raised by its `current`."""
+    try:
+        return _chosen(access, shared, timing)
+    except BadCredentials as problem:
+        return Static(problem=str(problem))
+
+
+def _chosen(access: ClusterAccess, shared: SharedCredentials, timing: ProducerTiming) -> Credential:
+    if access.problem:
+        raise BadCredentials(access.problem)
+    user, server = access.user, access.cluster.server
+    acts_as = impersonation_headers(user.impersonation)
+    if not speaks_tls(server):
+        return Static(Shown(acts_as))
+    # Refused also where another credential goes before it.
+    if user.exec is not None and user.exec.api_version not in VERSIONS:
+        raise BadCredentials(f"exec: apiVersion is none of {' and '.join(VERSIONS)}")
+    certificate, files = _certificate(user, shared, timing)
+    source = _headers(user, shared, timing)
+    if source is None and user.exec is not None and certificate is None and files is None:
+        source = shared.plugin(user.exec, access.cluster)
+    elif source is None and user.auth_provider is not None and not _says_who(server):
+        source = shared.oidc(user.auth_provider)
+    if source is None:
+        source = Static()
+    return _Identity(source, certificate, files, acts_as)
+
+
+def _headers(user: User, shared: SharedCredentials, timing: ProducerTiming) -> Credential | None:
+    token = user.token or user.token_file
+    if token and user.username:
+        raise BadCredentials("a token and a username are both given; leave one out")
+    if user.token_file:
+        return TokenFile(user.token_file, user.token, shared.threads, timing)
+    if user.token:
+        return Static(bearer(user.token))
+    if user.username:
+        return Static(basic(user.username, user.password))
+    return None
+
+
+def _certificate(
+    user: User, shared: SharedCredentials, timing: ProducerTiming
+) -> tuple[ClientCertificate | None, CertificateFiles | None]:
+    given = user.certificate_data or user.certificate_file
+    if not given:
+        return None, None
+    if not (user.key_data or user.key_file):
+        raise BadCredentials("client-certificate without client-key: give client-key or client-key-data")
+    if user.certificate_data and user.key_data:
+        return key_pair(user.certificate_data, user.key_data, "client-certificate-data"), None
+    return None, CertificateFiles(user, shared.threads, timing)
+
+
+def _says_who(server: str) -> bool:
+    try:
+        return "@" in urlsplit(server).netloc
+    except ValueError:
+        return False
+
+
+class _Identity:
+    """Headers of one source, a certificate of another, and impersonation, together."""
+
+    def __init__(
+        self,
+        source: Credential,
+        certificate: ClientCertificate | None,
+        files: CertificateFiles | None,
+        acts_as: Headers,
+    ) -> None:
+        self._source = source
+        self._certificate = certificate
+        self._files = files
+        self._acts_as = acts_as
+        # What was shown last, and what of it came from the source.
+        self._shown: Shown | None = None
+        self._of: Shown | None = None
+
+    async def current(self) -> Shown:
+        of = await self._source.current()
+        certificate = self._certificate or of.certificate
+        if self._files is not None:
+            certificate = await self._files.current()
+        if self._shown is None or of is not self._of or certificate is not self._shown.certificate:
+            shown = Shown(of.headers + self._acts_as, certificate)
+            # The same value stays the same object, so that comparing is nothing.
+            self._shown = self._shown if shown == self._shown else shown
+            self._of = of
+        return self._shown
+
+    async def refused(self, shown: Shown) -> None:
+        if shown == self._shown and self._of is not None:
+            await self._source.refused(self._of)
+            if self._files is not None:
+                await self._files.refused()
+
+    async def close(self) -> None:
+        try:
+            await self._source.close()
+        finally:
+            if self._files is not None:
+                await asyncio.shield(self._files.close())

@@ -1,0 +1,110 @@
+"""What the clusters of a process share: credential plugins, users of identity providers, threads for files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+
+from producers.credentials.credential import BadCredentials, Credential, Shown
+from producers.credentials.exec_plugin import ExecPlugin, PluginSlots
+from producers.credentials.identity_provider import IdentityProvider, ProxyFor
+from producers.credentials.kubeconfig_tokens import ID_TOKEN, REFRESH_TOKEN
+from producers.credentials.oidc import OidcUser
+from producers.kubeconfig.entries import AuthProvider, Cluster, Exec
+from producers.timing import DEFAULT, ProducerTiming
+
+
+def no_proxy(url: str) -> str:
+    """For who reaches identity providers directly."""
+    return ""
+
+
+class _Kept:
+    """A credential in use, and by how many."""
+
+    def __init__(self, credential: Credential) -> None:
+        self.credential = credential
+        self.users = 0
+
+
+class _Lease:
+    """One use of a shared credential: the last one that is closed ends it."""
+
+    def __init__(self, kept: dict[Hashable, _Kept], key: Hashable) -> None:
+        self._all, self._key = kept, key
+        self._kept = kept[key]
+        self._kept.users += 1
+        self._closed = False
+
+    async def current(self) -> Shown:
+        return await self._kept.credential.current()
+
+    async def refused(self, shown: Shown) -> None:
+        await self._kept.credential.refused(shown)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._kept.users -= 1
+        if not self._kept.users:
+            if self._all.get(self._key) is self._kept:
+                del self._all[self._key]
+            await self._kept.credential.close()
+
+
+class SharedCredentials:
+    """Owned by the process, closed after all credentials that were made with it.
+
+    Plugins are shared by their whole configuration and what they are given of the cluster, as in client-go; users of a
+    provider by their entry in a kubeconfig (client-go: by cluster and client, so that one gets another one's tokens).
+    """
+
+    def __init__(
+        self,
+        timing: ProducerTiming = DEFAULT,
+        *,
+        proxy: ProxyFor = no_proxy,
+        slots: PluginSlots | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._timing = timing
+        self._proxy = proxy
+        self._slots = slots or PluginSlots()
+        self._clock = clock
+        self.threads = ThreadPoolExecutor(32, thread_name_prefix="credentials")
+        self._plugins: dict[Hashable, _Kept] = {}
+        self._oidc: dict[Hashable, _Kept] = {}
+
+    def plugin(self, plugin: Exec, cluster: Cluster) -> Credential:
+        """A use of a plugin, which is to be closed."""
+        key = (plugin, cluster if plugin.provide_cluster_info else cluster.exec_config)
+        if key not in self._plugins:
+            made = ExecPlugin(plugin, cluster, self._slots, self.threads, self._timing, self._clock)
+            self._plugins[key] = _Kept(made)
+        return _Lease(self._plugins, key)
+
+    def oidc(self, provider: AuthProvider) -> Credential:
+        """A use of a provider's user, which is to be closed. Raises BadCredentials."""
+        if provider.name != "oidc":
+            raise BadCredentials("auth-provider: none but oidc is known; use an exec plugin")
+        settings = dict(provider.config)
+        tokens = {name: settings.pop(name, "") for name in (ID_TOKEN, REFRESH_TOKEN)}
+        # Where there is no entry to write to, the tokens are all that tells two users apart.
+        key = (provider.file, provider.entry, *sorted(settings.items()), *(() if provider.file else tokens.values()))
+        kept = self._oidc.get(key)
+        if kept is None:
+            identity = IdentityProvider(settings, self._proxy, self.threads, self._timing.identity_provider)
+            kept = self._oidc[key] = _Kept(OidcUser(provider, identity, self.threads, self._timing, self._clock))
+        elif isinstance(kept.credential, OidcUser):
+            kept.credential.offer(provider)
+        return _Lease(self._oidc, key)
+
+    async def close(self) -> None:
+        """Ends what is still shared, and the threads."""
+        for all_kept in (self._plugins, self._oidc):
+            while all_kept:
+                _, kept = all_kept.popitem()
+                await kept.credential.close()
+        self.threads.shutdown(wait=False)
