@@ -103,6 +103,13 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
         root = f"/apis/{quote(self.group)}" if self.group else "/api"
         return f"{root}/{quote(self.version)}/{quote(self.resource)}"
 
+    def path_within(self, namespace: str | None) -> str:
+        """Of a LIST in one namespace, `/api/v1/namespaces/shop/pods`; None: over all of them."""
+        if namespace is None:
+            return self.path
+        root, _, name = self.path.rpartition("/")
+        return f"{root}/namespaces/{quote(namespace)}/{name}"
+
     @property
     def scope(self) -> Scope:
         """Which of its objects are in the log."""

@@ -48,7 +48,7 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
     opening = log_settings(settings)
     followed: Members | None = None
     if produce or settings.forward is not Forward.OFF:
-        followed = Members(_configuration(settings), settings.config)
+        followed = Members(configuration_of(settings), settings.config)
         await followed.first()
     async with contextlib.AsyncExitStack() as stack:
         bound = None
@@ -190,7 +190,7 @@ async def _materializer(
     return Materializer(assumed, None, snapshots, Away(restored, open_when_there), window=window)
 
 
-def _configuration(settings: Settings) -> Configuration:
+def configuration_of(settings: Settings) -> Configuration:
     """What to follow, from the configuration file or from options. Raises BadConfiguration."""
     if settings.config is not None:
         return load(settings.config)

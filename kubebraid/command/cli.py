@@ -8,6 +8,7 @@ import typer
 
 from kubebraid import __version__
 from kubebraid.command import (
+    check,
     clusters,
     demo,
     kubeconfig,
@@ -38,6 +39,7 @@ app.command("route")(route.command)
 app.command("relist")(produce.relist)
 app.command("tail")(tail.command)
 app.command("replay")(replay.command)
+app.command("check")(check.command)
 app.command("status")(status.command)
 app.command("mirror")(mirror.command)
 app.add_typer(clusters.group, name="clusters")

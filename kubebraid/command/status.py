@@ -11,12 +11,11 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from kubebraid.command.options.process import Server
 from kubebraid.command.settings import BadSetting
+from kubebraid.command.tables import rendered, table
 from kubebraid.errors import Unavailable
 from query.http.health import Check
 
@@ -141,38 +140,24 @@ def lines(status: InstanceStatus, *, types: bool) -> Iterator[str]:
     yield from cluster_lines(status.clusters)
     if not types:
         return
-    table = _table("cluster", "type", "objects", "heard", "version", "error")
+    rows = table("cluster", "type", "objects", "heard", "version", "error")
     for one in status.clusters:
         for resource in one.types:
             heard = "never" if resource.lag is None else f"{resource.lag:.0f} s ago"
             state = resource.error or ("" if resource.synced else "being listed")
-            table.add_row(one.name, resource.type, f"{resource.objects:,}", heard, resource.version, Text(state))
+            rows.add_row(one.name, resource.type, f"{resource.objects:,}", heard, resource.version, Text(state))
     yield ""
-    yield from _rendered(table)
+    yield from rendered(rows)
 
 
 def cluster_lines(clusters: Iterable[ClusterSummary]) -> list[str]:
     """A table of clusters."""
-    table = _table("cluster", "state", "types", "objects", "producer", "reason")
+    rows = table("cluster", "state", "types", "objects", "producer", "reason")
     for one in clusters:
         failing = [resource for resource in one.types if resource.error]
         reason = one.reason or "; ".join(f"{resource.type}: {resource.error}" for resource in failing[:3])
-        table.add_row(one.name, one.state, str(len(one.types)), f"{one.objects:,}", one.producer, Text(reason))
-    return _rendered(table)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.upper(), justify="right" if column in ("types", "objects") else "left", no_wrap=True)
-    return table
-
-
-def _rendered(table: Table) -> list[str]:
-    console = Console(width=10_000, color_system=None)
-    with console.capture() as captured:
-        console.print(table)
-    return [line.rstrip() for line in captured.get().splitlines()]
+        rows.add_row(one.name, one.state, str(len(one.types)), f"{one.objects:,}", one.producer, Text(reason))
+    return rendered(rows)
 
 
 def command(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from urllib.parse import quote
 
 from deltalog import Appender
 from deltalog.jetstream.stream import Log
@@ -61,7 +60,7 @@ class TypeInformer:
                 Reflector(
                     owner.cluster,
                     server,
-                    Target(_path(resource, namespace), scope.selector),
+                    Target(resource.path_within(namespace), scope.selector),
                     self._whole
                     if namespace is None
                     else Writer(
@@ -168,10 +167,3 @@ class TypeInformer:
 
     async def _trouble(self, reason: str) -> None:
         await self._on_trouble(self.resource, reason)
-
-
-def _path(resource: ResourceType, namespace: str | None) -> str:
-    if namespace is None:
-        return resource.path
-    root, _, name = resource.path.rpartition("/")
-    return f"{root}/namespaces/{quote(namespace)}/{name}"

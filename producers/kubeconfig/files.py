@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from producers.kubeconfig.document import Document, read
-from producers.kubeconfig.merged import Kubeconfig
+from producers.kubeconfig.merged import MergedKubeconfig
 from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
 from producers.kubeconfig.yaml_values import FOREIGN
 
@@ -92,14 +92,14 @@ class Files:
             raise BadKubeconfig(str(known.found))
         return known.found
 
-    def kubeconfig(self, kubeconfig: str = "") -> Kubeconfig:
+    def kubeconfig(self, kubeconfig: str = "") -> MergedKubeconfig:
         """The files of `paths_of` as one; those that do not exist are passed over. Raises BadKubeconfig."""
         return self.merged(paths_of(kubeconfig))
 
-    def merged(self, paths: Sequence[str]) -> Kubeconfig:
+    def merged(self, paths: Sequence[str]) -> MergedKubeconfig:
         """These files as one. Raises BadKubeconfig."""
         found = [document for path in paths if (document := self.document(path)) is not None]
-        return Kubeconfig.merge(found, [os.path.abspath(path) for path in paths])
+        return MergedKubeconfig.merge(found, [os.path.abspath(path) for path in paths])
 
     def forget(self, paths: Sequence[str]) -> None:
         """Keeps nothing of other files than these."""
@@ -161,7 +161,7 @@ def inline_access(name: str, text: bytes, where: str) -> ClusterAccess:
         for entry, cluster in document.clusters.items():
             if cluster.authority_file:
                 _refuse(where, f"clusters[{entry}].certificate-authority")
-        merged = Kubeconfig.merge([document], (where,))
+        merged = MergedKubeconfig.merge([document], (where,))
         access = merged.access(merged.one_context(where), name)
     except BadKubeconfig as cause:
         return ClusterAccess(name, problem=str(cause), where=where)

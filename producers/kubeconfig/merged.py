@@ -29,7 +29,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Kubeconfig:
+class MergedKubeconfig:
     """Documents merged. `clusters` and `users` with the document that each is of, `files` those that were read."""
 
     clusters: Mapping[str, tuple[Cluster, str]] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Kubeconfig:
     left_out: tuple[LeftOut, ...] = ()
 
     @staticmethod
-    def merge(documents: Sequence[Document], files: Sequence[str] = ()) -> Kubeconfig:
+    def merge(documents: Sequence[Document], files: Sequence[str] = ()) -> MergedKubeconfig:
         """The documents as one; of those with the same name the first counts."""
         clusters: dict[str, tuple[Cluster, str]] = {}
         users: dict[str, tuple[User, str]] = {}
@@ -64,7 +64,7 @@ class Kubeconfig:
             if lost_clusters or lost_users or lost_contexts:
                 lost = LeftOut(where, tuple(lost_clusters), tuple(lost_users), tuple(lost_contexts))
                 left_out.append(lost)
-        return Kubeconfig(clusters, users, contexts, current, tuple(files), tuple(left_out))
+        return MergedKubeconfig(clusters, users, contexts, current, tuple(files), tuple(left_out))
 
     @property
     def empty(self) -> bool:

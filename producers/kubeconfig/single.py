@@ -10,11 +10,11 @@ import msgspec
 
 from producers.kubeconfig.document import EXEC_EXTENSION
 from producers.kubeconfig.entries import Cluster, User
-from producers.kubeconfig.merged import Kubeconfig
+from producers.kubeconfig.merged import MergedKubeconfig
 from producers.kubeconfig.model import BadKubeconfig
 
 
-def alone(kubeconfig: Kubeconfig, context: str, name: str) -> dict[str, Any]:
+def alone(kubeconfig: MergedKubeconfig, context: str, name: str) -> dict[str, Any]:
     """The document with what one context needs, its entries named `name`.
 
     A token's file stays where it is, since its content changes. Blocking. Raises BadKubeconfig, also for a user that is

@@ -6,16 +6,14 @@ A cluster keeps its name: one that was chosen stays while its context exists, wh
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from producers.kubeconfig.document import Document
 from producers.kubeconfig.files import Files, default_kubeconfig, directory_files, file_state, paths_of
-from producers.kubeconfig.merged import Kubeconfig as Merged
-from producers.kubeconfig.merged import LeftOut
+from producers.kubeconfig.merged import LeftOut, MergedKubeconfig
 from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
-from producers.kubeconfig.validation import speaks_tls
 from producers.rules.configuration import Directory, Kubeconfig
 
 
@@ -68,7 +66,7 @@ class FileSource:
         clusters = {name: merged.access(name) for name in names}
         self._missing = tuple(path for name in names for path in merged.missing(name))
         remarks += [_left_out(lost) for lost in merged.left_out]
-        return Found(clusters, {}, (*remarks, *_plain(clusters)))
+        return Found(clusters, {}, tuple(remarks))
 
     def _directory(self, origin: Directory) -> Found:
         clusters: dict[str, ClusterAccess] = {}
@@ -78,20 +76,22 @@ class FileSource:
         self._files.forget(tuple(files.values()))
         for name, path in files.items():
             try:
-                merged = Merged.merge([self._files.document(path) or Document(path)], [path])
+                merged = MergedKubeconfig.merge([self._files.document(path) or Document(path)], [path])
                 context = merged.one_context(path)
                 clusters[name] = merged.access(context, name)
                 missing += merged.missing(context)
             except BadKubeconfig as problem:
                 unreadable[name] = str(problem)
         self._missing = tuple(missing)
-        return Found(clusters, unreadable, tuple(_plain(clusters)))
+        return Found(clusters, unreadable)
 
 
 _Remarks = list[tuple[str, tuple[tuple[str, str], ...]]]
 
 
-def choose(merged: Merged, wanted: Iterable[str], known: Collection[str], where: str) -> tuple[list[str], _Remarks]:
+def choose(
+    merged: MergedKubeconfig, wanted: Iterable[str], known: Collection[str], where: str
+) -> tuple[list[str], _Remarks]:
     """The contexts to take as clusters, in the files' order, and remarks on those that are left out.
 
     `wanted`: names, or patterns with wildcards; empty: all. Of several contexts with one cluster entry one is taken,
@@ -136,30 +136,4 @@ def _left_out(lost: LeftOut) -> tuple[str, tuple[tuple[str, str], ...]]:
             *((key, ", ".join(names)) for key, names in named if names),
             ("mend", "give them other names there, or put the files into a directory and follow it with --directory"),
         ),
-    )
-
-
-def _plain(clusters: Mapping[str, ClusterAccess]) -> _Remarks:
-    """Clusters that are asked without what their user would show."""
-    return [
-        (
-            "plain http: no credentials are sent",
-            (("cluster", name), ("mend", "begin its server with https:// if it is one")),
-        )
-        for name, access in clusters.items()
-        if access.cluster.server and not speaks_tls(access.cluster.server) and shows_something(access)
-    ]
-
-
-def shows_something(access: ClusterAccess) -> bool:
-    """Whether a cluster's user has credentials, of any kind."""
-    user = access.user
-    return bool(
-        user.token
-        or user.token_file
-        or user.username
-        or user.certificate_file
-        or user.certificate_data
-        or user.exec
-        or user.auth_provider
     )

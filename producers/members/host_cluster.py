@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from deltalog.jetstream.backoff import Backoff, Once
-from producers.errors import ProducersError
+from producers.errors import ClusterUnavailable, ProducersError
 from producers.kubeconfig.files import Files, default_kubeconfig
 from producers.kubeconfig.in_cluster import in_cluster
 from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
@@ -36,6 +36,10 @@ _PEDIA = "/apis/cluster.clusterpedia.io/v1alpha2"
 _Objects = dict[str, dict[str, Any]]
 
 
+class HostUnavailable(ClusterUnavailable):
+    """The host cluster cannot be read now."""
+
+
 async def follow(origin: Secrets | PediaClusters, report: Report, complain: Complain, timing: ProducerTiming) -> None:
     """Reports the clusters that objects of the host cluster describe, again at each change, until cancelled."""
     backoff = Backoff(*timing.host_backoff)
@@ -45,15 +49,39 @@ async def follow(origin: Secrets | PediaClusters, report: Report, complain: Comp
         try:
             await _follow(origin, descriptions, report, complain, timing)
         except ProducersError as cause:
-            complain(f"{_name_of(origin)}: {cause}")
+            complain(f"{name_of(origin)}: {cause}")
         except ExceptionGroup as group:
             expected, rest = group.split(ProducersError)
             if rest is not None:
                 raise rest from None
-            complain(f"{_name_of(origin)}: {_first(expected)}")
+            complain(f"{name_of(origin)}: {_first(expected)}")
         if time.monotonic() - started > timing.host_stable:
             backoff.reset()
         await backoff.wait()
+
+
+async def described_now(origin: Secrets | PediaClusters, timing: ProducerTiming) -> Described:
+    """The clusters that objects of the host cluster describe now. Raises HostUnavailable."""
+    found: asyncio.Future[Described] = asyncio.get_running_loop().create_future()
+
+    def report(described: Described) -> None:
+        if not found.done():
+            found.set_result(described)
+
+    def complain(problem: str | None) -> None:
+        if problem is not None and not found.done():
+            found.set_exception(HostUnavailable(problem))
+
+    following = asyncio.create_task(follow(origin, report, complain, timing))
+    try:
+        await asyncio.wait((found, following), return_when=asyncio.FIRST_COMPLETED)
+        if following.done():
+            # It never ends by itself: this raises.
+            following.result()
+        return await found
+    finally:
+        following.cancel()
+        await asyncio.wait((following,))
 
 
 async def _follow(
@@ -77,7 +105,8 @@ async def _follow(
         await server.close()
 
 
-def _name_of(origin: Secrets | PediaClusters) -> str:
+def name_of(origin: Secrets | PediaClusters) -> str:
+    """A source in words."""
     if isinstance(origin, Secrets):
         return f"secrets of namespace {origin.namespace} in the host cluster"
     return "PediaClusters of the host cluster"

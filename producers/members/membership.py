@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import structlog
 
-from producers.errors import UnusableInput
+from producers.errors import ProducersError, UnusableInput
 from producers.kubeconfig.files import file_state
 from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
 from producers.members import host_cluster
@@ -84,6 +84,26 @@ class Members:
                     continue
                 self._read[source.origin] = state
         self._merge()
+
+    async def once(self, patience: float) -> list[str]:
+        """Reads all sources once, objects of host clusters, too, each for `patience` seconds at most.
+
+        Returns what cannot be read, a line each.
+        """
+        for origin in dict.fromkeys(source.origin for source in self.configuration.sources):
+            try:
+                if isinstance(origin, Kubeconfig | Directory):
+                    self._found[origin] = await self._look(origin)
+                else:
+                    async with asyncio.timeout(patience):
+                        described = await host_cluster.described_now(origin, self._timing)
+                    self._found[origin] = self._described(origin, described)
+            except TimeoutError:
+                self._complain(str(origin), f"{_in_words(origin)}: no answer within {patience:g} s")
+            except ProducersError as problem:
+                self._complain(str(origin), str(problem))
+        self._merge()
+        return list(self._complaints.values())
 
     async def run(self) -> None:
         """Follows the sources, and the configuration's file, until cancelled."""
@@ -181,9 +201,7 @@ class Members:
             return
 
         def report(described: Described) -> None:
-            for name, problem in described.problems.items():
-                self._complain(f"{origin}/{name}", problem)
-            self._take_in(origin, _Found(described.clusters, described.rules))
+            self._take_in(origin, self._described(origin, described))
 
         def complain(problem: str | None) -> None:
             if problem is None:
@@ -192,6 +210,11 @@ class Members:
                 self._complain(str(origin), problem)
 
         await host_cluster.follow(origin, report, complain, self._timing)
+
+    def _described(self, origin: Origin, described: Described) -> _Found:
+        for name, problem in described.problems.items():
+            self._complain(f"{origin}/{name}", problem)
+        return _Found(described.clusters, described.rules)
 
     # -- together --------------------------------------------------------------------------------------------------
 
@@ -239,3 +262,7 @@ class Members:
     def _clear(self, what: str) -> None:
         if self._complaints.pop(what, None) is not None:
             log.info("member clusters can be read again", what=what)
+
+
+def _in_words(origin: Origin) -> str:
+    return origin.path if isinstance(origin, Kubeconfig | Directory) else host_cluster.name_of(origin)

@@ -107,13 +107,6 @@ def test_two_files_with_the_names_of_kubeadm(tmp_path: Path) -> None:
     assert list(FileSource(Directory(str(tmp_path))).read().clusters) == ["one", "two"]
 
 
-def test_plain_http_is_said(tmp_path: Path) -> None:
-    source = FileSource(Kubeconfig(write(tmp_path / "config", {"dev": "one"}, one="10.0.0.1:6443")))
-    _, (remark,) = read(source)
-    assert "plain http: no credentials are sent" in remark
-    assert "'cluster': 'dev'" in remark
-
-
 def test_a_file_that_an_entry_names_and_that_comes_later(tmp_path: Path) -> None:
     path = tmp_path / "config"
     path.write_text(
