@@ -73,6 +73,8 @@ def with_tokens(content: bytes, entry: str, tokens: Tokens) -> bytes:
     try:
         expected = parse(content)
         config = _config(expected, entry)
+        if all(config.get(key) == value for key, value in wanted.items()):
+            return content
         config.update(wanted)
         edited = _edited(content, entry, wanted)
         if edited is not None:
@@ -140,8 +142,9 @@ def _change(text: str, config: yaml.MappingNode, key: str, value: str) -> tuple[
     known = _under(config, key)
     if known is not None:
         start, end = known.start_mark.index, known.end_mark.index
-        # Nothing at all is null.
-        return (start, end, value if start < end and text[start - 1 : start].isspace() else f" {value}")
+        # A block scalar ends with its line; nothing at all is null.
+        line = "\n" if text[start:end].endswith("\n") else ""
+        return (start, end, value + line if start < end and text[start - 1 : start].isspace() else f" {value}{line}")
     first = config.value[0][0].start_mark
     between = ", " if config.flow_style else "\n" + " " * first.column
     return (first.index, first.index, f'"{key}": {value}{between}')
@@ -211,6 +214,11 @@ class RefreshLock:
         self._file = file
         self._patience = patience
         self._descriptor = -1
+
+    @property
+    def held(self) -> bool:
+        """Whether it was to be had."""
+        return self._descriptor >= 0
 
     def take(self) -> None:
         """Waits for it, but not longer than `patience`; some file systems have no such lock. Blocking."""
