@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +16,13 @@ import yaml
 
 from producers.kubeconfig.document import Document, read
 from producers.kubeconfig.files import Files, access_of, directory_files, file_state, inline_access, paths_of
+from producers.kubeconfig.identity import identity_kind, server_shown
 from producers.kubeconfig.in_cluster import in_cluster
 from producers.kubeconfig.merged import LeftOut
 from producers.kubeconfig.model import BadKubeconfig
 from producers.kubeconfig.single import alone
 from producers.kubeconfig.yaml_values import dump
+from tests.producers.kubeconfig.test_document import WHOLE
 
 PEM = base64.b64encode(b"pem").decode()
 
@@ -276,6 +280,100 @@ def test_what_an_object_may_not_say(text: object, said: str) -> None:
     assert "\n" not in found.problem
     # Nothing of it is left that somebody could use.
     assert found.user.exec is None
+
+
+BROKEN = [
+    *(
+        b"&a ",
+        b"*a",
+        b"<<: ",
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b": ",
+        b"- ",
+        b"\n",
+        b"\t",
+        b"!!binary ",
+        b"!!int ",
+        b"\xff",
+        b"\x00",
+    ),
+    *(
+        b"'",
+        b'"',
+        b"|",
+        b">",
+        b"? ",
+        b"\\/",
+        b"null",
+        b"5",
+        b"yes",
+        b"---\n",
+        b"...\n",
+        b"\xef\xbb\xbf",
+        b"#",
+        b",",
+        b"@",
+        b"~",
+    ),
+]
+
+
+def test_whatever_stands_there_is_taken_or_refused_in_one_line() -> None:
+    chance = random.Random(1)
+    whole = WHOLE.encode()
+    taken = 0
+    for _ in range(1_500):
+        text = bytearray(whole)
+        for _ in range(chance.randint(1, 5)):
+            at = chance.randrange(len(text))
+            if chance.random() < 0.3:
+                del text[at : at + chance.randint(1, 20)]
+            else:
+                text[at:at] = chance.choice(BROKEN)
+        found = inline_access("east", bytes(text), "secret east")
+        assert "\n" not in found.problem
+        assert server_shown(found.cluster.server) or found.problem
+        with contextlib.suppress(BadKubeconfig):
+            read(bytes(text), "/f", "/")
+            taken += 1
+    assert 50 < taken < 1_000
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user", "kind"),
+    [
+        (HTTPS, {}, "anonymous"),
+        (HTTPS, {"token": "t", "exec": EXEC}, "token"),
+        (HTTPS, {"token": "t", "tokenFile": "f"}, "token file"),
+        (HTTPS, {"client-certificate-data": PEM, "client-key-data": PEM, "exec": EXEC}, "client certificate"),
+        (
+            HTTPS,
+            {"client-certificate-data": PEM, "client-key-data": PEM, "username": "u"},
+            "client certificate, user name and password",
+        ),
+        (HTTPS, {"exec": EXEC, "as": "jane"}, "exec plugin, acting as another"),
+        (HTTPS, {"auth-provider": {"name": "oidc"}}, "oidc"),
+        (HTTP, {"token": "t", "as": "jane"}, "anonymous, acting as another"),
+        ("a.example.com:80", {"token": "t"}, "anonymous"),
+        ("http://u:p@a.example.com", {"token": "t"}, "user name in the URL"),
+    ],
+)
+def test_kinds_of_identity(tmp_path: Path, cluster: str, user: dict[str, Any], kind: str) -> None:
+    assert identity_kind(access_of(write(tmp_path / "c", entries(cluster={"server": cluster}, user=user)))) == kind
+
+
+def test_servers_are_shown_without_a_password() -> None:
+    shown = {
+        "https://u:SECRET@a:1/p@q?SECRET#SECRET": "https://a:1/p@q",
+        "u:SECRET@a:1": "a:1",
+        "https://[::1]:5": "https://[::1]:5",
+        "https://u@[oops": "https://[oops",
+        "10.0.0.1:6443": "10.0.0.1:6443",
+    }
+    assert {server: server_shown(server) for server in shown} == shown
 
 
 # -- directories, one context by itself, the cluster we are in ---------------------------------------------------------
