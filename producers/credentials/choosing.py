@@ -7,13 +7,11 @@ certificate goes along with each but a plugin, which it replaces. Over plain htt
 
 from __future__ import annotations
 
-import asyncio
 from urllib.parse import urlsplit
 
 from producers.credentials.certificate_files import CertificateFiles
-from producers.credentials.credential import BadCredentials, ClientCertificate, Credential, Shown
+from producers.credentials.credential import BadCredentials, Credential, Shown
 from producers.credentials.exec_credential import VERSIONS
-from producers.credentials.key_pairs import key_pair
 from producers.credentials.shared import SharedCredentials
 from producers.credentials.static import Static, basic, bearer, impersonation_headers
 from producers.credentials.token_file import TokenFile
@@ -43,15 +41,15 @@ def _chosen(access: ClusterAccess, shared: SharedCredentials, timing: ProducerTi
     # Refused also where another credential goes before it.
     if user.exec is not None and user.exec.api_version not in VERSIONS:
         raise BadCredentials(f"exec: apiVersion is none of {' and '.join(VERSIONS)}")
-    certificate, files = _certificate(user, shared, timing)
+    certificate = _certificate(user, shared, timing)
     source = _headers(user, shared, timing)
-    if source is None and user.exec is not None and certificate is None and files is None:
+    if source is None and user.exec is not None and certificate is None:
         source = shared.plugin(user.exec, access.cluster)
     elif source is None and user.auth_provider is not None and not _says_who(server):
         source = shared.oidc(user.auth_provider)
     if source is None:
         source = Static()
-    return _Identity(source, certificate, files, acts_as)
+    return _Identity(source, certificate, acts_as)
 
 
 def _headers(user: User, shared: SharedCredentials, timing: ProducerTiming) -> Credential | None:
@@ -67,17 +65,12 @@ def _headers(user: User, shared: SharedCredentials, timing: ProducerTiming) -> C
     return None
 
 
-def _certificate(
-    user: User, shared: SharedCredentials, timing: ProducerTiming
-) -> tuple[ClientCertificate | None, CertificateFiles | None]:
-    given = user.certificate_data or user.certificate_file
-    if not given:
-        return None, None
+def _certificate(user: User, shared: SharedCredentials, timing: ProducerTiming) -> CertificateFiles | None:
+    if not (user.certificate_data or user.certificate_file):
+        return None
     if not (user.key_data or user.key_file):
         raise BadCredentials("client-certificate without client-key: give client-key or client-key-data")
-    if user.certificate_data and user.key_data:
-        return key_pair(user.certificate_data, user.key_data, "client-certificate-data"), None
-    return None, CertificateFiles(user, shared.threads, timing)
+    return CertificateFiles(user, shared.threads, timing)
 
 
 def _says_who(server: str) -> bool:
@@ -90,15 +83,8 @@ def _says_who(server: str) -> bool:
 class _Identity:
     """Headers of one source, a certificate of another, and impersonation, together."""
 
-    def __init__(
-        self,
-        source: Credential,
-        certificate: ClientCertificate | None,
-        files: CertificateFiles | None,
-        acts_as: Headers,
-    ) -> None:
+    def __init__(self, source: Credential, files: CertificateFiles | None, acts_as: Headers) -> None:
         self._source = source
-        self._certificate = certificate
         self._files = files
         self._acts_as = acts_as
         # What was shown last, and what of it came from the source.
@@ -107,15 +93,18 @@ class _Identity:
 
     async def current(self) -> Shown:
         of = await self._source.current()
-        certificate = self._certificate or of.certificate
-        if self._files is not None:
-            certificate = await self._files.current()
+        certificate = of.certificate if self._files is None else await self._files.current()
         if self._shown is None or of is not self._of or certificate is not self._shown.certificate:
             shown = Shown(of.headers + self._acts_as, certificate)
             # The same value stays the same object, so that comparing is nothing.
             self._shown = self._shown if shown == self._shown else shown
             self._of = of
+        assert self._shown is not None
         return self._shown
+
+    @property
+    def waits_for(self) -> str:
+        return self._source.waits_for or ("" if self._files is None else self._files.waits_for)
 
     async def refused(self, shown: Shown) -> None:
         if shown == self._shown and self._of is not None:
@@ -128,4 +117,4 @@ class _Identity:
             await self._source.close()
         finally:
             if self._files is not None:
-                await asyncio.shield(self._files.close())
+                await self._files.close()

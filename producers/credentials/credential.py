@@ -39,6 +39,11 @@ class Credential(Protocol):
         """What to show now. Raises BadCredentials."""
         ...
 
+    @property
+    def waits_for(self) -> str:
+        """What `current` waits for now, for who gives up sooner: `plugin X has not answered yet`; empty: nothing."""
+        ...
+
     async def refused(self, shown: Shown) -> None:
         """The server has answered 401 to what was shown: the next `current` may be another one. Does not raise."""
         ...

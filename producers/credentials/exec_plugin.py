@@ -136,6 +136,8 @@ class ExecPlugin:
         # Why the last run failed; empty if it did not.
         self._failure = ""
         self._hinted = False
+        # Whether a run has its slot.
+        self._began = False
         self._backoff = Backoff(*timing.plugin_backoff)
         # By the event loop's clock: when the last run ended, before when there is no other.
         self._ran_at = float("-inf")
@@ -157,6 +159,12 @@ class ExecPlugin:
                 return answer.shown
             raise BadCredentials(self._failure)
         return await self._work.result()
+
+    @property
+    def waits_for(self) -> str:
+        if not self._work.under_way:
+            return ""
+        return f"{self._what} has not answered yet" if self._began else f"{self._what} waits for others to end"
 
     async def refused(self, shown: Shown) -> None:
         """A 401: it is run again with the next `current`, at once if that was not just done."""
@@ -209,12 +217,15 @@ class ExecPlugin:
             raise BadCredentials(f"{self._what}: interactiveMode is none of Never, IfAvailable and Always")
         loop = asyncio.get_running_loop()
         async with self._slots.slot():
+            self._began = True
             try:
                 command = await self._lookup.result(self._timing.credential_files)
                 stdout = await run(command, limit, self._threads)
             except RunFailed as failure:
                 self._note(failure)
                 raise BadCredentials(f"{self._what} {failure.reason}") from None
+            finally:
+                self._began = False
         return await loop.run_in_executor(self._threads, read_answer, stdout, plugin.api_version, self._what)
 
     def _command(self) -> Command:

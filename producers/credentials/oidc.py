@@ -145,6 +145,10 @@ class OidcUser:
     def _loop_time() -> float:
         return asyncio.get_running_loop().time()
 
+    @property
+    def waits_for(self) -> str:
+        return f"{self._identity.name} has not answered yet" if self._renewing.under_way else ""
+
     async def refused(self, shown: Shown) -> None:
         """Nothing: as with kubectl a 401 renews no id-token; who has logged in anew has changed the kubeconfig."""
 

@@ -40,6 +40,10 @@ class _Lease:
     async def current(self) -> Shown:
         return await self._kept.credential.current()
 
+    @property
+    def waits_for(self) -> str:
+        return self._kept.credential.waits_for
+
     async def refused(self, shown: Shown) -> None:
         await self._kept.credential.refused(shown)
 
@@ -76,9 +80,11 @@ class SharedCredentials:
         self.threads = ThreadPoolExecutor(32, thread_name_prefix="credentials")
         self._plugins: dict[Hashable, _Kept] = {}
         self._oidc: dict[Hashable, _Kept] = {}
+        self._closed = False
 
     def plugin(self, plugin: Exec, cluster: Cluster) -> Credential:
-        """A use of a plugin, which is to be closed."""
+        """A use of a plugin, which is to be closed. Raises BadCredentials when all is closed."""
+        self._check()
         key = (plugin, cluster if plugin.provide_cluster_info else cluster.exec_config)
         if key not in self._plugins:
             made = ExecPlugin(plugin, cluster, self._slots, self.threads, self._timing, self._clock)
@@ -87,6 +93,7 @@ class SharedCredentials:
 
     def oidc(self, provider: AuthProvider) -> Credential:
         """A use of a provider's user, which is to be closed. Raises BadCredentials."""
+        self._check()
         if provider.name != "oidc":
             raise BadCredentials("auth-provider: none but oidc is known; use an exec plugin")
         settings = dict(provider.config)
@@ -101,8 +108,13 @@ class SharedCredentials:
             kept.credential.offer(provider)
         return _Lease(self._oidc, key)
 
+    def _check(self) -> None:
+        if self._closed:
+            raise BadCredentials("closed: this process is ending")
+
     async def close(self) -> None:
         """Ends what is still shared, and the threads."""
+        self._closed = True
         for all_kept in (self._plugins, self._oidc):
             while all_kept:
                 _, kept = all_kept.popitem()

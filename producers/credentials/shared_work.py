@@ -80,7 +80,10 @@ class OffLoop(Generic[T]):
     async def result(self, limit: float) -> T:
         """What the call returns, for at most `limit` seconds. Raises BadCredentials then, and what the call raises."""
         if self._pending is None or self._pending.done():
-            self._pending = asyncio.get_running_loop().run_in_executor(self._threads, self._call)
+            try:
+                self._pending = asyncio.get_running_loop().run_in_executor(self._threads, self._call)
+            except RuntimeError:
+                raise BadCredentials("closed: this process is ending") from None
             self._pending.add_done_callback(lambda future: future.cancelled() or future.exception())
         try:
             async with asyncio.timeout(limit):

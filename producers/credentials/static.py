@@ -77,6 +77,10 @@ class Static:
             raise BadCredentials(self._problem)
         return self._shown
 
+    @property
+    def waits_for(self) -> str:
+        return ""
+
     async def refused(self, shown: Shown) -> None:
         """Nothing else could be shown."""
 

@@ -50,6 +50,10 @@ class TokenFile:
             await asyncio.wait((self._reading.begin(),), timeout=self._timing.credential_files / 10)
         return self._shown
 
+    @property
+    def waits_for(self) -> str:
+        return f"tokenFile {self._path} has not been read yet" if self._reading.under_way else ""
+
     async def refused(self, shown: Shown) -> None:
         if shown == self._shown:
             self._due = min(self._due, self._read_at + self._timing.reload_credentials_every / 5)

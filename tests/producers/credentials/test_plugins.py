@@ -476,6 +476,22 @@ async def test_who_goes_away_does_not_end_it_for_others(shared: SharedCredential
     assert len(plugins.runs("waits")) == 1
 
 
+async def test_who_gives_up_sooner_can_say_what_it_waited_for(plugins: Plugins) -> None:
+    command = plugins.python(
+        "waits", "while not os.path.exists(sys.argv[0] + '.go'): time.sleep(0.01)\nanswer(token='t')"
+    )
+    async with sharing(TIMING, PluginSlots(beginning=1)) as shared:
+        first, second = of(shared, command), of(shared, command, arguments=("again",))
+        assert first.waits_for == ""
+        asking = [asyncio.create_task(one.current()) for one in (first, second)]
+        await eventually(lambda: plugins.runs("waits"))
+        assert first.waits_for == "plugin waits has not answered yet"
+        assert second.waits_for == "plugin waits waits for others to end"
+        Path(f"{command}.go").touch()
+        await asyncio.gather(*asking)
+        assert first.waits_for == second.waits_for == ""
+
+
 @pytest.mark.parametrize("steps", range(0, 40, 3))
 async def test_closed_at_any_moment_nothing_stays(plugins: Plugins, steps: int) -> None:
     command = plugins.python("hangs", HANGS)
