@@ -515,15 +515,21 @@ async def answer_of(service: Service, method: str, path: str, body: Any = None, 
 
 
 @pytest.mark.asyncio(loop_scope="function")
-async def test_callers_show_who_they_are(tmp_path: Path, start: Starter, kubeconfig: WriteKubeconfig) -> None:
+async def test_callers_show_who_they_are(
+    tmp_path: Path, start: Starter, tls_front: type[TlsFront], kubeconfig: WriteKubeconfig
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     async with SimulatedCluster("inner", pods=5, token="right") as cluster:
-        config = kubeconfig(tmp_path / "kubeconfig", cluster.url, tmp_path / "ca.pem", {"token": "right"})
-        service = await start("--kubeconfig", str(config), "--data", str(tmp_path / "data"))
-        path = "/clusters/secured" + DEPLOYMENTS
-        code, status = await answer_of(service, "POST", path, deployment("one"))
-        assert (code, status["reason"]) == (401, "Unauthorized")
-        code, _ = await answer_of(service, "POST", path, deployment("one"), Authorization="Bearer right")
-        assert code == 201
+        async with tls_front(cluster.port, authority.issue_cert("127.0.0.1"), None) as front:
+            server = f"https://127.0.0.1:{front.port}"
+            config = kubeconfig(tmp_path / "kubeconfig", server, tmp_path / "ca.pem", {"token": "right"})
+            service = await start("--kubeconfig", str(config), "--data", str(tmp_path / "data"))
+            path = "/clusters/secured" + DEPLOYMENTS
+            code, status = await answer_of(service, "POST", path, deployment("one"))
+            assert (code, status["reason"]) == (401, "Unauthorized")
+            code, _ = await answer_of(service, "POST", path, deployment("one"), Authorization="Bearer right")
+            assert code == 201
 
 
 @pytest.mark.asyncio(loop_scope="function")
