@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from benchmarks import (
+    asking,
     comparing,
     failing,
     following,
@@ -40,6 +41,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
     "replay": lambda options: replaying.run(pods=options.pods, rounds=options.rounds),
     "start": lambda options: starting.run(pods=options.pods * 10, rounds=min(options.rounds, 5)),
     "memory": lambda options: memory.run(pods=options.pods, rounds=min(options.rounds, 3)),
+    "ask": lambda options: asking.run(watchers=max(options.watchers, 100), rounds=min(options.rounds, 3)),
     "produce": lambda options: producing.run(pods=options.pods),
     "follow": lambda options: following.run(pods=options.pods),
 }

@@ -12,9 +12,9 @@ import ssl
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+from typing import NamedTuple
+from urllib.parse import quote
 
 from benchmarks import rig
 from benchmarks.client import TABLE, Client
@@ -22,7 +22,8 @@ from benchmarks.report import Report, median
 from kubebraid.command.broker import child_set_up
 from producers.kubeconfig.files import access_of
 from producers.kubeconfig.model import ClusterAccess
-from producers.upstream.access import credentials
+from producers.upstream.apiserver import ApiServer
+from producers.upstream.tls import TlsSettings
 
 _PODS = "/api/v1/pods"
 _JSON = "application/json"
@@ -82,24 +83,27 @@ async def _simulated(directory: Path, pods: int) -> AsyncIterator[Path]:
 
 
 async def _member(access: ClusterAccess) -> _Member:
-    shown = await credentials(access)
+    server = ApiServer(access)
     try:
-        configuration: Any = shown.client.configuration
-        bearer = (await configuration.auth_settings()).get("BearerToken")
+        async with server.way() as way:
+            address, settings = way.transport.server.address, way.transport.tls
+            tls = _tls(settings) if address.scheme == "https" else None
+            return _Member(access.name, address.host, way.transport.server.port, tls, dict(way.identity or ()))
     finally:
-        await shown.client.close()
-    place = urlsplit(shown.host)
-    tls = None
-    if place.scheme == "https":
-        tls = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-        if configuration.cert_file:
-            tls.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
-        if not configuration.verify_ssl:
-            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    port = place.port or (443 if tls is not None else 80)
-    headers = {} if bearer is None else {"Authorization": str(bearer["value"])}
-    return _Member(access.name, place.hostname or "", port, tls, headers)
+        await server.close()
+
+
+def _tls(settings: TlsSettings) -> ssl.SSLContext:
+    tls = ssl.create_default_context(cadata=settings.authorities.decode() or None)
+    if settings.certificate is not None:
+        with NamedTemporaryFile() as file:
+            file.write(settings.certificate.chain + settings.certificate.key)
+            file.flush()
+            tls.load_cert_chain(file.name)
+    if settings.insecure:
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return tls
 
 
 async def _compare(report: Report, title: str, kubeconfig: Path, data: Path, rounds: int) -> None:

@@ -26,7 +26,6 @@ from producers.follow.removal import leave_cluster, remove_cluster
 from producers.members.membership import Members
 from producers.metrics import ProducerMetrics
 from producers.timing import DEFAULT, ProducerTiming
-from producers.upstream.access import client_library
 
 log = structlog.get_logger("producers.producer")
 
@@ -115,8 +114,6 @@ class Producer:
 
     async def run(self) -> None:
         """Produces until cancelled."""
-        # Before there is a lease to be kept.
-        await client_library()
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             await self._follow_members()

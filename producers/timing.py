@@ -13,8 +13,10 @@ class ProducerTiming(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     # -- speaking to a member cluster ------------------------------------------------------------------------------
-    connect: float = 10.0
-    """Until a connection to an API server stands."""
+    connect: float = 30.0
+    """Until an API server, or the proxy on the way, accepts a connection (client-go's dial)."""
+    handshake: float = 10.0
+    """From there until requests can be sent: what a proxy takes, and TLS."""
     read: float = 60.0
     """Between two reads of an answer that is no watch."""
     reload_credentials_every: float = 5.0

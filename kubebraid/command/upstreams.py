@@ -2,34 +2,87 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
-from weakref import WeakKeyDictionary
+
+from multidict import MultiMapping
 
 from kubebraid.command.settings import Forward
-from producers.kubeconfig.model import BadKubeconfig
 from producers.members.membership import Members
-from producers.upstream.access import Credentials
-from producers.upstream.apiserver import ApiServer
+from producers.timing import ProducerTiming
+from producers.upstream.apiserver import ApiServer, Unreachable, Way
+from producers.upstream.exchange import NotConnected, Response, TransportError
 from query.forward.forwarding import NoUpstream
-from query.http.passthrough import Upstream
+from query.http.passthrough import BrokenAnswer, NoAnswer, Upstream, UpstreamAnswer, UpstreamUnreachable
+from query.http.tunnels import BrokenTunnel
+from query.timing import QueryTiming
+
+# A client waits for these requests.
+_TIMING = ProducerTiming(connect=QueryTiming().forward_connect)
+
+
+class _Answer:
+    """An answer as it comes from a member cluster."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+        self.status: int = response.status
+        self.reason: str | None = response.reason
+        self.headers: MultiMapping[str] = response.headers
+
+    async def next_chunk(self) -> bytes:
+        try:
+            return await self._response.next_chunk()
+        except TransportError as cause:
+            raise BrokenAnswer(str(cause)) from None
+
+
+class _Way:
+    """The way to a member cluster that producers take, too: the same connection, TLS and proxy."""
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes | AsyncIterator[bytes] | None
+    ) -> AsyncIterator[UpstreamAnswer]:
+        try:
+            request = self._way.transport.request(method, path, headers, body, decompress=False)
+            response = await request.__aenter__()
+        except NotConnected as cause:
+            raise UpstreamUnreachable(str(cause)) from None
+        except TransportError as cause:
+            raise NoAnswer(str(cause)) from None
+        try:
+            if response.status == 401:
+                await self._way.refused()
+            yield _Answer(response)
+        finally:
+            await request.__aexit__()
+
+    async def connect(self, protocol: asyncio.Protocol) -> None:
+        try:
+            await self._way.transport.connect(protocol)
+        except TransportError as cause:
+            raise BrokenTunnel(f"cannot be reached: {cause}") from None
 
 
 class MemberServers:
     """Upstreams of all members. With `forward` CALLER only the way there is ours: the caller shows who it is."""
 
-    def __init__(self, members: Members, forward: Forward) -> None:
+    def __init__(self, members: Members, forward: Forward, timing: ProducerTiming = _TIMING) -> None:
         self._members = members
         self._forward = forward
+        self._timing = timing
         self._servers: dict[str, ApiServer] = {}
-        self._contexts: WeakKeyDictionary[Credentials, ssl.SSLContext] = WeakKeyDictionary()
 
     async def aclose(self) -> None:
         """Ends the connections to all API servers."""
         for server in self._servers.values():
             await server.close()
+        self._servers.clear()
 
     def has(self, cluster: str) -> bool:
         """Whether requests for a cluster can be passed on."""
@@ -37,46 +90,19 @@ class MemberServers:
 
     @asynccontextmanager
     async def using(self, cluster: str) -> AsyncIterator[Upstream]:
-        """A cluster's API server, with credentials that stay valid while the block lasts. Raises NoUpstream."""
+        """A cluster's API server, with a connection that stays while the block lasts. Raises NoUpstream."""
         member = self._members.current.get(cluster)
         if member is None:
+            if (gone := self._servers.pop(cluster, None)) is not None:
+                await gone.close()
             raise NoUpstream("it is none of the clusters that this instance was given")
         server = self._servers.get(cluster)
         if server is None:
-            server = self._servers[cluster] = ApiServer(member.access)
-        elif server.access != member.access:
+            server = self._servers[cluster] = ApiServer(member.access, self._timing)
+        else:
             await server.change(member.access)
         try:
-            async with server.using() as credentials:
-                yield await self._upstream(credentials)
-        except BadKubeconfig as problem:
+            async with server.way(identified=self._forward is Forward.CONFIGURED) as way:
+                yield Upstream(server.host, way.identity, _Way(way))
+        except Unreachable as problem:
             raise NoUpstream(str(problem)) from None
-
-    async def _upstream(self, credentials: Credentials) -> Upstream:
-        configuration: Any = credentials.client.configuration
-        identity = None
-        if self._forward is Forward.CONFIGURED:
-            bearer = (await configuration.auth_settings()).get("BearerToken")
-            shown = () if bearer is None else (("Authorization", bearer["value"]),)
-            identity = (*shown, *credentials.impersonation)
-        url = credentials.host.rstrip("/")
-        return Upstream(
-            url=url,
-            tls=self._tls(credentials, configuration) if url.startswith("https:") else None,
-            server_name=configuration.tls_server_name or None,
-            identity=identity,
-            proxy=configuration.proxy or None,
-        )
-
-    def _tls(self, credentials: Credentials, configuration: Any) -> ssl.SSLContext:
-        context = self._contexts.get(credentials)
-        if context is None:
-            context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-            if self._forward is Forward.CONFIGURED and configuration.cert_file:
-                context.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
-            if not configuration.verify_ssl:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-            self._contexts[credentials] = context
-        return context

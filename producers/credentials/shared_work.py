@@ -50,21 +50,16 @@ class SharedWork(Generic[T]):
             raise
 
     async def close(self, patience: float = 0.0) -> None:
-        """Ends a run, after `patience` seconds in which it may end by itself; none begins after this.
-
-        When the caller is cancelled, a run that was to have patience has it all the same; another call waits for it.
-        """
+        """Ends a run, after `patience` seconds in which it may end by itself; none begins after this."""
         self._closed = True
         task = self._task
         if task is None or task.done():
             return
-        if patience:
-            try:
+        try:
+            if patience:
                 await asyncio.wait((task,), timeout=patience)
-            except asyncio.CancelledError:
-                asyncio.get_running_loop().call_later(patience, task.cancel)
-                raise
-        task.cancel()
+        finally:
+            task.cancel()
         await asyncio.wait((task,))
 
 

@@ -157,7 +157,7 @@ class OpenApi:
                 self._server.open(path, query, accept=accept, known=known) as response,
             ):
                 body = bytearray()
-                async for chunk in response.content.iter_any():
+                async for chunk in response.chunks():
                     body += chunk
                     if len(body) > _LARGEST:
                         raise _Unusable(f"{path} is larger than {_LARGEST} bytes")

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
+import functools
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from importlib import metadata
+from urllib.parse import urlencode
 
-import aiohttp
 import msgspec
 import structlog
 
+from producers.credentials.choosing import credential_for
+from producers.credentials.credential import BadCredentials, Credential, Shown
 from producers.errors import ClusterUnavailable
+from producers.kubeconfig.entries import Cluster, User
 from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
 from producers.timing import DEFAULT, ProducerTiming
-from producers.upstream.access import Credentials, credentials
+from producers.upstream.authority import Authority
+from producers.upstream.exchange import Response, TransportError
+from producers.upstream.proxies import Proxy, proxy_for
+from producers.upstream.server_url import ServerUrl, parse_server
+from producers.upstream.sharing import SharedByServers
+from producers.upstream.tls import TlsSettings
+from producers.upstream.transport import ConnectionTiming, Transport
 
 log = structlog.get_logger("producers.upstream.apiserver")
+
+# Bytes of an answer that is taken whole: a page of objects as large as they may be is below that.
+_LARGEST = 512 * 1024 * 1024
 
 
 class Unreachable(ClusterUnavailable):
@@ -50,99 +64,158 @@ class _Status(msgspec.Struct):
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """How an access leads to its server: what does not change without the kubeconfig."""
+
+    server: ServerUrl
+    proxy: Proxy | None
+    cluster: Cluster
+
+
+class Way:
+    """A connection to ask over now, and as whom: `identity` are headers, None where the caller says who asks."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        identity: Sequence[tuple[str, str]] | None,
+        shown: Shown,
+        credential: Credential | None,
+    ) -> None:
+        self.transport = transport
+        self.identity = identity
+        self._shown = shown
+        self._credential = credential
+
+    async def refused(self) -> None:
+        """The server has answered 401."""
+        if self._credential is not None:
+            await self._credential.refused(self._shown)
+
+
 class ApiServer:
     """The connection to one member cluster, owned by its producer.
 
-    New credentials are taken when their files change, before they expire, and after a 401; streams under way go on
-    with the old ones to their end. `streams_lists`: whether lists come as the beginning of a watch.
+    Its credentials are renewed as their kind is, and after a 401. Another certificate, authority or server needs
+    another connection: streams under way go on over the old one to their end. `streams_lists`: whether lists come as
+    the beginning of a watch.
     """
 
     def __init__(self, access: ClusterAccess, timing: ProducerTiming = DEFAULT) -> None:
         self.timing = timing
         self.access = access
         self.streams_lists = False
-        # Set when the credentials lead to another server than before.
+        # Set when the kubeconfig leads to another server than before.
         self.moved = asyncio.Event()
         # How far its clock is ahead of ours, in seconds, to half a second.
         self.clock_offset = 0.0
-        self._credentials: Credentials | None = None
-        self._uses: dict[Credentials, int] = {}
-        self._checked = 0.0
-        self._lock = asyncio.Lock()
+        # Connections, by how many blocks use each; the one that the way leads over now.
+        self._users: dict[Transport, int] = {}
+        self._latest: Transport | None = None
+        self._closed = False
+        self._shared = SharedByServers.joined(timing)
+        self._take(access)
+
+    def _take(self, access: ClusterAccess) -> None:
+        """What can be said of an access without asking or reading anything."""
+        self.access = access
+        self._route: _Route | None = None
+        self._problem = access.problem
+        self._credential: Credential | None = None
+        self._authority = Authority(access.cluster, access.where or access.name, self.timing.reload_credentials_every)
+        if access.problem:
+            return
+        try:
+            server = parse_server(access.cluster.server)
+            self._route = _Route(server, proxy_for(server, access.cluster.proxy_url), access.cluster)
+        except BadKubeconfig as problem:
+            self._problem = f"{access.where or access.name}: {problem}"
+            return
+        user = access.user
+        if not server.secure and (server.assumed or user != User(impersonation=user.impersonation)):
+            log.warning("no credentials are sent", cluster=access.name, reason=server.unprotected)
+        self._credential = credential_for(access, self._shared.credentials, self.timing)
 
     @property
     def host(self) -> str:
-        """The server's URL; empty until there are credentials."""
-        return self._credentials.host if self._credentials is not None else ""
-
-    async def _current(self) -> Credentials:
-        now = time.monotonic()
-        every = self.timing.reload_credentials_every
-        if self._credentials is None or now - self._checked > every:
-            async with self._lock:
-                known = self._credentials
-                if known is None:
-                    self._credentials = await credentials(self.access)
-                elif now - self._checked > every and await asyncio.to_thread(known.outdated):
-                    await self._replace()
-                self._checked = time.monotonic()
-        assert self._credentials is not None
-        return self._credentials
-
-    async def _replace(self) -> None:
-        try:
-            fresh = await credentials(self.access)
-        except BadKubeconfig as problem:
-            # A file that is just being written; the old credentials may still do.
-            log.warning("credentials cannot be read anew", cluster=self.access.name, reason=str(problem))
-            return
-        old, self._credentials = self._credentials, fresh
-        log.info("credentials read anew", cluster=self.access.name)
-        if old is not None and old.host != fresh.host:
-            self.moved.set()
-        if old is not None and not self._uses.get(old):
-            await old.client.close()
+        """The server's URL without userinfo; empty if the kubeconfig has none that can be used."""
+        return self._route.server.shown if self._route is not None else ""
 
     async def change(self, access: ClusterAccess) -> None:
-        """Goes on with other credentials, e.g. after a Secret was changed."""
-        async with self._lock:
-            self.access = access
-            if access.problem:
-                old, self._credentials = self._credentials, None
-                if old is not None and not self._uses.get(old):
-                    await old.client.close()
-            elif self._credentials is not None:
-                await self._replace()
-
-    async def reload(self) -> None:
-        """Takes the credentials as they are now, if they were not just taken."""
-        async with self._lock:
-            if time.monotonic() - self._checked >= self.timing.reload_credentials_every / 5:
-                await self._replace()
-                self._checked = time.monotonic()
+        """Goes on with another access, e.g. after a Secret was changed; an equal one is the same."""
+        if access == self.access:
+            return
+        before, old = self.host, self._credential
+        self._take(access)
+        log.info("credentials read anew", cluster=access.name)
+        if before and self.host and before != self.host:
+            self.moved.set()
+        if old is not None:
+            await old.close()
+        await self._close_unused()
 
     async def close(self) -> None:
         """Closes all connections, also of requests under way."""
-        for used in {*self._uses, *((self._credentials,) if self._credentials else ())}:
-            await used.client.close()
-        self._uses.clear()
-        self._credentials = None
+        if self._closed:
+            return
+        self._closed = True
+        for transport in list(self._users):
+            await transport.close()
+        if self._credential is not None:
+            await self._credential.close()
+        await self._shared.leave()
+
+    # -- the way there -------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def using(self) -> AsyncIterator[Credentials]:
-        """The credentials as they are now; they stay usable to the end of the block. Raises BadKubeconfig."""
-        current = await self._current()
-        self._uses[current] = self._uses.get(current, 0) + 1
+    async def way(self, *, identified: bool = True) -> AsyncIterator[Way]:
+        """The way to the server as it is now; its connection stays while the block lasts.
+
+        `identified`: with the credentials of the kubeconfig; else with none, and nothing is run or read for them.
+        Raises:
+            Unreachable: the kubeconfig cannot be used, or there are no credentials.
+        """
+        route, credential = self._route, self._credential if identified else None
+        if route is None or (identified and credential is None):
+            raise Unreachable(self._problem)
+        shown, tls = Shown(), TlsSettings()
         try:
-            yield current
+            if credential is not None:
+                shown = await credential.current()
+            if route.server.secure:
+                authorities = await self._authority.current()
+                tls = TlsSettings(authorities, route.cluster.insecure, route.cluster.tls_server_name, shown.certificate)
+        except (BadCredentials, BadKubeconfig) as cause:
+            raise Unreachable(str(cause)) from cause
+        if self._closed:
+            raise Unreachable(f"{self.host}: the connection was closed here")
+        transport = self._transport(route, tls)
+        self._users[transport] += 1
+        try:
+            yield Way(transport, _identity(route, shown) if identified else None, shown, credential)
         finally:
-            left = self._uses.get(current, 1) - 1
-            if left:
-                self._uses[current] = left
-            else:
-                self._uses.pop(current, None)
-                if current is not self._credentials:
-                    await current.client.close()
+            self._users[transport] -= 1
+            await self._close_unused()
+
+    def _transport(self, route: _Route, tls: TlsSettings) -> Transport:
+        compressed = not route.cluster.disable_compression
+        for transport in self._users:
+            if (transport.server, transport.proxy, transport.tls) == (route.server, route.proxy, tls):
+                self._latest = transport
+                return transport
+        limits = ConnectionTiming(dial=self.timing.connect, handshake=self.timing.handshake)
+        self._latest = Transport(route.server, tls, route.proxy, compressed=compressed, timing=limits)
+        self._users[self._latest] = 0
+        return self._latest
+
+    async def _close_unused(self) -> None:
+        """Closes connections that the way does not lead over any more, each once its last request is over."""
+        for transport in [one for one, users in self._users.items() if not users and one is not self._latest]:
+            del self._users[transport]
+            await transport.close()
+
+    # -- requests ------------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def open(
@@ -153,7 +226,7 @@ class ApiServer:
         accept: str = "application/json",
         known: str = "",
         silence: float | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[Response]:
         """A GET whose answer is read as it comes.
 
         `silence`: seconds without a byte after which the answer is given up; None: `ProducerTiming.read`. `known`: the
@@ -161,33 +234,25 @@ class ApiServer:
             RequestRefused: for an error answer; with code 304 if the document is the known one.
             Unreachable: if there is no answer, or it breaks off inside the block.
         """
-        try:
-            async with self.using() as shown:
-                asked = time.time()
-                response: aiohttp.ClientResponse = await shown.client.call_api(
-                    path,
-                    "GET",
-                    query_params=list((query or {}).items()),
-                    header_params={"Accept": accept, **({"If-None-Match": known} if known else {})},
-                    auth_settings=["BearerToken"],
-                    _preload_content=False,
-                    _request_timeout=aiohttp.ClientTimeout(
-                        sock_connect=self.timing.connect, sock_read=self.timing.read if silence is None else silence
-                    ),
-                )
-                try:
+        headers = [("Accept", accept), ("User-Agent", user_agent())]
+        if known:
+            headers.append(("If-None-Match", known))
+        silence = self.timing.read if silence is None else silence
+        asked = time.time()
+        async with self.way() as way:
+            headers += way.identity or ()
+            try:
+                async with way.transport.request("GET", _with_query(path, query), headers, silence=silence) as response:
                     self._note_date(response, asked)
+                    if response.status == 401:
+                        await way.refused()
                     if response.status != 200:
                         await self._refuse(response)
                     yield response
-                finally:
-                    response.close()
-        except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError) as cause:
-            raise Unreachable(f"{self.host}: {' '.join(str(cause).split()) or type(cause).__name__}") from cause
-        except BadKubeconfig as cause:
-            raise Unreachable(str(cause)) from cause
+            except TransportError as cause:
+                raise Unreachable(f"{way.transport.server.shown}: {cause}") from cause
 
-    def _note_date(self, response: aiohttp.ClientResponse, asked: float) -> None:
+    def _note_date(self, response: Response, asked: float) -> None:
         try:
             date = parsedate_to_datetime(response.headers.get("Date", ""))
         except ValueError:
@@ -195,22 +260,44 @@ class ApiServer:
         # Its second began up to one before the answer did.
         self.clock_offset = date.timestamp() + 0.5 - (asked + time.time()) / 2
 
-    async def _refuse(self, response: aiohttp.ClientResponse) -> None:
-        body = await response.content.read(64 * 1024)
+    async def _refuse(self, response: Response) -> None:
+        body = await response.read(64 * 1024)
         try:
             status = msgspec.json.decode(body, type=_Status)
-        except msgspec.MsgspecError:
-            status = _Status(message=body[:200].decode(errors="replace").strip())
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            status = _Status(message=" ".join(body[:200].decode(errors="replace").split()))
         retry_after = None
         if (text := response.headers.get("Retry-After", "")).isdigit():
             retry_after = float(text)
-        if response.status == 401:
-            await self.reload()
-        raise RequestRefused(response.status, status.reason, status.message or str(response.reason or ""), retry_after)
+        raise RequestRefused(response.status, status.reason, status.message or response.reason, retry_after)
 
     async def get(
         self, path: str, query: Mapping[str, str] | None = None, *, accept: str = "application/json"
     ) -> tuple[bytes, str]:
-        """Body and content type of an answer. Raises RequestRefused and Unreachable."""
+        """Body and content type of an answer. Raises RequestRefused, Unreachable, and BadAnswer for an endless one."""
         async with self.open(path, query, accept=accept) as response:
-            return await response.read(), response.headers.get("Content-Type", "")
+            body = await response.read(_LARGEST + 1)
+            if len(body) > _LARGEST:
+                raise BadAnswer(f"{self.host}: the answer to {path} has more than {_LARGEST // 1024 // 1024} MiB")
+            return body, response.headers.get("Content-Type", "")
+
+
+@functools.cache
+def user_agent() -> str:
+    """Who we are in servers' audit logs."""
+    try:
+        return f"kubebraid/{metadata.version('kubebraid')}"
+    except metadata.PackageNotFoundError:
+        return "kubebraid"
+
+
+def _identity(route: _Route, shown: Shown) -> Sequence[tuple[str, str]]:
+    """Headers that say who asks. What the server's URL says counts before a token or a name (client-go's order)."""
+    basic = route.server.address.basic
+    if not basic:
+        return shown.headers
+    return [("Authorization", basic), *((name, value) for name, value in shown.headers if name != "Authorization")]
+
+
+def _with_query(path: str, query: Mapping[str, str] | None) -> str:
+    return f"{path}?{urlencode(query)}" if query else path

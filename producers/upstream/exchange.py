@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from http import HTTPStatus
 
 import pycurl
@@ -21,6 +23,10 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 # Headers that libcurl would add by itself.
 _OF_LIBCURL = ("accept", "user-agent", "expect", "content-type")
+# As in: SSL certificate OpenSSL verify result: unable to get local issuer certificate (20)
+_VERIFIED = re.compile(r"(?:verify result|certificate problem): (.*?)(?: \(\d+\))?$")
+# Times and numbers of streams, without which the same failure has the same text.
+_VARYING = re.compile(r" after \d+ (?:ms|milliseconds)|(?<=stream) \d+|(?<=with) \d+(?= bytes)")
 
 
 class TransportError(ClusterUnavailable):
@@ -100,7 +106,7 @@ class Response:
             self.resume()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body in pieces, as many bytes in each as have come by then. Raises TransportError."""
         while chunk := await self.next_chunk():
             yield chunk
@@ -163,6 +169,25 @@ class Response:
             if self._error is not None:
                 raise self._error
             await self._wait()
+
+    async def connect(self, dial: float, handshake: float) -> None:
+        """Makes nothing but a connection; the handle holds it. Raises NotConnected."""
+        self._multi.add(self._curl, self._connected_only, hold=True)
+        self._watch_connecting(self._loop.time(), None, dial, handshake)
+        while not self._whole:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    def _connected_only(self, code: int, text: str) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        if code:
+            self._error = NotConnected(self._reason(code, text))
+        else:
+            self._whole = True
+        self._wake()
 
     def _watch_connecting(self, began: float, accepted: float | None, dial: float, handshake: float) -> None:
         """Ends it where a connection is not accepted, or accepted and then silent; libcurl has one limit for both."""
@@ -277,8 +302,11 @@ class Response:
         else:
             self._broke_off = True
             kind = TransportError if self._sent else NotConnected
-            self._error = kind(" ".join(text.split()) or f"libcurl's error {code}" if code else "no answer")
+            self._error = kind(self._reason(code, text) if code else "no answer")
         self._wake()
+
+    def _reason(self, code: int, text: str) -> str:
+        return _reason(code, text, self._curl.getinfo(pycurl.OS_ERRNO))
 
 
 class Upload:
@@ -381,6 +409,17 @@ def header_lines(headers: Sequence[tuple[str, str]]) -> list[bytes]:
         lines.append(text.encode("utf-8", "surrogateescape"))
     lines += [f"{name}:".encode() for name in _OF_LIBCURL if name not in names]
     return lines
+
+
+def _reason(code: int, text: str, error: int) -> str:
+    """What libcurl says, in the words in which operators know it, the same each time that it happens."""
+    said = _VARYING.sub("", " ".join(text.split())) or f"libcurl's error {code}"
+    if code == pycurl.E_PEER_FAILED_VERIFICATION:
+        found = _VERIFIED.search(said)
+        return f"certificate verify failed: {found[1] if found else said}"
+    if code == pycurl.E_COULDNT_CONNECT and error:
+        return f"{said.removesuffix(': Could not connect to server')}: {os.strerror(error)}"
+    return said
 
 
 def _phrase(status: int) -> str:

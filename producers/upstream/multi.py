@@ -25,6 +25,8 @@ class Multi:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._ended: dict[pycurl.Curl, Ended] = {}
+        # Connections that were made for their own sake: libcurl closes them when they are removed.
+        self._held: set[pycurl.Curl] = set()
         self._watched: dict[int, int] = {}
         self._timer: asyncio.Handle | None = None
         self._closed = False
@@ -38,21 +40,28 @@ class Multi:
         return len(self._ended)
 
     def __contains__(self, transfer: object) -> bool:
-        return transfer in self._ended
+        return transfer in self._ended or transfer in self._held
 
     @property
     def sockets(self) -> int:
         """How many file descriptors are waited for."""
         return len(self._watched)
 
-    def add(self, transfer: pycurl.Curl, ended: Ended) -> None:
-        """Starts a transfer; `ended` is called once with libcurl's code and text, unless it is removed before."""
+    def add(self, transfer: pycurl.Curl, ended: Ended, *, hold: bool = False) -> None:
+        """Starts a transfer; `ended` is called once with libcurl's code and text, unless it is removed before.
+
+        `hold`: one that only connects; if it does, it stays until it is removed.
+        """
         self._ended[transfer] = ended
+        if hold:
+            self._held.add(transfer)
         self._multi.add_handle(transfer)
 
     def remove(self, transfer: pycurl.Curl) -> None:
         """Ends a transfer if it is under way; its stream is reset, its connection goes on where it has others."""
-        if self._ended.pop(transfer, None) is not None:
+        if transfer in self:
+            self._ended.pop(transfer, None)
+            self._held.discard(transfer)
             self._multi.remove_handle(transfer)
 
     def pause(self, transfer: pycurl.Curl, directions: int) -> None:
@@ -66,7 +75,7 @@ class Multi:
         if self._closed:
             return
         self._closed = True
-        for transfer in list(self._ended):
+        for transfer in (*self._ended, *self._held):
             self.remove(transfer)
         self._multi.close()
         for fd in list(self._watched):
@@ -132,5 +141,7 @@ class Multi:
     def _end(self, transfer: pycurl.Curl, code: int, text: str) -> None:
         ended = self._ended.pop(transfer, None)
         if ended is not None:
-            self._multi.remove_handle(transfer)
+            if code or transfer not in self._held:
+                self._held.discard(transfer)
+                self._multi.remove_handle(transfer)
             ended(code, text)

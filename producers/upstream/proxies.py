@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from producers.kubeconfig.model import BadKubeconfig
-from producers.upstream.server_url import Address, ServerUrl, parse_address
+from producers.upstream.server_url import ServerUrl, UrlAddress, parse_address
 
 _PORTS = {"http": 80, "https": 443, "socks5": 1080}
 _IP = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -22,7 +22,7 @@ _IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 class Proxy:
     """A proxy on the way to servers. Scheme http, https or socks5; a SOCKS proxy is given names, not addresses."""
 
-    address: Address
+    address: UrlAddress
 
     @property
     def port(self) -> int:
@@ -96,7 +96,7 @@ def _of_variable(environment: Mapping[str, str], name: str) -> Proxy | None:
             known = {"socks5h": "socks5"}.get(address.scheme, address.scheme)
             scheme = known if known in _PORTS else "http"
             return Proxy(
-                Address(
+                UrlAddress(
                     scheme, address.host, address.port, "", address.username, address.password, address.has_userinfo
                 )
             )

@@ -25,7 +25,7 @@ _USERINFO = re.compile(r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class UrlAddress:
     """Scheme, host and port of a URL with what its userinfo says. `host` without brackets, `port` 0: the scheme's."""
 
     scheme: str
@@ -57,7 +57,7 @@ class ServerUrl:
     `assumed`: the scheme was not said, so it is http, over which no credentials are sent.
     """
 
-    address: Address
+    address: UrlAddress
     prefix: str
     assumed: bool = False
 
@@ -97,8 +97,13 @@ def parse_server(server: str) -> ServerUrl:
     if not server:
         raise BadKubeconfig("no server: a URL or host:port is expected")
     assumed = False
-    address = _attempt(server)
-    if address is None or not address.scheme or not address.netloc:
+    try:
+        address = parse_address(server, "server")
+    except BadKubeconfig:
+        if "://" in server:
+            raise
+        address = UrlAddress("", "", 0)
+    if not address.scheme or not address.netloc:
         assumed = True
         address = parse_address(f"http://{server}", "server")
         if address.path not in ("", "/"):
@@ -112,7 +117,7 @@ def parse_server(server: str) -> ServerUrl:
     return ServerUrl(address, _prefix(address.path), assumed)
 
 
-def parse_address(url: str, what: str) -> Address:
+def parse_address(url: str, what: str) -> UrlAddress:
     """A URL with an authority, by Go's net/url. Raises BadKubeconfig, which calls it `what` and has no userinfo."""
     if any(character < " " or character == "\x7f" for character in url):
         raise BadKubeconfig(f"{what} has control characters")
@@ -122,7 +127,7 @@ def parse_address(url: str, what: str) -> Address:
     if not rest.startswith("//"):
         if not found and ":" in rest.partition("/")[0]:
             raise BadKubeconfig(f"{what} is no URL")
-        return Address(scheme, "", 0, rest)
+        return UrlAddress(scheme, "", 0, rest)
     authority, slash, path = rest[2:].partition("/")
     path = slash + path
     if _BAD_ESCAPE.search(path):
@@ -132,14 +137,7 @@ def parse_address(url: str, what: str) -> Address:
         raise BadKubeconfig(f"{what}: what stands before @ is no user name and password")
     username, _, password = userinfo.partition(":")
     host, port = _host_and_port(place, what)
-    return Address(scheme, host, port, path, _unquoted(username), _unquoted(password), bool(at))
-
-
-def _attempt(url: str) -> Address | None:
-    try:
-        return parse_address(url, "server")
-    except BadKubeconfig:
-        return None
+    return UrlAddress(scheme, host, port, path, _unquoted(username), _unquoted(password), bool(at))
 
 
 def _host_and_port(place: str, what: str) -> tuple[str, int]:

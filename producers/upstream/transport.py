@@ -17,8 +17,10 @@ import pycurl
 
 from producers.upstream.exchange import SAFE_METHODS, NotConnected, Response, TransportError, header_lines
 from producers.upstream.handshakes import Handshake, Handshakes, handshakes_of_process
+from producers.upstream.memory_files import memory_file
 from producers.upstream.multi import Multi
 from producers.upstream.proxies import Proxy
+from producers.upstream.raw_connection import RawConnection
 from producers.upstream.server_url import ServerUrl
 from producers.upstream.tls import TlsSettings, system_authorities
 
@@ -67,10 +69,16 @@ class Transport:
         self.proxy = proxy
         self.timing = timing
         self.compressed = compressed
+        certificate = tls.certificate
+        self._authorities = memory_file("authorities", tls.authorities) if tls.authorities else None
+        self._certificate = (
+            memory_file("certificate", certificate.chain + b"\n" + certificate.key) if certificate is not None else None
+        )
         self._loop = asyncio.get_running_loop()
         self._multi = Multi(self._loop)
         self._handshakes = handshakes if handshakes is not None else handshakes_of_process()
         self._under_way: dict[Response, pycurl.Curl] = {}
+        self._raw: dict[RawConnection, pycurl.Curl] = {}
         self._kept: list[pycurl.Curl] = []
         self._closed = False
         # Whether an answer has come by HTTP/2, and how many requests are on connections now.
@@ -83,7 +91,7 @@ class Transport:
     @property
     def under_way(self) -> int:
         """How many requests are under way."""
-        return len(self._under_way)
+        return len(self._under_way) + len(self._raw)
 
     @property
     def sockets(self) -> int:
@@ -99,7 +107,7 @@ class Transport:
         *,
         silence: float | None = None,
         decompress: bool = True,
-    ) -> Request:
+    ) -> Exchange:
         """Sends a request when it is entered; the block has the answer. `path` with its query, encoded.
 
         Redirects are not followed: credentials would go where they lead. `silence`: seconds without a byte from the
@@ -111,17 +119,22 @@ class Transport:
             NotConnected: the server has seen nothing of it.
             TransportError: no answer came.
         """
-        return Request(self, method, path, headers, body, silence, decompress)
+        return Exchange(self, method, path, headers, body, silence, decompress)
 
     async def close(self) -> None:
         """Ends all connections, and requests under way with a TransportError."""
         self._closed = True
-        for response in self._under_way:
+        for response in list(self._under_way):
             response.fail(TransportError(_CLOSED))
+        for raw in list(self._raw):
+            raw.abort()
         self._multi.close()
         for curl in self._kept:
             curl.close()
         self._kept.clear()
+        for file in (self._authorities, self._certificate):
+            if file is not None:
+                file.close()
         self._settle_first(NotConnected(_CLOSED))
 
     # -- for its requests ----------------------------------------------------------------------------------------------
@@ -247,6 +260,39 @@ class Transport:
         if first is not None and not first.done():
             first.set_result(failed)
 
+    async def connect(self, protocol: asyncio.Protocol) -> None:
+        """Makes a connection of its own that carries whatever is sent, by HTTP/1.1's rules, and gives it to a protocol.
+
+        Raises:
+            NotConnected: none came about.
+        """
+        handshake = await self._handshakes.begin()
+        curl = pycurl.Curl()
+        response = Response(self._multi, curl, "CONNECT", None, handshake.end)
+        self._under_way[response] = curl
+        try:
+            if self._closed:
+                raise NotConnected(_CLOSED)
+            self._configure(curl, response)
+            self._locate(curl, "/")
+            curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+            curl.setopt(pycurl.CONNECT_ONLY, 1)
+            await response.connect(self.timing.dial, self.timing.handshake)
+        except BaseException:
+            await self.end(response)
+            raise
+        finally:
+            handshake.end()
+        del self._under_way[response]
+        raw = RawConnection(self._multi, curl, protocol, self._forget)
+        if not raw.is_closing():
+            self._raw[raw] = curl
+
+    def _forget(self, raw: RawConnection) -> None:
+        curl = self._raw.pop(raw, None)
+        if curl is not None:
+            curl.close()
+
     # -- as options of libcurl -----------------------------------------------------------------------------------------
 
     def _set_request(
@@ -295,6 +341,8 @@ class Transport:
         set_option(pycurl.CONNECTTIMEOUT_MS, int((self.timing.dial + self.timing.handshake) * 1000))
         version = pycurl.CURL_HTTP_VERSION_2TLS if http2_wanted() else pycurl.CURL_HTTP_VERSION_1_1
         set_option(pycurl.HTTP_VERSION, version)
+        # Towards proxies; to servers requests say who they are.
+        set_option(pycurl.USERAGENT, "kubebraid")
         self._configure_proxy(curl)
         if self.server.secure:
             self._configure_tls(curl)
@@ -340,21 +388,27 @@ class Transport:
                 pycurl.PROXY_SSL_VERIFYPEER, pycurl.PROXY_SSL_VERIFYHOST,
             )  # fmt: skip
             curl.setopt(pycurl.PROXY_SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
-            if self.tls.certificate is not None:
+            if self._certificate is not None:
+                curl.setopt(pycurl.PROXY_SSLCERT, self._certificate.path)
+                curl.setopt(pycurl.PROXY_SSLKEY, self._certificate.path)
+            elif self.tls.certificate is not None:
                 curl.setopt(pycurl.PROXY_SSLCERT_BLOB, self.tls.certificate.chain)
                 curl.setopt(pycurl.PROXY_SSLKEY_BLOB, self.tls.certificate.key)
-                curl.setopt(pycurl.PROXY_KEYPASSWD, "")
+            curl.setopt(pycurl.PROXY_KEYPASSWD, "")
 
     def _configure_tls(self, curl: pycurl.Curl) -> None:
         self._configure_trust(
             curl, pycurl.CAINFO, pycurl.CAINFO_BLOB, pycurl.CAPATH, pycurl.SSL_VERIFYPEER, pycurl.SSL_VERIFYHOST
         )
         curl.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
-        if self.tls.certificate is not None:
+        if self._certificate is not None:
+            curl.setopt(pycurl.SSLCERT, self._certificate.path)
+            curl.setopt(pycurl.SSLKEY, self._certificate.path)
+        elif self.tls.certificate is not None:
             curl.setopt(pycurl.SSLCERT_BLOB, self.tls.certificate.chain)
             curl.setopt(pycurl.SSLKEY_BLOB, self.tls.certificate.key)
-            # An encrypted key is an error then; without it OpenSSL asks at the terminal.
-            curl.setopt(pycurl.KEYPASSWD, "")
+        # An encrypted key is an error then; without it OpenSSL asks at the terminal.
+        curl.setopt(pycurl.KEYPASSWD, "")
 
     def _configure_trust(
         self, curl: pycurl.Curl, file: int, blob: int, directory: int, verify: int, verify_host: int
@@ -366,11 +420,13 @@ class Transport:
             curl.setopt(verify, 0)
             curl.setopt(verify_host, 0)
             return
-        system_file, system = ("", b"") if self.tls.authorities else system_authorities()
-        if system_file:
-            curl.setopt(file, system_file)
+        path, content = ("", self.tls.authorities) if self.tls.authorities else system_authorities()
+        if self._authorities is not None:
+            path = self._authorities.path
+        if path:
+            curl.setopt(file, path)
         else:
-            curl.setopt(blob, self.tls.authorities or system or b"\n")
+            curl.setopt(blob, content or b"\n")
 
     def _locate(self, curl: pycurl.Curl, path: str) -> list[tuple[str, str]]:
         """Sets the URL; returns headers that go with it."""
@@ -391,7 +447,7 @@ def http2_wanted() -> bool:
     return not os.environ.get("DISABLE_HTTP2")
 
 
-class Request:
+class Exchange:
     """One request; entering it sends it, leaving it ends it, whatever is still to come."""
 
     __slots__ = ("_body", "_decompress", "_headers", "_method", "_path", "_response", "_silence", "_transport")

@@ -10,10 +10,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from typing import Any, NamedTuple
 
-import aiohttp
 import msgspec
 
 from deltalog.wire.delta import UNDECODABLE
@@ -23,6 +22,8 @@ from producers.upstream.objects import RawObject, Unusable, raw_object, without_
 
 # Objects in one page of a list.
 PAGE = 500
+# Bytes of one line of a watch: client-go takes frames of 16 MiB, and etcd objects below 2 MiB.
+_LONGEST = 64 * 1024 * 1024
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
@@ -150,21 +151,22 @@ def _members(item: msgspec.Raw) -> RawObject:
         return {}
 
 
-async def lines(content: aiohttp.StreamReader) -> AsyncGenerator[list[bytes], None]:
-    """Lines of any length, as many together as have come.
-
-    `readline` has a limit; a line has several megabytes at times.
-    """
+async def lines(chunks: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
+    """Lines, as many together as have come. Raises BadAnswer for one that is longer than any object may be."""
     begun: list[bytes] = []
-    async for chunk in content.iter_any():
+    size = 0
+    async for chunk in chunks:
         if b"\n" not in chunk:
             begun.append(chunk)
+            size += len(chunk)
+            if size > _LONGEST:
+                raise BadAnswer(f"a line of more than {_LONGEST // 1024 // 1024} MiB")
             continue
         pieces = chunk.split(b"\n")
         if begun:
             pieces[0] = b"".join((*begun, pieces[0]))
         last = pieces.pop()
-        begun = [last] if last else []
+        begun, size = ([last], len(last)) if last else ([], 0)
         if whole := [piece for piece in pieces if piece and not piece.isspace()]:
             yield whole
 
@@ -212,7 +214,7 @@ class Watch:
             try:
                 async with (
                     asyncio.timeout(silence) as patience,
-                    contextlib.aclosing(lines(response.content)) as arriving,
+                    contextlib.aclosing(lines(response.chunks())) as arriving,
                 ):
                     self._patience = patience
                     if self._ending:

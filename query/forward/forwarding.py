@@ -39,6 +39,7 @@ from query.http.passthrough import (
     Upstream,
     UpstreamUnreachable,
     begin_response,
+    content_length,
     identified,
     read_answer,
     read_body,
@@ -149,8 +150,6 @@ class Forwarding:
                     path = f"{path}?{http.rel_url.raw_query_string}"
                 headers = identified(request_headers(http), upstream)
                 if wants_upgrade(http):
-                    if upstream.proxy is not None:
-                        raise ApiError(503, f"{cluster} is behind a proxy, through which streams are not passed on")
                     return await self._pass_through.tunnel(http, upstream, path, headers)
                 write = None
                 if served is not None and target is not None and http.method in _WRITES:
@@ -184,7 +183,7 @@ class Forwarding:
             async with self._pass_through.exchange(http, upstream, path, headers, body) as answer:
                 response = begin_response(answer)
                 dry = _is_dry_run(http, body if isinstance(body, bytes) else b"")
-                if write is None or (answer.content_length or 0) > _READ_LIMIT:
+                if write is None or content_length(answer) > _READ_LIMIT:
                     if write is not None and answer.status < 300 and not dry:
                         request.warnings.append(f"{cluster} {UNKNOWN}")
                     self._add_warnings(request, response)

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import aiohttp
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDict
+from multidict import CIMultiDict, MultiMapping
 from yarl import URL
 
 from query.errors import QueryError
 from query.http.status import ApiError
-from query.http.tunnels import tunnel
+from query.http.tunnels import dial_url, tunnel
 from query.http.watch_frames import LengthFrames, LineFrames, frames_of
 
 # Headers of one connection (RFC 9110 7.6.1), and those that this side sets itself.
@@ -62,19 +63,83 @@ class BrokenAnswer(PassThroughError):
     """The server broke off within its answer."""
 
 
+class UpstreamAnswer(Protocol):
+    """A server's answer whose head has come. Its body is read once, and holds the server back while it is not."""
+
+    @property
+    def status(self) -> int:
+        """The status code."""
+        ...
+
+    @property
+    def reason(self) -> str | None:
+        """The phrase beside it."""
+        ...
+
+    @property
+    def headers(self) -> MultiMapping[str]:
+        """Its headers, those of its connection among them."""
+        ...
+
+    async def next_chunk(self) -> bytes:
+        """What has come of the body by now, at least a byte, as it came; empty at its end.
+
+        Raises:
+            BrokenAnswer: the server broke off in it.
+        """
+        ...
+
+
+class UpstreamWay(Protocol):
+    """How a server is reached that is not simply asked at its URL: with TLS of its own, over proxies."""
+
+    def request(
+        self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes | AsyncIterator[bytes] | None
+    ) -> contextlib.AbstractAsyncContextManager[UpstreamAnswer]:
+        """Sends a request; the block has the answer. `path` with its query, encoded, below the upstream's URL.
+
+        Raises:
+            UpstreamUnreachable: nothing was sent.
+            NoAnswer: the server broke off.
+        """
+        ...
+
+    async def connect(self, protocol: asyncio.Protocol) -> None:
+        """Makes a connection for another protocol than HTTP.
+
+        Raises:
+            BrokenTunnel: none came about.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """Where a server is, and as whom to speak to it.
 
     `url` without a slash at its end. `identity`: headers that say who asks, instead of all of the caller's that do;
-    None: the caller's are passed on. `proxy`: URL of an HTTP proxy on the way.
+    None: the caller's are passed on. `way`: how it is reached; None: at its URL.
     """
 
     url: str
-    tls: ssl.SSLContext | None = None
-    server_name: str | None = None
     identity: Sequence[tuple[str, str]] | None = None
-    proxy: str | None = None
+    way: UpstreamWay | None = None
+
+
+class _AskedAtUrl:
+    """An answer of a server that was asked at its URL."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+        self.status = answer.status
+        self.reason = answer.reason
+        self.headers = answer.headers
+
+    async def next_chunk(self) -> bytes:
+        try:
+            return await self._answer.content.readany()
+        except (aiohttp.ClientError, OSError, TimeoutError) as cause:
+            raise BrokenAnswer(one_line(cause)) from None
 
 
 class PassThrough:
@@ -114,7 +179,7 @@ class PassThrough:
         path: str,
         headers: CIMultiDict[str],
         body: bytes | aiohttp.StreamReader | None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[UpstreamAnswer]:
         """Sends a request on; the block has the answer, whose body is still to be read.
 
         `path` with its query, encoded; `headers` as `request_headers` has them; `body`: None, the whole of it, or
@@ -131,7 +196,7 @@ class PassThrough:
 
     def get(
         self, upstream: Upstream, path: str, headers: CIMultiDict[str]
-    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    ) -> contextlib.AbstractAsyncContextManager[UpstreamAnswer]:
         """Reads something of our own accord, beside what a client asked for; as `exchange` otherwise."""
         return self._sent("GET", upstream, path, headers, None)
 
@@ -143,25 +208,27 @@ class PassThrough:
         path: str,
         headers: CIMultiDict[str],
         body: bytes | aiohttp.StreamReader | None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[UpstreamAnswer]:
+        if upstream.way is not None:
+            pieces = body.iter_any() if isinstance(body, aiohttp.StreamReader) else body
+            async with upstream.way.request(method, path, list(headers.items()), pieces) as answer:
+                yield answer
+            return
         try:
-            answer = await self.session.request(
+            response = await self.session.request(
                 method,
                 URL(f"{upstream.url}{path}", encoded=True),
                 headers=headers,
                 data=body,
                 allow_redirects=False,
                 skip_auto_headers=("User-Agent", "Accept", "Content-Type", "Accept-Encoding"),
-                ssl=True if upstream.tls is None else upstream.tls,
-                server_hostname=upstream.server_name,
-                proxy=upstream.proxy,
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as cause:
             raise UpstreamUnreachable(one_line(cause)) from None
         except (aiohttp.ClientError, OSError, TimeoutError) as cause:
             raise NoAnswer(one_line(cause)) from None
-        async with answer:
-            yield answer
+        async with response:
+            yield _AskedAtUrl(response)
 
     async def tunnel(
         self, http: web.Request, upstream: Upstream, path: str, headers: CIMultiDict[str]
@@ -172,7 +239,8 @@ class PassThrough:
             BrokenTunnel: the server cannot be reached, or its answer cannot be read.
         """
         url = f"{upstream.url}{path}"
-        return await tunnel(http, url, headers, upstream.tls, upstream.server_name, self._connect)
+        dial = partial(dial_url, url, self._connect) if upstream.way is None else upstream.way.connect
+        return await tunnel(http, url, headers, dial)
 
 
 def request_headers(http: web.BaseRequest) -> CIMultiDict[str]:
@@ -207,19 +275,25 @@ async def read_body(http: web.BaseRequest) -> bytes:
         raise ApiError(400, f"the body cannot be read: {one_line(cause)}") from None
 
 
-async def read_answer(answer: aiohttp.ClientResponse) -> bytes:
+async def read_answer(answer: UpstreamAnswer) -> bytes:
     """The whole body of an answer.
 
     Raises:
         BrokenAnswer: the server broke off in it.
     """
-    try:
-        return await answer.read()
-    except (aiohttp.ClientError, OSError, TimeoutError) as cause:
-        raise BrokenAnswer(one_line(cause)) from None
+    chunks = []
+    while chunk := await answer.next_chunk():
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
-def begin_response(answer: aiohttp.ClientResponse) -> web.StreamResponse:
+def content_length(answer: UpstreamAnswer) -> int:
+    """How long the body is, as far as the answer says; else 0."""
+    said = answer.headers.get("Content-Length", "")
+    return int(said) if said.isdecimal() else 0
+
+
+def begin_response(answer: UpstreamAnswer) -> web.StreamResponse:
     """A response with the status and headers of an answer, but for those of its connection."""
     response = web.StreamResponse(status=answer.status, reason=answer.reason)
     dropped = _of_connection(answer.headers.getall("Connection", ()))
@@ -231,7 +305,7 @@ def begin_response(answer: aiohttp.ClientResponse) -> web.StreamResponse:
 
 async def stream_response(
     http: web.Request,
-    answer: aiohttp.ClientResponse,
+    answer: UpstreamAnswer,
     response: web.StreamResponse,
     until: asyncio.Event | None = None,
 ) -> None:
@@ -243,21 +317,22 @@ async def stream_response(
         BrokenAnswer: the server broke off; the client's connection was closed, so that it notices.
     """
     await response.prepare(http)
-    frames = None if until is None or "Content-Encoding" in answer.headers else frames_of(answer.content_type)
+    content_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    frames = None if until is None or "Content-Encoding" in answer.headers else frames_of(content_type)
     try:
         if until is None or frames is None:
-            async for chunk in answer.content.iter_any():
+            while chunk := await answer.next_chunk():
                 await response.write(chunk)
         else:
             await _stream_events(answer, response, frames, until)
-    except (aiohttp.ClientError, TimeoutError) as cause:
+    except BrokenAnswer:
         break_off(http)
-        raise BrokenAnswer(one_line(cause)) from None
+        raise
     await response.write_eof()
 
 
 async def _stream_events(
-    answer: aiohttp.ClientResponse,
+    answer: UpstreamAnswer,
     response: web.StreamResponse,
     frames: LineFrames | LengthFrames,
     until: asyncio.Event,
@@ -266,7 +341,7 @@ async def _stream_events(
     reading: asyncio.Task[bytes] | None = None
     try:
         while not (until.is_set() and frames.between):
-            reading = asyncio.create_task(answer.content.readany(), name="passed-on-watch-reading")
+            reading = asyncio.create_task(answer.next_chunk(), name="passed-on-watch-reading")
             waited = (reading, ended) if frames.between else (reading,)
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():

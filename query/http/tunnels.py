@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -111,37 +112,42 @@ class _Tunnelled(web.StreamResponse):
         return None
 
 
+async def dial_url(url: str, connect: float, protocol: asyncio.Protocol) -> None:
+    """Connects to the server of a URL, within `connect` seconds.
+
+    Raises:
+        BrokenTunnel: it cannot be reached.
+    """
+    place = urlsplit(url)
+    secure = place.scheme == "https"
+    if place.hostname is None:
+        raise BrokenTunnel(f"{url} names no host")
+    try:
+        async with asyncio.timeout(connect):
+            await asyncio.get_running_loop().create_connection(
+                lambda: protocol, place.hostname, place.port or (443 if secure else 80), ssl=True if secure else None
+            )
+    except (OSError, TimeoutError, ssl.SSLError) as cause:
+        raise BrokenTunnel(f"cannot be reached: {' '.join(str(cause).split()) or type(cause).__name__}") from None
+
+
 async def tunnel(
     http: web.BaseRequest,
     url: str,
     headers: CIMultiDict[str],
-    tls: ssl.SSLContext | None,
-    server_name: str | None,
-    connect: float,
+    dial: Callable[[asyncio.Protocol], Awaitable[None]],
 ) -> web.StreamResponse:
     """Sends a request for another protocol on; returns when the tunnel is over, or with the server's refusal.
 
-    `url`: encoded. `headers`: the request's, without those of the connection. `connect`: seconds within which the
-    connection must be made.
+    `url`: encoded. `headers`: the request's, without those of the connection. `dial`: connects a protocol to the
+    server, or raises BrokenTunnel.
 
     Raises:
         BrokenTunnel: the server cannot be reached, does not answer in time, or its answer cannot be read.
     """
     place = urlsplit(url)
-    secure = place.scheme == "https"
-    port = place.port or (443 if secure else 80)
-    loop = asyncio.get_running_loop()
     far = _Side()
-    context = (ssl.create_default_context() if tls is None else tls) if secure else None
-    if place.hostname is None:
-        raise BrokenTunnel(f"{url} names no host")
-    try:
-        async with asyncio.timeout(connect):
-            await loop.create_connection(
-                lambda: far, place.hostname, port, ssl=context, server_hostname=server_name if secure else None
-            )
-    except (OSError, TimeoutError, ssl.SSLError) as cause:
-        raise BrokenTunnel(f"cannot be reached: {' '.join(str(cause).split()) or type(cause).__name__}") from None
+    await dial(far)
     try:
         target = place.path + (f"?{place.query}" if place.query else "")
         sent = [("Host", place.netloc), *headers.items()]

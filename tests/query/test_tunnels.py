@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
-from query.http.tunnels import BrokenTunnel, tunnel, wants_upgrade
+from query.http.tunnels import BrokenTunnel, dial_url, tunnel, wants_upgrade
 from tests.patience import PATIENCE
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -37,7 +38,8 @@ async def serving() -> AsyncIterator[Callable[[Handler], Awaitable[int]]]:
                     return web.Response(text="plain")
                 try:
                     headers = CIMultiDict({"X-Stream": request.headers["X-Stream"]})
-                    return await tunnel(request, f"http://127.0.0.1:{port}/exec?a=1", headers, None, None, 5.0)
+                    url = f"http://127.0.0.1:{port}/exec?a=1"
+                    return await tunnel(request, url, headers, partial(dial_url, url, 5.0))
                 except BrokenTunnel as problem:
                     return web.Response(status=503, text=str(problem))
 

@@ -22,6 +22,7 @@ from producers.upstream.server_url import parse_server
 from producers.upstream.tls import TlsSettings, system_authorities
 from producers.upstream.transport import ConnectionTiming, Transport
 from tests.patience import PATIENCE, eventually
+from tests.ports import free_port
 from tests.producers.upstream.servers import (
     Authority,
     Handler,
@@ -594,6 +595,22 @@ async def test_one_dial_answers_all_that_wait_for_it(connect: Connect) -> None:
         assert "127.0.0.1" in str(error)
 
 
+async def test_the_same_failure_has_the_same_text(authority: Authority, connect: Connect) -> None:
+    async def handler(stream: Stream) -> None:
+        assert isinstance(stream, Http2Stream)
+        await stream.head()
+        await stream.reset(2)
+
+    port = free_port()
+    transport = connect(f"https://127.0.0.1:{port}")
+    assert {str(await failing(transport)) for _ in range(5)} == {
+        f"Failed to connect to 127.0.0.1:{port}: Connection refused"
+    }
+    async with serving(handler, authority) as server:
+        transport = connect(server.url)
+        assert len({str(await failing(transport)) for _ in range(5)}) == 1
+
+
 async def test_handshakes_are_few_at_once(authority: Authority) -> None:
     here = most = 0
     go_on = asyncio.Event()
@@ -848,6 +865,108 @@ async def test_a_proxy_by_tls_is_checked_with_the_clusters_authority(authority: 
                 else:
                     assert isinstance(await failing(transport), NotConnected)
                     assert proxy.asked == []
+
+
+class Echoed(asyncio.Protocol):
+    """What came over a connection of our own."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.came = bytearray()
+        self.resting = False
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.came += data
+
+    def pause_writing(self) -> None:
+        self.resting = True
+
+    def resume_writing(self) -> None:
+        self.resting = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+
+
+@pytest.mark.parametrize("how", ["directly", "http", "socks5"])
+async def test_a_connection_for_another_protocol_goes_the_same_way(
+    authority: Authority, connect: Connect, how: str
+) -> None:
+    read_on = asyncio.Event()
+    ended = asyncio.Event()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        await read_on.wait()
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        finally:
+            ended.set()
+
+    async with contextlib.AsyncExitStack() as stack:
+        port = await stack.enter_async_context(listening(echo, authority.server("api.example.test")))
+        names = {"api.example.test": port}
+        proxy: Proxy | None = None
+        tls = TlsSettings(authority.pem, server_name="api.example.test")
+        url = f"https://127.0.0.1:{port}"
+        if how != "directly":
+            kind: HttpProxy | SocksProxy = HttpProxy(names) if how == "http" else SocksProxy(names)
+            await stack.enter_async_context(kind.running())
+            proxy = proxy_of_cluster(f"{how}://127.0.0.1:{kind.port}")
+            url, tls = "https://api.example.test:6443", TlsSettings(authority.pem)
+        transport = connect(url, tls, proxy)
+        far = Echoed()
+        await transport.connect(far)
+        assert far.transport is not None
+        assert transport.under_way == 1
+        await eventually(lambda: far.came == b"hello")
+        # What its peer does not take is held, and said to the writer.
+        sent = b""
+        while not far.resting:
+            far.transport.write(_CHUNK)
+            sent += _CHUNK
+            assert len(sent) < 100 * 1024 * 1024
+        # What comes while it rests stays where it is.
+        far.transport.pause_reading()
+        read_on.set()
+        await asyncio.sleep(0.1)
+        assert far.came == b"hello"
+        far.transport.resume_reading()
+        await eventually(lambda: len(far.came) == 5 + len(sent) and not far.resting)
+        assert far.came == b"hello" + sent
+        far.transport.write(b"last")
+        far.transport.close()
+        await asyncio.wait_for(far.lost.wait(), PATIENCE)
+        await asyncio.wait_for(ended.wait(), PATIENCE)
+        assert transport.under_way == 0
+        with pytest.raises(NotConnected):
+            await connect("https://127.0.0.1:1").connect(Echoed())
+
+
+async def test_a_connection_for_another_protocol_that_its_peer_ends(authority: Authority, connect: Connect) -> None:
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"bye")
+        await reader.read(1)
+        writer.transport.abort()
+
+    async with listening(take, authority.server()) as port:
+        transport = connect(f"https://127.0.0.1:{port}")
+        far, closed_here = Echoed(), Echoed()
+        await transport.connect(far)
+        await transport.connect(closed_here)
+        assert far.transport is not None
+        far.transport.write(b"x")
+        await asyncio.wait_for(far.lost.wait(), PATIENCE)
+        assert far.came == b"bye"
+        await transport.close()
+        await asyncio.wait_for(closed_here.lost.wait(), PATIENCE)
 
 
 async def test_no_proxy_there_is_said_without_its_password(connect: Connect) -> None:
