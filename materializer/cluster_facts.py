@@ -22,7 +22,7 @@ class Health(msgspec.Struct, frozen=True):
     since: int = 0
 
 
-class Cluster:
+class ClusterFacts:
     """What the control records say of one cluster. Owned by the store."""
 
     def __init__(self, name: str, index: int) -> None:

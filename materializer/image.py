@@ -19,7 +19,7 @@ from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.parts import Assembler
 from deltalog.wire.records import ClusterDocument, DocumentName, TypeStatus
 from deltalog.wire.resource_type import ResourceType
-from materializer.cluster_facts import Cluster, Health
+from materializer.cluster_facts import ClusterFacts, Health
 from materializer.entry import Entry, Past, shared_type_meta
 from materializer.errors import MaterializerError
 from materializer.integrity import Counts, Integrity
@@ -79,7 +79,7 @@ class _Type(msgspec.Struct, array_like=True):
 
 
 class _Cluster(msgspec.Struct, array_like=True):
-    """As `Cluster`; documents by their number."""
+    """As `ClusterFacts`; documents by their number."""
 
     name: str
     epoch: int
@@ -317,7 +317,7 @@ def _selectables(was: Was) -> tuple[dict[str, str], dict[str, str], str]:
     return (dict(was.labels), dict(was.fields), was.controller_uid or "")
 
 
-def _cluster(cluster: Cluster, numbers: dict[int, int]) -> _Cluster:
+def _cluster(cluster: ClusterFacts, numbers: dict[int, int]) -> _Cluster:
     return _Cluster(
         name=cluster.name,
         epoch=cluster.epoch,
@@ -638,8 +638,8 @@ class Restoration:
             metadata_end=0,
         )
 
-    def _cluster_of(self, record: _Cluster, store: Store) -> Cluster:
-        cluster = Cluster(record.name, record.versions_restarted_at)
+    def _cluster_of(self, record: _Cluster, store: Store) -> ClusterFacts:
+        cluster = ClusterFacts(record.name, record.versions_restarted_at)
         for name in _Cluster.__struct_fields__:
             if name not in ("documents", "discovery"):
                 setattr(cluster, name, getattr(record, name))

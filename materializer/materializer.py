@@ -26,7 +26,7 @@ from deltalog.wire.errors import LogUnavailable
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import decode_control
 from deltalog.wire.subjects import CONTROL, PARTS
-from materializer.cluster_facts import Cluster
+from materializer.cluster_facts import ClusterFacts
 from materializer.freshness import Freshness, LogUnreachable
 from materializer.history_guard import HistoryGuard, StateOutdated
 from materializer.persistence import Away, Persistence
@@ -304,7 +304,7 @@ class Materializer:
         """`age`, if the log cannot be read, or a mirror does not hear of its origin; None if all is well."""
         return self._freshness.outage_seconds()
 
-    def stale_reason(self, cluster: Cluster) -> str | None:
+    def stale_reason(self, cluster: ClusterFacts) -> str | None:
         """Why a cluster's objects may be out of date; None if they are current as far as is known."""
         # While the log cannot be read, no producer can be heard.
         return cluster.stale_reason(self.log.now() if self.outage_seconds() is None and self.ready.is_set() else 0)

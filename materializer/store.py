@@ -31,7 +31,7 @@ from deltalog.wire.records import (
     TypeSynced,
 )
 from deltalog.wire.resource_type import ResourceType
-from materializer.cluster_facts import Cluster, Health
+from materializer.cluster_facts import ClusterFacts, Health
 from materializer.entry import METADATA, VERSION_OFFSET, Entry, Past, entry_of, version_member
 from materializer.order import Removal
 from materializer.type_store import TypeStore
@@ -91,7 +91,7 @@ class Store:
         self.unread_through = 0
         self.caught_up_at = 0
         self.types: dict[GroupResource, TypeStore] = {}
-        self.clusters: dict[str, Cluster] = {}
+        self.clusters: dict[str, ClusterFacts] = {}
         self.catalogue = 0
         self.documents = 0
         self.controls = 0
@@ -165,7 +165,7 @@ class Store:
             return Outcome.REDELIVERED
         cluster = self.clusters.get(delta.cluster)
         if cluster is None:
-            cluster = self.clusters[delta.cluster] = Cluster(delta.cluster, index)
+            cluster = self.clusters[delta.cluster] = ClusterFacts(delta.cluster, index)
         if delta.epoch < cluster.epoch:
             return Outcome.FENCED
         # A plain tuple finds what a GroupResource is the key of, and costs nothing to make.
@@ -346,7 +346,7 @@ class Store:
     def _apply_control(self, control: ControlRecord, index: int, time: int) -> Outcome:
         cluster = self.clusters.get(control.cluster)
         if cluster is None:
-            cluster = self.clusters[control.cluster] = Cluster(control.cluster, index)
+            cluster = self.clusters[control.cluster] = ClusterFacts(control.cluster, index)
         if control.epoch < cluster.epoch:
             return Outcome.FENCED
         cluster.heard = time
@@ -392,7 +392,7 @@ class Store:
                 self._apply_removed(cluster, fact, index, time)
         return Outcome.APPLIED
 
-    def _apply_removed(self, cluster: Cluster, removed: ObjectsRemoved, index: int, time: int) -> None:
+    def _apply_removed(self, cluster: ClusterFacts, removed: ObjectsRemoved, index: int, time: int) -> None:
         resource, had = removed.resource, removed.types
         keys = list(self.types) if resource is None else [resource]
         if resource is None:

@@ -19,7 +19,7 @@ import structlog
 from deltalog.wire.kubernetes import GroupResource, GroupVersion
 from deltalog.wire.records import ClusterDocument
 from deltalog.wire.resource_type import ResourceType
-from materializer.cluster_facts import Cluster
+from materializer.cluster_facts import ClusterFacts
 from materializer.store import Store
 from query.http.status import ApiError
 
@@ -75,7 +75,7 @@ class Catalogue:
     offered as well, as far as it is known (`discovery`).
     """
 
-    def __init__(self, clusters: list[Cluster], *, forwarding: bool = False) -> None:
+    def __init__(self, clusters: list[ClusterFacts], *, forwarding: bool = False) -> None:
         self.forwarding = forwarding
         self.discovery = clusters[0].discovery if forwarding else None
         self.types: dict[GroupResource, ServedType] = {}

@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from deltalog.wire.records import ClusterDocument, DocumentName
-from materializer.cluster_facts import Cluster
+from materializer.cluster_facts import ClusterFacts
 from materializer.store import Store
 from query.http.accept import Accept
 from query.http.rendering import JSON, takes_gzip
@@ -137,7 +137,7 @@ def _prefix(http: web.Request, segments: list[str]) -> str:
     return "/" + "/".join(http.rel_url.raw_path.strip("/").split("/")[: -len(segments)])
 
 
-def _of_all(clusters: Iterable[Cluster]) -> ScopedOpenApi:
+def _of_all(clusters: Iterable[ClusterFacts]) -> ScopedOpenApi:
     """The union of all clusters' documents."""
     named = sorted(clusters, key=lambda cluster: cluster.name)
     having: dict[str, dict[str, list[ClusterDocument]]] = {}
@@ -156,11 +156,11 @@ def _of_all(clusters: Iterable[Cluster]) -> ScopedOpenApi:
     return ScopedOpenApi(version2, version3)
 
 
-def _version2(cluster: Cluster) -> dict[str, ClusterDocument]:
+def _version2(cluster: ClusterFacts) -> dict[str, ClusterDocument]:
     return {name: document for (version, name), document in cluster.documents.items() if version == "v2"}
 
 
-def _of_one(cluster: Cluster) -> ScopedOpenApi:
+def _of_one(cluster: ClusterFacts) -> ScopedOpenApi:
     version3 = {name: document for (version, name), document in cluster.documents.items() if version == "v3"}
     return ScopedOpenApi(_version2(cluster), version3)
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from deltalog.wire.records import TypeStatus
-from materializer.cluster_facts import Cluster
+from materializer.cluster_facts import ClusterFacts
 from materializer.materializer import Materializer
 from query.http.health import Check, failed, passed, ready, report, warning
 
@@ -118,7 +118,7 @@ class Readiness:
         is_ready = self.ready()
         return (200 if is_ready else 503), report(self.checks()) if verbose or not is_ready else "ok"
 
-    def _of(self, name: str, cluster: Cluster | None) -> ClusterReadiness:
+    def _of(self, name: str, cluster: ClusterFacts | None) -> ClusterReadiness:
         if cluster is None:
             return ClusterReadiness(name, False, (), None)
         # What the log had lost is complete again with each type's next list.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from deltalog.wire.kubernetes import GroupResource, newer, numeric
-from materializer.cluster_facts import Cluster
+from materializer.cluster_facts import ClusterFacts
 from materializer.freshness import LogUnreachable
 from materializer.materializer import Materializer
 from materializer.originals import seen
@@ -130,7 +130,7 @@ class Consistency:
             request.warned_of_age = True
             request.warnings.append(str(problem))
 
-    def _stale(self, cluster: Cluster, served: ServedType) -> str | None:
+    def _stale(self, cluster: ClusterFacts, served: ServedType) -> str | None:
         """Why what is served of a type may be out of date in a cluster; None if it is current."""
         if (reason := self._materializer.stale_reason(cluster)) is not None:
             return reason

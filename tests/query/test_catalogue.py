@@ -11,7 +11,7 @@ import pytest
 from deltalog.wire.records import ClusterDocument, DocumentName
 from deltalog.wire.resource_type import ResourceType
 from kubebraid.route.merging import merge
-from materializer.cluster_facts import Cluster
+from materializer.cluster_facts import ClusterFacts
 from materializer.store import Store
 from query.discovery.catalogue import Catalogue, Catalogues
 from query.discovery.openapi import OpenApiByScope
@@ -21,7 +21,7 @@ from query.http.status import ApiError
 def catalogue(**clusters: list[str]) -> Catalogue:
     made = []
     for name, types in clusters.items():
-        cluster = Cluster(name, 1)
+        cluster = ClusterFacts(name, 1)
         for one in types:
             resource, version = one.split("/")
             info = ResourceType(group="example.com", resource=resource, version=version, kind=resource.title())
@@ -82,9 +82,9 @@ def told(name: str, **versions: str) -> dict[str, Any]:
     }
 
 
-def cluster(*groups: dict[str, Any], name: str = "alpha", **synced: str) -> Cluster:
+def cluster(*groups: dict[str, Any], name: str = "alpha", **synced: str) -> ClusterFacts:
     """One that serves groups, and of whose `example.com` types are synced in a version each."""
-    made = Cluster(name, 1)
+    made = ClusterFacts(name, 1)
     for resource, version in synced.items():
         info = ResourceType(group="example.com", resource=resource, version=version, kind=resource.title())
         made.types[info.group_resource] = info
