@@ -23,6 +23,7 @@ VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1b
 
 # RFC 3339 as Go's time.Parse takes it.
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d?):(\d\d):(\d\d)(?:[.,](\d+))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 # An answer is small; one that is not is made to hurt.
 _BOUNDS = Bounds(depth=100, nodes=10_000)
 
@@ -83,6 +84,8 @@ def read_answer(stdout: bytes, version: str, what: str) -> Answer:
     if said != version:
         shown = said if said in VERSIONS else "another version"
         raise BadCredentials(f"{what} is configured to use apiVersion {version}, and answered in {shown}")
+    if not isinstance(document.get("spec"), dict | None):
+        raise BadCredentials(f"{what} answered with a spec that is no object")
     status = document.get("status")
     if status is None:
         raise BadCredentials(f"{what} answered without a status")
@@ -108,7 +111,8 @@ def read_answer(stdout: bytes, version: str, what: str) -> Answer:
 def _document(stdout: bytes, what: str) -> Any:
     if stdout.lstrip()[:1] == b"{":
         try:
-            return json.loads(stdout)
+            # Bytes that are no text become U+FFFD, as in Go.
+            return json.loads(stdout.decode(errors="replace"), parse_constant=_no_constant)
         except (ValueError, RecursionError):
             raise BadCredentials(f"{what} answered with what begins as JSON and is none") from None
     try:
@@ -117,13 +121,17 @@ def _document(stdout: bytes, what: str) -> Any:
         raise BadCredentials(f"{what} answered with what is neither JSON nor YAML") from None
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _text(status: dict[str, Any], name: str, what: str) -> str:
     value = status.get(name)
     if value is None:
         return ""
     if not isinstance(value, str):
         raise BadCredentials(f"{what} answered with a {name} that is no text")
-    return value
+    return _SURROGATE.sub("\ufffd", value)
 
 
 def _expiry(value: object, what: str) -> float | None:
@@ -133,6 +141,9 @@ def _expiry(value: object, what: str) -> float | None:
     if found is None:
         raise BadCredentials(f"{what} answered with an expirationTimestamp that is no RFC 3339 time with a zone")
     year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
+    if year == 0:
+        # Go has that year, Python has not.
+        return float("-inf")
     zone = UTC
     try:
         if found[8]:

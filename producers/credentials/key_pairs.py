@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
 import re
 import ssl
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from producers.credentials.credential import BadCredentials, ClientCertificate
@@ -24,14 +24,13 @@ _BLOCK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A PEM block: what it says it is, its headers, and what is in it; None if that is no base64."""
+    """A PEM block: what it says it is, its headers, and what is in it."""
 
     label: str
     headers: bytes
-    content: bytes | None
+    content: bytes
 
     def pem(self, label: str) -> bytes:
-        assert self.content is not None
         text = base64.b64encode(self.content)
         lines = [text[at : at + 64] for at in range(0, len(text), 64)]
         return b"\n".join((b"-----BEGIN %s-----" % label.encode(), *lines, b"-----END %s-----" % label.encode(), b""))
@@ -53,10 +52,6 @@ def key_pair(certificate: bytes, key: bytes, what: str) -> ClientCertificate:
         raise BadCredentials(
             f"{what}: its private key is encrypted; write it without a password, as kubectl needs it too"
         )
-    if any(block.content is None for block in chain):
-        raise BadCredentials(f"{what}: a certificate in it is no base64")
-    if private.content is None:
-        raise BadCredentials(f"{what}: its private key is no base64")
     pair = ClientCertificate(
         b"".join(block.pem("CERTIFICATE") for block in chain), private.pem(_label(private.content))
     )
@@ -65,15 +60,18 @@ def key_pair(certificate: bytes, key: bytes, what: str) -> ClientCertificate:
 
 
 def _blocks(text: bytes) -> Iterator[_Block]:
+    """The PEM blocks of a text; what is none, or no base64, is passed over (Go's encoding/pem)."""
     for label, body in _BLOCK.findall(text):
-        headers, blank, rest = re.sub(rb"\r\n?", b"\n", body).partition(b"\n\n")
-        if not blank or b":" not in headers:
-            headers, rest = b"", body
-        try:
-            content = base64.b64decode(re.sub(rb"\s", b"", rest), validate=True)
-        except binascii.Error:
-            content = None
-        yield _Block(label.decode("ascii", "replace"), headers, content)
+        headers, content = [], b""
+        for line in body.splitlines():
+            if b":" in line and not content:
+                headers.append(line)
+            else:
+                content += b"".join(line.split())
+        with contextlib.suppress(binascii.Error):
+            yield _Block(
+                label.decode("ascii", "replace"), b"\n".join(headers), base64.b64decode(content, validate=True)
+            )
 
 
 def _label(key: bytes) -> str:
@@ -99,7 +97,7 @@ def _check(pair: ClientCertificate, what: str) -> None:
         raise BadCredentials(f"{what} cannot be looked at: {type(cause).__name__}") from None
 
 
-@contextmanager
+@contextlib.contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
     """A path under which the content can be read in the block: in memory where the system has that."""
     if hasattr(os, "memfd_create") and os.path.exists("/proc/self/fd"):

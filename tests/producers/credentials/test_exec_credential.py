@@ -69,7 +69,7 @@ status:
         YAML.encode(),
         b"\xef\xbb\xbf" + YAML.encode(),
         f"---\n{YAML}".encode(),
-        json.dumps({"apiVersion": V1, "status": {"token": "s3cret"}, "spec": 5, "x": {}}).encode(),
+        json.dumps({"apiVersion": V1, "status": {"token": "s3cret"}, "spec": {"y": 5}, "x": {}}).encode(),
         answer(token="s3cret", clientCertificateData="", clientKeyData=None, expirationTimestamp=None),
     ],
 )
@@ -103,6 +103,8 @@ def test_answers_that_are_taken(stdout: bytes) -> None:
         (json.dumps({"apiVersion": V1BETA1, "status": {"token": "s3cret"}}).encode(), f"answered in {V1BETA1}"),
         (json.dumps({"apiVersion": "s3cret", "status": {}}).encode(), "another version"),
         (json.dumps({"apiVersion": [V1], "status": {}}).encode(), "another version"),
+        (json.dumps({"apiVersion": V1, "spec": 5, "status": {"token": "s3cret"}}).encode(), "spec that is no object"),
+        (answer(token="s3cret").replace(b'"kind"', b'"x": NaN, "kind"'), "begins as JSON"),
         (json.dumps({"apiVersion": V1, "kind": "Secret", "status": {}}).encode(), "another kind"),
         (json.dumps({"apiVersion": V1}).encode(), "without a status"),
         (json.dumps({"apiVersion": V1, "status": None}).encode(), "without a status"),
@@ -132,6 +134,12 @@ def test_answers_that_are_refused(stdout: bytes, reason: str) -> None:
     assert str(refused.value).startswith(("plugin p ", "the token of plugin p ", "the certificate of plugin p"))
 
 
+def test_what_is_no_text_is_replaced() -> None:
+    for token in (b"t\xff", b"t\\ud800"):
+        found = read_answer(answer(token="t?").replace(b"t?", token), V1, "plugin p")
+        assert found.shown.headers == (("Authorization", "Bearer t\ufffd"),)
+
+
 @pytest.mark.parametrize(
     ("text", "moment"),
     [
@@ -140,6 +148,7 @@ def test_answers_that_are_refused(stdout: bytes, reason: str) -> None:
         ("2030-01-02T03:04:05.123456789012+02:00", datetime(2030, 1, 2, 1, 4, 5, 123456, tzinfo=UTC).timestamp()),
         ("2030-01-01T00:00:00-05:30", datetime(2030, 1, 1, 5, 30, tzinfo=UTC).timestamp()),
         ("0001-01-01T00:00:00Z", None),
+        ("0000-01-01T00:00:00Z", float("-inf")),
     ],
 )
 def test_expiry(text: str, moment: float | None) -> None:

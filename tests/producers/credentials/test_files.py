@@ -157,6 +157,12 @@ def test_a_pair_in_its_many_forms(issue: Callable[[str], Pair], tmp_path: Path) 
     first, *lines, last = pair.key.strip().split(b"\n")
     in_one_line = b"\n".join((first, b"".join(lines), last, b""))
     assert key_pair(pair.certificate, in_one_line, "it") == plain, "Go has no limit for a line"
+    bad = b"-----BEGIN %s-----\n!!!\n-----END %s-----\n"
+    certificate = bad % (b"CERTIFICATE", b"CERTIFICATE") + pair.certificate
+    key = bad % (b"PRIVATE KEY", b"PRIVATE KEY") + pair.key
+    assert key_pair(certificate, key, "it") == plain, "what is no base64 is passed over"
+    for headers in (b"Name: ann\n\n", b"Name: ann\n", b"\n"):
+        assert key_pair(pair.certificate, pair.key.replace(b"-----\n", b"-----\n" + headers, 1), "it") == plain
 
 
 def openssl(*arguments: str, stdin: bytes = b"") -> bytes:
@@ -203,7 +209,7 @@ def test_pairs_that_are_refused(issue: Callable[[str], Pair], authority: trustme
         (pair.certificate, b"", "no private key in PEM"),
         (pair.certificate, pair.certificate, "no private key in PEM"),
         (pair.certificate, other.key, "another certificate's"),
-        (pair.certificate, b"-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----\n", "no base64"),
+        (pair.certificate, b"-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----\n", "no private key in PEM"),
         (pair.certificate, b"-----BEGIN PRIVATE KEY-----\n\n-----END PRIVATE KEY-----\n", "cannot be used"),
         (pair.certificate, b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "cannot be used"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", pair.key, "cannot be used"),
