@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 
 from producers.credentials.credential import BadCredentials, Credential, Shown
@@ -31,8 +32,8 @@ class _Kept:
 class _Lease:
     """One use of a shared credential: the last one that is closed ends it."""
 
-    def __init__(self, kept: dict[Hashable, _Kept], key: Hashable) -> None:
-        self._all, self._key = kept, key
+    def __init__(self, kept: dict[Hashable, _Kept], key: Hashable, end: Callable[[_Kept], Awaitable[None]]) -> None:
+        self._all, self._key, self._end = kept, key, end
         self._kept = kept[key]
         self._kept.users += 1
         self._closed = False
@@ -55,7 +56,7 @@ class _Lease:
         if not self._kept.users:
             if self._all.get(self._key) is self._kept:
                 del self._all[self._key]
-            await self._kept.credential.close()
+            await self._end(self._kept)
 
 
 class SharedCredentials:
@@ -80,6 +81,8 @@ class SharedCredentials:
         self.threads = ThreadPoolExecutor(32, thread_name_prefix="credentials")
         self._plugins: dict[Hashable, _Kept] = {}
         self._oidc: dict[Hashable, _Kept] = {}
+        # Those that nobody uses any longer and that have not ended yet: whoever closed them may have been cancelled.
+        self._ending: set[_Kept] = set()
         self._closed = False
 
     def plugin(self, plugin: Exec, cluster: Cluster) -> Credential:
@@ -89,7 +92,7 @@ class SharedCredentials:
         if key not in self._plugins:
             made = ExecPlugin(plugin, cluster, self._slots, self.threads, self._timing, self._clock)
             self._plugins[key] = _Kept(made)
-        return _Lease(self._plugins, key)
+        return _Lease(self._plugins, key, self._end)
 
     def oidc(self, provider: AuthProvider) -> Credential:
         """A use of a provider's user, which is to be closed. Raises BadCredentials."""
@@ -106,7 +109,7 @@ class SharedCredentials:
             kept = self._oidc[key] = _Kept(OidcUser(provider, identity, self.threads, self._timing, self._clock))
         elif isinstance(kept.credential, OidcUser):
             kept.credential.offer(provider)
-        return _Lease(self._oidc, key)
+        return _Lease(self._oidc, key, self._end)
 
     def _check(self) -> None:
         if self._closed:
@@ -116,7 +119,12 @@ class SharedCredentials:
         """Ends what is still shared, and the threads."""
         self._closed = True
         for all_kept in (self._plugins, self._oidc):
-            while all_kept:
-                _, kept = all_kept.popitem()
-                await kept.credential.close()
+            self._ending.update(all_kept.values())
+            all_kept.clear()
+        await asyncio.gather(*(self._end(kept) for kept in self._ending))
         self.threads.shutdown(wait=False)
+
+    async def _end(self, kept: _Kept) -> None:
+        self._ending.add(kept)
+        await kept.credential.close()
+        self._ending.discard(kept)

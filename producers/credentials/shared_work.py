@@ -50,16 +50,21 @@ class SharedWork(Generic[T]):
             raise
 
     async def close(self, patience: float = 0.0) -> None:
-        """Ends a run, after `patience` seconds in which it may end by itself; none begins after this."""
+        """Ends a run, after `patience` seconds in which it may end by itself; none begins after this.
+
+        When the caller is cancelled, a run that was to have patience has it all the same; another call waits for it.
+        """
         self._closed = True
         task = self._task
         if task is None or task.done():
             return
-        try:
-            if patience:
+        if patience:
+            try:
                 await asyncio.wait((task,), timeout=patience)
-        finally:
-            task.cancel()
+            except asyncio.CancelledError:
+                asyncio.get_running_loop().call_later(patience, task.cancel)
+                raise
+        task.cancel()
         await asyncio.wait((task,))
 
 

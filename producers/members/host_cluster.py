@@ -140,6 +140,7 @@ def host_access(host: Host, files: Files) -> ClusterAccess:
 
 
 async def _keep_access(server: ApiServer, host: Host, files: Files, timing: ProducerTiming) -> None:
+    """Raises HostUnavailable for another server: its objects are to be read from the beginning."""
     complain = Once(lambda reason: log.warning("the host cluster's kubeconfig cannot be read anew", reason=reason))
     while True:
         await asyncio.sleep(timing.look_at_files_every)
@@ -151,6 +152,8 @@ async def _keep_access(server: ApiServer, host: Host, files: Files, timing: Prod
             continue
         complain.clear()
         if access != server.access:
+            if access.cluster.server != server.access.cluster.server:
+                raise HostUnavailable("its kubeconfig names another server now")
             await server.change(access)
 
 

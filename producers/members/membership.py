@@ -236,7 +236,7 @@ class Members:
             for name, access in found.clusters.items():
                 if name in current:
                     if named_by[name] != source:
-                        self._complain(name, f"two sources name a cluster {name!r}; the first is taken")
+                        self._complain(name, _twice(name))
                     continue
                 named_by[name] = source
                 current[name] = Member(access, found.rules.get(name, source.rules))
@@ -266,3 +266,9 @@ class Members:
 
 def _in_words(origin: Origin) -> str:
     return origin.path if isinstance(origin, Kubeconfig | Directory) else host_cluster.name_of(origin)
+
+
+def _twice(name: str) -> str:
+    return (
+        f"two sources name a cluster {name!r}; the first is taken: give the other's context, file or label another name"
+    )

@@ -251,6 +251,21 @@ async def test_a_directory_with_broken_files(tmp_path: Path, looked: Looks) -> N
         await becomes(lambda: set(members.current) == {"west", "south"})
 
 
+async def test_two_sources_with_one_name(tmp_path: Path, looked: Looks) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    write(one, {"dev": "one"})
+    write(two, {"dev": "two", "prod": "three"})
+    with capture_logs() as logs:
+        async with following(Kubeconfig(str(one)), Kubeconfig(str(two))) as members:
+            await looked()
+            os.utime(two)
+            await looked()
+            assert members.current["dev"].access.cluster.server == "https://one.example.com"
+            assert set(members.current) == {"dev", "prod"}
+    (said,) = [one["reason"] for one in logs if "two sources" in str(one.get("reason"))]
+    assert said.endswith("the first is taken: give the other's context, file or label another name")
+
+
 async def test_a_new_configuration_with_a_kubeconfig_that_is_not_there(tmp_path: Path) -> None:
     write(tmp_path / "one", {"dev": "one"})
     write(tmp_path / "two", {"prod": "two"})

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 
@@ -198,6 +199,28 @@ async def test_secrets_of_a_host_cluster(rig: Rig, fleet: Fleet) -> None:
                 break
             await asyncio.sleep(0.05)
         await fleet.shows(warm, east=20)
+
+
+async def test_another_host_cluster(rig: Rig, fleet: Fleet, tmp_path: Path) -> None:
+    """The host's kubeconfig is looked at while its objects are watched."""
+    path = "/api/v1/namespaces/default/secrets"
+    host = tmp_path / "host"
+    host.write_text(rig.kubeconfig.read_text())
+    fleet.write(
+        f"clusters: [{{secrets: {{namespace: default, labelSelector: kubebraid.io/cluster}},"
+        f" host: {{kubeconfig: {host}}}}}]\nsync: [pods]\n"
+    )
+    async with cluster("east", 10) as one, cluster("west", 20) as two, cluster("other", 5) as other:
+        await rig.request("POST", path, secret("east-kubeconfig", yaml.safe_dump(kubeconfig([one]))))
+        async with aiohttp.ClientSession() as session:
+            body = secret("west-kubeconfig", yaml.safe_dump(kubeconfig([two])))
+            async with session.post(f"{other.url}{path}", json=body) as answer:
+                assert answer.status == 201
+        await fleet.start()
+        warm = await rig.materializer()
+        await fleet.shows(warm, east=10)
+        write(host, other)
+        await fleet.shows(warm, west=20)
 
 
 CRD = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import random
 import ssl
 import subprocess
 import time
@@ -577,6 +578,37 @@ async def test_closing_waits_for_the_answer_that_took_the_token(provider: Provid
     assert file.tokens.refresh_token != before.refresh_token
     assert not provider.ended
     await shared.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_closed_at_any_moment_no_login_is_lost(provider: Provider, file: File, seed: int) -> None:
+    """Also where who closes is cancelled: a refresh token that was taken is good once."""
+    chance = random.Random(seed)
+
+    async def slow(request: web.Request) -> None:
+        await asyncio.sleep(chance.uniform(0, 0.02))
+
+    provider.after = slow
+    file.write(provider.settings(**{"refresh-token": provider.login()}))
+    shared = SharedCredentials(TIMING)
+    credential = file.credential(shared)
+    asking = [asyncio.create_task(credential.current()) for _ in range(3)]
+    await asyncio.sleep(chance.uniform(0, 0.06))
+    asking[0].cancel()
+    closing = asyncio.create_task(credential.close())
+    await asyncio.sleep(chance.uniform(0, 0.01))
+    if seed % 2:
+        closing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await closing
+    for task in asking:
+        with contextlib.suppress(asyncio.CancelledError, BadCredentials):
+            await task
+    await shared.close()
+    again = SharedCredentials(TIMING)
+    assert bearer(await file.credential(again).current()) == file.tokens.id_token
+    assert not provider.ended
+    await again.close()
 
 
 async def test_a_token_that_has_expired_when_it_comes(provider: Provider, file: File) -> None:
