@@ -25,11 +25,12 @@ from producers.upstream.discovery import discover, server_version
 _AT_ONCE = 8
 # What a failure's text says of its reason, and what to do then.
 _MENDS = (
+    (r"proxy", "check proxy-url, HTTPS_PROXY and NO_PROXY"),
     (r"certificate|self.signed|x509|issuer", "give its CA as certificate-authority(-data), or renew what has expired"),
     (r"resolve|name or service|getaddrinfo|nodename|dns", "is the server's name right, and known here: VPN, DNS?"),
     (r"refused|connect call failed", "does an API server listen at that address and port?"),
-    (r"timed? ?out|no answer|unreachable", "is it reachable from here: VPN, firewall, proxy-url, HTTPS_PROXY?"),
-    (r"proxy", "check proxy-url, HTTPS_PROXY and NO_PROXY"),
+    (r"timed? ?out|no answer|nothing came|unreachable|no route", "is it reachable from here: VPN, firewall, a proxy?"),
+    (r"failed to connect|could not connect", "does an API server listen at that address and port?"),
 )
 # The same for an identity that the server does not accept.
 _LOG_IN = {
