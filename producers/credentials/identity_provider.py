@@ -134,7 +134,7 @@ class IdentityProvider:
     async def _metadata(self, session: aiohttp.ClientSession) -> dict[str, Any]:
         where = URL(f"{str(self._issuer).removesuffix('/')}/.well-known/openid-configuration", encoded=True)
         for _ in range(10):
-            async with session.get(where, allow_redirects=False, proxy=self._proxy(str(where)) or None) as response:
+            async with session.get(where, allow_redirects=False, proxy=self._through(where)) as response:
                 if response.status in _REDIRECTS and (location := response.headers.get("Location")):
                     where = _safe_url(
                         str(where.join(URL(location))), f"{self.name}: where its discovery document leads"
@@ -170,9 +170,20 @@ class IdentityProvider:
             data=urlencode(form).encode(),
             headers=headers,
             allow_redirects=False,
-            proxy=self._proxy(str(where)) or None,
+            proxy=self._through(where),
         ) as response:
             return await _whole(response, self.name)
+
+    def _through(self, where: URL) -> URL | None:
+        proxy = self._proxy(str(where))
+        if not proxy:
+            return None
+        through = URL(proxy)
+        if through.scheme not in ("http", "https"):
+            raise BadCredentials(
+                f"{self.name} is asked through no {through.scheme} proxy; name it in NO_PROXY, or an HTTP proxy"
+            )
+        return through
 
     def _tls(self) -> ssl.SSLContext:
         authority = b""

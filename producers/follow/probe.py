@@ -23,7 +23,8 @@ async def why_not_ready(server: ApiServer) -> str | None:
         async with asyncio.timeout(patience):
             await server.get("/readyz")
     except TimeoutError:
-        return f"{server.host}: no answer within {patience:g} s"
+        # The server is not to blame for what it was not asked.
+        return server.waits_for or f"{server.host}: no answer within {patience:g} s"
     except ClusterUnavailable as cause:
         # Where /readyz is not for us, the server is there all the same.
         if not isinstance(cause, RequestRefused) or cause.code == 401 or cause.code >= 500:

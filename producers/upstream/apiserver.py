@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -142,6 +143,11 @@ class ApiServer:
         """The server's URL without userinfo; empty if the kubeconfig has none that can be used."""
         return self._route.server.shown if self._route is not None else ""
 
+    @property
+    def waits_for(self) -> str:
+        """What has to come before the server can be asked: `plugin X has not answered yet`; empty: nothing."""
+        return "" if self._credential is None else self._credential.waits_for
+
     async def change(self, access: ClusterAccess) -> None:
         """Goes on with another access, e.g. after a Secret was changed; an equal one is the same."""
         if access == self.access:
@@ -160,11 +166,13 @@ class ApiServer:
         if self._closed:
             return
         self._closed = True
-        for transport in list(self._users):
-            await transport.close()
-        if self._credential is not None:
-            await self._credential.close()
-        await self._shared.leave()
+        # Whatever one of them raises, also where the caller is cancelled: no plugin outlives its server.
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._shared.leave)
+            if self._credential is not None:
+                stack.push_async_callback(self._credential.close)
+            for transport in list(self._users):
+                stack.push_async_callback(transport.close)
 
     # -- the way there -------------------------------------------------------------------------------------------------
 

@@ -421,6 +421,10 @@ async def test_through_a_proxy(provider: Provider) -> None:
     assert (await identity.refresh(provider.login())).id_token
     assert asked == [f"{provider.url}/.well-known/openid-configuration", f"{provider.url}/token"]
     assert tunnels == [f"CONNECT {provider.url.removeprefix('https://')} HTTP/1.1"] * 2
+    socks = IdentityProvider(provider.settings(), lambda _: "socks5://u:s3cret@127.0.0.1:1", shared.threads, 60.0)
+    with pytest.raises(BadCredentials, match="through no socks5 proxy") as refused:
+        await socks.refresh("x")
+    assert "s3cret" not in str(refused.value)
     server.close()
     await shared.close()
 
