@@ -10,7 +10,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from producers.credentials.certificate_files import CertificateFiles
-from producers.credentials.credential import BadCredentials, Credential, Shown
+from producers.credentials.credential import BadCredentials, Credential, Presented
 from producers.credentials.exec_credential import VERSIONS
 from producers.credentials.shared import SharedCredentials
 from producers.credentials.static import Static, basic, bearer, impersonation_headers
@@ -37,7 +37,7 @@ def _chosen(access: ClusterAccess, shared: SharedCredentials, timing: ProducerTi
     user, server = access.user, access.cluster.server
     acts_as = impersonation_headers(user.impersonation)
     if not speaks_tls(server):
-        return Static(Shown(acts_as))
+        return Static(Presented(acts_as))
     # Refused also where another credential goes before it.
     if user.exec is not None and user.exec.api_version not in VERSIONS:
         raise BadCredentials(f"exec: apiVersion is none of {' and '.join(VERSIONS)}")
@@ -88,14 +88,14 @@ class _Identity:
         self._files = files
         self._acts_as = acts_as
         # What was shown last, and what of it came from the source.
-        self._shown: Shown | None = None
-        self._of: Shown | None = None
+        self._shown: Presented | None = None
+        self._of: Presented | None = None
 
-    async def current(self) -> Shown:
+    async def current(self) -> Presented:
         of = await self._source.current()
         certificate = of.certificate if self._files is None else await self._files.current()
         if self._shown is None or of is not self._of or certificate is not self._shown.certificate:
-            shown = Shown(of.headers + self._acts_as, certificate)
+            shown = Presented(of.headers + self._acts_as, certificate)
             # The same value stays the same object, so that comparing is nothing.
             self._shown = self._shown if shown == self._shown else shown
             self._of = of
@@ -106,7 +106,7 @@ class _Identity:
     def waits_for(self) -> str:
         return self._source.waits_for or ("" if self._files is None else self._files.waits_for)
 
-    async def refused(self, shown: Shown) -> None:
+    async def refused(self, shown: Presented) -> None:
         if shown == self._shown and self._of is not None:
             await self._source.refused(self._of)
             if self._files is not None:

@@ -21,7 +21,7 @@ class ClientCertificate:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Presented:
     """What is shown to a server with a request; equal ones are the same identity.
 
     `headers`: names and values as they are sent (Authorization, Impersonate-*); over plain http only impersonation and
@@ -35,7 +35,7 @@ class Shown:
 class Credential(Protocol):
     """Who we are to one cluster. Any number of requests may ask at once; what takes long is done once for all."""
 
-    async def current(self) -> Shown:
+    async def current(self) -> Presented:
         """What to show now. Raises BadCredentials."""
         ...
 
@@ -44,7 +44,7 @@ class Credential(Protocol):
         """What `current` waits for now, for who gives up sooner: `plugin X has not answered yet`; empty: nothing."""
         ...
 
-    async def refused(self, shown: Shown) -> None:
+    async def refused(self, shown: Presented) -> None:
         """The server has answered 401 to what was shown: the next `current` may be another one. Does not raise."""
         ...
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from producers.credentials.credential import BadCredentials, Shown
+from producers.credentials.credential import BadCredentials, Presented
 from producers.credentials.key_pairs import key_pair
 from producers.credentials.static import bearer
 from producers.kubeconfig.entries import Cluster
@@ -32,7 +32,7 @@ _BOUNDS = Bounds(depth=100, nodes=10_000)
 class Answer:
     """What a plugin gave. `expires`: seconds since 1970 after which it is no longer shown; None: never."""
 
-    shown: Shown = field(repr=False)
+    shown: Presented = field(repr=False)
     expires: float | None = None
 
 
@@ -105,7 +105,7 @@ def read_answer(stdout: bytes, version: str, what: str) -> Answer:
         pair = key_pair(
             certificate.encode(errors="replace"), key.encode(errors="replace"), f"the certificate of {what}"
         )
-    return Answer(Shown(headers, pair), expires)
+    return Answer(Presented(headers, pair), expires)
 
 
 def _document(stdout: bytes, what: str) -> Any:

@@ -17,7 +17,7 @@ from concurrent.futures import Executor
 import structlog
 
 from deltalog.jetstream.backoff import Backoff
-from producers.credentials.credential import BadCredentials, Shown
+from producers.credentials.credential import BadCredentials, Presented
 from producers.credentials.exec_credential import VERSIONS, Answer, exec_info, read_answer
 from producers.credentials.files import read_file
 from producers.credentials.plugin_process import Command, NotInstalled, RunFailed, run
@@ -149,7 +149,7 @@ class ExecPlugin:
         answer = self._answer
         return answer is not None and answer.expires is not None and self._clock() > answer.expires
 
-    async def current(self) -> Shown:
+    async def current(self) -> Presented:
         """What the plugin gave, or gives now. Raises BadCredentials."""
         answer = self._answer
         if answer is not None and not self._refused and not self._expired():
@@ -166,7 +166,7 @@ class ExecPlugin:
             return ""
         return f"{self._what} has not answered yet" if self._began else f"{self._what} waits for others to end"
 
-    async def refused(self, shown: Shown) -> None:
+    async def refused(self, shown: Presented) -> None:
         """A 401: it is run again with the next `current`, at once if that was not just done."""
         if self._answer is None or shown != self._answer.shown or self._refused:
             return
@@ -180,7 +180,7 @@ class ExecPlugin:
     async def close(self) -> None:
         await self._work.close()
 
-    async def _renew(self) -> Shown:
+    async def _renew(self) -> Presented:
         loop = asyncio.get_running_loop()
         try:
             answer = await self._run()

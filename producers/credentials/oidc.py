@@ -17,7 +17,7 @@ from concurrent.futures import Executor
 import structlog
 
 from deltalog.jetstream.backoff import Backoff, Once
-from producers.credentials.credential import BadCredentials, Shown
+from producers.credentials.credential import BadCredentials, Presented
 from producers.credentials.identity_provider import IdentityProvider, TokenRefused, Tokens
 from producers.credentials.kubeconfig_tokens import (
     ID_TOKEN,
@@ -126,7 +126,7 @@ class OidcUser:
             self._known = (token, id_token_expiry(token))
         return self._clock() + _LEEWAY < self._known[1]
 
-    async def current(self) -> Shown:
+    async def current(self) -> Presented:
         """An id-token as it is now. Raises BadCredentials."""
         if self._valid():
             if self._unwritten and not self._writing.under_way and self._loop_time() >= self._write_again:
@@ -138,7 +138,7 @@ class OidcUser:
             return self._shown()
         return await self._renewing.result()
 
-    def _shown(self) -> Shown:
+    def _shown(self) -> Presented:
         return bearer(self._tokens.id_token, "id-token")
 
     @staticmethod
@@ -149,7 +149,7 @@ class OidcUser:
     def waits_for(self) -> str:
         return f"{self._identity.name} has not answered yet" if self._renewing.under_way else ""
 
-    async def refused(self, shown: Shown) -> None:
+    async def refused(self, shown: Presented) -> None:
         """Nothing: as with kubectl a 401 renews no id-token; who has logged in anew has changed the kubeconfig."""
 
     async def close(self) -> None:
@@ -158,7 +158,7 @@ class OidcUser:
         finally:
             await self._writing.close(_PATIENCE)
 
-    async def _renew(self) -> Shown:
+    async def _renew(self) -> Presented:
         try:
             await self._renewed()
             shown = self._shown()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 
-from producers.credentials.credential import BadCredentials, Credential, Shown
+from producers.credentials.credential import BadCredentials, Credential, Presented
 from producers.credentials.exec_plugin import ExecPlugin, PluginSlots
 from producers.credentials.identity_provider import IdentityProvider, ProxyFor
 from producers.credentials.kubeconfig_tokens import ID_TOKEN, REFRESH_TOKEN
@@ -38,14 +38,14 @@ class _Lease:
         self._kept.users += 1
         self._closed = False
 
-    async def current(self) -> Shown:
+    async def current(self) -> Presented:
         return await self._kept.credential.current()
 
     @property
     def waits_for(self) -> str:
         return self._kept.credential.waits_for
 
-    async def refused(self, shown: Shown) -> None:
+    async def refused(self, shown: Presented) -> None:
         await self._kept.credential.refused(shown)
 
     async def close(self) -> None:

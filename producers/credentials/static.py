@@ -9,7 +9,7 @@ import base64
 import re
 from urllib.parse import quote
 
-from producers.credentials.credential import BadCredentials, Shown
+from producers.credentials.credential import BadCredentials, Presented
 from producers.kubeconfig.entries import Impersonation
 
 # A tab may stand in a header's value, and so may all that is not ASCII.
@@ -29,18 +29,18 @@ def header_value(value: str, what: str) -> str:
     return value
 
 
-def bearer(token: str, what: str = "the token") -> Shown:
+def bearer(token: str, what: str = "the token") -> Presented:
     """A token as it is sent, untrimmed. Raises BadCredentials."""
-    return Shown((("Authorization", f"Bearer {header_value(token, what)}"),))
+    return Presented((("Authorization", f"Bearer {header_value(token, what)}"),))
 
 
-def basic(username: str, password: str) -> Shown:
+def basic(username: str, password: str) -> Presented:
     """User name and password as they are sent; a name alone is sent with an empty password. Raises BadCredentials."""
     try:
         pair = f"{username}:{password}".encode()
     except UnicodeEncodeError:
         raise BadCredentials("username or password is no text: it cannot be sent") from None
-    return Shown((("Authorization", f"Basic {base64.b64encode(pair).decode()}"),))
+    return Presented((("Authorization", f"Basic {base64.b64encode(pair).decode()}"),))
 
 
 def impersonation_headers(acts_as: Impersonation) -> tuple[tuple[str, str], ...]:
@@ -68,11 +68,11 @@ def impersonation_headers(acts_as: Impersonation) -> tuple[tuple[str, str], ...]
 class Static:
     """What does not change, or why there is nothing that could be shown."""
 
-    def __init__(self, shown: Shown | None = None, problem: str = "") -> None:
-        self._shown = shown or Shown()
+    def __init__(self, shown: Presented | None = None, problem: str = "") -> None:
+        self._shown = shown or Presented()
         self._problem = problem
 
-    async def current(self) -> Shown:
+    async def current(self) -> Presented:
         if self._problem:
             raise BadCredentials(self._problem)
         return self._shown
@@ -81,7 +81,7 @@ class Static:
     def waits_for(self) -> str:
         return ""
 
-    async def refused(self, shown: Shown) -> None:
+    async def refused(self, shown: Presented) -> None:
         """Nothing else could be shown."""
 
     async def close(self) -> None:

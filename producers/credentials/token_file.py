@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 
 import structlog
 
-from producers.credentials.credential import BadCredentials, Shown
+from producers.credentials.credential import BadCredentials, Presented
 from producers.credentials.files import read_file
 from producers.credentials.shared_work import OffLoop, SharedWork
 from producers.credentials.static import bearer
@@ -32,7 +32,7 @@ class TokenFile:
         self._path = path
         self._timing = timing
         self._given = token
-        self._shown: Shown | None = None
+        self._shown: Presented | None = None
         self._said = ""
         # When it is read again, and when it was read last, by the event loop's clock.
         self._due = float("-inf")
@@ -40,7 +40,7 @@ class TokenFile:
         self._file = OffLoop(threads, self._read, f"tokenFile {path}")
         self._reading = SharedWork(self._renew)
 
-    async def current(self) -> Shown:
+    async def current(self) -> Presented:
         if self._shown is not None and asyncio.get_running_loop().time() < self._due:
             return self._shown
         if self._shown is None:
@@ -54,14 +54,14 @@ class TokenFile:
     def waits_for(self) -> str:
         return f"tokenFile {self._path} has not been read yet" if self._reading.under_way else ""
 
-    async def refused(self, shown: Shown) -> None:
+    async def refused(self, shown: Presented) -> None:
         if shown == self._shown:
             self._due = min(self._due, self._read_at + self._timing.reload_credentials_every / 5)
 
     async def close(self) -> None:
         await self._reading.close()
 
-    async def _renew(self) -> Shown:
+    async def _renew(self) -> Presented:
         loop = asyncio.get_running_loop()
         try:
             self._shown = await self._file.result(self._timing.credential_files)
@@ -79,7 +79,7 @@ class TokenFile:
         self._due = self._read_at + wait
         return self._shown
 
-    def _read(self) -> Shown:
+    def _read(self) -> Presented:
         try:
             token = read_file(self._path, "tokenFile").decode().strip(_SPACE)
         except UnicodeDecodeError:

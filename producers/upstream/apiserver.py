@@ -17,7 +17,7 @@ import msgspec
 import structlog
 
 from producers.credentials.choosing import credential_for
-from producers.credentials.credential import BadCredentials, Credential, Shown
+from producers.credentials.credential import BadCredentials, Credential, Presented
 from producers.errors import ClusterUnavailable
 from producers.kubeconfig.entries import Cluster, User
 from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
@@ -81,7 +81,7 @@ class Way:
         self,
         transport: Transport,
         identity: Sequence[tuple[str, str]] | None,
-        shown: Shown,
+        shown: Presented,
         credential: Credential | None,
     ) -> None:
         self.transport = transport
@@ -187,7 +187,7 @@ class ApiServer:
         route, credential = self._route, self._credential if identified else None
         if route is None or (identified and credential is None):
             raise Unreachable(self._problem)
-        shown, tls = Shown(), TlsSettings()
+        shown, tls = Presented(), TlsSettings()
         try:
             if credential is not None:
                 shown = await credential.current()
@@ -299,7 +299,7 @@ def user_agent() -> str:
         return "kubebraid"
 
 
-def _identity(route: _Route, shown: Shown) -> Sequence[tuple[str, str]]:
+def _identity(route: _Route, shown: Presented) -> Sequence[tuple[str, str]]:
     """Headers that say who asks. What the server's URL says counts before a token or a name (client-go's order)."""
     basic = route.server.address.basic
     if not basic:

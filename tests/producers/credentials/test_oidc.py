@@ -19,7 +19,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from producers.credentials.choosing import credential_for
-from producers.credentials.credential import BadCredentials, Credential, Shown
+from producers.credentials.credential import BadCredentials, Credential, Presented
 from producers.credentials.identity_provider import IdentityProvider, Tokens
 from producers.credentials.kubeconfig_tokens import read_tokens, write_tokens
 from producers.credentials.oidc import id_token_expiry
@@ -80,7 +80,7 @@ def file(tmp_path: Path) -> File:
     return File(tmp_path / "config")
 
 
-def bearer(shown: Shown) -> str:
+def bearer(shown: Presented) -> str:
     ((name, value),) = shown.headers
     assert name == "Authorization"
     return value.removeprefix("Bearer ")
@@ -634,7 +634,7 @@ async def test_beside_what_goes_before_it(
     base = file.access
     pair = issue("ann")
 
-    async def shown(server: str = SECURE.server, **user: object) -> Shown:
+    async def shown(server: str = SECURE.server, **user: object) -> Presented:
         access = replace(base, cluster=Cluster(server), user=replace(base.user, **user))  # type: ignore[arg-type]
         return await credential_for(access, shared, TIMING).current()
 

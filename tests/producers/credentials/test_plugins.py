@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from producers.credentials.choosing import credential_for
-from producers.credentials.credential import BadCredentials, Credential, Shown
+from producers.credentials.credential import BadCredentials, Credential, Presented
 from producers.credentials.exec_credential import VERSIONS
 from producers.credentials.exec_plugin import PluginSlots, plugin_environment
 from producers.credentials.shared import SharedCredentials
@@ -41,7 +41,7 @@ def of(shared: SharedCredentials, command: str, cluster: Cluster = SECURE, **mor
     return credential_for(ClusterAccess("dev", cluster, user(command, **more)), shared, TIMING)
 
 
-def token(shown: Shown) -> str:
+def token(shown: Presented) -> str:
     ((name, value),) = shown.headers
     assert name == "Authorization"
     return value.removeprefix("Bearer ")
