@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from producers.credentials.credential import BadCredentials
 
 T = TypeVar("T")
+_CLOSED = "closed: the kubeconfig has changed, or this cluster is no longer followed"
 
 
 class SharedWork(Generic[T]):
@@ -28,7 +29,7 @@ class SharedWork(Generic[T]):
     def begin(self) -> asyncio.Task[T]:
         """The run under way, or a new one. Raises BadCredentials when this is closed."""
         if self._closed:
-            raise BadCredentials("closed: this cluster is no longer followed")
+            raise BadCredentials(_CLOSED)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
             # That all have gone away is no failure of its own.
@@ -46,7 +47,7 @@ class SharedWork(Generic[T]):
         except asyncio.CancelledError:
             # Ours, or the run's, which was closed below us.
             if task.cancelled() and not _being_cancelled():
-                raise BadCredentials("closed: this cluster is no longer followed") from None
+                raise BadCredentials(_CLOSED) from None
             raise
 
     async def close(self, patience: float = 0.0) -> None:
