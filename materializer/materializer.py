@@ -83,6 +83,8 @@ class Materializer:
         # The log is read up to there where it has the latest states only; past it the window is open.
         self._opens_past: int | None = None
         self._ended = False
+        # The clusters of the history that ended, and until when (monotonic) they are expected in this one.
+        self._former: tuple[frozenset[str], float] = (frozenset(), 0.0)
         self._head_lock = asyncio.Lock()
         self._head_question: asyncio.Task[int] | None = None
 
@@ -115,6 +117,12 @@ class Materializer:
     def lacks_to(self) -> int:
         """Up to which index the log lacked objects when it was read here; they come when clusters are listed again."""
         return self._served.lacks_to
+
+    @property
+    def former_clusters(self) -> frozenset[str]:
+        """Clusters of the history that ended which this one does not have yet, though it may be about to."""
+        names, until = self._former
+        return names - self.store.clusters.keys() if names and time.monotonic() < until else frozenset()
 
     # -- the run -----------------------------------------------------------------------------------------------------
 
@@ -204,6 +212,8 @@ class Materializer:
         """An empty store, of a history with another prefix unless only what is known of it here is outdated."""
         renamed = not isinstance(change, StateOutdated | StateIncomplete)
         if renamed:
+            names = frozenset(self.store.clusters) or self.former_clusters
+            self._former = (names, time.monotonic() + self._timing.former_clusters)
             await self.guard.rename()
         self._served.begin_anew()
         self.guard.begin_anew(renamed=renamed)

@@ -23,6 +23,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """Between two looks for tombstones that are older than the tombstone time."""
     last_snapshot: float = 12.0
     """What the snapshot at the end of a run may take."""
+    former_clusters: float = 120.0
+    """For how long clusters of a history that has ended are expected in the next one, which producers fill."""
     unheard: float = 7.0
     """Without a word of the log, whose heartbeat is 2 s, until that is an outage."""
     origin_unheard: float = 12.0

@@ -27,7 +27,7 @@ from query.http.health import Check
 from query.http.origins import refuse_foreign_hosts
 from query.http.request import Request
 from query.http.slow_clients import SlowClients
-from query.http.status import ApiError, UnknownPath, no_such_path, undiscovered
+from query.http.status import ApiError, UnknownPath, no_such_path, unsettled
 from query.http.warnings import of_passed_on
 from query.http.websocket import Send
 from query.metrics import ServiceMetrics
@@ -124,8 +124,8 @@ class QueryService:
             response = await self._route(request)
             code = response.status
         except ApiError as error:
-            if isinstance(error, UnknownPath) and (missing := self.readiness.undiscovered(request.cluster)):
-                error = undiscovered(missing)
+            if isinstance(error, UnknownPath) and (why := self.readiness.unsettled(request.cluster)):
+                error = unsettled(why)
             code = error.code
             response = request.failure(error)
         except web.HTTPException as problem:
@@ -220,9 +220,9 @@ class QueryService:
         if target.watch and request.method != "GET":
             raise ApiError(405, f"the server does not allow {request.method} on this path: it is for watches")
         if request.cluster is not None and self._forwarding is not None:
-            if request.method == "GET" and served is None and (missing := self.readiness.undiscovered(request.cluster)):
+            if request.method == "GET" and served is None and (why := self.readiness.unsettled(request.cluster)):
                 # The cluster's versions would mean nothing here once the type is known.
-                raise undiscovered(missing)
+                raise unsettled(why)
             if (
                 request.method != "GET"
                 or served is None

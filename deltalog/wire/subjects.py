@@ -14,6 +14,7 @@ needs it, so that a plain NATS wildcard filters by cluster, type, namespace or n
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -101,6 +102,7 @@ def _decode_group(token: str) -> str:
     return "" if token == "core" else decode_token(token)
 
 
+@lru_cache(4096)
 def _encode_namespace(namespace: str) -> str:
     if not namespace:
         return "_"

@@ -64,6 +64,7 @@ def selectables_digest(encoded: bytes) -> bytes:
 
 
 _PLAIN = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]*").fullmatch
+_PLAIN_PAIR = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]* [0-9A-Za-z][0-9A-Za-z-]*").fullmatch
 
 
 def _word(text: str) -> str:
@@ -89,7 +90,10 @@ def summary_line(delta: Delta) -> str:
     `-`: nothing that a cluster sends breaks out of the line.
     """
     oldest = delta.replaced.oldest_uid_index if delta.replaced else delta.uid_index
-    return f"{delta.type} {_word(delta.uid)} {_word(delta.member_version)} {delta.uid_index} {oldest}"
+    words = f"{delta.uid} {delta.member_version}"
+    if not _PLAIN_PAIR(words):
+        words = f"{_word(delta.uid)} {_word(delta.member_version)}"
+    return f"{delta.type} {words} {delta.uid_index} {oldest}"
 
 
 def summary_headers(delta: Delta, pruned: str = "", digest: bytes = b"") -> dict[str, str]:

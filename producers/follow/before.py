@@ -6,8 +6,6 @@ look at has changed. Only where it has, the state before is asked for: of the la
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import msgspec
 import structlog
 
@@ -23,7 +21,7 @@ log = structlog.get_logger("producers.follow.before")
 _decode = msgspec.msgpack.Decoder(Selectables).decode
 
 
-class Look(NamedTuple):
+class Look(msgspec.Struct, frozen=True, gc=False):
     """What selectors look at of one state: `encoded` as in `encode_selectables`, and its digest."""
 
     encoded: bytes

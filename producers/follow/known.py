@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from deltalog import DELETED, Record, Replaced
-from deltalog.wire.kubernetes import ObjectName
+from deltalog.wire.kubernetes import ObjectName, newer
 from deltalog.wire.subjects import parse_object
 from deltalog.wire.summary import DIGEST_BYTES, Summary, parse_summary
 
@@ -64,6 +64,11 @@ class Known(msgspec.Struct, gc=False):
         """Of what selectors look at, or NO_DIGEST."""
         return self.packed[-DIGEST_BYTES:]
 
+    def lives_as(self, packed_uid: bytes) -> bool:
+        """Whether it is of the object with this uid, packed, and that exists."""
+        past = self.own_past
+        return (past is None or not past.deleted_at) and self.packed[:-DIGEST_BYTES] == packed_uid
+
     @property
     def member_version(self) -> str:
         """The member cluster's resourceVersion, unpacked."""
@@ -110,6 +115,13 @@ def _unpacked_uid(packed: bytes) -> str:
 def packed_version(version: str) -> PackedVersion:
     """A number for a resourceVersion that is one, the text itself for any other; equal where the texts are equal."""
     return int(version) if _NUMBER(version) else version
+
+
+def newer_version(version: PackedVersion, than: PackedVersion) -> bool:
+    """As `deltalog.wire.kubernetes.newer`, of packed versions."""
+    if isinstance(version, int) and isinstance(than, int):
+        return version > than
+    return newer(str(version), str(than))
 
 
 def known_of(summary: Summary, record: Record) -> Known:

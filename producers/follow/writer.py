@@ -35,7 +35,15 @@ from deltalog.wire.summary import DIGEST_HEADER, PRUNED_HEADER, SUMMARY_HEADER, 
 from producers.follow.before import Before, Look
 from producers.follow.handed_over import HandedOver
 from producers.follow.in_flight import InFlight
-from producers.follow.known import Known, KnownObjects, KnownPast, PackedVersion, packed_uid, packed_version
+from producers.follow.known import (
+    Known,
+    KnownObjects,
+    KnownPast,
+    PackedVersion,
+    newer_version,
+    packed_uid,
+    packed_version,
+)
 from producers.follow.logged_type import LoggedType
 from producers.follow.normalize import Normalized, Normalizer
 from producers.follow.ownership import Owner, append_control, deposed
@@ -171,7 +179,8 @@ class Writer:
                 uid, version = packed_uid(identity.uid or ""), packed_version(self.last_version)
                 if self._handed_over.versions and self._outranked(key, self.last_version):
                     return key
-                if self._is_known(key, uid, version, listed):
+                known = self._objects.get(key)
+                if known is not None and known.lives_as(uid) and self._has(key, known, version, listed):
                     return key
             state = self._normalize(found)
         except Unusable as problem:
@@ -189,9 +198,9 @@ class Writer:
             self.counts.added += 1
             await self._append(key, self._delta(ADDED, state, in_order=in_order), look, entering=True, stored=stored)
             return key
-        if self._is_known(key, uid, version, listed):
-            return key
-        if not known.past.deleted_at and known.packed_uid == uid:
+        if known.lives_as(uid):
+            if self._has(key, known, version, listed):
+                return key
             if known.uid_index == 0:
                 await self._acknowledgement(key)
             look = self._before.look_at(key, state, known)
@@ -200,7 +209,7 @@ class Writer:
                 was = await self._before.was(key, known, look, self._known.other_versions)
             # To readers, what is at the same version and yet not the same is as if the cluster had been set back.
             repeated = version == known.packed_member_version and key in self.lacking
-            restored = not repeated and not newer(state.member_version, known.member_version)
+            restored = not repeated and not newer_version(version, known.packed_member_version)
             self._known.otherwise_pruned.discard(key)
             known.packed, known.packed_member_version = uid + look.digest, version
             replaced = self._unfaded(known)
@@ -229,14 +238,12 @@ class Writer:
         await self._append(key, delta, look, entering=True, stored=stored)
         return key
 
-    def _is_known(self, key: ObjectName, uid: bytes, version: PackedVersion, listed: bool) -> bool:
-        """Whether the log has this state, or a newer one; counts it then."""
-        known = self._objects.get(key)
-        if known is None or known.past.deleted_at or known.packed_uid != uid:
-            return False
+    def _has(self, key: ObjectName, known: Known, version: PackedVersion, listed: bool) -> bool:
+        """Whether the log has this state of an object that exists, or a newer one; counts it then."""
         if listed and (key in self._known.otherwise_pruned or key in self.lacking):
             return False
-        if known.packed_member_version != version and (listed or newer(str(version), known.member_version)):
+        held = known.packed_member_version
+        if held != version and (listed or newer_version(version, held)):
             return False
         self.counts.suppressed += 1
         return True
@@ -257,7 +264,7 @@ class Writer:
         self.last_version = found.member_version
         key = ObjectName((found.namespace, found.name))
         known = self._objects.get(key)
-        if known is None or known.past.deleted_at or known.packed_uid != packed_uid(found.uid):
+        if known is None or not known.lives_as(packed_uid(found.uid)):
             self.counts.suppressed += 1
             return
         await self._append_deletion(key, known, found, final=True, in_order=in_order, stored=stored)

@@ -55,9 +55,10 @@ class Readiness:
         self._others = others
 
     def clusters(self) -> list[ClusterReadiness]:
-        """All clusters in the log or expected, by name."""
+        """All clusters in the log or expected, by name; also those that the log had before all of it was lost."""
         found = self._materializer.store.clusters
-        return [self._of(name, found.get(name)) for name in sorted({*found, *self._expected()})]
+        expected = {*self._expected(), *self._materializer.former_clusters}
+        return [self._of(name, found.get(name)) for name in sorted({*found, *expected})]
 
     def document(self) -> dict[str, Any]:
         """All of it, as `/clusters` answers. `outage`: seconds since the log could be read, if it cannot now."""
@@ -81,13 +82,22 @@ class Readiness:
         outage = self._materializer.outage_seconds()
         return bool(self._not_ready_after) and outage is not None and outage > self._not_ready_after
 
-    def undiscovered(self, cluster: str | None) -> list[str]:
-        """Clusters in scope (None: all) whose types are not known yet; those that are down are not waited for."""
+    def unsettled(self, cluster: str | None) -> str:
+        """Why a path that is unknown now may be known soon in a scope (None: that of all clusters); empty if it won't.
+
+        Types are not known yet of clusters that are being discovered (those that are down are not waited for), nor
+        where no cluster is in the log so far.
+        """
+        if undiscovered := self._undiscovered(cluster):
+            return f"the types of {', '.join(undiscovered)} are being discovered"
+        return "" if self.clusters() else "no cluster is in the log yet"
+
+    def _undiscovered(self, cluster: str | None) -> list[str]:
         return [one.name for one in self._scope(cluster) if not one.known and one.stale is None]
 
     def blank(self, cluster: str | None) -> bool:
         """Whether no cluster in scope has been discovered yet, and one is about to be."""
-        return bool(self.undiscovered(cluster)) and not any(one.known for one in self._scope(cluster))
+        return bool(self._undiscovered(cluster)) and not any(one.known for one in self._scope(cluster))
 
     def _scope(self, cluster: str | None) -> list[ClusterReadiness]:
         return [one for one in self.clusters() if cluster in (None, one.name)]

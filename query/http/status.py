@@ -5,7 +5,6 @@ k8s.io/apimachinery/pkg/api/errors/errors.go.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -86,14 +85,13 @@ class UnknownPath(ApiError):
         super().__init__(404, message, details=details)
 
 
-def undiscovered(clusters: Iterable[str]) -> ApiError:
-    """503: the path may be one of clusters whose types are not discovered yet.
+def unsettled(reason: str) -> ApiError:
+    """503: the path may be one of those that come with clusters, whose types are not known yet. `reason`: of whom.
 
     A kube-apiserver that is starting answers the same (apiserver pkg/util/notfoundhandler): a client that got 404 would
     believe that the type is gone, forget its objects, or give up.
     """
-    names = ", ".join(sorted(clusters))
-    return ApiError(503, f"the types of {names} are being discovered, please try again", retry_after=1)
+    return ApiError(503, f"{reason}, please try again", retry_after=1)
 
 
 def not_found(group: str, resource: str, name: str) -> ApiError:

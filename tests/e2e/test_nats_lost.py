@@ -53,7 +53,7 @@ def follow():
             if problem.status == 410:
                 told["expired"] += 1
                 version = ""
-            elif problem.status == 429:
+            elif problem.status in (429, 503):
                 threading.Event().wait(1)
             else:
                 told["other"].append(problem.status)

@@ -142,14 +142,15 @@ async def test_who_takes_nothing_is_left(scene: Scene, path: str) -> None:
 
 
 async def test_who_takes_slowly_gets_all(scene: Scene) -> None:
-    """Far longer than anybody is waited for, but always something."""
+    """Longer than anybody is waited for, but always something within that time, which a busy machine keeps."""
+    scene.slow_clients._patience = 3.0
     with contextlib.closing(Client(scene.port, "/")) as client:
         taken, pauses = 0, 0
         while taken < 64 * len(PIECE):
             taken += len(await client.take(2**16))
-            if taken // (8 * len(PIECE)) > pauses:
+            if taken // (4 * len(PIECE)) > pauses:
                 pauses += 1
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.25)
         assert await asyncio.wait_for(scene.ended.get(), PATIENCE) == "complete"
     assert scene.count == 0
 
