@@ -14,6 +14,7 @@ import pycurl
 from multidict import CIMultiDict
 
 from producers.errors import ClusterUnavailable
+from producers.upstream.liveness import Connection, ConnectionName
 from producers.upstream.multi import Multi
 
 # Bytes of an answer that wait for their reader until the server is held back; the same of a body that is sent.
@@ -46,23 +47,30 @@ class Response:
     __slots__ = (
         "_broke_off", "_chunks", "_connecting", "_curl", "_error", "_head", "_last_byte", "_limit", "_lines", "_loop",
         "_multi", "_on_sent", "_paused", "_repeatable", "_sent", "_silence", "_silence_timer", "_size", "_upload",
-        "_waiter", "_whole", "headers", "reason", "socket", "status", "version",
+        "_waiter", "_whole", "connection", "headers", "reason", "sockets", "status", "version",
     )  # fmt: skip
 
     def __init__(
-        self, multi: Multi, curl: pycurl.Curl, method: str, silence: float | None, on_sent: Callable[[], None]
+        self,
+        multi: Multi,
+        curl: pycurl.Curl,
+        method: str,
+        silence: float | None,
+        on_sent: Callable[[ConnectionName], Connection],
     ) -> None:
         self.status = 0
         self.reason = ""
         self.headers: CIMultiDict[str] = CIMultiDict()
         self.version = ""
-        # Of the connection that is made for it; -1 while there is none.
-        self.socket = -1
+        # Sockets that were made for it: one for each address that is tried.
+        self.sockets: list[int] = []
         self._loop = asyncio.get_running_loop()
         self._multi = multi
         self._curl = curl
         self._repeatable = method in SAFE_METHODS
         self._on_sent = on_sent
+        # The one that it is on, once it is.
+        self.connection: Connection | None = None
         self._sent = False
         self._lines: list[bytes] = []
         self._head = False
@@ -193,7 +201,7 @@ class Response:
         """Ends it where a connection is not accepted, or accepted and then silent; libcurl has one limit for both."""
         self._connecting = None
         now = self._loop.time()
-        if accepted is None and is_accepted(self.socket):
+        if accepted is None and any(map(is_accepted, self.sockets)):
             accepted = now
         if accepted is not None and now - accepted >= handshake:
             self.fail(NotConnected(f"no TLS handshake within {handshake:g} s"))
@@ -240,7 +248,8 @@ class Response:
 
     # -- what libcurl calls --------------------------------------------------------------------------------------------
 
-    def _connected(self, *_: object) -> int:
+    def _connected(self, *ends: *ConnectionName) -> int:
+        """`ends`: the addresses of the peer and of ours, their ports."""
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -251,11 +260,16 @@ class Response:
         self._last_byte = self._loop.time()
         if self._silence is not None and self._silence_timer is None:
             self._silence_timer = self._loop.call_later(self._silence, self._look_for_silence)
-        self._on_sent()
+        self.connection = self._on_sent(ends)
         return int(pycurl.PREREQFUNC_OK)
 
-    def _take_header(self, line: bytes) -> None:
+    def _heard(self) -> None:
         self._last_byte = self._loop.time()
+        if self.connection is not None:
+            self.connection.heard = self._last_byte
+
+    def _take_header(self, line: bytes) -> None:
+        self._heard()
         if self._head:
             # A trailer.
             return
@@ -289,13 +303,15 @@ class Response:
             return int(pycurl.WRITEFUNC_PAUSE)
         self._chunks.append(data)
         self._size += len(data)
-        self._last_byte = self._loop.time()
+        self._heard()
         self._wake()
         return None
 
     def _ended(self, code: int, text: str) -> None:
         if code == 0 and self._head:
             self._whole = True
+        elif self.connection is not None and self.connection.cut:
+            self._error = TransportError(self.connection.cut)
         elif code == pycurl.E_ABORTED_BY_CALLBACK:
             # `_connected` did.
             self._error = TransportError("the connection was closed before an answer came")
@@ -375,9 +391,7 @@ class Upload:
 
 
 def is_accepted(fd: int) -> bool:
-    """Whether a socket of libcurl's is connected by now; -1: it has none."""
-    if fd < 0:
-        return False
+    """Whether a socket of libcurl's is connected by now."""
     try:
         connection = socket.socket(fileno=fd)
     except OSError:

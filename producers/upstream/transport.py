@@ -8,6 +8,7 @@ no cookies.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -17,6 +18,7 @@ import pycurl
 
 from producers.upstream.exchange import SAFE_METHODS, NotConnected, Response, TransportError, header_lines
 from producers.upstream.handshakes import Handshake, Handshakes, handshakes_of_process
+from producers.upstream.liveness import Connection, ConnectionName, Liveness
 from producers.upstream.memory_files import memory_file
 from producers.upstream.multi import Multi
 from producers.upstream.proxies import Proxy
@@ -36,12 +38,16 @@ class _Stale(TransportError):
 
 
 class ConnectionTiming(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of connections, in seconds: client-go's, and where it sends PINGs what the kernel finds."""
+    """Limits of connections, in seconds: client-go's."""
 
     dial: float = 30.0
     """Until the server, or the proxy, accepts a connection."""
     handshake: float = 10.0
     """From there until requests can be sent."""
+    silence: float = 30.0
+    """Without a byte over a connection that several requests share, until the server is asked whether it is there."""
+    answer: float = 15.0
+    """Without a byte from then on, until the connection is cut."""
     keepalive: float = 30.0
     """After this silence the kernel asks the peer whether it is there (TCP keep-alive), three times."""
     unacknowledged: float = 30.0
@@ -76,6 +82,7 @@ class Transport:
         )
         self._loop = asyncio.get_running_loop()
         self._multi = Multi(self._loop)
+        self._liveness = Liveness(timing.silence, timing.answer, self._ask)
         self._handshakes = handshakes if handshakes is not None else handshakes_of_process()
         self._under_way: dict[Response, pycurl.Curl] = {}
         self._raw: dict[RawConnection, pycurl.Curl] = {}
@@ -124,6 +131,7 @@ class Transport:
     async def close(self) -> None:
         """Ends all connections, and requests under way with a TransportError."""
         self._closed = True
+        await self._liveness.close()
         for response in list(self._under_way):
             response.fail(TransportError(_CLOSED))
         for raw in list(self._raw):
@@ -175,12 +183,13 @@ class Transport:
         handshake, first = await self._admit()
         curl = self._kept.pop() if self._kept else pycurl.Curl()
 
-        def sent() -> None:
+        def sent(name: ConnectionName) -> Connection:
             self._connected += 1
             if handshake is not None:
                 handshake.end()
             if first:
                 self._settle_first(None)
+            return self._liveness.enter(name, response.sockets)
 
         response = Response(self._multi, curl, method, silence, sent)
         self._under_way[response] = curl
@@ -213,6 +222,8 @@ class Transport:
             if first:
                 self._settle_first(outcome)
         self._multiplexed = response.version.startswith("2")
+        if response.connection is not None:
+            response.connection.shared = self._multiplexed
         return response
 
     async def end(self, response: Response) -> None:
@@ -223,6 +234,8 @@ class Transport:
         self._used = self._loop.time()
         if response.sent:
             self._connected -= 1
+        if response.connection is not None:
+            self._liveness.leave(response.connection)
         try:
             await response.end()
         finally:
@@ -268,7 +281,7 @@ class Transport:
         """
         handshake = await self._handshakes.begin()
         curl = pycurl.Curl()
-        response = Response(self._multi, curl, "CONNECT", None, handshake.end)
+        response = Response(self._multi, curl, "CONNECT", None, lambda name: Connection(name, 0.0, -1))
         self._under_way[response] = curl
         try:
             if self._closed:
@@ -292,6 +305,12 @@ class Transport:
         curl = self._raw.pop(raw, None)
         if curl is not None:
             curl.close()
+
+    async def _ask(self) -> None:
+        """Asks for something that every API server answers at once, if only that it may not be asked."""
+        with contextlib.suppress(TransportError):
+            async with self.request("GET", "/livez/ping") as response:
+                await response.read(1024)
 
     # -- as options of libcurl -----------------------------------------------------------------------------------------
 
@@ -325,7 +344,7 @@ class Transport:
         """What all requests of this transport have in common."""
 
         def made(fd: int, purpose: int) -> int:
-            response.socket = fd
+            response.sockets.append(fd)
             self._set_up_socket(fd)
             return int(pycurl.SOCKOPT_OK)
 

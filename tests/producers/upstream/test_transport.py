@@ -595,6 +595,74 @@ async def test_one_dial_answers_all_that_wait_for_it(connect: Connect) -> None:
         assert "127.0.0.1" in str(error)
 
 
+class Stuck:
+    """A way to a server that can stop passing bytes on, while the kernels at both its ends go on acknowledging."""
+
+    def __init__(self, port: int) -> None:
+        self._far = port
+        self.stuck = False
+        self.taken = 0
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.taken += 1
+        stuck = self.taken == 1
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._far)
+
+        async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await source.read(65536):
+                    if not (stuck and self.stuck):
+                        target.write(data)
+
+        ways = [asyncio.create_task(pass_on(reader, far_writer)), asyncio.create_task(pass_on(far_reader, writer))]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            far_writer.transport.abort()
+
+
+async def test_a_connection_whose_peer_is_lost_is_cut(authority: Authority, connect: Connect) -> None:
+    async def handler(stream: Stream) -> None:
+        if stream.asked.path != "/watch":
+            await hello(stream)
+            return
+        await stream.head()
+        await stream.reset_by_client.wait()
+
+    async with serving(handler, authority) as server:
+        way = Stuck(server.port)
+        async with listening(way.take) as port:
+            transport = connect(f"https://127.0.0.1:{port}", timing=ConnectionTiming(silence=0.4, answer=0.4))
+            # Made for a request that is over by then.
+            await get(transport)
+            watches = [asyncio.create_task(failing(transport, "/watch")) for _ in range(3)]
+            await eventually(lambda: sum(asked.path == "/watch" for asked in server.asked) == 3)
+            # Quiet, but there: it is asked, and answers.
+            await eventually(lambda: sum(asked.path == "/livez/ping" for asked in server.asked) >= 2)
+            assert not any(watch.done() for watch in watches)
+            way.stuck = True
+            for error in await asyncio.gather(*watches):
+                assert "the connection is dead: nothing came for 0.8 s" in str(error)
+            assert await get(transport, "/again") == b"/again"
+            assert way.taken == 2
+
+
+async def test_connections_of_http_1_are_not_asked(authority: Authority, connect: Connect) -> None:
+    async def handler(stream: Stream) -> None:
+        await stream.head()
+        await stream.data(b"begun")
+        await asyncio.sleep(1.0)
+        await stream.data(b" and ended", end=True)
+
+    async with serving(handler, authority, http2=False) as server:
+        transport = connect(server.url, timing=ConnectionTiming(silence=0.1, answer=0.1))
+        assert await asyncio.gather(*(get(transport, "/watch") for _ in range(3))) == [b"begun and ended"] * 3
+        assert {asked.path for asked in server.asked} == {"/watch"}
+
+
 async def test_the_same_failure_has_the_same_text(authority: Authority, connect: Connect) -> None:
     async def handler(stream: Stream) -> None:
         assert isinstance(stream, Http2Stream)
