@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -30,7 +32,17 @@ def run(main: Coroutine[Any, Any, None], level: str, json_lines: bool) -> None:
         main.close()
         raise BadSetting(f"--log-level {level!r}: debug, info, warning or error")
     logs.configure(level, json=json_lines)
+    _allow_open_files()
     uvloop.run(main)
+
+
+def _allow_open_files() -> None:
+    """Raises the limit of open files to what the system allows, as programs in Go do: connections are files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # A system may allow less than it says.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def reporting(work: Callable[[], None]) -> None:

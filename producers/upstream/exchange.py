@@ -14,7 +14,7 @@ import pycurl
 from multidict import CIMultiDict
 
 from producers.errors import ClusterUnavailable
-from producers.upstream.liveness import Connection, ConnectionName
+from producers.upstream.liveness import ConnectionName, ServerConnection
 from producers.upstream.multi import Multi
 
 # Bytes of an answer that wait for their reader until the server is held back; the same of a body that is sent.
@@ -56,7 +56,7 @@ class Response:
         curl: pycurl.Curl,
         method: str,
         silence: float | None,
-        on_sent: Callable[[ConnectionName], Connection],
+        on_sent: Callable[[ConnectionName], ServerConnection],
     ) -> None:
         self.status = 0
         self.reason = ""
@@ -70,7 +70,7 @@ class Response:
         self._repeatable = method in SAFE_METHODS
         self._on_sent = on_sent
         # The one that it is on, once it is.
-        self.connection: Connection | None = None
+        self.connection: ServerConnection | None = None
         self._sent = False
         self._lines: list[bytes] = []
         self._head = False

@@ -19,7 +19,7 @@ _REMEMBERED = 64
 ConnectionName = tuple[str, str, int, int]
 
 
-class Connection:
+class ServerConnection:
     """A connection that requests are on: when a byte last came over it, and why it was cut, if it was.
 
     `shared`: several requests may be on it, so that one can be asked whether its peer is there.
@@ -68,13 +68,13 @@ class Liveness:
         self._answer = answer
         self._ask = ask
         self._loop = asyncio.get_running_loop()
-        self._connections: dict[ConnectionName, Connection] = {}
+        self._connections: dict[ConnectionName, ServerConnection] = {}
         # Of connections that are, or were there.
         self._sockets: dict[ConnectionName, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
 
-    def enter(self, name: ConnectionName, made: Sequence[int]) -> Connection:
+    def enter(self, name: ConnectionName, made: Sequence[int]) -> ServerConnection:
         """A request got onto a connection; `made`: sockets that were made for it, none if it was there. `leave` it."""
         for fd in made:
             if _local_port(fd) == name[3]:
@@ -83,14 +83,14 @@ class Liveness:
                 self._sockets[name] = fd
         connection = self._connections.get(name)
         if connection is None:
-            connection = Connection(name, self._loop.time(), self._sockets.get(name, -1))
+            connection = ServerConnection(name, self._loop.time(), self._sockets.get(name, -1))
             self._connections[name] = connection
         connection.users += 1
         if self._timer is None:
             self._timer = self._loop.call_later(self._silence / 2, self._look)
         return connection
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: ServerConnection) -> None:
         """A request is over."""
         connection.users -= 1
         if not connection.users:
@@ -114,7 +114,7 @@ class Liveness:
         if connection.shared and connection.fd >= 0 and self._loop.time() - connection.heard >= self._silence:
             self._asking = asyncio.create_task(self._ping(connection), name="asking a silent server")
 
-    async def _ping(self, connection: Connection) -> None:
+    async def _ping(self, connection: ServerConnection) -> None:
         asked = self._loop.time()
         try:
             async with asyncio.timeout(self._answer):

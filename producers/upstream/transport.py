@@ -18,7 +18,7 @@ import pycurl
 
 from producers.upstream.exchange import SAFE_METHODS, NotConnected, Response, TransportError, header_lines
 from producers.upstream.handshakes import Handshake, Handshakes, handshakes_of_process
-from producers.upstream.liveness import Connection, ConnectionName, Liveness
+from producers.upstream.liveness import ConnectionName, Liveness, ServerConnection
 from producers.upstream.memory_files import memory_file
 from producers.upstream.multi import Multi
 from producers.upstream.proxies import Proxy
@@ -183,7 +183,7 @@ class Transport:
         handshake, first = await self._admit()
         curl = self._kept.pop() if self._kept else pycurl.Curl()
 
-        def sent(name: ConnectionName) -> Connection:
+        def sent(name: ConnectionName) -> ServerConnection:
             self._connected += 1
             if handshake is not None:
                 handshake.end()
@@ -281,7 +281,7 @@ class Transport:
         """
         handshake = await self._handshakes.begin()
         curl = pycurl.Curl()
-        response = Response(self._multi, curl, "CONNECT", None, lambda name: Connection(name, 0.0, -1))
+        response = Response(self._multi, curl, "CONNECT", None, lambda name: ServerConnection(name, 0.0, -1))
         self._under_way[response] = curl
         try:
             if self._closed:
