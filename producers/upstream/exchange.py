@@ -45,7 +45,7 @@ class Response:
     """
 
     __slots__ = (
-        "_broke_off", "_chunks", "_connecting", "_curl", "_error", "_head", "_last_byte", "_limit", "_lines", "_loop",
+        "_broke_off", "_chunks", "_connecting", "_curl", "_error", "_head", "_last_byte", "_lines", "_loop",
         "_multi", "_on_sent", "_paused", "_repeatable", "_sent", "_silence", "_silence_timer", "_size", "_upload",
         "_waiter", "_whole", "connection", "headers", "reason", "sockets", "status", "version",
     )  # fmt: skip
@@ -76,7 +76,6 @@ class Response:
         self._head = False
         self._chunks: list[bytes] = []
         self._size = 0
-        self._limit = _WAITING
         self._paused = False
         self._whole = False
         self._broke_off = False
@@ -298,7 +297,7 @@ class Response:
         self._wake()
 
     def _take(self, data: bytes) -> int | None:
-        if self._size >= self._limit:
+        if self._size >= _WAITING:
             self._paused = True
             return int(pycurl.WRITEFUNC_PAUSE)
         self._chunks.append(data)

@@ -19,6 +19,7 @@ from kubebraid.command.broker import EmbeddedBroker
 from simulation import SimulatedCluster
 from tests.e2e.conftest import Kubectl, Members, Service, Starter, TlsFront, WriteKubeconfig
 from tests.patience import PATIENCE
+from tests.producers.upstream.servers import HttpProxy, SocksProxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
@@ -530,6 +531,45 @@ async def test_callers_show_who_they_are(
             assert (code, status["reason"]) == (401, "Unauthorized")
             code, _ = await answer_of(service, "POST", path, deployment("one"), Authorization="Bearer right")
             assert code == 201
+
+
+@pytest.mark.asyncio(loop_scope="function")
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+async def test_all_goes_through_the_clusters_proxy(
+    tmp_path: Path, start: Starter, tls_front: type[TlsFront], kubeconfig: WriteKubeconfig, kind: str
+) -> None:
+    """What is read, what is written and what runs: the server's name is known to the proxy alone."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with contextlib.AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(SimulatedCluster("inner", pods=5, token="right"))
+        front = await stack.enter_async_context(tls_front(cluster.port, authority.issue_cert("api.example.test"), None))
+        names = {"api.example.test": front.port}
+        proxy: HttpProxy | SocksProxy = HttpProxy(names) if kind == "http" else SocksProxy(names)
+        await stack.enter_async_context(proxy.running())
+        config = kubeconfig(
+            tmp_path / "kubeconfig", "https://api.example.test:6443", tmp_path / "ca.pem", {"token": "right"}
+        )
+        document = yaml.safe_load(config.read_text())
+        document["clusters"][0]["cluster"]["proxy-url"] = f"{kind}://127.0.0.1:{proxy.port}"
+        config.write_text(yaml.safe_dump(document))
+        service = await start("--kubeconfig", str(config), "--data", str(tmp_path / "data"))
+        pods = (await service.get("/api/v1/pods"))["items"]
+        assert len(pods) == 5
+        headers = {"Authorization": "Bearer right"}
+        path = "/clusters/secured" + DEPLOYMENTS
+        code, _ = await answer_of(service, "POST", path, deployment("one"), **headers)
+        assert code == 201
+        before = len(proxy.asked)
+        metadata = pods[0]["metadata"]
+        run = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/exec?command=cat&stdin=1&stdout=1"
+        async with aiohttp.ClientSession() as session, asyncio.timeout(PATIENCE):
+            url = f"{service.url}/clusters/secured{run}"
+            async with session.ws_connect(url, protocols=["v5.channel.k8s.io"], headers=headers) as socket:
+                await socket.send_bytes(b"\x00hello")
+                assert await socket.receive_bytes() == b"\x01hello"
+        assert len(proxy.asked) == before + 1
+        assert {one.target for one in proxy.asked} == {"api.example.test:6443"}
 
 
 @pytest.mark.asyncio(loop_scope="function")
