@@ -122,6 +122,9 @@ class ClusterProducer:
         complain = Once(lambda reason: log.warning("the log cannot be written", cluster=state.name, reason=reason))
         owner: Owner | None = None
         prefix, epoch = "", 0
+        if state.server.closed:
+            # With the cluster's connections ended when it was let go; it is ours again.
+            state.server = ApiServer(state.member.access, state.timing)
         state.discovered.clear()
         state.down.clear()
         state.holding = True

@@ -144,6 +144,11 @@ class ApiServer:
         return self._route.server.shown if self._route is not None else ""
 
     @property
+    def closed(self) -> bool:
+        """Whether it was closed, and cannot be asked any more."""
+        return self._closed
+
+    @property
     def waits_for(self) -> str:
         """What has to come before the server can be asked: `plugin X has not answered yet`; empty: nothing."""
         return "" if self._credential is None else self._credential.waits_for

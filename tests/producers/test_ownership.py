@@ -13,7 +13,7 @@ import pytest
 from deltalog import Appender, Conflict, Connection, Log, LogSettings, Record, connect, open_log
 from deltalog.reader import read_to_end
 from deltalog.wire import subjects
-from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.records import HealthChanged, decode_control
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
@@ -248,3 +248,22 @@ async def test_a_producer_goes_on_while_the_events_are_full_again_and_again(rig:
     else:
         assert max(epochs) > 1
     assert log.prefix == (await open_log(log.connection)).prefix, "the same history"
+
+
+async def test_a_cluster_that_comes_back_is_read_again(rig: Rig) -> None:
+    """Let go, as to another producer that dies afterwards, and taken again: its connections are made anew."""
+    producer, _ = await rig.produce("configmaps")
+    materializer = await rig.materializer()
+    [cluster] = producer.held
+    for turn in range(2):
+        await producer._drop(cluster.name)
+        assert cluster.server.closed
+        name = f"back-{turn}"
+        path = "/api/v1/namespaces/default/configmaps"
+        await rig.request("POST", path, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}})
+        producer._take(cluster.name)
+        async with asyncio.timeout(PATIENCE):
+            store = materializer.store
+            while store.types[GroupResource("", "configmaps")].get(cluster.name, ObjectName(("default", name))) is None:
+                await asyncio.sleep(0.05)
+        assert cluster.unreachable is None
