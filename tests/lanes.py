@@ -12,7 +12,7 @@ from tests import order
 
 # Fixtures and directories of tests that start nats-server, instances, clients or other programs.
 _FIXTURES = frozenset({"broker", "cluster_of_nats", "nats_cluster", "regions", "service", "services", "rig"})
-_DIRECTORIES = frozenset({"clients", "conformance", "deploy", "e2e", "examples", "faults"})
+_DIRECTORIES = frozenset({"clients", "conformance", "deploy", "e2e", "examples", "faults", "oracle"})
 # What the interpreter says when a process is about to be started (audit events table of the Python documentation).
 _EVENTS = frozenset({"subprocess.Popen", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"})
 

@@ -1,0 +1,102 @@
+"""kubectl is the oracle: whatever a kubeconfig says, kubebraid asks the same server in the same way, or both refuse.
+
+`KUBEBRAID_ORACLE_SEED` makes other cases of each kind; `KUBEBRAID_ORACLE_CASES`: how many of them, a number or `all`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.oracle import generator, kubectl, ours
+from tests.oracle.cases.draft import Case, Family, Twist
+from tests.oracle.differences import DIFFERENCES, difference_of
+from tests.oracle.recorded import Outcome
+from tests.oracle.rig import Certificates, Rig
+
+SEED = int(os.environ.get("KUBEBRAID_ORACLE_SEED", "1"))
+CASES = os.environ.get("KUBEBRAID_ORACLE_CASES", "480")
+# kubectls at once; some wait ten seconds for a server that will not have them.
+_AT_ONCE = 4
+
+Seeded = tuple[str, str, Twist]
+
+
+def chosen(family: Family) -> list[Seeded]:
+    """The cases of a family in this run: its share of all, chosen by the seed."""
+    found = list(generator.seeds(family, SEED))
+    if CASES == "all":
+        return found
+    of_all = sum(len(one.twists) for one in generator.FAMILIES)
+    share = -(-int(CASES) * len(found) // of_all)
+    return random.Random(f"{SEED} {family.name}").sample(found, min(share, len(found)))
+
+
+@pytest.fixture(scope="module")
+def certificates() -> Certificates:
+    """Those of all rigs."""
+    if (found := kubectl.find()) is None:
+        pytest.skip("kubectl is not on this machine")
+    if found[1] < kubectl.OLDEST:
+        pytest.skip(f"kubectl is {found[1]}, and {kubectl.OLDEST} is the oldest that is an oracle")
+    return Certificates()
+
+
+class _Run:
+    """The cases of one family, some at a time."""
+
+    def __init__(self, certificates: Certificates, folder: Path, cases: list[Seeded]) -> None:
+        self.problems: list[str] = []
+        self._certificates = certificates
+        self._folder = folder
+        self._left: Iterator[tuple[int, Seeded]] = iter(enumerate(cases))
+        self._alone = asyncio.Lock()
+
+    async def work(self) -> None:
+        """Takes cases until there are no more, each of them for both in turn, on a rig of its own."""
+        async with Rig(self._certificates) as rig:
+            for number, (seed, title, twist) in self._left:
+                case = generator.make(seed, title, twist, rig)
+                theirs = await kubectl.ask(case, rig, self._folder / f"{number}" / "kubectl")
+                async with self._alone:
+                    done = await ours.ask(case, rig, self._folder / f"{number}" / "ours")
+                if problem := compared(case, theirs, done):
+                    self.problems.append(problem)
+
+
+def compared(case: Case, theirs: Outcome, done: Outcome) -> str:
+    """What is wrong with what we did; empty if nothing is."""
+    name = case.seed.partition("/")[2]
+    deliberate = difference_of(name)
+    same = done == theirs or (done.refused and theirs.refused and done.written == theirs.written)
+    if deliberate is None and same:
+        return ""
+    if deliberate is not None and ((deliberate.may and same) or (not same and deliberate.as_said(theirs, done))):
+        return ""
+    text = f"{case.text()}\n-- kubectl: {theirs.text()}\n-- kubebraid: {done.text()}"
+    if deliberate is not None:
+        text += f"\n-- deliberately it {deliberate.ours}, as: {deliberate.reason}"
+    return text
+
+
+@pytest.mark.parametrize("family", generator.FAMILIES, ids=lambda family: family.name)
+async def test_same_as_kubectl(family: Family, certificates: Certificates, tmp_path: Path) -> None:
+    run = _Run(certificates, tmp_path, chosen(family))
+    await asyncio.gather(*(run.work() for _ in range(_AT_ONCE)))
+    assert not run.problems, f"{len(run.problems)} differ\n\n" + "\n\n".join(sorted(run.problems)[:10])
+
+
+def test_a_run_has_enough_of_all_kinds() -> None:
+    assert sum(len(chosen(family)) for family in generator.FAMILIES) >= 400
+    assert all(chosen(family) for family in generator.FAMILIES)
+
+
+def test_every_difference_is_about_something() -> None:
+    names = [f"{family.name}/{title}" for family in generator.FAMILIES for title, _ in family.twists]
+    for one in DIFFERENCES:
+        assert any(one.covers(name) for name in names), one
