@@ -21,6 +21,7 @@ from tests.oracle.rig import Rig
 # Where kubectl asks a person, this one answers; kubebraid then goes on without, as client-go's libraries do.
 ANSWERED = "Basic YXNrZWQtbmFtZTphc2tlZC1wYXNzd29yZA=="
 _PERSON = ("--username=asked-name", "--password=asked-password")
+_PATH = os.environ["PATH"]
 # Facts of tests.oracle.cases are those of client-go since then (as-uid, TLS names, one-by-one quirks).
 OLDEST = (1, 30)
 # One that does not end by itself; a refused connection is tried again for ten seconds.
@@ -47,7 +48,7 @@ def find() -> tuple[str, tuple[int, int]] | None:
 
 def environment(case: Case, root: Path) -> dict[str, str]:
     """The environment of a client: little of ours, and the case's."""
-    made = {"PATH": os.environ["PATH"], "HOME": str(root / "home")}
+    made = {"PATH": _PATH, "HOME": str(root / "home")}
     if case.kubeconfig is not None:
         made["KUBECONFIG"] = case.kubeconfig
     return {name: value.replace("@ROOT@", str(root)) for name, value in {**made, **case.environment}.items()}

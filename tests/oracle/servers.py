@@ -113,7 +113,8 @@ class Listening:
         assert task is not None
         self._tasks.add(task)
         try:
-            with contextlib.suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError):
+            # Also when it is cancelled: asyncio's streams ask every task of a connection for its exception.
+            with contextlib.suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self.serve(reader, writer)
                 # To who spoke no HTTP: as servers do, so that clients know and do not come again.
                 if not writer.is_closing():
