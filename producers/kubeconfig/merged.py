@@ -93,7 +93,7 @@ class MergedKubeconfig:
         chosen, file = self.contexts[context]
         shown = f"context {context}"
         name = context if name is None else name
-        if not chosen.cluster:
+        if not chosen.cluster and "" not in self.clusters:
             return ClusterAccess(name, problem=f"{shown} of {file} names no cluster", where=shown)
         if chosen.cluster not in self.clusters:
             there = f"{shown} of {file}: there is no cluster {chosen.cluster!r}"

@@ -56,7 +56,7 @@ def _cluster(cluster: Cluster, tls: bool) -> Iterator[str]:
             yield "proxy-url: a URL that begins with http://, https:// or socks5:// is expected"
     if cluster.authority_file and cluster.authority_data:
         yield "certificate-authority and certificate-authority-data are both given; leave one out"
-    if cluster.authority_file and (reason := _unreadable(cluster.authority_file)):
+    if cluster.authority_file and (reason := _unreadable(cluster.authority_file, tls)):
         yield f"certificate-authority {cluster.authority_file}: {reason}"
     if tls and cluster.insecure and (cluster.authority_file or cluster.authority_data):
         yield "insecure-skip-tls-verify and a certificate-authority are both given; leave one out"
@@ -68,7 +68,7 @@ def _user(user: User, tls: bool) -> Iterator[str]:
         yield "token and username or password are both given; leave one out"
     elif tls and user.token_file and user.username:
         yield "tokenFile and username are both given; leave one out"
-    yield from _certificate(user)
+    yield from _certificate(user, tls)
     yield from _exec(user, tls)
     acts = user.impersonation
     if (acts.uid or acts.groups or acts.extra) and not acts.user:
@@ -84,7 +84,7 @@ def _user(user: User, tls: bool) -> Iterator[str]:
         yield from _auth_provider(user)
 
 
-def _certificate(user: User) -> Iterator[str]:
+def _certificate(user: User, tls: bool) -> Iterator[str]:
     if not user.certificate_file and not user.certificate_data:
         # A key alone is not looked at.
         return
@@ -95,7 +95,7 @@ def _certificate(user: User) -> Iterator[str]:
     if not user.key_file and not user.key_data:
         yield "client-certificate without client-key: give client-key or client-key-data"
     for key, path in (("client-certificate", user.certificate_file), ("client-key", user.key_file)):
-        if path and (reason := _unreadable(path)):
+        if path and (reason := _unreadable(path, tls)):
             yield f"{key} {path}: {reason}"
 
 
@@ -132,13 +132,13 @@ def _auth_provider(user: User) -> Iterator[str]:
             yield f"auth-provider: {key} is missing"
 
 
-def _unreadable(path: str) -> str:
-    """Why a file cannot be opened; empty if it can. A directory can, and fails where it is read."""
+def _unreadable(path: str, tls: bool = True) -> str:
+    """Why a file cannot be opened, or over TLS read; empty if it can: a directory can be opened."""
     try:
         with open(path, "rb"):
             return ""
     except IsADirectoryError:
-        return "is a directory"
+        return "is a directory" if tls else ""
     except OSError as cause:
         return cause.strerror or type(cause).__name__
     except ValueError:

@@ -144,7 +144,10 @@ class _Bypass:
             mapped = getattr(address, "ipv4_mapped", None) or address
             if any(mapped in network for network in self._networks):
                 return True
-            if any(mapped == one and on in ("", str(port)) for one, on in self._addresses):
+            if any(
+                mapped == (getattr(one, "ipv4_mapped", None) or one) and on in ("", str(port))
+                for one, on in self._addresses
+            ):
                 return True
         name = host.strip().lower()
         return any(
@@ -155,8 +158,9 @@ class _Bypass:
 
 def _split_port(item: str) -> tuple[str, str]:
     if item.startswith("["):
-        host, _, rest = item[1:].partition("]")
-        return host, rest[1:] if rest.startswith(":") else ""
+        # Brackets without a port are no address (net.SplitHostPort).
+        host, bracket, port = item[1:].partition("]:")
+        return (host, port) if bracket else (item, "")
     if item.count(":") == 1:
         host, _, port = item.partition(":")
         return host, port

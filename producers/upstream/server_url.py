@@ -6,6 +6,7 @@ Rules: k8s.io/client-go rest/url_utils.go (DefaultServerURL), tools/clientcmd/cl
 from __future__ import annotations
 
 import base64
+import ipaddress
 import posixpath
 import re
 from dataclasses import dataclass, field
@@ -15,11 +16,16 @@ from producers.kubeconfig.model import BadKubeconfig
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+# Behind a slash clientcmd takes a fragment for a part of the path (url.ParseRequestURI).
+_FRAGMENT_IN_PATH = re.compile(r"\A[A-Za-z][A-Za-z0-9+.-]*://[^/?#]+/[^?]*")
+# What getaddrinfo or libcurl would take for an address in a notation of old, and Go's resolver for a name.
+_NUMERIC = re.compile(r"(?:.*\.)?(?:[0-9]+|0[xX][0-9A-Fa-f]*)\.?")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # What Go's net/url has unescaped in a path beside letters and digits.
 _IN_PATHS = "-_.~$&+,/:;=@"
 # What it takes as a host: names in any script, but none of what delimits; and in brackets an IPv6 address with a zone.
 _HOST = re.compile(r"[^\x00-\x20\x7f\"#%/<>?@\[\\\]^`{|}:]*")
+_ASCII_ESCAPE = re.compile(r"%(?![89A-Fa-f][0-9A-Fa-f])")
 _BRACKETED = re.compile(r"\[([0-9A-Fa-f:.]+)(?:%25[^\x00-\x20\x7f\[\]/?#]+)?\]")
 _USERINFO = re.compile(r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*")
 
@@ -97,6 +103,7 @@ def parse_server(server: str) -> ServerUrl:
     if not server:
         raise BadKubeconfig("no server: a URL or host:port is expected")
     assumed = False
+    server = _FRAGMENT_IN_PATH.sub(lambda found: found[0].replace("#", "%23"), server)
     try:
         address = parse_address(server, "server")
     except BadKubeconfig:
@@ -149,12 +156,25 @@ def _host_and_port(place: str, what: str) -> tuple[str, int]:
     else:
         host, colon, port = place.rpartition(":") if ":" in place else (place, "", "")
         rest = colon + port
-        host = _unquoted(host)
+        if _ASCII_ESCAPE.search(host):
+            raise BadKubeconfig(f"{what}: {host[:80]!r} is no host: only letters beyond ASCII can be escaped there")
+        host = _ascii(_unquoted(host), what)
         if not _HOST.fullmatch(host):
             raise BadKubeconfig(f"{what}: {host[:80]!r} is no host: a URL or a host:port pair is expected")
     if rest and not re.fullmatch(r":[0-9]*", rest):
         raise BadKubeconfig(f"{what}: {rest[:20]!r} behind the host is no port")
     return host, int(rest[1:12] or 0)
+
+
+def _ascii(host: str, what: str) -> str:
+    """A host as DNS has it, names in any script in Punycode; a number is an IPv4 address of four parts or nothing."""
+    try:
+        host = host if host.isascii() else host.encode("idna").decode()
+        if _NUMERIC.fullmatch(host):
+            ipaddress.IPv4Address(host)
+    except ValueError:
+        raise BadKubeconfig(f"{what}: {host[:80]!r} is no host: a name or an address is expected") from None
+    return host
 
 
 def _unquoted(text: str) -> str:

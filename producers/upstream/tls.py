@@ -5,6 +5,7 @@ Rules: k8s.io/client-go transport/transport.go, Go's crypto/x509 (AppendCertsFro
 
 from __future__ import annotations
 
+import base64
 import functools
 import os
 import re
@@ -16,7 +17,10 @@ from pathlib import Path
 from producers.credentials.credential import ClientCertificate
 from producers.kubeconfig.model import BadKubeconfig
 
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
+# A block of PEM as Go's encoding/pem finds it: both lines from their beginnings, white space anywhere in between.
+_CERTIFICATE = re.compile(
+    rb"^-----BEGIN CERTIFICATE-----[ \t\r]*$([^-]*)^-----END CERTIFICATE-----[ \t\r]*$", re.MULTILINE
+)
 # Where systems keep the authorities that they trust; the first that is there counts (Go's crypto/x509 root_linux.go).
 _SYSTEM_FILES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -49,10 +53,9 @@ def authorities_in(pem: bytes, where: str) -> bytes:
     Raises:
         BadKubeconfig: there is none. client-go before 1.36 took the system's for an empty file; we trust none.
     """
-    usable = [block for block in _CERTIFICATE.findall(pem) if _is_certificate(block)]
-    if not usable:
+    if not (usable := _certificates(pem)):
         raise BadKubeconfig(f"{where} has no certificate in PEM that could be trusted")
-    return b"\n".join(usable) + b"\n"
+    return usable
 
 
 @functools.cache
@@ -70,7 +73,7 @@ def _system_authorities(environment: Mapping[str, str]) -> tuple[str, bytes]:
     for directory in directories.split(os.pathsep):
         if Path(directory).is_dir():
             found += [_contents(path) for path in sorted(Path(directory).iterdir()) if path.is_file()]
-    return "", b"\n".join(block for text in found for block in _CERTIFICATE.findall(text) if _is_certificate(block))
+    return "", b"".join(map(_certificates, found))
 
 
 def _contents(path: Path) -> bytes:
@@ -80,9 +83,16 @@ def _contents(path: Path) -> bytes:
         return b""
 
 
-def _is_certificate(pem: bytes) -> bool:
+def _certificates(text: bytes) -> bytes:
+    """The certificates of a text that can be parsed, in PEM as OpenSSL reads it."""
+    return b"".join(pem for body in _CERTIFICATE.findall(text) if (pem := _certificate(body)))
+
+
+def _certificate(body: bytes) -> bytes:
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii", "replace"))
+        # Also what is no base64, as the headers of a block: a block with headers is none that Go trusts.
+        der = base64.b64decode(b"".join(body.split()), validate=True)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=der)
     except (ssl.SSLError, ValueError):
-        return False
-    return True
+        return b""
+    return ssl.DER_cert_to_PEM_cert(der).encode()

@@ -449,7 +449,7 @@ class Transport:
 
     def _locate(self, curl: pycurl.Curl, path: str) -> list[tuple[str, str]]:
         """Sets the URL; returns headers that go with it."""
-        address, name = self.server.address, self.tls.server_name
+        address, name = self.server.address, self.tls.server_name.removeprefix("[").removesuffix("]")
         if not name or not self.server.secure:
             curl.setopt(pycurl.URL, f"{address.scheme}://{address.netloc}{self.server.prefix}{path}")
             return []

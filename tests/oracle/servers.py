@@ -76,7 +76,7 @@ def noting_names(context: ssl.SSLContext) -> ssl.SSLContext:
 
     def note(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
         if isinstance(connection, NamedSocket):
-            connection.asked_for = name or ""
+            connection.asked_for = (name or "").lower()
 
     context.sslobject_class = NamedSocket
     # typeshed knows SSLSocket alone here; on an event loop there are SSLObjects.

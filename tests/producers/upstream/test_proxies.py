@@ -75,6 +75,8 @@ def test_this_machine_is_never_asked_through_a_proxy(host: str) -> None:
         ("fd00::/8", "https://[fd00::1]", True),
         ("[fd00::1]:443", "https://[fd00::1]", True),
         ("fd00::1", "https://[fd00::1]", True),
+        ("[fd00::1]", "https://[fd00::1]", False),
+        ("::ffff:10.0.0.1", "https://10.0.0.1", True),
     ],
 )
 def test_no_proxy(no_proxy: str, server: str, direct: bool) -> None:

@@ -23,6 +23,9 @@ from producers.upstream.server_url import parse_server
         ("https://h/a b", "https://h/a%20b", True),
         ("https://h/é", "https://h/%C3%A9", True),
         ("https://h/a?x=y#z", "https://h/a", True),
+        ("https://h/a#z", "https://h/a%23z", True),
+        ("https://bücher.example.test", "https://xn--bcher-kva.example.test", True),
+        ("https://b%C3%BCcher.example.test", "https://xn--bcher-kva.example.test", True),
         ("https://[::1]:6443", "https://[::1]:6443", True),
         ("https://[fe80::1%25eth0]:6443/", "https://[fe80::1%eth0]:6443", True),
         ("https://h:", "https://h", True),
@@ -55,6 +58,13 @@ def test_what_a_server_means(server: str, shown: str, secure: bool) -> None:
         "https://us er:pw@h",
         "https://h\x00",
         "://h",
+        # Other notations of addresses are names to Go's resolver, which finds none.
+        "https://127.1",
+        "https://2130706433",
+        "https://0x7f.0.0.1",
+        "https://127.0.0.01",
+        "https://%31.example.test",
+        "https://localhost%2e",
     ],
 )
 def test_what_kubectl_refuses_is_refused(server: str) -> None:
