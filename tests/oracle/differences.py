@@ -37,7 +37,62 @@ class Difference:
         return ours != theirs
 
 
-DIFFERENCES: tuple[Difference, ...] = ()
+DIFFERENCES: tuple[Difference, ...] = (
+    Difference("files/no current context", "answers", "A file's only context needs no `current-context`."),
+    Difference(
+        "encodings/BOM within",
+        "refuses",
+        "A byte order mark is taken at the beginning of a file alone.",
+    ),
+    Difference(
+        r"servers/server '(http://)?:PLAIN'",
+        "refuses",
+        "A `server` without a host is refused (kubectl asks this machine).",
+    ),
+    Difference(
+        r"servers/server .*(\[0:0::1\]:PLAIN6|\[127\.0\.0\.1\]:PLAIN|１２７\.0\.0\.1:PLAIN|127\.0\.0\.1:0TLS)'",
+        "another way",
+        "The `Host` header has the usual notation of an address and a port.",
+        may=True,
+    ),
+    Difference(
+        r"servers/server 'http://localhost\.:PLAIN'",
+        "answers",
+        "`localhost.` is this machine, whatever DNS says.",
+        may=True,
+    ),
+    Difference(
+        "tls/tls-nameless .*",
+        "answers",
+        "A server's certificate without names (SAN) counts for its common name.",
+    ),
+    Difference(
+        r"proxies/proxy with the cluster's options \d+",
+        "another way",
+        "A proxy with TLS is known by its own name, and is not told the cluster's `tls-server-name`.",
+        may=True,
+    ),
+    Difference(
+        r"users/token file 5: .*",
+        "refuses",
+        "A token has to be text in UTF-8.",
+    ),
+    Difference(
+        "plugins/output: spec of another type",
+        "answers",
+        "Of what a plugin answers only `status` counts.",
+    ),
+    Difference(
+        "providers/oidc: valid, (TLS, bad data|authority not there)",
+        "answers",
+        "An authority of an identity provider is read when tokens are renewed.",
+    ),
+    Difference(
+        "providers/locked",
+        "answers",
+        "Renewed tokens that cannot be written, as the file is locked, are used all the same, and a line says so.",
+    ),
+)
 
 
 def difference_of(name: str) -> Difference | None:

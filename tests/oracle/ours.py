@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from producers.kubeconfig.files import access_of
-from producers.upstream.proxies import environment_proxies
-
 from producers.errors import ProducersError
+from producers.kubeconfig.files import access_of
 from producers.upstream.apiserver import ApiServer
+from producers.upstream.proxies import environment_proxies
+from producers.upstream.tls import system_authorities
 from tests.oracle.cases.draft import Case
 from tests.oracle.kubectl import environment
 from tests.oracle.outcomes import closing
@@ -21,6 +22,8 @@ from tests.oracle.rig import Rig
 
 # Longer than any server of a rig takes.
 _LONGEST = 20.0
+# What is said where an exception came that is none of the layer's own.
+CRASHED = "crashed"
 
 
 @contextlib.contextmanager
@@ -30,14 +33,16 @@ def surroundings(case: Case, root: Path) -> Iterator[None]:
     os.environ.clear()
     os.environ.update(environment(case, root))
     os.chdir(root / "work")
-    environment_proxies.cache_clear()
+    for once in (environment_proxies, system_authorities):
+        once.cache_clear()
     try:
         yield
     finally:
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(before)
-        environment_proxies.cache_clear()
+        for once in (environment_proxies, system_authorities):
+            once.cache_clear()
 
 
 async def ask(case: Case, rig: Rig, root: Path) -> Outcome:
@@ -60,4 +65,7 @@ async def _ask(case: Case, root: Path) -> tuple[bool, str]:
                 await server.close()
     except (ProducersError, TimeoutError) as problem:
         return False, str(problem) or type(problem).__name__
+    except Exception:  # noqa: BLE001 - what the case is for
+        # A fault whatever kubectl does, which the case is to be said with.
+        return False, f"{CRASHED}\n{traceback.format_exc()}"
     return True, ""

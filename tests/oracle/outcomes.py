@@ -13,6 +13,7 @@ from tests.oracle.cases.draft import PLUGIN_LOG, ROOT, Case
 from tests.oracle.recorded import Arrival, Outcome
 from tests.oracle.rig import Rig
 
+_SAID_ANYWAY = (("kind", "Config"), ("apiVersion", "v1"))
 # An id-token has its time of expiry; its mark says which it is.
 _JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.([\w-]+)")
 
@@ -25,7 +26,25 @@ def _plugins(rig: Rig, root: Path) -> tuple[str, ...]:
     log = root / PLUGIN_LOG
     if not log.exists():
         return ()
-    return tuple(sorted({_plain(line, rig, root) for line in log.read_text().splitlines()}))
+    return tuple(sorted({_run(_plain(line, rig, root)) for line in log.read_text().split("\n") if line}))
+
+
+def _run(line: str) -> str:
+    """A plugin's line, with what it was told as one way to write that JSON."""
+    given, info, told = line.partition(" info ")
+    try:
+        return given + info + json.dumps(_number(json.loads(told)), sort_keys=True)
+    except ValueError:
+        return line
+
+
+def _number(value: Any) -> Any:
+    """JSON knows no difference between 1, 1.0 and 1e0."""
+    if isinstance(value, dict):
+        return {key: _number(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_number(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _content(text: str) -> Any:
@@ -36,9 +55,9 @@ def _content(text: str) -> Any:
 
 
 def _meaning(document: Any) -> Any:
-    """Without what is empty: kubectl writes `preferences: {}` and the like."""
+    """Without what is empty or goes without saying: kubectl writes `preferences: {}`, kind and apiVersion."""
     if isinstance(document, dict):
-        found = {key: _meaning(value) for key, value in document.items()}
+        found = {key: _meaning(value) for key, value in document.items() if (key, value) not in _SAID_ANYWAY}
         return {key: value for key, value in found.items() if value not in (None, {}, [], "")}
     if isinstance(document, list):
         return [_meaning(value) for value in document]

@@ -74,6 +74,8 @@ def compared(case: Case, theirs: Outcome, done: Outcome) -> str:
     name = case.seed.partition("/")[2]
     deliberate = difference_of(name)
     same = done == theirs or (done.refused and theirs.refused and done.written == theirs.written)
+    if done.said.startswith(ours.CRASHED):
+        return f"{case.text()}\n-- kubebraid: {done.text()}"
     if deliberate is None and same:
         return ""
     if deliberate is not None and ((deliberate.may and same) or (not same and deliberate.as_said(theirs, done))):
