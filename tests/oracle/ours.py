@@ -11,6 +11,7 @@ from pathlib import Path
 
 from producers.errors import ProducersError
 from producers.kubeconfig.files import access_of
+from producers.timing import ProducerTiming
 from producers.upstream.apiserver import ApiServer
 from producers.upstream.proxies import environment_proxies
 from producers.upstream.tls import system_authorities
@@ -22,6 +23,8 @@ from tests.oracle.rig import Rig
 
 # Longer than any server of a rig takes.
 _LONGEST = 20.0
+# A lock that somebody left is not waited for as long as with people.
+_TIMING = ProducerTiming(kubeconfig_lock=0.2)
 # What is said where an exception came that is none of the layer's own.
 CRASHED = "crashed"
 
@@ -58,7 +61,7 @@ async def _ask(case: Case, root: Path) -> tuple[bool, str]:
     try:
         async with asyncio.timeout(_LONGEST):
             access = await asyncio.to_thread(access_of, flag, case.context or "")
-            server = ApiServer(access)
+            server = ApiServer(access, _TIMING)
             try:
                 await server.get("/version")
             finally:

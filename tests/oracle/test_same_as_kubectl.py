@@ -98,7 +98,9 @@ def test_a_run_has_enough_of_all_kinds() -> None:
     assert all(chosen(family) for family in generator.FAMILIES)
 
 
-def test_every_difference_is_about_something() -> None:
+def test_every_difference_is_about_something_and_in_the_docs() -> None:
     names = [f"{family.name}/{title}" for family in generator.FAMILIES for title, _ in family.twists]
+    documented = Path("docs/kubeconfigs.md").read_text()
     for one in DIFFERENCES:
         assert any(one.covers(name) for name in names), one
+        assert f"\n- {one.reason}\n" in documented

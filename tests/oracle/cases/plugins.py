@@ -140,6 +140,19 @@ for _title, _change in _CHANGES:
     PLUGINS.add(f"entry: {_title}", partial(_plugin, _change))
 
 
+def _secretive(change: dict[str, Any], d: Draft) -> None:
+    """Arguments and environment may be credentials, too."""
+    d.secured()
+    d.with_plugin(args=["--password", d.mark()], env=[{"name": "A", "value": d.mark()}], **change)
+    if change:
+        d.plugin({"kind": "ExecCredential", "password": d.mark()}, code=1, more=f"echo 'using {d.marks[-3]}' >&2")
+
+
+PLUGINS.add("secrets as arguments", partial(_secretive, {}))
+PLUGINS.add("secrets as arguments, fails", partial(_secretive, {"interactiveMode": "Never"}))
+PLUGINS.add("secrets as arguments, not there", partial(_secretive, {"command": "not-there"}))
+
+
 @PLUGINS
 def _environment_is_inherited(d: Draft) -> None:
     d.secured()
@@ -205,7 +218,7 @@ def _missing_interpreter(d: Draft) -> None:
 def _fails(code: int, d: Draft) -> None:
     d.secured()
     d.with_plugin()
-    d.plugin(d.credential({"token": d.mark()}), code=code, more=f"echo '{d.mark()}' >&2")
+    d.plugin(d.credential({"token": d.mark()}), code=code, more="echo 'somebody has to log in' >&2")
 
 
 PLUGINS.add("fails", partial(_fails, 3))
