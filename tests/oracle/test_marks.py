@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import random
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -112,7 +113,7 @@ async def _members(folder: Path, rig: Rig) -> AsyncIterator[_Members]:
         authority = rig.certificates.authority
         leaf = authority.issue_cert("localhost")
         for number in range(3):
-            draft = Draft(rig, generator.random.Random(f"{SEED} simulated {number}"))
+            draft = Draft(rig, random.Random(f"{SEED} simulated {number}"))
             cluster = SimulatedCluster(f"good-{number}", pods=5, seed=number)
             await stack.enter_async_context(cluster)
             front = await stack.enter_async_context(TlsFront(cluster.port, leaf, None))
