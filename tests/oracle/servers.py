@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.oracle.recorded import IDENTITY, Arrival, Notes
+from tests.ports import free_port
 
 VERSION = json.dumps({"major": "1", "minor": "33", "gitVersion": "v1.33.1", "platform": "linux/amd64"}).encode()
 # A client that comes after a handshake was refused, or says nothing, is let go.
@@ -35,9 +36,12 @@ class Asked:
 
     @property
     def identity(self) -> tuple[tuple[str, str], ...]:
-        """The headers that say who asks, in the order of names; values of one name in their order."""
+        """The headers that say who asks, in the order of names; values of one name in their order.
+
+        But for what else is known of a user: keys that differ in case alone are one header, in any order with kubectl.
+        """
         found = [(name, value) for name, value in self.headers if name.startswith(IDENTITY)]
-        return tuple(sorted(found, key=lambda header: header[0]))
+        return tuple(sorted(found, key=lambda one: one if one[0].startswith("impersonate-extra-") else one[:1]))
 
 
 async def read_request(reader: asyncio.StreamReader) -> Asked | None:
@@ -97,7 +101,9 @@ class Listening:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, self._host, 0, ssl=self.tls)
+        # `localhost` is ::1, too: nothing else has this port at 127.0.0.1.
+        port = free_port() if self._host == "::1" else 0
+        self._server = await asyncio.start_server(self._accept, self._host, port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         self.notes.name(self.port, self.name)
 
