@@ -131,14 +131,19 @@ async def _clusters(service: Service) -> dict[str, Any]:
 
 
 async def _settled(service: Service, names: list[str]) -> dict[str, Any]:
-    """All clusters, once something is known of each: that it is synced, or why not."""
+    """All clusters, once something is known of each: that it is synced, or why not.
+
+    A file of which it cannot be said which cluster it means is none; a line in the log says why.
+    """
     limit = asyncio.get_running_loop().time() + PATIENCE
     while True:
         found: dict[str, Any] = {}
         with contextlib.suppress(aiohttp.ClientError):
             found = await _clusters(service)
         known = {name for name, one in found.items() if one["stale"] or (one["known"] and not one["missing"])}
-        if not (left := set(names) - known):
+        said = service.output()
+        unreadable = {name for name in names if f"reason='{name}" in said or f"/members/{name}.yaml" in said}
+        if not (left := set(names) - known - (unreadable - found.keys())):
             return found
         assert asyncio.get_running_loop().time() < limit, f"nothing is said of {sorted(left)}"
         await asyncio.sleep(0.2)
