@@ -30,7 +30,7 @@ from deltalog.jetstream.stream_info import (
     timestamp,
 )
 from deltalog.wire.errors import LogUnavailable
-from deltalog.wire.subjects import STREAM_SUBJECTS
+from deltalog.wire.subjects import OBJECTS, STREAM_SUBJECTS
 
 log = structlog.get_logger("deltalog.state")
 
@@ -140,13 +140,8 @@ class Stream:
 
     async def message_time(self, sequence: int) -> int | None:
         """When message `sequence` was stored, nanoseconds since 1970; None if it is not there any longer."""
-        try:
-            raw = await self.connection.api(f"STREAM.MSG.GET.{self.name}", {"seq": sequence})
-        except JetStreamRefused as refused:
-            if refused.code == _MESSAGE_NOT_FOUND:
-                return None
-            raise
-        return nanoseconds(msgspec.json.decode(raw, type=_MessageAnswer).message.time)
+        found = await self._found({"seq": sequence})
+        return None if found is None else nanoseconds(found.time)
 
     async def state_read_to(self, sequence: int) -> StreamState:
         """As `state`, of a stream that was read up to `sequence`; a mirror that was made again has less, and may."""
@@ -173,14 +168,17 @@ class Stream:
         return None if found is None else found[0]
 
     async def _message(self, query: dict[str, object]) -> tuple[int, bytes] | None:
+        found = await self._found(query)
+        return None if found is None else (found.seq, found.data)
+
+    async def _found(self, query: dict[str, object]) -> _Message | None:
         try:
             raw = await self.connection.api(f"STREAM.MSG.GET.{self.name}", query)
         except JetStreamRefused as refused:
             if refused.code == _MESSAGE_NOT_FOUND:
                 return None
             raise
-        message = msgspec.json.decode(raw, type=_MessageAnswer).message
-        return message.seq, message.data
+        return msgspec.json.decode(raw, type=_MessageAnswer).message
 
     async def purge(self, subject_filter: str, below: int) -> None:
         """Removes the messages of the subjects in `subject_filter` with a sequence lower than `below`."""
@@ -353,6 +351,15 @@ class Log(Stream):
             return 0
         stored = await self.events.message_time(sequence + 1)
         return 0 if stored is None or stored + window < now + self.margin else stored + window
+
+    async def oldest_change(self) -> int | None:
+        """When the oldest change of an object that the events still have was stored, ns since 1970; None: none.
+
+        So far back they reach. The time of the stream's first message would not tell: owner records outlive all others.
+        Raises as `state`.
+        """
+        found = await self.events._found({"seq": 1, "next_by_subj": f"{OBJECTS}.>"})
+        return None if found is None else nanoseconds(found.time)
 
     async def window_start(self, most_bytes: int) -> int:
         """The sequence behind which the events are about `most_bytes` at most, and stay for a while.
