@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import structlog
+
 from kubebraid.command.settings import Forward
-from producers.members.membership import Members
+from producers.members.membership import Member, Members
+from producers.supervision import Complaints, reason_of
 from producers.upstream.access import Credentials
 from producers.upstream.apiserver import ApiServer
 from producers.upstream.kubeconfig import BadKubeconfig
 from query.forward.forwarding import NoUpstream
 from query.http.passthrough import Upstream
+
+log = structlog.get_logger("kubebraid")
 
 
 class MemberServers:
@@ -24,12 +29,17 @@ class MemberServers:
         self._members = members
         self._forward = forward
         self._servers: dict[str, ApiServer] = {}
+        # What is wrong with clusters that nothing expects.
+        self._complaints: dict[str, Complaints] = {}
         self._contexts: WeakKeyDictionary[Credentials, ssl.SSLContext] = WeakKeyDictionary()
 
     async def aclose(self) -> None:
         """Ends the connections to all API servers."""
-        for server in self._servers.values():
-            await server.close()
+        for name, server in self._servers.items():
+            try:
+                await server.close()
+            except Exception as cause:  # noqa: BLE001 - supervised
+                log.warning("a connection could not be closed", cluster=name, reason=reason_of(cause))
 
     def has(self, cluster: str) -> bool:
         """Whether requests for a cluster can be passed on."""
@@ -41,16 +51,28 @@ class MemberServers:
         member = self._members.current.get(cluster)
         if member is None:
             raise NoUpstream("it is none of the clusters that this instance was given")
+        async with AsyncExitStack() as stack:
+            try:
+                server = await self._server(cluster, member)
+                upstream = await self._upstream(await stack.enter_async_context(server.using()))
+            except BadKubeconfig as problem:
+                raise NoUpstream(str(problem)) from None
+            except Exception as cause:  # noqa: BLE001 - supervised
+                # One cluster's credentials, whatever they lead to, are that cluster's requests' alone.
+                complain = self._complaints.setdefault(
+                    cluster, Complaints(log, "requests cannot be passed on", cluster=cluster)
+                )
+                raise NoUpstream(complain(cause)) from None
+            self._complaints.pop(cluster, None)
+            yield upstream
+
+    async def _server(self, cluster: str, member: Member) -> ApiServer:
         server = self._servers.get(cluster)
         if server is None:
             server = self._servers[cluster] = ApiServer(member.access)
         elif server.access != member.access:
             await server.change(member.access)
-        try:
-            async with server.using() as credentials:
-                yield await self._upstream(credentials)
-        except BadKubeconfig as problem:
-            raise NoUpstream(str(problem)) from None
+        return server
 
     async def _upstream(self, credentials: Credentials) -> Upstream:
         configuration: Any = credentials.client.configuration

@@ -21,6 +21,7 @@ from deltalog.jetstream.backoff import Backoff
 from producers.errors import ProducersError, UnusableInput
 from producers.rules.configuration import PediaClusters, Secrets
 from producers.rules.rules import Rule, Rules
+from producers.supervision import reason_of
 from producers.timing import ProducerTiming
 from producers.upstream.access import ClusterAccess, Inline, host_access
 from producers.upstream.apiserver import ApiServer, RequestRefused
@@ -51,13 +52,14 @@ class BadCluster(UnusableInput):
 async def follow(origin: Secrets | PediaClusters, report: Report, complain: Complain, timing: ProducerTiming) -> None:
     """Reports the clusters that objects of the host cluster describe, again at each change, until cancelled."""
     backoff = Backoff(*timing.host_backoff)
+    claims = Claims()
     while True:
         server = None
         started = time.monotonic()
         try:
             server = ApiServer(host_access(origin.host.kubeconfig, origin.host.context), timing)
             if isinstance(origin, Secrets):
-                await _follow_secrets(server, origin, report, complain)
+                await _follow_secrets(server, origin, claims, report, complain)
             else:
                 await _follow_pedia(server, origin, report, complain)
         except ProducersError as cause:
@@ -91,20 +93,56 @@ def _first(group: BaseExceptionGroup[Exception] | None) -> str:
 # -- Secrets -------------------------------------------------------------------------------------------------------
 
 
-async def _follow_secrets(server: ApiServer, origin: Secrets, report: Report, complain: Complain) -> None:
+async def _follow_secrets(
+    server: ApiServer, origin: Secrets, claims: Claims, report: Report, complain: Complain
+) -> None:
     target = Target(f"/api/v1/namespaces/{origin.namespace}/secrets", origin.selector)
     async with contextlib.aclosing(current_objects(server, target)) as states:
         async for secrets in states:
             clusters: dict[str, ClusterAccess] = {}
             problems: dict[str, str] = {}
-            for secret in secrets.values():
-                name = secret_cluster(secret)
+            for object_name, secret in claims.sorted(secrets):
+                name = object_name
                 try:
+                    name = secret_cluster(secret)
+                    if (first := claims.claim(name, object_name)) != object_name:
+                        problems[f"{name}/{object_name}"] = (
+                            f"secret {object_name} names a cluster {name!r} that secret {first} names already"
+                        )
+                        continue
                     clusters[name] = Inline(name, secret_kubeconfig(secret, origin.key))
-                except BadCluster as problem:
-                    problems[name] = str(problem)
+                except Exception as problem:  # noqa: BLE001 - supervised
+                    # Whatever one object leads to, the others are read.
+                    problems[name] = _problem(f"secret {object_name}", problem)
             complain(None)
             report(clusters, {}, problems)
+
+
+class Claims:
+    """Which Secret has a cluster's name, of several that bear it: whoever may write one takes no other's cluster away.
+
+    The one that had it keeps it; where none had, it is the oldest one's (its cluster says when it was made).
+    """
+
+    def __init__(self) -> None:
+        self._claimed: dict[str, str] = {}
+
+    def sorted(self, secrets: _Objects) -> list[tuple[str, dict[str, Any]]]:
+        """Secrets by name, in the order in which they get names; what does not bear one any more loses it."""
+        found = {}
+        for name, secret in secrets.items():
+            with contextlib.suppress(Exception):
+                found[name] = secret_cluster(secret)
+        self._claimed = {cluster: name for cluster, name in self._claimed.items() if found.get(name) == cluster}
+        return sorted(secrets.items(), key=lambda one: (str(one[1]["metadata"].get("creationTimestamp")), one[0]))
+
+    def claim(self, cluster: str, secret: str) -> str:
+        """The Secret that has a cluster's name: this one, if no other has it."""
+        return self._claimed.setdefault(cluster, secret)
+
+
+def _problem(what: str, error: Exception) -> str:
+    return str(error) if isinstance(error, UnusableInput) else f"{what}: {reason_of(error)}"
 
 
 def secret_cluster(secret: dict[str, Any]) -> str:
@@ -148,8 +186,9 @@ async def _follow_pedia(server: ApiServer, origin: PediaClusters, report: Report
         for name, pedia in found.items():
             try:
                 access, own = Inline(name, pedia_kubeconfig(pedia)), pedia_rules(pedia, shared)
-            except UnusableInput as problem:
-                problems[name] = f"PediaCluster {name}: {problem}"
+            except Exception as problem:  # noqa: BLE001 - supervised
+                # Whatever one object leads to, the others are read.
+                problems[name] = f"PediaCluster {name}: {reason_of(problem)}"
                 continue
             clusters[name], rules[name] = access, own
         complain(None)

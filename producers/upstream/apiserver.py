@@ -21,6 +21,10 @@ from producers.upstream.kubeconfig import BadKubeconfig
 log = structlog.get_logger("producers.upstream.apiserver")
 
 
+# Bytes of an answer that is read as a whole. Of a server that sends without end no more than this is held.
+LARGEST_ANSWER = 64 * 1024 * 1024
+
+
 class Unreachable(ClusterUnavailable):
     """The API server cannot be reached, or broke off."""
 
@@ -42,6 +46,10 @@ class RequestRefused(ClusterUnavailable):
 
 class BadAnswer(ClusterUnavailable):
     """The API server answered with something else than what was asked for."""
+
+
+class TooLarge(BadAnswer):
+    """The API server's answer is larger than any that is of use."""
 
 
 class _Status(msgspec.Struct):
@@ -205,8 +213,22 @@ class ApiServer:
         raise RequestRefused(response.status, status.reason, status.message or str(response.reason or ""), retry_after)
 
     async def get(
-        self, path: str, query: Mapping[str, str] | None = None, *, accept: str = "application/json"
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        accept: str = "application/json",
+        most: int = LARGEST_ANSWER,
     ) -> tuple[bytes, str]:
-        """Body and content type of an answer. Raises RequestRefused and Unreachable."""
-        async with self.open(path, query, accept=accept) as response:
-            return await response.read(), response.headers.get("Content-Type", "")
+        """Body and content type of an answer. Raises RequestRefused and Unreachable, and TooLarge past `most` bytes."""
+        try:
+            async with asyncio.timeout(self.timing.answer), self.open(path, query, accept=accept) as response:
+                body = bytearray()
+                async for chunk in response.content.iter_any():
+                    body += chunk
+                    if len(body) > most:
+                        raise TooLarge(f"{self.host}: the answer to {path} has more than {most} bytes")
+                return bytes(body), response.headers.get("Content-Type", "")
+        except TimeoutError:
+            late = f"{self.host}: the answer to {path} is not whole within {self.timing.answer:g} s"
+            raise Unreachable(late) from None

@@ -18,11 +18,13 @@ import msgspec
 
 from deltalog.wire.delta import UNDECODABLE
 from producers.errors import ClusterUnavailable
-from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused, Unreachable
+from producers.upstream.apiserver import LARGEST_ANSWER, ApiServer, BadAnswer, RequestRefused, TooLarge, Unreachable
 from producers.upstream.objects import RawObject, Unusable, raw_object, without_line_feeds
 
 # Objects in one page of a list.
 PAGE = 500
+# By what that is divided where a page is too large to be held.
+_FEWER = 10
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
@@ -107,19 +109,32 @@ async def list_pages(server: ApiServer, target: Target) -> AsyncGenerator[Page, 
     """The pages of one consistent list, unparsed objects in each.
 
     The next page is asked for before one is yielded, so that it comes while this one is written; no more than that.
+    Where a page is too large to be held, pages have fewer objects from there on.
     Raises:
         RequestRefused: with code 410 if the list has to be begun again.
         Unreachable, BadAnswer: if it breaks off.
     """
-    query = {"limit": str(PAGE), **target.query()}
-    coming = asyncio.create_task(server.get(target.path, query))
+    limit = PAGE
+
+    async def page_at(token: str) -> Page:
+        nonlocal limit
+        while True:
+            query = {"limit": str(limit), **target.query(), **({"continue": token} if token else {})}
+            try:
+                body, _ = await server.get(target.path, query)
+            except TooLarge:
+                if limit == 1:
+                    raise
+                limit = max(limit // _FEWER, 1)
+                continue
+            return _page_of(body)
+
+    coming = asyncio.create_task(page_at(""))
     try:
         while True:
-            body, _ = await coming
-            page = _page_of(body)
+            page = await coming
             if page.metadata.next_page:
-                query = {**query, "continue": page.metadata.next_page}
-                coming = asyncio.create_task(server.get(target.path, query))
+                coming = asyncio.create_task(page_at(page.metadata.next_page))
             yield page
             if not page.metadata.next_page:
                 return
@@ -153,18 +168,22 @@ def _members(item: msgspec.Raw) -> RawObject:
 async def lines(content: aiohttp.StreamReader) -> AsyncGenerator[list[bytes], None]:
     """Lines of any length, as many together as have come.
 
-    `readline` has a limit; a line has several megabytes at times.
+    `readline` has a limit; a line has several megabytes at times. Raises TooLarge for one that has no end.
     """
     begun: list[bytes] = []
+    length = 0
     async for chunk in content.iter_any():
         if b"\n" not in chunk:
             begun.append(chunk)
+            length += len(chunk)
+            if length > LARGEST_ANSWER:
+                raise TooLarge(f"a line of more than {LARGEST_ANSWER} bytes")
             continue
         pieces = chunk.split(b"\n")
         if begun:
             pieces[0] = b"".join((*begun, pieces[0]))
         last = pieces.pop()
-        begun = [last] if last else []
+        begun, length = ([last], len(last)) if last else ([], 0)
         if whole := [piece for piece in pieces if piece and not piece.isspace()]:
             yield whole
 
