@@ -25,7 +25,7 @@ _SECRETS_AT_HAND = ("producers.kubeconfig", "producers.credentials", "producers.
 _LONGEST = 300
 
 
-class WorkEnded(Exception):
+class WorkEnded(ProducersError):
     """Work that has no end has ended, or was cancelled by something it waited for."""
 
 

@@ -80,6 +80,8 @@ class Stream:
         self.mirror = info.config.mirror is not None
         self.replicas = info.config.num_replicas
         self.prefix = info.config.metadata.get(PREFIX_KEY, "")
+        # Bytes that a message of it may have, headers and payload; 0: as many as the servers take.
+        self.largest_message = max(info.config.max_msg_size, 0)
         self._clock_offset = 0
         self._note_clock(info)
 
@@ -104,6 +106,7 @@ class Stream:
     def note(self, info: StreamInfo) -> None:
         """What each answer about the stream tells beside its extent."""
         self._note_clock(info)
+        self.largest_message = max(info.config.max_msg_size, 0)
 
     async def state(self) -> StreamState:
         """The stream's extent and identity, asked of the stream's leader."""
@@ -228,6 +231,18 @@ class Log(Stream):
         metadata = {PREFIX_KEY: prefix, TOMBSTONE_TTL_KEY: str(tombstone_ttl)}
         info = StreamInfo(config=StreamConfig(name, metadata=metadata), state=StreamExtent(0, 0, 0), created=created)
         return cls(Connection(url), info)
+
+    @property
+    def message_limit(self) -> int:
+        """Bytes that a message may have, headers and payload: what the servers take, and both streams."""
+        streams = (self, self.state_stream) if self.state_stream is not None else (self,)
+        limits = [stream.largest_message for stream in streams if stream.largest_message]
+        return min((self.connection.client.max_payload, *limits))
+
+    async def learn_limits(self) -> None:
+        """Learns what both streams take now. Raises as `state`."""
+        await self.state()
+        await self._of_state(lambda state: state.state())
 
     @property
     def batch(self) -> int:

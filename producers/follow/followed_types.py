@@ -88,6 +88,9 @@ class FollowedTypes:
             state.undiscovered = None
             if state.unreachable is not None:
                 state.probe_now.set()
+            if found.left_out and (known is None or found.left_out != known.left_out):
+                some = ", ".join(sorted(found.left_out)[:3])
+                log.warning("types left out: no names", cluster=state.name, types=some, number=len(found.left_out))
             wanted = {one.resource.group_resource: one for one in state.member.rules.chosen(found.types)}
             await self._follow(wanted, found)
             await self._recorded.state_discovery(found)

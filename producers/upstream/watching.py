@@ -19,7 +19,8 @@ import msgspec
 from deltalog.wire.delta import UNDECODABLE
 from producers.errors import ClusterUnavailable
 from producers.upstream.apiserver import LARGEST_ANSWER, ApiServer, BadAnswer, RequestRefused, TooLarge, Unreachable
-from producers.upstream.objects import RawObject, Unusable, raw_object, without_line_feeds
+from producers.upstream.objects import RawObject, Unusable, identify, without_line_feeds
+from producers.upstream.odd_json import elements, members, mended, odd_object
 
 # Objects in one page of a list.
 PAGE = 500
@@ -58,13 +59,6 @@ class Page(msgspec.Struct):
     items: list[RawObject] | None = None
 
 
-class _OddPage(msgspec.Struct):
-    """A page with items that are no objects."""
-
-    metadata: ListMeta = msgspec.field(default_factory=ListMeta)
-    items: list[msgspec.Raw] | None = None
-
-
 class WatchEvent(msgspec.Struct):
     """One line of a watch: ADDED, MODIFIED, DELETED or BOOKMARK; the members of `object` are still raw."""
 
@@ -95,7 +89,7 @@ class _ErrorEvent(msgspec.Struct):
 
 
 _page = msgspec.json.Decoder(Page)
-_odd_page = msgspec.json.Decoder(_OddPage)
+_list_meta = msgspec.json.Decoder(ListMeta)
 _event = msgspec.json.Decoder(WatchEvent)
 _error_event = msgspec.json.Decoder(_ErrorEvent)
 _version = msgspec.json.Decoder(EventVersion)
@@ -127,7 +121,11 @@ async def list_pages(server: ApiServer, target: Target) -> AsyncGenerator[Page, 
                     raise
                 limit = max(limit // _FEWER, 1)
                 continue
-            return _page_of(body)
+            try:
+                return _page_of(body)
+            except UNDECODABLE:
+                # It takes a while, in which others go on.
+                return await asyncio.to_thread(_odd_page_of, body)
 
     coming = asyncio.create_task(page_at(""))
     try:
@@ -144,24 +142,31 @@ async def list_pages(server: ApiServer, target: Target) -> AsyncGenerator[Page, 
 
 
 def _page_of(body: bytes) -> Page:
-    """Raises BadAnswer."""
+    """Raises what is in UNDECODABLE."""
+    if not body.isascii():
+        # Decoding what is looked at only would not find it.
+        body.decode()
+    # A line feed at the end, as kube-apiserver has it, is part of no object.
+    text = without_line_feeds(body) if body.find(b"\n", 0, len(body) - 1) >= 0 else body
+    return _page.decode(text)
+
+
+def _odd_page_of(body: bytes) -> Page:
+    """A page with items that are no objects, or odd ones. Raises BadAnswer."""
     try:
-        # A line feed at the end, as kube-apiserver has it, is part of no object.
-        text = without_line_feeds(body) if body.find(b"\n", 0, len(body) - 1) >= 0 else body
-        try:
-            return _page.decode(text)
-        except msgspec.ValidationError:
-            odd = _odd_page.decode(text)
-            # The writer leaves out, and logs, what has no metadata.
-            return Page(odd.metadata, [_members(item) for item in odd.items or ()])
-    except UNDECODABLE as cause:
+        found = members(body)
+        metadata = _list_meta.decode(mended(found.get("metadata", b"{}")))
+        items = found.get("items", b"null")
+        return Page(metadata, [] if items == b"null" else [_item(item) for item in elements(items)])
+    except (ValueError, *UNDECODABLE) as cause:
         raise BadAnswer(f"no list: {cause}") from cause
 
 
-def _members(item: msgspec.Raw) -> RawObject:
+def _item(item: bytes) -> RawObject:
     try:
-        return raw_object(item)
-    except Unusable:
+        return odd_object(item)
+    except (ValueError, KeyError, *UNDECODABLE):
+        # The writer leaves out, and logs, what has no metadata.
         return {}
 
 
@@ -265,11 +270,27 @@ class Watch:
 def _watch_event(line: bytes) -> WatchEvent:
     """Raises BadAnswer, and RequestRefused for an ERROR event."""
     try:
+        if not line.isascii():
+            line.decode()
         event = _event.decode(line)
-        if event.type == "ERROR":
-            status = _error_event.decode(line).object
-            raise RequestRefused(status.code, status.reason, status.message)
     except UNDECODABLE as cause:
+        event = _odd_event(line, cause)
+    if event.type == "ERROR":
+        try:
+            status = _error_event.decode(line).object
+        except UNDECODABLE as cause:
+            raise BadAnswer(f"no watch event: {cause}") from cause
+        raise RequestRefused(status.code, status.reason, status.message)
+    return event
+
+
+def _odd_event(line: bytes, cause: Exception) -> WatchEvent:
+    """An event whose object is odd. Raises BadAnswer, because of `cause`, for what is no event of an object."""
+    try:
+        found = members(line)
+        event = WatchEvent(msgspec.json.decode(found["type"], type=str), odd_object(found["object"]))
+        identify(event.object)
+    except (ValueError, KeyError, Unusable, *UNDECODABLE):
         raise BadAnswer(f"no watch event: {cause}") from cause
     return event
 

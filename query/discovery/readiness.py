@@ -126,7 +126,9 @@ class Readiness:
         checks.extend(self._others())
         if (lacks_to := materializer.lacks_to) and any(one.missing and one.stale is None for one in self.clusters()):
             checks.append(warning(f"the log had lost some of what is older than index {lacks_to}: it is listed again"))
-        checks.extend(map(_check, self.clusters()))
+        for cluster in self.clusters():
+            checks.append(_check(cluster))
+            checks.extend(_odd(cluster))
         return checks
 
     def probe(self, name: str, *, verbose: bool) -> tuple[int, str]:
@@ -163,3 +165,12 @@ def _check(cluster: ClusterReadiness) -> Check:
         shown = ", ".join(cluster.missing[:5]) + (", ..." if len(cluster.missing) > 5 else "")
         return failed(f"cluster {cluster.name}: first lists missing: {shown}")
     return passed(f"cluster {cluster.name} ok")
+
+
+def _odd(cluster: ClusterReadiness) -> Iterable[Check]:
+    """What is said of objects that are not served as they are."""
+    for resource, status in cluster.types.items():
+        if lines := status.get("odd_lines"):
+            more = status.get("odd", 0) - len(lines)
+            text = "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
+            yield warning(f"cluster {cluster.name}: {resource}: {text}")

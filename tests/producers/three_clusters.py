@@ -58,7 +58,7 @@ class Fleet:
         self.task: asyncio.Task[None] | None = None
 
     async def start(self, *include: str) -> tuple[Producer, Materializer]:
-        writing = await self.rig.connection("write")
+        self.writing = writing = await self.rig.connection("write")
 
         async def opened() -> Log:
             return await open_log(writing, self.rig.settings)
