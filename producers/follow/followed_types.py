@@ -26,6 +26,7 @@ from producers.follow.type_informer import TypeInformer
 from producers.metrics import StateCounts
 from producers.rules.rules import Chosen
 from producers.supervision import being_cancelled, beyond, endless
+from producers.upstream.definitions import Definitions
 from producers.upstream.discovery import Discovered, discover, registered, server_version, streams_lists
 
 log = structlog.get_logger("producers.follow.followed_types")
@@ -57,6 +58,7 @@ class FollowedTypes:
         self._on_synced = on_synced
         # What each informer was started with: when that changes, it is restarted.
         self._running: dict[GroupResource, tuple[tuple[object, ...], asyncio.Task[None]]] = {}
+        self._definitions = Definitions(state.server, state.rediscover.set)
         # StateCounts the servers that the cluster's name led to.
         self._server_number = 0
 
@@ -125,11 +127,15 @@ class FollowedTypes:
         return asked
 
     async def _discovered(self) -> Discovered:
-        found = await discover(self._state.server)
+        found = await discover(self._state.server, self._definitions.current)
         if absent := self._recorded.groups - found.groups:
             away = absent & await registered(self._state.server)
             found = msgspec.structs.replace(found, doubtful=found.doubtful | away)
         return found
+
+    async def follow_definitions(self) -> None:
+        """Follows the definitions of custom types, until cancelled."""
+        await self._definitions.run()
 
     async def follow_server(self) -> None:
         """Takes all lists again when the cluster's name leads to another server, until cancelled."""
@@ -139,6 +145,7 @@ class FollowedTypes:
             server.moved.clear()
             log.warning("another server", cluster=self._state.name, server=server.host)
             self._server_number += 1
+            self._definitions.forget()
             self._state.rediscover.set()
 
     # -- informers -------------------------------------------------------------------------------------------------
@@ -252,8 +259,12 @@ class FollowedTypes:
 
     def _changed(self, resource: ResourceType) -> None:
         """A CRD or aggregated API was added, changed or removed: types may have been."""
-        if resource.group in _DEFINING:
-            self._state.rediscover.set()
+        if resource.group not in _DEFINING:
+            return
+        if resource.resource == "customresourcedefinitions" and self._definitions.followed:
+            # They tell of it themselves, when they have it.
+            return
+        self._state.rediscover.set()
 
     async def _synced(self, informer: TypeInformer) -> None:
         key = informer.resource.group_resource

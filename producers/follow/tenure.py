@@ -81,6 +81,7 @@ async def _run(
         for what, work in (
             ("probe", probe(state, recorded)),
             ("discovery", types.run()),
+            ("definitions", types.follow_definitions()),
             ("server", types.follow_server()),
             ("status", report_status(state, recorded)),
             ("handover", take_handovers(recorded.log, name, state.informers)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from deltalog.wire.kubernetes import GroupResource, GroupVersion
 from deltalog.wire.resource_type import ResourceType
 from producers.upstream.api_groups import ApiGroup, api_groups, encode_groups
 from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused
-from producers.upstream.custom_resources import CustomDefinition, custom_definitions
+from producers.upstream.custom_resources import CustomDefinition
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}").fullmatch
 # Characters of a type that is none, in messages.
@@ -84,12 +84,17 @@ def _readable() -> Iterator[None]:
         raise BadAnswer(str(cause)) from cause
 
 
-async def discover(server: ApiServer) -> Discovered:
-    """The listable and watchable types of a cluster. Raises ClusterUnavailable."""
+async def discover(
+    server: ApiServer, definitions: Callable[[], Awaitable[dict[GroupResource, CustomDefinition]]]
+) -> Discovered:
+    """The listable and watchable types of a cluster. `definitions`: asks for its custom types.
+
+    Raises ClusterUnavailable.
+    """
     with _readable():
         groups = await api_groups(server)
         has_crds = any(group.metadata.name == "apiextensions.k8s.io" for group in groups)
-        return _found(groups, await custom_definitions(server) if has_crds else {})
+        return _found(groups, await definitions() if has_crds else {})
 
 
 async def registered(server: ApiServer) -> frozenset[str]:
