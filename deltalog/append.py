@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from deltalog.jetstream.acknowledgement import IN_PROCESS, Ack, Expect, decode_ack
+from deltalog.jetstream.acknowledgement import IN_PROCESS, TOO_LARGE, Ack, Expect, decode_ack
 from deltalog.jetstream.client import End
 from deltalog.jetstream.connection import TRANSPORT_ERRORS, Connection
 from deltalog.jetstream.headers import header_lines
@@ -41,6 +41,10 @@ class AppendError(LogUnavailable):
 
 class AppendTimeout(AppendError):
     """No acknowledgement came before the deadline: the message may or may not be stored."""
+
+
+class MessageTooLarge(AppendError):
+    """The message has more bytes than the stream, or the server, takes: it was not stored, and never will be."""
 
 
 class Conflict(AppendError):
@@ -353,6 +357,9 @@ class Appender:
             reason = ack.error.description
             if ack.error.err_code:
                 reason += f" ({ack.error.err_code})"
+            if ack.error.err_code == TOO_LARGE:
+                on_ack(0, MessageTooLarge(reason))
+                return
             health.refused(ack.stream or self._stream, reason)
             on_ack(0, AppendError(reason))
 

@@ -23,6 +23,7 @@ from materializer.errors import MaterializerError
 from materializer.freshness import Freshness
 from materializer.served import Served
 from materializer.snapshot import too_old
+from materializer.streams import LogStreams
 from materializer.timing import Timing
 from materializer.waiting import NotThereYet, Waiting
 
@@ -43,6 +44,7 @@ class HistoryGuard:
 
     - `marked`: index and floor that were last noted beside the log.
     - `floor`: up to where deletions are known to be lost, by what others noted or an audit found.
+    - `streams`: what the log's streams were like at the last look; None before the first one.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class HistoryGuard:
         self.history = history
         self.marked = (0, 0)
         self.floor = 0
+        self.streams: LogStreams | None = None
         self._served = served
         self._freshness = freshness
         self._waiting = waiting
@@ -61,6 +64,7 @@ class HistoryGuard:
     def begin_anew(self, *, renamed: bool) -> None:
         """The store was emptied; `renamed`: for another history, so that nothing known of the old one counts."""
         self.marked = (0, 0)
+        self.streams = None
         if renamed:
             self.floor = 0
 
@@ -154,6 +158,8 @@ class HistoryGuard:
         elif served.ready.is_set() and served.unconfirmed is None:
             if (kept := await served.log.kept()) is not None:
                 served.integrity.compare(kept, served.log.now())
+            window, oldest = served.log.window, await served.log.oldest_change()
+            self.streams = LogStreams(window, state, kept if window else None, oldest or 0)
             if served.integrity.suspicious:
                 await self._audit()
             await self._mark(reader)

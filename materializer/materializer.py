@@ -33,6 +33,7 @@ from materializer.persistence import Away, Persistence
 from materializer.served import Served
 from materializer.snapshot import Snapshots
 from materializer.store import Store
+from materializer.streams import LogStreams
 from materializer.timing import DEFAULT, Timing
 from materializer.waiting import Waiting
 from materializer.window import WINDOW_BYTES
@@ -117,6 +118,11 @@ class Materializer:
     def lacks_to(self) -> int:
         """Up to which index the log lacked objects when it was read here; they come when clusters are listed again."""
         return self._served.lacks_to
+
+    @property
+    def streams(self) -> LogStreams | None:
+        """What the log's streams were like when they were last looked at; None before that."""
+        return self.guard.streams
 
     @property
     def former_clusters(self) -> frozenset[str]:

@@ -25,6 +25,7 @@ from producers.follow.ownership import Deposed
 from producers.follow.removal import leave_cluster, remove_cluster
 from producers.members.membership import Members
 from producers.metrics import ProducerMetrics
+from producers.supervision import Complaints, being_cancelled, endless, reason_of
 from producers.timing import DEFAULT, ProducerTiming
 
 log = structlog.get_logger("producers.producer")
@@ -147,7 +148,9 @@ class Producer:
                     name, member, self._open_log, self.identity, treatment, self.metrics, self._timing
                 )
             elif known.member != member or known.treatment != treatment:
-                await known.change(member, treatment)
+                assert self._tasks is not None
+                # Of its own: new credentials may take a while, and others do not wait for that.
+                self._tasks.create_task(known.change(member, treatment), name=f"changing {name}")
         removed = [name for name in self.clusters if name not in current]
         for name in removed:
             log.info("cluster is no member any more", cluster=name)
@@ -176,8 +179,10 @@ class Producer:
                 except Deposed:
                     # The producer that took it follows it still.
                     break
-                except LogUnavailable as cause:
-                    log.warning("cluster cannot be removed yet", cluster=name, reason=str(cause))
+                except Exception as cause:
+                    if being_cancelled():
+                        raise
+                    log.warning("cluster cannot be removed yet", cluster=name, reason=reason_of(cause))
                     await backoff.wait()
         finally:
             del self._leaving[name]
@@ -201,13 +206,20 @@ class Producer:
             await asyncio.wait((task,))
 
     async def _produce(self, cluster: ClusterProducer) -> None:
+        complain = Complaints(log, "a cluster's producer failed", cluster=cluster.name)
+        backoff = Backoff(*self._timing.failure_backoff)
         while True:
             try:
-                await cluster.run()
+                await endless(cluster.run())
             except Deposed as deposed:
                 # The producer that took it over has, or had, the lease: this one's ends, or it is held again.
                 log.warning("deposed", cluster=cluster.name, reason=str(deposed))
                 await asyncio.sleep(self._timing.deposed)
+            except Exception as cause:  # noqa: BLE001 - supervised
+                complain(cause)
+                if being_cancelled():
+                    return
+                await backoff.wait()
 
     # -- requests ----------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ class ProducerTiming(msgspec.Struct, frozen=True, kw_only=True):
     """From there until requests can be sent: what a proxy takes, and TLS."""
     read: float = 60.0
     """Between two reads of an answer that is no watch."""
+    answer: float = 120.0
+    """What an answer that is no watch may take as a whole; a kube-apiserver itself ends it after 60 s."""
     reload_credentials_every: float = 5.0
     """Between two looks at whether files of credentials have changed."""
     discover_group: float = 10.0
@@ -87,6 +89,8 @@ class ProducerTiming(msgspec.Struct, frozen=True, kw_only=True):
     """Between two objects of which it is measured when their cluster changed them."""
     handed_over: float = 60.0
     """A state that was handed over outranks older ones, which lists and watches still have, for so long."""
+    failure_backoff: tuple[float, float] = (1.0, 60.0)
+    """First and longest pause after work that failed with what nothing expects."""
     lease: float = 6.0
     """How long a producer that does not renew its leases keeps its clusters."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from operator import attrgetter
 from typing import Protocol
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from materializer.materializer import Materializer
+from materializer.streams import LogStreams
 
 
 class OpenWatches(Protocol):
@@ -72,6 +74,31 @@ class ServiceMetrics:
         return b"".join(generate_latest(registry) for registry in (self.registry, *self._others))
 
 
+def _of_streams(streams: LogStreams) -> Iterable[Metric]:
+    """What the log's streams were like at the last look, some seconds ago."""
+    extents = {"events": streams.events, "state": streams.state}
+    there = {name: extent for name, extent in extents.items() if extent is not None}
+    for key, text, value in (
+        ("messages", "Messages in a stream of the log", attrgetter("messages")),
+        ("bytes", "Bytes that they take", attrgetter("bytes")),
+        ("first_sequence", "First sequence in a stream of the log", attrgetter("first_sequence")),
+        ("last_sequence", "Last sequence in a stream of the log", attrgetter("last_sequence")),
+    ):
+        family = GaugeMetricFamily(f"kubebraid_log_stream_{key}", text, labels=("stream",))
+        for name, extent in there.items():
+            family.add_metric((name,), value(extent))
+        yield family
+    yield GaugeMetricFamily(
+        "kubebraid_log_events_since_timestamp_seconds", "Oldest change that the events have", value=streams.oldest / 1e9
+    )
+    there_is = float(streams.state is not None)
+    yield GaugeMetricFamily("kubebraid_log_state_present", "0 while there is no state stream", value=there_is)
+    yield GaugeMetricFamily("kubebraid_log_state_lag", "Messages that the state lacks of the events", value=streams.lag)
+    yield GaugeMetricFamily(
+        "kubebraid_log_state_lacks_to", "Sequence up to which the state may lack objects", value=streams.lacks_to
+    )
+
+
 class _StoreCollector(Collector):
     """Reads the store when asked, so that counting costs its hot path nothing."""
 
@@ -105,6 +132,8 @@ class _StoreCollector(Collector):
             "Deletions shown to watches of what they may never have been shown",
             value=window.doubtful,
         )
+        if (streams := materializer.streams) is not None:
+            yield from _of_streams(streams)
         age = materializer.age()
         yield GaugeMetricFamily("kubebraid_log_age_seconds", "Since all of the log was known to be here", value=age)
         reachable = float(materializer.outage_seconds() is None)

@@ -9,6 +9,8 @@ import msgspec
 # Another message of the replicated stream that expects something of the same subject is being processed.
 IN_PROCESS = 10164
 WRONG_LAST_SEQUENCE = (10071, IN_PROCESS)
+# The stream's max_msg_size.
+TOO_LARGE = 10054
 NO_STREAM = "no stream takes this subject; JetStream is off or the log is gone"
 
 

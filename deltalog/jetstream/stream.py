@@ -30,7 +30,7 @@ from deltalog.jetstream.stream_info import (
     timestamp,
 )
 from deltalog.wire.errors import LogUnavailable
-from deltalog.wire.subjects import STREAM_SUBJECTS
+from deltalog.wire.subjects import OBJECTS, STREAM_SUBJECTS
 
 log = structlog.get_logger("deltalog.state")
 
@@ -80,6 +80,8 @@ class Stream:
         self.mirror = info.config.mirror is not None
         self.replicas = info.config.num_replicas
         self.prefix = info.config.metadata.get(PREFIX_KEY, "")
+        # Bytes that a message of it may have, headers and payload; 0: as many as the servers take.
+        self.largest_message = max(info.config.max_msg_size, 0)
         self._clock_offset = 0
         self._note_clock(info)
 
@@ -104,6 +106,7 @@ class Stream:
     def note(self, info: StreamInfo) -> None:
         """What each answer about the stream tells beside its extent."""
         self._note_clock(info)
+        self.largest_message = max(info.config.max_msg_size, 0)
 
     async def state(self) -> StreamState:
         """The stream's extent and identity, asked of the stream's leader."""
@@ -140,13 +143,8 @@ class Stream:
 
     async def message_time(self, sequence: int) -> int | None:
         """When message `sequence` was stored, nanoseconds since 1970; None if it is not there any longer."""
-        try:
-            raw = await self.connection.api(f"STREAM.MSG.GET.{self.name}", {"seq": sequence})
-        except JetStreamRefused as refused:
-            if refused.code == _MESSAGE_NOT_FOUND:
-                return None
-            raise
-        return nanoseconds(msgspec.json.decode(raw, type=_MessageAnswer).message.time)
+        found = await self._found({"seq": sequence})
+        return None if found is None else nanoseconds(found.time)
 
     async def state_read_to(self, sequence: int) -> StreamState:
         """As `state`, of a stream that was read up to `sequence`; a mirror that was made again has less, and may."""
@@ -173,14 +171,17 @@ class Stream:
         return None if found is None else found[0]
 
     async def _message(self, query: dict[str, object]) -> tuple[int, bytes] | None:
+        found = await self._found(query)
+        return None if found is None else (found.seq, found.data)
+
+    async def _found(self, query: dict[str, object]) -> _Message | None:
         try:
             raw = await self.connection.api(f"STREAM.MSG.GET.{self.name}", query)
         except JetStreamRefused as refused:
             if refused.code == _MESSAGE_NOT_FOUND:
                 return None
             raise
-        message = msgspec.json.decode(raw, type=_MessageAnswer).message
-        return message.seq, message.data
+        return msgspec.json.decode(raw, type=_MessageAnswer).message
 
     async def purge(self, subject_filter: str, below: int) -> None:
         """Removes the messages of the subjects in `subject_filter` with a sequence lower than `below`."""
@@ -230,6 +231,18 @@ class Log(Stream):
         metadata = {PREFIX_KEY: prefix, TOMBSTONE_TTL_KEY: str(tombstone_ttl)}
         info = StreamInfo(config=StreamConfig(name, metadata=metadata), state=StreamExtent(0, 0, 0), created=created)
         return cls(Connection(url), info)
+
+    @property
+    def message_limit(self) -> int:
+        """Bytes that a message may have, headers and payload: what the servers take, and both streams."""
+        streams = (self, self.state_stream) if self.state_stream is not None else (self,)
+        limits = [stream.largest_message for stream in streams if stream.largest_message]
+        return min((self.connection.client.max_payload, *limits))
+
+    async def learn_limits(self) -> None:
+        """Learns what both streams take now. Raises as `state`."""
+        await self.state()
+        await self._of_state(lambda state: state.state())
 
     @property
     def batch(self) -> int:
@@ -353,6 +366,15 @@ class Log(Stream):
             return 0
         stored = await self.events.message_time(sequence + 1)
         return 0 if stored is None or stored + window < now + self.margin else stored + window
+
+    async def oldest_change(self) -> int | None:
+        """When the oldest change of an object that the events still have was stored, ns since 1970; None: none.
+
+        So far back they reach. The time of the stream's first message would not tell: owner records outlive all others.
+        Raises as `state`.
+        """
+        found = await self.events._found({"seq": 1, "next_by_subj": f"{OBJECTS}.>"})
+        return None if found is None else nanoseconds(found.time)
 
     async def window_start(self, most_bytes: int) -> int:
         """The sequence behind which the events are about `most_bytes` at most, and stay for a while.

@@ -107,6 +107,7 @@ class StreamConfig(msgspec.Struct):
     allow_msg_ttl: bool = False
     num_replicas: int = 1
     max_msgs_per_subject: int = -1
+    max_msg_size: int = -1
 
     @property
     def lacks_to(self) -> int:

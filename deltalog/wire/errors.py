@@ -3,7 +3,7 @@
     DeltalogError
         BadInput          BadPlace, BadSelection, BadSelector, BadDurable, BadAccess: what was given has to be corrected
         LogUnavailable    BrokerUnavailable (BrokerRefuses), JetStreamRefused, LogError, AppendError (AppendTimeout,
-                          Conflict): not done now; trying again may help, also after somebody has acted
+                          MessageTooLarge, Conflict): not done now; trying again may help, also after somebody has acted
         HistoryEnded      HistoryChanged, Forgotten, StreamGone (a LogError, too): reading cannot go on; begin again
         UnreadableRecord, TakenOver, NotTaken: none of the groups
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from hashlib import blake2b
 from typing import NamedTuple, NewType
 
 CLUSTER_ANNOTATION = "shadow.clusterpedia.io/cluster-name"
@@ -57,6 +58,15 @@ Made by `ObjectName((namespace, name))`. A NewType, and not a NamedTuple as `Gro
 each object: a plain tuple is made in an eighth of the time, is sorted by list.sort's own comparison of tuples, and is
 no load on the garbage collector, which stops tracking plain tuples of texts and no others.
 """
+
+
+CONTENT_VERSION = "content-"
+"""What the version of a state begins with whose object has none of its own, as those of some aggregated APIs."""
+
+
+def content_version(content: bytes) -> str:
+    """A version for a state without one: equal for equal content, as text that no kube-apiserver has for a version."""
+    return f"{CONTENT_VERSION}{blake2b(content, digest_size=8).hexdigest()}"
 
 
 def newer(version: str, than: str) -> bool:

@@ -120,6 +120,8 @@ class TypeStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     - `listed`, `event`: when it last read a complete list, and when the watch last brought anything. `stale`: since
       when it cannot be read, 0: it can. All in milliseconds since 1970, by the producer's clock; 0: never.
     - `error`: why it cannot be read.
+    - `odd`: how many of its objects the log has not as they are: left out, or mended. `odd_lines`: what is the matter
+      with a few of them, e.g. `shop/cart: left out: nested too deeply`.
     """
 
     objects: int = 0
@@ -129,6 +131,8 @@ class TypeStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     event: int = 0
     stale: int = 0
     error: str = ""
+    odd: int = 0
+    odd_lines: tuple[str, ...] = ()
 
 
 class StatusReport(msgspec.Struct, frozen=True, kw_only=True):

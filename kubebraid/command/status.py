@@ -51,10 +51,41 @@ class ClusterSummary(msgspec.Struct, frozen=True):
     types: tuple[TypeSummary, ...]
 
 
+class StreamSummary(msgspec.Struct, frozen=True):
+    """One stream of the log: its extent; `first` and `last` are sequences."""
+
+    messages: int
+    bytes: int
+    first: int
+    last: int
+
+
+class EventsSummary(StreamSummary, frozen=True):
+    """The events. `since`: when the oldest change that they have was stored, RFC 3339; None: they have none."""
+
+    since: str | None = None
+
+
+class StateSummary(StreamSummary, frozen=True, rename="camel"):
+    """The state. `lag`: messages it has still to copy; `lacks_to`: up to which index it may lack objects, 0: none."""
+
+    lag: int = 0
+    lacks_to: int = 0
+
+
+class StreamsSummary(msgspec.Struct, frozen=True):
+    """The log's streams; `window`: for how many seconds events are kept; `trouble`: what is wrong, None: nothing."""
+
+    events: EventsSummary
+    state: StateSummary | None
+    window: int
+    trouble: str | None
+
+
 class InstanceStatus(msgspec.Struct, frozen=True):
     """An instance: whether /readyz is 200; `outage`: for how many seconds it could not read the log, None if it can.
 
-    `notes`: what else is wrong, as when the log takes nothing in.
+    `notes`: what else is wrong, as when the log takes nothing in. `streams`: of the log; None: not known (yet).
     """
 
     server: str
@@ -63,13 +94,13 @@ class InstanceStatus(msgspec.Struct, frozen=True):
     index: int
     clusters: tuple[ClusterSummary, ...]
     notes: tuple[str, ...] = ()
+    streams: StreamsSummary | None = None
 
     @property
     def good(self) -> bool:
-        """Whether nothing is wrong: ready, reads the log, and all clusters are current."""
-        return (
-            self.ready and self.outage is None and not self.notes and all(one.state == "ready" for one in self.clusters)
-        )
+        """Whether nothing is wrong: ready, reads the log, which lacks nothing, and all clusters are current."""
+        trouble = self.outage is not None or self.notes or (self.streams is not None and self.streams.trouble)
+        return self.ready and not trouble and all(one.state == "ready" for one in self.clusters)
 
 
 def ask(server: str) -> InstanceStatus:
@@ -98,6 +129,7 @@ def _status(server: str, found: dict[str, Any]) -> InstanceStatus:
         index=int(found["index"]),
         clusters=tuple(_cluster(one, now) for one in found["clusters"]),
         notes=tuple(Check.of(str(note)).text for note in found.get("notes", ())),
+        streams=msgspec.convert(found.get("streams"), StreamsSummary | None),
     )
 
 
@@ -135,6 +167,8 @@ def lines(status: InstanceStatus, *, types: bool) -> Iterator[str]:
     yield f"{status.server}: {state}, at index {status.index}, {len(status.clusters)} clusters"
     if status.outage is not None:
         yield f"  the log has been unreachable for {status.outage:.0f} s: what was known then is served"
+    if status.streams is not None:
+        yield from _stream_lines(status.streams)
     for note in status.notes:
         yield f"  {note}"
     yield from cluster_lines(status.clusters)
@@ -148,6 +182,18 @@ def lines(status: InstanceStatus, *, types: bool) -> Iterator[str]:
             rows.add_row(one.name, resource.type, f"{resource.objects:,}", heard, resource.version, Text(state))
     yield ""
     yield from rendered(rows)
+
+
+def _stream_lines(streams: StreamsSummary) -> Iterator[str]:
+    events, state = streams.events, streams.state
+    since = "" if events.since is None else f" since {events.since[:19]}Z"
+    yield f"  events{since}: {_size(events)}; state: {'none' if state is None else _size(state)}"
+    if streams.trouble is not None:
+        yield f"  {streams.trouble}"
+
+
+def _size(stream: StreamSummary) -> str:
+    return f"{stream.messages:,} messages, {stream.bytes:,} bytes"
 
 
 def cluster_lines(clusters: Iterable[ClusterSummary]) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
+import structlog
 from multidict import MultiMapping
 
 from kubebraid.command.settings import Forward
-from producers.members.membership import Members
+from producers.members.membership import Member, Members
+from producers.supervision import Complaints, reason_of
 from producers.timing import ProducerTiming
 from producers.upstream.apiserver import ApiServer, Unreachable, Way
 from producers.upstream.exchange import NotConnected, Response, TransportError
@@ -69,6 +71,9 @@ class _Way:
             raise BrokenTunnel(f"cannot be reached: {cause}") from None
 
 
+log = structlog.get_logger("kubebraid")
+
+
 class MemberServers:
     """Upstreams of all members. With `forward` CALLER only the way there is ours: the caller shows who it is."""
 
@@ -77,11 +82,16 @@ class MemberServers:
         self._forward = forward
         self._timing = timing
         self._servers: dict[str, ApiServer] = {}
+        # What is wrong with clusters that nothing expects.
+        self._complaints: dict[str, Complaints] = {}
 
     async def aclose(self) -> None:
         """Ends the connections to all API servers."""
-        for server in self._servers.values():
-            await server.close()
+        for name, server in self._servers.items():
+            try:
+                await server.close()
+            except Exception as cause:  # noqa: BLE001 - supervised
+                log.warning("a connection could not be closed", cluster=name, reason=reason_of(cause))
         self._servers.clear()
 
     def has(self, cluster: str) -> bool:
@@ -96,13 +106,25 @@ class MemberServers:
             if (gone := self._servers.pop(cluster, None)) is not None:
                 await gone.close()
             raise NoUpstream("it is none of the clusters that this instance was given")
+        async with AsyncExitStack() as stack:
+            try:
+                server = await self._server(cluster, member)
+                way = await stack.enter_async_context(server.way(identified=self._forward is Forward.CONFIGURED))
+            except Unreachable as problem:
+                raise NoUpstream(str(problem)) from None
+            except Exception as cause:  # noqa: BLE001 - supervised
+                # One cluster's credentials, whatever they lead to, are that cluster's requests' alone.
+                complain = self._complaints.setdefault(
+                    cluster, Complaints(log, "requests cannot be passed on", cluster=cluster)
+                )
+                raise NoUpstream(complain(cause)) from None
+            self._complaints.pop(cluster, None)
+            yield Upstream(server.host, way.identity, _Way(way))
+
+    async def _server(self, cluster: str, member: Member) -> ApiServer:
         server = self._servers.get(cluster)
         if server is None:
             server = self._servers[cluster] = ApiServer(member.access, self._timing)
         else:
             await server.change(member.access)
-        try:
-            async with server.way(identified=self._forward is Forward.CONFIGURED) as way:
-                yield Upstream(server.host, way.identity, _Way(way))
-        except Unreachable as problem:
-            raise NoUpstream(str(problem)) from None
+        return server

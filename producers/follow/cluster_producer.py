@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
-from deltalog import Appender, HistoryEnded, LogUnavailable
+from deltalog import Appender, HistoryEnded, LogUnavailable, UnreadableRecord
 from deltalog.history import History
 from deltalog.jetstream.backoff import Backoff, Once
 from deltalog.jetstream.stream import Log
 from deltalog.wire import subjects
 from deltalog.wire.kubernetes import GroupResource
-from deltalog.wire.records import decode_control
+from deltalog.wire.records import HealthChanged, decode_control
 from deltalog.wire.subjects import control_subject
 from producers.follow.cluster_state import ClusterState, Treatment
-from producers.follow.ownership import Deposed, Owner, take
+from producers.follow.ownership import Deposed, Owner, append_control, take
 from producers.follow.tenure import serve_tenure
 from producers.follow.type_informer import TypeInformer
 from producers.members.membership import Member
 from producers.metrics import ProducerMetrics
+from producers.supervision import being_cancelled, beyond, reason_of
 from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.apiserver import ApiServer
 
 log = structlog.get_logger("producers.follow.cluster_producer")
+
+# What ends a tenure if all is as it should be.
+_EXPECTED = (Deposed, LogUnavailable, HistoryEnded)
 
 
 class ClusterProducer:
@@ -83,15 +89,23 @@ class ClusterProducer:
         return self.state.discovered.is_set()
 
     async def change(self, member: Member, treatment: Treatment) -> None:
-        """Goes on under another configuration; what is configured as before is not restarted."""
+        """Goes on under another configuration; what is configured as before is not restarted.
+
+        Under which it goes on is said at once; the connection may take a while to follow.
+        """
         state = self.state
         before, state.member = state.member, member
         rules_differ = before.rules != member.rules or treatment != state.treatment
         state.treatment = treatment
-        if before.access != member.access:
-            await state.server.change(member.access)
         if rules_differ:
             state.rediscover.set()
+        if before.access != member.access:
+            try:
+                await state.server.change(member.access)
+            except Exception as cause:  # noqa: BLE001 - supervised
+                state.failed(cause)
+                # What asks it next asks for credentials again, and is supervised.
+                await self._close()
 
     def relist(self, named: Callable[[str], bool]) -> int:
         """Compares the lists of the types with a text like `deployments.apps` that is `named` with the log now.
@@ -116,9 +130,13 @@ class ClusterProducer:
             self.on_synced(self, informer)
 
     async def run(self) -> None:
-        """Produces until cancelled. Raises Deposed when another producer takes the cluster over."""
+        """Produces until cancelled. Raises Deposed when another producer takes the cluster over.
+
+        Whatever else its work raises makes the cluster stale, and is tried again.
+        """
         state = self.state
         backoff = Backoff(*state.timing.log_backoff)
+        failing = Backoff(*state.timing.failure_backoff)
         complain = Once(lambda reason: log.warning("the log cannot be written", cluster=state.name, reason=reason))
         owner: Owner | None = None
         prefix, epoch = "", 0
@@ -130,6 +148,8 @@ class ClusterProducer:
         state.holding = True
         try:
             while True:
+                pause = backoff
+                started = time.monotonic()
                 try:
                     owner = None
                     log_ = await self._open_log()
@@ -139,24 +159,51 @@ class ClusterProducer:
                         epoch = owner.epoch
                         complain.clear()
                         backoff.reset()
-                        await serve_tenure(state, log_, appender, owner, self._synced)
-                except ExceptionGroup as group:
-                    if await self._is_over(group, owner, prefix):
-                        raise Deposed(f"cluster {state.name} was taken over by another producer") from None
+                        await self._serve(log_, appender, owner)
                 except (LogUnavailable, HistoryEnded) as cause:
                     complain(cause)
-                await backoff.wait()
+                except Exception as cause:
+                    if being_cancelled():
+                        raise
+                    unexpected = beyond(cause, *_EXPECTED)
+                    if unexpected is not None:
+                        state.failed(unexpected)
+                        # Whatever it left the connection in.
+                        await self._close()
+                        state.server = ApiServer(state.member.access, state.timing)
+                        if time.monotonic() - started >= state.timing.stable:
+                            failing.reset()
+                        pause = failing
+                    if (unexpected is None or _has_deposed(cause)) and await self._is_over(cause, owner, prefix):
+                        raise Deposed(f"cluster {state.name} was taken over by another producer") from None
+                await pause.wait()
         finally:
             state.holding = False
-            await state.server.close()
+            await self._close()
 
-    async def _is_over(self, group: ExceptionGroup[Exception], owner: Owner | None, prefix: str) -> bool:
-        """Whether the failures mean that another producer owns the cluster; raises unexpected ones."""
-        _, rest = group.split((Deposed, LogUnavailable, HistoryEnded))
-        if rest is not None:
-            raise rest
-        if group.subgroup(Deposed) is None:
-            log.warning("starting anew", cluster=self.name, reason=_first(group))
+    async def _serve(self, log_: Log, appender: Appender, owner: Owner) -> None:
+        """One tenure. Raises as `serve_tenure`; of what nothing expects there is a record then."""
+        self.state.going_again()
+        try:
+            await serve_tenure(self.state, log_, appender, owner, self._synced)
+        except Exception as cause:
+            if (unexpected := beyond(cause, *_EXPECTED)) is not None and not being_cancelled():
+                reason = self.state.failed(unexpected)
+                with contextlib.suppress(*_EXPECTED):
+                    await append_control(appender, owner, owner.control(HealthChanged(reason=reason)))
+            raise
+
+    async def _close(self) -> None:
+        """Ends the connection to the cluster, as far as that can be done."""
+        try:
+            await self.state.server.close()
+        except Exception as cause:  # noqa: BLE001 - supervised
+            log.warning("a connection could not be closed", cluster=self.name, reason=reason_of(cause))
+
+    async def _is_over(self, ended: Exception, owner: Owner | None, prefix: str) -> bool:
+        """Whether what ended a tenure means that another producer owns the cluster."""
+        if not _has_deposed(ended):
+            log.warning("starting anew", cluster=self.name, reason=reason_of(ended))
             return False
         try:
             log_ = await self._open_log()
@@ -170,9 +217,9 @@ class ClusterProducer:
                 log.warning("the log has lost who owns the cluster", cluster=self.name)
                 await History(log_).rotate(prefix)
                 return False
-        except LogUnavailable:
+            return decode_control(last[1]).producer != self._producer
+        except (LogUnavailable, UnreadableRecord):
             return False
-        return decode_control(last[1]).producer != self._producer
 
 
 async def _may_have_gone(log_: Log, sequence: int) -> bool:
@@ -186,8 +233,5 @@ async def _may_have_gone(log_: Log, sequence: int) -> bool:
     return state is None or await state.head() < sequence
 
 
-def _first(group: ExceptionGroup[Exception]) -> str:
-    error: Exception = group
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return str(error) or type(error).__name__
+def _has_deposed(ended: Exception) -> bool:
+    return isinstance(ended, Deposed) or (isinstance(ended, ExceptionGroup) and ended.subgroup(Deposed) is not None)

@@ -12,16 +12,21 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from deltalog import HistoryEnded, LogUnavailable
 from deltalog.jetstream.backoff import Backoff
 from deltalog.wire.kubernetes import GroupResource, GroupVersion
+from deltalog.wire.records import HealthChanged
 from deltalog.wire.resource_type import ResourceType
 from producers.errors import ClusterUnavailable
 from producers.follow.cluster_state import ClusterState
 from producers.follow.normalize import Normalizer
+from producers.follow.ownership import Deposed
 from producers.follow.recorded import Recorded
 from producers.follow.type_informer import TypeInformer
 from producers.metrics import StateCounts
 from producers.rules.rules import Chosen
+from producers.supervision import being_cancelled, beyond, endless
+from producers.upstream.definitions import Definitions
 from producers.upstream.discovery import Discovered, discover, registered, server_version, streams_lists
 
 log = structlog.get_logger("producers.follow.followed_types")
@@ -53,6 +58,7 @@ class FollowedTypes:
         self._on_synced = on_synced
         # What each informer was started with: when that changes, it is restarted.
         self._running: dict[GroupResource, tuple[tuple[object, ...], asyncio.Task[None]]] = {}
+        self._definitions = Definitions(state.server, state.rediscover.set)
         # StateCounts the servers that the cluster's name led to.
         self._server_number = 0
 
@@ -84,6 +90,9 @@ class FollowedTypes:
             state.undiscovered = None
             if state.unreachable is not None:
                 state.probe_now.set()
+            if found.left_out and (known is None or found.left_out != known.left_out):
+                some = ", ".join(sorted(found.left_out)[:3])
+                log.warning("types left out: no names", cluster=state.name, types=some, number=len(found.left_out))
             wanted = {one.resource.group_resource: one for one in state.member.rules.chosen(found.types)}
             await self._follow(wanted, found)
             await self._recorded.state_discovery(found)
@@ -118,11 +127,15 @@ class FollowedTypes:
         return asked
 
     async def _discovered(self) -> Discovered:
-        found = await discover(self._state.server)
+        found = await discover(self._state.server, self._definitions.current)
         if absent := self._recorded.groups - found.groups:
             away = absent & await registered(self._state.server)
             found = msgspec.structs.replace(found, doubtful=found.doubtful | away)
         return found
+
+    async def follow_definitions(self) -> None:
+        """Follows the definitions of custom types, until cancelled."""
+        await self._definitions.run()
 
     async def follow_server(self) -> None:
         """Takes all lists again when the cluster's name leads to another server, until cancelled."""
@@ -132,6 +145,7 @@ class FollowedTypes:
             server.moved.clear()
             log.warning("another server", cluster=self._state.name, server=server.host)
             self._server_number += 1
+            self._definitions.forget()
             self._state.rediscover.set()
 
     # -- informers -------------------------------------------------------------------------------------------------
@@ -181,6 +195,38 @@ class FollowedTypes:
             await self._unhealthy(key, "its API is registered and not served now")
 
     def _start(self, key: GroupResource, chosen: Chosen) -> asyncio.Task[None]:
+        # At once, since the first lists are those of the informers that there are.
+        informer = self._state.informers[key] = self._informer(key, chosen)
+        return self._tasks.create_task(self._inform(key, chosen, informer), name=f"{self._state.name}: {key}")
+
+    async def _inform(self, key: GroupResource, chosen: Chosen, informer: TypeInformer) -> None:
+        """Runs a type's informer, and another one where it fails with what nothing expects. Raises as informers do."""
+        state, timing = self._state, self._state.timing
+        backoff = Backoff(*timing.failure_backoff)
+        while True:
+            started = time.monotonic()
+            try:
+                await endless(informer.run())
+            except Exception as cause:
+                unexpected = beyond(cause, Deposed, LogUnavailable, HistoryEnded)
+                if unexpected is None or being_cancelled():
+                    raise
+                reason = state.failed(unexpected, str(key))
+                informer.error, informer.error_since = reason, informer.error_since or time.time()
+                if time.monotonic() - started >= timing.stable:
+                    backoff.reset()
+            informer.synced.clear()
+            self._recorded.unhealthy.add(key)
+            # What was appended and is on its way is in the log once this is: the next informer reads it back.
+            await self._recorded.append(HealthChanged(resource=key, reason=reason))
+            await backoff.wait()
+            if state.informers.get(key) is not informer:
+                return
+            state.going_again()
+            informer = state.informers[key] = self._informer(key, chosen, informer)
+
+    def _informer(self, key: GroupResource, chosen: Chosen, before: TypeInformer | None = None) -> TypeInformer:
+        """A type's informer; `before`: the one that failed, for whoever looks until this one is synced."""
         state, recorded, resource = self._state, self._recorded, chosen.resource
         informer = TypeInformer(
             state.server,
@@ -198,8 +244,9 @@ class FollowedTypes:
             timing=state.timing,
             metrics=None if state.metrics is None else state.metrics.of(state.name, str(key)),
         )
-        state.informers[key] = informer
-        return self._tasks.create_task(informer.run(), name=f"{state.name}: {key}")
+        if before is not None:
+            informer.error, informer.error_since = before.error, before.error_since
+        return informer
 
     async def _stop(self, key: GroupResource) -> None:
         running = self._running.pop(key, None)
@@ -212,8 +259,12 @@ class FollowedTypes:
 
     def _changed(self, resource: ResourceType) -> None:
         """A CRD or aggregated API was added, changed or removed: types may have been."""
-        if resource.group in _DEFINING:
-            self._state.rediscover.set()
+        if resource.group not in _DEFINING:
+            return
+        if resource.resource == "customresourcedefinitions" and self._definitions.followed:
+            # They tell of it themselves, when they have it.
+            return
+        self._state.rediscover.set()
 
     async def _synced(self, informer: TypeInformer) -> None:
         key = informer.resource.group_resource

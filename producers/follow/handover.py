@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Mapping
 
 import msgspec
+import structlog
 from nats.aio.msg import Msg
 
 from deltalog import LogUnavailable
@@ -19,7 +20,10 @@ from deltalog.jetstream.stream import Log
 from deltalog.wire.kubernetes import GroupResource
 from producers.errors import ProducersError
 from producers.follow.type_informer import TypeInformer
+from producers.supervision import Complaints
 from producers.upstream.objects import Unusable, raw_object
+
+_log = structlog.get_logger("producers.follow.handover")
 
 # States that may wait for their turn.
 _PENDING = 1024
@@ -30,16 +34,19 @@ async def take_handovers(log: Log, cluster: str, informers: Mapping[GroupResourc
     subscription = await log.connection.client.subscribe(
         handover_subject(log.name, cluster), pending_msgs_limit=_PENDING
     )
+    complain = Complaints(_log, "a handover failed", cluster=cluster)
     try:
         async with asyncio.TaskGroup() as tasks:
             async for message in subscription.messages:
-                tasks.create_task(_answer(log, informers, message), name=f"{cluster}: handover")
+                tasks.create_task(_answer(log, informers, message, complain), name=f"{cluster}: handover")
     finally:
         with contextlib.suppress(*TRANSPORT_ERRORS):
             await log.connection.client.unsubscribe(subscription)
 
 
-async def _answer(log: Log, informers: Mapping[GroupResource, TypeInformer], message: Msg) -> None:
+async def _answer(
+    log: Log, informers: Mapping[GroupResource, TypeInformer], message: Msg, complain: Complaints
+) -> None:
     try:
         handed = decode_handover(message.data)
         key = GroupResource(handed.group, handed.resource)
@@ -49,5 +56,8 @@ async def _answer(log: Log, informers: Mapping[GroupResource, TypeInformer], mes
         taken = HandoverAnswer(sequence or await log.head())
     except (ProducersError, LogUnavailable, msgspec.MsgspecError) as cause:
         taken = HandoverAnswer(refused=str(cause))
+    except Exception as cause:  # noqa: BLE001 - supervised
+        # Whoever hands over waits for the watch instead.
+        taken = HandoverAnswer(refused=complain(cause))
     with contextlib.suppress(*TRANSPORT_ERRORS):
         await message.respond(encode_answer(taken))

@@ -15,12 +15,15 @@ from urllib.parse import parse_qs, quote, urlsplit
 import msgspec
 import structlog
 
+from deltalog import HistoryEnded, LogUnavailable
 from deltalog.jetstream.backoff import Backoff, Once
 from deltalog.wire.delta import UNDECODABLE
 from deltalog.wire.kubernetes import GroupVersion
 from deltalog.wire.records import ClusterDocument, DocumentName, OpenApiDocument
 from producers.follow.documents import KnownDocument, fits, packed
+from producers.follow.ownership import Deposed
 from producers.follow.recorded import Recorded
+from producers.supervision import Complaints, being_cancelled
 from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.apiserver import ApiServer, RequestRefused, Unreachable
 
@@ -99,6 +102,8 @@ class OpenApi:
             lambda reason: log.info("OpenAPI cannot be read", cluster=recorded.owner.cluster, reason=reason)
         )
 
+        self._failed = Complaints(log, "OpenAPI failed", cluster=recorded.owner.cluster)
+
     def look(self) -> None:
         """The cluster's types may have changed, and so may its documents."""
         self._woken.set()
@@ -140,8 +145,16 @@ class OpenApi:
         except (Unreachable, TimeoutError) as cause:
             self._complain(str(cause) or f"no answer within {self._timing.openapi_document:g} s")
             return False
+        except (LogUnavailable, HistoryEnded, Deposed):
+            raise
+        except Exception as cause:
+            if being_cancelled():
+                raise
+            self._failed(cause)
+            return False
         if good:
             self._complain.clear()
+            self._failed.clear()
         return good
 
     # -- asking ----------------------------------------------------------------------------------------------------

@@ -36,7 +36,8 @@ async def probe(state: ClusterState, recorded: Recorded) -> None:
     """Keeps `state.unreachable` current and records its changes, until cancelled. Raises Deposed, AppendError."""
     said: str | None = ""
     while True:
-        reason = await why_not_ready(state.server) or state.undiscovered
+        state.probe_now.clear()
+        reason = await why_not_ready(state.server) or state.lasting_failure() or state.undiscovered
         state.unreachable = reason
         if state.metrics is not None:
             state.metrics.clock.labels(state.name).set(state.server.clock_offset)
@@ -52,7 +53,6 @@ async def probe(state: ClusterState, recorded: Recorded) -> None:
                 log.info("cluster is back", cluster=state.name)
                 state.retry_now()
         said = reason
-        state.probe_now.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(state.timing.probe_every * random.uniform(0.8, 1.2)):
                 await state.probe_now.wait()

@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
+import msgspec
 import structlog
 
 from deltalog import Appender, Record, UnreadableRecord
@@ -19,8 +20,10 @@ from deltalog.wire.records import (
     Fact,
     HealthChanged,
     OpenApiDocument,
+    StatusReport,
     TypeSynced,
     decode_control,
+    encode_control,
 )
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import CONTROL, encode_token
@@ -32,6 +35,10 @@ from producers.follow.state_gap import NO_GAP, StateGap
 from producers.upstream.discovery import Discovered
 
 log = structlog.get_logger("producers.follow.recorded")
+
+# Characters of why something cannot be read.
+_LONGEST_REASON = 1000
+_VERSION_KEYS = ("major", "minor", "gitVersion", "platform")
 
 
 class Recorded:
@@ -53,6 +60,8 @@ class Recorded:
         self._health: HealthChanged | None = None
         self._discovery = RecordedDiscovery()
         self._limit = limit
+        # Subjects of records that the log does without.
+        self._left_out: set[str] = set()
 
     async def read(self, gap: StateGap = NO_GAP) -> None:
         """Reads what the log has. O(control records of the cluster). Raises HistoryChanged.
@@ -91,7 +100,7 @@ class Recorded:
         """Bytes that a record may have."""
         if self._limit is not None:
             return self._limit
-        return payload_limit(self.appender.connection.client.max_payload)
+        return payload_limit(self.log.message_limit)
 
     @property
     def groups(self) -> frozenset[str]:
@@ -103,8 +112,18 @@ class Recorded:
         return {GroupVersion(known.group, version) for known in self.types.values() for version in known.versions}
 
     async def append(self, fact: Fact, *, ttl: int | None = None) -> int:
-        """Appends a record of a fact; `ttl` in seconds. Returns its sequence."""
-        return await append_control(self.appender, self.owner, self.owner.control(fact), ttl=ttl)
+        """Appends a record of a fact; `ttl` in seconds. Returns its sequence.
+
+        One that is too large for a message says less; 0: the log does without.
+        """
+        control = self.owner.control(fact)
+        if len(encode_control(control)) > self.limit:
+            less = self.owner.control(_less(fact))
+            if not fits(less, self.limit, control.record, logged=control.subject in self._left_out):
+                self._left_out.add(control.subject)
+                return 0
+            control = less
+        return await append_control(self.appender, self.owner, control, ttl=ttl)
 
     # -- what differs only ---------------------------------------------------------------------------------------
 
@@ -137,7 +156,7 @@ class Recorded:
 
     async def state_health(self, reason: str | None) -> None:
         """Records whether the cluster can be read; `reason`: why not."""
-        self._health = HealthChanged(healthy=reason is None, reason=reason or "")
+        self._health = HealthChanged(healthy=reason is None, reason=_shortened(reason or ""))
         await self.append(self._health)
 
     async def state_synced(self, key: GroupResource, version: str, objects: int) -> None:
@@ -152,7 +171,7 @@ class Recorded:
         """Records that a type cannot be read; once, until it can."""
         if key not in self.unhealthy:
             self.unhealthy.add(key)
-            await self.append(HealthChanged(resource=key, reason=reason))
+            await self.append(HealthChanged(resource=key, reason=_shortened(reason)))
 
     async def state_cluster(self, version: dict[str, Any]) -> None:
         """Records that the cluster's types are known, with its server's version."""
@@ -181,3 +200,22 @@ class Recorded:
         self.types.pop(key, None)
         self.synced.discard(key)
         self.unhealthy.discard(key)
+
+
+def _shortened(reason: str) -> str:
+    """A reason that fits into any message, and that UTF-8 can have: some come from servers."""
+    text = reason.encode(errors="replace").decode()
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."
+
+
+def _less(fact: Fact) -> Fact:
+    """A fact without what may be large in it."""
+    match fact:
+        case StatusReport():
+            return msgspec.structs.replace(fact, types={})
+        case ResourceType():
+            return msgspec.structs.replace(fact, columns=None, short_names=(), categories=(), subresources=())
+        case ClusterRegistered():
+            short = {key: text for key, text in fact.version.items() if isinstance(text, str) and len(text) < 100}
+            return msgspec.structs.replace(fact, version={key: short[key] for key in _VERSION_KEYS if key in short})
+    return fact

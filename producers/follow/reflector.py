@@ -157,6 +157,7 @@ class Reflector:
 
     def _begin_list(self) -> None:
         self._began = time.monotonic()
+        self.writer.odd.begin_list()
         self._completes = self._lacks and self._lacking_known
         self.listed = 0
         self.expected = None
@@ -172,6 +173,7 @@ class Reflector:
         await self.writer.settle()
         await self.writer.purge_other_versions()
         self.writer.forget_deleted()
+        self.writer.odd.end_list()
         self.version = version
         self.synced_at = time.time()
         if self._completes:
@@ -297,7 +299,8 @@ class Reflector:
             # What failed behind the last event of a watch is found here: `_log_failed` has ended that.
             self.writer.check()
             due = time.monotonic() >= self._due
-            listing = due or not self.synced.is_set()
+            # Without a version a watch begins with what there is, and says nothing of what is gone.
+            listing = due or not self.synced.is_set() or not self.version
             if listing and not self._server.streams_lists:
                 await self._list()
                 listing = False

@@ -32,6 +32,8 @@ def _type_status(informer: TypeInformer) -> TypeStatus:
         event=_milliseconds(informer.last_event),
         stale=_milliseconds(informer.error_since),
         error=informer.error,
+        odd=informer.odd,
+        odd_lines=informer.odd_lines,
     )
 
 

@@ -23,6 +23,7 @@ from producers.follow.renewal import Renewal
 from producers.follow.state_gap import StateGap, find_gap
 from producers.follow.status import report_status
 from producers.follow.type_informer import TypeInformer
+from producers.supervision import endless
 
 log = structlog.get_logger("producers.follow.tenure")
 
@@ -32,7 +33,8 @@ async def serve_tenure(
 ) -> None:
     """Follows a cluster as its owner until cancelled, or until one of the tasks fails.
 
-    Raises an ExceptionGroup with what ended it: Deposed, LogUnavailable or HistoryEnded, if all is as it should be.
+    Raises an ExceptionGroup with what ended it: Deposed, LogUnavailable or HistoryEnded, if all is as it should be;
+    anything else is a mistake that its caller has to supervise.
     """
     recorded = Recorded(log_, appender, owner)
     gap = await find_gap(log_)
@@ -76,10 +78,14 @@ async def _run(
     )
     async with asyncio.TaskGroup() as tasks:
         types = FollowedTypes(state, recorded, tasks, discovery_changed=openapi.look, on_synced=on_synced)
-        tasks.create_task(probe(state, recorded), name=f"{name}: probe")
-        tasks.create_task(types.run(), name=f"{name}: discovery")
-        tasks.create_task(types.follow_server(), name=f"{name}: server")
-        tasks.create_task(report_status(state, recorded), name=f"{name}: status")
-        tasks.create_task(take_handovers(recorded.log, name, state.informers), name=f"{name}: handover")
-        tasks.create_task(history, name=f"{name}: history")
-        tasks.create_task(openapi.run(), name=f"{name}: OpenAPI")
+        for what, work in (
+            ("probe", probe(state, recorded)),
+            ("discovery", types.run()),
+            ("definitions", types.follow_definitions()),
+            ("server", types.follow_server()),
+            ("status", report_status(state, recorded)),
+            ("handover", take_handovers(recorded.log, name, state.informers)),
+            ("history", history),
+            ("OpenAPI", openapi.run()),
+        ):
+            tasks.create_task(endless(work), name=f"{name}: {what}")

@@ -105,6 +105,16 @@ class TypeInformer:
         return sum(reflector.relists for reflector in self.reflectors)
 
     @property
+    def odd(self) -> int:
+        """Objects that the log has not as they are."""
+        return sum(len(reflector.writer.odd) for reflector in self.reflectors)
+
+    @property
+    def odd_lines(self) -> tuple[str, ...]:
+        """What is the matter with a few of them."""
+        return tuple(line for reflector in self.reflectors for line in reflector.writer.odd.lines())[:3]
+
+    @property
     def synced_at(self) -> float:
         """When its last complete list was in the log, in seconds since 1970."""
         return min(reflector.synced_at for reflector in self.reflectors)

@@ -24,14 +24,17 @@ from deltalog import (
     Selectables,
     encode_delta,
 )
+from deltalog.append import MessageTooLarge
 from deltalog.jetstream.headers import header_lines
 from deltalog.jetstream.stream import Log
-from deltalog.wire.kubernetes import ObjectName, newer
+from deltalog.wire.delta import UNDECODABLE
+from deltalog.wire.kubernetes import ObjectName, content_version, newer
 from deltalog.wire.parts import fit, part_subject, parts_filter, payload_limit
 from deltalog.wire.records import HealthChanged
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import object_subject, type_prefix
 from deltalog.wire.summary import DIGEST_HEADER, PRUNED_HEADER, SUMMARY_HEADER, summary_headers, summary_line
+from producers.errors import UnusableInput
 from producers.follow.before import Before, Look
 from producers.follow.handed_over import HandedOver
 from producers.follow.in_flight import InFlight
@@ -46,19 +49,50 @@ from producers.follow.known import (
 )
 from producers.follow.logged_type import LoggedType
 from producers.follow.normalize import Normalized, Normalizer
+from producers.follow.odd_objects import LEFT_OUT, MENDED, OddObjects, shown
 from producers.follow.ownership import Owner, append_control, deposed
 from producers.metrics import StateCounts
 from producers.timing import DEFAULT, ProducerTiming
-from producers.upstream.objects import RawObject, Unusable, identify, raw_object
+from producers.upstream.objects import Identity, RawObject, Unusable, identify, raw_object
+from producers.upstream.odd_json import OddObject
 
 log = structlog.get_logger("producers.follow.writer")
 
 # How long a purge of parts may take, and until the next attempt, in seconds.
 _PURGE_WITHIN = 2.0
 _PURGE_AGAIN = 10.0
+# Characters of what names an object and its state: a kube-apiserver's have 253 at most.
+_LONGEST = 320
+# Bytes of a part's sequence, in the message that names it.
+_SEQUENCE = 9
 
 # Called when what was appended is acknowledged, with its sequence, or with the reason why it is not.
 Stored = Callable[[int, AppendError | None], None]
+
+
+class Unstorable(UnusableInput):
+    """An object that no message of the log can hold, in parts or not."""
+
+
+def _unstorable(state: Normalized) -> str:
+    """Why the log cannot have a state, by what names it: that has to fit into subjects and headers; empty: it can."""
+    for what, text in (
+        ("name", state.name),
+        ("namespace", state.namespace),
+        ("uid", state.uid),
+        ("resourceVersion", state.member_version),
+    ):
+        if len(text) > _LONGEST:
+            return f"its {what} has more than {_LONGEST} characters"
+    return ""
+
+
+def _version_of(state: Normalized) -> str:
+    """The version of a state that has none: of its content, whatever the order of its members."""
+    try:
+        return content_version(msgspec.json.encode(msgspec.json.decode(state.object), order="deterministic"))
+    except UNDECODABLE:
+        return content_version(state.object)
 
 
 class Writer:
@@ -109,6 +143,8 @@ class Writer:
         # purged next (time.monotonic).
         self._obsolete: dict[str, int] = {}
         self._purge_at = 0.0
+        # Objects that the log has not as they are.
+        self.odd = OddObjects()
         # One state is taken in at a time, from lists, watches and handovers.
         self._turn = asyncio.Lock()
 
@@ -129,6 +165,9 @@ class Writer:
             # appended behind it on the same connection is in the log.
             health = HealthChanged(resource=self.resource.group_resource, reason=f"reading back: {self._failed}")
             await append_control(self._appender, self._owner, self._owner.control(health))
+        if isinstance(self._failed, MessageTooLarge):
+            # The streams take less than they did.
+            await self._log.learn_limits()
         self._known.clear()
         self.lacking.clear()
         self._handed_over.clear()
@@ -169,8 +208,16 @@ class Writer:
         if self._obsolete:
             await self._purge_obsolete()
         self.last_version = ""
+        metadata: msgspec.Raw | None = None
+        is_odd = False
         try:
             found = raw if isinstance(raw, dict) else raw_object(raw)
+            if type(found) is OddObject:
+                if found.problem:
+                    return self._leave_out(found, found.problem)
+                is_odd = True
+                self._mended(found)
+            metadata = found.get("metadata")
             if listed and not self._blank:
                 # Most of a later list is known: that is seen without normalising it.
                 identity = identify(found)
@@ -180,27 +227,56 @@ class Writer:
                 if self._handed_over.versions and self._outranked(key, self.last_version):
                     return key
                 known = self._objects.get(key)
-                if known is not None and known.lives_as(uid) and self._has(key, known, version, listed):
+                if (
+                    known is not None
+                    and self.last_version
+                    and known.lives_as(uid)
+                    and self._has(key, known, version, listed)
+                ):
                     return key
             state = self._normalize(found)
         except Unusable as problem:
-            self._unusable(problem)
-            return None
+            return self._leave_out({} if metadata is None else {"metadata": metadata}, str(problem))
         self.last_version = state.member_version
         key = ObjectName((intern(state.namespace), state.name))
+        if not state.member_version:
+            # Some aggregated APIs have none: other content is another state.
+            state = msgspec.structs.replace(state, member_version=_version_of(state))
+        together = len(state.name) + len(state.namespace) + len(state.uid) + len(state.member_version)
+        if together > _LONGEST and (reason := _unstorable(state)):
+            return self._leave_out({} if metadata is None else {"metadata": metadata}, reason)
+        before = self._objects.get(key)
+        packed = None if before is None else (before.packed, before.packed_member_version)
+        try:
+            await self._take_in(key, state, listed=listed, in_order=in_order, stored=stored)
+        except Unstorable as problem:
+            if before is None or packed is None:
+                del self._objects[key]
+            else:
+                self._objects[key] = before
+                before.packed, before.packed_member_version = packed
+            return self._leave_out({} if metadata is None else {"metadata": metadata}, str(problem))
+        if self.odd and not is_odd:
+            self.odd.well(key)
+        return key
+
+    async def _take_in(
+        self, key: ObjectName, state: Normalized, *, listed: bool, in_order: bool, stored: Stored | None
+    ) -> None:
+        """Appends an object's state if the log has another. Raises as `observe`, and Unstorable, before it is sent."""
         uid, version = packed_uid(state.uid), packed_version(state.member_version)
         if self._handed_over.versions and self._outranked(key, state.member_version):
-            return key
+            return
         known = self._objects.get(key)
         if known is None:
             look = self._before.look_at(key, state, None)
             self._objects[key] = Known(uid + look.digest, version, 0)
             self.counts.added += 1
             await self._append(key, self._delta(ADDED, state, in_order=in_order), look, entering=True, stored=stored)
-            return key
+            return
         if known.lives_as(uid):
             if self._has(key, known, version, listed):
-                return key
+                return
             if known.uid_index == 0:
                 await self._acknowledgement(key)
             look = self._before.look_at(key, state, known)
@@ -224,7 +300,7 @@ class Writer:
                 was=was,
             )
             await self._append(key, delta, look, stored=stored)
-            return key
+            return
         replaced = await self._replaced(key, known)
         self._known.otherwise_pruned.discard(key)
         look = self._before.look_at(key, state, None)
@@ -234,9 +310,10 @@ class Writer:
             entered.own_past = KnownPast(oldest, replaced=replaced, in_parts=known.past.in_parts)
         self._objects[key] = entered
         self.counts.added += 1
-        delta = self._delta(ADDED, state, replaced=replaced, in_order=in_order)
+        # Without uids and versions of its own, what is made again as it was is no repetition of what was deleted.
+        again = known.packed_uid == uid and not newer_version(version, known.packed_member_version)
+        delta = self._delta(ADDED, state, replaced=replaced, restored=again, in_order=in_order)
         await self._append(key, delta, look, entering=True, stored=stored)
-        return key
 
     def _has(self, key: ObjectName, known: Known, version: PackedVersion, listed: bool) -> bool:
         """Whether the log has this state of an object that exists, or a newer one; counts it then."""
@@ -256,18 +333,39 @@ class Writer:
     async def _observe_deleted(self, raw: bytes | RawObject, *, in_order: bool, stored: Stored | None = None) -> None:
         self.check()
         self.last_version = ""
+        metadata: msgspec.Raw | None = None
         try:
-            found = self._normalize(raw)
+            last = raw if isinstance(raw, dict) else raw_object(raw)
+            metadata = last.get("metadata")
+            if type(last) is OddObject and last.problem:
+                raise Unusable(last.problem)
+            found = self._normalize(last)
         except Unusable as problem:
-            self._unusable(problem)
+            await self._delete_named({} if metadata is None else {"metadata": metadata}, problem)
             return
         self.last_version = found.member_version
+        if not found.member_version:
+            found = msgspec.structs.replace(found, member_version=_version_of(found))
         key = ObjectName((found.namespace, found.name))
         known = self._objects.get(key)
         if known is None or not known.lives_as(packed_uid(found.uid)):
             self.counts.suppressed += 1
             return
         await self._append_deletion(key, known, found, final=True, in_order=in_order, stored=stored)
+
+    async def _delete_named(self, found: RawObject, problem: Unusable) -> None:
+        """Takes in that an object is deleted of whose last state but the name can be read."""
+        try:
+            identity = identify(found)
+        except Unusable:
+            self._unusable(problem)
+            return
+        self.last_version = version = identity.resource_version or ""
+        key = ObjectName((intern(identity.namespace or ""), identity.name))
+        self.odd.well(key)
+        known = self._objects.get(key)
+        if known is not None and not known.past.deleted_at and known.packed_uid == packed_uid(identity.uid or ""):
+            await self._delete_by_log(key, known, version)
 
     async def hand_over(self, found: RawObject, *, deleted: bool) -> asyncio.Future[int]:
         """Takes in a state that did not come by list or watch (uses members up).
@@ -304,6 +402,8 @@ class Writer:
                     await self._observe_deleted(found, in_order=False, stored=stored)
                 else:
                     await self._observe(found, listed=False, in_order=False, stored=stored)
+                    if self.odd and (problem := self.odd.left_out(key)):
+                        raise Unusable(problem)
                 self._handed_over.note(key, version)
             if self._in_flight.sent == sent:
                 await self._in_flight.all_sent()
@@ -325,19 +425,22 @@ class Writer:
         # What was handed over while the list was taken cannot be in it.
         for key in self._known.missing(seen | self._handed_over.names()):
             self.check()
-            known = self._objects[key]
-            if known.uid_index == 0:
-                await self._acknowledgement(key)
-            last = await self._logged.last_delta(key, self._known.other_versions)
-            if last is not None:
-                state = self._metadata_of(last, version or last.member_version)
-            elif key in self.lacking:
-                state = self._bare(key, known, version or known.member_version)
-            else:
-                self._objects.pop(key, None)
-                continue
-            await self._append_deletion(key, known, state, final=False)
+            await self._delete_by_log(key, self._objects[key], version)
         await self._prune_tombstones()
+
+    async def _delete_by_log(self, key: ObjectName, known: Known, version: str) -> None:
+        """Appends that an object is deleted, with its metadata as the log has them. `version`: empty: not known."""
+        if known.uid_index == 0:
+            await self._acknowledgement(key)
+        last = await self._logged.last_delta(key, self._known.other_versions)
+        if last is not None:
+            state = self._metadata_of(last, version or last.member_version)
+        elif key in self.lacking:
+            state = self._bare(key, known, version or known.member_version)
+        else:
+            self._objects.pop(key, None)
+            return
+        await self._append_deletion(key, known, state, final=False)
 
     async def _prune_tombstones(self) -> None:
         """Replaces tombstones that hold what is to be pruned now; of those of an object that lives, nothing is left."""
@@ -420,7 +523,13 @@ class Writer:
         delta = self._delta(
             DELETED, found, first=known.uid_index, replaced=replaced, final=final, in_order=in_order, was=was
         )
-        await self._append(key, delta, look, stored=stored)
+        try:
+            await self._append(key, delta, look, stored=stored)
+        except Unstorable:
+            # Whoever follows it learns that it is gone all the same.
+            found = self._bare(key, known, found.member_version)
+            delta = self._delta(DELETED, found, first=known.uid_index, final=False, in_order=in_order)
+            await self._append(key, delta, look, stored=stored)
 
     def _delta(
         self,
@@ -471,7 +580,14 @@ class Writer:
         self, key: ObjectName, delta: Delta, look: Look, *, entering: bool = False, stored: Stored | None = None
     ) -> None:
         subject = object_subject(self._prefix, delta.namespace, delta.name)
-        delta, payload, pieces = fit(delta, self._limit())
+        limit = self._limit()
+        if delta.replaced is not None and len(header_lines(summary_headers(delta))) > limit // 4:
+            # Headers are not cut up; what selectors saw of the object before is what there may be much of.
+            replaced = msgspec.structs.replace(delta.replaced, labels={}, fields={})
+            delta = msgspec.structs.replace(delta, replaced=replaced)
+        delta, payload, pieces = fit(delta, limit)
+        if pieces and len(encode_delta(delta)) + len(pieces) * _SEQUENCE > limit:
+            raise Unstorable(f"beside its content it has more than the {limit} bytes of a message")
         if pieces:
             delta = await self._append_parts(subject, delta, pieces)
             payload = encode_delta(delta)
@@ -520,7 +636,7 @@ class Writer:
             raise
 
     def _limit(self) -> int:
-        return payload_limit(self._appender.connection.client.max_payload)
+        return payload_limit(self._log.message_limit)
 
     async def _append_parts(self, subject: str, delta: Delta, pieces: list[bytes]) -> Delta:
         sequences = []
@@ -558,6 +674,38 @@ class Writer:
             raise deposed(self._owner)
         if self._failed is not None:
             raise self._failed
+
+    def _mended(self, found: OddObject) -> None:
+        """An object is taken in as it was mended."""
+        identity = identify(found)
+        key = ObjectName((intern(identity.namespace or ""), identity.name))
+        if self.odd.note(key, MENDED):
+            log.warning("object mended", **self._named(key), problem=MENDED)
+
+    def _leave_out(self, found: RawObject, problem: str) -> ObjectName | None:
+        """An object is not taken in; what the log has of it stays, and its key is returned, unless it is another's."""
+        try:
+            identity = identify(found)
+        except Unusable:
+            identity = Identity()
+        if not identity.name:
+            self._unusable(Unusable(problem))
+            return None
+        self.counts.unusable += 1
+        self.last_version = identity.resource_version or ""
+        key = ObjectName((intern(identity.namespace or ""), identity.name))
+        if self.odd.note(key, f"{LEFT_OUT}{problem}"):
+            log.error("object left out", **self._named(key), problem=problem)
+        known = self._objects.get(key)
+        return key if known is not None and known.packed_uid == packed_uid(identity.uid or "") else None
+
+    def _named(self, key: ObjectName) -> dict[str, str]:
+        """An object as log lines name it."""
+        return {
+            "cluster": self._owner.cluster,
+            "type": str(self.resource.group_resource),
+            "object": shown(key),
+        }
 
     def _unusable(self, problem: Unusable) -> None:
         self.counts.unusable += 1

@@ -18,6 +18,7 @@ from producers.errors import UnusableInput
 from producers.kubeconfig.files import inline_access
 from producers.kubeconfig.model import ClusterAccess
 from producers.rules.rules import Rule, Rules
+from producers.supervision import reason_of
 
 # Labels that name a Secret's cluster: ours, and Cluster API's.
 _NAME_LABELS = ("kubebraid.io/cluster-name", "cluster.x-k8s.io/cluster-name")
@@ -54,15 +55,23 @@ class Descriptions:
         taken: dict[str, str] = {}
         before, self._read = self._read, {}
         for secret in sorted(secrets.values(), key=_age):
-            name, where = secret_cluster(secret), f"secret {secret['metadata']['name']}"
+            name = str(secret["metadata"]["name"])
+            where = f"secret {name}"
+            try:
+                name = secret_cluster(secret)
+            except Exception as problem:  # noqa: BLE001 - supervised
+                found.problems[name] = f"{where}: {reason_of(problem)}"
+                continue
             if name in taken:
                 found.problems[name] = f"{where}: cluster {name!r} is {taken[name]}'s, which is older"
                 continue
             taken[name] = where
             try:
                 found.clusters[name] = self._access(name, secret_kubeconfig(secret, key), where, before)
-            except BadCluster as problem:
-                found.clusters[name] = ClusterAccess(name, problem=str(problem), where=where)
+            except Exception as problem:  # noqa: BLE001 - supervised
+                # Whatever one object leads to, the others are read.
+                reason = str(problem) if isinstance(problem, UnusableInput) else f"{where}: {reason_of(problem)}"
+                found.clusters[name] = ClusterAccess(name, problem=reason, where=where)
         return found
 
     def of_pedia(self, clusters: Objects, shared: Objects) -> Described:
@@ -76,8 +85,8 @@ class Descriptions:
                 spec = _spec(pedia)
                 found.clusters[name] = self._access(name, pedia_kubeconfig(name, spec), where, before)
                 found.rules[name] = pedia_rules(spec, shared)
-            except UnusableInput as problem:
-                found.clusters[name] = ClusterAccess(name, problem=f"{where}: {problem}", where=where)
+            except Exception as problem:  # noqa: BLE001 - supervised
+                found.clusters[name] = ClusterAccess(name, problem=f"{where}: {reason_of(problem)}", where=where)
         return found
 
     def _access(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 
+from deltalog.jetstream.backoff import Backoff
+from deltalog.wire.subjects import encode_token
 from producers.errors import ProducersError, UnusableInput
 from producers.kubeconfig.files import file_state
 from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
@@ -23,9 +26,26 @@ from producers.rules.configuration import (
     load,
 )
 from producers.rules.rules import Rules
+from producers.supervision import Complaints, being_cancelled, endless
 from producers.timing import DEFAULT, ProducerTiming
 
 log = structlog.get_logger("producers.members.membership")
+
+
+# Bytes of a cluster's name, as subjects have it: a subject is part of a line of NATS' protocol, of 4 KB at most.
+_LONGEST_NAME = 1024
+
+
+def name_problem(name: str) -> str:
+    """Why a cluster cannot have a name, in a few words; empty if it can: it has to be a token of the log's subjects."""
+    if not name:
+        return "is empty"
+    try:
+        if len(encode_token(name)) > _LONGEST_NAME:
+            return "is too long"
+    except UnicodeEncodeError:
+        return "is no UTF-8"
+    return ""
 
 
 class Member(NamedTuple):
@@ -106,14 +126,25 @@ class Members:
         return list(self._complaints.values())
 
     async def run(self) -> None:
-        """Follows the sources, and the configuration's file, until cancelled."""
+        """Follows the sources, and the configuration's file, until cancelled.
+
+        Whatever a source fails with is that source's alone: it is tried again, and its clusters stay as they were.
+        """
+        complain = Complaints(log, "the configuration cannot be followed")
         async with asyncio.TaskGroup() as tasks:
             self._follow_all(tasks)
             while True:
                 await asyncio.sleep(self._timing.look_at_files_every)
-                if self._file is not None and await self._configuration_changed():
-                    self._follow_all(tasks)
-                    self._merge()
+                try:
+                    if self._file is not None and await self._configuration_changed():
+                        self._follow_all(tasks)
+                        self._merge()
+                except Exception as cause:
+                    if being_cancelled():
+                        raise
+                    complain(cause)
+                else:
+                    complain.clear()
 
     def _follow_all(self, tasks: asyncio.TaskGroup) -> None:
         wanted = {source.origin for source in self.configuration.sources}
@@ -122,7 +153,23 @@ class Members:
             self._read.pop(origin, None)
             self._sources.pop(origin, None)
         for origin in wanted - set(self._following):
-            self._following[origin] = tasks.create_task(self._follow(origin), name=f"members: {origin}")
+            self._following[origin] = tasks.create_task(self._supervise(origin), name=f"members: {origin}")
+
+    async def _supervise(self, origin: Origin) -> None:
+        """Follows a source until cancelled, whatever that raises."""
+        complain = Complaints(log, "member clusters cannot be read", source=str(origin))
+        backoff = Backoff(*self._timing.failure_backoff)
+        while True:
+            started = time.monotonic()
+            try:
+                await endless(self._follow(origin))
+            except Exception as cause:
+                if being_cancelled():
+                    raise
+                complain(cause)
+            if time.monotonic() - started >= self._timing.host_stable:
+                backoff.reset()
+            await backoff.wait()
 
     async def _configuration_changed(self) -> bool:
         assert self._file is not None
@@ -234,6 +281,9 @@ class Members:
             if found is None:
                 continue
             for name, access in found.clusters.items():
+                if problem := name_problem(name):
+                    self._complain(repr(name[:80]), f"{source.origin}: a cluster's name {problem}: {name[:80]!r}")
+                    continue
                 if name in current:
                     if named_by[name] != source:
                         self._complain(name, _twice(name))

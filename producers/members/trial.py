@@ -19,6 +19,7 @@ from producers.members.membership import Member
 from producers.rules.rules import Chosen
 from producers.timing import ProducerTiming
 from producers.upstream.apiserver import ApiServer, RequestRefused
+from producers.upstream.custom_resources import CustomDefinition, custom_definitions
 from producers.upstream.discovery import discover, server_version
 
 # Requests at once to one cluster.
@@ -111,7 +112,11 @@ async def _ask(server: ApiServer, member: Member, under_way: _UnderWay) -> None:
             raise
         # Not for everybody; discovery will tell.
         under_way.found(reachable=True)
-    discovered = await discover(server)
+
+    async def definitions() -> dict[GroupResource, CustomDefinition]:
+        return dict((await custom_definitions(server)).found.values())
+
+    discovered = await discover(server, definitions)
     chosen = member.rules.chosen(discovered.types)
     places = asyncio.Semaphore(_AT_ONCE)
     under_way.found(types=len(chosen))

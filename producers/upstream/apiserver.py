@@ -32,8 +32,8 @@ from producers.upstream.transport import ConnectionTiming, Transport
 
 log = structlog.get_logger("producers.upstream.apiserver")
 
-# Bytes of an answer that is taken whole: a page of objects as large as they may be is below that.
-_LARGEST = 512 * 1024 * 1024
+# Bytes of an answer that is read as a whole. Of a server that sends without end no more than this is held.
+LARGEST_ANSWER = 64 * 1024 * 1024
 
 
 class Unreachable(ClusterUnavailable):
@@ -57,6 +57,10 @@ class RequestRefused(ClusterUnavailable):
 
 class BadAnswer(ClusterUnavailable):
     """The API server answered with something else than what was asked for."""
+
+
+class TooLarge(BadAnswer):
+    """The API server's answer is larger than any that is of use."""
 
 
 class _Status(msgspec.Struct):
@@ -285,14 +289,23 @@ class ApiServer:
         raise RequestRefused(response.status, status.reason, status.message or response.reason, retry_after)
 
     async def get(
-        self, path: str, query: Mapping[str, str] | None = None, *, accept: str = "application/json"
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        accept: str = "application/json",
+        most: int = LARGEST_ANSWER,
     ) -> tuple[bytes, str]:
-        """Body and content type of an answer. Raises RequestRefused, Unreachable, and BadAnswer for an endless one."""
-        async with self.open(path, query, accept=accept) as response:
-            body = await response.read(_LARGEST + 1)
-            if len(body) > _LARGEST:
-                raise BadAnswer(f"{self.host}: the answer to {path} has more than {_LARGEST // 1024 // 1024} MiB")
-            return body, response.headers.get("Content-Type", "")
+        """Body and content type of an answer. Raises RequestRefused and Unreachable, and TooLarge past `most` bytes."""
+        try:
+            async with asyncio.timeout(self.timing.answer), self.open(path, query, accept=accept) as response:
+                body = await response.read(most + 1)
+                if len(body) > most:
+                    raise TooLarge(f"{self.host}: the answer to {path} has more than {most} bytes")
+                return body, response.headers.get("Content-Type", "")
+        except TimeoutError:
+            late = f"{self.host}: the answer to {path} is not whole within {self.timing.answer:g} s"
+            raise Unreachable(late) from None
 
 
 @functools.cache

@@ -6,7 +6,8 @@ Of CustomResourceDefinitions the printer columns and selectable fields are taken
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -16,8 +17,11 @@ from deltalog.wire.kubernetes import GroupResource, GroupVersion
 from deltalog.wire.resource_type import ResourceType
 from producers.upstream.api_groups import ApiGroup, api_groups, encode_groups
 from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused
-from producers.upstream.custom_resources import CustomDefinition, custom_definitions
+from producers.upstream.custom_resources import CustomDefinition
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}").fullmatch
+# Characters of a type that is none, in messages.
+_SHOWN = 80
 _API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 
 
@@ -30,6 +34,8 @@ class Discovered(msgspec.Struct, frozen=True):
 
     `document`: all that the cluster serves, types that cannot be followed too: JSON of the items of an
     APIGroupDiscoveryList, the core group first. Not of `doubtful` what was not answered.
+
+    `left_out`: types, as texts, that cannot be followed as no API server has such names.
     """
 
     types: tuple[tuple[ResourceType, ...], ...]
@@ -38,6 +44,7 @@ class Discovered(msgspec.Struct, frozen=True):
     stale: frozenset[GroupVersion] = frozenset()
     missing: frozenset[GroupResource] = frozenset()
     document: bytes = b""
+    left_out: frozenset[str] = frozenset()
 
     @property
     def whole(self) -> bool:
@@ -77,12 +84,17 @@ def _readable() -> Iterator[None]:
         raise BadAnswer(str(cause)) from cause
 
 
-async def discover(server: ApiServer) -> Discovered:
-    """The listable and watchable types of a cluster. Raises ClusterUnavailable."""
+async def discover(
+    server: ApiServer, definitions: Callable[[], Awaitable[dict[GroupResource, CustomDefinition]]]
+) -> Discovered:
+    """The listable and watchable types of a cluster. `definitions`: asks for its custom types.
+
+    Raises ClusterUnavailable.
+    """
     with _readable():
         groups = await api_groups(server)
         has_crds = any(group.metadata.name == "apiextensions.k8s.io" for group in groups)
-        return _found(groups, await custom_definitions(server) if has_crds else {})
+        return _found(groups, await definitions() if has_crds else {})
 
 
 async def registered(server: ApiServer) -> frozenset[str]:
@@ -106,6 +118,7 @@ async def registered(server: ApiServer) -> frozenset[str]:
 def _found(groups: list[ApiGroup], crds: dict[GroupResource, CustomDefinition]) -> Discovered:
     types: dict[GroupResource, list[ResourceType]] = {}
     stale: set[GroupVersion] = set()
+    left_out: set[str] = set()
     for group in groups:
         name = group.metadata.name
         for served in group.versions or ():
@@ -115,6 +128,9 @@ def _found(groups: list[ApiGroup], crds: dict[GroupResource, CustomDefinition]) 
                 if not {"list", "watch"} <= set(one.verbs or ()):
                     continue
                 key = GroupResource(name, one.resource)
+                if not _are_names(name or "core", served.version, one.resource):
+                    left_out.add(repr(f"{key}/{served.version}"[:_SHOWN]))
+                    continue
                 crd = crds.get(key)
                 version = crd.versions.get(served.version) if crd is not None else None
                 resource = ResourceType(
@@ -145,7 +161,13 @@ def _found(groups: list[ApiGroup], crds: dict[GroupResource, CustomDefinition]) 
         # A server that has just started has no custom types in its discovery for a while.
         frozenset(key for key, crd in crds.items() if crd.established and key not in types),
         encode_groups(groups),
+        frozenset(left_out),
     )
+
+
+def _are_names(*texts: str) -> bool:
+    """Whether texts can be parts of paths and subjects: Kubernetes' names of groups, versions and types all can."""
+    return all(map(_NAME, texts))
 
 
 def streams_lists(version: dict[str, Any]) -> bool:

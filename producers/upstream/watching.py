@@ -17,13 +17,14 @@ import msgspec
 
 from deltalog.wire.delta import UNDECODABLE
 from producers.errors import ClusterUnavailable
-from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused, Unreachable
-from producers.upstream.objects import RawObject, Unusable, raw_object, without_line_feeds
+from producers.upstream.apiserver import LARGEST_ANSWER, ApiServer, BadAnswer, RequestRefused, TooLarge, Unreachable
+from producers.upstream.objects import RawObject, Unusable, identify, without_line_feeds
+from producers.upstream.odd_json import elements, members, mended, odd_object
 
 # Objects in one page of a list.
 PAGE = 500
-# Bytes of one line of a watch: client-go takes frames of 16 MiB, and etcd objects below 2 MiB.
-_LONGEST = 64 * 1024 * 1024
+# By what that is divided where a page is too large to be held.
+_FEWER = 10
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
@@ -57,13 +58,6 @@ class Page(msgspec.Struct):
     items: list[RawObject] | None = None
 
 
-class _OddPage(msgspec.Struct):
-    """A page with items that are no objects."""
-
-    metadata: ListMeta = msgspec.field(default_factory=ListMeta)
-    items: list[msgspec.Raw] | None = None
-
-
 class WatchEvent(msgspec.Struct):
     """One line of a watch: ADDED, MODIFIED, DELETED or BOOKMARK; the members of `object` are still raw."""
 
@@ -94,7 +88,7 @@ class _ErrorEvent(msgspec.Struct):
 
 
 _page = msgspec.json.Decoder(Page)
-_odd_page = msgspec.json.Decoder(_OddPage)
+_list_meta = msgspec.json.Decoder(ListMeta)
 _event = msgspec.json.Decoder(WatchEvent)
 _error_event = msgspec.json.Decoder(_ErrorEvent)
 _version = msgspec.json.Decoder(EventVersion)
@@ -108,19 +102,36 @@ async def list_pages(server: ApiServer, target: Target) -> AsyncGenerator[Page, 
     """The pages of one consistent list, unparsed objects in each.
 
     The next page is asked for before one is yielded, so that it comes while this one is written; no more than that.
+    Where a page is too large to be held, pages have fewer objects from there on.
     Raises:
         RequestRefused: with code 410 if the list has to be begun again.
         Unreachable, BadAnswer: if it breaks off.
     """
-    query = {"limit": str(PAGE), **target.query()}
-    coming = asyncio.create_task(server.get(target.path, query))
+    limit = PAGE
+
+    async def page_at(token: str) -> Page:
+        nonlocal limit
+        while True:
+            query = {"limit": str(limit), **target.query(), **({"continue": token} if token else {})}
+            try:
+                body, _ = await server.get(target.path, query)
+            except TooLarge:
+                if limit == 1:
+                    raise
+                limit = max(limit // _FEWER, 1)
+                continue
+            try:
+                return _page_of(body)
+            except UNDECODABLE:
+                # It takes a while, in which others go on.
+                return await asyncio.to_thread(_odd_page_of, body)
+
+    coming = asyncio.create_task(page_at(""))
     try:
         while True:
-            body, _ = await coming
-            page = _page_of(body)
+            page = await coming
             if page.metadata.next_page:
-                query = {**query, "continue": page.metadata.next_page}
-                coming = asyncio.create_task(server.get(target.path, query))
+                coming = asyncio.create_task(page_at(page.metadata.next_page))
             yield page
             if not page.metadata.next_page:
                 return
@@ -130,43 +141,50 @@ async def list_pages(server: ApiServer, target: Target) -> AsyncGenerator[Page, 
 
 
 def _page_of(body: bytes) -> Page:
-    """Raises BadAnswer."""
+    """Raises what is in UNDECODABLE."""
+    if not body.isascii():
+        # Decoding what is looked at only would not find it.
+        body.decode()
+    # A line feed at the end, as kube-apiserver has it, is part of no object.
+    text = without_line_feeds(body) if body.find(b"\n", 0, len(body) - 1) >= 0 else body
+    return _page.decode(text)
+
+
+def _odd_page_of(body: bytes) -> Page:
+    """A page with items that are no objects, or odd ones. Raises BadAnswer."""
     try:
-        # A line feed at the end, as kube-apiserver has it, is part of no object.
-        text = without_line_feeds(body) if body.find(b"\n", 0, len(body) - 1) >= 0 else body
-        try:
-            return _page.decode(text)
-        except msgspec.ValidationError:
-            odd = _odd_page.decode(text)
-            # The writer leaves out, and logs, what has no metadata.
-            return Page(odd.metadata, [_members(item) for item in odd.items or ()])
-    except UNDECODABLE as cause:
+        found = members(body)
+        metadata = _list_meta.decode(mended(found.get("metadata", b"{}")))
+        items = found.get("items", b"null")
+        return Page(metadata, [] if items == b"null" else [_item(item) for item in elements(items)])
+    except (ValueError, *UNDECODABLE) as cause:
         raise BadAnswer(f"no list: {cause}") from cause
 
 
-def _members(item: msgspec.Raw) -> RawObject:
+def _item(item: bytes) -> RawObject:
     try:
-        return raw_object(item)
-    except Unusable:
+        return odd_object(item)
+    except (ValueError, KeyError, *UNDECODABLE):
+        # The writer leaves out, and logs, what has no metadata.
         return {}
 
 
 async def lines(chunks: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
-    """Lines, as many together as have come. Raises BadAnswer for one that is longer than any object may be."""
+    """Lines of any length, as many together as have come. Raises TooLarge for one that has no end."""
     begun: list[bytes] = []
-    size = 0
+    length = 0
     async for chunk in chunks:
         if b"\n" not in chunk:
             begun.append(chunk)
-            size += len(chunk)
-            if size > _LONGEST:
-                raise BadAnswer(f"a line of more than {_LONGEST // 1024 // 1024} MiB")
+            length += len(chunk)
+            if length > LARGEST_ANSWER:
+                raise TooLarge(f"a line of more than {LARGEST_ANSWER} bytes")
             continue
         pieces = chunk.split(b"\n")
         if begun:
             pieces[0] = b"".join((*begun, pieces[0]))
         last = pieces.pop()
-        begun, size = ([last], len(last)) if last else ([], 0)
+        begun, length = ([last], len(last)) if last else ([], 0)
         if whole := [piece for piece in pieces if piece and not piece.isspace()]:
             yield whole
 
@@ -248,11 +266,27 @@ class Watch:
 def _watch_event(line: bytes) -> WatchEvent:
     """Raises BadAnswer, and RequestRefused for an ERROR event."""
     try:
+        if not line.isascii():
+            line.decode()
         event = _event.decode(line)
-        if event.type == "ERROR":
-            status = _error_event.decode(line).object
-            raise RequestRefused(status.code, status.reason, status.message)
     except UNDECODABLE as cause:
+        event = _odd_event(line, cause)
+    if event.type == "ERROR":
+        try:
+            status = _error_event.decode(line).object
+        except UNDECODABLE as cause:
+            raise BadAnswer(f"no watch event: {cause}") from cause
+        raise RequestRefused(status.code, status.reason, status.message)
+    return event
+
+
+def _odd_event(line: bytes, cause: Exception) -> WatchEvent:
+    """An event whose object is odd. Raises BadAnswer, because of `cause`, for what is no event of an object."""
+    try:
+        found = members(line)
+        event = WatchEvent(msgspec.json.decode(found["type"], type=str), odd_object(found["object"]))
+        identify(event.object)
+    except (ValueError, KeyError, Unusable, *UNDECODABLE):
         raise BadAnswer(f"no watch event: {cause}") from cause
     return event
 

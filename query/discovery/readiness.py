@@ -61,7 +61,10 @@ class Readiness:
         return [self._of(name, found.get(name)) for name in sorted({*found, *expected})]
 
     def document(self) -> dict[str, Any]:
-        """All of it, as `/clusters` answers. `outage`: seconds since the log could be read, if it cannot now."""
+        """All of it, as `/clusters` answers. `outage`: seconds since the log could be read, if it cannot now.
+
+        `streams`: see `LogStreams.document`; None before they were looked at.
+        """
         materializer = self._materializer
         return {
             "ready": self.ready(),
@@ -69,6 +72,7 @@ class Readiness:
             "notes": [check.line for check in self._others()],
             "index": materializer.store.applied,
             "prefix": materializer.store.prefix,
+            "streams": None if materializer.streams is None else materializer.streams.document(),
             "clusters": [msgspec.to_builtins(one) for one in self.clusters()],
         }
 
@@ -115,10 +119,16 @@ class Readiness:
             meanwhile = ": serving what was known then" if replayed else ""
             text = f"log unreachable for {outage:.0f} s{meanwhile}{limit}"
             checks.append(failed(text) if self._cut_off() else warning(text))
+        if (streams := materializer.streams) is not None:
+            checks.append(passed(streams.text))
+            if streams.trouble is not None:
+                checks.append(warning(streams.trouble))
         checks.extend(self._others())
         if (lacks_to := materializer.lacks_to) and any(one.missing and one.stale is None for one in self.clusters()):
             checks.append(warning(f"the log had lost some of what is older than index {lacks_to}: it is listed again"))
-        checks.extend(map(_check, self.clusters()))
+        for cluster in self.clusters():
+            checks.append(_check(cluster))
+            checks.extend(_odd(cluster))
         return checks
 
     def probe(self, name: str, *, verbose: bool) -> tuple[int, str]:
@@ -155,3 +165,12 @@ def _check(cluster: ClusterReadiness) -> Check:
         shown = ", ".join(cluster.missing[:5]) + (", ..." if len(cluster.missing) > 5 else "")
         return failed(f"cluster {cluster.name}: first lists missing: {shown}")
     return passed(f"cluster {cluster.name} ok")
+
+
+def _odd(cluster: ClusterReadiness) -> Iterable[Check]:
+    """What is said of objects that are not served as they are."""
+    for resource, status in cluster.types.items():
+        if lines := status.get("odd_lines"):
+            more = status.get("odd", 0) - len(lines)
+            text = "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
+            yield warning(f"cluster {cluster.name}: {resource}: {text}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, MEMBER_VERSION_ANNOTATION
+from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, CONTENT_VERSION, MEMBER_VERSION_ANNOTATION
 from materializer.entry import Entry
 from materializer.versions import Named, Numbered
 from query.http.protobuf import PROTOBUF, read_fields, read_object, rewritten, rewritten_object, text_of
@@ -86,6 +86,11 @@ class _Translation:
         self._numbered = numbered
 
     def version(self, text: str, annotations: Mapping[str, Any]) -> str:
+        """The cluster's own version; empty for what has none there (`content_version`)."""
+        version = self._member_version(text, annotations)
+        return "" if version.startswith(CONTENT_VERSION) else version
+
+    def _member_version(self, text: str, annotations: Mapping[str, Any]) -> str:
         found = _VERSION.fullmatch(text)
         if found is not None:
             return found[1]

@@ -7,9 +7,10 @@ import json
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
-from tests.e2e.conftest import Members, Starter
+from tests.e2e.conftest import Members, Service, Starter
 from tests.patience import PATIENCE
 
 
@@ -24,11 +25,18 @@ async def status(*arguments: str) -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
+async def text(service: Service, path: str) -> str:
+    async with aiohttp.ClientSession() as session, session.get(service.url + path) as answer:
+        return await answer.text()
+
+
 async def test_clusters_and_types_of_an_instance(tmp_path: Path, members: Members, start: Starter) -> None:
     service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
     code, out, _ = await status("--server", service.url)
     assert code == 0, out
-    head, columns, *rows = out.splitlines()
+    head, *lines = out.splitlines()
+    # A line of the log's streams comes between, once they were looked at.
+    columns, *rows = [line for line in lines if not line.startswith("  ")]
     assert head.startswith(f"{service.url}: ready, at index ")
     assert columns.split() == ["CLUSTER", "STATE", "TYPES", "OBJECTS", "PRODUCER", "REASON"]
     assert [row.split()[:2] for row in rows] == [["alpha", "ready"], ["bravo", "ready"]]
@@ -39,6 +47,20 @@ async def test_clusters_and_types_of_an_instance(tmp_path: Path, members: Member
     found = json.loads(out)
     assert (code, found["ready"], [one["state"] for one in found["clusters"]]) == (0, True, ["ready", "ready"])
     assert {one["type"] for one in found["clusters"][0]["types"]} >= {"pods", "deployments.apps"}
+
+    async with asyncio.timeout(PATIENCE):
+        while (streams := found["streams"]) is None:
+            await asyncio.sleep(0.2)
+            found = json.loads((await status("--server", service.url, "-o", "json"))[1])
+    events, state = streams["events"], streams["state"]
+    assert (state["lacksTo"], streams["trouble"], streams["window"]) == (0, None, 3600)
+    assert found["index"] >= events["last"] >= state["messages"] > 0
+    assert events["since"] is not None
+    assert f"  events since {events['since'][:16]}" in (await status("--server", service.url))[1]
+    assert "[+]log's events since " in await text(service, "/readyz?verbose")
+    metrics = await text(service, "/metrics")
+    for line in ('kubebraid_log_stream_last_sequence{stream="events"}', "kubebraid_log_state_lag 0.0"):
+        assert line in metrics
 
     await members["bravo"].stop()
     async with asyncio.timeout(PATIENCE):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from producers.kubeconfig.files import access_of
 from producers.rules.rules import Rules
 from producers.timing import ProducerTiming
 from producers.upstream.apiserver import ApiServer, RequestRefused, Unreachable
+from producers.upstream.definitions import Definitions
 from producers.upstream.discovery import discover, registered
 from simulation import SimulatedCluster
 from simulation.aggregation import registration
@@ -397,7 +399,7 @@ async def test_a_group_that_cannot_be_decoded_holds_up_no_other(rig: Rig, monkey
 
     monkeypatch.setattr(server, "get", odd)
     try:
-        found = await discover(server)
+        found = await discover(server, Definitions(server, lambda: None).current)
         assert found.doubtful == {"apps", "batch"}
         titles = {str(versions[0].group_resource) for versions in found.types}
         assert "pods" in titles
@@ -421,7 +423,8 @@ async def answered(*changed: tuple[str, bytes, str]) -> Any:
                 await asyncio.Event().wait()
             return known[path]
 
-    return await discover(Server())  # type: ignore[arg-type]
+    server: ApiServer = Server()  # type: ignore[assignment]
+    return await discover(server, Definitions(server, lambda: None).current)
 
 
 async def test_lists_that_are_null_are_empty() -> None:
@@ -479,7 +482,7 @@ async def test_both_kinds_of_discovery_say_the_same(rig: Rig) -> None:
         rig.cluster.faults.aggregated_discovery = aggregated
         server = ApiServer(access_of(str(rig.kubeconfig), "alpha"))
         try:
-            found.append(await discover(server))
+            found.append(await discover(server, Definitions(server, lambda: None).current))
             assert await registered(server) == {"reports.example.io"}
         finally:
             await server.close()
@@ -528,3 +531,58 @@ async def test_a_cluster_whose_clock_is_wrong(rig: Rig, ahead: float) -> None:
     await rig.settled(warm, "/api/v1/pods", "", "pods")
     assert "late" in names(warm.store, CONFIG_MAPS)
     await eventually(lambda: told(-ahead))
+
+
+def _has_column(store: Store, name: str) -> bool:
+    return name in str(store.clusters["alpha"].types[BOATS].columns)
+
+
+async def test_definitions_are_listed_once_then_watched(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where their type is not followed; a list is taken again only where the watch's version has expired."""
+    asked: list[str] = []
+    real = ApiServer.open
+
+    def opened(self: ApiServer, path: str, query: Any = None, **options: Any) -> Any:
+        if path == CRDS:
+            asked.append("watch" if "watch" in (query or {}) else "list")
+        return real(self, path, query, **options)
+
+    monkeypatch.setattr(ApiServer, "open", opened)
+    rig.timing = ProducerTiming(
+        discover_every=0.05, discover_doubtful=0.05, discover_together=0.02, list_backoff=(0.02, 0.1), stable=0.1
+    )
+    warm = await rig.materializer()
+    producer, _ = await rig.produce("pods", "boats.sea.example.io", "apiservices.apiregistration.k8s.io")
+    looks = 0
+    discovered = producer.clusters["alpha"].state.discovered
+    for number in range(3):
+        await rig.request("POST", CRDS, crd("v1"))
+        await eventually(lambda: BOATS in warm.store.clusters["alpha"].types)
+        assert warm.store.clusters["alpha"].types[BOATS].custom
+        path = f"{CRDS}/boats.sea.example.io"
+        patch = crd("v1")["spec"]
+        patch["versions"][0]["additionalPrinterColumns"] = [{"name": f"C{number}", "type": "string", "jsonPath": ".a"}]
+        await rig.request("PATCH", path, {"spec": patch}, "application/merge-patch+json")
+        await eventually(partial(_has_column, warm.store, f"C{number}"))
+        # Several looks at the types, between any two changes.
+        for _ in range(3):
+            discovered.clear()
+            producer.clusters["alpha"].rediscover()
+            await discovered.wait()
+            looks += 1
+        rig.cluster.faults.cut_watches()
+        await rig.request("DELETE", path)
+        await eventually(lambda: BOATS not in warm.store.clusters["alpha"].types)
+    assert asked.count("list") == 1, asked
+    assert asked.count("watch") >= 2
+    assert looks == 9
+
+    # What happened while no version was left to go on from.
+    rig.cluster.faults.hang_watches()
+    await rig.request("POST", CRDS, crd("v1"))
+    rig.cluster.faults.compact()
+    rig.cluster.faults.hang_watches(False)
+    rig.cluster.faults.cut_watches()
+    await eventually(lambda: BOATS in warm.store.clusters["alpha"].types)
+    await eventually(lambda: warm.store.clusters["alpha"].types[BOATS].custom)
+    assert asked.count("list") == 2, asked

@@ -21,6 +21,7 @@ from producers.follow.recorded import Recorded
 from producers.follow.removal import remove_cluster
 from producers.kubeconfig.files import access_of
 from producers.upstream.apiserver import ApiServer
+from producers.upstream.definitions import Definitions
 from producers.upstream.discovery import Discovered, discover
 from simulation.aggregation import registration
 from simulation.faults import AwayShown
@@ -203,7 +204,7 @@ async def test_what_no_message_can_hold_is_left_out(rig: Rig) -> None:
         stack.push_async_callback(server.close)
         appender = await stack.enter_async_context(Appender.to(writing))
         owner = await take(writing, appender, "alpha", "p")
-        found = await discover(server)
+        found = await discover(server, Definitions(server, lambda: None).current)
         small = Recorded(writing, appender, owner, limit=1000)
         await small.state_discovery(found)
         assert await writing.last(control_subject("alpha", "discovery")) is None
