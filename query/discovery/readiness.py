@@ -10,6 +10,7 @@ import msgspec
 from deltalog.wire.records import TypeStatus
 from materializer.cluster_facts import Cluster
 from materializer.materializer import Materializer
+from materializer.streams import LogStreams
 from query.http.health import Check, failed, passed, ready, report, warning
 
 
@@ -72,7 +73,7 @@ class Readiness:
             "notes": [check.line for check in self._others()],
             "index": materializer.store.applied,
             "prefix": materializer.store.prefix,
-            "streams": None if materializer.streams is None else materializer.streams.document(),
+            "streams": None if (streams := materializer.streams) is None else streams.document(self._trouble(streams)),
             "clusters": [msgspec.to_builtins(one) for one in self.clusters()],
         }
 
@@ -121,8 +122,8 @@ class Readiness:
             checks.append(failed(text) if self._cut_off() else warning(text))
         if (streams := materializer.streams) is not None:
             checks.append(passed(streams.text))
-            if streams.trouble is not None:
-                checks.append(warning(streams.trouble))
+            if (trouble := self._trouble(streams)) is not None:
+                checks.append(warning(trouble))
         checks.extend(self._others())
         if (lacks_to := materializer.lacks_to) and any(one.missing and one.stale is None for one in self.clusters()):
             checks.append(warning(f"the log had lost some of what is older than index {lacks_to}: it is listed again"))
@@ -130,6 +131,11 @@ class Readiness:
             checks.append(_check(cluster))
             checks.extend(_odd(cluster))
         return checks
+
+    def _trouble(self, streams: LogStreams) -> str | None:
+        lacks_to = streams.lacks_to
+        clusters = sorted(self._materializer.store.clusters.items()) if lacks_to else ()
+        return streams.trouble([name for name, cluster in clusters if cluster.missing_past(lacks_to)])
 
     def probe(self, name: str, *, verbose: bool) -> tuple[int, str]:
         """Status and text of `healthz`, `livez` or `readyz`. Only the last one may fail, and then says why."""
