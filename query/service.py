@@ -19,6 +19,7 @@ from query.discovery.followed import Followed
 from query.discovery.openapi import OpenApiByScope
 from query.discovery.paths import SERVED_PATHS, RequestTarget, cluster_scope, resource_target, split
 from query.discovery.readiness import Readiness
+from query.forward.bindings import pod_bound_by
 from query.forward.forwarding import Forwarding, Upstreams
 from query.http.application import as_api_error, single_handler_application
 from query.http.connections import SLOW_CLIENTS
@@ -229,6 +230,8 @@ class QueryService:
                 or target.subresource
                 or self._may_be_unsynced(request.cluster, target, served)
             ):
+                if served is None and (bound := await pod_bound_by(request.http, target, catalogue)) is not None:
+                    return await self._forward(request, segments, *bound)
                 if request.method == "GET" and not target.subresource:
                     return await self._pass_read_on(request, segments, target, catalogue)
                 return await self._forward(request, segments, target, served)

@@ -151,7 +151,7 @@ class Forwarding:
                 if wants_upgrade(http):
                     if upstream.proxy is not None:
                         raise ApiError(503, f"{cluster} is behind a proxy, through which streams are not passed on")
-                    return await self._pass_through.tunnel(http, upstream, path, headers)
+                    return await self._pass_through.tunnel(http, upstream, path, headers, until)
                 write = None
                 if served is not None and target is not None and http.method in _WRITES:
                     write = _Write(cluster, target, served, self._materializer)
@@ -178,7 +178,8 @@ class Forwarding:
             ranges = [part for part in ",".join(headers.popall("Accept", ())).split(",") if "protobuf" not in part]
             headers["Accept"] = ",".join(ranges) or "application/json"
             headers.popall("Accept-Encoding", None)
-            if body is not None:
+            if http.body_exists:
+                # Also where it was read before: aiohttp keeps it.
                 body = await self._translated(http, write, versions)
         try:
             async with self._pass_through.exchange(http, upstream, path, headers, body) as answer:

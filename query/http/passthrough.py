@@ -164,15 +164,22 @@ class PassThrough:
             yield answer
 
     async def tunnel(
-        self, http: web.Request, upstream: Upstream, path: str, headers: CIMultiDict[str]
+        self,
+        http: web.Request,
+        upstream: Upstream,
+        path: str,
+        headers: CIMultiDict[str],
+        until: asyncio.Event | None = None,
     ) -> web.StreamResponse:
         """Passes a request for another protocol through, and then all bytes in both directions, until both end.
+
+        `until`: as for `tunnel`.
 
         Raises:
             BrokenTunnel: the server cannot be reached, or its answer cannot be read.
         """
         url = f"{upstream.url}{path}"
-        return await tunnel(http, url, headers, upstream.tls, upstream.server_name, self._connect)
+        return await tunnel(http, url, headers, upstream.tls, upstream.server_name, self._connect, until)
 
 
 def request_headers(http: web.BaseRequest) -> CIMultiDict[str]:
