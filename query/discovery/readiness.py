@@ -55,11 +55,14 @@ class Readiness:
         self._not_ready_after = not_ready_after
         self._others = others
 
+    def names(self) -> set[str]:
+        """The names of all clusters in the log or expected; also of those that it had before all of it was lost."""
+        return {*self._materializer.store.clusters, *self._expected(), *self._materializer.former_clusters}
+
     def clusters(self) -> list[ClusterReadiness]:
-        """All clusters in the log or expected, by name; also those that the log had before all of it was lost."""
+        """All of them, by name."""
         found = self._materializer.store.clusters
-        expected = {*self._expected(), *self._materializer.former_clusters}
-        return [self._of(name, found.get(name)) for name in sorted({*found, *expected})]
+        return [self._of(name, found.get(name)) for name in sorted(self.names())]
 
     def document(self) -> dict[str, Any]:
         """All of it, as `/clusters` answers. `outage`: seconds since the log could be read, if it cannot now.
