@@ -36,6 +36,8 @@ class ClusterFacts:
         # All that it serves, synced or not.
         self.discovery: ClusterDocument | None = None
         self.types: dict[GroupResource, ResourceType] = {}
+        # Since which index each type is synced in its version, as far as is known; see `TypeStore.version_since`.
+        self.version_since: dict[GroupResource, int] = {}
         self.synced: dict[GroupResource, int] = {}
         # The cluster's version that the first list was of, from which on the type has been followed.
         self.synced_version: dict[GroupResource, str] = {}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from deltalog.wire.delta import ADDED, DELETED, MODIFIED
-from materializer.entry import NEVER, Entry
+from materializer.entry import NEVER, Entry, of_version
 from materializer.filter import Filter
 from materializer.order import Removal
 from materializer.store import Store
@@ -176,7 +176,14 @@ def _latest(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
             ]
             if held:
                 yield item.index, _removed(held, item.index), 0
-        elif wanted.covers(item) and (shown := list(_shown(item, wanted, at, type_store))):
+            continue
+        if wanted.covers(item):
+            shown = list(_shown(item, wanted, at, type_store))
+        elif wanted.version not in (None, item.version):
+            shown = list(_out_of_version(item, wanted, at, type_store))
+        else:
+            continue
+        if shown:
             yield item.index, shown, len(item.content)
 
 
@@ -271,6 +278,25 @@ def _shown(entry: Entry, wanted: Filter, at: Position, type_store: TypeStore) ->
         held = None
     if selected:
         yield ShownChange(ADDED if held is None else MODIFIED, entry, entry.index)
+
+
+def _out_of_version(entry: Entry, wanted: Filter, at: Position, type_store: TypeStore) -> Iterator[ShownChange]:
+    """What a watch of one version is shown of an object that is in another one, before the window.
+
+    Where its cluster has had the type in that for as long as the watcher has been away, nothing. Else in which version
+    it was is not known, and it is shown as deleted: not to be told would leave it at the client for ever.
+    """
+    if at.read_to >= type_store.version_since.get(entry.cluster, NEVER):
+        return
+    if not dataclasses.replace(wanted, version=None).covers(entry):
+        return
+    held = _held(entry, wanted, at, type_store.unread_through)
+    if held is not None:
+        assert wanted.version is not None
+        type_store.window.doubtful += 1
+        yield ShownChange(
+            DELETED, of_version(held, type_store.key.group, wanted.version), entry.index, entry.member_version
+        )
 
 
 def _predecessor(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> Entry | None:

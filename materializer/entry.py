@@ -110,6 +110,22 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
         return self.content[VERSION_OFFSET - 1 : self.metadata_end]
 
 
+def of_version(entry: Entry, group: str, version: str) -> Entry:
+    """An object that is in another API version now, as a deletion from this one: its metadata, and no more is known.
+
+    Example: the Ship of `sea.example.io/v2` as `{"kind":"Ship","apiVersion":"sea.example.io/v1","metadata":{...}}`.
+    """
+    kind = entry.type_meta.partition(b',"apiVersion":')[0]
+    api_version = msgspec.json.encode(f"{group}/{version}" if group else version)
+    return msgspec.structs.replace(
+        entry,
+        version=version,
+        type_meta=shared_type_meta(kind + b',"apiVersion":' + api_version + b","),
+        content=entry.content[: entry.metadata_end] + b"}",
+        final=False,
+    )
+
+
 def version_member(prefix: str, index: int, member_version: str) -> bytes:
     """`"resourceVersion":"<prefix>.<index>.<member_version>",` as it stands in metadata.
 

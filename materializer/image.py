@@ -89,6 +89,7 @@ class _Cluster(msgspec.Struct, array_like=True):
     documents: dict[DocumentName, int]
     discovery: int | None
     types: dict[GroupResource, ResourceType]
+    version_since: dict[GroupResource, int]
     synced: dict[GroupResource, int]
     synced_version: dict[GroupResource, str]
     followed: dict[GroupResource, str]
@@ -327,6 +328,7 @@ def _cluster(cluster: ClusterFacts, numbers: dict[int, int]) -> _Cluster:
         documents={key: numbers[id(document)] for key, document in cluster.documents.items()},
         discovery=None if cluster.discovery is None else numbers[id(cluster.discovery)],
         types=dict(cluster.types),
+        version_since=dict(cluster.version_since),
         synced=dict(cluster.synced),
         synced_version=dict(cluster.synced_version),
         followed=dict(cluster.followed),
@@ -601,6 +603,9 @@ class Restoration:
                 store.fading.append((one.time, one.index, self._type_stores[one.type].key, self._faded(one)))
             for cluster in self._clusters:
                 store.clusters[cluster.name] = self._cluster_of(cluster, store)
+                for key, since in cluster.version_since.items():
+                    if key in store.types:
+                        store.types[key].version_since[cluster.name] = since
         except LookupError as cause:
             raise NotAnImage(f"it speaks of what it does not have: {cause}") from cause
         return store, self._counts, self._parts

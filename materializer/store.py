@@ -221,6 +221,8 @@ class Store:
             self.fading.append((entry.replaced.time, entry.uid_index, type_key, entry))
         if current is not None:
             type_store.order.discard(current.index)
+            if current.version != entry.version:
+                self._changed_version(type_store, entry)
         elif tombstone is not None:
             self._drop_tombstone(type_store, tombstone, key)
         objects[key] = entry
@@ -235,7 +237,16 @@ class Store:
 
     def _add_type(self, type_key: GroupResource) -> TypeStore:
         found = self.types[type_key] = TypeStore(type_key, self.loading, self.window)
+        clusters = self.clusters.values()
+        found.version_since = {
+            one.name: one.version_since[type_key] for one in clusters if type_key in one.version_since
+        }
         return found
+
+    def _changed_version(self, type_store: TypeStore, entry: Entry) -> None:
+        """An object is in another API version than before: so are all of its cluster soon."""
+        self.clusters[entry.cluster].version_since[type_store.key] = entry.index
+        type_store.version_since[entry.cluster] = entry.index
 
     def _continue(self, entry: Entry, current: Entry, *, knows: bool) -> None:
         """Hands on what is known of a live object to its next state; `knows`: `current` is the one right before."""
@@ -308,6 +319,8 @@ class Store:
                     return Outcome.NOT_NEWER
                 self._drop_tombstone(type_store, tombstone, key)
                 _replace(entry, tombstone)
+        if current is not None and current.version != entry.version:
+            self._changed_version(type_store, entry)
         self._add_tombstone(type_store, entry)
         type_store.order.append(index, entry)
         self.window.add(type_store.events, index, entry, before, _was(delta, entry, before))
@@ -367,7 +380,12 @@ class Store:
                 cluster.server_version = version
                 self.catalogue = index
             case ResourceType(group_resource=resource) as info:
-                if cluster.types.get(resource) != info:
+                known = cluster.types.get(resource)
+                if known is None or known.version != info.version:
+                    cluster.version_since[resource] = index
+                    if (type_store := self.types.get(resource)) is not None:
+                        type_store.version_since[cluster.name] = index
+                if known != info:
                     cluster.types[resource] = info
                     self.catalogue = index
             case OpenApiDocument(name=name, document=document):
@@ -406,6 +424,7 @@ class Store:
             self.documents = index
         else:
             cluster.types.pop(resource, None)
+            cluster.version_since.pop(resource, None)
             cluster.synced.pop(resource, None)
             cluster.synced_version.pop(resource, None)
             cluster.followed.pop(resource, None)
@@ -429,6 +448,7 @@ class Store:
         if type_store is None:
             type_store = self._add_type(type_key)
         type_store.unread_through = self.unread_through
+        type_store.version_since.pop(cluster, None)
         if self.unread_through > self.caught_up_at and unseen:
             # Some of what was removed may never have been seen here.
             type_store.floors[cluster] = index

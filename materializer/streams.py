@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -33,20 +34,28 @@ class LogStreams(msgspec.Struct, frozen=True):
 
     @property
     def lacks_to(self) -> int:
-        """Up to which sequence the state may lack objects, after a loss; 0: it lacks none."""
+        """Up to which sequence the state has lost what the events had forgotten; 0: nothing was lost.
+
+        It stays when all was appended again: deletions from before are still unknown to instances that start.
+        """
         return 0 if self.state is None else self.state.lacks_to
 
-    @property
-    def trouble(self) -> str | None:
-        """What is wrong with the state stream, in words; None: nothing."""
+    def trouble(self, incomplete: Sequence[str] = ()) -> str | None:
+        """What is wrong with the state stream, in words; None: nothing.
+
+        `incomplete`: clusters that have not been listed again since the state lost what is older than `lacks_to`.
+        """
         if not self.window:
             return None
         if self.state is None:
             return "the log's state stream is not there"
         if self.lag and self.state.silent > _SILENT:
             return f"the log's state stream is {self.lag} messages behind the events"
-        if self.lacks_to:
-            return f"the log's state stream may lack objects older than index {self.lacks_to}: they are appended again"
+        if self.lacks_to and incomplete:
+            few = ", ".join(incomplete[:5]) + (", ..." if len(incomplete) > 5 else "")
+            return (
+                f"the log's state stream may lack what {few} had before index {self.lacks_to}, until it is listed again"
+            )
         return None
 
     @property
@@ -56,13 +65,13 @@ class LogStreams(msgspec.Struct, frozen=True):
         kept = "none" if self.state is None else _size(self.state)
         return f"log's events{since}: {_size(self.events)}; state: {kept}"
 
-    def document(self) -> dict[str, Any]:
+    def document(self, trouble: str | None = None) -> dict[str, Any]:
         """All of it as JSON; times as RFC 3339, sequences and sizes as numbers."""
         return {
             "events": {**_extent(self.events), "since": timestamp(self.oldest) if self.oldest else None},
             "state": None if self.state is None else {**_extent(self.state), "lag": self.lag, "lacksTo": self.lacks_to},
             "window": self.window,
-            "trouble": self.trouble,
+            "trouble": trouble,
         }
 
 

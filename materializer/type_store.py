@@ -32,6 +32,8 @@ class TypeStore:
     - `floors`: by cluster, the lowest index to resume at after a removal that this process did not wholly see.
     - `forgotten`: index of the newest deletion that was forgotten: a watcher that has not read up to it missed it.
     - `unread_through`: that of the store as of the type's last change.
+    - `version_since`: by cluster, the index since which it has the type in its present version; of one that is not
+      named this is not known.
     - `indexes`: for selections; see `materializer.indexes`.
     - `events`: every event of the type in the store's `window`.
     """
@@ -44,6 +46,7 @@ class TypeStore:
         self.floors: dict[str, int] = {}
         self.forgotten = 0
         self.unread_through = 0
+        self.version_since: dict[str, int] = {}
         self.indexes = Indexes()
         self.window = Window(0) if window is None else window
         self.events = TypeWindow()

@@ -95,7 +95,7 @@ def _of_streams(streams: LogStreams) -> Iterable[Metric]:
     yield GaugeMetricFamily("kubebraid_log_state_present", "0 while there is no state stream", value=there_is)
     yield GaugeMetricFamily("kubebraid_log_state_lag", "Messages that the state lacks of the events", value=streams.lag)
     yield GaugeMetricFamily(
-        "kubebraid_log_state_lacks_to", "Sequence up to which the state may lack objects", value=streams.lacks_to
+        "kubebraid_log_state_lacks_to", "Sequence up to which the state has lost messages", value=streams.lacks_to
     )
 
 

@@ -17,8 +17,9 @@ from query.discovery.catalogue import Catalogue, Catalogues, ServedType
 from query.discovery.endpoints import Discovery
 from query.discovery.followed import Followed
 from query.discovery.openapi import OpenApiByScope
-from query.discovery.paths import SERVED_PATHS, RequestTarget, cluster_scope, resource_target, split
+from query.discovery.paths import SERVED_PATHS, RequestTarget, cluster_scope, no_such_cluster, resource_target, split
 from query.discovery.readiness import Readiness
+from query.forward.bindings import pod_bound_by
 from query.forward.forwarding import Forwarding, Upstreams
 from query.http.application import as_api_error, single_handler_application
 from query.http.connections import SLOW_CLIENTS
@@ -154,7 +155,12 @@ class QueryService:
             request.numbered, segments = True, segments[1:]
         if segments[:1] in (["api"], ["apis"], ["clusters"], ["openapi"]):
             self._consistency.check_ready()
-        request.cluster, segments = cluster_scope(segments, self._materializer.store.clusters)
+        if segments[:1] == ["clusters"]:
+            # Also by those that are about to come: a longer name of theirs is not to be taken for a shorter one's path.
+            cluster, segments = cluster_scope(segments, self.readiness.names())
+            if cluster is not None and cluster not in self._materializer.store.clusters:
+                raise no_such_cluster(cluster, self._materializer.store.clusters)
+            request.cluster = cluster
         if not segments:
             self._only_get(request)
             return request.document({"paths": SERVED_PATHS})
@@ -229,6 +235,8 @@ class QueryService:
                 or target.subresource
                 or self._may_be_unsynced(request.cluster, target, served)
             ):
+                if served is None and (bound := await pod_bound_by(request.http, target, catalogue)) is not None:
+                    return await self._forward(request, segments, *bound)
                 if request.method == "GET" and not target.subresource:
                     return await self._pass_read_on(request, segments, target, catalogue)
                 return await self._forward(request, segments, target, served)

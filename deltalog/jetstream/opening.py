@@ -20,6 +20,8 @@ from deltalog.wire.subjects import STREAM_SUBJECTS
 
 log = structlog.get_logger("deltalog.state")
 
+# Random prefixes; those of older releases may begin with a digit.
+_RANDOM = "[0-9a-f]{8}"
 # What a stream's configuration says about that stream alone, or about its servers.
 _OWN = ("num_replicas", "placement", "mirror", "sources", "republish", "sealed")
 
@@ -40,13 +42,22 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     events_bytes: int | None = None
 
 
+def random_prefix() -> str:
+    """A name for a history: 8 random hexadecimal digits, the first of them a letter.
+
+    Some consoles read versions as numbers, as far as they are one, and drop an event whose number is not above the
+    list's: of `8b187de1.3087` that would be 8, of `b187de15.3087` it is none.
+    """
+    return secrets.choice("abcdef") + secrets.token_hex(4)[1:]
+
+
 def next_prefix(prefix: str) -> str:
     """Another name for a history: random, or with a random end where the name was chosen."""
-    fresh = secrets.token_hex(4)
-    if re.fullmatch("[0-9a-f]{8}", prefix):
+    fresh = random_prefix()
+    if re.fullmatch(_RANDOM, prefix):
         return fresh
     # A prefix has 64 characters at most.
-    return f"{re.sub('-[0-9a-f]{8}$', '', prefix)[:55]}-{fresh}"
+    return f"{re.sub(f'-{_RANDOM}$', '', prefix)[:55]}-{fresh}"
 
 
 async def open_log(
@@ -113,7 +124,7 @@ async def _made(connection: Connection, settings: LogSettings) -> Log:
         "duplicate_window": 100_000_000,
         "allow_atomic": True,
         "metadata": {
-            PREFIX_KEY: settings.prefix or secrets.token_hex(4),
+            PREFIX_KEY: settings.prefix or random_prefix(),
             FORMAT_KEY: "1",
             TOMBSTONE_TTL_KEY: str(settings.tombstone_ttl),
         },

@@ -66,7 +66,8 @@ def cluster_scope(segments: list[str], known: Iterable[str]) -> tuple[str | None
     """The cluster whose scope a path is in (None: all), and the path within. `known`: names of clusters.
 
     `clusters/alpha/api` is in the scope of `alpha`, its path within is `api`. A cluster's name may have slashes, as
-    that of an EKS context has; they may stand in the URL as they are.
+    that of an EKS context has; they may stand in the URL as they are. Of several names that fit the longest is meant:
+    `clusters/default/api-host:6443/me/api` is in the scope of `default/api-host:6443/me`, though there is a `default`.
 
     Raises:
         UnknownPath: there is no such cluster.
@@ -76,15 +77,20 @@ def cluster_scope(segments: list[str], known: Iterable[str]) -> tuple[str | None
     if len(segments) == 1:
         return None, segments
     names = set(known)
-    if segments[1] in names:
-        return segments[1], segments[2:]
-    for end in range(len(segments), 2, -1):
+    deepest = max((name.count("/") for name in names), default=0)
+    # Most of the path first: what is below a cluster of a shorter name may begin as the rest of a longer one does.
+    for end in range(min(len(segments), deepest + 2), 1, -1):
         name = "/".join(segments[1:end])
         if name in names:
             return name, segments[end:]
-    raise UnknownPath(
-        f'clusters "{segments[1]}" not found; there are: {", ".join(sorted(names)) or "none yet"}',
-        details={"name": segments[1], "kind": "clusters"},
+    raise no_such_cluster(segments[1], names)
+
+
+def no_such_cluster(name: str, names: Iterable[str]) -> UnknownPath:
+    """The answer to a request for a cluster that there is none of; `names`: those that there are."""
+    return UnknownPath(
+        f'clusters "{name}" not found; there are: {", ".join(sorted(names)) or "none yet"}',
+        details={"name": name, "kind": "clusters"},
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 from deltalog.wire.records import TypeStatus
 from materializer.cluster_facts import ClusterFacts
 from materializer.materializer import Materializer
+from materializer.streams import LogStreams
 from query.http.health import Check, failed, passed, ready, report, warning
 
 
@@ -54,11 +55,14 @@ class Readiness:
         self._not_ready_after = not_ready_after
         self._others = others
 
+    def names(self) -> set[str]:
+        """The names of all clusters in the log or expected; also of those that it had before all of it was lost."""
+        return {*self._materializer.store.clusters, *self._expected(), *self._materializer.former_clusters}
+
     def clusters(self) -> list[ClusterReadiness]:
-        """All clusters in the log or expected, by name; also those that the log had before all of it was lost."""
+        """All of them, by name."""
         found = self._materializer.store.clusters
-        expected = {*self._expected(), *self._materializer.former_clusters}
-        return [self._of(name, found.get(name)) for name in sorted({*found, *expected})]
+        return [self._of(name, found.get(name)) for name in sorted(self.names())]
 
     def document(self) -> dict[str, Any]:
         """All of it, as `/clusters` answers. `outage`: seconds since the log could be read, if it cannot now.
@@ -72,7 +76,7 @@ class Readiness:
             "notes": [check.line for check in self._others()],
             "index": materializer.store.applied,
             "prefix": materializer.store.prefix,
-            "streams": None if materializer.streams is None else materializer.streams.document(),
+            "streams": None if (streams := materializer.streams) is None else streams.document(self._trouble(streams)),
             "clusters": [msgspec.to_builtins(one) for one in self.clusters()],
         }
 
@@ -121,8 +125,8 @@ class Readiness:
             checks.append(failed(text) if self._cut_off() else warning(text))
         if (streams := materializer.streams) is not None:
             checks.append(passed(streams.text))
-            if streams.trouble is not None:
-                checks.append(warning(streams.trouble))
+            if (trouble := self._trouble(streams)) is not None:
+                checks.append(warning(trouble))
         checks.extend(self._others())
         if (lacks_to := materializer.lacks_to) and any(one.missing and one.stale is None for one in self.clusters()):
             checks.append(warning(f"the log had lost some of what is older than index {lacks_to}: it is listed again"))
@@ -130,6 +134,11 @@ class Readiness:
             checks.append(_check(cluster))
             checks.extend(_odd(cluster))
         return checks
+
+    def _trouble(self, streams: LogStreams) -> str | None:
+        lacks_to = streams.lacks_to
+        clusters = sorted(self._materializer.store.clusters.items()) if lacks_to else ()
+        return streams.trouble([name for name, cluster in clusters if cluster.missing_past(lacks_to)])
 
     def probe(self, name: str, *, verbose: bool) -> tuple[int, str]:
         """Status and text of `healthz`, `livez` or `readyz`. Only the last one may fail, and then says why."""

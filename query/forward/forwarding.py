@@ -150,7 +150,7 @@ class Forwarding:
                     path = f"{path}?{http.rel_url.raw_query_string}"
                 headers = identified(request_headers(http), upstream)
                 if wants_upgrade(http):
-                    return await self._pass_through.tunnel(http, upstream, path, headers)
+                    return await self._pass_through.tunnel(http, upstream, path, headers, until)
                 write = None
                 if served is not None and target is not None and http.method in _WRITES:
                     write = _Write(cluster, target, served, self._materializer)
@@ -177,7 +177,8 @@ class Forwarding:
             ranges = [part for part in ",".join(headers.popall("Accept", ())).split(",") if "protobuf" not in part]
             headers["Accept"] = ",".join(ranges) or "application/json"
             headers.popall("Accept-Encoding", None)
-            if body is not None:
+            if http.body_exists:
+                # Also where it was read before: aiohttp keeps it.
                 body = await self._translated(http, write, versions)
         try:
             async with self._pass_through.exchange(http, upstream, path, headers, body) as answer:

@@ -231,16 +231,23 @@ class PassThrough:
             yield _AskedAtUrl(response)
 
     async def tunnel(
-        self, http: web.Request, upstream: Upstream, path: str, headers: CIMultiDict[str]
+        self,
+        http: web.Request,
+        upstream: Upstream,
+        path: str,
+        headers: CIMultiDict[str],
+        until: asyncio.Event | None = None,
     ) -> web.StreamResponse:
         """Passes a request for another protocol through, and then all bytes in both directions, until both end.
+
+        `until`: as for `tunnel`.
 
         Raises:
             BrokenTunnel: the server cannot be reached, or its answer cannot be read.
         """
         url = f"{upstream.url}{path}"
         dial = partial(dial_url, url, self._connect) if upstream.way is None else upstream.way.connect
-        return await tunnel(http, url, headers, dial)
+        return await tunnel(http, url, headers, dial, until)
 
 
 def request_headers(http: web.BaseRequest) -> CIMultiDict[str]:

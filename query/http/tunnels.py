@@ -1,6 +1,7 @@
 """Tunnels: requests that change the protocol (exec, attach, port-forward) go to a cluster byte for byte.
 
-After the cluster's 101 both connections are wired to each other; neither side's protocol is looked into.
+After the cluster's 101 both connections are wired to each other; neither side's protocol is looked into, but for a
+watch over WebSocket that is to end between two of its messages.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from query.errors import QueryError
+from query.http.watch_frames import SocketFrames
 
 # Bytes of an answer that is no upgrade: a Status.
 _REFUSAL_LIMIT = 1024 * 1024
 # Seconds to wait for the answer to the request for another protocol.
 _PATIENCE = 60.0
+# A WebSocket's frame that closes it, with the status of a normal end (RFC 6455, 5.5.1 and 7.4.1).
+_CLOSE = b"\x88\x02" + (1000).to_bytes(2, "big")
 
 
 class BrokenTunnel(QueryError):
@@ -42,6 +46,10 @@ class _Side(asyncio.Protocol):
         self._peer: _Side | None = None
         self._early = bytearray()
         self._arrived = asyncio.Event()
+        # Of a side whose messages are to be told apart; set but within one of them.
+        self.frames: SocketFrames | None = None
+        self.rest = asyncio.Event()
+        self.rest.set()
 
     def join(self, peer: _Side, early: bytes = b"") -> None:
         """From now on everything received goes to `peer`, `early` first."""
@@ -49,7 +57,7 @@ class _Side(asyncio.Protocol):
         early += bytes(self._early)
         self._early.clear()
         if early:
-            peer.write(early)
+            self._pass_on(early)
         if self.closed.is_set():
             peer.close()
 
@@ -76,10 +84,20 @@ class _Side(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._peer is not None:
-            self._peer.write(data)
+            self._pass_on(data)
         else:
             self._early += data
             self._arrived.set()
+
+    def _pass_on(self, data: bytes) -> None:
+        assert self._peer is not None
+        self._peer.write(data)
+        if self.frames is not None:
+            self.frames.take(data)
+            if self.frames.between:
+                self.rest.set()
+            else:
+                self.rest.clear()
 
     # An end of one direction is the end of both: that is how a client goes, and SPDY and WebSocket know no other one.
 
@@ -136,11 +154,13 @@ async def tunnel(
     url: str,
     headers: CIMultiDict[str],
     dial: Callable[[asyncio.Protocol], Awaitable[None]],
+    until: asyncio.Event | None = None,
 ) -> web.StreamResponse:
     """Sends a request for another protocol on; returns when the tunnel is over, or with the server's refusal.
 
     `url`: encoded. `headers`: the request's, without those of the connection. `dial`: connects a protocol to the
-    server, or raises BrokenTunnel.
+    server, or raises BrokenTunnel. `until`: of a WebSocket, which is closed once this is set, behind a whole message
+    of the server.
 
     Raises:
         BrokenTunnel: the server cannot be reached, does not answer in time, or its answer cannot be read.
@@ -170,9 +190,17 @@ async def tunnel(
                 if name in (b"content-type", b"warning", b"www-authenticate", b"retry-after"):
                     refusal.headers.add(name.decode(), value.decode("latin-1"))
             return refusal
-        return await _wire(http, far, answer, rest)
+        return await _wire(http, far, answer, rest, until)
     finally:
         far.close()
+
+
+async def _end_socket(near: _Side, far: _Side, until: asyncio.Event) -> None:
+    """Closes a WebSocket as its server would, once `until` is set, behind a whole message."""
+    await until.wait()
+    await far.rest.wait()
+    near.write(_CLOSE)
+    near.close()
 
 
 async def _answer(wire: h11.Connection, far: _Side) -> tuple[h11.InformationalResponse | h11.Response, bytes]:
@@ -199,7 +227,11 @@ async def _answer(wire: h11.Connection, far: _Side) -> tuple[h11.InformationalRe
 
 
 async def _wire(
-    http: web.BaseRequest, far: _Side, answer: h11.InformationalResponse, early: bytes
+    http: web.BaseRequest,
+    far: _Side,
+    answer: h11.InformationalResponse,
+    early: bytes,
+    until: asyncio.Event | None,
 ) -> web.StreamResponse:
     transport = http.transport
     if transport is None or transport.is_closing():
@@ -212,11 +244,18 @@ async def _wire(
     transport.set_protocol(near)
     near.write(b"\r\n".join(lines) + b"\r\n\r\n")
     near.join(far)
+    ending: asyncio.Task[None] | None = None
+    if until is not None:
+        far.frames = SocketFrames()
+        ending = asyncio.create_task(_end_socket(near, far, until), name="passed-on-socket-until")
     far.join(near, early)
     try:
         await near.closed.wait()
         await far.closed.wait()
     finally:
+        if ending is not None:
+            ending.cancel()
+            await asyncio.gather(ending, return_exceptions=True)
         near.close()
         # At a shutdown aiohttp would wait for the end of that connection, which it learns when this request is over.
         asyncio.get_running_loop().call_soon(before.connection_lost, None)

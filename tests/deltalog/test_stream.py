@@ -317,6 +317,14 @@ def test_a_prefix_somebody_chose_stays_recognisable(chosen: str) -> None:
 
 
 def test_a_random_prefix_is_followed_by_a_random_one() -> None:
+    # Those of older releases may begin with a digit: to a console that parses versions as numbers they were some.
+    for before in ("0123abcd", "12345678", "abcdef01", "chosen", "chosen-0123abcd"):
+        after = [next_prefix(before) for _ in range(50)]
+        assert all(one[0] in "abcdef" or one.startswith("chosen-") for one in after), after
+        assert all(one.rpartition("-")[2][0] in "abcdef" for one in after), after
+        assert {len(one) for one in after} == {len("chosen-abcdef01") if "chosen" in before else 8}
+        assert len(set(after)) == 50
+        assert before not in after
     assert len(next_prefix("0123abcd")) == 8
     assert next_prefix("0123abcd") != "0123abcd"
 

@@ -14,9 +14,10 @@ import pytest
 import pytest_asyncio
 import trustme
 import yaml
+from yarl import URL
 
 from kubebraid.command.broker import EmbeddedBroker
-from simulation import SimulatedCluster
+from simulation import SimulatedCluster, write_kubeconfig
 from tests.e2e.conftest import Kubectl, Members, Service, Starter, TlsFront, WriteKubeconfig
 from tests.patience import PATIENCE
 from tests.producers.upstream.servers import HttpProxy, SocksProxy
@@ -648,3 +649,32 @@ async def test_a_cluster_that_is_away_is_told(tmp_path: Path, members: Members, 
     assert (await service.get(pod))["metadata"]["name"] == meta["name"]
     with contextlib.suppress(OSError):
         await members["alpha"].start()
+
+
+@pytest.mark.asyncio(loop_scope="function")
+async def test_of_clusters_names_that_fit_the_longest_is_meant(tmp_path: Path, start: Starter) -> None:
+    """As k3s and `oc login` name contexts: writes go to the right cluster, through a router too."""
+    names = ("default", "default/api-host:6443/me", "default/api-host:6443")
+    async with contextlib.AsyncExitStack() as stack:
+        clusters = {
+            name: await stack.enter_async_context(SimulatedCluster(name, seed=number, pods=3))
+            for number, name in enumerate(names)
+        }
+        write_kubeconfig(list(clusters.values()), tmp_path / "kubeconfig")
+        service = await start("--kubeconfig", str(tmp_path / "kubeconfig"), "--data", str(tmp_path / "data"))
+        router = await start("--group", f"ALL={service.url}", command="route")
+        for asked in (service, router):
+            for name in names:
+                for slash in ("/", "%2F"):
+                    made = f"to-{asked.url[-2:]}-{len(name)}-{len(slash)}"
+                    path = f"/clusters/{name.replace('/', slash)}{DEPLOYMENTS}"
+                    async with aiohttp.ClientSession() as session:
+                        url = URL(asked.url + path, encoded=True)
+                        async with session.post(url, json=deployment(made)) as answer:
+                            assert answer.status == 201, await answer.text()
+                        async with session.get(URL(f"{asked.url}{path}/{made}", encoded=True)) as answer:
+                            annotations = (await answer.json())["metadata"]["annotations"]
+                            assert annotations["shadow.clusterpedia.io/cluster-name"] == name
+                        for other, cluster in clusters.items():
+                            async with session.get(f"{cluster.url}{DEPLOYMENTS}/{made}") as answer:
+                                assert answer.status == (200 if other == name else 404), (name, other)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
+import yaml
 from multidict import CIMultiDictProxy
 
-from tests.e2e.conftest import Members, Service
+from tests.e2e.conftest import Kubectl, Members, Service
 from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -416,3 +420,26 @@ async def test_names_that_are_not_wanted(ask: Ask) -> None:
     _, _, found = await ask("/api/v1/namespaces", fieldSelector=f"metadata.name!={names[0]}")
     assert names[0] not in [item["metadata"]["name"] for item in found["items"]]
     assert found["items"]
+
+
+async def test_contexts_with_numbers_for_consoles_that_parse_versions(
+    shared_service: Service, kubectl: Kubectl, tmp_path: Path
+) -> None:
+    """Headlamp drops an update where parseInt of its version is not above that of the list."""
+    command = (sys.executable, "-m", "kubebraid", "kubeconfig", "--int", "--server", shared_service.url)
+    run = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    out, _ = await run.communicate()
+    file = tmp_path / "numbers"
+    file.write_bytes(out)
+    contexts = [one["name"] for one in yaml.safe_load(out)["contexts"]]
+    assert contexts == ["kubebraid-int", "kubebraid-int-alpha", "kubebraid-int-bravo"]
+    for context in contexts:
+        given = ("--kubeconfig", str(file), "--context", context)
+        code, listed, err = await kubectl(*given, "get", "pods", "-A", "-o", "json")
+        assert code == 0, err
+        items = json.loads(listed)["items"]
+        assert items
+        assert all(item["metadata"]["resourceVersion"].isdecimal() for item in items)
+    # As they are elsewhere, a parser of numbers finds none.
+    version = (await shared_service.get("/api/v1/pods", limit="1"))["metadata"]["resourceVersion"]
+    assert not version[0].isdigit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from deltalog import DELETED, Replaced
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.selectors import parse_labels
+from deltalog.wire.subjects import TYPE
 from materializer.cursor import Cursor, Position, changes, initial
 from materializer.filter import Filter
 from materializer.store import Store
@@ -267,3 +269,62 @@ def test_a_deletion_that_changes_labels_is_of_what_watchers_saw(delta: Make) -> 
     assert shown(store, other, Filter(labels=parse_labels("app=b"))) == []
     # Who was there before the object was, never held it.
     assert shown(store, Cursor(0, 0)) == []
+
+
+# -- versions of the API ---------------------------------------------------------------------------------------------
+
+
+def stated(store: Store, control: Make, index: int, version: str, cluster: str = "alpha") -> None:
+    """A cluster's record of pods, as synced in a version."""
+    data = {"kind": "Pod", "version": version, "versions": [version], "namespaced": True}
+    store.apply_control(control(TYPE, cluster, resource="pods", data=data), index, index)
+
+
+def test_before_the_window_what_left_a_version_is_deleted(delta: Make, control: Make) -> None:
+    store = Store("h", 100)
+    store.finish_loading(0)
+    stated(store, control, 1, "v1")
+    for index, name in ((2, "a"), (3, "b")):
+        store.apply_delta(delta(name, uid=name), index, index)
+    stated(store, control, 4, "v2")
+    for index, name in ((5, "a"), (6, "c")):
+        store.apply_delta(delta(name, uid=name, member_version="2", version="v2"), index, index)
+    store.settle()
+    of_v1 = Filter(version="v1")
+    # c is news in v2; b is in v1 still.
+    assert shown(store, Cursor(3), of_v1) == [(DELETED, "a", 5)]
+    assert store.window.doubtful == 1
+    [change], _ = changes(store.types[PODS], Cursor(3).position(store.types[PODS]), of_v1, 100)
+    body = json.loads(change.entry.body)
+    assert (body["apiVersion"], change.entry.version, set(body)) == ("v1", "v1", {"kind", "apiVersion", "metadata"})
+    assert body["metadata"]["resourceVersion"] == "h.5.2"
+    # Who came with the record of v2 holds a as it was; who has read that it left holds nothing of it.
+    assert shown(store, Cursor(4), of_v1) == [(DELETED, "a", 5)]
+    assert shown(store, Cursor(5), of_v1) == []
+    # Nor does a client in another namespace.
+    assert shown(store, Cursor(3), Filter(version="v1", namespaces=frozenset({"other"}))) == []
+    # Deleted in v2, it is shown so, too.
+    store.apply_delta(delta("a", uid="a", member_version="3", version="v2", type=DELETED), 7, 7)
+    assert shown(store, Cursor(3), of_v1) == [(DELETED, "a", 7)]
+    # Nothing more is left of v1, so later changes are no news there.
+    store.apply_delta(delta("b", uid="b", member_version="4", version="v2", type=DELETED, uid_index=3), 8, 8)
+    assert shown(store, Cursor(7), of_v1) == [(DELETED, "b", 8)]
+    store.apply_delta(delta("c", uid="c", member_version="5", version="v2"), 9, 9)
+    assert shown(store, Cursor(8), of_v1) == []
+
+
+def test_where_nothing_is_known_of_its_version_it_is_deleted(delta: Make) -> None:
+    """Of a cluster without a record of the type."""
+    store = fed((1, delta("a", uid="a", version="v2")), (2, delta("a", uid="a", version="v2", member_version="2")))
+    assert shown(store, Cursor(1), Filter(version="v1")) == [(DELETED, "a", 2)]
+    assert shown(store, Cursor(1), Filter(version="v2")) == [("MODIFIED", "a", 2)]
+
+
+def test_a_version_that_the_log_states_first_counts_from_there(delta: Make, control: Make) -> None:
+    """A cold start: the record comes before the first object of the type is here."""
+    store = Store("h", 100)
+    stated(store, control, 3, "v2")
+    store.apply_delta(delta("a", uid="a", version="v2", uid_index=1), 5, 5)
+    store.finish_loading(0)
+    assert shown(store, Cursor(2, 0), Filter(version="v1")) == [(DELETED, "a", 5)]
+    assert shown(store, Cursor(3, 0), Filter(version="v1")) == []

@@ -134,6 +134,7 @@ def state(store: Store) -> Any:
             "order": [plain_item(item) for item in type_store.order.items if item is not None],
             "floors": dict(type_store.floors),
             "forgotten": type_store.forgotten,
+            "version_since": dict(type_store.version_since),
             "gap": type_store.unread_through,
         }
     numbers = (

@@ -16,7 +16,7 @@ def stream(last: int, *, silent: float = 0.0, lacks_to: int = 0) -> StreamState:
 
 def test_all_is_well() -> None:
     streams = LogStreams(3600, stream(900), stream(900), SINCE)
-    assert (streams.lag, streams.lacks_to, streams.trouble) == (0, 0, None)
+    assert (streams.lag, streams.lacks_to, streams.trouble(["alpha"])) == (0, 0, None)
     extent = "12 messages, 3,200,000 bytes"
     assert streams.text == f"log's events since 2026-11-28T10:30:23Z: {extent}; state: {extent}"
     extents = {"messages": 12, "bytes": 3_200_000, "first": 3, "last": 900}
@@ -29,27 +29,36 @@ def test_all_is_well() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "trouble"),
+    ("state", "clusters", "trouble"),
     [
-        (None, "the log's state stream is not there"),
-        (stream(880, silent=11), "the log's state stream is 20 messages behind the events"),
+        (None, [], "the log's state stream is not there"),
+        (stream(880, silent=11), [], "the log's state stream is 20 messages behind the events"),
         # A moment behind is how a mirror is.
-        (stream(880, silent=9), None),
+        (stream(880, silent=9), [], None),
         # It was asked later.
-        (stream(920, silent=11), None),
+        (stream(920, silent=11), [], None),
         (
             stream(900, lacks_to=700),
-            "the log's state stream may lack objects older than index 700: they are appended again",
+            ["alpha"],
+            "the log's state stream may lack what alpha had before index 700, until it is listed again",
         ),
+        (
+            stream(900, lacks_to=700),
+            list("abcdef"),
+            "the log's state stream may lack what a, b, c, d, e, ... had before index 700, until it is listed again",
+        ),
+        # All was listed again.
+        (stream(900, lacks_to=700), [], None),
     ],
 )
-def test_what_is_wrong_with_the_state(state: StreamState | None, trouble: str | None) -> None:
+def test_what_is_wrong_with_the_state(state: StreamState | None, clusters: list[str], trouble: str | None) -> None:
     streams = LogStreams(3600, stream(900), state, SINCE)
-    assert streams.trouble == streams.document()["trouble"] == trouble
+    assert streams.trouble(clusters) == trouble
+    assert streams.document(trouble)["trouble"] == trouble
 
 
 def test_a_log_of_an_older_release_has_no_state() -> None:
     streams = LogStreams(0, stream(900), None, 0)
-    assert streams.trouble is None
+    assert streams.trouble() is None
     assert (streams.document()["state"], streams.document()["events"]["since"]) == (None, None)
     assert streams.text == "log's events: 12 messages, 3,200,000 bytes; state: none"

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from deltalog.wire.subjects import REMOVED, TYPE
 from query.http.passthrough import Upstream
-from query.http.watch_frames import frames_of
+from query.http.watch_frames import SocketFrames, frames_of
 from tests.patience import PATIENCE
 from tests.query.scene import Answers, Scene
 
@@ -163,11 +163,22 @@ class Member:
         self.asked.append(http.path_qs)
         if "watch" not in http.query and "/watch/" not in http.path:
             return web.json_response({"kind": "ShipList", "items": []})
+        if "Upgrade" in http.headers:
+            return await self.converse(http)
         response = web.StreamResponse()
         response.content_type = self.content_type
         await response.prepare(http)
         while True:
             await response.write(await self.pieces.get())
+
+    async def converse(self, http: web.Request) -> web.StreamResponse:
+        """A WebSocket whose frames are the pieces."""
+        socket = web.WebSocketResponse(compress=False)
+        await socket.prepare(http)
+        assert http.transport is not None
+        while not http.transport.is_closing():
+            http.transport.write(await self.pieces.get())
+        return socket
 
 
 @pytest.fixture
@@ -222,6 +233,46 @@ async def test_between_events_it_ends_at_once(scene: Scene, member: Member) -> N
             scene.custom("boats", "Boat")
             scene.tell()
             assert await answer.content.read() == b""
+
+
+TEXT = b"\x81\x7e" + len(LINE).to_bytes(2, "big") + LINE
+
+
+async def test_over_websocket_it_ends_behind_a_whole_message(scene: Scene, member: Member) -> None:
+    """As its server would end it: by a frame that closes it."""
+    async with scene.serving(member) as served, asyncio.timeout(PATIENCE):
+        async with served.session.ws_connect(f"{served.url}{BOATS}?watch=1", autoclose=False) as socket:
+            member.pieces.put_nowait(TEXT + TEXT[:9])
+            assert (await socket.receive()).data == LINE.decode()
+            scene.custom("boats", "Boat")
+            scene.tell()
+            member.pieces.put_nowait(TEXT[9:])
+            assert (await socket.receive()).data == LINE.decode()
+            closed = await socket.receive()
+            assert (closed.type, closed.data) == (aiohttp.WSMsgType.CLOSE, 1000)
+
+
+def test_where_messages_of_a_websocket_end() -> None:
+    frames = SocketFrames()
+    assert frames.between
+    large = b"\x82\x7f" + (70_000).to_bytes(8, "big")
+    ping = b"\x89\x01p"
+    # A message in two frames with a ping between them.
+    parts = b"\x01\x02ab", ping, b"\x80\x00"
+    for chunk, between in (
+        *(
+            (TEXT, True),
+            (TEXT[:1], False),
+            (TEXT[1:3], False),
+            (TEXT[3:4], False),
+            (TEXT[4:-1], False),
+            (TEXT[-1:], True),
+        ),
+        *((large[:5], False), (large[5:] + b"x" * 69_999, False), (b"x" + ping, True)),
+        *((parts[0], False), (parts[1], False), (parts[2], True), (b"", True)),
+    ):
+        frames.take(chunk)
+        assert frames.between is between, chunk[:12]
 
 
 async def test_our_versions_are_not_passed_on(scene: Scene, member: Member) -> None:

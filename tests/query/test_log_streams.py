@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from deltalog.wire.subjects import SYNCED
 from materializer.streams import LogStreams
 from query.discovery.readiness import Readiness
 from query.metrics import ServiceMetrics
@@ -64,3 +65,16 @@ def test_no_state_stream(scene: Scene) -> None:
         line.startswith("kubebraid_log_stream") and "state" in line.split("{", 1)[1] for line in lines if "{" in line
     )
     assert "[!]the log's state stream is not there\n" in Readiness(scene.materializer).probe("readyz", verbose=True)[1]
+
+
+def test_a_gap_is_told_of_until_each_cluster_was_listed_again(scene: Scene) -> None:
+    lacks_to = scene.store.applied
+    scene.materializer.guard.streams = LogStreams(3600, stream(900), stream(900, lacks_to=lacks_to), SINCE)
+    readiness = Readiness(scene.materializer)
+    trouble = f"the log's state stream may lack what alpha, bravo had before index {lacks_to}, until it is listed again"
+    assert readiness.document()["streams"]["trouble"] == trouble
+    assert f"[!]{trouble}\n" in readiness.probe("readyz", verbose=True)[1]
+    for cluster in ("alpha", "bravo"):
+        scene.control(SYNCED, cluster, "pods", data={"version": "1"})
+    assert readiness.document()["streams"]["trouble"] is None
+    assert readiness.document()["streams"]["state"]["lacksTo"] == lacks_to

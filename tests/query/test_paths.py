@@ -71,3 +71,21 @@ def test_names_of_clusters_may_hold_slashes() -> None:
     assert cluster_scope(split("/clusters"), known) == (None, ["clusters"])
     with pytest.raises(ApiError):
         cluster_scope(split("/clusters/bravo/api"), known)
+
+
+@pytest.mark.parametrize("slash", ["/", "%2F"])
+def test_of_names_that_fit_the_longest_is_meant(slash: str) -> None:
+    """As k3s and `oc login` name contexts."""
+    longest = "default/api-host:6443/me"
+    known = ["default", "default/api-host:6443", longest, "other/default"]
+    for name in (longest, "default/api-host:6443", "default", "other/default"):
+        path = name.replace("/", slash)
+        assert cluster_scope(split(f"/clusters/{path}/api/v1/namespaces/x/pods"), known) == (
+            name,
+            ["api", "v1", "namespaces", "x", "pods"],
+        )
+        assert cluster_scope(split(f"/clusters/{path}"), known) == (name, [])
+    assert cluster_scope(split("/clusters/default/api-host:6443/you/api"), known)[0] == "default/api-host:6443"
+    assert cluster_scope(split("/clusters/default/api/v1"), known) == ("default", ["api", "v1"])
+    with pytest.raises(ApiError):
+        cluster_scope(split("/clusters/other/api"), known)
