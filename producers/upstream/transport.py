@@ -17,7 +17,6 @@ import msgspec
 import pycurl
 
 from producers.upstream.exchange import SAFE_METHODS, NotConnected, Response, TransportError, header_lines
-from producers.upstream.handshakes import Handshake, Handshakes, handshakes_of_process
 from producers.upstream.liveness import ConnectionName, Liveness, ServerConnection
 from producers.upstream.memory_files import memory_file
 from producers.upstream.multi import Multi
@@ -25,9 +24,13 @@ from producers.upstream.proxies import Proxy
 from producers.upstream.raw_connection import RawConnection
 from producers.upstream.server_url import ServerUrl
 from producers.upstream.tls import TlsSettings, system_authorities
+from producers.upstream.turns import Turn, Turns, handshakes_of_process
 
 # Handles of requests that ended, kept for the next ones of the same server.
 _KEPT = 4
+# Requests at once that wait for the head of their answer. A connection's limit of streams is known once the server has
+# said anything; until then 100 may be sent (RFC 9113, 6.5.2), and more would queue behind that limit for good.
+_UNANSWERED = 100
 # Seconds since its last use for which a connection counts as there, without a look at it.
 _STILL_USED = 0.5
 _CLOSED = "the connection was closed here"
@@ -68,7 +71,7 @@ class Transport:
         *,
         compressed: bool = True,
         timing: ConnectionTiming = ConnectionTiming(),  # noqa: B008
-        handshakes: Handshakes | None = None,
+        handshakes: Turns | None = None,
     ) -> None:
         self.server = server
         self.tls = tls
@@ -82,6 +85,7 @@ class Transport:
         )
         self._loop = asyncio.get_running_loop()
         self._multi = Multi(self._loop)
+        self._unanswered = Turns(_UNANSWERED)
         self._liveness = Liveness(timing.silence, timing.answer, self._ask)
         self._handshakes = handshakes if handshakes is not None else handshakes_of_process()
         self._under_way: dict[Response, pycurl.Curl] = {}
@@ -181,6 +185,14 @@ class Transport:
     ) -> Response:
         """`fresh`: over a new connection. Raises _Stale where it went into a connection that had ended."""
         handshake, first = await self._admit()
+        try:
+            unanswered = await self._unanswered.begin()
+        except BaseException:
+            if handshake is not None:
+                handshake.end()
+            if first:
+                self._settle_first(None)
+            raise
         curl = self._kept.pop() if self._kept else pycurl.Curl()
 
         def sent(name: ConnectionName) -> ServerConnection:
@@ -217,6 +229,7 @@ class Transport:
                 raise _Stale(str(cause)) from None
             raise
         finally:
+            unanswered.end()
             if handshake is not None:
                 handshake.end()
             if first:
@@ -245,7 +258,7 @@ class Transport:
                 curl.reset()
                 self._kept.append(curl)
 
-    async def _admit(self) -> tuple[Handshake | None, bool]:
+    async def _admit(self) -> tuple[Turn | None, bool]:
         """Waits until a request may start: beside others on a connection, or as one for which one may be made.
 
         The first that makes one (the second value) has the others wait, who then share it.

@@ -143,6 +143,7 @@ class Http2Connection:
             client=False,
             initial_values={h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: self.server.streams},
         )
+        await asyncio.sleep(self.server.late)
         self.wire.initiate_connection()
         # A client that has not seen the limit yet is refused single streams (RFC 9113, 5.1.2), by `take`.
         self.wire.local_settings = h2.settings.Settings(
@@ -234,12 +235,16 @@ class Http1Stream(Stream):
 
 @dataclass
 class Server:
-    """A server on a port of 127.0.0.1. `handler` answers; `streams`: how many HTTP/2 may have at once."""
+    """A server on a port of 127.0.0.1. `handler` answers; `streams`: how many HTTP/2 may have at once.
+
+    `late`: seconds after which it says so on a connection.
+    """
 
     handler: Handler
     tls: ssl.SSLContext | None = None
     http2: bool = True
     streams: int = 1000
+    late: float = 0.0
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
     open: int = 0

@@ -16,11 +16,11 @@ import trustme
 
 from producers.credentials.credential import ClientCertificate
 from producers.upstream.exchange import NotConnected, TransportError
-from producers.upstream.handshakes import Handshakes
 from producers.upstream.proxies import Proxy, proxy_of_cluster
 from producers.upstream.server_url import parse_server
 from producers.upstream.tls import TlsSettings, system_authorities
 from producers.upstream.transport import ConnectionTiming, Transport
+from producers.upstream.turns import Turns
 from tests.patience import PATIENCE, eventually
 from tests.ports import free_port
 from tests.producers.upstream.servers import (
@@ -261,6 +261,24 @@ async def test_beyond_the_servers_limit_there_is_another_connection(authority: A
         assert server.refused <= 5
         begun.set()
         await asyncio.gather(*reading)
+
+
+async def test_a_burst_beyond_the_limit_waits_for_no_stream_to_end(authority: Authority, connect: Connect) -> None:
+    """What is sent before the limit of another connection is known does not queue behind that limit."""
+    end = asyncio.Event()
+
+    async def handler(stream: Stream) -> None:
+        await stream.head()
+        await end.wait()
+        await stream.data(b"whole", end=True)
+
+    async with serving(handler, authority, streams=120, late=0.2) as server:
+        transport = connect(server.url)
+        reading = [asyncio.create_task(get(transport)) for _ in range(400)]
+        await eventually(lambda: len(server.asked) == 400)
+        assert server.connections == 4
+        end.set()
+        assert set(await asyncio.gather(*reading)) == {b"whole"}
 
 
 async def test_http_1_has_a_connection_for_each_and_keeps_them(authority: Authority, connect: Connect) -> None:
@@ -690,7 +708,7 @@ async def test_handshakes_are_few_at_once(authority: Authority) -> None:
         await go_on.wait()
         here -= 1
 
-    places = Handshakes(at_once=3, counted=PATIENCE)
+    places = Turns(at_once=3, counted=PATIENCE)
     async with listening(take) as port:
         transports = [Transport(parse_server(f"https://127.0.0.1:{port}"), handshakes=places) for _ in range(9)]
         waiting = [asyncio.create_task(failing(transport)) for transport in transports]
@@ -712,7 +730,7 @@ async def test_servers_that_do_not_answer_hold_up_no_others(authority: Authority
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(PATIENCE)
 
-    places = Handshakes(at_once=2, counted=0.1)
+    places = Turns(at_once=2, counted=0.1)
     async with listening(take) as port, serving(hello, authority) as server:
         silent = [Transport(parse_server(f"https://127.0.0.1:{port}"), handshakes=places) for _ in range(6)]
         waiting = [asyncio.create_task(get(transport)) for transport in silent]

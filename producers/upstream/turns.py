@@ -1,4 +1,4 @@
-"""How many connections may be coming about at once: a thousand clusters do not begin in the same second."""
+"""How much may be coming about at once: connections of a process, requests of a connection."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections import deque
 from weakref import WeakKeyDictionary
 
 
-class Handshakes:
-    """Places for connections that are coming about, in the order in which they are asked for.
+class Turns:
+    """Turns for what is coming about, taken in the order in which they are asked for.
 
-    `counted`: seconds after which one counts no more. A handshake costs time here while both sides calculate; one that
-    waits for its server costs none, so servers that do not answer hold up no others.
+    `counted`: seconds after which one counts no more: what waits for a server for so long costs nothing here, and must
+    not hold up what is for others. A handshake, for example, takes a processor's time while both sides calculate.
     """
 
     def __init__(self, at_once: int = 32, counted: float = 2.0) -> None:
@@ -19,8 +19,8 @@ class Handshakes:
         self._counted = counted
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def begin(self) -> Handshake:
-        """Waits for a place."""
+    async def begin(self) -> Turn:
+        """Waits for a turn."""
         loop = asyncio.get_running_loop()
         if self._free > 0:
             self._free -= 1
@@ -33,10 +33,10 @@ class Handshakes:
                 if place.done() and not place.cancelled():
                     self.end()
                 raise
-        return Handshake(self, loop, self._counted)
+        return Turn(self, loop, self._counted)
 
     def end(self) -> None:
-        """Gives a place to the next one."""
+        """Gives a turn to the next one."""
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():
@@ -45,13 +45,13 @@ class Handshakes:
         self._free += 1
 
 
-class Handshake:
-    """One place; it is given back once, by who has it or by time."""
+class Turn:
+    """One turn; it is given back once, by who has it or by time."""
 
     __slots__ = ("_of", "_timer")
 
-    def __init__(self, of: Handshakes, loop: asyncio.AbstractEventLoop, counted: float) -> None:
-        self._of: Handshakes | None = of
+    def __init__(self, of: Turns, loop: asyncio.AbstractEventLoop, counted: float) -> None:
+        self._of: Turns | None = of
         self._timer = loop.call_later(counted, self.end)
 
     def end(self) -> None:
@@ -62,9 +62,9 @@ class Handshake:
             of.end()
 
 
-_of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Handshakes] = WeakKeyDictionary()
+_of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()
 
 
-def handshakes_of_process() -> Handshakes:
-    """The places of all connections that the running event loop makes."""
-    return _of_loops.setdefault(asyncio.get_running_loop(), Handshakes())
+def handshakes_of_process() -> Turns:
+    """The turns of all connections that the running event loop makes."""
+    return _of_loops.setdefault(asyncio.get_running_loop(), Turns())
