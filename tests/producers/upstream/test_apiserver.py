@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from producers.kubeconfig.entries import Cluster, Exec, Impersonation, User
 from producers.kubeconfig.model import ClusterAccess
 from producers.timing import ProducerTiming
-from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused, Unreachable
+from producers.upstream.apiserver import ApiServer, RequestRefused, TooLarge, Unreachable
 from producers.upstream.watching import Target, Watch, version_of
 from tests.patience import PATIENCE, eventually
 from tests.producers.upstream.servers import Authority, Http2Stream, Server, Stream
@@ -279,7 +279,7 @@ async def test_refusals(authority: Authority, opened: Open) -> None:
 async def test_a_line_without_end_is_given_up(
     authority: Authority, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("producers.upstream.watching._LONGEST", 1024 * 1024)
+    monkeypatch.setattr("producers.upstream.watching.LARGEST_ANSWER", 1024 * 1024)
 
     async def handler(stream: Stream) -> None:
         await stream.head()
@@ -288,7 +288,7 @@ async def test_a_line_without_end_is_given_up(
 
     async with Server(handler, authority.server()).running() as running:
         server = opened(access_to(running, authority))
-        with pytest.raises(BadAnswer, match="a line of more than 1 MiB"):
+        with pytest.raises(TooLarge, match="a line of more than 1048576 bytes"):
             async for _ in Watch(server, Target("/api/v1/pods"), "1").events():
                 pass
         await eventually(lambda: running.resets == 1)
