@@ -235,9 +235,13 @@ class Log(Stream):
     @property
     def message_limit(self) -> int:
         """Bytes that a message may have, headers and payload: what the servers take, and both streams."""
-        streams = (self, self.state_stream) if self.state_stream is not None else (self,)
-        limits = [stream.largest_message for stream in streams if stream.largest_message]
-        return min((self.connection.client.max_payload, *limits))
+        limit = self.connection.client.max_payload
+        if 0 < self.largest_message < limit:
+            limit = self.largest_message
+        state = self.state_stream
+        if state is not None and 0 < state.largest_message < limit:
+            limit = state.largest_message
+        return limit
 
     async def learn_limits(self) -> None:
         """Learns what both streams take now. Raises as `state`."""

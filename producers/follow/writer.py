@@ -63,6 +63,8 @@ _PURGE_WITHIN = 2.0
 _PURGE_AGAIN = 10.0
 # Characters of what names an object and its state: a kube-apiserver's have 253 at most.
 _LONGEST = 320
+# Bytes of a subject, which is part of a line of NATS' protocol of 4 KB at most, as is that of its parts.
+_LONGEST_SUBJECT = 2500
 # Bytes of a part's sequence, in the message that names it.
 _SEQUENCE = 9
 
@@ -74,17 +76,18 @@ class Unstorable(UnusableInput):
     """An object that no message of the log can hold, in parts or not."""
 
 
-def _unstorable(state: Normalized) -> str:
-    """Why the log cannot have a state, by what names it: that has to fit into subjects and headers; empty: it can."""
-    for what, text in (
-        ("name", state.name),
-        ("namespace", state.namespace),
-        ("uid", state.uid),
-        ("resourceVersion", state.member_version),
-    ):
+def _unstorable(subject: str, delta: Delta) -> str:
+    """Why no message can have what names a state: that has to fit into subjects and headers; empty: one can."""
+    named = {
+        "name": delta.name,
+        "namespace": delta.namespace,
+        "uid": delta.uid,
+        "resourceVersion": delta.member_version,
+    }
+    for what, text in named.items():
         if len(text) > _LONGEST:
             return f"its {what} has more than {_LONGEST} characters"
-    return ""
+    return f"its subject has more than {_LONGEST_SUBJECT} bytes" if len(subject) > _LONGEST_SUBJECT else ""
 
 
 def _version_of(state: Normalized) -> str:
@@ -242,78 +245,71 @@ class Writer:
         if not state.member_version:
             # Some aggregated APIs have none: other content is another state.
             state = msgspec.structs.replace(state, member_version=_version_of(state))
-        together = len(state.name) + len(state.namespace) + len(state.uid) + len(state.member_version)
-        if together > _LONGEST and (reason := _unstorable(state)):
-            return self._leave_out({} if metadata is None else {"metadata": metadata}, reason)
-        before = self._objects.get(key)
-        packed = None if before is None else (before.packed, before.packed_member_version)
+        uid, version = packed_uid(state.uid), packed_version(state.member_version)
+        if self._handed_over.versions and self._outranked(key, state.member_version):
+            return key
+        known = self._objects.get(key)
+        held: tuple[bytes, PackedVersion] | None = None
         try:
-            await self._take_in(key, state, listed=listed, in_order=in_order, stored=stored)
+            if known is None:
+                look = self._before.look_at(key, state, None)
+                self._objects[key] = Known(uid + look.digest, version, 0)
+                delta = self._delta(ADDED, state, in_order=in_order)
+                await self._append(key, delta, look, entering=True, stored=stored)
+                self.counts.added += 1
+            elif known.lives_as(uid):
+                if self._has(key, known, version, listed):
+                    return key
+                if known.uid_index == 0:
+                    await self._acknowledgement(key)
+                look = self._before.look_at(key, state, known)
+                was: Selectables | None = UNCHANGED
+                if known.digest != look.digest:
+                    was = await self._before.was(key, known, look, self._known.other_versions)
+                # To readers, what is at the same version and yet not the same is as if the cluster had been set back.
+                repeated = version == known.packed_member_version and key in self.lacking
+                restored = not repeated and not newer_version(version, known.packed_member_version)
+                self._known.otherwise_pruned.discard(key)
+                held = known.packed, known.packed_member_version
+                known.packed, known.packed_member_version = uid + look.digest, version
+                delta = self._delta(
+                    MODIFIED,
+                    state,
+                    first=known.uid_index,
+                    replaced=self._unfaded(known),
+                    restored=restored,
+                    in_order=in_order,
+                    was=was,
+                )
+                await self._append(key, delta, look, stored=stored)
+                self.counts.modified += 1
+            else:
+                replaced = await self._replaced(key, known)
+                self._known.otherwise_pruned.discard(key)
+                look = self._before.look_at(key, state, None)
+                entered = Known(uid + look.digest, version, 0)
+                if replaced is not None or known.past.in_parts:
+                    oldest = replaced.oldest_uid_index if replaced else 0
+                    entered.own_past = KnownPast(oldest, replaced=replaced, in_parts=known.past.in_parts)
+                self._objects[key] = entered
+                # Without uids and versions of its own, what is made again as it was is no repetition of what was
+                # deleted.
+                again = known.packed_uid == uid and not newer_version(version, known.packed_member_version)
+                delta = self._delta(ADDED, state, replaced=replaced, restored=again, in_order=in_order)
+                await self._append(key, delta, look, entering=True, stored=stored)
+                self.counts.added += 1
         except Unstorable as problem:
-            if before is None or packed is None:
+            # Nothing of it was sent: what is known of the log is as it was.
+            if known is None:
                 del self._objects[key]
             else:
-                self._objects[key] = before
-                before.packed, before.packed_member_version = packed
+                self._objects[key] = known
+                if held is not None:
+                    known.packed, known.packed_member_version = held
             return self._leave_out({} if metadata is None else {"metadata": metadata}, str(problem))
         if self.odd and not is_odd:
             self.odd.well(key)
         return key
-
-    async def _take_in(
-        self, key: ObjectName, state: Normalized, *, listed: bool, in_order: bool, stored: Stored | None
-    ) -> None:
-        """Appends an object's state if the log has another. Raises as `observe`, and Unstorable, before it is sent."""
-        uid, version = packed_uid(state.uid), packed_version(state.member_version)
-        if self._handed_over.versions and self._outranked(key, state.member_version):
-            return
-        known = self._objects.get(key)
-        if known is None:
-            look = self._before.look_at(key, state, None)
-            self._objects[key] = Known(uid + look.digest, version, 0)
-            self.counts.added += 1
-            await self._append(key, self._delta(ADDED, state, in_order=in_order), look, entering=True, stored=stored)
-            return
-        if known.lives_as(uid):
-            if self._has(key, known, version, listed):
-                return
-            if known.uid_index == 0:
-                await self._acknowledgement(key)
-            look = self._before.look_at(key, state, known)
-            was: Selectables | None = UNCHANGED
-            if known.digest != look.digest:
-                was = await self._before.was(key, known, look, self._known.other_versions)
-            # To readers, what is at the same version and yet not the same is as if the cluster had been set back.
-            repeated = version == known.packed_member_version and key in self.lacking
-            restored = not repeated and not newer_version(version, known.packed_member_version)
-            self._known.otherwise_pruned.discard(key)
-            known.packed, known.packed_member_version = uid + look.digest, version
-            replaced = self._unfaded(known)
-            self.counts.modified += 1
-            delta = self._delta(
-                MODIFIED,
-                state,
-                first=known.uid_index,
-                replaced=replaced,
-                restored=restored,
-                in_order=in_order,
-                was=was,
-            )
-            await self._append(key, delta, look, stored=stored)
-            return
-        replaced = await self._replaced(key, known)
-        self._known.otherwise_pruned.discard(key)
-        look = self._before.look_at(key, state, None)
-        entered = Known(uid + look.digest, version, 0)
-        if replaced is not None or known.past.in_parts:
-            oldest = replaced.oldest_uid_index if replaced else 0
-            entered.own_past = KnownPast(oldest, replaced=replaced, in_parts=known.past.in_parts)
-        self._objects[key] = entered
-        self.counts.added += 1
-        # Without uids and versions of its own, what is made again as it was is no repetition of what was deleted.
-        again = known.packed_uid == uid and not newer_version(version, known.packed_member_version)
-        delta = self._delta(ADDED, state, replaced=replaced, restored=again, in_order=in_order)
-        await self._append(key, delta, look, entering=True, stored=stored)
 
     def _has(self, key: ObjectName, known: Known, version: PackedVersion, listed: bool) -> bool:
         """Whether the log has this state of an object that exists, or a newer one; counts it then."""
@@ -580,6 +576,10 @@ class Writer:
         self, key: ObjectName, delta: Delta, look: Look, *, entering: bool = False, stored: Stored | None = None
     ) -> None:
         subject = object_subject(self._prefix, delta.namespace, delta.name)
+        if len(subject) + len(delta.uid) + len(delta.member_version) > _LONGEST and (
+            problem := _unstorable(subject, delta)
+        ):
+            raise Unstorable(problem)
         limit = self._limit()
         if delta.replaced is not None and len(header_lines(summary_headers(delta))) > limit // 4:
             # Headers are not cut up; what selectors saw of the object before is what there may be much of.
