@@ -106,6 +106,8 @@ class ClusterProducer:
                 state.failed(cause)
                 # What asks it next asks for credentials again, and is supervised.
                 await self._close()
+                if state.holding:
+                    state.server.reopen(member.access)
 
     def relist(self, named: Callable[[str], bool]) -> int:
         """Compares the lists of the types with a text like `deployments.apps` that is `named` with the log now.
@@ -140,9 +142,8 @@ class ClusterProducer:
         complain = Once(lambda reason: log.warning("the log cannot be written", cluster=state.name, reason=reason))
         owner: Owner | None = None
         prefix, epoch = "", 0
-        if state.server.closed:
-            # With the cluster's connections ended when it was let go; it is ours again.
-            state.server = ApiServer(state.member.access, state.timing)
+        # Its connections ended when it was let go; it is ours again.
+        state.server.reopen(state.member.access)
         state.discovered.clear()
         state.down.clear()
         state.holding = True

@@ -183,6 +183,15 @@ class ApiServer:
             for transport in list(self._users):
                 stack.push_async_callback(transport.close)
 
+    def reopen(self, access: ClusterAccess) -> None:
+        """After `close`: it can be asked again, with nothing left of what was before."""
+        if self._closed:
+            self._closed = False
+            # Requests of before end with the connections that they were on, in their own table.
+            self._users, self._latest = {}, None
+            self._shared = SharedByServers.joined(self.timing)
+            self._take(access)
+
     # -- the way there -------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
@@ -208,11 +217,12 @@ class ApiServer:
         if self._closed:
             raise Unreachable(f"{self.host}: the connection was closed here")
         transport = self._transport(route, tls)
-        self._users[transport] += 1
+        users = self._users
+        users[transport] += 1
         try:
             yield Way(transport, _identity(route, shown) if identified else None, shown, credential)
         finally:
-            self._users[transport] -= 1
+            users[transport] -= 1
             await self._close_unused()
 
     def _transport(self, route: _Route, tls: TlsSettings) -> Transport:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gzip
 import json
 import random
@@ -91,8 +92,13 @@ async def _bad_gzip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     await _sends(writer, b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nnone!")
 
 
+@functools.cache
+def _spaces() -> bytes:
+    return gzip.compress(b" " * 200_000_000, 9)
+
+
 async def _bomb(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    body = gzip.compress(b" " * 200_000_000, 9)
+    body = _spaces()
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
     await _sends(writer, head.encode(), body)
 

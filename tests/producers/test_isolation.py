@@ -191,7 +191,7 @@ def server_is_alphas(server: ApiServer, *_: Any) -> bool:
         (ApiServer, "open", server_is_alphas),
         (ApiServer, "get", server_is_alphas),
         (ApiServer, "way", server_is_alphas),
-        (ApiServer, "_current", server_is_alphas),
+        (ApiServer, "_transport", server_is_alphas),
         (Appender, "append", lambda appender, subject, *_: ".alpha." in subject),
         (Writer, "observe", lambda writer, *_: writer._owner.cluster == "alpha"),
         (Writer, "read_back", lambda writer, *_: writer._owner.cluster == "alpha"),
