@@ -45,27 +45,34 @@ class Descriptions:
 
     def __init__(self) -> None:
         self._read: dict[tuple[str, bytes, str], ClusterAccess] = {}
+        # The Secret, by its key among the objects, that has a cluster's name.
+        self._claimed: dict[str, str] = {}
 
     def of_secrets(self, secrets: Objects, key: str = "") -> Described:
         """The clusters of Secrets; `key`: the kubeconfig's, if it is none of the usual ones.
 
-        Of two Secrets for one cluster the older one counts: a new one takes nothing away.
+        Of several Secrets for one cluster that one counts which had its name first, and of those that were there at the
+        first reading the oldest (the host cluster says when each was made): who may write one takes nothing away.
         """
         found = Described({}, {}, {})
-        taken: dict[str, str] = {}
         before, self._read = self._read, {}
-        for secret in sorted(secrets.values(), key=_age):
-            name = str(secret["metadata"]["name"])
-            where = f"secret {name}"
+        named: dict[str, str] = {}
+        for key_, secret in secrets.items():
             try:
-                name = secret_cluster(secret)
+                named[key_] = secret_cluster(secret)
             except Exception as problem:  # noqa: BLE001 - supervised
-                found.problems[name] = f"{where}: {reason_of(problem)}"
+                # Whatever one object leads to, the others are read.
+                found.problems[key_] = f"secret {secret['metadata']['name']}: {reason_of(problem)}"
+        self._claimed = {name: claimer for name, claimer in self._claimed.items() if named.get(claimer) == name}
+        for key_ in sorted(named, key=lambda one: _age(secrets[one])):
+            secret, name = secrets[key_], named[key_]
+            where = f"secret {secret['metadata']['name']}"
+            if (claimer := self._claimed.setdefault(name, key_)) != key_:
+                first = secrets[claimer]["metadata"]["name"]
+                found.problems[f"{name}/{key_}"] = (
+                    f"{where} names a cluster {name!r} that secret {first} names already: it is left out"
+                )
                 continue
-            if name in taken:
-                found.problems[name] = f"{where}: cluster {name!r} is {taken[name]}'s, which is older"
-                continue
-            taken[name] = where
             try:
                 found.clusters[name] = self._access(name, secret_kubeconfig(secret, key), where, before)
             except Exception as problem:  # noqa: BLE001 - supervised

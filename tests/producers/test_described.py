@@ -90,7 +90,9 @@ def test_a_new_secret_takes_no_cluster_away() -> None:
     for objects in ((old, new), (new, old)):
         found = Descriptions().of_secrets(by_name(*objects))
         assert found.clusters["east"].cluster.server == "https://old"
-        assert found.problems == {"east": "secret another: cluster 'east' is secret east-kubeconfig's, which is older"}
+        assert list(found.problems.values()) == [
+            "secret another names a cluster 'east' that secret east-kubeconfig names already: it is left out"
+        ]
 
 
 def test_a_text_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from producers.kubeconfig.model import ClusterAccess
 from producers.members import host_cluster
+from producers.members.described import Described
 from producers.rules.configuration import Host, PediaClusters, Secrets
 from producers.timing import ProducerTiming
 from tests.patience import eventually
@@ -48,12 +50,12 @@ class Source:
     """What a source reports."""
 
     def __init__(self) -> None:
-        self.clusters: dict[str, Any] = {}
+        self.clusters: dict[str, ClusterAccess] = {}
         self.problems: dict[str, str] = {}
         self.complaint: str | None = None
 
-    def report(self, clusters: dict[str, Any], rules: dict[str, Any], problems: dict[str, str]) -> None:
-        self.clusters, self.problems = clusters, problems
+    def report(self, described: Described) -> None:
+        self.clusters, self.problems = described.clusters, described.problems
 
     def complain(self, problem: str | None) -> None:
         self.complaint = problem
@@ -73,7 +75,7 @@ async def followed(origin: Secrets | PediaClusters) -> AsyncIterator[Source]:
 
 
 def has(source: Source, name: str, server: str) -> Callable[[], bool]:
-    return lambda: name in source.clusters and server in source.clusters[name].text
+    return lambda: name in source.clusters and server == source.clusters[name].cluster.server
 
 
 async def test_a_secret_takes_no_other_secrets_cluster(rig: Rig) -> None:
@@ -157,4 +159,5 @@ async def test_odd_objects_that_describe_clusters_are_alone(rig: Rig, seed: int)
         await eventually(has(source, "good-1", "http://good-1.test"))
         assert has(source, "good-0", "http://good-0.test")()
         assert source.complaint is None
-        assert source.problems
+        assert not any(access.problem for name, access in source.clusters.items() if name.startswith("good"))
+        assert any(access.problem for access in source.clusters.values())
