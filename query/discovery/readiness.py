@@ -54,15 +54,16 @@ class Readiness:
         self._expected = expected
         self._not_ready_after = not_ready_after
         self._others = others
+        # A cluster that was not ready when last looked at: the others are not looked at before it is.
+        self._unready = ""
 
     def names(self) -> set[str]:
         """The names of all clusters in the log or expected; also of those that it had before all of it was lost."""
         return {*self._materializer.store.clusters, *self._expected(), *self._materializer.former_clusters}
 
-    def clusters(self) -> list[ClusterReadiness]:
-        """All of them, by name."""
-        found = self._materializer.store.clusters
-        return [self._of(name, found.get(name)) for name in sorted(self.names())]
+    def clusters(self, *, types: bool = False) -> list[ClusterReadiness]:
+        """All of them, by name; with what is known of their types, which is most of the work, if asked for."""
+        return [self._of(name, types=types) for name in sorted(self.names())]
 
     def document(self) -> dict[str, Any]:
         """All of it, as `/clusters` answers. `outage`: seconds since the log could be read, if it cannot now.
@@ -77,13 +78,20 @@ class Readiness:
             "index": materializer.store.applied,
             "prefix": materializer.store.prefix,
             "streams": None if (streams := materializer.streams) is None else streams.document(self._trouble(streams)),
-            "clusters": [msgspec.to_builtins(one) for one in self.clusters()],
+            "clusters": [msgspec.to_builtins(one) for one in self.clusters(types=True)],
         }
 
     def ready(self) -> bool:
-        """Whether /readyz is 200."""
+        """Whether /readyz is 200. Asked at each control record until it is: most times one cluster is looked at."""
         replayed = self._materializer.ready.is_set() and not self._cut_off()
-        return replayed and ready(self._others()) and all(cluster.ready for cluster in self.clusters())
+        return replayed and ready(self._others()) and not self._any_unready()
+
+    def _any_unready(self) -> bool:
+        names = self.names()
+        if self._unready in names and not self._of(self._unready).ready:
+            return True
+        self._unready = next((name for name in names if not self._of(name).ready), "")
+        return bool(self._unready)
 
     def _cut_off(self) -> bool:
         """Whether so much may have been missed that clients should ask other instances."""
@@ -108,7 +116,7 @@ class Readiness:
         return bool(self._undiscovered(cluster)) and not any(one.known for one in self._scope(cluster))
 
     def _scope(self, cluster: str | None) -> list[ClusterReadiness]:
-        return [one for one in self.clusters() if cluster in (None, one.name)]
+        return self.clusters() if cluster is None else [self._of(cluster)] if cluster in self.names() else []
 
     def checks(self) -> list[Check]:
         """What /readyz?verbose tells: of the log, of other parts of the process, of each cluster."""
@@ -130,7 +138,7 @@ class Readiness:
         checks.extend(self._others())
         if (lacks_to := materializer.lacks_to) and any(one.missing and one.stale is None for one in self.clusters()):
             checks.append(warning(f"the log had lost some of what is older than index {lacks_to}: it is listed again"))
-        for cluster in self.clusters():
+        for cluster in self.clusters(types=True):
             checks.append(_check(cluster))
             checks.extend(_odd(cluster))
         return checks
@@ -147,12 +155,17 @@ class Readiness:
         is_ready = self.ready()
         return (200 if is_ready else 503), report(self.checks()) if verbose or not is_ready else "ok"
 
-    def _of(self, name: str, cluster: ClusterFacts | None) -> ClusterReadiness:
+    def _of(self, name: str, *, types: bool = False) -> ClusterReadiness:
+        cluster = self._materializer.store.clusters.get(name)
         if cluster is None:
             return ClusterReadiness(name, False, (), None)
         # What the log had lost is complete again with each type's next list.
         missing = tuple(map(str, sorted(cluster.missing_past(self._materializer.lacks_to))))
         stale = self._materializer.stale_reason(cluster)
+        known = self._types(name, cluster) if types else {}
+        return ClusterReadiness(name, cluster.registered, missing, stale, cluster.producer, cluster.epoch, known)
+
+    def _types(self, name: str, cluster: ClusterFacts) -> dict[str, dict[str, Any]]:
         types = {}
         for key in sorted(cluster.types):
             type_store = self._materializer.store.types.get(key)
@@ -162,7 +175,7 @@ class Readiness:
             if health is not None and not health.healthy:
                 status["error"] = health.reason
             types[str(key)] = {**status, "objects": objects}
-        return ClusterReadiness(name, cluster.registered, missing, stale, cluster.producer, cluster.epoch, types)
+        return types
 
 
 def _check(cluster: ClusterReadiness) -> Check:
