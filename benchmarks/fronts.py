@@ -18,6 +18,7 @@ from typing import Any
 import trustme
 import yaml
 
+from benchmarks.client import get
 from kubebraid.command.broker import child_set_up, free_port
 
 _NAME = "cluster.bench.test"
@@ -43,6 +44,11 @@ http {{
     map_hash_max_size 16384;
     map $server_addr $cluster {{
 {clusters}
+    }}
+    server {{
+        listen 127.0.0.1:{status};
+        access_log off;
+        location / {{ stub_status; }}
     }}
     server {{
         listen {port} ssl http2 backlog=4096;
@@ -80,6 +86,7 @@ class Front:
 
     folder: Path
     port: int
+    status: int
     authority: trustme.CA
     clients: trustme.CA
 
@@ -102,6 +109,11 @@ class Front:
             "client-certificate-data": base64.b64encode(made.cert_chain_pems[0].bytes()).decode(),
             "client-key-data": base64.b64encode(made.private_key_pem.bytes()).decode(),
         }
+
+    def open_connections(self) -> int:
+        """How many connections clients have to it now."""
+        # Those of its own question and of the clusters' side are not among them: one is that of this question.
+        return int(get(self.status, "/", whole=True).body.split(b"Active connections:")[1].split()[0]) - 1
 
     def connections(self) -> list[float]:
         """When each connection had its first request, in the order of time, in seconds since 1970."""
@@ -126,7 +138,7 @@ async def front(folder: Path, fleet: Fleet, workers: int = 1) -> AsyncIterator[F
     folder.mkdir(parents=True, exist_ok=True)
     # RSA of 2048 bits, as kubeadm's: the size of files and the cost of handshakes.
     authority, clients = (trustme.CA(key_type=trustme.KeyType.RSA) for _ in range(2))
-    made = Front(folder, free_port(), authority, clients)
+    made = Front(folder, free_port(), free_port(), authority, clients)
     server = authority.issue_cert(_NAME, key_type=trustme.KeyType.RSA)
     (folder / "server.pem").write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))
     (folder / "server.key").write_bytes(server.private_key_pem.bytes())
@@ -135,7 +147,7 @@ async def front(folder: Path, fleet: Fleet, workers: int = 1) -> AsyncIterator[F
         f"        {made.address(number)} {fleet.ports[number % len(fleet.ports)]};"
         for number in range(len(fleet.names))
     )
-    text = _CONFIGURATION.format(folder=folder, port=made.port, clusters=clusters, workers=workers)
+    text = _CONFIGURATION.format(folder=folder, port=made.port, clusters=clusters, workers=workers, status=made.status)
     (folder / "nginx.conf").write_text(text)
     running = await asyncio.create_subprocess_exec(
         *(nginx, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log"), "-g", "daemon off;"),

@@ -61,18 +61,6 @@ class _Running:
     def pid(self) -> int:
         return self.process.pid
 
-    def sockets(self, port: int) -> int:
-        """Its connections to a port."""
-        inodes = set()
-        for link in Path(f"/proc/{self.pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                inodes.add(os.readlink(link).removeprefix("socket:[").removesuffix("]"))
-        found = 0
-        for line in Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]:
-            fields = line.split()
-            found += fields[9] in inodes and fields[2].endswith(f":{port:04X}")
-        return found
-
 
 @contextlib.asynccontextmanager
 async def _kubebraid(log: Path, *arguments: str, listens: bool = True) -> AsyncIterator[_Running]:
@@ -196,7 +184,7 @@ async def _hundred(folder: Path, clusters: int, report: Report) -> None:
                 report.row("idle, CPU in 12 s", idle)
                 report.row("file touched, CPU in 12 s", touched)
                 report.row("plugin runs at that", after - before)
-                report.row("connections to clusters", running.sockets(made.port))
+                report.row("connections to clusters", made.open_connections())
                 report.ratio("ready", 30 / seconds, "of 30 s for a hundred clusters", 1.0)
                 report.ratio("livez", 0.25 / slowest, "of 0.25 s for the slowest /livez", 1.0)
                 report.ratio("touch", 1 / max(touched - idle, 0.01), "of 1 s of CPU for a touched file", 1.0)
@@ -237,7 +225,7 @@ async def _small(folder: Path, clusters: int, types: int, report: Report, title:
         each_second: dict[int, int] = {}
         for at in opened:
             each_second[int(at)] = each_second.get(int(at), 0) + 1
-        sockets = running.sockets(made.port)
+        sockets = made.open_connections()
         report.row(f"{title}: clusters", clusters)
         report.row(f"{title}: types of each", types)
         report.row(f"{title}: start to all synced, s", seconds)
