@@ -138,10 +138,19 @@ class Readiness:
         checks.extend(self._others())
         if (lacks_to := materializer.lacks_to) and any(one.missing and one.stale is None for one in self.clusters()):
             checks.append(warning(f"the log had lost some of what is older than index {lacks_to}: it is listed again"))
-        for cluster in self.clusters(types=True):
+        for cluster in self.clusters():
             checks.append(_check(cluster))
-            checks.extend(_odd(cluster))
+            checks.extend(self._odd(cluster.name))
         return checks
+
+    def _odd(self, name: str) -> Iterable[Check]:
+        """What is said of objects that are not served as they are."""
+        cluster = self._materializer.store.clusters.get(name)
+        said = [one for one in cluster.status.items() if one[1].odd_lines] if cluster is not None else []
+        for resource, status in sorted(said, key=lambda one: one[0]):
+            more = status.odd - len(status.odd_lines)
+            text = "; ".join(status.odd_lines) + (f"; and {more} more" if more > 0 else "")
+            yield warning(f"cluster {name}: {resource}: {text}")
 
     def _trouble(self, streams: LogStreams) -> str | None:
         lacks_to = streams.lacks_to
@@ -187,12 +196,3 @@ def _check(cluster: ClusterReadiness) -> Check:
         shown = ", ".join(cluster.missing[:5]) + (", ..." if len(cluster.missing) > 5 else "")
         return failed(f"cluster {cluster.name}: first lists missing: {shown}")
     return passed(f"cluster {cluster.name} ok")
-
-
-def _odd(cluster: ClusterReadiness) -> Iterable[Check]:
-    """What is said of objects that are not served as they are."""
-    for resource, status in cluster.types.items():
-        if lines := status.get("odd_lines"):
-            more = status.get("odd", 0) - len(lines)
-            text = "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
-            yield warning(f"cluster {cluster.name}: {resource}: {text}")
