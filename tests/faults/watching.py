@@ -77,7 +77,9 @@ class Watcher:
                 return
             if answer.status != 200:
                 if answer.status not in (429, 503, 504):
-                    self._problem("wrong", f"{answer.status}: {await answer.text()}")
+                    # The headers say who answered, should it be no instance.
+                    text = f"{await answer.text()} {dict(answer.headers)}"
+                    self._problem("wrong", f"{answer.status} of {url}: {text}")
                 return
             async for line in answer.content:
                 if not line.endswith(b"\n"):
