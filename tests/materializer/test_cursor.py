@@ -11,10 +11,11 @@ import pytest
 from deltalog import DELETED, Replaced
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from deltalog.wire.selectors import parse_labels
-from deltalog.wire.subjects import TYPE
+from deltalog.wire.subjects import REMOVED, TYPE
 from materializer.cursor import Cursor, Position, changes, initial
 from materializer.filter import Filter
 from materializer.store import Store
+from materializer.window import WINDOW_BYTES
 
 PODS = GroupResource("", "pods")
 ALL = Filter()
@@ -328,3 +329,71 @@ def test_a_version_that_the_log_states_first_counts_from_there(delta: Make, cont
     store.finish_loading(0)
     assert shown(store, Cursor(2, 0), Filter(version="v1")) == [(DELETED, "a", 5)]
     assert shown(store, Cursor(3, 0), Filter(version="v1")) == []
+
+
+def test_in_the_window_what_leaves_a_version_is_deleted_in_the_state_that_was_there(delta: Make) -> None:
+    store = Store("h", 100, WINDOW_BYTES)
+    store.finish_loading(0)
+    labels = {"app": "a"}
+    store.apply_delta(delta("a", uid="a", member_version="7", labels=labels), 1, 1)
+    store.apply_delta(delta("b", uid="b", member_version="8"), 2, 2)
+    for index, name in ((3, "a"), (4, "b")):
+        store.apply_delta(delta(name, uid=name, member_version="9", version="v2", labels=labels), index, index)
+    store.apply_delta(delta("a", uid="a", member_version="10", version="v2"), 5, 5)
+    type_store = store.types[PODS]
+
+    def left(cursor: Cursor, wanted: Filter) -> list[tuple[str, str, int, str | None]]:
+        found, _ = changes(type_store, cursor.position(type_store), wanted, 100)
+        return [(one.type, one.entry.member_version, one.at, one.member_version) for one in found]
+
+    assert left(Cursor(2), Filter(version="v1")) == [(DELETED, "7", 3, "9"), (DELETED, "8", 4, "9")]
+    # Only what was selected in that version, and only from it.
+    assert left(Cursor(2), Filter(version="v1", labels=parse_labels("app=a"))) == [(DELETED, "7", 3, "9")]
+    assert left(Cursor(4), Filter(version="v1")) == []
+    assert store.window.doubtful == 0
+
+
+# -- times, clusters' own versions -----------------------------------------------------------------------------------
+
+
+def test_what_was_created_at_a_time_that_is_not_known_is_in_no_time(delta: Make) -> None:
+    """Before the window: it was never shown, so it is not deleted either."""
+    store = fed((1, delta("n")), (2, delta("n", member_version="2")))
+    assert shown(store, Cursor(1), Filter(since=5)) == []
+
+
+def test_all_of_a_removal_is_news_past_a_clusters_own_version(delta: Make, control: Make) -> None:
+    """What is removed has the version of its last change, which is older than that of the client."""
+    store = Store("h", 100, WINDOW_BYTES)
+    store.finish_loading(0)
+    store.apply_delta(delta("n", uid="n", member_version="3"), 1, 1)
+    store.apply_control(control(REMOVED, "alpha", resource="pods", data={"types": ["pods"]}), 2, 2)
+    assert shown(store, Cursor(1), Filter(beyond=(("alpha", "5"),))) == [(DELETED, "n", 2)]
+    # Its filter holds all the same.
+    assert shown(store, Cursor(1), Filter(beyond=(("alpha", "5"),), names=frozenset({"m"}))) == []
+
+
+# -- where a cursor stands -------------------------------------------------------------------------------------------
+
+
+def test_in_the_window_watchers_at_one_index_are_at_one_position(delta: Make) -> None:
+    """Whatever they were shown before: so what they are shown is encoded once."""
+    store = Store("h", 100, WINDOW_BYTES)
+    store.finish_loading(0)
+    store.apply_delta(delta("n"), 1, 1)
+    type_store = store.types[PODS]
+    assert Cursor(1, 0).position(type_store) == Cursor(1).position(type_store) == Position(1, 1, 1, 1, 0)
+    store.window.close()
+    assert Cursor(1, 0).position(type_store) != Cursor(1).position(type_store)
+
+
+def test_who_has_read_up_to_the_window_is_served_from_there(delta: Make) -> None:
+    """All that comes past it is read, though what was superseded before it may not have been."""
+    store = Store("h", 100, WINDOW_BYTES)
+    store.finish_loading(0)
+    store.apply_delta(delta("n"), 3, 3)
+    store.note_compacted(3)
+    assert (store.window.start, store.caught_up_at, store.unread_through) == (3, 0, 3)
+    cursor = Cursor(1)
+    assert shown(store, cursor) == [("ADDED", "u", 3)]
+    assert (cursor.read_to, cursor._served_from) == (3, 3)
