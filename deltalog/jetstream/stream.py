@@ -37,6 +37,8 @@ log = structlog.get_logger("deltalog.state")
 T = TypeVar("T")
 
 STREAM_NOT_FOUND = 10059
+# How many parts of a log are read back at once.
+_READ_BACK_AT_ONCE = 32
 _MESSAGE_NOT_FOUND = 10037
 # Messages of a batch; the fewer, the sooner each is readable.
 _BATCH = 500
@@ -203,6 +205,8 @@ class Log(Stream):
       nothing that lives; None: it has none yet.
     - `window`: for how many seconds the log keeps every message; 0: it keeps only the last one of each subject.
     - `events_from`: since which sequence it has done so.
+    - `turns`: for those that read back a part of it, of which a process may have thousands as it begins: each asks the
+      server a dozen questions, and behind those of all of them at once leases would run out.
     """
 
     def __init__(self, connection: Connection, info: StreamInfo) -> None:
@@ -214,6 +218,7 @@ class Log(Stream):
         self.state_stream: Stream | None = None
         self.window = 0
         self.events_from = 0
+        self.turns = asyncio.Semaphore(_READ_BACK_AT_ONCE)
         self._mirrored = info.config.mirror
         self.note(info)
 

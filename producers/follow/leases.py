@@ -14,6 +14,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 import msgspec
 import structlog
@@ -32,6 +33,9 @@ from deltalog.jetstream.stream import STREAM_NOT_FOUND
 from deltalog.wire.subjects import decode_token, encode_token
 
 log = structlog.get_logger("producers.follow.leases")
+
+# Leases that are written at once.
+_AT_ONCE = 64
 
 
 class _Holder(msgspec.Struct):
@@ -84,6 +88,23 @@ def _named(data: bytes) -> str:
     except msgspec.MsgspecError:
         log.error("a lease nobody can read", payload=data[:64])
         return ""
+
+
+async def _each(clusters: Iterable[str], act: Callable[[str], Awaitable[None]]) -> None:
+    """Acts on all of them, many at once: one after the other, leases of hundreds would run out before their turn.
+
+    Raises the first exception, when all have ended.
+    """
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(cluster: str) -> None:
+        async with places:
+            await act(cluster)
+
+    outcomes = await asyncio.gather(*map(one, clusters), return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 class Leases:
@@ -280,20 +301,21 @@ class Leases:
 
     async def _renew(self, bucket: Bucket) -> None:
         """Renews the leases held; what cannot be renewed is dropped."""
-        loop = asyncio.get_running_loop()
         await self._drop_expired()
         await self._write(bucket, f"member.{encode_token(self.identity)}", self.identity)
-        for cluster in list(self.mine):
-            key = f"cluster.{encode_token(cluster)}"
-            held = self._keys.get(key)
-            if held is not None and held.holder not in ("", self.identity):
-                await self._lose(cluster, held.holder)
-                continue
-            started = loop.time()
-            if await self._write(bucket, key, self.identity):
-                self.mine[cluster] = started + self._ttl
-            elif (now := self._keys.get(key)) is not None and now.holder not in ("", self.identity):
-                await self._lose(cluster, now.holder)
+        await _each(list(self.mine), partial(self._renew_one, bucket))
+
+    async def _renew_one(self, bucket: Bucket, cluster: str) -> None:
+        key = f"cluster.{encode_token(cluster)}"
+        held = self._keys.get(key)
+        if held is not None and held.holder not in ("", self.identity):
+            await self._lose(cluster, held.holder)
+            return
+        started = asyncio.get_running_loop().time()
+        if await self._write(bucket, key, self.identity):
+            self.mine[cluster] = started + self._ttl
+        elif (now := self._keys.get(key)) is not None and now.holder not in ("", self.identity):
+            await self._lose(cluster, now.holder)
 
     async def _drop_expired(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -307,14 +329,7 @@ class Leases:
 
     async def _balance(self, bucket: Bucket) -> None:
         taking, giving = self.wanted()
-        loop = asyncio.get_running_loop()
-        for cluster in taking:
-            started = loop.time()
-            if cluster not in self.mine and await self._write(
-                bucket, f"cluster.{encode_token(cluster)}", self.identity
-            ):
-                self.mine[cluster] = started + self._ttl
-                self._take(cluster)
+        await _each([cluster for cluster in taking if cluster not in self.mine], partial(self._take_one, bucket))
         for cluster in [cluster for cluster in self._releasing if cluster in self.mine]:
             del self.mine[cluster]
             await self._drop(cluster)
@@ -326,6 +341,12 @@ class Leases:
                 del self.mine[cluster]
                 await self._drop(cluster)
                 await self._write(bucket, f"cluster.{encode_token(cluster)}", "")
+
+    async def _take_one(self, bucket: Bucket, cluster: str) -> None:
+        started = asyncio.get_running_loop().time()
+        if await self._write(bucket, f"cluster.{encode_token(cluster)}", self.identity):
+            self.mine[cluster] = started + self._ttl
+            self._take(cluster)
 
     async def _give_all_back(self, bucket: Bucket) -> None:
         """At the end, so that other producers need not wait for these leases to run out."""

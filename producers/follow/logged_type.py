@@ -52,7 +52,8 @@ class LoggedType:
             else:
                 known.note(record)
 
-        await read_to_end(self._log, note, subjects=(pattern, *removals), headers_only=True)
+        async with self._log.turns:
+            await read_to_end(self._log, note, subjects=(pattern, *removals), headers_only=True)
 
     async def last_delta(self, key: ObjectName, other_versions: set[str]) -> Delta | None:
         """The last message of one object, whole, in whatever version; None if there is none.

@@ -69,7 +69,8 @@ class Recorded:
         `gap`: what the log has said before that to be synced, it may have lost since.
         """
         pattern = f"{CONTROL}.{encode_token(self.owner.cluster)}.>"
-        await read_to_end(self.log, partial(self._take_in, gap), subjects=(pattern,))
+        async with self.log.turns:
+            await read_to_end(self.log, partial(self._take_in, gap), subjects=(pattern,))
 
     def _take_in(self, gap: StateGap, record: Record) -> None:
         try:
