@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from materializer.materializer import Materializer
 from materializer.streams import LogStreams
+from materializer.window import CLOSED
 
 
 class OpenWatches(Protocol):
@@ -123,7 +124,10 @@ class _StoreCollector(Collector):
         yield GaugeMetricFamily("kubebraid_applied_index", "Last sequence applied", value=store.applied)
         yield GaugeMetricFamily("kubebraid_resume_floor", "Lowest index a watch may resume at", value=store.floor)
         window = store.window
-        yield GaugeMetricFamily("kubebraid_window_start", "Index past which every event is here", value=window.start)
+        if window.start != CLOSED:
+            yield GaugeMetricFamily(
+                "kubebraid_window_start", "Index past which every event is here", value=window.start
+            )
         yield GaugeMetricFamily("kubebraid_window_events", "Events that are kept", value=len(window))
         yield GaugeMetricFamily("kubebraid_window_bytes", "Memory that they cost, about", value=window.size)
         yield CounterMetricFamily("kubebraid_window_dropped", "Events dropped for want of memory", value=window.dropped)

@@ -57,6 +57,12 @@ def test_both_streams(scene: Scene) -> None:
     assert readiness.document()["streams"]["state"]["lag"] == 20
 
 
+def test_where_the_window_begins_is_told_if_there_is_one(scene: Scene) -> None:
+    assert f"kubebraid_window_start {float(scene.index)}" in metrics(scene)
+    scene.store.window.close()
+    assert "kubebraid_window_start" not in metrics(scene)
+
+
 def test_no_state_stream(scene: Scene) -> None:
     scene.materializer.guard.streams = LogStreams(3600, stream(900), None, SINCE)
     lines = metrics(scene).splitlines()
