@@ -1,4 +1,4 @@
-"""Where kubebraid does something else than kubectl, deliberately, and why; docs/kubeconfig.md says the same.
+"""Where kubebraid does something else than kubectl, deliberately, and why; docs/kubeconfigs.md says the same.
 
 Everything else is a fault: a case that differs and is not here, and an entry here whose cases do not differ.
 """
