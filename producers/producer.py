@@ -61,6 +61,10 @@ def leases_bucket(stream: str) -> str:
     return "kubebraid-leases" if stream == DEFAULT_NAME else f"kubebraid-leases-{stream}"
 
 
+# Of how many clusters the first lists are taken at once: all of a thousand would hold up the leases of each other.
+_BEGINNING = 32
+
+
 class Producer:
     """Runs a `ClusterProducer` for each member that it has the lease of.
 
@@ -100,6 +104,7 @@ class Producer:
         self._connection = connection
         self._open_log = open_log
         self._timing = timing
+        self._places = asyncio.Semaphore(_BEGINNING)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
@@ -145,7 +150,8 @@ class Producer:
             if (known := self.clusters.get(name)) is None:
                 log.info("cluster is a member", cluster=name)
                 self.clusters[name] = ClusterProducer(
-                    name, member, self._open_log, self.identity, treatment, self.metrics, self._timing
+                    *(name, member, self._open_log, self.identity, treatment, self.metrics, self._timing),
+                    places=self._places,
                 )
             elif known.member != member or known.treatment != treatment:
                 assert self._tasks is not None

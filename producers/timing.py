@@ -59,6 +59,8 @@ class ProducerTiming(msgspec.Struct, frozen=True, kw_only=True):
     """So long the host cluster was read before a failure begins the backoff anew."""
 
     # -- following a cluster ---------------------------------------------------------------------------------------
+    begin: float = 10.0
+    """Until the next cluster begins in the place of one whose first lists are not in the log by then."""
     discover_every: float = 60.0
     """Between two looks at a cluster's types."""
     discover_again: tuple[float, float] = (0.5, 30.0)

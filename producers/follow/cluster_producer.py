@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -36,6 +37,7 @@ class ClusterProducer:
     """Keeps the log's view of one cluster current for as long as it owns the cluster.
 
     `on_synced` is called whenever a type's complete list is in the log. `state` is what is known of the cluster now.
+    `places`: of how many clusters the first lists are taken at once; others wait for their turn.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class ClusterProducer:
         treatment: Treatment,
         metrics: ProducerMetrics | None = None,
         timing: ProducerTiming = DEFAULT,
+        places: asyncio.Semaphore | None = None,
     ) -> None:
         self.on_synced: Callable[[ClusterProducer, TypeInformer], None] | None = None
         self.state = ClusterState(name, member, treatment, metrics, timing)
+        self._places = places
         self._open_log = open_log
         self._producer = producer
 
@@ -147,7 +151,10 @@ class ClusterProducer:
         state.discovered.clear()
         state.down.clear()
         state.holding = True
+        beginning: asyncio.Task[None] | None = None
         try:
+            if self._places is not None:
+                beginning = await self._begin(self._places)
             while True:
                 pause = backoff
                 started = time.monotonic()
@@ -180,7 +187,21 @@ class ClusterProducer:
                 await pause.wait()
         finally:
             state.holding = False
+            if beginning is not None:
+                beginning.cancel()
             await self._close()
+
+    async def _begin(self, places: asyncio.Semaphore) -> asyncio.Task[None]:
+        """Waits for a place, which is given back when the first lists are in the log, or as the task returned ends."""
+        await places.acquire()
+        beginning = asyncio.create_task(self._first_lists_for_a_while(), name=f"{self.name}: beginning")
+        beginning.add_done_callback(lambda _: places.release())
+        return beginning
+
+    async def _first_lists_for_a_while(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.state.timing.begin):
+                await self.state.first_lists()
 
     async def _serve(self, log_: Log, appender: Appender, owner: Owner) -> None:
         """One tenure. Raises as `serve_tenure`; of what nothing expects there is a record then."""
