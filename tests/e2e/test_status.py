@@ -49,7 +49,8 @@ async def test_clusters_and_types_of_an_instance(tmp_path: Path, members: Member
     assert {one["type"] for one in found["clusters"][0]["types"]} >= {"pods", "deployments.apps"}
 
     async with asyncio.timeout(PATIENCE):
-        while (streams := found["streams"]) is None:
+        # The first look may have found an empty log.
+        while (streams := found["streams"]) is None or not streams["state"]["messages"]:
             await asyncio.sleep(0.2)
             found = json.loads((await status("--server", service.url, "-o", "json"))[1])
     events, state = streams["events"], streams["state"]
