@@ -94,6 +94,9 @@ class Scene:
 
     async def streamed(self, http: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
+        assert http.transport is not None
+        # A kernel that lets its buffer grow to many megabytes is given nothing while these are being taken.
+        http.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
         with self.slow_clients.tolerated(http) if self.borne else contextlib.nullcontext():
             await response.prepare(http)
             try:
