@@ -35,6 +35,11 @@ class ClusterReadiness(msgspec.Struct, frozen=True):
         """A cluster that is down does not delay readiness: what is known of it is served, marked as stale."""
         return self.stale is not None or (self.known and not self.missing)
 
+    @property
+    def undiscovered(self) -> bool:
+        """Whether its types are about to be known; one that is down is not waited for."""
+        return not self.known and self.stale is None
+
 
 class Readiness:
     """Answers /readyz from the store. `expected`: clusters that must be there, beside those in the log.
@@ -104,16 +109,14 @@ class Readiness:
         Types are not known yet of clusters that are being discovered (those that are down are not waited for), nor
         where no cluster is in the log so far.
         """
-        if undiscovered := self._undiscovered(cluster):
+        if undiscovered := [one.name for one in self._scope(cluster) if one.undiscovered]:
             return f"the types of {', '.join(undiscovered)} are being discovered"
-        return "" if self.clusters() else "no cluster is in the log yet"
-
-    def _undiscovered(self, cluster: str | None) -> list[str]:
-        return [one.name for one in self._scope(cluster) if not one.known and one.stale is None]
+        return "" if self.names() else "no cluster is in the log yet"
 
     def blank(self, cluster: str | None) -> bool:
         """Whether no cluster in scope has been discovered yet, and one is about to be."""
-        return bool(self._undiscovered(cluster)) and not any(one.known for one in self._scope(cluster))
+        scope = self._scope(cluster)
+        return any(one.undiscovered for one in scope) and not any(one.known for one in scope)
 
     def _scope(self, cluster: str | None) -> list[ClusterReadiness]:
         return self.clusters() if cluster is None else [self._of(cluster)] if cluster in self.names() else []
