@@ -1,0 +1,1 @@
+"""Authentication: from a request's certificate, headers and tokens to who asks."""

@@ -1,0 +1,1 @@
+"""Authorization: what a request is (`attributes.py`), and who decides about it."""
