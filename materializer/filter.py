@@ -27,12 +27,47 @@ class State(Protocol):
         """Uid of the controlling owner; empty if there is none."""
 
 
+class Spaces:
+    """By the name of a cluster, the only namespaces of it that are in scope; of one that is not named, all are.
+
+    Immutable; equal ones are equal filters' parts, and their hash, which takes as long as there are clusters, is kept.
+    """
+
+    __slots__ = ("_hash", "by_cluster")
+
+    def __init__(self, by_cluster: Mapping[str, frozenset[str]]) -> None:
+        self.by_cluster = by_cluster
+        self._hash = hash(frozenset(by_cluster.items()))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, Spaces) and self._hash == other._hash and self.by_cluster == other.by_cluster
+        )
+
+    def __repr__(self) -> str:
+        return f"Spaces({self.by_cluster!r})"
+
+    def has(self, cluster: str, namespace: str) -> bool:
+        """Whether a namespace is in scope; "" is that of what has none. O(1)."""
+        spaces = self.by_cluster.get(cluster)
+        return spaces is None or namespace in spaces
+
+    def of(self, cluster: str, wanted: frozenset[str] | None) -> frozenset[str] | None:
+        """The namespaces of a cluster that are in scope, of those that are wanted (None: all)."""
+        spaces = self.by_cluster.get(cluster)
+        return wanted if spaces is None else spaces if wanted is None else spaces & wanted
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
     """A request's selection within one type. Hashable: equal filters share their encodings.
 
     None means all, also for `version`, the API version of the stored objects. All that is given has to hold.
 
+    - `spaces`: of some clusters only these namespaces, beside all else: what may be seen of them.
     - `not_namespaces`, `not_names`: excluded ones. `controller_uids`: uids of controlling owners.
     - `since` (at or after) and `before`: bounds of the creation, in seconds since 1970.
     - `beyond`: (cluster, version) pairs: of these clusters only what is newer than the cluster's own version.
@@ -43,6 +78,7 @@ class Filter:
     """
 
     clusters: frozenset[str] | None = None
+    spaces: Spaces | None = None
     namespaces: frozenset[str] | None = None
     names: frozenset[str] | None = None
     not_namespaces: frozenset[str] = frozenset()
@@ -59,7 +95,7 @@ class Filter:
     selective: bool = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        whole = (self.clusters, self.namespaces, self.names, self.version)
+        whole = (self.clusters, self.spaces, self.namespaces, self.names, self.version)
         narrow = any(one is not None for one in whole)
         narrow |= bool(self.not_namespaces or self.not_names or self.beyond)
         object.__setattr__(self, "narrow", narrow)
@@ -70,6 +106,7 @@ class Filter:
         return not self.narrow or (
             (self.clusters is None or entry.cluster in self.clusters)
             and (self.namespaces is None or entry.namespace in self.namespaces)
+            and (self.spaces is None or self.spaces.has(entry.cluster, entry.namespace))
             and (self.names is None or entry.name in self.names)
             and (self.version is None or entry.version == self.version)
             and entry.namespace not in self.not_namespaces

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from enum import StrEnum
 from weakref import WeakValueDictionary
 
@@ -548,10 +548,17 @@ class Store:
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    def owned(self, uid: str, seniority: int, clusters: frozenset[str] | None) -> frozenset[str]:
+    def owned(
+        self,
+        uid: str,
+        seniority: int,
+        clusters: frozenset[str] | None,
+        seen: Callable[[GroupResource, Entry], bool] | None = None,
+    ) -> frozenset[str]:
         """The owners to ask for, `seniority` hops below an object: 0: its own uid, 1: those of what it controls.
 
-        (A Deployment's Pods are controlled by its ReplicaSets: seniority 1.) O(objects owned).
+        (A Deployment's Pods are controlled by its ReplicaSets: seniority 1.) `seen`: whether who asks may see an owner
+        between; None: all. O(objects owned).
         """
         uids = {uid}
         for _ in range(seniority):
@@ -559,7 +566,7 @@ class Store:
                 entry.uid
                 for type_store in self.types.values()
                 for entry in type_store.indexes.owned(uids, type_store.live)
-                if clusters is None or entry.cluster in clusters
+                if (clusters is None or entry.cluster in clusters) and (seen is None or seen(type_store.key, entry))
             }
             if not uids:
                 break

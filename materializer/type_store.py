@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sized
 
 from sortedcontainers import SortedDict
 
@@ -10,10 +10,14 @@ from deltalog.wire.kubernetes import GroupResource, ObjectName
 from materializer import indexes
 from materializer.entry import Entry
 from materializer.errors import MaterializerError
-from materializer.filter import Filter
+from materializer.filter import Filter, Spaces
 from materializer.indexes import Indexes
 from materializer.order import Order, Removal
 from materializer.window import TypeWindow, Window
+
+_ALL_SPACES = Spaces({})
+# So many entries can be looked at in the time in which one namespace is found in their order.
+_SCANNED = 8
 
 
 class BeforeWindow(MaterializerError):
@@ -79,29 +83,34 @@ class TypeStore:
         many entries and an index can tell; else O(entries in these clusters and namespaces).
         """
         clusters = sorted(self.clusters if wanted.clusters is None else wanted.clusters & self.clusters.keys())
+        spaces = wanted.spaces or _ALL_SPACES
         if wanted.names is not None and wanted.namespaces is not None:
             keys = [ObjectName((space, name)) for space in sorted(wanted.namespaces) for name in sorted(wanted.names)]
             named = [one for cluster in clusters for key in keys if (one := self.get(cluster, key)) is not None]
             return [entry for entry in named if wanted.matches(entry)]
         restricted = wanted != Filter()
-        if restricted and (covered := self._covered(clusters, wanted.namespaces)) > indexes.WORTHWHILE:
+        if restricted and (covered := self._covered(clusters, spaces, wanted.namespaces)) > indexes.WORTHWHILE:
             found = self.indexes.candidates(wanted, self.live, covered // 2)
             if found is not None:
                 matching = [entry for entry in found if wanted.matches(entry)]
                 matching.sort(key=_place)
                 return matching
-        whole = wanted == Filter(clusters=wanted.clusters)
+        # Namespaces are taken from the order of names, so that what they leave out costs nothing.
+        whole = wanted == Filter(clusters=wanted.clusters, spaces=wanted.spaces)
         result: list[Entry] = []
         for cluster in clusters:
             objects = self.clusters[cluster]
             entries: list[Entry]
-            if wanted.namespaces is not None and isinstance(objects, SortedDict):
+            within = spaces.of(cluster, wanted.namespaces)
+            if within is None:
+                entries = list(objects.values())
+            elif isinstance(objects, SortedDict) and not _many(within, objects):
                 entries = []
-                for namespace in sorted(wanted.namespaces):
+                for namespace in sorted(within):
                     low, high = (namespace, ""), (namespace + "\0", "")
                     entries += [objects[key] for key in objects.irange(low, high, (True, False))]
             else:
-                entries = list(objects.values())
+                entries = [entry for entry in objects.values() if entry.namespace in within]
             result.extend(entries if whole else [entry for entry in entries if wanted.matches(entry)])
         return result
 
@@ -140,17 +149,16 @@ class TypeStore:
         """An index that no change of the type has a higher one than; 0 if there are none. O(1). See `Order.last`."""
         return max(self.order.last(), self.events.last())
 
-    def _covered(self, clusters: list[str], namespaces: frozenset[str] | None) -> int:
-        """How many live entries these clusters and namespaces have. O(clusters * namespaces * log n)."""
+    def _covered(self, clusters: list[str], spaces: Spaces, namespaces: frozenset[str] | None) -> int:
+        """About how many live entries these clusters and namespaces have. O(clusters * namespaces * log n)."""
         found = 0
         for cluster in clusters:
             objects = self.clusters[cluster]
-            if namespaces is None or not isinstance(objects, SortedDict):
+            within = spaces.of(cluster, namespaces)
+            if within is None or not isinstance(objects, SortedDict) or _many(within, objects):
                 found += len(objects)
             else:
-                found += sum(
-                    objects.bisect_left((one + "\0", "")) - objects.bisect_left((one, "")) for one in namespaces
-                )
+                found += sum(objects.bisect_left((one + "\0", "")) - objects.bisect_left((one, "")) for one in within)
         return found
 
     def live(self) -> Iterator[Entry]:
@@ -160,6 +168,11 @@ class TypeStore:
 
     def __len__(self) -> int:
         return sum(len(objects) for objects in self.clusters.values())
+
+
+def _many(within: frozenset[str], objects: Sized) -> bool:
+    """Whether it costs less to look at all objects than to find those of each of these namespaces."""
+    return len(within) > 1 and len(objects) <= _SCANNED * len(within)
 
 
 def _place(entry: Entry) -> tuple[str, str, str]:

@@ -1,10 +1,13 @@
-"""Verdicts: what authorizers answer about one cluster, and what of all clusters a user may see."""
+"""Verdicts: what authorizers answer about one cluster; about all of them, see `materializer.visible`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
+
+from materializer.visible import EVERYTHING, Visible
+
+__all__ = ["ALLOWED", "EVERYTHING", "NO_OPINION", "Decision", "Verdict", "Visible"]
 
 
 class Decision(Enum):
@@ -31,27 +34,3 @@ class Verdict:
 
 ALLOWED = Verdict(Decision.ALLOW)
 NO_OPINION = Verdict(Decision.NO_OPINION)
-
-
-@dataclass(frozen=True)
-class Visible:
-    """What of a LIST or WATCH over all clusters may be seen: nothing but what it names.
-
-    - `whole`: everything, of clusters that are yet to come, too; `clusters` is empty then.
-    - `clusters`: by the name of a cluster its namespaces, None for all of it, of cluster-scoped objects too.
-    - `undecided`: whether clusters are left out because their rules are not known, or too old.
-
-    Example: `Visible(clusters={"alpha": None, "bravo": frozenset({"web"})})`.
-    """
-
-    whole: bool = False
-    clusters: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
-    undecided: bool = False
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing may be seen."""
-        return not self.whole and not self.clusters
-
-
-EVERYTHING = Visible(whole=True)
