@@ -18,6 +18,8 @@ from materializer.window import TypeWindow, Window
 _ALL_SPACES = Spaces({})
 # So many entries can be looked at in the time in which one namespace is found in their order.
 _SCANNED = 8
+# So few namespaces are always looked for.
+_FEW = 16
 
 
 class BeforeWindow(MaterializerError):
@@ -172,7 +174,7 @@ class TypeStore:
 
 def _many(within: frozenset[str], objects: Sized) -> bool:
     """Whether it costs less to look at all objects than to find those of each of these namespaces."""
-    return len(within) > 1 and len(objects) <= _SCANNED * len(within)
+    return len(within) > _FEW and len(objects) <= _SCANNED * len(within)
 
 
 def _place(entry: Entry) -> tuple[str, str, str]:
