@@ -82,8 +82,8 @@ def _lex(text: str) -> list[tuple[str, str]]:
     return tokens
 
 
-def _quoted(text: str) -> str:
-    """As Go's %q writes it."""
+def quoted(text: str) -> str:
+    """A text as Go's %q writes it."""
     out = []
     for char in text:
         code = ord(char)
@@ -125,7 +125,7 @@ def _check_key(key: str) -> None:
         if not _NAME.fullmatch(name):
             problems.append(f"name part {_QUALIFIED}")
     if problems:
-        raise BadSelector(f"<nil>: Invalid value: {_quoted(key)}: {'; '.join(problems)}")
+        raise BadSelector(f"<nil>: Invalid value: {quoted(key)}: {'; '.join(problems)}")
 
 
 def _check_values(key: str, values: tuple[str, ...], *, numbers: bool) -> None:
@@ -133,7 +133,7 @@ def _check_values(key: str, values: tuple[str, ...], *, numbers: bool) -> None:
     problems = []
     if numbers:
         problems += [
-            f"values[{at}]: Invalid value: {_quoted(value)}: for 'Gt', 'Lt' operators, the value must be an integer"
+            f"values[{at}]: Invalid value: {quoted(value)}: for 'Gt', 'Lt' operators, the value must be an integer"
             for at, value in enumerate(values)
             if _number(value) is None
         ]
@@ -142,7 +142,7 @@ def _check_values(key: str, values: tuple[str, ...], *, numbers: bool) -> None:
         if value and not _NAME.fullmatch(value):
             wrong.append(_VALUE)
         if wrong:
-            problems.append(f"values[{at}][{key}]: Invalid value: {_quoted(value)}: {'; '.join(wrong)}")
+            problems.append(f"values[{at}][{key}]: Invalid value: {quoted(value)}: {'; '.join(wrong)}")
     if problems:
         raise BadSelector(problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]")
 
@@ -332,6 +332,23 @@ def _unescape(value: str) -> str:
     return "".join(out)
 
 
+def field_terms(text: str) -> list[tuple[str, str, str]]:
+    """The terms of a fieldSelector as (field label, operator, value), whichever labels a type has.
+
+    Operators: `=`, `==`, `!=`. In the order in which a kube-apiserver looks at them, which is that of their texts: of
+    several faults the same one is told. Example: `b!=1,a=2` is `[("a", "=", "2"), ("b", "!=", "1")]`.
+
+    Raises:
+        BadSelector: with the text of a kube-apiserver.
+    """
+    found = []
+    for term in sorted(_split_terms(text)):
+        if term:
+            key, operator, value = _field_term(text, term)
+            found.append((key, operator, _unescape(value)))
+    return found
+
+
 def parse_fields(text: str, supported: Callable[[str], bool], *, own: bool = True) -> tuple[Requirement, ...]:
     """The requirements of a fieldSelector, sorted.
 
@@ -341,14 +358,8 @@ def parse_fields(text: str, supported: Callable[[str], bool], *, own: bool = Tru
     Raises:
         BadSelector: with the text of a kube-apiserver.
     """
-    found = []
-    # In the order in which an apiserver looks at them, so that of several faults the same one is told.
-    for term in sorted(_split_terms(text)):
-        if term:
-            key, operator, value = _field_term(text, term)
-            found.append((key, operator, _unescape(value)))
     requirements = []
-    for key, operator, value in found:
+    for key, operator, value in field_terms(text):
         if not supported(key):
             if own:
                 raise BadSelector(f"field label not supported: {key}")

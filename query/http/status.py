@@ -52,6 +52,8 @@ class ApiError(QueryError):
         self.code = code
         self.message = message
         self.reason = _REASONS.get(code, "") if reason is None else reason
+        # An empty one that was asked for is there, as some of a kube-apiserver's are.
+        self._detailed = details is not None
         self.details = dict(details or {})
         self.retry_after = retry_after
         self.token = token
@@ -68,7 +70,7 @@ class ApiError(QueryError):
             "message": self.message,
             "reason": self.reason,
         }
-        if self.details:
+        if self.details or self._detailed:
             status["details"] = self.details
         status["code"] = self.code
         return status
