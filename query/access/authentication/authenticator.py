@@ -1,0 +1,208 @@
+"""Authenticators: from what a request presents to who asks, and what must not be sent on of it.
+
+k8s.io/apiserver pkg/authentication/authenticator, request/union, request/anonymous and group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+from multidict import CIMultiDict, MultiMapping
+
+from query.access.errors import AccessError
+from query.access.identity import NOBODY, Identity
+from query.http.status import ApiError
+
+log = structlog.get_logger()
+
+BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
+"""What an entry of Sec-WebSocket-Protocol that is a token begins with."""
+_PROTOCOLS = "Sec-WebSocket-Protocol"
+
+
+class CredentialRefused(AccessError):
+    """A credential does not hold. The reason is for the log: a client gets 401 without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCredentials:
+    """What a request presents of who asks.
+
+    - `peer_chain`: the client's certificates (DER), its own first, without any check; empty: none, or no TLS.
+    - `path`: decoded, with a slash at its beginning.
+    - `warnings`: texts for the answer's Warning headers that authenticators add.
+    """
+
+    headers: MultiMapping[str]
+    peer_chain: Sequence[bytes] = ()
+    path: str = "/"
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def websocket(self) -> bool:
+        """Whether it asks for a WebSocket (apiserver pkg/util/httpstream/wsstream: IsWebSocketRequest)."""
+        return (
+            self.headers.get("Upgrade", "").lower() == "websocket"
+            and "upgrade" in self.headers.get("Connection", "").lower()
+        )
+
+
+class Authenticator(Protocol):
+    """One way to tell who asks."""
+
+    async def authenticate(self, presented: RequestCredentials) -> Identity | None:
+        """Who asks; None: nothing was presented that this one knows of.
+
+        Raises:
+            CredentialRefused: what was presented does not hold.
+            AccessUnavailable: it cannot be found out now.
+        """
+        ...
+
+
+class TokenAuthenticator(Protocol):
+    """One way to tell who has a token, whichever way it came."""
+
+    async def authenticate_token(self, token: str) -> Identity | None:
+        """Who has this token; None: it is none of those that this one knows of.
+
+        Raises:
+            CredentialRefused: it is one, and does not hold.
+            AccessUnavailable: it cannot be found out now.
+        """
+        ...
+
+
+class Union:
+    """Authenticators in order: the first who knows who asks. Errors count only if none does."""
+
+    def __init__(self, authenticators: Iterable[Authenticator]) -> None:
+        self._authenticators = tuple(authenticators)
+
+    async def authenticate(self, presented: RequestCredentials) -> Identity | None:
+        """See `Authenticator`. With several errors: CredentialRefused with all of them."""
+        errors: list[str] = []
+        for authenticator in self._authenticators:
+            try:
+                identity = await authenticator.authenticate(presented)
+            except AccessError as cause:
+                errors.append(str(cause))
+            else:
+                if identity is not None:
+                    return identity
+        if errors:
+            raise CredentialRefused(_together(errors))
+        return None
+
+
+class TokenUnion:
+    """Authenticators of tokens in order, as `Union`."""
+
+    def __init__(self, authenticators: Iterable[TokenAuthenticator]) -> None:
+        self._authenticators = tuple(authenticators)
+
+    async def authenticate_token(self, token: str) -> Identity | None:
+        """See `TokenAuthenticator`. With several errors: CredentialRefused with all of them."""
+        errors: list[str] = []
+        for authenticator in self._authenticators:
+            try:
+                identity = await authenticator.authenticate_token(token)
+            except AccessError as cause:
+                errors.append(str(cause))
+            else:
+                if identity is not None:
+                    return identity
+        if errors:
+            raise CredentialRefused(_together(errors))
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Anonymous:
+    """Whether requests without a credential are answered, as `system:anonymous`.
+
+    `paths`: on which paths alone, compared as a whole; None: on all.
+    """
+
+    enabled: bool = False
+    paths: frozenset[str] | None = None
+
+    def admits(self, path: str) -> bool:
+        """Whether a request without a credential may have this path."""
+        return self.enabled and (self.paths is None or path in self.paths)
+
+
+class Authentication:
+    """Who asks, of each request: the whole of authentication.
+
+    `consumed`: names of headers, in lower case, by which front proxies say who asks; one that ends in `-` is a prefix.
+    """
+
+    def __init__(
+        self,
+        authenticators: Iterable[Authenticator],
+        anonymous: Anonymous = Anonymous(),  # noqa: B008: a value
+        *,
+        consumed: Collection[str] = (),
+    ) -> None:
+        self._union = Union(authenticators)
+        self._anonymous = anonymous
+        self._consumed = tuple(consumed)
+
+    async def who(self, presented: RequestCredentials) -> Identity:
+        """Who asks, with the groups that everyone has who was authenticated.
+
+        Raises:
+            ApiError: 401, as kube-apiserver words it; its cause is a CredentialRefused, if a credential was refused.
+        """
+        try:
+            identity = await self._union.authenticate(presented)
+        except CredentialRefused as cause:
+            log.info("a request was not authenticated", reason=str(cause))
+            raise unauthorized() from cause
+        if identity is not None:
+            return identity.authenticated()
+        if self._anonymous.admits(presented.path):
+            return NOBODY
+        raise unauthorized()
+
+    def stripped(self, headers: MultiMapping[str]) -> CIMultiDict[str]:
+        """A request's headers without those that say who asks."""
+        return stripped(headers, self._consumed)
+
+
+def unauthorized() -> ApiError:
+    """401, as kube-apiserver words it: without a reason, and without WWW-Authenticate."""
+    return ApiError(401, "Unauthorized")
+
+
+def stripped(headers: MultiMapping[str], consumed: Collection[str] = ()) -> CIMultiDict[str]:
+    """Headers without those that say who asks: they are not for handlers, and must not reach another server.
+
+    Those are Authorization, the names in `consumed` (lower case; one that ends in `-` is a prefix), X-Remote-User,
+    -Uid, -Group and -Extra-, Impersonate- and a WebSocket's token. Requests that are sent on, and say who asks anew,
+    take them before.
+    """
+    exact = {name for name in consumed if not name.endswith("-")} | {"authorization"}
+    prefixes = (*(name for name in consumed if name.endswith("-")), "x-remote-", "impersonate-")
+    kept: CIMultiDict[str] = CIMultiDict()
+    for name, value in headers.items():
+        lowered = name.lower()
+        if lowered in exact or lowered.startswith(prefixes):
+            continue
+        if lowered == _PROTOCOLS.lower() and BEARER_PROTOCOL in value:
+            protocols = [one for one in map(str.strip, value.split(",")) if not one.startswith(BEARER_PROTOCOL)]
+            if not protocols:
+                continue
+            value = ", ".join(protocols)
+        kept.add(name, value)
+    return kept
+
+
+def _together(errors: Sequence[str]) -> str:
+    """Several messages as one (apimachinery pkg/util/errors: Aggregate)."""
+    distinct = list(dict.fromkeys(errors))
+    return distinct[0] if len(distinct) == 1 else f"[{', '.join(distinct)}]"

@@ -1,0 +1,20 @@
+"""The errors of access: what an operator has to correct, what a client is refused for, what does not answer."""
+
+from __future__ import annotations
+
+from query.errors import QueryError
+
+
+class AccessError(QueryError):
+    """Something about who asks, or about what they may do, that did not go as it should; one line that says why."""
+
+
+class BadAccessFile(AccessError):
+    """A file that says who may ask or see what cannot be used.
+
+    One line: the file, the path of the field in it, and what to write instead. Never a token, a key or a password.
+    """
+
+
+class AccessUnavailable(AccessError):
+    """A server that is asked about a token or about access does not answer, or not as it should; it may pass."""
