@@ -12,9 +12,9 @@ from typing import Protocol
 import structlog
 from multidict import CIMultiDict, MultiMapping
 
+from query.access.authorization.denied import unauthorized
 from query.access.errors import AccessError
 from query.access.identity import NOBODY, Identity
-from query.http.status import ApiError
 
 log = structlog.get_logger()
 
@@ -172,11 +172,6 @@ class Authentication:
     def stripped(self, headers: MultiMapping[str]) -> CIMultiDict[str]:
         """A request's headers without those that say who asks."""
         return stripped(headers, self._consumed)
-
-
-def unauthorized() -> ApiError:
-    """401, as kube-apiserver words it: without a reason, and without WWW-Authenticate."""
-    return ApiError(401, "Unauthorized")
 
 
 def stripped(headers: MultiMapping[str], consumed: Collection[str] = ()) -> CIMultiDict[str]:
