@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from kubebraid.command.doors import Doors
 from kubebraid.command.settings import Address, BadSetting
 from query.http.connections import Runner
 
@@ -76,9 +77,17 @@ class RunningServer(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def served_at(
-    application: web.Application, bound: socket.socket, close: Callable[[], None] | None = None
+    application: web.Application,
+    bound: socket.socket,
+    close: Callable[[], None] | None = None,
+    doors: Doors | None = None,
 ) -> AsyncIterator[RunningServer]:
-    """Serves while the block lasts, or until it is ended; `close` ends what would not end by itself."""
+    """Serves while the block lasts, or until it is ended; `close` ends what would not end by itself.
+
+    `doors`: by what certificate and within what limits. Raises BadTlsFile.
+    """
+    doors = doors or Doors()
+    context = doors.serving_context()
     runner = Runner(
         application,
         access_log=None,
@@ -90,7 +99,7 @@ async def served_at(
     )
     await runner.setup()
     # All watchers of an instance that died connect at once.
-    await web.SockSite(runner, bound, backlog=_BACKLOG).start()
+    await web.SockSite(runner, bound, backlog=_BACKLOG, ssl_context=context).start()
     host, port = bound.getsockname()[:2]
 
     async def end() -> None:
@@ -99,6 +108,6 @@ async def served_at(
         await runner.cleanup()
 
     try:
-        yield RunningServer(Address(host, port), end)
+        yield RunningServer(Address(host, port, secure=context is not None), end)
     finally:
         await end()

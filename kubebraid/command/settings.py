@@ -27,10 +27,11 @@ class BadSetting(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen."""
+    """Where to listen. `secure`: whether it is https."""
 
     host: str
     port: int
+    secure: bool = False
 
     @property
     def loopback(self) -> bool:
@@ -48,7 +49,7 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         if self.host in ("0.0.0.0", "::"):
             host = "127.0.0.1"
-        return f"http://{host}:{self.port}"
+        return f"http{'s' if self.secure else ''}://{host}:{self.port}"
 
 
 def parse_listen(text: str, *, insecure: bool) -> Address:

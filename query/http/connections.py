@@ -6,6 +6,7 @@ aiohttp answers requests that it cannot parse by itself, with a line of text; AP
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -18,6 +19,26 @@ from query.http.status import ApiError
 
 # Under which an application holds what looks after its connections.
 SLOW_CLIENTS = web.AppKey("SLOW_CLIENTS", SlowClients)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What connections may take of a server, in bytes and seconds. A kube-apiserver's where it has them.
+
+    - `most`: connections open at once; None: 20,000, or what the process's limit of open files leaves.
+    - `handshake`: until TLS is agreed on; `header`: from a connection's begin until its first request's head is
+      complete, and from a later request's first byte on (net/http: ReadHeaderTimeout 32 s); `idle`: between requests.
+    - `headers`: bytes of a request's head in all (net/http: MaxHeaderBytes 1 MiB); `body`: of its body, unless that is
+      a stream (pkg/server/config.go: MaxRequestBodyBytes 3 MiB).
+    """
+
+    most: int | None = None
+    handshake: float = 10.0
+    header: float = 32.0
+    idle: float = 90.0
+    headers: int = 1024 * 1024
+    body: int = 3 * 1024 * 1024
+
 
 log = structlog.get_logger("query.http.connections")
 

@@ -23,7 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
-from query.errors import QueryError
+from query.errors import UnusableInput
 
 log = structlog.get_logger("query.http.tls")
 
@@ -38,7 +38,7 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _RECORD, _RECORD_HEAD = 16 * 1024, 64
 
 
-class BadTlsFile(QueryError):
+class BadTlsFile(UnusableInput):
     """A certificate, a key or a bundle of authorities cannot be used; one line with the file's path."""
 
 
@@ -89,7 +89,7 @@ class ServingContext(ssl.SSLContext):
         self._made: _Made = _make(files)
         self._look_at = clock() + _LOOK_EVERY
 
-    def wrap_bio(  # type: ignore[override]
+    def wrap_bio(
         self,
         incoming: ssl.MemoryBIO,
         outgoing: ssl.MemoryBIO,
@@ -127,7 +127,7 @@ def peer_chain(transport: asyncio.BaseTransport | None) -> tuple[bytes, ...]:
     return found.peer_chain if isinstance(found, _AskedConnection) else ()
 
 
-# -- reading the files ---------------------------------------------------------------------------------------------------
+# -- reading the files -------------------------------------------------------------------------------------------------
 
 
 def _identities(files: ServingFiles) -> tuple[object, ...]:
@@ -200,7 +200,7 @@ def _queue(cause: Exception) -> Sequence[Sequence[str]]:
     return noted if isinstance(noted, list) else ()
 
 
-# -- connections whose clients are not asked: Python's ssl ---------------------------------------------------------------
+# -- connections whose clients are not asked: Python's ssl -------------------------------------------------------------
 
 
 class _Plain:
@@ -217,7 +217,7 @@ class _Plain:
         return self._context.wrap_bio(incoming, outgoing, server_side=True)
 
 
-# -- connections whose clients are asked: pyOpenSSL ----------------------------------------------------------------------
+# -- connections whose clients are asked: pyOpenSSL --------------------------------------------------------------------
 
 
 def _accepted(*_: object) -> bool:
@@ -331,7 +331,6 @@ class _AskedConnection:
 
     def getpeercert(self, binary_form: bool = False) -> None:
         """What is verified of the client's certificate: nothing."""
-        return None
 
     def cipher(self) -> tuple[str, str, int] | None:
         name = self._connection.get_cipher_name()
