@@ -11,7 +11,9 @@ import structlog
 import typer
 
 from kubebraid.command import reporting
+from kubebraid.command.doors import Doors
 from kubebraid.command.listening import LOOPBACK_NAMES, bind, served_at
+from kubebraid.command.options.doors import with_tls
 from kubebraid.command.options.process import LogJson, LogLevel
 from kubebraid.command.options.serving import (
     InsecureListen,
@@ -25,7 +27,9 @@ from kubebraid.route.router import Router
 _log = structlog.get_logger("kubebraid")
 
 
+@with_tls
 def command(
+    doors: Doors,
     group: Annotated[
         list[str],
         typer.Option("--group", metavar="NAME=URL[,URL...]", help="Instances that serve the same log; once for each."),
@@ -40,10 +44,10 @@ def command(
         groups = parse_groups(group)
     except ValueError as cause:
         raise BadSetting(f"--group {cause}") from None
-    reporting.run(run_router(groups, parse_listen(listen, insecure=insecure_listen)), log_level, log_json)
+    reporting.run(run_router(groups, parse_listen(listen, insecure=insecure_listen), doors), log_level, log_json)
 
 
-async def run_router(groups: Mapping[str, Sequence[str]], listen: Address) -> None:
+async def run_router(groups: Mapping[str, Sequence[str]], listen: Address, doors: Doors) -> None:
     """The router alone, in front of groups of serving instances."""
     router = Router(groups, hosts=LOOPBACK_NAMES if listen.loopback else None)
     with contextlib.closing(bind(listen)) as bound:
@@ -51,7 +55,7 @@ async def run_router(groups: Mapping[str, Sequence[str]], listen: Address) -> No
 
             async def serve() -> None:
                 await router.first_looks()
-                async with served_at(router.application(), bound) as served:
+                async with served_at(router.application(), bound, doors=doors) as served:
                     _log.info("routing", groups=list(groups), listen=served.address.url)
                     await asyncio.Event().wait()
 

@@ -79,10 +79,10 @@ _DOOR_OPTIONS: dict[str, tuple[Any, Any]] = {
     ),
     "token_auth_file": _file("token-auth-file", _WHO, "Hashes of tokens, each with its user; read anew."),
     "authentication_config": _file("authentication-config", _WHO, "An AuthenticationConfiguration: OIDC, anonymous."),
-    "authentication_token_review_cluster": (
+    "token_review_cluster": (
         Annotated[
             str | None,
-            _option("authentication-token-review-cluster", _WHO, "NAME", "Member cluster that is asked about tokens."),
+            _option("token-review-cluster", _WHO, "NAME", "Member cluster that is asked about tokens."),
         ],
         None,
     ),
@@ -254,13 +254,13 @@ def _front_proxy(given: Mapping[str, Any]) -> FrontProxy | None:
 
 def _token_reviewer(given: Mapping[str, Any]) -> TokenReviewer | None:
     cluster, kubeconfig = (
-        given["authentication_token_review_cluster"],
+        given["token_review_cluster"],
         given["authentication_token_webhook_config_file"],
     )
     audiences = _listed(given["api_audiences"])
     if cluster and kubeconfig:
         raise BadSetting(
-            "--authentication-token-review-cluster and --authentication-token-webhook-config-file both say who is "
+            "--token-review-cluster and --authentication-token-webhook-config-file both say who is "
             "asked about tokens; give one of them"
         )
     if not cluster and not kubeconfig:
