@@ -144,7 +144,7 @@ class Authentication:
     def __init__(
         self,
         authenticators: Iterable[Authenticator],
-        anonymous: Anonymous = Anonymous(),  # noqa: B008: a value
+        anonymous: Anonymous = Anonymous(),
         *,
         consumed: Collection[str] = (),
     ) -> None:

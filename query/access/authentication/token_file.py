@@ -38,7 +38,7 @@ class _File(Strict, frozen=True):
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenOwners:
     """What a file says: users by the hashes of their tokens, those hashes by their salts."""
 
     by_salt: dict[bytes, dict[bytes, Identity]]
@@ -79,12 +79,12 @@ class HashedTokens:
         return (await self._file.current()).owner(token)
 
 
-def _of_yaml(content: bytes) -> Tokens:
+def _of_yaml(content: bytes) -> TokenOwners:
     file = shaped(parsed(content), _File)
     return _tokens((f"tokens[{number}]", one) for number, one in enumerate(file.tokens))
 
 
-def _of_lines(content: bytes) -> Tokens:
+def _of_lines(content: bytes) -> TokenOwners:
     try:
         text = content.decode()
     except UnicodeDecodeError:
@@ -105,7 +105,7 @@ def _of_lines(content: bytes) -> Tokens:
     return _tokens(found)
 
 
-def _tokens(lines: Iterable[tuple[str, _Token]]) -> Tokens:
+def _tokens(lines: Iterable[tuple[str, _Token]]) -> TokenOwners:
     by_salt: dict[bytes, dict[bytes, Identity]] = {}
     for where, line in lines:
         written = _HASH.fullmatch(line.hash)
@@ -121,4 +121,4 @@ def _tokens(lines: Iterable[tuple[str, _Token]]) -> Tokens:
         users[digest] = Identity(line.user, line.uid, line.groups)
     if len(by_salt) > _MOST_SALTS:
         raise BadAccessFile(f"more than {_MOST_SALTS} salts; let tokens share them")
-    return Tokens(by_salt)
+    return TokenOwners(by_salt)
