@@ -12,7 +12,7 @@ from typing import Protocol
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.rules import Rule, SubjectRules
 from query.access.authorization.verdicts import ALLOWED, EVERYTHING, NO_OPINION, Decision, Verdict, Visible
-from query.access.identity import Identity
+from query.identity import Identity
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import quoted
 from query.access.authorization.attributes import Attributes
-from query.access.identity import Identity
 from query.http.status import ApiError
+from query.identity import Identity
 
 _ESCAPED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 

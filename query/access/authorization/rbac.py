@@ -17,7 +17,7 @@ from deltalog.wire.selectors import quoted
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.rules import Rule
 from query.access.authorization.verdicts import ALLOWED, NO_OPINION, Decision, Verdict
-from query.access.identity import SERVICE_ACCOUNT, Identity
+from query.identity import SERVICE_ACCOUNT, Identity
 
 GROUP: Final = "rbac.authorization.k8s.io"
 CLUSTER_ROLES = GroupResource(GROUP, "clusterroles")
