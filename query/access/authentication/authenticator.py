@@ -138,7 +138,7 @@ class Anonymous:
 class Authentication:
     """Who asks, of each request: the whole of authentication.
 
-    `consumed`: names of headers, in lower case, by which front proxies say who asks; one that ends in `-` is a prefix.
+    `consumed`: the names of headers by which front proxies say who asks, and what such names begin with, in lower case.
     """
 
     def __init__(
@@ -146,11 +146,11 @@ class Authentication:
         authenticators: Iterable[Authenticator],
         anonymous: Anonymous = Anonymous(),
         *,
-        consumed: Collection[str] = (),
+        consumed: tuple[Collection[str], Collection[str]] = ((), ()),
     ) -> None:
         self._union = Union(authenticators)
         self._anonymous = anonymous
-        self._consumed = tuple(consumed)
+        self._consumed = consumed
 
     async def who(self, presented: RequestCredentials) -> Identity:
         """Who asks, with the groups that everyone has who was authenticated.
@@ -171,18 +171,19 @@ class Authentication:
 
     def stripped(self, headers: MultiMapping[str]) -> CIMultiDict[str]:
         """A request's headers without those that say who asks."""
-        return stripped(headers, self._consumed)
+        return stripped(headers, *self._consumed)
 
 
-def stripped(headers: MultiMapping[str], consumed: Collection[str] = ()) -> CIMultiDict[str]:
+def stripped(
+    headers: MultiMapping[str], names: Collection[str] = (), beginnings: Collection[str] = ()
+) -> CIMultiDict[str]:
     """Headers without those that say who asks: they are not for handlers, and must not reach another server.
 
-    Those are Authorization, the names in `consumed` (lower case; one that ends in `-` is a prefix), X-Remote-User,
-    -Uid, -Group and -Extra-, Impersonate- and a WebSocket's token. Requests that are sent on, and say who asks anew,
-    take them before.
+    Those are Authorization, X-Remote-User, -Uid, -Group and -Extra-, Impersonate-, a WebSocket's token, and what has
+    one of `names` or of `beginnings` (in lower case). Requests that are sent on say who asks anew, after this.
     """
-    exact = {name for name in consumed if not name.endswith("-")} | {"authorization"}
-    prefixes = (*(name for name in consumed if name.endswith("-")), "x-remote-", "impersonate-")
+    exact = {"authorization", *names}
+    prefixes = ("x-remote-user", "x-remote-uid", "x-remote-group", "x-remote-extra-", "impersonate-", *beginnings)
     kept: CIMultiDict[str] = CIMultiDict()
     for name, value in headers.items():
         lowered = name.lower()
