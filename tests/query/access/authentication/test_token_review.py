@@ -143,7 +143,7 @@ async def test_what_is_no_answer_is_an_error(answer: Any) -> None:
 async def test_a_server_that_does_not_answer_is_given_up() -> None:
     server = Server(None)
     server.let.clear()
-    with pytest.raises(AccessUnavailable, match="within 0.01 s"):
+    with pytest.raises(AccessUnavailable, match=r"within 0\.01 s"):
         await TokenReviewAuthenticator(server, patience=0.01).authenticate_token("t")
 
 
