@@ -5,6 +5,7 @@ k8s.io/apiserver pkg/authorization/union, and pkg/authorization/authorizerfactor
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -58,6 +59,10 @@ class Authorizer(Protocol):
         """Calls `wake` when decisions may be others than before; returns what ends that."""
         ...
 
+    async def run(self) -> None:
+        """Whatever goes on in the background, until cancelled; it decides without it, too."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Always:
@@ -88,6 +93,9 @@ class Always:
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Nothing changes."""
         return _nothing
+
+    async def run(self) -> None:
+        """Nothing goes on."""
 
 
 def _nothing() -> None:
@@ -196,6 +204,12 @@ class Chain:
                 one()
 
         return stop
+
+    async def run(self) -> None:
+        """What authorizers do in the background, until cancelled: listeners are woken by it as soon as they can be."""
+        async with asyncio.TaskGroup() as tasks:
+            for one in self._authorizers:
+                tasks.create_task(one.run(), name=f"authorizer-{type(one).__name__}")
 
 
 @dataclass
