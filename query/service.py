@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import structlog
 from aiohttp import web
 
-from deltalog.wire.kubernetes import ObjectName
+from deltalog.wire.kubernetes import GroupResource, ObjectName
+from materializer.entry import Entry
 from materializer.materializer import Materializer
-from query.discovery.access_reviews import review_kind
+from materializer.visible import EVERYTHING, Visible
+from query.access.authorization.attributes import Attributes, attributes_of
+from query.access.authorization.denied import forbidden
+from query.access.gate import LEFT_OUT, Gate, Permit, Refusal
+from query.discovery.access_reviews import is_review, review_kind
 from query.discovery.catalogue import Catalogue, Catalogues, ServedType
 from query.discovery.endpoints import Discovery
 from query.discovery.followed import Followed
@@ -51,8 +57,18 @@ log = structlog.get_logger("query")
 _HEALTH = ("healthz", "livez", "readyz")
 # Methods that metrics tell apart: a client may send any word.
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+# What is answered here below /clusters/<cluster>, beside resources, and not passed on.
+_FROM_MEMORY = frozenset({"api", "apis", "openapi", "version", *_HEALTH})
 # Subresources that are streams between a client and a container.
 _STREAMS = frozenset({"attach", "exec", "log", "portforward", "proxy"})
+
+
+def _seen_of(versions: Mapping[str, str] | None, request: Request) -> Mapping[str, str] | None:
+    """Versions of member clusters, of those that may be seen."""
+    seen = request.visible.scope[0]
+    if versions is None or seen is None:
+        return versions
+    return {cluster: version for cluster, version in versions.items() if cluster in seen}
 
 
 class QueryService:
@@ -64,6 +80,7 @@ class QueryService:
     - `not_ready_after`: seconds without contact to the log after which /readyz is 503, 0: never. `others`: what
       /readyz says of other parts of the process.
     - `timing`, `limits`: how long it waits for what, and how much it keeps for lists that are read in pages.
+    - `gate`: who asks and what they may see; None: everyone everything.
     """
 
     def __init__(
@@ -78,8 +95,10 @@ class QueryService:
         others: Callable[[], Iterable[Check]] = tuple,
         timing: QueryTiming = DEFAULT_TIMING,
         limits: SnapshotLimits = DEFAULT_LIMITS,
+        gate: Gate | None = None,
     ) -> None:
         self._materializer = materializer
+        self._gate = Gate() if gate is None else gate
         self._hosts = hosts
         self._consistency = Consistency(materializer, timing)
         self.readiness = Readiness(materializer, expected, not_ready_after, others)
@@ -122,10 +141,10 @@ class QueryService:
         request = Request(http, watching=asks_watch(http.query))
         code = 500
         try:
-            response = await self._route(request)
+            response = await self._enter(request)
             code = response.status
         except ApiError as error:
-            if isinstance(error, UnknownPath) and (why := self.readiness.unsettled(request.cluster)):
+            if isinstance(error, UnknownPath) and (why := self.readiness.unsettled(request.cluster, request.visible)):
                 error = unsettled(why)
             code = error.code
             response = request.failure(error)
@@ -148,39 +167,101 @@ class QueryService:
                 self.metrics.seconds.labels(verb).observe(time.monotonic() - started)
         return response
 
-    async def _route(self, request: Request) -> web.StreamResponse:
-        refuse_foreign_hosts(request.http, self._hosts)
-        segments = split(request.http.rel_url.raw_path)
+    async def _enter(self, request: Request) -> web.StreamResponse:
+        """Finds out who asks, and what they may see, before anything is looked for."""
+        http = request.http
+        refuse_foreign_hosts(http, self._hosts)
+        segments = split(http.rel_url.raw_path)
+        if len(segments) == 1 and segments[0] in _HEALTH and "verbose" not in http.query:
+            # For probes, which have no credentials (k8s.io/apiserver pkg/server/options/authorization.go).
+            return self._health(segments[0], verbose=False, seen=EVERYTHING if self._gate.open else Visible())
+        caller = await self._gate.caller(http)
+        request.who = caller.who
         if segments[:1] == ["int"]:
             request.numbered, segments = True, segments[1:]
         if segments[:1] in (["api"], ["apis"], ["clusters"], ["openapi"]):
             self._consistency.check_ready()
-        if segments[:1] == ["clusters"]:
+        if segments[:1] == ["clusters"] and len(segments) > 1:
+            segments = await self._enter_cluster(request, segments)
+        what = attributes_of(request.method, segments, http.query)
+        if request.cluster is None:
+            refusal = await self._look_around(request, what)
+        else:
+            refusal = await self._gate.refusal(request.who, request.cluster, what)
+        return await self._route(request, segments, what, refusal)
+
+    async def _enter_cluster(self, request: Request, segments: list[str]) -> list[str]:
+        """Notes the cluster that a path names; returns the path within. Raises ApiError 403, 404."""
+        store = self._materializer.store
+        name, within = segments[1], segments[2:]
+        try:
             # Also by those that are about to come: a longer name of theirs is not to be taken for a shorter one's path.
-            cluster, segments = cluster_scope(segments, self.readiness.names())
-            if cluster is not None and cluster not in self._materializer.store.clusters:
-                raise no_such_cluster(cluster, self._materializer.store.clusters)
+            cluster, within = cluster_scope(segments, self.readiness.names())
+        except UnknownPath:
+            cluster = None
+        if cluster is not None and cluster in store.clusters:
             request.cluster = cluster
+            return within
+        # To who may see nothing of it, one that does not exist is like one that does.
+        what = attributes_of(request.method, within, request.http.query)
+        refusal = await self._gate.refusal(request.who, cluster or name, what)
+        request.visible = await self._gate.discoverable(request.who)
+        if refusal is not None:
+            raise refusal.error
+        seen = self._materializer.store.clusters.keys() if request.visible.whole else request.visible.clusters
+        raise no_such_cluster(cluster or name, seen)
+
+    async def _look_around(self, request: Request, what: Attributes) -> Refusal | None:
+        """Notes what may be seen of all clusters; why a request for them may not be answered."""
+        gate, who = self._gate, request.who
+        if gate.open:
+            return None
+        if not what.is_resource or (what.verb == "create" and is_review(what.group, what.resource)):
+            request.visible = await gate.discoverable(who)
+            return await gate.refusal(who, None, what)
+        request.visible = await gate.visible(who, what)
+        if request.visible.undecided:
+            request.warnings.append(LEFT_OUT)
+        if not request.visible.empty:
+            return None
+        return Refusal(forbidden(who, what, LEFT_OUT if request.visible.undecided else ""), True)
+
+    async def _route(
+        self, request: Request, segments: list[str], what: Attributes, refusal: Refusal | None
+    ) -> web.StreamResponse:
+        """Answers what may be asked. What may not, may still be what a cluster itself decides (`refusal` not final)."""
+        if refusal is not None and (refusal.final or not self._member_decides(request)):
+            raise refusal.error
+        if segments[:1] in (["api"], ["apis"]) and len(segments) > (2 if segments[0] == "api" else 3):
+            if (review := review_kind(segments)) is not None and not self._member_decides(request):
+                return await self._discovery.review(request, review)
+            return await self._route_resource(request, resource_target(segments), segments, what, refusal)
+        if refusal is not None:
+            if segments[:1] and segments[0] not in _FROM_MEMORY:
+                return await self._forward(request, segments, None, None)
+            raise refusal.error
         if not segments:
             self._only_get(request)
             return request.document({"paths": SERVED_PATHS})
-        first = segments[0]
-        if first in ("api", "apis"):
-            if len(segments) <= (2 if first == "api" else 3):
-                self._only_get(request)
-                return self._discovery.document(request, segments)
-            if (review := review_kind(segments)) is not None and (request.cluster is None or self._forwarding is None):
-                return await self._discovery.review(request, review)
-            return await self._route_resource(request, resource_target(segments), segments)
+        if segments[0] in ("api", "apis"):
+            self._only_get(request)
+            return self._discovery.document(request, segments)
         return await self._route_other(request, segments)
+
+    def _member_decides(self, request: Request) -> bool:
+        """Whether requests for its cluster are passed on as of who asks, so that the cluster decides about them."""
+        return request.cluster is not None and self._forwarding is not None and self._forwarding.as_caller
+
+    def _health(self, name: str, *, verbose: bool, seen: Visible) -> web.Response:
+        # Probes may come by any method, as HEAD does from many a load balancer.
+        status, text = self.readiness.probe(name, verbose=verbose, seen=seen)
+        return web.Response(status=status, text=text)
 
     async def _route_other(self, request: Request, segments: list[str]) -> web.StreamResponse:
         """What is not below /api and /apis."""
         first, verbose = segments[0], "verbose" in request.http.query
         if len(segments) == 1 and first in _HEALTH:
-            # Probes may come by any method, as HEAD does from many a load balancer.
-            status, text = self.readiness.probe(first, verbose=verbose)
-            return web.Response(status=status, text=text)
+            return self._health(first, verbose=verbose, seen=request.visible)
         if segments == ["metrics"]:
             return await self.metrics.answer()
         if segments == ["version"]:
@@ -190,10 +271,11 @@ class QueryService:
             return web.Response(text="ok")
         if segments == ["clusters"] and request.cluster is None:
             self._only_get(request)
-            return request.document(self.readiness.document())
+            return request.document(self.readiness.document(request.visible))
         if first == "openapi":
             generation, store = self._materializer.generation, self._materializer.store
-            if (documents := self._openapi.of(generation, store, request.cluster)) is not None:
+            among = request.visible.scope[0]
+            if (documents := self._openapi.of(generation, store, request.cluster, among)) is not None:
                 self._only_get(request)
                 return await documents.answer(request.http, segments[1:])
         if request.cluster is None or self._forwarding is None:
@@ -217,7 +299,14 @@ class QueryService:
 
     # -- resources ---------------------------------------------------------------------------------------------------
 
-    async def _route_resource(self, request: Request, target: RequestTarget, segments: list[str]) -> web.StreamResponse:
+    async def _route_resource(
+        self,
+        request: Request,
+        target: RequestTarget,
+        segments: list[str],
+        what: Attributes,
+        refusal: Refusal | None,
+    ) -> web.StreamResponse:
         catalogue = self._discovery.catalogue(request)
         served = catalogue.find(target.group, target.version, target.resource)
         if served is not None:
@@ -238,8 +327,10 @@ class QueryService:
                 if served is None and (bound := await pod_bound_by(request.http, target, catalogue)) is not None:
                     return await self._forward(request, segments, *bound)
                 if request.method == "GET" and not target.subresource:
-                    return await self._pass_read_on(request, segments, target, catalogue)
+                    return await self._pass_read_on(request, segments, target, catalogue, what, refusal)
                 return await self._forward(request, segments, target, served)
+        if refusal is not None:
+            raise refusal.error
         if served is None and request.cluster is None and self._forwarding is not None:
             raise no_such_path(
                 "; what no cluster syncs, such as events and secrets, is read below /clusters/<cluster> "
@@ -260,15 +351,15 @@ class QueryService:
             self._consistency.warn(request, served, target.version, None)
             return await self._reads.answer(request, target, served)
         request.watching = request.watching or target.watch
-        asked = self._collection(request, target, served)
-        return await (self._watch if request.watching else self._lists.answer)(request, asked)
+        asked = await self._collection(request, target, served)
+        return await (self._watch(request, asked, what) if request.watching else self._lists.answer(request, asked))
 
-    def _collection(self, request: Request, target: RequestTarget, served: ServedType) -> CollectionRequest:
+    async def _collection(self, request: Request, target: RequestTarget, served: ServedType) -> CollectionRequest:
         """What a LIST or WATCH asks. Raises ApiError 400, 406, 422."""
         query = request.http.query
         options = parse_options(query, watch=request.watching)
         search = parse_search(query)
-        selection = selection_of(target, served, options, search, request.cluster)
+        selection = selection_of(target, served, options, search, request.cluster, request.visible)
         # Errors from here on have these warnings, too.
         self._consistency.warn(request, served, target.version, selection.clusters)
         representation = request.accept.objects(listing=True, streaming=options.watch)
@@ -276,15 +367,38 @@ class QueryService:
         return CollectionRequest(
             key=served.resource,
             options=options,
-            member_versions=member_versions_of(options.version) if options.version not in ("", "0") else None,
+            member_versions=_seen_of(member_versions_of(options.version), request)
+            if options.version not in ("", "0")
+            else None,
             selection=selection,
             seniority=search.seniority,
             encoder=encoder_for(request, target, served, representation, versions_for(self._materializer, request)),
-            followed=Followed(partial(self._discovery.served, request.cluster, served.resource), target.version),
+            followed=Followed(
+                partial(self._discovery.served, request.cluster, served.resource, request.visible.scope[0]),
+                target.version,
+            ),
+            owners=await self._owners(request) if search.seniority else None,
         )
 
-    async def _watch(self, request: Request, asked: CollectionRequest) -> web.StreamResponse:
-        start = await self.watches.begin(request, asked)
+    async def _owners(self, request: Request) -> Callable[[GroupResource, Entry], bool] | None:
+        """Which owners may be seen on the way from an object to what it controls; None: all."""
+        if self._gate.open:
+            return None
+        seen: dict[GroupResource, Visible] = {}
+        for key in list(self._materializer.store.types):
+            what = Attributes("list", group=key.group, resource=key.resource)
+            if request.cluster is None:
+                seen[key] = await self._gate.visible(request.who, what)
+            elif await self._gate.refusal(request.who, request.cluster, what) is None:
+                seen[key] = EVERYTHING
+        return lambda key, entry: key in seen and seen[key].sees(entry.cluster, entry.namespace)
+
+    async def _watch(self, request: Request, asked: CollectionRequest, what: Attributes) -> web.StreamResponse:
+        with self._gate.watching(request.who, request.cluster, what, request.visible) as permit:
+            return await self._watch_with(request, asked, permit)
+
+    async def _watch_with(self, request: Request, asked: CollectionRequest, permit: Permit) -> web.StreamResponse:
+        start = await self.watches.begin(request, asked, permit)
         count = self.metrics.watch_bytes.inc
 
         async def serve(send: Send) -> None:
@@ -303,7 +417,13 @@ class QueryService:
     # -- forwarding --------------------------------------------------------------------------------------------------
 
     async def _pass_read_on(
-        self, request: Request, segments: list[str], target: RequestTarget, catalogue: Catalogue
+        self,
+        request: Request,
+        segments: list[str],
+        target: RequestTarget,
+        catalogue: Catalogue,
+        what: Attributes,
+        refusal: Refusal | None,
     ) -> web.StreamResponse:
         """A GET, LIST or WATCH of what is not in memory, as the cluster answers it. A watch ends once memory has it.
 
@@ -325,12 +445,14 @@ class QueryService:
             if served is not None and here and not self._may_be_unsynced(cluster, target, served):
                 served_here.set()
 
-        stop = self._materializer.listen(target.group_resource, look)
-        try:
-            look()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._materializer.listen(target.group_resource, look))
+            if refusal is None:
+                permit = stack.enter_context(self._gate.watching(request.who, cluster, what, EVERYTHING))
+                permit.on_end = served_here.set
+                look()
+            # Else memory will not answer it either, and the cluster decides.
             return await self._forward(request, segments, target, None, served_here)
-        finally:
-            stop()
 
     async def _forward(
         self,

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import re
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -34,6 +35,8 @@ _AGGREGATED = "application/json;g=apidiscovery.k8s.io;v={};as=APIGroupDiscoveryL
 _FIRST_GROUPS = ("", "apps", "batch", "autoscaling", "networking.k8s.io", "policy", "rbac.authorization.k8s.io")
 
 _GZIP_FORMAT = 31
+# Catalogues of different parts of the clusters that are kept: users who may see the same have one.
+_CATALOGUES = 256
 
 # An item of an APIGroupDiscoveryList.
 Group = dict[str, Any]
@@ -339,9 +342,13 @@ class Catalogues:
         self._forwards = forwards
         self._state: tuple[int, int] = (-1, -1)
         self._made: dict[str | None, Catalogue] = {}
+        # Of some of the clusters, as users may see them.
+        self._among: OrderedDict[frozenset[str], Catalogue] = OrderedDict()
 
-    def of(self, generation: int, store: Store, cluster: str | None) -> Catalogue:
-        """The catalogue of one cluster, or of all (None).
+    def of(
+        self, generation: int, store: Store, cluster: str | None, among: frozenset[str] | None = None
+    ) -> Catalogue:
+        """The catalogue of one cluster, or of all (None), or of those of them that are in `among`.
 
         `generation`: the store's, see `Materializer.generation`. O(1) unless types have changed since the last call.
         """
@@ -349,6 +356,9 @@ class Catalogues:
         if state != self._state:
             self._state = state
             self._made.clear()
+            self._among.clear()
+        if cluster is None and among is not None and not among >= store.clusters.keys():
+            return self._of_some(store, among & store.clusters.keys())
         made = self._made.get(cluster)
         if cluster is None:
             if made is None:
@@ -365,11 +375,27 @@ class Catalogues:
         return made
 
 
-def server_version(store: Store, cluster: str | None, ours: str) -> dict[str, Any]:
-    """The /version document: a cluster's own, at the root the newest of all, marked as ours."""
+    def _of_some(self, store: Store, among: frozenset[str]) -> Catalogue:
+        made = self._among.get(among)
+        if made is None:
+            made = self._among[among] = Catalogue([store.clusters[name] for name in among])
+            while len(self._among) > _CATALOGUES:
+                self._among.popitem(last=False)
+        self._among.move_to_end(among)
+        return made
+
+
+def server_version(
+    store: Store, cluster: str | None, ours: str, among: frozenset[str] | None = None
+) -> dict[str, Any]:
+    """The /version document: a cluster's own, at the root the newest of all, or of those in `among`, marked as ours."""
     if cluster is not None:
         return store.clusters[cluster].server_version or _unknown_version(ours)
-    versions = [one.server_version for one in store.clusters.values() if one.server_version]
+    versions = [
+        one.server_version
+        for one in store.clusters.values()
+        if one.server_version and (among is None or one.name in among)
+    ]
     if not versions:
         return _unknown_version(ours)
     newest = max(versions, key=_rank)

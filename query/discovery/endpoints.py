@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from deltalog.wire.kubernetes import GroupResource
@@ -28,14 +30,20 @@ class Discovery:
 
     def catalogue(self, request: Request) -> Catalogue:
         """The types in a request's scope."""
-        return self._catalogues.of(self._materializer.generation, self._materializer.store, request.cluster)
+        among = request.visible.scope[0]
+        return self._catalogues.of(self._materializer.generation, self._materializer.store, request.cluster, among)
 
-    def served(self, cluster: str | None, resource: GroupResource) -> ServedType | None:
-        """A type as one cluster serves it now, or all of them (None); None if they have none, or are not there."""
+    def served(
+        self, cluster: str | None, resource: GroupResource, among: frozenset[str] | None = None
+    ) -> ServedType | None:
+        """A type as one cluster serves it now, or all of them (None), or those of them in `among`.
+
+        None if they have none, or are not there.
+        """
         store = self._materializer.store
         if cluster is not None and cluster not in store.clusters:
             return None
-        return self._catalogues.of(self._materializer.generation, store, cluster).types.get(resource)
+        return self._catalogues.of(self._materializer.generation, store, cluster, among).types.get(resource)
 
     def document(self, request: Request, segments: list[str]) -> web.Response:
         """A discovery document, by the segments of its path: `api`, `apis`, `api/v1`, ... (KEP-3352 if aggregated).
@@ -46,7 +54,7 @@ class Discovery:
         name = "/".join(segments)
         aggregated = self._negotiate(request, aggregated=name in ("api", "apis")).aggregated
         found = self.catalogue(request).document(name, aggregated=aggregated)
-        if found is None or self._readiness.blank(request.cluster):
+        if found is None or self._readiness.blank(request.cluster, request.visible):
             raise no_such_path()
         body, etag = found
         headers = {"ETag": etag, "Vary": "Accept", "Cache-Control": "no-cache, private"}
@@ -65,7 +73,11 @@ class Discovery:
             ApiError: 406.
         """
         self._negotiate(request, strict=False)
-        return request.document(server_version(self._materializer.store, request.cluster, self._version))
+        return request.document(self._version_of(request))
+
+    def _version_of(self, request: Request) -> dict[str, Any]:
+        among = request.visible.scope[0]
+        return server_version(self._materializer.store, request.cluster, self._version, among)
 
     async def review(self, request: Request, of: ReviewKind) -> web.Response:
         """The answer to an access review.

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import time
 import zlib
+from collections import OrderedDict
 from collections.abc import Container, Iterable
 from email.utils import formatdate
 from urllib.parse import quote
@@ -29,6 +30,8 @@ _LARGE = 256 * 1024
 # Seconds that what has its hash in its URL may be kept.
 _YEAR = 365 * 24 * 3600
 _GZIP_FORMAT = 31
+# Documents of different parts of the clusters that are kept.
+_SCOPES = 256
 
 # As clients ask for it, older and newer ones (pkg/handler/handler.go); `*` is JSON.
 _JSON_RANGES = frozenset({"application/json", "application/*", "*/*"})
@@ -171,9 +174,13 @@ class OpenApiByScope:
     def __init__(self) -> None:
         self._state: tuple[int, int] = (-1, -1)
         self._made: dict[str | None, ScopedOpenApi] = {}
+        # Of some of the clusters, as users may see them.
+        self._among: OrderedDict[frozenset[str], ScopedOpenApi] = OrderedDict()
 
-    def of(self, generation: int, store: Store, cluster: str | None) -> ScopedOpenApi | None:
-        """The documents of one cluster, or of all (None); None if the one cluster has none.
+    def of(
+        self, generation: int, store: Store, cluster: str | None, among: frozenset[str] | None = None
+    ) -> ScopedOpenApi | None:
+        """The documents of one cluster, of all (None), or of those in `among`; None if the one cluster has none.
 
         `generation`: the store's, see `Materializer.generation`. O(1) unless documents have changed since the
         last call.
@@ -182,6 +189,9 @@ class OpenApiByScope:
         if state != self._state:
             self._state = state
             self._made.clear()
+            self._among.clear()
+        if cluster is None and among is not None and not among >= store.clusters.keys():
+            return self._of_some(store, among & store.clusters.keys())
         made = self._made.get(cluster)
         if made is None:
             if cluster is None:
@@ -191,4 +201,13 @@ class OpenApiByScope:
             else:
                 return None
             self._made[cluster] = made
+        return made
+
+    def _of_some(self, store: Store, among: frozenset[str]) -> ScopedOpenApi:
+        made = self._among.get(among)
+        if made is None:
+            made = self._among[among] = _of_all(store.clusters[name] for name in among)
+            while len(self._among) > _SCOPES:
+                self._among.popitem(last=False)
+        self._among.move_to_end(among)
         return made

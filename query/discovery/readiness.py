@@ -11,6 +11,7 @@ from deltalog.wire.records import TypeStatus
 from materializer.cluster_facts import ClusterFacts
 from materializer.materializer import Materializer
 from materializer.streams import LogStreams
+from materializer.visible import EVERYTHING, Visible
 from query.http.health import Check, failed, passed, ready, report, warning
 
 
@@ -66,24 +67,29 @@ class Readiness:
         """The names of all clusters in the log or expected; also of those that it had before all of it was lost."""
         return {*self._materializer.store.clusters, *self._expected(), *self._materializer.former_clusters}
 
-    def clusters(self, *, types: bool = False) -> list[ClusterReadiness]:
-        """All of them, by name; with what is known of their types, which is most of the work, if asked for."""
-        return [self._of(name, types=types) for name in sorted(self.names())]
+    def clusters(self, *, types: bool = False, seen: Visible = EVERYTHING) -> list[ClusterReadiness]:
+        """All that are seen, by name; with what is known of their types, which is most of the work, if asked for."""
+        names = self.names() if seen.whole else self.names() & seen.clusters.keys()
+        return [self._of(name, types=types) for name in sorted(names)]
 
-    def document(self) -> dict[str, Any]:
+    def document(self, seen: Visible = EVERYTHING) -> dict[str, Any]:
         """All of it, as `/clusters` answers. `outage`: seconds since the log could be read, if it cannot now.
 
-        `streams`: see `LogStreams.document`; None before they were looked at.
+        `streams`: see `LogStreams.document`; None before they were looked at. Who does not see everything gets nothing
+        that is about other clusters too.
         """
         materializer = self._materializer
+        clusters = self.clusters(types=True, seen=seen)
+        streams = materializer.streams if seen.whole else None
+        replayed = materializer.ready.is_set() and not self._cut_off()
         return {
-            "ready": self.ready(),
+            "ready": self.ready() if seen.whole else replayed and all(one.ready for one in clusters),
             "outage": materializer.outage_seconds(),
-            "notes": [check.line for check in self._others()],
+            "notes": [check.line for check in self._others()] if seen.whole else [],
             "index": materializer.store.applied,
             "prefix": materializer.store.prefix,
-            "streams": None if (streams := materializer.streams) is None else streams.document(self._trouble(streams)),
-            "clusters": [msgspec.to_builtins(one) for one in self.clusters(types=True)],
+            "streams": None if streams is None else streams.document(self._trouble(streams)),
+            "clusters": [msgspec.to_builtins(one) for one in clusters],
         }
 
     def ready(self) -> bool:
@@ -103,26 +109,30 @@ class Readiness:
         outage = self._materializer.outage_seconds()
         return bool(self._not_ready_after) and outage is not None and outage > self._not_ready_after
 
-    def unsettled(self, cluster: str | None) -> str:
-        """Why a path that is unknown now may be known soon in a scope (None: that of all clusters); empty if it won't.
+    def unsettled(self, cluster: str | None, seen: Visible = EVERYTHING) -> str:
+        """Why a path that is unknown now may be known soon in a scope (None: that of all seen); empty if it won't.
 
         Types are not known yet of clusters that are being discovered (those that are down are not waited for), nor
         where no cluster is in the log so far.
         """
-        if undiscovered := [one.name for one in self._scope(cluster) if one.undiscovered]:
+        if undiscovered := [one.name for one in self._scope(cluster, seen) if one.undiscovered]:
             return f"the types of {', '.join(undiscovered)} are being discovered"
+        if cluster is None and seen.undecided:
+            return "the access rules of some clusters are not known"
         return "" if self.names() else "no cluster is in the log yet"
 
-    def blank(self, cluster: str | None) -> bool:
+    def blank(self, cluster: str | None, seen: Visible = EVERYTHING) -> bool:
         """Whether no cluster in scope has been discovered yet, and one is about to be."""
-        scope = self._scope(cluster)
+        scope = self._scope(cluster, seen)
         return any(one.undiscovered for one in scope) and not any(one.known for one in scope)
 
-    def _scope(self, cluster: str | None) -> list[ClusterReadiness]:
-        return self.clusters() if cluster is None else [self._of(cluster)] if cluster in self.names() else []
+    def _scope(self, cluster: str | None, seen: Visible) -> list[ClusterReadiness]:
+        if cluster is None:
+            return self.clusters(seen=seen)
+        return [self._of(cluster)] if cluster in self.names() else []
 
-    def checks(self) -> list[Check]:
-        """What /readyz?verbose tells: of the log, of other parts of the process, of each cluster."""
+    def checks(self, seen: Visible = EVERYTHING) -> list[Check]:
+        """What /readyz?verbose tells: of the log, of other parts of the process, of each cluster that is seen."""
         materializer = self._materializer
         index = materializer.store.applied
         replayed = materializer.ready.is_set()
@@ -134,14 +144,16 @@ class Readiness:
             meanwhile = ": serving what was known then" if replayed else ""
             text = f"log unreachable for {outage:.0f} s{meanwhile}{limit}"
             checks.append(failed(text) if self._cut_off() else warning(text))
-        if (streams := materializer.streams) is not None:
+        if seen.whole and (streams := materializer.streams) is not None:
             checks.append(passed(streams.text))
             if (trouble := self._trouble(streams)) is not None:
                 checks.append(warning(trouble))
-        checks.extend(self._others())
-        if (lacks_to := materializer.lacks_to) and any(one.missing and one.stale is None for one in self.clusters()):
+        if seen.whole:
+            checks.extend(self._others())
+        clusters = self.clusters(seen=seen)
+        if (lacks_to := materializer.lacks_to) and any(one.missing and one.stale is None for one in clusters):
             checks.append(warning(f"the log had lost some of what is older than index {lacks_to}: it is listed again"))
-        for cluster in self.clusters():
+        for cluster in clusters:
             checks.append(_check(cluster))
             checks.extend(self._odd(cluster.name))
         return checks
@@ -160,12 +172,12 @@ class Readiness:
         clusters = sorted(self._materializer.store.clusters.items()) if lacks_to else ()
         return streams.trouble([name for name, cluster in clusters if cluster.missing_past(lacks_to)])
 
-    def probe(self, name: str, *, verbose: bool) -> tuple[int, str]:
+    def probe(self, name: str, *, verbose: bool, seen: Visible = EVERYTHING) -> tuple[int, str]:
         """Status and text of `healthz`, `livez` or `readyz`. Only the last one may fail, and then says why."""
         if name != "readyz":
             return 200, report([passed("ping ok")], name) if verbose else "ok"
         is_ready = self.ready()
-        return (200 if is_ready else 503), report(self.checks()) if verbose or not is_ready else "ok"
+        return (200 if is_ready else 503), report(self.checks(seen)) if verbose or not is_ready else "ok"
 
     def _of(self, name: str, *, types: bool = False) -> ClusterReadiness:
         cluster = self._materializer.store.clusters.get(name)

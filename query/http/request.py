@@ -8,10 +8,12 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import web
 
+from materializer.visible import EVERYTHING, Visible
 from query.http.accept import Accept
 from query.http.rendering import Rendering, answer, rendering
 from query.http.status import ApiError
 from query.http.warnings import warning_headers
+from query.identity import NOBODY, Identity
 
 
 def client_address(http: web.BaseRequest) -> tuple[str, str]:
@@ -23,6 +25,7 @@ def client_address(http: web.BaseRequest) -> tuple[str, str]:
 class Request:
     """A request in the scope of one cluster, or of all.
 
+    - `who`: who asks. `visible`: what they may see of each cluster, of a request in the scope of all.
     - `cluster`: the cluster of its path, None for all clusters.
     - `numbered`: whether resourceVersions are written as numbers, as below `/int`.
     - `resource`: the group and resource that it names, "" unless that is one that is served. For metrics.
@@ -36,6 +39,8 @@ class Request:
     def __init__(self, http: web.Request, *, watching: bool = False) -> None:
         self.http = http
         self.method = http.method
+        self.who: Identity = NOBODY
+        self.visible: Visible = EVERYTHING
         self.cluster: str | None = None
         self.numbered = False
         self.resource = ""
@@ -44,6 +49,11 @@ class Request:
         self.warned_of_age = False
         self.begun = False
         self.in_yaml: bool | None = None
+
+    @property
+    def client(self) -> str:
+        """Whose lists it reads: the user, or the address of somebody unknown."""
+        return self.http.remote or "" if self.who == NOBODY else f"user {self.who.name}"
 
     @cached_property
     def accept(self) -> Accept:

@@ -29,6 +29,7 @@ from query.objects.pages import (
     decode_continue,
     go_on_inconsistently,
     page_of,
+    reader,
 )
 from query.objects.requests import CollectionRequest
 from query.objects.versions import check_history
@@ -66,7 +67,7 @@ class Lists:
             ApiError: 400, a version or continue token that is none; 410, a state that is not known any more; 429, 504,
                 see `Consistency`.
         """
-        token = decode_continue(asked.options.token) if asked.options.token else None
+        token = decode_continue(asked.options.token, reader(request.who)) if asked.options.token else None
         if token is not None and asked.options.version not in ("", "0"):
             raise ApiError(400, "specifying resource version is not allowed when using continue")
         exact = await self._reach(request, asked, token)
@@ -104,7 +105,7 @@ class Lists:
 
     def _page(self, request: Request, asked: CollectionRequest, token: Token | None, exact: int | None) -> ListPage:
         """What the answer has, of the present state or of the one at an exact index. Raises ApiError 410."""
-        options, client = asked.options, request.http.remote or ""
+        options = asked.options
         found = self._state(asked, exact)
         if found is None:
             if token is not None:
@@ -113,7 +114,9 @@ class Lists:
         if token is None and options.version == "0":
             # "0" means any state, and its answer is whole (apiserver storage/cacher: computeListLimit).
             options = dataclasses.replace(options, limit=0)
-        return page_of(self.frozen, found, token, options, self._materializer.store.prefix, client)
+        return page_of(
+            self.frozen, found, token, options, self._materializer.store.prefix, request.client, reader(request.who)
+        )
 
     def _state(self, asked: CollectionRequest, exact: int | None) -> Snapshot | None:
         """What a list has at an index, or now (None); None if that is not known any more.
@@ -128,7 +131,7 @@ class Lists:
         if asked.seniority:
             assert selection.controller_uids is not None
             [owner] = selection.controller_uids
-            owners = store.owned(owner, asked.seniority, selection.clusters)
+            owners = store.owned(owner, asked.seniority, selection.clusters, asked.owners)
             selection = dataclasses.replace(selection, controller_uids=owners)
         type_store = store.types.get(key)
         index = store.applied if exact is None else exact

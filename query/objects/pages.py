@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import string
 import time
 from bisect import bisect_right
@@ -21,6 +22,7 @@ from materializer.entry import Entry
 from materializer.versions import list_version
 from query.http.status import ApiError
 from query.objects.options import Options, quoted
+from query.identity import NOBODY, Identity
 from query.timing import DEFAULT_TIMING, QueryTiming
 
 # How many of a snapshot's entries are looked at to find out what it costs.
@@ -56,13 +58,14 @@ class Token(msgspec.Struct):
     """A continue token's content.
 
     `rv`: the version of the list whose page it continues, "" for the present state. `start`: cluster, namespace and
-    name of the last object that was sent.
+    name of the last object that was sent. `who`: whose it is, see `reader`.
     """
 
     v: str
     rv: str
     start: list[str]
     id: str = ""
+    who: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,8 @@ class _Kept(msgspec.Struct, eq=False):
 class FrozenLists:
     """Snapshots of paged lists that are under way. Owned by the service.
 
-    They are bounded by what they cost, which grows as objects change. When that is too much, the client (by address)
-    that has most of it loses its least recently used one, so that no client ends the lists of others. One that is
+    They are bounded by what they cost, which grows as objects change. When that is too much, the client (a user, or an
+    address) that has most of it loses its least recently used one, so that no client ends the lists of others. One that is
     unused for `timing.snapshot_life` seconds is dropped. `evicted` counts those that had to go.
     """
 
@@ -125,7 +128,7 @@ class FrozenLists:
             self._weighing = None
 
     def keep(self, snapshot: Snapshot, client: str) -> None:
-        """Keeps a snapshot for further pages. `client`: the address of who asked first; others may use it as well."""
+        """Keeps a snapshot for further pages. `client`: who asked first; others may use it as well."""
         self._drop_old()
         key = (snapshot.index, snapshot.scope)
         known = self._kept.get(key)
@@ -204,21 +207,30 @@ class FrozenLists:
         return len(self._kept)
 
 
-def encode_continue(version: str, last: Entry) -> str:
-    """A continue token: the version of a list, and the last object that was sent of it."""
-    return _text_of(Token(_VERSION, version, [last.cluster, last.namespace, last.name]))
+def reader(who: Identity) -> str:
+    """What a continue token says of the user that it was made for, "" of somebody unknown.
+
+    At every instance the same. It keeps no secret: whoever makes up a token gets what they may see and no more.
+    """
+    return "" if who == NOBODY else hashlib.sha256(who.name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def encode_continue(version: str, last: Entry, who: str = "") -> str:
+    """A continue token: the version of a list, the last object that was sent of it, and whose it is (`reader`)."""
+    return _text_of(Token(_VERSION, version, [last.cluster, last.namespace, last.name], who=who))
 
 
 def go_on_inconsistently(token: Token) -> str:
     """The token that goes on behind the same object in the present state, once the state of the list is not known."""
-    return _text_of(Token(_VERSION, "", token.start))
+    return _text_of(Token(_VERSION, "", token.start, who=token.who))
 
 
-def decode_continue(text: str) -> Token:
-    """The inverse of `encode_continue`.
+def decode_continue(text: str, who: str = "") -> Token:
+    """The inverse of `encode_continue`, for the user that it was made for.
 
     Raises:
-        ApiError: 400, it is no token of this service, in the words of k8s.io/apiserver pkg/storage/continue.go.
+        ApiError: 400, it is no token of this service, or not this user's, in the words of k8s.io/apiserver
+            pkg/storage/continue.go.
     """
     for at, char in enumerate(text):
         if char not in _BASE64:
@@ -232,6 +244,8 @@ def decode_continue(text: str) -> Token:
         raise _invalid(f": {_why_no_json(data) or cause}") from None
     if token.v != _VERSION:
         raise _invalid(f": server does not recognize this encoded version {token.v[:64]}")
+    if token.who != who:
+        raise _invalid(": it is another user's")
     if len(token.start) != 3:
         raise _invalid(f": encoded start key empty (version {_VERSION})")
     return token
@@ -271,11 +285,17 @@ class ListPage:
 
 
 def page_of(
-    frozen: FrozenLists, found: Snapshot, token: Token | None, options: Options, prefix: str, client: str
+    frozen: FrozenLists,
+    found: Snapshot,
+    token: Token | None,
+    options: Options,
+    prefix: str,
+    client: str,
+    who: str = "",
 ) -> ListPage:
     """The first page of a list that found this, or the one that a token asks for; it is kept if there are more.
 
-    `prefix`: of the history; `client`: the address of who asks. With five entries a to e and a limit of 2 the first
+    `prefix`: of the history; `client`: whose bytes count together; `who`: whose tokens they are, see `reader`. With five entries a to e and a limit of 2 the first
     page has a and b, `remaining` is 3, and its token stands behind b.
     """
     entries = found.entries
@@ -286,7 +306,7 @@ def page_of(
         return ListPage(page, found.index)
     frozen.keep(found, client)
     selective = bool(options.label_selector or options.field_selector)
-    further = encode_continue(list_version(prefix, found.index), page[-1])
+    further = encode_continue(list_version(prefix, found.index), page[-1], who)
     return ListPage(page, found.index, further, None if selective else len(entries) - end)
 
 

@@ -63,7 +63,11 @@ class Reads:
             scope = sorted(type_store.clusters) if cluster is None else (cluster,)
             key = ObjectName((target.namespace, target.name))
             entries = [entry for name in scope if (entry := type_store.get(name, key)) is not None]
-            found = [entry for entry in entries if entry.version == target.version]
+            found = [
+                entry
+                for entry in entries
+                if entry.version == target.version and request.visible.sees(entry.cluster, entry.namespace)
+            ]
         if not found:
             raise not_found(target.group, target.resource, target.name)
         if len(found) > 1:

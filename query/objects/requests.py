@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from deltalog.wire.kubernetes import GroupResource
+from materializer.entry import Entry
 from materializer.filter import Filter
 from query.discovery.followed import Followed
 from query.objects.options import Options
@@ -21,6 +22,7 @@ class CollectionRequest:
     - `member_versions`: the resourceVersion, where it is one of member clusters, by cluster.
     - `selection`: which objects; `seniority`: how many hops below the owner in it the owners to ask for are, see
       `Store.owned`; 0 for its own dependents.
+    - `owners`: whether an owner on the way there may be seen, by its type; None: all may.
     - `encoder`: the form of the answer, and how versions are written in it.
     - `followed`: the type as it is served now: a WATCH ends with that.
     """
@@ -32,3 +34,4 @@ class CollectionRequest:
     seniority: int
     encoder: Encoder
     followed: Followed
+    owners: Callable[[GroupResource, Entry], bool] | None = None

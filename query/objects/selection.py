@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from deltalog.wire.selectable_fields import METADATA_FIELDS, selectable_fields
 from deltalog.wire.selectors import BadSelector, Requirement, parse_fields, parse_labels
 from materializer.filter import Filter
+from materializer.visible import EVERYTHING, Visible
 from query.discovery.catalogue import ServedType
 from query.discovery.paths import RequestTarget
 from query.http.status import ApiError
@@ -15,9 +16,14 @@ from query.objects.search import Search
 
 
 def selection_of(
-    target: RequestTarget, served: ServedType, options: Options, search: Search, cluster: str | None
+    target: RequestTarget,
+    served: ServedType,
+    options: Options,
+    search: Search,
+    cluster: str | None,
+    visible: Visible = EVERYTHING,
 ) -> Filter:
-    """What a request selects of a type. `cluster`: the one in whose scope it is, None for all.
+    """What a request selects of a type. `cluster`: the one in whose scope it is, None for all that is `visible`.
 
     Where the path and the search speak of the same, the path counts; a field selector restricts both. `names=a,b` with
     `metadata.name in` does not exist, but `names=a,b&fieldSelector=metadata.name=b` selects `b`, and with
@@ -52,8 +58,12 @@ def selection_of(
             selected[requirement.key] = values if before is None else before & values
         else:
             excluded[requirement.key] |= values
+    clusters, spaces = (frozenset({cluster}), None) if cluster is not None else visible.scope
+    if cluster is None and search.clusters is not None:
+        clusters = search.clusters if clusters is None else search.clusters & clusters
     return Filter(
-        clusters=search.clusters if cluster is None else frozenset({cluster}),
+        clusters=clusters,
+        spaces=spaces,
         namespaces=selected["metadata.namespace"],
         names=selected["metadata.name"],
         not_namespaces=excluded["metadata.namespace"],

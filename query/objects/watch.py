@@ -18,6 +18,7 @@ from materializer.cursor import ShownChange
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.resume import Expired, HistoryReplaced, Resumption, from_now, unread
+from query.access.gate import Permit
 from query.discovery.followed import Followed, TypeChange
 from query.errors import QueryError
 from query.http.accept import Form
@@ -34,7 +35,7 @@ class WatchStart:
 
     `followed`: the type as it was served when the watch was asked for. `resumption` None: the initial state first,
     whose end is marked if there are to be bookmarks. `begins_at`: the version at which `resumption` begins. `timeout`
-    in seconds, None for one that is chosen.
+    in seconds, None for one that is chosen. `permit`: that its user may see what they did when it was asked for.
     """
 
     key: GroupResource
@@ -45,10 +46,15 @@ class WatchStart:
     bookmarks: bool
     begins_at: str
     timeout: float | None
+    permit: Permit | None = None
 
 
 class ClientStalled(QueryError):
     """The time of a watch is over, but its client does not take what was sent before."""
+
+
+OTHER_SIGHT = "what may be seen has changed: list again"
+"""What a watch ends with whose user comes to see more or less."""
 
 
 class _TimeOver(Exception):
@@ -87,6 +93,8 @@ class WatchStream:
         self._alarm: asyncio.TimerHandle | None = None
         length = random.uniform(*timing.watch_length) if start.timeout is None else start.timeout
         self.deadline = self._loop.time() + length
+        if start.permit is not None:
+            start.permit.on_end = self.wake
 
     async def run(self) -> None:
         """Sends events until the time is over (`deadline`, in the loop's time), `closing` is set or the watch expires.
@@ -128,6 +136,8 @@ class WatchStream:
                 self._woken = False
                 if self._materializer.generation != self._generation:
                     raise HistoryReplaced
+                if start.permit is not None and start.permit.ended:
+                    raise Expired(OTHER_SIGHT)
                 if (change := self._change()) is TypeChange.OTHER:
                     # The client goes on from its version, as far as there is something to go on with.
                     return

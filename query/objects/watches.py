@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from materializer.materializer import Materializer
 from materializer.resume import Expired, Resumption, from_member_versions, from_now, from_version
+from query.access.gate import Permit
 from query.http.request import Request
 from query.http.status import ApiError, expired
 from query.http.websocket import Send
@@ -39,7 +40,9 @@ class Watches:
         for wake in tuple(self._wakes):
             wake()
 
-    async def begin(self, request: Request, asked: CollectionRequest) -> WatchStart | ApiError:
+    async def begin(
+        self, request: Request, asked: CollectionRequest, permit: Permit | None = None
+    ) -> WatchStart | ApiError:
         """Where a watch begins, or the error 410 or 504 that it is answered with as its only event.
 
         As an event, as a kube-apiserver does once it has parsed the version (apiserver storage/cacher: newErrWatcher):
@@ -68,6 +71,7 @@ class Watches:
             bookmarks=options.bookmarks,
             begins_at=self._version_of(asked, resumption),
             timeout=float(options.timeout) if options.timeout else None,
+            permit=permit,
         )
 
     @staticmethod

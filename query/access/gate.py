@@ -1,0 +1,230 @@
+"""The gate: who asks, and what they may see and do here, for whatever answers requests.
+
+Without authentication everyone is anonymous, without authorization everything is allowed: on loopback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import structlog
+from aiohttp import web
+
+from materializer.visible import EVERYTHING, Visible
+from query.access.authorization.attributes import Attributes
+from query.access.authorization.chain import Chain
+from query.access.authorization.verdicts import Decision
+from query.access.authorization.denied import forbidden
+from query.http.status import ApiError
+from query.identity import AUTHENTICATED, NOBODY, Identity
+
+log = structlog.get_logger("query.access.gate")
+
+_DISCOVERY = Attributes("get", path="/api")
+# At the root, of what is about no cluster, or only tells what may be seen of each: who may get it.
+_FOR_ALL = ("/healthz", "/livez", "/readyz", "/version")
+_FOR_AUTHENTICATED = ("/", "/api", "/apis", "/openapi", "/clusters")
+_MONITORING = "system:monitoring"
+_FOR_MONITORING = ("/metrics",)
+# What every authenticated user may create at the root: reviews of themselves (the ClusterRole system:basic-user).
+_OF_THEMSELVES = frozenset(
+    {
+        ("authentication.k8s.io", "selfsubjectreviews"),
+        ("authorization.k8s.io", "selfsubjectaccessreviews"),
+        ("authorization.k8s.io", "selfsubjectrulesreviews"),
+    }
+)
+
+
+_STREAMS = frozenset({("pods", "exec"), ("pods", "attach"), ("pods", "portforward")})
+
+
+LEFT_OUT = "clusters are left out whose access rules are not synced, or too old"
+"""What is said where clusters decide nothing, as it is not known what they would decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `impersonator`: who was authenticated, where that is another."""
+
+    who: Identity
+    impersonator: Identity | None = None
+
+
+class Refusal(NamedTuple):
+    """Why a request may not be answered. `final`: also the cluster's own API server is not to be asked."""
+
+    error: ApiError
+    final: bool
+
+
+class Authentication(Protocol):
+    """Finds out who asks."""
+
+    async def caller(self, http: web.Request) -> Caller:
+        """Who sent a request.
+
+        Raises:
+            ApiError: 400, headers that cannot be; 401, nobody that is known; 403, may not impersonate whom it names.
+        """
+        ...
+
+
+class Permit:
+    """That one watch may go on. `ended`: what may be seen has changed; `on_end` is called once, then."""
+
+    __slots__ = ("cluster", "ended", "on_end", "visible", "what", "who")
+
+    def __init__(self, who: Identity, cluster: str | None, what: Attributes, visible: Visible) -> None:
+        self.who = who
+        self.cluster = cluster
+        self.what = what
+        self.visible = visible
+        self.ended = False
+        self.on_end: Callable[[], None] = _nothing
+
+    def end(self) -> None:
+        """Ends it."""
+        self.ended = True
+        self.on_end()
+
+
+class Gate:
+    """Decides about requests. `authentication` None: all are anonymous; `chain` None: all is allowed.
+
+    - `clusters`: the names of all that there are. `settle`, `again`: seconds between a change of rules and a look at
+      the open watches, which sees all changes of that time, and between two looks at what changes without notice.
+    """
+
+    def __init__(
+        self,
+        clusters: Callable[[], Iterable[str]] = tuple,
+        authentication: Authentication | None = None,
+        chain: Chain | None = None,
+        *,
+        settle: float = 0.1,
+        again: float = 10.0,
+    ) -> None:
+        self._clusters = clusters
+        self._authentication = authentication
+        self._chain = chain
+        self._settle = settle
+        self._again = again
+        self._permits: set[Permit] = set()
+        self._changed = asyncio.Event()
+
+    @property
+    def open(self) -> bool:
+        """Whether everything is allowed to everyone."""
+        return self._chain is None
+
+    async def caller(self, http: web.Request) -> Caller:
+        """Who sent a request. Raises ApiError 400, 401, 403, see `Authentication`."""
+        return Caller(NOBODY) if self._authentication is None else await self._authentication.caller(http)
+
+    async def refusal(self, who: Identity, cluster: str | None, what: Attributes) -> Refusal | None:
+        """Why a request may not be answered, 403; None: it may. `cluster` None: one at the root, of no type's objects.
+
+        What every instance tells of itself needs no rule at the root; what it tells of clusters is what may be seen of
+        them.
+        """
+        if self._chain is None or (cluster is None and _open_at_root(who, what)):
+            return None
+        verdict = await self._chain.decide(who, cluster, what)
+        if verdict.allowed and what.verb == "get" and (what.resource, what.subresource) in _STREAMS:
+            # Since 1.35 what is asked for by GET, as a WebSocket is, needs the right to create as well
+            # (k8s.io/kubernetes pkg/registry/core/pod/rest: AuthorizePodWebsocketUpgradeCreatePermission).
+            verdict = await self._chain.decide(who, cluster, replace(what, verb="create"))
+        if verdict.allowed:
+            return None
+        final = verdict.decision is Decision.DENY or not self._chain.members_decide
+        return Refusal(forbidden(who, what, verdict.reason), final)
+
+    async def visible(self, who: Identity, what: Attributes) -> Visible:
+        """What a request at the root, for one type or path, may see of each cluster."""
+        if self._chain is None:
+            return EVERYTHING
+        return await self._chain.visible(who, what, self._clusters())
+
+    async def discoverable(self, who: Identity) -> Visible:
+        """The clusters that may be known to be there: those that tell which APIs they have."""
+        return await self.visible(who, _DISCOVERY)
+
+    @contextlib.contextmanager
+    def watching(self, who: Identity, cluster: str | None, what: Attributes, visible: Visible) -> Iterator[Permit]:
+        """Has a watch looked after while the block lasts; what it may see was `visible` when it began."""
+        permit = Permit(who, cluster, what, visible)
+        if self._chain is None:
+            yield permit
+            return
+        self._permits.add(permit)
+        # Rules may have changed since they were asked.
+        self._changed.set()
+        try:
+            yield permit
+        finally:
+            self._permits.discard(permit)
+
+    async def run(self) -> None:
+        """Ends the watches whose users come to see more or less, until cancelled."""
+        if self._chain is None:
+            return
+        stop = self._chain.listen(self._changed.set)
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._again):
+                        await self._changed.wait()
+                await asyncio.sleep(self._settle)
+                self._changed.clear()
+                try:
+                    await self._look()
+                except Exception:
+                    # Supervised: one look that fails must not be the last one.
+                    log.exception("open watches could not be looked at")
+        finally:
+            stop()
+
+    async def _look(self) -> None:
+        """Ends the permits of watches that would see something else now."""
+        now: dict[tuple[Identity, str | None, Attributes], Visible] = {}
+        for at, permit in enumerate(list(self._permits)):
+            key = (permit.who, permit.cluster, permit.what)
+            if (seen := now.get(key)) is None:
+                seen = now[key] = await self._now(*key)
+            if (seen.whole, seen.clusters) != (permit.visible.whole, permit.visible.clusters) and not permit.ended:
+                permit.end()
+            if at % 64 == 63:
+                await asyncio.sleep(0)
+
+    async def _now(self, who: Identity, cluster: str | None, what: Attributes) -> Visible:
+        if cluster is None:
+            return await self.visible(who, what)
+        return EVERYTHING if await self.refusal(who, cluster, what) is None else Visible()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _open_at_root(who: Identity, what: Attributes) -> bool:
+    """Whether a request at the root needs no rule."""
+    if who.masters:
+        return True
+    if what.is_resource:
+        return AUTHENTICATED in who.groups and what.verb == "create" and (what.group, what.resource) in _OF_THEMSELVES
+    if what.verb not in ("get", "head"):
+        return False
+    return (
+        what.path in _FOR_ALL
+        or (AUTHENTICATED in who.groups and _below(what.path, _FOR_AUTHENTICATED))
+        or (_MONITORING in who.groups and what.path in _FOR_MONITORING)
+    )
+
+
+def _below(path: str, roots: tuple[str, ...]) -> bool:
+    return any(path == root or path.startswith(f"{root.rstrip('/')}/") for root in roots if root != "/") or path == "/"
