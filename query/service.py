@@ -18,7 +18,7 @@ from materializer.visible import EVERYTHING, Visible
 from query.access.authorization.attributes import Attributes, attributes_of
 from query.access.authorization.denied import forbidden
 from query.access.gate import LEFT_OUT, Gate, Permit, Refusal
-from query.discovery.access_reviews import is_review, review_kind
+from query.discovery.access_reviews import ReviewScope, is_review, review_kind
 from query.discovery.catalogue import Catalogue, Catalogues, ServedType
 from query.discovery.endpoints import Discovery
 from query.discovery.followed import Followed
@@ -183,7 +183,7 @@ class QueryService:
             self._consistency.check_ready()
         if segments[:1] == ["clusters"] and len(segments) > 1:
             segments = await self._enter_cluster(request, segments)
-        what = attributes_of(request.method, segments, http.query)
+        what = self._attributes(request, segments)
         if request.cluster is None:
             refusal = await self._look_around(request, what)
         else:
@@ -203,7 +203,7 @@ class QueryService:
             request.cluster = cluster
             return within
         # To who may see nothing of it, one that does not exist is like one that does.
-        what = attributes_of(request.method, within, request.http.query)
+        what = self._attributes(request, within)
         refusal = await self._gate.refusal(request.who, cluster or name, what)
         request.visible = await self._gate.discoverable(request.who)
         if refusal is not None:
@@ -234,7 +234,9 @@ class QueryService:
             raise refusal.error
         if segments[:1] in (["api"], ["apis"]) and len(segments) > (2 if segments[0] == "api" else 3):
             if (review := review_kind(segments)) is not None and not self._member_decides(request):
-                return await self._discovery.review(request, review)
+                writable = request.cluster is not None and self._forwarding is not None
+                scope = ReviewScope(request.who, request.cluster, self._gate, writable)
+                return await self._discovery.review(request, review, scope)
             return await self._route_resource(request, resource_target(segments), segments, what, refusal)
         if refusal is not None:
             if segments[:1] and segments[0] not in _FROM_MEMORY:
@@ -247,6 +249,11 @@ class QueryService:
             self._only_get(request)
             return self._discovery.document(request, segments)
         return await self._route_other(request, segments)
+
+    @staticmethod
+    def _attributes(request: Request, segments: list[str]) -> Attributes:
+        ends = request.http.rel_url.raw_path.endswith("/")
+        return attributes_of(request.method, segments, request.http.query, trailing_slash=ends)
 
     def _member_decides(self, request: Request) -> bool:
         """Whether requests for its cluster are passed on as of who asks, so that the cluster decides about them."""

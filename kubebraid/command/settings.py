@@ -74,10 +74,14 @@ def default_data() -> Path:
 
 
 class Forward(StrEnum):
-    """As whom requests below /clusters/<cluster> are passed on: not at all, the caller, or the kubeconfig's user."""
+    """As whom requests below /clusters/<cluster> are passed on.
+
+    Not at all; as the caller, by what the caller shows; or as the kubeconfig's user, in the caller's name or its own.
+    """
 
     OFF = "off"
     CALLER = "caller"
+    IMPERSONATE = "impersonate"
     CONFIGURED = "configured"
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import quote
 
 import structlog
 from multidict import MultiMapping
@@ -18,6 +19,7 @@ from producers.upstream.exchange import NotConnected, Response, TransportError
 from query.forward.forwarding import NoUpstream
 from query.http.passthrough import BrokenAnswer, NoAnswer, Upstream, UpstreamAnswer, UpstreamUnreachable
 from query.http.tunnels import BrokenTunnel
+from query.identity import AUTHENTICATED, Identity
 from query.timing import QueryTiming
 
 # A client waits for these requests.
@@ -74,10 +76,33 @@ class _Way:
 log = structlog.get_logger("kubebraid")
 
 
-class MemberServers:
-    """Upstreams of all members. With `forward` CALLER only the way there is ours: the caller shows who it is."""
+def impersonating(who: Identity) -> list[tuple[str, str]]:
+    """Headers by which we ask in another user's name, whose own rights then count.
 
-    def __init__(self, members: Members, forward: Forward, timing: ProducerTiming = _TIMING) -> None:
+    Kubernetes "User impersonation". The group of all who are authenticated is given to them there without being named.
+    """
+    headers = [("Impersonate-User", who.name)]
+    if who.uid:
+        headers.append(("Impersonate-Uid", who.uid))
+    headers += [("Impersonate-Group", group) for group in who.groups if group != AUTHENTICATED]
+    headers += [(f"Impersonate-Extra-{quote(key, safe='')}", value) for key, values in who.extra for value in values]
+    return headers
+
+
+class MemberServers:
+    """Upstreams of all members. With `forward` CALLER only the way there is ours: the caller shows who it is.
+
+    `known_as`: as whom a cluster knows a user, by the cluster's name.
+    """
+
+    def __init__(
+        self,
+        members: Members,
+        forward: Forward,
+        timing: ProducerTiming = _TIMING,
+        known_as: Callable[[str, Identity], Identity] = lambda _, who: who,
+    ) -> None:
+        self._known_as = known_as
         self._members = members
         self._forward = forward
         self._timing = timing
@@ -98,8 +123,13 @@ class MemberServers:
         """Whether requests for a cluster can be passed on."""
         return cluster in self._members.current
 
+    @property
+    def as_caller(self) -> bool:
+        """Whether a cluster is shown who asks, and decides about that, not about us."""
+        return self._forward in (Forward.CALLER, Forward.IMPERSONATE)
+
     @asynccontextmanager
-    async def using(self, cluster: str) -> AsyncIterator[Upstream]:
+    async def using(self, cluster: str, who: Identity) -> AsyncIterator[Upstream]:
         """A cluster's API server, with a connection that stays while the block lasts. Raises NoUpstream."""
         member = self._members.current.get(cluster)
         if member is None:
@@ -109,7 +139,7 @@ class MemberServers:
         async with AsyncExitStack() as stack:
             try:
                 server = await self._server(cluster, member)
-                way = await stack.enter_async_context(server.way(identified=self._forward is Forward.CONFIGURED))
+                way = await stack.enter_async_context(server.way(identified=self._forward is not Forward.CALLER))
             except Unreachable as problem:
                 raise NoUpstream(str(problem)) from None
             except Exception as cause:  # noqa: BLE001 - supervised
@@ -119,7 +149,10 @@ class MemberServers:
                 )
                 raise NoUpstream(complain(cause)) from None
             self._complaints.pop(cluster, None)
-            yield Upstream(server.host, way.identity, _Way(way))
+            identity = way.identity
+            if self._forward is Forward.IMPERSONATE:
+                identity = [*(identity or ()), *impersonating(self._known_as(cluster, who))]
+            yield Upstream(server.host, identity, _Way(way))
 
     async def _server(self, cluster: str, member: Member) -> ApiServer:
         server = self._servers.get(cluster)

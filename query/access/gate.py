@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -17,8 +17,9 @@ from aiohttp import web
 from materializer.visible import EVERYTHING, Visible
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.chain import Chain
-from query.access.authorization.verdicts import Decision
 from query.access.authorization.denied import forbidden
+from query.access.authorization.rules import SubjectRules
+from query.access.authorization.verdicts import ALLOWED, Decision, Verdict
 from query.http.status import ApiError
 from query.identity import AUTHENTICATED, NOBODY, Identity
 
@@ -26,8 +27,8 @@ log = structlog.get_logger("query.access.gate")
 
 _DISCOVERY = Attributes("get", path="/api")
 # At the root, of what is about no cluster, or only tells what may be seen of each: who may get it.
-_FOR_ALL = ("/healthz", "/livez", "/readyz", "/version")
-_FOR_AUTHENTICATED = ("/", "/api", "/apis", "/openapi", "/clusters")
+_FOR_ALL = ("/healthz", "/healthz/ping", "/livez", "/livez/ping", "/readyz", "/readyz/ping", "/version")
+_FOR_AUTHENTICATED = ("/api", "/apis", "/openapi", "/clusters")
 _MONITORING = "system:monitoring"
 _FOR_MONITORING = ("/metrics",)
 # What every authenticated user may create at the root: reviews of themselves (the ClusterRole system:basic-user).
@@ -96,22 +97,26 @@ class Permit:
 class Gate:
     """Decides about requests. `authentication` None: all are anonymous; `chain` None: all is allowed.
 
-    - `clusters`: the names of all that there are. `settle`, `again`: seconds between a change of rules and a look at
-      the open watches, which sees all changes of that time, and between two looks at what changes without notice.
+    - `clusters`: the names of all that there are. `members_decide`: whether what a cluster's own RBAC decides is asked
+      for, so that the cluster itself may be asked as well.
+    - `settle`: seconds between a change of rules and a look at the open watches, which sees all changes of that time;
+      `again`: between two looks at what changes without notice.
     """
 
     def __init__(
         self,
-        clusters: Callable[[], Iterable[str]] = tuple,
+        clusters: Callable[[], Collection[str]] = tuple,
         authentication: Authentication | None = None,
         chain: Chain | None = None,
         *,
+        members_decide: bool = False,
         settle: float = 0.1,
         again: float = 10.0,
     ) -> None:
         self._clusters = clusters
         self._authentication = authentication
         self._chain = chain
+        self._members_decide = members_decide
         self._settle = settle
         self._again = again
         self._permits: set[Permit] = set()
@@ -141,8 +146,18 @@ class Gate:
             verdict = await self._chain.decide(who, cluster, replace(what, verb="create"))
         if verdict.allowed:
             return None
-        final = verdict.decision is Decision.DENY or not self._chain.members_decide
+        final = verdict.decision is Decision.DENY or not self._members_decide
         return Refusal(forbidden(who, what, verdict.reason), final)
+
+    async def verdict(self, who: Identity, cluster: str | None, what: Attributes) -> Verdict:
+        """What is decided about anyone, as access reviews tell; `cluster` None: about a request at the root."""
+        if self._chain is None or (cluster is None and _open_at_root(who, what)):
+            return ALLOWED
+        return await self._chain.decide(who, cluster, what)
+
+    def rules(self, who: Identity, cluster: str | None, namespace: str) -> SubjectRules:
+        """Which rules a user has in a namespace, as far as they can be told; `cluster` None: in any cluster."""
+        return SubjectRules() if self._chain is None else self._chain.rules(who, cluster, namespace)
 
     async def visible(self, who: Identity, what: Attributes) -> Visible:
         """What a request at the root, for one type or path, may see of each cluster."""
@@ -219,12 +234,13 @@ def _open_at_root(who: Identity, what: Attributes) -> bool:
         return AUTHENTICATED in who.groups and what.verb == "create" and (what.group, what.resource) in _OF_THEMSELVES
     if what.verb not in ("get", "head"):
         return False
+    path = what.path.rstrip("/")
     return (
-        what.path in _FOR_ALL
-        or (AUTHENTICATED in who.groups and _below(what.path, _FOR_AUTHENTICATED))
-        or (_MONITORING in who.groups and what.path in _FOR_MONITORING)
+        path in _FOR_ALL
+        or (AUTHENTICATED in who.groups and (not path or _below(path, _FOR_AUTHENTICATED)))
+        or (_MONITORING in who.groups and path in _FOR_MONITORING)
     )
 
 
 def _below(path: str, roots: tuple[str, ...]) -> bool:
-    return any(path == root or path.startswith(f"{root.rstrip('/')}/") for root in roots if root != "/") or path == "/"
+    return any(path == root or path.startswith(f"{root}/") for root in roots)

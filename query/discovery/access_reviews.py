@@ -1,9 +1,9 @@
 """Access reviews: what a client may do here, for those that ask before they try.
 
 SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview and LocalSubjectAccessReview of
-authorization.k8s.io/v1, SelfSubjectReview of authentication.k8s.io/v1. Any client that reaches this service may read
-everything it serves, and change nothing through it, except below `/clusters/<cluster>`, where the cluster itself
-answers such questions. So it is the same for every subject.
+authorization.k8s.io/v1, SelfSubjectReview of authentication.k8s.io/v1. At the root objects are read, and what a subject
+may see of any cluster is allowed; below `/clusters/<cluster>` it is what that cluster allows, and the cluster itself
+answers where requests are passed on to it as of who asks. Without authorization it is the same for every subject.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from typing import Any, NamedTuple
 import msgspec
 
 from deltalog.wire.kubernetes import GroupResource
+from query.access.authorization.attributes import Attributes
+from query.access.authorization.rules import Rule
+from query.access.authorization.verdicts import Decision
+from query.access.gate import Gate
 from query.discovery.catalogue import READ_VERBS, Catalogue
 from query.http.protobuf import PROTOBUF, read_fields, read_object, text_of
 from query.http.status import ApiError
 from query.http.yaml_bodies import from_yaml
+from query.identity import Identity
 
 _PATHS = ("/api", "/apis", "/clusters", "/healthz", "/livez", "/metrics", "/openapi", "/readyz", "/version")
-_ANONYMOUS = {"username": "system:anonymous", "groups": ["system:unauthenticated"]}
 
 
 # Bytes that a review may have; none has a hundredth of that.
@@ -47,6 +51,7 @@ class _Spec(msgspec.Struct, rename="camel", omit_defaults=True):
     namespace: str = ""
     user: str = ""
     groups: list[str] = []
+    extra: dict[str, list[str]] = {}
     uid: str = ""
 
 
@@ -68,6 +73,15 @@ _LOCAL = "LocalSubjectAccessReview"
 _OF_SUBJECTS = ("SubjectAccessReview", _LOCAL)
 
 
+class ReviewScope(NamedTuple):
+    """Who asks, about which cluster (None: all), and what decides. `writable`: whether that is not only read here."""
+
+    who: Identity
+    cluster: str | None
+    gate: Gate
+    writable: bool = False
+
+
 class ReviewKind(NamedTuple):
     """The kind of a review, and the namespace of its path, "" for none."""
 
@@ -85,7 +99,12 @@ def review_kind(segments: list[str]) -> ReviewKind | None:
     return None
 
 
-def review(of: ReviewKind, content_type: str, body: bytes, catalogue: Catalogue) -> bytes:
+def is_review(group: str, resource: str) -> bool:
+    """Whether a resource is one of reviews."""
+    return (group, resource) in _KINDS or (group, resource) == ("authorization.k8s.io", "localsubjectaccessreviews")
+
+
+async def review(of: ReviewKind, content_type: str, body: bytes, catalogue: Catalogue, scope: ReviewScope) -> bytes:
     """The answer to a review, as compact JSON. `catalogue`: the types of the scope that it asks about.
 
     Raises:
@@ -96,15 +115,21 @@ def review(of: ReviewKind, content_type: str, body: bytes, catalogue: Catalogue)
         raise ApiError(413, f"the body is too large: a {kind} has {_LARGEST} bytes at most")
     asked = _parsed(kind, content_type, body)
     if kind == "SelfSubjectReview":
-        status: dict[str, Any] = {"userInfo": _ANONYMOUS}
+        status: dict[str, Any] = {"userInfo": _user_info(scope.who)}
     elif kind == "SelfSubjectRulesReview":
         if not asked.spec.namespace:
             raise ApiError(400, "no namespace on request")
-        status = _rules(catalogue)
+        status = _rules(catalogue) if scope.gate.open else _rules_of(scope, asked.spec.namespace)
     else:
+        who = scope.who
         if kind in _OF_SUBJECTS:
             _check_subject(of, asked.spec)
-        status = _allowed(asked.spec, catalogue)
+            extra = sorted((key.lower(), tuple(values)) for key, values in asked.spec.extra.items())
+            who = Identity(asked.spec.user, asked.spec.uid, tuple(asked.spec.groups), tuple(extra))
+        _check_attributes(asked.spec)
+        status = _answered(asked.spec, catalogue)
+        if not scope.gate.open and (scope.writable or status["allowed"]):
+            status = await _decided(who, asked.spec, scope)
     # Only what was understood of it is sent back: the rest may be of any size and depth.
     return (
         msgspec.json.encode(
@@ -166,16 +191,88 @@ def _of_protobuf(kind: str, body: bytes) -> dict[str, Any]:
     if kind in _OF_SUBJECTS:
         given |= {"user": text_of(spec, 3), "uid": text_of(spec, 6)}
         given["groups"] = [group.decode() for group in spec.get(4, ())]
+        given["extra"] = dict(_extra_of(entry) for entry in spec.get(5, ()))
     return {**about, "spec": given}
 
 
-def _allowed(spec: _Spec, catalogue: Catalogue) -> dict[str, Any]:
+def _extra_of(entry: bytes) -> tuple[str, list[str]]:
+    """An entry of the map `extra` from protobuf: a key, and a message with its values."""
+    fields = read_fields(entry)
+    values = read_fields(b"".join(fields.get(2, ())))
+    return text_of(fields, 1), [value.decode() for value in values.get(1, ())]
+
+
+def _user_info(who: Identity) -> dict[str, Any]:
+    info: dict[str, Any] = {"username": who.name}
+    if who.uid:
+        info["uid"] = who.uid
+    if who.groups:
+        info["groups"] = list(who.groups)
+    if who.extra:
+        info["extra"] = {key: list(values) for key, values in who.extra}
+    return info
+
+
+async def _decided(who: Identity, spec: _Spec, scope: ReviewScope) -> dict[str, Any]:
+    """What is decided about a subject: by one cluster, or whether any cluster lets it see something."""
+    if (asked := spec.resource_attributes) is not None:
+        of = (asked.group, asked.version or "*", asked.resource, asked.subresource)
+        what = Attributes(asked.verb, *of, asked.namespace, asked.name)
+    else:
+        assert spec.non_resource_attributes is not None
+        what = Attributes(spec.non_resource_attributes.verb, path=spec.non_resource_attributes.path or "/")
+    if scope.cluster is None and what.is_resource:
+        visible = await scope.gate.visible(who, what)
+        if not visible.whole and visible.clusters:
+            return {"allowed": True, "reason": f"in {', '.join(sorted(visible.clusters))}"}
+        return {"allowed": not visible.empty}
+    verdict = await scope.gate.verdict(who, scope.cluster, what)
+    status: dict[str, Any] = {"allowed": verdict.allowed}
+    if verdict.decision is Decision.DENY:
+        status["denied"] = True
+    if verdict.reason:
+        status["reason"] = verdict.reason
+    if verdict.error:
+        status["evaluationError"] = verdict.error
+    return status
+
+
+def _rules_of(scope: ReviewScope, namespace: str) -> dict[str, Any]:
+    """The rules of who asks; at the root those for reading, of all clusters."""
+    found = scope.gate.rules(scope.who, scope.cluster, namespace)
+    rules = found.rules
+    if scope.cluster is None:
+        rules = tuple(dict.fromkeys(one for rule in rules if (one := _reading(rule)) is not None))
+    status: dict[str, Any] = {
+        "resourceRules": [rule for rule in rules if rule.resources],
+        "nonResourceRules": [rule for rule in rules if rule.non_resource_urls],
+        "incomplete": found.incomplete,
+    }
+    if found.error:
+        status["evaluationError"] = found.error
+    return status
+
+
+def _reading(rule: Rule) -> Rule | None:
+    """What of a rule is left where objects are read and nothing else."""
+    if rule.non_resource_urls:
+        return rule
+    verbs = tuple(verb for verb in READ_VERBS if verb in (rule.verbs or ()) or "*" in (rule.verbs or ()))
+    return msgspec.structs.replace(rule, verbs=verbs) if verbs else None
+
+
+def _check_attributes(spec: _Spec) -> None:
+    """Raises ApiError 422."""
     if (spec.resource_attributes is None) == (spec.non_resource_attributes is None):
         raise ApiError(
             422,
             "spec.resourceAttributes: Invalid value: exactly one of nonResourceAttributes or resourceAttributes must "
             "be specified",
         )
+
+
+def _answered(spec: _Spec, catalogue: Catalogue) -> dict[str, Any]:
+    """Whether it is something that is answered here, for whomever."""
     if spec.resource_attributes is None:
         assert spec.non_resource_attributes is not None
         path = spec.non_resource_attributes

@@ -345,9 +345,7 @@ class Catalogues:
         # Of some of the clusters, as users may see them.
         self._among: OrderedDict[frozenset[str], Catalogue] = OrderedDict()
 
-    def of(
-        self, generation: int, store: Store, cluster: str | None, among: frozenset[str] | None = None
-    ) -> Catalogue:
+    def of(self, generation: int, store: Store, cluster: str | None, among: frozenset[str] | None = None) -> Catalogue:
         """The catalogue of one cluster, or of all (None), or of those of them that are in `among`.
 
         `generation`: the store's, see `Materializer.generation`. O(1) unless types have changed since the last call.
@@ -374,7 +372,6 @@ class Catalogues:
             made = self._made[cluster] = Catalogue([one], forwarding=forwarding)
         return made
 
-
     def _of_some(self, store: Store, among: frozenset[str]) -> Catalogue:
         made = self._among.get(among)
         if made is None:
@@ -385,9 +382,7 @@ class Catalogues:
         return made
 
 
-def server_version(
-    store: Store, cluster: str | None, ours: str, among: frozenset[str] | None = None
-) -> dict[str, Any]:
+def server_version(store: Store, cluster: str | None, ours: str, among: frozenset[str] | None = None) -> dict[str, Any]:
     """The /version document: a cluster's own, at the root the newest of all, or of those in `among`, marked as ours."""
     if cluster is not None:
         return store.clusters[cluster].server_version or _unknown_version(ours)

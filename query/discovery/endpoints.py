@@ -8,7 +8,7 @@ from aiohttp import web
 
 from deltalog.wire.kubernetes import GroupResource
 from materializer.materializer import Materializer
-from query.discovery.access_reviews import ReviewKind, review
+from query.discovery.access_reviews import ReviewKind, ReviewScope, review
 from query.discovery.catalogue import Catalogue, Catalogues, ServedType, aggregated_type, server_version
 from query.discovery.readiness import Readiness
 from query.http.accept import DocumentForm
@@ -79,7 +79,7 @@ class Discovery:
         among = request.visible.scope[0]
         return server_version(self._materializer.store, request.cluster, self._version, among)
 
-    async def review(self, request: Request, of: ReviewKind) -> web.Response:
+    async def review(self, request: Request, of: ReviewKind, scope: ReviewScope) -> web.Response:
         """The answer to an access review.
 
         Raises:
@@ -89,7 +89,8 @@ class Discovery:
             raise ApiError(405, f"the server does not allow {request.method} on this path: POST a {of.kind}")
         refuse_foreign_pages(request.http)
         self._negotiate(request)
-        body = review(of, request.http.content_type, await read_body(request.http), self.catalogue(request))
+        given = await read_body(request.http)
+        body = await review(of, request.http.content_type, given, self.catalogue(request), scope)
         return request.answer(body, status=201)
 
     @staticmethod

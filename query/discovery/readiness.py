@@ -177,7 +177,10 @@ class Readiness:
         if name != "readyz":
             return 200, report([passed("ping ok")], name) if verbose else "ok"
         is_ready = self.ready()
-        return (200 if is_ready else 503), report(self.checks(seen)) if verbose or not is_ready else "ok"
+        checks = self.checks(seen) if verbose or not is_ready else []
+        if not is_ready and ready(checks):
+            checks.append(failed("what is not shown here is not ready"))
+        return (200 if is_ready else 503), report(checks) if checks else "ok"
 
     def _of(self, name: str, *, types: bool = False) -> ClusterReadiness:
         cluster = self._materializer.store.clusters.get(name)

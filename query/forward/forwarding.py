@@ -49,6 +49,7 @@ from query.http.passthrough import (
 from query.http.request import Request
 from query.http.status import ApiError
 from query.http.tunnels import BrokenTunnel, wants_upgrade
+from query.identity import Identity
 from query.timing import QueryTiming
 
 log = structlog.get_logger("query.forward.forwarding")
@@ -72,8 +73,13 @@ class Upstreams(Protocol):
         """Whether a cluster is one of those that it knows."""
         ...
 
-    def using(self, cluster: str) -> AbstractAsyncContextManager[Upstream]:
-        """A cluster's API server, for one request.
+    @property
+    def as_caller(self) -> bool:
+        """Whether a cluster is shown who asks, and decides about that, not about us."""
+        ...
+
+    def using(self, cluster: str, who: Identity) -> AbstractAsyncContextManager[Upstream]:
+        """A cluster's API server, for one request of a user.
 
         Raises:
             NoUpstream: it is not known, or there are no credentials for it.
@@ -114,6 +120,11 @@ class Forwarding:
         self._pass_through = PassThrough(timing.forward_connect)
         self._readback = Readback(materializer, timing.forward_readable)
 
+    @property
+    def as_caller(self) -> bool:
+        """Whether a cluster is shown who asks, and decides about that, not about us."""
+        return self._upstreams.as_caller
+
     async def close(self) -> None:
         """Ends all connections to clusters."""
         await self._pass_through.close()
@@ -141,7 +152,7 @@ class Forwarding:
         assert cluster is not None
         refuse_foreign_pages(http)
         try:
-            async with self._upstreams.using(cluster) as upstream:
+            async with self._upstreams.using(cluster, request.who) as upstream:
                 path = "".join("/" + quote(segment, safe=":@!$&'()*+,;=~") for segment in segments)
                 if http.rel_url.raw_path.endswith("/"):
                     # It makes a difference to servers behind a proxy subresource.

@@ -42,6 +42,7 @@ _OF_CONNECTION = frozenset(
 )
 # Headers by which a proxy with a client certificate says who asks, and those by which callers themselves do.
 _OF_FRONT_PROXIES = "x-remote-"
+_BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 _OF_CALLERS = ("authorization", "cookie", "impersonate-")
 # A line of an answer's head, in bytes: an instance's warnings may be long.
 _LONGEST_LINE = 256 * 1024
@@ -264,6 +265,11 @@ def identified(headers: CIMultiDict[str], upstream: Upstream) -> CIMultiDict[str
         if not name.lower().startswith(_OF_FRONT_PROXIES)
         and (upstream.identity is None or not name.lower().startswith(_OF_CALLERS))
     )
+    if upstream.identity is not None and (offered := kept.getall("Sec-WebSocket-Protocol", ())):
+        # A token that a page's WebSocket brought is the caller's, too.
+        named = [one.strip() for text in offered for one in text.split(",")]
+        del kept["Sec-WebSocket-Protocol"]
+        kept["Sec-WebSocket-Protocol"] = ", ".join(one for one in named if not one.startswith(_BEARER_PROTOCOL))
     kept.extend(upstream.identity or ())
     return kept
 

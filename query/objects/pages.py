@@ -21,8 +21,8 @@ import msgspec
 from materializer.entry import Entry
 from materializer.versions import list_version
 from query.http.status import ApiError
-from query.objects.options import Options, quoted
 from query.identity import NOBODY, Identity
+from query.objects.options import Options, quoted
 from query.timing import DEFAULT_TIMING, QueryTiming
 
 # How many of a snapshot's entries are looked at to find out what it costs.
@@ -103,8 +103,8 @@ class FrozenLists:
     """Snapshots of paged lists that are under way. Owned by the service.
 
     They are bounded by what they cost, which grows as objects change. When that is too much, the client (a user, or an
-    address) that has most of it loses its least recently used one, so that no client ends the lists of others. One that is
-    unused for `timing.snapshot_life` seconds is dropped. `evicted` counts those that had to go.
+    address) that has most of it loses its least recently used one, so that no client ends the lists of others. One that
+    is unused for `timing.snapshot_life` seconds is dropped. `evicted` counts those that had to go.
     """
 
     def __init__(self, timing: QueryTiming = DEFAULT_TIMING, limits: SnapshotLimits = DEFAULT_LIMITS) -> None:
@@ -295,8 +295,8 @@ def page_of(
 ) -> ListPage:
     """The first page of a list that found this, or the one that a token asks for; it is kept if there are more.
 
-    `prefix`: of the history; `client`: whose bytes count together; `who`: whose tokens they are, see `reader`. With five entries a to e and a limit of 2 the first
-    page has a and b, `remaining` is 3, and its token stands behind b.
+    `prefix`: of the history; `client`: whose bytes count together; `who`: whose tokens they are, see `reader`. With
+    five entries a to e and a limit of 2 the first page has a and b, `remaining` is 3, and its token stands behind b.
     """
     entries = found.entries
     begin = 0 if token is None else _behind(entries, tuple(token.start))

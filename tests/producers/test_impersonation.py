@@ -17,6 +17,7 @@ from producers.kubeconfig.files import access_of, inline_access
 from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
 from producers.upstream.apiserver import ApiServer, Unreachable
 from query.http.passthrough import Upstream, identified
+from query.identity import NOBODY
 
 ACTS = {"as": "jane", "as-uid": "u-1", "as-groups": ["ops", "dev"], "as-user-extra": {"Acme/Scope": ["a", "b"]}}
 SHOWN = {
@@ -134,7 +135,7 @@ async def test_writes_are_passed_on_as_who_the_user_acts_as(tmp_path: Path, forw
     path.write_text(text("https://127.0.0.1:1", ACTS))
     servers = MemberServers(OneMember(access_of(str(path))), forward)  # type: ignore[arg-type]
     try:
-        async with servers.using("one") as upstream:
+        async with servers.using("one", NOBODY) as upstream:
             pass
     finally:
         await servers.aclose()

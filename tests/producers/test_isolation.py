@@ -27,6 +27,7 @@ from producers.rules.rules import Rules
 from producers.upstream.apiserver import ApiServer
 from query.discovery.readiness import Readiness
 from query.forward.forwarding import NoUpstream
+from query.identity import NOBODY
 from simulation import write_kubeconfig
 from tests.producers.three_clusters import QUICK, WELL, Fleet, fleet
 
@@ -293,13 +294,13 @@ async def test_requests_for_a_cluster_whose_access_raises_are_refused(
     monkeypatch.setattr(ApiServer, "way", failing(server_is_alphas, "way", ApiServer.way))
     for _ in range(2):
         with pytest.raises(NoUpstream, match="unexpected Injected"):
-            async with servers.using("alpha"):
+            async with servers.using("alpha", NOBODY):
                 pass
-        async with servers.using("bravo") as upstream:
+        async with servers.using("bravo", NOBODY) as upstream:
             assert upstream.url == fleet.clusters["bravo"].url
     # What is raised inside is the request's.
     with pytest.raises(Injected):
-        async with servers.using("bravo"):
+        async with servers.using("bravo", NOBODY):
             raise Injected
     await servers.aclose()
 

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from query.http.passthrough import Upstream
+from query.identity import Identity
 from tests.query.scene import Scene
 
 BINDINGS = "/clusters/alpha/api/v1/namespaces/x/bindings"
@@ -26,11 +27,13 @@ class Member:
         self.bodies: list[bytes] = []
         self.url = ""
 
+    as_caller = False
+
     def has(self, cluster: str) -> bool:
         return cluster == "alpha"
 
     @contextlib.asynccontextmanager
-    async def using(self, cluster: str) -> AsyncIterator[Upstream]:
+    async def using(self, cluster: str, who: Identity) -> AsyncIterator[Upstream]:
         yield Upstream(self.url)
 
     async def answer(self, http: web.Request) -> web.StreamResponse:

@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestServer
 from deltalog.wire.subjects import REMOVED, TYPE
 from query.http.passthrough import Upstream
 from query.http.watch_frames import SocketFrames, frames_of
+from query.identity import Identity
 from tests.patience import PATIENCE
 from tests.query.scene import Answers, Scene
 
@@ -152,11 +153,13 @@ class Member:
         self.asked: list[str] = []
         self.url = ""
 
+    as_caller = False
+
     def has(self, cluster: str) -> bool:
         return cluster == "alpha"
 
     @contextlib.asynccontextmanager
-    async def using(self, cluster: str) -> AsyncIterator[Upstream]:
+    async def using(self, cluster: str, who: Identity) -> AsyncIterator[Upstream]:
         yield Upstream(self.url)
 
     async def answer(self, http: web.Request) -> web.StreamResponse:
