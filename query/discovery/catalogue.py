@@ -356,7 +356,7 @@ class Catalogues:
             self._made.clear()
             self._among.clear()
         if cluster is None and among is not None and not among >= store.clusters.keys():
-            return self._of_some(store, among & store.clusters.keys())
+            return self._of_some(store, frozenset(among & store.clusters.keys()))
         made = self._made.get(cluster)
         if cluster is None:
             if made is None:

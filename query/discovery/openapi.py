@@ -191,7 +191,7 @@ class OpenApiByScope:
             self._made.clear()
             self._among.clear()
         if cluster is None and among is not None and not among >= store.clusters.keys():
-            return self._of_some(store, among & store.clusters.keys())
+            return self._of_some(store, frozenset(among & store.clusters.keys()))
         made = self._made.get(cluster)
         if made is None:
             if cluster is None:

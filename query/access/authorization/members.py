@@ -111,8 +111,10 @@ class MembersRbac:
     # -- Authorizer --------------------------------------------------------------------------------------------------
 
     def decide_now(self, who: Identity, cluster: str | None, what: Attributes) -> Verdict:
-        """What a cluster's RBAC says. No opinion about the root."""
-        if cluster is None:
+        """What a cluster's RBAC says. No opinion about the root, and of what is none: one whose rules say nothing of a
+        user is not told from one that does not exist.
+        """
+        if cluster is None or cluster not in self._materializer.store.clusters:
             return NO_OPINION
         self._catch_up()
         if (why := self._why_undecided(cluster)) is not None:
