@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -307,7 +308,7 @@ def test_requests_and_answers(line: Line) -> None:
         assert msgspec.json.encode(Relisting(**decoded)) == payload
 
 
-READERS = {
+READERS: dict[str, Callable[[str], object]] = {
     "version": parse_version,
     "number": Numbered("8b187de1").parse,
     "versions": parse_versions,
