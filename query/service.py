@@ -17,7 +17,7 @@ from materializer.materializer import Materializer
 from materializer.visible import EVERYTHING, Visible
 from query.access.authorization.attributes import Attributes, attributes_of
 from query.access.authorization.denied import forbidden
-from query.access.gate import LEFT_OUT, Gate, Permit, Refusal
+from query.access.gate import LEFT_OUT, Permit, Refusal
 from query.discovery.access_reviews import ReviewScope, is_review, review_kind
 from query.discovery.catalogue import Catalogue, Catalogues, ServedType
 from query.discovery.endpoints import Discovery
@@ -25,13 +25,14 @@ from query.discovery.followed import Followed
 from query.discovery.openapi import OpenApiByScope
 from query.discovery.paths import SERVED_PATHS, RequestTarget, cluster_scope, no_such_cluster, resource_target, split
 from query.discovery.readiness import Readiness
+from query.entrance import Entrance, lasts
 from query.forward.bindings import pod_bound_by
 from query.forward.forwarding import Forwarding, Upstreams
 from query.http.application import as_api_error, single_handler_application
 from query.http.connections import SLOW_CLIENTS
 from query.http.event_stream import send_events
 from query.http.health import Check
-from query.http.origins import refuse_foreign_hosts
+from query.http.origins import ALLOWED_ORIGIN, refuse_foreign_hosts
 from query.http.request import Request
 from query.http.slow_clients import SlowClients
 from query.http.status import ApiError, UnknownPath, no_such_path, unsettled
@@ -80,7 +81,7 @@ class QueryService:
     - `not_ready_after`: seconds without contact to the log after which /readyz is 503, 0: never. `others`: what
       /readyz says of other parts of the process.
     - `timing`, `limits`: how long it waits for what, and how much it keeps for lists that are read in pages.
-    - `gate`: who asks and what they may see; None: everyone everything.
+    - `entrance`: who asks, what they may see and how much at once; None: everyone everything.
     """
 
     def __init__(
@@ -95,10 +96,11 @@ class QueryService:
         others: Callable[[], Iterable[Check]] = tuple,
         timing: QueryTiming = DEFAULT_TIMING,
         limits: SnapshotLimits = DEFAULT_LIMITS,
-        gate: Gate | None = None,
+        entrance: Entrance | None = None,
     ) -> None:
         self._materializer = materializer
-        self._gate = Gate() if gate is None else gate
+        self._entrance = Entrance() if entrance is None else entrance
+        self._gate = self._entrance.gate
         self._hosts = hosts
         self._consistency = Consistency(materializer, timing)
         self.readiness = Readiness(materializer, expected, not_ready_after, others)
@@ -116,8 +118,12 @@ class QueryService:
         """The aiohttp application that serves everything."""
         application = single_handler_application(self._handle)
         application[SLOW_CLIENTS] = self._slow_clients
+        application.on_response_prepare.append(self._allow_origin)
         application.on_cleanup.append(self._end)
         return application
+
+    async def _allow_origin(self, http: web.Request, response: web.StreamResponse) -> None:
+        self._entrance.cors.allow(http, response)
 
     async def _end(self, _: web.Application) -> None:
         if self._forwarding is not None:
@@ -138,6 +144,9 @@ class QueryService:
     async def _handle(self, http: web.Request) -> web.StreamResponse:
         """Routes a request, answers with a Status where that fails, and counts the answer."""
         started = time.monotonic()
+        if (preflight := self._entrance.cors.preflight(http)) is not None:
+            return preflight
+        http[ALLOWED_ORIGIN] = self._entrance.cors.allows(http)
         request = Request(http, watching=asks_watch(http.query))
         code = 500
         try:
@@ -184,11 +193,12 @@ class QueryService:
         if segments[:1] == ["clusters"] and len(segments) > 1:
             segments = await self._enter_cluster(request, segments)
         what = self._attributes(request, segments)
-        if request.cluster is None:
-            refusal = await self._look_around(request, what)
-        else:
-            refusal = await self._gate.refusal(request.who, request.cluster, what)
-        return await self._route(request, segments, what, refusal)
+        with self._entrance.limits.admit(request.who, what.verb, lasts(what)):
+            if request.cluster is None:
+                refusal = await self._look_around(request, what)
+            else:
+                refusal = await self._gate.refusal(request.who, request.cluster, what)
+            return await self._route(request, segments, what, refusal)
 
     async def _enter_cluster(self, request: Request, segments: list[str]) -> list[str]:
         """Notes the cluster that a path names; returns the path within. Raises ApiError 403, 404."""

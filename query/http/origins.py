@@ -12,6 +12,9 @@ from aiohttp import web
 
 from query.http.status import ApiError
 
+ALLOWED_ORIGIN = web.RequestKey("ALLOWED_ORIGIN", bool)
+"""Of a request: whether pages of its origin may use the API (`query.http.cors`)."""
+
 
 def refuse_foreign_hosts(http: web.BaseRequest, hosts: frozenset[str] | None) -> None:
     """Refuses requests that are addressed to another host name than these; None: any is accepted.
@@ -33,6 +36,8 @@ def refuse_foreign_pages(http: web.BaseRequest) -> None:
         ApiError: 403.
     """
     origin = http.headers.get("Origin")
+    if http.get(ALLOWED_ORIGIN):
+        return
     if origin is not None and urlsplit(origin).netloc.lower() != http.host.lower():
         raise ApiError(403, f"a page of {origin[:128]!r} may not use this service")
 

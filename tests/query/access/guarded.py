@@ -17,6 +17,7 @@ from materializer.materializer import Materializer
 from query.access.authorization.chain import Authorizer, Chain
 from query.access.authorization.members import MembersRbac
 from query.access.gate import Caller, Gate
+from query.entrance import Entrance
 from query.forward.forwarding import Upstreams
 from query.identity import Identity
 from query.service import QueryService
@@ -149,7 +150,9 @@ class World:
             members_decide=not authorizers,
             settle=0.01,
         )
-        service = QueryService(self.materializer, "test", upstreams=upstreams, timing=QUICK, gate=gate)
+        service = QueryService(
+            self.materializer, "test", upstreams=upstreams, timing=QUICK, entrance=Entrance(gate=gate)
+        )
         tasks = [asyncio.create_task(gate.run()), asyncio.create_task(members.run())]
         try:
             async with TestServer(service.application()) as server, contextlib.AsyncExitStack() as stack:
