@@ -317,6 +317,31 @@ class ApiServer:
             late = f"{self.host}: the answer to {path} is not whole within {self.timing.answer:g} s"
             raise Unreachable(late) from None
 
+    async def post(self, path: str, body: bytes, *, most: int = LARGEST_ANSWER) -> bytes:
+        """The answer to an object in JSON that is created, such as a review: 200 or 201.
+
+        Raises:
+            RequestRefused, Unreachable, TooLarge: as `get`.
+        """
+        headers = [("Accept", "application/json"), ("Content-Type", "application/json"), ("User-Agent", user_agent())]
+        try:
+            async with asyncio.timeout(self.timing.answer), self.way() as way:
+                headers += way.identity or ()
+                request = way.transport.request("POST", path, headers, body, silence=self.timing.read)
+                async with request as response:
+                    if response.status == 401:
+                        await way.refused()
+                    if response.status not in (200, 201):
+                        await self._refuse(response)
+                    answer = await response.read(most + 1)
+        except TransportError as cause:
+            raise Unreachable(f"{self.host}: {cause}") from cause
+        except TimeoutError:
+            raise Unreachable(f"{self.host}: no answer to {path} within {self.timing.answer:g} s") from None
+        if len(answer) > most:
+            raise TooLarge(f"{self.host}: the answer to {path} has more than {most} bytes")
+        return answer
+
 
 @functools.cache
 def user_agent() -> str:
