@@ -184,14 +184,17 @@ class QueryService:
         if len(segments) == 1 and segments[0] in _HEALTH and "verbose" not in http.query:
             # For probes, which have no credentials (k8s.io/apiserver pkg/server/options/authorization.go).
             return self._health(segments[0], verbose=False, seen=EVERYTHING if self._gate.open else Visible())
-        caller = await self._gate.caller(http)
-        request.who = caller.who
         if segments[:1] == ["int"]:
             request.numbered, segments = True, segments[1:]
+        named, within = self._named(segments)
+        caller = await self._gate.caller(http, named)
+        request.who = caller.who
+        request.warnings += caller.warnings
         if segments[:1] in (["api"], ["apis"], ["clusters"], ["openapi"]):
             self._consistency.check_ready()
-        if segments[:1] == ["clusters"] and len(segments) > 1:
-            segments = await self._enter_cluster(request, segments)
+        if named is not None:
+            await self._enter_cluster(request, named, within)
+            segments = within
         what = self._attributes(request, segments)
         with self._entrance.limits.admit(request.who, what.verb, lasts(what)):
             if request.cluster is None:
@@ -200,26 +203,29 @@ class QueryService:
                 refusal = await self._gate.refusal(request.who, request.cluster, what)
             return await self._route(request, segments, what, refusal)
 
-    async def _enter_cluster(self, request: Request, segments: list[str]) -> list[str]:
-        """Notes the cluster that a path names; returns the path within. Raises ApiError 403, 404."""
-        store = self._materializer.store
-        name, within = segments[1], segments[2:]
+    def _named(self, segments: list[str]) -> tuple[str | None, list[str]]:
+        """The cluster that a path names, whether it exists or not, and the path within."""
+        if segments[:1] != ["clusters"] or len(segments) == 1:
+            return None, segments
         try:
             # Also by those that are about to come: a longer name of theirs is not to be taken for a shorter one's path.
-            cluster, within = cluster_scope(segments, self.readiness.names())
+            return cluster_scope(segments, self.readiness.names())
         except UnknownPath:
-            cluster = None
-        if cluster is not None and cluster in store.clusters:
+            return segments[1], segments[2:]
+
+    async def _enter_cluster(self, request: Request, cluster: str, within: list[str]) -> None:
+        """Notes the cluster that a request is for. Raises ApiError 403, 404, for one that there is not."""
+        if cluster in self._materializer.store.clusters:
             request.cluster = cluster
-            return within
+            return
         # To who may see nothing of it, one that does not exist is like one that does.
         what = self._attributes(request, within)
-        refusal = await self._gate.refusal(request.who, cluster or name, what)
+        refusal = await self._gate.refusal(request.who, cluster, what)
         request.visible = await self._gate.discoverable(request.who)
         if refusal is not None:
             raise refusal.error
         seen = self._materializer.store.clusters.keys() if request.visible.whole else request.visible.clusters
-        raise no_such_cluster(cluster or name, seen)
+        raise no_such_cluster(cluster, seen)
 
     async def _look_around(self, request: Request, what: Attributes) -> Refusal | None:
         """Notes what may be seen of all clusters; why a request for them may not be answered."""

@@ -50,10 +50,11 @@ LEFT_OUT = "clusters are left out whose access rules are not synced, or too old"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `impersonator`: who was authenticated, where that is another."""
+    """Who asks. `impersonator`: who was authenticated, where that is another. `warnings`: for the answer's headers."""
 
     who: Identity
     impersonator: Identity | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class Refusal(NamedTuple):
@@ -66,8 +67,8 @@ class Refusal(NamedTuple):
 class Authentication(Protocol):
     """Finds out who asks."""
 
-    async def caller(self, http: web.Request) -> Caller:
-        """Who sent a request.
+    async def caller(self, http: web.Request, cluster: str | None) -> Caller:
+        """Who sent a request; `cluster`: the one that it names, None for all.
 
         Raises:
             ApiError: 400, headers that cannot be; 401, nobody that is known; 403, may not impersonate whom it names.
@@ -127,9 +128,9 @@ class Gate:
         """Whether everything is allowed to everyone."""
         return self._chain is None
 
-    async def caller(self, http: web.Request) -> Caller:
+    async def caller(self, http: web.Request, cluster: str | None) -> Caller:
         """Who sent a request. Raises ApiError 400, 401, 403, see `Authentication`."""
-        return Caller(NOBODY) if self._authentication is None else await self._authentication.caller(http)
+        return Caller(NOBODY) if self._authentication is None else await self._authentication.caller(http, cluster)
 
     async def refusal(self, who: Identity, cluster: str | None, what: Attributes) -> Refusal | None:
         """Why a request may not be answered, 403; None: it may. `cluster` None: one at the root, of no type's objects.

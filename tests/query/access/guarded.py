@@ -40,7 +40,7 @@ READ = ["get", "list", "watch"]
 class ByHeader:
     """Says who asks by a header of tests: a name, and groups behind commas."""
 
-    async def caller(self, http: web.Request) -> Caller:
+    async def caller(self, http: web.Request, cluster: str | None) -> Caller:
         name, *groups = http.headers.get("X-Test-User", "system:anonymous").split(",")
         return Caller(Identity(name, groups=tuple(groups)).authenticated())
 
