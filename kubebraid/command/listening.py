@@ -12,7 +12,7 @@ from aiohttp import web
 
 from kubebraid.command.doors import Doors
 from kubebraid.command.settings import Address, BadSetting
-from query.http.connections import Runner
+from query.http.connections import Runner, Site
 
 # Connections that may wait to be taken; the system may allow fewer (net.core.somaxconn).
 _BACKLOG = 4096
@@ -90,6 +90,7 @@ async def served_at(
     context = doors.serving_context()
     runner = Runner(
         application,
+        doors.connections,
         access_log=None,
         handler_cancellation=True,
         shutdown_timeout=5.0,
@@ -99,7 +100,7 @@ async def served_at(
     )
     await runner.setup()
     # All watchers of an instance that died connect at once.
-    await web.SockSite(runner, bound, backlog=_BACKLOG, ssl_context=context).start()
+    await Site(runner, bound, context, _BACKLOG).start()
     host, port = bound.getsockname()[:2]
 
     async def end() -> None:

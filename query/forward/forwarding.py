@@ -43,6 +43,7 @@ from query.http.passthrough import (
     identified,
     read_answer,
     read_body,
+    refuse_large_body,
     request_headers,
     stream_response,
 )
@@ -163,6 +164,9 @@ class Forwarding:
                 if wants_upgrade(http):
                     return await self._pass_through.tunnel(http, upstream, path, headers, until)
                 write = None
+                if target is not None:
+                    # One without a length is for the cluster itself to measure; streams have no limit.
+                    refuse_large_body(http)
                 if served is not None and target is not None and http.method in _WRITES:
                     write = _Write(cluster, target, served, self._materializer)
                 return await self._exchange(request, upstream, path, headers, write, versions, until)

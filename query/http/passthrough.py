@@ -275,17 +275,34 @@ def identified(headers: CIMultiDict[str], upstream: Upstream) -> CIMultiDict[str
 
 
 async def read_body(http: web.BaseRequest) -> bytes:
-    """A request's body, of at most the application's limit.
+    """A request's body, of at most the server's limit.
 
     Raises:
         ApiError: 413, it is larger; 400, it cannot be read.
     """
+    refuse_large_body(http)
     try:
         return await http.read()
     except web.HTTPRequestEntityTooLarge:
-        raise ApiError(413, "the body is too large") from None
+        raise body_too_large(http) from None
     except (web.RequestPayloadError, HttpProcessingError) as cause:
         raise ApiError(400, f"the body cannot be read: {one_line(cause)}") from None
+
+
+def refuse_large_body(http: web.BaseRequest) -> None:
+    """Refuses a body that says by its length that it is larger than the limit, before anything of it is read.
+
+    Raises:
+        ApiError: 413.
+    """
+    length = http.content_length
+    if length is not None and http.client_max_size and length > http.client_max_size:
+        raise body_too_large(http)
+
+
+def body_too_large(http: web.BaseRequest) -> ApiError:
+    """413 in a kube-apiserver's words (apimachinery pkg/api/errors: NewRequestEntityTooLargeError)."""
+    return ApiError(413, f"Request entity too large: limit is {http.client_max_size}")
 
 
 async def read_answer(answer: UpstreamAnswer) -> bytes:
