@@ -65,7 +65,7 @@ def shaped(document: Any, shape: type[Shape]) -> Shape:
     try:
         return msgspec.convert(document, shape)
     except msgspec.ValidationError as cause:
-        raise BadAccessFile(_said(str(cause))) from None
+        raise _said(str(cause)) from None
 
 
 def decoded(content: bytes, shape: type[Shape], kind: str, versions: Collection[str]) -> Shape:
@@ -79,14 +79,14 @@ def decoded(content: bytes, shape: type[Shape], kind: str, versions: Collection[
         raise BadAccessFile(f"write apiVersion: {next(iter(versions))} and kind: {kind}")
     document = dict(document)
     if document.pop("kind", None) != kind:
-        raise BadAccessFile(f"kind: write {kind}")
+        raise BadAccessFile(f"write {kind}", "kind")
     if document.pop("apiVersion", None) not in versions:
-        raise BadAccessFile(f"apiVersion: write {' or '.join(versions)}")
+        raise BadAccessFile(f"write {' or '.join(versions)}", "apiVersion")
     return shaped(document, shape)
 
 
-def _said(text: str) -> str:
-    """msgspec's message, as `where: what`."""
+def _said(text: str) -> BadAccessFile:
+    """msgspec's message as an error of a field."""
     if (found := _UNKNOWN.match(text)) is not None:
         what = f"unknown field {found[1]}"
     elif (found := _MISSING.match(text)) is not None:
@@ -95,4 +95,4 @@ def _said(text: str) -> str:
         found = _WRONG.match(text)
         assert found is not None
         what = found[1]
-    return f"{found[2]}: {what}" if found[2] else what
+    return BadAccessFile(what, found[2] or "")

@@ -13,7 +13,17 @@ class BadAccessFile(AccessError, UnusableInput):
     """A file that says who may ask or see what cannot be used.
 
     One line: the file, the path of the field in it, and what to write instead. Never a token, a key or a password.
+    `field`: that path, as `jwt[0].issuer.url`; "" while it is not known, or of the file as a whole.
     """
+
+    def __init__(self, text: str, field: str = "") -> None:
+        super().__init__(f"{field}: {text}" if field else text)
+        self.text, self.field = text, field
+
+    def below(self, field: str) -> BadAccessFile:
+        """The same of a field that is below another one."""
+        dot = "." if self.field and not self.field.startswith("[") else ""
+        return BadAccessFile(self.text, f"{field}{dot}{self.field}")
 
 
 class AccessUnavailable(AccessError):

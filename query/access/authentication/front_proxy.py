@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 from multidict import CIMultiDict, MultiMapping
 
 from query.access.authentication.authenticator import CredentialRefused, RequestCredentials
+from query.access.authentication.extra_keys import escaped_key, extra_key
 from query.access.authentication.x509 import ClientAuthorities, common_name
 from query.access.identity import Identity
 
@@ -93,33 +93,6 @@ def naming(who: Identity, names: FrontProxyHeaders = DEFAULT_HEADERS) -> CIMulti
     return headers
 
 
-def extra_key(encoded: str) -> str:
-    """The key of `extra` that the end of a header's name is: in lower case, then decoded; as it stands if it cannot be.
-
-    Go's url.PathUnescape refuses a text with any wrong escape.
-    """
-    lowered = encoded.lower()
-    if any(not _is_hexadecimal(rest[:2]) for rest in lowered.split("%")[1:]):
-        return lowered
-    return unquote(lowered, errors="surrogateescape")
-
-
-def escaped_key(key: str) -> str:
-    """A key of `extra` as the end of a header's name (client-go's transport: headerKeyEscape)."""
-    return "".join(
-        character if character in _OF_TOKENS else "".join(f"%{byte:02X}" for byte in character.encode())
-        for character in key
-    )
-
-
-# Characters of a header's name (RFC 9110 5.6.2), but for the one that escapes.
-_OF_TOKENS = frozenset("!#$&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-
-
 def _first(headers: MultiMapping[str], names: Sequence[str]) -> str:
     """The first header's value that is not empty; of one header that stands several times, its first value."""
     return next((value for name in names if (value := headers.get(name, ""))), "")
-
-
-def _is_hexadecimal(text: str) -> bool:
-    return len(text) == 2 and all(character in "0123456789abcdef" for character in text)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from query.access.authentication.authenticator import CredentialRefused, RequestCredentials
+from query.access.authentication.extra_keys import extra_key
 from query.access.authentication.front_proxy import (
     FrontProxyAuthenticator,
     FrontProxyHeaders,
-    extra_key,
     named_by,
     naming,
 )
