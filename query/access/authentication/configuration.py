@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from query.access.authentication.authenticator import Anonymous
-from query.access.authentication.extra_keys import is_of_kubernetes, why_not_domain_prefixed
+from query.access.authentication.identity_names import is_of_kubernetes, why_not_domain_prefixed
 from query.access.authentication.jwt_claims import OF_CLAIMS, OF_USERS, ClaimMappings, FromClaim, Requirement
 from query.access.authentication.x509 import authorities_of
 from query.access.documents import Strict, decoded

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multidict import CIMultiDict, MultiMapping
 
 from query.access.authentication.authenticator import CredentialRefused, RequestCredentials
-from query.access.authentication.extra_keys import escaped_key, extra_key
+from query.access.authentication.identity_names import escaped_key, extra_key
 from query.access.authentication.x509 import ClientAuthorities, common_name
 from query.access.identity import Identity
 

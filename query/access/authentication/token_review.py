@@ -17,12 +17,10 @@ import msgspec
 
 from query.access.authentication.authenticator import CredentialRefused
 from query.access.authentication.token_cache import token_key
+from query.access.authorization.names import ACCOUNT_OF
 from query.access.errors import AccessUnavailable
 from query.access.identity import Identity
 from query.access.single_flight import SingleFlight
-
-CLUSTER = "authentication.kubebraid.io/cluster"
-"""The key of `extra` with the cluster that told whose a token is: a service account is one of that cluster alone."""
 
 # Seconds for which it is remembered that a server refused a token: whose it is may still become known there.
 _REFUSED_FOR = 10.0
@@ -121,8 +119,10 @@ class TokenReviewAuthenticator:
         if not user.username:
             return None
         extra = {key: tuple(values) for key, values in (user.extra or {}).items()}
+        # A service account is one of this cluster alone; of which, the server is not asked.
+        extra.pop(ACCOUNT_OF, None)
         if self._cluster:
-            extra[CLUSTER] = (self._cluster,)
+            extra[ACCOUNT_OF] = (self._cluster,)
         return Identity(user.username, user.uid, tuple(user.groups or ()), tuple(sorted(extra.items())))
 
     async def close(self) -> None:

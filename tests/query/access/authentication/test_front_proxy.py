@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from query.access.authentication.authenticator import CredentialRefused, RequestCredentials
-from query.access.authentication.extra_keys import extra_key
 from query.access.authentication.front_proxy import (
     FrontProxyAuthenticator,
     FrontProxyHeaders,
     named_by,
     naming,
 )
+from query.access.authentication.identity_names import extra_key
 from query.access.authentication.x509 import ClientAuthorities
 from query.access.identity import Identity
 from tests.query.access.authentication.certificates import Issued, authority, issue, named

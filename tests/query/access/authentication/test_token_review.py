@@ -9,7 +9,8 @@ import pytest
 
 from query.access.authentication.authenticator import CredentialRefused
 from query.access.authentication.token_cache import TokenCache
-from query.access.authentication.token_review import CLUSTER, TokenReviewAuthenticator
+from query.access.authentication.token_review import TokenReviewAuthenticator
+from query.access.authorization.names import ACCOUNT_OF
 from query.access.errors import AccessUnavailable
 from query.access.identity import Identity
 
@@ -41,7 +42,7 @@ USER = {
     "username": ROBOT,
     "uid": "1",
     "groups": ["system:serviceaccounts"],
-    "extra": {"authentication.kubernetes.io/pod-name": ["robot-0"], "a": []},
+    "extra": {ACCOUNT_OF: ["bravo"], "authentication.kubernetes.io/pod-name": ["robot-0"], "a": []},
 }
 WHO = Identity(
     ROBOT,
@@ -72,7 +73,7 @@ async def test_the_cluster_that_said_it_goes_along() -> None:
         Server(review(authenticated=True, user=USER)), cluster="alpha"
     ).authenticate_token("t")
     assert found is not None
-    assert dict(found.extra)[CLUSTER] == ("alpha",)
+    assert dict(found.extra)[ACCOUNT_OF] == ("alpha",)
 
 
 @pytest.mark.parametrize(

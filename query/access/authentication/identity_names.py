@@ -1,4 +1,4 @@
-"""Keys of `extra`: as ends of headers' names, and which of them may be given to a user."""
+"""Names that identities have: of namespaces and nodes in users, and keys of `extra`, also as ends of headers' names."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def escaped_key(key: str) -> str:
         character if character in _OF_TOKENS else "".join(f"%{byte:02X}" for byte in character.encode())
         for character in key
     )
+
+
+def is_label(name: str) -> bool:
+    """Whether a name is a DNS label (RFC 1123), as names of namespaces are."""
+    return len(name) <= 63 and re.fullmatch(_LABEL, name) is not None
 
 
 def is_subdomain(name: str) -> bool:
