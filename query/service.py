@@ -24,7 +24,7 @@ from query.discovery.endpoints import Discovery
 from query.discovery.followed import Followed
 from query.discovery.openapi import OpenApiByScope
 from query.discovery.paths import SERVED_PATHS, RequestTarget, cluster_scope, no_such_cluster, resource_target, split
-from query.discovery.readiness import Readiness
+from query.discovery.readiness import Readiness, SeenObjects
 from query.entrance import Entrance, lasts
 from query.forward.bindings import pod_bound_by
 from query.forward.forwarding import Forwarding, Upstreams
@@ -217,6 +217,9 @@ class QueryService:
         """Notes the cluster that a request is for. Raises ApiError 403, 404, for one that there is not."""
         if cluster in self._materializer.store.clusters:
             request.cluster = cluster
+            if not self._gate.open:
+                # What is told of this process, as /readyz does, is what concerns this cluster.
+                request.visible = Visible(clusters={cluster: None})
             return
         # To who may see nothing of it, one that does not exist is like one that does.
         what = self._attributes(request, within)
@@ -275,17 +278,18 @@ class QueryService:
         """Whether requests for its cluster are passed on as of who asks, so that the cluster decides about them."""
         return request.cluster is not None and self._forwarding is not None and self._forwarding.as_caller
 
-    def _health(self, name: str, *, verbose: bool, seen: Visible) -> web.Response:
+    def _health(self, name: str, *, verbose: bool, seen: Visible, objects: SeenObjects | None = None) -> web.Response:
         # Probes may come by any method, as HEAD does from many a load balancer.
-        status, text = self.readiness.probe(name, verbose=verbose, seen=seen)
+        status, text = self.readiness.probe(name, verbose=verbose, seen=seen, objects=objects)
         return web.Response(status=status, text=text)
 
     async def _route_other(self, request: Request, segments: list[str]) -> web.StreamResponse:
         """What is not below /api and /apis."""
         first, verbose = segments[0], "verbose" in request.http.query
         if len(segments) == 1 and first in _HEALTH:
-            return self._health(first, verbose=verbose, seen=request.visible)
-        if segments == ["metrics"]:
+            objects = await self._seen_objects(request) if verbose else None
+            return self._health(first, verbose=verbose, seen=request.visible, objects=objects)
+        if segments == ["metrics"] and (request.cluster is None or self._gate.open):
             return await self.metrics.answer()
         if segments == ["version"]:
             self._only_get(request)
@@ -294,7 +298,7 @@ class QueryService:
             return web.Response(text="ok")
         if segments == ["clusters"] and request.cluster is None:
             self._only_get(request)
-            return request.document(self.readiness.document(request.visible))
+            return request.document(self.readiness.document(request.visible, await self._seen_objects(request)))
         if first == "openapi":
             generation, store = self._materializer.generation, self._materializer.store
             among = request.visible.scope[0]
@@ -405,16 +409,23 @@ class QueryService:
 
     async def _owners(self, request: Request) -> Callable[[GroupResource, Entry], bool] | None:
         """Which owners may be seen on the way from an object to what it controls; None: all."""
-        if self._gate.open:
+        if (seen := await self._seen_objects(request)) is None:
             return None
+        return lambda key, entry: key in seen and seen[key].sees(entry.cluster, entry.namespace)
+
+    async def _seen_objects(self, request: Request) -> SeenObjects | None:
+        """What may be seen of each type; None: everything."""
+        if self._gate.open or request.who.masters:
+            return None
+        store = self._materializer.store
         seen: dict[GroupResource, Visible] = {}
-        for key in list(self._materializer.store.types):
+        for key in {*store.types, *(key for cluster in store.clusters.values() for key in cluster.types)}:
             what = Attributes("list", group=key.group, resource=key.resource)
             if request.cluster is None:
                 seen[key] = await self._gate.visible(request.who, what)
             elif await self._gate.refusal(request.who, request.cluster, what) is None:
                 seen[key] = EVERYTHING
-        return lambda key, entry: key in seen and seen[key].sees(entry.cluster, entry.namespace)
+        return seen
 
     async def _watch(self, request: Request, asked: CollectionRequest, what: Attributes) -> web.StreamResponse:
         with self._gate.watching(request.who, request.cluster, what, request.visible) as permit:

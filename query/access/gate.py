@@ -172,8 +172,11 @@ class Gate:
 
     @contextlib.contextmanager
     def watching(self, who: Identity, cluster: str | None, what: Attributes, visible: Visible) -> Iterator[Permit]:
-        """Has a watch looked after while the block lasts; what it may see was `visible` when it began."""
-        permit = Permit(who, cluster, what, visible)
+        """Has a watch looked after while the block lasts.
+
+        What it may see was `visible` when it began; of one cluster (`cluster`) it is all or nothing.
+        """
+        permit = Permit(who, cluster, what, visible if cluster is None else EVERYTHING)
         if self._chain is None:
             yield permit
             return

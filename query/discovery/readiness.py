@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import TypeStatus
 from materializer.cluster_facts import ClusterFacts
 from materializer.materializer import Materializer
@@ -42,6 +43,18 @@ class ClusterReadiness(msgspec.Struct, frozen=True):
         return not self.known and self.stale is None
 
 
+SeenObjects = Mapping[GroupResource, Visible]
+"""By type, what may be seen of its objects."""
+
+
+def _whole(objects: SeenObjects | None, key: GroupResource, cluster: str) -> bool:
+    """Whether all objects of a type in a cluster may be seen."""
+    if objects is None:
+        return True
+    seen = objects.get(key)
+    return seen is not None and (seen.whole or seen.clusters.get(cluster, ()) is None)
+
+
 class Readiness:
     """Answers /readyz from the store. `expected`: clusters that must be there, beside those in the log.
 
@@ -67,19 +80,24 @@ class Readiness:
         """The names of all clusters in the log or expected; also of those that it had before all of it was lost."""
         return {*self._materializer.store.clusters, *self._expected(), *self._materializer.former_clusters}
 
-    def clusters(self, *, types: bool = False, seen: Visible = EVERYTHING) -> list[ClusterReadiness]:
-        """All that are seen, by name; with what is known of their types, which is most of the work, if asked for."""
-        names = self.names() if seen.whole else self.names() & seen.clusters.keys()
-        return [self._of(name, types=types) for name in sorted(names)]
+    def clusters(
+        self, *, types: bool = False, seen: Visible = EVERYTHING, objects: SeenObjects | None = None
+    ) -> list[ClusterReadiness]:
+        """All that are seen, by name; with what is known of their types, which is most of the work, if asked for.
 
-    def document(self, seen: Visible = EVERYTHING) -> dict[str, Any]:
+        `objects`: what may be seen of each type; None: all of it.
+        """
+        names = self.names() if seen.whole else self.names() & seen.clusters.keys()
+        return [self._of(name, types=types, objects=objects) for name in sorted(names)]
+
+    def document(self, seen: Visible = EVERYTHING, objects: SeenObjects | None = None) -> dict[str, Any]:
         """All of it, as `/clusters` answers. `outage`: seconds since the log could be read, if it cannot now.
 
         `streams`: see `LogStreams.document`; None before they were looked at. Who does not see everything gets nothing
         that is about other clusters too.
         """
         materializer = self._materializer
-        clusters = self.clusters(types=True, seen=seen)
+        clusters = self.clusters(types=True, seen=seen, objects=objects)
         streams = materializer.streams if seen.whole else None
         replayed = materializer.ready.is_set() and not self._cut_off()
         return {
@@ -131,7 +149,7 @@ class Readiness:
             return self.clusters(seen=seen)
         return [self._of(cluster)] if cluster in self.names() else []
 
-    def checks(self, seen: Visible = EVERYTHING) -> list[Check]:
+    def checks(self, seen: Visible = EVERYTHING, objects: SeenObjects | None = None) -> list[Check]:
         """What /readyz?verbose tells: of the log, of other parts of the process, of each cluster that is seen."""
         materializer = self._materializer
         index = materializer.store.applied
@@ -155,14 +173,16 @@ class Readiness:
             checks.append(warning(f"the log had lost some of what is older than index {lacks_to}: it is listed again"))
         for cluster in clusters:
             checks.append(_check(cluster))
-            checks.extend(self._odd(cluster.name))
+            checks.extend(self._odd(cluster.name, objects))
         return checks
 
-    def _odd(self, name: str) -> Iterable[Check]:
+    def _odd(self, name: str, objects: SeenObjects | None) -> Iterable[Check]:
         """What is said of objects that are not served as they are."""
         cluster = self._materializer.store.clusters.get(name)
         said = [one for one in cluster.status.items() if one[1].odd_lines] if cluster is not None else []
         for resource, status in sorted(said, key=lambda one: one[0]):
+            if not _whole(objects, resource, name):
+                continue
             more = status.odd - len(status.odd_lines)
             text = "; ".join(status.odd_lines) + (f"; and {more} more" if more > 0 else "")
             yield warning(f"cluster {name}: {resource}: {text}")
@@ -172,36 +192,42 @@ class Readiness:
         clusters = sorted(self._materializer.store.clusters.items()) if lacks_to else ()
         return streams.trouble([name for name, cluster in clusters if cluster.missing_past(lacks_to)])
 
-    def probe(self, name: str, *, verbose: bool, seen: Visible = EVERYTHING) -> tuple[int, str]:
+    def probe(
+        self, name: str, *, verbose: bool, seen: Visible = EVERYTHING, objects: SeenObjects | None = None
+    ) -> tuple[int, str]:
         """Status and text of `healthz`, `livez` or `readyz`. Only the last one may fail, and then says why."""
         if name != "readyz":
             return 200, report([passed("ping ok")], name) if verbose else "ok"
         is_ready = self.ready()
-        checks = self.checks(seen) if verbose or not is_ready else []
+        checks = self.checks(seen, objects) if verbose or not is_ready else []
         if not is_ready and ready(checks):
             checks.append(failed("what is not shown here is not ready"))
         return (200 if is_ready else 503), report(checks) if checks else "ok"
 
-    def _of(self, name: str, *, types: bool = False) -> ClusterReadiness:
+    def _of(self, name: str, *, types: bool = False, objects: SeenObjects | None = None) -> ClusterReadiness:
         cluster = self._materializer.store.clusters.get(name)
         if cluster is None:
             return ClusterReadiness(name, False, (), None)
         # What the log had lost is complete again with each type's next list.
         missing = tuple(map(str, sorted(cluster.missing_past(self._materializer.lacks_to))))
         stale = self._materializer.stale_reason(cluster)
-        known = self._types(name, cluster) if types else {}
+        known = self._types(name, cluster, objects) if types else {}
         return ClusterReadiness(name, cluster.registered, missing, stale, cluster.producer, cluster.epoch, known)
 
-    def _types(self, name: str, cluster: ClusterFacts) -> dict[str, dict[str, Any]]:
-        types = {}
+    def _types(self, name: str, cluster: ClusterFacts, objects: SeenObjects | None) -> dict[str, dict[str, Any]]:
+        types: dict[str, dict[str, Any]] = {}
         for key in sorted(cluster.types):
+            if not _whole(objects, key, name):
+                # How many objects there are, and how often they change, is about those that may not be seen, too.
+                types[str(key)] = {"synced": key in cluster.synced}
+                continue
             type_store = self._materializer.store.types.get(key)
-            objects = 0 if type_store is None else len(type_store.clusters.get(name, ()))
+            number = 0 if type_store is None else len(type_store.clusters.get(name, ()))
             status = {"synced": key in cluster.synced, **msgspec.to_builtins(cluster.status.get(key, TypeStatus()))}
             health = cluster.type_health.get(key)
             if health is not None and not health.healthy:
                 status["error"] = health.reason
-            types[str(key)] = {**status, "objects": objects}
+            types[str(key)] = {**status, "objects": number}
         return types
 
 
