@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from query.access.audit.events import Audit
+from query.access.audit.log_file import LogFile, StandardOutput
+from query.access.audit.policy import load
 from query.http.connections import ConnectionLimits
 from query.http.limits import RequestLimits
 from query.http.tls import ServingContext, ServingFiles
@@ -103,6 +106,15 @@ class Doors:
         """What connections' TLS is made of; None for http. Raises BadTlsFile."""
         files = self.serving_files()
         return None if files is None else ServingContext(files)
+
+    def opened_audit(self) -> Audit:
+        """What notes requests; without a policy it notes none. Blocking. Raises BadAccessFile."""
+        if self.audit is None:
+            return Audit()
+        policy, path = load(self.audit.policy), self.audit.path
+        if path is None:
+            return Audit(policy, StandardOutput())
+        return Audit(policy, LogFile(path, largest=self.audit.largest, files=self.audit.files, days=self.audit.days))
 
     def with_certificate(self, certificate: Path, key: Path, authority: Path) -> Doors:
         """The same with a certificate of an authority of our own, whose client certificates are accepted, too."""
