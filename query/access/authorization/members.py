@@ -34,8 +34,6 @@ _ROLES = (CLUSTER_ROLES, ROLES)
 # Seconds: between two looks at how old everything is, and between two of `run` when much happens.
 _LOOK_EVERY = 1.0
 _AT_MOST_EVERY = 0.05
-# Clusters and namespaces that answers of `visible` remember, all together.
-_REMEMBERED = 1_000_000
 # Restrictions of one such answer to a namespace that it remembers.
 _RESTRICTIONS = 16
 # So many clusters are compiled without a pause for others: half a millisecond each, where there are 120 objects.
@@ -71,7 +69,8 @@ class MembersRbac:
     """RBAC of all clusters, kept equal to a materializer's store.
 
     A cluster whose rules are not known, or are those of longer than `stale_after` seconds ago, decides nothing:
-    nothing of it is allowed. `names`: who users are in each cluster.
+    nothing of it is allowed. `names`: who users are in each cluster. `most`: how many clusters and namespaces answers
+    remember, all together.
 
     Answers are remembered until rules change: `visible` of a user over 1,000 clusters is one look-up where nothing has.
     It needs no task of its own to be right; `run` has listeners woken when time, and not an object, changes what is
@@ -84,10 +83,12 @@ class MembersRbac:
         *,
         stale_after: float = STALE_AFTER,
         names: Names | None = None,
+        most: int = 1_000_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._materializer = materializer
         self._stale_after = stale_after
+        self._most = most
         self._clock = clock
         self.names = Names() if names is None else names
         self._listeners: set[Callable[[], None]] = set()
@@ -269,7 +270,7 @@ class MembersRbac:
         self._weight += answer.weight - (0 if before is None else before.weight)
         self._answers[key] = answer
         self._answers.move_to_end(key)
-        while self._weight > _REMEMBERED and len(self._answers) > 1:
+        while self._weight > self._most and len(self._answers) > 1:
             _, oldest = self._answers.popitem(last=False)
             self._weight -= oldest.weight
         return answer

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from query.identity import SERVICE_ACCOUNT, SERVICE_ACCOUNTS, Identity
 
-ACCOUNT_OF = "kubebraid.io/service-account-of"
+ACCOUNT_OF = "authentication.kubebraid.io/cluster"
 """Extra of an identity that a member cluster's TokenReview has vouched for: the cluster's name."""
 
 # Names that Kubernetes keeps for itself. A prefix neither is put before one nor makes one.

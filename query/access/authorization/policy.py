@@ -44,8 +44,6 @@ ROOT: Final = ""
 NAMESPACES = GroupResource("", "namespaces")
 
 _REMEMBERED = 1024
-# Seconds between two looks at the file.
-_LOOK_EVERY = 1.0
 _NONE: frozenset[str] = frozenset()
 
 
@@ -140,9 +138,10 @@ class Policy:
     Beginnings of namespaces mean, for lists over all namespaces, those that the store has of the clusters.
     """
 
-    def __init__(self, path: Path, materializer: Materializer) -> None:
-        """Reads the file. Blocking. Raises BadAccessFile."""
-        self._file = WatchedFile(path, read_policy, look_every=_LOOK_EVERY)
+    def __init__(self, path: Path, materializer: Materializer, *, look_every: float = 1.0) -> None:
+        """Reads the file, which is looked at every so many seconds. Blocking. Raises BadAccessFile."""
+        self._look_every = look_every
+        self._file = WatchedFile(path, read_policy, look_every=look_every)
         self._materializer = materializer
         self._rules: tuple[PolicyRule, ...] = ()
         self._of: dict[Identity, tuple[PolicyRule, ...]] = {}
@@ -244,7 +243,7 @@ class Policy:
         """Looks at the file, so that listeners are woken when it changes, until cancelled."""
         rules = self._file.latest
         while True:
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(self._look_every)
             await self._file.current()
             if self._file.latest is not rules:
                 rules = self._file.latest

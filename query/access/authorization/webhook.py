@@ -34,15 +34,12 @@ Ask = Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]
 """Sends a SubjectAccessReview and returns it with its status. Raises AccessUnavailable, after which it may be tried
 again."""
 
-# Decisions that are remembered. A kube-apiserver has 8192 for one cluster.
-_REMEMBERED = 65536
 # Reviews at the same time: a list at the root is one for each cluster.
 _AT_ONCE = 64
 # Bytes of what a review says from which on it is not remembered (webhook.go: maxControlledAttrCacheSize).
 _LARGEST = 10_000
 # webhook.go: DefaultRetryBackoff.
 _TRIES = 5
-_FIRST_PAUSE = 0.5
 _FACTOR = 1.5
 _JITTER = 0.2
 
@@ -71,11 +68,25 @@ class WebhookSettings:
 
 
 class Webhook:
-    """Asks for SubjectAccessReviews. `close` when it is no longer asked."""
+    """Asks for SubjectAccessReviews.
 
-    def __init__(self, settings: WebhookSettings, ask: Ask, *, clock: Callable[[], float] = time.monotonic) -> None:
+    `most`: decisions that are remembered; a kube-apiserver has 8192 for one cluster. `pause`: seconds before a failed
+    review is tried again, half as much more each time.
+    """
+
+    def __init__(
+        self,
+        settings: WebhookSettings,
+        ask: Ask,
+        *,
+        most: int = 65536,
+        pause: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
         self._ask = ask
+        self._most = most
+        self._pause = pause
         self._clock = clock
         # By the review's spec: the verdict, and when it ends.
         self._answers: OrderedDict[bytes, tuple[Verdict, float]] = OrderedDict()
@@ -174,7 +185,7 @@ class Webhook:
         lasts = self._settings.authorized_ttl if verdict.allowed else self._settings.unauthorized_ttl
         if lasts and len(key) < _LARGEST:
             self._answers[key] = (verdict, self._clock() + lasts)
-            if len(self._answers) > _REMEMBERED:
+            if len(self._answers) > self._most:
                 self._answers.popitem(last=False)
         return verdict
 
@@ -183,7 +194,7 @@ class Webhook:
         return self._failed(error)
 
     async def _asked(self, spec: dict[str, Any]) -> Verdict:
-        pause = _FIRST_PAUSE
+        pause = self._pause
         review = {"kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": spec}
         for left in range(_TRIES - 1, -1, -1):
             try:
