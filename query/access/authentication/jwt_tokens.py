@@ -26,6 +26,16 @@ _NOT_BEFORE_LEEWAY = 60.0
 _GOOGLE, _GOOGLE_ONCE = "https://accounts.google.com", "accounts.google.com"
 
 
+class _Registry(jws.JWSRegistry):
+    """Heads may say more than is known here (RFC 7515 4), except in `crit`, and hold chains of certificates."""
+
+    max_header_length = 64 * 1024
+    max_payload_length = 1024 * 1024
+
+
+_REGISTRY = _Registry(algorithms=ALGORITHMS, strict_check_header=False)
+
+
 class _Head(msgspec.Struct, frozen=True):
     alg: str
     kid: str = ""
@@ -89,7 +99,7 @@ def _payload(token: str, keys: Sequence[PublicKey]) -> bytes | None:
     """What is signed by one of the keys; None: nothing is."""
     for key in keys:
         try:
-            return jws.deserialize_compact(token, key, algorithms=ALGORITHMS).payload
+            return jws.deserialize_compact(token, key, registry=_REGISTRY).payload
         # Also a key of another kind or curve than the algorithm's.
         except (JoseError, ValueError):
             continue

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,33 +44,35 @@ Chain = tuple[bytes, ...]
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Authorities:
     """A bundle: the certificates that chains may end at, roots or not."""
 
     certificates: tuple[X509, ...]
 
-    def store(self, now: float) -> X509Store:
-        """What OpenSSL verifies against, at a time: a store's time can be set once, later ones do nothing."""
-        store = X509Store()
-        # As in Go: whatever stands in the bundle is trusted, whether it signed itself or not.
-        store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
-        store.set_time(datetime.fromtimestamp(now, UTC))
-        for certificate in self.certificates:
+
+def _store(bundles: Iterable[_Authorities], now: float) -> X509Store:
+    """What OpenSSL verifies against, at a time: a store's time can be set once, later ones do nothing."""
+    store = X509Store()
+    # As in Go: whatever stands in a bundle is trusted, whether it signed itself or not.
+    store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
+    store.set_time(datetime.fromtimestamp(now, UTC))
+    for bundle in bundles:
+        for certificate in bundle.certificates:
             store.add_cert(certificate)
-        return store
+    return store
 
 
 class ClientAuthorities:
-    """A file of authorities (PEM) that clients' certificates are verified against; it is read anew when it changes."""
+    """Files of authorities (PEM) that clients' certificates are verified against, read anew when they change."""
 
-    def __init__(self, path: Path, *, look_every: float = 1.0, now: Callable[[], float] = time.time) -> None:
-        """Reads the file. Blocking. `now`: seconds since 1970. Raises BadAccessFile."""
-        self._file = WatchedFile(path, _authorities, look_every=look_every)
+    def __init__(self, *paths: Path, look_every: float = 1.0, now: Callable[[], float] = time.time) -> None:
+        """Reads the files. Blocking. `now`: seconds since 1970. Raises BadAccessFile."""
+        self._files = [WatchedFile(path, _authorities, look_every=look_every) for path in paths]
         self._now = now
-        self._of = self._file.latest
-        # By chain: its own certificate, and until when it need not be verified again.
-        self._verified: OrderedDict[Chain, tuple[x509.Certificate, float]] = OrderedDict()
+        self._of = tuple(file.latest for file in self._files)
+        # By chain: its own certificate or why it does not hold, and until when that need not be found out again.
+        self._verified: OrderedDict[Chain, tuple[x509.Certificate | str, float]] = OrderedDict()
 
     async def verified(self, peer_chain: Sequence[bytes]) -> x509.Certificate:
         """A client's own certificate, once a chain from it to an authority holds now, for clients.
@@ -78,20 +80,32 @@ class ClientAuthorities:
         Raises:
             CredentialRefused: there is none.
         """
-        authorities = await self._file.current()
-        if authorities is not self._of:
+        authorities = tuple([await file.current() for file in self._files])
+        if authorities != self._of:
             self._of = authorities
             self._verified.clear()
         now, chain = self._now(), tuple(peer_chain)
         remembered = self._verified.get(chain)
-        if remembered is not None and now < remembered[1]:
-            return remembered[0]
-        leaf, until = _verified(authorities, chain, now)
-        self._verified[chain] = (leaf, min(until, now + _REMEMBERED_FOR))
+        if remembered is None or now >= remembered[1]:
+            remembered = self._remember(chain, now)
+        found = remembered[0]
+        if isinstance(found, str):
+            raise CredentialRefused(found)
+        return found
+
+    def _remember(self, chain: Chain, now: float) -> tuple[x509.Certificate | str, float]:
+        until = now + _REMEMBERED_FOR
+        try:
+            leaf, ends = _verified(_store(self._of, now), chain)
+            remembered: tuple[x509.Certificate | str, float] = (leaf, min(ends, until))
+        except CredentialRefused as cause:
+            # As long: whoever has a certificate for another purpose shows it with each request.
+            remembered = (str(cause), until)
+        self._verified[chain] = remembered
         self._verified.move_to_end(chain)
         if len(self._verified) > _REMEMBERED:
             self._verified.popitem(last=False)
-        return leaf
+        return remembered
 
 
 class CertificateAuthenticator:
@@ -156,14 +170,14 @@ def _texts(certificate: x509.Certificate, attribute: x509.ObjectIdentifier) -> l
     return [one.value for one in found if isinstance(one.value, str)]
 
 
-def _verified(authorities: _Authorities, chain: Chain, now: float) -> tuple[x509.Certificate, float]:
+def _verified(store: X509Store, chain: Chain) -> tuple[x509.Certificate, float]:
     """A chain's first certificate, and until when the chain holds. Raises CredentialRefused."""
     if len(chain) > _LONGEST:
         raise CredentialRefused(f"a client's chain has more than {_LONGEST} certificates")
     try:
         leaf, *between = [x509.load_der_x509_certificate(one) for one in chain]
         context = X509StoreContext(
-            authorities.store(now), X509.from_cryptography(leaf), [X509.from_cryptography(one) for one in between]
+            store, X509.from_cryptography(leaf), [X509.from_cryptography(one) for one in between]
         )
     except (ValueError, Error):
         raise CredentialRefused("a client's certificate cannot be read") from None
