@@ -63,14 +63,6 @@ class Authenticator(Protocol):
         ...
 
 
-class Closing(Protocol):
-    """What is to be closed when it is used no longer."""
-
-    async def close(self) -> None:
-        """Ends what it has open."""
-        ...
-
-
 class TokenAuthenticator(Protocol):
     """One way to tell who has a token, whichever way it came."""
 
@@ -147,7 +139,6 @@ class Authentication:
     """Who asks, of each request: the whole of authentication.
 
     `consumed`: the names of headers by which front proxies say who asks, and what such names begin with, in lower case.
-    `closing`: what is closed with it.
     """
 
     def __init__(
@@ -156,12 +147,10 @@ class Authentication:
         anonymous: Anonymous = Anonymous(),
         *,
         consumed: tuple[Collection[str], Collection[str]] = ((), ()),
-        closing: Sequence[Closing] = (),
     ) -> None:
         self._union = Union(authenticators)
         self._anonymous = anonymous
         self._consumed = consumed
-        self._closing = closing
 
     async def who(self, presented: RequestCredentials) -> Identity:
         """Who asks, with the groups that everyone has who was authenticated.
@@ -183,11 +172,6 @@ class Authentication:
     def stripped(self, headers: MultiMapping[str]) -> CIMultiDict[str]:
         """A request's headers without those that say who asks."""
         return stripped(headers, *self._consumed)
-
-    async def close(self) -> None:
-        """Ends what the authenticators have open, in their order."""
-        for one in self._closing:
-            await one.close()
 
 
 def stripped(
