@@ -186,16 +186,15 @@ class QueryService:
             return self._health(segments[0], verbose=False, seen=EVERYTHING if self._gate.open else Visible())
         if segments[:1] == ["int"]:
             request.numbered, segments = True, segments[1:]
-        named, within = self._named(segments)
-        caller = await self._gate.caller(http, named)
+        named, segments = self._named(segments)
+        what = self._attributes(request, segments)
+        caller = await self._gate.caller(http, named, what)
         request.who = caller.who
         request.warnings += caller.warnings
-        if segments[:1] in (["api"], ["apis"], ["clusters"], ["openapi"]):
+        if named is not None or segments[:1] in (["api"], ["apis"], ["clusters"], ["openapi"]):
             self._consistency.check_ready()
         if named is not None:
-            await self._enter_cluster(request, named, within)
-            segments = within
-        what = self._attributes(request, segments)
+            await self._enter_cluster(request, named, what)
         with self._entrance.limits.admit(request.who, what.verb, lasts(what)):
             if request.cluster is None:
                 refusal = await self._look_around(request, what)
@@ -213,7 +212,7 @@ class QueryService:
         except UnknownPath:
             return segments[1], segments[2:]
 
-    async def _enter_cluster(self, request: Request, cluster: str, within: list[str]) -> None:
+    async def _enter_cluster(self, request: Request, cluster: str, what: Attributes) -> None:
         """Notes the cluster that a request is for. Raises ApiError 403, 404, for one that there is not."""
         if cluster in self._materializer.store.clusters:
             request.cluster = cluster
@@ -222,7 +221,6 @@ class QueryService:
                 request.visible = Visible(clusters={cluster: None})
             return
         # To who may see nothing of it, one that does not exist is like one that does.
-        what = self._attributes(request, within)
         refusal = await self._gate.refusal(request.who, cluster, what)
         request.visible = await self._gate.discoverable(request.who)
         if refusal is not None:

@@ -17,11 +17,14 @@ from deltalog.state_keeper import StateKeeper
 from kubebraid import __version__
 from kubebraid.command.announcing import announce
 from kubebraid.command.broker import EmbeddedBroker
+from kubebraid.command.doors import Doors
 from kubebraid.command.embedded import guard, identity_of, nats_of, unstick
+from kubebraid.command.entrance import asks_members, made_entrance
 from kubebraid.command.health import append_checks, producer_application
 from kubebraid.command.listening import LOOPBACK_NAMES, bind, served_at
 from kubebraid.command.opening import GRACE, Opening
 from kubebraid.command.parts import together
+from kubebraid.command.reviews import ReviewServers
 from kubebraid.command.settings import Address, Forward, Settings, log_settings
 from kubebraid.command.upstreams import MemberServers
 from kubebraid.command.worker_metrics import metrics_of_all, metrics_served
@@ -47,7 +50,7 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
     """
     opening = log_settings(settings)
     followed: Members | None = None
-    if produce or settings.forward is not Forward.OFF:
+    if produce or settings.forward is not Forward.OFF or await asyncio.to_thread(asks_members, settings.doors):
         followed = Members(configuration_of(settings), settings.config)
         await followed.first()
     async with contextlib.AsyncExitStack() as stack:
@@ -94,10 +97,13 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
             stack.push_async_callback(materializer.close)
             assert bound is not None
             assert settings.listen is not None
+            reviews = await stack.enter_async_context(contextlib.aclosing(ReviewServers(followed)))
+            entered = await stack.enter_async_context(made_entrance(settings.doors, materializer, reviews))
+            parts += entered.parts
             upstreams = None
             if followed is not None and settings.forward is not Forward.OFF:
                 upstreams = await stack.enter_async_context(
-                    contextlib.aclosing(MemberServers(followed, settings.forward))
+                    contextlib.aclosing(MemberServers(followed, settings.forward, known_as=entered.known_as))
                 )
             service = QueryService(
                 materializer,
@@ -106,6 +112,7 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
                 hosts=LOOPBACK_NAMES if settings.listen.loopback else None,
                 upstreams=upstreams,
                 not_ready_after=settings.not_ready_after,
+                entrance=entered.entrance,
                 others=lambda: [*reading.checks(), *(() if producer is None else append_checks(producer))],
             )
             if producer is not None:
@@ -114,15 +121,17 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
                 metrics = service.metrics
                 await stack.enter_async_context(metrics_served(worker, metrics.text))
                 metrics.gather = functools.partial(metrics_of_all, worker, metrics.text)
-                parts.append(functools.partial(_work, service, bound, worker))
+                parts.append(functools.partial(_work, service, bound, worker, settings.doors))
                 await together(*parts)
                 return
-            served = await stack.enter_async_context(served_at(service.application(), bound, service.close))
+            served = await stack.enter_async_context(
+                served_at(service.application(), bound, service.close, settings.doors)
+            )
             # Clients go elsewhere at once, not when all else has come to its end.
             address, first = served.address, served.end
         elif bound is not None and producer is not None and writing is not None:
             application = producer_application(producer, writing.checks)
-            address = (await stack.enter_async_context(served_at(application, bound))).address
+            address = (await stack.enter_async_context(served_at(application, bound, doors=settings.doors))).address
         if broker is not None:
             parts.append(lambda: guard(broker))
             if writing is not None:
@@ -143,12 +152,12 @@ async def _keep_state(opening: Opening) -> None:
     await StateKeeper(opened.connection, opened.name).run()
 
 
-async def _work(service: QueryService, bound: socket.socket, worker: Worker) -> None:
+async def _work(service: QueryService, bound: socket.socket, worker: Worker, doors: Doors) -> None:
     """Serves as one of several workers; from the start, or once ready."""
     if worker.wait:
         await service.wait_ready()
         bound.listen(1024)
-    async with served_at(service.application(), bound, service.close):
+    async with served_at(service.application(), bound, service.close, doors):
         await service.wait_ready()
         clusters = service.readiness.clusters()
         say_ready(Ready(tuple(one.name for one in clusters), tuple(one.name for one in clusters if one.stale)))

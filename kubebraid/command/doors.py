@@ -95,6 +95,11 @@ class Doors:
             self.client_authorities or self.front_proxy or self.tokens or self.authentication or self.token_reviewer
         )
 
+    @property
+    def guarded(self) -> bool:
+        """Whether anything is said of who may come in; else everyone may."""
+        return self.authenticates or bool(self.authorization or self.authorizers or self.policy or self.anonymous)
+
     def serving_files(self) -> ServingFiles | None:
         """What TLS is served with; None for http."""
         if self.certificate is None:

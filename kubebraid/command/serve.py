@@ -13,6 +13,8 @@ from deltalog import Access
 from deltalog.jetstream.connection import Connection
 from kubebraid.command import assembly, reporting
 from kubebraid.command.announcing import next_steps
+from kubebraid.command.doors import Doors
+from kubebraid.command.entrance import asks_members
 from kubebraid.command.listening import cannot_listen, reserve
 from kubebraid.command.opening import GRACE, Opening
 from kubebraid.command.options.access import with_access
@@ -25,6 +27,7 @@ from kubebraid.command.options.clusters import (
     all_contexts,
     one_place,
 )
+from kubebraid.command.options.doors import with_doors
 from kubebraid.command.options.log import (
     Events,
     EventsBytes,
@@ -55,8 +58,10 @@ from producers.rules.configuration import duration
 
 
 @with_access
+@with_doors
 def command(
     access: Access,
+    doors: Doors,
     nats: NatsUrl,
     more: MoreContexts = None,
     listen: Listen = "127.0.0.1:8001",
@@ -83,8 +88,9 @@ def command(
 ) -> None:
     """The query service alone: from the log to the Kubernetes API."""
     contexts = all_contexts(context, more)
-    if forward is Forward.OFF and (kubeconfig or contexts or directory or config):
-        raise BadSetting("clusters are named to `serve` for --forward caller or --forward configured; add that")
+    asked = forward is not Forward.OFF or asks_members(doors)
+    if not asked and (kubeconfig or contexts or directory or config):
+        raise BadSetting("clusters are named to `serve` for --forward and for reviews by them; add --forward caller")
     if config is not None and (kubeconfig or contexts or directory):
         raise BadSetting("--kubeconfig, --context and --directory are said in the file where --config is given")
     one_place(kubeconfig, contexts, directory)
@@ -102,8 +108,9 @@ def command(
         contexts=contexts,
         directory=directory,
         config=config,
-        listen=parse_listen(listen, insecure=insecure_listen),
-        forward=checked_forward(forward, listen),
+        listen=parse_listen(listen, insecure=insecure_listen, doors=doors),
+        doors=doors,
+        forward=checked_forward(forward, listen, doors),
         window_memory=size("--window-memory", window_memory),
         not_ready_after=duration(not_ready_after),
     )

@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from deltalog import Access, LogSettings
+from kubebraid.command.doors import Doors
 from kubebraid.errors import InvalidInput
 from materializer.versions import check_prefix
 from materializer.window import WINDOW_BYTES
@@ -52,17 +53,25 @@ class Address:
         return f"http{'s' if self.secure else ''}://{host}:{self.port}"
 
 
-def parse_listen(text: str, *, insecure: bool) -> Address:
-    """HOST:PORT. Raises BadSetting; also for what others could reach, unless that is wanted."""
+def parse_listen(text: str, *, insecure: bool, doors: Doors | None = None) -> Address:
+    """HOST:PORT. Raises BadSetting; also for what others could reach, unless it is guarded, or that is wanted."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise BadSetting(f"--listen {text!r}: write HOST:PORT, as in 127.0.0.1:8001")
     address = Address(host, int(port))
-    if not address.loopback and not insecure:
+    if address.loopback or insecure:
+        return address
+    if doors is None or not doors.guarded:
         raise BadSetting(
-            f"--listen {text}: others could read all clusters there, as there is no authentication yet; "
-            "listen on 127.0.0.1, or add --insecure-listen if you mean it"
+            f"--listen {text}: others could read all clusters there, as nothing says who may: say whom to let in, with "
+            "--client-ca-file, --token-auth-file or --authentication-config, and --tls-cert-file; or listen on "
+            "127.0.0.1; or add --insecure-listen if you mean it"
+        )
+    if not doors.secure:
+        raise BadSetting(
+            f"--listen {text}: credentials could be read on their way there, as it is no https: add --tls-cert-file, "
+            "or --insecure-listen if something in front of it has the certificate"
         )
     return address
 
@@ -91,10 +100,10 @@ class Settings:
 
     `access`: how to get into a NATS that is not embedded. `snapshot`: the directory of snapshots (None: below the
     embedded NATS's files, else none); `snapshot_every`: how often one is written, in seconds; 0: none are written or
-    read. `config`: the configuration file, which then says all of what is followed and how. `forward`: as whom requests
-    are passed on to clusters. `events`, `events_bytes`: for how many seconds and in how many bytes the log keeps every
-    change; None: as it does. `window_memory`: bytes for the newest events. `not_ready_after`: seconds without word of
-    the log that a service counts as ready; 0: for ever.
+    read. `config`: the configuration file, which then says all of what is followed and how. `doors`: who may come in
+    where it listens. `forward`: as whom requests are passed on to clusters. `events`, `events_bytes`: for how many
+    seconds and in how many bytes the log keeps every change; None: as it does. `window_memory`: bytes for the newest
+    events. `not_ready_after`: seconds without word of the log that a service counts as ready; 0: for ever.
     """
 
     nats: str | None = None
@@ -117,6 +126,7 @@ class Settings:
     relist_every: float = RELIST_EVERY
     identity: str | None = None
     listen: Address | None = None
+    doors: Doors = field(default_factory=Doors)
     forward: Forward = Forward.OFF
     window_memory: int = WINDOW_BYTES
     not_ready_after: float = NOT_READY_AFTER

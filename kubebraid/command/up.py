@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deltalog import Access
 from kubebraid.command import assembly, reporting
+from kubebraid.command.doors import Doors
 from kubebraid.command.options.access import with_access
 from kubebraid.command.options.clusters import (
     Config,
@@ -21,6 +22,7 @@ from kubebraid.command.options.clusters import (
     all_contexts,
     followed,
 )
+from kubebraid.command.options.doors import with_doors
 from kubebraid.command.options.log import (
     Data,
     Events,
@@ -51,8 +53,10 @@ from producers.rules.configuration import duration
 
 
 @with_access
+@with_doors
 def command(
     access: Access,
+    doors: Doors,
     more: MoreContexts = None,
     kubeconfig: Kubeconfig = None,
     context: Contexts = None,
@@ -109,8 +113,9 @@ def command(
             prune=prune,
             relist_every=relist_every,
         ),
-        listen=parse_listen(listen, insecure=insecure_listen),
-        forward=checked_forward(forward, listen),
+        listen=parse_listen(listen, insecure=insecure_listen, doors=doors),
+        doors=doors,
+        forward=checked_forward(forward, listen, doors),
         window_memory=size("--window-memory", window_memory),
         not_ready_after=duration(not_ready_after),
     )

@@ -25,7 +25,8 @@ from query.identity import AUTHENTICATED, NOBODY, Identity
 
 log = structlog.get_logger("query.access.gate")
 
-_DISCOVERY = Attributes("get", path="/api")
+DISCOVERY = Attributes("get", path="/api")
+"""What makes a cluster one that a user may know of: that it tells them which APIs it has."""
 # At the root, of what is about no cluster, or only tells what may be seen of each: who may get it.
 _FOR_ALL = ("/healthz", "/healthz/ping", "/livez", "/livez/ping", "/readyz", "/readyz/ping", "/version")
 _FOR_AUTHENTICATED = ("/api", "/apis", "/openapi", "/clusters")
@@ -50,10 +51,15 @@ LEFT_OUT = "clusters are left out whose access rules are not synced, or too old"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `impersonator`: who was authenticated, where that is another. `warnings`: for the answer's headers."""
+    """Who asks. `warnings`: for the answer's headers.
+
+    `impersonator`: who was authenticated, where that is another; `constraint`: the verb by which they may do that, ""
+    for plain `impersonate`.
+    """
 
     who: Identity
     impersonator: Identity | None = None
+    constraint: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -67,8 +73,8 @@ class Refusal(NamedTuple):
 class Authentication(Protocol):
     """Finds out who asks."""
 
-    async def caller(self, http: web.Request, cluster: str | None) -> Caller:
-        """Who sent a request; `cluster`: the one that it names, None for all.
+    async def caller(self, http: web.Request, cluster: str | None, what: Attributes) -> Caller:
+        """Who sent a request; `cluster`: the one that it names, None for all; `what` it does there.
 
         Raises:
             ApiError: 400, headers that cannot be; 401, nobody that is known; 403, may not impersonate whom it names.
@@ -128,9 +134,11 @@ class Gate:
         """Whether everything is allowed to everyone."""
         return self._chain is None
 
-    async def caller(self, http: web.Request, cluster: str | None) -> Caller:
+    async def caller(self, http: web.Request, cluster: str | None, what: Attributes) -> Caller:
         """Who sent a request. Raises ApiError 400, 401, 403, see `Authentication`."""
-        return Caller(NOBODY) if self._authentication is None else await self._authentication.caller(http, cluster)
+        if self._authentication is None:
+            return Caller(NOBODY)
+        return await self._authentication.caller(http, cluster, what)
 
     async def refusal(self, who: Identity, cluster: str | None, what: Attributes) -> Refusal | None:
         """Why a request may not be answered, 403; None: it may. `cluster` None: one at the root, of no type's objects.
@@ -168,7 +176,7 @@ class Gate:
 
     async def discoverable(self, who: Identity) -> Visible:
         """The clusters that may be known to be there: those that tell which APIs they have."""
-        return await self.visible(who, _DISCOVERY)
+        return await self.visible(who, DISCOVERY)
 
     @contextlib.contextmanager
     def watching(self, who: Identity, cluster: str | None, what: Attributes, visible: Visible) -> Iterator[Permit]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from kubebraid.command.doors import Doors
 from kubebraid.command.settings import BadSetting, Forward, parse_listen
 from producers.rules.configuration import duration
 
@@ -31,7 +32,7 @@ ForwardAs = Annotated[
     typer.Option(
         "--forward",
         help="As whom writes, logs and exec below /clusters/<cluster> are passed on: the caller, the kubeconfig's "
-        "user, or not at all.",
+        "user in the caller's name (impersonate) or in its own (configured), or not at all.",
     ),
 ]
 NotReadyAfter = Annotated[
@@ -43,12 +44,17 @@ NotReadyAfter = Annotated[
 ]
 
 
-def checked_forward(forward: Forward, listen: str) -> Forward:
-    """Raises BadSetting where strangers would act as us."""
-    if forward is Forward.CONFIGURED and not parse_listen(listen, insecure=True).loopback:
+def checked_forward(forward: Forward, listen: str, doors: Doors) -> Forward:
+    """Raises BadSetting where strangers would act as us, or nobody is known in whose name we could ask."""
+    if forward is Forward.CONFIGURED and not doors.guarded and not parse_listen(listen, insecure=True).loopback:
         raise BadSetting(
             f"--forward configured with --listen {listen}: everybody there could act as the kubeconfig's user; "
-            "listen on loopback, or use --forward caller"
+            "listen on loopback, say who is let in, or use --forward caller"
+        )
+    if forward is Forward.IMPERSONATE and not doors.authenticates:
+        raise BadSetting(
+            "--forward impersonate: clusters are asked in the name of who asks here, and nothing says who that is; add "
+            "--client-ca-file, --token-auth-file or --authentication-config"
         )
     return forward
 

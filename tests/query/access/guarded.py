@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from deltalog.wire.subjects import CLUSTER, SYNCED, TYPE
 from materializer.materializer import Materializer
+from query.access.authorization.attributes import Attributes
 from query.access.authorization.chain import Authorizer, Chain
 from query.access.authorization.members import MembersRbac
 from query.access.gate import Caller, Gate
@@ -40,7 +41,7 @@ READ = ["get", "list", "watch"]
 class ByHeader:
     """Says who asks by a header of tests: a name, and groups behind commas."""
 
-    async def caller(self, http: web.Request, cluster: str | None) -> Caller:
+    async def caller(self, http: web.Request, cluster: str | None, what: Attributes) -> Caller:
         name, *groups = http.headers.get("X-Test-User", "system:anonymous").split(",")
         return Caller(Identity(name, groups=tuple(groups)).authenticated())
 
