@@ -17,7 +17,6 @@ from query.access.authentication.authenticator import Anonymous
 from query.access.authentication.identity_names import is_of_kubernetes, why_not_domain_prefixed
 from query.access.authentication.jwt_claims import OF_CLAIMS, OF_USERS, ClaimMappings, FromClaim, Requirement
 from query.access.authentication.x509 import authorities_of
-from query.access.authorization.names import ACCOUNT_OF
 from query.access.documents import Strict, decoded
 from query.access.errors import BadAccessFile
 from query.access.expressions import BOOL, Expression
@@ -26,6 +25,8 @@ KIND = "AuthenticationConfiguration"
 VERSIONS = ("apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1")
 
 _MOST_ISSUERS = 64
+# The domain of our own keys of extra, such as the cluster that a service account is of.
+_OURS = "kubebraid.io"
 
 _Taken = ParamSpec("_Taken")
 _Made = TypeVar("_Made")
@@ -255,9 +256,8 @@ def _extra(entry: _Extra) -> Expression:
         raise BadAccessFile(f"{problem}", "key")
     if is_of_kubernetes(entry.key):
         raise BadAccessFile("k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use", "key")
-    domain = ACCOUNT_OF.partition("/")[0]
-    if entry.key.partition("/")[0] == domain:
-        raise BadAccessFile(f"{domain} is reserved: what is decided by it must not come from tokens", "key")
+    if (domain := entry.key.partition("/")[0]) == _OURS or domain.endswith(f".{_OURS}"):
+        raise BadAccessFile(f"{_OURS} is reserved: rules look at it, and tokens must not say it", "key")
     if not entry.value_expression:
         raise BadAccessFile("is needed", "valueExpression")
     return _at("valueExpression", OF_CLAIMS.read, entry.value_expression)

@@ -137,6 +137,7 @@ GONE = object()
         ("jwt.0.claimMappings.extra.0.key", "k8s.io/team", "extra[0].key: k8s.io, kubernetes.io and their"),
         ("jwt.0.claimMappings.extra.0.key", "a.kubernetes.io/team", "extra[0].key: k8s.io, kubernetes.io and their"),
         ("jwt.0.claimMappings.extra.0.key", "kubebraid.io/team", "extra[0].key: kubebraid.io is reserved"),
+        ("jwt.0.claimMappings.extra.0.key", "authentication.kubebraid.io/cluster", "extra[0].key: kubebraid.io is"),
         ("jwt.0.claimMappings.extra.0.valueExpression", "", "extra[0].valueExpression: is needed"),
         ("jwt.0.claimValidationRules.0", {}, "claimValidationRules[0]: claim or expression is required"),
         ("jwt.0.claimValidationRules.0.message", "m", "claimValidationRules[0].message: may not be specified"),
