@@ -1,5 +1,9 @@
-"""`python -m kubebraid`: the command line."""
+"""`python -m kubebraid`, and the command `kubebraid`: the command line."""
 
-from kubebraid.command.cli import main
+from kubebraid.loading import loading
 
-main()
+with loading():
+    from kubebraid.command.cli import main
+
+if __name__ == "__main__":
+    main()

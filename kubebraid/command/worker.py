@@ -5,10 +5,13 @@ from __future__ import annotations
 import pickle
 import sys
 
-from kubebraid.command import assembly
-from kubebraid.command.reporting import reporting, run
-from kubebraid.command.settings import Settings
-from kubebraid.command.workers import Worker
+from kubebraid.loading import loading
+
+with loading():
+    from kubebraid.command import assembly
+    from kubebraid.command.reporting import reporting, run
+    from kubebraid.command.settings import Settings
+    from kubebraid.command.workers import Worker
 
 
 def main() -> None:

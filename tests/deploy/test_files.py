@@ -18,7 +18,7 @@ import yaml
 from compose_spec import PyCompose
 
 from kubebraid.command.broker import binary
-from kubebraid.command.cli import app
+from kubebraid.command.cli import command_line
 from producers.rules.configuration import Secrets, load
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ def container(kind: str, name: str) -> dict[str, Any]:
 
 def parsed(arguments: list[str]) -> dict[str, Any]:
     """What a command takes from these arguments; fails for an option that there is not."""
-    group = typer.main.get_command(app)
+    group = typer.main.get_command(command_line())
     command = group.commands[arguments[0]]  # type: ignore[attr-defined]
     with command.make_context(arguments[0], list(arguments[1:])) as context:
         return dict(context.params)
