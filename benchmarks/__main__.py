@@ -17,6 +17,7 @@ import structlog
 
 from benchmarks import (
     asking,
+    authorizing,
     comparing,
     failing,
     following,
@@ -39,6 +40,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
     "resume": lambda options: resuming.run(pods=options.pods, watchers=options.watchers),
     "failover": lambda options: failing.run(pods=options.pods, watchers=options.watchers, rate=-(-options.rate // 5)),
     "select": lambda options: selecting.run(pods=options.pods * 10),
+    "access": lambda options: authorizing.run(clusters=max(options.pods // 10, 10)),
     "replay": lambda options: replaying.run(pods=options.pods, rounds=options.rounds),
     "start": lambda options: starting.run(pods=options.pods * 10, rounds=min(options.rounds, 5)),
     "members": lambda options: members.run(clusters=100, small=1000),

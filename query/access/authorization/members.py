@@ -36,8 +36,8 @@ _LOOK_EVERY = 1.0
 _AT_MOST_EVERY = 0.05
 # Restrictions of one such answer to a namespace that it remembers.
 _RESTRICTIONS = 16
-# So many clusters are compiled without a pause for others: half a millisecond each, where there are 120 objects.
-_AT_ONCE = 32
+# So many clusters are compiled without a pause for others: a millisecond each, where there are 160 objects.
+_AT_ONCE = 8
 _NONE: frozenset[str] = frozenset()
 
 

@@ -35,11 +35,11 @@ _NONE: frozenset[str] = frozenset()
 # -- objects as they are stored ------------------------------------------------------------------------------------
 
 
-class _Role(msgspec.Struct):
+class _Role(msgspec.Struct, gc=False):
     rules: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class Subject(msgspec.Struct, frozen=True):
+class Subject(msgspec.Struct, frozen=True, gc=False):
     """Whom a binding is for. Its apiGroup is not looked at."""
 
     kind: str = ""
@@ -47,14 +47,14 @@ class Subject(msgspec.Struct, frozen=True):
     namespace: str | None = None
 
 
-class RoleRef(msgspec.Struct, frozen=True):
+class RoleRef(msgspec.Struct, frozen=True, gc=False):
     """The role that a binding gives. Its apiGroup is not looked at."""
 
     kind: str = ""
     name: str = ""
 
 
-class _Binding(msgspec.Struct, rename="camel"):
+class _Binding(msgspec.Struct, rename="camel", gc=False):
     subjects: tuple[Subject, ...] | None = None
     role_ref: RoleRef | None = None
 

@@ -10,7 +10,7 @@ ANY = "*"
 _Texts = tuple[str, ...] | None
 
 
-class Rule(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class Rule(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """A PolicyRule of rbac.authorization.k8s.io/v1, and a ResourceRule or NonResourceRule of authorization.k8s.io/v1.
 
     Go writes a list that was never made as null, so each may be None, which allows the same as an empty one.
