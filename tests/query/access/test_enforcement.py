@@ -77,6 +77,19 @@ async def test_one_object_is_looked_for_where_it_may_be_seen(world: World) -> No
         await as_user("mallory").json("/api/v1/namespaces/db/pods/bravo-db", code=403)
 
 
+async def test_a_role_in_a_namespace_may_be_for_the_namespace_itself(world: World) -> None:
+    for cluster in ("alpha", "bravo"):
+        world.put(cluster, "namespaces", "web")
+        world.put(cluster, "namespaces", "db")
+    world.cluster_role("bravo", "namespaces", rule("namespaces"))
+    world.bind("bravo", "web", "namespaces", "user:jane")
+    async with world.serving() as as_user:
+        found = await as_user("jane").json("/api/v1/namespaces/web")
+        assert found["metadata"]["uid"] == "bravo--web"
+        await as_user("jane").json("/api/v1/namespaces/db", code=403)
+        await as_user("jane").json("/api/v1/namespaces", code=403)
+
+
 async def test_documents_tell_of_clusters_that_may_be_discovered(world: World) -> None:
     async with world.serving() as as_user:
         jane = as_user("jane")
