@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 from kubebraid.command.doors import Doors
 from kubebraid.command.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Ask, ReviewServers
@@ -38,7 +39,7 @@ from query.access.authorization.configuration import (
 )
 from query.access.authorization.names import Names
 from query.access.callers import Callers
-from query.access.gate import Gate
+from query.access.gate import Gate, namespaced
 from query.entrance import Entrance
 from query.http.cors import Cors
 from query.http.limits import Limits
@@ -116,7 +117,13 @@ async def made_entrance(
     async with contextlib.AsyncExitStack() as stack:
         authentication = await _authentication(doors, reviews, stack)
         members = next((one for one in authorizers if isinstance(one, MembersSettings)), None)
-        gate = Gate(clusters, Callers(authentication, chain, clusters), chain, members_decide=members is not None)
+        gate = Gate(
+            clusters,
+            Callers(authentication, chain, clusters),
+            chain,
+            namespaced=partial(namespaced, materializer),
+            members_decide=members is not None,
+        )
         names = Names(() if members is None else members.names)
         yield ServingEntrance(Entrance(gate, cors, limits), (chain.run, gate.run), names.within)
 

@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 import structlog
 from aiohttp import web
 
+from deltalog.wire.kubernetes import GroupResource
+from materializer.materializer import Materializer
 from materializer.visible import EVERYTHING, Visible
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.chain import Chain
@@ -104,8 +106,9 @@ class Permit:
 class Gate:
     """Decides about requests. `authentication` None: all are anonymous; `chain` None: all is allowed.
 
-    - `clusters`: the names of all that there are. `members_decide`: whether what a cluster's own RBAC decides is asked
-      for, so that the cluster itself may be asked as well.
+    - `clusters`: the names of all that there are. `namespaced`: whether a cluster has a request's type in namespaces.
+    - `members_decide`: whether what a cluster's own RBAC decides is asked for, so that the cluster itself may be asked
+      as well.
     - `settle`: seconds between a change of rules and a look at the open watches, which sees all changes of that time;
       `again`: between two looks at what changes without notice.
     """
@@ -116,6 +119,7 @@ class Gate:
         authentication: Authentication | None = None,
         chain: Chain | None = None,
         *,
+        namespaced: Callable[[str, Attributes], bool] = lambda *_: True,
         members_decide: bool = False,
         settle: float = 0.1,
         again: float = 10.0,
@@ -123,6 +127,7 @@ class Gate:
         self._clusters = clusters
         self._authentication = authentication
         self._chain = chain
+        self._namespaced = namespaced
         self._members_decide = members_decide
         self._settle = settle
         self._again = again
@@ -169,10 +174,23 @@ class Gate:
         return SubjectRules() if self._chain is None else self._chain.rules(who, cluster, namespace)
 
     async def visible(self, who: Identity, what: Attributes) -> Visible:
-        """What a request at the root, for one type or path, may see of each cluster."""
+        """What a request at the root, for one type or path, may see of each cluster.
+
+        Rights within namespaces show nothing of a type that has none there.
+        """
         if self._chain is None:
             return EVERYTHING
-        return await self._chain.visible(who, what, self._clusters())
+        visible = await self._chain.visible(who, what, self._clusters())
+        if what.is_resource and not what.namespace:
+            outside = [
+                cluster
+                for cluster, within in visible.clusters.items()
+                if within is not None and not self._namespaced(cluster, what)
+            ]
+            if outside:
+                clusters = {name: within for name, within in visible.clusters.items() if name not in outside}
+                return Visible(clusters=clusters, undecided=visible.undecided)
+        return visible
 
     async def discoverable(self, who: Identity) -> Visible:
         """The clusters that may be known to be there: those that tell which APIs they have."""
@@ -232,6 +250,13 @@ class Gate:
         if cluster is None:
             return await self.visible(who, what)
         return EVERYTHING if await self.refusal(who, cluster, what) is None else Visible()
+
+
+def namespaced(materializer: Materializer, cluster: str, what: Attributes) -> bool:
+    """Whether a cluster has a request's type, and in namespaces."""
+    facts = materializer.store.clusters.get(cluster)
+    info = None if facts is None else facts.types.get(GroupResource(what.group, what.resource))
+    return info is not None and info.namespaced
 
 
 def _nothing() -> None:

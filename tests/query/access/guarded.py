@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,7 +18,7 @@ from materializer.materializer import Materializer
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.chain import Authorizer, Chain
 from query.access.authorization.members import MembersRbac
-from query.access.gate import Caller, Gate
+from query.access.gate import Caller, Gate, namespaced
 from query.entrance import Entrance
 from query.forward.forwarding import Upstreams
 from query.identity import Identity
@@ -64,8 +65,8 @@ class World:
         return self.materializer.store
 
     def add(self, cluster: str, *, synced: bool = True) -> None:
-        for (group, resource), (kind, namespaced) in KINDS.items():
-            self.control(TYPE, cluster, resource, group, data={"kind": kind, "version": "v1", "namespaced": namespaced})
+        for (group, resource), (kind, spaced) in KINDS.items():
+            self.control(TYPE, cluster, resource, group, data={"kind": kind, "version": "v1", "namespaced": spaced})
         self.control(CLUSTER, cluster, data={"version": {"major": "1"}})
         if synced:
             self.sync(cluster)
@@ -148,6 +149,7 @@ class World:
             lambda: self.store.clusters.keys(),
             ByHeader(),
             Chain(authorizers or (members,)),
+            namespaced=partial(namespaced, self.materializer),
             members_decide=not authorizers,
             settle=0.01,
         )
