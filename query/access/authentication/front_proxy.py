@@ -13,7 +13,7 @@ from multidict import CIMultiDict, MultiMapping
 
 from query.access.authentication.authenticator import CredentialRefused, RequestCredentials
 from query.access.authentication.identity_names import escaped_key, extra_key
-from query.access.authentication.x509 import ClientAuthorities, common_name
+from query.access.authentication.x509 import ClientAuthorities
 from query.access.identity import Identity
 
 
@@ -57,8 +57,7 @@ class FrontProxyAuthenticator:
         """See `Authenticator`."""
         if not presented.peer_chain:
             return None
-        certificate = await self._authorities.verified(presented.peer_chain)
-        name = common_name(certificate)
+        name = (await self._authorities.verified(presented.peer_chain)).common_name
         if self._allowed and name not in self._allowed:
             raise CredentialRefused(f"a front proxy's common name {name!r} is not among those that are allowed")
         return named_by(presented.headers, self._headers)

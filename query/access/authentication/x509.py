@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL.crypto import X509, Error, X509Store, X509StoreContext, X509StoreContextError, X509StoreFlags
@@ -34,11 +35,20 @@ UID = x509.ObjectIdentifier("1.3.6.1.4.1.57683.2")
 """The attribute of a subject that is a user's uid (KEP-4193's successor, gate AllowParsingUserUIDFromCertAuth)."""
 
 _FOR_CLIENTS = frozenset({ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
-# Seconds for which a verified chain is not verified again, and how many are remembered.
-_REMEMBERED_FOR = 10.0
+# Chains of which it is remembered whether they hold: until they end, or for so many seconds if they do not.
+_REFUSED_FOR = 10.0
 _REMEMBERED = 4096
 # Certificates of one chain that are looked at.
 _LONGEST = 16
+
+# What cryptography raises for parts of certificates, when they are asked for.
+_UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 Chain = tuple[bytes, ...]
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
@@ -63,6 +73,27 @@ def _store(bundles: Iterable[_Authorities], now: float) -> X509Store:
     return store
 
 
+class ClientCertificate:
+    """A client's certificate that was verified; what it says is read once."""
+
+    def __init__(self, certificate: x509.Certificate) -> None:
+        self.common_name = _common_name(certificate)
+        try:
+            self._user: Identity | CredentialRefused | None = _user_of(certificate)
+        except CredentialRefused as cause:
+            self._user = cause
+
+    def user(self) -> Identity | None:
+        """Its user; None: it names none.
+
+        Raises:
+            CredentialRefused: its uid is none.
+        """
+        if isinstance(self._user, CredentialRefused):
+            raise CredentialRefused(str(self._user))
+        return self._user
+
+
 class ClientAuthorities:
     """Files of authorities (PEM) that clients' certificates are verified against, read anew when they change."""
 
@@ -72,9 +103,9 @@ class ClientAuthorities:
         self._now = now
         self._of = tuple(file.latest for file in self._files)
         # By chain: its own certificate or why it does not hold, and until when that need not be found out again.
-        self._verified: OrderedDict[Chain, tuple[x509.Certificate | str, float]] = OrderedDict()
+        self._verified: OrderedDict[Chain, tuple[ClientCertificate | str, float]] = OrderedDict()
 
-    async def verified(self, peer_chain: Sequence[bytes]) -> x509.Certificate:
+    async def verified(self, peer_chain: Sequence[bytes]) -> ClientCertificate:
         """A client's own certificate, once a chain from it to an authority holds now, for clients.
 
         Raises:
@@ -93,14 +124,13 @@ class ClientAuthorities:
             raise CredentialRefused(found)
         return found
 
-    def _remember(self, chain: Chain, now: float) -> tuple[x509.Certificate | str, float]:
-        until = now + _REMEMBERED_FOR
+    def _remember(self, chain: Chain, now: float) -> tuple[ClientCertificate | str, float]:
         try:
             leaf, ends = _verified(_store(self._of, now), chain)
-            remembered: tuple[x509.Certificate | str, float] = (leaf, min(ends, until))
+            remembered: tuple[ClientCertificate | str, float] = (ClientCertificate(leaf), ends)
         except CredentialRefused as cause:
-            # As long: whoever has a certificate for another purpose shows it with each request.
-            remembered = (str(cause), until)
+            # Whoever has a certificate for another purpose shows it with each request.
+            remembered = (str(cause), now + _REFUSED_FOR)
         self._verified[chain] = remembered
         self._verified.move_to_end(chain)
         if len(self._verified) > _REMEMBERED:
@@ -118,16 +148,11 @@ class CertificateAuthenticator:
         """See `Authenticator`."""
         if not presented.peer_chain:
             return None
-        return user_of(await self._authorities.verified(presented.peer_chain))
+        return (await self._authorities.verified(presented.peer_chain)).user()
 
 
-def user_of(certificate: x509.Certificate) -> Identity | None:
-    """The user of a verified certificate; None: it names none.
-
-    Raises:
-        CredentialRefused: its uid is none.
-    """
-    name = common_name(certificate)
+def _user_of(certificate: x509.Certificate) -> Identity | None:
+    name = _common_name(certificate)
     if not name:
         return None
     groups = tuple(_texts(certificate, NameOID.ORGANIZATION_NAME))
@@ -140,7 +165,7 @@ def user_of(certificate: x509.Certificate) -> Identity | None:
     return Identity(name, str(uids[0]) if uids else "", groups, ((CREDENTIAL_ID, (fingerprint,)),))
 
 
-def common_name(certificate: x509.Certificate) -> str:
+def _common_name(certificate: x509.Certificate) -> str:
     """The common name of a certificate's subject, the last of several as in Go; "" for none."""
     names = _texts(certificate, NameOID.COMMON_NAME)
     return names[-1] if names else ""
@@ -150,13 +175,13 @@ def authorities_of(content: bytes) -> list[x509.Certificate]:
     """The certificates of a PEM file. Raises BadAccessFile, without the file's name."""
     try:
         certificates = x509.load_pem_x509_certificates(content)
-    except ValueError:
+    except _UNREADABLE:
         raise BadAccessFile("no certificates in PEM; -----BEGIN CERTIFICATE----- and what follows is needed") from None
     try:
         # Only what can be read to its end: extensions are read when they are asked for.
         for certificate in certificates:
             _ = certificate.subject, certificate.extensions
-    except ValueError:
+    except _UNREADABLE:
         raise BadAccessFile("a certificate that cannot be read") from None
     return certificates
 
@@ -179,14 +204,14 @@ def _verified(store: X509Store, chain: Chain) -> tuple[x509.Certificate, float]:
         context = X509StoreContext(
             store, X509.from_cryptography(leaf), [X509.from_cryptography(one) for one in between]
         )
-    except (ValueError, Error):
+    except (*_UNREADABLE, Error):
         raise CredentialRefused("a client's certificate cannot be read") from None
     try:
         certificates = [one.to_cryptography() for one in context.get_verified_chain()]
         reason = _unlike_go(certificates)
     except X509StoreContextError as cause:
         reason = str(cause)
-    except ValueError:
+    except _UNREADABLE:
         reason = "it cannot be read"
     if reason:
         raise CredentialRefused(f"verifying certificate SN={leaf.serial_number} failed: {reason}")
@@ -196,7 +221,7 @@ def _verified(store: X509Store, chain: Chain) -> tuple[x509.Certificate, float]:
 def _unlike_go(chain: Sequence[x509.Certificate]) -> str:
     """Why Go's crypto/x509 would refuse a chain that OpenSSL, which is laxer in these, has verified; "" if it is one.
 
-    Raises ValueError for an extension that cannot be read.
+    Raises one of _UNREADABLE for what cannot be read.
     """
     for certificate in chain:
         extensions = certificate.extensions
