@@ -7,6 +7,7 @@ server that is asked: ask none that should not have it.
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import time
 from collections import OrderedDict
@@ -22,6 +23,10 @@ from query.access.errors import AccessUnavailable
 from query.access.identity import Identity
 from query.access.single_flight import SingleFlight
 
+# k8s.io/apiserver pkg/util/webhook: DefaultRetryBackoff.
+_TRIES = 5
+_FACTOR = 1.5
+_JITTER = 0.2
 # Seconds for which it is remembered that a server refused a token: whose it is may still become known there.
 _REFUSED_FOR = 10.0
 
@@ -53,7 +58,7 @@ class TokenReviewAuthenticator:
     - `cluster`: the name of the member cluster that is asked, which goes along as `extra`; "": it is none.
     - `audiences`: whom a token must be for, one of them at least; empty: for the server that is asked.
     - `patience`: seconds for one answer. `at_once`: tokens about which is asked at the same time; others are turned
-      away, so that who invents tokens cannot flood the server.
+      away, so that who invents tokens cannot flood the server. `pause`: seconds before a second try.
     """
 
     def __init__(
@@ -66,11 +71,12 @@ class TokenReviewAuthenticator:
         patience: float = 30.0,
         most: int = 10_000,
         at_once: int = 64,
+        pause: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask, self._cluster, self._audiences = ask, cluster, list(audiences)
         self._seconds, self._patience, self._most, self._at_once = seconds, patience, most, at_once
-        self._clock = clock
+        self._pause, self._clock = pause, clock
         self._secret = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, tuple[Identity | CredentialRefused | None, float]] = OrderedDict()
         self._asking: SingleFlight[Identity | CredentialRefused | None] = SingleFlight()
@@ -92,7 +98,7 @@ class TokenReviewAuthenticator:
         review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {}, "spec": spec}
         try:
             async with asyncio.timeout(self._patience):
-                answer = await self._ask(review)
+                answer = await self._answer(review)
             status = msgspec.convert(answer, _Review).status
         except TimeoutError:
             raise AccessUnavailable(f"no answer to a TokenReview within {self._patience:g} s") from None
@@ -105,6 +111,19 @@ class TokenReviewAuthenticator:
         if len(self._known) > self._most:
             self._known.popitem(last=False)
         return identity
+
+    async def _answer(self, review: dict[str, Any]) -> Any:
+        """What the server answers, which may take several tries. Raises AccessUnavailable."""
+        pause = self._pause
+        for left in range(_TRIES - 1, -1, -1):
+            try:
+                return await self._ask(review)
+            except AccessUnavailable:
+                if not left:
+                    raise
+            await asyncio.sleep(pause * (1 + _JITTER * random.random()))
+            pause *= _FACTOR
+        raise AssertionError("unreachable")
 
     def _identity(self, status: _Status) -> Identity | CredentialRefused | None:
         """Whom a status names; None: no one."""

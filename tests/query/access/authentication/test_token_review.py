@@ -22,6 +22,7 @@ class Server:
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
+        self.later: list[Any] = []
         self.asked: list[dict[str, Any]] = []
         self.let = asyncio.Event()
         self.let.set()
@@ -29,9 +30,12 @@ class Server:
     async def __call__(self, review: dict[str, Any]) -> Any:
         self.asked.append(review)
         await self.let.wait()
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        answer = self.answer
+        if self.later:
+            self.answer = self.later.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 def review(**status: Any) -> dict[str, Any]:
@@ -110,7 +114,7 @@ async def test_answers_are_kept() -> None:
 
 async def test_refusals_are_kept_for_a_short_time_and_errors_not_at_all() -> None:
     clock, server = Clock(), Server(review(authenticated=False, error="[invalid bearer token,\n expired]"))
-    authenticator = TokenReviewAuthenticator(server, clock=clock)
+    authenticator = TokenReviewAuthenticator(server, pause=0.0, clock=clock)
     for _ in range(2):
         with pytest.raises(CredentialRefused, match=r"\[invalid bearer token, expired\]"):
             await authenticator.authenticate_token("t")
@@ -122,7 +126,14 @@ async def test_refusals_are_kept_for_a_short_time_and_errors_not_at_all() -> Non
             await authenticator.authenticate_token("t")
     server.answer = review(authenticated=True, user=USER)
     assert await authenticator.authenticate_token("t") == WHO
-    assert len(server.asked) == 4
+    assert len(server.asked) == 1 + 2 * 5 + 1
+
+
+async def test_a_server_is_tried_several_times() -> None:
+    server = Server(AccessUnavailable("away"))
+    server.later = [AccessUnavailable("away"), review(authenticated=True, user=USER)]
+    assert await TokenReviewAuthenticator(server, pause=0.0).authenticate_token("t") == WHO
+    assert len(server.asked) == 3
 
 
 @pytest.mark.parametrize(
