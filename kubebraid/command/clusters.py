@@ -26,12 +26,13 @@ from deltalog.wire.delta import UnreadableRecord
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import OwnerChanged, decode_control
 from kubebraid.command import logs, status
+from kubebraid.command.asking import Service
 from kubebraid.command.locate import known_types, resolve, types_of_clusters
 from kubebraid.command.opening import connected
 from kubebraid.command.options.access import with_access
 from kubebraid.command.options.clusters import Kubeconfig
 from kubebraid.command.options.log import NatsUrl, Stream
-from kubebraid.command.options.process import Server
+from kubebraid.command.options.service import with_service
 from kubebraid.command.settings import BadSetting, Settings, log_settings
 from kubebraid.errors import KubebraidError
 from producers.follow.leases import holders
@@ -198,14 +199,15 @@ Members = Annotated[
 
 
 @group.command("list")
+@with_service
 def list_command(
-    server: Server = "http://127.0.0.1:8001",
+    service: Service,
     output: Annotated[str, typer.Option("--output", "-o", metavar="FORM", help="text, name or json.")] = "text",
 ) -> None:
     """The clusters that a running service has."""
     if output not in ("text", "name", "json"):
         raise BadSetting(f"--output {output!r}: text, name or json")
-    found = status.ask(server.rstrip("/")).clusters
+    found = status.ask(service).clusters
     if output == "json":
         typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     elif output == "name":

@@ -5,7 +5,7 @@ Only paths, names and numbers: it goes along to workers, and files are read by t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from query.access.audit.events import Audit
@@ -56,8 +56,8 @@ class AuditLog:
 class Doors:
     """What guards a listening address.
 
-    - `certificate`, `key`: PEM files; without them it is http. `client_authorities`: bundles of whom client
-      certificates are accepted.
+    - `certificate`, `key`: PEM files; without them it is http. `names`: what else clients reach it by, for a
+      certificate that is made here. `client_authorities`: bundles of whom client certificates are accepted.
     - `front_proxy`, `tokens` (the file of hashed tokens), `authentication` (an AuthenticationConfiguration),
       `token_reviewer`: who else is known. `anonymous`: whether those are let in who show nothing, None: as the
       configuration says, else not.
@@ -69,6 +69,7 @@ class Doors:
 
     certificate: Path | None = None
     key: Path | None = None
+    names: tuple[str, ...] = ()
     client_authorities: tuple[Path, ...] = ()
     front_proxy: FrontProxy | None = None
     tokens: Path | None = None
@@ -120,7 +121,3 @@ class Doors:
         if path is None:
             return Audit(policy, StandardOutput())
         return Audit(policy, LogFile(path, largest=self.audit.largest, files=self.audit.files, days=self.audit.days))
-
-    def with_certificate(self, certificate: Path, key: Path, authority: Path) -> Doors:
-        """The same with a certificate of an authority of our own, whose client certificates are accepted, too."""
-        return replace(self, certificate=certificate, key=key, client_authorities=(*self.client_authorities, authority))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
@@ -13,7 +11,8 @@ import msgspec
 import typer
 from rich.text import Text
 
-from kubebraid.command.options.process import Server
+from kubebraid.command.asking import Refused, Service
+from kubebraid.command.options.service import with_service
 from kubebraid.command.settings import BadSetting
 from kubebraid.command.tables import rendered, table
 from kubebraid.errors import Unavailable
@@ -103,21 +102,27 @@ class InstanceStatus(msgspec.Struct, frozen=True):
         return self.ready and not trouble and all(one.state == "ready" for one in self.clusters)
 
 
-def ask(server: str) -> InstanceStatus:
-    """The status of the instance at a URL. Raises Unanswered."""
+def ask(service: Service) -> InstanceStatus:
+    """The status of an instance. Raises Unanswered, BadSetting."""
     try:
-        with urllib.request.urlopen(f"{server}/clusters", timeout=_PATIENCE) as answer:
-            found = json.load(answer)
-        return _status(server, found)
-    except urllib.error.HTTPError as refused:
+        body, server, _ = service.get("/clusters", _PATIENCE)
+    except Refused as refused:
         if refused.code == 429:
-            return InstanceStatus(server, ready=False, outage=None, index=0, clusters=())
-        raise Unanswered(f"{server} answers {refused.code}: is that a kubebraid?") from None
-    except (OSError, ValueError, KeyError, TypeError) as cause:
-        reason = cause.reason if isinstance(cause, urllib.error.URLError) else cause
+            return InstanceStatus(refused.url, ready=False, outage=None, index=0, clusters=())
+        if refused.code in (401, 403):
+            raise Unanswered(
+                f"{refused.url} answers {refused.code}: say who asks, by --client-certificate or --token-file"
+            ) from None
+        raise Unanswered(f"{refused.url} answers {refused.code}: is that a kubebraid?") from None
+    except OSError as cause:
         raise Unanswered(
-            f"no kubebraid answers at {server} ({reason}); start one with `kubebraid up`, or give --server URL"
+            f"no kubebraid answers at {cause.filename} ({cause.strerror}); start one with `kubebraid up`, or give "
+            "--server URL"
         ) from None
+    try:
+        return _status(server, json.loads(body))
+    except (ValueError, KeyError, TypeError) as cause:
+        raise Unanswered(f"what answers at {server} is no kubebraid ({cause}); give --server URL") from None
 
 
 def _status(server: str, found: dict[str, Any]) -> InstanceStatus:
@@ -206,15 +211,16 @@ def cluster_lines(clusters: Iterable[ClusterSummary]) -> list[str]:
     return rendered(rows)
 
 
+@with_service
 def command(
-    server: Server = "http://127.0.0.1:8001",
+    service: Service,
     types: Annotated[bool, typer.Option("--types", help="Also each type of each cluster.")] = False,
     output: Annotated[str, typer.Option("--output", "-o", metavar="FORM", help="text or json.")] = "text",
 ) -> None:
     """Show the clusters of a running service, and how current they are. Code 1: something is not as it should be."""
     if output not in ("text", "json"):
         raise BadSetting(f"--output {output!r}: text or json")
-    found = ask(server.rstrip("/"))
+    found = ask(service)
     if output == "json":
         typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:

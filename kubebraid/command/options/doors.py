@@ -58,6 +58,9 @@ _TLS_OPTIONS: dict[str, tuple[Any, Any]] = {
 _DOOR_OPTIONS: dict[str, tuple[Any, Any]] = {
     "tls_cert_file": _TLS_OPTIONS["tls_cert_file"],
     "tls_private_key_file": _TLS_OPTIONS["tls_private_key_file"],
+    "tls_san": _texts(
+        "tls-san", _TLS, "NAME", "Host names and addresses beside its own, of the certificate that `up` makes itself."
+    ),
     "client_ca_file": _file("client-ca-file", _WHO, "Authorities of clients' certificates, PEM."),
     "requestheader_client_ca_file": _file(
         "requestheader-client-ca-file", _WHO, "Authorities of a front proxy that says by headers who asks, PEM."
@@ -198,6 +201,7 @@ def _doors(given: Mapping[str, Any]) -> Doors:
     return Doors(
         certificate=certificate,
         key=key,
+        names=_listed(given["tls_san"]),
         client_authorities=() if client is None else (client,),
         front_proxy=_front_proxy(given),
         tokens=given["token_auth_file"],

@@ -1,4 +1,4 @@
-"""Options of the process itself, and of the running service that it asks."""
+"""Options of the process itself."""
 
 from __future__ import annotations
 
@@ -8,4 +8,3 @@ import typer
 
 LogLevel = Annotated[str, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
 LogJson = Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")]
-Server = Annotated[str, typer.Option(metavar="URL", help="The running service.")]

@@ -1,0 +1,152 @@
+"""Asking a running service: where it is, over what TLS, and as whom; for commands on this machine or elsewhere."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from kubebraid.command.own_authority import pki_of
+from kubebraid.command.settings import BadSetting, default_data
+
+_DEFAULT = "http://127.0.0.1:8001"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a service is known by, and who asks it, as paths.
+
+    `authority` None: it is known by the system's authorities, or over http not at all.
+    """
+
+    authority: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    token: Path | None = None
+
+
+class Refused(Exception):
+    """The service at `url` answers, but not this: `code`."""
+
+    def __init__(self, url: str, code: int) -> None:
+        super().__init__(f"{url} answers {code}")
+        self.url = url
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running service as the command line names it; None and empty: what `kubebraid up` has on this machine.
+
+    `data`: the directory of that `up`.
+    """
+
+    server: str | None = None
+    data: Path | None = None
+    credentials: Credentials = Credentials()
+
+    @property
+    def _pki(self) -> Path:
+        return pki_of(self.data or default_data())
+
+    def get(self, path: str, patience: float) -> tuple[bytes, str, Credentials]:
+        """The body of an answer; the service's URL, and what was needed to be answered.
+
+        Raises:
+            Refused: the answer is an error.
+            OSError: there is none: the URL stands in `filename`.
+            BadSetting: credentials cannot be used.
+        """
+        failed: OSError | None = None
+        for url, credentials in self._candidates():
+            try:
+                return _get(url, path, credentials, patience), url, credentials
+            except OSError as cause:
+                # The first is where it most likely is.
+                failed = failed or _at(url, cause)
+        assert failed is not None
+        raise failed
+
+    def _candidates(self) -> list[tuple[str, Credentials]]:
+        """Where the service may be, and with what it may be asked; what was given counts before what is found."""
+        given, own = self.credentials, self._own()
+        server = None if self.server is None else self.server.rstrip("/")
+        if server is not None and not server.startswith(("http://", "https://")):
+            raise BadSetting(f"--server {server}: write a URL, as in https://127.0.0.1:8001")
+        if server is None:
+            try:
+                found = (self._pki / "url").read_text().strip()
+            except OSError:
+                found = ""
+            candidates = [(found, own)] if found and own is not None else []
+            return [*candidates, (_DEFAULT, given)]
+        if own is None or given.authority is not None or not server.startswith("https:"):
+            return [(server, given)]
+        # Only where our own authority signed for it.
+        return [(server, own), (server, given)]
+
+    def _own(self) -> Credentials | None:
+        """With the authority of our own, and as its administrator, if that may be read and nobody else is given."""
+        authority, admin = self._pki / "ca.crt", self._pki / "admin.pem"
+        given = self.credentials
+        try:
+            authority.read_bytes()
+        except OSError:
+            return None
+        if given.certificate is not None or given.token is not None:
+            return Credentials(authority, given.certificate, given.key, given.token)
+        try:
+            admin.read_bytes()
+        except OSError:
+            return Credentials(authority)
+        return Credentials(authority, admin)
+
+
+def _at(url: str, cause: OSError) -> OSError:
+    reason = cause.reason if isinstance(cause, urllib.error.URLError) else cause
+    text = getattr(reason, "verify_message", None) or getattr(reason, "strerror", None) or str(reason)
+    return OSError(getattr(reason, "errno", None) or 0, " ".join(str(text).split()), url)
+
+
+def _get(url: str, path: str, credentials: Credentials, patience: float) -> bytes:
+    """Raises Refused, OSError, BadSetting."""
+    request = urllib.request.Request(f"{url}{path}")
+    if credentials.token is not None:
+        if urlsplit(url).scheme != "https":
+            raise BadSetting("--token-file: a token is sent over https only")
+        try:
+            request.add_header("Authorization", f"Bearer {credentials.token.read_text().strip()}")
+        except (OSError, UnicodeDecodeError) as cause:
+            raise BadSetting(
+                f"--token-file {credentials.token}: {getattr(cause, 'strerror', None) or 'no text'}"
+            ) from None
+    # As tools of Kubernetes: not over the proxies that the environment names for loopback.
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_context(credentials)))
+    try:
+        with opener.open(request, timeout=patience) as answer:
+            body: bytes = answer.read()
+            return body
+    except urllib.error.HTTPError as refused:
+        raise Refused(url, refused.code) from None
+    except http.client.HTTPException as cause:
+        raise OSError(0, f"it answers no HTTP: {type(cause).__name__}") from None
+
+
+def _context(credentials: Credentials) -> ssl.SSLContext:
+    """Raises BadSetting."""
+    try:
+        context = ssl.create_default_context(cafile=credentials.authority)
+    except (OSError, ssl.SSLError):
+        raise BadSetting(f"--certificate-authority {credentials.authority}: no certificate in PEM is there") from None
+    if credentials.certificate is not None:
+        try:
+            context.load_cert_chain(credentials.certificate, credentials.key, password="")
+        except (OSError, ssl.SSLError, ValueError):
+            raise BadSetting(
+                f"--client-certificate {credentials.certificate}: no certificate in PEM is there, or not its key"
+            ) from None
+    return context
