@@ -43,6 +43,14 @@ def next_steps(address: Address, clusters: list[str], stale: list[str]) -> str:
     if stale:
         lines.append(f"  stale (taken in as soon as they answer): {', '.join(stale)}")
     lines.append("  try:")
+    if address.secure:
+        # kubectl has to know by what authority, and as whom.
+        lines.append(f"    kubebraid kubeconfig --server {address.url} > kubebraid.kubeconfig")
+        lines.append("    kubectl --kubeconfig kubebraid.kubeconfig get pods -A")
+        if clusters:
+            context = f"kubebraid-{clusters[0]}"
+            lines.append(f"    kubectl --kubeconfig kubebraid.kubeconfig --context {context} get deployments -A")
+        return "\n".join(lines) + "\n"
     lines.append(f"    kubectl --server {address.url} get pods -A")
     if clusters:
         lines.append(f"    kubectl --server {address.url}/clusters/{clusters[0]} get deployments -A")

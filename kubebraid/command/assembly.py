@@ -23,9 +23,10 @@ from kubebraid.command.entrance import asks_members, made_entrance
 from kubebraid.command.health import append_checks, producer_application
 from kubebraid.command.listening import LOOPBACK_NAMES, bind, served_at
 from kubebraid.command.opening import GRACE, Opening
+from kubebraid.command.own_authority import OwnAuthority
 from kubebraid.command.parts import together
 from kubebraid.command.reviews import ReviewServers
-from kubebraid.command.settings import Address, Forward, Settings, log_settings
+from kubebraid.command.settings import Address, Forward, Settings, default_data, log_settings
 from kubebraid.command.upstreams import MemberServers
 from kubebraid.command.worker_metrics import metrics_of_all, metrics_served
 from kubebraid.command.workers import Ready, Worker, say_ready
@@ -53,6 +54,7 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
     if produce or settings.forward is not Forward.OFF or await asyncio.to_thread(asks_members, settings.doors):
         followed = Members(configuration_of(settings), settings.config)
         await followed.first()
+    doors = settings.doors
     async with contextlib.AsyncExitStack() as stack:
         bound = None
         if settings.listen is not None:
@@ -64,6 +66,13 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
         parts: list[Callable[[], Awaitable[None]]] = []
         producer: Producer | None = None
         writing: Opening | None = None
+        if doors.own:
+            assert settings.listen is not None
+            assert bound is not None
+            listening = Address(settings.listen.host, bound.getsockname()[1], secure=True)
+            own = await asyncio.to_thread(OwnAuthority, settings.data or default_data(), listening, doors.names)
+            doors = own.guards(doors)
+            parts.append(own.run)
         if followed is not None and not produce:
             parts.append(followed.run)
         if followed is not None and produce:
@@ -98,7 +107,7 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
             assert bound is not None
             assert settings.listen is not None
             reviews = await stack.enter_async_context(contextlib.aclosing(ReviewServers(followed)))
-            entered = await stack.enter_async_context(made_entrance(settings.doors, materializer, reviews))
+            entered = await stack.enter_async_context(made_entrance(doors, materializer, reviews))
             parts += entered.parts
             upstreams = None
             if followed is not None and settings.forward is not Forward.OFF:
@@ -121,17 +130,15 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
                 metrics = service.metrics
                 await stack.enter_async_context(metrics_served(worker, metrics.text))
                 metrics.gather = functools.partial(metrics_of_all, worker, metrics.text)
-                parts.append(functools.partial(_work, service, bound, worker, settings.doors))
+                parts.append(functools.partial(_work, service, bound, worker, doors))
                 await together(*parts)
                 return
-            served = await stack.enter_async_context(
-                served_at(service.application(), bound, service.close, settings.doors)
-            )
+            served = await stack.enter_async_context(served_at(service.application(), bound, service.close, doors))
             # Clients go elsewhere at once, not when all else has come to its end.
             address, first = served.address, served.end
         elif bound is not None and producer is not None and writing is not None:
             application = producer_application(producer, writing.checks)
-            address = (await stack.enter_async_context(served_at(application, bound, doors=settings.doors))).address
+            address = (await stack.enter_async_context(served_at(application, bound, doors=doors))).address
         if broker is not None:
             parts.append(lambda: guard(broker))
             if writing is not None:

@@ -56,8 +56,9 @@ class AuditLog:
 class Doors:
     """What guards a listening address.
 
-    - `certificate`, `key`: PEM files; without them it is http. `names`: what else clients reach it by, for a
-      certificate that is made here. `client_authorities`: bundles of whom client certificates are accepted.
+    - `certificate`, `key`: PEM files; without them it is http. `own`: they are made here, by an authority of our own
+      (`OwnAuthority`), whose client certificates are known, too; `names`: what else clients reach it by, for that.
+      `client_authorities`: bundles of whom client certificates are accepted.
     - `front_proxy`, `tokens` (the file of hashed tokens), `authentication` (an AuthenticationConfiguration),
       `token_reviewer`: who else is known. `anonymous`: whether those are let in who show nothing, None: as the
       configuration says, else not.
@@ -69,6 +70,7 @@ class Doors:
 
     certificate: Path | None = None
     key: Path | None = None
+    own: bool = False
     names: tuple[str, ...] = ()
     client_authorities: tuple[Path, ...] = ()
     front_proxy: FrontProxy | None = None
@@ -87,12 +89,12 @@ class Doors:
     @property
     def secure(self) -> bool:
         """Whether it is https."""
-        return self.certificate is not None
+        return self.own or self.certificate is not None
 
     @property
     def authenticates(self) -> bool:
         """Whether anything is given by which those who ask are known."""
-        return bool(
+        return self.own or bool(
             self.client_authorities or self.front_proxy or self.tokens or self.authentication or self.token_reviewer
         )
 

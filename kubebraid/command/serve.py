@@ -52,7 +52,7 @@ from kubebraid.command.options.serving import (
 )
 from kubebraid.command.options.sizes import size
 from kubebraid.command.parts import Stopped, together
-from kubebraid.command.settings import BadSetting, Forward, Settings, log_settings, parse_listen
+from kubebraid.command.settings import Address, BadSetting, Forward, Settings, log_settings, parse_listen
 from kubebraid.command.workers import Ready, Workers
 from producers.rules.configuration import duration
 
@@ -136,7 +136,9 @@ async def serve_with_workers(settings: Settings, count: int, log_level: str, *, 
             Connection(settings.nats, name="kubebraid-serve", access=settings.access), opening
         ) as looking:
             await looking.soon(until)
-        address = dataclasses.replace(settings.listen, port=reserved.getsockname()[1])
+        # What cannot be used is said once, not by each of them.
+        settings.doors.serving_context()
+        address = Address(settings.listen.host, reserved.getsockname()[1], settings.doors.secure)
 
         def announce(ready: Ready) -> None:
             print(next_steps(address, list(ready.clusters), list(ready.stale)), flush=True)  # noqa: T201

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from deltalog import Access
 from kubebraid.command import assembly, reporting
 from kubebraid.command.doors import Doors
@@ -88,6 +90,10 @@ def command(
     log_json: LogJson = False,
 ) -> None:
     """Serve the clusters of a kubeconfig: NATS, producers and query service in one process."""
+    if not doors.secure and not insecure_listen:
+        # Who is to be known needs https, for credentials; who listens for others, somebody to be known.
+        local = parse_listen(listen, insecure=True).loopback
+        doors = dataclasses.replace(doors, own=doors.guarded or not local)
     settings = Settings(
         nats=nats,
         access=access,

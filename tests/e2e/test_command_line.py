@@ -84,7 +84,9 @@ async def test_ports_in_use(members: Members, tmp_path: Path, taken_port: int) -
 
 async def test_listen_addresses(members: Members, tmp_path: Path) -> None:
     common = ("up", "--kubeconfig", str(members.kubeconfig), "--data", str(tmp_path / "data"))
-    await refused("--insecure-listen", *common, "--listen", "0.0.0.0:0")
+    # `up` makes a certificate there, and lets in whom that is for; other commands are told whom.
+    serve = ("serve", "--nats", "nats://127.0.0.1:1")
+    await refused("--insecure-listen", *serve, "--listen", "0.0.0.0:0")
     await refused("HOST:PORT", *common, "--listen", "8001")
     await refused("HOST:PORT", *common, "--listen", "127.0.0.1:99999")
 

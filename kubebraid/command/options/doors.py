@@ -241,7 +241,7 @@ def _connections(given: Mapping[str, Any]) -> ConnectionLimits:
 
 def _front_proxy(given: Mapping[str, Any]) -> FrontProxy | None:
     authorities = given["requestheader_client_ca_file"]
-    said = {
+    said: dict[str, Any] = {
         "names": _listed(given["requestheader_allowed_names"]),
         "user_headers": _listed(given["requestheader_username_headers"]),
         "uid_headers": _listed(given["requestheader_uid_headers"]),
