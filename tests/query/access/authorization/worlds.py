@@ -128,7 +128,7 @@ def request(random: Random, world: World | None = None) -> Request:
     chosen = random.choice(bindings)
     namespace, _ = place(chosen)
     rules, _ = role_reference_rules(world, chosen["roleRef"], namespace)
-    if not rules or not chosen["subjects"]:
+    if not rules or not chosen.get("subjects"):
         return asked
     meant = replace(_meant(random, random.choice(rules), asked), **_whom(random.choice(chosen["subjects"]), namespace))
     if namespace and meant.resource_request:
