@@ -30,9 +30,9 @@ from query.access.authorization.configuration import (
     MEMBERS_ALONE,
     AlwaysSettings,
     AuthorizerSettings,
-    Connection,
     MembersSettings,
     PolicySettings,
+    ReviewConnection,
     WebhookAuthorizer,
     chain_of,
     read_authorization,
@@ -106,7 +106,7 @@ async def made_entrance(
     def clusters() -> Collection[str]:
         return materializer.store.clusters.keys()
 
-    def ask(connection: Connection) -> Ask:
+    def ask(connection: ReviewConnection) -> Ask:
         if connection.cluster:
             return reviews.of_cluster(connection.cluster, ACCESS_REVIEWS)
         if connection.kubeconfig:

@@ -14,7 +14,7 @@ import msgspec
 
 from deltalog.wire.kubernetes import GroupResource
 from query.access.authorization.attributes import Attributes
-from query.access.authorization.rules import Rule
+from query.access.authorization.rules import PolicyRule
 from query.access.authorization.verdicts import Decision
 from query.access.gate import Gate
 from query.discovery.catalogue import READ_VERBS, Catalogue
@@ -253,7 +253,7 @@ def _rules_of(scope: ReviewScope, namespace: str) -> dict[str, Any]:
     return status
 
 
-def _reading(rule: Rule) -> Rule | None:
+def _reading(rule: PolicyRule) -> PolicyRule | None:
     """What of a rule is left where objects are read and nothing else."""
     if rule.non_resource_urls:
         return rule

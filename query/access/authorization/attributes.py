@@ -14,7 +14,7 @@ from query.http.status import no_such_path
 
 
 @dataclass(frozen=True, slots=True)
-class SelectorRequirement:
+class SelectionRequirement:
     """One requirement of a field or label selector, as SubjectAccessReview has them.
 
     `operator`: In or NotIn; of labels Exists and DoesNotExist, too.
@@ -41,8 +41,8 @@ class Attributes:
     namespace: str = ""
     name: str = ""
     path: str = ""
-    fields: tuple[SelectorRequirement, ...] = ()
-    labels: tuple[SelectorRequirement, ...] = ()
+    fields: tuple[SelectionRequirement, ...] = ()
+    labels: tuple[SelectionRequirement, ...] = ()
 
     @property
     def is_resource(self) -> bool:
@@ -99,8 +99,8 @@ def attributes_of(
         verb, name = _collection_verb(query)
     elif not name and verb == "delete":
         verb = "deletecollection"
-    fields: tuple[SelectorRequirement, ...] = ()
-    labels: tuple[SelectorRequirement, ...] = ()
+    fields: tuple[SelectionRequirement, ...] = ()
+    labels: tuple[SelectionRequirement, ...] = ()
     if query and not special and verb in _SELECTING:
         fields = _field_requirements(query.get("fieldSelector", ""))
         labels = _label_requirements(query.get("labelSelector", ""))
@@ -137,7 +137,7 @@ def _is_int64(text: str) -> bool:
     return len(digits) < 20 and -(2**63) <= int((text[0] if text[0] == "-" else "") + (digits or "0")) < 2**63
 
 
-def _field_requirements(text: str) -> tuple[SelectorRequirement, ...]:
+def _field_requirements(text: str) -> tuple[SelectionRequirement, ...]:
     """None of what cannot be parsed: that is no reason to deny (authorization.go: FieldSelectorParsingErr)."""
     if not text:
         return ()
@@ -145,10 +145,10 @@ def _field_requirements(text: str) -> tuple[SelectorRequirement, ...]:
         terms = field_terms(text)
     except BadSelector:
         return ()
-    return tuple(SelectorRequirement(key, "NotIn" if sign == "!=" else "In", (value,)) for key, sign, value in terms)
+    return tuple(SelectionRequirement(key, "NotIn" if sign == "!=" else "In", (value,)) for key, sign, value in terms)
 
 
-def _label_requirements(text: str) -> tuple[SelectorRequirement, ...]:
+def _label_requirements(text: str) -> tuple[SelectionRequirement, ...]:
     if not text:
         return ()
     try:
@@ -156,7 +156,7 @@ def _label_requirements(text: str) -> tuple[SelectorRequirement, ...]:
     except BadSelector:
         return ()
     return tuple(
-        SelectorRequirement(one.key, _OPERATORS[one.operator], one.values)
+        SelectionRequirement(one.key, _OPERATORS[one.operator], one.values)
         for one in requirements
         if one.operator in _OPERATORS
     )

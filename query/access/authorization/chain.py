@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from query.access.authorization.attributes import Attributes
-from query.access.authorization.rules import Rule, SubjectRules
+from query.access.authorization.rules import PolicyRule, SubjectRules
 from query.access.authorization.verdicts import ALLOWED, EVERYTHING, NO_OPINION, Decision, Verdict, Visible
 from query.identity import Identity
 
@@ -108,7 +108,7 @@ _ALL = Opinion(EVERYTHING)
 # authorizerfactory/builtin.go: alwaysDenyAuthorizer has no opinion, for this reason.
 _FORBIDDEN = Verdict(Decision.NO_OPINION, "Everything is forbidden.")
 _STARS = ("*",)
-_ALL_RULES = SubjectRules((Rule(_STARS, _STARS, _STARS), Rule(_STARS, non_resource_urls=_STARS)))
+_ALL_RULES = SubjectRules((PolicyRule(_STARS, _STARS, _STARS), PolicyRule(_STARS, non_resource_urls=_STARS)))
 
 
 class Chain:

@@ -32,7 +32,7 @@ from materializer.materializer import Materializer
 from query.access.authorization.chain import ALWAYS_ALLOW, ALWAYS_DENY, Authorizer, Chain
 from query.access.authorization.members import STALE_AFTER, MembersRbac
 from query.access.authorization.names import Names, Renaming
-from query.access.authorization.policy import Policy
+from query.access.authorization.policy import PolicyFile
 from query.access.authorization.webhook import Ask, Webhook, WebhookSettings, condition
 from query.access.documents import Strict, decoded
 from query.access.errors import BadAccessFile
@@ -111,7 +111,7 @@ class _File(Strict, frozen=True):
 
 
 @dataclass(frozen=True)
-class Connection:
+class ReviewConnection:
     """Which server a webhook asks: the current context of a kubeconfig, a member cluster by its name, or, where both
     are "", the cluster that this runs in."""
 
@@ -139,7 +139,7 @@ class WebhookAuthorizer:
     """A webhook, and whom it asks."""
 
     settings: WebhookSettings
-    connection: Connection
+    connection: ReviewConnection
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def authorization_of(content: bytes, base: Path) -> tuple[AuthorizerSettings, ..
 
 
 def chain_of(
-    authorizers: Sequence[AuthorizerSettings], materializer: Materializer, ask: Callable[[Connection], Ask]
+    authorizers: Sequence[AuthorizerSettings], materializer: Materializer, ask: Callable[[ReviewConnection], Ask]
 ) -> Chain:
     """The chain of these authorizers; its `run` has to go on while it is asked. Blocking: reads the policy file.
 
@@ -210,7 +210,7 @@ def chain_of(
             case MembersSettings(stale_after, names):
                 return MembersRbac(materializer, stale_after=stale_after, names=Names(names))
             case PolicySettings(file):
-                return Policy(file, materializer)
+                return PolicyFile(file, materializer)
             case WebhookAuthorizer(webhook, connection):
                 return Webhook(webhook, ask(connection))
             case AlwaysSettings(allows):
@@ -331,7 +331,7 @@ def _conditions(read: tuple[_Condition, ...]) -> tuple[Expression, ...]:
     return tuple(found)
 
 
-def _connection(read: _Connection) -> Connection:
+def _connection(read: _Connection) -> ReviewConnection:
     if read.type != "KubeConfigFile" and read.kube_config_file is not None:
         raise BadAccessFile("connectionInfo.kubeConfigFile: only the type KubeConfigFile has it")
     if read.type != "MemberCluster" and read.cluster is not None:
@@ -340,13 +340,13 @@ def _connection(read: _Connection) -> Connection:
         case "KubeConfigFile":
             if not read.kube_config_file or not Path(read.kube_config_file).is_absolute():
                 raise BadAccessFile("connectionInfo.kubeConfigFile: write an absolute path")
-            return Connection(kubeconfig=read.kube_config_file)
+            return ReviewConnection(kubeconfig=read.kube_config_file)
         case "MemberCluster":
             if not read.cluster:
                 raise BadAccessFile("connectionInfo.cluster: is needed, the name of a member cluster")
-            return Connection(cluster=read.cluster)
+            return ReviewConnection(cluster=read.cluster)
         case "InClusterConfig":
-            return Connection()
+            return ReviewConnection()
         case _:
             raise BadAccessFile("connectionInfo.type: write KubeConfigFile, InClusterConfig or MemberCluster")
 

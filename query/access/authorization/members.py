@@ -19,7 +19,7 @@ from query.access.authorization.attributes import Attributes
 from query.access.authorization.chain import Opinion
 from query.access.authorization.names import Names
 from query.access.authorization.rbac import CLUSTER_ROLES, ROLES, TYPES, ClusterRbac
-from query.access.authorization.rules import Rule, SubjectRules
+from query.access.authorization.rules import PolicyRule, SubjectRules
 from query.access.authorization.verdicts import EVERYTHING, NO_OPINION, Decision, Verdict, Visible
 from query.identity import Identity
 
@@ -153,7 +153,7 @@ class MembersRbac:
                 return SubjectRules(incomplete=True, error=f"the RBAC of this cluster is not known here: {why}")
             rules, error = self._compiled(cluster).rules(self.names.within(cluster, who), namespace)
             return SubjectRules(rules, error=error)
-        found: dict[Rule, None] = {}
+        found: dict[PolicyRule, None] = {}
         for one in self._materializer.store.clusters:
             if one in self._known:
                 found.update(dict.fromkeys(self._compiled(one).rules(self.names.within(one, who), namespace)[0]))

@@ -31,7 +31,7 @@ from materializer.materializer import Materializer
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.chain import NO_OPINION_OF_ANY, Opinion
 from query.access.authorization.names import covers
-from query.access.authorization.rules import ANY, Rule, SubjectRules
+from query.access.authorization.rules import ANY, PolicyRule, SubjectRules
 from query.access.authorization.verdicts import EVERYTHING, NO_OPINION, Decision, Verdict, Visible
 from query.access.documents import Strict, parsed, shaped
 from query.access.errors import BadAccessFile
@@ -47,7 +47,7 @@ _REMEMBERED = 1024
 _NONE: frozenset[str] = frozenset()
 
 
-class _PolicyRule(Strict, frozen=True):
+class _Entry(Strict, frozen=True):
     verbs: tuple[str, ...]
     clusters: tuple[str, ...]
     users: tuple[str, ...] = ()
@@ -60,18 +60,18 @@ class _PolicyRule(Strict, frozen=True):
 
 
 class _File(Strict, frozen=True):
-    rules: tuple[_PolicyRule, ...]
+    rules: tuple[_Entry, ...]
 
 
 @dataclass(frozen=True)
-class PolicyRule:
+class Grant:
     """What a rule allows (`rule`), to whom and where."""
 
     users: frozenset[str]
     groups: frozenset[str]
     clusters: tuple[str, ...]
     namespaces: tuple[str, ...]
-    rule: Rule
+    rule: PolicyRule
 
     def applies_to(self, who: Identity) -> bool:
         """Whether it is for a user."""
@@ -92,7 +92,7 @@ class PolicyRule:
         return bool(what.path) or covers(self.namespaces, what.namespace or ANY)
 
 
-def read_policy(content: bytes) -> tuple[PolicyRule, ...]:
+def read_policy(content: bytes) -> tuple[Grant, ...]:
     """The rules of a policy file.
 
     Raises:
@@ -107,7 +107,7 @@ def read_policy(content: bytes) -> tuple[PolicyRule, ...]:
     return tuple(found)
 
 
-def _rule(read: _PolicyRule) -> PolicyRule:
+def _rule(read: _Entry) -> Grant:
     if not read.users and not read.groups:
         raise BadAccessFile("users or groups is needed")
     if not read.verbs:
@@ -117,7 +117,7 @@ def _rule(read: _PolicyRule) -> PolicyRule:
     if read.non_resource_urls:
         if read.resources or read.api_groups or read.namespaces or read.resource_names:
             raise BadAccessFile("nonResourceURLs stand in a rule of their own, without resources and namespaces")
-        rule = Rule(read.verbs, non_resource_urls=read.non_resource_urls)
+        rule = PolicyRule(read.verbs, non_resource_urls=read.non_resource_urls)
     else:
         if not read.resources:
             raise BadAccessFile("resources or nonResourceURLs is needed")
@@ -125,14 +125,14 @@ def _rule(read: _PolicyRule) -> PolicyRule:
             raise BadAccessFile('apiGroups: name one at least, "" for pods and what else is in core, "*" for all')
         if not read.namespaces:
             raise BadAccessFile('namespaces: name one at least, "*" for all, and for what is in none')
-        rule = Rule(read.verbs, read.api_groups, read.resources, read.resource_names or None)
+        rule = PolicyRule(read.verbs, read.api_groups, read.resources, read.resource_names or None)
     for field, texts in (("clusters", read.clusters), ("namespaces", read.namespaces)):
         if wrong := [one for one in texts if ANY in one[:-1] or (not one and field == "namespaces")]:
             raise BadAccessFile(f"{field}: {wrong[0]!r} is no name, nor the beginning of one with a * behind it")
-    return PolicyRule(frozenset(read.users), frozenset(read.groups), tuple(read.clusters), tuple(read.namespaces), rule)
+    return Grant(frozenset(read.users), frozenset(read.groups), tuple(read.clusters), tuple(read.namespaces), rule)
 
 
-class Policy:
+class PolicyFile:
     """The rules of a file, read anew when it changes; a bad one is logged, and what it said before stays.
 
     Beginnings of namespaces mean, for lists over all namespaces, those that the store has of the clusters.
@@ -143,13 +143,13 @@ class Policy:
         self._look_every = look_every
         self._file = WatchedFile(path, read_policy, look_every=look_every)
         self._materializer = materializer
-        self._rules: tuple[PolicyRule, ...] = ()
-        self._of: dict[Identity, tuple[PolicyRule, ...]] = {}
+        self._rules: tuple[Grant, ...] = ()
+        self._of: dict[Identity, tuple[Grant, ...]] = {}
         # What was answered last, so that equal answers are one object.
         self._answers: dict[tuple[Identity, Attributes], Opinion] = {}
         self._listeners: set[Callable[[], None]] = set()
 
-    def _applying(self, who: Identity) -> tuple[PolicyRule, ...]:
+    def _applying(self, who: Identity) -> tuple[Grant, ...]:
         rules = self._file.latest
         if rules is not self._rules:
             self._rules = rules
@@ -202,7 +202,7 @@ class Policy:
         await self._file.current()
         return self.visible_now(who, what, clusters)
 
-    def _within(self, cluster: str, rules: list[PolicyRule], what: Attributes) -> frozenset[str] | None:
+    def _within(self, cluster: str, rules: list[Grant], what: Attributes) -> frozenset[str] | None:
         """The namespaces that rules which are for a cluster and a request allow there; None: all."""
         if what.path or any(ANY in rule.namespaces for rule in rules):
             return None

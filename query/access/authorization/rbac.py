@@ -15,7 +15,7 @@ import msgspec
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import quoted
 from query.access.authorization.attributes import Attributes
-from query.access.authorization.rules import Rule
+from query.access.authorization.rules import PolicyRule
 from query.access.authorization.verdicts import ALLOWED, NO_OPINION, Decision, Verdict
 from query.identity import SERVICE_ACCOUNT, Identity
 
@@ -60,7 +60,7 @@ class _Binding(msgspec.Struct, rename="camel", gc=False):
 
 
 _role = msgspec.json.Decoder(_Role)
-_rules = msgspec.json.Decoder(tuple[Rule, ...] | None)
+_rules = msgspec.json.Decoder(tuple[PolicyRule, ...] | None)
 _binding = msgspec.json.Decoder(_Binding)
 
 
@@ -72,7 +72,7 @@ class RuleSet:
 
     __slots__ = ("__weakref__", "_answers", "rules")
 
-    def __init__(self, rules: tuple[Rule, ...]) -> None:
+    def __init__(self, rules: tuple[PolicyRule, ...]) -> None:
         self.rules = rules
         self._answers: dict[tuple[str, str, str, str], frozenset[str] | None] = {}
 
@@ -342,7 +342,7 @@ class ClusterRbac:
         ]
         return frozenset(found) if found else _NONE
 
-    def rules(self, who: Identity, namespace: str) -> tuple[tuple[Rule, ...], str]:
+    def rules(self, who: Identity, namespace: str) -> tuple[tuple[PolicyRule, ...], str]:
         """All rules of a user in a namespace, and what of them could not be had (validation/rule.go: RulesFor).
 
         Those of ClusterRoleBindings first, by the bindings' names; rules that several give stand several times.

@@ -10,11 +10,11 @@ ANY = "*"
 _Texts = tuple[str, ...] | None
 
 
-class Rule(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
+class PolicyRule(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """A PolicyRule of rbac.authorization.k8s.io/v1, and a ResourceRule or NonResourceRule of authorization.k8s.io/v1.
 
     Go writes a list that was never made as null, so each may be None, which allows the same as an empty one.
-    Example: `Rule(("get", "list"), ("",), ("pods", "pods/log"))`.
+    Example: `PolicyRule(("get", "list"), ("",), ("pods", "pods/log"))`.
     """
 
     verbs: _Texts = None
@@ -62,6 +62,6 @@ class SubjectRules:
     `incomplete`: there may be more, as an authorizer cannot list its rules. `error`: why, "" for nothing went wrong.
     """
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[PolicyRule, ...] = ()
     incomplete: bool = False
     error: str = ""

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from query.access.authorization.attributes import Attributes, SelectorRequirement
+from query.access.authorization.attributes import Attributes, SelectionRequirement
 from query.access.authorization.chain import Opinion
 from query.access.authorization.rules import SubjectRules
 from query.access.authorization.verdicts import NO_OPINION, Decision, Verdict, Visible
@@ -263,7 +263,7 @@ def review_spec(who: Identity, cluster: str | None, what: Attributes) -> dict[st
 _TEXTS = ("namespace", "verb", "group", "version", "resource", "subresource", "name")
 
 
-def _requirement(one: SelectorRequirement) -> dict[str, Any]:
+def _requirement(one: SelectionRequirement) -> dict[str, Any]:
     requirement: dict[str, Any] = {"key": one.key, "operator": one.operator}
     if one.values:
         requirement["values"] = list(one.values)

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from multidict import MultiDict
 
-from query.access.authorization.attributes import Attributes, SelectorRequirement, attributes_of
+from query.access.authorization.attributes import Attributes, SelectionRequirement, attributes_of
 from query.discovery.paths import split
 from query.http.status import ApiError
 
@@ -119,14 +119,14 @@ def test_selectors_as_requirements() -> None:
     query = {"fieldSelector": "spec.nodeName=n,status.phase!=Running", "labelSelector": "app in (b,a),!x,y,z>3,w!=1"}
     found = of("GET", "/api/v1/pods", **query)
     assert found.fields == (
-        SelectorRequirement("spec.nodeName", "In", ("n",)),
-        SelectorRequirement("status.phase", "NotIn", ("Running",)),
+        SelectionRequirement("spec.nodeName", "In", ("n",)),
+        SelectionRequirement("status.phase", "NotIn", ("Running",)),
     )
     assert found.labels == (
-        SelectorRequirement("app", "In", ("a", "b")),
-        SelectorRequirement("w", "NotIn", ("1",)),
-        SelectorRequirement("x", "DoesNotExist"),
-        SelectorRequirement("y", "Exists"),
+        SelectionRequirement("app", "In", ("a", "b")),
+        SelectionRequirement("w", "NotIn", ("1",)),
+        SelectionRequirement("x", "DoesNotExist"),
+        SelectionRequirement("y", "Exists"),
     )
     assert of("DELETE", "/api/v1/namespaces/web/pods", **query).labels == found.labels
     assert not of("GET", "/api/v1/watch/pods", **query).labels

@@ -11,7 +11,7 @@ import pytest
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.chain import ALWAYS_ALLOW, ALWAYS_DENY, Authorizer, Chain, Opinion
 from query.access.authorization.denied import forbidden, unauthorized
-from query.access.authorization.rules import Rule, SubjectRules
+from query.access.authorization.rules import PolicyRule, SubjectRules
 from query.access.authorization.verdicts import NO_OPINION, Decision, Verdict, Visible
 from query.identity import Identity
 
@@ -170,7 +170,7 @@ async def test_what_one_alone_shows_is_handed_on_as_it_is() -> None:
 
 
 async def test_rules_are_those_of_all() -> None:
-    one, other = Rule(("get",), ("",), ("pods",)), Rule(("list",), ("",), ("pods",))
+    one, other = PolicyRule(("get",), ("",), ("pods",)), PolicyRule(("list",), ("",), ("pods",))
     chain = Chain([Said(found=SubjectRules((one,))), Said(found=SubjectRules((other,), True, "why"))])
     assert chain.rules(JANE, "alpha", "web") == SubjectRules((one, other), True, "why")
 

@@ -13,9 +13,9 @@ from query.access.authorization.configuration import (
     MEMBERS_ALONE,
     AlwaysSettings,
     AuthorizerSettings,
-    Connection,
     MembersSettings,
     PolicySettings,
+    ReviewConnection,
     WebhookAuthorizer,
     authorization_of,
     chain_of,
@@ -77,7 +77,7 @@ authorizers:
 def test_a_webhook() -> None:
     (found,) = of(WEBHOOK)
     assert isinstance(found, WebhookAuthorizer)
-    assert found.connection == Connection(kubeconfig="/etc/hook.yaml")
+    assert found.connection == ReviewConnection(kubeconfig="/etc/hook.yaml")
     settings = found.settings
     assert (settings.name, settings.timeout, settings.deny_on_failure) == ("hook.example.com", 3.0, True)
     assert (settings.authorized_ttl, settings.unauthorized_ttl) == (90.0, 30.0)
@@ -89,8 +89,8 @@ def test_a_webhook() -> None:
     assert (found.settings.authorized_ttl, found.settings.deny_on_failure) == (0.0, False)
     kubeconfig = "{type: KubeConfigFile, kubeConfigFile: /etc/hook.yaml}"
     for written, meant in (
-        ("{type: InClusterConfig}", Connection()),
-        ("{type: MemberCluster, cluster: host}", Connection(cluster="host")),
+        ("{type: InClusterConfig}", ReviewConnection()),
+        ("{type: MemberCluster, cluster: host}", ReviewConnection(cluster="host")),
     ):
         (found,) = of(WEBHOOK.replace(kubeconfig, written))
         assert isinstance(found, WebhookAuthorizer)
@@ -107,9 +107,9 @@ async def test_a_chain_is_made_of_it(tmp_path: Path) -> None:
         HEAD + "authorizers:\n- {type: Policy, name: policy, policy: {file: policy.yaml}}\n"
         "- {type: Members, name: members}\n" + WEBHOOK.partition("authorizers:\n")[2].replace("\n  ", "\n").lstrip()
     )
-    asked: list[Connection] = []
+    asked: list[ReviewConnection] = []
 
-    def ask(connection: Connection) -> Ask:
+    def ask(connection: ReviewConnection) -> Ask:
         asked.append(connection)
 
         def answer(review: dict[str, Any]) -> Awaitable[Mapping[str, Any]]:
@@ -121,7 +121,7 @@ async def test_a_chain_is_made_of_it(tmp_path: Path) -> None:
         return answer
 
     chain = chain_of(read_authorization(tmp_path / "authorization.yaml"), fleet.materializer, ask)
-    assert asked == [Connection(kubeconfig="/etc/hook.yaml")]
+    assert asked == [ReviewConnection(kubeconfig="/etc/hook.yaml")]
     pods = Attributes("list", resource="pods")
     assert (await chain.decide(Identity("jane"), "alpha", pods)).allowed
     assert not (await chain.decide(Identity("jane"), "bravo", pods)).allowed

@@ -10,7 +10,7 @@ import pytest
 
 from deltalog.wire.subjects import TYPE
 from query.access.authorization.attributes import Attributes
-from query.access.authorization.policy import Policy, read_policy
+from query.access.authorization.policy import PolicyFile, read_policy
 from query.access.errors import BadAccessFile
 from query.identity import NOBODY, Identity
 from tests.materializer.conftest import made_control, made_delta
@@ -76,10 +76,10 @@ def namespace(fleet: Fleet, cluster: str, name: str) -> None:
 
 
 @pytest.fixture
-def policy(fleet: Fleet, tmp_path: Path) -> Policy:
+def policy(fleet: Fleet, tmp_path: Path) -> PolicyFile:
     path = tmp_path / "policy.yaml"
     path.write_text(POLICY)
-    return Policy(path, fleet.materializer)
+    return PolicyFile(path, fleet.materializer)
 
 
 def pods(verb: str = "list", namespace: str = "", name: str = "", subresource: str = "") -> Attributes:
@@ -117,12 +117,14 @@ def pods(verb: str = "list", namespace: str = "", name: str = "", subresource: s
         (Identity("one"), "alpha", Attributes("list", resource="configmaps", namespace="web"), False),
     ],
 )
-async def test_decisions(policy: Policy, who: Identity, cluster: str | None, what: Attributes, allowed: bool) -> None:
+async def test_decisions(
+    policy: PolicyFile, who: Identity, cluster: str | None, what: Attributes, allowed: bool
+) -> None:
     assert policy.decide_now(who, cluster, what).allowed == allowed
     assert (await policy.decide(who, cluster, what)).allowed == allowed
 
 
-async def test_what_is_shown(policy: Policy, fleet: Fleet) -> None:
+async def test_what_is_shown(policy: PolicyFile, fleet: Fleet) -> None:
     assert policy.visible_now(SRE, pods(), CLUSTERS).visible.clusters == {"prod-1": None, "prod-2": None}
     assert policy.visible_now(SRE, pods("watch"), CLUSTERS).visible.empty
     assert policy.visible_now(JANE, pods(), CLUSTERS).visible.clusters == {
@@ -144,7 +146,7 @@ async def test_what_is_shown(policy: Policy, fleet: Fleet) -> None:
     assert policy.visible_now(Identity("one"), named, ["alpha"]).visible.clusters == {"alpha": frozenset({"web"})}
 
 
-def test_rules(policy: Policy) -> None:
+def test_rules(policy: PolicyFile) -> None:
     assert [one.verbs for one in policy.rules(JANE, "alpha", "web").rules] == [("*",), ("get",)]
     assert [one.verbs for one in policy.rules(JANE, "alpha", "shop").rules] == [("get",)]
     assert len(policy.rules(SRE, None, "web").rules) == 2
@@ -154,7 +156,7 @@ def test_rules(policy: Policy) -> None:
 async def test_it_is_read_anew_and_a_bad_one_changes_nothing(fleet: Fleet, tmp_path: Path) -> None:
     path = tmp_path / "policy.yaml"
     path.write_text(POLICY)
-    policy = Policy(path, fleet.materializer, look_every=0.01)
+    policy = PolicyFile(path, fleet.materializer, look_every=0.01)
     woken = asyncio.Event()
     stop = policy.listen(woken.set)
     running = asyncio.create_task(policy.run())

@@ -9,7 +9,7 @@ import pytest
 
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.rbac import ClusterRbac
-from query.access.authorization.rules import Rule
+from query.access.authorization.rules import PolicyRule
 from query.access.authorization.verdicts import Decision
 from query.identity import Identity
 from tests.query.access.authorization import plain_rbac, worlds
@@ -68,17 +68,17 @@ def compare(rbac: ClusterRbac, world: World, random: Random, requests: int) -> i
     return allowed_count
 
 
-def read(rule: plain_rbac.Object) -> Rule:
+def read(rule: plain_rbac.Object) -> PolicyRule:
     def texts(key: str) -> tuple[str, ...] | None:
         found = rule.get(key)
         return None if found is None else tuple(found)
 
-    return Rule(
+    return PolicyRule(
         texts("verbs"), texts("apiGroups"), texts("resources"), texts("resourceNames"), texts("nonResourceURLs")
     )
 
 
-def text_of(rule: Rule) -> str:
+def text_of(rule: PolicyRule) -> str:
     return repr(rule)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from query.access.authorization.attributes import Attributes, SelectorRequirement
+from query.access.authorization.attributes import Attributes, SelectionRequirement
 from query.access.authorization.chain import Chain
 from query.access.authorization.verdicts import NO_OPINION, Decision, Verdict
 from query.access.authorization.webhook import CLUSTER_EXTRA, Webhook, WebhookSettings, condition, review_spec
@@ -51,8 +51,8 @@ def test_what_is_sent() -> None:
         "scale",
         "web",
         "d",
-        fields=(SelectorRequirement("spec.nodeName", "In", ("n",)),),
-        labels=(SelectorRequirement("app", "Exists"),),
+        fields=(SelectionRequirement("spec.nodeName", "In", ("n",)),),
+        labels=(SelectionRequirement("app", "Exists"),),
     )
     assert review_spec(JANE, "alpha", what) == {
         "resourceAttributes": {
