@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from deltalog import Access
 from kubebraid.command import assembly, logs, reporting
+from kubebraid.command.doors import Doors
 from kubebraid.command.opening import connected
 from kubebraid.command.options.access import with_access
 from kubebraid.command.options.clusters import (
@@ -31,6 +32,7 @@ from kubebraid.command.options.clusters import (
     all_contexts,
     followed,
 )
+from kubebraid.command.options.doors import with_tls
 from kubebraid.command.options.log import (
     Events,
     EventsBytes,
@@ -54,8 +56,10 @@ _FIRST_ANSWER, _MORE_ANSWERS = 15.0, 1.0
 
 
 @with_access
+@with_tls
 def command(
     access: Access,
+    doors: Doors,
     nats: NatsUrl,
     more: MoreContexts = None,
     kubeconfig: Kubeconfig = None,
@@ -109,6 +113,7 @@ def command(
         ),
         identity=identity,
         listen=None if listen is None else parse_listen(listen, insecure=insecure_listen),
+        doors=doors,
     )
     reporting.run(assembly.run(settings, produce=True, serve=False), log_level, log_json)
 
