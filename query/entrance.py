@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from query.access.audit.events import Audit
 from query.access.authorization.attributes import Attributes
 from query.access.gate import Gate
 from query.http.cors import Cors
@@ -16,10 +17,11 @@ _LASTING_SUBRESOURCES = frozenset({"attach", "exec", "log", "portforward", "prox
 
 @dataclass(frozen=True)
 class Entrance:
-    """All of it. As it is, everyone may come in, as on loopback."""
+    """All of it. As it is, everyone may come in, as on loopback. `audit` None: nothing is noted."""
 
     gate: Gate = field(default_factory=Gate)
     cors: Cors = field(default_factory=Cors)
+    audit: Audit | None = None
     limits: Limits = field(default_factory=lambda: Limits(RequestLimits(reading=0, mutating=0)))
 
 

@@ -15,9 +15,12 @@ from deltalog.wire.kubernetes import GroupResource, ObjectName
 from materializer.entry import Entry
 from materializer.materializer import Materializer
 from materializer.visible import EVERYTHING, Visible
+from query.access.audit.events import HEADER as AUDIT_ID
+from query.access.audit.events import NO_EVENT, audit_id
+from query.access.audit.events import Event as AuditEvent
 from query.access.authorization.attributes import Attributes, attributes_of
 from query.access.authorization.denied import forbidden
-from query.access.gate import LEFT_OUT, Permit, Refusal
+from query.access.gate import LEFT_OUT, Caller, Denial, Permit
 from query.discovery.access_reviews import ReviewScope, is_review, review_kind
 from query.discovery.catalogue import Catalogue, Catalogues, ServedType
 from query.discovery.endpoints import Discovery
@@ -58,6 +61,8 @@ log = structlog.get_logger("query")
 _HEALTH = ("healthz", "livez", "readyz")
 # Methods that metrics tell apart: a client may send any word.
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+# Of a request: what is noted of it.
+_EVENT = web.RequestKey("EVENT", AuditEvent)
 # What is answered here below /clusters/<cluster>, beside resources, and not passed on.
 _FROM_MEMORY = frozenset({"api", "apis", "openapi", "version", *_HEALTH})
 # Subresources that are streams between a client and a container.
@@ -118,12 +123,16 @@ class QueryService:
         """The aiohttp application that serves everything."""
         application = single_handler_application(self._handle)
         application[SLOW_CLIENTS] = self._slow_clients
-        application.on_response_prepare.append(self._allow_origin)
+        application.on_response_prepare.append(self._prepare)
         application.on_cleanup.append(self._end)
         return application
 
-    async def _allow_origin(self, http: web.Request, response: web.StreamResponse) -> None:
+    async def _prepare(self, http: web.Request, response: web.StreamResponse) -> None:
+        """What all answers have, before their heads are sent."""
         self._entrance.cors.allow(http, response)
+        if self._entrance.audit is not None:
+            response.headers[AUDIT_ID] = audit_id(http)
+            http.get(_EVENT, NO_EVENT).started(response.status)
 
     async def _end(self, _: web.Application) -> None:
         if self._forwarding is not None:
@@ -148,14 +157,14 @@ class QueryService:
             return preflight
         http[ALLOWED_ORIGIN] = self._entrance.cors.allows(http)
         request = Request(http, watching=asks_watch(http.query))
-        code = 500
+        code, message = 500, ""
         try:
             response = await self._enter(request)
             code = response.status
         except ApiError as error:
             if isinstance(error, UnknownPath) and (why := self.readiness.unsettled(request.cluster, request.visible)):
                 error = unsettled(why)
-            code = error.code
+            code, message = error.code, error.message
             response = request.failure(error)
         except web.HTTPException as problem:
             # Raised before an answer has begun.
@@ -174,6 +183,7 @@ class QueryService:
             self.metrics.requests.labels(verb, request.resource, str(code)).inc()
             if not request.watching:
                 self.metrics.seconds.labels(verb).observe(time.monotonic() - started)
+            http.get(_EVENT, NO_EVENT).complete(code, message)
         return response
 
     async def _enter(self, request: Request) -> web.StreamResponse:
@@ -188,7 +198,7 @@ class QueryService:
             request.numbered, segments = True, segments[1:]
         named, segments = self._named(segments)
         what = self._attributes(request, segments)
-        caller = await self._gate.caller(http, named, what)
+        caller = await self._caller(http, named, what)
         request.who = caller.who
         request.warnings += caller.warnings
         if named is not None or segments[:1] in (["api"], ["apis"], ["clusters"], ["openapi"]):
@@ -201,6 +211,27 @@ class QueryService:
             else:
                 refusal = await self._gate.refusal(request.who, request.cluster, what)
             return await self._route(request, segments, what, refusal)
+
+    async def _caller(self, http: web.Request, cluster: str | None, what: Attributes) -> Caller:
+        """Who asks; the request is noted from here on. Raises ApiError 400, 401, 403."""
+        audit = self._entrance.audit
+        try:
+            caller = await self._gate.caller(http, cluster, what)
+        except ApiError as refused:
+            if audit is not None and refused.code == 401:
+                audit.unauthenticated(http, what, cluster=cluster)
+            raise
+        if audit is not None:
+            http[_EVENT] = audit.begin(
+                http,
+                caller.who,
+                caller.impersonator,
+                what,
+                cluster=cluster,
+                lasting=lasts(what),
+                constraint=caller.constraint,
+            )
+        return caller
 
     def _named(self, segments: list[str]) -> tuple[str | None, list[str]]:
         """The cluster that a path names, whether it exists or not, and the path within."""
@@ -228,7 +259,7 @@ class QueryService:
         seen = self._materializer.store.clusters.keys() if request.visible.whole else request.visible.clusters
         raise no_such_cluster(cluster, seen)
 
-    async def _look_around(self, request: Request, what: Attributes) -> Refusal | None:
+    async def _look_around(self, request: Request, what: Attributes) -> Denial | None:
         """Notes what may be seen of all clusters; why a request for them may not be answered."""
         gate, who = self._gate, request.who
         if gate.open:
@@ -245,12 +276,14 @@ class QueryService:
             request.warnings.append(LEFT_OUT)
         if not request.visible.empty:
             return None
-        return Refusal(forbidden(who, what, LEFT_OUT if request.visible.undecided else ""), True)
+        return Denial(forbidden(who, what, LEFT_OUT if request.visible.undecided else ""), True)
 
     async def _route(
-        self, request: Request, segments: list[str], what: Attributes, refusal: Refusal | None
+        self, request: Request, segments: list[str], what: Attributes, refusal: Denial | None
     ) -> web.StreamResponse:
         """Answers what may be asked. What may not, may still be what a cluster itself decides (`refusal` not final)."""
+        if (event := request.http.get(_EVENT)) is not None:
+            event.annotate("authorization.k8s.io/decision", "allow" if refusal is None else "forbid")
         if refusal is not None and (refusal.final or not self._member_decides(request)):
             raise refusal.error
         if segments[:1] in (["api"], ["apis"]) and len(segments) > (2 if segments[0] == "api" else 3):
@@ -334,7 +367,7 @@ class QueryService:
         target: RequestTarget,
         segments: list[str],
         what: Attributes,
-        refusal: Refusal | None,
+        refusal: Denial | None,
     ) -> web.StreamResponse:
         catalogue = self._discovery.catalogue(request)
         served = catalogue.find(target.group, target.version, target.resource)
@@ -459,7 +492,7 @@ class QueryService:
         target: RequestTarget,
         catalogue: Catalogue,
         what: Attributes,
-        refusal: Refusal | None,
+        refusal: Denial | None,
     ) -> web.StreamResponse:
         """A GET, LIST or WATCH of what is not in memory, as the cluster answers it. A watch ends once memory has it.
 

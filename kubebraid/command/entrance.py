@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from kubebraid.command.doors import Doors
+from kubebraid.command.doors import AuditLog, Doors
 from kubebraid.command.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Ask, ReviewServers
 from kubebraid.command.settings import BadSetting
 from materializer.materializer import Materializer
+from query.access.audit.events import Audit
+from query.access.audit.log_file import LogFile, StandardOutput
+from query.access.audit.policy import load
 from query.access.authentication.authenticator import (
     Anonymous,
     Authentication,
@@ -98,9 +101,33 @@ async def made_entrance(
 ) -> AsyncIterator[ServingEntrance]:
     """The entrance, as long as the block lasts. Raises BadSetting, BadAccessFile, BadOrigin."""
     cors, limits = Cors(doors.origins), Limits(doors.requests)
-    if not doors.guarded:
-        yield ServingEntrance(Entrance(cors=cors, limits=limits))
-        return
+    async with contextlib.AsyncExitStack() as stack:
+        audit = None
+        if doors.audit is not None:
+            audit = await asyncio.to_thread(_audit, doors.audit)
+            stack.callback(audit.close)
+        if not doors.guarded:
+            yield ServingEntrance(Entrance(cors=cors, limits=limits, audit=audit))
+            return
+        yield await _guarded(doors, materializer, reviews, stack, Entrance(cors=cors, limits=limits, audit=audit))
+
+
+def _audit(settings: AuditLog) -> Audit:
+    """Raises BadAccessFile."""
+    policy = load(settings.policy)
+    if settings.path is None:
+        return Audit(policy, StandardOutput())
+    kept = LogFile(settings.path, largest=settings.largest, files=settings.files, days=settings.days)
+    return Audit(policy, kept)
+
+
+async def _guarded(
+    doors: Doors,
+    materializer: Materializer,
+    reviews: ReviewServers,
+    stack: contextlib.AsyncExitStack,
+    entrance: Entrance,
+) -> ServingEntrance:
     authorizers = await asyncio.to_thread(authorizers_of, doors)
 
     def clusters() -> Collection[str]:
@@ -114,18 +141,17 @@ async def made_entrance(
         return reviews.of_own_cluster(ACCESS_REVIEWS)
 
     chain = chain_of(authorizers, materializer, ask)
-    async with contextlib.AsyncExitStack() as stack:
-        authentication = await _authentication(doors, reviews, stack)
-        members = next((one for one in authorizers if isinstance(one, MembersSettings)), None)
-        gate = Gate(
-            clusters,
-            Callers(authentication, chain, clusters),
-            chain,
-            namespaced=partial(namespaced, materializer),
-            members_decide=members is not None,
-        )
-        names = Names(() if members is None else members.names)
-        yield ServingEntrance(Entrance(gate, cors, limits), (chain.run, gate.run), names.within)
+    authentication = await _authentication(doors, reviews, stack)
+    members = next((one for one in authorizers if isinstance(one, MembersSettings)), None)
+    gate = Gate(
+        clusters,
+        Callers(authentication, chain, clusters),
+        chain,
+        namespaced=partial(namespaced, materializer),
+        members_decide=members is not None,
+    )
+    names = Names(() if members is None else members.names)
+    return ServingEntrance(replace(entrance, gate=gate), (chain.run, gate.run), names.within)
 
 
 async def _authentication(doors: Doors, reviews: ReviewServers, stack: contextlib.AsyncExitStack) -> Authentication:

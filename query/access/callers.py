@@ -27,7 +27,7 @@ class Callers:
         self._impersonation = Impersonation(self._may)
 
     async def caller(self, http: web.Request, cluster: str | None, what: Attributes) -> Caller:
-        """Who sent a request; see `query.access.gate.Authentication`."""
+        """Who sent a request; see `query.access.gate.CallerFinder`."""
         path = unquote(http.rel_url.raw_path, errors="replace")
         presented = RequestCredentials(http.headers, peer_chain(http.transport), path)
         who = await self._authentication.who(presented)

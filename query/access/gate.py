@@ -65,14 +65,14 @@ class Caller:
     warnings: tuple[str, ...] = ()
 
 
-class Refusal(NamedTuple):
+class Denial(NamedTuple):
     """Why a request may not be answered. `final`: also the cluster's own API server is not to be asked."""
 
     error: ApiError
     final: bool
 
 
-class Authentication(Protocol):
+class CallerFinder(Protocol):
     """Finds out who asks."""
 
     async def caller(self, http: web.Request, cluster: str | None, what: Attributes) -> Caller:
@@ -116,7 +116,7 @@ class Gate:
     def __init__(
         self,
         clusters: Callable[[], Collection[str]] = tuple,
-        authentication: Authentication | None = None,
+        authentication: CallerFinder | None = None,
         chain: Chain | None = None,
         *,
         namespaced: Callable[[str, Attributes], bool] = lambda *_: True,
@@ -140,12 +140,12 @@ class Gate:
         return self._chain is None
 
     async def caller(self, http: web.Request, cluster: str | None, what: Attributes) -> Caller:
-        """Who sent a request. Raises ApiError 400, 401, 403, see `Authentication`."""
+        """Who sent a request. Raises ApiError 400, 401, 403, see `CallerFinder`."""
         if self._authentication is None:
             return Caller(NOBODY)
         return await self._authentication.caller(http, cluster, what)
 
-    async def refusal(self, who: Identity, cluster: str | None, what: Attributes) -> Refusal | None:
+    async def refusal(self, who: Identity, cluster: str | None, what: Attributes) -> Denial | None:
         """Why a request may not be answered, 403; None: it may. `cluster` None: one at the root, of no type's objects.
 
         What every instance tells of itself needs no rule at the root; what it tells of clusters is what may be seen of
@@ -160,8 +160,11 @@ class Gate:
             verdict = await self._chain.decide(who, cluster, replace(what, verb="create"))
         if verdict.allowed:
             return None
+        if verdict.error:
+            # Who should have decided could not (k8s.io/apiserver pkg/endpoints/filters/authorization.go).
+            return Denial(ApiError(500, f"it could not be decided whether this is allowed: {verdict.error}"), True)
         final = verdict.decision is Decision.DENY or not self._members_decide
-        return Refusal(forbidden(who, what, verdict.reason), final)
+        return Denial(forbidden(who, what, verdict.reason), final)
 
     async def verdict(self, who: Identity, cluster: str | None, what: Attributes) -> Verdict:
         """What is decided about anyone, as access reviews tell; `cluster` None: about a request at the root."""

@@ -60,11 +60,13 @@ class Audit:
         *,
         cluster: str | None = None,
         lasting: bool = False,
+        constraint: str = "",
     ) -> Event:
         """Notes that a request has come.
 
-        `who`: as authorizers see it; `impersonator`: who was authenticated, where that is another. `cluster`: of its
-        path; `lasting`: whether it is a watch or another stream, the begin of whose answer is noted, too.
+        `who`: as authorizers see it; `impersonator`: who was authenticated, where that is another; `constraint`: by
+        which verb they could, of a constrained mode. `cluster`: of its path; `lasting`: whether it is a watch or
+        another stream, the begin of whose answer is noted, too.
         """
         if self._policy is None or self._lines is None:
             return NO_EVENT
@@ -73,6 +75,8 @@ class Audit:
             return NO_EVENT
         content = _content(http, noted, what, cluster)
         _put_user(content, who, impersonator)
+        if constraint:
+            content["authenticationMetadata"] = {"impersonationConstraint": constraint}
         event = Event(content, noted, self._lines, lasting=lasting)
         event.note(Stage.REQUEST_RECEIVED)
         return event
