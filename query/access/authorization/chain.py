@@ -111,6 +111,10 @@ _STARS = ("*",)
 _ALL_RULES = SubjectRules((PolicyRule(_STARS, _STARS, _STARS), PolicyRule(_STARS, non_resource_urls=_STARS)))
 
 
+# Unions over all clusters that are kept.
+_UNIONS = 128
+
+
 class Chain:
     """Authorizers in order. Members of system:masters are allowed everything, before any of them is asked.
 
@@ -120,6 +124,8 @@ class Chain:
 
     def __init__(self, authorizers: Sequence[Authorizer]) -> None:
         self._authorizers = tuple(authorizers)
+        # The union that was made last of what several say.
+        self._unions: dict[tuple[Identity, Attributes], tuple[list[Opinion], Visible]] = {}
 
     def decide_now(self, who: Identity, cluster: str | None, what: Attributes) -> Verdict | None:
         """`decide`, None if it has to wait for a server's answer."""
@@ -165,7 +171,7 @@ class Chain:
             if opinion is None:
                 return None
             union.take(opinion)
-        return union.visible()
+        return self._kept(who, what, union)
 
     async def visible(self, who: Identity, what: Attributes, clusters: Collection[str]) -> Visible:
         """What of these clusters a LIST or WATCH at the root may show, or which have a path that may be read.
@@ -183,7 +189,18 @@ class Chain:
             if opinion is None:
                 opinion = await authorizer.visible(who, what, union.open)
             union.take(opinion)
-        return union.visible()
+        return self._kept(who, what, union)
+
+    def _kept(self, who: Identity, what: Attributes, union: _Union) -> Visible:
+        """What a union shows: the same object as last time if all say the same, as much is kept with it."""
+        before = self._unions.get((who, what))
+        if before is not None and before[0] == union.opinions:
+            return before[1]
+        if len(self._unions) >= _UNIONS:
+            self._unions.clear()
+        visible = union.visible()
+        self._unions[who, what] = (union.opinions, visible)
+        return visible
 
     def rules(self, who: Identity, cluster: str | None, namespace: str) -> SubjectRules:
         """The rules of a user, in the authorizers' order (pkg/authorization/union: RulesFor). system:masters as such
@@ -246,7 +263,7 @@ class _Union:
 
     def __init__(self, clusters: Collection[str]) -> None:
         self.open: Collection[str] = clusters
-        self._clusters = clusters
+        self.opinions: list[Opinion] = []
         self._whole = False
         self._only: Visible | None = None
         self._shown: dict[str, frozenset[str] | None] = {}
@@ -254,14 +271,16 @@ class _Union:
         self._undecided: set[str] = set()
 
     def take(self, opinion: Opinion) -> None:
+        if opinion.visible.whole and self._denied:
+            # All that there is but for some: these clusters, and none that are yet to come.
+            opinion = Opinion(Visible(clusters=dict.fromkeys(self.open)), opinion.denied, opinion.undecided)
+        self.opinions.append(opinion)
         self._undecided |= opinion.undecided
-        if opinion.visible.whole and not self._denied:
+        if opinion.visible.whole:
             self._whole = True
             self.open = ()
             return
         shown: Mapping[str, frozenset[str] | None] = opinion.visible.clusters
-        if opinion.visible.whole:
-            shown = dict.fromkeys(self.open)
         if not self._shown and not self._denied and not opinion.denied:
             # Shared as it is with all who see the same, as long as no other authorizer shows anything.
             self._only = opinion.visible

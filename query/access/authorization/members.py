@@ -34,6 +34,8 @@ _ROLES = (CLUSTER_ROLES, ROLES)
 # Seconds: between two looks at how old everything is, and between two of `run` when much happens.
 _LOOK_EVERY = 1.0
 _AT_MOST_EVERY = 0.05
+# What an answer weighs without any cluster.
+_EMPTY = 20
 # Restrictions of one such answer to a namespace that it remembers.
 _RESTRICTIONS = 16
 # So many clusters are compiled without a pause for others: a millisecond each, where there are 160 objects.
@@ -62,7 +64,8 @@ class _Answer:
         self.at = at
         self.visible = visible
         self.within: dict[str, Visible] = {}
-        self.weight = 1 + sum(1 + len(one or ()) for one in visible.clusters.values())
+        # An empty one takes memory, too, and users may ask for any word.
+        self.weight = _EMPTY + sum(1 + len(one or ()) for one in visible.clusters.values())
 
 
 class MembersRbac:

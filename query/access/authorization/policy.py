@@ -44,6 +44,8 @@ ROOT: Final = ""
 NAMESPACES = GroupResource("", "namespaces")
 
 _REMEMBERED = 1024
+# Answers over all clusters, each of which may name a thousand.
+_ANSWERS = 128
 _NONE: frozenset[str] = frozenset()
 
 
@@ -192,7 +194,7 @@ class PolicyFile:
         before = self._answers.get((who, what))
         if before is not None and before.visible.clusters == shown:
             return before
-        if len(self._answers) >= _REMEMBERED:
+        if len(self._answers) >= _ANSWERS:
             self._answers.clear()
         made = self._answers[who, what] = Opinion(Visible(clusters=shown))
         return made

@@ -28,7 +28,7 @@ TYPES = (CLUSTER_ROLES, ROLES, CLUSTER_ROLE_BINDINGS, ROLE_BINDINGS)
 """What RBAC is made of."""
 
 # Requests that a set of rules remembers its answer to. A client may ask for any word, so they are bounded.
-_REMEMBERED = 512
+_REMEMBERED = 256
 _NONE: frozenset[str] = frozenset()
 
 

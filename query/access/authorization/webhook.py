@@ -6,6 +6,7 @@ k8s.io/apiserver plugin/pkg/authorizer/webhook. The cluster that a request is fo
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import time
 from collections import OrderedDict
@@ -88,7 +89,7 @@ class Webhook:
         self._most = most
         self._pause = pause
         self._clock = clock
-        # By the review's spec: the verdict, and when it ends.
+        # By a hash of the review's spec: the verdict, and when it ends.
         self._answers: OrderedDict[bytes, tuple[Verdict, float]] = OrderedDict()
         self._flights: SingleFlight[Verdict] = SingleFlight()
         self._places = asyncio.Semaphore(_AT_ONCE)
@@ -99,14 +100,14 @@ class Webhook:
         """What is remembered, or no opinion about what it is not asked for. None: it has to be asked."""
         spec = review_spec(who, cluster, what)
         verdict = self._unasked(spec, what)
-        return self._remembered(msgspec.json.encode(spec)) if verdict is None else verdict
+        return self._remembered(_key(spec)) if verdict is None else verdict
 
     async def decide(self, who: Identity, cluster: str | None, what: Attributes) -> Verdict:
         """What the server says. A failure is one of `failurePolicy`, with an error."""
         spec = review_spec(who, cluster, what)
         if (verdict := self._unasked(spec, what)) is not None:
             return verdict
-        key = msgspec.json.encode(spec)
+        key = _key(spec)
         if (verdict := self._remembered(key)) is not None:
             return verdict
         return await self._flights.run(key, lambda: self._review(key, spec))
@@ -183,7 +184,7 @@ class Webhook:
             log.warning("an authorizer's answer is odd", authorizer=self._settings.name, reason=verdict.error)
             return verdict
         lasts = self._settings.authorized_ttl if verdict.allowed else self._settings.unauthorized_ttl
-        if lasts and len(key) < _LARGEST:
+        if lasts and len(msgspec.json.encode(spec)) < _LARGEST:
             self._answers[key] = (verdict, self._clock() + lasts)
             if len(self._answers) > self._most:
                 self._answers.popitem(last=False)
@@ -205,6 +206,11 @@ class Webhook:
             await asyncio.sleep(pause * (1 + _JITTER * random.random()))
             pause *= _FACTOR
         raise AssertionError("unreachable")
+
+
+def _key(spec: dict[str, Any]) -> bytes:
+    """What a review is remembered by: short, as users decide how long it is."""
+    return hashlib.blake2b(msgspec.json.encode(spec), digest_size=32).digest()
 
 
 def _nothing() -> None:

@@ -169,6 +169,29 @@ async def test_what_one_alone_shows_is_handed_on_as_it_is() -> None:
         assert chain.visible_now(JANE, PODS, CLUSTERS) is visible
 
 
+async def test_a_union_of_the_same_is_the_same_object() -> None:
+    first, second = Said(shows={"alpha": WEB}), Said(shows={"alpha": DB, "bravo": None})
+    chain = Chain([first, second])
+    visible = chain.visible_now(JANE, PODS, CLUSTERS)
+    assert chain.visible_now(JANE, PODS, CLUSTERS) is visible
+    assert await chain.visible(JANE, PODS, CLUSTERS) is visible
+    second.shows = {"alpha": DB}
+    changed = chain.visible_now(JANE, PODS, CLUSTERS)
+    assert changed is not None
+    assert changed.clusters == {"alpha": WEB | DB}
+    first.denied = frozenset({"alpha"})
+    denied = chain.visible_now(JANE, PODS, CLUSTERS)
+    assert denied is not None
+    assert denied.clusters == {"alpha": WEB}
+    second.whole = True
+    assert chain.visible_now(JANE, PODS, ("alpha", "bravo")) == Visible(clusters={"alpha": WEB, "bravo": None})
+    more = chain.visible_now(JANE, PODS, ("alpha", "bravo", "new"))
+    assert more == Visible(clusters={"alpha": WEB, "bravo": None, "new": None})
+    for number in range(1000):
+        chain.visible_now(Identity(f"user{number}"), PODS, CLUSTERS)
+    assert len(chain._unions) <= 128
+
+
 async def test_rules_are_those_of_all() -> None:
     one, other = PolicyRule(("get",), ("",), ("pods",)), PolicyRule(("list",), ("",), ("pods",))
     chain = Chain([Said(found=SubjectRules((one,))), Said(found=SubjectRules((other,), True, "why"))])

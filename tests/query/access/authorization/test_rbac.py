@@ -195,7 +195,7 @@ def test_answers_to_any_number_of_words_are_bounded() -> None:
         assert not rbac.decide(Identity("jane"), Attributes("get", resource=f"word{number}")).allowed
     rules = next(iter(rbac._bindings.values())).rules
     assert rules is not None
-    assert len(rules._answers) <= 512
+    assert len(rules._answers) <= 256
     assert rbac.decide(Identity("jane"), Attributes("get", resource="pods")).allowed
 
 
