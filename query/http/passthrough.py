@@ -23,6 +23,7 @@ from query.errors import QueryError
 from query.http.status import ApiError
 from query.http.tunnels import dial_url, tunnel
 from query.http.watch_frames import LengthFrames, LineFrames, frames_of
+from query.http.websocket import BEARER_PROTOCOL
 
 # Headers of one connection (RFC 9110 7.6.1), and those that this side sets itself.
 _OF_CONNECTION = frozenset(
@@ -42,7 +43,6 @@ _OF_CONNECTION = frozenset(
 )
 # Headers by which a proxy with a client certificate says who asks, and those by which callers themselves do.
 _OF_FRONT_PROXIES = "x-remote-"
-_BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 _OF_CALLERS = ("authorization", "cookie", "impersonate-")
 # A line of an answer's head, in bytes: an instance's warnings may be long.
 _LONGEST_LINE = 256 * 1024
@@ -269,7 +269,7 @@ def identified(headers: CIMultiDict[str], upstream: Upstream) -> CIMultiDict[str
         # A token that a page's WebSocket brought is the caller's, too.
         named = [one.strip() for text in offered for one in text.split(",")]
         del kept["Sec-WebSocket-Protocol"]
-        kept["Sec-WebSocket-Protocol"] = ", ".join(one for one in named if not one.startswith(_BEARER_PROTOCOL))
+        kept["Sec-WebSocket-Protocol"] = ", ".join(one for one in named if not one.startswith(BEARER_PROTOCOL))
     kept.extend(upstream.identity or ())
     return kept
 

@@ -6,6 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from multidict import MultiMapping
+
+BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
+"""What an offered subprotocol begins with that is a token (apiserver pkg/authentication/request/websocket)."""
 
 Send = Callable[[bytes], Awaitable[None]]
 """Sends lines, and waits while the client takes no more."""
@@ -19,6 +23,12 @@ def is_websocket(http: web.BaseRequest) -> bool:
     )
 
 
+def offered_protocols(headers: MultiMapping[str]) -> list[str]:
+    """The subprotocols that a request offers, in order, without empty ones (RFC 6455 11.3.4)."""
+    values = headers.getall("Sec-WebSocket-Protocol", ())
+    return [one for value in values for one in map(str.strip, value.split(",")) if one]
+
+
 async def converse(
     http: web.Request, headers: list[tuple[str, str]], serve: Callable[[Send], Awaitable[None]]
 ) -> web.StreamResponse:
@@ -26,8 +36,8 @@ async def converse(
 
     What `serve` raises is raised, but for ConnectionError.
     """
-    # A browser takes no answer that leaves out all the protocols it offered.
-    offered = [one.strip() for one in http.headers.get("Sec-WebSocket-Protocol", "").split(",") if one.strip()]
+    # A browser takes no answer that leaves out all the protocols it offered; a token is none, and is not sent back.
+    offered = [one for one in offered_protocols(http.headers) if not one.startswith(BEARER_PROTOCOL)]
     socket = web.WebSocketResponse(heartbeat=30.0, compress=False, protocols=offered[:1])
     for name, value in headers:
         socket.headers.add(name, value)

@@ -15,11 +15,10 @@ from multidict import CIMultiDict, MultiMapping
 from query.access.authorization.denied import unauthorized
 from query.access.errors import AccessError
 from query.access.identity import NOBODY, Identity
+from query.http.websocket import BEARER_PROTOCOL
 
 log = structlog.get_logger()
 
-BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
-"""What an entry of Sec-WebSocket-Protocol that is a token begins with."""
 _PROTOCOLS = "Sec-WebSocket-Protocol"
 
 

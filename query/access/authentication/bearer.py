@@ -10,12 +10,12 @@ import binascii
 import re
 
 from query.access.authentication.authenticator import (
-    BEARER_PROTOCOL,
     CredentialRefused,
     RequestCredentials,
     TokenAuthenticator,
 )
 from query.access.identity import Identity
+from query.http.websocket import BEARER_PROTOCOL
 
 _OF_URLS = re.compile(r"[A-Za-z0-9_-]*")
 IGNORED = "the provided Authorization header contains extra space before the bearer token, and is ignored"
