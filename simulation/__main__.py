@@ -21,6 +21,9 @@ def main(
     base_port: Annotated[int, typer.Option(min=0, max=65535, help="The first port; 0: free ones.")] = 0,
     seed: Annotated[int, typer.Option(help="Decides the content.")] = 0,
     tokens: Annotated[bool, typer.Option(help="Ask for a bearer token.")] = False,
+    token_auth_file: Annotated[
+        Path | None, typer.Option(help='Users, as lines token,user,uid,"groups"; the clusters\' RBAC decides then.')
+    ] = None,
     first: Annotated[int, typer.Option(min=1, help="The number of the first: 1 is alpha, 2 bravo.")] = 1,
     state: Annotated[Path | None, typer.Option(help="A directory that keeps the clusters across restarts.")] = None,
 ) -> None:
@@ -42,6 +45,7 @@ def main(
         tokens=tokens,
         first=first,
         state=state,
+        token_auth_file=token_auth_file,
         ready=ready,
     )
     uvloop.run(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from simulation.access.guard import Guard
+from simulation.access.users import ADMINISTRATOR, ClusterUser
 from simulation.aggregation import API_SERVICES, registration
 from simulation.api import MAX_BODY, Api
 from simulation.churn import Churn
@@ -69,6 +72,7 @@ class SimulatedCluster:
         host: str = "127.0.0.1",
         port: int = 0,
         token: str = "",
+        users: Mapping[str, ClusterUser] | None = None,
         gzip: bool = True,
         history: int = DEFAULT_HISTORY,
         bookmark_interval: float = 60.0,
@@ -100,10 +104,14 @@ class SimulatedCluster:
         self.registry.aggregation.away = self.faults.is_away
         self.faults.attach(self._gate, self.storage.compact, self.registry.aggregation.reconcile)
         self.churn = Churn(self.registry, pods=pods, rate=churn, seed=own)
+        guard = None
+        if users is not None:
+            guard = Guard(self.storage, {**users, token: ADMINISTRATOR} if token else users)
         self.api = Api(
             self.registry,
             self.faults,
             token=token,
+            guard=guard,
             gzip=gzip,
             bookmark_interval=bookmark_interval,
             version_wait=version_wait,

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from simulation.access.users import read_tokens
 from simulation.cluster import SimulatedCluster
 from simulation.kubeconfig import cluster_name, write_kubeconfig
 
@@ -25,6 +26,7 @@ async def simulate(
     tokens: bool = False,
     first: int = 1,
     state: Path | None = None,
+    token_auth_file: Path | None = None,
     ready: Callable[[list[SimulatedCluster]], None] | None = None,
 ) -> None:
     """Run clusters until cancelled, SIGTERM or SIGINT.
@@ -32,11 +34,16 @@ async def simulate(
     `pods` and `churn` (writes per second) are per cluster. With a `base_port` the clusters have it and the ports after
     it, the same in each run: 3 clusters from 9001 on have 9001 to 9003; 0 takes free ones. `first` is the number of
     the first cluster (see `cluster_name`), `state` a directory that keeps what they have. With `tokens` every cluster
-    has a bearer token. `kubeconfig` is written, and `ready` called, once all ports are open.
+    has a bearer token. With a `token_auth_file` (see `read_tokens`) each lets in those users as well, and decides by
+    its RBAC; the kubeconfig's users are administrators then. `kubeconfig` is written, and `ready` called, once all
+    ports are open.
 
     Raises:
-        OSError: a port cannot be opened, or the file cannot be written.
+        OSError: a port cannot be opened, or a file cannot be read or written.
+        ValueError: the file of tokens is none.
     """
+    users = None if token_auth_file is None else await asyncio.to_thread(read_tokens, token_auth_file)
+    tokens = tokens or users is not None
     made: list[SimulatedCluster] = []
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -60,6 +67,7 @@ async def simulate(
                     host=host,
                     port=base_port + number - first if base_port else 0,
                     token=f"simulated-{name}-{seed}" if tokens else "",
+                    users=users,
                     state=state,
                 )
             )

@@ -27,7 +27,7 @@ from kubebraid.command.settings import BadSetting, Forward, Settings, parse_list
 # for production does not have it.
 _GROUP, _NAME = "kubebraid.demo", "simulate"
 
-Simulate = Callable[[int, int, float, Path], Coroutine[Any, Any, None]]
+Simulate = Callable[..., Coroutine[Any, Any, None]]
 
 
 def simulated_clusters() -> Simulate:
@@ -113,8 +113,13 @@ def simulate(
     clusters: Annotated[int, typer.Option(min=1, max=200, help="Simulated clusters.")] = 3,
     pods: Annotated[int, typer.Option(min=1, help="Pods of each cluster.")] = 200,
     churn: Annotated[float, typer.Option(min=0, help="Changes a second in each cluster.")] = 2.0,
+    token_auth_file: Annotated[
+        Path | None,
+        typer.Option(metavar="F", help='Users, as lines token,user,uid,"groups"; the clusters\' RBAC decides then.'),
+    ] = None,
     log_level: LogLevel = "info",
     log_json: LogJson = False,
 ) -> None:
     """Simulated member clusters alone, until stopped."""
-    reporting.run(simulated_clusters()(clusters, pods, churn, write_kubeconfig), log_level, log_json)
+    run = simulated_clusters()(clusters, pods, churn, write_kubeconfig, token_auth_file=token_auth_file)
+    reporting.run(run, log_level, log_json)

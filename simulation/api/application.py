@@ -9,7 +9,9 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from simulation.api.access_reviews import SELF_REVIEW, review_access
+from simulation.access.guard import Guard
+from simulation.access.users import ClusterUser
+from simulation.api.access_reviews import SELF_REVIEW, is_review, review, review_access
 from simulation.api.bodies import json_body
 from simulation.api.containers import CONVERSATIONS, converse, read_log
 from simulation.api.descriptions import DescriptionHandlers
@@ -39,9 +41,10 @@ _ROOT_PATHS = ["/api", "/api/v1", "/apis", "/livez", "/openapi/v2", "/openapi/v3
 class Api:
     """Serves one cluster.
 
-    Requests need `token` as their bearer token unless it is empty. With `gzip`, large lists are compressed for clients
-    that accept it. Watches get a bookmark each `bookmark_interval` seconds; reads wait `version_wait` seconds for a
-    version that the cluster has not reached. `controls` are the endpoints under /_simulation, by name.
+    Requests need `token` as their bearer token unless it is empty; where there is a `guard`, it decides about each.
+    With `gzip`, large lists are compressed for clients that accept it. Watches get a bookmark each `bookmark_interval`
+    seconds; reads wait `version_wait` seconds for a version that the cluster has not reached. `controls` are the
+    endpoints under /_simulation, by name.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Api:
         faults: Faults,
         *,
         token: str = "",
+        guard: Guard | None = None,
         gzip: bool = True,
         bookmark_interval: float = 60.0,
         version_wait: float = 3.0,
@@ -59,6 +63,7 @@ class Api:
         self._registry = registry
         self._faults = faults
         self._token = token
+        self._guard = guard
         self._controls = controls or {}
         sender = ListSender(faults, gzip=gzip)
         self.descriptions = DescriptionHandlers(registry, faults)
@@ -89,8 +94,7 @@ class Api:
         if parts[0] == "_simulation":
             return await self._control(request, parts[1:])
         await self._faults.before_answer(parts)
-        if self._token and request.headers.get("Authorization") != f"Bearer {self._token}":
-            raise StatusError(401, "Unauthorized")
+        user = self._admitted(request, unquote(raw))
         head = parts[0]
         if head in _HEALTH:
             return web.Response(text="ok")
@@ -99,14 +103,22 @@ class Api:
         if head == "openapi":
             return self.descriptions.openapi(request, parts[1:])
         if head == "api":
-            return await self._group(request, "", parts[1:])
+            return await self._group(request, "", parts[1:], user)
         if head == "apis":
             if len(parts) == 1:
                 return self.descriptions.groups(request, core=False)
-            return await self._group(request, parts[1], parts[2:])
+            return await self._group(request, parts[1], parts[2:], user)
         if raw == "/":
             return json_response({"paths": _ROOT_PATHS})
         raise unknown_path()
+
+    def _admitted(self, request: web.BaseRequest, path: str) -> ClusterUser | None:
+        """Who asks, where that is found out. Raises StatusError 400, 401, 403."""
+        if self._guard is not None:
+            return self._guard.admit(request.method, path, request.query, request.headers)
+        if self._token and request.headers.get("Authorization") != f"Bearer {self._token}":
+            raise StatusError(401, "Unauthorized")
+        return None
 
     async def _control(self, request: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
         control = self._controls.get("/".join(parts))
@@ -120,12 +132,16 @@ class Api:
             wanted = json_body(data) if data else {}
         return json_response(await control(wanted))
 
-    async def _group(self, request: web.BaseRequest, group: str, parts: list[str]) -> web.StreamResponse:
+    async def _group(
+        self, request: web.BaseRequest, group: str, parts: list[str], user: ClusterUser | None
+    ) -> web.StreamResponse:
         if not parts:
             if group:
                 return self.descriptions.group(request, group)
             return self.descriptions.groups(request, core=True)
         version, *rest = parts
+        if self._guard is not None and user is not None and is_review(group, parts):
+            return await review(request, group, parts, self._guard, user)
         if (group, *parts) == SELF_REVIEW:
             return await review_access(request)
         if (group, version) in self._registry.aggregation.unanswered:

@@ -1,0 +1,1 @@
+"""Access: who asks a simulated cluster, in whose name, and whether its RBAC allows it."""

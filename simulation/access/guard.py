@@ -1,0 +1,63 @@
+"""The guard of a cluster: authentication, impersonation and authorization, in the order of a kube-apiserver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from multidict import MultiMapping
+
+from simulation.access.actions import Action, action_of
+from simulation.access.impersonation import impersonated
+from simulation.access.rbac import Rbac
+from simulation.access.refusals import denied, unauthorized
+from simulation.access.users import ANONYMOUS, ClusterUser, with_implicit_group
+from simulation.storage import ClusterStorage
+
+__all__ = ["Guard"]
+
+# What is asked for by GET, as a WebSocket is, and needs the right to create as well
+# (k8s.io/kubernetes pkg/registry/core/pod/rest: AuthorizePodWebsocketUpgradeCreatePermission).
+_STREAMS = frozenset({"exec", "attach", "portforward"})
+
+
+class Guard:
+    """Knows users by their bearer tokens (`tokens`), and everyone else as system:anonymous."""
+
+    def __init__(self, storage: ClusterStorage, tokens: Mapping[str, ClusterUser]) -> None:
+        self.rbac = Rbac(storage)
+        self._tokens = dict(tokens)
+
+    def user_of(self, token: str) -> ClusterUser | None:
+        """Whose a token is."""
+        found = self._tokens.get(token)
+        return None if found is None else with_implicit_group(found)
+
+    def admit(self, method: str, path: str, query: Mapping[str, str], headers: MultiMapping[str]) -> ClusterUser:
+        """In whose name a request may be answered. `path` is decoded.
+
+        Raises:
+            StatusError: 400, 401, 403 (who asks may not be whom it names, or that user may not do this).
+        """
+        user = self._authenticated(headers)
+        action = action_of(method, path, query)
+        user = impersonated(self.rbac.decide, user, headers, action) or user
+        self._authorize(user, action)
+        if action.verb == "get" and action.resource == "pods" and not action.group and action.subresource in _STREAMS:
+            self._authorize(user, replace(action, verb="create"))
+        return user
+
+    def _authenticated(self, headers: MultiMapping[str]) -> ClusterUser:
+        """By the Authorization header (k8s.io/apiserver pkg/authentication/request/bearertoken)."""
+        parts = headers.get("Authorization", "").strip().split(" ")
+        if len(parts) < 2 or parts[0].lower() != "bearer" or not parts[1]:
+            return ANONYMOUS
+        user = self.user_of(parts[1])
+        if user is None:
+            raise unauthorized()
+        return user
+
+    def _authorize(self, user: ClusterUser, action: Action) -> None:
+        allowed, reason = self.rbac.decide(user, action)
+        if not allowed:
+            raise denied(user, action, reason)
