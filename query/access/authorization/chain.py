@@ -227,6 +227,8 @@ class Chain:
         async with asyncio.TaskGroup() as tasks:
             for one in self._authorizers:
                 tasks.create_task(one.run(), name=f"authorizer-{type(one).__name__}")
+            # Also where none of them does anything: whoever runs it takes its end for the end of all.
+            await asyncio.Event().wait()
 
 
 @dataclass

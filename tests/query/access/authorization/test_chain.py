@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -269,3 +270,15 @@ def test_401() -> None:
         "reason": "Unauthorized",
         "code": 401,
     }
+
+
+async def test_a_chain_runs_until_it_is_cancelled() -> None:
+    """Also one whose authorizers have nothing to do."""
+    running = asyncio.create_task(Chain([ALWAYS_ALLOW]).run())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not running.done()
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    assert running.cancelled()
