@@ -11,8 +11,10 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
+import ssl
 import sys
 import tempfile
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Coroutine
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.process import BaseProcess
@@ -151,9 +153,9 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def service(nats: str) -> AsyncIterator[Service]:
-    """The query service as users run it, ready to be asked."""
-    async with _kubebraid("serve", "--nats", nats) as running:
+async def service(nats: str, *arguments: str, context: ssl.SSLContext | None = None) -> AsyncIterator[Service]:
+    """The query service as users run it, ready to be asked; `context`: of clients, for https."""
+    async with _kubebraid("serve", "--nats", nats, *arguments, context=context) as running:
         yield running
 
 
@@ -165,7 +167,7 @@ async def clusters_served(kubeconfig: Path, data: Path, *arguments: str) -> Asyn
 
 
 @contextlib.asynccontextmanager
-async def _kubebraid(command: str, *arguments: str) -> AsyncIterator[Service]:
+async def _kubebraid(command: str, *arguments: str, context: ssl.SSLContext | None = None) -> AsyncIterator[Service]:
     port = free_port()
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "kubebraid", command, *arguments),
@@ -176,7 +178,7 @@ async def _kubebraid(command: str, *arguments: str) -> AsyncIterator[Service]:
     )
     try:
         async with asyncio.timeout(120):
-            while not await asyncio.to_thread(_ready, port):
+            while not await asyncio.to_thread(_ready, port, context):
                 if running.returncode is not None:
                     raise ProcessFailed(f"kubebraid {command} ended with code {running.returncode}")
                 await asyncio.sleep(0.05)
@@ -191,8 +193,11 @@ async def _kubebraid(command: str, *arguments: str) -> AsyncIterator[Service]:
                 await running.wait()
 
 
-def _ready(port: int) -> bool:
+def _ready(port: int, context: ssl.SSLContext | None) -> bool:
     try:
-        return get(port, "/readyz").status == 200
+        if context is None:
+            return get(port, "/readyz").status == 200
+        with urllib.request.urlopen(f"https://127.0.0.1:{port}/readyz", context=context) as answer:
+            return bool(answer.status == 200)
     except OSError:
         return False

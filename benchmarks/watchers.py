@@ -6,11 +6,13 @@ Some go on at a second server when the first one goes.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from array import array
 from collections.abc import Sequence
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -131,13 +133,14 @@ def _request(port: int, path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: application/json\r\n\r\n".encode()
 
 
-async def watch(pipe: Pipe, port: int, path: str, count: int, patience: float) -> None:
+async def watch(pipe: Pipe, port: int, path: str, count: int, patience: float, authority: Path | None = None) -> None:
     """Opens watches and sends None; is told the last index there will be; sends what each watcher saw.
 
-    It waits for that index for `patience` seconds at most.
+    It waits for that index for `patience` seconds at most. `authority`: of the server's certificate, for https.
     """
     group = _Group(count)
-    watchers = await _open(group, port, path)
+    context = None if authority is None else ssl.create_default_context(cafile=authority)
+    watchers = await _open(group, port, path, context)
     pipe.send(None)
     await _finish(pipe, group, watchers, patience)
     pipe.send([Seen(watcher.indexes, watcher.times) for watcher in watchers])
@@ -174,11 +177,11 @@ async def watch_and_move(
     _close(watchers)
 
 
-async def _open(group: _Group, port: int, path: str) -> list[_Watcher]:
+async def _open(group: _Group, port: int, path: str, context: ssl.SSLContext | None = None) -> list[_Watcher]:
     watchers = [_Watcher(_request(port, path), group) for _ in range(group.count)]
     loop = asyncio.get_running_loop()
     for watcher in watchers:
-        await loop.create_connection(partial(_itself, watcher), "127.0.0.1", port)
+        await loop.create_connection(partial(_itself, watcher), "127.0.0.1", port, ssl=context)
     await asyncio.wait_for(group.all_open.wait(), 30)
     if group.failed:
         raise RuntimeError(f"a watch was refused: {group.failed[0]!r}")
