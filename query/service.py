@@ -21,7 +21,7 @@ from query.access.audit.events import Event as AuditEvent
 from query.access.authorization.attributes import Attributes, attributes_of
 from query.access.authorization.denied import forbidden
 from query.access.gate import LEFT_OUT, Caller, Denial, Permit
-from query.discovery.access_reviews import ReviewScope, is_review, review_kind
+from query.discovery.access_reviews import ReviewKind, ReviewScope, is_review, review_kind
 from query.discovery.catalogue import Catalogue, Catalogues, ServedType
 from query.discovery.endpoints import Discovery
 from query.discovery.followed import Followed
@@ -287,7 +287,8 @@ class QueryService:
         if refusal is not None and (refusal.final or not self._member_decides(request)):
             raise refusal.error
         if segments[:1] in (["api"], ["apis"]) and len(segments) > (2 if segments[0] == "api" else 3):
-            if (review := review_kind(segments)) is not None and not self._member_decides(request):
+            review = review_kind(segments)
+            if review is not None and (not self._member_decides(request) or self._known_here(review)):
                 writable = request.cluster is not None and self._forwarding is not None
                 scope = ReviewScope(request.who, request.cluster, self._gate, writable)
                 return await self._discovery.review(request, review, scope)
@@ -303,6 +304,10 @@ class QueryService:
             self._only_get(request)
             return self._discovery.document(request, segments)
         return await self._route_other(request, segments)
+
+    def _known_here(self, review: ReviewKind) -> bool:
+        """Whether a review is of who asks: that is decided here, as it is for what they read."""
+        return not self._gate.open and review.kind.startswith("Self")
 
     @staticmethod
     def _attributes(request: Request, segments: list[str]) -> Attributes:
