@@ -66,7 +66,7 @@ ROWS: dict[tuple[str, str], tuple[str, list[Any]]] = {
         "Name Capacity Access-Modes Reclaim-Policy Status Claim StorageClass VolumeAttributesClass Reason Age "
         "VolumeMode",
         [
-            *("#", "20Gi", "RWO", "Delete", "Bound", "payments/data-payments-db-2", "standard", "<unset>", "", "*"),
+            *("#", "20Gi", "RWO", "Delete", "Bound", "payments/data-payments-db-0", "standard", "<unset>", "", "*"),
             "Filesystem",
         ],
     ),
@@ -136,7 +136,7 @@ ROWS: dict[tuple[str, str], tuple[str, list[Any]]] = {
         "Name Role Age Users Groups ServiceAccounts",
         ["cluster-admin", "ClusterRole/cluster-admin", "*", "", "system:masters", ""],
     ),
-    ("rbac.authorization.k8s.io", "clusterroles"): ("Name Created-At", ["cluster-admin", "*"]),
+    ("rbac.authorization.k8s.io", "clusterroles"): ("Name Created-At", ["admin", "*"]),
     ("rbac.authorization.k8s.io", "rolebindings"): (
         "Name Role Age Users Groups ServiceAccounts",
         ["leader-election", "Role/leader-election", "*", "", "", "kube-system/default"],
