@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
+import msgspec
 import pytest
 import pytest_asyncio
 import yaml
@@ -311,3 +312,35 @@ async def test_refusals_are_its_own_word_by_word(real: Real, number: int) -> Non
         passed += code != 403
     assert refused
     assert passed
+
+
+@pytest.mark.parametrize("number", range(max(WORLDS // 4, 1)))
+async def test_rules_are_those_of_its_self_subject_rules_reviews(real: Real, number: int) -> None:
+    random = Random(f"rules/{SEED}/{number}")
+    world, rbac = await written(real, random)
+    found = 0
+    for _ in range(60):
+        asked = worlds.request(random, ours(world))
+        groups = tuple(one for one in asked.groups if one not in (AUTHENTICATED, UNAUTHENTICATED)) or ("dev",)
+        if asked.user == "system:anonymous":
+            continue
+        namespace = PREFIX + random.choice(worlds.NAMESPACES)
+        review = {
+            "kind": "SelfSubjectRulesReview",
+            "apiVersion": "authorization.k8s.io/v1",
+            "spec": {"namespace": namespace},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
+        code, answer = await real.ask("POST", path, review, Identity(asked.user, groups=groups))
+        assert code == 201, answer
+        rules, _ = rbac.rules(Identity(asked.user, groups=(*groups, AUTHENTICATED)), namespace)
+        mine = [text_of(msgspec.to_builtins(one)) for one in rules]
+        status = answer["status"]
+        assert sorted(mine) == sorted(text_of(one) for one in (*status["resourceRules"], *status["nonResourceRules"]))
+        found += len(rules)
+    assert found
+
+
+def text_of(rule: Object) -> str:
+    """A rule in one way of writing: what is empty is left out."""
+    return repr(sorted((key, list(value)) for key, value in rule.items() if value))
