@@ -46,6 +46,10 @@ class Callers:
         names = self._clusters()
         known = await self._chain.visible(who, DISCOVERY, names)
         allowing = await self._chain.visible(who, what, names)
-        if known.clusters and known.clusters.keys() <= allowing.clusters.keys():
-            return ALLOWED
-        return verdict
+        # Some namespaces are not all: what a namespace's own roles allow is no answer to a request for the cluster.
+        wholly = {
+            name
+            for name, namespaces in allowing.clusters.items()
+            if namespaces is None or (what.namespace and what.namespace in namespaces)
+        }
+        return ALLOWED if known.clusters and known.clusters.keys() <= wholly else verdict
