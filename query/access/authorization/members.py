@@ -31,8 +31,10 @@ STALE_AFTER: Final = 300.0
 # What of a type's objects decides. Where a producer leaves one out, the rest must not be taken for all of it.
 _DECIDING = frozenset({"rules", "subjects", "roleRef", "*"})
 _ROLES = (CLUSTER_ROLES, ROLES)
-# Seconds: between two looks at how old everything is, and between two of `run` when much happens.
+# Seconds: between two looks of `run` at how old everything is; after which requests look if it does not, as that takes
+# milliseconds where there are many clusters; and between two of `run` when much happens.
 _LOOK_EVERY = 1.0
+_LOOK_AT_LATEST = 1.5
 _AT_MOST_EVERY = 0.05
 # What an answer weighs without any cluster.
 _EMPTY = 20
@@ -108,7 +110,7 @@ class MembersRbac:
         self._undecided: dict[str, str] = {}
         self._seen = (False, -1)
         self._controls = -1
-        self._look_at = 0.0
+        self._looked_at = float("-inf")
         self._answers: OrderedDict[_Key, _Answer] = OrderedDict()
         self._weight = 0
 
@@ -281,14 +283,14 @@ class MembersRbac:
     # -- keeping equal to the store ------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        self._catch_up()
+        self._catch_up(self._looked_at + _LOOK_EVERY)
         if self._told != self._changes:
             self._told = self._changes
             for wake in list(self._listeners):
                 wake()
 
-    def _catch_up(self) -> None:
-        """Takes in what has changed since the last time. O(changed objects); each second O(clusters)."""
+    def _catch_up(self, look_at: float | None = None) -> None:
+        """Takes in what has changed since the last time. O(changed objects); O(clusters) at `look_at` by the clock."""
         materializer = self._materializer
         store = materializer.store
         if materializer.generation != self._generation:
@@ -300,8 +302,10 @@ class MembersRbac:
                     self._take_in(key, last)
         now = self._clock()
         seen = (materializer.ready.is_set(), store.catalogue)
-        if now >= self._look_at or seen != self._seen:
-            self._look_at = now + _LOOK_EVERY
+        if look_at is None:
+            look_at = self._looked_at + _LOOK_AT_LATEST
+        if now >= look_at or seen != self._seen:
+            self._looked_at = now
             self._look_at_clusters(store.clusters)
         elif len(self._known) != len(store.clusters) and store.controls != self._controls:
             # What is not known may become known by any record.
@@ -318,7 +322,7 @@ class MembersRbac:
         self._undecided.clear()
         # What is compiled from now on has all up to here.
         self._read = {key: types.last() for key, types in self._materializer.store.types.items() if key in TYPES}
-        self._look_at = 0.0
+        self._looked_at = float("-inf")
         self._changes += 1
 
     def _take_in(self, key: GroupResource, last: int) -> None:

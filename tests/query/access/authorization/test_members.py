@@ -219,10 +219,10 @@ def test_rules_that_are_too_old_decide_nothing() -> None:
     rbac = fleet.rbac(stale_after=60.0)
     now = fleet.materializer.log.now()
     fleet.control(HEALTH, "alpha", time=now // 1_000_000 - 30_000, data={"healthy": False, "reason": "away"})
-    fleet.now += 1
+    fleet.now += 2
     assert seen(rbac) == {"alpha": None, "bravo": None}
     fleet.control(HEALTH, "alpha", time=now // 1_000_000 - 90_000, data={"healthy": False, "reason": "away"})
-    fleet.now += 1
+    fleet.now += 2
     assert seen(rbac) == {"bravo": None}
     assert rbac.undecided("alpha") == "it is older than 60 s"
     fleet.control(HEALTH, "alpha", time=now // 1_000_000, data={"healthy": True, "reason": ""})
@@ -235,7 +235,7 @@ def test_one_type_that_is_too_old_is_enough() -> None:
     rbac = fleet.rbac(stale_after=60.0)
     long_ago = fleet.materializer.log.now() // 1_000_000 - 90_000
     fleet.control(HEALTH, "alpha", "rolebindings", time=long_ago, data={"healthy": False, "reason": "forbidden"})
-    fleet.now += 1
+    fleet.now += 2
     assert seen(rbac) == {}
     fleet.sync("alpha", "rolebindings")
     assert seen(rbac) == {"alpha": None}
@@ -247,11 +247,11 @@ def test_a_producer_that_is_silent_makes_rules_old() -> None:
     rbac = fleet.rbac(stale_after=60.0)
     ago = fleet.materializer.log.now() - 50_000_000_000
     fleet.control(STATUS, "alpha", at=ago, data={"types": {}, "every": 1000})
-    fleet.now += 1
+    fleet.now += 2
     assert fleet.materializer.stale_reason(fleet.store.clusters["alpha"]) is not None
     assert seen(rbac) == {"alpha": None}
     fleet.control(STATUS, "alpha", at=ago - 50_000_000_000, data={"types": {}, "every": 1000})
-    fleet.now += 1
+    fleet.now += 2
     assert seen(rbac) == {}
 
 
@@ -262,13 +262,13 @@ def test_a_log_that_cannot_be_read_makes_all_rules_old() -> None:
     assert seen(rbac) == {"alpha": None}
     freshness = fleet.materializer._freshness
     freshness.unreadable_since = 1.0
-    fleet.now += 1
+    fleet.now += 2
     assert seen(rbac) == {"alpha": None}
     freshness.current_at -= 90
-    fleet.now += 1
+    fleet.now += 2
     assert seen(rbac) == {}
     freshness.unreadable_since = None
-    fleet.now += 1
+    fleet.now += 2
     assert seen(rbac) == {"alpha": None}
 
 
@@ -308,7 +308,7 @@ async def test_running_has_listeners_woken_when_rules_become_known_or_too_old() 
         woken.clear()
         long_ago = fleet.materializer.log.now() // 1_000_000 - 90_000
         fleet.control(HEALTH, "alpha", time=long_ago, data={"healthy": False, "reason": "away"})
-        fleet.now += 1
+        fleet.now += 2
         fleet.tell()
         await woken.wait()
     assert seen(rbac) == {}
@@ -489,3 +489,11 @@ def write(fleet: Fleet, cluster: str, resource: str, made: plain_rbac.Object) ->
 
 def test_the_types_that_decide_are_those_of_the_fleet() -> None:
     assert {one.resource for one in TYPES} == set(KINDS)
+
+
+def test_all_who_are_authenticated_may_be_nobody_in_a_cluster() -> None:
+    fleet = Fleet("alpha", "bravo")
+    for cluster in fleet.store.clusters:
+        fleet.grant(cluster, "all", {"kind": "Group", "name": "system:authenticated"})
+    names = Names([Renaming(("alpha",), groups={"system:authenticated": ""})])
+    assert seen(fleet.rbac(names=names)) == {"bravo": None}
