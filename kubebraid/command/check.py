@@ -64,10 +64,13 @@ async def check(settings: Settings, patience: float, timing: ProducerTiming = DE
 
 def lines(checked: Checked) -> Iterator[str]:
     """For people: a table, and below it what is wrong and what to do."""
-    rows = table("cluster", "state", "version", "types", "server", "identity")
+    rows = table("cluster", "state", "version", "types", "server", "identity", "rbac", "forward")
     for one in checked.clusters:
         types = str(one.types - len(one.unreadable)) if one.version or one.types else ""
-        rows.add_row(one.name, one.state, one.version, types, Text(one.server), one.identity)
+        # Of one that did not answer, nothing of that is known.
+        decides = ("decides" if one.decides else "closed") if one.types else ""
+        forward = ", ".join(one.forward or ())
+        rows.add_row(one.name, one.state, one.version, types, Text(one.server), one.identity, decides, forward)
     if checked.clusters:
         yield from rendered(rows)
     else:

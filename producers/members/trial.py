@@ -42,12 +42,33 @@ _LOG_IN = {
 }
 
 
+_RBAC = tuple(
+    GroupResource("rbac.authorization.k8s.io", resource)
+    for resource in ("clusterrolebindings", "clusterroles", "rolebindings", "roles")
+)
+_ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+# What has to be impersonated so that a cluster decides about users and their groups.
+_IMPERSONATED = (("", "users"), ("", "groups"))
+
+
+class _ReviewStatus(msgspec.Struct):
+    allowed: bool = False
+
+
+class _Review(msgspec.Struct):
+    status: _ReviewStatus = msgspec.field(default_factory=_ReviewStatus)
+
+
 class Trial(msgspec.Struct, frozen=True):
     """One cluster as it was found.
 
     `state`: `good`, `partly` (some types cannot be read) or `failed`. `identity`: its kind, never whose. `types`: how
     many would be followed; `unreadable`: those of them that would not come, each with the reason. `problem` and `mend`:
     one line each, empty where all is well.
+
+    - `decides`: whether its own RBAC can decide about it where it is served (`--authorization-mode Members`): all of
+      its roles and bindings would come.
+    - `forward`: the values of `--forward` that can work: `impersonate` needs the right to do that. None: not known.
     """
 
     name: str
@@ -60,6 +81,8 @@ class Trial(msgspec.Struct, frozen=True):
     unreadable: dict[str, str] = {}
     problem: str = ""
     mend: str = ""
+    decides: bool = False
+    forward: tuple[str, ...] | None = None
 
 
 async def tried(name: str, member: Member, patience: float, timing: ProducerTiming) -> Trial:
@@ -119,10 +142,12 @@ async def _ask(server: ApiServer, member: Member, under_way: _UnderWay) -> None:
     discovered = await discover(server, definitions)
     chosen = member.rules.chosen(discovered.types)
     places = asyncio.Semaphore(_AT_ONCE)
-    under_way.found(types=len(chosen))
+    under_way.found(types=len(chosen), forward=await _forwarding(server))
     answers = await asyncio.gather(*(_readable(server, one, places) for one in chosen))
     names = [one.resource.group_resource for one in chosen]
     unreadable = {str(name): reason for name, reason in zip(names, answers, strict=True) if reason}
+    whole = {one.resource.group_resource for one in chosen if not one.scope.only and not one.scope.selector}
+    under_way.found(decides=all(one in whole and str(one) not in unreadable for one in _RBAC))
     unreadable |= {f"*.{group}": "its API server does not answer" for group in sorted(discovered.doubtful)}
     if not chosen:
         under_way.found(state="partly", problem="none of its types is chosen", mend="check --include and --exclude")
@@ -136,6 +161,24 @@ async def _ask(server: ApiServer, member: Member, under_way: _UnderWay) -> None:
         )
     else:
         under_way.found(state="good")
+
+
+async def _forwarding(server: ApiServer) -> tuple[str, ...] | None:
+    """As whom requests can be passed on. Whether callers are let in is theirs; to ask in their name is ours."""
+    for group, resource in _IMPERSONATED:
+        asked = {"verb": "impersonate", "group": group, "resource": resource}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": asked},
+        }
+        try:
+            answer = msgspec.json.decode(await server.post(_ACCESS_REVIEWS, msgspec.json.encode(review)), type=_Review)
+        except (ClusterUnavailable, msgspec.MsgspecError):
+            return None
+        if not answer.status.allowed:
+            return ("caller", "configured")
+    return ("caller", "impersonate", "configured")
 
 
 async def _readable(server: ApiServer, chosen: Chosen, places: asyncio.Semaphore) -> str:

@@ -38,7 +38,7 @@ async def test_all_is_well(members: Members) -> None:
     code, out, err = await run("--kubeconfig", str(members.kubeconfig))
     assert (code, err) == (0, "")
     head, *rows = out.splitlines()
-    assert head.split() == ["CLUSTER", "STATE", "VERSION", "TYPES", "SERVER", "IDENTITY"]
+    assert head.split() == ["CLUSTER", "STATE", "VERSION", "TYPES", "SERVER", "IDENTITY", "RBAC", "FORWARD"]
     assert [row.split()[:2] for row in rows] == [["alpha", "good"], ["bravo", "good"]]
     assert all("anonymous" in row for row in rows)
     code, out, err = await run(
@@ -60,6 +60,9 @@ async def test_all_is_well(members: Members) -> None:
         "unreadable": {},
         "problem": "",
         "mend": "",
+        # Of its roles and bindings none would come.
+        "decides": False,
+        "forward": alpha["forward"],
     }
 
 
