@@ -9,7 +9,8 @@ STAMP := $(VENV)/.installed
 NODE := .node
 NODE_STAMP := $(if $(shell command -v npm),$(NODE)/.installed $(NODE)/examples/.installed)
 ARGS ?=
-WORKERS ?= 4
+# Twice and more the processors of a small machine: most of their time tests wait for something real.
+WORKERS ?= 6
 # Of make coverage: quick, test or soak.
 LANE ?= test
 

@@ -91,8 +91,11 @@ class Service(Process):
         self.url = f"http://127.0.0.1:{self.port}"
         super().__init__(*arguments, "--listen", f"127.0.0.1:{self.port}", log=log)
 
-    async def ready(self, patience: float = PATIENCE) -> Service:
-        """Returns when /readyz is 200 and no cluster is stale, or some stay so: those that are slow get a moment."""
+    async def ready(self, patience: float = PATIENCE, *, stale: float = STALE) -> Service:
+        """Returns when /readyz is 200 and no cluster is stale, or some stay so: those that are slow get a moment.
+
+        `stale`: seconds that one may take; 0 where all stay so, as without producers.
+        """
         assert self.process is not None
         loop = asyncio.get_running_loop()
         since = None
@@ -103,7 +106,7 @@ class Service(Process):
                     async with session.get(f"{self.url}/readyz?verbose") as answer:
                         if answer.status == 200:
                             since = loop.time() if since is None else since
-                            if " is stale: " not in await answer.text() or loop.time() - since > STALE:
+                            if " is stale: " not in await answer.text() or loop.time() - since >= stale:
                                 return self
                 await asyncio.sleep(0.05)
 

@@ -127,7 +127,9 @@ async def test_served_as_before(directory: Path, start: Any, snapshot: str) -> N
     elif snapshot == "none":
         file.unlink()
     async with EmbeddedBroker(directory) as broker:
-        service = await start("--nats", broker.url, "--snapshot", str(file.parent), command="serve")
+        service = await start("--nats", broker.url, "--snapshot", str(file.parent), command="serve", ready=False)
+        # Without producers all clusters stay stale.
+        await service.ready(stale=0)
         await lists_are_as_they_were(service, AFTER)
         await watches_go_on(service)
         assert sorted(one["name"] for one in (await service.get("/clusters"))["clusters"]) == SERVED["clusters"]
@@ -143,7 +145,7 @@ async def test_served_as_before(directory: Path, start: Any, snapshot: str) -> N
         await service.stop()
         before = service.output().count(FROM_SNAPSHOT)
         await service.start()
-        await service.ready()
+        await service.ready(stale=0)
         assert service.output().count(FROM_SNAPSHOT) == before + 1
         await lists_are_as_they_were(service, AFTER)
         await watches_go_on(service)
@@ -237,8 +239,9 @@ async def test_produced_on_as_before(directory: Path, start: Any, tmp_path: Path
     kubeconfig = tmp_path / "kubeconfig"
     write_kubeconfig(kubeconfig, members)
     producer = (directory / "producer-id").read_text()
-    service = await start("--kubeconfig", str(kubeconfig), "--data", str(directory))
     # Nothing answers there: what is served is what was.
+    service = await start("--kubeconfig", str(kubeconfig), "--data", str(directory), ready=False)
+    await service.ready(stale=0)
     await lists_are_as_they_were(service, AFTER)
     await watches_go_on(service)
     items = (await service.get(path))["items"]
