@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from query.access.authentication.authenticator import Authentication, RequestCredentials
-from query.access.authentication.impersonation import Impersonation, wanted_user
+from query.access.authentication.impersonation import ImpersonationChecks, wanted_user
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.chain import Chain
 from query.access.authorization.verdicts import ALLOWED, Verdict
@@ -24,7 +24,7 @@ class Callers:
         self._authentication = authentication
         self._chain = chain
         self._clusters = clusters
-        self._impersonation = Impersonation(self._may)
+        self._impersonation = ImpersonationChecks(self._may)
 
     async def caller(self, http: web.Request, cluster: str | None, what: Attributes) -> Caller:
         """Who sent a request; see `query.access.gate.CallerFinder`."""

@@ -15,7 +15,7 @@ import msgspec
 
 from query.access.authentication.authenticator import Anonymous
 from query.access.authentication.identity_names import is_of_kubernetes, why_not_domain_prefixed
-from query.access.authentication.jwt_claims import OF_CLAIMS, OF_USERS, ClaimMappings, FromClaim, Requirement
+from query.access.authentication.jwt_claims import OF_CLAIMS, OF_USERS, ClaimMappings, FromClaim, ValidationRule
 from query.access.authentication.x509 import authorities_of
 from query.access.documents import Strict, decoded
 from query.access.errors import BadAccessFile
@@ -192,7 +192,7 @@ def _check_url(url: str) -> None:
 
 def _mappings(entry: _Jwt) -> ClaimMappings:
     required: dict[str, str] = {}
-    claim_rules: list[Requirement] = []
+    claim_rules: list[ValidationRule] = []
     for number, rule in enumerate(entry.claim_validation_rules):
         _at(f"claimValidationRules[{number}]", _add_claim_rule, rule, required, claim_rules)
     user_rules = [
@@ -263,7 +263,7 @@ def _extra(entry: _Extra) -> Expression:
     return _at("valueExpression", OF_CLAIMS.read, entry.value_expression)
 
 
-def _add_claim_rule(rule: _ClaimRule, required: dict[str, str], rules: list[Requirement]) -> None:
+def _add_claim_rule(rule: _ClaimRule, required: dict[str, str], rules: list[ValidationRule]) -> None:
     if rule.claim and rule.expression:
         raise BadAccessFile("claim and expression can't both be set")
     if rule.claim:
@@ -277,15 +277,15 @@ def _add_claim_rule(rule: _ClaimRule, required: dict[str, str], rules: list[Requ
             raise BadAccessFile("may not be specified when expression is set", "requiredValue")
         if any(one.expression.text == rule.expression for one in rules):
             raise BadAccessFile("stands above already", "expression")
-        rules.append(Requirement(_at("expression", OF_CLAIMS.read, rule.expression, BOOL), rule.message))
+        rules.append(ValidationRule(_at("expression", OF_CLAIMS.read, rule.expression, BOOL), rule.message))
     else:
         raise BadAccessFile("claim or expression is required")
 
 
-def _user_rule(rule: _UserRule) -> Requirement:
+def _user_rule(rule: _UserRule) -> ValidationRule:
     if not rule.expression:
         raise BadAccessFile("is needed")
-    return Requirement(OF_USERS.read(rule.expression, BOOL), rule.message)
+    return ValidationRule(OF_USERS.read(rule.expression, BOOL), rule.message)
 
 
 def _once(where: str, field: str, values: Iterable[str]) -> None:

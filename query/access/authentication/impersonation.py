@@ -88,7 +88,7 @@ def wanted_user(headers: MultiMapping[str]) -> Identity | None:
     raise ApiError(400, f"requested {user} without impersonating a user name")
 
 
-class Impersonation:
+class ImpersonationChecks:
     """Decides whether users may be others, in the modes of a kube-apiserver 1.36, and remembers which mode did."""
 
     def __init__(self, decide: Decide) -> None:

@@ -39,7 +39,7 @@ class FromClaim:
 
 
 @dataclass(frozen=True)
-class Requirement:
+class ValidationRule:
     """A rule: an expression that must be true, and what is said when it is not."""
 
     expression: Expression
@@ -55,8 +55,8 @@ class ClaimMappings:
     uid: FromClaim | Expression | None = None
     extra: Mapping[str, Expression] = field(default_factory=dict)
     required: Mapping[str, str] = field(default_factory=dict)
-    claim_rules: Sequence[Requirement] = ()
-    user_rules: Sequence[Requirement] = ()
+    claim_rules: Sequence[ValidationRule] = ()
+    user_rules: Sequence[ValidationRule] = ()
 
     def user(self, claims: dict[str, Any]) -> Identity:
         """The user of verified claims.
@@ -131,7 +131,7 @@ def _texts(value: Any, source: Expression) -> tuple[str, ...]:
     return tuple(text for text in texts if text)
 
 
-def _check(rules: Sequence[Requirement], data: Mapping[str, Any]) -> None:
+def _check(rules: Sequence[ValidationRule], data: Mapping[str, Any]) -> None:
     for rule in rules:
         if rule.expression.evaluate(data) is not True:
             raise CredentialRefused(f"validation expression '{rule.expression.text}' failed: {rule.message}")

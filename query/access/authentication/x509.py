@@ -73,7 +73,7 @@ def _store(bundles: Iterable[_Authorities], now: float) -> X509Store:
     return store
 
 
-class ClientCertificate:
+class VerifiedCertificate:
     """A client's certificate that was verified; what it says is read once."""
 
     def __init__(self, certificate: x509.Certificate) -> None:
@@ -103,9 +103,9 @@ class ClientAuthorities:
         self._now = now
         self._of = tuple(file.latest for file in self._files)
         # By chain: its own certificate or why it does not hold, and until when that need not be found out again.
-        self._verified: OrderedDict[Chain, tuple[ClientCertificate | str, float]] = OrderedDict()
+        self._verified: OrderedDict[Chain, tuple[VerifiedCertificate | str, float]] = OrderedDict()
 
-    async def verified(self, peer_chain: Sequence[bytes]) -> ClientCertificate:
+    async def verified(self, peer_chain: Sequence[bytes]) -> VerifiedCertificate:
         """A client's own certificate, once a chain from it to an authority holds now, for clients.
 
         Raises:
@@ -124,10 +124,10 @@ class ClientAuthorities:
             raise CredentialRefused(found)
         return found
 
-    def _remember(self, chain: Chain, now: float) -> tuple[ClientCertificate | str, float]:
+    def _remember(self, chain: Chain, now: float) -> tuple[VerifiedCertificate | str, float]:
         try:
             leaf, ends = _verified(_store(self._of, now), chain)
-            remembered: tuple[ClientCertificate | str, float] = (ClientCertificate(leaf), ends)
+            remembered: tuple[VerifiedCertificate | str, float] = (VerifiedCertificate(leaf), ends)
         except CredentialRefused as cause:
             # Whoever has a certificate for another purpose shows it with each request.
             remembered = (str(cause), now + _REFUSED_FOR)

@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 
 from query.access.authentication.impersonation import (
     Impersonated,
-    Impersonation,
+    ImpersonationChecks,
     account_of,
     node_of,
     wanted_user,
@@ -57,7 +57,7 @@ class Rules:
 async def impersonate(
     rules: Rules, wanted: Identity, requester: Identity = JANE, cluster: str | None = "alpha"
 ) -> Impersonated:
-    return await Impersonation(rules).who(requester, wanted, cluster, LIST)
+    return await ImpersonationChecks(rules).who(requester, wanted, cluster, LIST)
 
 
 async def refusal(rules: Rules, wanted: Identity, requester: Identity = JANE) -> ApiError:
@@ -297,7 +297,7 @@ async def test_a_refusal_is_in_the_words_of_the_first_mode() -> None:
 
 async def test_the_mode_that_worked_last_is_tried_first() -> None:
     rules = Rules("impersonate :users joe")
-    impersonation = Impersonation(rules)
+    impersonation = ImpersonationChecks(rules)
     await impersonation.who(JANE, Identity("joe"), "alpha", LIST)
     assert rules.asked == ["impersonate-on:user-info:list :pods web", "impersonate :users joe"]
     rules.asked.clear()
