@@ -8,7 +8,7 @@ from query.access.audit.events import Audit
 from query.access.authorization.attributes import Attributes
 from query.access.gate import Gate
 from query.http.cors import Cors
-from query.http.limits import Limits, RequestLimits
+from query.http.limits import RequestCounts, RequestLimits
 
 # Requests that last (k8s.io/kubernetes pkg/controlplane/apiserver/config.go: longRunningPredicate).
 _LASTING_VERBS = frozenset({"proxy", "watch"})
@@ -22,7 +22,7 @@ class Entrance:
     gate: Gate = field(default_factory=Gate)
     cors: Cors = field(default_factory=Cors)
     audit: Audit | None = None
-    limits: Limits = field(default_factory=lambda: Limits(RequestLimits(reading=0, mutating=0)))
+    limits: RequestCounts = field(default_factory=lambda: RequestCounts(RequestLimits(reading=0, mutating=0)))
 
 
 def lasts(what: Attributes) -> bool:

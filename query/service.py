@@ -16,8 +16,7 @@ from materializer.entry import Entry
 from materializer.materializer import Materializer
 from materializer.visible import EVERYTHING, Visible
 from query.access.audit.events import HEADER as AUDIT_ID
-from query.access.audit.events import NO_EVENT, audit_id
-from query.access.audit.events import Event as AuditEvent
+from query.access.audit.events import NO_EVENT, AuditEvent, audit_id
 from query.access.authorization.attributes import Attributes, attributes_of
 from query.access.authorization.denied import forbidden
 from query.access.gate import LEFT_OUT, Caller, Denial, Permit

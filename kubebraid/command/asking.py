@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from kubebraid.command.own_authority import pki_of
 from kubebraid.command.settings import BadSetting, default_data
+from kubebraid.errors import KubebraidError
 
 _DEFAULT = "http://127.0.0.1:8001"
 
@@ -29,7 +30,7 @@ class Credentials:
     token: Path | None = None
 
 
-class Refused(Exception):
+class ServerRefused(KubebraidError):
     """The service at `url` answers, but not this: `code`."""
 
     def __init__(self, url: str, code: int) -> None:
@@ -57,7 +58,7 @@ class Service:
         """The body of an answer; the service's URL, and what was needed to be answered.
 
         Raises:
-            Refused: the answer is an error.
+            ServerRefused: the answer is an error.
             OSError: there is none: the URL stands in `filename`.
             BadSetting: credentials cannot be used.
         """
@@ -113,7 +114,7 @@ def _at(url: str, cause: OSError) -> OSError:
 
 
 def _get(url: str, path: str, credentials: Credentials, patience: float) -> bytes:
-    """Raises Refused, OSError, BadSetting."""
+    """Raises ServerRefused, OSError, BadSetting."""
     request = urllib.request.Request(f"{url}{path}")
     if credentials.token is not None:
         if urlsplit(url).scheme != "https":
@@ -131,7 +132,7 @@ def _get(url: str, path: str, credentials: Credentials, patience: float) -> byte
             body: bytes = answer.read()
             return body
     except urllib.error.HTTPError as refused:
-        raise Refused(url, refused.code) from None
+        raise ServerRefused(url, refused.code) from None
     except http.client.HTTPException as cause:
         raise OSError(0, f"it answers no HTTP: {type(cause).__name__}") from None
 

@@ -45,7 +45,7 @@ from query.access.callers import Callers
 from query.access.gate import Gate, namespaced
 from query.entrance import Entrance
 from query.http.cors import Cors
-from query.http.limits import Limits
+from query.http.limits import RequestCounts
 from query.identity import Identity
 
 
@@ -100,7 +100,7 @@ async def made_entrance(
     doors: Doors, materializer: Materializer, reviews: ReviewServers
 ) -> AsyncIterator[ServingEntrance]:
     """The entrance, as long as the block lasts. Raises BadSetting, BadAccessFile, BadOrigin."""
-    cors, limits = Cors(doors.origins), Limits(doors.requests)
+    cors, limits = Cors(doors.origins), RequestCounts(doors.requests)
     async with contextlib.AsyncExitStack() as stack:
         audit = None
         if doors.audit is not None:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import typer
 import yaml
 
-from kubebraid.command.asking import Credentials, Refused, Service
+from kubebraid.command.asking import Credentials, ServerRefused, Service
 from kubebraid.command.options.service import with_service
 from kubebraid.command.settings import BadSetting
 
@@ -103,7 +103,7 @@ def command(
     try:
         body, server, credentials = service.get("/clusters", _PATIENCE)
         names = [cluster["name"] for cluster in json.loads(body)["clusters"]]
-    except Refused as refused:
+    except ServerRefused as refused:
         if refused.code in (401, 403):
             raise BadSetting(
                 f"{refused.url} answers {refused.code}: say who asks, by --client-certificate or --token-file"

@@ -18,12 +18,12 @@ from kubebraid.command.options.names import in_options
 from kubebraid.command.settings import BadSetting
 from kubebraid.errors import KubebraidError
 from producers.errors import ProducersError, UnusableInput
-from query.errors import UnusableInput as UnusableByQuery
+from query.errors import UnusableSetting
 
 # Whether typer depends on click or brings its own differs by version; this is the UsageError of the one it uses.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 # What lower layers fail with: input that is to be corrected, and what else a command may end with.
-_INVALID = (UnusableInput, UnusableByQuery, BadInput)
+_INVALID = (UnusableInput, UnusableSetting, BadInput)
 _FAILED = (ProducersError, LogUnavailable, HistoryEnded)
 
 

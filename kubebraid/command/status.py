@@ -11,7 +11,7 @@ import msgspec
 import typer
 from rich.text import Text
 
-from kubebraid.command.asking import Refused, Service
+from kubebraid.command.asking import ServerRefused, Service
 from kubebraid.command.options.service import with_service
 from kubebraid.command.settings import BadSetting
 from kubebraid.command.tables import rendered, table
@@ -106,7 +106,7 @@ def ask(service: Service) -> InstanceStatus:
     """The status of an instance. Raises Unanswered, BadSetting."""
     try:
         body, server, _ = service.get("/clusters", _PATIENCE)
-    except Refused as refused:
+    except ServerRefused as refused:
         if refused.code == 429:
             return InstanceStatus(refused.url, ready=False, outage=None, index=0, clusters=())
         if refused.code in (401, 403):

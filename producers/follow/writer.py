@@ -53,7 +53,7 @@ from producers.follow.odd_objects import LEFT_OUT, MENDED, OddObjects, shown
 from producers.follow.ownership import Owner, append_control, deposed
 from producers.metrics import StateCounts
 from producers.timing import DEFAULT, ProducerTiming
-from producers.upstream.objects import Identity, RawObject, Unusable, identify, raw_object
+from producers.upstream.objects import ObjectIdentity, RawObject, Unusable, identify, raw_object
 from producers.upstream.odd_json import OddObject
 
 log = structlog.get_logger("producers.follow.writer")
@@ -687,7 +687,7 @@ class Writer:
         try:
             identity = identify(found)
         except Unusable:
-            identity = Identity()
+            identity = ObjectIdentity()
         if not identity.name:
             self._unusable(Unusable(problem))
             return None

@@ -17,7 +17,7 @@ class Unusable(UnusableInput):
     """No Kubernetes object, or one without a name."""
 
 
-class Identity(msgspec.Struct, rename="camel"):
+class ObjectIdentity(msgspec.Struct, rename="camel"):
     """The part of metadata by which an object is recognised as the one already known."""
 
     name: str = ""
@@ -35,7 +35,7 @@ class _Managers(msgspec.Struct, rename="camel"):
 
 
 _raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_identity = msgspec.json.Decoder(Identity)
+_identity = msgspec.json.Decoder(ObjectIdentity)
 _managers = msgspec.json.Decoder(_Managers)
 
 
@@ -60,7 +60,7 @@ def raw_object(raw: bytes | msgspec.Raw) -> RawObject:
         raise Unusable(f"not a Kubernetes object: {cause}") from cause
 
 
-def identify(found: RawObject) -> Identity:
+def identify(found: RawObject) -> ObjectIdentity:
     """Name, namespace, uid and version of an object; only its metadata is read.
 
     Raises:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from query.errors import QueryError, UnusableInput
+from query.errors import QueryError, UnusableSetting
 
 
 class AccessError(QueryError):
     """Something about who asks, or about what they may do, that did not go as it should; one line that says why."""
 
 
-class BadAccessFile(AccessError, UnusableInput):
+class BadAccessFile(AccessError, UnusableSetting):
     """A file that says who may ask or see what cannot be used.
 
     One line: the file, the path of the field in it, and what to write instead. Never a token, a key or a password.

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from query.errors import UnusableInput
+from query.errors import UnusableSetting
 
 _METHODS = "POST, GET, OPTIONS, PUT, DELETE, PATCH"
 _HEADERS = (
@@ -21,7 +21,7 @@ _HEADERS = (
 _EXPOSED = "Date, Audit-ID, Warning, Retry-After"
 
 
-class BadOrigin(UnusableInput):
+class BadOrigin(UnusableSetting):
     """A pattern of origins cannot be used; one line that says why."""
 
 

@@ -23,7 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL, crypto
 
-from query.errors import UnusableInput
+from query.errors import UnusableSetting
 
 log = structlog.get_logger("query.http.tls")
 
@@ -38,7 +38,7 @@ _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _RECORD, _RECORD_HEAD = 16 * 1024, 64
 
 
-class BadTlsFile(UnusableInput):
+class BadTlsFile(UnusableSetting):
     """A certificate, a key or a bundle of authorities cannot be used; one line with the file's path."""
 
 

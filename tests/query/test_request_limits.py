@@ -1,4 +1,4 @@
-"""Limits of what is answered at once: who is refused, who is not, and that nothing stays counted."""
+"""RequestCounts of what is answered at once: who is refused, who is not, and that nothing stays counted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from query.http.limits import Limits, RequestLimits
+from query.http.limits import RequestCounts, RequestLimits
 from query.http.status import ApiError
 from query.identity import MASTERS, Identity
 
@@ -27,7 +27,7 @@ def refused() -> Iterator[None]:
 
 
 def test_what_reads_and_what_changes_count_apart() -> None:
-    limits = Limits(RequestLimits(reading=2, mutating=1))
+    limits = RequestCounts(RequestLimits(reading=2, mutating=1))
     with contextlib.ExitStack() as under_way:
         for who, verb in ((JANE, "list"), (JOE, "get")):
             under_way.enter_context(limits.admit(who, verb, False))
@@ -44,7 +44,7 @@ def test_what_reads_and_what_changes_count_apart() -> None:
 
 
 def test_what_lasts_is_in_no_ones_way() -> None:
-    limits = Limits(RequestLimits(reading=1, mutating=1, per_user=1))
+    limits = RequestCounts(RequestLimits(reading=1, mutating=1, per_user=1))
     with contextlib.ExitStack() as under_way:
         for _ in range(1000):
             under_way.enter_context(limits.admit(JANE, "watch", True))
@@ -54,7 +54,7 @@ def test_what_lasts_is_in_no_ones_way() -> None:
 
 
 def test_what_lasts_has_limits_of_its_own() -> None:
-    limits = Limits(RequestLimits(watches=3, watches_per_user=2))
+    limits = RequestCounts(RequestLimits(watches=3, watches_per_user=2))
     with contextlib.ExitStack() as under_way:
         for _ in range(2):
             under_way.enter_context(limits.admit(JANE, "watch", True))
@@ -71,7 +71,7 @@ def test_what_lasts_has_limits_of_its_own() -> None:
 
 
 def test_of_one_user() -> None:
-    limits = Limits(RequestLimits(reading=3, mutating=3, per_user=2))
+    limits = RequestCounts(RequestLimits(reading=3, mutating=3, per_user=2))
     with limits.admit(JANE, "list", False), limits.admit(JANE, "create", False):
         for verb in ("list", "create"):
             with refused(), limits.admit(JANE, verb, False):
@@ -82,7 +82,7 @@ def test_of_one_user() -> None:
 
 def test_masters_pass_always() -> None:
     """Who is to mend an overload has to get in."""
-    limits = Limits(RequestLimits(reading=1, mutating=1, per_user=1, watches=1, watches_per_user=1))
+    limits = RequestCounts(RequestLimits(reading=1, mutating=1, per_user=1, watches=1, watches_per_user=1))
     with limits.admit(JANE, "list", False), contextlib.ExitStack() as under_way:
         for _ in range(10):
             under_way.enter_context(limits.admit(ROOT, "list", False))
@@ -91,7 +91,7 @@ def test_masters_pass_always() -> None:
 
 
 def test_zero_is_any_number() -> None:
-    limits = Limits(RequestLimits(reading=0, mutating=0))
+    limits = RequestCounts(RequestLimits(reading=0, mutating=0))
     with contextlib.ExitStack() as under_way:
         for _ in range(2000):
             under_way.enter_context(limits.admit(JANE, "list", False))
@@ -99,7 +99,7 @@ def test_zero_is_any_number() -> None:
 
 def test_whatever_happens_nothing_stays_counted() -> None:
     chosen = random.Random(3)
-    limits = Limits(RequestLimits(reading=5, mutating=5, per_user=3, watches=5, watches_per_user=3))
+    limits = RequestCounts(RequestLimits(reading=5, mutating=5, per_user=3, watches=5, watches_per_user=3))
     under_way: list[contextlib.ExitStack] = []
     refusals = 0
     for _ in range(5000):

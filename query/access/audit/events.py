@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from query.access.audit.log_file import Lines
+from query.access.audit.log_file import EventLines
 from query.access.audit.policy import NOT_NOTED, Level, Noted, Policy, Stage
 from query.access.authorization.attributes import Attributes
 from query.http.tls import peer_chain
@@ -42,7 +42,7 @@ def audit_id(http: web.BaseRequest) -> str:
 class Audit:
     """Notes requests as a policy says; None: it notes nothing."""
 
-    def __init__(self, policy: Policy | None = None, lines: Lines | None = None) -> None:
+    def __init__(self, policy: Policy | None = None, lines: EventLines | None = None) -> None:
         self._policy = policy
         self._lines = lines
 
@@ -61,7 +61,7 @@ class Audit:
         cluster: str | None = None,
         lasting: bool = False,
         constraint: str = "",
-    ) -> Event:
+    ) -> AuditEvent:
         """Notes that a request has come.
 
         `who`: as authorizers see it; `impersonator`: who was authenticated, where that is another; `constraint`: by
@@ -77,7 +77,7 @@ class Audit:
         _put_user(content, who, impersonator)
         if constraint:
             content["authenticationMetadata"] = {"impersonationConstraint": constraint}
-        event = Event(content, noted, self._lines, lasting=lasting)
+        event = AuditEvent(content, noted, self._lines, lasting=lasting)
         event.note(Stage.REQUEST_RECEIVED)
         return event
 
@@ -90,16 +90,18 @@ class Audit:
             return
         content = _content(http, noted, what, cluster)
         content["user"] = {}
-        event = Event(content, noted, self._lines, lasting=True)
+        event = AuditEvent(content, noted, self._lines, lasting=True)
         event.started(401, _attempted(http))
 
 
-class Event:
+class AuditEvent:
     """One request that is noted, or is not."""
 
     __slots__ = ("_content", "_lasting", "_lines", "_noted", "_received")
 
-    def __init__(self, content: dict[str, Any], noted: Noted, lines: Lines | None, *, lasting: bool = False) -> None:
+    def __init__(
+        self, content: dict[str, Any], noted: Noted, lines: EventLines | None, *, lasting: bool = False
+    ) -> None:
         self._content = content
         self._noted = noted
         self._lines = lines
@@ -138,14 +140,14 @@ class Event:
         self._lines.write(msgspec.json.encode(content) + b"\n")
 
 
-NO_EVENT = Event({}, NOT_NOTED, None)
+NO_EVENT = AuditEvent({}, NOT_NOTED, None)
 """Of a request that is not noted."""
 
 
 def _content(http: web.BaseRequest, noted: Noted, what: Attributes, cluster: str | None) -> dict[str, Any]:
     """The event so far, its fields in the order of Kubernetes' own."""
     content: dict[str, Any] = {
-        "kind": "Event",
+        "kind": "AuditEvent",
         "apiVersion": "audit.k8s.io/v1",
         "level": noted.level.value,
         "auditID": audit_id(http),

@@ -29,7 +29,7 @@ _LOOK_EVERY, _SAY_EVERY = 1.0, 60.0
 _STAMP, _TIME = "%Y-%m-%dT%H-%M-%S", r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.\d{3}"
 
 
-class Lines(Protocol):
+class EventLines(Protocol):
     """Takes lines, each with its line feed."""
 
     def write(self, line: bytes) -> None:
@@ -42,7 +42,7 @@ class Lines(Protocol):
 
 
 class StandardOutput:
-    """Lines on the process's standard output."""
+    """EventLines on the process's standard output."""
 
     def write(self, line: bytes) -> None:
         """Writes a line."""
@@ -54,7 +54,7 @@ class StandardOutput:
 
 
 class LogFile:
-    """Lines of a file that only its user may read (0600).
+    """EventLines of a file that only its user may read (0600).
 
     - `largest`: bytes after which another is begun; 0: never. `files`: how many full ones are kept, 0: all; `days`: for
       how long, 0: ever.
