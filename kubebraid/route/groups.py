@@ -14,8 +14,9 @@ import aiohttp
 import msgspec
 import structlog
 
+from kubebraid.route.instance_tls import InstanceTls
 from query.http.health import Check, failed, passed, warning
-from query.http.passthrough import PassThrough, one_line
+from query.http.passthrough import PassThrough, Upstream, one_line
 
 log = structlog.get_logger("kubebraid.route.groups")
 
@@ -28,6 +29,7 @@ _FIRST = 3.0
 # Looks in a row without an answer after which requests do not wait for an instance any more.
 _HANGS = 2
 _SILENT = "does not answer"
+_UNKNOWN = "--proxy-client-cert-file has to be of its --requestheader-client-ca-file"
 # Answers of instances that are about to serve.
 NOT_YET = frozenset({429, 503})
 
@@ -45,12 +47,13 @@ class InstanceCluster(msgspec.Struct):
 
 
 class InstanceDocument(msgspec.Struct):
-    """What /clusters of an instance answers."""
+    """What /clusters of an instance answers. `streams`: None for who does not see everything, too."""
 
     ready: bool
     index: int = 0
     prefix: str = ""
     outage: float | None = None
+    streams: Any = None
     clusters: tuple[InstanceCluster, ...] = ()
 
 
@@ -114,11 +117,23 @@ class Group:
 
 
 class Groups:
-    """All groups of a router, looked after while `run` runs."""
+    """All groups of a router, looked after while `run` runs.
 
-    def __init__(self, urls: Mapping[str, Sequence[str]], pass_through: PassThrough) -> None:
+    `tls`: how instances are connected to over https, None: as the system has it. `itself`: headers that name the
+    router, where it has a certificate.
+    """
+
+    def __init__(
+        self,
+        urls: Mapping[str, Sequence[str]],
+        pass_through: PassThrough,
+        tls: InstanceTls | None = None,
+        itself: Iterable[tuple[str, str]] = (),
+    ) -> None:
         self._groups = [Group(name, of) for name, of in urls.items()]
         self._pass_through = pass_through
+        self._tls = tls
+        self._itself = tuple(itself) if tls is not None and tls.identified else ()
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self._groups)
@@ -127,6 +142,10 @@ class Groups:
     def ready(self) -> bool:
         """Whether all groups are."""
         return all(group.ready for group in self._groups)
+
+    async def upstream(self, one: Instance, *, named: bool) -> Upstream:
+        """Where an instance is asked; `named`: over the router's certificate, as it says who asks."""
+        return Upstream(one.url, tls=None if self._tls is None else await self._tls.context(named=named))
 
     async def run(self) -> None:
         """Looks after the instances until cancelled."""
@@ -161,9 +180,15 @@ class Groups:
     async def _look(self, one: Instance) -> str | None:
         """Why an instance cannot be asked; None if it can."""
         timeout = aiohttp.ClientTimeout(total=ANSWER_PATIENCE, sock_connect=CONNECT_PATIENCE)
+        headers = [("Accept", "application/json"), ("Accept-Encoding", "identity"), *self._itself]
         try:
-            async with self._pass_through.session.get(f"{one.url}/clusters", timeout=timeout) as response:
+            upstream = await self.upstream(one, named=bool(self._itself))
+            async with self._pass_through.session.get(
+                f"{one.url}/clusters", timeout=timeout, headers=headers, ssl=upstream.tls or True
+            ) as response:
                 body = await response.read()
+                if response.status in (401, 403):
+                    return f"answers {response.status}: {_UNKNOWN}"
                 if response.status != 200:
                     return "being started" if response.status in NOT_YET else f"answers {response.status}"
                 one.document = msgspec.json.decode(body, type=InstanceDocument)
@@ -181,13 +206,16 @@ class Groups:
 
     def having(self, cluster: str | None, resource: str | None = None) -> list[Group]:
         """The groups that have a cluster (None: any), and a type in it, written as `deployments.apps` (None: any)."""
-        return [
-            group
-            for group, document in self._seen()
-            if any(
-                cluster in (None, one.name) and (resource is None or resource in one.types) for one in document.clusters
-            )
-        ]
+        return [group for group, document in self._seen() if clusters_having(document, cluster, resource)]
+
+    def whole(self, resource: str) -> Group | None:
+        """The first group that has a type in each cluster in which any has it; None: they share the clusters out.
+
+        Types of access rules are in all groups that are guarded by clusters' own rules.
+        """
+        having = [(group, clusters_having(document, None, resource)) for group, document in self._seen()]
+        everywhere = set[str]().union(*(clusters for _, clusters in having))
+        return next((group for group, clusters in having if clusters == everywhere), None)
 
     def unseen(self) -> list[Group]:
         """The groups none of whose instances was ever seen."""
@@ -207,30 +235,47 @@ class Groups:
 
     def document(self) -> dict[str, Any]:
         """What an instance that had all of it would answer for /clusters, and each group's position."""
-        clusters: dict[str, dict[str, Any]] = {}
-        for _, document in self._seen():
-            for one in document.clusters:
-                known = clusters.setdefault(one.name, {**msgspec.to_builtins(one), "types": {}, "missing": []})
-                known["types"].update(one.types)
-                known["missing"] += one.missing
-                known["stale"] = known["stale"] or one.stale
-                known["known"] = known["known"] and one.known
-        seen = list(self._seen())
-        return {
-            "ready": self.ready,
-            "outage": max((of.outage for _, of in seen if of.outage is not None), default=None),
-            "index": max((of.index for _, of in seen), default=0),
-            "prefix": "",
-            "groups": {
-                group.name: {"index": of.index, "prefix": of.prefix, "ready": group.ready} for group, of in seen
-            },
-            "clusters": [clusters[name] for name in sorted(clusters)],
-        }
+        return merged_documents(list(self._seen()), ready=self.ready)
 
     def _seen(self) -> Iterator[tuple[Group, InstanceDocument]]:
         for group in self._groups:
             if (document := group.document) is not None:
                 yield group, document
+
+
+def clusters_having(document: InstanceDocument, cluster: str | None, resource: str | None) -> set[str]:
+    """The clusters of a document, or the one of this name, that have a type (None: any)."""
+    return {
+        one.name
+        for one in document.clusters
+        if cluster in (None, one.name) and (resource is None or resource in one.types)
+    }
+
+
+def merged_documents(
+    seen: Sequence[tuple[Group, InstanceDocument]], *, ready: bool, told: bool = True
+) -> dict[str, Any]:
+    """What an instance that had all of it would answer for /clusters.
+
+    `told`: also where each group is in its log.
+    """
+    clusters: dict[str, dict[str, Any]] = {}
+    for _, document in seen:
+        for one in document.clusters:
+            known = clusters.setdefault(one.name, {**msgspec.to_builtins(one), "types": {}, "missing": []})
+            known["types"].update(one.types)
+            known["missing"] += one.missing
+            known["stale"] = known["stale"] or one.stale
+            known["known"] = known["known"] and one.known
+    groups = {group.name: {"index": of.index, "prefix": of.prefix, "ready": group.ready} for group, of in seen}
+    return {
+        "ready": ready,
+        "outage": max((of.outage for _, of in seen if of.outage is not None), default=None),
+        "index": max((of.index for _, of in seen), default=0),
+        "prefix": "",
+        **({"groups": groups} if told else {}),
+        "clusters": [clusters[name] for name in sorted(clusters)],
+    }
 
 
 def parse_groups(texts: Iterable[str]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Merging: one discovery document made of those of several groups."""
+"""Merging: one document made of those of several groups: of discovery, and of what a user may do."""
 
 from __future__ import annotations
 
@@ -57,3 +57,19 @@ def _name(entry: Any) -> str:
     if isinstance(metadata, dict):
         return str(metadata.get("name", ""))
     return next((str(entry[key]) for key in _NAMES if key in entry), json.dumps(entry, sort_keys=True))
+
+
+def merge_rules(reviews: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A SelfSubjectRulesReview with the rules of all of these, each once, in their order; the spec is the first's.
+
+    O(rules).
+    """
+    first = reviews[0]
+    status: dict[str, Any] = {**first["status"]}
+    for name in ("resourceRules", "nonResourceRules"):
+        rules = {json.dumps(rule, sort_keys=True): rule for one in reviews for rule in one["status"].get(name) or ()}
+        status[name] = list(rules.values())
+    status["incomplete"] = any(one["status"].get("incomplete", False) for one in reviews)
+    if errors := [error for one in reviews if (error := one["status"].get("evaluationError"))]:
+        status["evaluationError"] = ", ".join(dict.fromkeys(errors))
+    return {**first, "status": status}

@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any
-from urllib.parse import quote
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 
-import aiohttp
 import msgspec
 import structlog
 from aiohttp import web
@@ -21,16 +19,20 @@ from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from yarl import URL
 
-from kubebraid.route.groups import ANSWER_PATIENCE, CONNECT_PATIENCE, NOT_YET, Group, Groups, Instance
-from kubebraid.route.merging import merge
+from kubebraid.route.callers import Caller, Callers
+from kubebraid.route.documents import Answer, GroupDocuments, NotAnswered, decoded, instance_documents
+from kubebraid.route.groups import CONNECT_PATIENCE, NOT_YET, Group, Groups, Instance, clusters_having, merged_documents
+from kubebraid.route.instance_tls import InstanceTls
+from kubebraid.route.merging import merge, merge_rules
 from query.discovery.access_reviews import review_kind
 from query.discovery.catalogue import aggregated_type
-from query.discovery.paths import SERVED_PATHS, cluster_scope, resource_target, split
+from query.discovery.paths import SERVED_PATHS, cluster_scope, no_such_cluster, resource_target, split
 from query.http.application import as_api_error, single_handler_application
-from query.http.health import report
-from query.http.origins import refuse_foreign_hosts, refuse_foreign_pages
+from query.http.cors import Cors
+from query.http.health import Check, failed, report
+from query.http.health import ready as all_ready
+from query.http.origins import ALLOWED_ORIGIN, refuse_foreign_hosts, refuse_foreign_pages
 from query.http.passthrough import (
     BrokenAnswer,
     NoAnswer,
@@ -39,20 +41,17 @@ from query.http.passthrough import (
     UpstreamUnreachable,
     begin_response,
     break_off,
-    one_line,
     read_body,
-    request_headers,
     stream_response,
 )
 from query.http.rendering import answer
 from query.http.request import Request, client_address
-from query.http.status import ApiError, no_such_path
+from query.http.status import ApiError, UnknownPath, no_such_path
 from query.http.tunnels import BrokenTunnel, wants_upgrade
 
 log = structlog.get_logger("kubebraid.route.router")
 
-# Discovery documents that are remembered for when a group is down.
-_REMEMBERED = 4096
+_PROBES = ("livez", "healthz", "readyz")
 
 
 class _Collector(Collector):
@@ -69,15 +68,53 @@ class _Collector(Collector):
         yield ready
 
 
-class Router:
-    """Answers requests from groups, given as their URLs by name. `hosts`: as for `QueryService`."""
+class RoutedRequest(Request):
+    """A request to the router. `caller`: who sent it, once that is known."""
 
-    def __init__(self, groups: Mapping[str, Sequence[str]], *, hosts: frozenset[str] | None = None) -> None:
+    def __init__(self, http: web.Request) -> None:
+        super().__init__(http)
+        self.caller = Caller((), False, b"")
+
+    @property
+    def place(self) -> str:
+        """The address of its client: whoever keeps a connection gets its answers from the same instances."""
+        peer = self.http.transport.get_extra_info("peername") if self.http.transport is not None else None
+        return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
+
+    @property
+    def forwarded(self) -> list[tuple[str, str]]:
+        """Headers that say where it came from: for the commands that refusals name, and for audit."""
+        scheme, host = client_address(self.http)
+        way = [*self.http.headers.getall("X-Forwarded-For", ()), *([self.http.remote] if self.http.remote else [])]
+        said = [("X-Forwarded-For", ", ".join(way))] if way else []
+        return [*said, ("X-Forwarded-Proto", scheme), ("X-Forwarded-Host", host)]
+
+
+class Router:
+    """Answers requests from groups, given as their URLs by name.
+
+    - `hosts`: as for `QueryService`. `cors`: which pages may use it.
+    - `tls`: how instances are connected to. With a certificate of the router's own they are taken for guarded: what
+      they let a caller have is the caller's alone, and nobody else is told what there is, or where.
+    - `callers`: finds out who asks, as far as that ends here.
+    """
+
+    def __init__(
+        self,
+        groups: Mapping[str, Sequence[str]],
+        *,
+        hosts: frozenset[str] | None = None,
+        tls: InstanceTls | None = None,
+        callers: Callers | None = None,
+        cors: Cors | None = None,
+    ) -> None:
         self._hosts = hosts
+        self._cors = cors or Cors()
+        self._callers = callers or Callers()
+        self._guarded = tls is not None and tls.identified
         self._pass_through = PassThrough(CONNECT_PATIENCE)
-        self.groups = Groups(groups, self._pass_through)
-        # Discovery documents as groups last answered with them, for when one of them is down.
-        self._last_documents: dict[tuple[str, str, str], tuple[int, Any]] = {}
+        self.groups = Groups(groups, self._pass_through, tls, self._callers.itself)
+        self._documents = GroupDocuments(self.groups, self._pass_through, guarded=self._guarded)
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "kubebraid_router_requests_total", "Requests passed on", ("group", "code"), registry=self.registry
@@ -86,7 +123,9 @@ class Router:
 
     def application(self) -> web.Application:
         """The aiohttp application that serves everything."""
-        return single_handler_application(self._handle)
+        application = single_handler_application(self._handle)
+        application.on_response_prepare.append(self._allow_origin)
+        return application
 
     async def run(self) -> None:
         """Looks after the instances until cancelled."""
@@ -104,132 +143,289 @@ class Router:
         finally:
             await self._pass_through.close()
 
+    async def _allow_origin(self, http: web.Request, response: web.StreamResponse) -> None:
+        self._cors.allow(http, response)
+
     # -- requests ----------------------------------------------------------------------------------------------------
 
     async def _handle(self, http: web.Request) -> web.StreamResponse:
-        request = Request(http)
+        if (preflight := self._cors.preflight(http)) is not None:
+            return preflight
+        http[ALLOWED_ORIGIN] = self._cors.allows(http)
+        request = RoutedRequest(http)
         try:
             return await self._route(request)
         except (ApiError, web.HTTPException) as problem:
             return request.failure(as_api_error(problem) if isinstance(problem, web.HTTPException) else problem)
 
-    async def _route(self, request: Request) -> web.StreamResponse:
+    async def _route(self, request: RoutedRequest) -> web.StreamResponse:
         http = request.http
         refuse_foreign_hosts(http, self._hosts)
         segments = split(http.rel_url.raw_path)
+        if len(segments) == 1 and segments[0] in _PROBES and "verbose" not in http.query:
+            # For probes, which have no credentials.
+            return self._probe(request, segments[0])
+        request.caller = await self._callers.of(http)
         if segments[:1] == ["int"]:
             segments = segments[1:]
         elif len(segments) <= 1 or segments == ["clusters"]:
-            own = self._own(request, segments)
+            own = await self._own(request, segments)
             if own is not None:
                 return own
         clusters = self.groups.clusters()
         unseen = self.groups.unseen()
-        if unseen and segments[:1] == ["clusters"] and segments[1:] and not _is_known(segments, clusters):
-            raise _unknown(unseen)
+        if segments[:1] == ["clusters"] and segments[1:] and not _is_known(segments, clusters):
+            return await self._unknown_cluster(request, segments, unseen)
         cluster, rest = cluster_scope(segments, clusters)
         groups = list(self.groups) if cluster is None else self.groups.having(cluster)
         if not rest or rest[0] in ("version", "clusters"):
-            return await self._pass(http, groups)
+            return await self._pass(request, groups)
         if rest[0] == "openapi":
             if rest[1:] == ["v3"]:
                 return await self._merged(request, groups)
-            return await self._pass(http, groups, unless=frozenset({404}))
+            return await self._pass(request, groups, unless=frozenset({404}))
         if rest[0] not in ("api", "apis"):
-            if cluster is None:
+            if cluster is None and not self._guarded:
                 raise no_such_path()
-            return await self._pass(http, groups)
+            return await self._pass(request, groups)
         if len(rest) <= (2 if rest[0] == "api" else 3):
             return await self._merged(request, groups, aggregated=len(rest) == 1)
-        if cluster is None and review_kind(rest) is not None:
-            return await self._review(http, groups)
+        if review_kind(rest) is not None:
+            return await self._review(request, groups)
+        return await self._pass_resource(request, cluster, rest, groups, unseen)
+
+    async def _pass_resource(
+        self,
+        request: RoutedRequest,
+        cluster: str | None,
+        rest: list[str],
+        groups: list[Group],
+        unseen: list[Group],
+    ) -> web.StreamResponse:
+        """Objects of a type: from the group that has it."""
         resource = str(resource_target(rest).group_resource)
         having = self.groups.having(cluster, resource)
         if not having:
-            if unseen:
-                raise _unknown(unseen)
             # One that knows the cluster answers for a type that is not served.
             having = groups[:1]
+            if unseen:
+                unknown = self._not_known(unseen)
+                if not self._guarded:
+                    raise unknown
+                # Whoever may not know what there is gets no other answer than from an instance.
+                return await self._pass(request, having, unless=frozenset({404}), otherwise=partial(_at_once, unknown))
         elif len(having) > 1 and cluster is None:
+            having = await self._one_group(request, resource, having)
+        return await self._pass(request, having[:1])
+
+    async def _one_group(self, request: RoutedRequest, resource: str, having: list[Group]) -> list[Group]:
+        """The group that is asked for a type that several have. Raises ApiError 400, and what a refusal is."""
+        if (whole := self.groups.whole(resource)) is not None:
+            return [whole]
+        if not self._guarded:
             names = ", ".join(group.name for group in having)
             raise ApiError(
                 400,
                 f"{resource} are in several groups, by cluster ({names}), which have no version in common: "
                 "ask /clusters/<cluster>",
             )
-        return await self._pass(http, having[:1])
+        answers = await self._documents.clusters(self.groups, request.caller, request.place, request.forwarded)
+        seen = [group for group, said in instance_documents(answers) if clusters_having(said, None, resource)]
+        if len(seen) <= 1:
+            # What may be seen of it is all in one; of what may not be, an instance says so.
+            return seen or having
+        raise ApiError(
+            400,
+            f"{resource} are in several logs, by cluster, which have no version in common: ask /clusters/<cluster>",
+        )
 
-    def _own(self, request: Request, segments: list[str]) -> web.Response | None:
+    async def _unknown_cluster(
+        self, request: RoutedRequest, segments: list[str], unseen: list[Group]
+    ) -> web.StreamResponse:
+        """The answer to what is below a cluster that no group has, as far as that is known."""
+        if not self._guarded:
+            if unseen:
+                raise self._not_known(unseen)
+            raise no_such_cluster(segments[1], self.groups.clusters())
+        otherwise = (
+            partial(_at_once, self._not_known(unseen)) if unseen else partial(self._no_cluster, request, segments[1])
+        )
+        return await self._pass(request, list(self.groups), unless=frozenset({404}), otherwise=otherwise)
+
+    async def _no_cluster(self, request: RoutedRequest, name: str) -> ApiError:
+        """What there is instead, of which the caller may know."""
+        names: set[str] = set()
+        with contextlib.suppress(ApiError):
+            answers = await self._documents.clusters(self.groups, request.caller, request.place, request.forwarded)
+            names = {one.name for _, said in instance_documents(answers) for one in said.clusters}
+        return no_such_cluster(name, names)
+
+    def _not_known(self, unseen: Sequence[Group]) -> ApiError:
+        names = ", ".join(group.name for group in unseen)
+        text = f"what the group {names} has is not known yet: none of its instances answers"
+        if self._guarded:
+            text = "what some clusters have is not known yet: no instance answers"
+        return ApiError(503, text, retry_after=1)
+
+    # -- what is asked of the router itself --------------------------------------------------------------------------
+
+    def _probe(self, request: RoutedRequest, name: str) -> web.Response:
+        """Whether it lives, or is ready."""
+        _only_read(request.http)
+        if name != "readyz" or self.groups.ready:
+            return web.Response(text="ok")
+        checks = [failed("not all groups are ready")] if self._guarded else self.groups.checks()
+        return web.Response(status=503, text=report(checks))
+
+    async def _own(self, request: RoutedRequest, segments: list[str]) -> web.StreamResponse | None:
         """The answer to what is asked of the router itself; None if it is not."""
         name, http = segments[0] if segments else "", request.http
-        if name not in ("", "livez", "healthz", "readyz", "metrics", "clusters"):
+        if name not in ("", *_PROBES, "metrics", "clusters"):
             return None
-        if http.method not in ("GET", "HEAD"):
-            raise ApiError(405, f"the server does not allow {http.method} on this path")
+        if name in ("", "clusters") and self._guarded and http.method not in ("GET", "HEAD"):
+            # An instance says first whether it knows who asks.
+            return await self._pass(request, list(self.groups))
+        _only_read(http)
+        if name in ("livez", "healthz"):
+            return web.Response(text="ok")
+        if name == "readyz":
+            return await self._verbose(request)
         if not name:
+            if self._guarded:
+                return await self._pass(request, list(self.groups))
             return answer(msgspec.json.encode({"paths": SERVED_PATHS}), request.rendering())
         if name == "clusters":
+            return await self._clusters(request)
+        if (refusal := await self._unless_monitoring(request)) is not None:
+            return refusal
+        return web.Response(
+            body=generate_latest(self.registry),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    async def _clusters(self, request: RoutedRequest) -> web.Response:
+        if not self._guarded:
             return answer(msgspec.json.encode(self.groups.document()), request.rendering())
-        if name == "metrics":
-            return web.Response(
-                body=generate_latest(self.registry),
-                headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-            )
-        if name == "readyz":
-            ready = self.groups.ready
-            verbose = not ready or "verbose" in http.query
-            text = report(self.groups.checks()) if verbose else "ok"
-            return web.Response(status=200 if ready else 503, text=text)
-        return web.Response(text="ok")
+        answers = await self._documents.clusters(self.groups, request.caller, request.place, request.forwarded)
+        said = instance_documents(answers)
+        if not said:
+            return _relayed(request, answers[0][1])
+        everything = all(document.streams is not None for _, document in said)
+        ready = self.groups.ready if everything else all(document.ready for _, document in said)
+        return request.document(merged_documents(said, ready=ready, told=everything))
+
+    async def _verbose(self, request: RoutedRequest) -> web.Response:
+        """What /readyz?verbose tells: of groups to who may see how they are; to others, what instances tell them."""
+        checks = list(self.groups.checks())
+        if self._guarded and (refusal := await self._unless_monitoring(request)) is not None:
+            if refusal.status == 401:
+                return refusal
+            checks = []
+            for said in await self._each(request, "/readyz?verbose"):
+                if said.status not in (200, 503):
+                    return _relayed(request, said)
+                lines = said.body.decode(errors="replace").splitlines()
+                checks += [Check.of(line) for line in lines if line.startswith("[")]
+            checks = list(dict.fromkeys(checks))
+        ready = self.groups.ready
+        if not ready and all_ready(checks):
+            checks.append(failed("not all groups are ready"))
+        return web.Response(status=200 if ready else 503, text=report(checks))
+
+    async def _each(self, request: RoutedRequest, path: str) -> list[Answer]:
+        """What each group that answers says to the caller."""
+
+        async def one(group: Group) -> Answer | None:
+            with contextlib.suppress(NotAnswered):
+                return await self._documents.ask(
+                    group, request.caller, request.place, path, request.forwarded, unless=frozenset()
+                )
+            return None
+
+        found = await asyncio.gather(*map(one, self.groups))
+        return [said for said in found if said is not None]
+
+    async def _unless_monitoring(self, request: RoutedRequest) -> web.Response | None:
+        """Why a caller may not see how instances are, as those say of their own metrics; None: they may."""
+        if not self._guarded or request.caller.monitors:
+            return None
+        for group in self.groups:
+            with contextlib.suppress(NotAnswered):
+                headers = [("Accept", "application/json"), *request.forwarded]
+                said = await self._documents.ask(group, request.caller, request.place, "/metrics", headers)
+                return None if said.status == 200 else _relayed(request, said)
+        raise self._nobody("no instance answers")
+
+    def _nobody(self, problem: str) -> ApiError:
+        """503: no instance could be asked."""
+        if self._guarded:
+            log.info("nobody answers", reason=problem)
+            return ApiError(503, "nobody answers: no instance could be asked", retry_after=1)
+        return ApiError(503, f"nobody answers: {problem}", retry_after=1)
 
     # -- passing on --------------------------------------------------------------------------------------------------
 
     async def _pass(
-        self, http: web.Request, groups: Sequence[Group], *, unless: frozenset[int] = frozenset()
+        self,
+        request: RoutedRequest,
+        groups: Sequence[Group],
+        *,
+        unless: frozenset[int] = frozenset(),
+        otherwise: Callable[[], Awaitable[ApiError]] | None = None,
     ) -> web.StreamResponse:
         """Answers with what the first instance of the groups says that can be asked.
 
-        `unless`: answers for which the next group is asked. Raises ApiError 503, 504.
+        `unless`: answers for which the next group is asked; `otherwise`: what is raised when the last one gives such
+        an answer, too. Raises ApiError 503, 504.
         """
+        http = request.http
         # A page of another site must not speak through us; the instance would not know whose page it is.
         refuse_foreign_pages(http)
-        headers = request_headers(http)
+        headers = self._callers.headers(http, request.caller)
         headers.popall("Origin", None)
-        # For the commands that its refusals name.
-        headers["X-Forwarded-Proto"], headers["X-Forwarded-Host"] = client_address(http)
-        client = _client(http)
+        for name, value in request.forwarded:
+            headers[name] = value
         problem = "no group has it"
         for at, group in enumerate(groups):
             last = at == len(groups) - 1
-            instances = group.chosen(client)
+            instances = group.chosen(request.place)
             for number, one in enumerate(instances):
                 only = last and number == len(instances) - 1
+                upstream = await self.groups.upstream(one, named=request.caller.named)
                 try:
                     if wants_upgrade(http):
-                        return await self._pass_through.tunnel(
-                            http, Upstream(one.url), http.rel_url.raw_path_qs, headers
-                        )
-                    unwanted = frozenset() if only else NOT_YET | unless
-                    found = await self._ask(http, group, one, headers, unwanted)
+                        return await self._pass_through.tunnel(http, upstream, http.rel_url.raw_path_qs, headers)
+                    unwanted = NOT_YET | unless
+                    if only:
+                        unwanted = frozenset() if otherwise is None else unless
+                    return await self._ask(http, group, one, upstream, headers, unwanted)
                 except _AskAnother as other:
                     problem = f"group {group.name}, {one.url}: {other}"
                     if other.code in unless:
+                        if last and otherwise is not None:
+                            raise await otherwise() from None
                         break
                     continue
                 except BrokenTunnel as cause:
                     problem = f"group {group.name}, {one.url}: {cause}"
                     continue
-                return found
-        raise ApiError(503, f"nobody answers: {problem}", retry_after=1)
+        raise self._nobody(problem)
 
     async def _ask(
-        self, http: web.Request, group: Group, one: Instance, headers: CIMultiDict[str], unless: frozenset[int]
+        self,
+        http: web.Request,
+        group: Group,
+        one: Instance,
+        upstream: Upstream,
+        headers: CIMultiDict[str],
+        unless: frozenset[int],
     ) -> web.StreamResponse:
         """Asks one instance and passes its answer through. Raises _AskAnother if another one may be asked as well."""
         begun: list[web.StreamResponse] = []
+        whose = "the instance" if self._guarded else f"group {group.name}"
         try:
             async with one.asked():
-                return await self._exchange(http, group, Upstream(one.url), headers, unless, begun)
+                return await self._exchange(http, group, upstream, headers, unless, begun)
         except TimeoutError:
             if begun:
                 log.info("an instance hangs in its answer", group=group.name, url=one.url)
@@ -237,7 +433,7 @@ class Router:
                 return begun[0]
             if http.method in ("GET", "HEAD"):
                 raise _AskAnother("it hangs") from None
-            raise ApiError(504, f"group {group.name} does not answer: whether it did it is unknown") from None
+            raise ApiError(504, f"{whose} does not answer: whether it did it is unknown") from None
 
     async def _exchange(
         self,
@@ -264,54 +460,60 @@ class Router:
         except NoAnswer as cause:
             if http.method in ("GET", "HEAD"):
                 raise _AskAnother(str(cause)) from None
-            raise ApiError(
-                504, f"group {group.name} broke off before it answered: whether it did it is unknown"
-            ) from None
+            whose = "the instance" if self._guarded else f"group {group.name}"
+            raise ApiError(504, f"{whose} broke off before it answered: whether it did it is unknown") from None
         except BrokenAnswer as cause:
             log.info("an instance broke off in its answer", group=group.name, reason=str(cause))
         return response
 
-    async def _review(self, http: web.Request, groups: Sequence[Group]) -> web.StreamResponse:
-        """An access review: what any group allows is allowed."""
+    async def _review(self, request: RoutedRequest, groups: Sequence[Group]) -> web.Response:
+        """An access review: what any group allows is allowed, and rules are those of all."""
+        http = request.http
         refuse_foreign_pages(http)
+        request.in_yaml = request.accept.document().in_yaml
         body = await read_body(http)
-        headers = {name: http.headers[name] for name in ("Content-Type", "Accept") if name in http.headers}
-        chosen: web.Response | None = None
+        headers = [("Accept", "application/json"), *request.forwarded]
+        if "Content-Type" in http.headers:
+            headers.append(("Content-Type", http.headers["Content-Type"]))
+        path, method = http.rel_url.raw_path_qs, http.method
+        reviewed: list[Answer] = []
         for group in groups:
-            one = group.chosen(_client(http))[0]
             try:
-                async with self._pass_through.session.request(
-                    http.method, URL(one.url + http.rel_url.raw_path_qs, encoded=True), headers=headers, data=body
-                ) as found:
-                    text = await found.read()
-                    content_type, status = found.headers.get("Content-Type", "application/json"), found.status
-            except (aiohttp.ClientError, OSError, TimeoutError) as cause:
-                raise ApiError(503, f"group {group.name}: {one_line(cause)}", retry_after=1) from None
-            reviewed = web.Response(status=status, body=text, headers={"Content-Type": content_type})
+                said = await self._documents.ask(
+                    group, request.caller, request.place, path, headers, method=method, body=body
+                )
+            except NotAnswered as cause:
+                raise self._nobody(f"group {group.name}: {cause}") from None
             with contextlib.suppress(msgspec.MsgspecError, ValueError, AttributeError):
-                if msgspec.json.decode(text).get("status", {}).get("allowed") is True:
-                    return reviewed
-            chosen = chosen or reviewed
-        assert chosen is not None
-        return chosen
+                if msgspec.json.decode(said.body).get("status", {}).get("allowed") is True:
+                    return _relayed(request, said)
+            reviewed.append(said)
+        return _relayed(request, _together(reviewed))
 
     # -- what is merged from all groups ------------------------------------------------------------------------------
 
-    async def _merged(self, request: Request, groups: Sequence[Group], *, aggregated: bool = False) -> web.Response:
+    async def _merged(
+        self, request: RoutedRequest, groups: Sequence[Group], *, aggregated: bool = False
+    ) -> web.StreamResponse:
         """One document made of those of all groups; maybe of aggregated discovery. Raises ApiError 404 to 406, 503."""
         http = request.http
         if http.method not in ("GET", "HEAD"):
-            raise ApiError(405, f"the server does not allow {http.method} on this path")
+            if self._guarded:
+                return await self._pass(request, groups)
+            _only_read(http)
         document = request.accept.document(aggregated=aggregated)
         request.in_yaml = document.in_yaml
         form = document.aggregated
         accept = aggregated_type(form) if form else "application/json"
         path = http.rel_url.raw_path
-        documents = await asyncio.gather(*(self._discovered(group, path, accept, _client(http)) for group in groups))
-        found = [document for status, document in documents if status == 200]
-        if not found:
+        answers = await self._documents.of(groups, request.caller, request.place, path, accept, request.forwarded)
+        if not answers:
             raise no_such_path()
-        merged = merge(found)
+        if (said := answers[0][1]).status != 200:
+            if said.status == 404:
+                raise no_such_path()
+            return _relayed(request, said)
+        merged = merge(decoded(answers))
         body = msgspec.json.encode(merged) + b"\n"
         etag = f'"{hashlib.sha256(body).hexdigest()[:32].upper()}"'
         headers = [("ETag", etag), ("Vary", "Accept"), ("Cache-Control", "no-cache, private")]
@@ -321,32 +523,6 @@ class Router:
         if form and merged.get("kind") == "APIGroupDiscoveryList":
             response.headers["Content-Type"] = aggregated_type(form)
         return response
-
-    async def _discovered(self, group: Group, path: str, accept: str, client: str) -> tuple[int, Any]:
-        """A group's document, or the one that it had last; its code if it has none. Raises ApiError 503."""
-        timeout = aiohttp.ClientTimeout(total=ANSWER_PATIENCE, sock_connect=CONNECT_PATIENCE)
-        key = (group.name, path, accept)
-        problem = ""
-        for one in group.chosen(client):
-            try:
-                async with self._pass_through.session.get(
-                    URL(one.url + quote(path, safe="/%:@!$&'()*+,;=~"), encoded=True),
-                    headers={"Accept": accept},
-                    timeout=timeout,
-                ) as found:
-                    text = await found.read()
-                    if found.status in (200, 404):
-                        document = (found.status, msgspec.json.decode(text) if found.status == 200 else None)
-                        if len(self._last_documents) > _REMEMBERED:
-                            self._last_documents.clear()
-                        self._last_documents[key] = document
-                        return document
-                    problem = f"{one.url} answers {found.status}"
-            except (aiohttp.ClientError, OSError, TimeoutError) as cause:
-                problem = f"{one.url}: {one_line(cause)}"
-        if key in self._last_documents:
-            return self._last_documents[key]
-        raise ApiError(503, f"the types of group {group.name} are not known: {problem}", retry_after=1)
 
 
 class _AskAnother(Exception):
@@ -359,18 +535,35 @@ class _AskAnother(Exception):
 
 def _is_known(segments: list[str], clusters: set[str]) -> bool:
     """Whether a path is below one of these clusters."""
-    with contextlib.suppress(ApiError):
+    with contextlib.suppress(UnknownPath):
         cluster_scope(segments, clusters)
         return True
     return False
 
 
-def _unknown(groups: Sequence[Group]) -> ApiError:
-    names = ", ".join(group.name for group in groups)
-    return ApiError(503, f"what the group {names} has is not known yet: none of its instances answers", retry_after=1)
+def _only_read(http: web.BaseRequest) -> None:
+    """Raises ApiError 405."""
+    if http.method not in ("GET", "HEAD"):
+        raise ApiError(405, f"the server does not allow {http.method} on this path")
 
 
-def _client(http: web.Request) -> str:
-    """The address of a request's client."""
-    peer = http.transport.get_extra_info("peername") if http.transport is not None else None
-    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
+def _relayed(request: RoutedRequest, said: Answer) -> web.Response:
+    """An instance's answer, as it is."""
+    if not said.content_type.startswith("application/json"):
+        return web.Response(status=said.status, body=said.body, headers={"Content-Type": said.content_type})
+    return request.answer(said.body, status=said.status)
+
+
+def _together(reviewed: Sequence[Answer]) -> Answer:
+    """What groups said to one review, none of which has allowed anything: all rules, or what the first one said."""
+    try:
+        documents = [msgspec.json.decode(one.body) for one in reviewed if one.status == 201]
+        if documents and all(one["kind"] == "SelfSubjectRulesReview" for one in documents):
+            return Answer(201, "application/json", msgspec.json.encode(merge_rules(documents)) + b"\n")
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        log.warning("an instance answers to a review with what is none")
+    return reviewed[0]
+
+
+async def _at_once(error: ApiError) -> ApiError:
+    return error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -119,12 +120,14 @@ class Upstream:
     """Where a server is, and as whom to speak to it.
 
     `url` without a slash at its end. `identity`: headers that say who asks, instead of all of the caller's that do;
-    None: the caller's are passed on. `way`: how it is reached; None: at its URL.
+    None: the caller's are passed on. `way`: how it is reached; None: at its URL, over https with `tls`, None: as the
+    system has it.
     """
 
     url: str
     identity: Sequence[tuple[str, str]] | None = None
     way: UpstreamWay | None = None
+    tls: ssl.SSLContext | None = None
 
 
 class _AskedAtUrl:
@@ -223,6 +226,7 @@ class PassThrough:
                 data=body,
                 allow_redirects=False,
                 skip_auto_headers=("User-Agent", "Accept", "Content-Type", "Accept-Encoding"),
+                ssl=upstream.tls or True,
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as cause:
             raise UpstreamUnreachable(one_line(cause)) from None
@@ -247,7 +251,7 @@ class PassThrough:
             BrokenTunnel: the server cannot be reached, or its answer cannot be read.
         """
         url = f"{upstream.url}{path}"
-        dial = partial(dial_url, url, self._connect) if upstream.way is None else upstream.way.connect
+        dial = partial(dial_url, url, self._connect, tls=upstream.tls) if upstream.way is None else upstream.way.connect
         return await tunnel(http, url, headers, dial, until)
 
 

@@ -130,8 +130,8 @@ class _Tunnelled(web.StreamResponse):
         return None
 
 
-async def dial_url(url: str, connect: float, protocol: asyncio.Protocol) -> None:
-    """Connects to the server of a URL, within `connect` seconds.
+async def dial_url(url: str, connect: float, protocol: asyncio.Protocol, tls: ssl.SSLContext | None = None) -> None:
+    """Connects to the server of a URL, within `connect` seconds; `tls`: how over https, None: as the system has it.
 
     Raises:
         BrokenTunnel: it cannot be reached.
@@ -143,7 +143,10 @@ async def dial_url(url: str, connect: float, protocol: asyncio.Protocol) -> None
     try:
         async with asyncio.timeout(connect):
             await asyncio.get_running_loop().create_connection(
-                lambda: protocol, place.hostname, place.port or (443 if secure else 80), ssl=True if secure else None
+                lambda: protocol,
+                place.hostname,
+                place.port or (443 if secure else 80),
+                ssl=(tls or True) if secure else None,
             )
     except (OSError, TimeoutError, ssl.SSLError) as cause:
         raise BrokenTunnel(f"cannot be reached: {' '.join(str(cause).split()) or type(cause).__name__}") from None
@@ -170,10 +173,12 @@ async def tunnel(
     await dial(far)
     try:
         target = place.path + (f"?{place.query}" if place.query else "")
-        sent = [("Host", place.netloc), *headers.items()]
-        sent += [("Connection", "Upgrade"), ("Upgrade", http.headers["Upgrade"])]
+        named = [("Host", place.netloc), *headers.items()]
+        named += [("Connection", "Upgrade"), ("Upgrade", http.headers["Upgrade"])]
         if http.method != "GET":
-            sent.append(("Content-Length", "0"))
+            named.append(("Content-Length", "0"))
+        # As aiohttp reads and writes them: names of users need not be ASCII.
+        sent = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in named]
         wire = h11.Connection(h11.CLIENT, max_incomplete_event_size=256 * 1024)
         request = h11.Request(method=http.method, target=target, headers=sent)
         far.write((wire.send(request) or b"") + (wire.send(h11.EndOfMessage()) or b""))

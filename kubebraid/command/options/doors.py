@@ -146,6 +146,14 @@ _DOOR_OPTIONS: dict[str, tuple[Any, Any]] = {
 }
 
 
+# Of who passes requests on: who asks is known by certificates alone, and the rest is for those who answer.
+_ROUTER_OPTIONS = {
+    name: option
+    for name, option in _DOOR_OPTIONS.items()
+    if name in (*_TLS_OPTIONS, "client_ca_file", "allow_origin") or name.startswith("requestheader_")
+}
+
+
 def with_doors(command: Callable[..., None]) -> Callable[..., None]:
     """Decorates a command whose argument `doors` is a `Doors`: it gets all options above, and they fill that.
 
@@ -157,6 +165,14 @@ def with_doors(command: Callable[..., None]) -> Callable[..., None]:
 def with_tls(command: Callable[..., None]) -> Callable[..., None]:
     """As `with_doors`, for a command that serves https but knows nobody: a certificate and its key."""
     return _taking(command, _TLS_OPTIONS, _only_tls)
+
+
+def with_router_doors(command: Callable[..., None]) -> Callable[..., None]:
+    """As `with_doors`, for a command that passes requests on: TLS, clients' certificates, origins.
+
+    The headers of a front proxy are also those by which it says itself who asks.
+    """
+    return _taking(command, _ROUTER_OPTIONS, _router_doors)
 
 
 def _taking(
@@ -192,11 +208,6 @@ def _doors(given: Mapping[str, Any]) -> Doors:
                 raise BadSetting(
                     f"--{name.replace('_', '-')} is said in the file where --authorization-config is given"
                 )
-    for text in given["allow_origin"] or ():
-        try:
-            check_origin(text)
-        except BadOrigin as problem:
-            raise BadSetting(f"--allow-origin {text!r}: {problem}") from None
     client = given["client_ca_file"]
     return Doors(
         certificate=certificate,
@@ -211,7 +222,7 @@ def _doors(given: Mapping[str, Any]) -> Doors:
         authorization=given["authorization_config"],
         authorizers=_listed(given["authorization_mode"]),
         policy=given["authorization_policy_file"],
-        origins=tuple(given["allow_origin"] or ()),
+        origins=_origins(given),
         connections=_connections(given),
         requests=RequestLimits(
             reading=given["max_requests_inflight"],
@@ -222,6 +233,30 @@ def _doors(given: Mapping[str, Any]) -> Doors:
         ),
         audit=_audit(given),
     )
+
+
+def _router_doors(given: Mapping[str, Any]) -> Doors:
+    certificate, key = _certificate(given)
+    client, proxy = given["client_ca_file"], _front_proxy(given)
+    if certificate is None and (client is not None or proxy is not None):
+        raise BadSetting("clients show their certificates over https only; add --tls-cert-file")
+    return Doors(
+        certificate=certificate,
+        key=key,
+        client_authorities=() if client is None else (client,),
+        front_proxy=proxy,
+        origins=_origins(given),
+        connections=_connections(given),
+    )
+
+
+def _origins(given: Mapping[str, Any]) -> tuple[str, ...]:
+    for text in given["allow_origin"] or ():
+        try:
+            check_origin(text)
+        except BadOrigin as problem:
+            raise BadSetting(f"--allow-origin {text!r}: {problem}") from None
+    return tuple(given["allow_origin"] or ())
 
 
 def _certificate(given: Mapping[str, Any]) -> tuple[Path | None, Path | None]:
