@@ -147,7 +147,7 @@ NO_EVENT = AuditEvent({}, NOT_NOTED, None)
 def _content(http: web.BaseRequest, noted: Noted, what: Attributes, cluster: str | None) -> dict[str, Any]:
     """The event so far, its fields in the order of Kubernetes' own."""
     content: dict[str, Any] = {
-        "kind": "AuditEvent",
+        "kind": "Event",
         "apiVersion": "audit.k8s.io/v1",
         "level": noted.level.value,
         "auditID": audit_id(http),

@@ -31,7 +31,7 @@ BOT = Identity("system:serviceaccount:ci:bot", groups=("system:authenticated",))
 
 
 class Collected:
-    """EventLines that are kept."""
+    """Lines that are kept."""
 
     def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
@@ -125,7 +125,7 @@ async def test_a_request(scene: Scene) -> None:
     # As a kube-apiserver has it, in its order.
     assert list(received.items()) == list(
         {
-            "kind": "AuditEvent",
+            "kind": "Event",
             "apiVersion": "audit.k8s.io/v1",
             "level": "Metadata",
             "auditID": given,
