@@ -5,8 +5,10 @@ k8s.io/apiserver pkg/authentication/authenticator, request/union, request/anonym
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 import structlog
@@ -20,6 +22,7 @@ from query.http.websocket import BEARER_PROTOCOL
 log = structlog.get_logger()
 
 _PROTOCOLS = "Sec-WebSocket-Protocol"
+_ODD = re.compile(r"\A\s|\s\Z|[\x00-\x1f\x7f]")
 
 
 class CredentialRefused(AccessError):
@@ -159,6 +162,8 @@ class Authentication:
         """
         try:
             identity = await self._union.authenticate(presented)
+            if identity is not None and _is_odd(identity):
+                raise CredentialRefused("a name of the user or a group has control characters, or space at an end")
         except CredentialRefused as cause:
             log.info("a request was not authenticated", reason=str(cause))
             raise unauthorized() from cause
@@ -195,6 +200,16 @@ def stripped(
             value = ", ".join(protocols)
         kept.add(name, value)
     return kept
+
+
+@lru_cache(maxsize=4096)
+def _is_odd(identity: Identity) -> bool:
+    """Whether a name would be another one where a header has said it: a server drops the space around what it says.
+
+    A kube-apiserver lets ` system:masters` be a group of a certificate or a token, which is none there. Sent on by
+    `Impersonate-Group` or `X-Remote-Group` it would become one.
+    """
+    return any(_ODD.search(name) for name in (identity.name, identity.uid, *identity.groups))
 
 
 def _together(errors: Sequence[str]) -> str:

@@ -82,6 +82,24 @@ async def test_who_was_authenticated_is_in_the_group_of_all_who_were() -> None:
     assert await Authentication([Says(anonymous)]).who(presented()) == anonymous
 
 
+@pytest.mark.parametrize(
+    "identity",
+    [
+        Identity(" jane"),
+        Identity("jane\n"),
+        Identity("jane\u00a0"),
+        Identity("ja\r\nne"),
+        Identity("jane", uid="1 "),
+        Identity("jane", groups=("dev", " system:masters")),
+        Identity("jane", groups=("system:masters\x7f",)),
+    ],
+)
+async def test_names_that_would_be_others_in_a_header_are_refused(identity: Identity) -> None:
+    refusal = await _refusal([Says(identity)], Anonymous(True))
+    assert "control characters" in str(refusal.__cause__)
+    assert (await Authentication([Says(Identity("jane doe", groups=("", "a b")))]).who(presented())).name == "jane doe"
+
+
 async def _refusal(authenticators: list[Authenticator], anonymous: Anonymous, path: str = "/") -> ApiError:
     with pytest.raises(ApiError) as caught:
         await Authentication(authenticators, anonymous).who(presented(path))
