@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from query.errors import UnusableInput
+from query.errors import UnusableSetting
 
 log = structlog.get_logger("kubebraid.route.instance_tls")
 
@@ -25,7 +25,7 @@ log = structlog.get_logger("kubebraid.route.instance_tls")
 _LOOK_EVERY = 1.0
 
 
-class BadInstanceTls(UnusableInput):
+class BadInstanceTls(UnusableSetting):
     """An authority of instances or the router's own certificate cannot be used; one line with the file's path."""
 
 
