@@ -20,7 +20,6 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from query.access.authentication.authenticator import (
-    BEARER_PROTOCOL,
     Authenticator,
     CredentialRefused,
     RequestCredentials,
@@ -30,6 +29,7 @@ from query.access.authentication.front_proxy import DEFAULT_HEADERS, FrontProxyH
 from query.access.authorization.denied import unauthorized
 from query.http.passthrough import request_headers
 from query.http.tls import peer_chain
+from query.http.websocket import BEARER_PROTOCOL
 from query.identity import MASTERS, Identity
 
 log = structlog.get_logger("kubebraid.route.callers")

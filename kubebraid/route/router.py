@@ -287,7 +287,7 @@ class Router:
             return await self._pass(request, list(self.groups))
         _only_read(http)
         if name in ("livez", "healthz"):
-            return web.Response(text="ok")
+            return await self._pass(request, list(self.groups)) if self._guarded else web.Response(text="ok")
         if name == "readyz":
             return await self._verbose(request)
         if not name:

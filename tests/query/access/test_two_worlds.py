@@ -23,9 +23,9 @@ FORMS = (
 )
 
 
-def world(hidden: int) -> World:
+def world(hidden: int, make: type[World] = World) -> World:
     """Jane sees all of alpha, `web` of bravo, and config maps of neither; `hidden` is the seed of all else."""
-    made = World("alpha", "bravo")
+    made = make("alpha", "bravo")
     for cluster in ("alpha", "bravo"):
         made.cluster_role(cluster, "discovery", DISCOVERY, to="group:system:authenticated")
         for name in ("same", f"{cluster}-a", f"{cluster}-b"):
