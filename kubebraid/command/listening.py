@@ -12,7 +12,8 @@ from aiohttp import web
 
 from kubebraid.command.doors import Doors
 from kubebraid.command.settings import Address, BadSetting
-from query.http.connections import Runner, Site
+from query.http.accepting import Site
+from query.http.connections import Runner
 
 # Connections that may wait to be taken; the system may allow fewer (net.core.somaxconn).
 _BACKLOG = 4096

@@ -6,19 +6,13 @@ aiohttp answers requests that it cannot parse by itself, with a line of text; AP
 from __future__ import annotations
 
 import asyncio
-import resource
-import socket
-import ssl
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_server import Server
-from yarl import URL
 
 from query.http.slow_clients import SlowClients
 from query.http.status import ApiError
@@ -47,12 +41,9 @@ class ConnectionLimits:
 
 
 NO_OTHER_LIMITS = ConnectionLimits()
-# Connections that a server has by default, and files of the process that are for other things than connections.
-_MOST, _OTHER_FILES = 20_000, 256
-# Connections taken in one turn of the loop; seconds until it is tried again where no file is left.
-_AT_ONCE, _WITHOUT_FILES = 64, 1.0
-# Seconds that a client has to agree to TLS's end.
-_SHUTDOWN = 5.0
+# Seconds until a connection is closed whose head was too large.
+_RESET_AFTER = 0.5
+# Seconds between two lines that say that there are as many connections as may be.
 _SAY_EVERY = 60.0
 # Lines of a head: a front proxy says each group of a user in one.
 _HEAD_LINES = 1024
@@ -63,14 +54,15 @@ log = structlog.get_logger("query.http.connections")
 
 class _Handler(RequestHandler):
     # A class with slots of its own: aiohttp's has no place for more.
-    __slots__ = ("_head", "_head_timer", "_made", "_server")
+    __slots__ = ("_head", "_head_timer", "_made", "_refused", "_server")
 
-    def __init__(self, manager: _Server, **settings: Any) -> None:
+    def __init__(self, manager: LimitedServer, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._server = manager
         self._made: asyncio.Transport | None = None
         # Bytes of a request's head that is not complete, and when that is waited for no longer.
         self._head = 0
+        self._refused = False
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -95,6 +87,8 @@ class _Handler(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         complete = self._request_count
         super().data_received(data)
         if self._request_count != complete:
@@ -137,15 +131,23 @@ class _Handler(RequestHandler):
             self.force_close()
 
     def _refuse_head(self, waiter: asyncio.Future[None] | None) -> None:
-        """Answers a head that is too large, where nothing else is being answered."""
-        if waiter is None or waiter.done():
+        """Answers a head that is too large, where nothing else is being answered; then the connection is closed.
+
+        Not at once: to what was sent and not read, a kernel answers with a reset, at which the client would not see why
+        (net/http: rstAvoidanceDelay).
+        """
+        self._head_is_complete()
+        if waiter is None or waiter.done() or self.transport is None:
             if self._made is not None:
                 self._made.abort()
             return
-        self._head_is_complete()
-        error = _ErrInfo(431, HttpProcessingError(code=431), "the head of the request is too large")
-        self._messages.append((error, EMPTY_PAYLOAD))
-        waiter.set_result(None)
+        self._refused = True
+        body = ApiError(431, f"Request header fields too large: limit is {self._server.limits.headers}").body()
+        self.transport.write(
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/json\r\n"
+            b"Cache-Control: no-cache, private\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        self._head_timer = self._loop.call_later(_RESET_AFTER, self.force_close)
 
     def handle_error(
         self,
@@ -163,8 +165,6 @@ class _Handler(RequestHandler):
         elif status == 500:
             log.error("request failed", exc_info=exc)
             error = ApiError(500, "kubebraid failed on this request; its log has the reason")
-        elif status == 431:
-            error = ApiError(431, f"Request header fields too large: limit is {self._server.limits.headers}")
         else:
             text = " ".join((message or "").split())[:256] or type(exc).__name__
             log.debug("not HTTP", reason=text)
@@ -174,7 +174,7 @@ class _Handler(RequestHandler):
         return response
 
 
-class _Server(Server):
+class LimitedServer(Server):
     """Makes the protocol of each connection; knows which are open, and which of those have not sent a request yet."""
 
     slow_clients: SlowClients | None = None
@@ -216,7 +216,7 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> Server:
         made = await super()._make_server()
-        server = _Server(
+        server = LimitedServer(
             made.request_handler,
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
@@ -226,124 +226,3 @@ class Runner(web.AppRunner):
         server.slow_clients = self.app.get(SLOW_CLIENTS)
         server.limits = self.limits
         return server
-
-
-def _most(wanted: int | None) -> int:
-    """How many connections may be open at once."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MOST if wanted is None else wanted
-    if files == resource.RLIM_INFINITY:
-        return most
-    room = max(files - _OTHER_FILES, files // 2)
-    if wanted is not None and room < wanted:
-        log.warning("fewer connections than wanted may be open, by the limit of open files", wanted=wanted, most=room)
-    return min(most, room)
-
-
-class Site(web.BaseSite):
-    """Takes connections of a listening socket for a runner, and makes their TLS; never more than may be open.
-
-    At the limit a new connection takes the place of the oldest that has not sent a request yet, so that connections
-    that send nothing keep out no client; where there is none, it is closed at once.
-    """
-
-    def __init__(self, runner: Runner, bound: socket.socket, context: ssl.SSLContext | None, backlog: int) -> None:
-        super().__init__(runner, ssl_context=context, backlog=backlog)
-        self._bound = bound
-        self._most = _most(runner.limits.most)
-        self._limits = runner.limits
-        # Whose TLS is being agreed on, the oldest first.
-        self._agreeing: dict[asyncio.Task[None], socket.socket] = {}
-        self._later: asyncio.TimerHandle | None = None
-        self._taking = False
-
-    @property
-    def name(self) -> str:
-        """Where it listens, as a URL."""
-        host, port = self._bound.getsockname()[:2]
-        return str(URL.build(scheme="https" if self._ssl_context else "http", host=host, port=port))
-
-    async def start(self) -> None:
-        """Begins to take connections."""
-        await super().start()
-        self._bound.setblocking(False)
-        self._bound.listen(self._backlog)
-        self._take_on()
-
-    async def stop(self) -> None:
-        """Takes no more connections; those whose TLS is not agreed on yet are closed."""
-        if self._taking:
-            asyncio.get_running_loop().remove_reader(self._bound)
-            self._taking = False
-        if self._later is not None:
-            self._later.cancel()
-        agreeing = list(self._agreeing)
-        for task in agreeing:
-            task.cancel()
-        await asyncio.gather(*agreeing, return_exceptions=True)
-        self._bound.close()
-        await super().stop()
-
-    def _take_on(self) -> None:
-        self._later = None
-        self._taking = True
-        asyncio.get_running_loop().add_reader(self._bound, self._take)
-
-    def _take(self) -> None:
-        """Takes connections that wait, some at a time, so that others are served meanwhile."""
-        loop = asyncio.get_running_loop()
-        for _ in range(_AT_ONCE):
-            try:
-                client, _ = self._bound.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as cause:
-                # The process, or the system, has no more files or memory; those that wait do so a while longer.
-                log.error("connections cannot be taken now", reason=cause.strerror or type(cause).__name__)
-                loop.remove_reader(self._bound)
-                self._taking = False
-                self._later = loop.call_later(_WITHOUT_FILES, self._take_on)
-                return
-            if not self._has_room():
-                client.close()
-                continue
-            client.setblocking(False)
-            task = loop.create_task(self._make(client), name="connection")
-            self._agreeing[task] = client
-            task.add_done_callback(self._made)
-
-    def _made(self, task: asyncio.Task[None]) -> None:
-        client = self._agreeing.pop(task)
-        if task.cancelled():
-            # Maybe before it had begun.
-            client.close()
-
-    def _has_room(self) -> bool:
-        server = self._runner.server
-        assert isinstance(server, _Server)
-        if server.open + len(self._agreeing) < self._most:
-            return True
-        server.crowded()
-        for task in self._agreeing:
-            if not task.cancelling():
-                task.cancel()
-                return True
-        if server.silent:
-            next(iter(server.silent)).end_silent()
-            return True
-        return False
-
-    async def _make(self, client: socket.socket) -> None:
-        """Makes a connection's transport, and agrees on its TLS."""
-        limits, context = self._limits, self._ssl_context
-        server = self._runner.server
-        assert server is not None
-        times: dict[str, float] = {}
-        if context is not None:
-            times = {"ssl_handshake_timeout": limits.handshake, "ssl_shutdown_timeout": _SHUTDOWN}
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(server, client, ssl=context, **times)
-        except (OSError, TimeoutError) as cause:
-            # ssl's errors are OSErrors.
-            log.debug("no TLS with a client", reason=" ".join(str(cause).split())[:256])
-            client.close()

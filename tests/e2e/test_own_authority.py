@@ -29,7 +29,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from kubebraid.command.doors import Doors
 from kubebraid.command.own_authority import OwnAuthority
 from kubebraid.command.settings import Address, BadSetting
-from query.http.connections import Runner, Site
+from query.http.accepting import Site
+from query.http.connections import Runner
 from query.http.tls import ServingContext, peer_chain
 from tests.e2e.conftest import Members, Process, Starter, StartProcess
 from tests.patience import PATIENCE

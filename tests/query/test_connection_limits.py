@@ -5,22 +5,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import trustme
+import uvloop
 from aiohttp import web
 
-from query.http.connections import ConnectionLimits, Runner, Site
+from query.http.accepting import Site
+from query.http.connections import ConnectionLimits, Runner
 from query.http.passthrough import read_body
 from query.http.status import ApiError
 from query.http.tls import ServingContext, ServingFiles
 from tests.patience import PATIENCE, eventually
 
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the")
 REQUEST = b"GET /short HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """As commands run: asyncio's own TLS has 256 KiB for each connection from its beginning."""
+    made: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
+    return made
 
 
 class Scene:
@@ -36,6 +49,13 @@ class Scene:
     def count(self) -> int:
         """Connections that the server has open."""
         return self.runner.server.open  # type: ignore[union-attr, no-any-return]
+
+    @property
+    def agreeing(self) -> list[object]:
+        """Connections whose TLS is not agreed on yet."""
+        [site] = self.runner.sites
+        assert isinstance(site, Site)
+        return [*site._agreeing, *site._mute]
 
     async def connect(self, *, tls: bool = True) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         context = self._context if tls else None
@@ -296,3 +316,70 @@ async def test_the_end_of_the_server_ends_all(context: TLS) -> None:
             for reader, _ in silent:
                 assert await read(reader) == b""
             assert await read(idle) == b""
+
+
+# Connects as often as it is told, and holds all of them, saying nothing, until its input ends.
+SILENT = """
+import resource, socket, sys
+port, count = int(sys.argv[1]), int(sys.argv[2])
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+held = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+print("held", flush=True)
+sys.stdin.read()
+closed = 0
+for one in held:
+    one.setblocking(False)
+    try:
+        closed += one.recv(1) == b""
+    except BlockingIOError:
+        pass
+    except ConnectionError:
+        closed += 1
+print(closed, flush=True)
+"""
+
+
+async def test_ten_thousand_that_send_nothing(context: TLS) -> None:
+    """They take files and a little memory; whoever has something to ask is answered, and in the end they are left."""
+    count = 10_000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count + 1000:
+        pytest.skip("this system does not allow so many open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    limits = ConnectionLimits(header=3600.0, handshake=3600.0)
+    try:
+        async with serving(context, limits) as scene:
+            watch, writer = await scene.connect()
+            writer.write(b"GET /long HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await asyncio.wait_for(watch.readuntil(b"event\n"), PATIENCE)
+            before = resident()
+            silent = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", SILENT, str(scene.port), str(count)),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            assert silent.stdout is not None
+            assert silent.stdin is not None
+            assert await asyncio.wait_for(silent.stdout.readline(), PATIENCE) == b"held\n"
+            await eventually(lambda: scene.count + len(scene.agreeing) >= count)
+            # As much as a connection of aiohttp has; one of TLS is nothing but a socket until its client speaks.
+            assert resident() - before < count * 16 * 1024
+            for _ in range(20):
+                reader, writer = await scene.connect()
+                writer.write(REQUEST)
+                assert (await read(reader, b"ok")).startswith(b"HTTP/1.1 200")
+                await asyncio.wait_for(watch.readuntil(b"event\n"), PATIENCE)
+            # Their time is over.
+            await scene.runner.cleanup()
+            silent.stdin.close()
+            assert await asyncio.wait_for(silent.stdout.readline(), PATIENCE) == b"%d\n" % count
+            await silent.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()

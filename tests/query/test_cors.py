@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from query.http.connections import Runner, Site
+from query.http.accepting import Site
+from query.http.connections import Runner
 from query.http.cors import BadOrigin, Cors, check_origin
 
 CONSOLE = r"^https://console\.example\.org(:\d+)?$"

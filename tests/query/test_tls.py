@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
-from query.http.connections import ConnectionLimits, Runner, Site
+from query.http.accepting import Site
+from query.http.connections import ConnectionLimits, Runner
 from query.http.tls import BadTlsFile, ServingContext, ServingFiles, peer_chain
 from tests.patience import PATIENCE
 

@@ -16,7 +16,8 @@ from aiohttp import web
 from query.access.audit.events import HEADER, Audit, audit_id
 from query.access.audit.policy import read_policy
 from query.access.authorization.attributes import attributes_of
-from query.http.connections import Runner, Site
+from query.http.accepting import Site
+from query.http.connections import Runner
 from query.identity import Identity
 
 POLICY = b"""
