@@ -47,13 +47,12 @@ class InstanceCluster(msgspec.Struct):
 
 
 class InstanceDocument(msgspec.Struct):
-    """What /clusters of an instance answers. `streams`: None for who does not see everything, too."""
+    """What /clusters of an instance answers."""
 
     ready: bool
     index: int = 0
     prefix: str = ""
     outage: float | None = None
-    streams: Any = None
     clusters: tuple[InstanceCluster, ...] = ()
 
 

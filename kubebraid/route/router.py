@@ -310,9 +310,9 @@ class Router:
         said = instance_documents(answers)
         if not said:
             return _relayed(request, answers[0][1])
-        everything = all(document.streams is not None for _, document in said)
-        ready = self.groups.ready if everything else all(document.ready for _, document in said)
-        return request.document(merged_documents(said, ready=ready, told=everything))
+        told = await self._unless_monitoring(request) is None
+        ready = self.groups.ready if told else all(document.ready for _, document in said)
+        return request.document(merged_documents(said, ready=ready, told=told))
 
     async def _verbose(self, request: RoutedRequest) -> web.Response:
         """What /readyz?verbose tells: of groups to who may see how they are; to others, what instances tell them."""
