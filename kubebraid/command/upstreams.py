@@ -16,6 +16,7 @@ from producers.supervision import Complaints, reason_of
 from producers.timing import ProducerTiming
 from producers.upstream.apiserver import ApiServer, Unreachable, Way
 from producers.upstream.exchange import NotConnected, Response, TransportError
+from query.access.authorization.names import ACCOUNT_OF
 from query.forward.forwarding import NoUpstream
 from query.http.passthrough import BrokenAnswer, NoAnswer, Upstream, UpstreamAnswer, UpstreamUnreachable
 from query.http.tunnels import BrokenTunnel
@@ -80,12 +81,18 @@ def impersonating(who: Identity) -> list[tuple[str, str]]:
     """Headers by which we ask in another user's name, whose own rights then count.
 
     Kubernetes "User impersonation". The group of all who are authenticated is given to them there without being named.
+    Of which cluster a service account is, is told to no member: it would need a right of its own for that.
     """
     headers = [("Impersonate-User", who.name)]
     if who.uid:
         headers.append(("Impersonate-Uid", who.uid))
     headers += [("Impersonate-Group", group) for group in who.groups if group != AUTHENTICATED]
-    headers += [(f"Impersonate-Extra-{quote(key, safe='')}", value) for key, values in who.extra for value in values]
+    headers += [
+        (f"Impersonate-Extra-{quote(key, safe='')}", value)
+        for key, values in who.extra
+        if key != ACCOUNT_OF
+        for value in values
+    ]
     return headers
 
 
