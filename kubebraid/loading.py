@@ -15,6 +15,8 @@ def loading() -> Iterator[None]:
     none. What is there at the end moves to the permanent generation (`gc.freeze`), which later collections leave out.
     """
     gc.disable()
-    yield
-    gc.freeze()
-    gc.enable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import FrameType
@@ -14,6 +14,7 @@ import pytest
 
 from deltalog import Connection, Log, LogSettings, connect, open_log
 from kubebraid.command.broker import EmbeddedBroker
+from kubebraid.loading import loading
 from tests.lanes import (
     no_process,
     pytest_addoption,
@@ -41,6 +42,13 @@ hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
 )
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules of tests and of clients, and what is collected, stay to the end: a million objects, by each worker."""
+    with loading():
+        return (yield)
 
 
 @pytest.fixture

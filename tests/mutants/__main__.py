@@ -93,6 +93,8 @@ class Trial:
         self._items = {item.nodeid: item for item in session.items}
         for module in MODULES:
             importlib.import_module(f"materializer.{module}")
+        # What was loaded while tests were collected is among those that `get_objects` leaves out (tests/conftest.py).
+        gc.unfreeze()
         for function in gc.get_objects():
             if isinstance(function, FunctionType):
                 code = function.__code__
