@@ -24,6 +24,8 @@ def main(
     token_auth_file: Annotated[
         Path | None, typer.Option(help='Users, as lines token,user,uid,"groups"; the clusters\' RBAC decides then.')
     ] = None,
+    tls_cert_file: Annotated[Path | None, typer.Option(help="Certificate to serve https with, PEM.")] = None,
+    tls_private_key_file: Annotated[Path | None, typer.Option(help="Its key, PEM, unless in the same file.")] = None,
     first: Annotated[int, typer.Option(min=1, help="The number of the first: 1 is alpha, 2 bravo.")] = 1,
     state: Annotated[Path | None, typer.Option(help="A directory that keeps the clusters across restarts.")] = None,
 ) -> None:
@@ -46,6 +48,8 @@ def main(
         first=first,
         state=state,
         token_auth_file=token_auth_file,
+        tls_cert_file=tls_cert_file,
+        tls_private_key_file=tls_private_key_file,
         ready=ready,
     )
     uvloop.run(run)

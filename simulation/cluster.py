@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -51,7 +52,12 @@ class SimulatedCluster:
     """One member cluster over real HTTP. As a context manager it is started and stopped.
 
     `pods` is how many it has at first, `churn` how many writes it makes per second. `token` is the bearer token that
-    requests need, if any. Port 0 takes a free port and keeps it across `stop` and `start`. `history` is the number of
+    requests need, if any. With `users`, by their bearer tokens, everyone is let in, and may do what the RBAC objects in
+    the cluster allow: those as these users, who has `token` as an administrator (system:masters), who has no token as
+    system:anonymous; without, who is let in may do everything. With `tls` it is https: clients need `authority`, PEM,
+    and are users by their certificates where the context asks for those.
+
+    Port 0 takes a free port and keeps it across `stop` and `start`. `history` is the number of
     events kept per type, `bookmark_interval` the seconds between bookmarks of a watch, `version_wait` those that a read
     waits for a version that is not reached.
 
@@ -73,6 +79,8 @@ class SimulatedCluster:
         port: int = 0,
         token: str = "",
         users: Mapping[str, ClusterUser] | None = None,
+        tls: ssl.SSLContext | None = None,
+        authority: str = "",
         gzip: bool = True,
         history: int = DEFAULT_HISTORY,
         bookmark_interval: float = 60.0,
@@ -86,6 +94,8 @@ class SimulatedCluster:
         self.host = host
         self.port = port
         self.token = token
+        self.authority = authority
+        self._tls = tls
         own = f"{seed}/{name}"
         start = first_version(name) if version is None else version
         self.storage = ClusterStorage(seed=f"{own}/{start}", first_version=start, history=history)
@@ -129,9 +139,9 @@ class SimulatedCluster:
 
     @property
     def url(self) -> str:
-        """Where the API is, as `http://127.0.0.1:40123`. The port is known once the cluster has started."""
+        """Where the API is, as `http://127.0.0.1:40123`, or https. The port is known once the cluster has started."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"http{'s' if self._tls is not None else ''}://{host}:{self.port}"
 
     async def start(self) -> None:
         """Open the port and start the churn.
@@ -171,7 +181,7 @@ class SimulatedCluster:
             if self._listener is None and self._web is not None:
                 loop = asyncio.get_running_loop()
                 self._listener = await loop.create_server(
-                    self._web, self.host, self.port, reuse_address=True, backlog=1024
+                    self._web, self.host, self.port, reuse_address=True, backlog=1024, ssl=self._tls
                 )
                 self.port = self._listener.sockets[0].getsockname()[1]
             return

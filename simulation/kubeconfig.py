@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,10 +43,12 @@ NAMES = (
 
 
 class ServedCluster(Protocol):
-    """What a kubeconfig says of a cluster: its name, the URL of its API and its bearer token, empty if it has none."""
+    """What a kubeconfig says of a cluster: its name, the URL of its API, its bearer token, empty if it has none, and
+    the authority of its certificate, PEM, empty if it is no https."""
 
     name: str
     token: str
+    authority: str
 
     @property
     def url(self) -> str:
@@ -66,7 +69,7 @@ def kubeconfig(clusters: Sequence[ServedCluster]) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "Config",
         "preferences": {},
-        "clusters": [{"name": cluster.name, "cluster": {"server": cluster.url}} for cluster in clusters],
+        "clusters": [{"name": cluster.name, "cluster": _server(cluster)} for cluster in clusters],
         "users": [
             {"name": cluster.name, "user": {"token": cluster.token} if cluster.token else {}} for cluster in clusters
         ],
@@ -75,6 +78,13 @@ def kubeconfig(clusters: Sequence[ServedCluster]) -> dict[str, Any]:
         ],
         "current-context": clusters[0].name if clusters else "",
     }
+
+
+def _server(cluster: ServedCluster) -> dict[str, str]:
+    if not cluster.authority:
+        return {"server": cluster.url}
+    encoded = base64.b64encode(cluster.authority.encode()).decode()
+    return {"server": cluster.url, "certificate-authority-data": encoded}
 
 
 def write_kubeconfig(clusters: Sequence[ServedCluster], path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,8 @@ async def simulate(
     first: int = 1,
     state: Path | None = None,
     token_auth_file: Path | None = None,
+    tls_cert_file: Path | None = None,
+    tls_private_key_file: Path | None = None,
     ready: Callable[[list[SimulatedCluster]], None] | None = None,
 ) -> None:
     """Run clusters until cancelled, SIGTERM or SIGINT.
@@ -35,15 +38,21 @@ async def simulate(
     it, the same in each run: 3 clusters from 9001 on have 9001 to 9003; 0 takes free ones. `first` is the number of
     the first cluster (see `cluster_name`), `state` a directory that keeps what they have. With `tokens` every cluster
     has a bearer token. With a `token_auth_file` (see `read_tokens`) each lets in those users as well, and decides by
-    its RBAC; the kubeconfig's users are administrators then. `kubeconfig` is written, and `ready` called, once all
-    ports are open.
+    its RBAC; the kubeconfig's users are administrators then. With a `tls_cert_file` they are served by https.
+    `kubeconfig` is written, and `ready` called, once all ports are open.
 
     Raises:
         OSError: a port cannot be opened, or a file cannot be read or written.
         ValueError: the file of tokens is none.
+        ssl.SSLError: the certificate and the key are none, or do not belong together.
     """
     users = None if token_auth_file is None else await asyncio.to_thread(read_tokens, token_auth_file)
     tokens = tokens or users is not None
+    tls, authority = None, ""
+    if tls_cert_file is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        await asyncio.to_thread(tls.load_cert_chain, tls_cert_file, tls_private_key_file)
+        authority = await asyncio.to_thread(tls_cert_file.read_text)
     made: list[SimulatedCluster] = []
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -68,6 +77,8 @@ async def simulate(
                     port=base_port + number - first if base_port else 0,
                     token=f"simulated-{name}-{seed}" if tokens else "",
                     users=users,
+                    tls=tls,
+                    authority=authority,
                     state=state,
                 )
             )

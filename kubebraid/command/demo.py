@@ -117,9 +117,24 @@ def simulate(
         Path | None,
         typer.Option(metavar="F", help='Users, as lines token,user,uid,"groups"; the clusters\' RBAC decides then.'),
     ] = None,
+    tls_cert_file: Annotated[
+        Path | None,
+        typer.Option(metavar="F", help="Certificate to serve https with, PEM."),
+    ] = None,
+    tls_private_key_file: Annotated[
+        Path | None, typer.Option(metavar="F", help="Its key, PEM, unless that is in the same file.")
+    ] = None,
     log_level: LogLevel = "info",
     log_json: LogJson = False,
 ) -> None:
     """Simulated member clusters alone, until stopped."""
-    run = simulated_clusters()(clusters, pods, churn, write_kubeconfig, token_auth_file=token_auth_file)
+    run = simulated_clusters()(
+        clusters,
+        pods,
+        churn,
+        write_kubeconfig,
+        token_auth_file=token_auth_file,
+        tls_cert_file=tls_cert_file,
+        tls_private_key_file=tls_private_key_file,
+    )
     reporting.run(run, log_level, log_json)

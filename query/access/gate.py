@@ -44,7 +44,7 @@ _OF_THEMSELVES = frozenset(
 )
 
 
-_STREAMS = frozenset({("pods", "exec"), ("pods", "attach"), ("pods", "portforward")})
+_STREAMS = frozenset({("", "pods", "exec"), ("", "pods", "attach"), ("", "pods", "portforward")})
 
 
 LEFT_OUT = "clusters are left out whose access rules are not synced, or too old"
@@ -154,10 +154,11 @@ class Gate:
         if self._chain is None or (cluster is None and _open_at_root(who, what)):
             return None
         verdict = await self._chain.decide(who, cluster, what)
-        if verdict.allowed and what.verb == "get" and (what.resource, what.subresource) in _STREAMS:
+        if verdict.allowed and what.verb == "get" and (what.group, what.resource, what.subresource) in _STREAMS:
             # Since 1.35 what is asked for by GET, as a WebSocket is, needs the right to create as well
             # (k8s.io/kubernetes pkg/registry/core/pod/rest: AuthorizePodWebsocketUpgradeCreatePermission).
-            verdict = await self._chain.decide(who, cluster, replace(what, verb="create"))
+            what = replace(what, verb="create")
+            verdict = await self._chain.decide(who, cluster, what)
         if verdict.allowed:
             return None
         if verdict.error:

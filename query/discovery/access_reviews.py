@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from deltalog.wire.kubernetes import GroupResource
+from query.access.authentication.impersonation import of_cluster
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.rules import PolicyRule
 from query.access.authorization.verdicts import Decision
@@ -126,6 +127,7 @@ async def review(of: ReviewKind, content_type: str, body: bytes, catalogue: Cata
             _check_subject(of, asked.spec)
             extra = sorted((key.lower(), tuple(values)) for key, values in asked.spec.extra.items())
             who = Identity(asked.spec.user, asked.spec.uid, tuple(asked.spec.groups), tuple(extra))
+            who = of_cluster(who, scope.cluster)
         _check_attributes(asked.spec)
         status = _answered(asked.spec, catalogue)
         if not scope.gate.open and (scope.writable or status["allowed"]):

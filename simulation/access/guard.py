@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from multidict import MultiMapping
 
@@ -22,7 +23,7 @@ _STREAMS = frozenset({"exec", "attach", "portforward"})
 
 
 class Guard:
-    """Knows users by their bearer tokens (`tokens`), and everyone else as system:anonymous."""
+    """Knows users by their certificates and bearer tokens (`tokens`), and everyone else as system:anonymous."""
 
     def __init__(self, storage: ClusterStorage, tokens: Mapping[str, ClusterUser]) -> None:
         self.rbac = Rbac(storage)
@@ -33,13 +34,21 @@ class Guard:
         found = self._tokens.get(token)
         return None if found is None else with_implicit_group(found)
 
-    def admit(self, method: str, path: str, query: Mapping[str, str], headers: MultiMapping[str]) -> ClusterUser:
-        """In whose name a request may be answered. `path` is decoded.
+    def admit(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        headers: MultiMapping[str],
+        certificate: Mapping[str, Any] | None = None,
+    ) -> ClusterUser:
+        """In whose name a request may be answered. `path` is decoded; `certificate` is what the ssl module has of the
+        client's, which it has verified.
 
         Raises:
             StatusError: 400, 401, 403 (who asks may not be whom it names, or that user may not do this).
         """
-        user = self._authenticated(headers)
+        user = _user_of_certificate(certificate) or self._authenticated(headers)
         action = action_of(method, path, query)
         user = impersonated(self.rbac.decide, user, headers, action) or user
         self._authorize(user, action)
@@ -61,3 +70,14 @@ class Guard:
         allowed, reason = self.rbac.decide(user, action)
         if not allowed:
             raise denied(user, action, reason)
+
+
+def _user_of_certificate(certificate: Mapping[str, Any] | None) -> ClusterUser | None:
+    """CN is the name, each O a group (k8s.io/apiserver pkg/authentication/request/x509)."""
+    if not certificate:
+        return None
+    parts = [part for names in certificate.get("subject", ()) for part in names]
+    name = next((value for key, value in parts if key == "commonName"), "")
+    if not name:
+        return None
+    return with_implicit_group(ClusterUser(name, tuple(value for key, value in parts if key == "organizationName")))

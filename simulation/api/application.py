@@ -115,7 +115,8 @@ class Api:
     def _admitted(self, request: web.BaseRequest, path: str) -> ClusterUser | None:
         """Who asks, where that is found out. Raises StatusError 400, 401, 403."""
         if self._guard is not None:
-            return self._guard.admit(request.method, path, request.query, request.headers)
+            certificate = None if request.transport is None else request.transport.get_extra_info("peercert")
+            return self._guard.admit(request.method, path, request.query, request.headers, certificate)
         if self._token and request.headers.get("Authorization") != f"Bearer {self._token}":
             raise StatusError(401, "Unauthorized")
         return None

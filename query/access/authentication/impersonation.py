@@ -120,7 +120,7 @@ class ImpersonationChecks:
                 self._last.move_to_end(requester.name)
                 if len(self._last) > _REMEMBERED:
                     self._last.popitem(last=False)
-                return replace(found, who=_of_cluster(found.who, cluster))
+                return replace(found, who=of_cluster(found.who, cluster))
         # The legacy mode knows every user: it has refused.
         assert first is not None
         raise first
@@ -319,7 +319,8 @@ def _with_implicit_group(user: Identity) -> Identity:
     return user if implicit in user.groups else replace(user, groups=(*user.groups, implicit))
 
 
-def _of_cluster(user: Identity, cluster: str | None) -> Identity:
+def of_cluster(user: Identity, cluster: str | None) -> Identity:
+    """Somebody whom a request to one cluster names: a service account is that cluster's own."""
     if cluster is None or account_of(user.name) is None:
         return user
     return replace(user, extra=tuple(sorted({**dict(user.extra), ACCOUNT_OF: (cluster,)}.items())))

@@ -222,6 +222,24 @@ async def test_reviews_tell_the_truth_of_each_scope(world: World) -> None:
         assert not any("pods" in one["resources"] for one in rules["status"]["resourceRules"])
         _, me = await review(as_user("jane", "dev"), "", "SelfSubjectReview", {}, "authentication.k8s.io")
         assert me["status"]["userInfo"] == {"username": "jane", "groups": ["dev", "system:authenticated"]}
+        # An account that a question to one cluster names is that cluster's own.
+        world.cluster_role("bravo", "account", rule("pods"))
+        world.bind("bravo", "web", "account", "user:system:serviceaccount:web:bot")
+        about = {**pods("list", "web"), "user": "system:serviceaccount:web:bot"}
+        root = as_user("root", "system:masters")
+        for where, allowed in (("/clusters/bravo", True), ("/clusters/alpha", False)):
+            status, answer = await review(root, where, "SubjectAccessReview", about)
+            assert (status, answer["status"]["allowed"]) == (201, allowed)
         # About others only who may ask that.
         status, _ = await review(jane, "", "SubjectAccessReview", {**pods("list"), "user": "mallory"})
         assert status == 403
+
+
+async def test_a_stream_needs_the_right_to_create_and_that_is_said(world: World) -> None:
+    world.cluster_role("alpha", "exec", rule("pods/exec", verbs=["get"]), to="user:jane")
+    async with world.serving() as as_user:
+        refused = await as_user("jane").json("/clusters/alpha/api/v1/namespaces/web/pods/same/exec", code=403)
+        assert refused["message"] == (
+            'pods "same" is forbidden: User "jane" cannot create resource "pods/exec" in API group "" in the namespace '
+            '"web"'
+        )
