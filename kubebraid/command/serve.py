@@ -114,6 +114,8 @@ def command(
         window_memory=size("--window-memory", window_memory),
         not_ready_after=duration(not_ready_after),
     )
+    if workers > 1 and doors.audit is not None and doors.audit.path is None:
+        raise BadSetting("--audit-log-path: workers have no standard output of their own; give a file")
     if workers > 1:
         reporting.run(serve_with_workers(settings, workers, log_level, log_json=log_json), log_level, log_json)
     else:

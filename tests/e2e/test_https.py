@@ -215,6 +215,14 @@ async def test_files_that_cannot_be_used_are_said_in_one_line(nats: str, tmp_pat
         assert str(tmp_path / "tls.pem") in line
 
 
+async def test_workers_note_into_a_file(nats: str, tmp_path: Path, process: StartProcess) -> None:
+    Served(tmp_path)
+    given = ("--audit-policy-file", str(tmp_path / "policy.yaml"), "--workers", "2")
+    failed = await process("serve", "--nats", nats, *given)
+    assert await asyncio.wait_for(failed.child.wait(), PATIENCE) == 2
+    assert "kubebraid: --audit-log-path: workers have no standard output" in failed.output()
+
+
 async def test_producers_and_their_metrics(
     nats: str, members: Members, process: StartProcess, start: Starter, tmp_path: Path
 ) -> None:
