@@ -24,6 +24,7 @@ from deltalog.wire.kubernetes import ObjectName
 from materializer.entry import Entry
 from materializer.materializer import Materializer
 from materializer.versions import Named, Numbered
+from query.access.audit.events import pass_audit_id
 from query.discovery.catalogue import ServedType
 from query.discovery.paths import RequestTarget
 from query.errors import QueryError
@@ -161,6 +162,7 @@ class Forwarding:
                 if http.rel_url.raw_query_string:
                     path = f"{path}?{http.rel_url.raw_query_string}"
                 headers = identified(request_headers(http), upstream)
+                pass_audit_id(http, headers)
                 if wants_upgrade(http):
                     return await self._pass_through.tunnel(http, upstream, path, headers, until)
                 write = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import uuid
+from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +38,12 @@ def audit_id(http: web.BaseRequest) -> str:
         found = given if 0 < len(given) <= _LONGEST_ID else str(uuid.uuid4())
         http[_ID] = found
     return found
+
+
+def pass_audit_id(http: web.BaseRequest, headers: MutableMapping[str, str]) -> None:
+    """Gives a request that is passed on the id by which it is noted here: so events of both can be put together."""
+    if (found := http.get(_ID)) is not None:
+        headers[HEADER] = found
 
 
 class Audit:

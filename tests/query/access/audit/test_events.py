@@ -12,8 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
-from query.access.audit.events import HEADER, Audit, audit_id
+from query.access.audit.events import HEADER, Audit, audit_id, pass_audit_id
 from query.access.audit.policy import read_policy
 from query.access.authorization.attributes import attributes_of
 from query.http.accepting import Site
@@ -53,6 +54,7 @@ class Scene:
         self.lines = lines
         self.url = ""
         self.session = aiohttp.ClientSession()
+        self.passed_on: dict[str, str] = {}
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
         segments = [part for part in http.path.split("/") if part]
@@ -72,6 +74,7 @@ class Scene:
         if "panic" in http.query:
             event.panicked("it failed")
             return web.Response(status=500, headers=headers)
+        pass_audit_id(http, self.passed_on)
         event.started(200)
         if "denied" in http.query:
             event.complete(403, "no", "Forbidden")
@@ -161,6 +164,15 @@ async def test_ids(scene: Scene) -> None:
     # Also where nothing is noted.
     assert await scene.get("/healthz", **{HEADER: "of-health"}) == "of-health"
     assert "of-health" not in {event["auditID"] for event in scene.lines.events}
+
+
+async def test_an_id_goes_along_with_what_is_passed_on(scene: Scene) -> None:
+    """Of a request that is noted; another's headers stay as they are."""
+    given = await scene.get("/version")
+    assert scene.passed_on == {HEADER: given}
+    scene.passed_on = {}
+    pass_audit_id(make_mocked_request("GET", "/version"), scene.passed_on)
+    assert scene.passed_on == {}
 
 
 async def test_stages(scene: Scene) -> None:
