@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from deltalog.wire.kubernetes import GroupResource
 from kubebraid.route.callers import Caller, Callers
 from kubebraid.route.documents import Answer, GroupDocuments, NotAnswered, decoded, instance_documents
 from kubebraid.route.groups import CONNECT_PATIENCE, NOT_YET, Group, Groups, Instance, clusters_having, merged_documents
@@ -476,7 +477,7 @@ class Router:
         if "Content-Type" in http.headers:
             headers.append(("Content-Type", http.headers["Content-Type"]))
         path, method = http.rel_url.raw_path_qs, http.method
-        reviewed: list[Answer] = []
+        reviewed: list[tuple[Group, Answer]] = []
         for group in groups:
             try:
                 said = await self._documents.ask(
@@ -487,8 +488,26 @@ class Router:
             with contextlib.suppress(msgspec.MsgspecError, ValueError, AttributeError):
                 if msgspec.json.decode(said.body).get("status", {}).get("allowed") is True:
                     return _relayed(request, said)
-            reviewed.append(said)
-        return _relayed(request, _together(reviewed))
+            reviewed.append((group, said))
+        return _relayed(request, self._together(reviewed))
+
+    def _together(self, reviewed: Sequence[tuple[Group, Answer]]) -> Answer:
+        """What groups said to one review, none of which has allowed anything.
+
+        All rules; of one type, what the group says that has it; else what the first one said.
+        """
+        first = reviewed[0][1]
+        try:
+            documents = [msgspec.json.decode(said.body) for _, said in reviewed if said.status == 201]
+            if documents and all(one["kind"] == "SelfSubjectRulesReview" for one in documents):
+                return first._replace(body=msgspec.json.encode(merge_rules(documents)) + b"\n")
+            if documents and (asked := documents[0].get("spec", {}).get("resourceAttributes")):
+                of = GroupResource(asked.get("group", ""), asked.get("resource", ""))
+                having = self.groups.having(None, str(of))
+                return next((said for group, said in reviewed if group in having), first)
+        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+            log.warning("an instance answers to a review with what is none")
+        return first
 
     # -- what is merged from all groups ------------------------------------------------------------------------------
 
@@ -552,17 +571,6 @@ def _relayed(request: RoutedRequest, said: Answer) -> web.Response:
     if not said.content_type.startswith("application/json"):
         return web.Response(status=said.status, body=said.body, headers={"Content-Type": said.content_type})
     return request.answer(said.body, status=said.status)
-
-
-def _together(reviewed: Sequence[Answer]) -> Answer:
-    """What groups said to one review, none of which has allowed anything: all rules, or what the first one said."""
-    try:
-        documents = [msgspec.json.decode(one.body) for one in reviewed if one.status == 201]
-        if documents and all(one["kind"] == "SelfSubjectRulesReview" for one in documents):
-            return Answer(201, "application/json", msgspec.json.encode(merge_rules(documents)) + b"\n")
-    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
-        log.warning("an instance answers to a review with what is none")
-    return reviewed[0]
 
 
 async def _at_once(error: ApiError) -> ApiError:
