@@ -1,4 +1,4 @@
-"""RequestCounts of what is answered at once: requests in flight, and watches, in all and for each user.
+"""Limits of what is answered at once: requests in flight, and watches, in all and for each user.
 
 k8s.io/apiserver pkg/server/filters/maxinflight.go: what is only read and what changes something count apart; requests
 that last, such as watches and exec, count in neither, so that overload ends none of them. What is beyond a limit is

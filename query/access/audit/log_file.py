@@ -42,7 +42,7 @@ class EventLines(Protocol):
 
 
 class StandardOutput:
-    """EventLines on the process's standard output."""
+    """Lines on the process's standard output."""
 
     def write(self, line: bytes) -> None:
         """Writes a line."""
@@ -54,7 +54,7 @@ class StandardOutput:
 
 
 class LogFile:
-    """EventLines of a file that only its user may read (0600).
+    """Lines of a file that only its user may read (0600).
 
     - `largest`: bytes after which another is begun; 0: never. `files`: how many full ones are kept, 0: all; `days`: for
       how long, 0: ever.
