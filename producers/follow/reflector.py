@@ -25,6 +25,7 @@ from producers.metrics import TypeMetrics
 from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused, Unreachable
 from producers.upstream.objects import RawObject, Unusable, changed_at, identify
+from producers.upstream.turns import Turn, beginnings_of_process
 from producers.upstream.watching import NotStreamed, Target, Watch, WatchEvent, list_pages, version_of
 
 log = structlog.get_logger("producers.follow.reflector")
@@ -87,6 +88,8 @@ class Reflector:
         # Whether the watch is still in its initial events.
         self._initial = False
         self._watch_now: Watch | None = None
+        # While it begins; until it has its list, or so long that others are not to wait for that.
+        self._turn: Turn | None = None
         writer.on_failure = self._log_failed
         # Whether the log has lost objects, so that a list has to bring them again that begins when it is known which.
         self._lacks = self._lacking_known = self._completes = False
@@ -181,6 +184,7 @@ class Reflector:
             self._lacks = self._completes = False
         if not self._lacks:
             self.synced.set()
+        self._end_turn()
         if self._relist_every:
             if self._due < time.monotonic():
                 self._due = time.monotonic() + self._relist_every * random.uniform(0.9, 1.1)
@@ -358,6 +362,8 @@ class Reflector:
             retry_after, expired = None, False
             started = time.monotonic()
             try:
+                # Thousands begin together, when a process starts or NATS is there again.
+                self._turn = await beginnings_of_process().begin()
                 if read_back:
                     await self.writer.read_back()
                     read_back = False
@@ -376,6 +382,8 @@ class Reflector:
                 reason = str(cause)
                 self._why = LOG
                 read_back = True
+            finally:
+                self._end_turn()
             if time.monotonic() - started > self._timing.stable and (expired or self.synced.is_set()):
                 attempt = 0
                 backoff.reset()
@@ -383,6 +391,11 @@ class Reflector:
             attempt += 1
             log.info("listing again", cluster=self._cluster, path=self.target.path, reason=reason, attempt=attempt)
             await self._pause(backoff, retry_after)
+
+    def _end_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.end()
+            self._turn = None
 
     async def _pause(self, backoff: Backoff, retry_after: float | None) -> None:
         """Waits for the next pause, or as long as the server asks; ends early on `retry_now`."""
