@@ -23,8 +23,8 @@ log = structlog.get_logger("query.http.accepting")
 _MOST, _OTHER_FILES = 20_000, 256
 # Connections taken in one turn of the loop; seconds until it is tried again where no file is left.
 _AT_ONCE, _WITHOUT_FILES = 64, 1.0
-# Seconds that a client has to agree to TLS's end.
-_SHUTDOWN = 5.0
+# Seconds that a client has to take what is left when its connection is closed, and to agree to TLS's end.
+_SHUTDOWN = 30.0
 
 
 def _most(wanted: int | None) -> int:

@@ -21,11 +21,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
+from prometheus_client import CollectorRegistry, Counter
 
 from query.http.accepting import Site
-from query.http.connections import ConnectionLimits, Runner
+from query.http.connections import SLOW_CLIENTS, ConnectionLimits, Runner
+from query.http.slow_clients import SlowClients
 from query.http.tls import BadTlsFile, ServingContext, ServingFiles, peer_chain
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 
 # Both loops; and versions of TLS that are out of use.
 pytestmark = [
@@ -411,3 +413,69 @@ async def test_the_names_of_authorities_are_sent(asking: Files) -> None:
 
 def test_no_chain_without_a_connection() -> None:
     assert peer_chain(None) == ()
+
+
+# -- slow clients ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def streaming(context: ssl.SSLContext, slow_clients: SlowClients) -> AsyncIterator[int]:
+    """A server of 24 MiB, which looks after clients that take nothing of it."""
+
+    async def handle(http: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(http)
+        for at in range(384):
+            await response.write(at.to_bytes(8, "big") * 8192)
+        await response.write_eof()
+        return response
+
+    application = web.Application()
+    application[SLOW_CLIENTS] = slow_clients
+    application.router.add_get("/", handle)
+    runner = Runner(application, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    bound = socket.create_server(("127.0.0.1", 0))
+    await Site(runner, bound, context, 128).start()
+    yield bound.getsockname()[1]
+    await runner.cleanup()
+
+
+class SlowClient:
+    """A client with a small buffer, which takes what it is told to."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+        plain.connect(("127.0.0.1", port))
+        self._socket = context.wrap_socket(plain, server_hostname="localhost")
+        self._socket.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+
+    def take(self) -> bytes:
+        return self._socket.recv(2**20)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+async def test_who_takes_nothing_is_left(files: Files) -> None:
+    slow_clients = SlowClients(Counter("stalled", "", registry=CollectorRegistry()), 0.5, 0.05)
+    async with streaming(files.context(), slow_clients) as port:
+        client = await asyncio.to_thread(SlowClient, port, files.client())
+        with contextlib.closing(client):
+            await eventually(lambda: slow_clients._count._value.get() == 1)
+            await eventually(lambda: not slow_clients._open)
+
+
+async def test_who_takes_slowly_gets_all(files: Files) -> None:
+    slow_clients = SlowClients(Counter("stalled", "", registry=CollectorRegistry()), 3.0, 0.05)
+    async with streaming(files.context(), slow_clients) as port:
+        client = await asyncio.to_thread(SlowClient, port, files.client())
+        with contextlib.closing(client):
+            taken, limit = 0, asyncio.get_running_loop().time() + 4.0
+            while data := await asyncio.to_thread(client.take):
+                taken += len(data)
+                if taken < 8 * 2**20 and asyncio.get_running_loop().time() < limit:
+                    await asyncio.sleep(0.02)
+            assert taken > 384 * 64 * 1024
+    assert slow_clients._count._value.get() == 0
