@@ -167,8 +167,10 @@ async def _authentication(doors: Doors, reviews: ReviewServers, stack: contextli
     found += map(CertificateAuthenticator, files)
     anonymous = Anonymous(bool(doors.anonymous))
     tokens: list[TokenAuthenticator] = []
+    bearers: list[TokenAuthenticator] = []
     if doors.tokens is not None:
-        tokens.append(await asyncio.to_thread(HashedTokens, doors.tokens))
+        # Known at once, and not a moment longer than they stand there: nothing of them is remembered.
+        bearers.append(await asyncio.to_thread(HashedTokens, doors.tokens))
     if doors.authentication is not None:
         issued = await asyncio.to_thread(IssuedTokens, doors.authentication)
         stack.push_async_callback(issued.close)
@@ -179,13 +181,17 @@ async def _authentication(doors: Doors, reviews: ReviewServers, stack: contextli
             anonymous = issued.anonymous
     if (reviewer := doors.token_reviewer) is not None:
         if reviewer.kubeconfig is not None:
-            tokens.append(
-                TokenReviewAuthenticator(reviews.of_kubeconfig(str(reviewer.kubeconfig)), audiences=reviewer.audiences)
-            )
+            ask, cluster = reviews.of_kubeconfig(str(reviewer.kubeconfig)), ""
         else:
-            ask = reviews.of_cluster(reviewer.cluster, TOKEN_REVIEWS)
-            tokens.append(TokenReviewAuthenticator(ask, cluster=reviewer.cluster, audiences=reviewer.audiences))
+            ask, cluster = reviews.of_cluster(reviewer.cluster, TOKEN_REVIEWS), reviewer.cluster
+        reviewed = TokenReviewAuthenticator(ask, cluster=cluster, audiences=reviewer.audiences)
+        stack.push_async_callback(reviewed.close)
+        tokens.append(reviewed)
     if tokens:
         cached = TokenCache(TokenUnion(tokens))
-        found += [BearerAuthenticator(cached), WebSocketAuthenticator(cached)]
+        stack.push_async_callback(cached.close)
+        bearers.append(cached)
+    if bearers:
+        union = TokenUnion(bearers)
+        found += [BearerAuthenticator(union), WebSocketAuthenticator(union)]
     return Authentication(found, anonymous, consumed=consumed)
