@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from simulation.registry.selectors import exact_values
+from simulation.registry.selectors import exact_values, parse_selector
+from simulation.resources import BUILT_IN
 from simulation.status import StatusError
 
 __all__ = ["Action", "action_of"]
@@ -90,6 +91,8 @@ def _name_selected(query: Mapping[str, str]) -> str:
         if parameter in query and not re.fullmatch(r"[+-]?[0-9]{1,18}", query[parameter]):
             return ""
     try:
+        # Of which type does not matter to labels.
+        parse_selector(BUILT_IN[0], "", query.get("labelSelector", ""), "")
         # fields.ParseSelector sorts its terms.
         names = exact_values(",".join(sorted(re.split(r"(?<!\\),", text))), "metadata.name")
     except StatusError:

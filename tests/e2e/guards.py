@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 import trustme
+from yarl import URL
 
 from simulation import ClusterUser
 from tests.e2e.conftest import STALE, Service
@@ -106,7 +107,7 @@ async def exchange(
     if body is not None:
         sent.setdefault("Content-Type", "application/json")
     data = None if body is None else json.dumps(body)
-    async with session.request(method, url, data=data, headers=sent, ssl=context or True) as answer:
+    async with session.request(method, URL(url, encoded=True), data=data, headers=sent, ssl=context or True) as answer:
         if answer.status == 200 and answer.headers.get("Transfer-Encoding") == "chunked" and "watch" in url:
             return 200, ""
         text = await answer.text()

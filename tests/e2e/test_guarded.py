@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,21 @@ READ = ["get", "list", "watch"]
 BOT = service_account("payments", "bot")
 # Whom kubebraid knows by its file, with tokens like their names.
 USERS = {"jane": ClusterUser("jane", ("dev",)), "joe": ClusterUser("joe"), "mallory": ClusterUser("mallory")}
-# What kubebraid's own user may do in each cluster.
-IMPERSONATOR = [
+SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
+
+
+def of_the_documentation(kind: str, name: str) -> dict[str, Any]:
+    """An object that docs/security.md has."""
+    blocks = re.findall(r"```yaml\n(.*?)```", SECURITY.read_text(), re.DOTALL)
+    objects = [one for block in blocks for one in yaml.safe_load_all(block)]
+    found: dict[str, Any] = next(one for one in objects if one.get("kind") == kind and one["metadata"]["name"] == name)
+    return found
+
+
+IMPERSONATE: list[dict[str, Any]] = of_the_documentation("ClusterRole", "kubebraid-impersonator")["rules"]
+# What kubebraid's own user may do in each cluster, beside that.
+READER: list[dict[str, Any]] = [
     {"verbs": READ, "apiGroups": ["*"], "resources": ["*"]},
-    {"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users", "groups", "serviceaccounts"]},
-    {"verbs": ["impersonate"], "apiGroups": ["authentication.k8s.io"], "resources": ["uids", "userextras/*"]},
     {"verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"]},
 ]
 CONFIGURATION = {
@@ -131,7 +142,7 @@ class Scene:
 async def set_up(scene: Scene) -> None:
     """Rules of alpha and bravo. Jane is `jane` in the one and `corp:jane` in the other."""
     for cluster in scene.clusters:
-        await scene.allow(cluster, "User:kubebraid", "", "kubebraid", IMPERSONATOR)
+        await scene.allow(cluster, "User:kubebraid", "", "kubebraid", [*READER, *IMPERSONATE])
         await scene.allow(cluster, "ServiceAccount:bot", "payments", "bot", [rule(READ, "pods")])
     await scene.allow("alpha", "Group:dev", "", "pods", [rule(READ, "pods")])
     in_payments = [
@@ -142,14 +153,9 @@ async def set_up(scene: Scene) -> None:
     await scene.allow("bravo", "Group:developers", "checkout", "pods", [rule(READ, "pods")])
     await scene.allow("bravo", "User:corp:jane", "checkout", "logs", [rule(["get"], "pods/log")])
     # Who impersonates here may not be everybody.
-    only: dict[str, Any] = {"resourceNames": ["corp:jane", "corp:joe"]}
     path = f"{RBAC}/clusterroles/kubebraid"
-    rules = [
-        IMPERSONATOR[0],
-        rule(["impersonate"], "users", **only),
-        rule(["impersonate"], "groups"),
-        *IMPERSONATOR[2:],
-    ]
+    some: dict[str, Any] = {"resourceNames": ["corp:jane", "corp:joe", "developers"]}
+    rules = [*READER, *({**one, **some} for one in IMPERSONATE)]
     await scene.admin("bravo", "PUT", path, {"metadata": {"name": "kubebraid"}, "rules": rules})
 
 

@@ -45,7 +45,7 @@ KINDS = {
 }
 ROUNDS = 5
 # Of each kind of question, in a round and a cluster.
-REVIEWS, REQUESTS, OTHER_USERS = 250, 250, 150
+REVIEWS, REQUESTS, PATHS, OTHER_USERS = 200, 200, 150, 150
 AT_ONCE = 12
 
 Object = dict[str, Any]
@@ -119,6 +119,42 @@ def http_of(random: Random, asked: Request) -> tuple[str, str] | None:
     parts += [quote(one, safe="*") for one in (asked.resource, named, asked.subresource) if one]
     path = "/".join(parts)
     return METHODS.get(asked.verb, "GET"), f"{path}?{urlencode(query)}" if query else path
+
+
+# What paths are made of, some of it where it has no place. Empty parts and dots are 404 here, whoever asks.
+PARTS = (
+    *("api", "apis", "v1", "apps", "v1", "watch", "proxy", "namespaces", "web", "pods", "deployments", "a", "status"),
+    *("finalize", "log", "exec", "b%20c", "a%2Fb", "*", "healthz", "openapi", "v2", "version", "metrics"),
+)
+QUERIES = (
+    *("", "watch=1", "watch=0&watch=1", "watch=", "watch=FALSE", "fieldSelector=metadata.name=a", "limit=1x&watch=1"),
+    *("fieldSelector=metadata.name%3D%3Da,metadata.namespace%3Dweb", "fieldSelector=metadata.name!%3Da", "watch=no"),
+    *(
+        "fieldSelector=metadata.name%3Da&limit=x",
+        "fieldSelector=metadata.name%3Db,metadata.name%3Da",
+        "timeoutSeconds=1",
+    ),
+    *("fieldSelector=metadata.name%3D", "fieldSelector=metadata.name%3Da%2Fb", "fieldSelector=a&watch=1", "dryRun=All"),
+    *("fieldSelector=metadata.name%3D..", "labelSelector=!&fieldSelector=metadata.name%3Da", "labelSelector=x%3Dy"),
+)
+BEGINNINGS = (
+    "/",
+    "/apis/",
+    "/api/v1/",
+    "/api/v1/namespaces/web/",
+    "/apis/apps/v1/",
+    "/api/v1/watch/",
+    "/api/v1/proxy/",
+)
+WORDS = ("GET", "GET", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "get")
+
+
+def odd_http(random: Random) -> tuple[str, str]:
+    """A method and any path and query."""
+    path = random.choice(BEGINNINGS) + "/".join(random.choices(PARTS, k=random.randint(0, 4)))
+    path = path.rstrip("/") + random.choice(("", "", "/"))
+    query = random.choice(QUERIES)
+    return random.choice(WORDS), f"{path}?{query}" if query else path
 
 
 IDENTITIES = ("users", "groups", "serviceaccounts", "uids", "userextras/example.io/team", "userextras/*", "nodes")
@@ -336,7 +372,7 @@ async def test_every_answer_is_the_clusters_own(fleet: Fleet) -> None:
         wrong = [f"{len(tally.differences)} differ in round {number}:", *tally.differences[:40]]
         assert not tally.differences, "\n".join(wrong)
     # Each kind had both outcomes, or it would show nothing.
-    for kind in ("review", "review of others", "alone", "request", "read", "as another", "root"):
+    for kind in ("review", "review of others", "alone", "request", "read", "path", "as another", "root"):
         for outcome in (True, False):
             assert tally.counts[f"{kind} {outcome}"] >= 20, tally.counts
 
@@ -352,7 +388,7 @@ async def compare(fleet: Fleet, tally: Tally, number: int) -> None:
     for cluster in fleet.clusters:
         world = made[cluster.name]
         questions: list[Awaitable[None]] = []
-        for ask, count in ((review, REVIEWS), (request, REQUESTS), (as_another, OTHER_USERS)):
+        for ask, count in ((review, REVIEWS), (request, REQUESTS), (odd_path, PATHS), (as_another, OTHER_USERS)):
             questions += [ask(fleet, tally, Random(random.random()), cluster, world) for _ in range(count)]
         questions += [rules(fleet, tally, cluster, user) for user in SOME]
         await all_of(questions)
@@ -404,6 +440,17 @@ async def request(fleet: Fleet, tally: Tally, random: Random, cluster: Simulated
     if method in ("GET", "HEAD") and here:
         ours = await fleet.ours(fleet.alone, cluster.name, method, path, None, headers)
         tally.note("read", ours[0] != 403, theirs[0] != 403, method, path, asked, ours[1])
+
+
+async def odd_path(fleet: Fleet, tally: Tally, random: Random, cluster: SimulatedCluster, _: World) -> None:
+    """Any path at all, of a user who may do hardly anything: what was understood of it stands in the refusal."""
+    method, path = odd_http(random)
+    headers = bearer(token_of(random.choice(worlds.USERS), ()))
+    theirs = await fleet.of_cluster(cluster, method, path, None, headers)
+    ours = await fleet.ours(fleet.passing, cluster.name, method, path, None, headers)
+    tally.note("path", ours[0] != 403, theirs[0] != 403, method, path, headers, ours[1], theirs[1])
+    if (theirs[0], ours[0]) == (403, 403) and "[" not in str(theirs[1]):
+        tally.note("words of a path", ours[1], theirs[1], method, path, headers)
 
 
 async def as_another(fleet: Fleet, tally: Tally, random: Random, cluster: SimulatedCluster, world: World) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import ssl
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+import trustme
+import yaml
 
-from simulation import ClusterUser
+from simulation import ClusterUser, SimulatedCluster, simulate
 from simulation.access.users import read_tokens, service_account
+from tests.patience import PATIENCE
 from tests.simulation.conftest import Client, Start
 
 JANE = ClusterUser("jane", ("dev",), "u1", {"example.io/team": ("blue",)})
@@ -196,6 +204,51 @@ async def test_default_roles_have_what_their_parts_have(guarded: Client) -> None
             for rule in role["rules"]
         ]
         assert roles[name]["rules"] == parts
+
+
+async def test_certificates_are_users(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    text = authority.cert_pem.bytes().decode()
+    path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    async with SimulatedCluster("alpha", users=USERS, tls=context, authority=text) as cluster:
+        client = ssl.create_default_context(cadata=text)
+        authority.issue_cert(common_name="eve", organization_name="ops").configure_cert(client)
+        async with aiohttp.ClientSession() as session, session.post(cluster.url + path, json={}, ssl=client) as answer:
+            told = (await answer.json())["status"]["userInfo"]
+            assert told == {"username": "eve", "groups": ["ops", "system:authenticated"]}
+
+
+async def test_files_of_the_command(tmp_path: Path) -> None:
+    """`kubebraid simulate` with users and a certificate: its kubeconfig has all that an administrator needs."""
+    authority = trustme.CA()
+    leaf = authority.issue_cert("127.0.0.1")
+    certificate, key, users = tmp_path / "tls.crt", tmp_path / "tls.key", tmp_path / "users.csv"
+    certificate.write_bytes(b"".join(one.bytes() for one in (*leaf.cert_chain_pems, authority.cert_pem)))
+    key.write_bytes(leaf.private_key_pem.bytes())
+    users.write_text("of-jane,jane,,dev\n")
+    made: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    options: dict[str, Any] = {"token_auth_file": users, "tls_cert_file": certificate, "tls_private_key_file": key}
+    running = asyncio.create_task(
+        simulate(1, 5, 0, tmp_path / "kubeconfig", ready=lambda _: made.set_result(None), **options)
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await made
+        written = yaml.safe_load((tmp_path / "kubeconfig").read_text())
+        server = written["clusters"][0]["cluster"]
+        trust = ssl.create_default_context(cadata=base64.b64decode(server["certificate-authority-data"]).decode())
+        async with aiohttp.ClientSession() as session:
+            for token, status in ((written["users"][0]["user"]["token"], 200), ("of-jane", 403), ("other", 401)):
+                url = f"{server['server']}/api/v1/pods"
+                async with session.get(url, headers={"Authorization": f"Bearer {token}"}, ssl=trust) as answer:
+                    assert answer.status == status
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 def test_tokens_of_a_file(tmp_path: Any) -> None:
