@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import re
 import ssl
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from kubebraid.command.own_authority import pki_of
 from kubebraid.command.settings import BadSetting, default_data
 from kubebraid.errors import KubebraidError
+from producers.errors import ProducersError
+from producers.kubeconfig.files import Files, access_of, default_kubeconfig
+from producers.kubeconfig.model import ClusterAccess
+from producers.kubeconfig.single import alone
+from producers.upstream.apiserver import ApiServer, RequestRefused
 
 _DEFAULT = "http://127.0.0.1:8001"
+# What contexts of `kubebraid kubeconfig` have behind the service's address.
+_SCOPE = re.compile(r"(/int)?(/clusters/.+)?/?$")
+_WHO = "--client-certificate, --token-file or --kubeconfig"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,11 @@ class ServerRefused(KubebraidError):
     """The service at `url` answers, but not this: `code`."""
 
     def __init__(self, url: str, code: int) -> None:
-        super().__init__(f"{url} answers {code}")
+        mends = {
+            401: f"say who asks, by {_WHO}",
+            403: f"this user may not see it; ask as another one, by {_WHO}",
+        }
+        super().__init__(f"{url} answers {code}: {mends.get(code, 'is that a kubebraid?')}")
         self.url = url
         self.code = code
 
@@ -43,12 +58,15 @@ class ServerRefused(KubebraidError):
 class Service:
     """A running service as the command line names it; None and empty: what `kubebraid up` has on this machine.
 
-    `data`: the directory of that `up`.
+    `data`: the directory of that `up`. `kubeconfig` or `context`: as it stands there instead, with all that kubectl
+    would show it; the default kubeconfig's, and its current context, where only the other one is given.
     """
 
     server: str | None = None
     data: Path | None = None
     credentials: Credentials = Credentials()
+    kubeconfig: str | None = None
+    context: str = ""
 
     @property
     def _pki(self) -> Path:
@@ -60,8 +78,11 @@ class Service:
         Raises:
             ServerRefused: the answer is an error.
             OSError: there is none: the URL stands in `filename`.
-            BadSetting: credentials cannot be used.
+            BadSetting, BadKubeconfig: credentials cannot be used.
         """
+        if self.in_kubeconfig:
+            access = self._access()
+            return asyncio.run(_got(access, path, patience)), access.cluster.server, Credentials()
         failed: OSError | None = None
         for url, credentials in self._candidates():
             try:
@@ -71,6 +92,31 @@ class Service:
                 failed = failed or _at(url, cause)
         assert failed is not None
         raise failed
+
+    @property
+    def in_kubeconfig(self) -> bool:
+        """Whether a kubeconfig says where it is, and who asks."""
+        return self.kubeconfig is not None or bool(self.context)
+
+    def entries(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The cluster and the user of the kubeconfig's context, without files beside it but for a token's.
+
+        Raises:
+            BadKubeconfig: they cannot be used.
+        """
+        path = self.kubeconfig or default_kubeconfig()
+        found = Files().kubeconfig(path)
+        document = alone(found, self.context or found.one_context(path), "kubebraid")
+        user: dict[str, Any] = next((one["user"] for one in document.get("users", ())), {})
+        return dict(document["clusters"][0]["cluster"]), dict(user)
+
+    def _access(self) -> ClusterAccess:
+        """Raises BadSetting, BadKubeconfig."""
+        access = access_of(self.kubeconfig or default_kubeconfig(), self.context)
+        if access.problem:
+            raise BadSetting(access.problem)
+        root = _SCOPE.sub("", access.cluster.server)
+        return replace(access, cluster=replace(access.cluster, server=root))
 
     def _candidates(self) -> list[tuple[str, Credentials]]:
         """Where the service may be, and with what it may be asked; what was given counts before what is found."""
@@ -107,10 +153,48 @@ class Service:
         return Credentials(authority, admin)
 
 
+def unanswered(cause: OSError) -> str:
+    """What to do where `Service.get` has found nothing: one line."""
+    if "certificate" in (cause.strerror or ""):
+        return (
+            f"what answers at {cause.filename} is not known by its certificate ({cause.strerror}); give its authority "
+            "with --certificate-authority, or --kubeconfig"
+        )
+    return (
+        f"no kubebraid answers at {cause.filename} ({cause.strerror}); start one with `kubebraid up`, or give "
+        "--server URL"
+    )
+
+
+async def _got(access: ClusterAccess, path: str, patience: float) -> bytes:
+    """As `Service.get`, by all that a context of a kubeconfig may have."""
+    url = access.cluster.server
+    server = ApiServer(access)
+    try:
+        async with asyncio.timeout(patience):
+            body, _ = await server.get(path)
+    except RequestRefused as refused:
+        raise ServerRefused(url, refused.code) from None
+    except TimeoutError:
+        raise OSError(0, f"no answer in {patience:g} s", url) from None
+    except ProducersError as cause:
+        raise OSError(0, str(cause), url) from None
+    finally:
+        await server.close()
+    return body
+
+
 def _at(url: str, cause: OSError) -> OSError:
     reason = cause.reason if isinstance(cause, urllib.error.URLError) else cause
     text = getattr(reason, "verify_message", None) or getattr(reason, "strerror", None) or str(reason)
     return OSError(getattr(reason, "errno", None) or 0, " ".join(str(text).split()), url)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """What shows a token goes nowhere else with it."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _get(url: str, path: str, credentials: Credentials, patience: float) -> bytes:
@@ -126,7 +210,7 @@ def _get(url: str, path: str, credentials: Credentials, patience: float) -> byte
                 f"--token-file {credentials.token}: {getattr(cause, 'strerror', None) or 'no text'}"
             ) from None
     # As tools of Kubernetes: not over the proxies that the environment names for loopback.
-    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_context(credentials)))
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_context(credentials)), _NoRedirects())
     try:
         with opener.open(request, timeout=patience) as answer:
             body: bytes = answer.read()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from urllib.parse import quote
 import typer
 import yaml
 
-from kubebraid.command.asking import Credentials, ServerRefused, Service
+from kubebraid.command.asking import Credentials, ServerRefused, Service, unanswered
 from kubebraid.command.options.service import with_service
 from kubebraid.command.settings import BadSetting
 
@@ -23,24 +24,34 @@ _PATIENCE = 5.0
 
 
 def render(
-    server: str, clusters: Mapping[str, str], name_of_all: str = ALL, credentials: Credentials = _NO_CREDENTIALS
+    server: str,
+    clusters: Mapping[str, str],
+    name_of_all: str = ALL,
+    credentials: Credentials = _NO_CREDENTIALS,
+    entries: tuple[dict[str, Any], dict[str, Any]] | None = None,
 ) -> str:
     """A kubeconfig with context `kubebraid` for all clusters, and `kubebraid-<name>` for each of `clusters`.
 
     `name_of_all`: another name than `kubebraid` in all of them. `credentials`: what the service is known by and who
-    asks it; certificates and keys are written into it, a token is named by its file.
+    asks it; certificates and keys are written into it, a token is named by its file. `entries`: the cluster and the
+    user of another kubeconfig instead of these.
 
     Raises:
         BadSetting: a file of them cannot be read.
     """
     servers = {name_of_all: server, **{f"{name_of_all}-{name}": url for name, url in clusters.items()}}
     authority = None if credentials.authority is None else _data("--certificate-authority", credentials.authority)
+
+    def cluster(url: str) -> dict[str, object]:
+        # Not the same object in each: it would be written as an alias.
+        return _cluster(url, authority) if entries is None else {**copy.deepcopy(entries[0]), "server": url}
+
     return yaml.safe_dump(
         {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": name, "cluster": _cluster(url, authority)} for name, url in servers.items()],
-            "users": [{"name": ALL, "user": _user(credentials)}],
+            "clusters": [{"name": name, "cluster": cluster(url)} for name, url in servers.items()],
+            "users": [{"name": ALL, "user": _user(credentials) if entries is None else entries[1]}],
             "contexts": [{"name": name, "context": {"cluster": name, "user": ALL}} for name in servers],
             "current-context": name_of_all,
         },
@@ -104,18 +115,12 @@ def command(
         body, server, credentials = service.get("/clusters", _PATIENCE)
         names = [cluster["name"] for cluster in json.loads(body)["clusters"]]
     except ServerRefused as refused:
-        if refused.code in (401, 403):
-            raise BadSetting(
-                f"{refused.url} answers {refused.code}: say who asks, by --client-certificate or --token-file"
-            ) from None
-        raise BadSetting(f"{refused.url} answers {refused.code}: is that a kubebraid?") from None
+        raise BadSetting(str(refused)) from None
     except OSError as cause:
-        raise BadSetting(
-            f"no kubebraid answers at {cause.filename} ({cause.strerror}); start one with `kubebraid up`, or give "
-            "--server URL"
-        ) from None
+        raise BadSetting(unanswered(cause)) from None
     except (ValueError, KeyError, TypeError):
         raise BadSetting("what answers is no kubebraid; give --server URL") from None
     root, name_of_all = (f"{server}/int", f"{ALL}-int") if numbered else (server, ALL)
     clusters = {name: f"{root}/clusters/{quote(name, safe=':')}" for name in names}
-    typer.echo(render(root, clusters, name_of_all, credentials), nl=False)
+    entries = service.entries() if service.in_kubeconfig else None
+    typer.echo(render(root, clusters, name_of_all, credentials, entries), nl=False)

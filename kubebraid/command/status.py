@@ -11,7 +11,7 @@ import msgspec
 import typer
 from rich.text import Text
 
-from kubebraid.command.asking import ServerRefused, Service
+from kubebraid.command.asking import ServerRefused, Service, unanswered
 from kubebraid.command.options.service import with_service
 from kubebraid.command.settings import BadSetting
 from kubebraid.command.tables import rendered, table
@@ -109,16 +109,9 @@ def ask(service: Service) -> InstanceStatus:
     except ServerRefused as refused:
         if refused.code == 429:
             return InstanceStatus(refused.url, ready=False, outage=None, index=0, clusters=())
-        if refused.code in (401, 403):
-            raise Unanswered(
-                f"{refused.url} answers {refused.code}: say who asks, by --client-certificate or --token-file"
-            ) from None
-        raise Unanswered(f"{refused.url} answers {refused.code}: is that a kubebraid?") from None
+        raise Unanswered(str(refused)) from None
     except OSError as cause:
-        raise Unanswered(
-            f"no kubebraid answers at {cause.filename} ({cause.strerror}); start one with `kubebraid up`, or give "
-            "--server URL"
-        ) from None
+        raise Unanswered(unanswered(cause)) from None
     try:
         return _status(server, json.loads(body))
     except (ValueError, KeyError, TypeError) as cause:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -209,3 +210,57 @@ async def test_what_is_no_good_is_one_line(process: StartProcess, tmp_path: Path
             assert await failed.child.wait() == 2, failed.output()
         [line] = failed.output().strip().splitlines()
         assert text in line
+
+
+async def test_commands_that_ask_it(shards: Shards, kubectl: Kubectl, tmp_path: Path) -> None:
+    """`status`, `clusters list` and `kubeconfig`: by files, and by a kubeconfig's context, as kubectl would."""
+
+    async def run(*arguments: str) -> tuple[int, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "kubebraid", *arguments),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "HOME": str(tmp_path), "KUBECONFIG": str(tmp_path / "none")},
+        )
+        out, err = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, out.decode(), err.decode()
+
+    (tmp_path / "janes.token").write_text("token-of-jane\n")
+    shards.by_certificate("root")
+    here = ("--server", shards.url, "--certificate-authority", shards.file("servers.crt"))
+    jane = ("--token-file", str(tmp_path / "janes.token"))
+    root = ("--client-certificate", shards.file("root.crt"), "--client-key", shards.file("root.key"))
+    for name, who in (("jane", jane), ("root", root)):
+        code, out, err = await run("kubeconfig", *here, *who)
+        assert code == 0, err
+        path = str(tmp_path / f"{name}.kubeconfig")
+        Path(path).write_text(out)
+        for more in ((*here, *who), ("--kubeconfig", path), ("--kubeconfig", path, "--context", "kubebraid-alpha")):
+            code, out, err = await run("clusters", "list", "-o", "name", *more)
+            assert (code, out.split()) == (0, ["alpha", "bravo"]), err
+            code, out, err = await run("status", "--types", *more)
+            assert code == 0, out + err
+            assert out.startswith(f"{shards.url}: ready")
+        # What such a file makes of itself is as good.
+        code, out, err = await run("kubeconfig", "--int", "--kubeconfig", path, "--context", "kubebraid-bravo")
+        assert code == 0, err
+        Path(path).write_text(out)
+        code, out, err = await kubectl("--kubeconfig", path, "--context", "kubebraid-int-alpha", "get", "pods", "-A")
+        assert (code, len(out.splitlines())) == (0, 61), err
+    (tmp_path / "wrong.token").write_text("nobodys")
+    for command in ("status", "kubeconfig"):
+        for more, text in (
+            (here, "answers 401: say who asks, by --client-certificate, --token-file or --kubeconfig"),
+            ((*here, "--token-file", str(tmp_path / "wrong.token")), "answers 401: say who asks"),
+            (("--server", shards.url), "give its authority with --certificate-authority"),
+            (("--kubeconfig", str(tmp_path / "none")), "none"),
+            (("--kubeconfig", path, "--context", "nothing"), "nothing"),
+            (("--kubeconfig", path, *here[:2]), "--server is said in the file"),
+        ):
+            code, out, err = await run(command, *more)
+            assert (code, out) == (2, ""), (more, out)
+            [line] = err.strip().splitlines()
+            assert text in line
+            assert "nobodys" not in line

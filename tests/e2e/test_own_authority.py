@@ -237,7 +237,7 @@ async def test_kubeconfig_of_who_may_not_read_the_key(tmp_path: Path) -> None:
         (tmp_path / "other").mkdir()
         given = ("--server", url, "--certificate-authority", str(tmp_path / "ca.crt"))
         said = await kubeconfig(*given, home=tmp_path / "other", code=2)
-        assert "answers 401: say who asks, by --client-certificate or --token-file" in said
+        assert "answers 401: say who asks, by --client-certificate, --token-file or --kubeconfig" in said
         found = yaml.safe_load(await kubeconfig(*given, "--token-file", str(token), home=tmp_path / "other"))
         assert found["users"] == [{"name": "kubebraid", "user": {"tokenFile": str(token)}}]
         assert "secret" not in json.dumps(found)
@@ -245,8 +245,8 @@ async def test_kubeconfig_of_who_may_not_read_the_key(tmp_path: Path) -> None:
         found = yaml.safe_load(await kubeconfig("--server", url, "--token-file", str(token), home=tmp_path))
         assert list(found["users"][0]["user"]) == ["tokenFile"]
         said = await kubeconfig("--server", url, home=tmp_path / "other", code=2)
-        assert "no kubebraid answers at" in said
-        assert "certificate" in said
+        assert "is not known by its certificate" in said
+        assert "--certificate-authority" in said
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,10 @@ _OPTIONS: dict[str, Any] = {
     ],
     "client_key": Annotated[_File, _option("client-key", "FILE", "Its key, PEM, unless that is in the same file.")],
     "token_file": Annotated[_File, _option("token-file", "FILE", "A bearer token instead.")],
+    "kubeconfig": Annotated[
+        str | None, _option("kubeconfig", "FILE", "A kubeconfig that says where the service is, and who asks.")
+    ],
+    "context": Annotated[str | None, _option("context", "NAME", "Its context. [its current one]")],
 }
 
 
@@ -68,6 +72,11 @@ def _service(given: dict[str, Any]) -> Service:
         raise BadSetting("--client-key is the key of --client-certificate; give that, too")
     if given["token_file"] is not None and given["client_certificate"] is not None:
         raise BadSetting("--client-certificate and --token-file both say who asks; give one of them")
+    if given["kubeconfig"] is not None or given["context"] is not None:
+        for name in _OPTIONS.keys() - {"kubeconfig", "context"}:
+            if given[name] is not None:
+                raise BadSetting(f"--{name.replace('_', '-')} is said in the file where --kubeconfig is given")
+        return Service(kubeconfig=given["kubeconfig"], context=given["context"] or "")
     return Service(
         given["server"],
         given["data"],
