@@ -22,7 +22,7 @@ from kubebraid.command.options.serving import (
 )
 from kubebraid.command.parts import together
 from kubebraid.command.settings import Address, BadSetting, parse_listen
-from kubebraid.route.callers import Callers
+from kubebraid.route.callers import ProxiedCallers
 from kubebraid.route.groups import parse_groups
 from kubebraid.route.instance_tls import InstanceTls, InstanceTlsFiles
 from kubebraid.route.router import Router
@@ -113,7 +113,7 @@ def listen_address(listen: str, doors: Doors, files: InstanceTlsFiles, *, insecu
     return address
 
 
-def callers_of(doors: Doors) -> Callers:
+def callers_of(doors: Doors) -> ProxiedCallers:
     """Who is known by certificates. Blocking. Raises BadAccessFile."""
     found: list[Authenticator] = []
     names = DEFAULT_HEADERS
@@ -121,7 +121,7 @@ def callers_of(doors: Doors) -> Callers:
         names = FrontProxyHeaders(proxy.user_headers, proxy.uid_headers, proxy.group_headers, proxy.extra_prefixes)
         found.append(FrontProxyAuthenticator(ClientAuthorities(proxy.authorities), proxy.names, names))
     found += [CertificateAuthenticator(ClientAuthorities(path)) for path in doors.client_authorities]
-    return Callers(found, names)
+    return ProxiedCallers(found, names)
 
 
 async def run_router(

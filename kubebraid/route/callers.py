@@ -45,7 +45,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class ProxiedCaller:
     """Who sent a request, and how instances are told.
 
     - `said`: the headers that say it. `named`: whether those are the router's word, which counts over its own
@@ -60,7 +60,7 @@ class Caller:
     monitors: bool = False
 
 
-class Callers:
+class ProxiedCallers:
     """Finds out who asks, as far as that ends at the router.
 
     `authenticators`: by client certificates, of users and of front proxies before the router. `names`: the headers
@@ -82,7 +82,7 @@ class Callers:
         """The headers that name the router."""
         return tuple(naming(ITSELF, self._names).items())
 
-    async def of(self, http: web.Request) -> Caller:
+    async def of(self, http: web.Request) -> ProxiedCaller:
         """Who sent a request.
 
         Raises:
@@ -93,12 +93,12 @@ class Callers:
         if who is None:
             shown = _shown(http)
             said = (*(("Authorization", value) for value in shown), *impersonated)
-            return Caller(said, False, self._key(said, named=False))
+            return ProxiedCaller(said, False, self._key(said, named=False))
         said = (*naming(who, self._names).items(), *impersonated)
         monitors = not impersonated and (who.masters or _MONITORING in who.groups)
-        return Caller(said, True, self._key(said, named=True), monitors)
+        return ProxiedCaller(said, True, self._key(said, named=True), monitors)
 
-    def headers(self, http: web.Request, caller: Caller) -> CIMultiDict[str]:
+    def headers(self, http: web.Request, caller: ProxiedCaller) -> CIMultiDict[str]:
         """The headers with which a request is sent on."""
         kept: CIMultiDict[str] = CIMultiDict()
         for name, value in request_headers(http).items():

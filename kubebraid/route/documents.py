@@ -14,7 +14,8 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from kubebraid.route.callers import Caller
+from kubebraid.errors import KubebraidError
+from kubebraid.route.callers import ProxiedCaller
 from kubebraid.route.groups import (
     ANSWER_PATIENCE,
     CONNECT_PATIENCE,
@@ -23,14 +24,14 @@ from kubebraid.route.groups import (
     Groups,
     InstanceDocument,
 )
-from kubebraid.route.remembered import Key, RememberedDocuments
+from kubebraid.route.remembered import DocumentKey, RememberedDocuments
 from query.http.passthrough import PassThrough, one_line
 from query.http.status import ApiError
 
 _REFUSED = (401, 403)
 
 
-class Answer(NamedTuple):
+class InstanceAnswer(NamedTuple):
     """An instance's answer, with its whole body. `live`: whether it was given now, and is not remembered."""
 
     status: int
@@ -39,7 +40,7 @@ class Answer(NamedTuple):
     live: bool = True
 
 
-class NotAnswered(Exception):
+class NotAnswered(KubebraidError):
     """No instance of a group answered; one line that says why, for operators."""
 
 
@@ -55,7 +56,7 @@ class GroupDocuments:
     async def ask(
         self,
         group: Group,
-        caller: Caller,
+        caller: ProxiedCaller,
         client: str,
         path: str,
         headers: Iterable[tuple[str, str]],
@@ -63,7 +64,7 @@ class GroupDocuments:
         method: str = "GET",
         body: bytes | None = None,
         unless: frozenset[int] = NOT_YET,
-    ) -> Answer:
+    ) -> InstanceAnswer:
         """What the first instance of a group says that can be asked.
 
         `path`: with its query, encoded. `client`: as for `Group.chosen`. `unless`: answers for which the next one is
@@ -90,7 +91,7 @@ class GroupDocuments:
                 ) as found:
                     text = await found.read()
                     if found.status not in unless:
-                        return Answer(found.status, found.headers.get("Content-Type", "application/json"), text)
+                        return InstanceAnswer(found.status, found.headers.get("Content-Type", "application/json"), text)
                     problem = f"{one.url} answers {found.status}"
             except (aiohttp.ClientError, OSError, TimeoutError) as cause:
                 problem = f"{one.url}: {one_line(cause)}"
@@ -99,12 +100,12 @@ class GroupDocuments:
     async def of(
         self,
         groups: Sequence[Group],
-        caller: Caller,
+        caller: ProxiedCaller,
         client: str,
         path: str,
         accept: str,
         headers: Sequence[tuple[str, str]] = (),
-    ) -> list[tuple[Group, Answer]]:
+    ) -> list[tuple[Group, InstanceAnswer]]:
         """A document of each group that has it and lets the caller have it; of one that is down as it was before.
 
         `path`: encoded as in a request. Where no group has it: the refusals, or if there are none, the 404s.
@@ -114,7 +115,7 @@ class GroupDocuments:
         """
         quoted = quote(path, safe="/%:@!$&'()*+,;=~")
         asked = await asyncio.gather(*(self._one(group, caller, client, quoted, accept, headers) for group in groups))
-        found = [(group, one) for group, one in zip(groups, asked, strict=True) if isinstance(one, Answer)]
+        found = [(group, one) for group, one in zip(groups, asked, strict=True) if isinstance(one, InstanceAnswer)]
         refused = [one for one in found if one[1].status in _REFUSED]
         if unknown := [one for one in refused if one[1].status == 401]:
             return unknown
@@ -130,22 +131,22 @@ class GroupDocuments:
         return [one for one in found if one[1].status == 200] or refused or found
 
     async def clusters(
-        self, groups: Iterable[Group], caller: Caller, client: str, headers: Sequence[tuple[str, str]]
-    ) -> list[tuple[Group, Answer]]:
+        self, groups: Iterable[Group], caller: ProxiedCaller, client: str, headers: Sequence[tuple[str, str]]
+    ) -> list[tuple[Group, InstanceAnswer]]:
         """What each group says of its clusters, as `of`."""
         return await self.of(list(groups), caller, client, "/clusters", "application/json", headers)
 
     async def _one(
         self,
         group: Group,
-        caller: Caller,
+        caller: ProxiedCaller,
         client: str,
         path: str,
         accept: str,
         headers: Sequence[tuple[str, str]],
-    ) -> Answer | ApiError:
+    ) -> InstanceAnswer | ApiError:
         """An answer; or, where there is none, not even a remembered one, why."""
-        key = Key(caller.key, group.name, path, accept)
+        key = DocumentKey(caller.key, group.name, path, accept)
         try:
             answer = await self.ask(group, caller, client, path, [("Accept", accept), *headers])
         except NotAnswered as cause:
@@ -158,13 +159,13 @@ class GroupDocuments:
                 return answer
             problem = f"an instance answers {answer.status}"
         if (remembered := self._remembered.of(key)) is not None:
-            return Answer(remembered[0], "application/json", remembered[1], live=False)
+            return InstanceAnswer(remembered[0], "application/json", remembered[1], live=False)
         if self._guarded:
             return ApiError(503, "the types of some clusters are not known: no instance answers", retry_after=1)
         return ApiError(503, f"the types of group {group.name} are not known: {problem}", retry_after=1)
 
 
-def decoded(answers: Iterable[tuple[Group, Answer]]) -> list[Any]:
+def decoded(answers: Iterable[tuple[Group, InstanceAnswer]]) -> list[Any]:
     """Documents as what they say. Raises ApiError 503."""
     try:
         return [msgspec.json.decode(answer.body) for _, answer in answers]
@@ -172,7 +173,7 @@ def decoded(answers: Iterable[tuple[Group, Answer]]) -> list[Any]:
         raise ApiError(503, "an instance answers with what is no JSON") from None
 
 
-def instance_documents(answers: Iterable[tuple[Group, Answer]]) -> list[tuple[Group, InstanceDocument]]:
+def instance_documents(answers: Iterable[tuple[Group, InstanceAnswer]]) -> list[tuple[Group, InstanceDocument]]:
     """What those groups that answered say of their clusters. Raises ApiError 503."""
     try:
         return [

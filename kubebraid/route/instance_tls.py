@@ -17,7 +17,7 @@ from pathlib import Path
 
 import structlog
 
-from query.errors import UnusableSetting
+from kubebraid.errors import InvalidInput
 
 log = structlog.get_logger("kubebraid.route.instance_tls")
 
@@ -25,7 +25,7 @@ log = structlog.get_logger("kubebraid.route.instance_tls")
 _LOOK_EVERY = 1.0
 
 
-class BadInstanceTls(UnusableSetting):
+class BadInstanceTls(InvalidInput):
     """An authority of instances or the router's own certificate cannot be used; one line with the file's path."""
 
 

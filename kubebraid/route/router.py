@@ -21,8 +21,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from deltalog.wire.kubernetes import GroupResource
-from kubebraid.route.callers import Caller, Callers
-from kubebraid.route.documents import Answer, GroupDocuments, NotAnswered, decoded, instance_documents
+from kubebraid.route.callers import ProxiedCaller, ProxiedCallers
+from kubebraid.route.documents import GroupDocuments, InstanceAnswer, NotAnswered, decoded, instance_documents
 from kubebraid.route.groups import CONNECT_PATIENCE, NOT_YET, Group, Groups, Instance, clusters_having, merged_documents
 from kubebraid.route.instance_tls import InstanceTls
 from kubebraid.route.merging import merge, merge_rules
@@ -74,7 +74,7 @@ class RoutedRequest(Request):
 
     def __init__(self, http: web.Request) -> None:
         super().__init__(http)
-        self.caller = Caller((), False, b"")
+        self.caller = ProxiedCaller((), False, b"")
 
     @property
     def place(self) -> str:
@@ -106,12 +106,12 @@ class Router:
         *,
         hosts: frozenset[str] | None = None,
         tls: InstanceTls | None = None,
-        callers: Callers | None = None,
+        callers: ProxiedCallers | None = None,
         cors: Cors | None = None,
     ) -> None:
         self._hosts = hosts
         self._cors = cors or Cors()
-        self._callers = callers or Callers()
+        self._callers = callers or ProxiedCallers()
         self._guarded = tls is not None and tls.identified
         self._pass_through = PassThrough(CONNECT_PATIENCE)
         self.groups = Groups(groups, self._pass_through, tls, self._callers.itself)
@@ -333,10 +333,10 @@ class Router:
             checks.append(failed("not all groups are ready"))
         return web.Response(status=200 if ready else 503, text=report(checks))
 
-    async def _each(self, request: RoutedRequest, path: str) -> list[Answer]:
+    async def _each(self, request: RoutedRequest, path: str) -> list[InstanceAnswer]:
         """What each group that answers says to the caller."""
 
-        async def one(group: Group) -> Answer | None:
+        async def one(group: Group) -> InstanceAnswer | None:
             with contextlib.suppress(NotAnswered):
                 return await self._documents.ask(
                     group, request.caller, request.place, path, request.forwarded, unless=frozenset()
@@ -477,7 +477,7 @@ class Router:
         if "Content-Type" in http.headers:
             headers.append(("Content-Type", http.headers["Content-Type"]))
         path, method = http.rel_url.raw_path_qs, http.method
-        reviewed: list[tuple[Group, Answer]] = []
+        reviewed: list[tuple[Group, InstanceAnswer]] = []
         for group in groups:
             try:
                 said = await self._documents.ask(
@@ -491,7 +491,7 @@ class Router:
             reviewed.append((group, said))
         return _relayed(request, self._together(reviewed))
 
-    def _together(self, reviewed: Sequence[tuple[Group, Answer]]) -> Answer:
+    def _together(self, reviewed: Sequence[tuple[Group, InstanceAnswer]]) -> InstanceAnswer:
         """What groups said to one review, none of which has allowed anything.
 
         All rules; of one type, what the group says that has it; else what the first one said.
@@ -566,7 +566,7 @@ def _only_read(http: web.BaseRequest) -> None:
         raise ApiError(405, f"the server does not allow {http.method} on this path")
 
 
-def _relayed(request: RoutedRequest, said: Answer) -> web.Response:
+def _relayed(request: RoutedRequest, said: InstanceAnswer) -> web.Response:
     """An instance's answer, as it is."""
     if not said.content_type.startswith("application/json"):
         return web.Response(status=said.status, body=said.body, headers={"Content-Type": said.content_type})

@@ -413,3 +413,17 @@ async def _until(made: Guarded, user: Answers, code: int) -> None:
             if status == code:
                 return
             await asyncio.sleep(0.1)
+
+
+async def test_many_clusters(tmp_path: Path) -> None:
+    """What instances would send compressed, as it is large, is read all the same."""
+    made_of = world(1)
+    for number in range(600):
+        made_of.add(f"cluster-{number:04}")
+    async with guarded(tmp_path, one=made_of) as made:
+        root = await made.certified("root")
+        status, body = await root.text("/clusters")
+        assert status == 200
+        assert len(body) > 256 * 1024
+        assert len(json.loads(body)["clusters"]) > 600
+        assert made.router.groups.ready
