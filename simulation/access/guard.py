@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = ["Guard"]
 # What is asked for by GET, as a WebSocket is, and needs the right to create as well
 # (k8s.io/kubernetes pkg/registry/core/pod/rest: AuthorizePodWebsocketUpgradeCreatePermission).
 _STREAMS = frozenset({"exec", "attach", "portforward"})
+_BEARER_PROTOCOL = "base64url.bearer.authorization.k8s.io."
 
 
 class Guard:
@@ -57,11 +59,13 @@ class Guard:
         return user
 
     def _authenticated(self, headers: MultiMapping[str]) -> ClusterUser:
-        """By the Authorization header (k8s.io/apiserver pkg/authentication/request/bearertoken)."""
+        """By the Authorization header, or a WebSocket's subprotocol (k8s.io/apiserver pkg/authentication/request)."""
         parts = headers.get("Authorization", "").strip().split(" ")
-        if len(parts) < 2 or parts[0].lower() != "bearer" or not parts[1]:
+        token = parts[1] if len(parts) > 1 and parts[0].lower() == "bearer" else ""
+        token = token or _token_of_socket(headers)
+        if not token:
             return ANONYMOUS
-        user = self.user_of(parts[1])
+        user = self.user_of(token)
         if user is None:
             raise unauthorized()
         return user
@@ -70,6 +74,19 @@ class Guard:
         allowed, reason = self.rbac.decide(user, action)
         if not allowed:
             raise denied(user, action, reason)
+
+
+def _token_of_socket(headers: MultiMapping[str]) -> str:
+    if headers.get("Upgrade", "").lower() != "websocket":
+        return ""
+    offered = [one.strip() for one in headers.get("Sec-WebSocket-Protocol", "").split(",")]
+    encoded = [one.removeprefix(_BEARER_PROTOCOL) for one in offered if one.startswith(_BEARER_PROTOCOL)]
+    if len(encoded) != 1 or len(offered) < 2:
+        return ""
+    try:
+        return base64.urlsafe_b64decode(encoded[0] + "=" * (-len(encoded[0]) % 4)).decode()
+    except ValueError:
+        return ""
 
 
 def _user_of_certificate(certificate: Mapping[str, Any] | None) -> ClusterUser | None:

@@ -7,6 +7,7 @@ asked. kubebraid's own user there may read everything and impersonate, nothing e
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import re
@@ -197,7 +198,7 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
         made.impersonating = GuardedService(
             "serve",
             *(*log, "--token-auth-file", str(tokens), "--authorization-config", str(configuration)),
-            *("--forward", "impersonate"),
+            *("--token-review-cluster", "alpha", "--forward", "impersonate"),
             log=directory / "impersonating.log",
             authority=authority,
         )
@@ -371,6 +372,62 @@ async def test_who_asks_may_be_another_where_the_clusters_let_them(scene: Scene)
 
     answer = await eventually_awaited(as_joe)
     assert answer["status"]["userInfo"] == {"username": "joe", "groups": ["system:authenticated"]}
+
+
+async def test_headers_of_impersonation_go_as_far_as_they_may(scene: Scene) -> None:
+    """The cluster that decides about a write is told who it is for: by us, or by the caller's own headers."""
+    await scene.allow("alpha", "User:jane", "", "as-max", [rule(["impersonate"], "users", resourceNames=["max"])])
+    path = "/clusters/alpha/api/v1/namespaces/payments/configmaps"
+
+    for service in (scene.impersonating, scene.showing):
+
+        async def asked(service: GuardedService = service) -> Any:
+            code, answer = await service.ask("POST", path, {}, headers=bearer("jane", User="max"))
+            assert code == 403
+            # Until what she may has come here.
+            return "impersonate" not in answer["message"] and answer["message"]
+
+        assert 'User "max" cannot create resource "configmaps"' in await eventually_awaited(asked)
+
+
+async def test_a_service_account_is_its_clusters_own(scene: Scene, run: Run) -> None:
+    await scene.allow(
+        "alpha", "ServiceAccount:bot", "payments", "deploys", [rule(["create"], "deployments", group="apps")]
+    )
+    await scene.allow(
+        "bravo", "ServiceAccount:bot", "payments", "deploys", [rule(["create"], "deployments", group="apps")]
+    )
+    code, _, err = await run("of-bot", *CREATE, at="alpha", input=DEPLOYMENT)
+    assert code == 0, err
+    await scene.admin("alpha", "DELETE", "/apis/apps/v1/namespaces/payments/deployments/own")
+    code, _, err = await run("of-bot", *CREATE, at="bravo", input=DEPLOYMENT)
+    assert code == 1
+    assert "forbidden" in err
+    code, out, err = await run("of-bot", "get", "pods", "-A", "-o", "json")
+    assert keys(out) == await pods_of(scene, alpha={"payments"}), err
+
+
+@pytest.mark.parametrize("showing", [False, True])
+async def test_a_console_shows_its_token_as_a_subprotocol(scene: Scene, showing: bool) -> None:
+    service = scene.showing if showing else scene.impersonating
+    name = await scene.pod("alpha", "payments")
+    url = (
+        f"{service.url}/clusters/alpha/api/v1/namespaces/payments/pods/{name}/exec?command=echo&command=hello&stdout=1"
+    )
+    async with aiohttp.ClientSession() as session:
+
+        async def told(token: str) -> bytes:
+            encoded = base64.urlsafe_b64encode(token.encode()).rstrip(b"=").decode()
+            protocols = (f"base64url.bearer.authorization.k8s.io.{encoded}", "v5.channel.k8s.io")
+            async with session.ws_connect(url, protocols=protocols, ssl=scene.authority.client) as socket:
+                assert socket.protocol == "v5.channel.k8s.io"
+                return (await socket.receive_bytes(timeout=PATIENCE))[1:]
+
+        assert await told("jane") == b"hello\n"
+        for token, status in (("joe", 401 if showing else 403), ("unheard-of", 401)):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await told(token)
+            assert refused.value.status == status
 
 
 # -- shown to the clusters -----------------------------------------------------------------------------------------

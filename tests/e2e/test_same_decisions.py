@@ -24,7 +24,7 @@ import pytest_asyncio
 
 from kubebraid.command.broker import EmbeddedBroker
 from simulation import ClusterUser, SimulatedCluster, write_kubeconfig
-from tests.e2e.conftest import Service
+from tests.e2e.conftest import Service, View
 from tests.e2e.guards import MASTER, Authority, GuardedService, bearer, exchange, write_tokens
 from tests.patience import PATIENCE
 from tests.query.access.authorization import worlds
@@ -501,34 +501,46 @@ async def rules(fleet: Fleet, tally: Tally, cluster: SimulatedCluster, user: Clu
         tally.note("rules", ours, theirs, user)
 
 
+# Namespace and name that are asked for, where any are.
+AT_THE_ROOT = (("", ""), ("web", ""), ("", "a"), ("db", "a"))
+
+
 async def at_the_root(fleet: Fleet, tally: Tally, user: ClusterUser) -> None:
-    """A list over all clusters: what each allows, all of it or by namespace."""
-    wanted = set()
-    for cluster in fleet.clusters:
-        _, listed = await fleet.of_cluster(cluster, "GET", "/api/v1/pods")
-        allowed = {}
-        for namespace in {"", *(one["metadata"]["namespace"] for one in listed["items"])}:
-            attributes = {"verb": "list", "resource": "pods", "namespace": namespace}
-            who = {"user": user.name, "groups": groups_of(user.name, user.groups)}
-            body = {"spec": {**who, "resourceAttributes": attributes}}
-            _, answer = await fleet.of_cluster(cluster, "POST", OTHERS, body)
-            allowed[namespace] = answer["status"]["allowed"]
-        for one in listed["items"]:
-            if allowed[""] or allowed[one["metadata"]["namespace"]]:
-                wanted.add((cluster.name, one["metadata"]["namespace"], one["metadata"]["name"]))
-    for service in (fleet.passing, fleet.alone):
-        code, answer = await fleet.ours(
-            service, "", "GET", "/api/v1/pods", headers=bearer(token_of(user.name, user.groups))
-        )
-        found = set()
-        for one in answer.get("items", ()):
-            metadata = one["metadata"]
-            found.add(
-                (
-                    metadata["annotations"]["shadow.clusterpedia.io/cluster-name"],
-                    metadata["namespace"],
-                    metadata["name"],
-                )
-            )
-        tally.note("root", code == 200, bool(wanted), user)
-        tally.note("pods at the root", sorted(found), sorted(wanted), user)
+    """Lists over all clusters: what each allows, all of it or by namespace; and one object, where it may be seen."""
+    who = {"user": user.name, "groups": groups_of(user.name, user.groups)}
+    headers = bearer(token_of(user.name, user.groups))
+    pods = {one.name: (await fleet.of_cluster(one, "GET", "/api/v1/pods"))[1]["items"] for one in fleet.clusters}
+
+    async def allows(cluster: SimulatedCluster, verb: str, namespace: str, name: str) -> bool:
+        attributes = {"verb": verb, "resource": "pods", "namespace": namespace, "name": name}
+        _, answer = await fleet.of_cluster(cluster, "POST", OTHERS, {"spec": {**who, "resourceAttributes": attributes}})
+        return bool(answer["status"]["allowed"])
+
+    for namespace, name in AT_THE_ROOT:
+        wanted = set()
+        somewhere = False
+        for cluster in fleet.clusters:
+            everything = not namespace and await allows(cluster, "list", "", name)
+            for one in (namespace,) if namespace else worlds.NAMESPACES:
+                somewhere = somewhere or everything or await allows(cluster, "list", one, name)
+            for metadata in [one["metadata"] for one in pods[cluster.name]]:
+                within = metadata["namespace"]
+                if namespace not in ("", within) or name not in ("", metadata["name"]):
+                    continue
+                if everything or await allows(cluster, "list", within, name):
+                    wanted.add((cluster.name, within, metadata["name"]))
+        path = f"/api/v1/namespaces/{namespace}/pods" if namespace else "/api/v1/pods"
+        query = f"?fieldSelector=metadata.name%3D{name}" if name else "?limit=500"
+        for service in (fleet.passing, fleet.alone):
+            code, answer = await fleet.ours(service, "", "GET", path + query, headers=headers)
+            tally.note("root", code == 200, somewhere, path, query, user)
+            found = sorted(map(View.key, answer.get("items", ())))
+            tally.note("pods at the root", found, sorted(wanted), path, query, user)
+        if wanted and not name:
+            _, page = await fleet.ours(fleet.alone, "", "GET", f"{path}?limit=1", headers=headers)
+            left = page["metadata"].get("remainingItemCount", 0)
+            tally.note("left of a page", left, len(wanted) - 1, path, user)
+        if namespace and name:
+            code, _ = await fleet.ours(fleet.alone, "", "GET", f"{path}/{name}", headers=headers)
+            seen = [await allows(cluster, "get", namespace, name) for cluster in fleet.clusters]
+            tally.note("one of the root", code != 403, any(seen), path, name, user)
