@@ -9,6 +9,7 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import kubernetes_validate
@@ -19,6 +20,8 @@ from compose_spec import PyCompose
 
 from kubebraid.command.broker import binary
 from kubebraid.command.cli import command_line
+from kubebraid.command.doors import Doors
+from kubebraid.command.settings import parse_listen
 from producers.rules.configuration import Secrets, load
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +104,8 @@ def test_manifests_hang_together() -> None:
         volumes = {volume["name"] for volume in pod["volumes"]}
         volumes |= {claim["metadata"]["name"] for claim in one["spec"].get("volumeClaimTemplates", ())}
         for volume in pod["volumes"]:
-            if "configMap" in volume:
+            # This one, and Secrets, are made by who applies the manifests.
+            if "configMap" in volume and volume["configMap"]["name"] != "kubebraid-access":
                 named("ConfigMap", volume["configMap"]["name"])
         if "serviceAccountName" in pod:
             named("ServiceAccount", pod["serviceAccountName"])
@@ -133,6 +137,47 @@ def test_arguments_of_the_manifests(name: str) -> None:
     assert given["replicas"] == named("StatefulSet", "nats")["spec"]["replicas"]
     assert given["nats"].split(",") == [f"nats://nats-{number}.nats-servers:4222" for number in range(3)]
     assert int(given["listen"].rpartition(":")[2]) in {port["containerPort"] for port in only["ports"]}
+
+
+def test_what_guards_the_manifests() -> None:
+    """https, by files that are mounted as directories; everyone is known by an authority of the cluster."""
+    only, pod = container("Deployment", "kubebraid-serve"), named("Deployment", "kubebraid-serve")["spec"]["template"]
+    given = parsed(only["args"])
+    assert not given["insecure_listen"]
+    mounted = {mount["mountPath"]: mount["name"] for mount in only["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    files = ("tls_cert_file", "tls_private_key_file", "client_ca_file", "requestheader_client_ca_file")
+    for name in files:
+        assert str(given[name].parent) in mounted, name
+    assert volumes[mounted["/etc/kubebraid/tls"]]["secret"]["secretName"] == "kubebraid-tls"
+    # Keys of a Secret of type kubernetes.io/tls, and of the ConfigMap that is copied.
+    assert [given[name].name for name in files] == [
+        "tls.crt",
+        "tls.key",
+        "client-ca-file",
+        "requestheader-client-ca-file",
+    ]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert only[probe]["httpGet"]["scheme"] == "HTTPS"
+    parse_listen(given["listen"], insecure=False, doors=Doors(certificate=Path("x"), client_authorities=(Path("y"),)))
+
+
+def test_an_aggregated_group() -> None:
+    """The APIService is of the Service that there is, by a name that its certificate is said to have."""
+    text = (DEPLOY / "kubernetes" / "aggregation" / "apiservice.yaml").read_text()
+    values = {"GROUP": "widgets.example.io", "VERSION": "v1", "CA_BUNDLE": "eA=="}
+    documents = list(yaml.safe_load_all(Template(text).safe_substitute(values)))
+    for document in documents:
+        kubernetes_validate.validate(document, "1.30", strict=True)
+    service, role = documents
+    spec = service["spec"]
+    assert service["metadata"]["name"] == f"{spec['version']}.{spec['group']}" == "v1.widgets.example.io"
+    asked = named("Service", spec["service"]["name"])
+    assert asked["metadata"]["namespace"] == spec["service"]["namespace"]
+    assert spec["service"]["port"] in {port["port"] for port in asked["spec"]["ports"]}
+    assert role["rules"][0]["apiGroups"] == [spec["group"]]
+    head = (DEPLOY / "kubernetes" / "serve.yaml").read_text()
+    assert f"DNS:{asked['metadata']['name']}.{asked['metadata']['namespace']}.svc" in head
 
 
 def test_the_producers_configuration(tmp_path: Path) -> None:

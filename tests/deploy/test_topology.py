@@ -50,7 +50,7 @@ class Manifested(NatsCluster):
 
 
 def arguments(name: str, nats: str, config: Path | None = None) -> list[str]:
-    """A container's, with our addresses and without --listen."""
+    """A container's, with our addresses, without --listen and what guards that."""
     changed = []
     for one in container("Deployment", name)["args"][1:]:
         option, _, _ = one.partition("=")
@@ -58,7 +58,9 @@ def arguments(name: str, nats: str, config: Path | None = None) -> list[str]:
             one = f"--nats={nats}"
         elif option == "--config":
             one = f"--config={config}"
-        elif option in ("--listen", "--insecure-listen"):
+        elif option in ("--listen", "--insecure-listen") or option.startswith(
+            ("--tls-", "--client-", "--requestheader-")
+        ):
             continue
         changed.append(one)
     return changed
