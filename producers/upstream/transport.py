@@ -18,6 +18,7 @@ import pycurl
 
 from producers.upstream.exchange import SAFE_METHODS, NotConnected, Response, TransportError, header_lines
 from producers.upstream.liveness import ConnectionName, Liveness, ServerConnection
+from producers.upstream.lookups import Found, Lookups, lookups_of_process, needs_lookup
 from producers.upstream.memory_files import memory_file
 from producers.upstream.multi import Multi
 from producers.upstream.proxies import Proxy
@@ -72,6 +73,7 @@ class Transport:
         compressed: bool = True,
         timing: ConnectionTiming = ConnectionTiming(),  # noqa: B008
         handshakes: Turns | None = None,
+        lookups: Lookups | None = None,
     ) -> None:
         self.server = server
         self.tls = tls
@@ -88,6 +90,10 @@ class Transport:
         self._unanswered = Turns(_UNANSWERED)
         self._liveness = Liveness(timing.silence, timing.answer, self._ask)
         self._handshakes = handshakes if handshakes is not None else handshakes_of_process()
+        self._lookups = lookups if lookups is not None else lookups_of_process()
+        # Where connections are made to, and its addresses where those are to be looked up.
+        self._end = (server.address.host, server.port) if proxy is None else (proxy.address.host, proxy.port)
+        self._addresses: Found = ()
         self._under_way: dict[Response, pycurl.Curl] = {}
         self._raw: dict[RawConnection, pycurl.Curl] = {}
         self._kept: list[pycurl.Curl] = []
@@ -221,6 +227,7 @@ class Transport:
         except BaseException as cause:
             if isinstance(cause, NotConnected):
                 outcome = cause
+                self._lookups.forget(self._end[0])
             stale = response.broke_off_unanswered and not curl.getinfo(pycurl.NUM_CONNECTS)
             await self.end(response)
             if isinstance(cause, (pycurl.error, UnicodeError)):
@@ -271,15 +278,30 @@ class Transport:
                 if first:
                     self._first = self._loop.create_future()
                 try:
+                    await self._find()
                     return await self._handshakes.begin(), first
-                except BaseException:
+                except BaseException as cause:
                     if first:
-                        self._settle_first(None)
+                        self._settle_first(cause if isinstance(cause, NotConnected) else None)
                     raise
             failed = await asyncio.shield(self._first)
             if failed is not None:
                 raise NotConnected(str(failed))
         return None, False
+
+    async def _find(self) -> None:
+        """Finds the addresses that a connection may be made to. Raises NotConnected."""
+        name, _ = self._end
+        if not needs_lookup(name):
+            return
+        said = f"Could not resolve {'host' if self.proxy is None else 'proxy'}: {name}"
+        try:
+            async with asyncio.timeout(self.timing.dial):
+                self._addresses = await self._lookups.addresses(name)
+        except TimeoutError:
+            raise NotConnected(f"{said}: no answer within {self.timing.dial:g} s") from None
+        if not self._addresses:
+            raise NotConnected(said)
 
     def _settle_first(self, failed: NotConnected | None) -> None:
         first, self._first = self._first, None
@@ -292,6 +314,7 @@ class Transport:
         Raises:
             NotConnected: none came about.
         """
+        await self._find()
         handshake = await self._handshakes.begin()
         curl = pycurl.Curl()
         response = Response(self._multi, curl, "CONNECT", None, lambda name: ServerConnection(name, 0.0, -1))
@@ -376,6 +399,11 @@ class Transport:
         # Towards proxies; to servers requests say who they are.
         set_option(pycurl.USERAGENT, "kubebraid")
         self._configure_proxy(curl)
+        if self._addresses:
+            # libcurl then looks nothing up by itself.
+            name, port = self._end
+            addresses = ",".join(f"[{one}]" if ":" in one else one for one in self._addresses)
+            set_option(pycurl.RESOLVE, [f"{name}:{port}:{addresses}"])
         if self.server.secure:
             self._configure_tls(curl)
 
