@@ -17,11 +17,12 @@ import pytest_asyncio
 import yaml
 
 from kubebraid.command.broker import EmbeddedBroker
+from tests.conformance.ages import AGES, minor_of
 from tests.conformance.endpoint import Access, Endpoint, access_of_context, opened
 from tests.conformance.scenarios import REAL
 from tests.e2e.conftest import Members, Service, _members
 
-__all__ = ["Ground"]
+__all__ = ["Ground", "expect_of"]
 
 
 class Ground:
@@ -80,23 +81,18 @@ async def _ground(directory: Path, kubeconfig: str, members: Members | None) -> 
         access = await access_of_context(kubeconfig, cluster)
         direct = await stack.enter_async_context(opened(access))
         through = await stack.enter_async_context(opened(Access(service.url, {})))
-        version = await _minor(direct, access.url)
+        minor = await minor_of(direct, access.url)
         below = f"{service.url}/clusters/{cluster}"
 
         def endpoint(name: str, session: aiohttp.ClientSession, reads: str, writes: str) -> Endpoint:
-            return Endpoint(name, session, reads, writes, simulated=members is not None, minor=version)
+            return Endpoint(name, session, reads, writes, simulated=members is not None, minor=minor)
 
         endpoints = {
             "member": endpoint("member", direct, access.url, access.url),
             "cluster": endpoint("cluster", through, below, below),
             "root": endpoint("root", through, service.url, below),
         }
-        yield Ground(directory, broker, cluster, endpoints, version)
-
-
-async def _minor(session: aiohttp.ClientSession, url: str) -> int:
-    async with session.get(f"{url}/version") as answer:
-        return int("".join(filter(str.isdigit, (await answer.json())["minor"])))
+        yield Ground(directory, broker, cluster, endpoints, minor)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -111,7 +107,15 @@ async def ground(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Grou
 @pytest.fixture
 def endpoint(ground: Ground, request: pytest.FixtureRequest) -> Endpoint:
     """The endpoint that a scenario is run at; skips where a real member is too old for it."""
-    name, minor = request.param
-    if name == "member" and ground.minor < minor:
-        pytest.skip(f"the member is 1.{ground.minor}, and this came with 1.{minor}")
-    return ground.endpoints[name]
+    name, age = request.param
+    found = ground.endpoints[name]
+    if age is not None:
+        expect_of(found, age)
+    return found
+
+
+def expect_of(endpoint: Endpoint, age: str) -> None:
+    """Skips where a real member is too old for what a row of `AGES` is about."""
+    if not endpoint.does(age):
+        since = AGES[age]
+        pytest.skip(f"the member is 1.{endpoint.minor}, and since 1.{since.minor}: {age}; before: {since.before}")

@@ -7,25 +7,45 @@ reader that is slow could have seen them.
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.conformance.endpoint import Endpoint, Refused
 from tests.conformance.test_custom_resources import Definition
 
-__all__ = ["BURST", "Course", "Selection", "pod_spec", "selections"]
+__all__ = ["BURST", "Course", "Selection", "pod_spec"]
 
 # Patches of one object in a row.
 BURST = 60
-NODES = ("node-a", "node-b", "node-none")
 PHASES = ("Pending", "Running", "Succeeded")
 PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 
 
+class Nodes(NamedTuple):
+    """Names of nodes, none of which exists.
+
+    They are new ones each time: a cluster's garbage collector remembers for a while that a node is missing, and deletes
+    pods on it, at the earliest 40 s after it has seen the first.
+    """
+
+    a: str
+    b: str
+    none: str
+
+    @classmethod
+    def anew(cls) -> Nodes:
+        suffix = secrets.token_hex(4)
+        return cls(*(f"node-{name}-{suffix}" for name in ("a", "b", "none")))
+
+
 @dataclass(frozen=True)
 class Selection:
-    """What one watch or list asks for. `mark` writes an object last of which the watch shows ADDED."""
+    """What one watch or list asks for. `mark` writes an object last of which the watch shows ADDED.
+
+    `age`: the row of `AGES` that it is about, if any.
+    """
 
     kind: str
     query: dict[str, str]
@@ -34,6 +54,7 @@ class Selection:
     phase: str = ""
     name: str = ""
     labels: dict[str, str] = field(default_factory=dict)
+    age: str | None = None
 
     @property
     def custom(self) -> bool:
@@ -45,7 +66,7 @@ class Selection:
         return f"{self.kind} {self.query}{form}"
 
 
-def selections() -> list[Selection]:
+def selections(nodes: Nodes) -> list[Selection]:
     """Selectors of all kinds: none, labels in each operator, fields that change and that do not, both, one name."""
 
     def labelled(kind: str, selector: str, **labels: str) -> Selection:
@@ -53,6 +74,9 @@ def selections() -> list[Selection]:
 
     def pods(selector: str, *, phase: str = "", labels: dict[str, str] | None = None, **mark: Any) -> Selection:
         return Selection("pods", {"fieldSelector": selector}, mark, phase=phase, labels=labels or {})
+
+    def noxus(selector: str, **mark: str) -> Selection:
+        return Selection("noxus", {"fieldSelector": selector}, mark, age="selectable fields")
 
     return [
         Selection("configmaps", {}, {}),
@@ -70,25 +94,25 @@ def selections() -> list[Selection]:
             labels={"app": "a"},
         ),
         Selection("pods", {}, {}),
-        pods("spec.nodeName=node-a", nodeName="node-a"),
-        pods("spec.nodeName=node-none", nodeName="node-none"),
-        pods("spec.nodeName!=node-a"),
+        pods(f"spec.nodeName={nodes.a}", nodeName=nodes.a),
+        pods(f"spec.nodeName={nodes.none}", nodeName=nodes.none),
+        pods(f"spec.nodeName!={nodes.a}"),
         pods("spec.nodeName="),
-        pods("status.phase=Running", phase="Running", nodeName="node-b"),
-        pods("status.phase!=Pending,status.phase!=Succeeded", phase="Running", nodeName="node-b"),
-        pods("spec.nodeName=node-a,status.phase=Running", phase="Running", nodeName="node-a"),
-        Selection("pods", {"fieldSelector": "status.phase=Running"}, {"nodeName": "node-b"}, PARTIAL, "Running"),
+        pods("status.phase=Running", phase="Running", nodeName=nodes.b),
+        pods("status.phase!=Pending,status.phase!=Succeeded", phase="Running", nodeName=nodes.b),
+        pods(f"spec.nodeName={nodes.a},status.phase=Running", phase="Running", nodeName=nodes.a),
+        Selection("pods", {"fieldSelector": "status.phase=Running"}, {"nodeName": nodes.b}, PARTIAL, "Running"),
         Selection(
             "pods",
             {"fieldSelector": "status.phase=Running", "labelSelector": "app=a"},
-            {"nodeName": "node-b"},
+            {"nodeName": nodes.b},
             phase="Running",
             labels={"app": "a"},
         ),
         labelled("pods", "app=b", app="b"),
         Selection("noxus", {}, {}),
-        Selection("noxus", {"fieldSelector": "host=host1"}, {"host": "host1"}),
-        Selection("noxus", {"fieldSelector": "host=host1,port!=80"}, {"host": "host1", "port": "81"}),
+        noxus("host=host1", host="host1"),
+        noxus("host=host1,port!=80", host="host1", port="81"),
         labelled("noxus", "app=a", app="a"),
     ]
 
@@ -100,6 +124,9 @@ class Course:
         self.member = member
         self.random = random.Random(seed)
         self.definition = definition
+        self.nodes = Nodes.anew()
+        # Those that a member of its age knows.
+        self.selections = [one for one in selections(self.nodes) if one.age is None or member.does(one.age)]
         self.paths = {
             "configmaps": f"/api/v1/namespaces/{namespace}/configmaps",
             "pods": f"/api/v1/namespaces/{namespace}/pods",
@@ -141,7 +168,7 @@ class Course:
         if self.random.random() < 0.3:
             body["metadata"]["annotations"] = {"text": 'with "quotes", <tags> & ümlauts \u2028'}
         if kind == "pods":
-            body["spec"] = pod_spec(self.random.choice((*NODES, "")))
+            body["spec"] = pod_spec(self.random.choice((*self.nodes, "")))
         elif kind == "noxus":
             body = self.definition.instance(name, host=self.random.choice(("host1", "host2")), port="80") | body
         await self.member.create(self.paths[kind], body)

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import kubernetes_asyncio
 
+from tests.conformance.ages import AGES
 from tests.patience import PATIENCE
 
 __all__ = ["Access", "Endpoint", "Event", "Refused", "Watch", "access_of_context", "opened"]
@@ -60,7 +61,7 @@ async def opened(access: Access) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 class Refused(Exception):
-    """A request was answered with a Status: `status` is it, `code` that of HTTP."""
+    """A request was answered with a Status: `status` is it (a text is its message), `code` that of HTTP."""
 
     def __init__(self, code: int, status: Object) -> None:
         super().__init__(f"{code}: {status}")
@@ -151,6 +152,11 @@ class Endpoint:
         self.minor = minor
         self._marks = itertools.count()
 
+    def does(self, age: str) -> bool:
+        """Whether this answers as a row of `AGES` says: kubebraid, and a member that is new enough."""
+        since = AGES[age]
+        return self.minor >= since.minor or (self.name != "member" and not since.through)
+
     # -- requests --------------------------------------------------------------------------------------------------
 
     async def ask(
@@ -161,9 +167,11 @@ class Endpoint:
         headers = {"Content-Type": "application/json", **(headers or {})}
         data = None if body is None else json.dumps(body).encode()
         async with self.session.request(method, base + path, params=query, data=data, headers=headers) as answer:
-            found: Object = json.loads(await answer.read())
+            data = await answer.read()
             if answer.status >= 400:
-                raise Refused(answer.status, found)
+                # Where nothing is served at a path, there is no Status but a line of text.
+                raise Refused(answer.status, json.loads(data) if data.startswith(b"{") else {"message": data.decode()})
+            found: Object = json.loads(data)
             return found
 
     async def get(self, path: str, **query: str) -> Object:

@@ -46,12 +46,12 @@ def scenario(
     *,
     runs: tuple[str, ...] = ENDPOINTS,
     fails: Mapping[str, str] | None = None,
-    minor: int = 0,
+    age: str | None = None,
 ) -> Callable[[Test], Any]:
     """Run a test at each endpoint, as its argument `endpoint`.
 
     Where it `fails` it has to, until the mark is taken away; on real clusters it may pass, since much is a matter of
-    moments. `minor`: since which 1.x a kube-apiserver has what the scenario is about; older members are left out.
+    moments. `age`: the row of `AGES` that it is about; older members are left out.
     """
     failing = dict(fails or {})
     assert set(failing) <= set(runs) <= set(ENDPOINTS)
@@ -61,7 +61,7 @@ def scenario(
         SCENARIOS.append(Scenario(source, title, f"tests/conformance/{where}", runs, failing))
         parameters = [
             pytest.param(
-                (name, minor),
+                (name, age),
                 id=name,
                 marks=[pytest.mark.xfail(strict=not REAL, reason=failing[name])] if name in failing else [],
             )

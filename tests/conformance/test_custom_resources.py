@@ -112,7 +112,11 @@ async def test_each_watch_has_its_object(endpoint: Endpoint) -> None:
             assert (again.type, again.name) == ("ADDED", name)
 
 
-@scenario("crd_selectable_fields.go", "MUST list and watch custom resources matching the field selector", minor=31)
+@scenario(
+    "crd_selectable_fields.go",
+    "MUST list and watch custom resources matching the field selector",
+    age="selectable fields",
+)
 async def test_selectable_fields(endpoint: Endpoint) -> None:
     """In one version; Kubernetes' test converts between two by a webhook."""
     async with (

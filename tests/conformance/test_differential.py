@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.conformance.conftest import Ground
-from tests.conformance.course import Course, Selection, pod_spec, selections
+from tests.conformance.course import Course, Selection, pod_spec
 from tests.conformance.endpoint import Endpoint, Event
 from tests.conformance.same_bytes import Shown, bare_list, shown
 from tests.conformance.test_custom_resources import defined
@@ -153,7 +153,7 @@ async def course_on(ground: Ground, seed: int) -> AsyncIterator[Course]:
 
 async def same_lists(ground: Ground, course: Course, **more: str) -> None:
     """Every selection, listed on both sides: whole, and in pages."""
-    for selection in selections():
+    for selection in course.selections:
         if selection.accept != "application/json":
             continue
         path, custom = course.paths[selection.kind], selection.custom
@@ -188,7 +188,7 @@ async def test_every_event_is_the_members(ground: Ground, another: bool) -> None
     async with course_on(ground, SEED) as course:
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             both = Both(ground, course, group)
-            for selection in selections():
+            for selection in course.selections:
                 await both.watch(selection, None, "from the state")
                 await both.watch(selection, await both.versions(selection.kind), "from a list")
             whole = {pair.selection.kind: pair for pair in both.pairs if not pair.selection.query}
@@ -200,7 +200,7 @@ async def test_every_event_is_the_members(ground: Ground, another: bool) -> None
                 elsewhere = None
                 if another and part == PARTS - 2:
                     elsewhere = await stack.enter_async_context(ground.another())
-                for selection in selections():
+                for selection in course.selections:
                     # From the version of an event that both sides have shown, and that may be long past.
                     pair = whole[selection.kind]
                     if not pair.theirs.events:
@@ -224,10 +224,11 @@ async def test_many_patches_and_forced_deletions(ground: Ground) -> None:
     async with course_on(ground, SEED + 1) as course:
         member, pods, maps = ground.member, course.paths["pods"], course.paths["configmaps"]
         whole_of = {
-            kind: next(one for one in selections() if one.kind == kind and not one.query)
+            kind: next(one for one in course.selections if one.kind == kind and not one.query)
             for kind in ("pods", "configmaps")
         }
-        elsewhere = next(one for one in selections() if one.query.get("fieldSelector") == "spec.nodeName=node-none")
+        of_none = f"spec.nodeName={course.nodes.none}"
+        elsewhere = next(one for one in course.selections if one.query.get("fieldSelector") == of_none)
         async with asyncio.TaskGroup() as group:
             both = Both(ground, course, group)
             before = {kind: await both.versions(kind) for kind in whole_of}
@@ -237,7 +238,7 @@ async def test_many_patches_and_forced_deletions(ground: Ground) -> None:
             for number in range(60):
                 await member.patch(f"{maps}/one", {"data": {"number": str(number)}})
             for number in range(10):
-                await member.create(pods, {"metadata": {"name": f"pod-{number}"}, "spec": pod_spec("node-a")})
+                await member.create(pods, {"metadata": {"name": f"pod-{number}"}, "spec": pod_spec(course.nodes.a)})
             for number in range(10):
                 await member.delete(f"{pods}/pod-{number}", gracePeriodSeconds=0)
             resumed = {kind: await both.watch(whole_of[kind], before[kind], "resumed") for kind in whole_of}
@@ -261,7 +262,7 @@ async def test_lists_at_the_versions_of_events(ground: Ground) -> None:
         async with asyncio.TaskGroup() as group:
             both = Both(ground, course, group)
             # From before the first step, as a watch begins with the state that its side has by then.
-            pairs = [await both.watch(one, None, "from the state") for one in selections() if not one.query]
+            pairs = [await both.watch(one, None, "from the state") for one in course.selections if not one.query]
             for _ in range(60):
                 await course.step()
             await both.end()

@@ -182,7 +182,9 @@ async def add_well_known(endpoint: Endpoint, maps: str) -> list[dict[str, Any]]:
     ]
 
 
-@scenario("watchlist.go", "should be requested by informers when WatchListClient is enabled", minor=32)
+@scenario(
+    "watchlist.go", "should be requested by informers when WatchListClient is enabled", age="watches stream lists"
+)
 async def test_an_informer_streams_its_list(endpoint: Endpoint) -> None:
     async with endpoint.namespace() as namespace:
         maps = maps_of(namespace)
@@ -224,7 +226,12 @@ async def test_a_list_of_metadata(endpoint: Endpoint) -> None:
     assert one == {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": expected[0]}
 
 
-@scenario("watchlist.go", "doesn't support receiving resources as Tables", fails=STREAMED_TABLES, minor=34)
+@scenario(
+    "watchlist.go",
+    "doesn't support receiving resources as Tables",
+    fails=STREAMED_TABLES,
+    age="streamed lists are no tables",
+)
 async def test_initial_events_have_no_table(endpoint: Endpoint) -> None:
     with pytest.raises(Refused) as refused:
         async with endpoint.watch(maps_of("default"), TABLE, **INITIAL):
@@ -236,7 +243,7 @@ async def test_initial_events_have_no_table(endpoint: Endpoint) -> None:
     "watchlist.go",
     "falls backs to supported content type when when receiving resources as Tables was requested",
     fails=STREAMED_TABLES,
-    minor=34,
+    age="streamed lists are no tables",
 )
 async def test_initial_events_fall_back_from_a_table(endpoint: Endpoint) -> None:
     async with endpoint.namespace() as namespace:
@@ -251,7 +258,7 @@ async def test_initial_events_fall_back_from_a_table(endpoint: Endpoint) -> None
 @scenario(
     "kube-apiserver 1.36",
     "the end of the initial events is marked for every watch with bookmarks",
-    minor=36,
+    age="initial events end unasked",
 )
 async def test_initial_events_end_unasked(endpoint: Endpoint, version: str | None) -> None:
     async with endpoint.namespace() as namespace:

@@ -6,7 +6,7 @@
 #
 # Needs root for apt-get. Everything is below .real/: its kubeconfig is .real/run/kubeconfig.
 set -euo pipefail
-top="$(cd "$(dirname "$0")/../.." && pwd)"
+top="$(cd "$(dirname "$0")/../.." && pwd -P)"
 real="$top/.real"
 source="$real/go/src/k8s.io/kubernetes"
 debian="${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
@@ -39,8 +39,11 @@ build() {
         sort -u | paste -sd,)"
     "$real/bin/openapi-gen" --go-header-file hack/boilerplate/boilerplate.generatego.txt -O zz_generated.openapi \
         -p k8s.io/kubernetes/pkg/generated/openapi -r "$real/violations" -i "$packages" --output-base "$GOPATH/src" 2>/dev/null
-    local version="k8s.io/kubernetes/vendor/k8s.io/component-base/version"
-    local flags="-X $version.gitVersion=v1.20.2 -X $version.gitMajor=1 -X $version.gitMinor=20"
+    # Both packages, as hack/lib/version.sh: /version is what the aggregator finds in client-go's.
+    local package flags=""
+    for package in k8s.io/kubernetes/vendor/k8s.io/{client-go/pkg,component-base}/version; do
+        flags+=" -X $package.gitVersion=v1.20.2 -X $package.gitMajor=1 -X $package.gitMinor=20"
+    done
     for program in kube-apiserver kube-controller-manager; do
         go build -o "$real/bin/$program" -ldflags "$flags" "k8s.io/kubernetes/cmd/$program"
     done
@@ -96,8 +99,15 @@ K
     exit 1
 }
 
+# Only what was started in this directory: in a copy of it, or later, other processes have these ids.
 stop() {
-    [ ! -f "$real/run/pids" ] || xargs -r kill <"$real/run/pids" 2>/dev/null || true
+    local pid
+    [ -f "$real/run/pids" ] || return 0
+    while read -r pid; do
+        if [ "$(readlink "/proc/$pid/cwd")" = "$real/run" ]; then
+            kill "$pid"
+        fi
+    done <"$real/run/pids"
 }
 
 case "${1:-}" in
