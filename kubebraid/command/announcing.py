@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+from pathlib import Path
 
 import structlog
 
@@ -19,8 +21,12 @@ async def announce(
     service: QueryService | None,
     address: Address | None,
     url: str,
+    data: Path | None = None,
 ) -> None:
-    """Shows progress until ready, then says what to try next, once."""
+    """Shows progress until ready, then says what to try next, once.
+
+    `data`: where the certificates of an own authority are, if it is not where commands look for them.
+    """
     assert producer is not None or service is not None
     if producer is not None:
         await producer.begun.wait()
@@ -31,21 +37,22 @@ async def announce(
         clusters = service.readiness.clusters()
         stale = [cluster.name for cluster in clusters if cluster.stale is not None]
         log.info("ready", clusters=len(clusters), stale=stale or None, listen=address.url)
-        print(next_steps(address, [cluster.name for cluster in clusters], stale), flush=True)  # noqa: T201
+        print(next_steps(address, [cluster.name for cluster in clusters], stale, data), flush=True)  # noqa: T201
     else:
         log.info("all first lists are in the log", nats=url, listen=None if address is None else address.url)
     await asyncio.Event().wait()
 
 
-def next_steps(address: Address, clusters: list[str], stale: list[str]) -> str:
-    """What a newcomer can type now."""
+def next_steps(address: Address, clusters: list[str], stale: list[str], data: Path | None = None) -> str:
+    """What a newcomer can type now; `data` as of `announce`."""
     lines = [f"\nkubebraid serves {len(clusters)} cluster{'' if len(clusters) == 1 else 's'} at {address.url}"]
     if stale:
         lines.append(f"  stale (taken in as soon as they answer): {', '.join(stale)}")
     lines.append("  try:")
     if address.secure:
         # kubectl has to know by what authority, and as whom.
-        lines.append(f"    kubebraid kubeconfig --server {address.url} > kubebraid.kubeconfig")
+        certificates = "" if data is None else f" --data {shlex.quote(str(data))}"
+        lines.append(f"    kubebraid kubeconfig --server {address.url}{certificates} > kubebraid.kubeconfig")
         lines.append("    kubectl --kubeconfig kubebraid.kubeconfig get pods -A")
         if clusters:
             context = f"kubebraid-{clusters[0]}"

@@ -204,7 +204,7 @@ def _get(url: str, path: str, credentials: Credentials, patience: float) -> byte
         if urlsplit(url).scheme != "https":
             raise BadSetting("--token-file: a token is sent over https only")
         try:
-            request.add_header("Authorization", f"Bearer {credentials.token.read_text().strip()}")
+            request.add_unredirected_header("Authorization", f"Bearer {credentials.token.read_text().strip()}")
         except (OSError, UnicodeDecodeError) as cause:
             raise BadSetting(
                 f"--token-file {credentials.token}: {getattr(cause, 'strerror', None) or 'no text'}"

@@ -143,7 +143,7 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
             parts.append(lambda: guard(broker))
             if writing is not None:
                 parts.append(functools.partial(unstick, broker, writing.connection))
-        parts.append(lambda: announce(producer, service, address, url))
+        parts.append(lambda: announce(producer, service, address, url, settings.data if settings.doors.own else None))
         await together(*parts, first=first)
 
 

@@ -285,7 +285,7 @@ async def test_up_for_others_lets_in_who_started_it(
     common = ("--kubeconfig", str(members.kubeconfig), "--data", str(data))
     up = await process("up", *common, "--listen", f"0.0.0.0:{port}", "--tls-san", "kubebraid.example.org")
     await served(up)
-    assert f"kubebraid kubeconfig --server https://127.0.0.1:{port}" in up.output()
+    assert f"kubebraid kubeconfig --server https://127.0.0.1:{port} --data {data} >" in up.output()
     found: dict[str, Any] = yaml.safe_load(await kubeconfig("--data", str(data), home=tmp_path))
     assert {one["name"] for one in found["clusters"]} == {"kubebraid", "kubebraid-alpha", "kubebraid-bravo"}
     assert "kubebraid.example.org" in names(certificate(data / "pki" / "server.pem"))
