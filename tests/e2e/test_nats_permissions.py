@@ -67,6 +67,8 @@ async def test_enough(
     serving = await start(
         *("--nats", guarded.url, *options("serve", tmp_path)),
         *("--forward", "configured", "--kubeconfig", str(members.kubeconfig)),
+        # Who may come in is nothing that NATS is asked about.
+        *("--anonymous-auth", "--authorization-mode", "Members", "--authorization-mode", "AlwaysAllow"),
         command="serve",
     )
     await compare.settle(serving.url, members.clusters)

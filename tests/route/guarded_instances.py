@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +21,14 @@ from kubebraid.command.route import callers_of
 from kubebraid.command.settings import Address
 from kubebraid.route.instance_tls import InstanceTls, InstanceTlsFiles
 from kubebraid.route.router import Router
+from query.http.cors import Cors
 from query.service import QueryService
 from tests.ports import free_port
 from tests.query.access.guarded import World
 from tests.query.scene import QUICK, Answers
 
+# A page that may use the router.
+CONSOLE = "https://console.example"
 # As whom tests ask, with their groups.
 PEOPLE = {
     "jane": (),
@@ -176,6 +180,7 @@ async def guarded(directory: Path, authorities: Authorities | None = None, **wor
             {name: [one.url] for name, one in instances.items()},
             tls=InstanceTls(authorities.files),
             callers=callers_of(authorities.router_doors),
+            cors=Cors([rf"^{re.escape(CONSOLE)}$"]),
         )
         await stack.enter_async_context(router.connected())
         looking = asyncio.ensure_future(router.run())

@@ -18,7 +18,7 @@ from tests.patience import PATIENCE
 from tests.query.access.guarded import DISCOVERY, KINDS, RBAC, World
 from tests.query.access.test_two_worlds import ask, requests, world
 from tests.query.scene import Answers
-from tests.route.guarded_instances import PEOPLE, Authorities, Guarded, guarded
+from tests.route.guarded_instances import CONSOLE, PEOPLE, Authorities, Guarded, guarded
 
 RULES = frozenset((RBAC, one) for one in ("roles", "rolebindings", "clusterroles", "clusterrolebindings"))
 
@@ -427,3 +427,22 @@ async def test_many_clusters(tmp_path: Path) -> None:
         assert len(body) > 256 * 1024
         assert len(json.loads(body)["clusters"]) > 600
         assert made.router.groups.ready
+
+
+async def test_pages_of_other_origins(tmp_path: Path) -> None:
+    """A console's may use it, with whatever its user shows; another's may not."""
+    async with parts(tmp_path) as made:
+        jane = await made.client(token="jane")
+        path = f"{jane.url}/clusters/alpha/api/v1/pods"
+        asking = {"Origin": CONSOLE, "Access-Control-Request-Method": "GET"}
+        async with (await made.client()).session.options(path, headers=asking) as answer:
+            assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (204, CONSOLE)
+        async with jane.session.get(path, headers={"Origin": CONSOLE}) as answer:
+            assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, CONSOLE)
+        async with jane.session.ws_connect(f"{path}?watch=1", origin=CONSOLE) as socket:
+            assert json.loads((await socket.receive()).data)["type"] == "ADDED"
+        async with jane.session.get(path, headers={"Origin": "https://other.example"}) as answer:
+            assert "Access-Control-Allow-Origin" not in answer.headers
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await jane.session.ws_connect(f"{path}?watch=1", origin="https://other.example")
+        assert refused.value.status == 403
