@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import structlog
 from aiohttp import web
 
 from deltalog.wire.kubernetes import GroupResource, ObjectName
-from materializer.entry import Entry
 from materializer.materializer import Materializer
 from materializer.visible import EVERYTHING, Visible
 from query.access.audit.events import HEADER as AUDIT_ID
@@ -47,10 +46,10 @@ from query.objects.options import asks_watch, parse_options
 from query.objects.pages import DEFAULT_LIMITS, SnapshotLimits
 from query.objects.reads import Reads
 from query.objects.representations import encoder_for
-from query.objects.requests import CollectionRequest
+from query.objects.requests import CollectionRequest, SeenOwners
 from query.objects.search import parse_search
 from query.objects.selection import selection_of
-from query.objects.versions import check_foreign, member_versions_of, versions_for
+from query.objects.versions import check_foreign, seen_versions_of, versions_for
 from query.objects.watch import ClientStalled
 from query.objects.watches import Watches
 from query.timing import DEFAULT_TIMING, QueryTiming
@@ -66,14 +65,6 @@ _EVENT = web.RequestKey("EVENT", AuditEvent)
 _FROM_MEMORY = frozenset({"api", "apis", "openapi", "version", *_HEALTH})
 # Subresources that are streams between a client and a container.
 _STREAMS = frozenset({"attach", "exec", "log", "portforward", "proxy"})
-
-
-def _seen_of(versions: Mapping[str, str] | None, request: Request) -> Mapping[str, str] | None:
-    """Versions of member clusters, of those that may be seen."""
-    seen = request.visible.scope[0]
-    if versions is None or seen is None:
-        return versions
-    return {cluster: version for cluster, version in versions.items() if cluster in seen}
 
 
 class QueryService:
@@ -188,6 +179,9 @@ class QueryService:
     async def _enter(self, request: Request) -> web.StreamResponse:
         """Finds out who asks, and what they may see, before anything is looked for."""
         http = request.http
+        if not self._gate.open:
+            # Also errors before it is known who asks may tell of clusters.
+            request.visible = Visible()
         refuse_foreign_hosts(http, self._hosts)
         segments = split(http.rel_url.raw_path)
         if len(segments) == 1 and segments[0] in _HEALTH and "verbose" not in http.query:
@@ -433,9 +427,7 @@ class QueryService:
         return CollectionRequest(
             key=served.resource,
             options=options,
-            member_versions=_seen_of(member_versions_of(options.version), request)
-            if options.version not in ("", "0")
-            else None,
+            member_versions=seen_versions_of(options.version, request) if options.version not in ("", "0") else None,
             selection=selection,
             seniority=search.seniority,
             encoder=encoder_for(request, target, served, representation, versions_for(self._materializer, request)),
@@ -446,11 +438,10 @@ class QueryService:
             owners=await self._owners(request) if search.seniority else None,
         )
 
-    async def _owners(self, request: Request) -> Callable[[GroupResource, Entry], bool] | None:
+    async def _owners(self, request: Request) -> SeenOwners | None:
         """Which owners may be seen on the way from an object to what it controls; None: all."""
-        if (seen := await self._seen_objects(request)) is None:
-            return None
-        return lambda key, entry: key in seen and seen[key].sees(entry.cluster, entry.namespace)
+        seen = await self._seen_objects(request)
+        return None if seen is None else SeenOwners(seen)
 
     async def _seen_objects(self, request: Request) -> SeenObjects | None:
         """What may be seen of each type; None: everything."""

@@ -125,7 +125,7 @@ class Lists:
         events; so each instance with the same history answers alike within that. O(entries in scope).
         """
         store, key, selection = self._materializer.store, asked.key, asked.selection
-        scope = (key, selection, asked.seniority, self._materializer.generation)
+        scope = (key, selection, asked.seniority, asked.owners, self._materializer.generation)
         if exact is not None and (kept := self.frozen.find(exact, scope)) is not None:
             return kept
         if asked.seniority:

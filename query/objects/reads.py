@@ -19,7 +19,7 @@ from query.http.request import Request
 from query.http.status import ApiError, not_found
 from query.objects.consistency import Consistency
 from query.objects.representations import encoder_for
-from query.objects.versions import check_history, member_versions_of, versions_for
+from query.objects.versions import check_history, seen_versions_of, versions_for
 
 
 class Reads:
@@ -43,7 +43,7 @@ class Reads:
         version = request.http.query.get("resourceVersion", "")
         if not version:
             await self._consistency.current(request)
-        elif (member_versions := member_versions_of(version)) is not None:
+        elif (member_versions := seen_versions_of(version, request)) is not None:
             await self._consistency.at_member_versions(request, served.resource, member_versions)
         elif version != "0":
             await self._consistency.at_least(request, version)

@@ -57,7 +57,9 @@ class Encoder:
         include: str = "Metadata",
     ) -> None:
         self.form = wanted.form
-        self.key = (versions, wanted.form, wanted.api_version, across, include, info.kind, version)
+        # Clusters may define the columns of one type differently, and users see different ones of them.
+        defined = msgspec.json.encode(info.columns) if self.form is Form.TABLE else b""
+        self.key = (versions, wanted.form, wanted.api_version, across, include, info.kind, version, defined)
         self._info = info
         self._api_version = str(GroupVersion(info.group, version))
         self._wanted = wanted

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deltalog.wire.kubernetes import GroupResource
 from materializer.entry import Entry
 from materializer.filter import Filter
+from materializer.visible import Visible
 from query.discovery.followed import Followed
 from query.objects.options import Options
 from query.objects.representations import Encoder
+
+
+class SeenOwners:
+    """Which owners may be seen on the way from an object to what it controls, by what may be seen of each type.
+
+    Equal for all who may see the same, so that a list that was kept for one is found by no one who may see less.
+    """
+
+    __slots__ = ("_hash", "_of", "_seen")
+
+    def __init__(self, seen: Mapping[GroupResource, Visible]) -> None:
+        self._seen = seen
+        self._of = frozenset((key, one.whole, frozenset(one.clusters.items())) for key, one in seen.items())
+        self._hash = hash(self._of)
+
+    def __call__(self, key: GroupResource, entry: Entry) -> bool:
+        """Whether an object of a type may be seen. O(1)."""
+        return key in self._seen and self._seen[key].sees(entry.cluster, entry.namespace)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SeenOwners) and self._of == other._of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,4 +59,4 @@ class CollectionRequest:
     seniority: int
     encoder: Encoder
     followed: Followed
-    owners: Callable[[GroupResource, Entry], bool] | None = None
+    owners: SeenOwners | None = None

@@ -61,13 +61,19 @@ def check_foreign(text: str, cluster: str) -> None:
     raise expired(f"{text[:128]} is no resourceVersion of {cluster}, which answers this itself: list anew")
 
 
-def member_versions_of(text: str) -> Mapping[str, str] | None:
+def seen_versions_of(text: str, request: Request) -> Mapping[str, str] | None:
     """The versions of member clusters, by cluster, if the text has those; None if it is a version of another form.
+
+    Of the clusters of which the request may see something: what is asked of another one is as if there were none.
 
     Raises:
         ApiError: 400, JSON that is no such mapping.
     """
     try:
-        return parse_versions(text)
+        versions = parse_versions(text)
     except BrokenVersions as problem:
         raise ApiError(400, str(problem)) from None
+    seen = request.visible.scope[0]
+    if versions is None or seen is None:
+        return versions
+    return {cluster: version for cluster, version in versions.items() if cluster in seen}

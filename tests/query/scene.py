@@ -25,7 +25,7 @@ from query.objects.consistency import Consistency
 from query.objects.options import parse_options
 from query.objects.representations import encoder_for
 from query.objects.requests import CollectionRequest
-from query.objects.versions import member_versions_of, versions_for
+from query.objects.versions import seen_versions_of, versions_for
 from query.service import QueryService
 from query.timing import QueryTiming
 from tests.materializer.conftest import made_control, made_delta
@@ -131,7 +131,7 @@ class Scene:
         fixed: dict[str, Any] = {
             "key": self.served.resource,
             "options": options,
-            "member_versions": member_versions_of(options.version),
+            "member_versions": seen_versions_of(options.version, request),
             "selection": Filter(),
             "seniority": 0,
             "encoder": encoder_for(request, TARGET, self.served, OBJECTS, versions),
