@@ -356,6 +356,18 @@ async def test_logs_and_exec(scene: Scene, run: Run) -> None:
     assert 'resource "pods/exec"' in err
 
 
+async def test_what_is_not_synced_is_the_clusters_to_allow(scene: Scene, run: Run) -> None:
+    """Secrets are in no log: the cluster itself is asked for them, as of who asks."""
+    await scene.allow("bravo", "User:corp:jane", "payments", "secrets", [rule(READ, "secrets")])
+    code, out, err = await run("jane", "get", "secrets", "-n", "payments", "-o", "name", at="bravo")
+    assert code == 0, err
+    listed = await scene.admin("bravo", "GET", "/api/v1/namespaces/payments/secrets")
+    assert out.split() == [f"secret/{item['metadata']['name']}" for item in listed["items"]]
+    code, _, err = await run("joe", "get", "secrets", "-n", "payments", at="bravo")
+    assert code == 1
+    assert 'secrets is forbidden: User "corp:joe" cannot list resource "secrets"' in err
+
+
 async def test_who_asks_may_be_another_where_the_clusters_let_them(scene: Scene) -> None:
     """Impersonation here needs the right in the cluster; what goes on is whom it is for, and none of its headers."""
     path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
