@@ -261,10 +261,6 @@ class QueryService:
             request.visible = await gate.discoverable(who)
             return await gate.refusal(who, None, what)
         request.visible = await gate.visible(who, what)
-        if what.namespace and not request.visible.whole:
-            # What was decided is about this namespace, of which the object may be the name, and not in it.
-            clusters = dict.fromkeys(request.visible.clusters)
-            request.visible = Visible(clusters=clusters, undecided=request.visible.undecided)
         if request.visible.undecided:
             request.warnings.append(LEFT_OUT)
         if not request.visible.empty:

@@ -185,7 +185,12 @@ class Gate:
         if self._chain is None:
             return EVERYTHING
         visible = await self._chain.visible(who, what, self._clusters())
-        if what.is_resource and not what.namespace:
+        if visible.whole or not what.is_resource:
+            return visible
+        if what.namespace:
+            # What was decided is about this namespace, of which the object may be the name, and not in it.
+            return Visible(clusters=dict.fromkeys(visible.clusters), undecided=visible.undecided)
+        if visible.clusters:
             outside = [
                 cluster
                 for cluster, within in visible.clusters.items()

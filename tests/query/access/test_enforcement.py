@@ -146,9 +146,10 @@ async def test_a_watch_ends_when_its_user_comes_to_see_less_or_more_and_no_other
         everywhere = await watch(jane, "/api/v1/pods")
         one = await watch(jane, "/clusters/alpha/api/v1/pods")
         other = await watch(mallory, "/api/v1/pods")
+        inside = await watch(jane, "/api/v1/namespaces/db/pods")
         world.pod("bravo", "db", "hidden")
         world.pod("alpha", "db", "seen")
-        for answer in (everywhere, one, other):
+        for answer in (everywhere, one, other, inside):
             assert (await _line(answer))["object"]["metadata"]["name"] == "seen"
         # More: a namespace of another cluster.
         world.bind("charlie", "web", "pods", "user:jane")
@@ -158,9 +159,11 @@ async def test_a_watch_ends_when_its_user_comes_to_see_less_or_more_and_no_other
         world.pod("alpha", "db", "later")
         assert (await _line(one))["object"]["metadata"]["name"] == "later"
         assert (await _line(other))["object"]["metadata"]["name"] == "later"
+        assert (await _line(inside))["object"]["metadata"]["name"] == "later"
         # Less: nothing of alpha.
         world.put("alpha", "clusterrolebindings", "pods", group="rbac.authorization.k8s.io", gone=True)
         assert (await _line(one))["object"]["code"] == 410
+        assert (await _line(inside))["object"]["code"] == 410
         world.pod("alpha", "db", "last")
         assert (await _line(other))["object"]["metadata"]["name"] == "last"
 
