@@ -58,7 +58,14 @@ class _Response(Part, frozen=True, gc=False):
 class _Limited(Part, frozen=True, gc=False):
     # The server fills in 30 where it is absent.
     nominal_concurrency_shares: int = 30
+    # What v1alpha1 to v1beta2 call it (served before 1.29).
+    assured_concurrency_shares: int | None = None
     limit_response: _Response = _Response()
+
+    @property
+    def shares(self) -> int:
+        assured = self.assured_concurrency_shares
+        return self.nominal_concurrency_shares if assured is None else assured
 
 
 class _LevelSpec(Part, frozen=True, gc=False):
@@ -78,7 +85,7 @@ def _level(each: _Level) -> Row:
     cells = [
         each.metadata.name,
         each.spec.type,
-        NONE if limited is None else limited.nominal_concurrency_shares,
+        NONE if limited is None else limited.shares,
         NONE if queuing is None else queuing.queues,
         NONE if queuing is None else queuing.hand_size,
         NONE if queuing is None else queuing.queue_length_limit,

@@ -657,6 +657,13 @@ ROWS: list[tuple[str, str, dict[str, Any], list[Any]]] = [
         },
         ["Limited", 5, 64, 6, 50, AGE],
     ),
+    (
+        FLOW,
+        "prioritylevelconfigurations",
+        # Of a v1beta1 or v1beta2.
+        {"spec": {"type": "Limited", "limited": {"assuredConcurrencyShares": 40}}},
+        ["Limited", 40, "<none>", "<none>", "<none>", AGE],
+    ),
     (FLOW, "prioritylevelconfigurations", {"spec": {"type": "Exempt"}}, ["Exempt", *["<none>"] * 4, AGE]),
     (
         "autoscaling",
