@@ -16,18 +16,23 @@ SERVICE_ACCOUNTS = "system:serviceaccounts"
 class Identity:
     """A user: k8s.io/apiserver pkg/authentication/user (Info). Hashable: equal users may see the same.
 
-    `extra`: keys in lower case with their values, sorted by key. Example: `Identity("jane", groups=("dev",))`.
+    - `extra`: keys in lower case with their values, sorted by key.
+    - `within`: of a user who is impersonated in a request for all clusters: the clusters in which that is allowed. It
+      sees nothing of others, and has no rights at the root itself. None: there is no such bound.
+
+    Example: `Identity("jane", groups=("dev",))`.
     """
 
     name: str
     uid: str = ""
     groups: tuple[str, ...] = ()
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    within: frozenset[str] | None = None
 
     @property
     def masters(self) -> bool:
         """Whether everything is allowed to it, before any authorizer is asked."""
-        return MASTERS in self.groups
+        return MASTERS in self.groups and self.within is None
 
     def authenticated(self) -> Identity:
         """The user with the group of all who were authenticated (k8s.io/apiserver pkg/authentication/group)."""

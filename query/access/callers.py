@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from query.access.authentication.authenticator import Authentication, RequestCredentials
-from query.access.authentication.impersonation import ImpersonationChecks, wanted_user
+from query.access.authentication.impersonation import Impersonated, ImpersonationChecks, wanted_user
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.chain import Chain
 from query.access.authorization.verdicts import ALLOWED, Verdict
 from query.access.gate import DISCOVERY, Caller
+from query.http.status import ApiError
 from query.http.tls import peer_chain
 from query.identity import Identity
 
@@ -25,6 +28,7 @@ class Callers:
         self._chain = chain
         self._clusters = clusters
         self._impersonation = ImpersonationChecks(self._may)
+        self._by_root = ImpersonationChecks(chain.decide)
 
     async def caller(self, http: web.Request, cluster: str | None, what: Attributes) -> Caller:
         """Who sent a request; see `query.access.gate.CallerFinder`."""
@@ -35,8 +39,22 @@ class Callers:
         wanted = wanted_user(http.headers)
         if wanted is None:
             return Caller(who, warnings=warnings)
-        impersonated = await self._impersonation.who(who, wanted, cluster, what)
+        impersonated = await self._impersonated(who, wanted, cluster, what)
         return Caller(impersonated.who, who, impersonated.constraint, warnings)
+
+    async def _impersonated(
+        self, who: Identity, wanted: Identity, cluster: str | None, what: Attributes
+    ) -> Impersonated:
+        """As whom a request goes on. Raises ApiError 403."""
+        if cluster is None:
+            with contextlib.suppress(ApiError):
+                return await self._by_root.who(who, wanted, None, what)
+        found = await self._impersonation.who(who, wanted, cluster, what)
+        if cluster is not None:
+            return found
+        # Clusters that do not let who asks know of them have not been asked whether it may be that user there.
+        known = await self._chain.visible(who, DISCOVERY, self._clusters())
+        return replace(found, who=replace(found.who, within=frozenset(known.clusters)))
 
     async def _may(self, who: Identity, cluster: str | None, what: Attributes) -> Verdict:
         """Whether who asks may do something in a cluster; at the root, in each that tells them which APIs it has."""

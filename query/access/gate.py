@@ -21,7 +21,7 @@ from query.access.authorization.attributes import Attributes
 from query.access.authorization.chain import Chain
 from query.access.authorization.denied import forbidden
 from query.access.authorization.rules import SubjectRules
-from query.access.authorization.verdicts import ALLOWED, Decision, Verdict
+from query.access.authorization.verdicts import ALLOWED, NO_OPINION, Decision, Verdict
 from query.http.status import ApiError
 from query.identity import AUTHENTICATED, NOBODY, Identity
 
@@ -151,9 +151,9 @@ class Gate:
         What every instance tells of itself needs no rule at the root; what it tells of clusters is what may be seen of
         them.
         """
-        if self._chain is None or (cluster is None and _open_at_root(who, what)):
+        if self._chain is None:
             return None
-        verdict = await self._chain.decide(who, cluster, what)
+        verdict = await self.verdict(who, cluster, what)
         if verdict.allowed and what.verb == "get" and (what.group, what.resource, what.subresource) in _STREAMS:
             # Since 1.35 what is asked for by GET, as a WebSocket is, needs the right to create as well
             # (k8s.io/kubernetes pkg/registry/core/pod/rest: AuthorizePodWebsocketUpgradeCreatePermission).
@@ -171,11 +171,19 @@ class Gate:
         """What is decided about anyone, as access reviews tell; `cluster` None: about a request at the root."""
         if self._chain is None or (cluster is None and _open_at_root(who, what)):
             return ALLOWED
+        if cluster is None and who.within is not None:
+            return NO_OPINION
         return await self._chain.decide(who, cluster, what)
 
     def rules(self, who: Identity, cluster: str | None, namespace: str) -> SubjectRules:
         """Which rules a user has in a namespace, as far as they can be told; `cluster` None: in any cluster."""
-        return SubjectRules() if self._chain is None else self._chain.rules(who, cluster, namespace)
+        if self._chain is None:
+            return SubjectRules()
+        if cluster is not None or who.within is None:
+            return self._chain.rules(who, cluster, namespace)
+        found = [self._chain.rules(who, one, namespace) for one in sorted(who.within)]
+        rules = dict.fromkeys(rule for one in found for rule in one.rules)
+        return SubjectRules(tuple(rules), any(one.incomplete for one in found))
 
     async def visible(self, who: Identity, what: Attributes) -> Visible:
         """What a request at the root, for one type or path, may see of each cluster.
@@ -185,6 +193,10 @@ class Gate:
         if self._chain is None:
             return EVERYTHING
         visible = await self._chain.visible(who, what, self._clusters())
+        if who.within is not None:
+            shown = dict.fromkeys(self._clusters()) if visible.whole else visible.clusters
+            shown = {cluster: within for cluster, within in shown.items() if cluster in who.within}
+            visible = Visible(clusters=shown, undecided=visible.undecided)
         if visible.whole or not what.is_resource:
             return visible
         if what.namespace:
@@ -284,7 +296,7 @@ def _open_at_root(who: Identity, what: Attributes) -> bool:
     return (
         path in _FOR_ALL
         or (AUTHENTICATED in who.groups and (not path or _below(path, _FOR_AUTHENTICATED)))
-        or (_MONITORING in who.groups and path in _FOR_MONITORING)
+        or (_MONITORING in who.groups and who.within is None and path in _FOR_MONITORING)
     )
 
 

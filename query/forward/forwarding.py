@@ -7,6 +7,7 @@ that they are read with here, and the answer is held back until they can be.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -58,6 +59,9 @@ log = structlog.get_logger("query.forward.forwarding")
 
 # Bytes of an answer up to which it is looked into; a larger one is a list of deleted objects, or of no synced type.
 _READ_LIMIT = 16 * 1024 * 1024
+# A percent sign that escapes nothing; how many parameters a query may have.
+_WRONG_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_PARAMETERS = 1000
 # Headers that speak of a request's body.
 _OF_BODIES = frozenset({"content-type", "content-encoding", "content-length", "accept"})
 # Methods after which the cluster's objects may be others.
@@ -160,7 +164,7 @@ class Forwarding:
                     # It makes a difference to servers behind a proxy subresource.
                     path += "/"
                 if http.rel_url.raw_query_string:
-                    path = f"{path}?{http.rel_url.raw_query_string}"
+                    path = f"{path}?{passed_query(http.rel_url.raw_query_string)}"
                 headers = identified(request_headers(http), upstream)
                 pass_audit_id(http, headers)
                 if wants_upgrade(http):
@@ -289,6 +293,21 @@ class Forwarding:
     def _add_warnings(request: Request, response: web.StreamResponse) -> None:
         for name, value in request.warning_headers():
             response.headers.add(name, value)
+
+
+def passed_query(text: str) -> str:
+    """A query as it is passed on: such that the cluster reads the parameters that were read here.
+
+    Go leaves out a parameter with a semicolon or a wrong escape, and all if there are more than ten thousand (net/url:
+    parseQuery); a list of one name, which is allowed, would become one of all. Example: `a=1;2&b=%zz` is
+    `a=1%3B2&b=%25zz`.
+
+    Raises:
+        ApiError: 400, there are too many parameters.
+    """
+    if text.count("&") >= _PARAMETERS:
+        raise ApiError(400, f"the query has too many parameters: limit is {_PARAMETERS}")
+    return _WRONG_ESCAPE.sub("%25", text).replace(";", "%3B")
 
 
 def _is_dry_run(http: web.Request, body: bytes) -> bool:

@@ -74,7 +74,7 @@ def attributes_of(
         ApiError: 404, a path that ends with one of the old words `watch` and `proxy`, which is for nothing.
     """
     path = "/".join(segments)
-    parts = path.split("/")
+    parts = path.strip("/").split("/")
     grouped = parts[0] == "apis"
     if parts[0] not in ("api", "apis") or len(parts) < (4 if grouped else 3):
         return Attributes(method.lower(), path=f"/{path}/" if path and trailing_slash else f"/{path}")

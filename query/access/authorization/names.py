@@ -7,7 +7,7 @@ kube-apiservers that use one identity provider may each have another prefix for 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from query.identity import SERVICE_ACCOUNT, SERVICE_ACCOUNTS, Identity
 
@@ -104,4 +104,4 @@ def _renamed(renaming: Renaming, who: Identity, own: bool) -> Identity:
         name = _FOREIGN + name
         groups = tuple(one for one in groups if one != SERVICE_ACCOUNTS and not one.startswith(f"{SERVICE_ACCOUNTS}:"))
     groups = tuple(renamed for one in groups if (renamed := renaming.group(one)))
-    return who if (name, groups) == (who.name, who.groups) else Identity(name, who.uid, groups, who.extra)
+    return who if (name, groups) == (who.name, who.groups) else replace(who, name=name, groups=groups)

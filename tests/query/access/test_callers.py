@@ -11,12 +11,12 @@ from aiohttp.test_utils import make_mocked_request
 from query.access.authentication.authenticator import Authentication
 from query.access.authentication.bearer import BearerAuthenticator
 from query.access.authentication.token_file import HashedTokens
-from query.access.authorization.attributes import attributes_of
-from query.access.authorization.chain import Chain
+from query.access.authorization.attributes import Attributes, attributes_of
+from query.access.authorization.chain import ALWAYS_ALLOW, Chain
 from query.access.callers import Callers
-from query.access.gate import Caller
+from query.access.gate import Caller, Gate
 from query.http.status import ApiError
-from query.identity import Identity
+from query.identity import MASTERS, Identity
 from tests.query.access.guarded import DISCOVERY, World, rule
 
 TOKEN = "a-token-of-janes"
@@ -31,10 +31,12 @@ async def world_fixture() -> World:
     return world
 
 
-async def caller(world: World, directory: Path, path: str, cluster: str | None, **headers: str) -> Caller:
+async def caller(
+    world: World, directory: Path, path: str, cluster: str | None, chain: Chain | None = None, **headers: str
+) -> Caller:
     """Who asks for a path below a cluster, or at the root, with jane's token."""
     (directory / "tokens").write_text(f"{hashlib.sha256(TOKEN.encode()).hexdigest()},jane,\n")
-    chain = Chain((world.members(),))
+    chain = chain or Chain((world.members(),))
     authentication = Authentication([BearerAuthenticator(HashedTokens(directory / "tokens"))])
     callers = Callers(authentication, chain, lambda: world.store.clusters.keys())
     sent = {"Authorization": f"Bearer {TOKEN}", **{name.replace("_", "-"): value for name, value in headers.items()}}
@@ -45,11 +47,12 @@ async def caller(world: World, directory: Path, path: str, cluster: str | None, 
 
 async def refused(world: World, directory: Path, path: str, cluster: str | None, **headers: str) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        await caller(world, directory, path, cluster, **headers)
+        await caller(world, directory, path, cluster, None, **headers)
     return caught.value
 
 
 PODS = "/api/v1/pods"
+MONITORING = "system:monitoring"
 MAY_BE_JOE = rule("users", verbs=["impersonate"], resourceNames=["joe"])
 FOR_LISTS = rule("pods", verbs=["impersonate-on:user-info:list"])
 IN_MODE = rule("users", verbs=["impersonate:user-info"], groups=("authentication.k8s.io",), resourceNames=["joe"])
@@ -107,3 +110,37 @@ async def test_service_accounts_are_those_of_the_cluster(world: World, tmp_path:
     assert found.who.extra == (("authentication.kubebraid.io/cluster", ("alpha",)),)
     assert (await refused(world, tmp_path, PODS, "alpha", Impersonate_User=other)).code == 403
     assert (await refused(world, tmp_path, PODS, None, Impersonate_User=bot)).code == 403
+
+
+async def test_who_may_be_another_in_one_cluster_sees_nothing_of_those_it_does_not_know(
+    world: World, tmp_path: Path
+) -> None:
+    """The administrator of one cluster is none of another that does not even tell them that it is there."""
+    for cluster in ("closed", "alpha"):
+        if cluster == "closed":
+            world.add(cluster)
+        world.cluster_role(cluster, "joe", rule("*", groups=("*",)), to="user:joe")
+        world.cluster_role(cluster, "masters", rule("*", groups=("*",)), to="group:system:masters")
+    anyone = rule("users", "groups", verbs=["impersonate"])
+    for cluster in ("alpha", "bravo"):
+        world.cluster_role(cluster, "anyone", anyone, to="user:jane")
+    gate = Gate(lambda: world.store.clusters.keys(), None, Chain((world.members(),)))
+    what = Attributes("list", resource="pods", version="v1")
+    joe = (await caller(world, tmp_path, PODS, None, Impersonate_User="joe")).who
+    admin = (await caller(world, tmp_path, PODS, None, Impersonate_User="a", Impersonate_Group="system:masters")).who
+    monitor = (await caller(world, tmp_path, PODS, None, Impersonate_User="a", Impersonate_Group=MONITORING)).who
+    assert not admin.masters
+    for who in (joe, admin):
+        assert (await gate.visible(who, what)).clusters == {"alpha": None}
+        assert not (await gate.discoverable(who)).clusters.keys() - {"alpha", "bravo"}
+    for who in (admin, monitor):
+        assert (await gate.refusal(who, None, Attributes("get", path="/metrics"))) is not None
+    # As joe itself.
+    assert (await gate.visible(Identity("joe"), what)).clusters == {"alpha": None, "closed": None}
+    assert joe.within == frozenset({"alpha", "bravo"})
+    # Whom the root lets be another is not confined.
+    chain = Chain((ALWAYS_ALLOW,))
+    free = await caller(world, tmp_path, PODS, None, chain, Impersonate_User="a", Impersonate_Group=MASTERS)
+    assert free.who.masters
+    rules = gate.rules(joe, None, "web").rules
+    assert rules == Chain((world.members(),)).rules(joe, "alpha", "web").rules

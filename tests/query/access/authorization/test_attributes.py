@@ -32,6 +32,9 @@ def of(method: str, path: str, **query: str) -> Attributes:
         ("DELETE", "/api/v1/namespaces/web/pods/p", Attributes("delete", "", "v1", "pods", "", "web", "p")),
         ("DELETE", "/api/v1/namespaces/web/pods", Attributes("deletecollection", "", "v1", "pods", "", "web")),
         ("OPTIONS", "/api/v1/pods", Attributes("", "", "v1", "pods")),
+        # Slashes at the ends do not count there, encoded or not.
+        ("GET", "/%2Fapi/v1/pods%2F", Attributes("list", "", "v1", "pods")),
+        ("GET", "/%2F%2Fapis/apps/v1/deployments", Attributes("list", "apps", "v1", "deployments")),
         ("GET", "/api/v1/namespaces", Attributes("list", "", "v1", "namespaces")),
         ("GET", "/api/v1/namespaces/web", Attributes("get", "", "v1", "namespaces", "", "web", "web")),
         ("PUT", "/api/v1/namespaces/w/finalize", Attributes("update", "", "v1", "namespaces", "finalize", "w", "w")),
