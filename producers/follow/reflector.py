@@ -23,7 +23,7 @@ from producers.errors import ClusterUnavailable
 from producers.follow.writer import Stored, Writer
 from producers.metrics import TypeMetrics
 from producers.timing import DEFAULT, ProducerTiming
-from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused, Unreachable
+from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused, TooLarge, Unreachable
 from producers.upstream.objects import RawObject, Unusable, changed_at, identify
 from producers.upstream.turns import Turn, beginnings_of_process
 from producers.upstream.watching import NotStreamed, Target, Watch, WatchEvent, list_pages, version_of
@@ -95,6 +95,8 @@ class Reflector:
         self._lacks = self._lacking_known = self._completes = False
         # Whether the next list is the same one, taken by pages as it could not be streamed.
         self._another_way = False
+        # Whether a watch could not get past something, and lists of this target are taken by pages for that.
+        self._by_pages = False
         self._why = FIRST
         # When a list is due though nothing is wrong: the first one soon enough that a hundred reflectors, started
         # together, are spread over the whole interval from then on.
@@ -305,7 +307,7 @@ class Reflector:
             due = time.monotonic() >= self._due
             # Without a version a watch begins with what there is, and says nothing of what is gone.
             listing = due or not self.synced.is_set() or not self.version
-            if listing and not self._server.streams_lists:
+            if listing and (self._by_pages or not self._server.streams_lists):
                 await self._list()
                 listing = False
             started = time.monotonic()
@@ -319,6 +321,10 @@ class Reflector:
                 self._another_way = True
                 continue
             except (Unreachable, BadAnswer) as cause:
+                if isinstance(cause, TooLarge):
+                    # What a watch cannot get past, a list by pages may.
+                    self._by_pages = True
+                    raise
                 if not self.synced.is_set():
                     raise
                 # The version still holds: no list is needed until the server refuses it.

@@ -65,6 +65,8 @@ _PURGE_AGAIN = 10.0
 _LONGEST = 320
 # Bytes of a subject, which is part of a line of NATS' protocol of 4 KB at most, as is that of its parts.
 _LONGEST_SUBJECT = 2500
+# As what objects are noted whose names cannot be read; no object has this one.
+_UNNAMED = ObjectName(("", "an object without a name"))
 # Bytes of a part's sequence, in the message that names it.
 _SEQUENCE = 9
 
@@ -689,6 +691,7 @@ class Writer:
         except Unusable:
             identity = ObjectIdentity()
         if not identity.name:
+            self.odd.note(_UNNAMED, f"{LEFT_OUT}{problem}")
             self._unusable(Unusable(problem))
             return None
         self.counts.unusable += 1

@@ -19,6 +19,7 @@ from producers.kubeconfig.files import inline_access
 from producers.kubeconfig.model import ClusterAccess
 from producers.rules.rules import Rule, Rules
 from producers.supervision import reason_of
+from producers.upstream.watching import WholeObject
 
 # Labels that name a Secret's cluster: ours, and Cluster API's.
 _NAME_LABELS = ("kubebraid.io/cluster-name", "cluster.x-k8s.io/cluster-name")
@@ -74,6 +75,7 @@ class Descriptions:
                 )
                 continue
             try:
+                _check_whole(secret, where)
                 found.clusters[name] = self._access(name, secret_kubeconfig(secret, key), where, before)
             except Exception as problem:  # noqa: BLE001 - supervised
                 # Whatever one object leads to, the others are read.
@@ -89,6 +91,7 @@ class Descriptions:
             name = str(pedia["metadata"]["name"])
             where = f"PediaCluster {name}"
             try:
+                _check_whole(pedia, "cannot be read")
                 spec = _spec(pedia)
                 found.clusters[name] = self._access(name, pedia_kubeconfig(name, spec), where, before)
                 found.rules[name] = pedia_rules(spec, shared)
@@ -103,6 +106,12 @@ class Descriptions:
         access = before[key] if key in before else inline_access(name, text, where)
         self._read[key] = access
         return access
+
+
+def _check_whole(found: dict[str, Any], where: str) -> None:
+    """Raises BadCluster for an object of which something could not be read."""
+    if isinstance(found, WholeObject) and found.problem:
+        raise BadCluster(f"{where}: {found.problem}")
 
 
 def _age(secret: dict[str, Any]) -> tuple[str, str]:

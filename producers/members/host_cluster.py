@@ -10,7 +10,6 @@ import contextlib
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import structlog
 
@@ -19,7 +18,7 @@ from producers.errors import ClusterUnavailable, ProducersError
 from producers.kubeconfig.files import Files, default_kubeconfig
 from producers.kubeconfig.in_cluster import in_cluster
 from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
-from producers.members.described import Described, Descriptions
+from producers.members.described import Described, Descriptions, Objects
 from producers.rules.configuration import Host, PediaClusters, Secrets
 from producers.timing import ProducerTiming
 from producers.upstream.apiserver import ApiServer, RequestRefused
@@ -32,8 +31,6 @@ Report = Callable[[Described], None]
 Complain = Callable[[str | None], None]
 
 _PEDIA = "/apis/cluster.clusterpedia.io/v1alpha2"
-
-_Objects = dict[str, dict[str, Any]]
 
 
 class HostUnavailable(ClusterUnavailable):
@@ -174,7 +171,7 @@ async def _follow_secrets(
 async def _follow_pedia(
     server: ApiServer, origin: PediaClusters, descriptions: Descriptions, report: Report, complain: Complain
 ) -> None:
-    state: dict[str, _Objects | None] = {"clusters": None, "shared": None}
+    state: dict[str, Objects | None] = {"clusters": None, "shared": None}
     one_at_a_time = asyncio.Lock()
 
     async def merge() -> None:

@@ -60,7 +60,11 @@ class BadAnswer(ClusterUnavailable):
 
 
 class TooLarge(BadAnswer):
-    """The API server's answer is larger than any that is of use."""
+    """The API server's answer is larger than any that is of use. `beginning`: what was read of it, if it is known."""
+
+    def __init__(self, message: str, beginning: bytes = b"") -> None:
+        super().__init__(message)
+        self.beginning = beginning
 
 
 class _Status(msgspec.Struct):
@@ -311,7 +315,7 @@ class ApiServer:
             async with asyncio.timeout(self.timing.answer), self.open(path, query, accept=accept) as response:
                 body = await response.read(most + 1)
                 if len(body) > most:
-                    raise TooLarge(f"{self.host}: the answer to {path} has more than {most} bytes")
+                    raise TooLarge(f"{self.host}: the answer to {path} has more than {most} bytes", body)
                 return body, response.headers.get("Content-Type", "")
         except TimeoutError:
             late = f"{self.host}: the answer to {path} is not whole within {self.timing.answer:g} s"

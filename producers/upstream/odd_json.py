@@ -6,8 +6,10 @@ deeper than a decoder goes is an object that cannot be kept. Used only where dec
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -21,8 +23,8 @@ _ESCAPE = re.compile(
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}",]', re.DOTALL)
 _OPEN, _CLOSED = (b"[", b"{"), (b"]", b"}")
 
-# Of metadata, what names an object and its state.
-_NAMING = ("name", "namespace", "uid", "resourceVersion")
+# Of metadata, what names an object and its state, and what may name the cluster that it describes.
+_NAMING = ("name", "namespace", "uid", "resourceVersion", "labels", "creationTimestamp")
 
 
 class OddObject(dict[str, msgspec.Raw]):
@@ -105,8 +107,77 @@ def odd_object(text: bytes) -> RawObject:
     else:
         return found if better == text else OddObject(found)
     # Annotations and the like may be what is wrong.
-    of_metadata = members(members(better)["metadata"])
-    metadata = {name: msgspec.Raw(of_metadata[name]) for name in _NAMING if name in of_metadata}
-    odd = OddObject(metadata=msgspec.Raw(msgspec.json.encode(metadata)))
+    return _unkept(members(better)["metadata"], problem)
+
+
+def naming(metadata: bytes) -> dict[str, Any]:
+    """Of metadata that cannot be decoded what names an object, as far as that can be. Raises ValueError."""
+    found: dict[str, Any] = {}
+    for name, value in members(metadata).items():
+        if name in _NAMING:
+            with contextlib.suppress(*UNDECODABLE):
+                found[name] = msgspec.json.decode(value)
+    return found
+
+
+def _unkept(metadata: bytes, problem: str) -> OddObject:
+    """An object that cannot be kept. Raises as `odd_object`."""
+    odd = OddObject(metadata=msgspec.Raw(msgspec.json.encode(naming(metadata))))
     odd.problem = problem
     return odd
+
+
+# -- what is larger than can be held -----------------------------------------------------------------------------------
+
+
+def begun_object(beginning: bytes, problem: str) -> OddObject:
+    """An object of which only the beginning is there, by the metadata in it. Raises as `odd_object`, without them."""
+    metadata = begun_value(beginning, "metadata")
+    if metadata is None:
+        raise KeyError("metadata")
+    return _unkept(mended(metadata), problem)
+
+
+def begun_value(beginning: bytes, key: str) -> bytes | None:
+    """A value of an object of which only the beginning is there, if it is whole in there; what is behind is not read.
+
+    Example: `b'{"a":{"b":1},"c":[2'` has at `a` `b'{"b":1}'`, at `c` none.
+    """
+    start, end = _place(beginning, key)
+    return beginning[start:end].strip() if end >= 0 else None
+
+
+def begun_rest(beginning: bytes, key: str) -> bytes | None:
+    """From the first byte of a value on all that is there, whole or not. None if it has not begun.
+
+    Example: `b'{"a":1,"c":[2'` has at `c` `b'[2'`.
+    """
+    start, _ = _place(beginning, key, whole=False)
+    return beginning[start:].strip() if start >= 0 else None
+
+
+def _place(text: bytes, wanted: str, *, whole: bool = True) -> tuple[int, int]:
+    """Where a member's value begins and ends; -1 for each that is not there. `whole` False: no end is looked for."""
+    depth, start, at_key = 0, -1, False
+    for token in _TOKEN.finditer(text):
+        found = token[0]
+        if found == b'"' or (not depth and found != b"{"):
+            break
+        if found in _OPEN:
+            depth += 1
+            at_key = depth == 1
+        elif found in _CLOSED or found == b",":
+            depth -= found in _CLOSED
+            if start >= 0 and depth <= (0 if found in _CLOSED else 1):
+                return start, token.start()
+            if not depth:
+                break
+            at_key = depth == 1
+        elif depth == 1 and at_key:
+            at_key = False
+            if msgspec.json.decode(mended(found), type=str) == wanted:
+                colon = text.find(b":", token.end())
+                start = colon + 1 if colon >= 0 else -1
+                if not whole or start < 0:
+                    break
+    return start, -1

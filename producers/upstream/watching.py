@@ -19,12 +19,24 @@ from deltalog.wire.delta import UNDECODABLE
 from producers.errors import ClusterUnavailable
 from producers.upstream.apiserver import LARGEST_ANSWER, ApiServer, BadAnswer, RequestRefused, TooLarge, Unreachable
 from producers.upstream.objects import RawObject, Unusable, identify, without_line_feeds
-from producers.upstream.odd_json import elements, members, mended, odd_object
+from producers.upstream.odd_json import (
+    OddObject,
+    begun_object,
+    begun_rest,
+    begun_value,
+    elements,
+    members,
+    mended,
+    naming,
+    odd_object,
+)
 
 # Objects in one page of a list.
 PAGE = 500
 # By what that is divided where a page is too large to be held.
 _FEWER = 10
+# How many times the largest answer a line of a watch may have, of which the beginning is held and the rest passed over.
+_PASSED_OVER = 8
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
@@ -102,8 +114,8 @@ async def list_pages(server: ApiServer, target: Target) -> AsyncGenerator[Page, 
     """The pages of one consistent list, unparsed objects in each.
 
     The next page is asked for before one is yielded, so that it comes while this one is written; no more than that.
-    Where a page is too large to be held, pages have fewer objects from there on.
-    Raises:
+    Where a page is too large to be held, pages have fewer objects from there on; an object that is too large by itself
+    is an `OddObject`. Raises:
         RequestRefused: with code 410 if the list has to be begun again.
         Unreachable, BadAnswer: if it breaks off.
     """
@@ -115,11 +127,12 @@ async def list_pages(server: ApiServer, target: Target) -> AsyncGenerator[Page, 
             query = {"limit": str(limit), **target.query(), **({"continue": token} if token else {})}
             try:
                 body, _ = await server.get(target.path, query)
-            except TooLarge:
-                if limit == 1:
-                    raise
-                limit = max(limit // _FEWER, 1)
-                continue
+            except TooLarge as problem:
+                if limit > 1:
+                    limit = max(limit // _FEWER, 1)
+                    continue
+                limit = max(PAGE // _FEWER, 1)
+                return await asyncio.to_thread(_begun_page, problem)
             try:
                 return _page_of(body)
             except UNDECODABLE:
@@ -161,6 +174,29 @@ def _odd_page_of(body: bytes) -> Page:
         raise BadAnswer(f"no list: {cause}") from cause
 
 
+def _begun_page(problem: TooLarge) -> Page:
+    """A page with one object that is too large, named as far as it begins so. Raises `problem` if it is no page."""
+    try:
+        metadata = begun_value(problem.beginning, "metadata")
+        items = begun_rest(problem.beginning, "items")
+        if metadata is None or items is None or not items.startswith(b"["):
+            raise problem
+        page = Page(_list_meta.decode(mended(metadata)), [])
+    except (ValueError, KeyError, *UNDECODABLE):
+        raise problem from None
+    try:
+        page.items = [begun_object(items[1:].lstrip(), _too_large())]
+    except (ValueError, KeyError, *UNDECODABLE):
+        unnamed = OddObject()
+        unnamed.problem = _too_large()
+        page.items = [unnamed]
+    return page
+
+
+def _too_large() -> str:
+    return f"it has more than {LARGEST_ANSWER / 1024 / 1024:g} MiB"
+
+
 def _item(item: bytes) -> RawObject:
     try:
         return odd_object(item)
@@ -169,19 +205,29 @@ def _item(item: bytes) -> RawObject:
         return {}
 
 
+class BegunLine(bytes):
+    """The beginning of a line that is too large to be held."""
+
+
 async def lines(chunks: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
-    """Lines of any length, as many together as have come. Raises TooLarge for one that has no end."""
+    """Lines of any length, as many together as have come; of one that is too large a `BegunLine`.
+
+    Raises TooLarge for one that has no end.
+    """
     begun: list[bytes] = []
     length = 0
     async for chunk in chunks:
         if b"\n" not in chunk:
-            begun.append(chunk)
             length += len(chunk)
-            if length > LARGEST_ANSWER:
-                raise TooLarge(f"a line of more than {LARGEST_ANSWER} bytes")
+            if length <= LARGEST_ANSWER or length - len(chunk) <= LARGEST_ANSWER:
+                begun.append(chunk)
+            elif length > _PASSED_OVER * LARGEST_ANSWER:
+                raise TooLarge(f"a line of more than {_PASSED_OVER * LARGEST_ANSWER} bytes")
             continue
         pieces = chunk.split(b"\n")
-        if begun:
+        if length > LARGEST_ANSWER:
+            pieces[0] = BegunLine(b"".join(begun))
+        elif begun:
             pieces[0] = b"".join((*begun, pieces[0]))
         last = pieces.pop()
         begun, length = ([last], len(last)) if last else ([], 0)
@@ -213,6 +259,7 @@ class Watch:
         Raises:
             RequestRefused: also for an ERROR event; with code 410 if the version is too old.
             Unreachable, BadAnswer: if it breaks off.
+            TooLarge: if a line is so large, or begins so, that it is not known what it is about.
             NotStreamed: if initial events were asked for and their end does not come.
         """
         timing = self._server.timing
@@ -242,7 +289,10 @@ class Watch:
                         # Only the server's silence counts, not the time that its events take here.
                         patience.reschedule(None)
                         for line in together:
-                            event = _watch_event(line)
+                            if type(line) is BegunLine:
+                                event = await asyncio.to_thread(_begun_event, line)
+                            else:
+                                event = _watch_event(line)
                             yield event
                             if self._ending:
                                 return
@@ -291,6 +341,21 @@ def _odd_event(line: bytes, cause: Exception) -> WatchEvent:
     return event
 
 
+def _begun_event(line: BegunLine) -> WatchEvent:
+    """An event whose object is too large. Raises TooLarge if it does not begin as one that names it."""
+    try:
+        kind, found = begun_value(line, "type"), begun_rest(line, "object")
+        if kind is None or found is None:
+            raise KeyError("type")
+        event = WatchEvent(msgspec.json.decode(kind, type=str), begun_object(found, _too_large()))
+        identify(event.object)
+    except (ValueError, KeyError, Unusable, *UNDECODABLE):
+        raise TooLarge(
+            f"a line of more than {LARGEST_ANSWER} bytes, of no object that is named at its beginning"
+        ) from None
+    return event
+
+
 def version_of(event: WatchEvent) -> EventVersion:
     """The version of an event's object, and a bookmark's annotations. Raises BadAnswer."""
     try:
@@ -302,22 +367,29 @@ def version_of(event: WatchEvent) -> EventVersion:
 # -- list, then watch ----------------------------------------------------------------------------------------------
 
 
-async def current_objects(server: ApiServer, target: Target) -> AsyncGenerator[dict[str, dict[str, Any]], None]:
+class WholeObject(dict[str, Any]):
+    """An object that was read as a whole. `problem`: what of it could not be read; it has then what names it."""
+
+    problem: str = ""
+
+
+async def current_objects(server: ApiServer, target: Target) -> AsyncGenerator[dict[str, WholeObject], None]:
     """All objects of a target by name: after its list, and again after each change of one of them. Never ends.
 
-    For few objects that are needed whole, within one namespace or without namespaces. A version that has expired leads
-    to a new list. Raises:
+    For few objects that are needed whole, within one namespace or without namespaces. What is odd in one of them is
+    mended or left out of it, and concerns no other. A version that has expired leads to a new list. Raises:
         ClusterUnavailable: when the list or a watch fails; the caller begins again.
     """
     while True:
-        objects: dict[str, dict[str, Any]] = {}
+        objects: dict[str, WholeObject] = {}
         version = ""
         async with contextlib.aclosing(list_pages(server, target)) as pages:
             async for page in pages:
                 version = page.metadata.resource_version
                 for raw in page.items or ():
                     item = _decoded(raw)
-                    objects[item["metadata"]["name"]] = item
+                    if name := _name_of(item):
+                        objects[name] = item
         yield objects
         try:
             while True:
@@ -325,10 +397,11 @@ async def current_objects(server: ApiServer, target: Target) -> AsyncGenerator[d
                 async with contextlib.aclosing(Watch(server, target, version).events()) as events:
                     async for event in events:
                         item = _decoded(event.object)
-                        version = item["metadata"].get("resourceVersion") or version
-                        if event.type == "BOOKMARK":
+                        metadata = item.get("metadata") or {}
+                        version = metadata.get("resourceVersion") or version
+                        name = _name_of(item)
+                        if event.type == "BOOKMARK" or not name:
                             continue
-                        name = item["metadata"]["name"]
                         if event.type == "DELETED":
                             objects.pop(name, None)
                         else:
@@ -342,9 +415,25 @@ async def current_objects(server: ApiServer, target: Target) -> AsyncGenerator[d
                 raise
 
 
-def _decoded(raw: RawObject) -> dict[str, Any]:
-    """The whole object. Raises BadAnswer."""
-    try:
-        return {key: msgspec.json.decode(value) for key, value in raw.items()}
-    except msgspec.MsgspecError as cause:
-        raise BadAnswer(f"no object: {cause}") from cause
+def _name_of(item: WholeObject) -> str:
+    metadata = item.get("metadata")
+    return str(metadata.get("name") or "") if isinstance(metadata, dict) else ""
+
+
+def _decoded(raw: RawObject) -> WholeObject:
+    """The whole object, mended where it is odd, without what cannot be read."""
+    item = WholeObject()
+    item.problem = raw.problem if isinstance(raw, OddObject) else ""
+    for key, value in raw.items():
+        try:
+            item[key] = msgspec.json.decode(value)
+        except UNDECODABLE:
+            text = mended(bytes(value))
+            try:
+                item[key] = msgspec.json.decode(text)
+            except UNDECODABLE as cause:
+                item.problem = f"{key}: {'nested too deeply' if isinstance(cause, RecursionError) else cause}"
+                if key == "metadata":
+                    with contextlib.suppress(ValueError, *UNDECODABLE):
+                        item[key] = naming(text)
+    return item

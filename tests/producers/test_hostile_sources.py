@@ -18,8 +18,10 @@ from producers.members import host_cluster
 from producers.members.described import Described
 from producers.rules.configuration import Host, PediaClusters, Secrets
 from producers.timing import ProducerTiming
+from simulation.kubeconfig import kubeconfig
 from tests.patience import eventually
 from tests.producers.conftest import Rig
+from tests.producers.odd_front import front
 
 SECRETS = "/api/v1/namespaces/default/secrets"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -104,17 +106,7 @@ async def test_a_secret_takes_no_other_secrets_cluster(rig: Rig) -> None:
         await eventually(has(source, "prod", "http://evil.test"))
 
 
-_ODD: list[Any] = [None, 7, True, [], {}, "", "x", "a/b", [1], {"a": 1}, "\ufffd" * 300, [None], {"": None}]
-
-
-def _odd(chance: random.Random) -> Any:
-    return chance.choice(_ODD)
-
-
-@pytest.mark.parametrize("seed", range(3))
-async def test_odd_objects_that_describe_clusters_are_alone(rig: Rig, seed: int) -> None:
-    """PediaClusters whose fields are of any type (as where their CRD has no schema) beside good ones."""
-    chance = random.Random(seed)
+async def define_pedia(rig: Rig) -> None:
     for plural, kind in (("pediaclusters", "PediaCluster"), ("clustersyncresources", "ClusterSyncResources")):
         schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
         await rig.request(
@@ -132,6 +124,20 @@ async def test_odd_objects_that_describe_clusters_are_alone(rig: Rig, seed: int)
                 },
             },
         )
+
+
+_ODD: list[Any] = [None, 7, True, [], {}, "", "x", "a/b", [1], {"a": 1}, "\ufffd" * 300, [None], {"": None}]
+
+
+def _odd(chance: random.Random) -> Any:
+    return chance.choice(_ODD)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_odd_objects_that_describe_clusters_are_alone(rig: Rig, seed: int) -> None:
+    """PediaClusters whose fields are of any type (as where their CRD has no schema) beside good ones."""
+    chance = random.Random(seed)
+    await define_pedia(rig)
 
     async def pedia(name: str, spec: Any) -> None:
         body = {
@@ -161,3 +167,86 @@ async def test_odd_objects_that_describe_clusters_are_alone(rig: Rig, seed: int)
         assert source.complaint is None
         assert not any(access.problem for name, access in source.clusters.items() if name.startswith("good"))
         assert any(access.problem for access in source.clusters.values())
+
+
+_DEEP = b"[" * 5000 + b"]" * 5000
+
+
+def _odd_text(found: bytes) -> bytes:
+    """Half of a surrogate pair, bytes that are no UTF-8, and what is nested too deeply to be decoded."""
+    odd = {b'"HALF"': b'"a\\ud800b"', b'"BYTES"': b'"\xff"', b'"DEEP"': _DEEP}
+    for mark, text_ in odd.items():
+        found = found.replace(mark, text_)
+    return found
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "watched"])
+async def test_a_secret_with_odd_text_concerns_its_cluster_alone(rig: Rig, listed: bool) -> None:
+    def odd() -> list[dict[str, Any]]:
+        found = []
+        for name, mark in (("half", "HALF"), ("bytes", "BYTES"), ("deep", "DEEP")):
+            made = secret(f"{name}-kubeconfig", f"http://{name}.test", **{"kubebraid.io/cluster-name": f"odd-{name}"})
+            made["metadata"]["annotations"] = {"note": mark}
+            found.append(made)
+        broken = secret("broken-kubeconfig", "http://broken.test")
+        broken["data"]["kubeconfig"] = "HALF"
+        return [*found, broken]
+
+    async with front(rig.cluster, _odd_text) as url:
+        document = kubeconfig([rig.cluster])
+        document["clusters"][0]["cluster"] = {"server": url}
+        rig.kubeconfig.write_text(json.dumps(document))
+        origin = Secrets(Host(str(rig.kubeconfig)), namespace="default", selector="kubebraid.io/cluster")
+        await rig.request("POST", SECRETS, secret("good-0-kubeconfig", "http://good-0.test"))
+        if listed:
+            for one in odd():
+                await rig.request("POST", SECRETS, one)
+        async with followed(origin) as source:
+            await eventually(has(source, "good-0", "http://good-0.test"))
+            if not listed:
+                for one in odd():
+                    await rig.request("POST", SECRETS, one)
+            await rig.request("POST", SECRETS, secret("good-1-kubeconfig", "http://good-1.test"))
+            await eventually(has(source, "good-1", "http://good-1.test"))
+            for name in ("half", "bytes"):
+                # Where it concerns nothing that is needed, it concerns nothing.
+                assert has(source, f"odd-{name}", f"http://{name}.test")()
+            deep = source.clusters["odd-deep"]
+            assert deep.problem.startswith("secret deep-kubeconfig: ")
+            assert "nested too deeply" in deep.problem
+            assert source.clusters["broken"].problem == "secret broken-kubeconfig: kubeconfig is no base64"
+            assert source.complaint is None
+            # Well again.
+            await rig.request("PUT", f"{SECRETS}/deep-kubeconfig", secret("deep-kubeconfig", "http://well.test"))
+            await eventually(has(source, "deep", "http://well.test"))
+
+
+async def test_a_pedia_cluster_with_odd_text_concerns_itself_alone(rig: Rig) -> None:
+    await define_pedia(rig)
+    async with front(rig.cluster, _odd_text) as url:
+        document = kubeconfig([rig.cluster])
+        document["clusters"][0]["cluster"] = {"server": url}
+        rig.kubeconfig.write_text(json.dumps(document))
+
+        async def pedia(name: str, **spec: Any) -> None:
+            body = {
+                "apiVersion": "cluster.clusterpedia.io/v1alpha2",
+                "kind": "PediaCluster",
+                "metadata": {"name": name},
+                "spec": spec,
+            }
+            await rig.request("POST", f"{PEDIA}/pediaclusters", body)
+
+        await pedia("good-0", apiserver="https://good-0.test")
+        await pedia("half-0", apiserver="https://half-0.test", note="HALF")
+        await pedia("deep-0", apiserver="https://deep-0.test", note="DEEP")
+        async with followed(PediaClusters(Host(str(rig.kubeconfig)))) as source:
+            await eventually(has(source, "good-0", "https://good-0.test"))
+            await pedia("half-1", apiserver="https://half-1.test", note="HALF")
+            await pedia("deep-1", apiserver="https://deep-1.test", note="DEEP")
+            await pedia("good-1", apiserver="https://good-1.test")
+            await eventually(has(source, "good-1", "https://good-1.test"))
+            for number in range(2):
+                assert has(source, f"half-{number}", f"https://half-{number}.test")()
+                assert "nested too deeply" in source.clusters[f"deep-{number}"].problem
+            assert source.complaint is None

@@ -18,6 +18,7 @@ from materializer.entry import Entry
 from materializer.materializer import Materializer
 from producers.producer import Producer
 from producers.timing import ProducerTiming
+from producers.upstream.apiserver import ApiServer
 from query.discovery.readiness import Readiness
 from simulation.faults import InitialEvents
 from simulation.kubeconfig import kubeconfig
@@ -202,6 +203,87 @@ async def test_names_that_no_subject_can_hold(rig: Rig) -> None:
         await here.apply(config_map("later"))
         await until(lambda: "later" in held(warm))
         assert producer.clusters["alpha"].informers[KEY].relists == 1
+
+
+# -- larger than any answer that is read -------------------------------------------------------------------------------
+
+_HUGE = b'"' + b"h" * 600_000 + b'"'
+
+
+def _huge(text: bytes) -> bytes:
+    """Objects that are too large; the one that is called `unnamed` begins with what makes it so."""
+    if b'"unnamed"' in text:
+        found = json.loads(text)
+        for holder in [found] if "object" in found else found.get("items", ()):
+            one = holder.get("object", holder)
+            if one["metadata"].get("name") == "unnamed":
+                members = {"a": "HUGE", **one}
+                one.clear()
+                one.update(members)
+        text = json.dumps(found, separators=(",", ":")).encode()
+    return text.replace(b'"HUGE"', _HUGE)
+
+
+@pytest.fixture
+def small_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("producers.upstream.watching.LARGEST_ANSWER", 500_000)
+    assert ApiServer.get.__kwdefaults__ is not None
+    monkeypatch.setitem(ApiServer.get.__kwdefaults__, "most", 500_000)
+
+
+@pytest.mark.parametrize("support", ["supported", "refused"])
+@pytest.mark.usefixtures("small_answers")
+async def test_an_object_larger_than_any_answer_is_left_out_alone(rig: Rig, support: InitialEvents) -> None:
+    """In a list by stream or by pages, and in a watch, which goes on; /readyz names it."""
+    rig.cluster.faults.initial_events = support
+    async with scene(rig, _huge) as here:
+        for name, content in (("a", "plain"), ("listed", "HUGE"), ("z", "plain")):
+            await here.apply(config_map(name, content))
+        producer, warm = await here.start()
+        assert {"a", "z"} <= set(held(warm))
+        assert "listed" not in held(warm)
+        await until(lambda: "default/listed: left out: it has more than 0.476837 MiB" in said(warm), lambda: said(warm))
+        informer = producer.clusters["alpha"].informers[KEY]
+        relists = informer.relists
+        await here.apply(config_map("a", "HUGE"))
+        await here.apply(config_map("watched", "HUGE"))
+        await here.apply(config_map("last", "last"))
+        await until(lambda: "last" in held(warm))
+        # The state that the log has stays.
+        assert text_of(held(warm)["a"]) == "plain"
+        await until(lambda: "default/a: left out" in said(warm), lambda: said(warm))
+        # A watch that begins anew begins behind them.
+        rig.cluster.faults.cut_watches()
+        await here.apply(config_map("later", "later"))
+        await until(lambda: "later" in held(warm))
+        await here.delete("a")
+        await until(lambda: "a" not in held(warm))
+        assert informer.relists == relists
+        for name in ("listed", "watched"):
+            await here.apply(config_map(name, "well"))
+        await until(lambda: {"listed", "watched"} <= set(held(warm)))
+        await until(lambda: "left out" not in said(warm), lambda: said(warm))
+        warm.store.check()
+
+
+@pytest.mark.parametrize("support", ["supported", "refused"])
+@pytest.mark.usefixtures("small_answers")
+async def test_what_is_too_large_and_says_its_name_too_late_holds_up_nothing(rig: Rig, support: InitialEvents) -> None:
+    """A watch cannot get past it: a list by pages does, and names that there is one."""
+    rig.cluster.faults.initial_events = support
+    async with scene(rig, _huge) as here:
+        await here.apply(config_map("a", "plain"))
+        _, warm = await here.start()
+        await here.apply(config_map("unnamed", "x"))
+        for name in ("b", "c"):
+            await here.apply(config_map(name, "plain"))
+            await until(partial(_reads, warm, name, "plain"), lambda: said(warm))
+        await until(lambda: "an object without a name: left out: it has more than" in said(warm), lambda: said(warm))
+        assert "unnamed" not in held(warm)
+        await here.delete("unnamed")
+        await here.apply(config_map("d", "plain"))
+        await until(partial(_reads, warm, "d", "plain"), lambda: said(warm))
+        await until(lambda: "left out" not in said(warm), lambda: said(warm))
 
 
 # -- without versions --------------------------------------------------------------------------------------------------

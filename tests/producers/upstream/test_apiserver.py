@@ -288,7 +288,7 @@ async def test_a_line_without_end_is_given_up(
 
     async with Server(handler, authority.server()).running() as running:
         server = opened(access_to(running, authority))
-        with pytest.raises(TooLarge, match="a line of more than 1048576 bytes"):
+        with pytest.raises(TooLarge, match="a line of more than 8388608 bytes"):
             async for _ in Watch(server, Target("/api/v1/pods"), "1").events():
                 pass
         await eventually(lambda: running.resets == 1)
