@@ -18,7 +18,7 @@ from query.access.audit.events import HEADER as AUDIT_ID
 from query.access.audit.events import NO_EVENT, AuditEvent, audit_id
 from query.access.authorization.attributes import Attributes, attributes_of
 from query.access.authorization.denied import forbidden
-from query.access.gate import LEFT_OUT, Caller, Denial, Permit
+from query.access.gate import LEFT_OUT, REQUESTER, Caller, Denial, Permit
 from query.discovery.access_reviews import ReviewKind, ReviewScope, is_review, review_kind
 from query.discovery.catalogue import Catalogue, Catalogues, ServedType
 from query.discovery.endpoints import Discovery
@@ -165,6 +165,8 @@ class QueryService:
             raise
         except Exception:
             log.exception("request failed", method=http.method, path=http.rel_url.path)
+            http.get(_EVENT, NO_EVENT).panicked("kubebraid failed on this request")
+            http[_EVENT] = NO_EVENT
             if request.begun:
                 raise
             response = request.failure(ApiError(500, "kubebraid failed on this request; its log has the reason"))
@@ -213,6 +215,9 @@ class QueryService:
         except ApiError as refused:
             if audit is not None and refused.code == 401:
                 audit.unauthenticated(http, what, cluster=cluster)
+            elif audit is not None and (who := http.get(REQUESTER)) is not None:
+                # In whose name they may not ask; it comes to no answer that would last.
+                http[_EVENT] = audit.begin(http, who, None, what, cluster=cluster)
             raise
         if audit is not None:
             http[_EVENT] = audit.begin(

@@ -14,7 +14,7 @@ from query.access.authentication.impersonation import Impersonated, Impersonatio
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.chain import Chain
 from query.access.authorization.verdicts import ALLOWED, Verdict
-from query.access.gate import DISCOVERY, Caller
+from query.access.gate import DISCOVERY, REQUESTER, Caller
 from query.http.status import ApiError
 from query.http.tls import peer_chain
 from query.identity import Identity
@@ -36,6 +36,7 @@ class Callers:
         presented = RequestCredentials(http.headers, peer_chain(http.transport), path)
         who = await self._authentication.who(presented)
         warnings = tuple(presented.warnings)
+        http[REQUESTER] = who
         wanted = wanted_user(http.headers)
         if wanted is None:
             return Caller(who, warnings=warnings)

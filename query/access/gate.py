@@ -47,6 +47,9 @@ _OF_THEMSELVES = frozenset(
 _STREAMS = frozenset({("", "pods", "exec"), ("", "pods", "attach"), ("", "pods", "portforward")})
 
 
+REQUESTER = web.RequestKey("REQUESTER", Identity)
+"""Who was authenticated, of a request that is refused before it is known in whose name it is answered."""
+
 LEFT_OUT = "clusters are left out whose access rules are not synced, or too old"
 """What is said where clusters decide nothing, as it is not known what they would decide."""
 

@@ -22,7 +22,7 @@ import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.e2e.conftest import Kubectl, Members, Service
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 from tests.query.access.authentication import issuer as issuers
 from tests.query.access.authentication.certificates import SERVER, Issued, authority, issue, named
 from tests.query.access.authentication.issuer import AUTHORITY, CA_PEM, Issuer, rsa
@@ -116,6 +116,7 @@ async def world(shared_members: Members, tmp_path_factory: pytest.TempPathFactor
         "proxies.pem": PROXIES.pem,
         "tokens": f'sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()},robot,7,"bots"\n'.encode(),
         "policy.yaml": yaml.safe_dump(POLICY).encode(),
+        "audit.yaml": b"{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}",
     }
     for name, content in files.items():
         (directory / name).write_bytes(content)
@@ -144,6 +145,10 @@ async def world(shared_members: Members, tmp_path_factory: pytest.TempPathFactor
             "Policy",
             "--authorization-policy-file",
             str(directory / "policy.yaml"),
+            "--audit-policy-file",
+            str(directory / "audit.yaml"),
+            "--audit-log-path",
+            str(directory / "audit.log"),
             log=directory / "up.log",
         )
         await service.start()
@@ -269,6 +274,24 @@ async def test_kubectl_in_anothers_name(world: World, kubectl: Kubectl) -> None:
     )
     assert code != 0
     assert 'User "robot" cannot impersonate-on:user-info:list resource "pods"' in err
+
+
+@pytest.mark.parametrize(("header", "code"), [("Impersonate-User", 403), ("Impersonate-Group", 400)])
+async def test_who_may_not_be_another_is_noted(world: World, header: str, code: int) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}", "Audit-ID": f"refused-{code}", header: "joe"}
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{world.url}/api/v1/pods", ssl=world.context(), headers=headers) as answer:
+            assert answer.status == code
+
+    def noted() -> list[dict[str, Any]]:
+        lines = (world.directory / "audit.log").read_text().splitlines()
+        return [event for event in map(json.loads, lines) if event["auditID"] == f"refused-{code}"]
+
+    await eventually(lambda: bool(noted()))
+    event = noted()[-1]
+    assert (event["stage"], event["user"]["username"], event["verb"]) == ("ResponseComplete", "robot", "list")
+    assert event["responseStatus"]["code"] == code
+    assert "impersonatedUser" not in event
 
 
 # -- what is shown, without kubectl -----------------------------------------------------------------------------------
