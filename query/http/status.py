@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from deltalog.wire.kubernetes import GroupResource
 from query.errors import QueryError
+from query.http.replaced import json_of
 
 _REASONS = {
     400: "BadRequest",
@@ -77,7 +76,7 @@ class ApiError(QueryError):
 
     def body(self) -> bytes:
         """The Status as compact JSON."""
-        return msgspec.json.encode(self.status()) + b"\n"
+        return json_of(self.status()) + b"\n"
 
 
 class UnknownPath(ApiError):

@@ -11,12 +11,12 @@ from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from query.access.audit.log_file import EventLines
 from query.access.audit.policy import NOT_NOTED, Level, Noted, Policy, Stage
 from query.access.authorization.attributes import Attributes
+from query.http.replaced import json_of
 from query.http.tls import peer_chain
 from query.identity import Identity
 
@@ -144,7 +144,7 @@ class AuditEvent:
         content = self._content
         content["stage"] = stage.value
         content["stageTimestamp"] = content["requestReceivedTimestamp"] if stage is Stage.REQUEST_RECEIVED else _now()
-        self._lines.write(msgspec.json.encode(content) + b"\n")
+        self._lines.write(json_of(content) + b"\n")
 
 
 NO_EVENT = AuditEvent({}, NOT_NOTED, None)

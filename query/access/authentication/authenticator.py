@@ -17,6 +17,7 @@ from multidict import CIMultiDict, MultiMapping
 from query.access.authorization.denied import unauthorized
 from query.access.errors import AccessError
 from query.access.identity import NOBODY, Identity
+from query.http.replaced import is_text
 from query.http.websocket import BEARER_PROTOCOL
 
 log = structlog.get_logger()
@@ -163,7 +164,9 @@ class Authentication:
         try:
             identity = await self._union.authenticate(presented)
             if identity is not None and _is_odd(identity):
-                raise CredentialRefused("a name of the user or a group has control characters, or space at an end")
+                raise CredentialRefused(
+                    "a name of the user or a group has characters that none has, or space at an end"
+                )
         except CredentialRefused as cause:
             log.info("a request was not authenticated", reason=str(cause))
             raise unauthorized() from cause
@@ -209,7 +212,9 @@ def _is_odd(identity: Identity) -> bool:
     A kube-apiserver lets ` system:masters` be a group of a certificate or a token, which is none there. Sent on by
     `Impersonate-Group` or `X-Remote-Group` it would become one.
     """
-    return any(_ODD.search(name) for name in (identity.name, identity.uid, *identity.groups))
+    names = (identity.name, identity.uid, *identity.groups)
+    extra = (text for key, values in identity.extra for text in (key, *values))
+    return any(map(_ODD.search, names)) or not all(map(is_text, (*names, *extra)))
 
 
 def _together(errors: Sequence[str]) -> str:

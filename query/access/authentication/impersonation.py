@@ -28,6 +28,7 @@ from query.access.identity import (
     UNAUTHENTICATED,
     Identity,
 )
+from query.http.replaced import is_text
 from query.http.status import ApiError
 
 Decide = Callable[[Identity, str | None, Attributes], Awaitable[Verdict]]
@@ -65,7 +66,7 @@ def wanted_user(headers: MultiMapping[str]) -> Identity | None:
     """Whom a request wants to be, as its headers have it; None: no one else.
 
     Raises:
-        ApiError: 400, there is more than one header of these, and none with a user.
+        ApiError: 400, there is one header of these or more, and none with a user; one is not in UTF-8.
     """
     name, uid = headers.get("Impersonate-User", ""), headers.get("Impersonate-Uid", "")
     groups = tuple(headers.getall("Impersonate-Group", ()))
@@ -73,6 +74,8 @@ def wanted_user(headers: MultiMapping[str]) -> Identity | None:
     for header, value in headers.items():
         if header.lower().startswith(_EXTRA):
             extra.setdefault(extra_key(header[len(_EXTRA) :]), []).append(value)
+    if not all(map(is_text, (name, uid, *groups, *(text for key, values in extra.items() for text in (key, *values))))):
+        raise ApiError(400, "the headers that begin with Impersonate- are not in UTF-8")
     if name:
         return Identity(name, uid, groups, tuple((key, tuple(values)) for key, values in sorted(extra.items())))
     if not (uid or groups or extra):
