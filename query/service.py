@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from functools import partial
 
 import structlog
@@ -191,13 +191,19 @@ class QueryService:
             return self._health(segments[0], verbose=False, seen=EVERYTHING if self._gate.open else Visible())
         if segments[:1] == ["int"]:
             request.numbered, segments = True, segments[1:]
-        named, segments = self._named(segments)
+        path = segments
+        named, segments = self._named(path)
         what = self._attributes(request, segments)
         caller = await self._caller(http, named, what)
         request.who = caller.who
         request.warnings += caller.warnings
         if named is not None or segments[:1] in (["api"], ["apis"], ["clusters"], ["openapi"]):
             self._consistency.check_ready()
+        hidden: set[str] = set()
+        while named is not None and "/" in named and await self._is_hidden(request, named, what, hidden):
+            hidden.add(named)
+            named, segments = self._named(path, hidden)
+            what = self._attributes(request, segments)
         if named is not None:
             await self._enter_cluster(request, named, what)
         with self._entrance.limits.admit(request.who, what.verb, lasts(what)):
@@ -231,15 +237,28 @@ class QueryService:
             )
         return caller
 
-    def _named(self, segments: list[str]) -> tuple[str | None, list[str]]:
-        """The cluster that a path names, whether it exists or not, and the path within."""
+    def _named(self, segments: list[str], hidden: Set[str] = frozenset()) -> tuple[str | None, list[str]]:
+        """The cluster that a path names, whether it exists or not, and the path within. `hidden`: as if not there."""
         if segments[:1] != ["clusters"] or len(segments) == 1:
             return None, segments
         try:
             # Also by those that are about to come: a longer name of theirs is not to be taken for a shorter one's path.
-            return cluster_scope(segments, self.readiness.names())
+            return cluster_scope(segments, self.readiness.names() - hidden)
         except UnknownPath:
             return segments[1], segments[2:]
+
+    async def _is_hidden(self, request: Request, cluster: str, what: Attributes, hidden: Set[str]) -> bool:
+        """Whether a cluster that there is, is to be as if it were not for who asks.
+
+        The slashes of its name must not part paths otherwise than if there were none: errors say what lies within.
+        """
+        if self._gate.open or cluster in hidden or cluster not in self.readiness.names():
+            return False
+        refusal = await self._gate.refusal(request.who, cluster, what)
+        if refusal is None or (not refusal.final and self._forwarding is not None and self._forwarding.as_caller):
+            return False
+        seen = await self._gate.discoverable(request.who)
+        return not seen.whole and cluster not in seen.clusters
 
     async def _enter_cluster(self, request: Request, cluster: str, what: Attributes) -> None:
         """Notes the cluster that a request is for. Raises ApiError 403, 404, for one that there is not."""

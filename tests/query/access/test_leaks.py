@@ -93,3 +93,18 @@ async def test_columns_of_a_hidden_cluster_are_not_shared(world: World, monkeypa
         assert "Hidden" in json.dumps(roots), roots
         assert "Own" in json.dumps(janes), janes
         assert "Hidden" not in json.dumps(janes)
+
+
+@pytest.mark.parametrize("above", ["arn:of:clusters", "alpha"])
+async def test_slashes_in_a_hidden_name_part_no_path(world: World, above: str) -> None:
+    """Who may see nothing of a cluster is not told that there is one of this name."""
+    hidden, none = (f"/clusters/{above}/{name}" for name in ("hidden", "nonesuc"))
+    world.add(f"{above}/hidden")
+    world.cluster_role(f"{above}/hidden", "pods", rule("pods"), to="user:mallory")
+    async with world.serving() as as_user:
+        for within in ("", "/api", "/api/v1/pods", "/readyz?verbose", "/api/v1/namespaces/web/pods/same"):
+            told = [await as_user("jane").text(path + within) for path in (hidden, none)]
+            assert told[0] == (told[1][0], told[1][1].replace(b"nonesuc", b"hidden")), within
+        # Who has rights there, if not to discover it, finds it.
+        assert (await as_user("mallory").text(f"{hidden}/api/v1/pods"))[0] == 200
+        assert (await as_user("root", "system:masters").text(f"{hidden}/readyz?verbose"))[0] == 200
