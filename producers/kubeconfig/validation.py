@@ -6,7 +6,9 @@ are opened, as there; messages say names and keys, never a value of a user.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterator
 
 from producers.kubeconfig.entries import Cluster, User
@@ -135,10 +137,13 @@ def _auth_provider(user: User) -> Iterator[str]:
 def _unreadable(path: str, tls: bool = True) -> str:
     """Why a file cannot be opened, or over TLS read; empty if it can: a directory can be opened."""
     try:
-        with open(path, "rb"):
+        # Opening a pipe would wait for its writer, and all clusters of the file with it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        mode = os.fstat(descriptor).st_mode
+        os.close(descriptor)
+        if not tls or stat.S_ISREG(mode):
             return ""
-    except IsADirectoryError:
-        return "is a directory" if tls else ""
+        return "is a directory" if stat.S_ISDIR(mode) else "is no regular file"
     except OSError as cause:
         return cause.strerror or type(cause).__name__
     except ValueError:

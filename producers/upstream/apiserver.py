@@ -132,7 +132,8 @@ class ApiServer:
         self._route: _Route | None = None
         self._problem = access.problem
         self._credential: Credential | None = None
-        self._authority = Authority(access.cluster, access.where or access.name, self.timing.reload_credentials_every)
+        threads = self._shared.credentials.threads
+        self._authority = Authority(access.cluster, access.where or access.name, threads, self.timing)
         if access.problem:
             return
         try:
@@ -165,11 +166,12 @@ class ApiServer:
         """Goes on with another access, e.g. after a Secret was changed; an equal one is the same."""
         if access == self.access:
             return
-        before, old = self.host, self._credential
+        before, old, authority = self.host, self._credential, self._authority
         self._take(access)
         log.info("credentials read anew", cluster=access.name)
         if before and self.host and before != self.host:
             self.moved.set()
+        await authority.close()
         if old is not None:
             await old.close()
         await self._close_unused()
@@ -184,6 +186,7 @@ class ApiServer:
             stack.push_async_callback(self._shared.leave)
             if self._credential is not None:
                 stack.push_async_callback(self._credential.close)
+            stack.push_async_callback(self._authority.close)
             for transport in list(self._users):
                 stack.push_async_callback(transport.close)
 

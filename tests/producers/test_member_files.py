@@ -279,3 +279,31 @@ async def test_a_new_configuration_with_a_kubeconfig_that_is_not_there(tmp_path:
         await becomes(lambda: set(members.current) == {"dev", "prod"})
         write(tmp_path / "three", {"late": "three"})
         await becomes(lambda: set(members.current) == {"dev", "prod", "late"})
+
+
+@pytest.mark.parametrize("key", ["certificate-authority", "client-certificate", "client-key"])
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero"])
+def test_what_is_no_regular_file_concerns_its_cluster_alone(tmp_path: Path, key: str, kind: str) -> None:
+    """Opening a pipe waits for its writer; what never ends is never read to its end."""
+    os.mkfifo(tmp_path / "pipe")
+    other = tmp_path / "other.pem"
+    other.write_text("x")
+    cluster = {"server": "https://odd.example.com"}
+    pair = {"client-certificate": str(other), "client-key": str(other)}
+    entry = {"certificate-authority": kind} if key == "certificate-authority" else {}
+    document = {
+        "clusters": [
+            {"name": "odd", "cluster": {**cluster, **entry}},
+            {"name": "good", "cluster": {"server": "https://good.example.com"}},
+        ],
+        "users": [{"name": "odd", "user": {} if entry else {**pair, key: kind}}],
+        "contexts": [
+            {"name": "odd", "context": {"cluster": "odd", "user": "odd"}},
+            {"name": "good", "context": {"cluster": "good"}},
+        ],
+    }
+    (tmp_path / "config").write_text(dump(document))
+    found = FileSource(Kubeconfig(str(tmp_path / "config"))).read()
+    assert found.clusters["good"].problem == ""
+    path = str(tmp_path / "pipe") if kind == "pipe" else kind
+    assert f"{key} {path}: is no regular file" in found.clusters["odd"].problem

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +16,13 @@ import pytest
 import trustme
 from structlog.testing import capture_logs
 
+from producers.credentials.files import read_file
 from producers.kubeconfig.entries import Cluster, Exec, Impersonation, User
 from producers.kubeconfig.model import ClusterAccess
 from producers.timing import ProducerTiming
 from producers.upstream.apiserver import ApiServer, RequestRefused, TooLarge, Unreachable
 from producers.upstream.watching import Target, Watch, version_of
-from tests.patience import PATIENCE, eventually
+from tests.patience import PATIENCE, eventually, eventually_awaited
 from tests.producers.upstream.servers import Authority, Http2Stream, Server, Stream
 
 Open = Callable[..., ApiServer]
@@ -221,6 +223,50 @@ async def test_an_equal_access_changes_nothing(authority: Authority, opened: Ope
         assert lines == []
         await server.get("/version")
         assert running.connections == 1
+
+
+async def test_a_file_of_authorities_that_hangs_keeps_those_of_before(
+    authority: Authority, opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of a file server that does not answer any more: the cluster is followed on, and others are asked."""
+    file, hangs, read = tmp_path / "ca.pem", threading.Event(), []
+
+    def reading(path: str, what: str) -> bytes:
+        read.append(path)
+        if hangs.is_set():
+            go_on.wait(PATIENCE)
+        return read_file(path, what)
+
+    go_on = threading.Event()
+    monkeypatch.setattr("producers.upstream.authority.read_file", reading)
+    file.write_bytes(authority.pem)
+    timing = ProducerTiming(reload_credentials_every=0.0, credential_files=0.1)
+    async with Server(version, authority.server()).running() as running:
+        server = opened(ClusterAccess("alpha", Cluster(running.url, authority_file=str(file)), User()), timing)
+        await server.get("/version")
+        hangs.set()
+        for _ in range(20):
+            await server.get("/version")
+        assert len(read) == 2, "one that hangs is not read again beside that"
+        # One that never was read says so.
+        other = opened(ClusterAccess("beta", Cluster(running.url, authority_file=str(file)), User()), timing)
+        with pytest.raises(Unreachable, match=f"certificate-authority {file} could not be read within 0.1 s"):
+            await other.get("/version")
+        go_on.set()
+        await eventually_awaited(lambda: gets(other))
+
+
+async def gets(server: ApiServer) -> bool:
+    with contextlib.suppress(Unreachable):
+        return bool(await server.get("/version"))
+    return False
+
+
+async def test_a_file_of_authorities_that_has_no_end_is_not_read(opened: Open, authority: Authority) -> None:
+    async with Server(version, authority.server()).running() as running:
+        server = opened(ClusterAccess("alpha", Cluster(running.url, authority_file="/dev/zero"), User()))
+        with pytest.raises(Unreachable, match="certificate-authority /dev/zero is no regular file"):
+            await server.get("/version")
 
 
 async def test_a_file_of_authorities_is_read_again(authority: Authority, opened: Open, tmp_path: Path) -> None:
