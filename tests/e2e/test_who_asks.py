@@ -9,6 +9,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import shutil
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import kubernetes
 import pytest
 import pytest_asyncio
 import yaml
@@ -32,6 +34,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 CLIENTS, PROXIES = authority("of clients"), authority("of proxies")
 TOKEN = "a-token-of-robots"
 KEY = rsa("one")
+NODE_MODULES = Path(__file__).parents[2] / ".node" / "node_modules"
 
 # Who is in dev may do everything, in all clusters and at the root; that is also: be someone else.
 POLICY = {
@@ -223,26 +226,23 @@ async def test_kubectl_with_a_token(world: World, kubectl: Kubectl) -> None:
     assert "You must be logged in to the server" in err
 
 
-async def test_kubectl_with_an_oidc_plugin(world: World, kubectl: Kubectl) -> None:
-    """The plugin prints a new ID token for each run, as kubelogin does."""
+def by_plugin(world: World, tokens: Path) -> dict[str, Any]:
+    """A kubeconfig's user whose token a plugin reads from a file."""
     plugin = world.directory / "plugin.py"
-    tokens = world.directory / "id-token"
     plugin.write_text(
         "import json, sys\n"
         f"token = open({str(tokens)!r}).read()\n"
         'json.dump({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",\n'
         '           "status": {"token": token}}, sys.stdout)\n'
     )
-    kubeconfig = world.kubeconfig(
-        {
-            "exec": {
-                "apiVersion": "client.authentication.k8s.io/v1",
-                "command": sys.executable,
-                "args": [str(plugin)],
-                "interactiveMode": "Never",
-            }
-        }
-    )
+    arguments = {"command": sys.executable, "args": [str(plugin)], "interactiveMode": "Never"}
+    return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", **arguments}}
+
+
+async def test_kubectl_with_an_oidc_plugin(world: World, kubectl: Kubectl) -> None:
+    """The plugin prints a new ID token for each run, as kubelogin does."""
+    tokens = world.directory / "id-token"
+    kubeconfig = world.kubeconfig(by_plugin(world, tokens))
     tokens.write_text(world.issuer.token(groups=["dev"], jti="t-1"))
     found = await whoami(kubectl, kubeconfig)
     assert found["username"] == "oidc:jane"
@@ -292,6 +292,84 @@ async def test_who_may_not_be_another_is_noted(world: World, header: str, code: 
     assert (event["stage"], event["user"]["username"], event["verb"]) == ("ResponseComplete", "robot", "list")
     assert event["responseStatus"]["code"] == code
     assert "impersonatedUser" not in event
+
+
+# -- other clients -----------------------------------------------------------------------------------------------------
+
+
+def users_of_kubeconfigs(world: World) -> dict[str, dict[str, Any]]:
+    """Kubeconfigs' users by their names here, all in dev but for the robot."""
+    path = str(pem_of(certificate("jane", "dev"), world.directory))
+    tokens = world.directory / "id-token-of-clients"
+    tokens.write_text(world.issuer.token(groups=["dev"]))
+    return {
+        "jane": {"client-certificate": path, "client-key": path},
+        "oidc:jane": by_plugin(world, tokens),
+        "robot": {"token": TOKEN},
+    }
+
+
+@pytest.mark.parametrize("name", ["jane", "oidc:jane", "robot"])
+async def test_the_python_client(world: World, name: str) -> None:
+    path = world.kubeconfig(users_of_kubeconfigs(world)[name])
+
+    def ask() -> tuple[Any, int, int]:
+        with kubernetes.config.new_client_from_config(path) as client:
+            core: Any = kubernetes.client.CoreV1Api(client)
+            reviews: Any = kubernetes.client.AuthenticationV1Api(client)
+            user = reviews.create_self_subject_review({}).status.user_info
+            try:
+                listed = core.list_pod_for_all_namespaces()
+            except kubernetes.client.ApiException as refused:
+                return user.username, int(refused.status or 0), 0
+            events = kubernetes.watch.Watch().stream(core.list_pod_for_all_namespaces, timeout_seconds=60)
+            assert next(events)["type"] == "ADDED"
+            return user.username, 200, len(listed.items)
+
+    found, code, count = await asyncio.to_thread(ask)
+    assert found == name
+    assert (code, count > 0) == ((403, False) if name == "robot" else (200, True))
+
+
+NODE = """
+import * as k8s from '@kubernetes/client-node';
+const config = new k8s.KubeConfig();
+config.loadFromFile(process.argv[2]);
+const told = {code: 200, count: 0, first: null};
+const review = await config.makeApiClient(k8s.AuthenticationV1Api).createSelfSubjectReview({body: {}});
+told.name = review.status.userInfo.username;
+try {
+  told.count = (await config.makeApiClient(k8s.CoreV1Api).listPodForAllNamespaces()).items.length;
+  const watch = new k8s.Watch(config);
+  told.first = await new Promise((resolve, reject) => watch.watch('/api/v1/pods', {}, resolve, reject));
+} catch (refused) {
+  told.code = refused.code;
+}
+console.log(JSON.stringify(told));
+process.exit(0);
+"""
+
+
+@pytest.mark.parametrize("name", ["jane", "oidc:jane", "robot"])
+async def test_the_node_client(world: World, name: str, tmp_path: Path) -> None:
+    if (node := shutil.which("node")) is None or not NODE_MODULES.exists():
+        pytest.skip("@kubernetes/client-node is not installed: `make install` where npm is")
+    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
+    (tmp_path / "ask.mjs").write_text(NODE)
+    path = world.kubeconfig(users_of_kubeconfigs(world)[name])
+    child = await asyncio.create_subprocess_exec(
+        node, str(tmp_path / "ask.mjs"), path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(PATIENCE):
+        out, err = await child.communicate()
+    assert child.returncode == 0, err.decode()
+    told = json.loads(out)
+    assert told["name"] == name
+    if name == "robot":
+        assert told["code"] == 403
+    else:
+        assert (told["code"], told["first"]) == (200, "ADDED")
+        assert told["count"] > 0
 
 
 # -- what is shown, without kubectl -----------------------------------------------------------------------------------
