@@ -12,11 +12,10 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import rig
+from benchmarks import rig, roles
 from benchmarks.report import Report, median
 from deltalog import ADDED, Delta, Log
 from deltalog.wire.records import ClusterRegistered, ControlRecord, TypeSynced
-from deltalog.wire.resource_type import ResourceType
 from materializer.materializer import Materializer
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.chain import Chain
@@ -29,15 +28,7 @@ _DECISIONS = 20_000
 # Of the cluster with many bindings.
 _BINDINGS = 5_000
 _NAMESPACES = 500
-# Of each of the others: about what a cluster has from its start on, and a few teams.
-_ROLES = 70
 _PODS = Attributes("list", "", "v1", "pods")
-_KINDS = {
-    "clusterroles": "ClusterRole",
-    "roles": "Role",
-    "clusterrolebindings": "ClusterRoleBinding",
-    "rolebindings": "RoleBinding",
-}
 
 
 class _Fleet:
@@ -56,11 +47,7 @@ class _Fleet:
     def join(self, cluster: str) -> None:
         self._control(cluster, ClusterRegistered(version={}))
         for key in TYPES:
-            namespaced = not key.resource.startswith("cluster")
-            info = ResourceType(
-                group=GROUP, resource=key.resource, version="v1", kind=_KINDS[key.resource], namespaced=namespaced
-            )
-            self._control(cluster, info)
+            self._control(cluster, roles.type_of(key.resource))
             self._control(cluster, TypeSynced(resource=key, version="1"))
 
     def _control(self, cluster: str, fact: Any) -> None:
@@ -70,7 +57,8 @@ class _Fleet:
 
     def put(self, cluster: str, resource: str, namespace: str, name: str, content: dict[str, Any]) -> None:
         self.index += 1
-        head = b'{"kind":"%s","apiVersion":"%s/v1","metadata":{' % (_KINDS[resource].encode(), GROUP.encode())
+        kind = roles.type_of(resource).kind
+        head = b'{"kind":"%s","apiVersion":"%s/v1","metadata":{' % (kind.encode(), GROUP.encode())
         metadata = msgspec.json.encode({"name": name, "namespace": namespace})[1:]
         delta = Delta(
             type=ADDED,
@@ -95,34 +83,8 @@ class _Fleet:
     def usual(self, cluster: str, number: int) -> None:
         """Roles as every cluster has them, bindings of a few teams."""
         self.join(cluster)
-        for role in range(_ROLES):
-            rules = [
-                {
-                    "verbs": ["get", "list", "watch"],
-                    "apiGroups": [f"g{role}"],
-                    "resources": [f"r{part}", f"r{part}/status"],
-                }
-                for part in range(6)
-            ]
-            self.put(cluster, "clusterroles", "", f"system:role-{role}", {"rules": rules})
-            self.put(
-                cluster, "clusterrolebindings", "", f"system:role-{role}", _bound(f"system:role-{role}", f"user{role}")
-            )
-        rules = [{"verbs": ["get", "list", "watch"], "apiGroups": ["", "apps"], "resources": ["pods", "pods/log"]}]
-        self.put(cluster, "clusterroles", "", "view", {"rules": rules})
-        for team in range(20):
-            self.put(
-                cluster, "rolebindings", f"team-{team}", "view", _bound("view", f"group{(team + number) % 50}", "Group")
-            )
-
-
-def _rule(group: str, *resources: str) -> dict[str, Any]:
-    return {"verbs": ["get", "list", "watch"], "apiGroups": [group], "resources": list(resources)}
-
-
-def _bound(role: str, subject: str, kind: str = "User") -> dict[str, Any]:
-    ref = {"apiGroup": GROUP, "kind": "ClusterRole", "name": role}
-    return {"roleRef": ref, "subjects": [{"apiGroup": GROUP, "kind": kind, "name": subject}]}
+        for rule in roles.usual(number):
+            self.put(cluster, *rule)
 
 
 def _timed(work: Callable[[], object], times: int = 1) -> float:
@@ -151,10 +113,12 @@ async def _measure(pipe: Pipe, clusters: int) -> None:
     for number in range(clusters):
         fleet.usual(f"c{number:04}", number)
     fleet.join("large")
-    fleet.put("large", "clusterroles", "", "view", {"rules": [_rule("", "pods")]})
+    fleet.put("large", "clusterroles", "", "view", roles.reading([""], ["pods"]))
     for number in range(_BINDINGS):
         namespace = f"n{number % _NAMESPACES}"
-        fleet.put("large", "rolebindings", namespace, f"b{number}", _bound("view", f"group{number % 997}", "Group"))
+        fleet.put(
+            "large", "rolebindings", namespace, f"b{number}", roles.bound("view", f"group{number % 997}", "Group")
+        )
     fleet.ready()
     members = MembersRbac(fleet.materializer)
     chain = Chain([members])
@@ -179,7 +143,7 @@ async def _measure(pipe: Pipe, clusters: int) -> None:
     again = median([_timed(lambda: chain.visible_now(jane, _PODS, fleet.store.clusters), 20) for _ in range(_ROUNDS)])
 
     def changed(number: int) -> float:
-        fleet.put("c0001", "rolebindings", f"team-{number}", "view", _bound("view", "group1", "Group"))
+        fleet.put("c0001", "rolebindings", f"team-{number}", "view", roles.bound("view", "group1", "Group"))
         return _timed(lambda: chain.visible_now(jane, _PODS, fleet.store.clusters))
 
     after_change = median([changed(number) for number in range(_ROUNDS)])
@@ -193,7 +157,8 @@ async def run(*, clusters: int) -> Report:
     allowed, refused, new, plain, compiling, first, another, again, after_change, shown = found
     report = Report(
         "access",
-        f"{_BINDINGS:,} bindings in a cluster; {clusters:,} of {_ROLES + 1} roles and {_ROLES + 20} bindings",
+        f"{_BINDINGS:,} bindings in a cluster; {clusters:,} of {roles.USUAL + 1} roles and "
+        f"{roles.USUAL + roles.TEAMS} bindings",
         ("what", "us"),
     )
     report.row("allowed", allowed * 1e6)

@@ -60,13 +60,13 @@ def normalized_pods(cluster: str, pods: int) -> list[Normalized]:
     return [normalize(b"{" + stored.tail) for stored in simulated.storage.collections["", "pods"].in_order()]
 
 
-def delta_of(kind: str, owner: Owner, found: Normalized, first: int) -> Delta:
+def delta_of(kind: str, owner: Owner, found: Normalized, first: int, info: ResourceType = PODS) -> Delta:
     return Delta(
         type=kind,
         cluster=owner.cluster,
-        group=PODS.group,
-        version=PODS.version,
-        resource=PODS.resource,
+        group=info.group,
+        version=info.version,
+        resource=info.resource,
         namespace=found.namespace,
         name=found.name,
         uid=found.uid,

@@ -220,6 +220,11 @@ class Indexes:
             self._times.check(live)
 
 
+def may_answer(wanted: Filter) -> bool:
+    """Whether a filter asks for anything that an index could be by. O(1)."""
+    return wanted.selective or wanted.names is not None or wanted.since is not None or wanted.before is not None
+
+
 def _attributes(wanted: Filter) -> Iterator[tuple[Attribute, Iterable[str] | None]]:
     """What of a filter an index can answer: equality with something that is not empty, and that there is a label."""
     if wanted.names is not None:

@@ -322,8 +322,12 @@ class Materializer:
 
     def stale_reason(self, cluster: ClusterFacts) -> str | None:
         """Why a cluster's objects may be out of date; None if they are current as far as is known."""
+        return cluster.stale_reason(self.silence_clock())
+
+    def silence_clock(self) -> int:
+        """The time at which it is asked how long producers have been silent, see `ClusterFacts.stale_reason`."""
         # While the log cannot be read, no producer can be heard.
-        return cluster.stale_reason(self.log.now() if self.outage_seconds() is None and self.ready.is_set() else 0)
+        return self.log.now() if self.outage_seconds() is None and self.ready.is_set() else 0
 
     async def wait_control(self) -> None:
         """Returns at the next control record, or when the log was replayed."""

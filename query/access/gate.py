@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -46,6 +46,8 @@ _OF_THEMSELVES = frozenset(
 
 _STREAMS = frozenset({("", "pods", "exec"), ("", "pods", "attach"), ("", "pods", "portforward")})
 
+# Watches that are looked at before others have their turn.
+_LOOKED_AT_ONCE = 16
 
 REQUESTER = web.RequestKey("REQUESTER", Identity)
 """Who was authenticated, of a request that is refused before it is known in whose name it is answered."""
@@ -109,7 +111,8 @@ class Permit:
 class Gate:
     """Decides about requests. `authentication` None: all are anonymous; `chain` None: all is allowed.
 
-    - `clusters`: the names of all that there are. `namespaced`: whether a cluster has a request's type in namespaces.
+    - `clusters`: the names of all that there are. `namespaced`: in which of some clusters a request's type is in
+      namespaces.
     - `members_decide`: whether what a cluster's own RBAC decides is asked for, so that the cluster itself may be asked
       as well.
     - `settle`: seconds between a change of rules and a look at the open watches, which sees all changes of that time;
@@ -122,7 +125,7 @@ class Gate:
         authentication: CallerFinder | None = None,
         chain: Chain | None = None,
         *,
-        namespaced: Callable[[str, Attributes], bool] = lambda *_: True,
+        namespaced: Callable[[Collection[str], Attributes], Collection[str]] = lambda clusters, _: clusters,
         members_decide: bool = False,
         settle: float = 0.1,
         again: float = 10.0,
@@ -135,7 +138,10 @@ class Gate:
         self._settle = settle
         self._again = again
         self._permits: set[Permit] = set()
-        self._changed = asyncio.Event()
+        # Those not looked at since they began; whether all are to be looked at; whether there is anything to look at.
+        self._begun: set[Permit] = set()
+        self._all_due = False
+        self._due = asyncio.Event()
 
     @property
     def open(self) -> bool:
@@ -205,15 +211,11 @@ class Gate:
         if what.namespace:
             # What was decided is about this namespace, of which the object may be the name, and not in it.
             return Visible(clusters=dict.fromkeys(visible.clusters), undecided=visible.undecided)
-        if visible.clusters:
-            outside = [
-                cluster
-                for cluster, within in visible.clusters.items()
-                if within is not None and not self._namespaced(cluster, what)
-            ]
-            if outside:
-                clusters = {name: within for name, within in visible.clusters.items() if name not in outside}
-                return Visible(clusters=clusters, undecided=visible.undecided)
+        partly = [cluster for cluster, within in visible.clusters.items() if within is not None]
+        if len(inside := self._namespaced(partly, what)) < len(partly):
+            outside = set(partly).difference(inside)
+            clusters = {name: within for name, within in visible.clusters.items() if name not in outside}
+            return Visible(clusters=clusters, undecided=visible.undecided)
         return visible
 
     async def discoverable(self, who: Identity) -> Visible:
@@ -232,42 +234,55 @@ class Gate:
             return
         self._permits.add(permit)
         # Rules may have changed since they were asked.
-        self._changed.set()
+        self._begun.add(permit)
+        self._due.set()
         try:
             yield permit
         finally:
             self._permits.discard(permit)
+            self._begun.discard(permit)
 
     async def run(self) -> None:
         """Ends the watches whose users come to see more or less, until cancelled."""
         if self._chain is None:
             return
-        stop = self._chain.listen(self._changed.set)
+        stop = self._chain.listen(self._all_at_once)
+        loop = asyncio.get_running_loop()
+        look_at = loop.time() + self._again
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._again):
-                        await self._changed.wait()
+                    async with asyncio.timeout_at(look_at):
+                        await self._due.wait()
                 await asyncio.sleep(self._settle)
-                self._changed.clear()
+                self._due.clear()
+                permits = list(self._begun)
+                if self._all_due or loop.time() >= look_at:
+                    permits, self._all_due, look_at = list(self._permits), False, loop.time() + self._again
+                self._begun.clear()
                 try:
-                    await self._look()
+                    await self._look(permits)
                 except Exception:
                     # Supervised: one look that fails must not be the last one.
                     log.exception("open watches could not be looked at")
         finally:
             stop()
 
-    async def _look(self) -> None:
-        """Ends the permits of watches that would see something else now."""
+    def _all_at_once(self) -> None:
+        self._all_due = True
+        self._due.set()
+
+    async def _look(self, permits: Sequence[Permit]) -> None:
+        """Ends those of these permits whose watches would see something else now. O(permits)."""
         now: dict[tuple[Identity, str | None, Attributes], Visible] = {}
-        for at, permit in enumerate(list(self._permits)):
+        for at, permit in enumerate(permits):
             key = (permit.who, permit.cluster, permit.what)
             if (seen := now.get(key)) is None:
                 seen = now[key] = await self._now(*key)
             if (seen.whole, seen.clusters) != (permit.visible.whole, permit.visible.clusters) and not permit.ended:
                 permit.end()
-            if at % 64 == 63:
+            # What ends writes its last event at the next turn: not all of them at once.
+            if at % _LOOKED_AT_ONCE == _LOOKED_AT_ONCE - 1:
                 await asyncio.sleep(0)
 
     async def _now(self, who: Identity, cluster: str | None, what: Attributes) -> Visible:
@@ -276,11 +291,15 @@ class Gate:
         return EVERYTHING if await self.refusal(who, cluster, what) is None else Visible()
 
 
-def namespaced(materializer: Materializer, cluster: str, what: Attributes) -> bool:
-    """Whether a cluster has a request's type, and in namespaces."""
-    facts = materializer.store.clusters.get(cluster)
-    info = None if facts is None else facts.types.get(GroupResource(what.group, what.resource))
-    return info is not None and info.namespaced
+def namespaced(materializer: Materializer, clusters: Collection[str], what: Attributes) -> list[str]:
+    """Those of some clusters that have a request's type, and in namespaces. O(clusters)."""
+    known, key = materializer.store.clusters, GroupResource(what.group, what.resource)
+    found = []
+    for cluster in clusters:
+        facts = known.get(cluster)
+        if facts is not None and (info := facts.types.get(key)) is not None and info.namespaced:
+            found.append(cluster)
+    return found
 
 
 def _nothing() -> None:

@@ -106,12 +106,12 @@ class Consistency:
         """
         if (outage := self._materializer.outage_seconds()) is not None:
             self._warn_of_age(request, LogUnreachable(outage))
-        clusters = self._materializer.store.clusters
+        clusters, now = self._materializer.store.clusters, self._materializer.silence_clock()
         stale = []
         for name in served.stored if request.cluster is None else (request.cluster,):
             if chosen is None or name in chosen:
                 cluster = clusters.get(name)
-                if cluster is not None and (reason := self._stale(cluster, served)) is not None:
+                if cluster is not None and (reason := _stale(cluster, served, now)) is not None:
                     stale.append((name, reason))
         if stale:
             request.warnings += of_stale(stale)
@@ -130,9 +130,10 @@ class Consistency:
             request.warned_of_age = True
             request.warnings.append(str(problem))
 
-    def _stale(self, cluster: ClusterFacts, served: ServedType) -> str | None:
-        """Why what is served of a type may be out of date in a cluster; None if it is current."""
-        if (reason := self._materializer.stale_reason(cluster)) is not None:
-            return reason
-        health = cluster.type_health.get(served.resource)
-        return None if health is None or health.healthy else health.reason
+
+def _stale(cluster: ClusterFacts, served: ServedType, now: int) -> str | None:
+    """Why what is served of a type may be out of date in a cluster; None if it is current."""
+    if (reason := cluster.stale_reason(now)) is not None:
+        return reason
+    health = cluster.type_health.get(served.resource)
+    return None if health is None or health.healthy else health.reason

@@ -155,8 +155,9 @@ def test_an_index_is_used_where_it_leaves_at_most_half(
     [
         ({}, 0),
         ({"clusters": frozenset({"beta"})}, 0),
-        ({"namespaces": frozenset({"x"})}, 4),
-        ({"namespaces": frozenset({"x", "w"}), "clusters": frozenset({"alpha"})}, 4),
+        ({"namespaces": frozenset({"x"})}, 0),
+        ({"namespaces": frozenset({"x", "w"}), "clusters": frozenset({"alpha"})}, 0),
+        ({"namespaces": frozenset({"x"}), "not_names": frozenset({"m"})}, 4),
         ({"namespaces": frozenset({"x"}), "names": frozenset({"m", "o"})}, 2),
         ({"names": frozenset({"m"})}, 14),
     ],
