@@ -20,7 +20,7 @@ from materializer.visible import EVERYTHING, Visible
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.chain import Chain
 from query.access.authorization.denied import forbidden
-from query.access.authorization.rules import SubjectRules
+from query.access.authorization.rules import PolicyRule, SubjectRules
 from query.access.authorization.verdicts import ALLOWED, NO_OPINION, Decision, Verdict
 from query.http.status import ApiError
 from query.identity import AUTHENTICATED, NOBODY, Identity
@@ -193,6 +193,19 @@ class Gate:
         found = [self._chain.rules(who, one, namespace) for one in sorted(who.within)]
         rules = dict.fromkeys(rule for one in found for rule in one.rules)
         return SubjectRules(tuple(rules), any(one.incomplete for one in found))
+
+    @staticmethod
+    def rules_at_root(who: Identity) -> tuple[PolicyRule, ...]:
+        """What every instance lets a user do at the root, whatever the rules say."""
+        paths = (*_FOR_ALL, *(_FOR_MONITORING if _MONITORING in who.groups else ()))
+        if AUTHENTICATED not in who.groups:
+            return (PolicyRule(("get",), non_resource_urls=paths),)
+        below = tuple(pattern for path in _FOR_AUTHENTICATED for pattern in (path, f"{path}/*"))
+        reviews = (
+            PolicyRule(("create",), (group,), tuple(sorted(name for of, name in _OF_THEMSELVES if of == group)))
+            for group in sorted({group for group, _ in _OF_THEMSELVES})
+        )
+        return (*reviews, PolicyRule(("get",), non_resource_urls=(*paths, *below)))
 
     async def visible(self, who: Identity, what: Attributes) -> Visible:
         """What a request at the root, for one type or path, may see of each cluster.

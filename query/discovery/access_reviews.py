@@ -223,7 +223,7 @@ async def _decided(who: Identity, spec: _Spec, scope: ReviewScope) -> dict[str, 
     else:
         assert spec.non_resource_attributes is not None
         what = Attributes(spec.non_resource_attributes.verb, path=spec.non_resource_attributes.path or "/")
-    if scope.cluster is None and what.is_resource:
+    if scope.cluster is None and what.is_resource and not _of_a_review(asked):
         visible = await scope.gate.visible(who, what)
         if not visible.whole and visible.clusters:
             return {"allowed": True, "reason": f"in {', '.join(sorted(visible.clusters))}"}
@@ -244,7 +244,8 @@ def _rules_of(scope: ReviewScope, namespace: str) -> dict[str, Any]:
     found = scope.gate.rules(scope.who, scope.cluster, namespace)
     rules = found.rules
     if scope.cluster is None:
-        rules = tuple(dict.fromkeys(one for rule in rules if (one := _reading(rule)) is not None))
+        reading = dict.fromkeys(one for rule in rules if (one := _reading(rule)) is not None)
+        rules = (*scope.gate.rules_at_root(scope.who), *reading)
     status: dict[str, Any] = {
         "resourceRules": [rule for rule in rules if rule.resources],
         "nonResourceRules": [rule for rule in rules if rule.non_resource_urls],
@@ -261,6 +262,16 @@ def _reading(rule: PolicyRule) -> PolicyRule | None:
         return rule
     verbs = tuple(verb for verb in READ_VERBS if verb in (rule.verbs or ()) or "*" in (rule.verbs or ()))
     return msgspec.structs.replace(rule, verbs=verbs) if verbs else None
+
+
+def _of_a_review(asked: _Resource | None) -> bool:
+    """Whether it is about asking such as this, which is done at the root, too."""
+    return (
+        asked is not None
+        and asked.verb == "create"
+        and not asked.subresource
+        and (asked.group, asked.resource) in _KINDS
+    )
 
 
 def _check_attributes(spec: _Spec) -> None:
@@ -282,6 +293,8 @@ def _answered(spec: _Spec, catalogue: Catalogue) -> dict[str, Any]:
             return {"allowed": True}
         return {"allowed": False, "reason": f"{path.verb} {path.path} is nothing that is answered here"}
     asked = spec.resource_attributes
+    if _of_a_review(asked):
+        return {"allowed": True}
     if asked.verb not in READ_VERBS or asked.subresource:
         return {
             "allowed": False,

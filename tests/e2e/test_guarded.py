@@ -294,6 +294,8 @@ async def test_whoami(run: Run) -> None:
         ("jane", "bravo", ("get", "pods", "--subresource", "log", "-n", "checkout"), "yes"),
         ("joe", "", ("list", "pods", "-A"), "no"),
         ("joe", "alpha", ("get", "/version"), "yes"),
+        ("joe", "", ("get", "/clusters"), "yes"),
+        ("joe", "", ("get", "/metrics"), "no"),
     ],
 )
 async def test_can_i(run: Run, token: str, at: str, question: tuple[str, ...], answer: str) -> None:
@@ -313,6 +315,11 @@ async def test_can_i_list(run: Run) -> None:
     assert await verbs("deployments.apps", "payments", "alpha") == {*READ, "create", "patch", "delete"}
     assert await verbs("deployments.apps", "payments", "bravo") == set()
     assert await verbs("pods", "checkout", "bravo") == set(READ)
+    for at in ("", "alpha"):
+        assert await verbs("selfsubjectreviews.authentication.k8s.io", "checkout", at) == {"create"}
+    # Paths of the root are decided there, and not by what any cluster allows.
+    assert await verbs("[/clusters/*]", "checkout") == {"get"}
+    assert await verbs("[/clusters/*]", "checkout", "alpha") == set()
 
 
 # -- in the name of who asks ---------------------------------------------------------------------------------------

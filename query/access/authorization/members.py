@@ -161,7 +161,9 @@ class MembersRbac:
         found: dict[PolicyRule, None] = {}
         for one in self._materializer.store.clusters:
             if one in self._known:
-                found.update(dict.fromkeys(self._compiled(one).rules(self.names.within(one, who), namespace)[0]))
+                rules, _ = self._compiled(one).rules(self.names.within(one, who), namespace)
+                # Paths at the root are none of a cluster's.
+                found.update(dict.fromkeys(rule for rule in rules if not rule.non_resource_urls))
         return SubjectRules(tuple(found), incomplete=bool(self._undecided))
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:

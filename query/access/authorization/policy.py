@@ -225,7 +225,7 @@ class PolicyFile:
             tuple(
                 rule.rule
                 for rule in self._applying(who)
-                if (cluster is None or covers(rule.clusters, cluster))
+                if (covers(rule.clusters, cluster or ROOT) or (cluster is None and not rule.rule.non_resource_urls))
                 and (rule.rule.non_resource_urls or covers(rule.namespaces, namespace or ANY))
             )
         )

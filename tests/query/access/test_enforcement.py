@@ -213,6 +213,9 @@ async def test_reviews_tell_the_truth_of_each_scope(world: World) -> None:
     def pods(verb: str, namespace: str = "") -> dict[str, Any]:
         return {"resourceAttributes": {"verb": verb, "resource": "pods", "namespace": namespace}}
 
+    def reviews(resource: str) -> dict[str, Any]:
+        return {"resourceAttributes": {"verb": "create", "group": "authorization.k8s.io", "resource": resource}}
+
     for cluster in ("alpha", "bravo"):
         own = rule(
             "selfsubjectaccessreviews", "selfsubjectrulesreviews", verbs=["create"], groups=("authorization.k8s.io",)
@@ -225,6 +228,8 @@ async def test_reviews_tell_the_truth_of_each_scope(world: World) -> None:
             ("", pods("list"), True),
             ("", pods("list", "db"), True),
             ("", pods("create"), False),
+            ("", reviews("selfsubjectaccessreviews"), True),
+            ("", reviews("subjectaccessreviews"), False),
             ("/clusters/alpha", pods("list"), True),
             ("/clusters/bravo", pods("list"), False),
             ("/clusters/bravo", pods("list", "web"), True),
