@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import shlex
 from pathlib import Path
+from urllib.parse import quote
 
 import structlog
 
 from kubebraid.command import progress
 from kubebraid.command.settings import Address
+from kubebraid.command.tables import printable
 from producers.producer import Producer
 from query.service import QueryService
 
@@ -47,7 +49,7 @@ def next_steps(address: Address, clusters: list[str], stale: list[str], data: Pa
     """What a newcomer can type now; `data` as of `announce`."""
     lines = [f"\nkubebraid serves {len(clusters)} cluster{'' if len(clusters) == 1 else 's'} at {address.url}"]
     if stale:
-        lines.append(f"  stale (taken in as soon as they answer): {', '.join(stale)}")
+        lines.append(f"  stale (taken in as soon as they answer): {', '.join(map(printable, stale))}")
     lines.append("  try:")
     if address.secure:
         # kubectl has to know by what authority, and as whom.
@@ -55,11 +57,12 @@ def next_steps(address: Address, clusters: list[str], stale: list[str], data: Pa
         lines.append(f"    kubebraid kubeconfig --server {address.url}{certificates} > kubebraid.kubeconfig")
         lines.append("    kubectl --kubeconfig kubebraid.kubeconfig get pods -A")
         if clusters:
-            context = f"kubebraid-{clusters[0]}"
+            context = shlex.quote(f"kubebraid-{clusters[0]}")
             lines.append(f"    kubectl --kubeconfig kubebraid.kubeconfig --context {context} get deployments -A")
         return "\n".join(lines) + "\n"
     lines.append(f"    kubectl --server {address.url} get pods -A")
     if clusters:
-        lines.append(f"    kubectl --server {address.url}/clusters/{clusters[0]} get deployments -A")
+        server = f"{address.url}/clusters/{quote(clusters[0], safe=':')}"
+        lines.append(f"    kubectl --server {shlex.quote(server)} get deployments -A")
     lines.append(f"    kubebraid kubeconfig --server {address.url} > kubebraid.kubeconfig")
     return "\n".join(lines) + "\n"

@@ -9,7 +9,6 @@ from typing import Annotated
 import msgspec
 import typer
 import uvloop
-from rich.text import Text
 
 from kubebraid.command import logs
 from kubebraid.command.assembly import configuration_of
@@ -27,7 +26,7 @@ from kubebraid.command.options.clusters import (
     followed,
 )
 from kubebraid.command.settings import BadSetting, Settings
-from kubebraid.command.tables import rendered, table
+from kubebraid.command.tables import printable, rendered, row, table
 from producers.members.membership import Members
 from producers.members.trial import Trial, tried
 from producers.rules.configuration import duration
@@ -70,7 +69,7 @@ def lines(checked: Checked) -> Iterator[str]:
         # Of one that did not answer, nothing of that is known.
         decides = ("decides" if one.decides else "closed") if one.types else ""
         forward = ", ".join(one.forward or ())
-        rows.add_row(one.name, one.state, one.version, types, Text(one.server), one.identity, decides, forward)
+        row(rows, one.name, one.state, one.version, types, one.server, one.identity, decides, forward)
     if checked.clusters:
         yield from rendered(rows)
     else:
@@ -78,12 +77,12 @@ def lines(checked: Checked) -> Iterator[str]:
     for one in checked.clusters:
         if one.problem:
             yield ""
-            yield f"{one.name}: {one.problem}"
+            yield printable(f"{one.name}: {one.problem}")
             if one.mend:
-                yield f"  {one.mend}"
+                yield f"  {printable(one.mend)}"
     for problem in checked.problems:
         yield ""
-        yield problem
+        yield printable(problem)
 
 
 def command(

@@ -8,8 +8,10 @@ from collections.abc import Awaitable
 
 import structlog
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
+from kubebraid.command.tables import printable
 from producers.follow.cluster_producer import ClusterProducer
 from producers.follow.type_informer import TypeInformer
 from producers.producer import Producer
@@ -66,7 +68,7 @@ async def _bars(producer: Producer, finished: asyncio.Future[None]) -> None:
         while not finished.done():
             for cluster in producer.held:
                 if cluster.name not in whole:
-                    whole[cluster.name] = progress.add_task(f"[bold]{cluster.name}", total=None, what="")
+                    whole[cluster.name] = progress.add_task(f"[bold]{_plain(cluster.name)}", total=None, what="")
                 progress.update(
                     whole[cluster.name],
                     total=len(cluster.informers) or None,
@@ -77,9 +79,13 @@ async def _bars(producer: Producer, finished: asyncio.Future[None]) -> None:
             await asyncio.wait((finished,), timeout=_FRAME)
 
 
+def _plain(text: str) -> str:
+    return escape(printable(text))
+
+
 def _status(cluster: ClusterProducer) -> str:
     if cluster.unreachable is not None:
-        return f"[red]{cluster.unreachable}"
+        return f"[red]{_plain(cluster.unreachable)}"
     return "types" if cluster.discovered else "discovering types"
 
 
@@ -95,5 +101,5 @@ def _update_types(producer: Producer, progress: Progress, shown: dict[tuple[str,
     largest = sorted(under_way, key=lambda key: -(under_way[key].expected or 0))[:_BARS]
     for key in largest:
         if key not in shown:
-            shown[key] = progress.add_task(f"  {key[0]} {key[1]}", total=None, what="objects")
+            shown[key] = progress.add_task(f"  {_plain(key[0])} {_plain(key[1])}", total=None, what="objects")
         progress.update(shown[key], completed=under_way[key].listed, total=under_way[key].expected)

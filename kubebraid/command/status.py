@@ -9,12 +9,11 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.text import Text
 
 from kubebraid.command.asking import ServerRefused, Service, unanswered
 from kubebraid.command.options.service import with_service
 from kubebraid.command.settings import BadSetting
-from kubebraid.command.tables import rendered, table
+from kubebraid.command.tables import rendered, row, table
 from kubebraid.errors import Unavailable
 from query.http.health import Check
 
@@ -177,7 +176,7 @@ def lines(status: InstanceStatus, *, types: bool) -> Iterator[str]:
         for resource in one.types:
             heard = "never" if resource.lag is None else f"{resource.lag:.0f} s ago"
             state = resource.error or ("" if resource.synced else "being listed")
-            rows.add_row(one.name, resource.type, f"{resource.objects:,}", heard, resource.version, Text(state))
+            row(rows, one.name, resource.type, f"{resource.objects:,}", heard, resource.version, state)
     yield ""
     yield from rendered(rows)
 
@@ -200,7 +199,7 @@ def cluster_lines(clusters: Iterable[ClusterSummary]) -> list[str]:
     for one in clusters:
         failing = [resource for resource in one.types if resource.error]
         reason = one.reason or "; ".join(f"{resource.type}: {resource.error}" for resource in failing[:3])
-        rows.add_row(one.name, one.state, str(len(one.types)), f"{one.objects:,}", one.producer, Text(reason))
+        row(rows, one.name, one.state, str(len(one.types)), f"{one.objects:,}", one.producer, reason)
     return rendered(rows)
 
 

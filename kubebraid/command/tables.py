@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _NUMBERS = ("types", "objects")
 
@@ -14,6 +15,16 @@ def table(*columns: str) -> Table:
     for column in columns:
         made.add_column(column.upper(), justify="right" if column in _NUMBERS else "left", no_wrap=True)
     return made
+
+
+def printable(text: str) -> str:
+    """Names and reasons are what clusters and their files say: none may move a terminal's cursor, or begin a line."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def row(rows: Table, *cells: str) -> None:
+    """Adds a row. Brackets in its cells are no markup."""
+    rows.add_row(*(Text(printable(cell)) for cell in cells))
 
 
 def rendered(rows: Table) -> list[str]:

@@ -24,6 +24,7 @@ from kubebraid.command.options.log import DataRunning, NatsRunning, Stream
 from kubebraid.command.options.process import LogLevel
 from kubebraid.command.options.selecting import WHEN, OfClusters, OfLabels, OfNames, OfNamespaces, OfTypes
 from kubebraid.command.settings import BadSetting
+from kubebraid.command.tables import printable
 
 # Of clusters; those of changes are not among them.
 _COLOURS = ("cyan", "magenta", "blue", "bright_cyan", "bright_magenta", "bright_blue", "bright_white", "bright_black")
@@ -55,7 +56,7 @@ class Lines:
         else:
             type_, cluster = "REMOVED", event.cluster
             resource, what = str(GroupResource(event.group, event.resource)) or "*", "all of them"
-        cluster, resource, what = _printable(cluster), _printable(resource), _printable(what)
+        cluster, resource, what = printable(cluster), printable(resource), printable(what)
         self._cluster = max(self._cluster, len(cluster))
         self._type = max(self._type, len(resource))
         colour = Style(color=_COLOURS[zlib.crc32(cluster.encode()) % len(_COLOURS)])
@@ -72,11 +73,6 @@ class Lines:
 
     def _paint(self, text: str, style: Style) -> str:
         return style.render(text, color_system=self._colours)
-
-
-def _printable(text: str) -> str:
-    """Names are what a cluster says they are: none may move a terminal's cursor."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
 def _clock(time: int) -> str:

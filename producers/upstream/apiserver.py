@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import functools
 import time
@@ -34,6 +35,9 @@ log = structlog.get_logger("producers.upstream.apiserver")
 
 # Bytes of an answer that is read as a whole. Of a server that sends without end no more than this is held.
 LARGEST_ANSWER = 64 * 1024 * 1024
+# Characters of what a server says that messages have; those of a secret that is struck out of it, at least.
+_LONGEST = 300
+_SHORTEST_SECRET = 4
 
 
 class Unreachable(ClusterUnavailable):
@@ -44,7 +48,8 @@ class RequestRefused(ClusterUnavailable):
     """The API server answered with an error. `retry_after` in seconds, from its header (429, 503)."""
 
     def __init__(self, code: int, reason: str, message: str, retry_after: float | None = None) -> None:
-        super().__init__(f"{code} {reason or message}" if not message else f"{code} {message}")
+        # In one line and no more of it than a line has room for, whatever the server says.
+        super().__init__(f"{code} {one_line(message or reason)}")
         self.code = code
         self.reason = reason
         self.retry_after = retry_after
@@ -53,6 +58,29 @@ class RequestRefused(ClusterUnavailable):
     def expired(self) -> bool:
         """410: the version is too old; only a new list helps."""
         return self.code == 410 or self.reason in ("Expired", "Gone")
+
+
+def one_line(text: str) -> str:
+    """What a server says, as a line of ours has it: at most 300 characters, none of which moves a cursor."""
+    text = " ".join(text[:1000].split())
+    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def struck_out(text: str, identity: Sequence[tuple[str, str]]) -> str:
+    """A server's text without the credentials that it was shown: some answer with what they were asked."""
+    for name, value in identity:
+        if name.lower() == "authorization":
+            kind, _, secret = value.partition(" ")
+            secrets = [secret]
+            if kind == "Basic":
+                with contextlib.suppress(ValueError):
+                    both = base64.b64decode(secret).decode(errors="replace")
+                    secrets += [both, both.partition(":")[2]]
+            for one in secrets:
+                if len(one) >= _SHORTEST_SECRET:
+                    text = text.replace(one, "***")
+    return text
 
 
 class BadAnswer(ClusterUnavailable):
@@ -281,7 +309,7 @@ class ApiServer:
                     if response.status == 401:
                         await way.refused()
                     if response.status != 200:
-                        await self._refuse(response)
+                        await self._refuse(response, way)
                     yield response
             except TransportError as cause:
                 raise Unreachable(f"{way.transport.server.shown}: {cause}") from cause
@@ -294,16 +322,17 @@ class ApiServer:
         # Its second began up to one before the answer did.
         self.clock_offset = date.timestamp() + 0.5 - (asked + time.time()) / 2
 
-    async def _refuse(self, response: Response) -> None:
+    async def _refuse(self, response: Response, way: Way) -> None:
         body = await response.read(64 * 1024)
         try:
             status = msgspec.json.decode(body, type=_Status)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            status = _Status(message=" ".join(body[:200].decode(errors="replace").split()))
+            status = _Status(message=" ".join(body.decode(errors="replace").split()))
         retry_after = None
         if (text := response.headers.get("Retry-After", "")).isdigit():
             retry_after = float(text)
-        raise RequestRefused(response.status, status.reason, status.message or response.reason, retry_after)
+        said = struck_out(status.message or response.reason, way.identity or ())
+        raise RequestRefused(response.status, struck_out(status.reason, way.identity or ()), said, retry_after)
 
     async def get(
         self,
@@ -339,7 +368,7 @@ class ApiServer:
                     if response.status == 401:
                         await way.refused()
                     if response.status not in (200, 201):
-                        await self._refuse(response)
+                        await self._refuse(response, way)
                     answer = await response.read(most + 1)
         except TransportError as cause:
             raise Unreachable(f"{self.host}: {cause}") from cause

@@ -85,6 +85,21 @@ def config(tmp_path: Path) -> Kubeconfig:
     return Kubeconfig(tmp_path / "config")
 
 
+async def test_names_and_reasons_are_shown_as_they_are(config: Kubeconfig) -> None:
+    """Brackets are no markup, colons no emoji, and nothing moves a cursor or begins a line."""
+    names = ("[/red]", "[bold]x", ":smile:", "a\x1b[2Jb", "c\nd", "ü/ö")
+    for name in names:
+        config.add(name, {"server": "https://[::1]:1/[/x]"})
+    code, out, err = await run("--kubeconfig", str(config.path))
+    assert (code, err) == (1, "")
+    shown = {"[/red]", "[bold]x", ":smile:", "a\\x1b[2Jb", "c\\nd", "ü/ö"}
+    assert {line.split()[0] for line in out.splitlines()[1 : len(names) + 1]} == shown
+    assert {line.partition(": https")[0] for line in out.splitlines() if ": https" in line} == shown
+    assert out.replace("\n", "").isprintable()
+    code, out, err = await run("-o", "json", "--kubeconfig", str(config.path))
+    assert {one["name"] for one in json.loads(out)["clusters"]} == set(names)
+
+
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.read()
     writer.close()

@@ -78,11 +78,6 @@ DIFFERENCES: tuple[Difference, ...] = (
         "A token has to be text in UTF-8.",
     ),
     Difference(
-        "plugins/output: spec of another type",
-        "answers",
-        "Of what a plugin answers only `status` counts.",
-    ),
-    Difference(
         "providers/oidc: valid, (TLS, bad data|authority not there)",
         "answers",
         "An authority of an identity provider is read when tokens are renewed.",

@@ -29,13 +29,15 @@ Seeded = tuple[str, str, Twist]
 
 
 def chosen(family: Family) -> list[Seeded]:
-    """The cases of a family in this run: its share of all, chosen by the seed."""
+    """The cases of a family in this run: its share of all, chosen by the seed, and all with deliberate differences."""
     found = list(generator.seeds(family, SEED))
     if CASES == "all":
         return found
     of_all = sum(len(one.twists) for one in generator.FAMILIES)
     share = -(-int(CASES) * len(found) // of_all)
-    return random.Random(f"{SEED} {family.name}").sample(found, min(share, len(found)))
+    taken = random.Random(f"{SEED} {family.name}").sample(found, min(share, len(found)))
+    # What is said to differ is to differ in each run.
+    return taken + [one for one in found if one not in taken and difference_of(f"{family.name}/{one[1]}")]
 
 
 class _Run:

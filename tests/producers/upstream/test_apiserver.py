@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import json
@@ -320,6 +321,33 @@ async def test_refusals(authority: Authority, opened: Open) -> None:
                 await server.get(path)
             assert (refused.value.code, refused.value.retry_after) == (code, 7.0)
             assert str(refused.value).startswith(text)
+
+
+@pytest.mark.parametrize("kind", ["text", "status", "reason"])
+@pytest.mark.parametrize("user", [User(token="MARK-token"), User(username="ann", password="MARK-password")])
+async def test_a_server_that_answers_with_what_it_was_asked_reveals_nothing(
+    authority: Authority, opened: Open, kind: str, user: User
+) -> None:
+    """Nor does what it says have more than one line, or move a cursor."""
+
+    async def handler(stream: Stream) -> None:
+        shown = stream.asked.header("authorization")[0]
+        plain = base64.b64decode(shown.partition(" ")[2]).decode() if shown.startswith("Basic") else shown
+        said = f"you said\n\x1b[2J{shown} {plain} " + "x" * 5000
+        body = {"text": said, "status": json.dumps({"message": said}), "reason": json.dumps({"reason": said})}[kind]
+        await stream.answer(body.encode(), 403)
+
+    async with Server(handler, authority.server()).running() as running:
+        server = opened(access_to(running, authority, user))
+        for asking in (server.get("/version"), server.post("/apis", b"{}")):
+            with pytest.raises(RequestRefused) as refused:
+                await asking
+            said = str(refused.value)
+            assert "you said" in said or kind == "reason"
+            assert "MARK" not in said
+            assert base64.b64encode(b"ann:MARK-password").decode() not in said
+            assert said.isprintable()
+            assert len(said) < 320
 
 
 async def test_a_line_without_end_is_given_up(
