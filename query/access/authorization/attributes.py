@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from deltalog.wire.selectors import BadSelector, field_terms, parse_labels
-from query.http.status import no_such_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +68,7 @@ def attributes_of(
     `segments`: its decoded path, without `/clusters/<cluster>`, as `query.discovery.paths.split` gives it; a slash
     that was encoded parts them here, as it does in a kube-apiserver. `query`: of repeated parameters the first counts,
     as in a multidict. `trailing_slash`: whether the path ends with one, which matters to paths of no resource alone.
-
-    Raises:
-        ApiError: 404, a path that ends with one of the old words `watch` and `proxy`, which is for nothing.
+    A path that ends with one of the old words `watch` and `proxy` is for the resource "", which there is none of.
     """
     path = "/".join(segments)
     parts = path.strip("/").split("/")
@@ -84,7 +81,8 @@ def attributes_of(
     if special:
         verb, *parts = parts
         if not parts:
-            raise no_such_path()
+            # An error in a kube-apiserver. It is for nothing, which only who may do all is told.
+            return Attributes(verb, group, version)
     else:
         verb = _VERBS.get(method, "")
     namespace = ""
