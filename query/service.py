@@ -103,7 +103,7 @@ class QueryService:
         self._discovery = Discovery(materializer, catalogues, self.readiness, version)
         self._openapi = OpenApiByScope()
         self._reads = Reads(materializer, self._consistency)
-        self._lists = Lists(materializer, self._consistency, timing, limits)
+        self._lists = Lists(materializer, self._consistency, timing, limits, self._entrance.limits)
         self.watches = Watches(materializer, self._consistency, timing)
         self._forwarding = None if upstreams is None else Forwarding(upstreams, materializer, timing)
         self.metrics = ServiceMetrics(materializer, self.watches, self._lists.frozen)
@@ -120,6 +120,8 @@ class QueryService:
     async def _prepare(self, http: web.Request, response: web.StreamResponse) -> None:
         """What all answers have, before their heads are sent."""
         self._entrance.cors.allow(http, response)
+        # Which versions of what answer is nobody's business.
+        response.headers["Server"] = "kubebraid"
         if self._entrance.audit is not None:
             response.headers[AUDIT_ID] = audit_id(http)
             http.get(_EVENT, NO_EVENT).started(response.status)

@@ -7,6 +7,7 @@ answered with 429 at once; nothing is queued. `system:masters` passes always, so
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class RequestLimits:
 
     `reading`, `mutating`: requests that end soon, of all users; `per_user`: of one user, of both kinds. `watches`,
     `watches_per_user`: requests that last. The first two are a kube-apiserver's --max-requests-inflight and
-    --max-mutating-requests-inflight.
+    --max-mutating-requests-inflight. `bytes`, `bytes_per_user`: of lists that are under way to their clients.
     """
 
     reading: int = 400
@@ -33,6 +34,8 @@ class RequestLimits:
     per_user: int = 0
     watches: int = 0
     watches_per_user: int = 0
+    bytes: int = 0
+    bytes_per_user: int = 0
 
 
 class RequestCounts:
@@ -46,6 +49,8 @@ class RequestCounts:
         # By name: another group or uid makes no other user. Only users that have any now.
         self._of_user: dict[str, _Count] = {}
         self._lasting_of_user: dict[str, _Count] = {}
+        self._bytes = 0
+        self._bytes_of_user: Counter[str] = Counter()
 
     @contextmanager
     def admit(self, who: Identity, verb: str, long_running: bool) -> Iterator[None]:
@@ -87,9 +92,39 @@ class RequestCounts:
                 if not own.taken:
                     users.pop(who.name, None)
 
+    @contextmanager
+    def sending(self, who: Identity, size: int) -> Iterator[None]:
+        """Counts the bytes of a list, before compression, while the block sends it.
+
+        A list that is larger than a limit is sent if no other one is under way.
+
+        Raises:
+            ApiError: 429, with it there would be more under way than may be.
+        """
+        limits, of_user = self._limits, self._bytes_of_user
+        if who.masters or not (limits.bytes or limits.bytes_per_user):
+            yield
+            return
+        own = of_user[who.name]
+        if _too_many(self._bytes, size, limits.bytes) or _too_many(own, size, limits.bytes_per_user):
+            raise ApiError(429, "Too many bytes are under way, please try again later.", retry_after=_RETRY_AFTER)
+        self._bytes += size
+        of_user[who.name] += size
+        try:
+            yield
+        finally:
+            self._bytes -= size
+            of_user[who.name] -= size
+            if not of_user[who.name]:
+                del of_user[who.name]
+
     def counts(self) -> dict[str, int]:
         """How many are being answered, by `reading`, `mutating` and `watches`; for metrics."""
         return {"reading": self._reading.taken, "mutating": self._mutating.taken, "watches": self._lasting.taken}
+
+
+def _too_many(under_way: int, more: int, most: int) -> bool:
+    return bool(most and under_way) and under_way + more > most
 
 
 class _Count:

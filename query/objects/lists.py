@@ -14,6 +14,7 @@ from aiohttp import web
 from materializer.entry import Entry
 from materializer.materializer import Materializer
 from materializer.type_store import BeforeWindow
+from query.http.limits import RequestCounts, RequestLimits
 from query.http.rendering import send_list
 from query.http.request import Request
 from query.http.status import ApiError, expired
@@ -40,7 +41,7 @@ _SLICE_BYTES = 256 * 1024
 
 
 class Lists:
-    """Answers LISTs from the store. `frozen`: the states of those that are read in pages."""
+    """Answers LISTs from the store. `frozen`: the states of those that are read in pages; `counts`: their bytes'."""
 
     def __init__(
         self,
@@ -48,7 +49,9 @@ class Lists:
         consistency: Consistency,
         timing: QueryTiming,
         limits: SnapshotLimits = DEFAULT_LIMITS,
+        counts: RequestCounts | None = None,
     ) -> None:
+        self._counts = RequestCounts(RequestLimits()) if counts is None else counts
         self._materializer = materializer
         self._consistency = consistency
         self.frozen = FrozenLists(timing, limits)
@@ -65,7 +68,7 @@ class Lists:
 
         Raises:
             ApiError: 400, a version or continue token that is none; 410, a state that is not known any more; 429, 504,
-                see `Consistency`.
+                see `Consistency`; 429, too many bytes are under way.
         """
         token = decode_continue(asked.options.token, reader(request.who)) if asked.options.token else None
         if token is not None and asked.options.version not in ("", "0"):
@@ -80,9 +83,12 @@ class Lists:
             size += len(page.entries) - 1
         items = map(encoder.items, slices(page.entries))
         render, warnings = request.rendering(), request.warning_headers()
-        return await send_list(
-            request.http, render, warnings, head, items, encoder.opening, size, request.begin, self._turns
-        )
+        # Of tables it is not known before; their rows come of so much.
+        counted = sum(len(entry.content) for entry in page.entries) if size is None else size
+        with self._counts.sending(request.who, counted):
+            return await send_list(
+                request.http, render, warnings, head, items, encoder.opening, size, request.begin, self._turns
+            )
 
     async def _reach(self, request: Request, asked: CollectionRequest, token: Token | None) -> int | None:
         """Waits until the store is as new as is asked for; returns the index whose state is asked for, None: any."""

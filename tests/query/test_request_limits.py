@@ -1,4 +1,4 @@
-"""RequestCounts of what is answered at once: who is refused, who is not, and that nothing stays counted."""
+"""Limits of what is answered at once: who is refused, who is not, and that nothing stays counted."""
 
 from __future__ import annotations
 
@@ -126,3 +126,41 @@ def test_whatever_happens_nothing_stays_counted() -> None:
     assert limits.counts() == {"reading": 0, "mutating": 0, "watches": 0}
     assert not limits._of_user
     assert not limits._lasting_of_user
+
+
+def test_bytes_of_lists_count_for_each_user_and_in_all() -> None:
+    limits = RequestCounts(RequestLimits(bytes=100, bytes_per_user=60))
+    too_many = pytest.raises(ApiError, match="Too many bytes are under way")
+    # However large, one that is alone is sent.
+    with limits.sending(JANE, 1000), too_many, limits.sending(JOE, 1):
+        pass
+    with limits.sending(JANE, 40):
+        with too_many, limits.sending(JANE, 21):
+            pass
+        with limits.sending(JANE, 20), limits.sending(JOE, 40), too_many, limits.sending(JOE, 1):
+            pass
+        with limits.sending(ROOT, 1000):
+            pass
+        # Nothing of those that were refused, or are over, stays counted.
+        with limits.sending(JOE, 60):
+            pass
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bytes_are_never_more_than_may_be(seed: int) -> None:
+    chance = random.Random(seed)
+    limits = RequestCounts(RequestLimits(bytes=100, bytes_per_user=50))
+    open_: list[tuple[Identity, int, contextlib.ExitStack]] = []
+    for _ in range(500):
+        if open_ and chance.random() < 0.5:
+            open_.pop(chance.randrange(len(open_)))[2].close()
+            continue
+        who, size = chance.choice([JANE, JOE, ROOT]), chance.randrange(1, 70)
+        own = sum(one for user, one, _ in open_ if user is who)
+        everyones = sum(one for user, one, _ in open_ if user is not ROOT)
+        fits = who is ROOT or ((not own or own + size <= 50) and (not everyones or everyones + size <= 100))
+        stack = contextlib.ExitStack()
+        with contextlib.nullcontext() if fits else pytest.raises(ApiError):
+            stack.enter_context(limits.sending(who, size))
+        if fits:
+            open_.append((who, size, stack))

@@ -42,6 +42,10 @@ def _number(name: str, default: int, help: str) -> tuple[Any, Any]:
     return Annotated[int, _option(name, _LIMITS, "N", help, min=0)], default
 
 
+def _size(name: str, help: str) -> tuple[Any, Any]:
+    return Annotated[str, _option(name, _LIMITS, "SIZE", help)], "0"
+
+
 _REQUESTS, _CONNECTIONS = RequestLimits(), ConnectionLimits()
 # By the names of the arguments that the options become: annotation and default.
 _TLS_OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -121,6 +125,8 @@ _DOOR_OPTIONS: dict[str, tuple[Any, Any]] = {
     "max_watches_per_user": _number(
         "max-watches-per-user", _REQUESTS.watches_per_user, "Watches and other streams of one user; 0: any number."
     ),
+    "max_bytes_inflight": _size("max-bytes-inflight", "Bytes of lists under way to their clients; 0: any number."),
+    "max_bytes_per_user": _size("max-bytes-per-user", "Bytes of lists under way to one user; 0: any number."),
     "max_connections": _TLS_OPTIONS["max_connections"],
     "max_request_body": (
         Annotated[str, _option("max-request-body", _LIMITS, "SIZE", "The largest body of a request.")],
@@ -230,6 +236,8 @@ def _doors(given: Mapping[str, Any]) -> Doors:
             per_user=given["max_requests_per_user"],
             watches=given["max_watches"],
             watches_per_user=given["max_watches_per_user"],
+            bytes=size("--max-bytes-inflight", given["max_bytes_inflight"]),
+            bytes_per_user=size("--max-bytes-per-user", given["max_bytes_per_user"]),
         ),
         audit=_audit(given),
     )
