@@ -11,12 +11,14 @@ import re
 
 import msgspec
 
+from deltalog.wire.delta import UNDECODABLE
 from deltalog.wire.kubernetes import GroupResource
 from producers.credentials.credential import BadCredentials
 from producers.errors import ClusterUnavailable
 from producers.kubeconfig.identity import identity_kind, server_shown
 from producers.members.membership import Member
 from producers.rules.rules import Chosen
+from producers.supervision import reason_of
 from producers.timing import ProducerTiming
 from producers.upstream.apiserver import ApiServer, RequestRefused
 from producers.upstream.custom_resources import CustomDefinition, custom_definitions
@@ -98,9 +100,15 @@ async def tried(name: str, member: Member, patience: float, timing: ProducerTimi
         async with asyncio.timeout(patience):
             await _ask(server, member, under_way)
     except TimeoutError:
-        under_way.fail(f"no answer within {patience:g} s")
+        if waits_for := server.waits_for:
+            under_way.fail(f"{waits_for}, after {patience:g} s", mend="run it by hand: does it wait for somebody?")
+        else:
+            under_way.fail(f"no answer within {patience:g} s")
     except ClusterUnavailable as cause:
         under_way.fail(str(cause), cause)
+    except Exception as cause:  # noqa: BLE001 - supervised
+        # Whatever one cluster leads to, the others are tried.
+        under_way.fail(reason_of(cause))
     finally:
         await server.close()
     return under_way.trial
@@ -115,13 +123,13 @@ class _UnderWay:
     def found(self, **facts: object) -> None:
         self.trial = msgspec.structs.replace(self.trial, **facts)
 
-    def fail(self, problem: str, cause: ClusterUnavailable | None = None) -> None:
+    def fail(self, problem: str, cause: ClusterUnavailable | None = None, mend: str = "") -> None:
         # What was refused was answered.
         answered = isinstance(cause, RequestRefused)
         self.found(
             state="failed",
             problem=problem,
-            mend=_mend(problem, cause, self.trial.identity),
+            mend=mend or _mend(problem, cause, self.trial.identity),
             reachable=self.trial.reachable or answered,
         )
 
@@ -174,7 +182,7 @@ async def _forwarding(server: ApiServer) -> tuple[str, ...] | None:
         }
         try:
             answer = msgspec.json.decode(await server.post(_ACCESS_REVIEWS, msgspec.json.encode(review)), type=_Review)
-        except (ClusterUnavailable, msgspec.MsgspecError):
+        except (ClusterUnavailable, *UNDECODABLE):
             return None
         if not answer.status.allowed:
             return ("caller", "configured")

@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 import msgspec
 import structlog
 
+from deltalog.wire.delta import UNDECODABLE
 from producers.credentials.choosing import credential_for
 from producers.credentials.credential import BadCredentials, Credential, Presented
 from producers.errors import ClusterUnavailable
@@ -326,7 +327,7 @@ class ApiServer:
         body = await response.read(64 * 1024)
         try:
             status = msgspec.json.decode(body, type=_Status)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNDECODABLE:
             status = _Status(message=" ".join(body.decode(errors="replace").split()))
         retry_after = None
         if (text := response.headers.get("Retry-After", "")).isdigit():

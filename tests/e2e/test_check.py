@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import stat
 import sys
@@ -98,6 +99,41 @@ async def test_names_and_reasons_are_shown_as_they_are(config: Kubeconfig) -> No
     assert out.replace("\n", "").isprintable()
     code, out, err = await run("-o", "json", "--kubeconfig", str(config.path))
     assert {one["name"] for one in json.loads(out)["clusters"]} == set(names)
+
+
+async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An error that is nested more deeply than any decoder goes."""
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}"
+        writer.write(b"HTTP/1.1 500 Odd\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+    writer.close()
+
+
+async def test_one_that_answers_nonsense_and_a_plugin_that_hangs_keep_no_other_from_being_tried(
+    tmp_path: Path, config: Kubeconfig, members: Members
+) -> None:
+    plugin = tmp_path / "asks"
+    plugin.write_text("#!/bin/sh\nsleep 600 &\nsleep 600\n")
+    plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
+    version = "client.authentication.k8s.io/v1"
+    odd = await asyncio.start_server(nonsense, "127.0.0.1", 0)
+    async with odd:
+        config.add("good", {"server": members["alpha"].url})
+        config.add("odd", {"server": f"http://127.0.0.1:{odd.sockets[0].getsockname()[1]}"})
+        config.add(
+            "asks",
+            {"server": "https://127.0.0.1:1"},
+            exec={"apiVersion": version, "command": str(plugin), "interactiveMode": "Never"},
+        )
+        code, out, err = await run("-o", "json", "--kubeconfig", str(config.path), "--timeout", "10s")
+    assert (code, err) == (1, "")
+    found = {one["name"]: one for one in json.loads(out)["clusters"]}
+    assert found["good"]["state"] == "good", found["good"]
+    assert found["odd"]["problem"].startswith("500 ")
+    assert found["asks"]["problem"] == "plugin asks has not answered yet, after 10 s"
+    assert "by hand" in found["asks"]["mend"]
 
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

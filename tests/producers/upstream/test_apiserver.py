@@ -306,6 +306,7 @@ async def test_refusals(authority: Authority, opened: Open) -> None:
         "/status": (403, b'{"kind":"Status","code":403,"reason":"Forbidden","message":"not you"}', "403 not you"),
         "/text": (503, b"upstream\n is  down", "503 upstream is down"),
         "/empty": (404, b"", "404 Not Found"),
+        "/deep": (503, b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}", '503 {"a":[[['),
         "/binary": (500, b"\xff\xfe\x00", "500"),
         "/redirect": (302, b"", "302 Found"),
     }
