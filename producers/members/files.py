@@ -97,7 +97,15 @@ def choose(
     `wanted`: names, or patterns with wildcards; empty: all. Of several contexts with one cluster entry one is taken,
     if not each is wanted by name: one of the `known`, else the current one, else the first. Raises BadKubeconfig.
     """
-    found = {name: one.cluster for name, (one, _) in merged.contexts.items() if name}
+    remarks: _Remarks = []
+    found = {}
+    for name, (one, _) in merged.contexts.items():
+        if not {".", ".."}.isdisjoint(name.split("/")):
+            # Of the paths below /clusters/<cluster> none would lead there.
+            mend = ("mend", "rename it: . and .. are steps of a path")
+            remarks.append(("context left out: it could not be asked for", (("context", name), mend)))
+        elif name:
+            found[name] = one.cluster
     wanted = tuple(wanted)
     exact = [name for name in dict.fromkeys(wanted) if "*" not in name]
     wild = [name for name in wanted if "*" in name]
@@ -107,10 +115,9 @@ def choose(
         if name not in found:
             raise BadKubeconfig(f"no context {name!r} in {where}; it has {', '.join(sorted(found)[:20])}")
     if exact and not wild:
-        return exact, []
+        return exact, remarks
     kept = {*exact, *(name for name in known if name in found and _wanted(name, wild))}
     chosen = {found[name] or name: name for name in reversed(list(found)) if name in kept}
-    remarks: _Remarks = []
     for name in sorted(found, key=lambda name: name != merged.current_context):
         if name in kept or not _wanted(name, wild):
             continue

@@ -27,8 +27,11 @@ class Check(NamedTuple):
 
     @property
     def line(self) -> str:
-        """As it is shown: `[-]leases are not shared yet`."""
-        return f"[{self.severity}]{self.text}"
+        """As it is shown, one line whatever names it has: `[-]leases are not shared yet`."""
+        text = self.text
+        if not text.isprintable():
+            text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+        return f"[{self.severity}]{text}"
 
     @classmethod
     def of(cls, line: str) -> Check:

@@ -83,6 +83,15 @@ def test_which_contexts_become_clusters(
         assert "--context" in remark
 
 
+@pytest.mark.parametrize("name", [".", "..", "a/../b", "../prod"])
+def test_a_name_that_no_path_leads_to_is_left_out(tmp_path: Path, name: str) -> None:
+    source = FileSource(Kubeconfig(write(tmp_path / "config", {**TWO_OF_ONE, name: "far"}, "dev"), ()))
+    found, remarks = read(source, ())
+    assert name not in found
+    assert "prod" in found
+    assert any("could not be asked for" in remark and "rename it" in remark for remark in remarks)
+
+
 def test_an_unknown_context(tmp_path: Path) -> None:
     source = FileSource(Kubeconfig(write(tmp_path / "config", TWO_OF_ONE), ("nope",)))
     with pytest.raises(BadKubeconfig, match=r"no context 'nope' in .*; it has dev, dev-admin, prod"):

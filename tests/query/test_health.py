@@ -31,3 +31,8 @@ def test_lines_are_read_as_they_are_written(severity: Severity) -> None:
 
 def test_a_line_without_a_mark_is_a_warning() -> None:
     assert Check.of("of another release") == Check(Severity.WARNING, "of another release")
+
+
+def test_a_check_is_one_line_whatever_it_names() -> None:
+    check = failed("cluster a\n[+]cluster b ok\x1b[31m is stale: gr\u00fcn")
+    assert check.line == "[-]cluster a\\n[+]cluster b ok\\x1b[31m is stale: gr\u00fcn"
