@@ -213,7 +213,18 @@ class QueryService:
                 refusal = await self._look_around(request, what)
             else:
                 refusal = await self._gate.refusal(request.who, request.cluster, what)
-            return await self._route(request, segments, what, refusal)
+            try:
+                return await self._route(request, segments, what, refusal)
+            except ApiError as problem:
+                if refusal is None or problem.code not in (503, 504) or await self._knows_cluster(request):
+                    raise
+                # That it cannot be reached would tell that it is there.
+                raise refusal.error from None
+
+    async def _knows_cluster(self, request: Request) -> bool:
+        """Whether who asks may know that their request's cluster exists."""
+        known = await self._gate.discoverable(request.who)
+        return known.whole or request.cluster in known.clusters
 
     async def _caller(self, http: web.Request, cluster: str | None, what: Attributes) -> Caller:
         """Who asks; the request is noted from here on. Raises ApiError 400, 401, 403."""
@@ -406,6 +417,9 @@ class QueryService:
                 or target.subresource
                 or self._may_be_unsynced(request.cluster, target, served)
             ):
+                if refusal is not None and request.method != "GET":
+                    # Nothing of what is here may be told by how it is passed on.
+                    return await self._forward(request, segments, None, None)
                 if served is None and (bound := await pod_bound_by(request.http, target, catalogue)) is not None:
                     return await self._forward(request, segments, *bound)
                 if request.method == "GET" and not target.subresource:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from query.forward.forwarding import NoUpstream
+from query.http.passthrough import Upstream
+from query.identity import Identity
 from tests.query.access.guarded import DISCOVERY, KINDS, World, rule
 
 
@@ -108,3 +113,40 @@ async def test_slashes_in_a_hidden_name_part_no_path(world: World, above: str) -
         # Who has rights there, if not to discover it, finds it.
         assert (await as_user("mallory").text(f"{hidden}/api/v1/pods"))[0] == 200
         assert (await as_user("root", "system:masters").text(f"{hidden}/readyz?verbose"))[0] == 200
+
+
+class _Unreachable:
+    """Clusters that requests are passed on to as of who asks, none of which can be reached."""
+
+    as_caller = True
+
+    def has(self, cluster: str) -> bool:
+        return True
+
+    @contextlib.asynccontextmanager
+    async def using(self, cluster: str, who: Identity) -> AsyncIterator[Upstream]:
+        raise NoUpstream("https://10.0.0.7:6443 does not answer")
+        yield
+
+
+async def test_that_a_hidden_cluster_cannot_be_reached_is_not_told() -> None:
+    world = World("alpha", "charlie")
+    world.cluster_role("alpha", "discovery", DISCOVERY, to="group:system:authenticated")
+    async with world.serving(upstreams=_Unreachable()) as as_user:
+        jane = as_user("jane")
+        for method, path in (
+            ("POST", "api/v1/namespaces/web/pods"),
+            ("GET", "api/v1/namespaces/web/secrets"),
+            ("GET", "logs/kubelet"),
+            ("PUT", "api/v1/namespaces/web/pods/same"),
+        ):
+            answers = []
+            for cluster in ("charlie", "none"):
+                url = f"{jane.url}/clusters/{cluster}/{path}"
+                async with jane.session.request(method, url, data=b"{}") as answer:
+                    answers.append((answer.status, await answer.read()))
+            assert answers[0] == answers[1], path
+            assert answers[0][0] == 403
+        # Of one that she may know of it is said.
+        refused = await jane.json("/clusters/alpha/api/v1/namespaces/web/secrets", code=503)
+        assert "10.0.0.7" in refused["message"]
