@@ -261,9 +261,12 @@ async def test_slow_readers_get_the_latest_state(scripted: tuple[str, Answers, l
     url, answers, _ = scripted
     end = ("BOOKMARK", {"metadata": {"resourceVersion": "p.5", "annotations": {"k8s.io/initial-events-end": "true"}}})
     changes = [("MODIFIED", item("a", number)) for number in range(10, 30)]
-    answers += [
-        watch(("ADDED", item("a", 1)), ("ADDED", item("b", 2)), ("ADDED", item("d", 3)), end),
-        watch(
+    began = asyncio.Event()
+
+    async def later(request: web.Request) -> web.StreamResponse:
+        # What goes before it was read is never shown.
+        await began.wait()
+        follows = watch(
             *changes,
             ("ADDED", item("c", 30)),
             ("DELETED", item("c", 31)),
@@ -271,7 +274,12 @@ async def test_slow_readers_get_the_latest_state(scripted: tuple[str, Answers, l
             ("ADDED", item("b", 33, uid="new")),
             ("DELETED", item("d", 34)),
             hold=True,
-        ),
+        )
+        return await follows(request)
+
+    answers += [
+        watch(("ADDED", item("a", 1)), ("ADDED", item("b", 2)), ("ADDED", item("d", 3)), end),
+        later,
     ]
     async with Informer([url], PATH) as informer:
         reader = informer.changes()
@@ -279,6 +287,7 @@ async def test_slow_readers_get_the_latest_state(scripted: tuple[str, Answers, l
         async with asyncio.timeout(PATIENCE):
             await informer.synced()
             first = [await anext(reader) for _ in range(3)]
+            began.set()
             await becomes(lambda: informer.version == "p.34.1")
             shown = [await anext(reader) for _ in range(4)]
         assert {(one.type, one.key.name) for one in first} == {(ADDED, "a"), (ADDED, "b"), (ADDED, "d")}
