@@ -448,6 +448,12 @@ async def odd_path(fleet: Fleet, tally: Tally, random: Random, cluster: Simulate
     headers = bearer(token_of(random.choice(worlds.USERS), ()))
     theirs = await fleet.of_cluster(cluster, method, path, None, headers)
     ours = await fleet.ours(fleet.passing, cluster.name, method, path, None, headers)
+    if theirs[0] == 500:
+        # What ends with an old verb is for nothing: an error there before it is known who asks, here 403 to all but who
+        # may do everything, so that it tells nothing of clusters.
+        assert path.partition("?")[0].rstrip("/").endswith(("/watch", "/proxy")), theirs
+        tally.note("path for nothing", ours[0] in (403, 404), True, method, path, headers, ours[1])
+        return
     tally.note("path", ours[0] != 403, theirs[0] != 403, method, path, headers, ours[1], theirs[1])
     if (theirs[0], ours[0]) == (403, 403) and "[" not in str(theirs[1]):
         tally.note("words of a path", ours[1], theirs[1], method, path, headers)
