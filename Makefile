@@ -65,7 +65,7 @@ demo: $(STAMP)
 # their order: those with the fewest tests, which would come last otherwise, are the longest.
 LANE_quick = --lane quick -n 2 --dist loadfile
 LANE_test = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-LANE_soak = tests/producers/test_model.py tests/e2e/test_producers_under_fire.py tests/e2e/test_fuzz.py \
+LANE_soak = tests/producers/test_model.py tests/query/access/test_two_worlds.py tests/e2e/test_producers_under_fire.py tests/e2e/test_fuzz.py \
 	tests/conformance/test_differential.py tests/faults
 SOAK = KUBEBRAID_SOAK_STEPS=$${KUBEBRAID_SOAK_STEPS:-3000} KUBEBRAID_FAULT_SECONDS=$${KUBEBRAID_FAULT_SECONDS:-300}
 

@@ -16,9 +16,9 @@ import trustme
 from deltalog.wire.subjects import CLUSTER, SYNCED, TYPE
 from tests.patience import PATIENCE
 from tests.query.access.guarded import DISCOVERY, KINDS, RBAC, World
-from tests.query.access.test_two_worlds import ask, requests, world
 from tests.query.scene import Answers
 from tests.route.guarded_instances import CONSOLE, PEOPLE, Authorities, Guarded, guarded
+from tests.route.worlds import ask, requests, world
 
 RULES = frozenset((RBAC, one) for one in ("roles", "rolebindings", "clusterroles", "clusterrolebindings"))
 

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import os
 import random
 import re
 from collections import Counter
@@ -39,6 +40,10 @@ OWN_REVIEWS = (
     rule("selfsubjectreviews", verbs=["create"], groups=("authentication.k8s.io",)),
     rule("subjectaccessreviews", "localsubjectaccessreviews", verbs=["create"], groups=("authorization.k8s.io",)),
 )
+
+
+# Of each pair of worlds, in the suite and in `make soak`.
+STEPS = int(os.environ.get("KUBEBRAID_SOAK_STEPS", "1200"))
 
 
 def world(hidden: int, make: type[World] = World) -> World:
@@ -362,16 +367,16 @@ async def compare(seed: int, asked: list[Asked]) -> Counter[int]:
     return codes
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 async def test_what_is_hidden_changes_no_byte(seed: int) -> None:
     asked = list(requests())
     assert len(asked) > 6000
     # Those of one batch are of all kinds.
     random.Random(seed).shuffle(asked)
-    codes = await compare(seed, asked[:2500])
+    codes = await compare(seed, asked[:STEPS])
     # Of all kinds: what is shown, what is refused, what does not exist and what cannot be read.
     assert {200, 201, 400, 403, 404, 410, 422} <= codes.keys(), codes
-    assert codes[200] > 150, codes
+    assert codes[200] > 70, codes
     assert any(code > 1000 for code in codes), codes
 
 
