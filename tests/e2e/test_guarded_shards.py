@@ -9,13 +9,16 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import kubernetes
 import pytest
+import yaml
 
 from kubebraid.command.broker import EmbeddedBroker
 from tests.e2e.conftest import Kubectl, Members, Service, StartProcess
@@ -169,6 +172,66 @@ async def test_kubectl_by_token_and_certificate(shards: Shards, kubectl: Kubectl
     code, out, err = await run(root, "get", "clusterrolebindings", "-o", "name")
     assert code == 0, err
     assert out.split().count("clusterrolebinding.rbac.authorization.k8s.io/all-may-discover") == 2
+
+
+NODE_MODULES = Path(__file__).parents[2] / ".node" / "node_modules"
+NODE = """
+import * as k8s from '@kubernetes/client-node';
+const config = new k8s.KubeConfig();
+config.loadFromFile(process.argv[2]);
+const review = await config.makeApiClient(k8s.AuthenticationV1Api).createSelfSubjectReview({body: {}});
+const pods = await config.makeApiClient(k8s.CoreV1Api).listPodForAllNamespaces();
+const deployments = await config.makeApiClient(k8s.AppsV1Api).listDeploymentForAllNamespaces();
+const first = await new Promise((ok, failed) => new k8s.Watch(config).watch('/api/v1/pods', {}, ok, failed));
+console.log(JSON.stringify([review.status.userInfo.username, pods.items.length, deployments.items.length > 0, first]));
+process.exit(0);
+"""
+
+
+@pytest.mark.parametrize("way", ["certificate", "token"])
+async def test_programs_by_token_and_certificate(shards: Shards, tmp_path: Path, way: str) -> None:
+    """The Python and the Node client: each sees, through the router, what alpha lets jane see, of both logs."""
+    options = shards.by_certificate("jane") if way == "certificate" else shards.by_token("jane")
+    user = {option.removeprefix("--"): value for option, value in zip(options[::2], options[1::2], strict=True)}
+    server = {"server": shards.url, "certificate-authority": shards.file("servers.crt")}
+    path = tmp_path / "client.kubeconfig"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "k", "cluster": server}],
+                "users": [{"name": "u", "user": user}],
+                "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+                "current-context": "c",
+            }
+        )
+    )
+
+    def ask() -> list[Any]:
+        with kubernetes.config.new_client_from_config(str(path)) as client:
+            core: Any = kubernetes.client.CoreV1Api(client)
+            reviews: Any = kubernetes.client.AuthenticationV1Api(client)
+            review = reviews.create_self_subject_review({})
+            pods = core.list_pod_for_all_namespaces().items
+            apps: Any = kubernetes.client.AppsV1Api(client)
+            deployments = apps.list_deployment_for_all_namespaces().items
+            events = kubernetes.watch.Watch().stream(core.list_pod_for_all_namespaces, timeout_seconds=60)
+            return [review.status.user_info.username, len(pods), bool(deployments), next(events)["type"]]
+
+    expected = ["jane", 60, True, "ADDED"]
+    assert await asyncio.to_thread(ask) == expected
+    if (node := shutil.which("node")) is None or not NODE_MODULES.exists():
+        pytest.skip("@kubernetes/client-node is not installed: `make install` where npm is")
+    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
+    (tmp_path / "ask.mjs").write_text(NODE)
+    child = await asyncio.create_subprocess_exec(
+        node, str(tmp_path / "ask.mjs"), str(path), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(PATIENCE):
+        out, err = await child.communicate()
+    assert child.returncode == 0, err.decode()
+    assert json.loads(out) == expected
 
 
 async def test_a_group_that_is_down(shards: Shards) -> None:
