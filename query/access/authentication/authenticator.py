@@ -16,9 +16,9 @@ from multidict import CIMultiDict, MultiMapping
 
 from query.access.authorization.denied import unauthorized
 from query.access.errors import AccessError
-from query.access.identity import NOBODY, Identity
 from query.http.replaced import is_text
 from query.http.websocket import BEARER_PROTOCOL
+from query.identity import NOBODY, Identity
 
 log = structlog.get_logger()
 

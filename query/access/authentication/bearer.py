@@ -14,8 +14,8 @@ from query.access.authentication.authenticator import (
     RequestCredentials,
     TokenAuthenticator,
 )
-from query.access.identity import Identity
 from query.http.websocket import BEARER_PROTOCOL
+from query.identity import Identity
 
 _OF_URLS = re.compile(r"[A-Za-z0-9_-]*")
 IGNORED = "the provided Authorization header contains extra space before the bearer token, and is ignored"

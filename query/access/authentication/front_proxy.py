@@ -14,7 +14,7 @@ from multidict import CIMultiDict, MultiMapping
 from query.access.authentication.authenticator import CredentialRefused, RequestCredentials
 from query.access.authentication.identity_names import escaped_key, extra_key
 from query.access.authentication.x509 import ClientAuthorities
-from query.access.identity import Identity
+from query.identity import Identity
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ from query.access.authorization.attributes import Attributes
 from query.access.authorization.denied import forbidden
 from query.access.authorization.names import ACCOUNT_OF
 from query.access.authorization.verdicts import Verdict
-from query.access.identity import (
+from query.http.replaced import is_text
+from query.http.status import ApiError
+from query.identity import (
     ANONYMOUS,
     AUTHENTICATED,
     MASTERS,
@@ -28,8 +30,6 @@ from query.access.identity import (
     UNAUTHENTICATED,
     Identity,
 )
-from query.http.replaced import is_text
-from query.http.status import ApiError
 
 Decide = Callable[[Identity, str | None, Attributes], Awaitable[Verdict]]
 """Decides about a request of a user to a cluster, or to the root."""

@@ -14,7 +14,7 @@ from cel_expr_python import cel
 from query.access.authentication.authenticator import CredentialRefused
 from query.access.authentication.x509 import CREDENTIAL_ID
 from query.access.expressions import ANY, STRING, STRINGS, Expression, Language
-from query.access.identity import Identity
+from query.identity import Identity
 
 OF_CLAIMS = Language({"claims": cel.Type.Map(STRING, ANY)})
 """Expressions about claims. Numbers are doubles, as JSON's in Go; a missing key is an error."""

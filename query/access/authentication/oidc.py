@@ -22,7 +22,7 @@ from query.access.authentication.jwt_keys import DEFAULT_KEY_TIMING, IssuerKeys,
 from query.access.authentication.jwt_tokens import unverified, verified_claims
 from query.access.errors import BadAccessFile
 from query.access.files import WatchedFile
-from query.access.identity import Identity
+from query.identity import Identity
 
 _Reached = tuple[str, str, str]
 

@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 from query.access.authentication.authenticator import TokenAuthenticator
 from query.access.errors import AccessUnavailable
-from query.access.identity import Identity
 from query.access.single_flight import SingleFlight
+from query.identity import Identity
 
 
 def token_key(secret: bytes, token: str) -> bytes:

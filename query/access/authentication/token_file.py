@@ -18,7 +18,7 @@ from pathlib import Path
 from query.access.documents import Strict, parsed, shaped
 from query.access.errors import BadAccessFile
 from query.access.files import WatchedFile
-from query.access.identity import Identity
+from query.identity import Identity
 
 _HASH = re.compile(r"(?:sha256:)?(?:(?P<salt>[A-Za-z0-9._~+/=-]{1,128}):)?(?P<hex>[0-9A-Fa-f]{64})")
 _MEND = 'write sha256:<hex>, of `printf %s "$token" | sha256sum`, or sha256:<salt>:<hex>, of the salt and the token'

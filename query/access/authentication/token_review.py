@@ -20,8 +20,8 @@ from query.access.authentication.authenticator import CredentialRefused
 from query.access.authentication.token_cache import token_key
 from query.access.authorization.names import ACCOUNT_OF
 from query.access.errors import AccessUnavailable
-from query.access.identity import Identity
 from query.access.single_flight import SingleFlight
+from query.identity import Identity
 
 # k8s.io/apiserver pkg/util/webhook: DefaultRetryBackoff.
 _TRIES = 5

@@ -27,7 +27,7 @@ from OpenSSL.crypto import X509, Error, X509Store, X509StoreContext, X509StoreCo
 from query.access.authentication.authenticator import CredentialRefused, RequestCredentials
 from query.access.errors import BadAccessFile
 from query.access.files import WatchedFile
-from query.access.identity import Identity
+from query.identity import Identity
 
 CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
 """The key of `extra` with which credential a user was authenticated."""

@@ -16,8 +16,8 @@ from query.access.authentication.authenticator import (
     stripped,
 )
 from query.access.errors import AccessUnavailable
-from query.access.identity import NOBODY, Identity
 from query.http.status import ApiError
+from query.identity import NOBODY, Identity
 
 
 class Says:

@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 
 from query.access.authentication.authenticator import CredentialRefused, RequestCredentials
 from query.access.authentication.bearer import IGNORED, BearerAuthenticator, WebSocketAuthenticator
-from query.access.identity import Identity
+from query.identity import Identity
 
 JANE = Identity("jane")
 

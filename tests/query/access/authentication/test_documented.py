@@ -8,7 +8,7 @@ from pathlib import Path
 from query.access.authentication.authenticator import Anonymous
 from query.access.authentication.configuration import authentication_settings
 from query.access.authentication.token_file import HashedTokens
-from query.access.identity import Identity
+from query.identity import Identity
 
 TEXT = (Path(__file__).parents[4] / "docs/access/authentication.md").read_text()
 LINES, TOKENS, CONFIGURATION = re.findall(r"^```\w*\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)

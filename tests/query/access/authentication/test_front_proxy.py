@@ -18,7 +18,7 @@ from query.access.authentication.front_proxy import (
 )
 from query.access.authentication.identity_names import extra_key
 from query.access.authentication.x509 import ClientAuthorities
-from query.access.identity import Identity
+from query.identity import Identity
 from tests.query.access.authentication.certificates import Issued, authority, issue, named
 
 ROOT = authority("of front proxies")

@@ -30,8 +30,8 @@ from query.access.authentication.oidc import IssuedTokens
 from query.access.authentication.token_cache import TokenCache
 from query.access.authentication.token_file import HashedTokens
 from query.access.authentication.x509 import CertificateAuthenticator, ClientAuthorities
-from query.access.identity import Identity
 from query.http.status import ApiError
+from query.identity import Identity
 from tests.query.access.authentication.certificates import authority, issue, named
 
 CLIENTS, PROXIES = authority("of clients"), authority("of proxies")

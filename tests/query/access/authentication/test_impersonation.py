@@ -17,8 +17,8 @@ from query.access.authentication.impersonation import (
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.names import ACCOUNT_OF
 from query.access.authorization.verdicts import ALLOWED, Decision, Verdict
-from query.access.identity import Identity
 from query.http.status import ApiError
+from query.identity import Identity
 
 LIST = Attributes("list", version="v1", resource="pods", namespace="web")
 JANE = Identity("jane", groups=("dev",))

@@ -20,7 +20,7 @@ from query.access.authentication.jwt_tokens import ALGORITHMS
 from query.access.authentication.oidc import IssuedTokens
 from query.access.errors import AccessUnavailable, BadAccessFile
 from query.access.expressions import ExpressionFailed
-from query.access.identity import Identity
+from query.identity import Identity
 from tests.query.access.authentication import issuer as issuers
 from tests.query.access.authentication.issuer import CA_PEM, Issuer, rsa, signed_with_text, unsigned
 

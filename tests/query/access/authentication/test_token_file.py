@@ -9,7 +9,7 @@ import pytest
 
 from query.access.authentication.token_file import HashedTokens
 from query.access.errors import BadAccessFile
-from query.access.identity import Identity
+from query.identity import Identity
 
 JANE, ROBOT = "jane's token", "robot's tökén"
 

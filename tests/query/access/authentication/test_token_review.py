@@ -12,7 +12,7 @@ from query.access.authentication.token_cache import TokenCache
 from query.access.authentication.token_review import TokenReviewAuthenticator
 from query.access.authorization.names import ACCOUNT_OF
 from query.access.errors import AccessUnavailable
-from query.access.identity import Identity
+from query.identity import Identity
 
 ROBOT = "system:serviceaccount:web:robot"
 

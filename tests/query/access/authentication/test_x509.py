@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 from query.access.authentication.authenticator import CredentialRefused, RequestCredentials
 from query.access.authentication.x509 import UID, CertificateAuthenticator, ClientAuthorities
 from query.access.errors import BadAccessFile
-from query.access.identity import Identity
+from query.identity import Identity
 from tests.query.access.authentication.certificates import (
     ANY,
     CLIENT,
