@@ -190,9 +190,8 @@ async def test_what_lasts_is_ended_by_no_limit(context: TLS) -> None:
             await asyncio.wait_for(reader.readuntil(b"event\n"), PATIENCE)
 
 
+@pytest.mark.parametrize("context", ["https", "https that asks"], indirect=True)
 async def test_tls_that_is_never_agreed_on(context: TLS) -> None:
-    if context is None:
-        pytest.skip("there is nothing to agree on")
     async with serving(context, ConnectionLimits(handshake=0.3)) as scene:
         for sent in (b"", b"\x16\x03\x01\x02\x00\x01"):
             reader, writer = await scene.connect(tls=False)

@@ -45,7 +45,6 @@ Object = dict[str, Any]
 pytestmark = [
     pytest.mark.clusters,
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(KUBECONFIG is None, reason="of real clusters alone: make test-clusters"),
 ]
 
 
