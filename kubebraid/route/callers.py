@@ -29,7 +29,7 @@ from query.access.authentication.front_proxy import DEFAULT_HEADERS, FrontProxyH
 from query.access.authorization.denied import unauthorized
 from query.http.passthrough import request_headers
 from query.http.tls import peer_chain
-from query.http.websocket import BEARER_PROTOCOL
+from query.http.websocket import BEARER_PROTOCOL, offered_tokens
 from query.identity import MASTERS, Identity
 
 log = structlog.get_logger("kubebraid.route.callers")
@@ -161,16 +161,11 @@ def _without_token(protocols: str) -> str:
     return ", ".join(one for one in _protocols(protocols) if not one.startswith(BEARER_PROTOCOL))
 
 
-def _websocket_tokens(http: web.BaseRequest) -> list[str]:
-    offered = [one for value in http.headers.getall("Sec-WebSocket-Protocol", ()) for one in _protocols(value)]
-    return [one.removeprefix(BEARER_PROTOCOL) for one in offered if one.startswith(BEARER_PROTOCOL)]
-
-
 def _shown(http: web.BaseRequest) -> Sequence[str]:
     """What a caller shows, as values of Authorization: that of a WebSocket's protocols, too."""
     if values := http.headers.getall("Authorization", ()):
         return values
-    for encoded in _websocket_tokens(http):
+    for encoded in offered_tokens(http.headers):
         try:
             return [f"Bearer {base64.urlsafe_b64decode(encoded + '=' * (-len(encoded) % 4)).decode()}"]
         except (binascii.Error, ValueError):
@@ -181,4 +176,4 @@ def _shown(http: web.BaseRequest) -> Sequence[str]:
 
 def _has_token(http: web.BaseRequest) -> bool:
     parts = http.headers.get("Authorization", "").strip().split(" ", 2)
-    return (len(parts) > 1 and parts[0].lower() == "bearer" and bool(parts[1])) or bool(_websocket_tokens(http))
+    return (len(parts) > 1 and parts[0].lower() == "bearer" and bool(parts[1])) or bool(offered_tokens(http.headers))

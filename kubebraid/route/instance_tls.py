@@ -8,7 +8,6 @@ of an authority that it also knows users by.
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from kubebraid.errors import InvalidInput
+from query.http.tls import file_identities
 
 log = structlog.get_logger("kubebraid.route.instance_tls")
 
@@ -68,7 +68,7 @@ class InstanceTls:
         """Reads the files. Blocking."""
         self._files = files
         self._clock = clock
-        self._seen = _identities(files)
+        self._seen = file_identities(files.all)
         self._contexts = _make(files)
         self._look_at = clock() + _LOOK_EVERY
 
@@ -85,7 +85,7 @@ class InstanceTls:
         return self._contexts.identified if named else self._contexts.plain
 
     async def _look(self) -> None:
-        if (found := _identities(self._files)) == self._seen:
+        if (found := file_identities(self._files.all)) == self._seen:
             return
         self._seen = found
         try:
@@ -96,19 +96,6 @@ class InstanceTls:
             )
         else:
             log.info("what instances are asked with was read anew", files=[str(path) for path in self._files.all])
-
-
-def _identities(files: InstanceTlsFiles) -> tuple[object, ...]:
-    """Another value when one of the files was changed or replaced."""
-    found: list[object] = []
-    for path in files.all:
-        try:
-            seen = os.stat(path)
-        except (OSError, ValueError):
-            found.append(None)
-        else:
-            found.append((seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, seen.st_size))
-    return tuple(found)
 
 
 def _make(files: InstanceTlsFiles) -> _Contexts:

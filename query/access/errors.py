@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from query.errors import QueryError, UnusableSetting
 
 
@@ -28,3 +30,9 @@ class BadAccessFile(AccessError, UnusableSetting):
 
 class AccessUnavailable(AccessError):
     """A server that is asked about a token or about access does not answer, or not as it should; it may pass."""
+
+
+def aggregate(errors: Iterable[str]) -> str:
+    """Several errors as one text, equal ones once; "" for none (apimachinery pkg/util/errors: Aggregate.Error)."""
+    unique = list(dict.fromkeys(error for error in errors if error))
+    return unique[0] if len(unique) == 1 else f"[{', '.join(unique)}]" if unique else ""

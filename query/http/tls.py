@@ -13,7 +13,7 @@ import asyncio
 import os
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -85,7 +85,7 @@ class ServingContext(ssl.SSLContext):
     def __init__(self, files: ServingFiles, clock: Callable[[], float] = time.monotonic) -> None:
         self._files = files
         self._clock = clock
-        self._seen = _identities(files)
+        self._seen = file_identities(files.all)
         self._made: _Made = _make(files)
         self._look_at = clock() + _LOOK_EVERY
 
@@ -106,7 +106,7 @@ class ServingContext(ssl.SSLContext):
         return self._made.wrap(incoming, outgoing)
 
     def _look(self) -> None:
-        if (found := _identities(self._files)) == self._seen:
+        if (found := file_identities(self._files.all)) == self._seen:
             return
         self._seen = found
         try:
@@ -130,10 +130,10 @@ def peer_chain(transport: asyncio.BaseTransport | None) -> tuple[bytes, ...]:
 # -- reading the files -------------------------------------------------------------------------------------------------
 
 
-def _identities(files: ServingFiles) -> tuple[object, ...]:
-    """Another value when one of the files was changed or replaced."""
+def file_identities(paths: Iterable[Path]) -> tuple[object, ...]:
+    """Another value when one of the files was changed or replaced. Blocking."""
     found: list[object] = []
-    for path in files.all:
+    for path in paths:
         try:
             seen = os.stat(path)
         except (OSError, ValueError):

@@ -29,6 +29,11 @@ def offered_protocols(headers: MultiMapping[str]) -> list[str]:
     return [one for value in values for one in map(str.strip, value.split(",")) if one]
 
 
+def offered_tokens(headers: MultiMapping[str]) -> list[str]:
+    """The tokens among the subprotocols that a request offers, as they are encoded."""
+    return [one.removeprefix(BEARER_PROTOCOL) for one in offered_protocols(headers) if one.startswith(BEARER_PROTOCOL)]
+
+
 async def converse(
     http: web.Request, headers: list[tuple[str, str]], serve: Callable[[Send], Awaitable[None]]
 ) -> web.StreamResponse:

@@ -6,7 +6,7 @@ k8s.io/apiserver pkg/authentication/authenticator, request/union, request/anonym
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
@@ -15,7 +15,7 @@ import structlog
 from multidict import CIMultiDict, MultiMapping
 
 from query.access.authorization.denied import unauthorized
-from query.access.errors import AccessError
+from query.access.errors import AccessError, aggregate
 from query.http.replaced import is_text
 from query.http.websocket import BEARER_PROTOCOL
 from query.identity import NOBODY, Identity
@@ -87,18 +87,7 @@ class Union:
 
     async def authenticate(self, presented: RequestCredentials) -> Identity | None:
         """See `Authenticator`. With several errors: CredentialRefused with all of them."""
-        errors: list[str] = []
-        for authenticator in self._authenticators:
-            try:
-                identity = await authenticator.authenticate(presented)
-            except AccessError as cause:
-                errors.append(str(cause))
-            else:
-                if identity is not None:
-                    return identity
-        if errors:
-            raise CredentialRefused(_together(errors))
-        return None
+        return await _first(one.authenticate(presented) for one in self._authenticators)
 
 
 class TokenUnion:
@@ -109,18 +98,23 @@ class TokenUnion:
 
     async def authenticate_token(self, token: str) -> Identity | None:
         """See `TokenAuthenticator`. With several errors: CredentialRefused with all of them."""
-        errors: list[str] = []
-        for authenticator in self._authenticators:
-            try:
-                identity = await authenticator.authenticate_token(token)
-            except AccessError as cause:
-                errors.append(str(cause))
-            else:
-                if identity is not None:
-                    return identity
-        if errors:
-            raise CredentialRefused(_together(errors))
-        return None
+        return await _first(one.authenticate_token(token) for one in self._authenticators)
+
+
+async def _first(answers: Iterator[Awaitable[Identity | None]]) -> Identity | None:
+    """The first answer that knows who it is; each is begun when the one before did not. Raises CredentialRefused."""
+    errors: list[str] = []
+    for answer in answers:
+        try:
+            identity = await answer
+        except AccessError as cause:
+            errors.append(str(cause))
+        else:
+            if identity is not None:
+                return identity
+    if errors:
+        raise CredentialRefused(aggregate(errors))
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +209,3 @@ def _is_odd(identity: Identity) -> bool:
     names = (identity.name, identity.uid, *identity.groups)
     extra = (text for key, values in identity.extra for text in (key, *values))
     return any(map(_ODD.search, names)) or not all(map(is_text, (*names, *extra)))
-
-
-def _together(errors: Sequence[str]) -> str:
-    """Several messages as one (apimachinery pkg/util/errors: Aggregate)."""
-    distinct = list(dict.fromkeys(errors))
-    return distinct[0] if len(distinct) == 1 else f"[{', '.join(distinct)}]"

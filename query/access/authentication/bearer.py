@@ -14,7 +14,7 @@ from query.access.authentication.authenticator import (
     RequestCredentials,
     TokenAuthenticator,
 )
-from query.http.websocket import BEARER_PROTOCOL
+from query.http.websocket import offered_tokens
 from query.identity import Identity
 
 _OF_URLS = re.compile(r"[A-Za-z0-9_-]*")
@@ -53,7 +53,7 @@ class WebSocketAuthenticator:
         offered = [
             one.strip() for value in presented.headers.getall("Sec-WebSocket-Protocol", ()) for one in value.split(",")
         ]
-        encoded = [one.removeprefix(BEARER_PROTOCOL) for one in offered if one.startswith(BEARER_PROTOCOL)]
+        encoded = offered_tokens(presented.headers)
         if len(encoded) > 1:
             raise CredentialRefused("multiple base64.bearer.authorization tokens specified")
         token = _decoded(encoded[0]) if encoded else ""

@@ -13,6 +13,7 @@ from typing import Protocol
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.rules import PolicyRule, SubjectRules
 from query.access.authorization.verdicts import ALLOWED, EVERYTHING, NO_OPINION, Decision, Verdict, Visible
+from query.access.errors import aggregate
 from query.identity import Identity
 
 
@@ -209,7 +210,7 @@ class Chain:
         return SubjectRules(
             tuple(rule for one in found for rule in one.rules),
             any(one.incomplete for one in found),
-            _aggregate([one.error for one in found if one.error]),
+            aggregate([one.error for one in found if one.error]),
         )
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
@@ -251,13 +252,7 @@ class _Gathered:
     def verdict(self) -> Verdict:
         if not self.reasons and not self.errors:
             return NO_OPINION
-        return Verdict(Decision.NO_OPINION, "\n".join(self.reasons), _aggregate(self.errors))
-
-
-def _aggregate(errors: Sequence[str]) -> str:
-    """apimachinery pkg/util/errors: Aggregate.Error."""
-    unique = list(dict.fromkeys(errors))
-    return unique[0] if len(unique) == 1 else f"[{', '.join(unique)}]" if unique else ""
+        return Verdict(Decision.NO_OPINION, "\n".join(self.reasons), aggregate(self.errors))
 
 
 class _Union:

@@ -17,6 +17,7 @@ from deltalog.wire.selectors import quoted
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.rules import PolicyRule
 from query.access.authorization.verdicts import ALLOWED, NO_OPINION, Decision, Verdict
+from query.access.errors import aggregate
 from query.identity import SERVICE_ACCOUNT, Identity
 
 GROUP: Final = "rbac.authorization.k8s.io"
@@ -349,7 +350,7 @@ class ClusterRbac:
         """
         bindings = list(self._applying(self._granted(who), namespace))
         rules = tuple(rule for binding in bindings if binding.rules is not None for rule in binding.rules.rules)
-        return rules, _aggregate(binding.error for binding in bindings)
+        return rules, aggregate(binding.error for binding in bindings)
 
     def _granted(self, who: Identity) -> list[_Granted]:
         user = self._users.get(who.name)
@@ -370,11 +371,5 @@ class ClusterRbac:
             yield from (within[name] for name in sorted(within))
 
     def _no_opinion(self, granted: list[_Granted], namespace: str) -> Verdict:
-        errors = _aggregate(binding.error for binding in self._applying(granted, namespace))
+        errors = aggregate(binding.error for binding in self._applying(granted, namespace))
         return Verdict(Decision.NO_OPINION, f"RBAC: {errors}") if errors else NO_OPINION
-
-
-def _aggregate(errors: Iterable[str]) -> str:
-    """apimachinery pkg/util/errors: Aggregate.Error; equal ones once."""
-    unique = list(dict.fromkeys(error for error in errors if error))
-    return unique[0] if len(unique) == 1 else f"[{', '.join(unique)}]" if unique else ""
