@@ -9,6 +9,7 @@ from query.access.authorization.attributes import Attributes
 from query.access.gate import Gate
 from query.http.cors import Cors
 from query.http.limits import RequestCounts, RequestLimits
+from query.http.passthrough import HeaderNames
 
 # Requests that last (k8s.io/kubernetes pkg/controlplane/apiserver/config.go: longRunningPredicate).
 _LASTING_VERBS = frozenset({"proxy", "watch"})
@@ -17,11 +18,15 @@ _LASTING_SUBRESOURCES = frozenset({"attach", "exec", "log", "portforward", "prox
 
 @dataclass(frozen=True)
 class Entrance:
-    """All of it. As it is, everyone may come in, as on loopback. `audit` None: nothing is noted."""
+    """All of it. As it is, everyone may come in, as on loopback. `audit` None: nothing is noted.
+
+    `consumed`: the headers by which a front proxy says who asks, which are not passed on.
+    """
 
     gate: Gate = field(default_factory=Gate)
     cors: Cors = field(default_factory=Cors)
     audit: Audit | None = None
+    consumed: HeaderNames = field(default_factory=HeaderNames)
     limits: RequestCounts = field(default_factory=lambda: RequestCounts(RequestLimits(reading=0, mutating=0)))
 
 

@@ -105,7 +105,9 @@ class QueryService:
         self._reads = Reads(materializer, self._consistency)
         self._lists = Lists(materializer, self._consistency, timing, limits, self._entrance.limits)
         self.watches = Watches(materializer, self._consistency, timing)
-        self._forwarding = None if upstreams is None else Forwarding(upstreams, materializer, timing)
+        self._forwarding = None
+        if upstreams is not None:
+            self._forwarding = Forwarding(upstreams, materializer, timing, self._entrance.consumed)
         self.metrics = ServiceMetrics(materializer, self.watches, self._lists.frozen)
         self._slow_clients = SlowClients(self.metrics.stalls, timing.client_patience, timing.client_look_every)
 

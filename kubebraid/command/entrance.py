@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 
-from kubebraid.command.doors import AuditLog, Doors
+from kubebraid.command.doors import AuditLog, Doors, FrontProxy
 from kubebraid.command.reviews import ACCESS_REVIEWS, TOKEN_REVIEWS, Ask, ReviewServers
 from kubebraid.command.settings import BadSetting
 from materializer.materializer import Materializer
@@ -46,6 +46,7 @@ from query.access.gate import Gate, namespaced
 from query.entrance import Entrance
 from query.http.cors import Cors
 from query.http.limits import RequestCounts
+from query.http.passthrough import HeaderNames
 from query.identity import Identity
 
 
@@ -109,7 +110,9 @@ async def made_entrance(
         if not doors.guarded:
             yield ServingEntrance(Entrance(cors=cors, limits=limits, audit=audit))
             return
-        yield await _guarded(doors, materializer, reviews, stack, Entrance(cors=cors, limits=limits, audit=audit))
+        consumed = HeaderNames() if doors.front_proxy is None else _headers_of(doors.front_proxy).consumed
+        entrance = Entrance(cors=cors, limits=limits, audit=audit, consumed=consumed)
+        yield await _guarded(doors, materializer, reviews, stack, entrance)
 
 
 def _audit(settings: AuditLog) -> Audit:
@@ -157,12 +160,9 @@ async def _guarded(
 async def _authentication(doors: Doors, reviews: ReviewServers, stack: contextlib.AsyncExitStack) -> Authentication:
     """Who is known, in a kube-apiserver's order (k8s.io/kubernetes pkg/kubeapiserver/authenticator)."""
     found: list[Authenticator] = []
-    consumed: tuple[Collection[str], Collection[str]] = ((), ())
     if (proxy := doors.front_proxy) is not None:
-        headers = FrontProxyHeaders(proxy.user_headers, proxy.uid_headers, proxy.group_headers, proxy.extra_prefixes)
         authorities = await asyncio.to_thread(ClientAuthorities, proxy.authorities)
-        found.append(FrontProxyAuthenticator(authorities, proxy.names, headers))
-        consumed = headers.consumed
+        found.append(FrontProxyAuthenticator(authorities, proxy.names, _headers_of(proxy)))
     files = [await asyncio.to_thread(ClientAuthorities, path) for path in doors.client_authorities]
     found += map(CertificateAuthenticator, files)
     anonymous = Anonymous(bool(doors.anonymous))
@@ -194,4 +194,9 @@ async def _authentication(doors: Doors, reviews: ReviewServers, stack: contextli
     if bearers:
         union = TokenUnion(bearers)
         found += [BearerAuthenticator(union), WebSocketAuthenticator(union)]
-    return Authentication(found, anonymous, consumed=consumed)
+    return Authentication(found, anonymous)
+
+
+def _headers_of(proxy: FrontProxy) -> FrontProxyHeaders:
+    """The headers by which a front proxy says who asks."""
+    return FrontProxyHeaders(proxy.user_headers, proxy.uid_headers, proxy.group_headers, proxy.extra_prefixes)

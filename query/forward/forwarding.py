@@ -35,6 +35,7 @@ from query.forward.versions_in_bodies import to_cluster_versions, to_our_version
 from query.http.origins import refuse_foreign_pages
 from query.http.passthrough import (
     BrokenAnswer,
+    HeaderNames,
     NoAnswer,
     PassThrough,
     PassThroughError,
@@ -118,10 +119,16 @@ class _Write:
 
 
 class Forwarding:
-    """Passes requests on to clusters. Owned by the service, which closes it."""
+    """Passes requests on to clusters. Owned by the service, which closes it.
 
-    def __init__(self, upstreams: Upstreams, materializer: Materializer, timing: QueryTiming) -> None:
+    `consumed`: headers by which a front proxy says here who asks; no cluster gets them.
+    """
+
+    def __init__(
+        self, upstreams: Upstreams, materializer: Materializer, timing: QueryTiming, consumed: HeaderNames
+    ) -> None:
         self._upstreams = upstreams
+        self._consumed = consumed
         self._materializer = materializer
         self._pass_through = PassThrough(timing.forward_connect)
         self._readback = Readback(materializer, timing.forward_readable)
@@ -165,7 +172,7 @@ class Forwarding:
                     path += "/"
                 if http.rel_url.raw_query_string:
                     path = f"{path}?{passed_query(http.rel_url.raw_query_string)}"
-                headers = identified(request_headers(http), upstream)
+                headers = identified(request_headers(http), upstream, self._consumed)
                 pass_audit_id(http, headers)
                 if wants_upgrade(http):
                     return await self._pass_through.tunnel(http, upstream, path, headers, until)

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import aiohttp
 from aiohttp import web
@@ -47,6 +47,13 @@ _OF_FRONT_PROXIES = "x-remote-"
 _OF_CALLERS = ("authorization", "cookie", "impersonate-")
 # A line of an answer's head, in bytes: an instance's warnings may be long.
 _LONGEST_LINE = 256 * 1024
+
+
+class HeaderNames(NamedTuple):
+    """Names of headers, in lower case: `exact` ones, and what others begin with."""
+
+    exact: frozenset[str] = frozenset()
+    beginnings: tuple[str, ...] = ()
 
 
 class PassThroughError(QueryError):
@@ -261,19 +268,30 @@ def request_headers(http: web.BaseRequest) -> CIMultiDict[str]:
     return CIMultiDict((name, value) for name, value in http.headers.items() if name.lower() not in dropped)
 
 
-def identified(headers: CIMultiDict[str], upstream: Upstream) -> CIMultiDict[str]:
-    """Headers of a request, with those that say who asks as the upstream wants them."""
+def identified(
+    headers: CIMultiDict[str],
+    upstream: Upstream,
+    consumed: HeaderNames = HeaderNames(),  # noqa: B008 - a frozen value
+) -> CIMultiDict[str]:
+    """Headers of a request, with those that say who asks as the upstream wants them.
+
+    `consumed`: those by which a front proxy says here who asks. They go no further, whatever the upstream wants: a
+    cluster may believe them over our connection.
+    """
+    beginnings = (_OF_FRONT_PROXIES, *consumed.beginnings)
+    if upstream.identity is not None:
+        beginnings += _OF_CALLERS
     kept = CIMultiDict(
         (name, value)
         for name, value in headers.items()
-        if not name.lower().startswith(_OF_FRONT_PROXIES)
-        and (upstream.identity is None or not name.lower().startswith(_OF_CALLERS))
+        if (lowered := name.lower()) not in consumed.exact and not lowered.startswith(beginnings)
     )
     if upstream.identity is not None and (offered := kept.getall("Sec-WebSocket-Protocol", ())):
         # A token that a page's WebSocket brought is the caller's, too.
         named = [one.strip() for text in offered for one in text.split(",")]
         del kept["Sec-WebSocket-Protocol"]
-        kept["Sec-WebSocket-Protocol"] = ", ".join(one for one in named if not one.startswith(BEARER_PROTOCOL))
+        if others := [one for one in named if not one.startswith(BEARER_PROTOCOL)]:
+            kept["Sec-WebSocket-Protocol"] = ", ".join(others)
     kept.extend(upstream.identity or ())
     return kept
 

@@ -1,4 +1,4 @@
-"""Authenticators: from what a request presents to who asks, and what must not be sent on of it.
+"""Authenticators: from what a request presents to who asks.
 
 k8s.io/apiserver pkg/authentication/authenticator, request/union, request/anonymous and group.
 """
@@ -6,23 +6,21 @@ k8s.io/apiserver pkg/authentication/authenticator, request/union, request/anonym
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
 import structlog
-from multidict import CIMultiDict, MultiMapping
+from multidict import MultiMapping
 
 from query.access.authorization.denied import unauthorized
 from query.access.errors import AccessError, aggregate
 from query.http.replaced import is_text
-from query.http.websocket import BEARER_PROTOCOL
 from query.identity import NOBODY, Identity
 
 log = structlog.get_logger()
 
-_PROTOCOLS = "Sec-WebSocket-Protocol"
 _ODD = re.compile(r"\A\s|\s\Z|[\x00-\x1f\x7f]")
 
 
@@ -133,21 +131,11 @@ class Anonymous:
 
 
 class Authentication:
-    """Who asks, of each request: the whole of authentication.
+    """Who asks, of each request: the whole of authentication."""
 
-    `consumed`: the names of headers by which front proxies say who asks, and what such names begin with, in lower case.
-    """
-
-    def __init__(
-        self,
-        authenticators: Iterable[Authenticator],
-        anonymous: Anonymous = Anonymous(),
-        *,
-        consumed: tuple[Collection[str], Collection[str]] = ((), ()),
-    ) -> None:
+    def __init__(self, authenticators: Iterable[Authenticator], anonymous: Anonymous = Anonymous()) -> None:
         self._union = Union(authenticators)
         self._anonymous = anonymous
-        self._consumed = consumed
 
     async def who(self, presented: RequestCredentials) -> Identity:
         """Who asks, with the groups that everyone has who was authenticated.
@@ -169,34 +157,6 @@ class Authentication:
         if self._anonymous.admits(presented.path):
             return NOBODY
         raise unauthorized()
-
-    def stripped(self, headers: MultiMapping[str]) -> CIMultiDict[str]:
-        """A request's headers without those that say who asks."""
-        return stripped(headers, *self._consumed)
-
-
-def stripped(
-    headers: MultiMapping[str], names: Collection[str] = (), beginnings: Collection[str] = ()
-) -> CIMultiDict[str]:
-    """Headers without those that say who asks: they are not for handlers, and must not reach another server.
-
-    Those are Authorization, X-Remote-User, -Uid, -Group and -Extra-, Impersonate-, a WebSocket's token, and what has
-    one of `names` or of `beginnings` (in lower case). Requests that are sent on say who asks anew, after this.
-    """
-    exact = {"authorization", *names}
-    prefixes = ("x-remote-user", "x-remote-uid", "x-remote-group", "x-remote-extra-", "impersonate-", *beginnings)
-    kept: CIMultiDict[str] = CIMultiDict()
-    for name, value in headers.items():
-        lowered = name.lower()
-        if lowered in exact or lowered.startswith(prefixes):
-            continue
-        if lowered == _PROTOCOLS.lower() and BEARER_PROTOCOL in value:
-            protocols = [one for one in map(str.strip, value.split(",")) if not one.startswith(BEARER_PROTOCOL)]
-            if not protocols:
-                continue
-            value = ", ".join(protocols)
-        kept.add(name, value)
-    return kept
 
 
 @lru_cache(maxsize=4096)

@@ -14,6 +14,7 @@ from multidict import CIMultiDict, MultiMapping
 from query.access.authentication.authenticator import CredentialRefused, RequestCredentials
 from query.access.authentication.identity_names import escaped_key, extra_key
 from query.access.authentication.x509 import ClientAuthorities
+from query.http.passthrough import HeaderNames
 from query.identity import Identity
 
 
@@ -31,10 +32,10 @@ class FrontProxyHeaders:
     extras: Sequence[str] = ("X-Remote-Extra-",)
 
     @property
-    def consumed(self) -> tuple[frozenset[str], tuple[str, ...]]:
-        """Names, and what names begin with, in lower case, that must not be sent on."""
+    def consumed(self) -> HeaderNames:
+        """Those that must not be sent on."""
         exact = frozenset(name.lower() for name in (*self.users, *self.uids, *self.groups))
-        return exact, tuple(prefix.lower() for prefix in self.extras)
+        return HeaderNames(exact, tuple(prefix.lower() for prefix in self.extras))
 
 
 DEFAULT_HEADERS = FrontProxyHeaders()

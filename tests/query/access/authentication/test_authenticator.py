@@ -13,7 +13,6 @@ from query.access.authentication.authenticator import (
     RequestCredentials,
     TokenUnion,
     Union,
-    stripped,
 )
 from query.access.errors import AccessUnavailable
 from query.http.status import ApiError
@@ -127,32 +126,3 @@ async def test_a_refused_credential_is_no_anonymous_request() -> None:
         "code": 401,
     }
     assert isinstance(refusal.__cause__, CredentialRefused)
-
-
-def test_headers_that_say_who_asks_are_stripped() -> None:
-    headers = CIMultiDict(
-        [
-            ("Accept", "application/json"),
-            ("AUTHORIZATION", "Bearer t"),
-            ("x-remote-user", "root"),
-            ("X-Remote-Group", "system:masters"),
-            ("X-Remote-Group", "b"),
-            ("X-Remote-Uid", "1"),
-            ("X-Remote-Extra-Scopes", "a"),
-            ("Impersonate-User", "root"),
-            ("impersonate-extra-a%2fb", "c"),
-            ("X-User", "root"),
-            ("X-More-Scopes", "a"),
-            ("X-Morse", "-.-"),
-            ("Sec-WebSocket-Protocol", "v4.channel.k8s.io, base64url.bearer.authorization.k8s.io.dA"),
-            ("Sec-WebSocket-Protocol", "base64url.bearer.authorization.k8s.io.dA"),
-            ("Sec-WebSocket-Protocol", "v5.channel.k8s.io,v3.channel.k8s.io"),
-        ]
-    )
-    assert list(stripped(headers, ["x-user"], ["x-more-"]).items()) == [
-        ("Accept", "application/json"),
-        ("X-Morse", "-.-"),
-        ("Sec-WebSocket-Protocol", "v4.channel.k8s.io"),
-        ("Sec-WebSocket-Protocol", "v5.channel.k8s.io,v3.channel.k8s.io"),
-    ]
-    assert "Authorization" in headers
