@@ -167,7 +167,7 @@ class OpenApi:
         try:
             async with (
                 asyncio.timeout(self._timing.openapi_document),
-                self._server.open(path, query, accept=accept, known=known) as response,
+                self._server.open(path, query, accept=accept, known=known) as (response, _),
             ):
                 body = bytearray()
                 async for chunk in response.chunks():

@@ -266,7 +266,8 @@ class Reflector:
         elif event.type == "DELETED":
             await self.writer.observe_deleted(event.object, stored=self._timed(event, initial))
         else:
-            raise BadAnswer(f"a watch event of type {event.type!r}")
+            # Its text is the server's, which may be what it was shown of us.
+            raise BadAnswer("a watch event of an unknown type")
         reached = self.writer.last_version if metadata is None else metadata.resource_version
         self.version = reached or self.version
         if self._on_change is not None and event.type != "BOOKMARK":

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib import metadata
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
@@ -130,6 +131,18 @@ class Way:
         """The server has answered 401."""
         if self._credential is not None:
             await self._credential.refused(self._shown)
+
+    def refusal(self, code: int, reason: str, message: str, retry_after: float | None = None) -> RequestRefused:
+        """What the server says of why it refuses, in an answer or a watch, without the credentials it was shown."""
+        identity = self.identity or ()
+        return RequestRefused(code, struck_out(reason, identity), struck_out(message, identity), retry_after)
+
+
+class Opened(NamedTuple):
+    """An answer whose head has come, and the way that it comes."""
+
+    response: Response
+    way: Way
 
 
 class ApiServer:
@@ -289,7 +302,7 @@ class ApiServer:
         accept: str = "application/json",
         known: str = "",
         silence: float | None = None,
-    ) -> AsyncIterator[Response]:
+    ) -> AsyncIterator[Opened]:
         """A GET whose answer is read as it comes.
 
         `silence`: seconds without a byte after which the answer is given up; None: `ProducerTiming.read`. `known`: the
@@ -311,7 +324,7 @@ class ApiServer:
                         await way.refused()
                     if response.status != 200:
                         await self._refuse(response, way)
-                    yield response
+                    yield Opened(response, way)
             except TransportError as cause:
                 raise Unreachable(f"{way.transport.server.shown}: {cause}") from cause
 
@@ -332,8 +345,7 @@ class ApiServer:
         retry_after = None
         if (text := response.headers.get("Retry-After", "")).isdigit():
             retry_after = float(text)
-        said = struck_out(status.message or response.reason, way.identity or ())
-        raise RequestRefused(response.status, struck_out(status.reason, way.identity or ()), said, retry_after)
+        raise way.refusal(response.status, status.reason, status.message or response.reason, retry_after)
 
     async def get(
         self,
@@ -345,7 +357,7 @@ class ApiServer:
     ) -> tuple[bytes, str]:
         """Body and content type of an answer. Raises RequestRefused and Unreachable, and TooLarge past `most` bytes."""
         try:
-            async with asyncio.timeout(self.timing.answer), self.open(path, query, accept=accept) as response:
+            async with asyncio.timeout(self.timing.answer), self.open(path, query, accept=accept) as (response, _):
                 body = await response.read(most + 1)
                 if len(body) > most:
                     raise TooLarge(f"{self.host}: the answer to {path} has more than {most} bytes", body)

@@ -17,7 +17,15 @@ import msgspec
 
 from deltalog.wire.delta import UNDECODABLE
 from producers.errors import ClusterUnavailable
-from producers.upstream.apiserver import LARGEST_ANSWER, ApiServer, BadAnswer, RequestRefused, TooLarge, Unreachable
+from producers.upstream.apiserver import (
+    LARGEST_ANSWER,
+    ApiServer,
+    BadAnswer,
+    RequestRefused,
+    TooLarge,
+    Unreachable,
+    Way,
+)
 from producers.upstream.objects import RawObject, Unusable, identify, without_line_feeds
 from producers.upstream.odd_json import (
     OddObject,
@@ -272,7 +280,7 @@ class Watch:
             query["resourceVersion"] = self._version
         loop = asyncio.get_running_loop()
         silence = timing.initial_silence if initial else lasts + timing.watch_grace
-        async with self._server.open(self._target.path, query, silence=lasts + timing.watch_grace) as response:
+        async with self._server.open(self._target.path, query, silence=lasts + timing.watch_grace) as (response, way):
             if opened is not None:
                 await opened()
             patience: asyncio.Timeout
@@ -292,7 +300,7 @@ class Watch:
                             if type(line) is BegunLine:
                                 event = await asyncio.to_thread(_begun_event, line)
                             else:
-                                event = _watch_event(line)
+                                event = _watch_event(line, way)
                             yield event
                             if self._ending:
                                 return
@@ -313,7 +321,7 @@ class Watch:
                 raise Unreachable(f"{self._server.host}: watch of {self._target.path}: {said}") from None
 
 
-def _watch_event(line: bytes) -> WatchEvent:
+def _watch_event(line: bytes, way: Way) -> WatchEvent:
     """Raises BadAnswer, and RequestRefused for an ERROR event."""
     try:
         if not line.isascii():
@@ -326,7 +334,7 @@ def _watch_event(line: bytes) -> WatchEvent:
             status = _error_event.decode(line).object
         except UNDECODABLE as cause:
             raise BadAnswer(f"no watch event: {cause}") from cause
-        raise RequestRefused(status.code, status.reason, status.message)
+        raise way.refusal(status.code, status.reason, status.message)
     return event
 
 

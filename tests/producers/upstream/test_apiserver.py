@@ -203,7 +203,7 @@ async def test_a_watch_goes_on_over_the_connection_that_it_has(authority: Author
         Server(version, authority.server()).running() as two,
     ):
         server = opened(access_to(one, authority))
-        async with server.open("/watch") as response:
+        async with server.open("/watch") as (response, _):
             assert await response.next_chunk() == b"one\n"
             await server.change(access_to(two, authority))
             assert server.moved.is_set()
@@ -349,6 +349,32 @@ async def test_a_server_that_answers_with_what_it_was_asked_reveals_nothing(
             assert base64.b64encode(b"ann:MARK-password").decode() not in said
             assert said.isprintable()
             assert len(said) < 320
+
+
+@pytest.mark.parametrize("kind", ["message", "reason"])
+@pytest.mark.parametrize("user", [User(token="MARK-token"), User(username="ann", password="MARK-password")])
+async def test_a_watch_that_is_refused_with_what_it_was_asked_reveals_nothing(
+    authority: Authority, opened: Open, user: User, kind: str
+) -> None:
+    """An ERROR event comes within an answer of 200, and is as much of a refusal as one of 403."""
+
+    async def handler(stream: Stream) -> None:
+        shown = stream.asked.header("authorization")[0]
+        plain = base64.b64decode(shown.partition(" ")[2]).decode() if shown.startswith("Basic") else shown
+        said = f"you said\n\x1b[2J{shown} {plain} " + "x" * 5000
+        status = {"code": 500, kind: said}
+        await stream.answer(json.dumps({"type": "ERROR", "object": status}).encode() + b"\n")
+
+    async with Server(handler, authority.server()).running() as running:
+        server = opened(access_to(running, authority, user))
+        with pytest.raises(RequestRefused) as refused:
+            async for _ in Watch(server, Target("/api/v1/pods"), "1").events():
+                pass
+        for said in (str(refused.value), refused.value.reason):
+            assert "MARK" not in said
+            assert base64.b64encode(b"ann:MARK-password").decode() not in said
+        assert "you said" in str(refused.value)
+        assert str(refused.value).isprintable()
 
 
 async def test_a_line_without_end_is_given_up(
