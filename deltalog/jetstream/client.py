@@ -8,7 +8,8 @@ it, everything works as well, but:
   it is said in the log and by /readyz, and the process has to be started again;
 - TLS is used only where the server insists on it (`tls_required`): one that merely offers it is refused where TLS is
   asked for;
-- the first attempt to connect is cut by its patience while a server without TLS answers.
+- the first attempt to connect is cut by its patience while a server without TLS answers;
+- another server that has taken the port of the one that is meant (`Client.server`) is not told apart from it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, ClassVar
 
+from nats import errors
 from nats.aio.client import Client as PublicClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -53,6 +55,13 @@ def cancellable() -> Iterator[None]:
         raise asyncio.CancelledError
 
 
+class AnotherServer(errors.Error):
+    """Not the server that is meant answers, but one that has taken its port. It may pass by itself."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"another server, {name[:64]!r}, has its port")
+
+
 class Client(PublicClient):
     """A NATS client whose calls end when their task is cancelled, see `cancellable`."""
 
@@ -65,6 +74,8 @@ class Client(PublicClient):
         self.greeted: Callable[[], None] | None = None
         # Whether to connect over TLS or not at all.
         self.needs_tls = False
+        # What the only server is called that is meant; empty: whoever answers.
+        self.server = ""
 
     async def connect(self, *given: Any, **options: Any) -> None:
         """As nats-py's, but cancellable."""

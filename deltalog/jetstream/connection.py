@@ -15,7 +15,7 @@ import structlog
 
 from deltalog.jetstream.access import Access, check_servers, explained, without_user
 from deltalog.jetstream.append_health import AppendHealth
-from deltalog.jetstream.client import Client
+from deltalog.jetstream.client import AnotherServer, Client
 from deltalog.wire.errors import LogUnavailable
 
 __all__ = [
@@ -74,10 +74,14 @@ class Connection:
     `url`: `nats://host:port`, several with commas; `name`: what the server is told that the client is called. Until
     `open` has succeeded, all that is asked for over it is unavailable; from then on it reconnects for ever. `fast`:
     with the fast paths, where the installed nats-py has what they need (`deltalog.jetstream.fast_client`).
+    `server`: what the only server is called that may answer there (`server_name`); another one, which has taken its
+    port while it was away, counts as none, and its streams are never seen. Empty: whoever answers.
     `disconnections` counts: whoever depends on an unbroken connection compares it before and after.
     """
 
-    def __init__(self, url: str, *, name: str = "", access: Access | None = None, fast: bool = True) -> None:
+    def __init__(
+        self, url: str, *, name: str = "", access: Access | None = None, fast: bool = True, server: str = ""
+    ) -> None:
         self._servers, inside = without_user([one.strip() for one in url.split(",")])
         # Also for servers that are heard of from these: nats-py would send them none of what stands in a URL.
         access = access or Access()
@@ -85,6 +89,7 @@ class Connection:
             access = msgspec.structs.replace(access, **inside)
         self._access = access
         self._name = name
+        self._server = server
         self._kind = _FAST if fast else Client
         self.client = self._kind()
         self.url = printable(url)
@@ -118,6 +123,7 @@ class Connection:
         client = self.client = self._kind()
         self._begun = False
         self.problem, self.refusing, self.closing = "", False, False
+        client.server = self._server
         client.needs_tls = access.tls or any(one.startswith("tls://") for one in self._servers)
         # Else nats-py makes one where a server asks for TLS: reading all that the system trusts takes its time.
         context = access.tls_context() if client.needs_tls else None
@@ -316,7 +322,7 @@ _PASSING = (
 
 def _is_away(problem: Exception) -> bool:
     """Whether a failure to connect says nothing about our credentials and settings: it may pass by itself."""
-    silent = (TimeoutError, nats.errors.StaleConnectionError, nats.errors.NoServersError)
+    silent = (TimeoutError, nats.errors.StaleConnectionError, nats.errors.NoServersError, AnotherServer)
     # A server that ends in the middle of the TLS handshake, or a port that is passed on to one that is not there.
     cut_off = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
     text = str(problem).lower()
@@ -333,9 +339,9 @@ def printable(url: str) -> str:
 
 
 async def connect(
-    url: str, *, name: str, patience: float = 5.0, access: Access | None = None, fast: bool = True
+    url: str, *, name: str, patience: float = 5.0, access: Access | None = None, fast: bool = True, server: str = ""
 ) -> Connection:
     """A connection to NATS at `url`, opened; tries for `patience` seconds. Raises as `Connection.open`."""
-    connection = Connection(url, name=name, access=access, fast=fast)
+    connection = Connection(url, name=name, access=access, fast=fast, server=server)
     await connection.open(patience)
     return connection

@@ -17,12 +17,12 @@ from nats.aio.client import Client as PublicClient
 from nats.aio.subscription import Subscription
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
-from deltalog.jetstream.client import AckHandler, Client, End, Receiver, cancellable
+from deltalog.jetstream.client import AckHandler, AnotherServer, Client, End, Receiver, cancellable
 from deltalog.jetstream.headers import VERSION_LINE
 
 # What is used of nats-py's client, of its parser and of its subscriptions.
 _CLIENT = (
-    *("_flush_pending", "_process_info", "_process_err", "_process_op_err", "_process_msg"),
+    *("_flush_pending", "_transport", "_process_info", "_process_err", "_process_op_err", "_process_msg"),
     *("_pending", "_pending_data_size", "_max_pending_size", "_flush_queue", "_ps", "_error_cb", "stats"),
 )
 _PARSER = ("state", "needed", "buf", "parse", "reset")
@@ -135,6 +135,12 @@ class FastClient(Client):
             return await super()._flush_pending(*given, **options)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        name = str(info.get("server_name", ""))
+        if initial_connection and self.server and name != self.server:
+            # Before it is told who we are, and sent what waits to be sent.
+            if self._transport is not None:
+                self._transport.close()
+            raise AnotherServer(name)
         if initial_connection and self.greeted is not None:
             self.greeted()
         if self.needs_tls and info.get("tls_available"):

@@ -62,6 +62,8 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
             stack.callback(bound.close)
         url, broker = await stack.enter_async_context(nats_of(settings))
         access = settings.access if broker is None else Access()
+        # While the embedded one is away, anybody's server may get its port.
+        server = "" if broker is None else broker.name
         until = asyncio.get_running_loop().time() + GRACE
         parts: list[Callable[[], Awaitable[None]]] = []
         producer: Producer | None = None
@@ -77,7 +79,7 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
             parts.append(followed.run)
         if followed is not None and produce:
             # Its own connection: bulk appends must not stand in the way of what is being read.
-            connection = Connection(url, name="kubebraid-produce", access=access)
+            connection = Connection(url, name="kubebraid-produce", access=access, server=server)
             writing = await stack.enter_async_context(Opening(connection, opening, mend=True))
             producer = Producer(
                 followed,
@@ -93,7 +95,7 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
         address: Address | None = None
         first: Callable[[], Awaitable[None]] | None = None
         if serve:
-            connection = Connection(url, name="kubebraid-serve", access=access)
+            connection = Connection(url, name="kubebraid-serve", access=access, server=server)
             reading = await stack.enter_async_context(Opening(connection, opening))
             # With an embedded log, how far it came is kept outside the server's files, too: those may be set back.
             file = None if broker is None else broker.data / f"history-{opening.name}.json"

@@ -20,6 +20,7 @@ from typing import Self, TextIO
 
 import structlog
 
+from deltalog.jetstream.backoff import Once
 from kubebraid.errors import Unavailable
 
 log = structlog.get_logger("kubebraid.command.broker")
@@ -29,6 +30,8 @@ _PR_SET_PDEATHSIG = 1
 
 # Ports that are tried where any will do.
 _TRIES = 5
+# How long a server that was killed together with its process may still have its port, in seconds.
+_LEFT_BEHIND = 5.0
 
 
 class BrokerError(Unavailable):
@@ -99,12 +102,13 @@ def child_set_up() -> Callable[[], None] | None:
 
 
 class EmbeddedBroker:
-    """A nats-server child process with JetStream under `data`; `url` once started.
+    """A nats-server child process with JetStream under `data`; `url` once started. `name`: what it is called.
 
     It dies with us, even when we are killed; one that outlived us all the same (not Linux) is found by its
     pid file and ended before the next start, as two servers must never share a directory.
 
-    `port` 0: `preferred` if it is free, else any; once started it stays the same.
+    `port` 0: `preferred` if it is free, else any; once started it stays the same. While the server is away, another one
+    may take that port: by the name it is told apart (`Connection`'s `server`).
     """
 
     def __init__(self, data: Path, port: int = 0, *, preferred: int = 0, max_payload: int = 8 * 1024 * 1024) -> None:
@@ -113,6 +117,7 @@ class EmbeddedBroker:
         self._preferred = preferred
         self.max_payload = max_payload
         self.port = port
+        self.name = f"kubebraid-{secrets.token_hex(8)}"
         self._process: asyncio.subprocess.Process | None = None
         self._lock: TextIO | None = None
 
@@ -151,7 +156,7 @@ class EmbeddedBroker:
                 f"cannot write to --data {self.data}: {cause.strerror}; choose another directory"
             ) from cause
         self._lock_directory(directory)
-        await self._end_orphan(directory)
+        left_behind = await self._end_orphan(directory)
         if self._any_port:
             taken = not self._preferred or port_in_use("127.0.0.1", self._preferred)
             self.port = free_port() if taken else self._preferred
@@ -165,16 +170,20 @@ class EmbeddedBroker:
                 raise BrokerError("no port of 127.0.0.1 stays free for the embedded NATS; choose one with --nats-port")
             self._any_port = False
         else:
-            await self._launch_on_its_port(directory, patience)
+            taken_for = _LEFT_BEHIND if left_behind else 0.0
+            await self._launch_on_its_port(directory, patience, taken_for if self._process is None else patience)
         log.info("embedded NATS is up", url=self.url, data=str(directory))
 
-    async def _launch_on_its_port(self, directory: Path, patience: float) -> None:
-        """Launches the server on `port`; one that was this server's before is waited for. Raises BrokerError.
+    async def _launch_on_its_port(self, directory: Path, patience: float, taken_for: float) -> None:
+        """Launches the server on `port`, which may be taken for so many seconds: it was this server's before.
+
+        Raises BrokerError.
 
         While the server is away, the system may give its port to any connection of this machine.
         """
         loop = asyncio.get_running_loop()
-        limit = loop.time() + (0.0 if self._process is None else patience)
+        limit = loop.time() + taken_for
+        say = Once(lambda reason: log.warning("the embedded NATS cannot start yet", reason=reason))
         while True:
             try:
                 if port_in_use("127.0.0.1", self.port):
@@ -184,24 +193,25 @@ class EmbeddedBroker:
                     )
                 await self._launch(directory, patience)
                 return
-            except PortTaken:
+            except PortTaken as taken:
                 if loop.time() >= limit:
                     raise
+                say(taken)
             await asyncio.sleep(0.1)
 
     async def _launch(self, directory: Path, patience: float) -> None:
         config = directory / "nats.conf"
-        # Another server may take the port in the same moment; by its name ours is known.
-        name = f"kubebraid-{secrets.token_hex(4)}"
         store = str(directory / "jetstream").replace("\\", "\\\\").replace('"', '\\"')
         config.write_text(
             f"listen: 127.0.0.1:{self.port}\n"
-            f"server_name: {name}\n"
+            f"server_name: {self.name}\n"
             f"max_payload: {self.max_payload}\n"
             "max_pending: 256MB\n"
             f'jetstream {{ store_dir: "{store}" }}\n'
         )
-        with (directory / "nats.log").open("ab") as output:
+        log_file = directory / "nats.log"
+        with log_file.open("ab") as output:
+            begin = output.tell()
             self._process = await asyncio.create_subprocess_exec(
                 str(binary()),
                 "-c",
@@ -214,36 +224,37 @@ class EmbeddedBroker:
                 start_new_session=True,
             )
         (directory / "nats.pid").write_text(str(self._process.pid))
-        await self._await_answer(directory / "nats.log", name, patience)
+        await self._await_answer(log_file, begin, patience)
 
-    async def _await_answer(self, log_file: Path, name: str, patience: float) -> None:
+    async def _await_answer(self, log_file: Path, begin: int, patience: float) -> None:
+        """Returns when the server answers; what it says of itself stands in its log from `begin` on, in bytes."""
         assert self._process is not None
         ended = asyncio.ensure_future(self._process.wait())
         try:
             async with asyncio.timeout(patience):
                 while not ended.done():
-                    if await self._answers(name):
+                    if await self._answers():
                         return
                     await asyncio.wait((ended,), timeout=0.05)
         except TimeoutError:
             raise BrokerError(f"nats-server did not open its port in {patience:g} s; see {log_file}") from None
         finally:
             ended.cancel()
-        said = log_file.read_text(errors="replace").strip().splitlines()
+        said = log_file.read_bytes()[begin:].decode(errors="replace").strip().splitlines()
         last = " ".join(said[-1:])
-        if any(name in line for line in said) and any("address already in use" in line for line in said[-20:]):
+        if any("address already in use" in line for line in said):
             raise PortTaken(f"port {self.port} of 127.0.0.1 is in use; choose another with --nats-port")
         raise BrokerError(f"nats-server ended with code {self._process.returncode}: {last}")
 
-    async def _answers(self, name: str) -> bool:
-        """Whether the server that is called so has its port: it says so as the first thing (INFO)."""
+    async def _answers(self) -> bool:
+        """Whether the server has its port, and not another one: it says who it is as the first thing (INFO)."""
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except OSError:
             return False
         try:
             async with asyncio.timeout(5):
-                return f'"server_name":"{name}"'.encode() in await reader.readline()
+                return f'"server_name":"{self.name}"'.encode() in await reader.readline()
         except (OSError, TimeoutError, ValueError):
             return False
         finally:
@@ -286,22 +297,26 @@ class EmbeddedBroker:
             self._lock.close()
             self._lock = None
 
-    async def _end_orphan(self, directory: Path) -> None:
-        """Ends a server that still runs on these files after its parent was killed."""
+    async def _end_orphan(self, directory: Path) -> bool:
+        """Ends a server that still runs on these files after its parent was killed; whether one was left behind.
+
+        One that is just being ended has no command line any more (proc(5)), but may still have its port.
+        """
         pid_file = directory / "nats.pid"
         try:
             pid = int(pid_file.read_text())
         except (OSError, ValueError):
-            return
+            return False
         command = Path(f"/proc/{pid}/cmdline")
         with contextlib.suppress(OSError):
             if str(directory / "nats.conf") not in command.read_bytes().decode(errors="replace"):
-                return
+                return True
         if not command.exists() and sys.platform.startswith("linux"):
-            return
+            return True
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGTERM)
             for _ in range(100):
                 await asyncio.sleep(0.05)
                 os.kill(pid, 0)
             os.kill(pid, signal.SIGKILL)
+        return True

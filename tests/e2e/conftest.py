@@ -89,6 +89,9 @@ class Service(Process):
     def __init__(self, *arguments: str, log: Path, port: int | None = None) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        if arguments[0] == "up" and not {"--nats", "--nats-port"} & set(arguments):
+            # Of those that run at the same time each would take the usual port as soon as another one's is away.
+            arguments = (*arguments, "--nats-port", str(free_port()))
         super().__init__(*arguments, "--listen", f"127.0.0.1:{self.port}", log=log)
 
     async def ready(self, patience: float = PATIENCE, *, stale: float = STALE) -> Service:

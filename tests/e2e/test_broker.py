@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
+import signal
 import socket
 from pathlib import Path
 
 import nats
 import pytest
 
+from deltalog import BrokerUnavailable, connect
+from deltalog.jetstream.connection import BrokerRefuses, Connection
 from kubebraid.command import broker
 from kubebraid.command.broker import EmbeddedBroker, PortTaken
 from tests.patience import PATIENCE
@@ -64,3 +69,37 @@ async def test_its_own_port_is_waited_for(tmp_path: Path) -> None:
         await asyncio.wait_for(starting, PATIENCE)
         assert one.url == url
         await (await nats.connect(url)).close()
+
+
+async def test_the_port_of_one_that_was_killed_is_waited_for(tmp_path: Path) -> None:
+    """A server dies with its process, and has its port a moment longer than that."""
+    port = free_port()
+    async with EmbeddedBroker(tmp_path / "data", port) as one:
+        os.kill(one.pid, signal.SIGKILL)
+        await one.wait()
+        shutil.copytree(tmp_path / "data" / "nats", tmp_path / "again" / "nats")
+        with socket.socket() as dying:
+            dying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            dying.bind(("127.0.0.1", port))
+            dying.listen()
+            next_one = EmbeddedBroker(tmp_path / "again", port)
+            starting = asyncio.create_task(next_one.start())
+            done, _ = await asyncio.wait((starting,), timeout=0.5)
+            assert not done
+        await asyncio.wait_for(starting, PATIENCE)
+        await next_one.stop()
+
+
+async def test_another_server_on_its_port_is_none(tmp_path: Path) -> None:
+    async with EmbeddedBroker(tmp_path / "one") as one, EmbeddedBroker(tmp_path / "other") as other:
+        mine = await connect(one.url, name="test", server=one.name)
+        assert mine.connected
+        await mine.close()
+        wrong = Connection(other.url, name="test", server=one.name)
+        with pytest.raises(BrokerUnavailable, match=f"another server, '{other.name}', has its port") as found:
+            await wrong.open(patience=0.5)
+        # It goes by itself, when ours gets its port back.
+        assert not isinstance(found.value, BrokerRefuses)
+        assert not wrong.connected
+        anybody = await connect(other.url, name="test")
+        await anybody.close()

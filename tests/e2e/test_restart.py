@@ -6,11 +6,15 @@ import asyncio
 import os
 import random
 import signal
+from pathlib import Path
 
 import aiohttp
 
+from deltalog import connect, open_log
+from kubebraid.command.broker import EmbeddedBroker, port_in_use
 from tests.e2e.conftest import Comparison, Members, Starter, View
 from tests.patience import PATIENCE
+from tests.ports import free_port
 
 
 async def test_kill_and_start_again(members: Members, start: Starter, compare: Comparison, view: type[View]) -> None:
@@ -147,4 +151,41 @@ async def test_the_log_server_killed_under_watchers(
     await pods_view.equals(service)
     assert connections == 1, "the watch stayed open"
     assert not follower.done()
+    follower.cancel()
+
+
+async def test_another_server_on_the_port_of_the_log_server(
+    members: Members, start: Starter, compare: Comparison, view: type[View], tmp_path: Path
+) -> None:
+    """The embedded NATS dies and another kubebraid's takes its port: neither is taken for the other."""
+    data, port = members.kubeconfig.parent / "data", free_port()
+    service = await start("--kubeconfig", str(members.kubeconfig), "--data", str(data), "--nats-port", str(port))
+    pods_view = view(service.url, "/api/v1/pods")
+    await pods_view.list()
+    prefix = pods_view.version.split(".")[0]
+    follower = asyncio.create_task(pods_view.follow())
+    for cluster in members.clusters:
+        cluster.churn.rate = 20
+    # It cannot start its server again before the other one is there.
+    service.child.send_signal(signal.SIGSTOP)
+    os.kill(int((data / "nats" / "nats.pid").read_text()), signal.SIGKILL)
+    async with asyncio.timeout(PATIENCE):
+        while port_in_use("127.0.0.1", port):
+            await asyncio.sleep(0.05)
+    async with EmbeddedBroker(tmp_path / "other", port) as other:
+        connection = await connect(other.url, name="other")
+        their_log = await open_log(connection)
+        service.child.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(PATIENCE):
+            while "another server" not in service.output():
+                assert not follower.done(), (follower.exception(), service.output())
+                await asyncio.sleep(0.1)
+        assert await their_log.head() == 0, "what is followed here must not come into another's log"
+        await connection.close()
+    for cluster in members.clusters:
+        cluster.churn.rate = 0
+    await compare.settle(service.url, members.clusters)
+    await pods_view.equals(service)
+    assert not follower.done(), (follower.exception(), service.output())
+    assert pods_view.version.split(".")[0] == prefix
     follower.cancel()
