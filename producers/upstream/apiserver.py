@@ -281,7 +281,9 @@ class ApiServer:
                 self._latest = transport
                 return transport
         limits = ConnectionTiming(dial=self.timing.connect, handshake=self.timing.handshake)
-        self._latest = Transport(route.server, tls, route.proxy, compressed=compressed, timing=limits)
+        self._latest = Transport(
+            route.server, tls, route.proxy, compressed=compressed, cluster=self.access.name, timing=limits
+        )
         self._users[self._latest] = 0
         return self._latest
 

@@ -61,7 +61,7 @@ class ConnectionTiming(msgspec.Struct, frozen=True, kw_only=True):
 class Transport:
     """The connections to one server with one set of TLS settings; belongs to one event loop. Close it at the end.
 
-    `compressed`: answers may come compressed with gzip.
+    `compressed`: answers may come compressed with gzip. `cluster`: whose it is, among the lookups of all.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Transport:
         proxy: Proxy | None = None,
         *,
         compressed: bool = True,
+        cluster: str = "",
         timing: ConnectionTiming = ConnectionTiming(),  # noqa: B008
         handshakes: Turns | None = None,
         lookups: Lookups | None = None,
@@ -80,6 +81,7 @@ class Transport:
         self.proxy = proxy
         self.timing = timing
         self.compressed = compressed
+        self._cluster = cluster
         certificate = tls.certificate
         self._authorities = memory_file("authorities", tls.authorities) if tls.authorities else None
         self._certificate = (
@@ -297,7 +299,7 @@ class Transport:
         said = f"Could not resolve {'host' if self.proxy is None else 'proxy'}: {name}"
         try:
             async with asyncio.timeout(self.timing.dial):
-                self._addresses = await self._lookups.addresses(name)
+                self._addresses = await self._lookups.addresses(name, self._cluster)
         except TimeoutError:
             raise NotConnected(f"{said}: no answer within {self.timing.dial:g} s") from None
         if not self._addresses:

@@ -60,19 +60,19 @@ async def answer(stream: Stream) -> None:
 
 async def test_hanging_lookups_are_few_and_hold_up_no_others(names: Names) -> None:
     lookups = Lookups(names.ask, at_once=8, long_at_once=4, long=0.05)
-    first = [asyncio.create_task(lookups.addresses(f"slow{number}")) for number in range(4)]
+    first = [asyncio.create_task(lookups.addresses(f"slow{number}", f"cluster-{number}")) for number in range(4)]
     await eventually(lambda: len(lookups._took_long) == 4)
     # Those are known to take long now: beside the four no more of them are begun, whoever asks.
     names.release.set()
     await asyncio.gather(*first)
     names.release.clear()
     lookups._kept.clear()
-    again = [asyncio.create_task(lookups.addresses(f"slow{number % 4}")) for number in range(40)]
-    others = [asyncio.create_task(lookups.addresses(f"slow-too{number}")) for number in range(3)]
+    again = [asyncio.create_task(lookups.addresses(f"slow{number % 4}", f"cluster-{number}")) for number in range(40)]
+    others = [asyncio.create_task(lookups.addresses(f"slow-too{number}", f"other-{number}")) for number in range(3)]
     await eventually(lambda: names._now == 7)
     async with asyncio.timeout(PATIENCE):
-        assert await lookups.addresses("quick") == ("127.0.0.1",)
-    more = [asyncio.create_task(lookups.addresses(f"slow-more{number}")) for number in range(100)]
+        assert await lookups.addresses("quick", "alpha") == ("127.0.0.1",)
+    more = [asyncio.create_task(lookups.addresses(f"slow-more{number}", f"more-{number}")) for number in range(100)]
     await eventually(lambda: names._now == 8)
     assert names.most == 8
     assert names.asked.count("slow1") == 2, "all who ask share one lookup"
@@ -84,6 +84,58 @@ async def test_hanging_lookups_are_few_and_hold_up_no_others(names: Names) -> No
     assert {await task for task in (*again, *others, *more[:50])} == {("127.0.0.1",)}
     assert names.most == 8
     assert not any(f"slow-more{number}" in names.asked for number in range(50, 100))
+
+
+async def test_a_cluster_that_asks_for_many_names_holds_up_no_others(names: Names) -> None:
+    """As one whose kubeconfig names another server every second, each with a resolver that does not answer."""
+    lookups = Lookups(names.ask, at_once=8, each=2)
+    many = [asyncio.create_task(lookups.addresses(f"slow{number}", "odd")) for number in range(100)]
+    await eventually(lambda: names._now == 2)
+    async with asyncio.timeout(PATIENCE):
+        for number in range(20):
+            assert await lookups.addresses(f"quick{number}", "alpha") == ("127.0.0.1",)
+    assert names.asked[:2] == ["slow0", "slow1"]
+    assert names._now == 2
+    # What it waits for itself does not wait for it where others want it, too.
+    shared = asyncio.create_task(lookups.addresses("slow50", "bravo"))
+    await eventually(lambda: names._now == 3)
+    assert names.asked[-1] == "slow50"
+    # Those that it gave up are never looked up, and all others are, each once.
+    for task in many[60:]:
+        task.cancel()
+    await asyncio.wait(many[60:])
+    names.release.set()
+    async with asyncio.timeout(PATIENCE):
+        assert {await task for task in (shared, *many[:60])} == {("127.0.0.1",)}
+    assert sorted(one for one in names.asked if one.startswith("slow")) == sorted(f"slow{n}" for n in range(60))
+    # Nothing is left of it.
+    await eventually(lambda: not lookups._asking)
+    assert (lookups._held_back, lookups._running_of, lookups._running_for, lookups._running) == ({}, {}, {}, 0)
+    names.release.clear()
+    later = asyncio.create_task(lookups.addresses("slow-later", "odd"))
+    await eventually(lambda: names._now == 1)
+    names.release.set()
+    assert await later == ("127.0.0.1",)
+
+
+async def test_transports_of_one_cluster_share_its_lookups(names: Names) -> None:
+    lookups = Lookups(names.ask, at_once=8, each=2)
+    timing = ConnectionTiming(dial=PATIENCE)
+    transports = [
+        Transport(parse_server(f"https://slow{number}.example.test"), cluster="odd", timing=timing, lookups=lookups)
+        for number in range(5)
+    ]
+    asking = [asyncio.create_task(one.request("GET", "/").__aenter__()) for one in transports]
+    await eventually(lambda: names._now == 2)
+    other = Transport(parse_server("https://none.example.test"), cluster="alpha", timing=timing, lookups=lookups)
+    with pytest.raises(NotConnected, match="Could not resolve host"):
+        await other.request("GET", "/").__aenter__()
+    assert names._now == 2
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    for transport in (*transports, other):
+        await transport.close()
 
 
 async def test_a_transport_that_is_closed_does_not_wait_for_a_lookup(names: Names) -> None:
@@ -187,7 +239,7 @@ def test_a_loop_that_is_closed_is_no_matter_to_a_lookup() -> None:
         loops.append(asyncio.get_running_loop())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.05):
-                await Lookups(names.ask).addresses("slow")
+                await Lookups(names.ask).addresses("slow", "alpha")
 
     asyncio.run(begin())
     assert loops[0].is_closed()
