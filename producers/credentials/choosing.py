@@ -18,6 +18,7 @@ from producers.credentials.token_file import TokenFile
 from producers.kubeconfig.entries import User
 from producers.kubeconfig.model import ClusterAccess
 from producers.kubeconfig.validation import speaks_tls
+from producers.threads import share_of
 from producers.timing import DEFAULT, ProducerTiming
 
 Headers = tuple[tuple[str, str], ...]
@@ -57,7 +58,7 @@ def _headers(user: User, shared: SharedCredentials, timing: ProducerTiming) -> C
     if token and user.username:
         raise BadCredentials("a token and a username are both given; leave one out")
     if user.token_file:
-        return TokenFile(user.token_file, user.token, shared.threads, timing)
+        return TokenFile(user.token_file, user.token, shared.threads.of(share_of(user.token_file)), timing)
     if user.token:
         return Static(bearer(user.token))
     if user.username:
@@ -70,7 +71,9 @@ def _certificate(user: User, shared: SharedCredentials, timing: ProducerTiming) 
         return None
     if not (user.key_data or user.key_file):
         raise BadCredentials("client-certificate without client-key: give client-key or client-key-data")
-    return CertificateFiles(user, shared.threads, timing)
+    # Checking what is inline hangs on nothing.
+    share = share_of(user.certificate_file or user.key_file) if user.certificate_file or user.key_file else ""
+    return CertificateFiles(user, shared.threads.of(share), timing)
 
 
 def _says_who(server: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
 
 from producers.credentials.credential import BadCredentials, Credential, Presented
 from producers.credentials.exec_plugin import ExecPlugin, PluginSlots
@@ -13,7 +12,11 @@ from producers.credentials.identity_provider import IdentityProvider, ProxyFor
 from producers.credentials.kubeconfig_tokens import ID_TOKEN, REFRESH_TOKEN
 from producers.credentials.oidc import OidcUser
 from producers.kubeconfig.entries import AuthProvider, Cluster, Exec
+from producers.threads import Threads, share_of
 from producers.timing import DEFAULT, ProducerTiming
+
+# Seconds for which a plugin's start is waited for at the end.
+_STARTED = 1.0
 
 
 def no_proxy(url: str) -> str:
@@ -78,7 +81,7 @@ class SharedCredentials:
         self._proxy = proxy
         self._slots = slots or PluginSlots()
         self._clock = clock
-        self.threads = ThreadPoolExecutor(32, thread_name_prefix="credentials")
+        self.threads = Threads("credentials")
         self._plugins: dict[Hashable, _Kept] = {}
         self._oidc: dict[Hashable, _Kept] = {}
         # Those that nobody uses any longer and that have not ended yet: whoever closed them may have been cancelled.
@@ -90,7 +93,9 @@ class SharedCredentials:
         self._check()
         key = (plugin, cluster if plugin.provide_cluster_info else cluster.exec_config)
         if key not in self._plugins:
-            made = ExecPlugin(plugin, cluster, self._slots, self.threads, self._timing, self._clock)
+            given = cluster.authority_file if plugin.provide_cluster_info and not cluster.authority_data else ""
+            threads = self.threads.of(share_of(given or plugin.command))
+            made = ExecPlugin(plugin, cluster, self._slots, threads, self._timing, self._clock)
             self._plugins[key] = _Kept(made)
         return _Lease(self._plugins, key, self._end)
 
@@ -105,8 +110,10 @@ class SharedCredentials:
         key = (provider.file, provider.entry, *sorted(settings.items()), *(() if provider.file else tokens.values()))
         kept = self._oidc.get(key)
         if kept is None:
-            identity = IdentityProvider(settings, self._proxy, self.threads, self._timing.identity_provider)
-            kept = self._oidc[key] = _Kept(OidcUser(provider, identity, self.threads, self._timing, self._clock))
+            # Its authority is a file, too, and its user's tokens are written into the kubeconfig.
+            threads = self.threads.of(share_of(provider.file) if provider.file else str(settings.get("idp-issuer-url")))
+            identity = IdentityProvider(settings, self._proxy, threads, self._timing.identity_provider)
+            kept = self._oidc[key] = _Kept(OidcUser(provider, identity, threads, self._timing, self._clock))
         elif isinstance(kept.credential, OidcUser):
             kept.credential.offer(provider)
         return _Lease(self._oidc, key, self._end)
@@ -122,7 +129,9 @@ class SharedCredentials:
             self._ending.update(all_kept.values())
             all_kept.clear()
         await asyncio.gather(*(self._end(kept) for kept in self._ending))
-        self.threads.shutdown(wait=False)
+        self.threads.close()
+        # A plugin that is being started is killed where it is started; what hangs is not waited for.
+        await asyncio.to_thread(self.threads.wait, _STARTED)
 
     async def _end(self, kept: _Kept) -> None:
         self._ending.add(kept)

@@ -20,6 +20,7 @@ from producers.kubeconfig.in_cluster import in_cluster
 from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
 from producers.members.described import Described, Descriptions, Objects
 from producers.rules.configuration import Host, PediaClusters, Secrets
+from producers.threads import reading
 from producers.timing import ProducerTiming
 from producers.upstream.apiserver import ApiServer, RequestRefused
 from producers.upstream.watching import Target, current_objects
@@ -89,7 +90,7 @@ async def _follow(
     timing: ProducerTiming,
 ) -> None:
     files = Files()
-    server = ApiServer(await asyncio.to_thread(host_access, origin.host, files), timing)
+    server = ApiServer(await _read_access(origin.host, files), timing)
     try:
         async with asyncio.TaskGroup() as tasks:
             keeping = tasks.create_task(_keep_access(server, origin.host, files, timing))
@@ -136,13 +137,17 @@ def host_access(host: Host, files: Files) -> ClusterAccess:
     return found.access(host.context or found.one_context(where), "host cluster")
 
 
+async def _read_access(host: Host, files: Files) -> ClusterAccess:
+    return await reading(host.kubeconfig or default_kubeconfig(), host_access, host, files)
+
+
 async def _keep_access(server: ApiServer, host: Host, files: Files, timing: ProducerTiming) -> None:
     """Raises HostUnavailable for another server: its objects are to be read from the beginning."""
     complain = Once(lambda reason: log.warning("the host cluster's kubeconfig cannot be read anew", reason=reason))
     while True:
         await asyncio.sleep(timing.look_at_files_every)
         try:
-            access = await asyncio.to_thread(host_access, host, files)
+            access = await _read_access(host, files)
         except BadKubeconfig as problem:
             # It may be half written.
             complain(problem)

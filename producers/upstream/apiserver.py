@@ -24,6 +24,7 @@ from producers.credentials.credential import BadCredentials, Credential, Present
 from producers.errors import ClusterUnavailable
 from producers.kubeconfig.entries import Cluster, User
 from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
+from producers.threads import share_of
 from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.authority import Authority
 from producers.upstream.exchange import Response, TransportError
@@ -174,7 +175,7 @@ class ApiServer:
         self._route: _Route | None = None
         self._problem = access.problem
         self._credential: Credential | None = None
-        threads = self._shared.credentials.threads
+        threads = self._shared.credentials.threads.of(share_of(access.cluster.authority_file))
         self._authority = Authority(access.cluster, access.where or access.name, threads, self.timing)
         if access.problem:
             return

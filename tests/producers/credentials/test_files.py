@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trustme
 
+from producers.credentials import certificate_files, token_file
 from producers.credentials.choosing import credential_for
 from producers.credentials.credential import BadCredentials, ClientCertificate
-from producers.credentials.files import LARGEST
+from producers.credentials.files import LARGEST, read_file
 from producers.credentials.key_pairs import key_pair
 from producers.credentials.shared import SharedCredentials
 from producers.kubeconfig.entries import Cluster, Impersonation, User
 from producers.kubeconfig.model import ClusterAccess
 from producers.timing import ProducerTiming
-from tests.patience import eventually_awaited
+from tests.patience import PATIENCE, eventually, eventually_awaited
 from tests.producers.credentials.conftest import TIMING, Pair
 
 SECURE = Cluster("https://127.0.0.1:6443")
@@ -302,3 +304,56 @@ async def test_a_file_that_hangs_takes_one_thread_and_no_patience(
 
     await eventually_awaited(there)
     assert len(opened) == 1
+
+
+# -- a file server that does not answer --------------------------------------------------------------------------------
+
+
+async def test_files_of_a_dead_file_server_hold_up_only_each_other(
+    tmp_path: Path,
+    shared: SharedCredentials,
+    issue: Callable[[str], Pair],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many clusters have theirs there: neither files elsewhere nor the loop's own threads wait for them."""
+    dead, well = tmp_path / "dead", tmp_path / "well"
+    release, hanging = threading.Event(), []
+
+    def reads(path: str, what: str) -> bytes:
+        if path.startswith(f"{dead}/"):
+            hanging.append(path)
+            release.wait(PATIENCE)
+        return read_file(path, what)
+
+    for module in (token_file, certificate_files):
+        monkeypatch.setattr(module, "read_file", reads)
+    pair = issue("jane")
+    for place in (dead, well):
+        place.mkdir()
+        (place / "token").write_text("t0ken")
+        (place / "crt").write_bytes(pair.certificate)
+        (place / "key").write_bytes(pair.key)
+
+    def both(place: Path) -> ClusterAccess:
+        files = {"certificate_file": str(place / "crt"), "key_file": str(place / "key")}
+        return access(token_file=str(place / "token"), **files)
+
+    stuck = [credential_for(both(dead), shared, TIMING) for _ in range(200)]
+    waiting = [asyncio.create_task(one.current()) for one in stuck]
+    try:
+        await eventually(lambda: len(hanging) == 8)
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(20):
+                credential = credential_for(both(well), shared, TIMING)
+                shown = await credential.current()
+                assert (shown.headers, shown.certificate) == (token("t0ken"), ClientCertificate(*pair))
+                await credential.close()
+            assert await asyncio.gather(*(asyncio.to_thread(int, "7") for _ in range(50))) == [7] * 50
+        assert len(hanging) == 8
+    finally:
+        release.set()
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for one in stuck:
+            await one.close()

@@ -361,7 +361,7 @@ async def test_redirects_of_the_discovery_document_stay_safe(authority: trustme.
 
         async def refreshed(path: str) -> Tokens:
             settings = provider.settings(**{"idp-issuer-url": here + path})
-            identity = IdentityProvider(settings, no_proxy, shared.threads, 60.0)
+            identity = IdentityProvider(settings, no_proxy, shared.threads.of(""), 60.0)
             return await identity.refresh(provider.login())
 
         assert (await refreshed("/a/")).id_token
@@ -383,7 +383,7 @@ async def test_one_that_does_not_answer(provider: Provider) -> None:
 
     provider.before = hang
     shared = SharedCredentials(TIMING)
-    identity = IdentityProvider(provider.settings(), no_proxy, shared.threads, 0.3)
+    identity = IdentityProvider(provider.settings(), no_proxy, shared.threads.of(""), 0.3)
     with pytest.raises(BadCredentials, match=r"identity provider 127.0.0.1:\d+ did not answer within 0.3 s"):
         await identity.refresh("x")
     hangs.set()
@@ -417,11 +417,13 @@ async def test_through_a_proxy(provider: Provider) -> None:
         return f"http://127.0.0.1:{port}"
 
     shared = SharedCredentials(TIMING)
-    identity = IdentityProvider(provider.settings(), chosen, shared.threads, 60.0)
+    identity = IdentityProvider(provider.settings(), chosen, shared.threads.of(""), 60.0)
     assert (await identity.refresh(provider.login())).id_token
     assert asked == [f"{provider.url}/.well-known/openid-configuration", f"{provider.url}/token"]
     assert tunnels == [f"CONNECT {provider.url.removeprefix('https://')} HTTP/1.1"] * 2
-    socks = IdentityProvider(provider.settings(), lambda _: "socks5://u:s3cret@127.0.0.1:1", shared.threads, 60.0)
+    socks = IdentityProvider(
+        provider.settings(), lambda _: "socks5://u:s3cret@127.0.0.1:1", shared.threads.of(""), 60.0
+    )
     with pytest.raises(BadCredentials, match="through no socks5 proxy") as refused:
         await socks.refresh("x")
     assert "s3cret" not in str(refused.value)

@@ -506,7 +506,7 @@ async def test_closed_at_any_moment_nothing_stays(plugins: Plugins, steps: int) 
         await waiting
     await shared.close()
     # One that was being started then is killed where it is started.
-    await asyncio.to_thread(shared.threads.shutdown)
+    assert await asyncio.to_thread(shared.threads.wait, PATIENCE)
     assert not [pid for pid in processes() if command in command_line(pid) and alive(pid)]
 
 
