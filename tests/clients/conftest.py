@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
+from tests import processes
 from tests.e2e.conftest import (
     Comparison,
     Members,
@@ -128,10 +128,11 @@ def braid(shared_service: Service, shared_members: Members) -> Braid:
     return Braid(shared_service, shared_members)
 
 
-@pytest.fixture
-def kubeconfig(braid: Braid, tmp_path: Path) -> Path:
+@pytest_asyncio.fixture(loop_scope="module")
+async def kubeconfig(braid: Braid, tmp_path: Path) -> Path:
     """What `kubebraid kubeconfig` prints for the service: contexts `kubebraid`, `kubebraid-alpha` and `-bravo`."""
-    command = [sys.executable, "-m", "kubebraid", "kubeconfig", "--server", braid.url]
+    code, printed, err = await processes.run("kubeconfig", "--server", braid.url)
+    assert code == 0, err
     path = tmp_path / "kubebraid.kubeconfig"
-    path.write_text(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    path.write_text(printed)
     return path

@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import ssl
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -23,8 +22,10 @@ import trustme
 import yaml
 
 from simulation import SimulatedCluster, write_kubeconfig
+from tests import processes
 from tests.patience import PATIENCE
 from tests.ports import free_port
+from tests.processes import Child
 
 # On a busy machine a cluster may be taken for one that does not answer, until it is asked again: so long a stale one is
 # waited for, in seconds.
@@ -37,26 +38,17 @@ class Process:
     def __init__(self, *arguments: str, log: Path) -> None:
         self.arguments = arguments
         self.log = log
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: Child | None = None
 
     @property
-    def child(self) -> asyncio.subprocess.Process:
+    def child(self) -> Child:
         """The process, which was started."""
         assert self.process is not None
         return self.process
 
     async def start(self) -> None:
         with self.log.open("ab") as output:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "kubebraid",
-                *self.arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+            self.process = await processes.start(*self.arguments, output=output)
 
     async def kill(self) -> None:
         """SIGKILL to the process alone; what it started has to end by itself."""

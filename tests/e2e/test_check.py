@@ -17,22 +17,13 @@ import yaml
 
 from producers.kubeconfig.yaml_values import dump
 from simulation import SimulatedCluster
+from tests import processes
 from tests.e2e.conftest import Members, TlsFront
-from tests.patience import PATIENCE
 
 
 async def run(*arguments: str) -> tuple[int, str, str]:
     """A `kubebraid check` to its end: code, standard output, standard error."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "kubebraid", "check", *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(PATIENCE):
-        out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    return await processes.run("check", *arguments)
 
 
 async def test_all_is_well(members: Members) -> None:

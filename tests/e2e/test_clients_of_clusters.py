@@ -11,8 +11,6 @@ import contextlib
 import json
 import os
 import secrets
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -30,6 +28,7 @@ import pytest_asyncio
 import yaml
 from lightkube.resources.core_v1 import ConfigMap, Namespace
 
+from tests import processes
 from tests.clients.test_client_node import running
 from tests.e2e.conftest import Kubectl, Service, _members
 from tests.patience import PATIENCE
@@ -91,10 +90,10 @@ async def serving(directory: Path, kubeconfig: str) -> AsyncIterator[Given]:
         await service.ready()
         clusters = [one["name"] for one in (await service.get("/clusters"))["clusters"]]
         assert clusters
-        command = [sys.executable, "-m", "kubebraid", "kubeconfig", "--server", service.url]
         path = directory / "kubebraid.kubeconfig"
-        printed = await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, text=True)
-        path.write_text(printed.stdout)
+        code, printed, err = await processes.run("kubeconfig", "--server", service.url)
+        assert code == 0, err
+        path.write_text(printed)
         made = Given(service, path, clusters)
         try:
             for cluster in clusters:

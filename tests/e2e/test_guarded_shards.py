@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from kubebraid.command.broker import EmbeddedBroker
+from tests import processes
 from tests.e2e.conftest import Kubectl, Members, Service, StartProcess
 from tests.patience import PATIENCE
 from tests.route.guarded_instances import PEOPLE, Authorities
@@ -279,16 +280,8 @@ async def test_commands_that_ask_it(shards: Shards, kubectl: Kubectl, tmp_path: 
     """`status`, `clusters list` and `kubeconfig`: by files, and by a kubeconfig's context, as kubectl would."""
 
     async def run(*arguments: str) -> tuple[int, str, str]:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "kubebraid", *arguments),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "HOME": str(tmp_path), "KUBECONFIG": str(tmp_path / "none")},
-        )
-        out, err = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, out.decode(), err.decode()
+        environment = {**os.environ, "HOME": str(tmp_path), "KUBECONFIG": str(tmp_path / "none")}
+        return await processes.run(*arguments, environment=environment)
 
     (tmp_path / "janes.token").write_text("token-of-jane\n")
     shards.by_certificate("root")

@@ -11,7 +11,6 @@ import socket
 import ssl
 import stat
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +31,7 @@ from kubebraid.command.settings import Address, BadSetting
 from query.http.accepting import Site
 from query.http.connections import Runner
 from query.http.tls import ServingContext, peer_chain
+from tests import processes
 from tests.e2e.conftest import Members, Process, Starter, StartProcess
 from tests.patience import PATIENCE
 from tests.ports import free_port
@@ -193,15 +193,10 @@ async def test_the_administrator_comes_in_over_tls(tmp_path: Path) -> None:
 
 async def kubeconfig(*arguments: str, home: Path, code: int = 0) -> str:
     """What `kubebraid kubeconfig` prints; on failure, what it complains of."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "kubebraid", "kubeconfig", *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(home), "XDG_DATA_HOME": str(home)},
-    )
-    out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
-    assert process.returncode == code, (out, err)
-    return (out if code == 0 else err).decode()
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "XDG_DATA_HOME": str(home)}
+    ended, out, err = await processes.run("kubeconfig", *arguments, environment=environment)
+    assert ended == code, (out, err)
+    return out if code == 0 else err
 
 
 def decoded(text: str) -> bytes:
@@ -302,10 +297,8 @@ async def test_up_for_others_lets_in_who_started_it(
             assert answer.status == 200
             assert len((await answer.json())["items"]) == 120
     for command in ("status", "clusters list"):
-        code = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "kubebraid", *command.split(), "--data", str(data)), stdout=subprocess.DEVNULL
-        )
-        assert await asyncio.wait_for(code.wait(), PATIENCE) == 0
+        code, _, err = await processes.run(*command.split(), "--data", str(data))
+        assert code == 0, err
     if (kubectl := shutil.which("kubectl")) is not None:
         path = tmp_path / "kubebraid.kubeconfig"
         path.write_text(yaml.safe_dump(found))

@@ -12,7 +12,6 @@ import json
 import os
 import random
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -24,8 +23,9 @@ import yaml
 
 from deltalog import Log, LogSettings, Reader, Record, connect, decode_delta, open_log
 from deltalog.wire.kubernetes import GroupResource
-from kubebraid.command.broker import EmbeddedBroker, child_set_up
+from kubebraid.command.broker import EmbeddedBroker
 from materializer.materializer import Materializer
+from tests import processes
 from tests.e2e.conftest import Comparison
 from tests.ports import free_port
 
@@ -40,10 +40,11 @@ CLUSTERS = ("alpha", "bravo")
 class Child:
     """A process of the test's, dead with it at the latest."""
 
-    def __init__(self, log: Path, *command: str) -> None:
+    def __init__(self, log: Path, module: str, *arguments: str) -> None:
         self.log = log
-        self.command = command
-        self.process: asyncio.subprocess.Process | None = None
+        self.module = module
+        self.arguments = arguments
+        self.process: processes.Child | None = None
         self.stopped = False
         self.begun_at = 0
 
@@ -54,14 +55,7 @@ class Child:
     async def start(self) -> None:
         with self.log.open("ab") as output:
             self.begun_at = self.log.stat().st_size
-            self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", *self.command),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                preexec_fn=child_set_up(),
-                start_new_session=True,
-            )
+            self.process = await processes.start(*self.arguments, module=self.module, output=output, dies_with_us=True)
 
     def send(self, number: signal.Signals) -> None:
         if self.running:

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from tests import processes
 from tests.e2e.conftest import Members, Service, Starter
 from tests.patience import PATIENCE
 
 
 async def status(*arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "kubebraid", "status", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    return await processes.run("status", *arguments)
 
 
 async def text(service: Service, path: str) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import os
 import re
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,10 @@ import pytest_asyncio
 
 from deltalog import Connection, connect, decode_delta
 from kubebraid.command.broker import EmbeddedBroker, running
+from tests import processes
 from tests.e2e.conftest import Members, Service, shared_members, shared_service
-from tests.interrupts import in_the_background, interruptible
 from tests.patience import PATIENCE
+from tests.processes import Piped
 
 __all__ = ["shared_members", "shared_service"]
 
@@ -33,25 +32,9 @@ LINE = re.compile(r"\d\d:\d\d:\d\d\.\d{3}  (ADDED|MODIFIED|DELETED|LEFT|REMOVED)
 SOON = timedelta(seconds=1)
 
 
-@contextlib.asynccontextmanager
-async def command(
-    *arguments: str, interrupts: Callable[[], None] = interruptible, **environment: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "kubebraid", *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "COLUMNS": "80", **environment},
-        limit=2**24,
-        preexec_fn=interrupts,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+def command(*arguments: str, in_the_background: bool = False, **environment: str) -> AbstractAsyncContextManager[Piped]:
+    environment = {**os.environ, "COLUMNS": "80", **environment}
+    return processes.piped(*arguments, environment=environment, in_the_background=in_the_background)
 
 
 async def asked(connection: Connection, verb: str, request: object, member: str) -> Any:
@@ -65,12 +48,10 @@ async def finished(*arguments: str) -> tuple[int, str, str]:
         return process.returncode, out.decode(), err.decode()
 
 
-async def line(process: asyncio.subprocess.Process) -> str:
-    assert process.stdout is not None
+async def line(process: Piped) -> str:
     async with asyncio.timeout(PATIENCE):
         found = (await process.stdout.readline()).decode()
     if not found:
-        assert process.stderr is not None
         raise AssertionError((await process.stderr.read()).decode())
     return found
 
@@ -80,7 +61,7 @@ async def data(shared_service: Service, shared_members: Members) -> Path:
     return shared_members.kubeconfig.parent / "data"
 
 
-async def churned(members: Members, process: asyncio.subprocess.Process) -> str:
+async def churned(members: Members, process: Piped) -> str:
     """The first line, which changes bring; again and again, as nobody says when the command has begun."""
     waiting = asyncio.ensure_future(line(process))
     async with asyncio.timeout(PATIENCE):
@@ -95,7 +76,7 @@ async def test_live_lines_and_ctrl_c(shared_members: Members, data: Path) -> Non
         found = LINE.fullmatch(await churned(shared_members, process))
         assert found is not None
         assert found[2] == "alpha"
-        process.send_signal(signal.SIGINT)
+        process.child.send_signal(signal.SIGINT)
         _, err = await asyncio.wait_for(process.communicate(), PATIENCE)
         assert process.returncode == 130
         assert err == b""
@@ -104,15 +85,14 @@ async def test_live_lines_and_ctrl_c(shared_members: Members, data: Path) -> Non
 async def test_in_the_background_it_goes_on_at_ctrl_c(shared_members: Members, data: Path) -> None:
     """A shell's `&` or nohup has a command ignore SIGINT, which is for what runs in the foreground."""
     arguments = ("tail", "--data", str(data), "--cluster", "alpha", "-o", "json")
-    async with command(*arguments, interrupts=in_the_background) as process:
+    async with command(*arguments, in_the_background=True) as process:
         await churned(shared_members, process)
-        process.send_signal(signal.SIGINT)
+        process.child.send_signal(signal.SIGINT)
         # Changes that happened when the signal had long come.
         sent = datetime.now(UTC)
         while datetime.fromisoformat(json.loads(await churned(shared_members, process))["time"]) < sent + SOON:
             pass
-        process.terminate()
-        # Read to its end: asyncio takes a process whose output it has stopped reading for one that goes on.
+        process.child.send_signal(signal.SIGTERM)
         await asyncio.wait_for(process.communicate(), PATIENCE)
         assert process.returncode == -signal.SIGTERM
 
@@ -157,13 +137,10 @@ async def test_since(shared_service: Service, data: Path) -> None:
 
 async def test_a_reader_that_goes_away_is_no_error(data: Path) -> None:
     async with command("tail", "--data", str(data), "--since", "beginning") as process:
-        assert process.stdout is not None
         await line(process)
-        transport: Any = getattr(process, "_transport").get_pipe_transport(1)  # noqa: B009
-        transport.close()
-        assert process.stderr is not None
+        process.close_stdout()
         err = await asyncio.wait_for(process.stderr.read(), PATIENCE)
-        await asyncio.wait_for(process.wait(), PATIENCE)
+        await asyncio.wait_for(process.child.wait(), PATIENCE)
         assert err == b""
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import pytest_asyncio
 import yaml
 from multidict import CIMultiDictProxy
 
+from tests import processes
 from tests.e2e.conftest import Kubectl, Members, Service
 from tests.patience import PATIENCE
 
@@ -426,11 +425,9 @@ async def test_contexts_with_numbers_for_consoles_that_parse_versions(
     shared_service: Service, kubectl: Kubectl, tmp_path: Path
 ) -> None:
     """Headlamp drops an update where parseInt of its version is not above that of the list."""
-    command = (sys.executable, "-m", "kubebraid", "kubeconfig", "--int", "--server", shared_service.url)
-    run = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-    out, _ = await run.communicate()
+    _, out, _ = await processes.run("kubeconfig", "--int", "--server", shared_service.url)
     file = tmp_path / "numbers"
-    file.write_bytes(out)
+    file.write_text(out)
     contexts = [one["name"] for one in yaml.safe_load(out)["contexts"]]
     assert contexts == ["kubebraid-int", "kubebraid-int-alpha", "kubebraid-int-bravo"]
     for context in contexts:
