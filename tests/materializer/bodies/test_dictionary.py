@@ -1,0 +1,94 @@
+"""Dictionary: frames give back exactly what was packed, in any thread; dictionaries go when they are not needed."""
+
+from __future__ import annotations
+
+import gc
+import random
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from materializer.bodies import ALONE, CorruptFrame, Dictionary
+from materializer.bodies.training import Sampling, try_dictionary
+from tests.materializer.bodies.content import orders
+
+TRAINING = orders(random.Random(1), 400)
+
+
+def trained() -> Dictionary:
+    sampling = Sampling(1 << 20)
+    sampling.offer(TRAINING, 1 << 30)
+    trial = try_dictionary(ALONE, sampling, 1 << 30)
+    assert trial is not None
+    return trial.candidate
+
+
+UNDER_ORDERS = trained()
+
+
+@given(st.lists(st.binary(max_size=3000)), st.sampled_from([ALONE, UNDER_ORDERS]))
+def test_any_bytes_come_back(bodies: list[bytes], dictionary: Dictionary) -> None:
+    assert dictionary.unpack_many(dictionary.pack_many(bodies)) == bodies
+
+
+@given(st.binary(max_size=2000), st.integers(1, 400))
+def test_one_body_at_a_time_as_many_at_once(body: bytes, times: int) -> None:
+    body *= times
+    for dictionary in (ALONE, UNDER_ORDERS):
+        frame = dictionary.pack(body)
+        assert [frame] == dictionary.pack_many([body])
+        assert dictionary.unpack(frame) == body
+
+
+def test_bodies_like_those_it_was_trained_from_are_small() -> None:
+    bodies = orders(random.Random(2), 100)
+    under, alone = UNDER_ORDERS.pack_many(bodies), ALONE.pack_many(bodies)
+    assert sum(map(len, under)) * 3 < sum(map(len, alone)) < sum(map(len, bodies))
+    assert UNDER_ORDERS.unpack_many(under) == ALONE.unpack_many(alone) == bodies
+
+
+def test_one_with_the_same_content_reads_the_frames() -> None:
+    again = Dictionary(UNDER_ORDERS.content)
+    assert again.id == UNDER_ORDERS.id != ALONE.id
+    assert again.unpack(UNDER_ORDERS.pack(TRAINING[0])) == TRAINING[0]
+    assert again.pack(TRAINING[0]) == UNDER_ORDERS.pack(TRAINING[0])
+
+
+def test_what_is_no_frame_is_refused_and_the_next_is_read() -> None:
+    frame = UNDER_ORDERS.pack(TRAINING[0])
+    for wrong in (b"", b"\xff" * 40, frame[:-1], frame[: len(frame) // 2]):
+        with pytest.raises(CorruptFrame):
+            UNDER_ORDERS.unpack(wrong)
+        assert UNDER_ORDERS.unpack(frame) == TRAINING[0]
+
+
+def test_threads_use_it_at_once() -> None:
+    dictionary = Dictionary(UNDER_ORDERS.content)
+
+    def round_trips(seed: int) -> bool:
+        bodies = orders(random.Random(seed), 60)
+        return all(dictionary.unpack_many(dictionary.pack_many(bodies)) == bodies for _ in range(10))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(round_trips, range(40)))
+
+
+def test_more_than_there_is_room_to_work_with_at_once() -> None:
+    content = UNDER_ORDERS.content
+    many = [Dictionary(content) for _ in range(200)]
+    frames = [dictionary.pack(body) for dictionary, body in zip(many, TRAINING, strict=False)]
+    awake = [dictionary for dictionary in many if dictionary._codec is not None]
+    assert 0 < len(awake) < 100
+    assert [dictionary.unpack(frame) for dictionary, frame in zip(many, frames, strict=True)] == TRAINING[:200]
+
+
+def test_one_that_is_not_referred_to_is_freed() -> None:
+    dictionary = Dictionary(UNDER_ORDERS.content)
+    dictionary.pack(b"{}")
+    gone = weakref.ref(dictionary)
+    del dictionary
+    gc.collect()
+    assert gone() is None
