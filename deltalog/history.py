@@ -151,6 +151,21 @@ class History:
         if self._file is not None:
             await asyncio.to_thread(_write, self._file, msgspec.json.encode(mark))
 
+    async def raise_floor(self, floor: int) -> None:
+        """Notes in the mark that no watch can resume below `floor`; without a mark nobody has served the history.
+
+        Instances that start take it from there. Raises BrokerUnavailable, JetStreamRefused.
+        """
+        if self.log.mirror:
+            return
+        while True:
+            at, value = await self._last("mark")
+            mark = decoded(value, Mark)
+            if mark is None or (mark.created, mark.prefix) != self.log.identity or mark.floor >= floor:
+                return
+            if await self._put("mark", msgspec.structs.replace(mark, floor=floor), at):
+                return
+
     async def marks(self) -> list[Mark]:
         """What was kept, in the bucket and in the file. Of a mirror nothing is: its origin's instances do that."""
         if self.log.mirror:

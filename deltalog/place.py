@@ -119,6 +119,12 @@ async def nothing_forgotten(log: Log, place: Place, state: StreamState) -> None:
     """Raises Forgotten if a consumer that has everything up to `place` may have missed a deletion since."""
     if place.sequence in (0, state.last_sequence):
         return
+    forgotten = await log.forgotten_through()
+    if place.sequence < forgotten and not await log.kept_until(place.sequence, state):
+        raise Forgotten(
+            f"{place} is older than deletions up to {forgotten}, which were forgotten as there were too many: "
+            "read from the beginning, and drop what does not come"
+        )
     ttl = log.tombstone_ttl
     oldest = log.now() - int((ttl - min(_MARGIN, ttl * _MARGIN_PART)) * 1_000_000_000)
     if log.created_at >= oldest or place.time >= oldest:

@@ -99,12 +99,15 @@ class Reader:
     `position` is the last sequence applied and is owned here; `pending` is how many messages the log had behind the
     one being applied; `caught_up` is set once all that the log held when the reader looked is applied, and stays set;
     where the stream has replicas, all that its leader held. `after`: where to begin; with a `Progress` it is checked
-    that the log is still what was read up to there.
+    that the log is still what was read up to there. `fresh`: nobody remembers what was before, so that it does not
+    matter which deletions past it are forgotten.
 
     `state_to`: up to there the state is read, even where there are events. `compacted_through`: states up to that
     sequence may have been superseded before they were read here; it is set before the first record that this concerns
     is applied. Past it every event was, or will be, applied. `lacks_to`: up to where the state may have lacked messages
-    when it was read from its beginning; they are appended again later.
+    when it was read from its beginning; they are appended again later. `resumed_from`: what had been applied when the
+    state was gone on with from there; 0: it was not, or all of the log was applied since. Deletions past it that are
+    forgotten meanwhile may not have come.
 
     Example: the log has events past 500, and `Reader(log, apply, state_to=800)` applies what was last said of each
     object by message 800, with `compacted_through` 800, then 801, 802, 803 and so on. `Reader(log, apply, after=600)`
@@ -121,6 +124,7 @@ class Reader:
         headers_only: bool = False,
         stop_when_caught_up: bool = False,
         state_to: int = 0,
+        fresh: bool = False,
         timing: LogTiming = DEFAULT_TIMING,
     ) -> None:
         self.log = log
@@ -143,7 +147,11 @@ class Reader:
         self._timing = timing
         self._identity = log.identity
         self._beginning = not begin.sequence
+        self._fresh = fresh
         self.lacks_to = 0
+        # Up to where deletions were forgotten when reading began; None: not asked yet.
+        self._forgotten: int | None = None
+        self.resumed_from = 0
         # The sequence up to which the events have nothing more of these subjects; and until when, by the server's
         # clock, nothing behind it can have aged away unread.
         self._looked_to = 0
@@ -266,11 +274,23 @@ class Reader:
         until = until or min(kept.last_sequence, state.last_sequence)
         if until <= read_to or log_.state_stream is None:
             return events
+        await self._check_forgotten(log_)
         if self._state_to == WHOLE_STATE:
             self._state_to = until
         stored = kept.last_time if kept.last_sequence == until else await log_.message_time(until)
         self.compacted_through = max(self.compacted_through, until)
         return _Source(log_.state_stream, until, stored or 0, until == state.last_sequence)
+
+    async def _check_forgotten(self, log_: Log) -> None:
+        """Raises StateIncomplete if deletions past what was applied may have been taken out of the state."""
+        forgotten = await log_.forgotten_through()
+        if self._forgotten is None:
+            # Who begins is not told of what was deleted by then, nor that it ever was.
+            self._forgotten = forgotten if self._beginning or self._fresh else 0
+        beginning = (self._beginning or self._fresh) and not self.caught_up.is_set()
+        if self.position and forgotten > max(self.position, self._forgotten if beginning else 0):
+            raise StateIncomplete(f"deletions up to {forgotten} were forgotten, {self.position} was applied")
+        self.resumed_from = 0 if beginning else self.position
 
     @staticmethod
     async def _kept(log_: Log, state: StreamState) -> StreamState | None:
@@ -330,6 +350,8 @@ class Reader:
 
         def nothing_pending() -> None:
             nonlocal confirming
+            if not until:
+                self.resumed_from = 0
             if not until and self.caught_up.is_set() and not self._stop_when_caught_up:
                 return
             if stream.replicas == 1:

@@ -95,6 +95,7 @@ class Subscription:
         self._wanted = start
         self._name = durable
         self._from_beginning = False
+        self._resuming = True
         self._reset = reset
         self._fresh = fresh
         self._bookmarks = bookmarks
@@ -156,6 +157,7 @@ class Subscription:
             subjects=self._subjects(),
             # From the beginning: what there is, and not how it came to be.
             state_to=WHOLE_STATE if self._from_beginning else 0,
+            fresh=not self._resuming,
             timing=self._timing,
         )
         if self.start.time:
@@ -189,6 +191,7 @@ class Subscription:
                 # A consumer that ends before its first acknowledgement begins here again, and not where now is then.
                 await self._durable.begin(self.start)
         self.place = self.start
+        self._resuming = resuming
         self._shown = Shown(self.selection, self.start.sequence)
         if self.selection.labels and self.start.sequence:
             await self._survey(resuming)

@@ -21,6 +21,11 @@ class LogTiming(msgspec.Struct, frozen=True, kw_only=True):
     """Between two looks of a subscription, or of who keeps a mirror, at whether the log is still the same."""
     purges_every: float = 60.0
     """Between two looks at whether something was purged from the log that a mirror still has."""
+    purge_after: float = 600.0
+    """Between the record that deletions are forgotten, and taking their messages out of the state: until then every
+    instance has learned of it, those of older releases too, which take it from the mark when they start."""
+    purge_others: float = 60.0
+    """So much later at least, and twice that at most, do others than the one that decided look whether it was done."""
 
 
 DEFAULT_TIMING = LogTiming()

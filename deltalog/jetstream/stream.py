@@ -15,6 +15,7 @@ import structlog
 
 from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import BrokerRefuses, BrokerUnavailable, Connection, JetStreamRefused
+from deltalog.jetstream.headers import parse_headers
 from deltalog.jetstream.stream_info import (
     CREATED_KEY,
     FORMAT_KEY,
@@ -30,6 +31,7 @@ from deltalog.jetstream.stream_info import (
     timestamp,
 )
 from deltalog.wire.errors import LogUnavailable
+from deltalog.wire.forgotten import FORGOTTEN_SUBJECT, forgotten_through
 from deltalog.wire.subjects import OBJECTS, STREAM_SUBJECTS
 
 log = structlog.get_logger("deltalog.state")
@@ -40,6 +42,8 @@ STREAM_NOT_FOUND = 10059
 # How many parts of a log are read back at once.
 _READ_BACK_AT_ONCE = 32
 _MESSAGE_NOT_FOUND = 10037
+# Of a message that is to be deleted: the stream does not have it, or not any longer.
+_NOTHING_TO_DELETE = (_MESSAGE_NOT_FOUND, 10057, 10043)
 # Messages of a batch; the fewer, the sooner each is readable.
 _BATCH = 500
 
@@ -185,6 +189,16 @@ class Stream:
             raise
         return msgspec.json.decode(raw, type=_MessageAnswer).message
 
+    async def delete_message(self, sequence: int) -> bool:
+        """Removes one message; False if it was not there. Raises BrokerUnavailable, JetStreamRefused."""
+        try:
+            await self.connection.api(f"STREAM.MSG.DELETE.{self.name}", {"seq": sequence, "no_erase": True})
+        except JetStreamRefused as refused:
+            if refused.code in _NOTHING_TO_DELETE:
+                return False
+            raise
+        return True
+
     async def purge(self, subject_filter: str, below: int) -> None:
         """Removes the messages of the subjects in `subject_filter` with a sequence lower than `below`."""
         await self.connection.api(f"STREAM.PURGE.{self.name}", {"filter": subject_filter, "seq": below}, timeout=30.0)
@@ -318,6 +332,16 @@ class Log(Stream):
         if found is None and self.window:
             return await self._of_state(lambda state: state.message_time(sequence))
         return found
+
+    async def forgotten_through(self) -> int:
+        """Up to which sequence deletions are forgotten, as was decided (`deltalog.forgetting`); 0: that never was.
+
+        From the leaders of both streams, so what was acknowledged before the call is found. Raises as `state`.
+        """
+        found = [await self._found({"last_by_subj": FORGOTTEN_SUBJECT})]
+        if self.window:
+            found.append(await self._of_state(lambda state: state._found({"last_by_subj": FORGOTTEN_SUBJECT})))
+        return max((forgotten_through(parse_headers(one.hdrs)) for one in found if one is not None), default=0)
 
     async def first_since(self, time: int) -> int | None:
         """The sequence of the first message stored at `time` (ns since 1970) or later; None if there is none."""
