@@ -27,6 +27,8 @@ _CLEARLY_BETTER = 0.92
 # A type that has grown so many times is worth another look, and a candidate that is a little better.
 _GROWN = 4
 _BETTER = 0.97
+# Between two renewals so much of what is there has to have come anew: the old dictionary is kept, too.
+_RENEWED = 4
 # Bytes of a type between a candidate that was refused and the next: at first, doubled each time, and at most.
 _PATIENCE = 4 << 20
 _MOST_PATIENCE = 1 << 30
@@ -128,6 +130,8 @@ class Packing:
         self._sample_budget: Final = sample_budget
         self._lock = threading.Lock()
         self._types: dict[GroupResource, _TypePacking] = {}
+        # Those that samples are taken of, in the order in which that began.
+        self._samplings: dict[GroupResource, _TypePacking] = {}
         self._known: weakref.WeakSet[Dictionary] = weakref.WeakSet()
         self._trainings = self._refused = 0
         self._packing_seconds = self._training_seconds = 0.0
@@ -193,6 +197,7 @@ class Packing:
         """Forgets a type that there is no longer; entries under its dictionary go on having it. O(1)."""
         with self._lock:
             self._types.pop(key, None)
+            self._samplings.pop(key, None)
 
     def counts(self) -> PackingCounts:
         """What was done so far. O(types + dictionaries)."""
@@ -219,7 +224,7 @@ class Packing:
             size = sum(map(len, rests))
             seen = state.plain + size
             there = seen if live is None else min(seen, live * size // len(rests))
-            self._sample(state, rests, seen, there)
+            self._sample(key, state, rests, seen, there)
             sampling = state.sampling
             due = train and not state.trying and sampling is not None and sampling.enough
             if not due or sampling is None:
@@ -235,10 +240,11 @@ class Packing:
                 self._training_seconds += time.thread_time() - started
                 state.trying = False
                 state.sampling = None
+                self._samplings.pop(key, None)
                 self._decide(state, trial, present, drifted, seen, there)
         return state.dictionary or ALONE
 
-    def _sample(self, state: _TypePacking, rests: list[bytes], seen: int, there: int) -> None:
+    def _sample(self, key: GroupResource, state: _TypePacking, rests: list[bytes], seen: int, there: int) -> None:
         if state.sampling is None:
             if there < LEAST_BYTES:
                 return
@@ -252,10 +258,24 @@ class Packing:
                 state.sampling, state.drifted = Sampling(seen // 8), False
             else:
                 return
-        state.sampling.offer(rests, self._sample_budget - self._sampled())
+        room = self._sample_budget - self._sampled()
+        if room < sum(map(len, rests)):
+            room += self._drop_samples(state)
+        state.sampling.offer(rests, room)
+        self._samplings[key] = state
 
     def _sampled(self) -> int:
-        return sum(state.sampling.size for state in self._types.values() if state.sampling is not None)
+        return sum(state.sampling.size for state in self._samplings.values() if state.sampling is not None)
+
+    def _drop_samples(self, keep: _TypePacking) -> int:
+        """Drops those of the type that has waited longest for enough of them; they begin anew with what comes."""
+        for key, state in self._samplings.items():
+            if state is not keep and not state.trying and state.sampling is not None:
+                size = state.sampling.size
+                state.sampling = None
+                del self._samplings[key]
+                return size
+        return 0
 
     def _decide(
         self,
@@ -274,6 +294,7 @@ class Packing:
             state.expected = trial.ratio
             state.recent_plain = state.recent_held = 0
             state.patience = _PATIENCE
+            state.quiet_until = seen + max(_RECENT, there // _RENEWED)
             self._known.add(trial.candidate)
             self._trainings += 1
             return

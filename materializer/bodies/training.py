@@ -73,10 +73,10 @@ def try_dictionary(present: Dictionary, sampling: Sampling, most: int) -> Trial 
 
     Up to 0.2 s of CPU, without the GIL for most of it.
     """
-    apart = sampling.samples[::_APART]
-    samples: list[bytes | bytearray | memoryview] = [
-        sample for at, sample in enumerate(sampling.samples) if at % _APART
-    ]
+    # The newest: what is made of the others has to serve what comes after them.
+    known = len(sampling.samples) - len(sampling.samples) // _APART
+    apart = sampling.samples[known:]
+    samples: list[bytes | bytearray | memoryview] = [*sampling.samples[:known]]
     room = min(sum(map(len, samples)) // _SAMPLES_FOR_CONTENT, most, _MOST_CONTENT)
     try:
         trained = zstandard.train_dictionary(max(room, _LEAST_CONTENT), samples, level=LEVEL)

@@ -147,14 +147,14 @@ def test_on_the_event_loop_nothing_is_trained() -> None:
 
 
 def test_dictionaries_of_many_types_have_a_budget_and_the_largest_gain_has_room() -> None:
-    budget = 64 << 10
+    budget = 32 << 10
     packing = Packing(dictionary_budget=budget)
-    for number in range(40):
+    for number in range(20):
         take(packing, GroupResource("many.example.io", f"type{number}"), orders(Random(number), 60))
     used = packing.counts().dictionary_bytes
     assert 0 < used <= budget
     assert packing.counts().refused > 0
-    take(packing, ORDERS, orders(Random(99), 3000))
+    take(packing, ORDERS, orders(Random(99), 1500))
     assert packing.present(ORDERS) is not None
     assert used < packing.counts().dictionary_bytes <= budget
 
@@ -164,7 +164,10 @@ def test_samples_have_a_budget() -> None:
     for number in range(30):
         key = GroupResource("many.example.io", f"type{number}")
         packing.take([(key, body) for body in orders(Random(number), 100)], train=False)
-        assert packing._sampled() <= 256 << 10
+        assert 0 < packing._sampled() <= 256 << 10
+    # Those that wait longest make way for what comes: each has enough when it comes again.
+    take(packing, key, orders(Random(1), 100))
+    assert packing.present(key) is not None
 
 
 def test_a_dictionary_of_a_snapshot_is_gone_on_with() -> None:
@@ -187,7 +190,7 @@ def test_threads_take_at_once() -> None:
 
     def work(seed: int) -> bool:
         random = Random(seed)
-        batch = [(key, body) for key in keys for body in (orders if seed % 2 else telescopes)(random, 60)]
+        batch = [(key, body) for key in keys for body in (orders if seed % 2 else telescopes)(random, 40)]
         random.shuffle(batch)
         return [rest(held) for held in packing.take(batch, train=seed % 3 > 0)] == [body for _, body in batch]
 
