@@ -135,6 +135,13 @@ class Driven(Coroutine[Any, Any, Any]):
         return self.work.__await__()
 
 
+PARTS = {"producers.follow.probe", "producers.follow.reflector", "deltalog.append", "producers.upstream.exchange"}
+
+
+def _parts(hit: set[Place]) -> set[str]:
+    return {function.split(":")[0] for place in hit for function in place}
+
+
 async def test_an_exception_at_each_await_of_a_members_work(fleet: Fleet) -> None:
     """One place where it waits after the other, as it comes to each anew; all events of the others come through."""
     injector = Injector("alpha")
@@ -145,7 +152,10 @@ async def test_an_exception_at_each_await_of_a_members_work(fleet: Fleet) -> Non
         await fleet.flows(warm, *WELL, "alpha")
         injector.armed = True
         idle = 0
-        while idle < 5:
+        # On a busy machine rounds go by in which some of it did not have its turn.
+        for _ in range(100):
+            if idle >= 5 and _parts(injector.hit) >= PARTS:
+                break
             before = len(injector.hit)
             await fleet.flows(warm, *WELL)
             await fleet.write("alpha")
@@ -155,13 +165,7 @@ async def test_an_exception_at_each_await_of_a_members_work(fleet: Fleet) -> Non
         # It passes them all, now that none is left.
         await fleet.flows(warm, *WELL, "alpha")
         await fleet.until(lambda: warm.stale_reason(warm.store.clusters["alpha"]) is None, "alpha is well again")
-        parts = {function.split(":")[0] for place in injector.hit for function in place}
-        assert {
-            "producers.follow.probe",
-            "producers.follow.reflector",
-            "deltalog.append",
-            "producers.upstream.exchange",
-        } <= parts, parts
+        assert _parts(injector.hit) >= PARTS, injector.hit
         assert len(injector.hit) > 25, injector.hit
         warm.store.check()
     finally:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from query.discovery.paths import SERVED_PATHS
+from tests.patience import PATIENCE
 from tests.query.access.guarded import DISCOVERY, KINDS, RBAC, World, rule
 
 FORMS = (
@@ -132,6 +133,6 @@ def bare(body: bytes) -> bytes:
 async def ask(user: Any, one: tuple[str, str, str]) -> tuple[int, bytes, list[str]]:
     method, path, form = one
     headers = {"Accept": form, "X-Forwarded-Host": "here.example"}
-    async with asyncio.timeout(20), user.session.request(method, user.url + path, headers=headers) as answer:
+    async with asyncio.timeout(PATIENCE), user.session.request(method, user.url + path, headers=headers) as answer:
         warned = [re.sub(r"[0-9]+", "N", text) for text in answer.headers.getall("Warning", ())]
         return answer.status, bare(await answer.read()), warned
