@@ -18,7 +18,7 @@ from deltalog.jetstream.bucket import Bucket, decoded
 from deltalog.jetstream.connection import JetStreamRefused
 from deltalog.jetstream.opening import next_prefix
 from deltalog.jetstream.same_history import Progress, why_not_continued
-from deltalog.jetstream.stream import Log, LogError
+from deltalog.jetstream.stream import ASKED_AFTER, Log, LogError
 from deltalog.wire.subjects import encode_token
 
 log = structlog.get_logger("deltalog.history")
@@ -207,15 +207,21 @@ class History:
             if probe.sequence <= lacks_to:
                 # It may have gone with the state, and was not cut out of the history.
                 continue
+            if await self._lacks(probe):
+                return f"message {probe.sequence} ({probe.subject}) was cut out"
+        return None
+
+    async def _lacks(self, probe: Probe) -> bool:
+        """Whether the log has neither a message nor what would have superseded or removed it, asked again and again."""
+        for pause in ASKED_AFTER:
+            await asyncio.sleep(pause)
             if await self.log.message_time(probe.sequence) is not None:
-                continue
+                return False
             for subject in (probe.subject, *probe.removals):
                 last = await self.log.last(subject)
                 if last is not None and last[0] > probe.sequence:
-                    break
-            else:
-                return f"message {probe.sequence} ({probe.subject}) was cut out"
-        return None
+                    return False
+        return True
 
 
 def _same(one: Mark, other: Mark) -> bool:

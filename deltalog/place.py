@@ -110,7 +110,9 @@ async def same_history(log: Log, place: Place, state: StreamState) -> None:
             f"{place} is of the history {place.prefix}; stream {log.name} now holds {state.prefix}: "
             "read from the beginning"
         )
-    reason = await why_not_continued(log, Progress(place.sequence, place.time, place.time), state)
+    # One that seems to end before that is asked again.
+    known = state if state.last_sequence >= place.sequence else None
+    reason = await why_not_continued(log, Progress(place.sequence, place.time, place.time), known)
     if reason is not None:
         raise HistoryChanged(f"{place} is of another history: {reason}; read from the beginning")
 

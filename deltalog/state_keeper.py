@@ -18,7 +18,7 @@ from deltalog.jetstream.backoff import Once
 from deltalog.jetstream.connection import Connection
 from deltalog.jetstream.making import change_stream, find_stream
 from deltalog.jetstream.state_stream import Limits, delete_state, lacking, make_state, state_name, take_over
-from deltalog.jetstream.stream import Log, Stream, checked_log
+from deltalog.jetstream.stream import ASKED_AFTER, Log, Stream, checked_log
 from deltalog.jetstream.stream_info import StreamState, nanoseconds
 from deltalog.reader import Reader, Record
 from deltalog.timing import DEFAULT_TIMING, LogTiming
@@ -125,8 +125,10 @@ class StateKeeper:
         if not opened.window or kept.last_sequence < max(kept.lacks_to, opened.events_from):
             # It keeps the last messages itself; or the state is being filled, and that has been said.
             return
-        if await opened.kept_until(kept.last_sequence, events):
-            return
+        for pause in ASKED_AFTER:
+            await asyncio.sleep(pause)
+            if await opened.kept_until(kept.last_sequence, events):
+                return
         assert opened.state_stream is not None
         await change_stream(opened.state_stream, {}, lacking(opened, events.last_sequence))
         log.warning(

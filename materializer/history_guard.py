@@ -16,11 +16,13 @@ from deltalog.history import History, Mark
 from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import BrokerUnavailable
 from deltalog.jetstream.same_history import why_another
+from deltalog.jetstream.stream import ASKED_AFTER
 from deltalog.jetstream.stream_info import StreamState
 from deltalog.reader import HistoryChanged, Reader
 from deltalog.wire.errors import LogUnavailable
 from materializer.errors import MaterializerError
 from materializer.freshness import Freshness
+from materializer.integrity import Missing
 from materializer.served import Served
 from materializer.snapshot import too_old
 from materializer.streams import LogStreams
@@ -199,15 +201,24 @@ class HistoryGuard:
 
     async def _audit(self) -> None:
         served = self._served
-        missing = await served.integrity.audit(
-            served.log, lambda index: self._waiting.applied(index, self._timing.audit)
-        )
+        missing = await self._missing()
+        if missing.living or missing.tombstone > served.store.floor:
+            # Read once, perhaps where a server lacked what the stream has.
+            await asyncio.sleep(ASKED_AFTER[-1])
+            again = await self._missing()
+            still = set(again.living)
+            missing = Missing([one for one in missing.living if one in still], min(missing.tombstone, again.tombstone))
         if missing.living:
             few = ", ".join(missing.living[:3])
             raise HistoryChanged(f"{len(missing.living)} messages were cut out of the stream: {few}")
         if missing.tombstone > served.store.floor:
             log.warning("deletions were cut out of the stream", floor=missing.tombstone)
             served.store.floor = missing.tombstone
+
+    async def _missing(self) -> Missing:
+        return await self._served.integrity.audit(
+            self._served.log, lambda index: self._waiting.applied(index, self._timing.audit)
+        )
 
     # -- what is noted beside the log ------------------------------------------------------------------------------
 

@@ -44,6 +44,25 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("untimed")
 
 
+# So much of the end of each log is shown of a test that failed, in bytes.
+_SHOWN = 20_000
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a test that fails stand the logs of the processes that it had: else they go with its directory."""
+    report = yield
+    directory = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and report.when == "call" and directory is not None:
+        for file in sorted(directory.rglob("*.log")):
+            with suppress(OSError):
+                said = file.read_bytes()[-_SHOWN:].decode(errors="replace")
+                report.sections.append((f"end of {file.relative_to(directory)}", said))
+    return report
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Modules of tests and of clients, and what is collected, stay to the end: a million objects, by each worker."""

@@ -42,10 +42,11 @@ async def why_not_continued(stream: Stream, progress: Progress, state: StreamSta
     """Why what was read is not the beginning of what the stream holds now; None if it is, as far as can be told.
 
     Whether something was cut out of it is another question: a message that is not there may have been superseded.
+    `state`: as it was just asked for by `Stream.state_read_to`; None: it is asked for here.
     Raises BrokerUnavailable, JetStreamRefused.
     """
-    state = state or await stream.state()
     sequence, time, latest = progress
+    state = state or await stream.state_read_to(sequence)
     if state.last_sequence < sequence:
         if stream.mirror:
             # Made again, it is filled with the same messages as before.

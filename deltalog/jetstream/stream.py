@@ -39,6 +39,12 @@ log = structlog.get_logger("deltalog.state")
 T = TypeVar("T")
 
 STREAM_NOT_FOUND = 10059
+ASKED_AFTER = (0.0, 0.2, 0.8)
+"""What says that a history has ended, or lost something, is asked three times, after pauses of so many seconds.
+
+A server that stood still answers the questions that waited for it as the leader that it was, before it hears of its
+successor. So a stream that seems to lack what it had really does only if it still does a moment later.
+"""
 # How many parts of a log are read back at once.
 _READ_BACK_AT_ONCE = 32
 _MESSAGE_NOT_FOUND = 10037
@@ -51,8 +57,6 @@ _BATCH = 500
 # Messages count as kept for a tenth of the window less, in nanoseconds a second, and for half a minute at most.
 _MARGIN_PART = 100_000_000
 _MARGIN_NANOSECONDS = 30_000_000_000
-# The pauses before a stream that seems to have been cut is asked about again, in seconds.
-_ASKED_AGAIN = (0.2, 0.8)
 # How long a purge waits for the state stream to have come as far, in seconds.
 _STATE_WITHIN = 30.0
 
@@ -121,17 +125,12 @@ class Stream:
         return info.state_now()
 
     async def state_past(self, sequence: int) -> StreamState:
-        """As `state`, of a stream that should have come to `sequence`: if it has not, that is asked for again.
-
-        A server that stood still answers the questions that waited for it as the leader that it was, before it hears of
-        its successor. So a stream that seems to end earlier really does only if it still does a moment later.
-        """
-        state = await self.state()
-        for pause in _ASKED_AGAIN:
-            if state.last_sequence >= sequence:
-                break
+        """As `state`, of a stream that should have come to `sequence`: if not, it is asked again (`ASKED_AFTER`)."""
+        for pause in ASKED_AFTER:
             await asyncio.sleep(pause)
             state = await self.state()
+            if state.last_sequence >= sequence:
+                break
         return state
 
     async def head(self) -> int:

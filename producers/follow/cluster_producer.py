@@ -13,12 +13,10 @@ from deltalog import Appender, HistoryEnded, LogUnavailable, UnreadableRecord
 from deltalog.history import History
 from deltalog.jetstream.backoff import Backoff, Once
 from deltalog.jetstream.stream import Log
-from deltalog.wire import subjects
 from deltalog.wire.kubernetes import GroupResource
-from deltalog.wire.records import HealthChanged, decode_control
-from deltalog.wire.subjects import control_subject
+from deltalog.wire.records import HealthChanged
 from producers.follow.cluster_state import ClusterState, Treatment
-from producers.follow.ownership import Deposed, Owner, append_control, take
+from producers.follow.ownership import Deposed, Owner, append_control, last_owner, take
 from producers.follow.tenure import serve_tenure
 from producers.follow.type_informer import TypeInformer
 from producers.members.membership import Member
@@ -229,17 +227,17 @@ class ClusterProducer:
             return False
         try:
             log_ = await self._open_log()
-            last = await log_.last(control_subject(self.name, subjects.OWNER))
-            if last is None or (owner is not None and last[0] < owner.sequence):
-                if owner is not None and await _may_have_gone(log_, owner.sequence):
-                    log.info("the owner record has gone from the events", cluster=self.name)
-                    return False
-                # There is no later record of another producer, but this one's is missing: the log was cut, set back or
-                # replaced.
-                log.warning("the log has lost who owns the cluster", cluster=self.name)
-                await History(log_).rotate(prefix)
+            last = await last_owner(log_, self.name, 0 if owner is None else owner.sequence)
+            if last is not None:
+                return last.producer != self._producer
+            if owner is not None and await _may_have_gone(log_, owner.sequence):
+                log.info("the owner record has gone from the events", cluster=self.name)
                 return False
-            return decode_control(last[1]).producer != self._producer
+            # There is no later record of another producer, but this one's is missing: the log was cut, set back or
+            # replaced.
+            log.warning("the log has lost who owns the cluster", cluster=self.name)
+            await History(log_).rotate(prefix)
+            return False
         except (LogUnavailable, UnreadableRecord):
             return False
 

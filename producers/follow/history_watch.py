@@ -35,7 +35,7 @@ async def watch_history(
         await asyncio.sleep(every * random.uniform(0.8, 1.2))
         highest = max(written, appender.highest.get(log.name, 0))
         try:
-            state = await log.state()
+            state = await log.state_past(highest)
         except BrokerUnavailable:
             # Appending fails then, and is logged.
             continue

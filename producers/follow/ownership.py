@@ -10,6 +10,7 @@ again, in the same epoch, long before it is among the oldest. One that has gone 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 
@@ -18,7 +19,7 @@ import structlog
 
 from deltalog import Appender, Conflict, Expect, UnreadableRecord
 from deltalog.append import Fence
-from deltalog.jetstream.stream import Log
+from deltalog.jetstream.stream import ASKED_AFTER, Log
 from deltalog.wire import subjects
 from deltalog.wire.records import ControlRecord, Fact, OwnerChanged, decode_control, encode_control
 from deltalog.wire.subjects import control_subject
@@ -88,6 +89,19 @@ async def take(log_: Log, appender: Appender, cluster: str, producer: str, at_le
             owner.fence.move(taken)
             log.debug("cluster taken", cluster=cluster, epoch=owner.epoch, before=before or None)
             return owner
+
+
+async def last_owner(log_: Log, cluster: str, sequence: int) -> ControlRecord | None:
+    """The cluster's last owner record, which is the one at `sequence` or a later one; None: there is none.
+
+    That would be the end of the history, so it is asked again (`ASKED_AFTER`). Raises LogUnavailable, UnreadableRecord.
+    """
+    for pause in ASKED_AFTER:
+        await asyncio.sleep(pause)
+        last = await log_.last(control_subject(cluster, subjects.OWNER))
+        if last is not None and last[0] >= sequence:
+            return decode_control(last[1])
+    return None
 
 
 async def _last_epoch(log_: Log, cluster: str) -> int:

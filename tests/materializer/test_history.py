@@ -21,6 +21,7 @@ from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import control_subject, object_filter, object_subject, type_prefix
 from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
+from materializer.integrity import Missing
 from materializer.materializer import Materializer
 from materializer.timing import Timing
 from query.discovery.readiness import Readiness
@@ -632,3 +633,29 @@ async def test_a_mark_never_goes_back(log: Log) -> None:
     await history.mark(mark(1, 0))
     assert [kept.index for kept in await history.marks()] == [1]
     assert nanoseconds(log.created) > 0
+
+
+async def test_what_only_one_reading_misses_was_not_cut_out(
+    log: Log, put: Put, starting: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reading may meet a server that stood still and lacks the end of the log; the next one does not."""
+    for name in "abc":
+        await put(name)
+    one = await starting()
+    await one.until(lambda: len(one.objects) == 3)
+    integrity = one.materializer.guard._served.integrity
+    audit, readings = integrity.audit, 0
+
+    async def lacking(*given: Any) -> Missing:
+        nonlocal readings
+        readings += 1
+        found = await audit(*given)
+        return Missing(["kb.alpha.*.*.pods.x.c"], 3) if readings == 1 else found
+
+    monkeypatch.setattr(integrity, "audit", lacking)
+    integrity.suspicious = True
+    one.materializer.guard.look_soon()
+    await one.until(lambda: readings == 2)
+    await one.looks()
+    assert one.materializer.store.floor == 0
+    assert one.materializer.generation == 0
