@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from simulation.content import ContentBuilder, PodBuilder, add_event
+from simulation.content import Content, ContentBuilder, PodBuilder, add_event
 from simulation.content.builder import owner_reference
 from simulation.content.certificates import CERTIFICATES, certificate_status
 from simulation.content.workloads import deployment_status, replica_set_status
@@ -40,12 +40,20 @@ class Churn:
     Deployment is one change of some five writes. The pace follows the clock: after a slow moment it catches up.
     """
 
-    def __init__(self, registry: Registry, *, pods: int, rate: float = 0.0, seed: int | str = 0) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        pods: int,
+        rate: float = 0.0,
+        seed: int | str = 0,
+        content: Content = "mixed",
+    ) -> None:
         self.registry = registry
         self.storage = registry.storage
         self.pods = pods
         self.random = random.Random(f"churn/{seed}")
-        self.builder = ContentBuilder(registry, "churn", f"churn/{seed}")
+        self.builder = ContentBuilder(registry, "churn", f"churn/{seed}", content=content)
         self.builder.nodes = list(self.storage.collections[("", "nodes")].paths)
         self.pod_builder = PodBuilder(self.builder)
         self.counts: Counter[str] = Counter()
@@ -157,10 +165,11 @@ class Churn:
             return "readiness"
         ready = any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
         if starting or not status.get("podIP"):
-            body["status"] = self.pod_builder.status(spec, "Running", timestamp())
+            self.pod_builder.run(body, timestamp())
             self._put(PODS, body)
             return "pod_started"
         now = timestamp()
+        names = [container["name"] for container in spec.get("containers", ())]
         for entry in conditions:
             if entry["type"] in ("Ready", "ContainersReady"):
                 entry["status"] = "False" if ready else "True"
@@ -170,7 +179,7 @@ class Churn:
                 if ready:
                     entry |= {
                         "reason": "ContainersNotReady",
-                        "message": "containers with unready status: [app]",
+                        "message": f"containers with unready status: [{' '.join(names)}]",
                     }
         for entry in status.get("containerStatuses") or ():
             entry["ready"] = not ready

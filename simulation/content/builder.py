@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from simulation.registry import Registry
 from simulation.registry.managed_fields import field_set, managed_fields_entry
@@ -13,10 +13,17 @@ from simulation.registry.registry import SUFFIX_ALPHABET
 from simulation.storage import StoredObject
 from simulation.times import timestamp, utc_now
 
-__all__ = ["DAY", "ContentBuilder", "owner_reference"]
+__all__ = ["DAY", "Content", "ContentBuilder", "owner_reference"]
 
 # In seconds, as all ages are.
 DAY = 86_400.0
+
+# `mixed`: many teams that each write and install their applications their own way, as in a real cluster. Under a zstd
+# dictionary trained on other pods of the cluster, pods shrink 6 to 7 times. `uniform`: all of one template;
+# pods shrink 13 times.
+Content = Literal["mixed", "uniform"]
+
+T = TypeVar("T")
 
 
 class ContentBuilder:
@@ -28,15 +35,24 @@ class ContentBuilder:
     """
 
     def __init__(
-        self, registry: Registry, cluster: str, seed: int | str, *, clock: Callable[[], datetime] = utc_now
+        self,
+        registry: Registry,
+        cluster: str,
+        seed: int | str,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        content: Content = "mixed",
     ) -> None:
         self.registry = registry
         self.storage = registry.storage
         self.cluster = cluster
         self.random = random.Random(f"content/{seed}")
         self.clock = clock
+        self.content = content
         self.start = clock()
         self.nodes: list[str] = []
+        # The spec of a pod template, and the fields of it.
+        self._spec: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
 
     def put(
         self,
@@ -59,7 +75,7 @@ class ContentBuilder:
         metadata["creationTimestamp"] = created
         if type.generation:
             metadata.setdefault("generation", 1)
-        fields = field_set({key: value for key, value in body.items() if key not in ("status", "metadata")})
+        fields = self._fields({key: value for key, value in body.items() if key not in ("status", "metadata")})
         own = {key: metadata[key] for key in ("labels", "annotations", "ownerReferences") if key in metadata}
         if own:
             fields["f:metadata"] = field_set(own)
@@ -76,6 +92,21 @@ class ContentBuilder:
             metadata["managedFields"] = entries
         return self.storage.put(collection, body)
 
+    def _fields(self, body: dict[str, Any]) -> dict[str, Any]:
+        fields = field_set({key: value for key, value in body.items() if key != "spec" or "template" not in value})
+        if (spec := body.get("spec")) and (template := spec.get("template")):
+            own = field_set({"metadata": template["metadata"]})
+            whole = {".": {}, **own, "f:spec": {".": {}, **self.spec_fields(template["spec"])}}
+            rest = field_set({key: value for key, value in spec.items() if key != "template"})
+            fields["f:spec"] = {".": {}, **rest, "f:template": whole}
+        return fields
+
+    def spec_fields(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """`field_set` of the spec of a pod template: made once for a workload and its pods, which share the spec."""
+        if self._spec[0] is not spec:
+            self._spec = (spec, field_set(spec))
+        return self._spec[1]
+
     def time(self, age: float = 0.0) -> str:
         """The time `age` seconds before this builder was made; without an age, the present time."""
         return timestamp(self.start - timedelta(seconds=age)) if age else timestamp(self.clock())
@@ -83,6 +114,20 @@ class ContentBuilder:
     def suffix(self, length: int) -> str:
         """Random characters, as generated names end in."""
         return "".join(self.random.choices(SUFFIX_ALPHABET, k=length))
+
+    # Draws: as those of `random`, and quicker, since content is made of many.
+
+    def pick(self, options: Sequence[T]) -> T:
+        """One of `options`."""
+        return options[int(self.random.random() * len(options))]
+
+    def number(self, low: int, high: int) -> int:
+        """A number from `low` to `high`, both included."""
+        return low + int(self.random.random() * (high - low + 1))
+
+    def hexadecimal(self, length: int) -> str:
+        """So many random hexadecimal digits, as digests and ids of containers have."""
+        return f"{self.random.getrandbits(4 * length):0{length}x}"
 
     def age(self) -> float:
         """A random age between an hour and 40 days, in seconds."""

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from simulation.content.builder import ContentBuilder
+from simulation.content.names import SERVICES
 from simulation.registry import WriteOptions
 from simulation.resources import CUSTOM_RESOURCE_DEFINITIONS
 from simulation.times import timestamp
@@ -90,14 +91,20 @@ def add_certificate(builder: ContentBuilder, namespace: str, number: int) -> Non
     name = f"{namespace}-{number}-tls"
     age = builder.age()
     ready = number % 7 != 6
+    hosts = [f"{namespace}-{number}.{builder.cluster}.example.io"]
+    duration = "2160h"
+    if builder.content == "mixed":
+        services = [builder.pick(SERVICES) for _ in range(builder.number(0, 5))]
+        hosts += [f"{service}.{namespace}.svc.cluster.local" for service in dict.fromkeys(services)]
+        duration = f"{builder.pick((720, 2160, 2160, 4320, 8760))}h"
     builder.put(
         *CERTIFICATES,
         {
             "metadata": {"name": name, "namespace": namespace, "labels": {"team": namespace}},
             "spec": {
                 "secretName": name,
-                "duration": "2160h",
-                "dnsNames": [f"{namespace}-{number}.{builder.cluster}.example.io"],
+                "duration": duration,
+                "dnsNames": hosts,
                 "issuerRef": {"name": "example-ca", "kind": "ClusterIssuer"},
             },
             "status": certificate_status(ready, 1, builder.start - timedelta(seconds=age)),

@@ -10,15 +10,15 @@ from simulation.storage import StoredObject
 
 __all__ = ["add_event", "add_events"]
 
-# Type, reason, component and message.
+# Type, reason, component and message, of a container `name`.
 _EVENTS = (
     ("Normal", "Scheduled", "default-scheduler", "Successfully assigned {ns}/{pod} to {node}"),
     ("Normal", "Pulled", "kubelet", 'Container image "{image}" already present on machine'),
-    ("Normal", "Created", "kubelet", "Created container: app"),
-    ("Normal", "Started", "kubelet", "Started container app"),
-    ("Normal", "Killing", "kubelet", "Stopping container app"),
-    ("Warning", "Unhealthy", "kubelet", "Readiness probe failed: HTTP probe failed with statuscode: 503"),
-    ("Warning", "BackOff", "kubelet", "Back-off restarting failed container app in pod {pod}_{ns}"),
+    ("Normal", "Created", "kubelet", "Created container: {name}"),
+    ("Normal", "Started", "kubelet", "Started container {name}"),
+    ("Normal", "Killing", "kubelet", "Stopping container {name}"),
+    ("Warning", "Unhealthy", "kubelet", "Readiness probe failed: HTTP probe failed with statuscode: {code}"),
+    ("Warning", "BackOff", "kubelet", "Back-off restarting failed container {name} in pod {pod}_{ns}({uid})"),
     (
         "Warning",
         "FailedScheduling",
@@ -44,12 +44,20 @@ def add_event(builder: ContentBuilder, namespace: str, pod: str, *, age: float =
     type, reason, source, message = builder.random.choice(_EVENTS)
     node = stored.fields.get("spec.nodeName") or builder.nodes[0]
     when = builder.time(age)
+    container = {"name": "app", "image": f"registry.example.io/{namespace}/app:v1"}
+    code, count = 503, 1
+    if builder.content == "mixed":
+        container = builder.pick(stored.body()["spec"]["containers"])
+        code, count = builder.pick((500, 502, 503, 503, 504)), builder.pick((1, 1, 1, builder.number(2, 900)))
     text = message.format(
         ns=namespace,
         pod=pod,
+        uid=stored.uid,
         node=node,
         nodes=len(builder.nodes),
-        image=f"registry.example.io/{namespace}/app:v1",
+        name=container["name"],
+        image=container["image"],
+        code=code,
     )
     reference: dict[str, Any] = {
         "kind": "Pod",
@@ -60,7 +68,7 @@ def add_event(builder: ContentBuilder, namespace: str, pod: str, *, age: float =
         "resourceVersion": str(stored.version),
     }
     if source == "kubelet":
-        reference["fieldPath"] = "spec.containers{app}"
+        reference["fieldPath"] = f"spec.containers{{{container['name']}}}"
     return builder.put(
         "",
         "events",
@@ -70,9 +78,9 @@ def add_event(builder: ContentBuilder, namespace: str, pod: str, *, age: float =
             "reason": reason,
             "message": text,
             "source": {"component": source, **({"host": node} if source == "kubelet" else {})},
-            "firstTimestamp": when,
+            "firstTimestamp": builder.time(age + 7 * count - 7) if count > 1 else when,
             "lastTimestamp": when,
-            "count": 1,
+            "count": count,
             "type": type,
             "eventTime": None,
             "reportingComponent": source,

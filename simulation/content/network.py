@@ -4,10 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from simulation.content.builder import ContentBuilder, owner_reference
 from simulation.storage import StoredObject
 
 __all__ = ["add_ingress", "add_service"]
+
+
+class _Condition(msgspec.Struct):
+    type: str
+    status: str
+
+
+class _Status(msgspec.Struct):
+    conditions: list[_Condition] = []
+
+
+class _Pod(msgspec.Struct):
+    """What the endpoints of a Service need of a pod beside its selectable fields."""
+
+    status: _Status
+
+
+_read_pod = msgspec.json.Decoder(_Pod).decode
 
 
 def add_service(
@@ -38,11 +58,11 @@ def add_service(
     )
     endpoints = []
     for stored in pods:
-        body = stored.body()
-        pod_ip = body["status"].get("podIP")
-        if pod_ip is None:
+        pod_ip = stored.fields["status.podIP"]
+        if not pod_ip:
             continue
-        ready = any(entry["type"] == "Ready" and entry["status"] == "True" for entry in body["status"]["conditions"])
+        conditions = _read_pod(b"{" + stored.tail).status.conditions
+        ready = any(one.type == "Ready" and one.status == "True" for one in conditions)
         endpoints.append(
             {
                 "addresses": [pod_ip],
@@ -53,7 +73,7 @@ def add_service(
                     "name": stored.name,
                     "uid": stored.uid,
                 },
-                "nodeName": body["spec"]["nodeName"],
+                "nodeName": stored.fields["spec.nodeName"],
                 "zone": "eu-central-1a",
             }
         )

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from simulation.content.builder import DAY, ContentBuilder, owner_reference
+from simulation.content.names import SERVICES, TEAMS
 from simulation.times import micro_timestamp, timestamp
 
 __all__ = ["add_control_plane_leases", "add_node"]
@@ -95,13 +96,7 @@ def add_node(builder: ContentBuilder, number: int) -> None:
                     "operatingSystem": "linux",
                     "architecture": "amd64",
                 },
-                "images": [
-                    {
-                        "names": [f"registry.example.io/platform/base-{index}:1.{index}"],
-                        "sizeBytes": 41_000_000 + index * 1_234_567,
-                    }
-                    for index in range(8)
-                ],
+                "images": _images(builder),
             },
         },
         manager="kubelet",
@@ -142,6 +137,25 @@ def add_control_plane_leases(builder: ContentBuilder) -> None:
             manager=name,
             age=50 * DAY,
         )
+
+
+def _images(builder: ContentBuilder) -> list[dict[str, Any]]:
+    """What a kubelet reports of the images that it has pulled: in mixed content by digest and tag, large ones first."""
+    if builder.content == "uniform":
+        return [
+            {
+                "names": [f"registry.example.io/platform/base-{index}:1.{index}"],
+                "sizeBytes": 41_000_000 + index * 1_234_567,
+            }
+            for index in range(8)
+        ]
+    found = []
+    for _ in range(builder.number(6, 30)):
+        team, service = builder.pick(TEAMS), builder.pick(SERVICES)
+        repository = f"registry.example.io/{team}/{team}-{service}-{builder.number(0, 60)}"
+        names = [f"{repository}@sha256:{builder.hexadecimal(64)}", f"{repository}:v1.{builder.number(0, 60)}.0"]
+        found.append({"names": names, "sizeBytes": builder.number(4_000_000, 900_000_000)})
+    return sorted(found, key=lambda image: -int(image["sizeBytes"]))
 
 
 def _resources(cpu: str, memory: str) -> dict[str, Any]:

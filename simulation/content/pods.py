@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from simulation.content.builder import ContentBuilder
+from simulation.content.injection import inject_proxy, network_annotations
 from simulation.registry.managed_fields import field_set, managed_fields_entry
 from simulation.resources import PODS
 from simulation.storage import StoredObject
+from simulation.times import timestamp
 
 __all__ = ["PodBuilder", "PodState"]
 
@@ -18,6 +21,11 @@ PodState = Literal["Running", "NotReady", "CrashLoopBackOff", "Pending", "Starti
 
 # Owners whose pods' field sets are kept.
 _FIELDS_KEPT = 20_000
+
+# In seconds: a pod that mixed content has been running for longer may have lost its readiness, or restarted, since.
+_SETTLED = 600.0
+# Why containers end: exit code and reason.
+_ENDS = ((137, "OOMKilled"), (137, "OOMKilled"), (1, "Error"), (2, "Error"), (143, "Error"), (0, "Completed"))
 
 _CONDITION_FIELDS: dict[str, Any] = {
     ".": {},
@@ -73,27 +81,26 @@ class PodBuilder:
         node = node or self._builder.random.choice(self._builder.nodes[1:] or self._builder.nodes)
         token = f"kube-api-access-{self._builder.suffix(5)}"
         spec = dict(template["spec"])
-        mount = {
-            "name": token,
-            "readOnly": True,
-            "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount",
-        }
-        spec["containers"] = [
-            {**container, "volumeMounts": [*container.get("volumeMounts", ()), mount]}
-            for container in spec["containers"]
-        ]
-        spec["volumes"] = [*spec.get("volumes", ()), _token_volume(token)]
+        labels, annotations = template["metadata"]["labels"], template["metadata"].get("annotations", {})
+        mixed = self._builder.content == "mixed"
+        if mixed:
+            annotations = inject_proxy(self._builder, namespace, labels, annotations, spec)
+        if spec.get("automountServiceAccountToken", True):
+            _mount_token(spec, token)
         spec |= {
             "nodeName": node,
             "priority": priority,
             "tolerations": [
-                {
-                    "key": f"node.kubernetes.io/{key}",
-                    "operator": "Exists",
-                    "effect": "NoExecute",
-                    "tolerationSeconds": 300,
-                }
-                for key in ("not-ready", "unreachable")
+                *spec.get("tolerations", ()),
+                *(
+                    {
+                        "key": f"node.kubernetes.io/{key}",
+                        "operator": "Exists",
+                        "effect": "NoExecute",
+                        "tolerationSeconds": 300,
+                    }
+                    for key in ("not-ready", "unreachable")
+                ),
             ],
             "enableServiceLinks": True,
             "preemptionPolicy": "PreemptLowerPriority",
@@ -101,6 +108,9 @@ class PodBuilder:
         if state == "Pending":
             del spec["nodeName"]
         created = self._builder.time(age)
+        status = self.status(spec, state, created)
+        if mixed and (address := status.get("podIP")):
+            annotations = {**network_annotations(self._builder, address), **annotations}
         body: dict[str, Any] = {
             "metadata": {
                 "name": name,
@@ -109,13 +119,13 @@ class PodBuilder:
                 "uid": self._builder.storage.new_uid(),
                 "generation": 1,
                 "creationTimestamp": created,
-                "labels": template["metadata"]["labels"],
-                "annotations": template["metadata"].get("annotations", {}),
+                "labels": labels,
+                "annotations": annotations,
                 "ownerReferences": [owner],
                 "managedFields": self._managed_fields(owner, template, created, state),
             },
             "spec": spec,
-            "status": self.status(spec, state, created),
+            "status": status,
         }
         return self._builder.storage.put(self._builder.storage.collections[PODS], body)
 
@@ -125,9 +135,12 @@ class PodBuilder:
         # The field sets are the same for all pods of an owner: made once.
         known = self._fields.get(owner["uid"])
         if known is None:
-            spec = {key: value for key, value in template["spec"].items() if key != "volumes"}
+            spec = self._builder.spec_fields(template["spec"])
             own = {"labels": template["metadata"]["labels"], "ownerReferences": [owner]}
-            known = {"f:metadata": field_set(own), "f:spec": field_set(spec)}
+            known = {
+                "f:metadata": field_set(own),
+                "f:spec": {name: fields for name, fields in spec.items() if name != "f:volumes"},
+            }
             if len(self._fields) > _FIELDS_KEPT:
                 self._fields.clear()
             self._fields[owner["uid"]] = known
@@ -136,10 +149,19 @@ class PodBuilder:
             entries.append(managed_fields_entry("kubelet", "v1", created, _KUBELET_FIELDS, subresource="status"))
         return entries
 
-    def status(self, spec: dict[str, Any], state: PodState, since: str, restarts: int = 0) -> dict[str, Any]:
-        """The status of a pod that has been in a state since a time, with so many restarts of each container.
+    def run(self, body: dict[str, Any], since: str) -> None:
+        """Change the body of a pod that was starting: it has been running and ready since a time."""
+        status = body["status"] = self.status(body["spec"], "Running", since)
+        if self._builder.content == "mixed":
+            metadata = body["metadata"]
+            noted = network_annotations(self._builder, status["podIP"])
+            metadata["annotations"] = {**noted, **(metadata.get("annotations") or {}), **noted}
 
-        `spec` needs `containers` and, unless the state is Pending, `nodeName`.
+    def status(self, spec: dict[str, Any], state: PodState, since: str) -> dict[str, Any]:
+        """The status of a pod that has been in a state since a time.
+
+        `spec` needs `containers` and, unless the state is Pending, `nodeName`. In mixed content what happens to a pod
+        happens some seconds after the other, and one in twelve has restarted.
         """
         if state == "Pending":
             return _unschedulable(len(self._builder.nodes), since)
@@ -147,35 +169,50 @@ class PodBuilder:
         draw = self._builder.random.randint
         pod_ip = f"10.{draw(100, 119)}.{draw(0, 249)}.{draw(2, 250)}"
         containers = spec["containers"]
+        initialized = ready = since
+        if self._builder.content == "mixed":
+            initialized, ready = self._progress(since)
+        names = [container["name"] for container in containers]
         status: dict[str, Any] = {
             "phase": {"Starting": "Pending", "Completed": "Succeeded"}.get(state, "Running"),
-            "conditions": _conditions([container["name"] for container in containers], state, since),
+            "conditions": _conditions(names, state, since, initialized, ready),
             "hostIP": host_ip,
             "hostIPs": [{"ip": host_ip}],
             "startTime": since,
-            "containerStatuses": [
-                self._container_status(container, state, since, restarts) for container in containers
-            ],
-            "qosClass": "Burstable",
+            "containerStatuses": [self._container_status(container, state, initialized) for container in containers],
+            "qosClass": _qos_class(containers),
         }
+        if (first := spec.get("initContainers")) and state != "Starting":
+            status["initContainerStatuses"] = [
+                self._container_status(container, "Completed", since) | {"ready": True} for container in first
+            ]
         if state != "Starting":
             status |= {"podIP": pod_ip, "podIPs": [{"ip": pod_ip}]}
         return status
 
-    def _container_status(
-        self, container: dict[str, Any], state: PodState, since: str, restarts: int
-    ) -> dict[str, Any]:
-        image = container["image"]
-        digest = hashlib.sha256(image.encode()).hexdigest()
+    def _progress(self, since: str) -> tuple[str, str]:
+        """When a pod that was created at a time was initialized, and when it got ready the last time."""
+        builder = self._builder
+        created, now = datetime.fromisoformat(since), builder.clock()
+        seconds = (now - created).total_seconds()
+        initialized = min(float(builder.number(1, 14)), seconds)
+        ready = min(initialized + builder.number(2, 75), seconds)
+        if seconds > _SETTLED and builder.random.random() < 0.15:
+            ready = builder.random.uniform(ready, seconds)
+        return timestamp(created + timedelta(seconds=initialized)), timestamp(created + timedelta(seconds=ready))
+
+    def _container_status(self, container: dict[str, Any], state: PodState, since: str) -> dict[str, Any]:
+        tagged, _, digest = container["image"].partition("@sha256:")
+        digest = digest or hashlib.sha256(tagged.encode()).hexdigest()
         status: dict[str, Any] = {
             "name": container["name"],
             "state": {"running": {"startedAt": since}},
             "lastState": {},
             "ready": state == "Running",
-            "restartCount": restarts,
-            "image": image,
-            "imageID": f"{image.rpartition(':')[0]}@sha256:{digest}",
-            "containerID": f"containerd://{self._builder.random.getrandbits(256):064x}",
+            "restartCount": 0,
+            "image": container["image"],
+            "imageID": f"{tagged.rpartition(':')[0]}@sha256:{digest}",
+            "containerID": f"containerd://{self._builder.hexadecimal(64)}",
             "started": state not in ("Completed", "CrashLoopBackOff"),
         }
         if state == "Starting":
@@ -188,9 +225,28 @@ class PodBuilder:
             status |= {
                 "state": {"waiting": {"reason": "CrashLoopBackOff", "message": message}},
                 "lastState": {"terminated": _terminated(1, "Error", since)},
-                "restartCount": restarts or self._builder.random.randint(3, 400),
+                "restartCount": self._builder.random.randint(3, 400),
             }
+        elif self._builder.content == "mixed" and self._builder.random.random() < 0.08:
+            self._restarted(status, since)
         return status
+
+    def _restarted(self, status: dict[str, Any], since: str) -> None:
+        """Change the status of a container that has been running since a time: it ended, and was started again."""
+        builder = self._builder
+        created = datetime.fromisoformat(since)
+        seconds = (builder.clock() - created).total_seconds()
+        if seconds < _SETTLED:
+            return
+        ended = created + timedelta(seconds=builder.random.uniform(1, seconds - 60))
+        code, reason = builder.pick(_ENDS)
+        last = _terminated(code, reason, since) | {"finishedAt": timestamp(ended)}
+        last["containerID"] = f"containerd://{builder.hexadecimal(64)}"
+        status |= {
+            "state": {"running": {"startedAt": timestamp(ended + timedelta(seconds=builder.number(1, 45)))}},
+            "lastState": {"terminated": last},
+            "restartCount": builder.number(1, 9),
+        }
 
     def _address(self, node: str) -> str:
         # Read once: nodes keep theirs.
@@ -219,9 +275,17 @@ def _unschedulable(nodes: int, since: str) -> dict[str, Any]:
     }
 
 
-def _conditions(containers: list[str], state: PodState, since: str) -> list[dict[str, Any]]:
+def _conditions(
+    containers: list[str], state: PodState, scheduled: str, initialized: str, ready: str
+) -> list[dict[str, Any]]:
     conditions = []
-    for type in ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"):
+    for type, since in (
+        ("PodReadyToStartContainers", initialized),
+        ("Initialized", initialized),
+        ("Ready", ready),
+        ("ContainersReady", ready),
+        ("PodScheduled", scheduled),
+    ):
         holds = state == "Running" or type not in ("Ready", "ContainersReady")
         condition: dict[str, Any] = {
             "type": type,
@@ -235,6 +299,27 @@ def _conditions(containers: list[str], state: PodState, since: str) -> list[dict
                 condition["message"] = f"containers with unready status: [{' '.join(containers)}]"
         conditions.append(condition)
     return conditions
+
+
+def _qos_class(containers: list[dict[str, Any]]) -> str:
+    """As k8s.io/kubernetes pkg/apis/core/v1/helper/qos has it."""
+    given = [container.get("resources") or {} for container in containers]
+    if not any(given):
+        return "BestEffort"
+    guaranteed = all(one.get("limits") and one["limits"] == one.get("requests", one["limits"]) for one in given)
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def _mount_token(spec: dict[str, Any], name: str) -> None:
+    """Add the volume `name` with the token of the service account, and mount it in all containers."""
+    mount = {"name": name, "readOnly": True, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}
+    for containers in ("initContainers", "containers"):
+        if containers in spec:
+            spec[containers] = [
+                {**container, "volumeMounts": [*container.get("volumeMounts", ()), mount]}
+                for container in spec[containers]
+            ]
+    spec["volumes"] = [*spec.get("volumes", ()), _token_volume(name)]
 
 
 def _token_volume(name: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from simulation.content.access import add_roles
-from simulation.content.builder import ContentBuilder
+from simulation.content.builder import Content, ContentBuilder
 from simulation.content.certificates import add_certificate, add_definition
 from simulation.content.events import add_events
 from simulation.content.names import TEAMS
@@ -26,14 +26,20 @@ _SIZES = (1, 2, 2, 3, 3, 4, 5, 6, 8, 12)
 
 
 def populate(
-    registry: Registry, *, name: str, pods: int, seed: int | str, clock: Callable[[], datetime] = utc_now
+    registry: Registry,
+    *,
+    name: str,
+    pods: int,
+    seed: int | str,
+    clock: Callable[[], datetime] = utc_now,
+    content: Content = "mixed",
 ) -> None:
     """Fill a new cluster: exactly `pods` pods, and around them what a cluster of that size has.
 
     With 100 pods, say, these are 6 nodes, 7 namespaces, 20 events and 5 certificates. The content follows `seed`, see
     `ContentBuilder`; all times lie before `clock`.
     """
-    builder = ContentBuilder(registry, name, seed, clock=clock)
+    builder = ContentBuilder(registry, name, seed, clock=clock, content=content)
     workloads = Workloads(builder, PodBuilder(builder))
     teams = TEAMS[: max(3, min(len(TEAMS), 3 + pods // 150))]
     for namespace in (*_SYSTEM_NAMESPACES, *teams):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from simulation.content.builder import DAY, ContentBuilder, owner_reference
+from simulation.content.charts import mixed_template
 from simulation.content.configuration import add_config_map, add_secret
 from simulation.content.names import SERVICES, TIERS
 from simulation.content.network import add_ingress, add_service
 from simulation.content.pods import PodBuilder, PodState
 from simulation.content.templates import pod_template
 from simulation.content.volumes import add_volume
+from simulation.storage import go_json
 from simulation.times import timestamp
 
 __all__ = ["Workloads", "deployment_status", "replica_set_status"]
@@ -33,9 +35,7 @@ class Workloads:
         """
         app = f"{team}-{SERVICES[number // 3 % len(SERVICES)]}-{number}"
         tier = TIERS[number % len(TIERS)]
-        draw = self._builder.random.randint
-        image = f"registry.example.io/{team}/{app}:v1.{draw(0, 40)}.{draw(0, 9)}"
-        template = pod_template(app, team, tier, image, sidecar=number % 8 == 0)
+        template = self._template(app, team, tier, number)
         age = self._builder.age()
         labels = dict(template["metadata"]["labels"])
         add_config_map(self._builder, team, app, labels, age)
@@ -54,12 +54,7 @@ class Workloads:
             "revisionHistoryLimit": 10,
             "progressDeadlineSeconds": 600,
         }
-        applied = (
-            f'{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"annotations":{{}},"name":"{app}",'
-            f'"namespace":"{team}"}},"spec":{{"replicas":{replicas},"selector":{{"matchLabels":{{"app":"{app}"}}}},'
-            f'"template":{{"metadata":{{"labels":{{"app":"{app}","team":"{team}","tier":"{tier}"}}}},'
-            f'"spec":{{"containers":[{{"image":"{image}","name":"app"}}]}}}}}}}}\n'
-        )
+        annotations = {"deployment.kubernetes.io/revision": "1", **self._installed(team, app, labels, spec)}
         deployment = self._builder.put(
             "apps",
             "deployments",
@@ -68,10 +63,7 @@ class Workloads:
                     "name": app,
                     "namespace": team,
                     "labels": labels,
-                    "annotations": {
-                        "deployment.kubernetes.io/revision": "1",
-                        "kubectl.kubernetes.io/last-applied-configuration": applied,
-                    },
+                    "annotations": annotations,
                 },
                 "spec": spec,
                 "status": deployment_status(replicas, ready, 1, timestamp(self._builder.start)),
@@ -110,6 +102,37 @@ class Workloads:
         add_service(self._builder, team, app, labels, pods, age)
         if number % 6 == 0:
             add_ingress(self._builder, team, app, labels, age)
+
+    def _template(self, app: str, team: str, tier: str, number: int) -> dict[str, Any]:
+        if self._builder.content == "mixed":
+            return mixed_template(self._builder, app, team, tier)
+        draw = self._builder.random.randint
+        image = f"registry.example.io/{team}/{app}:v1.{draw(0, 40)}.{draw(0, 9)}"
+        return pod_template(app, team, tier, image, sidecar=number % 8 == 0)
+
+    def _installed(self, team: str, app: str, labels: dict[str, str], spec: dict[str, Any]) -> dict[str, str]:
+        """The annotations by which the tool that a Deployment was installed with knows it again."""
+        tool = labels.get("app.kubernetes.io/managed-by", "kubectl")
+        if tool == "Helm":
+            return {"meta.helm.sh/release-name": app, "meta.helm.sh/release-namespace": team}
+        if tool == "argocd":
+            return {"argocd.argoproj.io/tracking-id": f"{app}:apps/Deployment:{team}/{app}"}
+        # kubectl has what it applied there: the whole manifest, but for defaults, which the server sets.
+        template = spec["template"]
+        containers = template["spec"]["containers"]
+        if self._builder.content == "uniform":
+            containers = [{"image": containers[0]["image"], "name": "app"}]
+        applied = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"annotations": {}, "labels": labels, "name": app, "namespace": team},
+            "spec": {
+                "replicas": spec["replicas"],
+                "selector": spec["selector"],
+                "template": {"metadata": {"labels": labels}, "spec": {"containers": containers}},
+            },
+        }
+        return {"kubectl.kubernetes.io/last-applied-configuration": f"{go_json(applied).decode()}\n"}
 
     def _state(self) -> PodState:
         drawn = self._builder.random.random()
