@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from simulation.content import Content, ContentBuilder, PodBuilder, add_event
+from simulation.content import ContentBuilder, PodBuilder, Variety, add_event
 from simulation.content.builder import owner_reference
 from simulation.content.certificates import CERTIFICATES, certificate_status
 from simulation.content.workloads import deployment_status, replica_set_status
@@ -47,13 +47,13 @@ class Churn:
         pods: int,
         rate: float = 0.0,
         seed: int | str = 0,
-        content: Content = "mixed",
+        variety: Variety = "mixed",
     ) -> None:
         self.registry = registry
         self.storage = registry.storage
         self.pods = pods
         self.random = random.Random(f"churn/{seed}")
-        self.builder = ContentBuilder(registry, "churn", f"churn/{seed}", content=content)
+        self.builder = ContentBuilder(registry, "churn", f"churn/{seed}", variety=variety)
         self.builder.nodes = list(self.storage.collections[("", "nodes")].paths)
         self.pod_builder = PodBuilder(self.builder)
         self.counts: Counter[str] = Counter()

@@ -18,7 +18,7 @@ from simulation.access.users import ADMINISTRATOR, ClusterUser
 from simulation.aggregation import API_SERVICES, registration
 from simulation.api import MAX_BODY, Api
 from simulation.churn import Churn
-from simulation.content import Content, populate
+from simulation.content import Variety, populate
 from simulation.faults import Faults
 from simulation.journal import Journal
 from simulation.registry import DeleteOptions, Registry, WriteOptions
@@ -51,7 +51,7 @@ def first_version(name: str) -> int:
 class SimulatedCluster:
     """One member cluster over real HTTP. As a context manager it is started and stopped.
 
-    `pods` is how many it has at first, `content` how different from each other (mixed, as in a real cluster, or
+    `pods` is how many it has at first, `variety` how different from each other (mixed, as in a real cluster, or
     uniform), `churn` how many writes it makes per second. `token` is the bearer token that
     requests need, if any. With `users`, by their bearer tokens, everyone is let in, and may do what the RBAC objects in
     the cluster allow: those as these users, who has `token` as an administrator (system:masters), who has no token as
@@ -75,7 +75,7 @@ class SimulatedCluster:
         *,
         seed: int = 0,
         pods: int = 0,
-        content: Content = "mixed",
+        variety: Variety = "mixed",
         churn: float = 0.0,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -110,12 +110,12 @@ class SimulatedCluster:
             # With the same seed, churn would generate the names that it generated before.
             own = f"{own}/{start}"
         else:
-            populate(self.registry, name=name, pods=pods, seed=own, content=content)
+            populate(self.registry, name=name, pods=pods, seed=own, variety=variety)
         if journal is not None:
             journal.begin(self.storage)
         self.registry.aggregation.away = self.faults.is_away
         self.faults.attach(self._gate, self.storage.compact, self.registry.aggregation.reconcile)
-        self.churn = Churn(self.registry, pods=pods, rate=churn, seed=own, content=content)
+        self.churn = Churn(self.registry, pods=pods, rate=churn, seed=own, variety=variety)
         guard = None
         if users is not None:
             guard = Guard(self.storage, {**users, token: ADMINISTRATOR} if token else users)

@@ -13,7 +13,7 @@ from simulation.registry.registry import SUFFIX_ALPHABET
 from simulation.storage import StoredObject
 from simulation.times import timestamp, utc_now
 
-__all__ = ["DAY", "Content", "ContentBuilder", "owner_reference"]
+__all__ = ["DAY", "ContentBuilder", "Variety", "owner_reference"]
 
 # In seconds, as all ages are.
 DAY = 86_400.0
@@ -21,7 +21,7 @@ DAY = 86_400.0
 # `mixed`: many teams that each write and install their applications their own way, as in a real cluster. Under a zstd
 # dictionary trained on other pods of the cluster, pods shrink 6 to 7 times. `uniform`: all of one template;
 # pods shrink 13 times.
-Content = Literal["mixed", "uniform"]
+Variety = Literal["mixed", "uniform"]
 
 T = TypeVar("T")
 
@@ -41,14 +41,14 @@ class ContentBuilder:
         seed: int | str,
         *,
         clock: Callable[[], datetime] = utc_now,
-        content: Content = "mixed",
+        variety: Variety = "mixed",
     ) -> None:
         self.registry = registry
         self.storage = registry.storage
         self.cluster = cluster
         self.random = random.Random(f"content/{seed}")
         self.clock = clock
-        self.content = content
+        self.variety = variety
         self.start = clock()
         self.nodes: list[str] = []
         # The spec of a pod template, and the fields of it.

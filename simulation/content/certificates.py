@@ -93,7 +93,7 @@ def add_certificate(builder: ContentBuilder, namespace: str, number: int) -> Non
     ready = number % 7 != 6
     hosts = [f"{namespace}-{number}.{builder.cluster}.example.io"]
     duration = "2160h"
-    if builder.content == "mixed":
+    if builder.variety == "mixed":
         services = [builder.pick(SERVICES) for _ in range(builder.number(0, 5))]
         hosts += [f"{service}.{namespace}.svc.cluster.local" for service in dict.fromkeys(services)]
         duration = f"{builder.pick((720, 2160, 2160, 4320, 8760))}h"

@@ -246,7 +246,7 @@ class _Application:
             found.append({"name": "BUILD_NUMBER", "value": str(builder.number(100, 99_999))})
         if self._has(0.15):
             found += tracing(builder, self._app, self._team, self._version)
-        return found + environment(builder, self._team, int(2 + self._effort * 5 + self._effort**6 * 34))
+        return found + environment(builder, self._team, int(3 + self._effort * 5 + self._effort**6 * 34))
 
     def _placement(self) -> dict[str, Any]:
         """Where pods may run: selectors, affinities, tolerations, spread and priority."""

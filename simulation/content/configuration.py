@@ -13,7 +13,7 @@ __all__ = ["add_config_map", "add_secret"]
 
 def add_config_map(builder: ContentBuilder, namespace: str, app: str, labels: dict[str, Any], age: float) -> None:
     """Add the ConfigMap `<app>-config`, of `age` seconds. In mixed content it has from 0 to 12 KB, few of them much."""
-    if builder.content == "mixed":
+    if builder.variety == "mixed":
         settings = configuration_file(builder, app, namespace, int(builder.random.random() ** 4 * 240))
     else:
         lines = (
@@ -40,7 +40,7 @@ def add_secret(builder: ContentBuilder, namespace: str, app: str, labels: dict[s
     """Add a Secret, of `age` seconds: `<app>-credentials`, or in mixed content a certificate, or a release of Helm."""
     name, type = f"{app}-credentials", "Opaque"
     data = {"username": app.encode(), "password": builder.suffix(24).encode()}
-    draw = builder.random.random() if builder.content == "mixed" else 0.0
+    draw = builder.random.random() if builder.variety == "mixed" else 0.0
     if draw > 0.85:
         # A release holds the chart in gzip: nothing makes it smaller.
         name, type = f"sh.helm.release.v1.{app}.v1", "helm.sh/release.v1"

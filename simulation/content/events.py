@@ -46,7 +46,7 @@ def add_event(builder: ContentBuilder, namespace: str, pod: str, *, age: float =
     when = builder.time(age)
     container = {"name": "app", "image": f"registry.example.io/{namespace}/app:v1"}
     code, count = 503, 1
-    if builder.content == "mixed":
+    if builder.variety == "mixed":
         container = builder.pick(stored.body()["spec"]["containers"])
         code, count = builder.pick((500, 502, 503, 503, 504)), builder.pick((1, 1, 1, builder.number(2, 900)))
     text = message.format(

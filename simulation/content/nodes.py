@@ -141,7 +141,7 @@ def add_control_plane_leases(builder: ContentBuilder) -> None:
 
 def _images(builder: ContentBuilder) -> list[dict[str, Any]]:
     """What a kubelet reports of the images that it has pulled: in mixed content by digest and tag, large ones first."""
-    if builder.content == "uniform":
+    if builder.variety == "uniform":
         return [
             {
                 "names": [f"registry.example.io/platform/base-{index}:1.{index}"],

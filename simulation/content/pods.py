@@ -82,7 +82,7 @@ class PodBuilder:
         token = f"kube-api-access-{self._builder.suffix(5)}"
         spec = dict(template["spec"])
         labels, annotations = template["metadata"]["labels"], template["metadata"].get("annotations", {})
-        mixed = self._builder.content == "mixed"
+        mixed = self._builder.variety == "mixed"
         if mixed:
             annotations = inject_proxy(self._builder, namespace, labels, annotations, spec)
         if spec.get("automountServiceAccountToken", True):
@@ -152,7 +152,7 @@ class PodBuilder:
     def run(self, body: dict[str, Any], since: str) -> None:
         """Change the body of a pod that was starting: it has been running and ready since a time."""
         status = body["status"] = self.status(body["spec"], "Running", since)
-        if self._builder.content == "mixed":
+        if self._builder.variety == "mixed":
             metadata = body["metadata"]
             noted = network_annotations(self._builder, status["podIP"])
             metadata["annotations"] = {**noted, **(metadata.get("annotations") or {}), **noted}
@@ -170,7 +170,7 @@ class PodBuilder:
         pod_ip = f"10.{draw(100, 119)}.{draw(0, 249)}.{draw(2, 250)}"
         containers = spec["containers"]
         initialized = ready = since
-        if self._builder.content == "mixed":
+        if self._builder.variety == "mixed":
             initialized, ready = self._progress(since)
         names = [container["name"] for container in containers]
         status: dict[str, Any] = {
@@ -227,7 +227,7 @@ class PodBuilder:
                 "lastState": {"terminated": _terminated(1, "Error", since)},
                 "restartCount": self._builder.random.randint(3, 400),
             }
-        elif self._builder.content == "mixed" and self._builder.random.random() < 0.08:
+        elif self._builder.variety == "mixed" and self._builder.random.random() < 0.08:
             self._restarted(status, since)
         return status
 

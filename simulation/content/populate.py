@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from simulation.content.access import add_roles
-from simulation.content.builder import Content, ContentBuilder
+from simulation.content.builder import ContentBuilder, Variety
 from simulation.content.certificates import add_certificate, add_definition
 from simulation.content.events import add_events
 from simulation.content.names import TEAMS
@@ -32,14 +32,14 @@ def populate(
     pods: int,
     seed: int | str,
     clock: Callable[[], datetime] = utc_now,
-    content: Content = "mixed",
+    variety: Variety = "mixed",
 ) -> None:
     """Fill a new cluster: exactly `pods` pods, and around them what a cluster of that size has.
 
     With 100 pods, say, these are 6 nodes, 7 namespaces, 20 events and 5 certificates. The content follows `seed`, see
     `ContentBuilder`; all times lie before `clock`.
     """
-    builder = ContentBuilder(registry, name, seed, clock=clock, content=content)
+    builder = ContentBuilder(registry, name, seed, clock=clock, variety=variety)
     workloads = Workloads(builder, PodBuilder(builder))
     teams = TEAMS[: max(3, min(len(TEAMS), 3 + pods // 150))]
     for namespace in (*_SYSTEM_NAMESPACES, *teams):

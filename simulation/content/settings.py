@@ -14,7 +14,7 @@ from simulation.content.names import SERVICES, TEAMS
 
 __all__ = ["arguments", "configuration_file", "environment", "tracing"]
 
-Value = str | dict[str, Any]
+_Value = str | dict[str, Any]
 
 # fmt: off
 _SUBJECTS = (
@@ -53,17 +53,17 @@ def _url(builder: ContentBuilder, team: str) -> str:
     return f"http://{_host(builder, team)}:{builder.pick((80, 8080, 8081, 9000, 3000))}/{builder.pick(_SUBJECTS)}s"
 
 
-def _from_secret(builder: ContentBuilder, team: str) -> Value:
+def _from_secret(builder: ContentBuilder, team: str) -> _Value:
     name = f"{builder.pick(_SUBJECTS)}-{builder.pick(('credentials', 'secrets', 'keys'))}"
     return {"secretKeyRef": {"name": name, "key": f"{builder.pick(_SUBJECTS)}-{builder.pick(('password', 'token'))}"}}
 
 
-def _from_config_map(builder: ContentBuilder, team: str) -> Value:
+def _from_config_map(builder: ContentBuilder, team: str) -> _Value:
     return {"configMapKeyRef": {"name": f"{team}-common", "key": f"{builder.pick(_SUBJECTS)}.{builder.pick(_PARTS)}"}}
 
 
 # What a setting sets, and what its values look like.
-_KINDS: tuple[tuple[str, Callable[[ContentBuilder, str], Value]], ...] = (
+_KINDS: tuple[tuple[str, Callable[[ContentBuilder, str], _Value]], ...] = (
     ("TIMEOUT_MS", lambda builder, team: str(builder.number(1, 120) * 250)),
     ("TIMEOUT", lambda builder, team: f"{builder.number(1, 90)}s"),
     ("URL", _url),
@@ -108,7 +108,7 @@ def environment(builder: ContentBuilder, team: str, count: int) -> list[dict[str
     return list(variables.values())
 
 
-def _setting(builder: ContentBuilder, team: str) -> tuple[str, Value]:
+def _setting(builder: ContentBuilder, team: str) -> tuple[str, _Value]:
     kind, value = builder.pick(_KINDS)
     return f"{builder.pick(_SUBJECTS)}_{builder.pick(_PARTS)}_{kind}", value(builder, team)
 

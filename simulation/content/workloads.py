@@ -104,7 +104,7 @@ class Workloads:
             add_ingress(self._builder, team, app, labels, age)
 
     def _template(self, app: str, team: str, tier: str, number: int) -> dict[str, Any]:
-        if self._builder.content == "mixed":
+        if self._builder.variety == "mixed":
             return mixed_template(self._builder, app, team, tier)
         draw = self._builder.random.randint
         image = f"registry.example.io/{team}/{app}:v1.{draw(0, 40)}.{draw(0, 9)}"
@@ -120,7 +120,7 @@ class Workloads:
         # kubectl has what it applied there: the whole manifest, but for defaults, which the server sets.
         template = spec["template"]
         containers = template["spec"]["containers"]
-        if self._builder.content == "uniform":
+        if self._builder.variety == "uniform":
             containers = [{"image": containers[0]["image"], "name": "app"}]
         applied = {
             "apiVersion": "apps/v1",

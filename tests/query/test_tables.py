@@ -153,7 +153,7 @@ AGE_OR_TIME = re.compile(r"\d+[smhdy](\d+[smhd])?|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d
 
 @pytest.fixture(scope="module")
 def simulated() -> SimulatedCluster:
-    return SimulatedCluster("alpha", seed=0, pods=60, version=1000)
+    return SimulatedCluster("alpha", seed=0, pods=60, variety="uniform", version=1000)
 
 
 @pytest.fixture(autouse=True)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import random
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import zstandard
 
-from simulation.content import ContentBuilder, PodBuilder, add_event
+from simulation.content import ContentBuilder, PodBuilder, Variety, add_event
 from simulation.content.builder import owner_reference
 from simulation.content.certificates import CERTIFICATES, add_certificate, add_definition
 from simulation.content.network import add_service
@@ -143,6 +147,55 @@ def test_a_certificate_needs_its_definition(builder: ContentBuilder) -> None:
     add_certificate(builder, "shop", 6)
     [certificate] = builder.storage.collections[CERTIFICATES].in_order()
     assert certificate.body()["status"]["conditions"][0]["reason"] == "Issuing"
+
+
+def test_mixed_pods_shrink_as_those_of_a_real_cluster() -> None:
+    """6 to 7 times under a dictionary trained on other pods of the cluster; uniform ones twice as much."""
+    ratios = {}
+    for variety in get_args(Variety):
+        registry = Registry(ClusterStorage(seed=1), now=lambda: "2026-01-31T12:00:00Z")
+        populate(registry, name="alpha", pods=4000, seed=1, clock=lambda: NOON, variety=variety)
+        bodies = []
+        for stored in registry.storage.collections[("", "pods")].in_order():
+            body = stored.body()
+            del body["metadata"]["managedFields"]
+            bodies.append(json.dumps(body, separators=(",", ":")).encode())
+        sizes = sorted(map(len, bodies))
+        assert 4_200 < sum(sizes) / len(sizes) < 5_200, variety
+        if variety == "mixed":
+            assert (sizes[0] < 2_500, sizes[-1] > 12_000, sizes[-1] < 25_000) == (True, True, True)
+        random.Random(1).shuffle(bodies)
+        training, others = bodies[:1000], bodies[1000:]
+        dictionary = zstandard.train_dictionary(112 * 1024, training)
+        packer = zstandard.ZstdCompressor(level=3, dict_data=dictionary, write_checksum=False)
+        ratios[variety] = sum(map(len, others)) / sum(len(packer.compress(body)) for body in others)
+    assert 6.0 < ratios["mixed"] < 7.2
+    assert 12.0 < ratios["uniform"] < 15.0
+
+
+def test_mixed_pods_are_what_clusters_have() -> None:
+    """All that makes pods differ occurs among a few hundred."""
+    registry = Registry(ClusterStorage(seed=1), now=lambda: "2026-01-31T12:00:00Z")
+    populate(registry, name="alpha", pods=400, seed=1, clock=lambda: NOON)
+    pods = [stored.body() for stored in registry.storage.collections[("", "pods")].in_order()]
+    spec_keys = {key for pod in pods for key in pod["spec"]}
+    assert spec_keys >= {"affinity", "imagePullSecrets", "initContainers", "nodeSelector", "topologySpreadConstraints"}
+    assert {pod["status"]["qosClass"] for pod in pods} == {"Burstable", "BestEffort", "Guaranteed"}
+    assert any("mesh.example.io/status" in pod["metadata"]["annotations"] for pod in pods)
+    for pod in pods:
+        created, status = pod["metadata"]["creationTimestamp"], pod["status"]
+        times = [one["lastTransitionTime"] for one in status["conditions"]]
+        assert all(created <= time <= "2026-01-31T12:00:00Z" for time in times)
+        names = [container["name"] for container in pod["spec"]["containers"]]
+        assert len(set(names)) == len(names)
+        if status["phase"] == "Running":
+            assert [one["name"] for one in status["containerStatuses"]] == names
+        mounted = {
+            mount["name"]
+            for one in (*pod["spec"]["containers"], *pod["spec"].get("initContainers", ()))
+            for mount in one.get("volumeMounts", ())
+        }
+        assert mounted <= {volume["name"] for volume in pod["spec"].get("volumes", ())}
 
 
 def digest(seed: int) -> str:
