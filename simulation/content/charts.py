@@ -143,7 +143,7 @@ class _Application:
         self._image, self._version = image(builder, team, app)
         self._runtime = builder.pick(_RUNTIMES)
         # From 0 to 1: how much of what the platform offers the team makes use of.
-        self._effort = builder.random.random() ** 1.4
+        self._effort: float = builder.random.random() ** 1.4
 
     def _has(self, share: float) -> bool:
         """Whether it has what `share` of all applications have."""
@@ -316,7 +316,7 @@ class _Application:
             found["cluster-autoscaler.kubernetes.io/safe-to-evict"] = "false"
         if has(0.25):
             found["kubectl.kubernetes.io/restartedAt"] = builder.time(builder.random.uniform(60, 90 * DAY))
-        if has(0.02):
+        if has(0.03):
             found[MESH] = "true"
         if has(0.3):
             found |= {

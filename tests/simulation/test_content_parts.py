@@ -28,6 +28,8 @@ from simulation.content.workloads import Workloads, deployment_status, replica_s
 from simulation.registry import Registry
 from simulation.storage import ClusterStorage
 
+# What zstandard takes as samples.
+Buffer = bytes | bytearray | memoryview
 ROOT = Path(__file__).resolve().parents[2]
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 OWNER = owner_reference("apps/v1", "ReplicaSet", "web", "11111111-1111-4111-8111-111111111111")
@@ -166,7 +168,7 @@ def test_mixed_pods_shrink_as_those_of_a_real_cluster() -> None:
             assert (sizes[0] < 2_500, sizes[-1] > 12_000, sizes[-1] < 25_000) == (True, True, True)
         random.Random(1).shuffle(bodies)
         training, others = bodies[:1000], bodies[1000:]
-        dictionary = zstandard.train_dictionary(112 * 1024, training)
+        dictionary = zstandard.train_dictionary(112 * 1024, list[Buffer](training))
         packer = zstandard.ZstdCompressor(level=3, dict_data=dictionary, write_checksum=False)
         ratios[variety] = sum(map(len, others)) / sum(len(packer.compress(body)) for body in others)
     assert 6.0 < ratios["mixed"] < 7.2
@@ -174,9 +176,9 @@ def test_mixed_pods_shrink_as_those_of_a_real_cluster() -> None:
 
 
 def test_mixed_pods_are_what_clusters_have() -> None:
-    """All that makes pods differ occurs among a few hundred."""
+    """All that makes pods differ occurs among a thousand."""
     registry = Registry(ClusterStorage(seed=1), now=lambda: "2026-01-31T12:00:00Z")
-    populate(registry, name="alpha", pods=400, seed=1, clock=lambda: NOON)
+    populate(registry, name="alpha", pods=1000, seed=1, clock=lambda: NOON)
     pods = [stored.body() for stored in registry.storage.collections[("", "pods")].in_order()]
     spec_keys = {key for pod in pods for key in pod["spec"]}
     assert spec_keys >= {"affinity", "imagePullSecrets", "initContainers", "nodeSelector", "topologySpreadConstraints"}
