@@ -56,7 +56,7 @@ def add_service(
         manager="kubectl-client-side-apply",
         age=age,
     )
-    endpoints = []
+    endpoints: list[dict[str, Any]] = []
     for stored in pods:
         pod_ip = stored.fields["status.podIP"]
         if not pod_ip:

@@ -212,7 +212,8 @@ async def test_order_labels_and_selectors(service: Service, run: Run, cluster: s
     head, *rows = (await run(cluster, *get, "-L", "app,tier", "--show-labels")).splitlines()
     assert head.split()[-3:] == ["APP", "TIER", "LABELS"]
     shown = {row.split()[-1] for row in rows}
-    wanted = {",".join(f"{key}={value}" for key, value in sorted(one["metadata"]["labels"].items())) for one in pods}
+    # In the order of the whole text: `a.b/c=1` stands before `a=1`.
+    wanted = {",".join(sorted(f"{key}={value}" for key, value in one["metadata"]["labels"].items())) for one in pods}
     assert shown == wanted
     app = next(one["metadata"]["labels"]["app"] for one in pods if "app" in one["metadata"]["labels"])
     node = next(one["spec"]["nodeName"] for one in pods if one["metadata"]["labels"].get("app") == app)

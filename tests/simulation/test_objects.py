@@ -275,9 +275,9 @@ async def test_custom_resources_come_and_go(client: Client) -> None:
 
 async def test_logs(client: Client) -> None:
     pods = (await client.get("/api/v1/pods", fieldSelector="status.phase=Running"))["items"]
-    metadata = pods[0]["metadata"]
+    metadata, container = pods[0]["metadata"], pods[0]["spec"]["containers"][0]["name"]
     path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/log"
-    status, text = await client.request("GET", path, params={"container": "app", "tailLines": "2"})
+    status, text = await client.request("GET", path, params={"container": container, "tailLines": "2"})
     assert (status, text.count(b"\n")) == (200, 2)
     assert (await client.request("GET", path, params={"container": "absent"}))[0] == 400
 
