@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import zstandard
 
@@ -20,10 +20,11 @@ from materializer.errors import MaterializerError
 LEVEL: Final = 3
 """Of compression. Level 1 takes 7 % more and is no faster with a dictionary; 9 takes 3 % less and ten times as long."""
 
-# zstd's own contexts, measured: one to read with, its tables for a dictionary, what a digested dictionary has beside
-# its hash tables.
+# Measured of zstd: a context to read with, what it makes of a dictionary to read under it, and to pack under it beside
+# hash tables.
 _READER_BYTES = 96 << 10
-_DIGEST_BYTES = 41 << 10
+_READING_BYTES = 27 << 10
+_PACKING_BYTES = 14 << 10
 # Readers of one dictionary that are kept: the event loop's and one of a thread.
 _MOST_READERS = 2
 
@@ -43,15 +44,16 @@ class Dictionary:
     is in memory as they are, and in the snapshot, which only its owner can read (0600); it is shown nowhere else.
 
     Safe to be used by several threads at once. What zstd needs to work with it, up to 0.5 MB, is made at first use and
-    kept as long as there is room for it (see `_Awake`): a dictionary at rest costs its content.
+    kept as long as there is room for it (see `_Tools`): a dictionary at rest costs its content.
     """
 
-    __slots__ = ("__weakref__", "_codec", "content", "id")
+    __slots__ = ("__weakref__", "_packing", "_reading", "content", "id")
 
     def __init__(self, content: bytes) -> None:
         self.content: Final = content
         self.id: Final = hashlib.blake2b(content, digest_size=16).hexdigest()
-        self._codec: _Codec | None = None
+        self._reading: _ToolToRead | None = None
+        self._packing: _ToolToPack | None = None
 
     def pack(self, rest: bytes) -> bytes:
         """One body's frame. 25 us for 5 KB; `pack_many` takes 8 for each of many."""
@@ -61,9 +63,10 @@ class Dictionary:
         """The frame of each body, in their order. Holds the GIL only before and after. O(bytes)."""
         if not any(rests):
             return [_EMPTY] * len(rests)
-        packer = self._awake().packer
+        packing = self._packing or _tools.to_pack(self)
+        packing.used = True
+        packed = packing.packer.multi_compress_to_buffer(list(rests))
         # Copied one by one: what zstd returns for many is one block of memory, which the last of them would keep.
-        packed = packer.multi_compress_to_buffer(list(rests))
         return [packed[at].tobytes() for at in range(len(packed))]
 
     def unpack(self, frame: bytes) -> bytes:
@@ -72,31 +75,43 @@ class Dictionary:
 
     def unpack_many(self, frames: Sequence[bytes]) -> list[bytes]:
         """The bodies of frames, in their order. O(bytes). Raises CorruptFrame."""
-        readers = (codec := self._awake()).readers
+        reading = self._reading or _tools.to_read(self)
+        reading.used = True
         try:
-            reader = readers.pop()
+            reader = reading.readers.pop()
         except IndexError:
-            reader = codec.reader()
+            reader = reading.reader()
         read = reader.decompress
         try:
             rests = [read(frame) for frame in frames]
         except (zstandard.ZstdError, MemoryError) as error:
             raise CorruptFrame(f"a stored body cannot be unpacked: {error}") from error
-        readers.append(reader)
+        reading.readers.append(reader)
         return rests
 
-    def _awake(self) -> _Codec:
-        codec = self._codec
-        if codec is None:
-            return _all_awake.wake(self)
-        codec.used = True
-        return codec
+
+class _ToolToRead:
+    """What zstd needs to read under a dictionary. `size`: about how many bytes that takes."""
+
+    __slots__ = ("data", "readers", "size", "used")
+
+    def __init__(self, content: bytes) -> None:
+        self.data = zstandard.ZstdCompressionDict(content) if content else None
+        self.readers: deque[zstandard.ZstdDecompressor] = deque(maxlen=_MOST_READERS)
+        # Made here, under a lock: with the first of them zstandard makes what all of them share.
+        self.readers.append(self.reader())
+        self.size = len(content) + _READING_BYTES + _MOST_READERS * _READER_BYTES
+        self.used = False
+
+    def reader(self) -> zstandard.ZstdDecompressor:
+        """Another one: each serves one thread at a time."""
+        return zstandard.ZstdDecompressor(dict_data=self.data, format=zstandard.FORMAT_ZSTD1_MAGICLESS)
 
 
-class _Codec:
-    """What zstd needs to work with a dictionary. `size`: about how many bytes that takes."""
+class _ToolToPack:
+    """What zstd needs to pack under a dictionary. `size`: about how many bytes that takes."""
 
-    __slots__ = ("_data", "packer", "readers", "size", "used")
+    __slots__ = ("packer", "size", "used")
 
     def __init__(self, content: bytes) -> None:
         # Tables in proportion to what they index: by level 3 alone they would be 0.75 MB for every dictionary.
@@ -110,65 +125,81 @@ class _Codec:
             write_checksum=False,
             write_dict_id=False,
         )
-        self._data = zstandard.ZstdCompressionDict(content) if content else None
-        if self._data is not None:
-            self._data.precompute_compress(compression_params=parameters)
-        self.packer = zstandard.ZstdCompressor(dict_data=self._data, compression_params=parameters)
-        self.readers: deque[zstandard.ZstdDecompressor] = deque(maxlen=_MOST_READERS)
-        # Made here, under the lock of `_Awake`: with the first of them zstandard makes what all have in common.
-        self.readers.append(self.reader())
-        self.size = len(content) + (6 << hash_log) + _DIGEST_BYTES + _MOST_READERS * _READER_BYTES
-        self.used = True
-
-    def reader(self) -> zstandard.ZstdDecompressor:
-        """Another decompressor: each serves one thread at a time."""
-        return zstandard.ZstdDecompressor(dict_data=self._data, format=zstandard.FORMAT_ZSTD1_MAGICLESS)
+        data = None
+        if content:
+            data = zstandard.ZstdCompressionDict(content)
+            data.precompute_compress(compression_params=parameters)
+        # Only its parameters are used (`multi_compress_to_buffer` makes a context of its own): by any thread.
+        self.packer = zstandard.ZstdCompressor(dict_data=data, compression_params=parameters)
+        self.size = len(content) + (6 << hash_log) + _PACKING_BYTES
+        self.used = False
 
 
-class _Awake:
-    """The dictionaries that can be worked with at once, of all there are; at most `limit` bytes for that.
+class _Tools:
+    """What zstd needs for the dictionaries in use, of all there are: at most `limit` bytes of it.
 
-    The one that goes is the first, in the order of waking, that was not used since it was last looked at (a clock).
-    Waking takes some 0.3 ms for 112 KB.
+    What goes first is what was made first and not used since it was last looked at (a clock). Made again it takes 20 us
+    to read and 0.3 ms to pack, for a dictionary of 112 KB.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        # Weak: a dictionary goes with the last entry under it, and its codec with it.
-        self._turns: deque[weakref.ref[Dictionary]] = deque()
+        self._turns: deque[_Turn] = deque()
 
-    def wake(self, dictionary: Dictionary) -> _Codec:
+    def to_read(self, dictionary: Dictionary) -> _ToolToRead:
         with self._lock:
-            codec = dictionary._codec
-            if codec is None:
-                codec = _Codec(dictionary.content)
-                self._make_room(self._limit - codec.size)
-                self._turns.append(weakref.ref(dictionary))
-                dictionary._codec = codec
-            return codec
+            if dictionary._reading is None:
+                made = _ToolToRead(dictionary.content)
+                self._take_turn(_Turn(weakref.ref(dictionary), "_reading"), made)
+                dictionary._reading = made
+            return dictionary._reading
 
-    def _make_room(self, room: int) -> None:
-        living = [(turn, found) for turn in self._turns if (found := turn()) is not None]
-        size = sum(found._codec.size for _, found in living if found._codec is not None)
-        self._turns = deque(turn for turn, _ in living)
-        while self._turns and size > room:
-            turn = self._turns.popleft()
-            found = turn()
-            codec = found._codec if found is not None else None
-            if found is None or codec is None:
+    def to_pack(self, dictionary: Dictionary) -> _ToolToPack:
+        with self._lock:
+            if dictionary._packing is None:
+                made = _ToolToPack(dictionary.content)
+                self._take_turn(_Turn(weakref.ref(dictionary), "_packing"), made)
+                dictionary._packing = made
+            return dictionary._packing
+
+    def _take_turn(self, newest: _Turn, made: _ToolToRead | _ToolToPack) -> None:
+        sizes = [(turn, tool.size) for turn in self._turns if (tool := turn.tool()) is not None]
+        size = made.size + sum(size for _, size in sizes)
+        turns = self._turns = deque(turn for turn, _ in sizes)
+        while turns and size > self._limit:
+            turn = turns.popleft()
+            tool = turn.tool()
+            if tool is None:
                 continue
-            if codec.used:
-                codec.used = False
-                self._turns.append(turn)
+            if tool.used:
+                tool.used = False
+                turns.append(turn)
                 continue
-            # Whoever works with it just now has it in hand, and finishes.
-            found._codec = None
-            size -= codec.size
+            turn.end()
+            size -= tool.size
+        turns.append(newest)
+
+
+class _Turn(NamedTuple):
+    """Which tool of which dictionary. Weak: a dictionary goes with the last entry under it, and its tools with it."""
+
+    dictionary: weakref.ref[Dictionary]
+    slot: str
+
+    def tool(self) -> _ToolToRead | _ToolToPack | None:
+        tool: _ToolToRead | _ToolToPack | None = getattr(self.dictionary(), self.slot, None)
+        return tool
+
+    def end(self) -> None:
+        """Whoever works with it just now has it in hand, and finishes."""
+        dictionary = self.dictionary()
+        if dictionary is not None:
+            setattr(dictionary, self.slot, None)
 
 
 ALONE: Final = Dictionary(b"")
 """No dictionary: bodies packed by what they themselves repeat."""
 
-_all_awake = _Awake(limit=16 << 20)
+_tools = _Tools(limit=16 << 20)
 _EMPTY: Final = ALONE.pack_many([b"", b"-"])[0]

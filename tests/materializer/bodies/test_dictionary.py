@@ -80,9 +80,9 @@ def test_more_than_there_is_room_to_work_with_at_once() -> None:
     content = UNDER_ORDERS.content
     many = [Dictionary(content) for _ in range(200)]
     frames = [dictionary.pack(body) for dictionary, body in zip(many, TRAINING, strict=False)]
-    awake = [dictionary for dictionary in many if dictionary._codec is not None]
-    assert 0 < len(awake) < 100
+    assert 0 < sum(dictionary._packing is not None for dictionary in many) < 100
     assert [dictionary.unpack(frame) for dictionary, frame in zip(many, frames, strict=True)] == TRAINING[:200]
+    assert 0 < sum(dictionary._reading is not None for dictionary in many) < 150
 
 
 def test_one_that_is_not_referred_to_is_freed() -> None:
