@@ -23,6 +23,7 @@ from deltalog.wire.delta import SharingDecoder
 from deltalog.wire.subjects import CONTROL
 from materializer.entry import Entry
 from materializer.filter import Filter
+from materializer.record import BODY_AT, body_in, length_at
 from materializer.store import Store
 
 _SLICE = 64
@@ -35,7 +36,7 @@ _GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 class _Form(NamedTuple):
     """How bodies are held. `joinable`: they are deflate blocks, of which a gzip stream can be joined."""
 
-    pack: Callable[[bytes], bytes] | None
+    pack: Callable[[bytes], bytes]
     unpack: Callable[[bytes], bytes]
     joinable: bool = False
 
@@ -52,7 +53,7 @@ def _inflated(blocks: bytes) -> bytes:
 
 def _form(name: str, dictionary: bytes) -> _Form:
     if name == "plain":
-        return _Form(None, lambda body: body)
+        return _Form(lambda body: body, lambda body: body)
     kind, level, *alone = name.split(" ")
     if kind == "deflate":
         return _Form(lambda body: _blocks(body, int(level)), _inflated, True)
@@ -89,10 +90,7 @@ def _list(entries: Sequence[Entry], form: _Form) -> int:
     unpack = form.unpack
     size = 0
     for part in _slices(entries):
-        if form.pack is None:
-            size += len(b",".join([entry.content for entry in part]))
-        else:
-            size += len(b",".join([unpack(entry.content) for entry in part]))
+        size += len(b",".join([unpack(body_in(entry.record)) for entry in part]))
     return size + len(entries) // _SLICE
 
 
@@ -101,7 +99,7 @@ def _gzip_list(entries: Sequence[Entry], form: _Form) -> list[bytes]:
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     parts = []
     for at, part in enumerate(_slices(entries)):
-        text = b",".join([form.unpack(entry.content) for entry in part])
+        text = b",".join([form.unpack(body_in(entry.record)) for entry in part])
         parts.append(packer.compress(b"," + text if at else text))
     return [*parts, packer.flush()]
 
@@ -114,7 +112,7 @@ class _Joiner:
     """
 
     def __init__(self, entries: Sequence[Entry]) -> None:
-        bodies = [_inflated(entry.content) for entry in entries]
+        bodies = [_inflated(body_in(entry.record)) for entry in entries]
         self._zeros = bytes(max(map(len, bodies)) + 1)
         self._comma = _blocks(b",", 1)
         self._known = {entry.index: self._share(b"," + body) for entry, body in zip(entries, bodies, strict=True)}
@@ -132,7 +130,7 @@ class _Joiner:
             crc = crc32(zeros[:size], crc) ^ share
             total += size
         comma = self._comma
-        parts = [comma.join([entry.content for entry in part]) for part in _slices(entries)]
+        parts = [comma.join([body_in(entry.record) for entry in part]) for part in _slices(entries)]
         joined = [piece for part in parts for piece in (comma, part)][1:]
         tail = b"\x03\x00" + crc.to_bytes(4, "little") + (total & 0xFFFFFFFF).to_bytes(4, "little")
         return [_GZIP_HEAD, *joined, tail]
@@ -176,10 +174,9 @@ async def _hold(pipe: Pipe, url: str, name: str, dictionary: bytes) -> None:
             store.apply_control(decode_control(record.data), record.sequence, record.time)
             return
         store.apply_delta(decoder.decode(record.data), record.sequence, record.time)
-        if pack is not None:
-            entry = store.types[_TYPE].order.items[-1]
-            assert isinstance(entry, Entry)
-            entry.content = pack(entry.content)
+        entry = store.types[_TYPE].order.items[-1]
+        assert isinstance(entry, Entry)
+        entry.record = entry.record[: length_at(entry.record, BODY_AT)] + pack(entry.content)
 
     gc.collect()
     before = rig.resident_bytes()
@@ -192,7 +189,7 @@ async def _hold(pipe: Pipe, url: str, name: str, dictionary: bytes) -> None:
     gc.collect()
     held = rig.resident_bytes() - before
     entries = store.types[_TYPE].select(Filter())
-    body = sum(len(entry.content) for entry in entries)
+    body = sum(len(body_in(entry.record)) for entry in entries)
     listed, size = _timed(lambda: _list(entries, form))
     if form.joinable:
         joiner = _Joiner(entries)

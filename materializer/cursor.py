@@ -184,7 +184,7 @@ def _latest(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
         else:
             continue
         if shown:
-            yield item.index, shown, len(item.content)
+            yield item.index, shown, item.size
 
 
 def _events(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
@@ -203,7 +203,7 @@ def _events(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
         elif wanted.version is not None and (left := _left_version(event, item, wanted)) is not None:
             shown.append(left)
         if shown:
-            yield event.index, shown, len(item.content)
+            yield event.index, shown, item.size
 
 
 def _removed(held: list[Entry], index: int) -> list[ShownChange]:
@@ -218,7 +218,7 @@ def _add_event(result: list[ShownChange], type_store: TypeStore, event: Event, i
     selected = not item.deleted and wanted.timely(item) and wanted.selects(item)
     if before is not None:
         had = _matched(before, wanted)
-        if before.uid != item.uid:
+        if not before.same_uid(item):
             # The cluster was not heard of the deletion: one event stands for both.
             if had:
                 result.append(ShownChange(DELETED, before, event.index - 1 if selected else event.index))

@@ -1,22 +1,82 @@
-"""Entry: one object of one cluster as the store holds it, its body ready to be sent."""
+"""Entry: one object of one cluster as the store holds it: what is hot in slots, all else packed into its record."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NewType
 
 import msgspec
 
 from deltalog.wire.delta import Delta, Replaced
-from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, ObjectName
+from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, GroupResource
+from materializer import record as packed
+from materializer.record import (
+    BEHIND_METADATA,
+    CREATED,
+    FINAL,
+    FIRST_IS_OWN,
+    FIRST_KNOWN,
+    FLAGS,
+    HEAD_BYTES,
+    NO_TEXTS,
+    OBSERVED_FROM,
+    OLDEST_UID_INDEX,
+    SELECTABLE_SINCE,
+    SIZE,
+    TIME,
+    UID_INDEX,
+    UUID,
+    encode_texts,
+    head_of,
+    index_at,
+    length_at,
+    pack_head,
+    signed_at,
+    texts_of,
+    uid_bytes,
+)
 
 METADATA = b'"metadata":{'
 """How the content of every entry begins (docs/log.md: `object`); its version stands right behind."""
 
 VERSION_OFFSET = len(METADATA)
 
-# Every text of `Entry.type_meta`, once. There are as many as there are kinds in versions.
-_type_metas: dict[bytes, bytes] = {}
-_MOST_TYPE_METAS = 1 << 14
+ObjectKey = NewType("ObjectKey", str)
+"""The name within a cluster and a type: the namespace, NUL, the name. They sort as pairs of namespace and name do."""
+
+
+def object_key(namespace: str, name: str) -> ObjectKey:
+    """The key of a name; of what has no namespace it begins with NUL. O(length)."""
+    return f"{namespace}\0{name}"  # type: ignore[return-value]  # hot: no call
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """What all entries of one type, version and history have in common, once in memory.
+
+    - `type_meta`: how their JSON begins, `{"kind":"Pod","apiVersion":"v1",`. `prefix`: of the history.
+    - `field_names`: which selectable fields have a value, in the order of the values in the record.
+    """
+
+    key: GroupResource
+    prefix: str
+    type_meta: bytes
+    field_names: tuple[str, ...]
+
+
+# Every envelope, once. There are as many as there are kinds in versions, and sets of fields that have a value.
+_envelopes: dict[tuple[object, ...], Envelope] = {}
+_MOST_ENVELOPES = 1 << 14
+
+
+def envelope_of(key: GroupResource, prefix: str, type_meta: bytes, field_names: tuple[str, ...]) -> Envelope:
+    """The one envelope with these values. O(number of fields)."""
+    at = (type_meta, field_names, key, prefix)
+    found = _envelopes.get(at)
+    if found is None:
+        if len(_envelopes) > _MOST_ENVELOPES:
+            _envelopes.clear()
+        found = _envelopes[at] = Envelope(key, prefix, type_meta, field_names)
+    return found
 
 
 class Past(msgspec.Struct, gc=False, eq=False):
@@ -39,24 +99,44 @@ class Past(msgspec.Struct, gc=False, eq=False):
         self.before = None
 
 
-class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
-    """One state of one object. Never changed once it is in the store, except for what it remembers of the past.
+class Remembered(msgspec.Struct, gc=False, eq=False, frozen=True):
+    """What few entries have: `past` and `replaced`, see `Entry`."""
 
-    - `index`: sequence of this state's message in the log; `uid_index`: of the uid's first message.
+    past: Past | None
+    replaced: Entry | None
+
+
+class Entry(msgspec.Struct, gc=False, eq=False):
+    """One state of one object. Never changed once it is in the store, except for what it remembers of the past, and
+    that its body is packed later.
+
+    What is asked for often is a field:
+
+    - `index`: sequence of this state's message in the log.
+    - `deleted`: this is a tombstone: the body is the last known one, with the version of the deletion.
+    - `key`: its name within the cluster and the type. `version`: the API version that the body is in.
+    - `labels`: one object for all that have equal ones. `controller_uid`: empty if there is no controlling owner.
+    - `envelope`: what it has in common with the others of its type.
+    - `dictionary`: under which the body in `record` is packed; None: it is plain. The two are replaced together, on the
+      event loop: whoever reads in a thread takes both there first.
+    - `record`: all else, see `materializer.record`. `remembered`: None for most.
+
+    Properties read the rest out of the record:
+
+    - `uid_index`: sequence of the uid's first message.
     - `observed_from`: index at which this process first saw the uid. Later than `uid_index` where what came before was
       superseded in the log unread.
     - `first_known_version`: the cluster's resourceVersion of the uid's first state; "" if this process has not seen it.
     - `selectable_since`: index from which on labels, fields and owner are as they are now; what they were before is in
       `past`, as far as this process knows.
-    - `member_version`: the object's resourceVersion in its cluster; `version`: the API version that `body` is in.
-    - `type_meta`: the beginning of its JSON, `{"kind":"Pod","apiVersion":"v1",`, one bytes object for all of a type;
-      `content`: the rest, with its served resourceVersion, `"metadata":{"resourceVersion":"...",...},...}`. They are
-      apart since lists are joins of stored bytes, and items of built-in types have no `type_meta` there.
-      `content[VERSION_OFFSET:version_end]` is `"resourceVersion":"...",`, and metadata's value is
-      `content[VERSION_OFFSET - 1:metadata_end]`.
+    - `member_version`: the object's resourceVersion in its cluster.
+    - `type_meta`: the beginning of its JSON; `content`: the rest, with its served resourceVersion,
+      `"metadata":{"resourceVersion":"...",...},...}`. They are apart since lists are joins of stored bytes, and items
+      of built-in types have no `type_meta` there. `size`: bytes of `content`.
+    - `rest`: what stands behind the version in `content`, whatever the index and the history.
+    - `behind_metadata`: how many bytes of `content`, at its end, stand behind metadata.
     - `created`: creationTimestamp, in seconds since 1970; `time`: when the log stored it, in nanoseconds since 1970.
-    - `deleted`: this is a tombstone: the body is the last known one, with the version of the deletion. `final`: that is
-      the object's last state, as the cluster sent it with the deletion.
+    - `final`: of a tombstone: that is the object's last state, as the cluster sent it with the deletion.
     - `replaced`: the tombstone, or last state, of the uid that had the name before; kept as long as a watcher may hold
       it. `oldest_uid_index`: where the oldest uid of the name began that such a watcher may hold, as far as known.
 
@@ -65,64 +145,222 @@ class Entry(msgspec.Struct, gc=False, eq=False, kw_only=True):
     """
 
     index: int
-    uid_index: int
-    selectable_since: int
     deleted: bool
     cluster: str
     namespace: str
-    name: str
+    key: ObjectKey
     version: str
-    uid: str
-    member_version: str
     labels: Mapping[str, str]
-    fields: Mapping[str, str]
     controller_uid: str
-    created: int
-    time: int
-    type_meta: bytes
-    content: bytes
-    version_end: int
-    metadata_end: int
-    final: bool = True
-    past: Past | None = None
-    replaced: Entry | None = None
-    oldest_uid_index: int = 0
-    observed_from: int = 0
-    first_known_version: str = ""
+    envelope: Envelope
+    dictionary: None
+    record: bytes
+    remembered: Remembered | None = None
+
+    # -- what it is ------------------------------------------------------------------------------------------------
 
     @property
-    def key(self) -> ObjectName:
-        """The name within the cluster and the type. O(1)."""
-        return (self.namespace, self.name)  # type: ignore[return-value]  # hot: no call
+    def name(self) -> str:
+        """metadata.name. O(its length)."""
+        return self.key[len(self.namespace) + 1 :]
+
+    @property
+    def uid(self) -> str:
+        """metadata.uid. O(its length)."""
+        return packed.uid_in(self.record)
+
+    @property
+    def member_version(self) -> str:
+        """The object's resourceVersion in its cluster. O(its length)."""
+        return packed.member_version_in(self.record)
+
+    @property
+    def first_known_version(self) -> str:
+        """The cluster's resourceVersion of the uid's first state; "" if this process has not seen it."""
+        return packed.first_known_in(self.record)
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The type's selectable fields that have a value, by their labels. O(fields)."""
+        return dict(zip(self.envelope.field_names, texts_of(packed.values_in(self.record)), strict=True))
+
+    def field(self, name: str) -> str:
+        """The value of one selectable field; "" if it has none, as selectors read it. O(fields)."""
+        names = self.envelope.field_names
+        return texts_of(packed.values_in(self.record))[names.index(name)] if name in names else ""
+
+    @property
+    def type_meta(self) -> bytes:
+        """How its JSON begins. O(1)."""
+        return self.envelope.type_meta
+
+    @property
+    def uid_index(self) -> int:
+        """Sequence of the uid's first message. O(1)."""
+        return index_at(self.record, UID_INDEX)
+
+    @property
+    def selectable_since(self) -> int:
+        """Index from which on labels, fields and owner are as they are now. O(1)."""
+        return index_at(self.record, SELECTABLE_SINCE)
+
+    @property
+    def observed_from(self) -> int:
+        """Index at which this process first saw the uid. O(1)."""
+        return index_at(self.record, OBSERVED_FROM)
+
+    @property
+    def oldest_uid_index(self) -> int:
+        """Where the oldest uid of the name began that a watcher may hold. O(1)."""
+        return index_at(self.record, OLDEST_UID_INDEX)
+
+    @property
+    def time(self) -> int:
+        """When the log stored it, in nanoseconds since 1970. O(1)."""
+        return signed_at(self.record, TIME)
+
+    @property
+    def created(self) -> int:
+        """creationTimestamp, in seconds since 1970; 0: none. O(1)."""
+        return signed_at(self.record, CREATED)
+
+    @property
+    def final(self) -> bool:
+        """Of a tombstone: whether the body is the state that the cluster sent with the deletion. O(1)."""
+        return bool(self.record[FLAGS] & FINAL)
+
+    @property
+    def past(self) -> Past | None:
+        """What selectors saw before `selectable_since`. O(1)."""
+        return None if self.remembered is None else self.remembered.past
+
+    @property
+    def replaced(self) -> Entry | None:
+        """What had the name before, as long as a watcher may hold it. O(1)."""
+        return None if self.remembered is None else self.remembered.replaced
+
+    def remember(self, past: Past | None, replaced: Entry | None) -> None:
+        """Sets what it remembers; other states that remembered the same go on doing so. O(1)."""
+        self.remembered = None if past is None and replaced is None else Remembered(past, replaced)
+
+    # -- its JSON --------------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Bytes of `content`, known without reading it. O(1)."""
+        return length_at(self.record, SIZE)
+
+    @property
+    def rest(self) -> bytes:
+        """What stands behind the version in `content`. O(size)."""
+        return packed.body_in(self.record)
+
+    @property
+    def behind_metadata(self) -> int:
+        """How many bytes of `content` stand behind metadata's closing brace. O(1)."""
+        return length_at(self.record, BEHIND_METADATA)
+
+    def opening(self, index: int | None = None, member_version: str | None = None) -> bytes:
+        """What stands before `rest` in `content`, with the version of another index or state if that is given."""
+        if member_version is None:
+            member_version = packed.member_version_in(self.record)
+        return METADATA + version_member(self.envelope.prefix, index or self.index, member_version)
+
+    @property
+    def content(self) -> bytes:
+        """The object as JSON behind `type_meta`. O(size)."""
+        return self.opening() + self.rest
 
     @property
     def body(self) -> bytes:
         """The object as JSON, with its served resourceVersion. O(size)."""
-        return self.type_meta + self.content
+        return b"%b%b%b" % (self.envelope.type_meta, self.opening(), self.rest)
 
-    def content_at(self, prefix: str, index: int, member_version: str | None = None) -> bytes:
+    def content_at(self, index: int, member_version: str | None = None) -> bytes:
         """`content` with the version it has at another index than its own (see `ShownChange`). O(size)."""
-        version = version_member(prefix, index, self.member_version if member_version is None else member_version)
-        return METADATA + version + self.content[self.version_end :]
+        return self.opening(index, member_version) + self.rest
 
     def metadata(self) -> bytes:
-        """The JSON of metadata, with the served version. O(its size)."""
-        return self.content[VERSION_OFFSET - 1 : self.metadata_end]
+        """The JSON of metadata, with the served version. O(size)."""
+        return self.content[VERSION_OFFSET - 1 : -self.behind_metadata]
+
+    # -- other entries of it -----------------------------------------------------------------------------------------
+
+    def is_of(self, uid_packed: bytes, uid: str) -> bool:
+        """Whether this is a state of the object with a uid, given as `uid_bytes` and as text. O(1) for UUIDs."""
+        return packed.is_of(self.record, uid_packed, uid)
+
+    def same_uid(self, other: Entry) -> bool:
+        """Whether the two are states of one object. O(1)."""
+        return packed.identity_in(self.record) == packed.identity_in(other.record)
 
 
-def of_version(entry: Entry, group: str, version: str) -> Entry:
-    """An object that is in another API version now, as a deletion from this one: its metadata, and no more is known.
+class Life(msgspec.Struct, gc=False):
+    """What an entry in the making is to know of its object beside the state itself; see `Entry` for the values.
 
-    Example: the Ship of `sea.example.io/v2` as `{"kind":"Ship","apiVersion":"sea.example.io/v1","metadata":{...}}`.
+    `field_names`, `field_values`: as in the envelope and packed as in the record.
     """
-    kind = entry.type_meta.partition(b',"apiVersion":')[0]
-    api_version = msgspec.json.encode(f"{group}/{version}" if group else version)
-    return msgspec.structs.replace(
-        entry,
-        version=version,
-        type_meta=shared_type_meta(kind + b',"apiVersion":' + api_version + b","),
-        content=entry.content[: entry.metadata_end] + b"}",
-        final=False,
+
+    uid_index: int
+    selectable_since: int
+    observed_from: int
+    oldest_uid_index: int
+    first_known_version: str
+    labels: Mapping[str, str]
+    field_names: tuple[str, ...]
+    field_values: bytes
+    controller_uid: str
+    past: Past | None
+    replaced: Entry | None
+
+    def take_selectables(self, of: Entry) -> None:
+        """Takes over what selectors look at from another entry of the object, and since when that is so."""
+        self.labels = of.labels
+        self.field_names, self.field_values = of.envelope.field_names, packed.values_in(of.record)
+        self.controller_uid = of.controller_uid
+        self.selectable_since, self.past = of.selectable_since, of.past
+
+
+def life_of(delta: Delta, index: int, prefix: str, key: GroupResource) -> Life:
+    """What the log alone says of the object of a delta that it stored at `index`. O(fields, labels)."""
+    first = delta.uid_index or index
+    replaced = None
+    oldest = first
+    if delta.replaced is not None:
+        replaced = _entry_of_replaced(delta, delta.replaced, prefix, key, first)
+        oldest = delta.replaced.oldest_uid_index
+    fields = delta.fields
+    return Life(
+        first,
+        index,
+        index,
+        oldest,
+        "",
+        delta.labels,
+        tuple(fields),
+        encode_texts(list(fields.values())),
+        delta.controller_uid,
+        None,
+        replaced,
+    )
+
+
+def life_in(entry: Entry) -> Life:
+    """What an entry knows of its object."""
+    _, _, first, since, observed, oldest, *_ = head_of(entry.record)
+    values = packed.values_in(entry.record)
+    return Life(
+        first,
+        since,
+        observed,
+        oldest,
+        entry.first_known_version,
+        entry.labels,
+        entry.envelope.field_names,
+        values,
+        entry.controller_uid,
+        entry.past,
+        entry.replaced,
     )
 
 
@@ -136,59 +374,193 @@ def version_member(prefix: str, index: int, member_version: str) -> bytes:
     return b'"resourceVersion":%b,' % msgspec.json.encode(f"{prefix}.{index}.{member_version}")
 
 
-def shared_type_meta(text: bytes) -> bytes:
-    """The same text, as the one object that all entries have. O(its length)."""
-    if len(_type_metas) > _MOST_TYPE_METAS:
-        _type_metas.clear()
-    return _type_metas.setdefault(text, text)
+def record_of(
+    life: Life,
+    *,
+    prefix: str,
+    index: int,
+    time: int,
+    created: int,
+    uid: str,
+    uid_packed: bytes,
+    member_version: str,
+    behind_metadata: int,
+    final: bool,
+    rest: bytes | memoryview,
+) -> bytes:
+    """The record of an entry whose body is plain. O(size).
+
+    Raises:
+        UnreadableRecord: a number is out of the range that the log's numbers have.
+    """
+    flags = FINAL if final else 0
+    more = None
+    if uid_packed:
+        flags |= UUID
+    else:
+        more = [uid]
+    if known := life.first_known_version:
+        if known == member_version:
+            flags |= FIRST_IS_OWN
+        else:
+            flags |= FIRST_KNOWN
+            more = [known] if more is None else [uid, known]
+    texts = NO_TEXTS if more is None else encode_texts(more)
+    version = member_version.encode()
+    values = life.field_values
+    values_at = HEAD_BYTES + len(version)
+    more_at = values_at + len(values)
+    body_at = more_at + len(texts)
+    if version.isalnum():
+        # As `version_member` writes it.
+        length = len('"resourceVersion":"..",') + len(prefix) + len(str(index)) + len(version)
+    else:
+        length = len(version_member(prefix, index, member_version))
+    head = pack_head(
+        time,
+        created,
+        life.uid_index,
+        life.selectable_since,
+        life.observed_from,
+        life.oldest_uid_index,
+        VERSION_OFFSET + length + len(rest),
+        behind_metadata,
+        values_at,
+        more_at,
+        body_at,
+        flags,
+        uid_packed,
+    )
+    return b"".join((head, version, values, texts, rest))
 
 
-def entry_of(delta: Delta, index: int, time: int, prefix: str) -> Entry:
+def entry_of(
+    delta: Delta,
+    index: int,
+    time: int,
+    prefix: str,
+    *,
+    life: Life | None = None,
+    envelope_key: GroupResource | None = None,
+    key: ObjectKey | None = None,
+    uid_packed: bytes | None = None,
+) -> Entry:
     """The entry for a delta that the log stored at `index` and `time` (ns); O(size of the object).
 
-    `uid_index`, `selectable_since` and the like are known from the log alone; the store adds what it remembers.
+    `life`: what is known of its object; None: what the log alone says. The others are what follows from the delta, for
+    who has it already.
+
+    Raises:
+        UnreadableRecord: a number in it is out of range.
     """
-    behind = delta.version_offset - VERSION_OFFSET
-    version = version_member(prefix, index, delta.member_version)
-    first = delta.uid_index or index
-    replaced = None
-    oldest = first
-    if delta.replaced is not None:
-        replaced = _entry_of_replaced(delta, delta.replaced, prefix, first)
-        oldest = delta.replaced.oldest_uid_index
-    return Entry(
+    resource = envelope_key or GroupResource(delta.group, delta.resource)
+    if life is None:
+        life = life_of(delta, index, prefix, resource)
+    if uid_packed is None:
+        uid_packed = uid_bytes(delta.uid)
+    behind = delta.version_offset
+    text = delta.object
+    record = record_of(
+        life,
+        prefix=prefix,
         index=index,
-        uid_index=first,
-        selectable_since=index,
-        deleted=delta.type == "DELETED",
-        cluster=delta.cluster,
-        namespace=delta.namespace,
-        name=delta.name,
-        version=delta.version,
-        uid=delta.uid,
-        member_version=delta.member_version,
-        labels=delta.labels,
-        fields=delta.fields,
-        controller_uid=delta.controller_uid,
-        created=delta.created,
         time=time,
-        type_meta=shared_type_meta(delta.object[:behind]),
-        content=b"".join((METADATA, version, delta.object[delta.version_offset :])),
-        version_end=VERSION_OFFSET + len(version),
-        metadata_end=delta.metadata_end - behind + len(version),
+        created=delta.created,
+        uid=delta.uid,
+        uid_packed=uid_packed,
+        member_version=delta.member_version,
+        behind_metadata=len(text) - delta.metadata_end,
         final=delta.final,
-        replaced=replaced,
-        oldest_uid_index=oldest,
+        rest=memoryview(text)[behind:],
+    )
+    entry = Entry(
+        index,
+        delta.type == "DELETED",
+        delta.cluster,
+        delta.namespace,
+        key or object_key(delta.namespace, delta.name),
+        delta.version,
+        life.labels,
+        life.controller_uid,
+        envelope_of(resource, prefix, text[: behind - VERSION_OFFSET], life.field_names),
+        None,
+        record,
+    )
+    if life.past is not None or life.replaced is not None:
+        entry.remembered = Remembered(life.past, life.replaced)
+    return entry
+
+
+def changed_entry(
+    entry: Entry,
+    *,
+    index: int | None = None,
+    time: int | None = None,
+    deleted: bool | None = None,
+    life: Life | None = None,
+    created: int | None = None,
+    version: str | None = None,
+    type_meta: bytes | None = None,
+    rest: bytes | None = None,
+    behind_metadata: int | None = None,
+    final: bool | None = None,
+) -> Entry:
+    """Another entry that differs in what is given. O(size)."""
+    life = life or life_in(entry)
+    envelope = entry.envelope
+    uid = entry.uid
+    at = entry.index if index is None else index
+    return Entry(
+        at,
+        entry.deleted if deleted is None else deleted,
+        entry.cluster,
+        entry.namespace,
+        entry.key,
+        entry.version if version is None else version,
+        life.labels,
+        life.controller_uid,
+        envelope_of(envelope.key, envelope.prefix, type_meta or envelope.type_meta, life.field_names),
+        None,
+        record_of(
+            life,
+            prefix=envelope.prefix,
+            index=at,
+            time=entry.time if time is None else time,
+            created=entry.created if created is None else created,
+            uid=uid,
+            uid_packed=uid_bytes(uid),
+            member_version=entry.member_version,
+            behind_metadata=entry.behind_metadata if behind_metadata is None else behind_metadata,
+            final=entry.final if final is None else final,
+            rest=entry.rest if rest is None else rest,
+        ),
+        None if life.past is None and life.replaced is None else Remembered(life.past, life.replaced),
     )
 
 
-def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str, first: int) -> Entry:
+def of_version(entry: Entry, group: str, version: str) -> Entry:
+    """An object that is in another API version now, as a deletion from this one: its metadata, and no more is known.
+
+    Example: the Ship of `sea.example.io/v2` as `{"kind":"Ship","apiVersion":"sea.example.io/v1","metadata":{...}}`.
+    """
+    kind = entry.type_meta.partition(b',"apiVersion":')[0]
+    api_version = msgspec.json.encode(f"{group}/{version}" if group else version)
+    return changed_entry(
+        entry,
+        version=version,
+        type_meta=kind + b',"apiVersion":' + api_version + b",",
+        rest=entry.rest[: -entry.behind_metadata] + b"}",
+        behind_metadata=1,
+        final=False,
+    )
+
+
+def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str, key: GroupResource, first: int) -> Entry:
     """What is known of a predecessor from the log alone: its metadata's identity and labels.
 
     Its index is that of its deletion, or `first`, at which the uid began that took its place.
     """
     index = replaced.deletion_index or first
-    version = version_member(prefix, index, replaced.member_version)
     metadata: dict[str, object] = {"name": delta.name}
     if delta.namespace:
         metadata["namespace"] = delta.namespace
@@ -197,28 +569,43 @@ def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str, first: int
         metadata["labels"] = replaced.labels
     metadata["annotations"] = {CLUSTER_ANNOTATION: delta.cluster}
     rest = msgspec.json.encode(metadata)[1:]
+    life = Life(
+        replaced.uid_index,
+        NEVER,
+        0,
+        replaced.oldest_uid_index,
+        "",
+        replaced.labels,
+        tuple(replaced.fields),
+        encode_texts(list(replaced.fields.values())),
+        replaced.controller_uid,
+        None,
+        None,
+    )
     return Entry(
-        index=index,
-        uid_index=replaced.uid_index,
-        selectable_since=NEVER,
-        deleted=True,
-        cluster=delta.cluster,
-        namespace=delta.namespace,
-        name=delta.name,
-        version=delta.version,
-        uid=replaced.uid,
-        member_version=replaced.member_version,
-        labels=replaced.labels,
-        fields=replaced.fields,
-        controller_uid=replaced.controller_uid,
-        created=replaced.created,
-        time=replaced.time * 1_000_000,
-        type_meta=shared_type_meta(delta.object[: delta.version_offset - VERSION_OFFSET]),
-        content=METADATA + version + rest + b"}",
-        version_end=VERSION_OFFSET + len(version),
-        metadata_end=VERSION_OFFSET + len(version) + len(rest),
-        final=False,
-        oldest_uid_index=replaced.oldest_uid_index,
+        index,
+        True,
+        delta.cluster,
+        delta.namespace,
+        object_key(delta.namespace, delta.name),
+        delta.version,
+        replaced.labels,
+        replaced.controller_uid,
+        envelope_of(key, prefix, delta.object[: delta.version_offset - VERSION_OFFSET], life.field_names),
+        None,
+        record_of(
+            life,
+            prefix=prefix,
+            index=index,
+            time=replaced.time * 1_000_000,
+            created=replaced.created,
+            uid=replaced.uid,
+            uid_packed=uid_bytes(replaced.uid),
+            member_version=replaced.member_version,
+            behind_metadata=1,
+            final=False,
+            rest=rest + b"}",
+        ),
     )
 
 

@@ -110,7 +110,7 @@ class Filter:
             and (self.names is None or entry.name in self.names)
             and (self.version is None or entry.version == self.version)
             and entry.namespace not in self.not_namespaces
-            and entry.name not in self.not_names
+            and (not self.not_names or entry.name not in self.not_names)
             and (not self.beyond or self._new(entry))
         )
 
@@ -130,10 +130,12 @@ class Filter:
         """Whether an object in scope is selected in this state, by labels, fields and owner. O(requirements)."""
         if self.labels and not matches(self.labels, state.labels):
             return False
-        for key, operator, values in self.fields:
+        if self.fields:
             # An absent field reads as empty (k8s.io/apimachinery/pkg/fields: Set.Get).
-            if (state.fields.get(key, "") in values) is (operator == "notin"):
-                return False
+            fields = state.fields
+            for key, operator, values in self.fields:
+                if (fields.get(key, "") in values) is (operator == "notin"):
+                    return False
         return self.controller_uids is None or state.controller_uid in self.controller_uids
 
     def matches(self, entry: Entry) -> bool:

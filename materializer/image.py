@@ -15,15 +15,16 @@ from typing import Any
 import msgspec
 
 from deltalog.wire.delta import Selectables
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.parts import Assembler
 from deltalog.wire.records import ClusterDocument, DocumentName, TypeStatus
 from deltalog.wire.resource_type import ResourceType
 from materializer.cluster_facts import ClusterFacts, Health
-from materializer.entry import Entry, Past, shared_type_meta
+from materializer.entry import Entry, Envelope, Life, ObjectKey, Past, envelope_of, object_key, record_of
 from materializer.errors import MaterializerError
 from materializer.integrity import Counts, Integrity
 from materializer.order import Order, Removal
+from materializer.record import NO_TEXTS
 from materializer.store import Store
 from materializer.type_store import TypeStore
 from materializer.window import CLOSED, Event, TypeWindow, Was, weight_of
@@ -50,6 +51,7 @@ class PieceType(IntEnum):
     COUNTS = 8
     PART = 9
     WINDOW = 10
+    ENVELOPES = 11
 
 
 class NotAnImage(MaterializerError):
@@ -116,8 +118,7 @@ class _Fading(msgspec.Struct, array_like=True, gc=False):
     at: int
     deleted: bool
     cluster: str
-    namespace: str
-    name: str
+    key: ObjectKey
     first: int
 
 
@@ -127,13 +128,29 @@ class _Part(msgspec.Struct, array_like=True):
 
 
 class _Stored(Entry, array_like=True, kw_only=True, gc=False, eq=False):
-    """An entry as it is read: its labels undecoded, so that equal ones become one object."""
+    """An entry as it is written and read: its envelope by number, without what it remembers.
+
+    Its labels are undecoded when it is read, so that equal ones become one object.
+    """
 
     labels: msgspec.Raw  # type: ignore[assignment]  # until `Restoration` has decoded them
+    envelope: int  # type: ignore[assignment]  # until then
+    remembered: None = None
 
 
-_PAST = Entry.__struct_fields__.index("past")
-_REPLACED = Entry.__struct_fields__.index("replaced")
+_Values = tuple[Any, ...]
+"""Those of a `_Stored`, in its order, which is not that of an entry: redefined fields come last."""
+
+_NO_KEY = object_key("", "")
+
+
+class _Envelope(msgspec.Struct, array_like=True):
+    """As `Envelope`, its type by number."""
+
+    type: int
+    type_meta: bytes
+    field_names: tuple[str, ...]
+
 
 # since, labels, fields, owner.
 _Earlier = tuple[int, dict[str, str], dict[str, str], str]
@@ -179,7 +196,7 @@ class _Window(msgspec.Struct, array_like=True):
 SHAPE = [
     (one.__name__, one.__struct_fields__)
     for one in (
-        *(_State, _Type, _Cluster, _Removal, _Fading, _Part, _Stored, _Memory, _Entries, _Event, _Window),
+        *(_State, _Type, _Cluster, _Removal, _Fading, _Part, _Stored, _Envelope, _Memory, _Entries, _Event, _Window),
         *(ResourceType, Health, ClusterDocument, TypeStatus, Counts),
     )
 ]
@@ -236,6 +253,7 @@ class Image:
             self._clusters.append(_cluster(cluster, numbers))
         self._counts = integrity.counts()
         self._parts = parts.held()
+        self._common = _Common(self._numbers)
 
     def pieces(self) -> Iterator[Piece]:
         """All of it, in the order in which it is to be taken in again. None takes longer than some 0.2 ms."""
@@ -245,8 +263,12 @@ class Image:
             yield PieceType.TYPE, encode(type_store)
             # Of the items past the window's start, the indexes: what stands in the order is not written twice.
             standing: set[int] = set()
-            yield from self._in_order(number, items, standing)
-            yield from self._in_window(number, events, standing)
+            for piece in self._in_order(number, items, standing):
+                yield from self._common.pieces()
+                yield piece
+            for piece in self._in_window(number, events, standing):
+                yield from self._common.pieces()
+                yield piece
         fading = (self._of_fading(*one) for one in self._fading)
         while some := list(islice(fading, _THINGS)):
             yield PieceType.FADING, encode(some)
@@ -268,16 +290,16 @@ class Image:
             if isinstance(item, Entry):
                 waiting.append(item)
                 if len(waiting) >= _ENTRIES:
-                    yield from _pieces_of(number, 0, waiting)
+                    yield from self._pieces_of(number, 0, waiting)
                     waiting = []
             elif item is not None:
-                yield from _pieces_of(number, 0, waiting)
+                yield from self._pieces_of(number, 0, waiting)
                 waiting = []
                 yield PieceType.REMOVAL, msgspec.msgpack.encode(_Removal(number, item.index))
                 tombstones = iter(self._removed[id(item)].values())
                 while some := list(islice(tombstones, _ENTRIES)):
-                    yield from _pieces_of(number, item.index, some)
-        yield from _pieces_of(number, 0, waiting)
+                    yield from self._pieces_of(number, item.index, some)
+        yield from self._pieces_of(number, 0, waiting)
 
     def _in_window(self, number: int, events: list[Event], standing: set[int]) -> Iterator[Piece]:
         written: set[int] = set()
@@ -289,12 +311,12 @@ class Image:
             waiting.append(
                 _Event(
                     index=event.index,
-                    item=None if event.index in standing or isinstance(item, Removal) else _bare(item),
+                    item=None if event.index in standing or isinstance(item, Removal) else self._common.values(item),
                     before_index=before.index if known and before is not None else 0,
-                    before=None if known or before is None else _bare(before),
+                    before=None if known or before is None else self._common.values(before),
                     was=None if event.was is None else _selectables(event.was),
                     fresh=event.fresh,
-                    removed=[_bare(entry) for entry in event.removed],
+                    removed=[self._common.values(entry) for entry in event.removed],
                 )
             )
             written.add(event.index)
@@ -305,13 +327,73 @@ class Image:
         if waiting:
             yield PieceType.WINDOW, msgspec.msgpack.encode(_Window(number, waiting))
 
+    def _pieces_of(self, number: int, removal: int, entries: list[Entry]) -> Iterator[Piece]:
+        """Entries in one piece, or in several if they are large."""
+        begin = size = 0
+        for at, entry in enumerate(entries):
+            size += len(entry.record)
+            if size >= _LARGE or at == len(entries) - 1:
+                yield PieceType.ENTRIES, self._entries(number, removal, entries[begin : at + 1])
+                begin, size = at + 1, 0
+
+    def _entries(self, number: int, removal: int, entries: list[Entry]) -> bytes:
+        values = [self._common.values(entry) for entry in entries]
+        memories = [self._memory(at, entry) for at, entry in enumerate(entries) if entry.remembered is not None]
+        return msgspec.msgpack.encode(_Entries(number, removal, values, memories))
+
+    def _memory(self, at: int, entry: Entry) -> _Memory:
+        replaced: list[_Values] = []
+        pasts = [_earlier(entry)]
+        before = entry.replaced
+        while before is not None:
+            replaced.append(self._common.values(before))
+            pasts.append(_earlier(before))
+            before = before.replaced
+        return _Memory(at, replaced, pasts)
+
     def _of_fading(self, time: int, index: int, key: GroupResource, item: Entry | Removal) -> _Fading:
         number = self._numbers[key]
         if isinstance(item, Removal):
-            return _Fading(time, index, number, item.index, True, "", "", "", 0)
-        return _Fading(
-            time, index, number, item.index, item.deleted, item.cluster, item.namespace, item.name, item.uid_index
+            return _Fading(time, index, number, item.index, True, "", _NO_KEY, 0)
+        return _Fading(time, index, number, item.index, item.deleted, item.cluster, item.key, item.uid_index)
+
+
+class _Common:
+    """What entries of an image have in common, numbered in the order in which it is first needed."""
+
+    def __init__(self, types: dict[GroupResource, int]) -> None:
+        self._types = types
+        # By identity, as there is one of each.
+        self._envelopes: dict[int, int] = {}
+        self._new: list[_Envelope] = []
+
+    def values(self, entry: Entry) -> _Values:
+        """An entry's values without what it remembers, which may go far back: that is written beside it."""
+        found = self._envelopes.get(id(entry.envelope))
+        if found is None:
+            envelope = entry.envelope
+            found = self._envelopes[id(envelope)] = len(self._envelopes)
+            self._new.append(_Envelope(self._types[envelope.key], envelope.type_meta, envelope.field_names))
+        return (
+            entry.index,
+            entry.deleted,
+            entry.cluster,
+            entry.namespace,
+            entry.key,
+            entry.version,
+            entry.controller_uid,
+            None,
+            entry.record,
+            entry.labels,
+            found,
+            None,
         )
+
+    def pieces(self) -> Iterator[Piece]:
+        """What was numbered since the last call: to be written before what needs it."""
+        if self._new:
+            new, self._new = self._new, []
+            yield PieceType.ENVELOPES, msgspec.msgpack.encode(new)
 
 
 def _selectables(was: Was) -> tuple[dict[str, str], dict[str, str], str]:
@@ -340,45 +422,6 @@ def _cluster(cluster: ClusterFacts, numbers: dict[int, int]) -> _Cluster:
         heard=cluster.heard,
         every=cluster.every,
     )
-
-
-def _pieces_of(number: int, removal: int, entries: list[Entry]) -> Iterator[Piece]:
-    """Entries in one piece, or in several if they are large."""
-    begin = size = 0
-    for at, entry in enumerate(entries):
-        size += len(entry.content)
-        if size >= _LARGE or at == len(entries) - 1:
-            yield PieceType.ENTRIES, _entries(number, removal, entries[begin : at + 1])
-            begin, size = at + 1, 0
-
-
-def _entries(number: int, removal: int, entries: list[Entry]) -> bytes:
-    values, memories = [], []
-    for at, entry in enumerate(entries):
-        if entry.past is None and entry.replaced is None:
-            values.append(msgspec.structs.astuple(entry))
-        else:
-            values.append(_bare(entry))
-            memories.append(_memory(at, entry))
-    return msgspec.msgpack.encode(_Entries(number, removal, values, memories))
-
-
-def _bare(entry: Entry) -> tuple[Any, ...]:
-    """An entry's values without what it remembers, which may go far back: that is written beside it, as `_Memory`."""
-    values = list(msgspec.structs.astuple(entry))
-    values[_PAST] = values[_REPLACED] = None
-    return tuple(values)
-
-
-def _memory(at: int, entry: Entry) -> _Memory:
-    replaced: list[tuple[Any, ...]] = []
-    pasts = [_earlier(entry)]
-    before = entry.replaced
-    while before is not None:
-        replaced.append(_bare(before))
-        pasts.append(_earlier(before))
-        before = before.replaced
-    return _Memory(at, replaced, pasts)
 
 
 def _earlier(entry: Entry) -> list[_Earlier]:
@@ -448,6 +491,7 @@ class Restoration:
         self._window: list[tuple[TypeWindow, Event]] = []
         # Of the type whose window is being read, the items by index.
         self._items: dict[int, Entry] = {}
+        self._envelopes: list[Envelope] = []
         self._texts: dict[str, str] = {}
         self._labels: dict[bytes, dict[str, str]] = {}
 
@@ -471,6 +515,8 @@ class Restoration:
                 )
                 self._type_stores.append(made)
                 self._items = {}
+            elif piece_type == PieceType.ENVELOPES:
+                self._take_envelopes(decode(text, type=list[_Envelope]))
             elif piece_type == PieceType.REMOVAL:
                 at = decode(text, type=_Removal)
                 removal = self._removals[at.type, at.index] = Removal(at.index, {})
@@ -491,14 +537,21 @@ class Restoration:
         except (msgspec.MsgspecError, ValueError, LookupError) as cause:
             raise NotAnImage(f"a piece of type {piece_type} cannot be read: {cause}") from cause
 
+    def _take_envelopes(self, envelopes: list[_Envelope]) -> None:
+        if self._state is None:
+            raise NotAnImage("envelopes before the state")
+        for one in envelopes:
+            key = self._type_stores[one.type].key
+            self._envelopes.append(envelope_of(key, self._state.prefix, one.type_meta, one.field_names))
+
     def _take_entries(self, record: _EntriesRead) -> None:
         type_store = self._type_stores[record.type]
         removal = self._removals[record.type, record.removal] if record.removal else None
         self._share(record.entries)
         if removal is None:
             indexes, items = type_store.order.indexes, type_store.order.items
-            objects: MutableMapping[ObjectName, Entry] = {}
-            tombstones: dict[ObjectName, Entry] = {}
+            objects: MutableMapping[ObjectKey, Entry] = {}
+            tombstones: dict[ObjectKey, Entry] = {}
             cluster: str | None = None
             for entry in record.entries:
                 indexes.append(entry.index)
@@ -522,7 +575,7 @@ class Restoration:
             self._remember(entry, memory.pasts[0])
             for before, pasts in zip(memory.replaced, memory.pasts[1:], strict=True):
                 self._remember(before, pasts)
-                entry.replaced = before
+                entry.remember(entry.past, before)
                 entry = before
 
     def _take_window(self, record: _WindowRead) -> None:
@@ -556,10 +609,7 @@ class Restoration:
             entry.version = shared(entry.version, entry.version)
             entry.namespace = shared(entry.namespace, entry.namespace)
             entry.controller_uid = shared(entry.controller_uid, entry.controller_uid)
-            entry.type_meta = shared_type_meta(entry.type_meta)
-            if fields := entry.fields:
-                for path, value in fields.items():
-                    fields[path] = shared(value, value)
+            entry.envelope = self._envelopes[entry.envelope]
 
     def _remember(self, entry: Entry, pasts: list[_Earlier]) -> None:
         found = [Past(*one) for one in pasts]
@@ -568,7 +618,7 @@ class Restoration:
             past.before = found[at + 1] if at + 1 < len(found) else None
             self._pasts.append((since, past))
             since = past.selectable_since
-        entry.past = found[0] if found else None
+        entry.remember(found[0] if found else None, entry.replaced)
 
     def finish(self) -> Iterator[None]:
         """What is to be done when all pieces are in, in steps; then `restored`. Raises NotAnImage."""
@@ -617,30 +667,27 @@ class Restoration:
             if found is not None:
                 return found
         else:
-            live = type_store.get(record.cluster, ObjectName((record.namespace, record.name)))
+            live = type_store.get(record.cluster, record.key)
             if live is not None and live.uid_index == record.first:
                 return live
         # It stands nowhere any more: that it fades is all that matters.
-        return Entry(
+        life = Life(record.first, record.at, record.at, record.first, "", {}, (), NO_TEXTS, "", None, None)
+        nothing = record_of(
+            life,
+            prefix="",
             index=record.at,
-            uid_index=record.first,
-            selectable_since=record.at,
-            deleted=record.deleted,
-            cluster=record.cluster,
-            namespace=record.namespace,
-            name=record.name,
-            version="",
-            uid="",
-            member_version="",
-            labels={},
-            fields={},
-            controller_uid="",
-            created=0,
             time=record.time,
-            type_meta=b"",
-            content=b"",
-            version_end=0,
-            metadata_end=0,
+            created=0,
+            uid="",
+            uid_packed=b"",
+            member_version="",
+            behind_metadata=0,
+            final=False,
+            rest=b"",
+        )
+        return Entry(
+            *(record.at, record.deleted, record.cluster, record.key.partition("\0")[0], record.key, "", {}, ""),
+            *(envelope_of(type_store.key, "", b"", ()), None, nothing),
         )
 
     def _cluster_of(self, record: _Cluster, store: Store) -> ClusterFacts:

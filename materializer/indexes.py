@@ -33,7 +33,7 @@ class Attribute(NamedTuple):
         if self.by == "label":
             return entry.labels.get(self.key)
         if self.by == "field":
-            return entry.fields.get(self.key) or None
+            return entry.field(self.key) or None
         return (entry.controller_uid if self.by == "owner" else entry.name) or None
 
 

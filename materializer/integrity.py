@@ -26,7 +26,7 @@ from deltalog.jetstream.stream_info import StreamState
 from deltalog.reader import Record, read_to_end
 from deltalog.wire import subjects
 from deltalog.wire.delta import Delta
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import ControlRecord, ObjectsRemoved, OpenApiDocument
 from deltalog.wire.subjects import (
     CONTROL,
@@ -37,7 +37,7 @@ from deltalog.wire.subjects import (
     parse_control,
     parse_object,
 )
-from materializer.entry import Entry
+from materializer.entry import Entry, ObjectKey, object_key
 from materializer.store import Store
 
 # How much sooner than by the tombstone time a tombstone may go, for clocks that differ, in nanoseconds.
@@ -138,7 +138,7 @@ class Integrity:
         except ValueError:
             return False
         type_store = self.store.types.get(GroupResource(at.group, at.resource))
-        key = ObjectName((at.namespace, at.name))
+        key = object_key(at.namespace, at.name)
         return type_store is not None and (
             type_store.get(at.cluster, key) is not None or key in type_store.tombstones.get(at.cluster, {})
         )
@@ -246,7 +246,7 @@ class Integrity:
         `applied` returns when the store has come to an index. Raises as readers do, BrokerUnavailable.
         """
         store, before = self.store, self.store.applied
-        seen: set[tuple[str, GroupResource, ObjectName]] = set()
+        seen: set[tuple[str, GroupResource, ObjectKey]] = set()
         records: set[str] = set()
 
         def see(record: Record) -> None:
@@ -258,7 +258,7 @@ class Integrity:
             except ValueError:
                 # Not written by us, under a subject of ours.
                 return
-            seen.add((at.cluster, GroupResource(at.group, at.resource), ObjectName((at.namespace, at.name))))
+            seen.add((at.cluster, GroupResource(at.group, at.resource), object_key(at.namespace, at.name)))
 
         await read_to_end(log, see, subjects=(f"{OBJECTS}.>", f"{CONTROL}.>"), headers_only=True)
         # Then what was superseded, deleted or removed while we read is known to the store, too.

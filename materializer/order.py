@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from deltalog.wire.kubernetes import ObjectName
-from materializer.entry import Entry
+from materializer.entry import Entry, ObjectKey
 
 
 class Removal(msgspec.Struct, eq=False):
@@ -18,7 +17,7 @@ class Removal(msgspec.Struct, eq=False):
     """
 
     index: int
-    entries: dict[tuple[str, ObjectName], Entry]
+    entries: dict[tuple[str, ObjectKey], Entry]
 
 
 class Order:

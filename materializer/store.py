@@ -17,7 +17,7 @@ import msgspec
 
 from deltalog.wire import delta as wire
 from deltalog.wire.delta import Delta
-from deltalog.wire.kubernetes import GroupResource, ObjectName, newer
+from deltalog.wire.kubernetes import GroupResource, newer
 from deltalog.wire.records import (
     ClusterDocument,
     ClusterRegistered,
@@ -32,8 +32,18 @@ from deltalog.wire.records import (
 )
 from deltalog.wire.resource_type import ResourceType
 from materializer.cluster_facts import ClusterFacts, Health
-from materializer.entry import METADATA, VERSION_OFFSET, Entry, Past, entry_of, version_member
+from materializer.entry import (
+    METADATA,
+    Entry,
+    Life,
+    ObjectKey,
+    Past,
+    changed_entry,
+    entry_of,
+    life_of,
+)
 from materializer.order import Removal
+from materializer.record import encode_texts, uid_bytes, values_in
 from materializer.type_store import TypeStore
 from materializer.window import CLOSED, Was, Window
 
@@ -130,19 +140,21 @@ class Store:
         self.unread_through = max(self.unread_through, upto)
         self.window.open(max(upto, self.applied))
 
-    def _before(self, entry: Entry, current: Entry | None) -> Entry | None:
-        """The state right before that of a new entry, if it is here; None also if there was none.
+    def _before(self, life: Life, index: int, current: Entry | None, *, same: bool) -> Entry | None:
+        """The state right before that at `index`, if it is here; None also if there was none.
+
+        `same`: whether `current` is a state of the same uid.
 
         What the store has of the name is it unless a later one may have been superseded unread.
         """
         known = current
         if current is not None and current.index <= self.unread_through and self.caught_up_at < self.unread_through:
             known = None
-        if entry.uid_index < entry.index:
-            return known if known is not None and known.uid == entry.uid else None
-        if known is None and entry.replaced is not None and entry.replaced.index == entry.index:
+        if life.uid_index < index:
+            return known if same else None
+        if known is None and life.replaced is not None and life.replaced.index == index:
             # It took the place of one that was never deleted, and of which only the log knows.
-            return entry.replaced
+            return life.replaced
         return known
 
     def _note_unread(self, index: int) -> None:
@@ -176,8 +188,14 @@ class Store:
         self._note_unread(index)
         type_store.unread_through = self.unread_through
         objects = type_store.objects(delta.cluster)
-        key: ObjectName = (delta.namespace, delta.name)  # type: ignore[assignment]  # hot: no call
+        key: ObjectKey = f"{delta.namespace}\0{delta.name}"  # type: ignore[assignment]  # hot: no call
         current: Entry | None = objects.get(key)
+        uid_packed = uid_bytes(delta.uid)
+        same = False
+        if current is not None:
+            # One text for both states, as the map of names keeps the first one.
+            key = current.key
+            same = current.is_of(uid_packed, delta.uid)
         if delta.in_order:
             # Also if this state is known already: what matters is that the log has come to it.
             cluster.followed[type_key] = delta.member_version
@@ -185,11 +203,11 @@ class Store:
             cluster.versions_restarted_at = index
             cluster.followed.clear()
         if delta.type == wire.DELETED:
-            return self._delete(type_store, objects, key, current, delta, index, time)
+            return self._delete(type_store, objects, key, current, delta, index, time, uid_packed, same=same)
         tombstone = None
         if current is not None:
             if (
-                current.uid == delta.uid
+                same
                 and current.version == delta.version
                 and not delta.restored
                 and not newer(delta.member_version, current.member_version)
@@ -199,26 +217,32 @@ class Store:
             tombstone = type_store.tombstones.get(delta.cluster, {}).get(key)
             if (
                 tombstone is not None
-                and tombstone.uid == delta.uid
+                and tombstone.is_of(uid_packed, delta.uid)
                 and tombstone.final
                 and not delta.restored
                 and not newer(delta.member_version, tombstone.member_version)
             ):
                 return Outcome.NOT_NEWER
-        entry = entry_of(delta, index, time, self.prefix)
-        entry.observed_from = index
-        changed = self._before(entry, current)
-        fresh = changed is None and entry.uid_index == index
-        if current is not None and current.uid == delta.uid:
-            self._continue(entry, current, knows=changed is not None)
+        life = life_of(delta, index, self.prefix, type_key)
+        changed = self._before(life, index, current, same=same)
+        fresh = changed is None and life.uid_index == index
+        fades = False
+        if same:
+            assert current is not None
+            self._continue(life, current, knows=changed is not None)
         elif (before := current or tombstone) is not None:
-            _replace(entry, before)
-            self.fading.append((time, index, type_key, entry))
-        if entry.uid_index == index:
+            _replace(life, before)
+            fades = True
+        if life.uid_index == index:
             # It entered the log with this message.
-            entry.first_known_version = entry.member_version
-        if entry.replaced is not None and current is None and tombstone is None:
-            self.fading.append((entry.replaced.time, entry.uid_index, type_key, entry))
+            life.first_known_version = delta.member_version
+        entry = entry_of(
+            delta, index, time, self.prefix, life=life, envelope_key=type_key, key=key, uid_packed=uid_packed
+        )
+        if fades:
+            self.fading.append((time, index, type_key, entry))
+        if life.replaced is not None and current is None and tombstone is None:
+            self.fading.append((life.replaced.time, life.uid_index, type_key, entry))
         if current is not None:
             type_store.order.discard(current.index)
             if current.version != entry.version:
@@ -248,28 +272,29 @@ class Store:
         self.clusters[entry.cluster].version_since[type_store.key] = entry.index
         type_store.version_since[entry.cluster] = entry.index
 
-    def _continue(self, entry: Entry, current: Entry, *, knows: bool) -> None:
+    def _continue(self, life: Life, current: Entry, *, knows: bool) -> None:
         """Hands on what is known of a live object to its next state; `knows`: `current` is the one right before."""
-        entry.uid_index = current.uid_index
-        entry.observed_from = current.observed_from
-        entry.replaced = current.replaced
-        entry.oldest_uid_index = current.oldest_uid_index
-        entry.first_known_version = current.first_known_version
+        life.uid_index = current.uid_index
+        life.observed_from = current.observed_from
+        life.replaced = current.replaced
+        life.oldest_uid_index = current.oldest_uid_index
+        life.first_known_version = current.first_known_version
         if not knows:
             # What selectors saw in the state before, or in those before that, was superseded unread.
             return
         if (
-            entry.labels == current.labels
-            and entry.fields == current.fields
-            and entry.controller_uid == current.controller_uid
+            life.labels == current.labels
+            and life.field_names == current.envelope.field_names
+            and life.field_values == values_in(current.record)
+            and life.controller_uid == current.controller_uid
         ):
-            entry.labels = current.labels
-            entry.fields = current.fields
-            entry.selectable_since = current.selectable_since
-            entry.past = current.past
+            life.labels = current.labels
+            life.controller_uid = current.controller_uid
+            life.selectable_since = current.selectable_since
+            life.past = current.past
         else:
             past = Past(current.selectable_since, current.labels, current.fields, current.controller_uid, current.past)
-            entry.past = past
+            life.past = past
             self.pasts.append(past)
             if len(self.pasts) > _PAST_LIMIT:
                 self.pasts.popleft().forget()
@@ -277,48 +302,55 @@ class Store:
     def _delete(
         self,
         type_store: TypeStore,
-        objects: MutableMapping[ObjectName, Entry],
-        key: ObjectName,
+        objects: MutableMapping[ObjectKey, Entry],
+        key: ObjectKey,
         current: Entry | None,
         delta: Delta,
         index: int,
         time: int,
+        uid_packed: bytes,
+        *,
+        same: bool,
     ) -> Outcome:
-        if current is not None and current.uid != delta.uid and delta.uid_index <= current.index:
+        if current is not None and not same and delta.uid_index <= current.index:
             return Outcome.NOT_NEWER
-        entry = entry_of(delta, index, time, self.prefix)
-        entry.observed_from = index
-        before = self._before(entry, current)
+        life = life_of(delta, index, self.prefix, type_store.key)
+        before = self._before(life, index, current, same=same)
+        body_of: Entry | None = None
         if current is not None and type_store.indexes:
             type_store.indexes.discard(current)
-        if current is not None and current.uid != delta.uid:
+        if current is not None and not same:
             # A whole life that was superseded in the log before this process came to read it.
-            _replace(entry, current)
+            _replace(life, current)
             del objects[key]
             type_store.order.discard(current.index)
         elif current is not None:
-            self._continue(entry, current, knows=before is not None)
+            self._continue(life, current, knows=before is not None)
             if before is not None or delta.was is None:
                 # Labels that only the deletion itself changes do not count: selectors go by what watchers saw.
-                entry.labels, entry.fields = current.labels, current.fields
-                entry.controller_uid = current.controller_uid
-                entry.selectable_since, entry.past = current.selectable_since, current.past
+                life.take_selectables(current)
                 if not delta.final:
                     # The log has the metadata only; this process still has all of it.
-                    entry = _with_body_of(entry, current, self.prefix)
+                    body_of = current
             elif delta.was is not wire.UNCHANGED:
                 # A state that was superseded unread.
-                entry.labels, entry.fields = delta.was.labels, delta.was.fields
-                entry.controller_uid = delta.was.controller_uid or ""
+                life.labels, fields = delta.was.labels, delta.was.fields
+                life.field_names, life.field_values = tuple(fields), encode_texts(list(fields.values()))
+                life.controller_uid = delta.was.controller_uid or ""
             del objects[key]
             type_store.order.discard(current.index)
         else:
             tombstone = type_store.tombstones.get(delta.cluster, {}).get(key)
             if tombstone is not None:
-                if tombstone.uid == delta.uid and delta.uid_index <= tombstone.index:
+                if tombstone.is_of(uid_packed, delta.uid) and delta.uid_index <= tombstone.index:
                     return Outcome.NOT_NEWER
                 self._drop_tombstone(type_store, tombstone, key)
-                _replace(entry, tombstone)
+                _replace(life, tombstone)
+        entry = entry_of(
+            delta, index, time, self.prefix, life=life, envelope_key=type_store.key, key=key, uid_packed=uid_packed
+        )
+        if body_of is not None:
+            entry = _with_body_of(entry, body_of)
         if current is not None and current.version != entry.version:
             self._changed_version(type_store, entry)
         self._add_tombstone(type_store, entry)
@@ -333,7 +365,7 @@ class Store:
         type_store.tombstones.setdefault(entry.cluster, {})[entry.key] = entry
 
     @staticmethod
-    def _drop_tombstone(type_store: TypeStore, tombstone: Entry, key: ObjectName) -> None:
+    def _drop_tombstone(type_store: TypeStore, tombstone: Entry, key: ObjectKey) -> None:
         del type_store.tombstones[tombstone.cluster][key]
         item = type_store.order.items[bisect_left(type_store.order.indexes, tombstone.index)]
         if isinstance(item, Removal):
@@ -471,8 +503,7 @@ class Store:
         removed = tuple(objects.values())
         for key, entry in objects.items():
             type_store.order.discard(entry.index)
-            tombstone = msgspec.structs.replace(entry, deleted=True, index=index, time=time, final=False)
-            tombstone = _with_body_of(tombstone, entry, self.prefix)
+            tombstone = changed_entry(entry, deleted=True, index=index, time=time, final=False)
             removal.entries[cluster, key] = tombstone
             self._add_tombstone(type_store, tombstone)
         type_store.order.append(index, removal)
@@ -534,7 +565,7 @@ class Store:
             else:
                 live = type_store.get(item.cluster, item.key)
                 if live is not None and live.uid_index == item.uid_index:
-                    live.replaced = None
+                    live.remember(live.past, None)
 
     def fading_before(self, limit: int) -> int:
         """How many tombstones stored before `limit` are still remembered. O(those)."""
@@ -610,9 +641,12 @@ class Store:
                         entry.index,
                     )
                     assert entry.type_meta.startswith(b'{"kind":')
-                    assert entry.content.startswith(METADATA + b'"resourceVersion":"')
-                    assert entry.content[entry.version_end - 1 : entry.version_end] == b","
-                    assert entry.content[entry.metadata_end - 1 : entry.metadata_end] == b"}"
+                    content = entry.content
+                    assert len(content) == entry.size
+                    assert content.startswith(METADATA + b'"resourceVersion":"')
+                    assert content.endswith(entry.rest)
+                    assert entry.rest[: -entry.behind_metadata].endswith(b"}")
+                    assert list(entry.fields) == list(entry.envelope.field_names)
             for cluster, tombstones in type_store.tombstones.items():
                 for key, tombstone in tombstones.items():
                     assert tombstone.deleted
@@ -632,27 +666,25 @@ def _was(delta: Delta, entry: Entry, before: Entry | None) -> Was | None:
     return entry if delta.was is wire.UNCHANGED else delta.was
 
 
-def _replace(entry: Entry, before: Entry) -> None:
+def _replace(life: Life, before: Entry) -> None:
     """Makes `before` what the name was to watchers ahead of this uid, and of those that only the log knows of."""
-    from_log = entry.replaced
+    from_log = life.replaced
     if before.replaced is not None:
         # Not changed in place: an image of the store may still be in the making.
-        before = msgspec.structs.replace(before, replaced=None)
-    entry.oldest_uid_index = min(entry.oldest_uid_index, before.oldest_uid_index)
+        before = msgspec.structs.replace(before)
+        before.remember(before.past, None)
+    life.oldest_uid_index = min(life.oldest_uid_index, before.oldest_uid_index)
     if from_log is None or from_log.uid_index <= before.index:
-        entry.replaced = before
+        life.replaced = before
     else:
-        from_log.replaced = before
+        from_log.remember(from_log.past, before)
 
 
-def _with_body_of(entry: Entry, current: Entry, prefix: str) -> Entry:
-    version = version_member(prefix, entry.index, entry.member_version)
-    return msgspec.structs.replace(
+def _with_body_of(entry: Entry, current: Entry) -> Entry:
+    return changed_entry(
         entry,
         type_meta=current.type_meta,
-        content=METADATA + version + current.content[current.version_end :],
-        version_end=VERSION_OFFSET + len(version),
-        metadata_end=current.metadata_end - current.version_end + VERSION_OFFSET + len(version),
-        controller_uid=current.controller_uid,
+        rest=current.rest,
+        behind_metadata=current.behind_metadata,
         created=current.created,
     )

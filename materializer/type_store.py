@@ -6,9 +6,9 @@ from collections.abc import Iterator, MutableMapping, Sized
 
 from sortedcontainers import SortedDict
 
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource
 from materializer import indexes
-from materializer.entry import Entry
+from materializer.entry import Entry, ObjectKey, object_key
 from materializer.errors import MaterializerError
 from materializer.filter import Filter, Spaces
 from materializer.indexes import Indexes
@@ -32,7 +32,7 @@ class BeforeWindow(MaterializerError):
 class TypeStore:
     """All objects of one resource type, by cluster and name and by index. Changed by the store alone.
 
-    - `clusters`: live entries by cluster and (namespace, name), sorted by these once the first replay is over.
+    - `clusters`: live entries by cluster and key (`ObjectKey`), sorted by these once the first replay is over.
     - `tombstones`: of deleted objects, by the same; no name is in both.
     - `order`: all of them by index.
     - `floors`: by cluster, the lowest index to resume at after a removal that this process did not wholly see.
@@ -46,8 +46,8 @@ class TypeStore:
 
     def __init__(self, key: GroupResource, loading: bool, window: Window | None = None) -> None:
         self.key = key
-        self.clusters: dict[str, MutableMapping[ObjectName, Entry]] = {}
-        self.tombstones: dict[str, dict[ObjectName, Entry]] = {}
+        self.clusters: dict[str, MutableMapping[ObjectKey, Entry]] = {}
+        self.tombstones: dict[str, dict[ObjectKey, Entry]] = {}
         self.order = Order()
         self.floors: dict[str, int] = {}
         self.forgotten = 0
@@ -58,7 +58,7 @@ class TypeStore:
         self.events = TypeWindow()
         self._loading = loading
 
-    def objects(self, cluster: str) -> MutableMapping[ObjectName, Entry]:
+    def objects(self, cluster: str) -> MutableMapping[ObjectKey, Entry]:
         """The live entries of a cluster by name, to be changed by the store; made if there are none. O(1)."""
         found = self.clusters.get(cluster)
         if found is None:
@@ -73,7 +73,7 @@ class TypeStore:
             if not isinstance(objects, SortedDict):
                 self.clusters[cluster] = SortedDict(objects)
 
-    def get(self, cluster: str, key: ObjectName) -> Entry | None:
+    def get(self, cluster: str, key: ObjectKey) -> Entry | None:
         """The live entry of a name; None if there is none. O(1)."""
         objects = self.clusters.get(cluster)
         return None if objects is None else objects.get(key)
@@ -87,7 +87,7 @@ class TypeStore:
         clusters = sorted(self.clusters if wanted.clusters is None else wanted.clusters & self.clusters.keys())
         spaces = wanted.spaces or _ALL_SPACES
         if wanted.names is not None and wanted.namespaces is not None:
-            keys = [ObjectName((space, name)) for space in sorted(wanted.namespaces) for name in sorted(wanted.names)]
+            keys = [object_key(space, name) for space in sorted(wanted.namespaces) for name in sorted(wanted.names)]
             named = [one for cluster in clusters for key in keys if (one := self.get(cluster, key)) is not None]
             return [entry for entry in named if wanted.matches(entry)]
         if (
@@ -112,10 +112,10 @@ class TypeStore:
             elif isinstance(objects, SortedDict) and not _many(within, objects):
                 entries = []
                 for namespace in sorted(within):
-                    low, high = (namespace, ""), (namespace + "\0", "")
+                    low, high = _span(namespace)
                     entries += [objects[key] for key in objects.irange(low, high, (True, False))]
             else:
-                entries = [objects[key] for key in objects if key[0] in within]
+                entries = [entry for entry in objects.values() if entry.namespace in within]
             result.extend(entries if whole else [entry for entry in entries if wanted.matches(entry)])
         return result
 
@@ -131,7 +131,7 @@ class TypeStore:
         if index < self.window.start:
             raise BeforeWindow(index, self.window.start)
         # What is there now is what was there then, but for what events past it have changed.
-        then: dict[tuple[str, ObjectName], Entry | None] = {}
+        then: dict[tuple[str, ObjectKey], Entry | None] = {}
         for event in self.events.after(index):
             item = event.item
             if isinstance(item, Removal):
@@ -163,7 +163,9 @@ class TypeStore:
             if within is None or not isinstance(objects, SortedDict) or _many(within, objects):
                 found += len(objects)
             else:
-                found += sum(objects.bisect_left((one + "\0", "")) - objects.bisect_left((one, "")) for one in within)
+                for one in within:
+                    low, high = _span(one)
+                    found += objects.bisect_left(high) - objects.bisect_left(low)
         return found
 
     def live(self) -> Iterator[Entry]:
@@ -180,5 +182,10 @@ def _many(within: frozenset[str], objects: Sized) -> bool:
     return len(within) > _FEW and len(objects) <= _SCANNED * len(within)
 
 
-def _place(entry: Entry) -> tuple[str, str, str]:
-    return (entry.cluster, entry.namespace, entry.name)
+def _span(namespace: str) -> tuple[str, str]:
+    """Between which texts the keys of a namespace are."""
+    return f"{namespace}\0", f"{namespace}\1"
+
+
+def _place(entry: Entry) -> tuple[str, str]:
+    return (entry.cluster, entry.key)

@@ -88,12 +88,12 @@ class Named:
         """The version of an object. O(1)."""
         return object_version(self.prefix, index, member_version)
 
-    def content(self, entry: Entry, at: int, member_version: str | None = None) -> bytes:
-        """An entry's content with its version at an index (`ShownChange.at`). O(1) at its own, else O(size).
+    def content(self, entry: Entry, rest: bytes, at: int, member_version: str | None = None) -> bytes:
+        """An entry's content, of which `rest` is given, with its version at an index (`ShownChange.at`). O(size).
 
         `member_version`: of the change that shows it, where that is not the entry's own (`ShownChange`).
         """
-        return entry.content if at == entry.index else entry.content_at(self.prefix, at, member_version)
+        return (entry.opening() if at == entry.index else entry.opening(at, member_version)) + rest
 
     def parse(self, text: str) -> Version:
         """A version as a client sends it; of which history it is, is for the caller to look at. O(length).
@@ -120,19 +120,20 @@ class Numbered(Named):
         """The version of an object: `12`, whatever it has in its cluster."""
         return str(index)
 
-    def content(self, entry: Entry, at: int, member_version: str | None = None) -> bytes:
+    def content(self, entry: Entry, rest: bytes, at: int, member_version: str | None = None) -> bytes:
         """An entry's content, its version a number, its member version in an annotation. O(size)."""
-        metadata = entry.content[entry.version_end : entry.metadata_end]
+        behind = entry.behind_metadata
+        metadata = rest[:-behind]
         member_version = entry.member_version if member_version is None else member_version
         annotation = b'"%b":%b' % (MEMBER_VERSION_ANNOTATION.encode(), msgspec.json.encode(member_version))
         # Labels are the only other member with keys of anybody's choice, and their values are strings.
-        before, found, behind = metadata.partition(_ANNOTATIONS)
+        before, found, others = metadata.partition(_ANNOTATIONS)
         if found:
-            metadata = b"%b%b%b%b%b" % (before, found, annotation, b"" if behind.startswith(b"}") else b",", behind)
+            metadata = b"%b%b%b%b%b" % (before, found, annotation, b"" if others.startswith(b"}") else b",", others)
         else:
             metadata = b"%b{%b},%b" % (_ANNOTATIONS[:-1], annotation, metadata)
         version = b'"resourceVersion":"%d",' % at
-        return METADATA + version + metadata + entry.content[entry.metadata_end :]
+        return METADATA + version + metadata + rest[-behind:]
 
     def parse(self, text: str) -> Version:
         """The parsed version, with this history's prefix if it is a number. O(length).

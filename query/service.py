@@ -11,7 +11,8 @@ from functools import partial
 import structlog
 from aiohttp import web
 
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource
+from materializer.entry import object_key
 from materializer.materializer import Materializer
 from materializer.visible import EVERYTHING, Visible
 from query.access.audit.events import HEADER as AUDIT_ID
@@ -580,4 +581,4 @@ class QueryService:
         if not (served.info.selector and target.name) or target.watch:
             return False
         type_store = self._materializer.store.types.get(served.resource)
-        return type_store is None or type_store.get(cluster, ObjectName((target.namespace, target.name))) is None
+        return type_store is None or type_store.get(cluster, object_key(target.namespace, target.name)) is None

@@ -23,7 +23,7 @@ from deltalog.wire.records import ClusterRegistered
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.selectors import Requirement
 from materializer.cursor import ShownChange, changes, initial
-from materializer.entry import Entry
+from materializer.entry import Entry, object_key
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.resume import Expired, HistoryReplaced, from_member_versions, from_now, from_version, unread
@@ -125,7 +125,7 @@ class Storage:
     def get_resource_versions(self, cluster: str) -> dict[GroupResource, dict[ObjectName, str]]:
         """GetResourceVersions: each object's own resourceVersion, by type and (namespace, name). O(objects)."""
         return {
-            key: {name: entry.member_version for name, entry in objects.items()}
+            key: {ObjectName((entry.namespace, entry.name)): entry.member_version for entry in objects.values()}
             for key, resource in self.materializer.store.types.items()
             if (objects := resource.clusters.get(cluster))
         }
@@ -197,7 +197,7 @@ class ResourceStorage:
         """Get: an object as the log has it now. Raises LogUnreachable."""
         await self._materializer.wait_current(_CURRENT)
         resource = self._materializer.store.types.get(self.key)
-        return None if resource is None else resource.get(cluster, ObjectName((namespace, name)))
+        return None if resource is None else resource.get(cluster, object_key(namespace, name))
 
     async def list(self, wanted: Filter | None = None) -> tuple[list[Entry], str]:
         """List: what matches now, by cluster, namespace and name, and the version to watch from.
@@ -258,9 +258,7 @@ class ResourceStorage:
         """ConvertDeletedObject: what is known of an object that was deleted; None if nothing is, any more."""
         store = self._materializer.store
         resource = store.types.get(self.key)
-        tombstone = (
-            None if resource is None else resource.tombstones.get(cluster, {}).get(ObjectName((namespace, name)))
-        )
+        tombstone = None if resource is None else resource.tombstones.get(cluster, {}).get(object_key(namespace, name))
         if tombstone is None:
             return None
         return Deleted(

@@ -21,8 +21,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from deltalog.wire.delta import UNDECODABLE
-from deltalog.wire.kubernetes import ObjectName
-from materializer.entry import Entry
+from materializer.entry import Entry, object_key
 from materializer.materializer import Materializer
 from materializer.versions import Named, Numbered
 from query.access.audit.events import pass_audit_id
@@ -114,8 +113,8 @@ class _Write:
     def entry(self, name: str) -> Entry | None:
         """An object of the request's namespace as it is here now."""
         type_store = self._materializer.store.types.get(self.served.resource)
-        name_ = ObjectName((self.target.namespace, name or self.target.name))
-        return None if type_store is None else type_store.get(self.cluster, name_)
+        key = object_key(self.target.namespace, name or self.target.name)
+        return None if type_store is None else type_store.get(self.cluster, key)
 
 
 class Forwarding:

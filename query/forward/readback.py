@@ -16,9 +16,10 @@ import structlog
 
 from deltalog.handover import NotTaken
 from deltalog.wire.delta import UNDECODABLE
-from deltalog.wire.kubernetes import GroupVersion, ObjectName, newer
+from deltalog.wire.kubernetes import GroupVersion, newer
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.selectors import BadSelector, matches, parse_labels
+from materializer.entry import ObjectKey, object_key
 from materializer.materializer import Materializer
 from materializer.type_store import TypeStore
 from materializer.waiting import NotThereYet
@@ -78,15 +79,21 @@ class _Expected:
     `gone` with a version: it is gone, or newer than that. `labels`: what the cluster's answer shows it with.
     """
 
-    name: ObjectName
+    namespace: str
+    name: str
     uid: str
     version: str
     gone: bool
     labels: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def key(self) -> ObjectKey:
+        """Its key in a `TypeStore`."""
+        return object_key(self.namespace, self.name)
+
     def is_synced(self, info: ResourceType) -> bool:
         """Whether a type's rules have it here as it is now."""
-        if info.namespaces and self.name[0] not in info.namespaces:
+        if info.namespaces and self.namespace not in info.namespaces:
             return False
         try:
             return not info.selector or matches(parse_labels(info.selector), self.labels)
@@ -94,14 +101,14 @@ class _Expected:
             return False
 
     def is_met(self, type_store: TypeStore | None, cluster: str) -> bool:
-        entry = None if type_store is None else type_store.get(cluster, self.name)
+        entry = None if type_store is None else type_store.get(cluster, self.key)
         if self.gone and (entry is None or entry.uid != self.uid):
             return True
         if self.gone:
             return bool(self.version and entry is not None and newer(entry.member_version, self.version))
         known = entry
         if known is None and type_store is not None:
-            known = type_store.tombstones.get(cluster, {}).get(self.name)
+            known = type_store.tombstones.get(cluster, {}).get(self.key)
         return known is not None and not newer(self.version, known.member_version)
 
 
@@ -140,7 +147,7 @@ class Readback:
                 log.debug("what was written cannot be read", cluster=cluster, reason=str(reason))
                 return UNKNOWN
             if current is None:
-                gone = _Expected(ObjectName((target.namespace, target.name)), before, "", gone=True)
+                gone = _Expected(target.namespace, target.name, before, "", gone=True)
                 expected = [gone] if before else []
             else:
                 text, whole = current, True
@@ -171,7 +178,7 @@ class Readback:
                 one
                 for one in expected
                 if one.is_synced(served.info)
-                or (type_store is not None and type_store.get(cluster, one.name) is not None)
+                or (type_store is not None and type_store.get(cluster, one.key) is not None)
             ]
 
         def readable() -> bool:
@@ -205,16 +212,16 @@ def _expected(method: str, target: RequestTarget, found: Answered, before: str) 
             one = item.metadata
             if one.uid and one.resource_version and one.name:
                 # As it was before or after, and it may have gone at once, or have got a time until which it goes.
-                key = ObjectName((one.namespace or target.namespace, one.name))
+                namespace = one.namespace or target.namespace
                 gone = one.deletion_timestamp is None
-                yield _Expected(key, one.uid, one.resource_version, gone, one.labels or {})
+                yield _Expected(namespace, one.name, one.uid, one.resource_version, gone, one.labels or {})
         return
     meta = found.metadata
     if found.kind == "Status":
         # That of a deletion says that the object is gone. Others say nothing of it.
         uid = found.details.uid if found.details is not None and found.details.uid else before
         if method == "DELETE" and target.name and not target.subresource and uid:
-            yield _Expected(ObjectName((target.namespace, target.name)), uid, "", gone=True)
+            yield _Expected(target.namespace, target.name, uid, "", gone=True)
         return
     name = meta.name or target.name
     if not (meta.uid and meta.resource_version and name):
@@ -222,5 +229,4 @@ def _expected(method: str, target: RequestTarget, found: Answered, before: str) 
     gone = method == "DELETE" and (
         meta.deletion_timestamp is None or (meta.deletion_grace_period_seconds == 0 and not meta.finalizers)
     )
-    key = ObjectName((meta.namespace or target.namespace, name))
-    yield _Expected(key, meta.uid, meta.resource_version, gone, meta.labels or {})
+    yield _Expected(meta.namespace or target.namespace, name, meta.uid, meta.resource_version, gone, meta.labels or {})

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
+from materializer import reading
 from materializer.entry import Entry
 from materializer.materializer import Materializer
 from materializer.type_store import BeforeWindow
@@ -84,7 +85,7 @@ class Lists:
         items = map(encoder.items, slices(page.entries))
         render, warnings = request.rendering(), request.warning_headers()
         # Of tables it is not known before; their rows come of so much.
-        counted = sum(len(entry.content) for entry in page.entries) if size is None else size
+        counted = reading.size(page.entries) if size is None else size
         with self._counts.sending(request.who, counted):
             return await send_list(
                 request.http, render, warnings, head, items, encoder.opening, size, request.begin, self._turns
@@ -168,7 +169,7 @@ def slices(entries: list[Entry]) -> Iterator[list[Entry]]:
     """Runs of entries whose bodies have about as many bytes as are sent at one go."""
     begin, size = 0, 0
     for at, entry in enumerate(entries):
-        size += len(entry.content)
+        size += entry.size
         if size >= _SLICE_BYTES:
             yield entries[begin : at + 1]
             begin, size = at + 1, 0

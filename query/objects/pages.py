@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from materializer.entry import Entry
+from materializer.entry import Entry, object_key
 from materializer.versions import list_version
 from query.http.status import ApiError
 from query.identity import NOBODY, Identity
@@ -88,7 +88,7 @@ class Snapshot:
         """
         entries = self.entries
         sample = entries[:: max(len(entries) // _SAMPLE, 1)]
-        pinned = sum([_ENTRY_BYTES + len(one.content) for one in sample if one.index > before and not self.lives(one)])
+        pinned = sum([_ENTRY_BYTES + len(one.record) for one in sample if one.index > before and not self.lives(one)])
         return _OWN_BYTES + 8 * len(entries) + pinned * len(entries) // max(len(sample), 1)
 
 
@@ -312,4 +312,5 @@ def page_of(
 
 def _behind(entries: list[Entry], last: tuple[str, ...]) -> int:
     """Where the first entry behind `last` stands; entries are sorted by cluster, namespace and name. O(log n)."""
-    return bisect_right(entries, last, key=lambda entry: (entry.cluster, entry.namespace, entry.name))
+    cluster, namespace, name = last
+    return bisect_right(entries, (cluster, object_key(namespace, name)), key=lambda entry: (entry.cluster, entry.key))

@@ -9,8 +9,7 @@ import asyncio
 
 from aiohttp import web
 
-from deltalog.wire.kubernetes import ObjectName
-from materializer.entry import Entry
+from materializer.entry import Entry, object_key
 from materializer.materializer import Materializer
 from query.discovery.catalogue import ServedType
 from query.discovery.paths import RequestTarget
@@ -61,7 +60,7 @@ class Reads:
         found: list[Entry] = []
         if type_store is not None:
             scope = sorted(type_store.clusters) if cluster is None else (cluster,)
-            key = ObjectName((target.namespace, target.name))
+            key = object_key(target.namespace, target.name)
             entries = [entry for name in scope if (entry := type_store.get(name, key)) is not None]
             found = [
                 entry

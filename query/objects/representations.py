@@ -6,13 +6,14 @@ Nothing here parses an object but the rows of a table; everything else is a join
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from deltalog.wire.kubernetes import GroupVersion
 from deltalog.wire.resource_type import ResourceType
+from materializer import reading
 from materializer.cursor import ShownChange
 from materializer.entry import VERSION_OFFSET, Entry
 from materializer.versions import Named
@@ -117,44 +118,57 @@ class Encoder:
         So a join of stored bytes, with `opening` in its separator, is the list; only tables cost more. Of the few types
         whose rows the server sorts, a slice is sorted, cluster by cluster.
         """
+        contents = self._contents(entries)
         if self.form is Form.OBJECT:
-            return [self._content(entry) for entry in entries]
+            return contents
         if self.form is Form.METADATA:
-            return [self._metadata(_metadata_in(entry, self._content(entry))) for entry in entries]
+            return [
+                self._metadata(_metadata_in(entry, content)) for entry, content in zip(entries, contents, strict=True)
+            ]
         order = self._printer.order
         if order is not None:
-            entries = sorted(entries, key=lambda entry: (entry.cluster, order(entry.body)))
-        return self._rows(entries, [self._content(entry) for entry in entries])
+            both = sorted(
+                zip(entries, contents, strict=True),
+                key=lambda one: (one[0].cluster, order(one[0].type_meta + one[1])),
+            )
+            entries, contents = [entry for entry, _ in both], [content for _, content in both]
+        return self._rows(entries, contents, own=self._stored)
 
     def size(self, entries: Sequence[Entry]) -> int | None:
         """The bytes of these entries' items together, where that is known without writing them."""
         if not self._stored or self.form is not Form.OBJECT:
             return None
-        return sum([len(entry.content) for entry in entries]) + len(self.opening) * len(entries)
+        return reading.size(entries) + len(self.opening) * len(entries)
 
-    def _content(self, entry: Entry) -> bytes:
-        return entry.content if self._stored else self.versions.content(entry, entry.index)
+    def _contents(self, entries: Sequence[Entry]) -> list[bytes]:
+        if self._stored:
+            return reading.contents(entries)
+        rests = reading.rests(entries)
+        return [self.versions.content(entry, rest, entry.index) for entry, rest in zip(entries, rests, strict=True)]
 
     # -- one object ------------------------------------------------------------------------------------------------
 
     def one(self, entry: Entry) -> bytes:
         """A single object, as GET answers it."""
+        [content] = self._contents([entry])
         if self.form is Form.OBJECT:
-            return b"%b%b\n" % (entry.type_meta, self._content(entry))
+            return b"%b%b\n" % (entry.type_meta, content)
         if self.form is Form.METADATA:
-            return self._metadata(_metadata_in(entry, self._content(entry))) + b"\n"
-        return self._table(self._rows([entry], [self._content(entry)]), entry.index, entry.member_version) + b"\n"
+            return self._metadata(_metadata_in(entry, content)) + b"\n"
+        rows = self._rows([entry], [content], own=self._stored)
+        return self._table(rows, entry.index, entry.member_version) + b"\n"
 
     # -- watches ---------------------------------------------------------------------------------------------------
 
-    def events(self, changes: Iterable[ShownChange], *, definitions: bool = False) -> bytes:
+    def events(self, changes: Sequence[ShownChange], *, definitions: bool = False) -> bytes:
         """The changes as lines of a watch. `definitions`: the first table is to tell its columns."""
         lines = []
-        for change in changes:
+        rests = reading.rests([change.entry for change in changes])
+        for change, rest in zip(changes, rests, strict=True):
             entry = change.entry
             # A tombstone's content has its own version; what left a selector, or stands for a predecessor, gets the
             # version of the event.
-            content = self.versions.content(entry, change.at, change.member_version)
+            content = self.versions.content(entry, rest, change.at, change.member_version)
             if self.form is Form.OBJECT:
                 lines.append(b'{"type":"%b","object":%b%b}\n' % (change.type.encode(), entry.type_meta, content))
                 continue
@@ -162,7 +176,8 @@ class Encoder:
                 shown = self._metadata(_metadata_in(entry, content))
             else:
                 version = entry.member_version if change.member_version is None else change.member_version
-                shown = self._table(self._rows([entry], [content]), change.at, version, definitions=definitions)
+                rows = self._rows([entry], [content], own=self._stored and change.at == entry.index)
+                shown = self._table(rows, change.at, version, definitions=definitions)
                 definitions = False
             lines.append(b'{"type":"%b","object":%b}\n' % (change.type.encode(), shown))
         return b"".join(lines)
@@ -213,22 +228,24 @@ class Encoder:
             for column in columns
         ]
 
-    def _rows(self, entries: Sequence[Entry], contents: Iterable[bytes]) -> list[bytes]:
-        """Each entry as a row, with the version it has in its content here; ages are those of this moment."""
+    def _rows(self, entries: Sequence[Entry], contents: Sequence[bytes], *, own: bool) -> list[bytes]:
+        """Each entry as a row, with the version it has in its content here; ages are those of this moment.
+
+        `own`: whether these are the entries' contents with their own versions.
+        """
         now = time.time()
         printer, heads, behind, join = self._printer, self._row_heads, self._row_object, b"".join
         metadata, whole = self._include == "Metadata", self._include == "Object"
         end = b"}}" if metadata else b"}"
         rows = []
         for entry, content in zip(entries, contents, strict=True):
-            stored = content is entry.content
-            if stored or printer.unversioned:
-                row = _KEPT_ROWS.find(printer, entry.uid, entry.index, entry.type_meta, entry.content)
+            if own or printer.unversioned:
+                row = _KEPT_ROWS.find(printer, entry, content if own else None)
             else:
-                row = row_of(printer, "", 0, entry.type_meta + content)
+                row = row_of(printer, entry.type_meta + content)
             head = heads.get(entry.cluster) or self._row_head(entry.cluster)
             if metadata:
-                shown = content[VERSION_OFFSET - 1 : entry.metadata_end] if stored else _metadata_in(entry, content)
+                shown = content[VERSION_OFFSET - 1 : -entry.behind_metadata]
             else:
                 # Unlike an item, it was converted to its version on its own (endpoints/handlers/response.go: asTable).
                 shown = entry.type_meta + content if whole else b"null"
@@ -260,8 +277,8 @@ class Encoder:
 
 
 def _metadata_in(entry: Entry, content: bytes) -> bytes:
-    """metadata's value in a content whose version may be longer or shorter than the entry's own."""
-    return content[VERSION_OFFSET - 1 : entry.metadata_end + len(content) - len(entry.content)]
+    """metadata's value in a content, whatever version it has."""
+    return content[VERSION_OFFSET - 1 : -entry.behind_metadata]
 
 
 def _type_meta(kind: str, api_version: str) -> bytes:

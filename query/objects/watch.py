@@ -215,12 +215,12 @@ class WatchStream:
     async def _send_added(self, state: InitialState) -> None:
         """Sends ADDED events; no more of them are encoded than are sent at one go."""
         entries = state.entries
-        for begin, end in _parts(len(entry.content) for entry in entries):
+        for begin, end in _parts(entry.size for entry in entries):
             part = [ShownChange(ADDED, entry, entry.index) for entry in entries[begin:end]]
             await self._send_part(part, first=not begin)
 
     async def _send_changes(self, found: Sequence[ShownChange]) -> None:
-        for begin, end in _parts(len(change.entry.content) for change in found):
+        for begin, end in _parts(change.entry.size for change in found):
             await self._send_part(found[begin:end], first=not begin)
 
     async def _send_part(self, part: Sequence[ShownChange], *, first: bool) -> None:

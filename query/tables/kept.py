@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+from materializer.entry import Entry, Envelope
+from materializer.record import identity_in
 from query.tables.ages import age_text
 from query.tables.columns import Printer
 
 # What a row takes beside its text: three headers, the number, and its place in the dict; measured.
-_OVERHEAD = 180
+_OVERHEAD = 230
 # What each age takes beside its text where there is more than one.
 _OTHER = 150
 # One in so many new rows displaces an old one when all room is taken.
@@ -16,14 +18,12 @@ _RENEWAL = 8
 
 
 class KeptRow(msgspec.Struct, gc=False, frozen=True):
-    """A row in pieces, see `Row.pieces`, and what it was made of: state `index` of the object `uid`.
+    """A row in pieces, see `Row.pieces`.
 
     Nearly every row has one age: `before`, the age since `since`, `after`. Only others have `others`: then `before`
     and those are the row.
     """
 
-    uid: str
-    index: int
     printer: Printer
     before: bytes
     since: float
@@ -36,6 +36,14 @@ class KeptRow(msgspec.Struct, gc=False, frozen=True):
         return self.before + b"".join([age_text(int(now - since)) + text for since, text in ages])
 
 
+class _Kept(msgspec.Struct, gc=False, frozen=True):
+    """A row, and what it was made of: the state `index` of an object in the history that `envelope` names."""
+
+    index: int
+    envelope: Envelope
+    row: KeptRow
+
+
 class KeptRows:
     """One row for each object, the newest asked for, in at most `limit` bytes or so. O(1).
 
@@ -45,7 +53,8 @@ class KeptRows:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._rows: dict[str, KeptRow] = {}
+        # By the uid, packed.
+        self._rows: dict[bytes, _Kept] = {}
         self._refused = 0
         self.size = 0
         """Bytes that the rows take, about."""
@@ -53,18 +62,24 @@ class KeptRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def find(self, printer: Printer, uid: str, index: int, type_meta: bytes, content: bytes) -> KeptRow:
-        """The row of the object whose JSON is these two, one behind the other, which `uid` had at `index` of the log.
+    def find(self, printer: Printer, entry: Entry, content: bytes | None = None) -> KeptRow:
+        """The row of an object in this state. `content`: the entry's own, if it has been read.
 
-        `uid` must be the string of just that state: another history may have the same uid and index by chance, but
-        as other strings. An object without a uid is not kept.
+        Another history may have the same uid and index by chance, but in another envelope. An object without a uid is
+        not kept.
         """
-        row = self._rows.get(uid)
-        if row is not None and row.index == index and row.uid is uid and row.printer is printer:
-            return row
-        made = row_of(printer, uid, index, type_meta + content)
+        uid = identity_in(entry.record)
+        kept = self._rows.get(uid)
+        if (
+            kept is not None
+            and kept.index == entry.index
+            and kept.envelope is entry.envelope
+            and kept.row.printer is printer
+        ):
+            return kept.row
+        made = row_of(printer, entry.type_meta + (entry.content if content is None else content))
         if uid:
-            self._keep(made, row)
+            self._keep(uid, _Kept(entry.index, entry.envelope, made), kept)
         return made
 
     def clear(self) -> None:
@@ -72,27 +87,28 @@ class KeptRows:
         self._rows.clear()
         self.size = 0
 
-    def _keep(self, row: KeptRow, before: KeptRow | None) -> None:
+    def _keep(self, uid: bytes, made: _Kept, before: _Kept | None) -> None:
+        size = _size(made.row)
         if before is not None:
-            del self._rows[before.uid]
-            self.size -= _size(before)
-        elif self.size + _size(row) > self._limit:
+            del self._rows[uid]
+            self.size -= _size(before.row)
+        elif self.size + size > self._limit:
             self._refused += 1
             if self._refused % _RENEWAL:
                 return
-        self._rows[row.uid] = row
-        self.size += _size(row)
+        self._rows[uid] = made
+        self.size += size
         while self.size > self._limit and len(self._rows) > 1:
-            self.size -= _size(self._rows.pop(next(iter(self._rows))))
+            self.size -= _size(self._rows.pop(next(iter(self._rows))).row)
 
 
-def row_of(printer: Printer, uid: str, index: int, body: bytes) -> KeptRow:
+def row_of(printer: Printer, body: bytes) -> KeptRow:
     """The row of the object with this JSON, made anew."""
     before, ages = printer.row(body).pieces()
     if len(ages) == 1:
         [(since, after)] = ages
-        return KeptRow(uid, index, printer, before, since, after)
-    return KeptRow(uid, index, printer, before, 0.0, b"", tuple(ages))
+        return KeptRow(printer, before, since, after)
+    return KeptRow(printer, before, 0.0, b"", tuple(ages))
 
 
 def _size(row: KeptRow) -> int:

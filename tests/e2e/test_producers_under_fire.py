@@ -370,7 +370,8 @@ async def differences(field: Battlefield, compare: Any, of: Materializer) -> lis
             group = "" if path.startswith("/api/") else group
             items, versions = await compare.items(url + path)
             kind = store.types.get(GroupResource(group, resource))
-            entries = dict(kind.objects(name)) if kind is not None else {}
+            held = [] if kind is None else list(kind.objects(name).values())
+            entries = {(entry.namespace, entry.name): entry for entry in held}
             for key in items.keys() ^ entries.keys():
                 found.append(f"{name}: {path} {key} only in the {'cluster' if key in items else 'store'}")
             for key in items.keys() & entries.keys():

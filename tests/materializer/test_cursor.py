@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from deltalog import DELETED, Replaced
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_labels
 from deltalog.wire.subjects import REMOVED, TYPE
 from materializer.cursor import Cursor, Position, changes, initial
+from materializer.entry import object_key
 from materializer.filter import Filter
 from materializer.store import Store
 from materializer.window import WINDOW_BYTES
@@ -131,7 +132,7 @@ def test_the_example_of_position(delta: Make) -> None:
     assert shown(store, cursor, limit=2) == [("ADDED", "a", 103), ("ADDED", "b", 104)]
     before = cursor.position(type_store)
     assert before == Position(104, 100, 100, 100, 110)
-    x, c, d = (type_store.clusters["alpha"][ObjectName(("x", name))] for name in ("x", "c", "d"))
+    x, c, d = (type_store.clusters["alpha"][object_key("x", name)] for name in ("x", "c", "d"))
     assert [before.may_know(one) for one in (x, c, d)] == [False, False, True]
     assert before.may_match(d, Filter(labels=parse_labels("app=a")), type_store.unread_through)
     elsewhere = Cursor(104).position(type_store)
@@ -175,7 +176,7 @@ def test_a_read_ends_at_the_limit_of_changes_or_of_bytes(delta: Make) -> None:
     store = fed(*((index, delta(f"n{index}", uid=f"u{index}")) for index in range(1, 6)))
     type_store = store.types[PODS]
     at = Cursor(0, 0).position(type_store)
-    first = type_store.get("alpha", ObjectName(("x", "n1")))
+    first = type_store.get("alpha", object_key("x", "n1"))
     assert first is not None
     size = len(first.content)
     most: int | None
@@ -261,7 +262,7 @@ def test_a_deletion_that_changes_labels_is_of_what_watchers_saw(delta: Make) -> 
     store.apply_delta(
         delta("n", member_version="2", type=DELETED, labels={"app": "b"}, fields={"spec.nodeName": "l"}), 2, 2
     )
-    tombstone = store.types[PODS].tombstones["alpha"][ObjectName(("x", "n"))]
+    tombstone = store.types[PODS].tombstones["alpha"][object_key("x", "n")]
     assert (tombstone.labels, tombstone.fields) == ({"app": "a"}, {"spec.nodeName": "k"})
     assert tombstone.controller_uid == "c"
     assert (tombstone.selectable_since, tombstone.uid_index, tombstone.past) == (1, 1, None)

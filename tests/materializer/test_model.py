@@ -18,13 +18,13 @@ import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, ControlRecord, Delta, Replaced
 from deltalog.wire.delta import UNCHANGED, Selectables
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_fields, parse_labels
 from deltalog.wire.subjects import CLUSTER, OWNER, REMOVED, SYNCED
 from materializer import indexes as indexes_module
 from materializer import store as store_module
 from materializer.cursor import Cursor, ShownChange, changes, initial
-from materializer.entry import Entry
+from materializer.entry import Entry, object_key
 from materializer.filter import Filter
 from materializer.store import Outcome, Store
 
@@ -361,7 +361,7 @@ class World:
             return
         (kind, name), known = self.random.choice(lively)
         last = known.delta
-        if last.type == DELETED and store.types[kind].tombstones.get(name[0], {}).get(ObjectName(name[1:])) is None:
+        if last.type == DELETED and store.types[kind].tombstones.get(name[0], {}).get(object_key(*name[1:])) is None:
             return
         index = self.index = self.index + 1
         if what == 1:

@@ -24,6 +24,7 @@ from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
 from materializer import history_guard as guard_module
 from materializer import snapshot as module
+from materializer.entry import object_key
 from materializer.filter import Filter
 from materializer.freshness import LogUnreachable
 from materializer.materializer import Materializer
@@ -236,7 +237,7 @@ async def test_a_start_goes_on_where_the_last_one_ended(
     # All that happened, the log still has every event.
     assert whole.materializer.replayed == 15
     assert quick.state() == whole.state()
-    assert quick.store.types["", "pods"].tombstones["alpha"]["x", "n4"].index == gone
+    assert quick.store.types["", "pods"].tombstones["alpha"][object_key("x", "n4")].index == gone
     # It goes on as any other, and another snapshot follows.
     await writer.put("later")
     for one in (whole, quick):
@@ -333,7 +334,7 @@ async def test_an_object_in_parts_whose_end_is_still_to_come(
     await first.stop()
     await writer.put("large", uid="u", parts=tuple(parts))
     quick = await start(directory)
-    assert quick.store.types["", "pods"].get("alpha", ("x", "large")) is not None
+    assert quick.store.types["", "pods"].get("alpha", object_key("x", "large")) is not None
     assert quick.materializer.unreadable == 0
 
 
@@ -462,7 +463,7 @@ async def test_of_a_stream_made_anew(
     await writer.put("other")
     again = await start(directory, away=away)
     assert len(said(logged, IGNORED)) == 1
-    assert [name for _, name in again.store.types["", "pods"].clusters["alpha"]] == ["other"]
+    assert [one.name for one in again.store.types["", "pods"].clusters["alpha"].values()] == ["other"]
 
 
 async def test_of_a_history_that_was_renamed(
@@ -494,7 +495,7 @@ async def test_one_that_is_too_old(
     monkeypatch.setattr(Log, "now", lambda self: now(self) + int(TTL * 0.95) * SECOND)
     again = await start(directory)
     assert said(logged, IGNORED) == ["deletions since then may have been forgotten"]
-    assert ("x", "n4") not in again.store.types["", "pods"].clusters["alpha"]
+    assert object_key("x", "n4") not in again.store.types["", "pods"].clusters["alpha"]
 
 
 async def test_one_that_became_too_old_while_it_was_read(
@@ -541,7 +542,7 @@ async def test_one_that_became_too_old_while_nats_was_away(
     assert said(logged, "deletions since the snapshot may have been forgotten: starting anew")
     assert not said(logged, "the history changed")
     assert again.store.prefix == before == log.prefix
-    names = [name for _, name in again.store.types["", "pods"].clusters["alpha"]]
+    names = [one.name for one in again.store.types["", "pods"].clusters["alpha"].values()]
     assert "n4" not in names
     assert "later" in names
 
@@ -590,7 +591,7 @@ async def test_a_log_that_was_put_back_meanwhile_is_another_history(
     again, whole = await start(directory, away=away), await start()
     assert again.store.prefix == whole.store.prefix != before
     assert again.state() == whole.state()
-    assert ("x", "served") not in again.store.types["", "pods"].clusters["alpha"]
+    assert object_key("x", "served") not in again.store.types["", "pods"].clusters["alpha"]
 
 
 # -- writing fails -----------------------------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Delta, Replaced
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_labels
 from deltalog.wire.subjects import CLUSTER, HEALTH, OWNER, REMOVED, SYNCED, TYPE
 from materializer.cursor import Cursor, Position, changes, initial
-from materializer.entry import VERSION_OFFSET, Entry, entry_of
+from materializer.entry import METADATA, Entry, entry_of, object_key
 from materializer.filter import Filter
 from materializer.order import Order
 from materializer.store import Outcome, Store
@@ -64,13 +64,14 @@ def test_a_body_is_json_with_the_served_version(delta: Make) -> None:
         "spec": {"of": "77"},
     }
     assert json.loads(entry.metadata()) == body["metadata"]
-    assert entry.content[VERSION_OFFSET : entry.version_end] == b'"resourceVersion":"h.12.77",'
+    assert entry.opening() == METADATA + b'"resourceVersion":"h.12.77",'
+    assert (entry.content, len(entry.content)) == (entry.opening() + entry.rest, entry.size)
 
 
 def test_a_body_can_bear_another_index(delta: Make) -> None:
     entry = entry_of(delta("web", member_version="77"), 12, NOW, "h")
     for index in (11, 7, 123_456_789):
-        body = json.loads(entry.type_meta + entry.content_at("h", index))
+        body = json.loads(entry.type_meta + entry.content_at(index))
         assert body["metadata"].pop("resourceVersion") == f"h.{index}.77"
         own = json.loads(entry.body)
         del own["metadata"]["resourceVersion"]
@@ -84,7 +85,7 @@ def test_a_predecessor_from_the_log_has_a_body_too(delta: Make) -> None:
     assert before is not None
     assert (before.uid, before.uid_index, before.oldest_uid_index, before.deleted) == ("old", 3, 2, True)
     assert entry.oldest_uid_index == 2
-    body = json.loads(before.type_meta + before.content_at("h", 11))
+    body = json.loads(before.type_meta + before.content_at(11))
     assert (body["kind"], body["apiVersion"]) == ("Pod", "v1")
     assert body["metadata"] == {
         "resourceVersion": "h.11.5",
@@ -102,7 +103,7 @@ def test_a_deletion_of_which_only_metadata_is_known_keeps_the_last_body(delta: M
     store.apply_delta(delta("n", member_version="1"), 1, NOW)
     gone = delta("n", DELETED, member_version="2", final=False)
     store.apply_delta(gone, 2, NOW)
-    grave = store.types[PODS].tombstones["alpha"][ObjectName(("x", "n"))]
+    grave = store.types[PODS].tombstones["alpha"][object_key("x", "n")]
     body = json.loads(grave.body)
     assert body["metadata"]["resourceVersion"] == "h.2.2"
     assert body["spec"] == {"of": "1"}
@@ -116,7 +117,7 @@ def test_removed_objects_bear_the_removals_index(delta: Make, control: Make) -> 
     store.apply_control(control(REMOVED, "alpha", *PODS), 5, NOW)
     type_store = store.types[PODS]
     found, _ = changes(type_store, Cursor(2).position(type_store), ALL, 100)
-    bodies = [json.loads(change.entry.type_meta + change.entry.content_at("h", change.at)) for change in found]
+    bodies = [json.loads(change.entry.type_meta + change.entry.content_at(change.at)) for change in found]
     assert [body["metadata"]["resourceVersion"] for body in bodies] == ["h.4.9", "h.5.9"]
 
 
@@ -204,7 +205,7 @@ def test_a_finally_deleted_uid_stays_dead_for_stale_news(delta: Make) -> None:
     store.apply_delta(delta("n", member_version="5"), 1, NOW)
     store.apply_delta(delta("n", DELETED, member_version="6"), 2, NOW)
     assert store.apply_delta(delta("n", MODIFIED, member_version="5"), 3, NOW) is Outcome.NOT_NEWER
-    assert store.types[PODS].get("alpha", ObjectName(("x", "n"))) is None
+    assert store.types[PODS].get("alpha", object_key("x", "n")) is None
 
 
 # -- what watchers are shown ---------------------------------------------------------------------------------------
@@ -460,7 +461,7 @@ def test_a_deletion_of_a_life_never_seen_ends_the_one_before(delta: Make) -> Non
     store.apply_delta(delta("n", uid="u1", member_version="1"), 1, NOW)
     store.apply_delta(delta("n", DELETED, uid="u2", member_version="9", uid_index=4), 6, NOW)
     store.check()
-    assert store.types[PODS].get("alpha", ObjectName(("x", "n"))) is None
+    assert store.types[PODS].get("alpha", object_key("x", "n")) is None
     assert [event[:2] for event in shown(store, 1)] == [(DELETED, "n")]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deltalog import DELETED, MODIFIED, ControlRecord, Replaced
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import (
     ClusterDocument,
     ClusterRegistered,
@@ -24,7 +24,7 @@ from deltalog.wire.records import (
     TypeSynced,
 )
 from deltalog.wire.resource_type import ResourceType
-from materializer.entry import Entry
+from materializer.entry import Entry, object_key
 from materializer.order import Removal
 from materializer.store import Outcome, Store
 from materializer.type_store import TypeStore
@@ -34,7 +34,7 @@ SECOND = 1_000_000_000
 TTL = 100
 NOW = 1_000_000 * SECOND
 PODS, DEPLOYMENTS = GroupResource("", "pods"), GroupResource("apps", "deployments")
-N = ObjectName(("x", "n"))
+N = object_key("x", "n")
 Make = Callable[..., Any]
 
 
@@ -286,7 +286,7 @@ def test_what_a_state_takes_over_from_the_one_before(store: Store, delta: Make) 
     assert (second.first_known_version, second.oldest_uid_index) == ("1", 1)
     # Equal ones are one object.
     assert second.labels is first.labels
-    assert second.fields is first.fields
+    assert second.envelope is first.envelope
     for index, changed in ((3, {"labels": {}}), (4, {"fields": {}}), (5, {"controller_uid": ""})):
         before = live(store)
         content |= changed
@@ -326,7 +326,7 @@ def test_where_a_life_begins(store: Store, delta: Make) -> None:
     one = live(store)
     assert (one.uid_index, one.observed_from, one.selectable_since, one.first_known_version) == (5, 5, 5, "7")
     store.apply_delta(delta("m", uid="m", member_version="8", uid_index=2), 6, NOW)
-    other = store.types[PODS].clusters["alpha"][ObjectName(("x", "m"))]
+    other = store.types[PODS].clusters["alpha"][object_key("x", "m")]
     assert (other.uid_index, other.observed_from, other.selectable_since) == (2, 6, 6)
     assert (other.first_known_version, other.oldest_uid_index) == ("", 2)
     assert not store.fading
@@ -494,7 +494,7 @@ def test_a_removed_cluster_leaves_tombstones(store: Store, delta: Make) -> None:
     assert (tombstone.index, tombstone.time, tombstone.deleted, tombstone.final) == (3, NOW + 1, True, False)
     assert (tombstone.uid, tombstone.labels, tombstone.controller_uid, tombstone.created) == ("u", {"app": "a"}, "o", 3)
     assert (tombstone.uid_index, tombstone.selectable_since) == (1, 1)
-    assert tombstone.content == entry.content_at("h", 3)
+    assert tombstone.content == entry.content_at(3)
     [removal] = store.removals
     assert isinstance(removal, Removal)
     assert (removal.index, removal.entries) == (3, {("alpha", N): tombstone})

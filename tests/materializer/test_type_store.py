@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sortedcontainers import SortedDict
 
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_labels
 from materializer import indexes
-from materializer.entry import Entry
+from materializer.entry import Entry, object_key
 from materializer.filter import Filter
 from materializer.store import Store
 from materializer.type_store import TypeStore
@@ -89,17 +89,17 @@ def test_names_are_sorted_once_the_first_replay_is_over(delta: Make) -> None:
     type_store.sort()
     assert type_store.clusters["alpha"] is alpha
     assert type_store.objects("alpha") is alpha
-    assert list(alpha) == [(namespace, name) for cluster, namespace, name in PLACES if cluster == "alpha"]
+    assert list(alpha) == [object_key(namespace, name) for cluster, namespace, name in PLACES if cluster == "alpha"]
     assert len(type_store) == len(PLACES) == len(list(type_store.live()))
 
 
 def test_one_object(delta: Make) -> None:
     type_store = filled(delta, loading=False)
-    found = type_store.get("beta", ObjectName(("x", "o")))
+    found = type_store.get("beta", object_key("x", "o"))
     assert found is not None
     assert places([found]) == [("beta", "x", "o")]
-    assert type_store.get("beta", ObjectName(("x", "m"))) is None
-    assert type_store.get("gamma", ObjectName(("x", "n"))) is None
+    assert type_store.get("beta", object_key("x", "m")) is None
+    assert type_store.get("gamma", object_key("x", "n")) is None
 
 
 @pytest.mark.parametrize(

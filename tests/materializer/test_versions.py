@@ -159,7 +159,7 @@ def test_versions_as_numbers(delta: Callable[..., Any]) -> None:
             numbered.parse(text)
     for labels in ({}, {"annotations": "x", 'kubernetes.io/"annotations":{': "y"}):
         entry = entry_of(delta("web", member_version='7"7', labels=labels), 12, 0, "h")
-        body = json.loads(entry.type_meta + numbered.content(entry, 15))
+        body = json.loads(entry.type_meta + numbered.content(entry, entry.rest, 15))
         metadata = body["metadata"]
         assert metadata.pop("resourceVersion") == "15"
         assert metadata.pop("annotations") == {MEMBER_VERSION_ANNOTATION: '7"7'}

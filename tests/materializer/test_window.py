@@ -11,15 +11,16 @@ import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, ControlRecord, Delta, Replaced
 from deltalog.wire.delta import UNCHANGED, Selectables
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import ObjectsRemoved
 from materializer.cursor import Cursor, ShownChange, changes
-from materializer.entry import Entry
+from materializer.entry import METADATA, Entry, object_key
 from materializer.filter import Filter
 from materializer.order import Removal
 from materializer.store import Store
 from materializer.type_store import BeforeWindow
 from materializer.window import CLOSED, TypeWindow, Window
+from tests.entries import made_entry
 from tests.materializer.test_model import (
     EVERYTHING,
     LENSES,
@@ -299,27 +300,9 @@ def test_a_gap_in_what_is_read_begins_the_window_anew(seed: int, delta: Make, co
 
 
 def entry_of_size(size: int, index: int) -> Entry:
-    return Entry(
-        index=index,
-        uid_index=index,
-        selectable_since=index,
-        deleted=False,
-        cluster="alpha",
-        namespace="x",
-        name="a",
-        version="v1",
-        uid="u",
-        member_version="1",
-        labels={},
-        fields={},
-        controller_uid="",
-        created=0,
-        time=0,
-        type_meta=b"",
-        content=b"x" * size,
-        version_end=0,
-        metadata_end=0,
-    )
+    """An entry whose content has so many bytes."""
+    rest = b"x" * (size - len(METADATA + b'"resourceVersion":"h..1",' + str(index).encode()))
+    return made_entry("a", index, rest=rest)
 
 
 def test_the_oldest_events_of_all_types_go_first() -> None:
@@ -443,7 +426,7 @@ def test_as_of_an_index_a_name_that_is_not_known_any_more_cannot_be_told(delta: 
         pods.as_of(5, Filter())
     assert pods.as_of(5, Filter(names=frozenset({"n"}))) == []
     assert [one.index for one in pods.as_of(6, Filter())] == [6]
-    assert pods.get("alpha", ObjectName(("x", "m"))) is not None
+    assert pods.get("alpha", object_key("x", "m")) is not None
 
 
 # -- what was superseded unread ----------------------------------------------------------------------------------------
@@ -505,7 +488,7 @@ def test_the_state_before_an_event_is_not_an_older_one(
 def test_once_everything_was_read_the_state_before_is_known(known: bool, gapped: Store, delta: Make) -> None:
     if known:
         gapped.settle()
-    before = gapped.types[PODS].get("alpha", ObjectName(("x", "m")))
+    before = gapped.types[PODS].get("alpha", object_key("x", "m"))
     gapped.apply_delta(delta("m", type=MODIFIED, uid_index=1, member_version="3", labels=B), 6, 6)
     (event,) = gapped.types[PODS].events.after(0)
     assert event.before is (before if known else None)
@@ -537,7 +520,7 @@ def test_a_deletion_is_of_the_state_before_it_and_not_of_an_older_one(
     made = delta("m", type=DELETED, uid_index=1, member_version="3", labels=labels, was=was, final=final)
     gapped.apply_delta(made, 6, 6)
     assert told_past(gapped, 5) == expected
-    tombstone = gapped.types[PODS].tombstones["alpha"][ObjectName(("x", "m"))]
+    tombstone = gapped.types[PODS].tombstones["alpha"][object_key("x", "m")]
     if was is None:
         assert tombstone.labels == A
     else:
@@ -551,7 +534,7 @@ def test_a_deletion_is_of_the_state_before_it_and_not_of_an_older_one(
 def test_a_deletion_says_who_the_controller_was(gapped: Store, delta: Make) -> None:
     made = delta("m", type=DELETED, uid_index=1, member_version="3", was=Selectables({}, {"node": "1"}, "o1"))
     gapped.apply_delta(made, 6, 6)
-    tombstone = gapped.types[PODS].tombstones["alpha"][ObjectName(("x", "m"))]
+    tombstone = gapped.types[PODS].tombstones["alpha"][object_key("x", "m")]
     assert (tombstone.labels, tombstone.fields, tombstone.controller_uid) == ({}, {"node": "1"}, "o1")
     assert told_past(gapped, 5, Filter(controller_uids=frozenset({"o1"}))) == [(6, DELETED)]
 

@@ -117,7 +117,7 @@ class Rig:
             }
             kind = materializer.store.types.get(GroupResource(group, resource))
             entries = list(kind.objects(self.cluster.name).values()) if kind is not None else []
-            if {entry.key: entry.member_version for entry in entries} == wanted:
+            if {(entry.namespace, entry.name): entry.member_version for entry in entries} == wanted:
                 materializer.store.check()
                 return entries
             assert asyncio.get_running_loop().time() < limit, "the store does not get there"

@@ -13,6 +13,7 @@ from deltalog.jetstream.stream import Log
 from deltalog.reader import read_to_end
 from deltalog.wire.kubernetes import GroupResource
 from materializer.cursor import Cursor, changes
+from materializer.entry import object_key
 from materializer.filter import Filter
 from materializer.store import Store
 from producers.kubeconfig.files import access_of
@@ -509,7 +510,7 @@ async def test_a_cluster_whose_clock_is_wrong(rig: Rig, ahead: float) -> None:
     warm.store.forget(warm.log.now())
     cold = await rig.materializer()
     for one in (warm, cold):
-        assert ("default", "late") in one.store.types[CONFIG_MAPS].tombstones["alpha"]
+        assert object_key("default", "late") in one.store.types[CONFIG_MAPS].tombstones["alpha"]
     assert abs(producer.clusters["alpha"].server.clock_offset - ahead) < 30
 
     def told(offset: float) -> bool:

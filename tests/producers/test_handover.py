@@ -11,7 +11,7 @@ import pytest
 from deltalog.handover import NotTaken
 from deltalog.wire.kubernetes import GroupResource, ObjectName
 from materializer.cursor import Cursor, changes
-from materializer.entry import Entry
+from materializer.entry import Entry, object_key
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.store import Outcome, Store
@@ -24,7 +24,7 @@ KEY = GroupResource("", "configmaps")
 
 def entry(store: Store, name: str) -> Entry | None:
     kind = store.types.get(KEY)
-    return None if kind is None else kind.get("alpha", ObjectName(("default", name)))
+    return None if kind is None else kind.get("alpha", object_key("default", name))
 
 
 def held(store: Store, name: str) -> Entry:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from deltalog.wire.kubernetes import GroupResource, ObjectName
-from materializer.entry import Entry
+from deltalog.wire.kubernetes import GroupResource
+from materializer.entry import Entry, object_key
 from materializer.materializer import Materializer
 from tests.ageing import state_at
 from tests.producers.conftest import Rig
@@ -89,7 +89,7 @@ async def test_a_large_object_deleted_leaves_a_tombstone_and_no_parts(rig: Rig) 
     await entry_of(rig, warm, "noisy")
     await rig.request("DELETE", f"{CONFIG_MAPS}/noisy")
     await rig.settled(warm, "/api/v1/configmaps", "", "configmaps")
-    grave = warm.store.types[GroupResource("", "configmaps")].tombstones["alpha"][ObjectName(("default", "noisy"))]
+    grave = warm.store.types[GroupResource("", "configmaps")].tombstones["alpha"][object_key("default", "noisy")]
     assert json.loads(grave.body)["metadata"]["name"] == "noisy"
     # A restart reads back by headers, also of what was in parts, and appends nothing.
     await rig.request("POST", CONFIG_MAPS, config_map("again", noise(200_000, 4)))

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from deltalog.jetstream.making import find_stream
-from deltalog.wire.kubernetes import GroupResource, ObjectName
-from materializer.entry import Entry
+from deltalog.wire.kubernetes import GroupResource
+from materializer.entry import Entry, object_key
 from materializer.materializer import Materializer
 from producers.producer import Producer
 from producers.timing import ProducerTiming
@@ -84,7 +84,7 @@ async def scene(rig: Rig, change: Callable[[bytes], bytes]) -> AsyncIterator[Sce
 def held(warm: Materializer) -> dict[str, Entry]:
     kind = warm.store.types.get(KEY)
     found = {} if kind is None else kind.objects("alpha")
-    return {name: entry for (namespace, name), entry in found.items() if namespace == "default"}
+    return {entry.name: entry for entry in found.values() if entry.namespace == "default"}
 
 
 def text_of(entry: Entry) -> str:
@@ -377,4 +377,4 @@ async def test_a_stream_that_takes_less_than_the_server(rig: Rig) -> None:
         await until(lambda: "large" not in held(warm))
         assert informer.relists == relists
         assert not producer.problems()
-        assert (await rig.materializer()).store.types[KEY].get("alpha", ObjectName(("default", "other"))) is not None
+        assert (await rig.materializer()).store.types[KEY].get("alpha", object_key("default", "other")) is not None

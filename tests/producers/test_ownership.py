@@ -13,10 +13,11 @@ import pytest
 from deltalog import Appender, Conflict, Connection, Log, LogSettings, Record, connect, open_log
 from deltalog.reader import read_to_end
 from deltalog.wire import subjects
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import HealthChanged, decode_control
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from kubebraid.command.broker import EmbeddedBroker
+from materializer.entry import object_key
 from producers.follow.ownership import Deposed, append_control, release, renew, take
 from producers.follow.renewal import Renewal
 from producers.timing import ProducerTiming
@@ -264,6 +265,6 @@ async def test_a_cluster_that_comes_back_is_read_again(rig: Rig) -> None:
         producer._take(cluster.name)
         async with asyncio.timeout(PATIENCE):
             store = materializer.store
-            while store.types[GroupResource("", "configmaps")].get(cluster.name, ObjectName(("default", name))) is None:
+            while store.types[GroupResource("", "configmaps")].get(cluster.name, object_key("default", name)) is None:
                 await asyncio.sleep(0.05)
         assert cluster.unreachable is None

@@ -10,9 +10,10 @@ from typing import TypeVar
 
 import pytest
 
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource
 from kubebraid.client.replica import Deleted, Expired, Storage
 from materializer.cursor import ShownChange
+from materializer.entry import object_key
 from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.versions import BrokenVersions, parse_version
@@ -133,7 +134,7 @@ async def test_writes_are_readable_when_they_return(rig: Rig, storage: Storage) 
     made = await rig.request("POST", PATH, {"metadata": {"name": "own"}})
     await config_maps.create("alpha", json.dumps(made).encode())
     kind = storage.materializer.store.types[GroupResource("", "configmaps")]
-    own = ObjectName(("default", "own"))
+    own = object_key("default", "own")
     entry = kind.get("alpha", own)
     assert entry is not None
     assert entry.member_version == made["metadata"]["resourceVersion"]

@@ -13,6 +13,7 @@ import pytest
 
 from deltalog import Log, open_log
 from deltalog.wire.kubernetes import GroupResource
+from materializer.entry import object_key
 from materializer.materializer import Materializer
 from producers.members.membership import Members
 from producers.producer import Producer
@@ -83,7 +84,7 @@ class Fleet:
 
     def shows(self, warm: Materializer, cluster: str, name: str) -> bool:
         kind = warm.store.types.get(CONFIG_MAPS)
-        return kind is not None and ("default", name) in kind.objects(cluster)
+        return kind is not None and kind.get(cluster, object_key("default", name)) is not None
 
     async def flows(self, warm: Materializer, *clusters: str) -> None:
         """Events of these clusters come through."""

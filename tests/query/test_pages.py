@@ -22,36 +22,14 @@ from query.objects.pages import (
     page_of,
 )
 from query.timing import QueryTiming
+from tests.entries import made_entry
 from tests.patience import PATIENCE
 
 
 @pytest.fixture
 def entries() -> Callable[[str], list[Entry]]:
     def made(names: str) -> list[Entry]:
-        return [
-            Entry(
-                index=at,
-                uid_index=at,
-                selectable_since=at,
-                deleted=False,
-                cluster="alpha",
-                namespace="x",
-                name=name,
-                version="v1",
-                uid=name,
-                member_version="1",
-                labels={},
-                fields={},
-                controller_uid="",
-                created=0,
-                time=0,
-                type_meta=b"",
-                content=b"{}",
-                version_end=0,
-                metadata_end=0,
-            )
-            for at, name in enumerate(names, 1)
-        ]
+        return [made_entry(name, at, uid=name, rest=b"}") for at, name in enumerate(names, 1)]
 
     return made
 

@@ -14,9 +14,10 @@ import msgspec
 import pytest
 from aiohttp import test_utils, web
 
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.resource_type import ResourceType
 from materializer.cursor import ShownChange
-from materializer.entry import VERSION_OFFSET, Entry, version_member
+from materializer.entry import VERSION_OFFSET, Entry
 from materializer.versions import Named, Numbered
 from producers.follow.normalize import Normalizer
 from query.http.accept import Form, Representation
@@ -28,6 +29,7 @@ from query.objects.representations import Encoder
 from query.tables import KeptRows, printer_for
 from query.tables.kept import KeptRow
 from simulation import SimulatedCluster
+from tests.entries import made_entry
 
 PREFIX = "abcdefgh"
 TABLE = Representation(Form.TABLE, "meta.k8s.io/v1")
@@ -183,28 +185,22 @@ def entry(key: tuple[str, str], kind: str, body: bytes, index: int, cluster: str
         versions=("v1",),
     )
     found = Normalizer(cluster, resource)(body)
-    version = version_member(PREFIX, index, found.member_version)
-    behind = found.version_offset - VERSION_OFFSET
-    return Entry(
-        index=index,
-        uid_index=index,
-        selectable_since=index,
-        deleted=False,
+    return made_entry(
+        found.name,
+        index,
+        prefix=PREFIX,
+        key=GroupResource(*key),
         cluster=cluster,
         namespace=found.namespace,
-        name=found.name,
-        version="v1",
         uid=found.uid,
         member_version=found.member_version,
         labels=found.labels,
         fields=found.fields,
         controller_uid=found.controller_uid,
         created=found.created,
-        time=0,
-        type_meta=found.object[:behind],
-        content=b"".join((found.object[behind : found.version_offset], version, found.object[found.version_offset :])),
-        version_end=found.version_offset - behind + len(version),
-        metadata_end=found.metadata_end - behind + len(version),
+        type_meta=found.object[: found.version_offset - VERSION_OFFSET],
+        rest=found.object[found.version_offset :],
+        behind_metadata=len(found.object) - found.metadata_end,
     )
 
 
@@ -415,8 +411,10 @@ def test_a_kept_row_has_the_ages_of_its_moment(kept: KeptRows, monkeypatch: pyte
 def test_another_state_of_an_object_has_another_row(kept: KeptRows) -> None:
     encode = encoder(POD)
     states = [pod({"status": {"phase": phase}}, index) for index, phase in ((100, "Pending"), (101, "Running"))]
-    # Another history, or another store of the process, may have an object by the same uid at the same index.
-    states.append(pod({"status": {"phase": "Unknown"}}, 101))
+    # Another history may have an object by the same uid at the same index.
+    other = pod({"status": {"phase": "Unknown"}}, 101)
+    other.envelope = msgspec.structs.replace(other.envelope, prefix="another")
+    states.append(other)
     for _ in range(2):
         cells = [listed(encode, [state])["rows"][0]["cells"][2] for state in states]
         assert cells == ["Pending", "Running", "Unknown"]
@@ -465,7 +463,7 @@ def test_kept_rows_are_bounded_and_a_longer_list_finds_most_of_them(kept: KeptRo
     made: dict[str, KeptRow] = {}
     for _ in range(3):
         before = {id(row) for row in made.values()}
-        made = {one.uid: rows.find(printer, one.uid, one.index, one.type_meta, one.content) for one in found}
+        made = {one.uid: rows.find(printer, one) for one in found}
         assert 90_000 < rows.size <= 100_000
         again = sum(id(row) in before for row in made.values())
     assert 250 < len(rows) < 500

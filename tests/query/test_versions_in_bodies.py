@@ -13,31 +13,12 @@ from materializer.versions import Named, Numbered
 from query.forward.versions_in_bodies import to_cluster_versions, to_our_versions
 from query.http.protobuf import PROTOBUF, read_fields, read_object
 from query.http.status import ApiError
+from tests.entries import made_entry
 
 OURS = "8b187de1.3005.298"
 CLUSTER = "shadow.clusterpedia.io/cluster-name"
 ORIGINAL = "kubebraid.io/original-resource-version"
-KNOWN = Entry(
-    index=3005,
-    uid_index=1,
-    selectable_since=1,
-    deleted=False,
-    cluster="alpha",
-    namespace="x",
-    name="a",
-    version="v1",
-    uid="u",
-    member_version="298",
-    labels={},
-    fields={},
-    controller_uid="",
-    created=0,
-    time=0,
-    type_meta=b"{",
-    content=b"}",
-    version_end=0,
-    metadata_end=0,
-)
+KNOWN = made_entry("a", 3005, member_version="298")
 
 
 def own(

@@ -845,7 +845,7 @@ EVENT_ROWS: list[tuple[str, dict[str, Any], list[Any]]] = [
 def shown(printer: Printer, body: bytes) -> list[Any]:
     """The cells at NOW, which are the same in the row's text."""
     cells = printer.row(body).cells(NOW)
-    text = json.loads(b'{"cells":[' + row_of(printer, "", 0, body).at(NOW) + b"}")
+    text = json.loads(b'{"cells":[' + row_of(printer, body).at(NOW) + b"}")
     assert text.pop("cells") == cells
     assert text.keys() <= {"conditions"}
     return cells

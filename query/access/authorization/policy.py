@@ -216,7 +216,7 @@ class PolicyFile:
         if beginnings := [one for one in patterns if one.endswith(ANY)]:
             types = self._materializer.store.types.get(NAMESPACES)
             there = {} if types is None else types.clusters.get(cluster, {})
-            found.update(name for _, name in there if covers(beginnings, name))
+            found.update(entry.name for entry in there.values() if covers(beginnings, entry.name))
         return frozenset(found)
 
     def rules(self, who: Identity, cluster: str | None, namespace: str) -> SubjectRules:
