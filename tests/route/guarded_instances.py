@@ -9,6 +9,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from unittest import mock
 
 import aiohttp
 import trustme
@@ -19,10 +20,13 @@ from kubebraid.command.listening import bind, served_at
 from kubebraid.command.reviews import ReviewServers
 from kubebraid.command.route import callers_of
 from kubebraid.command.settings import Address
+from kubebraid.route import documents, groups
+from kubebraid.route import router as router_module
 from kubebraid.route.instance_tls import InstanceTls, InstanceTlsFiles
 from kubebraid.route.router import Router
 from query.http.cors import Cors
 from query.service import QueryService
+from tests.patience import PATIENCE
 from tests.ports import free_port
 from tests.query.access.guarded import World
 from tests.query.scene import QUICK, Answers
@@ -50,9 +54,9 @@ class Authorities:
         self.serve()
         self.front()
         lines = []
-        for name, groups in PEOPLE.items():
+        for name, belongs_to in PEOPLE.items():
             hashed = hashlib.sha256(f"token-of-{name}".encode()).hexdigest()
-            lines.append(f'sha256:{hashed},{name},,"{",".join(groups)}"\n')
+            lines.append(f'sha256:{hashed},{name},,"{",".join(belongs_to)}"\n')
         self.file("tokens.csv").write_text("".join(lines))
 
     def file(self, name: str) -> Path:
@@ -173,6 +177,11 @@ async def guarded(directory: Path, authorities: Authorities | None = None, **wor
     authorities = authorities or Authorities(directory)
     instances = {name: Instance(world, authorities.doors) for name, world in worlds.items()}
     async with contextlib.AsyncExitStack() as stack:
+        # All of them share this process's event loop: on a busy machine none has its turn within a few seconds.
+        for module, name in ((groups, "ANSWER_PATIENCE"), (documents, "ANSWER_PATIENCE"), (groups, "CONNECT_PATIENCE")):
+            stack.enter_context(mock.patch.object(module, name, PATIENCE))
+        for module in (documents, router_module):
+            stack.enter_context(mock.patch.object(module, "CONNECT_PATIENCE", PATIENCE))
         for one in instances.values():
             await one.start()
             stack.push_async_callback(one.stop)
