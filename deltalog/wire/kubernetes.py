@@ -59,6 +59,23 @@ each object: a plain tuple is made in an eighth of the time, is sorted by list.s
 no load on the garbage collector, which stops tracking plain tuples of texts and no others.
 """
 
+ObjectKey = NewType("ObjectKey", str)
+"""An `ObjectName` as one text: the namespace, NUL, the name. They sort as pairs of namespace and name do.
+
+For what is held of each of very many objects: beside a tuple it saves 70 bytes, and its hash is computed once.
+"""
+
+
+def object_key(namespace: str, name: str) -> ObjectKey:
+    """The key of a name: `shop\\0cart`, and `\\0node-1` of what has no namespace. O(length)."""
+    return f"{namespace}\0{name}"  # type: ignore[return-value]  # hot: no call
+
+
+def object_name(key: ObjectKey) -> ObjectName:
+    """The name of a key. O(length)."""
+    namespace, _, name = key.partition("\0")
+    return ObjectName((namespace, name))
+
 
 CONTENT_VERSION = "content-"
 """What the version of a state begins with whose object has none of its own, as those of some aggregated APIs."""

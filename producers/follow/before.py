@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from deltalog import UNCHANGED, LogUnavailable, Selectables, UnreadableRecord
-from deltalog.wire.kubernetes import ObjectName
+from deltalog.wire.kubernetes import ObjectKey, object_name
 from deltalog.wire.summary import encode_selectables, selectables_digest
 from producers.follow.known import Known
 from producers.follow.logged_type import LoggedType
@@ -41,17 +41,17 @@ class Before:
         self._normalizer = normalizer
         self._least = latest
         # The older half is dropped as a whole: that costs an append less than to drop the oldest each time.
-        self._latest: dict[ObjectName, bytes] = {}
-        self._older: dict[ObjectName, bytes] = {}
+        self._latest: dict[ObjectKey, bytes] = {}
+        self._older: dict[ObjectKey, bytes] = {}
 
-    def look_at(self, key: ObjectName, state: Normalized, known: Known | None) -> Look:
+    def look_at(self, key: ObjectKey, state: Normalized, known: Known | None) -> Look:
         """What selectors look at of an object's state, which is appended next. `known`: what the log has of its uid."""
         encoded = encode_selectables(state.labels, state.fields, state.controller_uid)
         if known is not None and encoded == self._latest.get(key):
             return Look(encoded, known.digest)
         return Look(encoded, selectables_digest(encoded))
 
-    def note(self, key: ObjectName, look: Look) -> None:
+    def note(self, key: ObjectKey, look: Look) -> None:
         """A state is appended."""
         self._latest[key] = look.encoded
         if len(self._latest) >= self._least:
@@ -62,7 +62,7 @@ class Before:
         self._latest.clear()
         self._older.clear()
 
-    async def was(self, key: ObjectName, known: Known, look: Look, other_versions: set[str]) -> Selectables | None:
+    async def was(self, key: ObjectKey, known: Known, look: Look, other_versions: set[str]) -> Selectables | None:
         """`Delta.was` of a state whose digest is not that of the `known` one before. None: the log does not tell."""
         encoded = self._latest.get(key) or self._older.get(key)
         if encoded is None:
@@ -71,11 +71,11 @@ class Before:
             return None
         return UNCHANGED if encoded == look.encoded else _decode(encoded)
 
-    async def _logged_look(self, key: ObjectName, known: Known, other_versions: set[str]) -> bytes | None:
+    async def _logged_look(self, key: ObjectKey, known: Known, other_versions: set[str]) -> bytes | None:
         try:
             last = await self._logged.last_look(key, other_versions)
         except (LogUnavailable, UnreadableRecord) as cause:
-            log.debug("the state before cannot be read", object="/".join(key), reason=str(cause))
+            log.debug("the state before cannot be read", object="/".join(object_name(key)), reason=str(cause))
             return None
         if last is None or last.uid != known.uid:
             return None

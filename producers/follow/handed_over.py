@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Set as AbstractSet
 
-from deltalog.wire.kubernetes import ObjectName, newer
+from deltalog.wire.kubernetes import ObjectKey, newer
 
 
 class HandedOver:
@@ -16,13 +16,13 @@ class HandedOver:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self.versions: dict[ObjectName, tuple[str, float]] = {}
+        self.versions: dict[ObjectKey, tuple[str, float]] = {}
 
-    def note(self, key: ObjectName, version: str) -> None:
+    def note(self, key: ObjectKey, version: str) -> None:
         """A state of this version was taken in."""
         self.versions[key] = (version, time.monotonic() + self._seconds)
 
-    def outranks(self, key: ObjectName, version: str) -> bool:
+    def outranks(self, key: ObjectKey, version: str) -> bool:
         """Whether a list or watch that has this version is behind what was handed over."""
         known = self.versions.get(key)
         if known is None:
@@ -33,7 +33,7 @@ class HandedOver:
             return False
         return True
 
-    def names(self) -> AbstractSet[ObjectName]:
+    def names(self) -> AbstractSet[ObjectKey]:
         """Objects of which it still counts."""
         now = time.monotonic()
         for key in [key for key, (_, until) in self.versions.items() if until < now]:

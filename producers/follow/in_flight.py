@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from deltalog.wire.kubernetes import ObjectName
+from deltalog.wire.kubernetes import ObjectKey
 
 
 class InFlight:
@@ -19,10 +19,10 @@ class InFlight:
         self._quiet = asyncio.Event()
         self._quiet.set()
         # Objects whose sequence is not known yet, with an event where it is waited for.
-        self._objects: dict[ObjectName, asyncio.Event | None] = {}
+        self._objects: dict[ObjectKey, asyncio.Event | None] = {}
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
 
-    def begin(self, key: ObjectName | None) -> None:
+    def begin(self, key: ObjectKey | None) -> None:
         """An append is sent; `key`: the object whose sequence it brings."""
         if key is not None:
             self._objects[key] = None
@@ -30,7 +30,7 @@ class InFlight:
         self.sent += 1
         self._quiet.clear()
 
-    def end(self, key: ObjectName | None) -> None:
+    def end(self, key: ObjectKey | None) -> None:
         """An append is acknowledged, or has failed; what came of it is noted already."""
         self._left -= 1
         if not self._left:
@@ -55,7 +55,7 @@ class InFlight:
             self._awaited.append((self.sent, arrived))
             await arrived
 
-    async def sequence_of(self, key: ObjectName) -> None:
+    async def sequence_of(self, key: ObjectKey) -> None:
         """Returns when the append that brings an object's sequence is acknowledged, or has failed."""
         if key in self._objects:
             pending = self._objects[key] = self._objects[key] or asyncio.Event()

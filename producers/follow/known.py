@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from sys import intern
+from struct import Struct
 from uuid import UUID
 
 import msgspec
 
 from deltalog import DELETED, Record, Replaced
-from deltalog.wire.kubernetes import ObjectName, newer
+from deltalog.wire.kubernetes import ObjectKey, newer, object_key
 from deltalog.wire.subjects import parse_object
 from deltalog.wire.summary import DIGEST_BYTES, Summary, parse_summary
 
 PackedVersion = int | str
 
-
-class KnownPast(msgspec.Struct, gc=False):
-    """What few objects have: a deletion, a predecessor, parts.
-
-    `deleted_at`: when it was deleted, in seconds by the log's clock, 0 while it exists; `deletion_index`: the sequence
-    of its deletion, once that is acknowledged. `oldest_uid_index` 0: the name has had no other object.
-    """
-
-    oldest_uid_index: int = 0
-    deleted_at: float = 0.0
-    deletion_index: int = 0
-    replaced: Replaced | None = None
-    in_parts: bool = False
-
-
-_NO_PAST = KnownPast()
 NO_DIGEST = bytes(DIGEST_BYTES)
 """Of a message of an older release: what selectors saw of it is not known."""
 
@@ -39,20 +24,22 @@ NO_DIGEST = bytes(DIGEST_BYTES)
 class Known(msgspec.Struct, gc=False):
     """What the log last stated of one object. `uid_index` 0: its ADDED is not acknowledged yet.
 
-    Packed: a usual uid into 16 bytes, a usual version into a number, and all that is rare into a `KnownPast` that most
-    objects do without. `packed`: the packed uid, then the digest of what selectors look at (`selectables_digest`): it
-    costs no memory there, as Python takes 64 bytes for a value of 16 as for one of 24.
+    - `digest`: of what selectors look at (`selectables_digest`), or NO_DIGEST.
+    - `packed_member_version`: the member cluster's resourceVersion.
+    - `oldest_uid_index`: the `uid_index` of the first object of this name that the log knows of; 0: it is this one.
+    - `deleted_at`: when it was deleted, in seconds by the log's clock, 0 while it exists; `deletion_index`: the
+      sequence of its deletion, 0 until that is acknowledged.
     """
 
-    packed: bytes
+    packed_uid: bytes
+    digest: bytes
     packed_member_version: PackedVersion
     uid_index: int
-    own_past: KnownPast | None = None
-
-    @property
-    def packed_uid(self) -> bytes:
-        """As of the function `packed_uid`."""
-        return self.packed[:-DIGEST_BYTES]
+    oldest_uid_index: int = 0
+    deleted_at: float = 0.0
+    deletion_index: int = 0
+    replaced: Replaced | None = None
+    in_parts: bool = False
 
     @property
     def uid(self) -> str:
@@ -60,44 +47,28 @@ class Known(msgspec.Struct, gc=False):
         return _unpacked_uid(self.packed_uid)
 
     @property
-    def digest(self) -> bytes:
-        """Of what selectors look at, or NO_DIGEST."""
-        return self.packed[-DIGEST_BYTES:]
-
-    def lives_as(self, packed_uid: bytes) -> bool:
-        """Whether it is of the object with this uid, packed, and that exists."""
-        past = self.own_past
-        return (past is None or not past.deleted_at) and self.packed[:-DIGEST_BYTES] == packed_uid
-
-    @property
     def member_version(self) -> str:
-        """The member cluster's resourceVersion, unpacked."""
+        """Unpacked."""
         return str(self.packed_member_version)
 
     @property
-    def oldest_uid_index(self) -> int:
+    def first_uid_index(self) -> int:
         """The `uid_index` of the first object of this name that the log knows of."""
-        return self.past.oldest_uid_index or self.uid_index
+        return self.oldest_uid_index or self.uid_index
 
-    @property
-    def past(self) -> KnownPast:
-        """To be read only."""
-        return self.own_past or _NO_PAST
-
-    def with_past(self) -> KnownPast:
-        """To be written to."""
-        if self.own_past is None:
-            self.own_past = KnownPast()
-        return self.own_past
+    def lives_as(self, packed_uid: bytes) -> bool:
+        """Whether it is of the object with this uid, packed, and that exists."""
+        return not self.deleted_at and self.packed_uid == packed_uid
 
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
-# As int() takes them back, and no longer than etcd's revisions are.
-_NUMBER = re.compile(r"[1-9][0-9]{0,19}").fullmatch
+# As int() takes them back, and no longer than 8 bytes hold: etcd's revisions are shorter.
+_NUMBER = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 
 
 # No UTF-8 text has this byte: it ends a text that is no usual uid, and makes it longer or shorter than one.
 _END = b"\xff"
+_UID_BYTES = 16
 
 
 def packed_uid(uid: str) -> bytes:
@@ -105,11 +76,11 @@ def packed_uid(uid: str) -> bytes:
     if _CANONICAL(uid):
         return bytes.fromhex(uid.replace("-", ""))
     text = uid.encode() + _END
-    return text if len(text) != 16 else text + _END
+    return text if len(text) != _UID_BYTES else text + _END
 
 
 def _unpacked_uid(packed: bytes) -> str:
-    return str(UUID(bytes=packed)) if len(packed) == 16 else packed.rstrip(_END).decode()
+    return str(UUID(bytes=packed)) if len(packed) == _UID_BYTES else packed.rstrip(_END).decode()
 
 
 def packed_version(version: str) -> PackedVersion:
@@ -124,43 +95,141 @@ def newer_version(version: PackedVersion, than: PackedVersion) -> bool:
     return newer(str(version), str(than))
 
 
+# -- as it is held -------------------------------------------------------------------------------------------------
+
+Held = bytes | Known
+"""A `Known` as bytes, 80 of memory; itself where it has a text for a version or uid, parts or a predecessor."""
+
+# uid, digest, version, uid_index; oldest_uid_index; deleted_at and deletion_index. Which it is, its length says.
+_LIVES = Struct(f">{_UID_BYTES}s{DIGEST_BYTES}sQQ")
+_LIVES_AGAIN = Struct(f"{_LIVES.format}Q")
+_DELETED = Struct(f"{_LIVES.format}dQ")
+_DELETED_AGAIN = Struct(f"{_LIVES.format}dQQ")
+_SHORTEST_DELETED = _DELETED.size
+_LIVES_BYTES, _unpack = _LIVES.size, _LIVES.unpack
+
+
+def hold(known: Known) -> Held:
+    """A `Known` as it is held; `unpack` gives it back."""
+    version = known.packed_member_version
+    if known.replaced is not None or known.in_parts or type(version) is not int or len(known.packed_uid) != _UID_BYTES:
+        return known
+    lives = (known.packed_uid, known.digest, version, known.uid_index)
+    if not known.deleted_at:
+        return _LIVES_AGAIN.pack(*lives, known.oldest_uid_index) if known.oldest_uid_index else _LIVES.pack(*lives)
+    deleted = (*lives, known.deleted_at, known.deletion_index)
+    return _DELETED_AGAIN.pack(*deleted, known.oldest_uid_index) if known.oldest_uid_index else _DELETED.pack(*deleted)
+
+
+def unpack(held: Held) -> Known:
+    """What is held, of its own: to be held again where it is changed."""
+    if type(held) is not bytes:
+        assert isinstance(held, Known)
+        return msgspec.structs.replace(held)
+    size = len(held)
+    if size == _LIVES_BYTES:
+        return Known(*_unpack(held))
+    if size == _LIVES_AGAIN.size:
+        return Known(*_LIVES_AGAIN.unpack(held))
+    if size == _DELETED.size:
+        uid, digest, version, first, at, index = _DELETED.unpack(held)
+        return Known(uid, digest, version, first, 0, at, index)
+    uid, digest, version, first, at, index, oldest = _DELETED_AGAIN.unpack(held)
+    return Known(uid, digest, version, first, oldest, at, index)
+
+
+def _is_deleted(held: Held) -> bool:
+    return len(held) >= _SHORTEST_DELETED if isinstance(held, bytes) else bool(held.deleted_at)
+
+
 def known_of(summary: Summary, record: Record) -> Known:
     """What a message of the log states of its object."""
     first = summary.uid_index or record.sequence
-    oldest = summary.oldest_uid_index if summary.oldest_uid_index not in (0, first) else 0
     known = Known(
-        packed_uid(summary.uid) + (summary.digest or NO_DIGEST), packed_version(summary.member_version), first
+        packed_uid(summary.uid),
+        summary.digest or NO_DIGEST,
+        packed_version(summary.member_version),
+        first,
+        summary.oldest_uid_index if summary.oldest_uid_index != first else 0,
+        replaced=summary.replaced,
+        in_parts=summary.parts > 0,
     )
-    deleted = summary.type == DELETED
-    if deleted or oldest or summary.replaced is not None or summary.parts:
-        at, sequence = (record.time / 1e9, record.sequence) if deleted else (0.0, 0)
-        known.own_past = KnownPast(oldest, at, sequence, summary.replaced, summary.parts > 0)
+    if summary.type == DELETED:
+        known.deleted_at, known.deletion_index = record.time / 1e9, record.sequence
     return known
 
 
 class KnownObjects:
     """What the log holds of one type of one cluster, or of one namespace of it; deleted objects are in it for a while.
 
-    `objects` by namespace and name. `otherwise_pruned`: names whose message in the log was pruned in another way than
-    objects are now. `other_versions`: API versions, other than the synced one, that the log has messages in.
+    `otherwise_pruned`: names whose message in the log was pruned in another way than objects are now.
+    `other_versions`: API versions, other than the synced one, that the log has messages in.
     """
 
     def __init__(self, version: str, mark: str) -> None:
-        self.objects: dict[ObjectName, Known] = {}
-        self.otherwise_pruned: set[ObjectName] = set()
+        self._held: dict[ObjectKey, Held] = {}
+        self.otherwise_pruned: set[ObjectKey] = set()
         self.other_versions: set[str] = set()
         self._version = version
         self._mark = mark
         # Objects that no message in the synced version was noted of so far.
-        self._in_other_versions: set[ObjectName] = set()
+        self._in_other_versions: set[ObjectKey] = set()
 
     def __len__(self) -> int:
         """Objects that exist, as far as the log knows. O(objects)."""
-        return sum(not known.past.deleted_at for known in self.objects.values())
+        return sum(not _is_deleted(held) for held in self._held.values())
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing, not even a deleted object."""
+        return not self._held
+
+    def __iter__(self) -> Iterator[ObjectKey]:
+        return iter(self._held)
+
+    def get(self, key: ObjectKey) -> Known | None:
+        """What is known of an object; to be `put` again where it is changed."""
+        held = self._held.get(key)
+        # Nearly all, without a further call.
+        if type(held) is bytes and len(held) == _LIVES_BYTES:
+            return Known(*_unpack(held))
+        return None if held is None else unpack(held)
+
+    def lives_at(self, key: ObjectKey, packed_uid: bytes, version: PackedVersion) -> bool:
+        """Whether the log has just this state of an object that exists."""
+        held = self._held.get(key)
+        if type(held) is bytes and len(held) == _LIVES_BYTES:
+            uid, _, held_version, _ = _unpack(held)
+            return bool(uid == packed_uid and held_version == version)
+        return (
+            held is not None
+            and (known := unpack(held)).lives_as(packed_uid)
+            and (known.packed_member_version == version)
+        )
+
+    def put(self, key: ObjectKey, known: Known) -> None:
+        """What is known of an object from now on."""
+        self._held[key] = hold(known)
+
+    def acknowledged(self, key: ObjectKey, uid_index: int) -> None:
+        """An object's first message is in the log."""
+        if (known := self.get(key)) is not None:
+            known.uid_index = uid_index
+            self._held[key] = hold(known)
+
+    def deletion_acknowledged(self, key: ObjectKey, deletion_index: int) -> None:
+        """An object's deletion is in the log."""
+        if (known := self.get(key)) is not None:
+            known.deletion_index = deletion_index
+            self._held[key] = hold(known)
+
+    def drop(self, key: ObjectKey) -> None:
+        """Nothing is known of it any longer."""
+        self._held.pop(key, None)
 
     def clear(self) -> None:
         """Forgets everything: the log is about to be read again."""
-        self.objects.clear()
+        self._held.clear()
         self.otherwise_pruned.clear()
         self.other_versions.clear()
         self._in_other_versions.clear()
@@ -174,31 +243,33 @@ class KnownObjects:
         if summary is None:
             return
         address = parse_object(record.subject)
-        key = ObjectName((intern(address.namespace), address.name))
+        key = object_key(address.namespace, address.name)
         if address.version != self._version:
             # The cluster served another version then: its messages are removed once the list in this one is in.
             self.other_versions.add(address.version)
-            if key in self.objects and key not in self._in_other_versions:
+            if key in self._held and key not in self._in_other_versions:
                 return
             self._in_other_versions.add(key)
             summary = msgspec.structs.replace(summary, member_version="")
         elif self._in_other_versions:
             self._in_other_versions.discard(key)
-        self.objects[key] = known_of(summary, record)
+        self._held[key] = hold(known_of(summary, record))
         if summary.pruned != self._mark:
             self.otherwise_pruned.add(key)
         elif self.otherwise_pruned:
             self.otherwise_pruned.discard(key)
 
-    def missing(self, seen: AbstractSet[ObjectName]) -> list[ObjectName]:
+    def missing(self, seen: AbstractSet[ObjectKey]) -> list[ObjectKey]:
         """Objects that exist and are not among those `seen`. O(objects)."""
-        return [key for key, known in self.objects.items() if not known.past.deleted_at and key not in seen]
+        return [key for key, held in self._held.items() if key not in seen and not _is_deleted(held)]
 
-    def tombstones_otherwise_pruned(self) -> list[ObjectName]:
+    def tombstones_otherwise_pruned(self) -> list[ObjectKey]:
         """Deleted objects whose tombstones may hold what is to be pruned now."""
-        return [key for key in self.otherwise_pruned if (known := self.objects.get(key)) and known.past.deleted_at]
+        return [key for key in self.otherwise_pruned if (held := self._held.get(key)) and _is_deleted(held)]
 
     def forget_deleted(self, before: float) -> None:
         """Drops objects that were deleted before a time in seconds by the log's clock. O(objects)."""
-        for key in [key for key, known in self.objects.items() if 0 < known.past.deleted_at < before]:
-            del self.objects[key]
+        deleted = [key for key, held in self._held.items() if _is_deleted(held)]
+        for key in deleted:
+            if unpack(self._held[key]).deleted_at < before:
+                del self._held[key]

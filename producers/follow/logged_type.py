@@ -10,7 +10,7 @@ from deltalog import Delta, Record, decode_delta
 from deltalog.jetstream.stream import Log
 from deltalog.reader import read_to_end
 from deltalog.wire.delta import UNDECODABLE, refused
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource, ObjectKey, object_name
 from deltalog.wire.parts import parts_filter, unpacked
 from deltalog.wire.subjects import REMOVED, control_subject, object_filter, object_subject, type_prefix
 from producers.follow.known import KnownObjects
@@ -55,7 +55,7 @@ class LoggedType:
         async with self._log.turns:
             await read_to_end(self._log, note, subjects=(pattern, *removals), headers_only=True)
 
-    async def last_delta(self, key: ObjectName, other_versions: set[str]) -> Delta | None:
+    async def last_delta(self, key: ObjectKey, other_versions: set[str]) -> Delta | None:
         """The last message of one object, whole, in whatever version; None if there is none.
 
         A message that is not acknowledged yet is not found.
@@ -71,7 +71,7 @@ class LoggedType:
             delta = msgspec.structs.replace(delta, object=b"".join(piece for piece in pieces if piece))
         return unpacked(delta)
 
-    async def last_look(self, key: ObjectName, other_versions: set[str]) -> LoggedLook | None:
+    async def last_look(self, key: ObjectKey, other_versions: set[str]) -> LoggedLook | None:
         """What selectors look at of the last message of an object that exists; one question to the log, mostly.
 
         Raises LogUnavailable, UnreadableRecord.
@@ -88,11 +88,12 @@ class LoggedType:
             raise refused(found, cause) from cause
 
     async def _last(
-        self, key: ObjectName, other_versions: set[str], last: Callable[[str], Awaitable[tuple[int, bytes] | None]]
+        self, key: ObjectKey, other_versions: set[str], last: Callable[[str], Awaitable[tuple[int, bytes] | None]]
     ) -> bytes | None:
+        name = object_name(key)
         for version in (self._version, *other_versions):
             prefix = type_prefix(self._cluster, self._resource.group, version, self._resource.resource)
-            if (found := await last(object_subject(prefix, *key))) is not None:
+            if (found := await last(object_subject(prefix, *name))) is not None:
                 return found[1]
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from deltalog.wire.kubernetes import ObjectName
+from deltalog.wire.kubernetes import ObjectKey, object_name
 
 LEFT_OUT = "left out: "
 MENDED = "mended: a text in it had half a surrogate pair, or bytes that are no UTF-8"
@@ -21,9 +21,9 @@ class OddObjects:
     """What is the matter with objects of one type, by name; none with nearly all. Owned by the writer."""
 
     def __init__(self) -> None:
-        self._reasons: dict[ObjectName, str] = {}
+        self._reasons: dict[ObjectKey, str] = {}
         # Those that were noted since a list began.
-        self._noted: set[ObjectName] = set()
+        self._noted: set[ObjectKey] = set()
 
     def __bool__(self) -> bool:
         return bool(self._reasons)
@@ -31,7 +31,7 @@ class OddObjects:
     def __len__(self) -> int:
         return len(self._reasons)
 
-    def note(self, key: ObjectName, reason: str) -> bool:
+    def note(self, key: ObjectKey, reason: str) -> bool:
         """An object is odd; whether that is to be said, as it was not before."""
         self._noted.add(key)
         if self._reasons.get(key) == reason:
@@ -40,11 +40,11 @@ class OddObjects:
             self._reasons[key] = reason
         return True
 
-    def well(self, key: ObjectName) -> None:
+    def well(self, key: ObjectKey) -> None:
         """An object is as it should be, or gone."""
         self._reasons.pop(key, None)
 
-    def left_out(self, key: ObjectName) -> str:
+    def left_out(self, key: ObjectKey) -> str:
         """Why an object is left out; empty: it is not."""
         reason = self._reasons.get(key, "")
         return reason if reason.startswith(LEFT_OUT) else ""
@@ -64,7 +64,7 @@ class OddObjects:
         return tuple(f"{shown(key)}: {reason}" for key, reason in some)
 
 
-def shown(key: ObjectName) -> str:
+def shown(key: ObjectKey) -> str:
     """An object's name with its namespace, as messages have it; not more of it than a line has room for."""
-    text = "/".join(filter(None, key))
+    text = "/".join(filter(None, object_name(key)))
     return _CONTROL.sub("?", text if len(text) <= _LONGEST else f"{text[:_LONGEST]}...")

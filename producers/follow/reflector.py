@@ -18,7 +18,7 @@ import structlog
 
 from deltalog import AppendError, LogUnavailable
 from deltalog.jetstream.backoff import Backoff
-from deltalog.wire.kubernetes import ObjectName
+from deltalog.wire.kubernetes import ObjectKey
 from producers.errors import ClusterUnavailable
 from producers.follow.writer import Stored, Writer
 from producers.metrics import TypeMetrics
@@ -133,7 +133,7 @@ class Reflector:
 
     # -- lists -----------------------------------------------------------------------------------------------------
 
-    async def _observe(self, found: RawObject, *, listed: bool, stored: Stored | None = None) -> ObjectName | None:
+    async def _observe(self, found: RawObject, *, listed: bool, stored: Stored | None = None) -> ObjectKey | None:
         if self._accepts is not None:
             try:
                 if not self._accepts(identify(found).namespace or ""):
@@ -146,7 +146,7 @@ class Reflector:
     async def _list(self) -> None:
         """Brings one complete list into the log, by pages."""
         self._begin_list()
-        seen: set[ObjectName] = set()
+        seen: set[ObjectKey] = set()
         version = ""
         async with contextlib.aclosing(list_pages(self._server, self.target)) as pages:
             async for page in pages:
@@ -172,7 +172,7 @@ class Reflector:
                 self._metrics.listing(self._why)
         self._another_way = False
 
-    async def _end_list(self, seen: set[ObjectName], version: str) -> None:
+    async def _end_list(self, seen: set[ObjectKey], version: str) -> None:
         """The list is complete: what is not in it is deleted, and the log has all of it."""
         await self.writer.delete_all_but(seen, version)
         await self.writer.settle()
@@ -213,7 +213,7 @@ class Reflector:
 
     async def _watch(self, version: str | None) -> None:
         """Follows from `version`, moving it on, until the watch ends by itself; None: with the present state first."""
-        initial: set[ObjectName] | None = None
+        initial: set[ObjectKey] | None = None
         self._initial = version is None
         if version is None:
             self._begin_list()
@@ -245,7 +245,7 @@ class Reflector:
         if initial is not None:
             raise NotStreamed("the watch ended before its initial events did")
 
-    async def _take_in(self, event: WatchEvent, initial: set[ObjectName] | None) -> set[ObjectName] | None:
+    async def _take_in(self, event: WatchEvent, initial: set[ObjectKey] | None) -> set[ObjectKey] | None:
         """Takes in one event; `initial` are the keys of the initial events so far, None behind their end."""
         self.last_event = time.time()
         # The writer knows the version of what it took in; that of other events is read here.
@@ -274,7 +274,7 @@ class Reflector:
             self._on_change()
         return initial
 
-    def _timed(self, event: WatchEvent, initial: set[ObjectName] | None) -> Stored | None:
+    def _timed(self, event: WatchEvent, initial: set[ObjectKey] | None) -> Stored | None:
         """What measures how long a change took to the log; called when it is there."""
         if self._metrics is None or initial is not None:
             return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from sys import intern
 
 import msgspec
 import structlog
@@ -28,7 +27,7 @@ from deltalog.append import MessageTooLarge
 from deltalog.jetstream.headers import header_lines
 from deltalog.jetstream.stream import Log
 from deltalog.wire.delta import UNDECODABLE
-from deltalog.wire.kubernetes import ObjectName, content_version, newer
+from deltalog.wire.kubernetes import ObjectKey, content_version, newer, object_key, object_name
 from deltalog.wire.parts import fit, part_subject, parts_filter, payload_limit
 from deltalog.wire.records import HealthChanged
 from deltalog.wire.resource_type import ResourceType
@@ -41,8 +40,6 @@ from producers.follow.in_flight import InFlight
 from producers.follow.known import (
     Known,
     KnownObjects,
-    KnownPast,
-    PackedVersion,
     newer_version,
     packed_uid,
     packed_version,
@@ -66,7 +63,7 @@ _LONGEST = 320
 # Bytes of a subject, which is part of a line of NATS' protocol of 4 KB at most, as is that of its parts.
 _LONGEST_SUBJECT = 2500
 # As what objects are noted whose names cannot be read; no object has this one.
-_UNNAMED = ObjectName(("", "an object without a name"))
+_UNNAMED = object_key("", "an object without a name")
 # Bytes of a part's sequence, in the message that names it.
 _SEQUENCE = 9
 
@@ -90,6 +87,12 @@ def _unstorable(subject: str, delta: Delta) -> str:
         if len(text) > _LONGEST:
             return f"its {what} has more than {_LONGEST} characters"
     return f"its subject has more than {_LONGEST_SUBJECT} bytes" if len(subject) > _LONGEST_SUBJECT else ""
+
+
+def _check_key(state: Normalized) -> None:
+    """Raises Unstorable for an object whose key could be another's: what parts namespace and name is in the first."""
+    if "\0" in state.namespace:
+        raise Unstorable("its namespace has a NUL")
 
 
 def _version_of(state: Normalized) -> str:
@@ -134,13 +137,12 @@ class Writer:
         self._lines = header_lines({PRUNED_HEADER: normalizer.mark} if normalizer.mark else {})
         self._last_for = header_lines({"Nats-TTL": f"{log_.tombstone_ttl}s"})
         self._known = KnownObjects(resource.version, normalizer.mark)
-        self._objects = self._known.objects
         self._logged = LoggedType(log_, owner.cluster, resource.group_resource, resource.version, namespace)
         self._before = Before(self._logged, normalizer, appender.window)
         self._in_flight = InFlight()
         self._handed_over = HandedOver(timing.handed_over)
         # Objects that exist and that the log has lost, as `find_lacking` found: the next list appends them again.
-        self.lacking: set[ObjectName] = set()
+        self.lacking: set[ObjectKey] = set()
         # Whether the log had nothing of the type: then the first list is not compared with it.
         self._blank = False
         self._failed: AppendError | None = None
@@ -179,7 +181,7 @@ class Writer:
         self._before.clear()
         self._in_flight.forget_objects()
         await self._logged.read(self._known)
-        self._blank = not self._objects
+        self._blank = self._known.empty
         self._failed = None
 
     async def find_lacking(self) -> None:
@@ -193,11 +195,11 @@ class Writer:
             self.check()
             held = KnownObjects(self.resource.version, self._normalize.mark)
             await self._logged.read(held)
-            self.lacking = set(self._known.missing(held.objects.keys()))
+            self.lacking = set(self._known.missing(frozenset(held)))
 
     # -- what the cluster has --------------------------------------------------------------------------------------
 
-    async def observe(self, raw: bytes | RawObject, *, listed: bool, stored: Stored | None = None) -> ObjectName | None:
+    async def observe(self, raw: bytes | RawObject, *, listed: bool, stored: Stored | None = None) -> ObjectKey | None:
         """Takes in an object's present state (uses members up); appends it if the log has another. Returns its key.
 
         A watch event of a version that is not newer is a repetition. What a list has counts, even if it is
@@ -208,7 +210,7 @@ class Writer:
 
     async def _observe(
         self, raw: bytes | RawObject, *, listed: bool, in_order: bool, stored: Stored | None = None
-    ) -> ObjectName | None:
+    ) -> ObjectKey | None:
         self.check()
         if self._obsolete:
             await self._purge_obsolete()
@@ -226,102 +228,87 @@ class Writer:
             if listed and not self._blank:
                 # Most of a later list is known: that is seen without normalising it.
                 identity = identify(found)
-                key = ObjectName((intern(identity.namespace or ""), identity.name))
+                key = object_key(identity.namespace or "", identity.name)
                 self.last_version = identity.resource_version or ""
                 uid, version = packed_uid(identity.uid or ""), packed_version(self.last_version)
                 if self._handed_over.versions and self._outranked(key, self.last_version):
                     return key
-                known = self._objects.get(key)
                 if (
-                    known is not None
-                    and self.last_version
-                    and known.lives_as(uid)
-                    and self._has(key, known, version, listed)
+                    self.last_version
+                    and self._known.lives_at(key, uid, version)
+                    and key not in self._known.otherwise_pruned
+                    and key not in self.lacking
                 ):
+                    self.counts.suppressed += 1
                     return key
             state = self._normalize(found)
         except Unusable as problem:
             return self._leave_out({} if metadata is None else {"metadata": metadata}, str(problem))
         self.last_version = state.member_version
-        key = ObjectName((intern(state.namespace), state.name))
+        key = object_key(state.namespace, state.name)
         if not state.member_version:
             # Some aggregated APIs have none: other content is another state.
             state = msgspec.structs.replace(state, member_version=_version_of(state))
         uid, version = packed_uid(state.uid), packed_version(state.member_version)
         if self._handed_over.versions and self._outranked(key, state.member_version):
             return key
-        known = self._objects.get(key)
-        held: tuple[bytes, PackedVersion] | None = None
+        known = self._known.get(key)
         try:
             if known is None:
+                _check_key(state)
                 look = self._before.look_at(key, state, None)
-                self._objects[key] = Known(uid + look.digest, version, 0)
                 delta = self._delta(ADDED, state, in_order=in_order)
-                await self._append(key, delta, look, entering=True, stored=stored)
+                entered = Known(uid, look.digest, version, 0)
+                await self._append(key, entered, delta, look, entering=True, stored=stored)
                 self.counts.added += 1
-            elif known.lives_as(uid):
-                if self._has(key, known, version, listed):
+            elif not known.deleted_at and known.packed_uid == uid:
+                held = known.packed_member_version
+                # A list of what the log has counts where that was pruned otherwise, or the log has lost it.
+                again = listed and (key in self._known.otherwise_pruned or key in self.lacking)
+                if not again and (held == version or not (listed or newer_version(version, held))):
+                    self.counts.suppressed += 1
                     return key
                 if known.uid_index == 0:
-                    await self._acknowledgement(key)
+                    known = await self._acknowledged(key, known)
                 look = self._before.look_at(key, state, known)
                 was: Selectables | None = UNCHANGED
                 if known.digest != look.digest:
                     was = await self._before.was(key, known, look, self._known.other_versions)
                 # To readers, what is at the same version and yet not the same is as if the cluster had been set back.
-                repeated = version == known.packed_member_version and key in self.lacking
-                restored = not repeated and not newer_version(version, known.packed_member_version)
-                self._known.otherwise_pruned.discard(key)
-                held = known.packed, known.packed_member_version
-                known.packed, known.packed_member_version = uid + look.digest, version
+                repeated = version == held and key in self.lacking
+                restored = not repeated and not newer_version(version, held)
+                known.digest, known.packed_member_version = look.digest, version
                 delta = self._delta(
                     MODIFIED,
                     state,
                     first=known.uid_index,
-                    replaced=self._unfaded(known),
+                    replaced=None if known.replaced is None else self._unfaded(known),
                     restored=restored,
                     in_order=in_order,
                     was=was,
                 )
-                await self._append(key, delta, look, stored=stored)
+                await self._append(key, known, delta, look, stored=stored)
                 self.counts.modified += 1
             else:
+                _check_key(state)
+                known = await self._acknowledged(key, known)
                 replaced = await self._replaced(key, known)
-                self._known.otherwise_pruned.discard(key)
                 look = self._before.look_at(key, state, None)
-                entered = Known(uid + look.digest, version, 0)
-                if replaced is not None or known.past.in_parts:
-                    oldest = replaced.oldest_uid_index if replaced else 0
-                    entered.own_past = KnownPast(oldest, replaced=replaced, in_parts=known.past.in_parts)
-                self._objects[key] = entered
+                entered = Known(uid, look.digest, version, 0, in_parts=known.in_parts)
+                if replaced is not None:
+                    entered.oldest_uid_index, entered.replaced = replaced.oldest_uid_index, replaced
                 # Without uids and versions of its own, what is made again as it was is no repetition of what was
                 # deleted.
                 again = known.packed_uid == uid and not newer_version(version, known.packed_member_version)
                 delta = self._delta(ADDED, state, replaced=replaced, restored=again, in_order=in_order)
-                await self._append(key, delta, look, entering=True, stored=stored)
+                await self._append(key, entered, delta, look, entering=True, stored=stored)
                 self.counts.added += 1
         except Unstorable as problem:
             # Nothing of it was sent: what is known of the log is as it was.
-            if known is None:
-                del self._objects[key]
-            else:
-                self._objects[key] = known
-                if held is not None:
-                    known.packed, known.packed_member_version = held
             return self._leave_out({} if metadata is None else {"metadata": metadata}, str(problem))
         if self.odd and not is_odd:
             self.odd.well(key)
         return key
-
-    def _has(self, key: ObjectName, known: Known, version: PackedVersion, listed: bool) -> bool:
-        """Whether the log has this state of an object that exists, or a newer one; counts it then."""
-        if listed and (key in self._known.otherwise_pruned or key in self.lacking):
-            return False
-        held = known.packed_member_version
-        if held != version and (listed or newer_version(version, held)):
-            return False
-        self.counts.suppressed += 1
-        return True
 
     async def observe_deleted(self, raw: bytes | RawObject, *, stored: Stored | None = None) -> None:
         """Takes in an object's last state, sent as DELETED (uses members up). `stored` as for `observe`."""
@@ -344,8 +331,8 @@ class Writer:
         self.last_version = found.member_version
         if not found.member_version:
             found = msgspec.structs.replace(found, member_version=_version_of(found))
-        key = ObjectName((found.namespace, found.name))
-        known = self._objects.get(key)
+        key = object_key(found.namespace, found.name)
+        known = self._known.get(key)
         if known is None or not known.lives_as(packed_uid(found.uid)):
             self.counts.suppressed += 1
             return
@@ -359,10 +346,10 @@ class Writer:
             self._unusable(problem)
             return
         self.last_version = version = identity.resource_version or ""
-        key = ObjectName((intern(identity.namespace or ""), identity.name))
+        key = object_key(identity.namespace or "", identity.name)
         self.odd.well(key)
-        known = self._objects.get(key)
-        if known is not None and not known.past.deleted_at and known.packed_uid == packed_uid(identity.uid or ""):
+        known = self._known.get(key)
+        if known is not None and not known.deleted_at and known.packed_uid == packed_uid(identity.uid or ""):
             await self._delete_by_log(key, known, version)
 
     async def hand_over(self, found: RawObject, *, deleted: bool) -> asyncio.Future[int]:
@@ -372,7 +359,7 @@ class Writer:
         `observe` does, and Unusable.
         """
         identity = identify(found)
-        key = ObjectName((intern(identity.namespace or ""), identity.name))
+        key = object_key(identity.namespace or "", identity.name)
         version = identity.resource_version or ""
         if not identity.name or not identity.uid or not version:
             raise Unusable("an object without a name, uid or resourceVersion")
@@ -388,7 +375,7 @@ class Writer:
 
         async with self._turn:
             self.check()
-            known = self._objects.get(key)
+            known = self._known.get(key)
             if known is not None and known.packed_uid == packed_uid(identity.uid or ""):
                 behind = not newer(version, known.member_version)
             else:
@@ -408,35 +395,36 @@ class Writer:
                 future.set_result(0)
         return future
 
-    def _outranked(self, key: ObjectName, version: str) -> bool:
+    def _outranked(self, key: ObjectKey, version: str) -> bool:
         """Whether a newer state than this one was handed over lately; counts it then."""
         outranked = self._handed_over.outranks(key, version)
         self.counts.suppressed += outranked
         return outranked
 
-    async def delete_all_but(self, seen: set[ObjectName], version: str) -> None:
+    async def delete_all_but(self, seen: set[ObjectKey], version: str) -> None:
         """After a complete list at `version`: objects that exist by the log and were not `seen` are deleted."""
         async with self._turn:
             await self._delete_all_but(seen, version)
 
-    async def _delete_all_but(self, seen: set[ObjectName], version: str) -> None:
+    async def _delete_all_but(self, seen: set[ObjectKey], version: str) -> None:
         # What was handed over while the list was taken cannot be in it.
         for key in self._known.missing(seen | self._handed_over.names()):
             self.check()
-            await self._delete_by_log(key, self._objects[key], version)
+            if (known := self._known.get(key)) is not None:
+                await self._delete_by_log(key, known, version)
         await self._prune_tombstones()
 
-    async def _delete_by_log(self, key: ObjectName, known: Known, version: str) -> None:
+    async def _delete_by_log(self, key: ObjectKey, known: Known, version: str) -> None:
         """Appends that an object is deleted, with its metadata as the log has them. `version`: empty: not known."""
         if known.uid_index == 0:
-            await self._acknowledgement(key)
+            known = await self._acknowledged(key, known)
         last = await self._logged.last_delta(key, self._known.other_versions)
         if last is not None:
             state = self._metadata_of(last, version or last.member_version)
         elif key in self.lacking:
             state = self._bare(key, known, version or known.member_version)
         else:
-            self._objects.pop(key, None)
+            self._known.drop(key)
             return
         await self._append_deletion(key, known, state, final=False)
 
@@ -445,9 +433,10 @@ class Writer:
         for key in self._known.tombstones_otherwise_pruned():
             self.check()
             last = await self._logged.last_delta(key, self._known.other_versions)
-            if last is not None and last.type == DELETED:
+            known = self._known.get(key)
+            if last is not None and last.type == DELETED and known is not None:
                 state = self._metadata_of(last, last.member_version)
-                await self._append_deletion(key, self._objects[key], state, final=False)
+                await self._append_deletion(key, known, state, final=False)
         self._known.otherwise_pruned.clear()
 
     def _metadata_of(self, last: Delta, version: str) -> Normalized:
@@ -471,16 +460,16 @@ class Writer:
             metadata_end=meta_end,
         )
 
-    def _bare(self, key: ObjectName, known: Known, version: str) -> Normalized:
+    def _bare(self, key: ObjectKey, known: Known, version: str) -> Normalized:
         """An object of which the log has lost everything, as far as it is known here."""
-        namespace, name = key
+        namespace, name = object_name(key)
         metadata = {"name": name, **({"namespace": namespace} if namespace else {}), "uid": known.uid}
         found = self._normalize(msgspec.json.encode({"metadata": metadata}))
         return msgspec.structs.replace(found, member_version=version)
 
     async def delete_outside(self, namespaces: frozenset[str]) -> None:
         """Whatever lives in the log in other namespaces is not wanted any more."""
-        await self.delete_all_but({key for key in self._objects if key[0] in namespaces}, "")
+        await self.delete_all_but({key for key in self._known if object_name(key)[0] in namespaces}, "")
 
     async def settle(self) -> None:
         """Waits until all that was observed is in the log. Raises as `observe` does."""
@@ -499,7 +488,7 @@ class Writer:
 
     async def _append_deletion(
         self,
-        key: ObjectName,
+        key: ObjectKey,
         known: Known,
         found: Normalized,
         *,
@@ -508,26 +497,25 @@ class Writer:
         stored: Stored | None = None,
     ) -> None:
         if known.uid_index == 0:
-            await self._acknowledgement(key)
+            known = await self._acknowledged(key, known)
         look = self._before.look_at(key, found, known)
         was: Selectables | None = UNCHANGED
         if known.digest != look.digest:
             was = await self._before.was(key, known, look, self._known.other_versions)
-        self._known.otherwise_pruned.discard(key)
-        known.with_past().deleted_at = self._seconds()
-        known.packed, known.packed_member_version = known.packed_uid + look.digest, packed_version(found.member_version)
+        known.deleted_at, known.deletion_index = self._seconds(), 0
+        known.digest, known.packed_member_version = look.digest, packed_version(found.member_version)
         replaced = self._unfaded(known)
         self.counts.deleted += 1
         delta = self._delta(
             DELETED, found, first=known.uid_index, replaced=replaced, final=final, in_order=in_order, was=was
         )
         try:
-            await self._append(key, delta, look, stored=stored)
+            await self._append(key, known, delta, look, stored=stored)
         except Unstorable:
             # Whoever follows it learns that it is gone all the same.
             found = self._bare(key, known, found.member_version)
             delta = self._delta(DELETED, found, first=known.uid_index, final=False, in_order=in_order)
-            await self._append(key, delta, look, stored=stored)
+            await self._append(key, known, delta, look, stored=stored)
 
     def _delta(
         self,
@@ -569,14 +557,23 @@ class Writer:
             was=was,
         )
 
-    async def _acknowledgement(self, key: ObjectName) -> None:
-        """Waits until what is on its way of an object is in the log. Raises as `observe` does."""
+    async def _acknowledged(self, key: ObjectKey, known: Known) -> Known:
+        """What is known of an object once what is on its way of it is in the log. Raises as `observe` does."""
         await self._in_flight.sequence_of(key)
         self.check()
+        return self._known.get(key) or known
 
     async def _append(
-        self, key: ObjectName, delta: Delta, look: Look, *, entering: bool = False, stored: Stored | None = None
+        self,
+        key: ObjectKey,
+        known: Known,
+        delta: Delta,
+        look: Look,
+        *,
+        entering: bool = False,
+        stored: Stored | None = None,
     ) -> None:
+        """Sends a delta; `known`: what is known of its object once it is sent. Raises Unstorable, AppendError."""
         subject = object_subject(self._prefix, delta.namespace, delta.name)
         if len(subject) + len(delta.uid) + len(delta.member_version) > _LONGEST and (
             problem := _unstorable(subject, delta)
@@ -593,10 +590,11 @@ class Writer:
         if pieces:
             delta = await self._append_parts(subject, delta, pieces)
             payload = encode_delta(delta)
-        known = self._objects[key]
-        had_parts = known.past.in_parts
-        if had_parts or pieces:
-            known.with_past().in_parts = bool(pieces)
+        had_parts = known.in_parts
+        known.in_parts = bool(pieces)
+        self._known.put(key, known)
+        if self._known.otherwise_pruned:
+            self._known.otherwise_pruned.discard(key)
         if delta.replaced is None and not delta.parts:
             # Nearly all; a dict and its checks would cost as much as the rest of the headers.
             summary = f"{SUMMARY_HEADER}: {summary_line(delta)}\r\n{DIGEST_HEADER}: {look.digest.hex()}\r\n"
@@ -620,9 +618,9 @@ class Writer:
                 else:
                     self.counts.failed += 1
             elif delta.type == DELETED:
-                known.with_past().deletion_index = sequence
+                self._known.deletion_acknowledged(key, sequence)
             elif entering:
-                known.uid_index = sequence
+                self._known.acknowledged(key, sequence)
             if stored is not None:
                 stored(sequence, error)
             self._in_flight.end(awaited)
@@ -680,11 +678,11 @@ class Writer:
     def _mended(self, found: OddObject) -> None:
         """An object is taken in as it was mended."""
         identity = identify(found)
-        key = ObjectName((intern(identity.namespace or ""), identity.name))
+        key = object_key(identity.namespace or "", identity.name)
         if self.odd.note(key, MENDED):
             log.warning("object mended", **self._named(key), problem=MENDED)
 
-    def _leave_out(self, found: RawObject, problem: str) -> ObjectName | None:
+    def _leave_out(self, found: RawObject, problem: str) -> ObjectKey | None:
         """An object is not taken in; what the log has of it stays, and its key is returned, unless it is another's."""
         try:
             identity = identify(found)
@@ -696,13 +694,13 @@ class Writer:
             return None
         self.counts.unusable += 1
         self.last_version = identity.resource_version or ""
-        key = ObjectName((intern(identity.namespace or ""), identity.name))
+        key = object_key(identity.namespace or "", identity.name)
         if self.odd.note(key, f"{LEFT_OUT}{problem}"):
             log.error("object left out", **self._named(key), problem=problem)
-        known = self._objects.get(key)
+        known = self._known.get(key)
         return key if known is not None and known.packed_uid == packed_uid(identity.uid or "") else None
 
-    def _named(self, key: ObjectName) -> dict[str, str]:
+    def _named(self, key: ObjectKey) -> dict[str, str]:
         """An object as log lines name it."""
         return {
             "cluster": self._owner.cluster,
@@ -722,24 +720,23 @@ class Writer:
 
     def _unfaded(self, known: Known) -> Replaced | None:
         """What it replaced, unless that is too long ago for a resume from before."""
-        replaced = known.past.replaced
+        replaced = known.replaced
         if replaced is not None and replaced.time < (self._seconds() - self._log.tombstone_ttl) * 1000:
-            replaced = known.with_past().replaced = None
+            replaced = known.replaced = None
         return replaced
 
-    async def _replaced(self, key: ObjectName, known: Known) -> Replaced | None:
+    async def _replaced(self, key: ObjectKey, known: Known) -> Replaced | None:
         """What a new uid carries along of the last holder of its name."""
-        await self._acknowledgement(key)
-        deleted = known.past.deleted_at or self._seconds()
+        deleted = known.deleted_at or self._seconds()
         if deleted < self._seconds() - self._log.tombstone_ttl:
             return None
         last = await self._logged.last_delta(key, self._known.other_versions)
         return Replaced(
             uid=known.uid,
             uid_index=known.uid_index,
-            oldest_uid_index=known.oldest_uid_index,
+            oldest_uid_index=known.first_uid_index,
             time=int(deleted * 1000),
-            deletion_index=known.past.deletion_index,
+            deletion_index=known.deletion_index,
             member_version=known.member_version,
             labels=last.labels if last else {},
             fields=self._normalize.visible(last.fields) if last else {},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deltalog import Appender, Log, Reader, Record, decode_control, decode_delta
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource, object_key
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.subjects import CONTROL
 from materializer.filter import Filter
@@ -99,7 +99,7 @@ async def test_an_instance_that_follows_and_one_that_starts_later_agree(log: Log
             for name in [name for name in lives if chance.random() < 0.4]:
                 del lives[name]
             version += 1
-            seen = {ObjectName(("x", name)) for name in lives}
+            seen = {object_key("x", name) for name in lives}
             for name, one in lives.items():
                 await writer.observe(pod(name, *one), listed=True)
             await writer.delete_all_but(seen, str(version))

@@ -156,7 +156,7 @@ async def test_every_delta_says_what_was(producing: Producing, seed: int, window
         elif chosen < 0.3:
             await writer.settle()
         elif chosen < 0.35:
-            await writer.delete_all_but({key for key in writer._objects if chance.random() < 0.8}, str(version))
+            await writer.delete_all_but({key for key in writer._known if chance.random() < 0.8}, str(version))
     await writer.settle()
     count = exactly_what_was(await producing.deltas())
     assert min(count.values()) > 20

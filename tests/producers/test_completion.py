@@ -12,7 +12,7 @@ from deltalog import DELETED, MODIFIED, UNCHANGED, Appender, Delta, Log, Record,
 from deltalog.jetstream.stream import Stream
 from deltalog.jetstream.stream_info import STATE_FROM_KEY
 from deltalog.reader import read_to_end
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource, ObjectKey, object_key
 from deltalog.wire.records import (
     ClusterDocument,
     ClusterRegistered,
@@ -78,7 +78,7 @@ async def deltas(log: Log, after: int) -> list[tuple[int, Delta]]:
 
 async def listed(writer: Writer, version: str, *items: bytes) -> None:
     """As a reflector does: one complete list."""
-    seen: set[ObjectName] = set()
+    seen: set[ObjectKey] = set()
     for item in items:
         key = await writer.observe(item, listed=True)
         assert key is not None
@@ -103,7 +103,7 @@ async def test_a_list_brings_again_what_is_lacking_and_nothing_else(log: Log, ap
     first = {delta.name: sequence for sequence, delta in found}
     await lose(log, *(f"kb.alpha.*.*.pods.x.{name}" for name in ("b", "changed", "gone")))
     await writer.find_lacking()
-    assert writer.lacking == {ObjectName(("x", name)) for name in ("b", "changed", "gone")}
+    assert writer.lacking == {object_key("x", name) for name in ("b", "changed", "gone")}
     before = await log.head()
     await listed(writer, "9", *(pod(name, 1, app="web") for name in ("a", "b", "c")), pod("changed", 7, app="api"))
     assert not writer.lacking
@@ -319,3 +319,21 @@ async def test_instances_are_shown_nothing_of_it(rig: Rig) -> None:
     assert shown == [(one.key, one.uid, one.member_version) for one in warm.store.types[KEY].select(Filter())]
     first = {entry.key: entry.uid_index for entry in cold.store.types[KEY].select(Filter())}
     assert first == {entry.key: entry.uid_index for entry in warm.store.types[KEY].select(Filter())}
+
+
+async def test_no_two_objects_have_one_key(log: Log, appender: Appender) -> None:
+    """A NUL parts namespace and name in what is known of objects: a namespace that has one is another's key."""
+    owner = await take(log, appender, "alpha", "p")
+    writer = Writer(log, appender, owner, PODS, Normalizer("alpha", PODS))
+    await writer.read_back()
+    metadata = [
+        {"namespace": "a", "name": "b\0c", "uid": "1", "resourceVersion": "1"},
+        {"namespace": "a\0b", "name": "c", "uid": "2", "resourceVersion": "2"},
+        {"namespace": "a\0b", "name": "d", "uid": "3", "resourceVersion": "3"},
+    ]
+    keys = [await writer.observe(json.dumps({"metadata": one}).encode(), listed=True) for one in metadata]
+    await writer.settle()
+    assert [(delta.namespace, delta.name) for _, delta in await deltas(log, 0) if delta.uid != "1"] == []
+    assert keys[1:] == [None, None]
+    assert len(writer.odd) == 2
+    assert all("NUL" in line for line in writer.odd.lines())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deltalog.handover import NotTaken
-from deltalog.wire.kubernetes import GroupResource, ObjectName
+from deltalog.wire.kubernetes import GroupResource, ObjectKey, ObjectName
 from materializer.cursor import Cursor, changes
 from materializer.entry import Entry, object_key
 from materializer.filter import Filter
@@ -97,7 +97,7 @@ async def test_a_list_that_is_older_takes_nothing_back(rig: Rig) -> None:
         await hand(warm, one)
     # A list from before, as one that was under way would be.
     writer = reflector.writer
-    seen: set[ObjectName] = set()
+    seen: set[ObjectKey] = set()
     for item in before["items"]:
         name = await writer.observe(json.dumps(item).encode(), listed=True)
         assert name is not None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from deltalog.wire.kubernetes import ObjectName
+from deltalog.wire.kubernetes import object_key
 from producers.follow.handed_over import HandedOver
 from producers.follow.in_flight import InFlight
 
-A, B = ObjectName(("shop", "a")), ObjectName(("shop", "b"))
+A, B = object_key("shop", "a"), object_key("shop", "b")
 
 
 async def test_all_that_was_sent_before_is_waited_for_and_nothing_later() -> None:
