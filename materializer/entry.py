@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NewType
 
 import msgspec
 
 from deltalog.wire.delta import Delta, Replaced
 from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, GroupResource
+from deltalog.wire.kubernetes import ObjectKey as ObjectKey
+from deltalog.wire.kubernetes import object_key as object_key
 from materializer import record as packed
 from materializer.record import (
     BEHIND_METADATA,
@@ -40,14 +41,6 @@ METADATA = b'"metadata":{'
 """How the content of every entry begins (docs/log.md: `object`); its version stands right behind."""
 
 VERSION_OFFSET = len(METADATA)
-
-ObjectKey = NewType("ObjectKey", str)
-"""The name within a cluster and a type: the namespace, NUL, the name. They sort as pairs of namespace and name do."""
-
-
-def object_key(namespace: str, name: str) -> ObjectKey:
-    """The key of a name; of what has no namespace it begins with NUL. O(length)."""
-    return f"{namespace}\0{name}"  # type: ignore[return-value]  # hot: no call
 
 
 class Envelope(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deltalog.handover import NotTaken
-from deltalog.wire.kubernetes import GroupResource, ObjectKey, ObjectName
+from deltalog.wire.kubernetes import GroupResource, ObjectKey
 from materializer.cursor import Cursor, changes
 from materializer.entry import Entry, object_key
 from materializer.filter import Filter
