@@ -167,7 +167,7 @@ _Steps = Iterator[tuple[int, list[ShownChange], int]]
 
 def _latest(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
     """What changed past a position, each object once."""
-    for item in type_store.order.after(at.read_to):
+    for item in type_store.after(at.read_to, wanted):
         if isinstance(item, Removal):
             held = [
                 found

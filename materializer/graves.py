@@ -184,6 +184,8 @@ class _SharedMaps(msgspec.Struct, array_like=True):
     at: bytes
 
 
+PACKED_RECORDS = (_Scanned, _Rest, Grave)
+"""The records in the data of a `PackedBlock`: with other fields it cannot be read."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Scanned).decode
 _decode_rest = msgspec.msgpack.Decoder(_Rest).decode
@@ -446,29 +448,32 @@ class _Names:
     A dict would take a hundred. O(log n) for each run to find, of which there are few.
     """
 
-    __slots__ = ("_runs", "_tail")
+    __slots__ = ("_newest", "_runs")
 
     def __init__(self) -> None:
         self._runs: list[_Run] = []
-        self._tail: list[int] = []
+        # By hash, those of the next run; of several with the same hash, all of them.
+        self._newest: dict[int, list[int]] = {}
 
     def add(self, hash_: int, number: int) -> None:
-        self._tail.append((hash_ & _HASH_MASK) << _BLOCK_BITS | number & _BLOCK_MASK)
-        if len(self._tail) < _SHORTEST_RUN:
+        hash_ &= _HASH_MASK
+        self._newest.setdefault(hash_, []).append(number & _BLOCK_MASK)
+        if len(self._newest) < _SHORTEST_RUN:
             return
-        words, self._tail = sorted(self._tail), []
+        words = sorted(one << _BLOCK_BITS | low for one, lows in self._newest.items() for low in lows)
+        self._newest = {}
         while self._runs and len(self._runs[-1].words) <= len(words) <= _LONGEST_RUN // 2:
             words = sorted([*self._runs.pop().words, *words])
         self._runs.append(_Run(array("Q", words), number))
 
     def find(self, hash_: int) -> set[int]:
         """Numbers of blocks, as their lowest bits."""
-        low = (hash_ & _HASH_MASK) << _BLOCK_BITS
-        high = low | _BLOCK_MASK
-        found = {word & _BLOCK_MASK for word in self._tail if low <= word <= high}
+        hash_ &= _HASH_MASK
+        found = set(self._newest.get(hash_, ()))
+        word = hash_ << _BLOCK_BITS
         for words, _ in self._runs:
-            at = bisect_left(words, low)
-            while at < len(words) and words[at] <= high:
+            at = bisect_left(words, word)
+            while at < len(words) and words[at] >> _BLOCK_BITS == hash_:
                 found.add(words[at] & _BLOCK_MASK)
                 at += 1
         return found
@@ -481,7 +486,7 @@ class _Names:
 
     @property
     def bytes(self) -> int:
-        return 40 * len(self._tail) + sum(64 + len(run.words) * run.words.itemsize for run in self._runs)
+        return 180 * len(self._newest) + sum(64 + len(run.words) * run.words.itemsize for run in self._runs)
 
 
 # -- all of a type -----------------------------------------------------------------------------------------------------
@@ -593,6 +598,18 @@ class Graves:
         self._close_front()
         return grave
 
+    def discard_cluster(self, cluster: str) -> None:
+        """Takes all of a cluster out. O(n)."""
+        scope = _OfCluster(frozenset((cluster,)))
+        for at, block in enumerate(self._blocks):
+            if block is None:
+                continue
+            rows = self._rows(self._first + at, block)
+            for row in rows.within(scope, 0):
+                if not block.gone >> row & 1:
+                    self._lose(self._first + at, rows, row)
+        self._close_front()
+
     def _find(self, cluster: str, namespace: str, name: str) -> tuple[int, _Rows, int] | None:
         if not self._count:
             return None
@@ -610,10 +627,10 @@ class Graves:
     def _lose(self, number: int, rows: _Rows, at: int) -> None:
         block = self._blocks[number - self._first]
         assert block is not None
+        block.gone |= 1 << at
         if block.count == 1:
             self._drop(number)
             return
-        block.gone |= 1 << at
         block.count -= 1
         self._count -= 1
         message = rows.is_message(at)
@@ -707,6 +724,17 @@ class Graves:
             self._drop(number)
         self._close_front()
         return Forgotten(highest, count, messages)
+
+    def first_since(self, time: int) -> int | None:
+        """The lowest index of a grave that the log stored at `time` (ns since 1970) or later. O(blocks)."""
+        for at, block in enumerate(self._blocks):
+            if block is None or block.latest < time:
+                continue
+            rows = self._rows(self._first + at, block)
+            for row, stored in enumerate(rows.times):
+                if stored >= time and not block.gone >> row & 1:
+                    return rows.indexes[row]
+        return None
 
     def stored_before(self, limit: int) -> int:
         """How many messages of the log, stored before `limit` (ns since 1970), are remembered. O(blocks)."""

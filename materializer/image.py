@@ -22,16 +22,19 @@ from deltalog.wire.resource_type import ResourceType
 from materializer.cluster_facts import ClusterFacts, Health
 from materializer.entry import Entry, Envelope, Life, ObjectKey, Past, envelope_of, object_key, record_of
 from materializer.errors import MaterializerError
+from materializer.graves import PACKED_RECORDS, PackedBlock
 from materializer.integrity import Counts, Integrity
 from materializer.order import Order, Removal
 from materializer.record import NO_TEXTS
-from materializer.store import Store
+from materializer.store import Faded, Store
 from materializer.type_store import TypeStore
 from materializer.window import CLOSED, Event, TypeWindow, Was, weight_of
 
 # A piece has at most so many entries, or other things, and ends with the entry that makes it larger than so many bytes.
 _ENTRIES = 32
 _THINGS = 1024
+# Blocks of graves: of some 10 KB.
+_BLOCKS = 8
 _LARGE = 1 << 16
 
 Piece = tuple[int, bytes]
@@ -52,6 +55,8 @@ class PieceType(IntEnum):
     PART = 9
     WINDOW = 10
     ENVELOPES = 11
+    GRAVES = 12
+    FADED = 13
 
 
 class NotAnImage(MaterializerError):
@@ -110,7 +115,10 @@ class _Removal(msgspec.Struct, array_like=True):
 
 
 class _Fading(msgspec.Struct, array_like=True, gc=False):
-    """One of `Store.fading`: its item by the index at which it stands in the order, or by the uid's `first`."""
+    """One of `Store.fading`: its item by the index at which it stands in the order, or by the uid's `first`.
+
+    `size`: as in `Store.deletion_sizes`.
+    """
 
     time: int
     index: int
@@ -120,6 +128,12 @@ class _Fading(msgspec.Struct, array_like=True, gc=False):
     cluster: str
     key: ObjectKey
     first: int
+    size: int
+
+
+class _Graves(msgspec.Struct, array_like=True):
+    type: int
+    blocks: list[PackedBlock]
 
 
 class _Part(msgspec.Struct, array_like=True):
@@ -196,8 +210,22 @@ class _Window(msgspec.Struct, array_like=True):
 SHAPE = [
     (one.__name__, one.__struct_fields__)
     for one in (
-        *(_State, _Type, _Cluster, _Removal, _Fading, _Part, _Stored, _Envelope, _Memory, _Entries, _Event, _Window),
-        *(ResourceType, Health, ClusterDocument, TypeStatus, Counts),
+        *(
+            _State,
+            _Type,
+            _Cluster,
+            _Removal,
+            _Fading,
+            _Graves,
+            _Part,
+            _Stored,
+            _Envelope,
+            _Memory,
+            _Entries,
+            _Event,
+            _Window,
+        ),
+        *(ResourceType, Health, ClusterDocument, TypeStatus, Counts, *PACKED_RECORDS),
     )
 ]
 """The records of an image and their fields: an image with other ones cannot be read."""
@@ -236,12 +264,15 @@ class Image:
                 _Type(type_store.key, dict(type_store.floors), type_store.forgotten, type_store.unread_through),
                 list(type_store.order.items),
                 list(type_store.events.after(0)),
+                type_store.graves.packed(),
             )
             for type_store in store.types.values()
         ]
         self._numbers = {key: number for number, key in enumerate(store.types)}
         self._removed = {id(removal): dict(removal.entries) for removal in store.removals}
         self._fading = list(store.fading)
+        self._faded = list(store.faded)
+        self._sizes = dict(store.deletion_sizes)
         self._documents: list[ClusterDocument] = []
         numbers: dict[int, int] = {}
         self._clusters: list[_Cluster] = []
@@ -259,7 +290,7 @@ class Image:
         """All of it, in the order in which it is to be taken in again. None takes longer than some 0.2 ms."""
         encode = msgspec.msgpack.Encoder().encode
         yield PieceType.STATE, encode(self._state)
-        for number, (type_store, items, events) in enumerate(self._types):
+        for number, (type_store, items, events, blocks) in enumerate(self._types):
             yield PieceType.TYPE, encode(type_store)
             # Of the items past the window's start, the indexes: what stands in the order is not written twice.
             standing: set[int] = set()
@@ -269,9 +300,14 @@ class Image:
             for piece in self._in_window(number, events, standing):
                 yield from self._common.pieces()
                 yield piece
+            for begin in range(0, len(blocks), _BLOCKS):
+                yield PieceType.GRAVES, encode(_Graves(number, blocks[begin : begin + _BLOCKS]))
         fading = (self._of_fading(*one) for one in self._fading)
         while some := list(islice(fading, _THINGS)):
             yield PieceType.FADING, encode(some)
+        faded = ((self._numbers[one.type], one) for one in self._faded)
+        while few := list(islice(faded, _THINGS)):
+            yield PieceType.FADED, encode(few)
         for document in self._documents:
             yield PieceType.DOCUMENT, encode(document)
         for cluster in self._clusters:
@@ -354,8 +390,9 @@ class Image:
     def _of_fading(self, time: int, index: int, key: GroupResource, item: Entry | Removal) -> _Fading:
         number = self._numbers[key]
         if isinstance(item, Removal):
-            return _Fading(time, index, number, item.index, True, "", _NO_KEY, 0)
-        return _Fading(time, index, number, item.index, item.deleted, item.cluster, item.key, item.uid_index)
+            return _Fading(time, index, number, item.index, True, "", _NO_KEY, 0, 0)
+        size = self._sizes.get(index, 0)
+        return _Fading(time, index, number, item.index, item.deleted, item.cluster, item.key, item.uid_index, size)
 
 
 class _Common:
@@ -482,6 +519,7 @@ class Restoration:
         self._type_stores: list[TypeStore] = []
         self._removals: dict[tuple[int, int], Removal] = {}
         self._fading: list[_Fading] = []
+        self._faded: list[tuple[int, Faded]] = []
         self._documents: list[ClusterDocument] = []
         self._clusters: list[_Cluster] = []
         self._counts = Counts()
@@ -523,6 +561,12 @@ class Restoration:
                 self._type_stores[at.type].order.append(at.index, removal)
             elif piece_type == PieceType.FADING:
                 self._fading += decode(text, type=list[_Fading])
+            elif piece_type == PieceType.FADED:
+                self._faded += decode(text, type=list[tuple[int, Faded]])
+            elif piece_type == PieceType.GRAVES:
+                graves = decode(text, type=_Graves)
+                for block in graves.blocks:
+                    self._type_stores[graves.type].graves.restore(block)
             elif piece_type == PieceType.DOCUMENT:
                 self._documents.append(decode(text, type=ClusterDocument))
             elif piece_type == PieceType.CLUSTER:
@@ -638,7 +682,7 @@ class Restoration:
         else:
             store.window.restore(self._window, record.window_start)
         for type_store in self._type_stores:
-            type_store.window = store.window
+            type_store.window, type_store.prefix = store.window, store.prefix
         store.loading = False
         store.applied, store.applied_time = record.applied, record.applied_time
         store.floor, store.unread_through, store.caught_up_at = record.floor, record.unread_through, record.caught_up_at
@@ -650,7 +694,10 @@ class Restoration:
         store.pasts.extend(past for _, past in self._pasts)
         try:
             for one in self._fading:
-                store.fading.append((one.time, one.index, self._type_stores[one.type].key, self._faded(one)))
+                store.fading.append((one.time, one.index, self._type_stores[one.type].key, self._item(one)))
+                if one.size:
+                    store.deletion_sizes[one.index] = one.size
+            store.faded.extend(faded._replace(type=self._type_stores[number].key) for number, faded in self._faded)
             for cluster in self._clusters:
                 store.clusters[cluster.name] = self._cluster_of(cluster, store)
                 for key, since in cluster.version_since.items():
@@ -660,7 +707,7 @@ class Restoration:
             raise NotAnImage(f"it speaks of what it does not have: {cause}") from cause
         return store, self._counts, self._parts
 
-    def _faded(self, record: _Fading) -> Entry | Removal:
+    def _item(self, record: _Fading) -> Entry | Removal:
         type_store = self._type_stores[record.type]
         if record.deleted:
             found = _at(type_store.order, record.at)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 
 import msgspec
 
@@ -38,6 +38,7 @@ from deltalog.wire.subjects import (
     parse_object,
 )
 from materializer.entry import Entry, ObjectKey, object_key
+from materializer.graves import Grave
 from materializer.store import Store
 
 # How much sooner than by the tombstone time a tombstone may go, for clocks that differ, in nanoseconds.
@@ -140,7 +141,7 @@ class Integrity:
         type_store = self.store.types.get(GroupResource(at.group, at.resource))
         key = object_key(at.namespace, at.name)
         return type_store is not None and (
-            type_store.get(at.cluster, key) is not None or key in type_store.tombstones.get(at.cluster, {})
+            type_store.get(at.cluster, key) is not None or type_store.tombstone(at.cluster, key) is not None
         )
 
     def take_control(self, control: ControlRecord, subject: str, sequence: int, time: int) -> None:
@@ -209,7 +210,8 @@ class Integrity:
         count = len(self._records) + len(self._unread) + sum(self._parts.values()) - state.subjects
         count += sum(time > limit for _, time in self._removed.values())
         for type_store in store.types.values():
-            count += len(type_store) + sum(len(tombstones) for tombstones in type_store.tombstones.values())
+            count += len(type_store) + type_store.graves.messages
+            count += sum(len(tombstones) for tombstones in type_store.tombstones.values())
         for removal in store.removals:
             # Theirs are no messages.
             count -= len(removal.entries)
@@ -220,14 +222,15 @@ class Integrity:
 
     def _purged_tombstones(self, limit: int) -> int:
         """How many tombstones stored since `limit` those who write have purged, or may have. O(tombstones)."""
-        return sum(
-            entry.time >= limit and self._may_be_purged(entry, type_store.key)
-            for type_store in self.store.types.values()
-            for tombstones in type_store.tombstones.values()
-            for entry in tombstones.values()
-        )
+        count = 0
+        for type_store in self.store.types.values():
+            whole = chain.from_iterable(tombstones.values() for tombstones in type_store.tombstones.values())
+            buried = (grave for grave in type_store.graves.entries() if not grave.removal)
+            dead: Iterator[Entry | Grave] = chain(whole, buried)
+            count += sum(one.time >= limit and self._may_be_purged(one, type_store.key) for one in dead)
+        return count
 
-    def _may_be_purged(self, tombstone: Entry, key: GroupResource) -> bool:
+    def _may_be_purged(self, tombstone: Entry | Grave, key: GroupResource) -> bool:
         """Whether a tombstone is from before its type or cluster was removed, or in a version that is not synced."""
         if self._removed:
             for resource in (key, GroupResource("", "")):
@@ -282,6 +285,12 @@ class Integrity:
                     missing.living.append(_filter(item, type_store.key))
                 elif item.time > limit and not self._may_be_purged(item, type_store.key):
                     missing.tombstone = max(missing.tombstone, item.index)
+            for grave in list(type_store.graves.after(lacks_to)):
+                if grave.removal or grave.index > before or grave.time <= limit:
+                    continue
+                key = object_key(grave.namespace, grave.name)
+                if (grave.cluster, type_store.key, key) not in seen and not self._may_be_purged(grave, type_store.key):
+                    missing.tombstone = max(missing.tombstone, grave.index)
             if number % 8 == 7:
                 await asyncio.sleep(0)
         self.suspicious = False

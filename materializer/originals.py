@@ -89,7 +89,7 @@ def _check_age(store: Store, type_store: TypeStore | None, key: GroupResource, c
         reached.append(first)
     if type_store is not None:
         # Those that a watch saw, in the order of the cluster.
-        tombstones = type_store.tombstones.get(cluster, {}).values()
+        tombstones = type_store.dead(cluster)
         reached += [
             tombstone.member_version for tombstone in tombstones if tombstone.final and tombstone.index > store.floor
         ]
@@ -101,7 +101,7 @@ def _changes(type_store: TypeStore, wanted: Filter, cluster: str, version: str) 
     entries = list(type_store.clusters.get(cluster, {}).values())
     if version:
         # One who knows nothing has nothing to lose.
-        entries += type_store.tombstones.get(cluster, {}).values()
+        entries += type_store.dead(cluster)
     older = [entry for entry in entries if version and not newer(entry.member_version, version)]
     # Mostly the log has a type in the cluster's order, and what entered it before these is what the client knows.
     known_up_to = max((entry.index for entry in older), default=0)

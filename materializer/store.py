@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, MutableMapping
 from enum import StrEnum
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -41,6 +42,7 @@ from materializer.entry import (
     changed_entry,
     entry_of,
     life_of,
+    object_key,
 )
 from materializer.order import Removal
 from materializer.record import encode_texts, uid_bytes, values_in
@@ -68,6 +70,20 @@ class Outcome(StrEnum):
     UNKNOWN_OBJECT = "unknown-object"
 
 
+class Faded(NamedTuple):
+    """A live object that has the name of another one, of which metadata is remembered (`Entry.replaced`).
+
+    `time`, `index`: of the change by which it took its place. `uid_index`: its own.
+    """
+
+    time: int
+    index: int  # type: ignore[assignment]  # it hides tuple.index
+    type: GroupResource
+    cluster: str
+    key: ObjectKey
+    uid_index: int
+
+
 class Store:
     """Everything that the log holds of one history, up to the message `applied`.
 
@@ -80,9 +96,10 @@ class Store:
       `documents`: of the last one that changed the OpenAPI documents.
     - `outcomes`: how many messages had which outcome.
     - `loading`: the log is being read for the first time; see `finish_loading`.
-    - `fading`: what will be forgotten, oldest first, as (time, index, type, item): a tombstone, a removal, or an entry
-      whose `replaced` is.
-    - `removals`: removals whose tombstones are still held, oldest first.
+    - `fading`: what will be forgotten and is whole yet, oldest first, as (time, index, type, item): a tombstone, a
+      removal, or an entry whose `replaced` is. `faded`: of the last kind, those whose `replaced` is stripped.
+    - `deletion_sizes`: by the index of a whole tombstone, how many bytes its message takes in the log.
+    - `removals`: removals whose tombstones are not all buried yet, oldest first.
     - `removed`: by cluster, the index of a removal that did not name the types that had objects.
     - `pasts`: earlier states that are remembered, oldest first.
     - `window`: the newest events, every one of them, in so many bytes as were given; see `materializer.window`.
@@ -109,6 +126,8 @@ class Store:
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self.loading = True
         self.fading: deque[tuple[int, int, GroupResource, Entry | Removal]] = deque()
+        self.faded: deque[Faded] = deque()
+        self.deletion_sizes: dict[int, int] = {}
         self.removals: deque[Removal] = deque()
         self.pasts: deque[Past] = deque()
         self.removed: dict[str, int] = {}
@@ -163,10 +182,15 @@ class Store:
             if self.window.start != CLOSED:
                 self.window.open(index - 1)
 
-    def apply_delta(self, delta: Delta, index: int, time: int) -> Outcome:
-        """Takes in an object's change, stored by the log at `time` (ns). Amortised O(log n); in a first replay O(1)."""
+    def apply_delta(self, delta: Delta, index: int, time: int, size: int = 0) -> Outcome:
+        """Takes in an object's change, stored by the log at `time` (ns). Amortised O(log n); in a first replay O(1).
+
+        `size`: bytes that the log holds for it.
+        """
         outcome = self._apply_delta(delta, index, time)
         self.outcomes[outcome] += 1
+        if delta.type == wire.DELETED and size and self.fading and self.fading[-1][1] == index:
+            self.deletion_sizes[index] = size
         if index > self.applied:
             self.applied = index
             self.applied_time = time
@@ -214,7 +238,7 @@ class Store:
             ):
                 return Outcome.NOT_NEWER
         else:
-            tombstone = type_store.tombstones.get(delta.cluster, {}).get(key)
+            tombstone = type_store.tombstone(delta.cluster, key)
             if (
                 tombstone is not None
                 and tombstone.is_of(uid_packed, delta.uid)
@@ -260,7 +284,7 @@ class Store:
         return Outcome.APPLIED
 
     def _add_type(self, type_key: GroupResource) -> TypeStore:
-        found = self.types[type_key] = TypeStore(type_key, self.loading, self.window)
+        found = self.types[type_key] = TypeStore(type_key, self.loading, self.window, self.prefix)
         clusters = self.clusters.values()
         found.version_since = {
             one.name: one.version_since[type_key] for one in clusters if type_key in one.version_since
@@ -340,7 +364,7 @@ class Store:
             del objects[key]
             type_store.order.discard(current.index)
         else:
-            tombstone = type_store.tombstones.get(delta.cluster, {}).get(key)
+            tombstone = type_store.tombstone(delta.cluster, key)
             if tombstone is not None:
                 if tombstone.is_of(uid_packed, delta.uid) and delta.uid_index <= tombstone.index:
                     return Outcome.NOT_NEWER
@@ -366,7 +390,9 @@ class Store:
 
     @staticmethod
     def _drop_tombstone(type_store: TypeStore, tombstone: Entry, key: ObjectKey) -> None:
-        del type_store.tombstones[tombstone.cluster][key]
+        if type_store.tombstones.get(tombstone.cluster, {}).pop(key, None) is None:
+            type_store.graves.discard(tombstone.cluster, tombstone.namespace, tombstone.name)
+            return
         item = type_store.order.items[bisect_left(type_store.order.indexes, tombstone.index)]
         if isinstance(item, Removal):
             item.entries.pop((tombstone.cluster, key), None)
@@ -495,6 +521,7 @@ class Store:
                 type_store.order.discard(entry.index)
             for tombstone in list(type_store.tombstones.get(cluster, {}).values()):
                 self._drop_tombstone(type_store, tombstone, tombstone.key)
+            type_store.graves.discard_cluster(cluster)
             if unseen:
                 type_store.floors[cluster] = index
             self.dirty.add(type_key)
@@ -540,6 +567,8 @@ class Store:
             )
             if item is not None:
                 lowest = min(lowest, item.index)
+            if (buried := type_store.graves.first_since(time)) is not None:
+                lowest = min(lowest, buried)
         return lowest - 1
 
     def forget(self, now: int) -> None:
@@ -547,29 +576,55 @@ class Store:
         for type_store in self.types.values():
             type_store.indexes.drop_unused()
         limit = now - self.tombstone_ttl * 1_000_000_000
+        for type_store in self.types.values():
+            if found := type_store.graves.forget(before=limit).through:
+                self._forgot(type_store, found)
+        while self.faded and self.faded[0].time < limit:
+            self.forget_first_faded()
         while self.fading and self.fading[0][0] < limit:
-            _, index, type_key, item = self.fading.popleft()
-            self.floor = max(self.floor, index)
-            type_store = self.types[type_key]
-            type_store.forgotten = max(type_store.forgotten, index)
-            if isinstance(item, Removal):
-                self.removals.remove(item)
-                for cluster, key in item.entries:
-                    del type_store.tombstones[cluster][key]
+            self.forget_first()
+
+    def _forgot(self, type_store: TypeStore, index: int) -> None:
+        self.floor = max(self.floor, index)
+        type_store.forgotten = max(type_store.forgotten, index)
+
+    def forget_first(self) -> int:
+        """Forgets the first of `fading`; the index of its message, if it is a tombstone that has one, else 0."""
+        _, index, type_key, item = self.fading.popleft()
+        type_store = self.types[type_key]
+        self._forgot(type_store, index)
+        if isinstance(item, Removal):
+            self.removals.remove(item)
+            for cluster, key in item.entries:
+                del type_store.tombstones[cluster][key]
+            type_store.order.discard(item.index)
+        elif item.deleted:
+            self.deletion_sizes.pop(index, None)
+            tombstones = type_store.tombstones.get(item.cluster, {})
+            if tombstones.get(item.key) is item:
+                del tombstones[item.key]
                 type_store.order.discard(item.index)
-            elif item.deleted:
-                tombstones = type_store.tombstones.get(item.cluster, {})
-                if tombstones.get(item.key) is item:
-                    del tombstones[item.key]
-                    type_store.order.discard(item.index)
-            else:
-                live = type_store.get(item.cluster, item.key)
-                if live is not None and live.uid_index == item.uid_index:
-                    live.remember(live.past, None)
+                return index
+        else:
+            self._forget_replaced(type_store, item.cluster, item.key, item.uid_index)
+        return 0
+
+    def forget_first_faded(self) -> None:
+        """Forgets the first of `faded`."""
+        one = self.faded.popleft()
+        type_store = self.types[one.type]
+        self._forgot(type_store, one.index)
+        self._forget_replaced(type_store, one.cluster, one.key, one.uid_index)
+
+    @staticmethod
+    def _forget_replaced(type_store: TypeStore, cluster: str, key: ObjectKey, uid_index: int) -> None:
+        live = type_store.get(cluster, key)
+        if live is not None and live.uid_index == uid_index:
+            live.remember(live.past, None)
 
     def fading_before(self, limit: int) -> int:
-        """How many tombstones stored before `limit` are still remembered. O(those)."""
-        count = 0
+        """How many tombstones stored before `limit` are still remembered. O(those that are whole, blocks of graves)."""
+        count = sum(type_store.graves.stored_before(limit) for type_store in self.types.values())
         for time, _, type_key, item in self.fading:
             if time >= limit:
                 break
@@ -654,6 +709,12 @@ class Store:
                     item = by_index[tombstone.index]
                     assert item is tombstone or (isinstance(item, Removal) and item.entries[cluster, key] is tombstone)
                     dead += 1
+            type_store.graves.check()
+            for grave in type_store.graves.entries():
+                key = object_key(grave.namespace, grave.name)
+                assert grave.deleted
+                assert key not in type_store.clusters.get(grave.cluster, {}), "no name both lives and is buried"
+                assert key not in type_store.tombstones.get(grave.cluster, {}), "what is buried is nowhere else"
             type_store.indexes.check(list(type_store.live()))
             in_order = sum(len(item.entries) if isinstance(item, Removal) else 1 for item in by_index.values())
             assert in_order == len(type_store) + dead, "nothing stands in the order that has no name"

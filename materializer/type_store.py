@@ -11,7 +11,9 @@ from materializer import indexes
 from materializer.entry import Entry, ObjectKey, object_key
 from materializer.errors import MaterializerError
 from materializer.filter import Filter, Spaces
+from materializer.graves import Grave, Graves
 from materializer.indexes import Indexes
+from materializer.metadata_only import entry_of_grave
 from materializer.order import Order, Removal
 from materializer.window import TypeWindow, Window
 
@@ -32,9 +34,11 @@ class BeforeWindow(MaterializerError):
 class TypeStore:
     """All objects of one resource type, by cluster and name and by index. Changed by the store alone.
 
+    - `prefix`: of the history.
     - `clusters`: live entries by cluster and key (`ObjectKey`), sorted by these once the first replay is over.
-    - `tombstones`: of deleted objects, by the same; no name is in both.
+    - `tombstones`: of objects deleted lately, by the same; no name is in both.
     - `order`: all of them by index.
+    - `graves`: of those that were deleted before, and are in neither; no name is in two of these.
     - `floors`: by cluster, the lowest index to resume at after a removal that this process did not wholly see.
     - `forgotten`: index of the newest deletion that was forgotten: a watcher that has not read up to it missed it.
     - `unread_through`: that of the store as of the type's last change.
@@ -44,11 +48,13 @@ class TypeStore:
     - `events`: every event of the type in the store's `window`.
     """
 
-    def __init__(self, key: GroupResource, loading: bool, window: Window | None = None) -> None:
+    def __init__(self, key: GroupResource, loading: bool, window: Window | None = None, prefix: str = "") -> None:
         self.key = key
+        self.prefix = prefix
         self.clusters: dict[str, MutableMapping[ObjectKey, Entry]] = {}
         self.tombstones: dict[str, dict[ObjectKey, Entry]] = {}
         self.order = Order()
+        self.graves = Graves()
         self.floors: dict[str, int] = {}
         self.forgotten = 0
         self.unread_through = 0
@@ -150,9 +156,67 @@ class TypeStore:
         scope.sort(key=_place)
         return scope
 
+    def tombstone(self, cluster: str, key: ObjectKey) -> Entry | None:
+        """What is remembered of the deleted object of a name, if any is; of one that is buried metadata. O(log n)."""
+        found = self.tombstones.get(cluster, {}).get(key)
+        if found is None and self.graves and (grave := self.graves.get(cluster, *_parts(key))) is not None:
+            return self._dug_up(grave)
+        return found
+
+    def dead(self, cluster: str | None = None) -> Iterator[Entry]:
+        """The tombstones of a cluster, or of all, in no particular order; of those buried metadata. O(n)."""
+        for grave in self.graves.entries(cluster):
+            yield self._dug_up(grave)
+        of_clusters = self.tombstones.values() if cluster is None else (self.tombstones.get(cluster, {}),)
+        for tombstones in of_clusters:
+            yield from tombstones.values()
+
+    def remembered(self) -> int:
+        """Of how many deleted objects there are tombstones, buried or not. O(clusters)."""
+        return len(self.graves) + sum(map(len, self.tombstones.values()))
+
+    def _dug_up(self, grave: Grave) -> Entry:
+        return entry_of_grave(grave, self.key, self.prefix)
+
+    def after(self, index: int, wanted: Filter) -> Iterator[Entry | Removal]:
+        """What has a higher index, ascending, as a watch reads it. O(log n) to the first.
+
+        Of what is buried, only what a filter may want: it says so by clusters, namespaces and names.
+        """
+        standing = self.order.after(index)
+        if not self.graves or self.graves.last <= index:
+            yield from standing
+            return
+        item = next(standing, None)
+        removal: Removal | None = None
+        for grave in self.graves.after(index, wanted):
+            if removal is not None and removal.index != grave.index:
+                yield removal
+                removal = None
+            while item is not None and item.index < grave.index:
+                yield item
+                item = next(standing, None)
+            entry = self._dug_up(grave)
+            if not grave.removal:
+                yield entry
+                continue
+            if removal is None:
+                removal = Removal(grave.index, {})
+            removal.entries[entry.cluster, entry.key] = entry
+        if removal is not None and item is not None and item.index == removal.index:
+            # It is being buried.
+            assert isinstance(item, Removal)
+            removal.entries |= item.entries
+            item = next(standing, None)
+        if removal is not None:
+            yield removal
+        if item is not None:
+            yield item
+        yield from standing
+
     def last(self) -> int:
         """An index that no change of the type has a higher one than; 0 if there are none. O(1). See `Order.last`."""
-        return max(self.order.last(), self.events.last())
+        return max(self.order.last(), self.events.last(), self.graves.last)
 
     def _covered(self, clusters: list[str], spaces: Spaces, namespaces: frozenset[str] | None) -> int:
         """About how many live entries these clusters and namespaces have. O(clusters * namespaces * log n)."""
@@ -185,6 +249,12 @@ def _many(within: frozenset[str], objects: Sized) -> bool:
 def _span(namespace: str) -> tuple[str, str]:
     """Between which texts the keys of a namespace are."""
     return f"{namespace}\0", f"{namespace}\1"
+
+
+def _parts(key: ObjectKey) -> tuple[str, str]:
+    """Namespace and name of a key."""
+    namespace, _, name = key.partition("\0")
+    return namespace, name
 
 
 def _place(entry: Entry) -> tuple[str, str]:

@@ -258,7 +258,7 @@ class ResourceStorage:
         """ConvertDeletedObject: what is known of an object that was deleted; None if nothing is, any more."""
         store = self._materializer.store
         resource = store.types.get(self.key)
-        tombstone = None if resource is None else resource.tombstones.get(cluster, {}).get(object_key(namespace, name))
+        tombstone = None if resource is None else resource.tombstone(cluster, object_key(namespace, name))
         if tombstone is None:
             return None
         return Deleted(

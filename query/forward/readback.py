@@ -108,7 +108,7 @@ class _Expected:
             return bool(self.version and entry is not None and newer(entry.member_version, self.version))
         known = entry
         if known is None and type_store is not None:
-            known = type_store.tombstones.get(cluster, {}).get(self.key)
+            known = type_store.tombstone(cluster, self.key)
         return known is not None and not newer(self.version, known.member_version)
 
 
