@@ -25,12 +25,15 @@ from tests.e2e.conftest import Comparison, Members, Process, Service, members
 from tests.faults.cuttable import CuttableWay
 from tests.faults.watching import Key, Watcher
 from tests.nats_cluster import NatsCluster, Server
+from tests.patience import eventually
 from tests.ports import free_port
 
 __all__ = ["members"]
 
 SECONDS = float(os.environ.get("KUBEBRAID_FAULT_SECONDS", "25"))
 SEED = int(os.environ.get("KUBEBRAID_FAULT_SEED", "3"))
+# So many faults at least, however slow the machine is.
+FEWEST = max(1, int(SECONDS / 5))
 RAW, REAL = 288, 12
 PODS, DEPLOYMENTS = "/api/v1/pods", "/apis/apps/v1/deployments"
 
@@ -256,9 +259,9 @@ async def test_nothing_is_lost_whatever_dies(
             for cluster in members.clusters:
                 cluster.churn.rate = 6
             loop = asyncio.get_running_loop()
+            await eventually(lambda: all(one.listed for one in watchers), 180)
             end = loop.time() + SECONDS
-            await asyncio.sleep(3)
-            while loop.time() < end:
+            while loop.time() < end or sum(scene.done.values()) < FEWEST:
                 await scene.strike()
                 await asyncio.sleep(chance.uniform(0.5, 3))
             await scene.healed()
