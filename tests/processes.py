@@ -1,7 +1,7 @@
 """Processes of the command `kubebraid` that tests start: forked from one that has loaded its modules (`fork_server`).
 
-Where they are not (`KUBEBRAID_TESTS_FORK=no`, under coverage, not on Linux), and wherever tests run the command line
-itself, each is started as users start it.
+Where they are not (`KUBEBRAID_TESTS_FORK=no`, under coverage, not on Linux), each is started as users start it; some
+tests of the command line always do (`tests/e2e/test_command_line.py`).
 """
 
 from __future__ import annotations

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.e2e.conftest import Members, StartProcess
 from tests.patience import PATIENCE
 
 
-async def run(*arguments: str) -> tuple[int, str, str]:
+async def started_by_a_user(*arguments: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "kubebraid", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
@@ -40,7 +41,10 @@ def taken_port() -> Iterator[int]:
 
 
 async def refused(said: str, *arguments: str) -> None:
-    code, out, err = await run(*arguments)
+    refusal(said, *await processes.run(*arguments))
+
+
+def refusal(said: str, code: int, out: str, err: str) -> None:
     assert code in (1, 2)
     assert out == ""
     assert err.startswith("kubebraid: "), err
@@ -92,7 +96,7 @@ async def test_listen_addresses(members: Members, tmp_path: Path) -> None:
 
 
 async def test_usage() -> None:
-    await refused("--bogus", "up", "--bogus")
+    refusal("--bogus", *await started_by_a_user("up", "--bogus"))
     await refused("--nats", "serve")
     await refused("'surprise'", "up", "surprise")
     await refused("--pods", "demo", "--pods", "many")
@@ -101,7 +105,7 @@ async def test_usage() -> None:
 
 
 async def test_help_names_every_command() -> None:
-    code, out, _ = await run("--help")
+    code, out, _ = await started_by_a_user("--help")
     assert code == 0
     for command in ("up", "demo", "simulate", "produce", "serve", "kubeconfig"):
         assert command in out

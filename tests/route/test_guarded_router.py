@@ -18,10 +18,8 @@ from tests.patience import PATIENCE
 from tests.query.access.guarded import DISCOVERY, KINDS, RBAC, World
 from tests.query.scene import Answers
 from tests.route.guarded_instances import CONSOLE, PEOPLE, Authorities, Guarded, guarded
-from tests.route.worlds import ask, requests, world
+from tests.route.worlds import answers_of, requests, world
 
-# So many requests are under way at a time: each takes its connection and, at first, its handshake.
-AT_ONCE = 16
 RULES = frozenset((RBAC, one) for one in ("roles", "rolebindings", "clusterroles", "clusterrolebindings"))
 
 
@@ -74,18 +72,13 @@ async def test_one_group_answers_as_its_instance_does(tmp_path: Path) -> None:
         assert len(asked) > 500
         for way in ("certificate", "token"):
             codes: dict[int, int] = {}
-            both = [
+            through, straight = [
                 await (made.certified("jane", url) if way == "certificate" else made.client(url, token="jane"))
                 for url in ("", direct)
             ]
-            for begin in range(0, len(asked), AT_ONCE):
-                some = asked[begin : begin + AT_ONCE]
-                through, straight = await asyncio.gather(
-                    *(asyncio.gather(*(ask(user, each) for each in some)) for user in both)
-                )
-                for request, here, there in zip(some, through, straight, strict=True):
-                    assert here == there, (way, request)
-                    codes[here[0]] = codes.get(here[0], 0) + 1
+            for request, here, there in await answers_of(through, straight, asked):
+                assert here == there, (way, request)
+                codes[here[0]] = codes.get(here[0], 0) + 1
             assert {200, 400, 403, 404, 410} <= codes.keys(), codes
 
 
@@ -98,14 +91,9 @@ async def test_what_is_hidden_changes_no_byte(tmp_path: Path, seed: int) -> None
         asked = list(requests())[seed::4]
         codes: dict[int, int] = {}
         here, there = await one.certified("jane"), await other.certified("jane")
-        for begin in range(0, len(asked), AT_ONCE):
-            some = asked[begin : begin + AT_ONCE]
-            answers, others = await asyncio.gather(
-                *(asyncio.gather(*(ask(user, each) for each in some)) for user in (here, there))
-            )
-            for request, first, second in zip(some, answers, others, strict=True):
-                assert first == second, request
-                codes[first[0]] = codes.get(first[0], 0) + 1
+        for request, first, second in await answers_of(here, there, asked):
+            assert first == second, request
+            codes[first[0]] = codes.get(first[0], 0) + 1
         assert {200, 400, 403, 404, 410} <= codes.keys(), codes
 
 

@@ -6,13 +6,15 @@ import asyncio
 import itertools
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from query.discovery.paths import SERVED_PATHS
 from tests.patience import PATIENCE
 from tests.query.access.guarded import DISCOVERY, KINDS, RBAC, World, rule
 
+# Status, body and warnings.
+Answer = tuple[int, bytes, list[str]]
 FORMS = (
     "application/json",
     "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
@@ -130,9 +132,23 @@ def bare(body: bytes) -> bytes:
     return re.sub(rb"[0-9]+(ms|s|m)\b", b"TIME", body)
 
 
-async def ask(user: Any, one: tuple[str, str, str]) -> tuple[int, bytes, list[str]]:
+async def ask(user: Any, one: tuple[str, str, str]) -> Answer:
     method, path, form = one
     headers = {"Accept": form, "X-Forwarded-Host": "here.example"}
     async with asyncio.timeout(PATIENCE), user.session.request(method, user.url + path, headers=headers) as answer:
         warned = [re.sub(r"[0-9]+", "N", text) for text in answer.headers.getall("Warning", ())]
         return answer.status, bare(await answer.read()), warned
+
+
+async def answers_of(
+    one: Any, other: Any, asked: Iterable[tuple[str, str, str]]
+) -> list[tuple[tuple[str, str, str], Answer, Answer]]:
+    """Requests with what two clients are answered."""
+    # Each takes its connection and, at first, its handshake; watches take theirs for a second.
+    places = asyncio.Semaphore(32)
+
+    async def both(request: tuple[str, str, str]) -> tuple[tuple[str, str, str], Answer, Answer]:
+        async with places:
+            return request, *await asyncio.gather(ask(one, request), ask(other, request))
+
+    return await asyncio.gather(*(both(request) for request in asked))
