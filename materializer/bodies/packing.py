@@ -5,18 +5,21 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
 from deltalog.wire.kubernetes import GroupResource
 from materializer.bodies.dictionary import ALONE, Dictionary
-from materializer.bodies.training import LEAST_BYTES, Sampling, Trial, try_dictionary
+from materializer.bodies.training import LEAST_BODIES, LEAST_BYTES, MOST_BYTES, Trial, try_dictionary
+
+Held = tuple[Dictionary | None, bytes]
+"""A body at rest: a dictionary and the frame under it, or None and the body itself."""
 
 # A frame is worth its reading if it takes an eighth off.
 _WORTHWHILE = 7 / 8
-# A dictionary of `n` bytes has to take this many times as much off what is held; more as the budget is used up.
+# A type's first dictionary has to take so many times its size off what is held; more as the budget is used up.
 _PAYS = 2
 # It is at most this part of what it is for.
 _PART_OF_ALL = 64
@@ -32,6 +35,15 @@ _RENEWED = 4
 # Bytes of a type between a candidate that was refused and the next: at first, doubled each time, and at most.
 _PATIENCE = 4 << 20
 _MOST_PATIENCE = 1 << 30
+# More bodies than this are no better samples.
+_MOST_BODIES = 4000
+
+
+class Wanted(NamedTuple):
+    """Samples that a type should be given: how many bodies, the newest ones, or from everywhere in the type's order."""
+
+    bodies: int
+    newest: bool
 
 
 class PackingCounts(msgspec.Struct, frozen=True):
@@ -57,13 +69,14 @@ class _TypePacking:
     """What is known of a type's bodies.
 
     `expected`: bytes of frames for each plain byte, as measured at training on samples kept apart; 0: not known yet.
-    `recent_plain`, `recent_held`: the same for what came lately. `seen`: bytes that came; `look_at`: at how many a look
-    at larger samples is due. `sampling`: set while samples for a candidate are taken, `drifted` says why.
+    `recent_plain`, `recent_held`: the same for what came lately. `plain`, `held`, `bodies`: of all that came.
+    `look_at`: how many bytes the type must have for a look at more samples; `quiet_until`: how many must have come for
+    another look at how they pack. `trying`: a candidate is being trained.
     """
 
     __slots__ = (
+        "bodies",
         "dictionary",
-        "drifted",
         "expected",
         "held",
         "look_at",
@@ -72,41 +85,47 @@ class _TypePacking:
         "quiet_until",
         "recent_held",
         "recent_plain",
-        "sampling",
         "trying",
     )
 
     def __init__(self) -> None:
         self.dictionary: Dictionary | None = None
         self.expected = 0.0
-        self.plain = self.held = 0
+        self.bodies = self.plain = self.held = 0
         self.recent_plain = self.recent_held = 0
         self.look_at = 0
         self.quiet_until = 0
         self.patience = _PATIENCE
-        self.sampling: Sampling | None = None
-        self.drifted = False
         self.trying = False
 
-    def count(self, plain: int, held: int) -> None:
+    def count(self, bodies: int, plain: int, held: int, under: Dictionary) -> None:
+        self.bodies += bodies
         self.plain += plain
         self.held += held
+        if under is not self.dictionary:
+            return
         self.recent_plain += plain
         self.recent_held += held
         if self.recent_plain > 8 * _RECENT:
             self.recent_plain //= 2
             self.recent_held //= 2
-        if self.dictionary is not None and not self.expected and self.recent_plain >= _RECENT:
+        if not self.expected and self.recent_plain >= _RECENT:
             # One from a snapshot: it is judged by how it does from here on.
             self.expected = self.recent_held / self.recent_plain
 
     def has_drifted(self) -> bool:
+        """Whether what came lately packs clearly worse than what the dictionary was trained from."""
         return (
-            self.expected > 0
+            self.dictionary is not None
+            and self.expected > 0
             and self.recent_plain >= _RECENT
             and self.plain >= self.quiet_until
             and self.recent_held > _CLEARLY_WORSE * self.expected * self.recent_plain
         )
+
+    def is_due(self, there: int) -> bool:
+        """Whether a look at samples from everywhere is due, with so many bytes of the type."""
+        return there >= self.look_at or (self.dictionary is None and self.plain >= self.quiet_until)
 
 
 class Packing:
@@ -114,69 +133,67 @@ class Packing:
 
     A type gets its first dictionary when it has enough bodies for one to pay. It gets another when what comes packs
     clearly worse than the dictionary did when it was trained, and a candidate trained from what comes now packs it
-    clearly better, on samples that it was not trained from; the same is tried, with more samples, whenever a type has
-    grown fourfold. Nothing is timed: a type whose bodies stay alike keeps its dictionary.
+    clearly better, on samples that it was not trained from; the same is tried whenever a type has grown fourfold.
+    Nothing is timed: a type whose bodies stay alike keeps its dictionary. Samples are what the store has, and are not
+    kept.
 
-    All dictionaries that exist, old ones that entries still refer to among them, take at most `dictionary_budget`
-    bytes: what one must save to be taken grows as that is used up, so those with the largest gain have room. Samples
-    are held only while a candidate is due, at most `sample_budget` bytes of all types.
+    All dictionaries that exist, old ones that entries still refer to among them, take at most `budget` bytes: what one
+    must save to be taken grows as that is used up, so those with the largest gain have room.
 
-    Example: 1,000 pods of 5 KB: the first 230 come in one batch, and a dictionary of 112 KB at most is trained from
-    them; 20 of a custom resource stay without, packed alone; a type of random bytes is left plain.
+    Example: 1,000 pods of 5 KB have a dictionary of 78 KB, and a frame of 0.8 KB each; 20 of a custom resource stay
+    without, packed alone; a type of random bytes is left plain.
     """
 
-    def __init__(self, dictionary_budget: int = 32 << 20, sample_budget: int = 16 << 20) -> None:
-        self._dictionary_budget: Final = dictionary_budget
-        self._sample_budget: Final = sample_budget
+    def __init__(self, budget: int = 32 << 20) -> None:
+        self._budget: Final = budget
         self._lock = threading.Lock()
         self._types: dict[GroupResource, _TypePacking] = {}
-        # Those that samples are taken of, in the order in which that began.
-        self._samplings: dict[GroupResource, _TypePacking] = {}
         self._known: weakref.WeakSet[Dictionary] = weakref.WeakSet()
         self._trainings = self._refused = 0
         self._packing_seconds = self._training_seconds = 0.0
+
+    def wanted(self, objects: Mapping[GroupResource, int]) -> dict[GroupResource, Wanted]:
+        """Of which of these types `take` should have samples, given how many objects of each there are. O(types)."""
+        with self._lock:
+            return {key: found for key, number in objects.items() if (found := self._wanted(key, number)) is not None}
 
     def take(
         self,
         batch: Sequence[tuple[GroupResource, bytes]],
         objects: Mapping[GroupResource, int] | None = None,
+        samples: Mapping[GroupResource, Sequence[Held]] | None = None,
         *,
         train: bool = True,
-    ) -> list[tuple[Dictionary | None, bytes]]:
+    ) -> list[Held]:
         """For each body the dictionary and the frame under it, or None and the body itself; in their order.
 
-        `objects` says how many objects of each of these types there are now (without it, all that ever came count).
+        `objects`: how many objects of each of these types there are now (without it, all that ever came count).
+        `samples`: bodies of the types that `wanted` asked for, in the order of their age; None: those of the batch.
         With `train` a dictionary may be trained on the way, which takes up to 0.3 s of CPU: not for the event loop.
-        Packing itself takes 8 us for 5 KB. O(bytes).
+        Packing itself takes 8 to 12 us for 5 KB. O(bytes).
         """
         groups: dict[GroupResource, list[int]] = {}
         for at, (key, _) in enumerate(batch):
             groups.setdefault(key, []).append(at)
-        taken: list[tuple[Dictionary | None, bytes] | None] = [None] * len(batch)
+        taken: list[Held] = [(None, b"")] * len(batch)
         for key, places in groups.items():
             rests = [batch[at][1] for at in places]
-            live = None if objects is None else objects.get(key, 0)
-            found = self._consider(key, rests, live, train)
+            plain = sum(map(len, rests))
+            number = None if objects is None else objects.get(key, 0)
+            if train and (samples is None or key in samples):
+                self._try(key, rests, number, samples[key] if samples is not None else ())
+            under = self.present(key) or ALONE
             started = time.thread_time()
-            plain = held = 0
-            for at, rest, frame in zip(places, rests, found.pack_many(rests), strict=True):
-                plain += len(rest)
-                if len(frame) < _WORTHWHILE * len(rest):
-                    taken[at] = (found, frame)
-                    held += len(frame)
-                else:
-                    taken[at] = (None, rest)
-                    held += len(rest)
+            held = 0
+            for at, rest, frame in zip(places, rests, under.pack_many(rests), strict=True):
+                smaller = len(frame) < _WORTHWHILE * len(rest)
+                taken[at] = (under, frame) if smaller else (None, rest)
+                held += len(frame) if smaller else len(rest)
             seconds = time.thread_time() - started
             with self._lock:
                 self._packing_seconds += seconds
-                state = self._types.setdefault(key, _TypePacking())
-                if state.dictionary is found or (state.dictionary is None and found is ALONE):
-                    state.count(plain, held)
-                else:
-                    state.plain += plain
-                    state.held += held
-        return taken  # type: ignore[return-value]  # each place is in one group
+                self._types.setdefault(key, _TypePacking()).count(len(rests), plain, held, under)
+        return taken
 
     def present(self, key: GroupResource) -> Dictionary | None:
         """The dictionary that a type's bodies are packed under from now on; None: it has none. O(1)."""
@@ -197,7 +214,6 @@ class Packing:
         """Forgets a type that there is no longer; entries under its dictionary go on having it. O(1)."""
         with self._lock:
             self._types.pop(key, None)
-            self._samplings.pop(key, None)
 
     def counts(self) -> PackingCounts:
         """What was done so far. O(types + dictionaries)."""
@@ -207,7 +223,7 @@ class Packing:
                 plain={key: state.plain for key, state in self._types.items()},
                 held={key: state.held for key, state in self._types.items()},
                 dictionaries=len(known),
-                dictionary_bytes=sum(len(dictionary.content) for dictionary in known),
+                dictionary_bytes=_size(known),
                 trainings=self._trainings,
                 refused=self._refused,
                 packing_seconds=self._packing_seconds,
@@ -216,85 +232,56 @@ class Packing:
 
     # -- another dictionary ----------------------------------------------------------------------------------------
 
-    def _consider(self, key: GroupResource, rests: list[bytes], live: int | None, train: bool) -> Dictionary:
-        """The dictionary for these bodies, after samples were taken of them, and a candidate tried if one is due."""
+    def _wanted(self, key: GroupResource, number: int) -> Wanted | None:
+        state = self._types.get(key)
+        if number < LEAST_BODIES or (state is not None and state.trying):
+            return None
+        if state is None or not state.bodies:
+            return Wanted(min(number, _MOST_BODIES), newest=False)
+        average = state.plain // state.bodies + 1
+        bodies = min(number, _MOST_BODIES, MOST_BYTES // average)
+        if number * average < LEAST_BYTES:
+            return None
+        if state.has_drifted():
+            return Wanted(min(bodies, max(bodies // 8, LEAST_BYTES // average, LEAST_BODIES)), newest=True)
+        return Wanted(bodies, newest=False) if state.is_due(number * average) else None
+
+    def _try(self, key: GroupResource, rests: list[bytes], number: int | None, samples: Sequence[Held]) -> None:
+        """Tries a candidate if one is due."""
         with self._lock:
             state = self._types.setdefault(key, _TypePacking())
-            # What there is of the type, in bytes: what a dictionary can save on.
             size = sum(map(len, rests))
-            seen = state.plain + size
-            there = seen if live is None else min(seen, live * size // len(rests))
-            self._sample(key, state, rests, seen, there)
-            sampling = state.sampling
-            due = train and not state.trying and sampling is not None and sampling.enough
-            if not due or sampling is None:
-                return state.dictionary or ALONE
+            # What there is of the type, in bytes: what a dictionary can save on.
+            there = state.plain + size if number is None else number * size // len(rests)
+            drifted = state.has_drifted()
+            enough = there >= LEAST_BYTES and (samples or (len(rests) >= LEAST_BODIES and size >= LEAST_BYTES))
+            # With samples it is due: what `wanted` saw was before this batch.
+            if state.trying or not enough or not (samples or drifted or state.is_due(there)):
+                return
             state.trying = True
-            present, drifted = state.dictionary, state.drifted
+            present = state.dictionary
         started = time.thread_time()
         trial = None
         try:
-            trial = try_dictionary(present or ALONE, sampling, min(there // _PART_OF_ALL, self._left() // 4))
+            room = min(there // _PART_OF_ALL, self._left() // 4)
+            bodies = _plain(samples) or rests
+            trial = try_dictionary(present or ALONE, bodies, room, newest=drifted or not samples)
         finally:
             with self._lock:
                 self._training_seconds += time.thread_time() - started
                 state.trying = False
-                state.sampling = None
-                self._samplings.pop(key, None)
-                self._decide(state, trial, present, drifted, seen, there)
-        return state.dictionary or ALONE
+                if state.dictionary is present:
+                    self._decide(state, trial, drifted, there)
 
-    def _sample(self, key: GroupResource, state: _TypePacking, rests: list[bytes], seen: int, there: int) -> None:
-        if state.sampling is None:
-            if there < LEAST_BYTES:
-                return
-            if state.dictionary is None:
-                if seen < state.look_at:
-                    return
-                state.sampling, state.drifted = Sampling(seen // 4), False
-            elif state.has_drifted():
-                state.sampling, state.drifted = Sampling(there // 16), True
-            elif seen >= state.look_at:
-                state.sampling, state.drifted = Sampling(seen // 8), False
-            else:
-                return
-        room = self._sample_budget - self._sampled()
-        if room < sum(map(len, rests)):
-            room += self._drop_samples(state)
-        state.sampling.offer(rests, room)
-        self._samplings[key] = state
-
-    def _sampled(self) -> int:
-        return sum(state.sampling.size for state in self._samplings.values() if state.sampling is not None)
-
-    def _drop_samples(self, keep: _TypePacking) -> int:
-        """Drops those of the type that has waited longest for enough of them; they begin anew with what comes."""
-        for key, state in self._samplings.items():
-            if state is not keep and not state.trying and state.sampling is not None:
-                size = state.sampling.size
-                state.sampling = None
-                del self._samplings[key]
-                return size
-        return 0
-
-    def _decide(
-        self,
-        state: _TypePacking,
-        trial: Trial | None,
-        present: Dictionary | None,
-        drifted: bool,
-        seen: int,
-        there: int,
-    ) -> None:
-        state.look_at = max(state.look_at, _GROWN * seen)
-        if state.dictionary is not present:
-            return
-        if trial is not None and self._is_taken(trial, present, drifted, there):
+    def _decide(self, state: _TypePacking, trial: Trial | None, drifted: bool, there: int) -> None:
+        state.look_at = max(state.look_at, _GROWN * there)
+        first = state.dictionary is None
+        if trial is not None and self._is_taken(trial, first, drifted, there):
             state.dictionary = trial.candidate
             state.expected = trial.ratio
             state.recent_plain = state.recent_held = 0
             state.patience = _PATIENCE
-            state.quiet_until = seen + max(_RECENT, there // _RENEWED)
+            state.quiet_until = state.plain + max(_RECENT, there // _RENEWED)
             self._known.add(trial.candidate)
             self._trainings += 1
             return
@@ -302,19 +289,36 @@ class Packing:
         if drifted and state.recent_plain:
             # What comes is harder than it was, and no dictionary helps: from here on that is what is expected.
             state.expected = max(state.expected, state.recent_held / state.recent_plain)
-            state.quiet_until = seen + state.patience
+        if drifted or first:
+            state.quiet_until = state.plain + state.patience
             state.patience = min(2 * state.patience, _MOST_PATIENCE)
 
     def _left(self) -> int:
-        return self._dictionary_budget - sum(len(known.content) for known in list(self._known))
+        return self._budget - _size(list(self._known))
 
-    def _is_taken(self, trial: Trial, present: Dictionary | None, drifted: bool, there: int) -> bool:
-        better = _CLEARLY_BETTER if drifted or present is None else _BETTER
-        if trial.ratio > better * trial.present_ratio:
+    def _is_taken(self, trial: Trial, first: bool, drifted: bool, there: int) -> bool:
+        if trial.ratio > (_CLEARLY_BETTER if first or drifted else _BETTER) * trial.present_ratio:
             return False
         cost = len(trial.candidate.content)
         left = self._left()
         if cost > left:
             return False
         saved = there * (trial.present_ratio - trial.ratio)
-        return saved >= _PAYS * cost * self._dictionary_budget / left
+        return saved >= (_PAYS if first else 1) * cost * self._budget / left
+
+
+def _size(dictionaries: Iterable[Dictionary]) -> int:
+    return sum(len(dictionary.content) for dictionary in dictionaries)
+
+
+def _plain(samples: Sequence[Held]) -> list[bytes]:
+    """The bodies, in their order."""
+    groups: dict[Dictionary | None, list[int]] = {}
+    for at, (dictionary, _) in enumerate(samples):
+        groups.setdefault(dictionary, []).append(at)
+    rests = [frame for _, frame in samples]
+    for dictionary, places in groups.items():
+        if dictionary is not None:
+            for at, rest in zip(places, dictionary.unpack_many([rests[at] for at in places]), strict=True):
+                rests[at] = rest
+    return rests

@@ -1,4 +1,4 @@
-"""Training: samples of a type's bodies, and whether a dictionary made of them is better than the one there is."""
+"""Training: a dictionary made of samples of a type's bodies, and whether it is better than the one there is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import zstandard
 from materializer.bodies.dictionary import LEVEL, Dictionary
 
 LEAST_BYTES = 64 << 10
-"""What a type must have for a dictionary: so many bytes, and `LEAST_SAMPLES` bodies."""
+"""What there has to be for a dictionary: so many bytes, and `LEAST_BODIES` bodies."""
 
-LEAST_SAMPLES = 32
+LEAST_BODIES = 32
 
-# Samples of one training. Twice as many make no dictionary better by more than a hundredth.
-_MOST_BYTES = 4 << 20
+MOST_BYTES = 4 << 20
+"""Of samples for one. Three times as many make it better by a hundredth at most."""
+
 # Of a large body that is enough.
 _PIECE = 32 << 10
 # One of so many samples is kept apart.
@@ -23,41 +24,7 @@ _APART = 8
 # With fewer bytes of samples for one of the dictionary zstd's trainer does worse than it would with a smaller one.
 _SAMPLES_FOR_CONTENT = 8
 _LEAST_CONTENT = 4 << 10
-_MOST_CONTENT = 112 << 10
-
-
-class Sampling:
-    """Samples of what comes: `goal` bytes, one body of several if they are to be spread over `over` bytes."""
-
-    def __init__(self, goal: int, over: int = 0) -> None:
-        self._goal = min(max(goal, LEAST_BYTES), _MOST_BYTES)
-        self._step = max(over // self._goal, 1)
-        self._offered = 0
-        self._full = False
-        self.size = 0
-        self.samples: list[bytes] = []
-
-    def offer(self, bodies: Sequence[bytes], room: int) -> None:
-        """Takes of them what it needs, at most `room` bytes. O(bodies)."""
-        for body in bodies:
-            self._offered += 1
-            if self._offered % self._step:
-                continue
-            if self.size >= _MOST_BYTES:
-                return
-            sample = body[:_PIECE]
-            room -= len(sample)
-            if room < 0:
-                self._full = True
-                return
-            self.samples.append(sample)
-            self.size += len(sample)
-
-    @property
-    def enough(self) -> bool:
-        """Whether a dictionary can be trained: the goal is reached, or as much as there is room for."""
-        least = len(self.samples) >= LEAST_SAMPLES and self.size >= LEAST_BYTES
-        return least and (self._full or self.size >= self._goal)
+_MOST_CONTENT = 512 << 10
 
 
 class Trial(NamedTuple):
@@ -68,18 +35,24 @@ class Trial(NamedTuple):
     present_ratio: float
 
 
-def try_dictionary(present: Dictionary, sampling: Sampling, most: int) -> Trial | None:
-    """Trains a candidate of at most `most` bytes, 4 KB at least; None if zstd makes none of these samples.
+def try_dictionary(present: Dictionary, bodies: Sequence[bytes], most: int, *, newest: bool) -> Trial | None:
+    """Trains a candidate of at most `most` bytes, 4 KB at least; None if zstd makes none of these, or they are too few.
 
-    Up to 0.2 s of CPU, without the GIL for most of it.
+    It is measured on an eighth of the bodies, which it is not trained from: with `newest` the last ones, so that it is
+    seen how it serves what comes after those it was made of. Up to 0.3 s of CPU, without the GIL for most of it.
     """
-    # The newest: what is made of the others has to serve what comes after them.
-    known = len(sampling.samples) - len(sampling.samples) // _APART
-    apart = sampling.samples[known:]
-    samples: list[bytes | bytearray | memoryview] = [*sampling.samples[:known]]
-    room = min(sum(map(len, samples)) // _SAMPLES_FOR_CONTENT, most, _MOST_CONTENT)
+    samples = _pieces(bodies)
+    if len(samples) < LEAST_BODIES or sum(map(len, samples)) < LEAST_BYTES:
+        return None
+    if newest:
+        kept = len(samples) // _APART
+        apart, known = samples[-kept:], samples[:-kept]
+    else:
+        apart = samples[::_APART]
+        known = [sample for at, sample in enumerate(samples) if at % _APART]
+    room = min(sum(map(len, known)) // _SAMPLES_FOR_CONTENT, most, _MOST_CONTENT)
     try:
-        trained = zstandard.train_dictionary(max(room, _LEAST_CONTENT), samples, level=LEVEL)
+        trained = zstandard.train_dictionary(max(room, _LEAST_CONTENT), [*known], level=LEVEL)
     except zstandard.ZstdError:
         # It finds nothing that repeats, in random bytes for one.
         return None
@@ -90,3 +63,15 @@ def try_dictionary(present: Dictionary, sampling: Sampling, most: int) -> Trial 
         sum(map(len, candidate.pack_many(apart))) / plain,
         sum(map(len, present.pack_many(apart))) / plain,
     )
+
+
+def _pieces(bodies: Sequence[bytes]) -> list[bytes]:
+    """The newest of them, as many as are enough."""
+    pieces = []
+    room = MOST_BYTES
+    for body in reversed(bodies):
+        if room <= 0:
+            break
+        pieces.append(body[:_PIECE])
+        room -= len(pieces[-1])
+    return pieces[::-1]

@@ -12,16 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from materializer.bodies import ALONE, CorruptFrame, Dictionary
-from materializer.bodies.training import Sampling, try_dictionary
+from materializer.bodies.training import try_dictionary
 from tests.materializer.bodies.content import orders
 
 TRAINING = orders(random.Random(1), 400)
 
 
 def trained() -> Dictionary:
-    sampling = Sampling(1 << 20)
-    sampling.offer(TRAINING, 1 << 30)
-    trial = try_dictionary(ALONE, sampling, 1 << 30)
+    trial = try_dictionary(ALONE, TRAINING, 1 << 30, newest=False)
     assert trial is not None
     return trial.candidate
 
