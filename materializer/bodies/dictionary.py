@@ -18,7 +18,7 @@ import zstandard
 from materializer.errors import MaterializerError
 
 LEVEL: Final = 3
-"""Of compression. Level 1 takes 15 % more and is no faster with a dictionary; 6 takes 11 % less, and four times as long."""
+"""Of compression. Level 1 takes 15 % more and is no faster with a dictionary; 6 takes 11 % less, four times as long."""
 
 # Measured of zstd: a context to read with, what it makes of a dictionary to read under it, and to pack under it beside
 # hash tables.
