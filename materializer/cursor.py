@@ -146,22 +146,29 @@ def changes(
     """Changes past a position, oldest first, and the index up to which they were read (None: to the end).
 
     Ends at the first item with which there are at least `limit` changes or `most` bytes of bodies; a removal is one
-    item however many objects it had. O(log n + items past the position, up to the limit).
+    item however many objects it had. O(log n + items past the position, up to the limit). With `Filter.where` it
+    also ends when so many objects in scope were looked at that others should have a turn.
 
     In the window these are the events, one by one, as they happened, whoever asks and whatever it was shown elsewhere.
     """
     exact = type_store.window.has(at.read_to, at.scan_head)
     result: list[ShownChange] = []
     size = 0
+    # Bodies that are read, whether the objects are shown or not.
+    reads = _MOST_READ
     for index, shown, bytes_ in (_events if exact else _latest)(type_store, at, wanted):
         result += shown
         size += bytes_
-        if len(result) >= limit or (most is not None and size >= most):
+        reads -= 1
+        if len(result) >= limit or (most is not None and size >= most) or (wanted.where is not None and not reads):
             return result, index
     return result, None
 
 
-# What an item shows, if anything: its index, the changes, and the bytes of its content.
+# Bodies that a condition on them is asked about at one go.
+_MOST_READ = 256
+
+# What an item shows, if anything, or with a condition on bodies even if nothing: its index, the changes, and the bytes of its content.
 _Steps = Iterator[tuple[int, list[ShownChange], int]]
 
 
@@ -169,10 +176,11 @@ def _latest(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
     """What changed past a position, each object once."""
     for item in type_store.after(at.read_to, wanted):
         if isinstance(item, Removal):
+            scope = _of_removal(wanted, len(item.entries), type_store)
             held = [
                 found
                 for entry in item.entries.values()
-                if wanted.covers(entry) and (found := _held(entry, wanted, at, type_store.unread_through)) is not None
+                if scope.covers(entry) and (found := _held(entry, scope, at, type_store.unread_through)) is not None
             ]
             if held:
                 yield item.index, _removed(held, item.index), 0
@@ -183,8 +191,19 @@ def _latest(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
             shown = list(_out_of_version(item, wanted, at, type_store))
         else:
             continue
-        if shown:
-            yield item.index, shown, item.size
+        if shown or wanted.where is not None:
+            yield item.index, shown, item.size if shown else 0
+
+
+def _of_removal(wanted: Filter, entries: int, type_store: TypeStore) -> Filter:
+    """By what a removal of so many objects is filtered: without a condition on bodies, if that takes too long.
+
+    To be told of the deletion of what one does not have does no harm.
+    """
+    if wanted.where is None or entries <= _MOST_READ:
+        return wanted
+    type_store.window.doubtful += entries
+    return dataclasses.replace(wanted, where=None)
 
 
 def _events(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
@@ -194,6 +213,7 @@ def _events(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
         if isinstance(item, Removal):
             # All of it is news to one who came with the clusters' own versions.
             scope = dataclasses.replace(wanted, beyond=()) if wanted.beyond else wanted
+            scope = _of_removal(scope, len(event.removed), type_store)
             if held := [entry for entry in event.removed if scope.matches(entry)]:
                 yield event.index, _removed(held, event.index), 0
             continue
@@ -202,8 +222,8 @@ def _events(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
             _add_event(shown, type_store, event, item, wanted)
         elif wanted.version is not None and (left := _left_version(event, item, wanted)) is not None:
             shown.append(left)
-        if shown:
-            yield event.index, shown, item.size
+        if shown or wanted.where is not None:
+            yield event.index, shown, item.size if shown else 0
 
 
 def _removed(held: list[Entry], index: int) -> list[ShownChange]:
@@ -228,9 +248,11 @@ def _add_event(result: list[ShownChange], type_store: TypeStore, event: Event, i
     elif not wanted.selective:
         had = True
     elif event.was is not None:
-        had = wanted.selects(event.was)
+        # Of the body it says nothing.
+        had = wanted.may_select(event.was)
+        type_store.window.doubtful += had and not selected and wanted.where is not None
     elif selected or item.deleted:
-        had = wanted.selects(item)
+        had = wanted.may_select(item)
     else:
         had = True
         type_store.window.doubtful += 1

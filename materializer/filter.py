@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from deltalog.wire.kubernetes import newer
 from deltalog.wire.selectors import Requirement, matches
-from materializer.entry import Entry
+from materializer.entry import NEVER, Entry
 
 
 class State(Protocol):
@@ -25,6 +25,18 @@ class State(Protocol):
     @property
     def controller_uid(self) -> str | None:
         """Uid of the controlling owner; empty if there is none."""
+
+
+class Where(Protocol):
+    """A condition on objects' bodies, beyond what a filter knows of them. Hashable; equal ones select the same."""
+
+    def __hash__(self) -> int: ...
+
+    def chosen(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those of the entries that meet it, in their order. O(their sizes)."""
+
+    def unknown(self, entries: Sequence[Entry]) -> list[str]:
+        """What it asks for that none of the entries has, for people. O(their sizes)."""
 
 
 class Spaces:
@@ -68,11 +80,13 @@ class Filter:
     None means all, also for `version`, the API version of the stored objects. All that is given has to hold.
 
     - `spaces`: of some clusters only these namespaces, beside all else: what may be seen of them.
-    - `not_namespaces`, `not_names`: excluded ones. `controller_uids`: uids of controlling owners.
+    - `not_clusters`, `not_namespaces`, `not_names`: excluded ones. `controller_uids`: uids of controlling owners.
+    - `parts`: texts that are all part of the name; `not_parts`: texts of which none is.
     - `since` (at or after) and `before`: bounds of the creation, in seconds since 1970.
     - `beyond`: (cluster, version) pairs: of these clusters only what is newer than the cluster's own version.
+    - `where`: a condition on bodies, which costs as much as all else together many times over; it is asked last.
     - `narrow`: the filter restricts by what an object is called or where it is. `selective`: it restricts by what may
-      change during an object's life (labels, fields, owner), so that an object can enter and leave the selection.
+      change during an object's life (labels, fields, owner, body), so that an object can enter and leave the selection.
 
     Example: `Filter(namespaces=frozenset({"web"}), labels=parse_labels("app=a,tier!=db"))`.
     """
@@ -81,8 +95,11 @@ class Filter:
     spaces: Spaces | None = None
     namespaces: frozenset[str] | None = None
     names: frozenset[str] | None = None
+    not_clusters: frozenset[str] = frozenset()
     not_namespaces: frozenset[str] = frozenset()
     not_names: frozenset[str] = frozenset()
+    parts: tuple[str, ...] = ()
+    not_parts: tuple[str, ...] = ()
     version: str | None = None
     beyond: tuple[tuple[str, str], ...] = ()
     since: int | None = None
@@ -90,6 +107,7 @@ class Filter:
     labels: tuple[Requirement, ...] = ()
     fields: tuple[Requirement, ...] = ()
     controller_uids: frozenset[str] | None = None
+    where: Where | None = None
     # Derived: whether the name matters at all, and whether what changes does.
     narrow: bool = field(init=False, compare=False, repr=False)
     selective: bool = field(init=False, compare=False, repr=False)
@@ -97,9 +115,11 @@ class Filter:
     def __post_init__(self) -> None:
         whole = (self.clusters, self.spaces, self.namespaces, self.names, self.version)
         narrow = any(one is not None for one in whole)
-        narrow |= bool(self.not_namespaces or self.not_names or self.beyond)
+        narrow |= bool(self.not_clusters or self.not_namespaces or self.not_names or self.beyond)
+        narrow |= bool(self.parts or self.not_parts)
+        selective = bool(self.labels or self.fields) or self.controller_uids is not None or self.where is not None
         object.__setattr__(self, "narrow", narrow)
-        object.__setattr__(self, "selective", bool(self.labels or self.fields) or self.controller_uids is not None)
+        object.__setattr__(self, "selective", selective)
 
     def covers(self, entry: Entry) -> bool:
         """Whether the name is in scope, whichever object has it. O(1)."""
@@ -109,10 +129,15 @@ class Filter:
             and (self.spaces is None or self.spaces.has(entry.cluster, entry.namespace))
             and (self.names is None or entry.name in self.names)
             and (self.version is None or entry.version == self.version)
+            and (not self.not_clusters or entry.cluster not in self.not_clusters)
             and entry.namespace not in self.not_namespaces
             and (not self.not_names or entry.name not in self.not_names)
+            and (not (self.parts or self.not_parts) or self._called(entry.name))
             and (not self.beyond or self._new(entry))
         )
+
+    def _called(self, name: str) -> bool:
+        return all(part in name for part in self.parts) and not any(part in name for part in self.not_parts)
 
     def _new(self, entry: Entry) -> bool:
         if entry.deleted and not entry.final:
@@ -127,7 +152,18 @@ class Filter:
         )
 
     def selects(self, state: State) -> bool:
-        """Whether an object in scope is selected in this state, by labels, fields and owner. O(requirements)."""
+        """Whether an object in scope is selected in this state; True where only its body, which is not here, says.
+
+        O(requirements), and O(size) with `where`.
+        """
+        if not self.may_select(state):
+            return False
+        if self.where is None or not isinstance(state, Entry) or state.selectable_since == NEVER:
+            return True
+        return bool(self.where.chosen((state,)))
+
+    def may_select(self, state: State) -> bool:
+        """Whether an object in scope may be selected in this state, by labels, fields and owner. O(requirements)."""
         if self.labels and not matches(self.labels, state.labels):
             return False
         if self.fields:
@@ -147,12 +183,19 @@ class Filter:
 
         None if this process no longer knows, or never knew. O(earlier states).
         """
+        matched = self._may_have_matched_at(entry, index)
+        if self.where is None or not matched:
+            return matched
+        return self.selects(entry) if entry.index <= index else None
+
+    def _may_have_matched_at(self, entry: Entry, index: int) -> bool | None:
+        """The same by all but the body."""
         if not self.selective or entry.selectable_since <= index:
-            return self.selects(entry)
+            return self.may_select(entry)
         past = entry.past
         while past is not None and not past.forgotten:
             if past.selectable_since <= index:
-                return self.selects(past)
+                return self.may_select(past)
             past = past.before
         return None
 
@@ -162,17 +205,27 @@ class Filter:
         None if this process no longer knows, or never knew. O(earlier states). Example: with the label app=a from 5,
         app=b from 8 on, `app=a` was matched between 6 and 9, but not between 8 and 9.
         """
+        matched = self._may_have_matched_between(entry, low, high)
+        if self.where is None or not matched:
+            return matched
+        if entry.index <= high and self.selects(entry):
+            return True
+        # Of earlier states only what selectors saw is remembered.
+        return False if entry.index <= low else None
+
+    def _may_have_matched_between(self, entry: Entry, low: int, high: int) -> bool | None:
+        """The same by all but the body."""
         if not self.selective:
             return True
         since: int = entry.selectable_since
-        if since <= high and self.selects(entry):
+        if since <= high and self.may_select(entry):
             return True
         past = entry.past
         while since > low:
             if past is None or past.forgotten:
                 return None
             since = past.selectable_since
-            if since <= high and self.selects(past):
+            if since <= high and self.may_select(past):
                 return True
             past = past.before
         return False

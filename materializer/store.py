@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Set
 from enum import StrEnum
 from typing import NamedTuple
 from weakref import WeakValueDictionary
@@ -44,6 +44,7 @@ from materializer.entry import (
     life_of,
     object_key,
 )
+from materializer.filter import Filter
 from materializer.order import Removal
 from materializer.record import encode_texts, uid_bytes, values_in
 from materializer.type_store import TypeStore
@@ -646,7 +647,16 @@ class Store:
         (A Deployment's Pods are controlled by its ReplicaSets: seniority 1.) `seen`: whether who asks may see an owner
         between; None: all. O(objects owned).
         """
-        uids = {uid}
+        return self.owned_by(frozenset({uid}), seniority, clusters, seen)
+
+    def owned_by(
+        self,
+        uids: Set[str],
+        seniority: int,
+        clusters: frozenset[str] | None,
+        seen: Callable[[GroupResource, Entry], bool] | None = None,
+    ) -> frozenset[str]:
+        """As `owned`, of several objects. O(objects owned)."""
         for _ in range(seniority):
             uids = {
                 entry.uid
@@ -657,6 +667,19 @@ class Store:
             if not uids:
                 break
         return frozenset(uids)
+
+    def called(
+        self, wanted: Filter, resource: GroupResource | None, seen: Callable[[GroupResource, Entry], bool] | None = None
+    ) -> frozenset[str]:
+        """The uids of what a filter selects of a type, or of all types. O(types), and as `TypeStore.select` of each."""
+        found = [self.types.get(resource)] if resource is not None else list(self.types.values())
+        return frozenset(
+            entry.uid
+            for type_store in found
+            if type_store is not None
+            for entry in type_store.select(wanted)
+            if seen is None or seen(type_store.key, entry)
+        )
 
     def floor_of(self, type_key: GroupResource, clusters: frozenset[str] | None) -> int:
         """The lowest index at which a watch of a type may resume; `clusters` None: of all. O(clusters with a floor).

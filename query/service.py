@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Set
 from functools import partial
@@ -30,6 +31,7 @@ from query.discovery.readiness import Readiness, SeenObjects
 from query.entrance import Entrance, lasts
 from query.forward.bindings import pod_bound_by
 from query.forward.forwarding import Forwarding, Upstreams
+from query.http.accept import Form
 from query.http.application import as_api_error, single_handler_application
 from query.http.connections import SLOW_CLIENTS
 from query.http.event_stream import send_events
@@ -48,11 +50,11 @@ from query.objects.pages import DEFAULT_LIMITS, SnapshotLimits
 from query.objects.reads import Reads
 from query.objects.representations import encoder_for
 from query.objects.requests import CollectionRequest, SeenOwners
-from query.objects.search import parse_search
 from query.objects.selection import selection_of
 from query.objects.versions import check_foreign, seen_versions_of, versions_for
 from query.objects.watch import ClientStalled
 from query.objects.watches import Watches
+from query.search.terms import parse_search
 from query.timing import DEFAULT_TIMING, QueryTiming
 
 log = structlog.get_logger("query")
@@ -104,8 +106,10 @@ class QueryService:
         self._discovery = Discovery(materializer, catalogues, self.readiness, version)
         self._openapi = OpenApiByScope()
         self._reads = Reads(materializer, self._consistency)
-        self._lists = Lists(materializer, self._consistency, timing, limits, self._entrance.limits)
-        self.watches = Watches(materializer, self._consistency, timing)
+        # Long work of all requests takes turns.
+        turns = asyncio.Lock()
+        self._lists = Lists(materializer, self._consistency, timing, limits, self._entrance.limits, turns)
+        self.watches = Watches(materializer, self._consistency, timing, turns)
         self._forwarding = None
         if upstreams is not None:
             self._forwarding = Forwarding(upstreams, materializer, timing, self._entrance.consumed)
@@ -458,23 +462,27 @@ class QueryService:
         query = request.http.query
         options = parse_options(query, watch=request.watching)
         search = parse_search(query)
+        if search.limit and not options.limit:
+            options = dataclasses.replace(options, limit=search.limit)
         selection = selection_of(target, served, options, search, request.cluster, request.visible)
         # Errors from here on have these warnings, too.
         self._consistency.warn(request, served, target.version, selection.clusters)
         representation = request.accept.objects(listing=True, streaming=options.watch)
+        if search.only_metadata and representation.form is Form.OBJECT:
+            representation = dataclasses.replace(representation, form=Form.METADATA)
         request.in_yaml = representation.in_yaml
         return CollectionRequest(
             key=served.resource,
             options=options,
             member_versions=seen_versions_of(options.version, request) if options.version not in ("", "0") else None,
+            search=search,
             selection=selection,
-            seniority=search.seniority,
             encoder=encoder_for(request, target, served, representation, versions_for(self._materializer, request)),
             followed=Followed(
                 partial(self._discovery.served, request.cluster, served.resource, request.visible.scope[0]),
                 target.version,
             ),
-            owners=await self._owners(request) if search.seniority else None,
+            owners=await self._owners(request) if search.owner is not None and not search.owner.direct else None,
         )
 
     async def _owners(self, request: Request) -> SeenOwners | None:

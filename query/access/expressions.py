@@ -89,7 +89,9 @@ class Language:
 
     def __init__(self, variables: Mapping[str, cel.Type], *, always: Sequence[str] = ()) -> None:
         self._environment = cel.NewEnv(
-            config=cel.NewEnvConfigFromYaml(_EXTENSIONS), variables=dict(variables), functions=_functions()
+            config=cel.NewEnvConfigFromYaml(_EXTENSIONS),
+            variables=dict(variables),
+            functions=list(functions().values()),
         )
         self._always = re.compile(rf"\bhas\s*\(\s*(?:{'|'.join(map(re.escape, always))})\s*\)") if always else None
 
@@ -149,7 +151,8 @@ def _plain(name: str) -> str:
 # -- Kubernetes' libraries: apiserver pkg/cel/library --------------------------------------------------------------
 
 
-def _functions() -> list[cel.FunctionDecl]:
+def functions() -> dict[str, cel.FunctionDecl]:
+    """The functions of Kubernetes' libraries that cel-cpp does not have, by their names."""
     numbers = cel.Type.List(ANY)
     text, strings = STRING, STRINGS
     # A URL is a map of its parts.
@@ -166,7 +169,7 @@ def _functions() -> list[cel.FunctionDecl]:
         overload = cel.Overload(f"{name}_of", return_type=result, parameters=[text], is_member=False, impl=work)
         return cel.FunctionDecl(name, [overload])
 
-    return [
+    found = [
         member("find", ([text, text], text, _find)),
         member("findAll", ([text, text], strings, _find_all), ([text, text, cel.Type.INT], strings, _find_all)),
         member("isSorted", ([numbers], BOOL, _is_sorted)),
@@ -178,6 +181,8 @@ def _functions() -> list[cel.FunctionDecl]:
         *(member(name, ([url], text, _part(name))) for name in _PARTS),
         member("getQuery", ([url], cel.Type.Map(text, strings), _query)),
     ]
+    named = ("find", "findAll", "isSorted", "sum", "min", "max", "isURL", "url", *_PARTS, "getQuery")
+    return dict(zip(named, found, strict=True))
 
 
 def _find(text: str, pattern: str) -> str:

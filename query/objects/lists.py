@@ -28,17 +28,24 @@ from query.objects.pages import (
     Snapshot,
     SnapshotLimits,
     Token,
+    check_order,
     decode_continue,
     go_on_inconsistently,
     page_of,
     reader,
 )
 from query.objects.requests import CollectionRequest
+from query.objects.turns import in_slices
 from query.objects.versions import check_history
+from query.search.owners import owners_of, prepare_owners
+from query.search.where import chosen_by
 from query.timing import QueryTiming
 
 # Items are joined and sent in slices of about this many bytes, so that the event loop serves others in between.
 _SLICE_BYTES = 256 * 1024
+
+# So many objects tell whether there is a field.
+_SAMPLE = 256
 
 
 class Lists:
@@ -51,6 +58,7 @@ class Lists:
         timing: QueryTiming,
         limits: SnapshotLimits = DEFAULT_LIMITS,
         counts: RequestCounts | None = None,
+        turns: asyncio.Lock | None = None,
     ) -> None:
         self._counts = RequestCounts(RequestLimits()) if counts is None else counts
         self._materializer = materializer
@@ -58,7 +66,7 @@ class Lists:
         self.frozen = FrozenLists(timing, limits)
         # Held while one slice of one list is made: of all lists, so that one slice is made between two turns of the
         # loop, however many lists there are.
-        self._turns = asyncio.Lock()
+        self._turns = asyncio.Lock() if turns is None else turns
 
     def close(self) -> None:
         """Drops the states of paged lists; what is being sent goes on to its end."""
@@ -74,10 +82,15 @@ class Lists:
         token = decode_continue(asked.options.token, reader(request.who)) if asked.options.token else None
         if token is not None and asked.options.version not in ("", "0"):
             raise ApiError(400, "specifying resource version is not allowed when using continue")
+        if token is not None:
+            check_order(token, asked.search.order)
         exact = await self._reach(request, asked, token)
         encoder = asked.encoder
         check_history(self._materializer, encoder.versions)
-        page = self._page(request, asked, token, exact)
+        found = await self._state(request, asked, exact)
+        # It may have taken its time.
+        check_history(self._materializer, encoder.versions)
+        page = self._page(request, asked, token, found)
         head = encoder.list_head(encoder.versions.of_list(page.index), page.token, page.remaining)
         size = encoder.size(page.entries)
         if size:
@@ -110,36 +123,39 @@ class Lists:
                 return index
         return None
 
-    def _page(self, request: Request, asked: CollectionRequest, token: Token | None, exact: int | None) -> ListPage:
-        """What the answer has, of the present state or of the one at an exact index. Raises ApiError 410."""
-        options = asked.options
-        found = self._state(asked, exact)
+    def _page(
+        self, request: Request, asked: CollectionRequest, token: Token | None, found: Snapshot | None
+    ) -> ListPage:
+        """What the answer has of what was found. Raises ApiError 410: that is not known any more."""
+        options, search = asked.options, asked.search
         if found is None:
             if token is not None:
                 raise expired(CONTINUE_EXPIRED, go_on_inconsistently(token))
             raise expired(f"The resourceVersion for the provided list is too old: {options.version[:128]}")
-        if token is None and options.version == "0":
+        if token is None and options.version == "0" and not (search.limit or search.offset or search.order):
             # "0" means any state, and its answer is whole (apiserver storage/cacher: computeListLimit).
             options = dataclasses.replace(options, limit=0)
-        return page_of(
-            self.frozen, found, token, options, self._materializer.store.prefix, request.client, reader(request.who)
-        )
+        prefix, who = self._materializer.store.prefix, reader(request.who)
+        return page_of(self.frozen, found, token, options, prefix, request.client, who, search)
 
-    def _state(self, asked: CollectionRequest, exact: int | None) -> Snapshot | None:
+    async def _state(self, request: Request, asked: CollectionRequest, exact: int | None) -> Snapshot | None:
         """What a list has at an index, or now (None); None if that is not known any more.
 
         It is known as long as its pages are being read, as long as nothing changed since, and within the window of
         events; so each instance with the same history answers alike within that. O(entries in scope).
+
+        What takes long is done with entries that were taken at one index, and do not change.
         """
-        store, key, selection = self._materializer.store, asked.key, asked.selection
-        scope = (key, selection, asked.seniority, asked.owners, self._materializer.generation)
+        store, key, selection, search = self._materializer.store, asked.key, asked.selection, asked.search
+        owner = None if search.owner is None or search.owner.direct else search.owner
+        scope = (key, selection, search.order, owner, asked.owners, self._materializer.generation)
         if exact is not None and (kept := self.frozen.find(exact, scope)) is not None:
             return kept
-        if asked.seniority:
-            assert selection.controller_uids is not None
-            [owner] = selection.controller_uids
-            owners = store.owned(owner, asked.seniority, selection.clusters, asked.owners)
-            selection = dataclasses.replace(selection, controller_uids=owners)
+        where, selection = selection.where, dataclasses.replace(selection, where=None)
+        if owner is not None:
+            await in_slices(self._turns, prepare_owners(store, owner))
+            uids = owners_of(store, owner, selection, asked.owners)
+            selection = dataclasses.replace(selection, controller_uids=uids)
         type_store = store.types.get(key)
         index = store.applied if exact is None else exact
         if index != store.applied and index < store.floor_of(key, selection.clusters):
@@ -148,7 +164,7 @@ class Lists:
             entries = []
         elif index >= type_store.last():
             entries = type_store.select(selection)
-        elif asked.seniority:
+        elif owner is not None:
             # Who owned what then is not known.
             return None
         else:
@@ -156,6 +172,15 @@ class Lists:
                 entries = type_store.as_of(index, selection)
             except BeforeWindow:
                 return None
+
+        if where is not None and entries:
+            before, entries = entries, await in_slices(self._turns, chosen_by(where, entries))
+            if not entries and (unknown := where.unknown(before[:_SAMPLE])):
+                # Where a kube-apiserver refuses a field that it does not know.
+                some = "the objects" if len(before) <= _SAMPLE else f"the first {_SAMPLE} objects"
+                request.warnings.append(f"fieldSelector: none of {some} that were searched has {', '.join(unknown)}")
+        if search.order:
+            entries = await in_slices(self._turns, search.order.steps(entries))
 
         def lives(entry: Entry) -> bool:
             # Not the store of this moment: a list must not keep alive one that was replaced.

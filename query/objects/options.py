@@ -12,11 +12,14 @@ from dataclasses import dataclass
 import msgspec
 
 from query.http.status import ApiError, invalid_options
+from query.search.terms import is_offset
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """Query parameters, with a kube-apiserver's defaults. `version` "" is unset; `limit` 0 is none; times in seconds.
+
+    `token`: that of `continue`; not an offset, which is the search's matter.
 
     `initial_events`: whether a watch begins with the present state; None of a list, and of a watch past a version.
     """
@@ -94,6 +97,7 @@ def parse_options(query: Mapping[str, str], *, watch: bool) -> Options:
         return _NO_WATCH_OPTIONS if watch else _NO_LIST_OPTIONS
     version, match = query.get("resourceVersion", ""), query.get("resourceVersionMatch", "")
     initial_events = _flag(query, "sendInitialEvents")
+    token = query.get("continue", "")
     if watch and initial_events is None and not match and version in ("", "0"):
         # apimachinery internalversion/defaults.go: SetListOptionsDefaults, since 1.32.
         initial_events, match = True, "NotOlderThan"
@@ -104,7 +108,7 @@ def parse_options(query: Mapping[str, str], *, watch: bool) -> Options:
         version=version,
         match=match,
         limit=max(_number(query, "limit") or 0, 0),
-        token=query.get("continue", ""),
+        token="" if is_offset(token) else token,
         bookmarks=bool(_flag(query, "allowWatchBookmarks")),
         initial_events=initial_events,
         timeout=_number(query, "timeoutSeconds"),

@@ -11,22 +11,25 @@ import base64
 import hashlib
 import string
 import time
-from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
-from materializer.entry import Entry, object_key
+from materializer.entry import Entry
 from materializer.versions import list_version
 from query.http.status import ApiError
 from query.identity import NOBODY, Identity
 from query.objects.options import Options, quoted
+from query.search.order import PLACE, Order
+from query.search.terms import Search
 from query.timing import DEFAULT_TIMING, QueryTiming
 
 # How many of a snapshot's entries are looked at to find out what it costs.
 _SAMPLE = 16
+_BY_PLACE = Order()
+_NO_SEARCH = Search()
 # What continue tokens say of themselves, and what they are written in.
 _VERSION = "kubebraid/v1"
 _BASE64 = frozenset(string.ascii_letters + string.digits + "-_")
@@ -58,14 +61,16 @@ class Token(msgspec.Struct):
     """A continue token's content.
 
     `rv`: the version of the list whose page it continues, "" for the present state. `start`: cluster, namespace and
-    name of the last object that was sent. `who`: whose it is, see `reader`.
+    name of the last object that was sent; before these, its values by which the list is sorted, if it has an `order`.
+    `who`: whose it is, see `reader`.
     """
 
     v: str
     rv: str
-    start: list[str]
+    start: list[str | int]
     id: str = ""
     who: str = ""
+    order: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class Snapshot:
     """The result of a list at an index of the log.
 
     `scope`: what was listed, and of which history: lists with equal scopes at one index are the same. `entries`: sorted
-    by cluster, namespace and name. `lives`: whether the store holds an entry as well, so that this keeps no old one.
+    by the list's order, which is by cluster, namespace and name unless it was asked for another one. `lives`: whether the store holds an entry as well, so that this keeps no old one.
     """
 
     index: int
@@ -215,14 +220,14 @@ def reader(who: Identity) -> str:
     return "" if who == NOBODY else hashlib.sha256(who.name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def encode_continue(version: str, last: Entry, who: str = "") -> str:
+def encode_continue(version: str, last: Entry, who: str = "", order: Order = _BY_PLACE) -> str:
     """A continue token: the version of a list, the last object that was sent of it, and whose it is (`reader`)."""
-    return _text_of(Token(_VERSION, version, [last.cluster, last.namespace, last.name], who=who))
+    return _text_of(Token(_VERSION, version, order.key(last), who=who, order=str(order)))
 
 
 def go_on_inconsistently(token: Token) -> str:
     """The token that goes on behind the same object in the present state, once the state of the list is not known."""
-    return _text_of(Token(_VERSION, "", token.start, who=token.who))
+    return _text_of(Token(_VERSION, "", token.start, who=token.who, order=token.order))
 
 
 def decode_continue(text: str, who: str = "") -> Token:
@@ -246,9 +251,15 @@ def decode_continue(text: str, who: str = "") -> Token:
         raise _invalid(f": server does not recognize this encoded version {token.v[:64]}")
     if token.who != who:
         raise _invalid(": it is another user's")
-    if len(token.start) != 3:
+    if len(token.start) < len(PLACE):
         raise _invalid(f": encoded start key empty (version {_VERSION})")
     return token
+
+
+def check_order(token: Token, order: Order) -> None:
+    """Raises ApiError 400 unless a token is of a list in this order: behind which object it goes on depends on that."""
+    if token.order != str(order) or not order.key_fits(token.start):
+        raise _invalid(": it is of a list with another orderby")
 
 
 def _invalid(why: str) -> ApiError:
@@ -292,25 +303,30 @@ def page_of(
     prefix: str,
     client: str,
     who: str = "",
+    search: Search = _NO_SEARCH,
 ) -> ListPage:
     """The first page of a list that found this, or the one that a token asks for; it is kept if there are more.
 
-    `prefix`: of the history; `client`: whose bytes count together; `who`: whose tokens they are, see `reader`. With
-    five entries a to e and a limit of 2 the first page has a and b, `remaining` is 3, and its token stands behind b.
+    `prefix`: of the history; `client`: whose bytes count together; `who`: whose tokens they are, see `reader`;
+    `search`: how it is paged. With five entries a to e and a limit of 2 the first page has a and b, `remaining` is 3,
+    and its token stands behind b.
     """
-    entries = found.entries
-    begin = 0 if token is None else _behind(entries, tuple(token.start))
+    entries, order = found.entries, search.order
+    begin = min(search.offset or 0, len(entries)) if token is None else order.behind(entries, token.start)
     end = len(entries) if not options.limit else min(begin + options.limit, len(entries))
     page = entries[begin:end]
-    if end >= len(entries):
-        return ListPage(page, found.index)
+    remaining = _remaining(len(entries) - end, options, search)
+    if end >= len(entries) or search.with_continue is False:
+        return ListPage(page, found.index, remaining=remaining)
     frozen.keep(found, client)
-    selective = bool(options.label_selector or options.field_selector)
-    further = encode_continue(list_version(prefix, found.index), page[-1], who)
-    return ListPage(page, found.index, further, None if selective else len(entries) - end)
+    return ListPage(
+        page, found.index, encode_continue(list_version(prefix, found.index), page[-1], who, order), remaining
+    )
 
 
-def _behind(entries: list[Entry], last: tuple[str, ...]) -> int:
-    """Where the first entry behind `last` stands; entries are sorted by cluster, namespace and name. O(log n)."""
-    cluster, namespace, name = last
-    return bisect_right(entries, (cluster, object_key(namespace, name)), key=lambda entry: (entry.cluster, entry.key))
+def _remaining(behind: int, options: Options, search: Search) -> int | None:
+    """What a list says of how many come behind its page."""
+    if search.with_remaining_count is not None:
+        return behind if search.with_remaining_count else None
+    selective = bool(search.label_selector or options.field_selector or search.expression)
+    return None if selective or not behind else behind

@@ -12,6 +12,7 @@ from materializer.visible import Visible
 from query.discovery.followed import Followed
 from query.objects.options import Options
 from query.objects.representations import Encoder
+from query.search.terms import Search
 
 
 class SeenOwners:
@@ -45,8 +46,8 @@ class CollectionRequest:
     - `key`: the type.
     - `options`: the query parameters of Kubernetes.
     - `member_versions`: the resourceVersion, where it is one of member clusters, by cluster.
-    - `selection`: which objects; `seniority`: how many hops below the owner in it the owners to ask for are, see
-      `Store.owned`; 0 for its own dependents.
+    - `search`: what else is asked for: the owners to look up, the order, the page.
+    - `selection`: which objects, as far as that is known before.
     - `owners`: whether an owner on the way there may be seen, by its type; None: all may.
     - `encoder`: the form of the answer, and how versions are written in it.
     - `followed`: the type as it is served now: a WATCH ends with that.
@@ -55,8 +56,8 @@ class CollectionRequest:
     key: GroupResource
     options: Options
     member_versions: Mapping[str, str] | None
+    search: Search
     selection: Filter
-    seniority: int
     encoder: Encoder
     followed: Followed
     owners: SeenOwners | None = None

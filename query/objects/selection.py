@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from deltalog.wire.selectable_fields import METADATA_FIELDS, selectable_fields
+from deltalog.wire.selectable_fields import METADATA_FIELDS, SelectableField, selectable_fields
 from deltalog.wire.selectors import BadSelector, Requirement, parse_fields, parse_labels
 from materializer.filter import Filter
 from materializer.visible import EVERYTHING, Visible
@@ -12,7 +13,13 @@ from query.discovery.catalogue import ServedType
 from query.discovery.paths import RequestTarget
 from query.http.status import ApiError
 from query.objects.options import Options
-from query.objects.search import Search
+from query.search.fields import FieldTerm, parse_field_terms, uses_paths
+from query.search.narrowing import Conditions
+from query.search.terms import Chosen, Search
+from query.search.where import where_of
+
+_NO_CONDITIONS = Conditions()
+_LABELS = ("metadata", "labels")
 
 
 def selection_of(
@@ -25,56 +32,92 @@ def selection_of(
 ) -> Filter:
     """What a request selects of a type. `cluster`: the one in whose scope it is, None for all that is `visible`.
 
-    Where the path and the search speak of the same, the path counts; a field selector restricts both. `names=a,b` with
-    `metadata.name in` does not exist, but `names=a,b&fieldSelector=metadata.name=b` selects `b`, and with
-    `metadata.name=c` nothing. Owners of a higher seniority are those of a moment, and found when a list is read.
+    Where the path and the search speak of the same, the path counts; selectors and the search's expression restrict
+    both. `names=a,b` with `metadata.name in` does not exist, but `names=a,b&fieldSelector=metadata.name=b` selects `b`,
+    and with `metadata.name=c` nothing. Owners that have to be looked up are those of a moment, and found when a list is
+    read: its filter has none until then.
 
     Raises:
-        ApiError: 400, a selector that cannot be parsed, or a label that the type cannot be selected by.
+        ApiError: 400, a selector that cannot be parsed, or what a watch cannot be asked for.
     """
-    # Names and namespaces, selected and excluded, by the field label for them.
-    selected: dict[str, frozenset[str] | None] = {
-        # A watch of one object is one by its name (k8s.io/apiserver pkg/endpoints/handlers/get.go: forceWatch).
-        "metadata.name": frozenset({target.name}) if target.name else search.names,
-        "metadata.namespace": frozenset({target.namespace}) if target.namespace else search.namespaces,
-    }
-    excluded: dict[str, frozenset[str]] = dict.fromkeys(selected, frozenset())
     try:
-        labels = parse_labels(options.label_selector) if options.label_selector else ()
-        fields = _field_requirements(target, served, options.field_selector) if options.field_selector else ()
+        labels = parse_labels(search.label_selector) if search.label_selector else ()
     except BadSelector as problem:
         raise ApiError(400, str(problem)) from None
-    if target.name and fields and not _names_exactly(fields, target.name):
+    selectable = selectable_fields(target.group_resource, served.info.selectable)
+    fields = _field_requirements(selectable, options.field_selector) if options.field_selector else _Fields()
+    if target.name and options.field_selector and not _names_exactly(fields.native, target.name):
         raise ApiError(400, "fieldSelector metadata.name doesn't match requested name")
-    if search.seniority and options.watch:
-        raise ApiError(400, "ownerSeniority is for lists; watch the owners between, or by their labels")
-    remaining = []
-    for requirement in fields:
-        values = frozenset(requirement.values)
-        if requirement.key not in selected:
+    owner = search.owner
+    if owner is not None and not owner.direct and options.watch:
+        raise ApiError(
+            400, "ownerName and ownerSeniority are for lists; watch the owners between, or by the objects' labels"
+        )
+    said = _NO_CONDITIONS if search.expression is None else search.expression.conditions
+    by_path = _by_path(selectable)
+    # What must be, by each: the path or the search, the expression, and the field selector.
+    names = _Both(_of_path(target.name, search.names), said.names)
+    namespaces = _Both(_of_path(target.namespace, search.namespaces), said.namespaces)
+    remaining = [Requirement(by_path[path], "in", values) for path, values in said.fields if path in by_path]
+    for requirement in fields.native:
+        of = names if requirement.key == "metadata.name" else namespaces
+        if requirement.key not in METADATA_FIELDS:
             remaining.append(requirement)
         elif requirement.operator == "in":
-            before = selected[requirement.key]
-            selected[requirement.key] = values if before is None else before & values
+            of.restrict(frozenset(requirement.values))
         else:
-            excluded[requirement.key] |= values
-    clusters, spaces = (frozenset({cluster}), None) if cluster is not None else visible.scope
-    if cluster is None and search.clusters is not None:
-        clusters = search.clusters if clusters is None else search.clusters & clusters
+            of.without |= frozenset(requirement.values)
+    clusters = _Both(search.clusters, said.clusters)
+    scope, spaces = visible.scope
+    if cluster is not None:
+        clusters, scope, spaces = _Both(Chosen(frozenset({cluster})), said.clusters), None, None
+    if scope is not None:
+        clusters.restrict(scope)
     return Filter(
-        clusters=clusters,
+        clusters=clusters.only,
         spaces=spaces,
-        namespaces=selected["metadata.namespace"],
-        names=selected["metadata.name"],
-        not_namespaces=excluded["metadata.namespace"],
-        not_names=excluded["metadata.name"],
+        namespaces=namespaces.only,
+        names=names.only,
+        not_clusters=clusters.without,
+        not_namespaces=namespaces.without,
+        not_names=names.without,
+        parts=tuple(sorted({*search.contains, *said.parts})),
+        not_parts=search.lacks,
         version=target.version if len(served.versions) > 1 else None,
-        labels=labels,
-        fields=tuple(remaining),
+        labels=tuple(sorted({*labels, *fields.labels, *said.labels})),
+        fields=tuple(sorted(set(remaining))),
         since=search.since,
         before=search.before,
-        controller_uids=frozenset({search.owner}) if search.owner else None,
+        controller_uids=frozenset({owner.uid}) if owner is not None and owner.direct else None,
+        where=where_of(fields.of_body, search.expression),
     )
+
+
+class _Both:
+    """What several say of the same: all of it has to hold."""
+
+    def __init__(self, chosen: Chosen, other: frozenset[str] | None) -> None:
+        self.only = chosen.only
+        self.without = chosen.without
+        if other is not None:
+            self.restrict(other)
+
+    def restrict(self, values: frozenset[str]) -> None:
+        """Nothing but these."""
+        self.only = values if self.only is None else self.only & values
+
+
+def _of_path(named: str, searched: Chosen) -> Chosen:
+    """A watch of one object is one by its name (k8s.io/apiserver pkg/endpoints/handlers/get.go: forceWatch)."""
+    return Chosen(frozenset({named})) if named else searched
+
+
+class _Fields(NamedTuple):
+    """A field selector: what Kubernetes' own fields and labels say of it, and what bodies have to be read for."""
+
+    native: tuple[Requirement, ...] = ()
+    labels: tuple[Requirement, ...] = ()
+    of_body: tuple[FieldTerm, ...] = ()
 
 
 def _names_exactly(fields: Sequence[Requirement], name: str) -> bool:
@@ -82,11 +125,37 @@ def _names_exactly(fields: Sequence[Requirement], name: str) -> bool:
     return any(one.key == "metadata.name" and one.operator == "in" and one.values == (name,) for one in fields)
 
 
-def _field_requirements(target: RequestTarget, served: ServedType, text: str) -> tuple[Requirement, ...]:
-    """A field selector. Raises BadSelector."""
-    selectable = selectable_fields(target.group_resource, served.info.selectable)
+def _by_path(selectable: Mapping[str, SelectableField]) -> Mapping[tuple[str | int, ...], str]:
+    """Selectable fields that are texts, by their paths: others are written otherwise in objects."""
+    return {field.path: label for label, field in selectable.items() if field.path and not field.zero}
+
+
+def _field_requirements(selectable: Mapping[str, SelectableField], text: str) -> _Fields:
+    """A field selector: as a kube-apiserver reads it if it can, else as one over paths.
+
+    Raises:
+        ApiError: 400, in a kube-apiserver's words of what is written in its grammar.
+    """
 
     def supported(label: str) -> bool:
         return label in METADATA_FIELDS or label in selectable
 
-    return parse_fields(text, supported, own=bool(selectable))
+    try:
+        return _Fields(native=parse_fields(text, supported, own=bool(selectable)))
+    except BadSelector as problem:
+        try:
+            terms = parse_field_terms(text)
+        except ApiError:
+            if uses_paths(text):
+                raise
+            raise ApiError(400, str(problem)) from None
+    native, labels, of_body = [], [], []
+    for term in terms:
+        path, equals = term.path, term.operator in ("in", "notin")
+        if equals and supported(term.key):
+            native.append(Requirement(term.key, term.operator, term.values))
+        elif path[:2] == _LABELS and len(path) == 3 and isinstance(path[2], str) and "" not in term.values:
+            labels.append(Requirement(path[2], term.operator, term.values))
+        else:
+            of_body.append(term)
+    return _Fields(tuple(native), tuple(labels), tuple(of_body))

@@ -6,6 +6,7 @@ cachingObject), and those that begin at the same time read one initial state.
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 
 from deltalog.wire.kubernetes import GroupResource
@@ -24,7 +25,10 @@ _KEPT_BYTES = 32 * 1024 * 1024
 
 
 class InitialState:
-    """The state that watchers begin with: one for all that begin at the same time, however long each reads it."""
+    """The state that watchers begin with: one for all that begin at the same time, however long each reads it.
+
+    A condition on bodies has not been asked yet.
+    """
 
     __slots__ = ("__weakref__", "entries")
 
@@ -104,7 +108,8 @@ class SharedEvents:
         key = (generation, type_store.key, selection, type_store.last(), type_store.forgotten)
         found = self._initial.get(key)
         if found is None:
-            found = self._initial[key] = InitialState(type_store.select(selection))
+            cheap = dataclasses.replace(selection, where=None) if selection.where is not None else selection
+            found = self._initial[key] = InitialState(type_store.select(cheap))
         return found
 
     def clear(self) -> None:

@@ -26,6 +26,8 @@ from query.http.status import ApiError, expired
 from query.http.websocket import Send
 from query.objects.representations import Encoder
 from query.objects.shared_events import READ_BYTES, READ_LIMIT, InitialState, SharedEvents
+from query.objects.turns import in_slices
+from query.search.where import chosen_by
 from query.timing import QueryTiming
 
 
@@ -72,6 +74,7 @@ class WatchStream:
         start: WatchStart,
         send: Send,
         timing: QueryTiming,
+        turns: asyncio.Lock,
     ) -> None:
         self._materializer = materializer
         self._shared = shared
@@ -79,6 +82,7 @@ class WatchStream:
         self._start = start
         self._send = send
         self._timing = timing
+        self._turns = turns
         self._generation = materializer.generation
         # The last control record by which a type may have come, changed or gone: as of the last look at `followed`.
         self._catalogue = -1
@@ -214,9 +218,12 @@ class WatchStream:
 
     async def _send_added(self, state: InitialState) -> None:
         """Sends ADDED events; no more of them are encoded than are sent at one go."""
-        entries = state.entries
+        entries, where = state.entries, self._start.selection.where
         for begin, end in _parts(entry.size for entry in entries):
-            part = [ShownChange(ADDED, entry, entry.index) for entry in entries[begin:end]]
+            found = entries[begin:end]
+            if where is not None:
+                found = await in_slices(self._turns, chosen_by(where, found))
+            part = [ShownChange(ADDED, entry, entry.index) for entry in found]
             await self._send_part(part, first=not begin)
 
     async def _send_changes(self, found: Sequence[ShownChange]) -> None:

@@ -23,13 +23,20 @@ from query.timing import QueryTiming
 
 
 class Watches:
-    """Serves watches from one materializer. `open`: how many there are now."""
+    """Serves watches from one materializer. `open`: how many there are now; `turns`: as of `in_slices`."""
 
-    def __init__(self, materializer: Materializer, consistency: Consistency, timing: QueryTiming) -> None:
+    def __init__(
+        self,
+        materializer: Materializer,
+        consistency: Consistency,
+        timing: QueryTiming,
+        turns: asyncio.Lock | None = None,
+    ) -> None:
         self._materializer = materializer
         self._consistency = consistency
         self._timing = timing
         self._shared = SharedEvents()
+        self._turns = asyncio.Lock() if turns is None else turns
         self._closing = asyncio.Event()
         self._wakes: set[Callable[[], None]] = set()
         self.open = 0
@@ -120,7 +127,7 @@ class Watches:
         if isinstance(start, ApiError):
             await send(error_event(start))
             return
-        watch = WatchStream(self._materializer, self._shared, self._closing, start, send, self._timing)
+        watch = WatchStream(self._materializer, self._shared, self._closing, start, send, self._timing, self._turns)
         self.open += 1
         self._wakes.add(watch.wake)
         try:

@@ -51,6 +51,16 @@ def made_delta(name: str = "n", type: str = ADDED, uid: str = "u", member_versio
     )
 
 
+def with_body(delta: Delta, body: dict[str, Any]) -> Delta:
+    """The delta of an object that has this beside its metadata, and of metadata what is in the body's."""
+    body = dict(body)
+    metadata = {**msgspec.json.decode(delta.object)["metadata"], **body.pop("metadata", {})}
+    head = delta.object[: delta.version_offset]
+    inner = msgspec.json.encode(metadata)[1:]
+    rest = b"," + msgspec.json.encode(body)[1:] if body else b"}"
+    return msgspec.structs.replace(delta, metadata_end=len(head) + len(inner), object=head + inner + rest)
+
+
 def made_control(
     record: str, cluster: str = "alpha", group: str = "", resource: str = "", **given: Any
 ) -> ControlRecord:

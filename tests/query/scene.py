@@ -26,9 +26,10 @@ from query.objects.options import parse_options
 from query.objects.representations import encoder_for
 from query.objects.requests import CollectionRequest
 from query.objects.versions import seen_versions_of, versions_for
+from query.search.terms import Search
 from query.service import QueryService
 from query.timing import QueryTiming
-from tests.materializer.conftest import made_control, made_delta
+from tests.materializer.conftest import made_control, made_delta, with_body
 
 TARGET = RequestTarget("", "v1", "pods")
 QUICK = QueryTiming(version_wait=0.01)
@@ -91,6 +92,12 @@ class Scene:
         self.store.apply_delta(made_delta(name, *arguments, **given), self.index, 0)
         return self.index
 
+    def put(self, name: str, body: dict[str, Any], *arguments: Any, **given: Any) -> int:
+        """A state of an object with a body: what it has beside its metadata."""
+        self.index += 1
+        self.store.apply_delta(with_body(made_delta(name, *arguments, **given), body), self.index, 0)
+        return self.index
+
     def tell(self) -> None:
         """Wakes who waits for what was written, as behind messages of a log."""
         self.materializer._waiting.schedule_flush()
@@ -133,7 +140,7 @@ class Scene:
             "options": options,
             "member_versions": seen_versions_of(options.version, request),
             "selection": Filter(),
-            "seniority": 0,
+            "search": Search(),
             "encoder": encoder_for(request, TARGET, self.served, OBJECTS, versions),
             "followed": Followed(lambda: self.served, "v1"),
         }

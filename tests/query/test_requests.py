@@ -8,6 +8,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.resource_type import ResourceType
+from deltalog.wire.selectors import Requirement
 from materializer.filter import Filter
 from query.discovery.catalogue import ServedType
 from query.discovery.paths import RequestTarget
@@ -15,8 +16,8 @@ from query.http.accept import Accept, DocumentForm, Form
 from query.http.request import Request
 from query.http.status import ApiError
 from query.objects.options import Options, asks_watch, parse_options
-from query.objects.search import Search, parse_search
 from query.objects.selection import selection_of
+from query.search.terms import Search, parse_search
 
 PODS = GroupResource("", "pods")
 SERVED = ServedType(PODS, "pods", ResourceType(group="", resource="pods", version="v1", kind="Pod"), ("v1",), {})
@@ -200,10 +201,62 @@ def test_field_selectors_of_names_restrict_them() -> None:
 
 
 def test_selectors_that_are_refused() -> None:
-    assert refusal(fieldSelector="spec.unheard=1").message == "field label not supported: spec.unheard"
+    # In Kubernetes' words what is written in its grammar, else with the column.
+    assert refusal(fieldSelector="metadata.name=a\\x").message.startswith("invalid field selector: invalid escape")
+    assert refusal(fieldSelector="a b").message == "invalid selector: 'a b'; can't understand 'a b'"
+    assert refusal(fieldSelector="a..b=1").message == "field label not supported: a..b"
+    assert refusal(fieldSelector="spec.n>x").message == "fieldSelector: column 8: an integer is expected: 'x'"
     assert refusal(labelSelector="a=b=c").code == 400
-    assert "ownerSeniority is for lists" in refusal(ownerUID="u", ownerSeniority="1", watch="1").message
-    assert selected(ownerUID="u", ownerSeniority="1").controller_uids == frozenset("u")
+    assert "ownerSeniority are for lists" in refusal(ownerUID="u", ownerSeniority="1", watch="1").message
+    assert "ownerName and" in refusal(ownerName="u", watch="1").message
+
+
+def test_fields_that_indexes_know_are_not_looked_for_in_bodies() -> None:
+    found = selected(fieldSelector="status.phase in (Running,Failed),metadata.labels.app=a,!metadata.labels['x/y']")
+    assert found.fields == (Requirement("status.phase", "in", ("Failed", "Running")),)
+    assert found.labels == (Requirement("app", "in", ("a",)), Requirement("x/y", "!", ()))
+    assert found.where is None
+    found = selected(fieldSelector="metadata.name in (a,b),metadata.namespace notin (x),spec.nodeName=")
+    assert (found.names, found.not_namespaces, found.where) == (frozenset("ab"), frozenset("x"), None)
+    # Whether there is a value, and what a value is that is no text, is a matter of the body.
+    for selector in ("status.phase", "metadata.labels.app=", "spec.containers[].image=x", "metadata.uid=u"):
+        assert selected(fieldSelector=selector).where is not None
+
+
+def test_an_expression_narrows_by_what_indexes_know() -> None:
+    text = (
+        'cluster == "a" && object.status.phase == "Running" && object.metadata.labels.app == "b" && object.spec.n > 3'
+    )
+    found = selected(filter=text, clusters="a,b")
+    assert found.clusters == frozenset("a")
+    assert found.fields == (Requirement("status.phase", "in", ("Running",)),)
+    assert found.labels == (Requirement("app", "in", ("b",)),)
+    assert found.where is not None
+    assert found == selected(filter=text, clusters="a")
+    assert found != selected(filter=text.replace("3", "4"), clusters="a")
+    # What else is asked for restricts further.
+    assert selected("b", filter=text).clusters == frozenset()
+    assert selected(names="x", filter='object.metadata.name in ["x", "y"]').names == frozenset("x")
+    assert selected(fuzzyName="a", filter='object.metadata.name.contains("b")').parts == ("a", "b")
+
+
+def test_what_searches_exclude() -> None:
+    def by(labels: str) -> Filter:
+        return selected(labelSelector=labels.replace("@", "search.clusterpedia.io/"))
+
+    assert by("@clusters!=a,@namespaces!=b,@names!=c,@fuzzy-name!=d,app=e") == Filter(
+        not_clusters=frozenset("a"),
+        not_namespaces=frozenset("b"),
+        not_names=frozenset("c"),
+        not_parts=("d",),
+        labels=(Requirement("app", "in", ("e",)),),
+    )
+    # The path is stronger.
+    target = RequestTarget("", "v1", "pods", "z")
+    found = selected(
+        "a", target, labelSelector="search.clusterpedia.io/clusters!=a,search.clusterpedia.io/namespaces!=z"
+    )
+    assert found == Filter(clusters=frozenset("a"), namespaces=frozenset("z"))
 
 
 def test_a_version_selects_where_clusters_have_several() -> None:

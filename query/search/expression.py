@@ -1,0 +1,243 @@
+"""Expressions: the `filter` of a search, in CEL, the language of Kubernetes' own policies.
+
+`object` is the object as JSON, `cluster` the name of its cluster: `object.spec.replicas > 3 &&
+cluster.startsWith("eu-")`. An object for which the expression has no value, as without `spec.replicas`, is not
+selected; `has(object.spec.replicas)` asks whether there is one. Contract: Kubernetes "Common Expression Language in
+Kubernetes"; what of it there is: docs/search.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from cel_expr_python import cel
+
+from query.access.expressions import functions
+from query.http.status import ApiError
+from query.search.cel_syntax import Call, Constant, Ident, Literal, Loop, Node, Select, read_tree
+from query.search.narrowing import CLUSTER, OBJECT, Conditions, Place, conditions_of, early_verdict, path_of
+from query.search.paths import EACH, Path, Projection, weight_of
+
+_LONGEST = 4096
+_MOST_NODES = 500
+_MOST_GROWTH = 64
+_DEEPEST = 3
+# So much work an object may cost: what there is of it to look at, to the power of how deep the loops are.
+_MOST_WORK = 1_000_000
+_EXTENSIONS = """
+extensions:
+- {name: strings}
+- {name: sets}
+- {name: optional}
+- {name: two-var-comprehensions}
+"""
+_NOT_HERE = frozenset({"find", "findAll", "format", "join", "replace"})
+# What takes no longer for a long operand.
+_QUICK = frozenset({"_[_]", "_[?_]", "_?._", "_&&_", "_||_", "!_", "_?_:_", "@not_strictly_false", "size", "hasValue"})
+_QUICK_WITH_CONSTANTS = frozenset({"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "_-_", "startsWith", "endsWith"})
+_PLACE = re.compile(r"<input>:(?P<line>-?[0-9]+):(?P<column>-?[0-9]+): (?P<what>[^\n]*)")
+_ENVIRONMENT = cel.NewEnv(
+    config=cel.NewEnvConfigFromYaml(_EXTENSIONS),
+    variables={OBJECT: cel.Type.DYN, CLUSTER: cel.Type.STRING},
+    functions=[one for name, one in functions().items() if name not in _NOT_HERE],
+)
+_PATTERNS = cel.NewEnv(variables={"pattern": cel.Type.STRING}).compile("'x'.matches(pattern)")
+
+
+class Expression:
+    """An expression that was read. Two of the same text are equal.
+
+    - `conditions`: what indexes can answer of it. `early`: what decides without the body; None if nothing does.
+    - `paths`: where in an object its values stand; `whole`: whether kind and apiVersion are among them.
+    """
+
+    def __init__(self, text: str, compiled: cel.Expression, tree: Node) -> None:
+        self.text = text
+        self.conditions: Conditions = conditions_of(tree)
+        self.early: Callable[[Place], bool | None] | None = early_verdict(tree)
+        uses = _Uses()
+        uses.visit(tree, {OBJECT: ()})
+        self.paths: tuple[Path, ...] = tuple(sorted(uses.paths, key=repr))
+        self.whole = any(not path or path[0] in ("kind", "apiVersion") for path in self.paths)
+        self._depth = max(_depth(tree, 0), 1)
+        self._compiled = compiled
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Expression) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"Expression({self.text!r})"
+
+    def matches(self, cluster: str, data: Any) -> bool:
+        """Whether it is true of an object of a cluster. `data`: the object, or what `paths` lead to in it.
+
+        False if it has no value, or would take too long: see docs/search.md.
+        """
+        if self._depth > 1 and weight_of(data) ** self._depth > _MOST_WORK:
+            return False
+        try:
+            value = self._compiled.eval(data={OBJECT: data, CLUSTER: cluster})
+        except (RuntimeError, TypeError, ValueError, OverflowError):
+            # A key that is missing, types that do not fit, too many steps.
+            return False
+        return value.type() == cel.Type.BOOL and value.value() is True
+
+
+def parse_expression(text: str) -> Expression:
+    """The expression of a text; one that was read lately is not read again.
+
+    Raises:
+        ApiError: 400, it is none, with the column; or it could take too long.
+    """
+    if len(text) > _LONGEST:
+        raise ApiError(400, f"filter: an expression has at most {_LONGEST} characters")
+    return _parsed(text)
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Expression:
+    try:
+        compiled = _ENVIRONMENT.compile(text)
+    except RuntimeError as cause:
+        raise ApiError(400, _told(str(cause))) from None
+    if compiled.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
+        raise ApiError(
+            400, f"filter: column 1: it must be true or false, and not {compiled.return_type().name().lower()}"
+        )
+    tree = read_tree(compiled.serialize())
+    _check(tree, text)
+    return Expression(text, compiled, tree)
+
+
+def _told(error: str) -> str:
+    """What is wrong, and where."""
+    found = _PLACE.search(error)
+    if found is None:
+        return f"filter: {error.splitlines()[0][:300]}"
+    if found["column"].startswith("-"):
+        return f"filter: {found['what'][:300]}"
+    line = "" if found["line"] == "1" else f"line {found['line']}, "
+    return f"filter: {line}column {found['column']}: {found['what'][:300]}"
+
+
+def _children(node: Node) -> tuple[Node, ...]:
+    if isinstance(node, Select):
+        return (node.of,)
+    if isinstance(node, Call):
+        return (*((node.target,) if node.target is not None else ()), *node.arguments)
+    if isinstance(node, Literal):
+        return node.elements
+    if isinstance(node, Loop):
+        return (node.over, node.begin, node.goes_on, node.step, node.result)
+    return ()
+
+
+def _check(tree: Node, text: str) -> None:
+    """Raises ApiError 400 for what could take too long, or too much memory, whatever the object."""
+    nodes, rest = 0, [tree]
+    while rest:
+        node = rest.pop()
+        nodes += 1
+        rest += _children(node)
+        if isinstance(node, Call):
+            if node.function in _NOT_HERE:
+                column = text.find(node.function) + 1
+                raise ApiError(400, f"filter: column {column}: {node.function} is not available in filters")
+            if node.function == "matches":
+                _check_pattern(node.arguments[-1], text)
+    if nodes > _MOST_NODES:
+        raise ApiError(400, f"filter: {nodes} operands and operators; there may be {_MOST_NODES}")
+    if _depth(tree, 0) > _DEEPEST:
+        raise ApiError(400, f"filter: loops within loops, deeper than {_DEEPEST}")
+    if _growth(tree, {}) > _MOST_GROWTH:
+        raise ApiError(400, f"filter: texts or lists are added to each other more than {_MOST_GROWTH} times")
+
+
+def _check_pattern(pattern: Node, text: str) -> None:
+    """Raises ApiError 400 for a regular expression that is none, or is not known before."""
+    column = text.find("matches") + 1
+    if not isinstance(pattern, Constant):
+        raise ApiError(400, f"filter: column {column}: the pattern of matches must be written out")
+    try:
+        # What is wrong with it, RE2 says only when it is used.
+        value = _PATTERNS.eval(data={"pattern": pattern.value})
+    except (RuntimeError, TypeError, ValueError) as cause:
+        raise ApiError(400, f"filter: column {column}: {str(cause)[:300]}") from None
+    if value.type() == cel.Type.ERROR:
+        raise ApiError(400, f"filter: column {column}: {str(value.plain_value())[:300]}")
+
+
+def _depth(node: Node, within: int) -> int:
+    """How deep loops, and what takes the longer the more there is, stand within each other."""
+    if isinstance(node, Loop):
+        inner = max(_depth(one, within + 1) for one in (node.goes_on, node.step, node.result))
+        return max(within + 1, inner, _depth(node.over, within), _depth(node.begin, within))
+    deepest = within
+    if within and isinstance(node, Call) and not _is_quick(node):
+        deepest = within + 1
+    return max([deepest, *(_depth(one, within) for one in _children(node))])
+
+
+def _is_quick(node: Call) -> bool:
+    if node.function in _QUICK:
+        return True
+    # What loops themselves add up: an element to the result, or one to a count.
+    if node.function == "_+_":
+        return isinstance(node.arguments[0], Ident) and node.arguments[0].name.startswith("@")
+    return node.function in _QUICK_WITH_CONSTANTS and any(isinstance(one, Constant) for one in _children(node))
+
+
+def _growth(node: Node, variables: Mapping[str, int]) -> int:
+    """How many of the longest values that there are may be in one value that is made of them."""
+    if isinstance(node, Ident):
+        return variables.get(node.name, 1)
+    if isinstance(node, Loop):
+        over, begin = _growth(node.over, variables), _growth(node.begin, variables)
+        inner = {**variables, node.variable: over, node.value: over, node.accumulated: begin}
+        step = _growth(node.step, inner)
+        return _growth(node.result, {**inner, node.accumulated: max(begin, step)})
+    grown = [_growth(one, variables) for one in _children(node)] or [1]
+    return min(sum(grown) if isinstance(node, Call) and node.function == "_+_" else max(grown), 1 << 30)
+
+
+class _Uses:
+    """Which paths of the object an expression uses."""
+
+    def __init__(self) -> None:
+        self.paths: set[Path] = set()
+
+    def visit(self, node: Node, variables: Mapping[str, Path | None]) -> None:
+        """Adds those of a node. `variables`: where what they stand for is in the object; None: nowhere."""
+        path = path_of(node, variables)
+        if path is not None:
+            self.paths.add(path)
+        elif isinstance(node, Loop):
+            self._visit_loop(node, variables)
+        else:
+            for one in _children(node):
+                self.visit(one, variables)
+
+    def _visit_loop(self, loop: Loop, variables: Mapping[str, Path | None]) -> None:
+        over = path_of(loop.over, variables)
+        element: Path | None = None
+        if over is None:
+            self.visit(loop.over, variables)
+        else:
+            element = (*over, EACH)
+            # How many there are counts, even if none is looked at.
+            self.paths.add((*element, ""))
+        self.visit(loop.begin, variables)
+        inner = {**variables, loop.variable: element, loop.value: element, loop.accumulated: None}
+        for one in (loop.goes_on, loop.step, loop.result):
+            self.visit(one, inner)
+
+
+def projection_of(expression: Expression | None, others: tuple[Path, ...]) -> Projection:
+    """What reads of a body what an expression, and whoever uses the other paths, look at."""
+    return Projection((*others, *(() if expression is None else expression.paths)))
