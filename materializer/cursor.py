@@ -168,7 +168,8 @@ def changes(
 # Bodies that a condition on them is asked about at one go.
 _MOST_READ = 256
 
-# What an item shows, if anything, or with a condition on bodies even if nothing: its index, the changes, and the bytes of its content.
+# What an item shows, with a condition on bodies even if that is nothing: its index, the changes, and the bytes of its
+# content.
 _Steps = Iterator[tuple[int, list[ShownChange], int]]
 
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from query.search import terms
+
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "compatibility.md").read_text()
 
@@ -61,6 +63,7 @@ def parameters(module: ast.Module) -> Iterator[str]:
 
 def test_every_query_parameter_is_listed() -> None:
     known = {name for path in (ROOT / "query").rglob("*.py") for name in parameters(ast.parse(path.read_text()))}
+    known |= terms._PARAMETERS
     assert {"labelSelector", "sendInitialEvents", "clusters", "hash", "includeObject", "dryRun", "verbose"} <= known
     section = DOCUMENT.split("## Query parameters")[1].split("\n## ")[0]
     rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]

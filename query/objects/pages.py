@@ -78,7 +78,8 @@ class Snapshot:
     """The result of a list at an index of the log.
 
     `scope`: what was listed, and of which history: lists with equal scopes at one index are the same. `entries`: sorted
-    by the list's order, which is by cluster, namespace and name unless it was asked for another one. `lives`: whether the store holds an entry as well, so that this keeps no old one.
+    by the list's order, which is by cluster, namespace and name unless it was asked for another one. `lives`: whether
+    the store holds an entry as well, so that this keeps no old one.
     """
 
     index: int

@@ -21,6 +21,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9._:@/-]+")
 _NUMBER = re.compile(r"[+-]?[0-9.]+([eE][+-]?[0-9]+)?")
 # So many entries are looked at between two looks at the time.
 _STEP = 64
+# Of a body, what stands before metadata.
+_TYPE_META = ("kind", "apiVersion")
 _OPENING = b'{"metadata":{'
 
 
@@ -38,7 +40,7 @@ class Where:
         if expression is not None:
             paths += expression.paths
         # Without these a body is read as it is stored.
-        self._whole = any(not path or path[0] in ("kind", "apiVersion") for path in paths)
+        self._whole = any(not path or path[0] in _TYPE_META for path in paths)
         self._projection = Projection(paths)
         self._texts = _texts(terms, expression)
 
@@ -103,10 +105,18 @@ def _place(entry: Entry) -> Place:
 
 def _texts(terms: tuple[FieldTerm, ...], expression: Expression | None) -> tuple[tuple[bytes, ...], ...]:
     """Groups of texts, of each of which a body has one if it meets the conditions."""
-    asked = [term.values for term in terms if term.operator == "in" and not any(map(_NUMBER.fullmatch, term.values))]
+    asked = [
+        (term.path, term.values)
+        for term in terms
+        if term.operator == "in" and not any(map(_NUMBER.fullmatch, term.values))
+    ]
     if expression is not None:
-        asked += [values for _, values in expression.conditions.fields]
-    return tuple(tuple(one.encode() for one in values) for values in asked if all(map(_PLAIN.fullmatch, values)))
+        asked += expression.conditions.fields
+    return tuple(
+        tuple(one.encode() for one in values)
+        for path, values in asked
+        if all(map(_PLAIN.fullmatch, values)) and path[0] not in _TYPE_META
+    )
 
 
 def where_of(terms: tuple[FieldTerm, ...], expression: Expression | None) -> Where | None:

@@ -141,9 +141,13 @@ async def test_bad_selector_and_write(service: Service, kubectl: Kubectl) -> Non
     code, _, err = await kubectl("--server", service.url, "get", "pods", "-l", "a in (")
     assert code == 1
     assert "unable to parse requirement" in err
-    code, _, err = await kubectl("--server", service.url, "get", "pods", "-A", "--field-selector", "spec.color=red")
+    code, _, err = await kubectl("--server", service.url, "get", "pods", "-A", "--field-selector", "spec..color=red")
     assert code == 1
-    assert "field label not supported: spec.color" in err
+    assert "field label not supported: spec..color" in err
+    # Any field may be asked for; that there is none, is warned of.
+    code, out, err = await kubectl("--server", service.url, "get", "pods", "-A", "--field-selector", "spec.color=red")
+    assert (code, out) == (0, "")
+    assert "Warning: fieldSelector: none of the objects that were searched has spec.color" in err
     code, _, err = await kubectl("--server", service.url, "delete", "ns", "default", "--wait=false")
     assert code == 1
     assert "not allow" in err

@@ -23,7 +23,8 @@ from query import service
 from query.discovery import access_reviews
 from query.discovery.paths import SERVED_PATHS
 from query.http.accept import Form
-from query.objects import options, search
+from query.objects import options
+from query.search import terms
 from tests.query.access.guarded import DISCOVERY, KINDS, RBAC, World, rule
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
@@ -43,7 +44,7 @@ OWN_REVIEWS = (
 
 
 # Of each pair of worlds, in the suite and in `make soak`.
-STEPS = int(os.environ.get("KUBEBRAID_SOAK_STEPS", "1200"))
+STEPS = int(os.environ.get("KUBEBRAID_SOAK_STEPS", "1600"))
 
 
 def world(hidden: int, make: type[World] = World) -> World:
@@ -187,6 +188,12 @@ DOCUMENTS = (
     "/openapi/v3/apis/alpha",
     "/openapi/v3/apis/arlie",
 )
+
+
+def _filter(text: str) -> str:
+    return f"filter={quote(text)}"
+
+
 WATCH = "watch=1&timeoutSeconds=1"
 FROM = "charlie", "99999999"
 SELECTORS = (
@@ -211,6 +218,40 @@ SELECTORS = (
     "ownerUID=deployment&ownerSeniority=1",
     "ownerUID=deployment&ownerSeniority=1&limit=1",
     "ownerUID=bravo-web-set-0",
+    "ownerName=set",
+    "ownerName=set-0",
+    "ownerName=set&ownerGR=replicasets.apps&orderby=uid",
+    "ownerName=set&ownerGR=deployments.apps",
+    "ownerName=set-1&ownerSeniority=1",
+    "ownerName=same&ownerSeniority=2&withRemainingCount=true&limit=1",
+    "fuzzyName=a",
+    "fuzzyName=hidden&withRemainingCount=true",
+    "orderby=name+desc",
+    "orderby=resource_version+desc,uid&limit=2",
+    "orderby=cluster+desc,created_at&limit=1&withRemainingCount=true",
+    "orderby=size",
+    "limit=2&continue=1",
+    "offset=3&limit=1&withRemainingCount=true",
+    "limit=1&labelSelector=app&withRemainingCount=true",
+    "limit=1&withContinue=false&injectEvents=true",
+    "onlyMetadata=true",
+    "whereSQL=1",
+    "whereSQLStatement=1",
+    "whereSQLParam=1",
+    "whereSQLJSONParams=1",
+    _filter("has(object.metadata.labels)") + "&limit=1&withRemainingCount=1",
+    _filter('cluster.contains("a") || object.metadata.namespace == "db"') + "&orderby=name",
+    _filter('object.metadata.name.startsWith("hidden") || object.spec.of == "1"'),
+    "filter=object.",
+    "fieldSelector=spec.of%3D1&limit=1&withRemainingCount=1",
+    "fieldSelector=metadata.namespace+in+(db,kube-system)",
+    "fieldSelector=spec.of%3E0",
+    "fieldSelector=!spec.of",
+    "fieldSelector=spec[",
+    "labelSelector=search.clusterpedia.io/clusters+notin+(alpha)",
+    "labelSelector=search.clusterpedia.io/owner-name=set,search.clusterpedia.io/with-remaining-count=true",
+    "labelSelector=search.clusterpedia.io/namespaces!=web,app",
+    "labelSelector=search.clusterpedia.io/nothing",
     "ownerUID=charlie-web-set",
     "ownerUID=alpha-web-set",
     f"resourceVersion={quote(json.dumps({'charlie': '99999999'}))}",
@@ -218,6 +259,8 @@ SELECTORS = (
     f"{WATCH}&resourceVersion={quote(json.dumps({'delta': '99999999'}))}",
     WATCH,
     f"{WATCH}&clusters=charlie&allowWatchBookmarks=1",
+    f"{WATCH}&fieldSelector=spec.of%3D1",
+    f"{WATCH}&" + _filter('object.metadata.namespace == "db" || has(object.spec.of)'),
     f"{WATCH}&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true",
     "watch=0&watch=1",
     "labelSelector=(",
@@ -259,6 +302,8 @@ def _of_types(scope: str) -> Iterator[Asked]:
             if main:
                 for limit, form in itertools.product((1, 2, 3), (FORMS[0], TABLE)):
                     yield Asked("GET", f"{path}?limit={limit}", form, follow=True)
+                for order, limit in itertools.product(("name+desc", "created_at,uid+desc", "resource_version"), (1, 2)):
+                    yield Asked("GET", f"{path}?orderby={order}&limit={limit}&withRemainingCount=1", follow=True)
                 for query in AT_VERSIONS:
                     yield Asked("GET", f"{path}?{query}", version=path)
             for name in ("same", "secret", "database", "bravo-a", "hidden-0", "owned"):
@@ -386,7 +431,7 @@ def test_all_is_asked_for() -> None:
     paths = {one.path.partition("?")[0] for one in asked}
     assert {*SERVED_PATHS, *(f"/{name}" for name in service._HEALTH)} <= paths
     parameters = {name for one in asked for name in parse_qs(one.path.partition("?")[2], keep_blank_values=True)}
-    assert {*options._PARAMETERS, *search._PARAMETERS, "watch", "verbose", "includeObject", "hash"} <= parameters
+    assert {*options._PARAMETERS, *terms._PARAMETERS, "watch", "verbose", "includeObject", "hash"} <= parameters
     assert len(Form) == 3, "a form that is not in FORMS"
     reviews = {f"/apis/{group}/v1/{resource}" for group, resource in access_reviews._KINDS}
     assert reviews <= {one.path for one in asked if one.method == "POST"}

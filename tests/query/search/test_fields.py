@@ -210,6 +210,9 @@ def test_paths_as_they_are_written() -> None:
         assert text_of(term.path) == text
 
 
+STEPS: tuple[str | int, ...] = ("a", "b", "c", EACH, 0, 1)
+
+
 def _json(draw: random.Random, depth: int) -> Any:
     kind = draw.randrange(4 if depth else 2)
     if kind == 2:
@@ -225,7 +228,7 @@ def test_what_is_read_is_what_paths_lead_to() -> None:
     for _ in range(3000):
         whole = {draw.choice("abc"): _json(draw, 4) for _ in range(3)}
         paths: list[Path] = [
-            (draw.choice("abc"), *(draw.choice(["a", "b", "c", EACH, 0, 1]) for _ in range(draw.randrange(4))))
+            (draw.choice("abc"), *(draw.choice(STEPS) for _ in range(draw.randrange(4))))
             for _ in range(draw.randrange(1, 4))
         ]
         part = Projection(paths).read(msgspec.json.encode(whole))

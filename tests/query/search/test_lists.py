@@ -16,11 +16,12 @@ from tests.query.scene import Answers, Scene
 
 PODS = "/api/v1/pods"
 SETS = "/apis/apps/v1/replicasets"
+CLUSTER = "shadow.clusterpedia.io/cluster-name"
 LABEL = "search.clusterpedia.io/"
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
-def path(of: str = PODS, **query: Any) -> str:
+def path(of: str = PODS, /, **query: Any) -> str:
     return f"{of}?{urlencode(query)}"
 
 
@@ -84,14 +85,14 @@ async def test_a_field_that_nothing_has_is_warned_of() -> None:
             ("fieldSelector=spec.unheard=1&names=none", False),
         ):
             async with served.session.get(f"{served.url}{PODS}?{query}") as answer:
-                warnings = answer.headers.getall("Warning", [])
+                warnings = [one for one in answer.headers.getall("Warning", []) if "fieldSelector" in one]
                 told = '299 kubebraid "fieldSelector: none of the objects that were searched has spec.unheard"'
                 assert warnings == ([told] if warned else [])
 
 
 @pytest.mark.parametrize("order", ["created_at", "created_at desc", "name,created_at desc", "uid desc", "namespace"])
 async def test_pages_in_any_order_neither_lose_nor_repeat_while_all_changes(order: str) -> None:
-    draw, scenes = random.Random(order), [Scene(), Scene()]
+    draw, scenes, versions = random.Random(order), [Scene(), Scene()], itertools.count(100)
     for at in range(40):
         for scene in scenes:
             scene.put(f"n{at}", {"spec": {}}, cluster="alpha" if at % 3 else "bravo", uid=f"u{at}", created=at % 7)
@@ -106,23 +107,20 @@ async def test_pages_in_any_order_neither_lose_nor_repeat_while_all_changes(orde
                 break
             for _ in range(3):
                 name = f"n{draw.randrange(60)}"
-                for scene in scenes:
-                    known = scene.store.types[scene.served.resource].clusters
-                    live = any(one.name == name for of in known.values() for one in of.values())
-                    kind = draw.choice([MODIFIED, DELETED]) if live else ADDED
-                    break
+                known = scenes[0].store.types[scenes[0].served.resource].clusters
+                live = any(each.name == name for of in known.values() for each in of.values())
+                kind = draw.choice([MODIFIED, DELETED]) if live else ADDED
+                version = str(next(versions))
                 cluster = "alpha" if int(name[1:]) % 3 else "bravo"
                 for scene in scenes:
                     scene.put(
-                        name, {"spec": {}}, kind, cluster=cluster, uid=f"u{name[1:]}", created=9, member_version="7"
+                        name, {"spec": {}}, kind, cluster=cluster, uid=f"u{name[1:]}", created=9, member_version=version
                     )
             # Any instance goes on.
             page = await (other if turn % 2 else one).json(path(orderby=order, limit=7, **{"continue": token}))
             assert page["metadata"]["resourceVersion"] == wanted["metadata"]["resourceVersion"]
             found += page["items"]
         assert found == wanted["items"]
-        # Once it has expired, it goes on behind the same object.
-        first = await one.json(path(orderby=order, limit=7))
 
 
 async def test_a_token_goes_on_behind_its_object_once_its_state_is_not_known() -> None:
@@ -133,9 +131,6 @@ async def test_a_token_goes_on_behind_its_object_once_its_state_is_not_known() -
         token = page["metadata"]["continue"]
         scene.put("z", {"spec": {}}, cluster="alpha", uid="z", created=50)
         scene.store.window.close()
-        scene.replace_lists = None  # type: ignore[attr-defined]
-        served_lists = scene.materializer
-        assert served_lists.store.applied == scene.index
     # Another instance, which knows nothing of then.
     other = scene_of_five()
     other.put("z", {"spec": {}}, cluster="alpha", uid="z", created=50)
@@ -218,9 +213,8 @@ def scene_with_owners() -> Scene:
         ) -> None:
             group = "" if resource == "pods" else "apps"
             given = {"cluster": cluster, "resource": resource, "group": group, "namespace": namespace}
-            scene.put(
-                name, {"spec": {}}, uid=f"{cluster}-{uid}", controller_uid=owner and f"{cluster}-{owner}", **given
-            )
+            body = {"metadata": {"annotations": {CLUSTER: cluster}}}
+            scene.put(name, body, uid=f"{cluster}-{uid}", controller_uid=owner and f"{cluster}-{owner}", **given)
 
         made("web", "deployments", "d")
         made("web-1", "replicasets", "r1", "d")
@@ -265,8 +259,7 @@ def scene_with_owners() -> Scene:
 async def test_owners(of: str, query: dict[str, Any], wanted: list[str]) -> None:
     async with scene_with_owners().serving() as served:
         found = await served.json(path(of, **query))
-        cluster = "shadow.clusterpedia.io/cluster-name"
-        places = [f"{item['metadata']['annotations'][cluster]}/{item['metadata']['name']}" for item in found["items"]]
+        places = [f"{item['metadata']['annotations'][CLUSTER]}/{item['metadata']['name']}" for item in found["items"]]
         assert places == wanted
 
 
@@ -281,9 +274,11 @@ async def test_a_watch_shows_what_enters_and_leaves() -> None:
         ]
         watches = [asyncio.ensure_future(one) for one in asked]
         await asyncio.sleep(0.5)
+        versions = itertools.count(100)
 
         def put(name: str, replicas: int, kind: str = MODIFIED, **given: Any) -> None:
-            scene.put(name, {"spec": {"replicas": replicas}}, kind, member_version="9", **given)
+            version = str(next(versions))
+            scene.put(name, {"spec": {"replicas": replicas}}, kind, member_version=version, **given)
             scene.tell()
 
         put("c", 3, cluster="alpha", uid="u2")

@@ -1,0 +1,61 @@
+"""The examples of docs/search.md, run as they stand there against the demo's content: each finds something."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Kubectl, Service
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+DOCUMENT = (Path(__file__).parent.parent.parent / "docs/search.md").read_text()
+EXAMPLES = [
+    line
+    for block in re.findall(r"^```sh\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+    if not line.startswith(("#", "export "))
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+async def test_an_example(shared_service: Service, kubectl: Kubectl, example: str) -> None:
+    assert example.startswith(("curl -sG $SERVER", "kubectl --server $SERVER get "))
+    process = await asyncio.create_subprocess_exec(
+        "sh",
+        "-c",
+        example,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"SERVER": shared_service.url, "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/nonexistent"},
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    assert b"Warning" not in err
+    if example.startswith("curl"):
+        found = json.loads(out)
+        assert found["kind"] != "Status", found
+        assert found["items"]
+    else:
+        # A head and rows.
+        assert len(out.splitlines()) > 1
+
+
+def test_there_are_examples_of_all() -> None:
+    text = " ".join(EXAMPLES)
+    for one in (
+        "clusters",
+        "since",
+        "owner-name",
+        "ownerName",
+        "fuzzy-name",
+        "filter",
+        "orderby",
+        "fieldSelector",
+        "limit",
+    ):
+        assert one in text
+    assert len(EXAMPLES) > 12
