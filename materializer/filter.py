@@ -27,7 +27,7 @@ class State(Protocol):
         """Uid of the controlling owner; empty if there is none."""
 
 
-class Where(Protocol):
+class BodyCondition(Protocol):
     """A condition on objects' bodies, beyond what a filter knows of them. Hashable; equal ones select the same."""
 
     def __hash__(self) -> int: ...
@@ -107,7 +107,7 @@ class Filter:
     labels: tuple[Requirement, ...] = ()
     fields: tuple[Requirement, ...] = ()
     controller_uids: frozenset[str] | None = None
-    where: Where | None = None
+    where: BodyCondition | None = None
     # Derived: whether the name matters at all, and whether what changes does.
     narrow: bool = field(init=False, compare=False, repr=False)
     selective: bool = field(init=False, compare=False, repr=False)

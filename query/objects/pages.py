@@ -22,13 +22,13 @@ from materializer.versions import list_version
 from query.http.status import ApiError
 from query.identity import NOBODY, Identity
 from query.objects.options import Options, quoted
-from query.search.order import PLACE, Order
+from query.search.order import PLACE, ListOrder
 from query.search.terms import Search
 from query.timing import DEFAULT_TIMING, QueryTiming
 
 # How many of a snapshot's entries are looked at to find out what it costs.
 _SAMPLE = 16
-_BY_PLACE = Order()
+_BY_PLACE = ListOrder()
 _NO_SEARCH = Search()
 # What continue tokens say of themselves, and what they are written in.
 _VERSION = "kubebraid/v1"
@@ -221,7 +221,7 @@ def reader(who: Identity) -> str:
     return "" if who == NOBODY else hashlib.sha256(who.name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def encode_continue(version: str, last: Entry, who: str = "", order: Order = _BY_PLACE) -> str:
+def encode_continue(version: str, last: Entry, who: str = "", order: ListOrder = _BY_PLACE) -> str:
     """A continue token: the version of a list, the last object that was sent of it, and whose it is (`reader`)."""
     return _text_of(Token(_VERSION, version, order.key(last), who=who, order=str(order)))
 
@@ -257,7 +257,7 @@ def decode_continue(text: str, who: str = "") -> Token:
     return token
 
 
-def check_order(token: Token, order: Order) -> None:
+def check_order(token: Token, order: ListOrder) -> None:
     """Raises ApiError 400 unless a token is of a list in this order: behind which object it goes on depends on that."""
     if token.order != str(order) or not order.key_fits(token.start):
         raise _invalid(": it is of a list with another orderby")

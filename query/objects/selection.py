@@ -15,7 +15,7 @@ from query.http.status import ApiError
 from query.objects.options import Options
 from query.search.fields import FieldTerm, parse_field_terms, uses_paths
 from query.search.narrowing import Conditions
-from query.search.terms import Chosen, Search
+from query.search.terms import ChosenNames, Search
 from query.search.where import where_of
 
 _NO_CONDITIONS = Conditions()
@@ -70,7 +70,7 @@ def selection_of(
     clusters = _Both(search.clusters, said.clusters)
     scope, spaces = visible.scope
     if cluster is not None:
-        clusters, scope, spaces = _Both(Chosen(frozenset({cluster})), said.clusters), None, None
+        clusters, scope, spaces = _Both(ChosenNames(frozenset({cluster})), said.clusters), None, None
     if scope is not None:
         clusters.restrict(scope)
     return Filter(
@@ -96,7 +96,7 @@ def selection_of(
 class _Both:
     """What several say of the same: all of it has to hold."""
 
-    def __init__(self, chosen: Chosen, other: frozenset[str] | None) -> None:
+    def __init__(self, chosen: ChosenNames, other: frozenset[str] | None) -> None:
         self.only = chosen.only
         self.without = chosen.without
         if other is not None:
@@ -107,9 +107,9 @@ class _Both:
         self.only = values if self.only is None else self.only & values
 
 
-def _of_path(named: str, searched: Chosen) -> Chosen:
+def _of_path(named: str, searched: ChosenNames) -> ChosenNames:
     """A watch of one object is one by its name (k8s.io/apiserver pkg/endpoints/handlers/get.go: forceWatch)."""
-    return Chosen(frozenset({named})) if named else searched
+    return ChosenNames(frozenset({named})) if named else searched
 
 
 class _Fields(NamedTuple):

@@ -18,7 +18,7 @@ from cel_expr_python import cel
 from query.access.expressions import functions
 from query.http.status import ApiError
 from query.search.cel_syntax import Call, Constant, Ident, Literal, Loop, Node, Select, read_tree
-from query.search.narrowing import CLUSTER, OBJECT, Conditions, Place, conditions_of, early_verdict, path_of
+from query.search.narrowing import CLUSTER, OBJECT, Conditions, EntryPlace, conditions_of, early_verdict, path_of
 from query.search.paths import EACH, Path, Projection, weight_of
 
 _LONGEST = 4096
@@ -47,7 +47,7 @@ _ENVIRONMENT = cel.NewEnv(
 _PATTERNS = cel.NewEnv(variables={"pattern": cel.Type.STRING}).compile("'x'.matches(pattern)")
 
 
-class Expression:
+class FilterExpression:
     """An expression that was read. Two of the same text are equal.
 
     - `conditions`: what indexes can answer of it. `early`: what decides without the body; None if nothing does.
@@ -57,7 +57,7 @@ class Expression:
     def __init__(self, text: str, compiled: cel.Expression, tree: Node) -> None:
         self.text = text
         self.conditions: Conditions = conditions_of(tree)
-        self.early: Callable[[Place], bool | None] | None = early_verdict(tree)
+        self.early: Callable[[EntryPlace], bool | None] | None = early_verdict(tree)
         uses = _Uses()
         uses.visit(tree, {OBJECT: ()})
         self.paths: tuple[Path, ...] = tuple(sorted(uses.paths, key=repr))
@@ -66,13 +66,13 @@ class Expression:
         self._compiled = compiled
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Expression) and self.text == other.text
+        return isinstance(other, FilterExpression) and self.text == other.text
 
     def __hash__(self) -> int:
         return hash(self.text)
 
     def __repr__(self) -> str:
-        return f"Expression({self.text!r})"
+        return f"FilterExpression({self.text!r})"
 
     def matches(self, cluster: str, data: Any) -> bool:
         """Whether it is true of an object of a cluster. `data`: the object, or what `paths` lead to in it.
@@ -89,7 +89,7 @@ class Expression:
         return value.type() == cel.Type.BOOL and value.value() is True
 
 
-def parse_expression(text: str) -> Expression:
+def parse_expression(text: str) -> FilterExpression:
     """The expression of a text; one that was read lately is not read again.
 
     Raises:
@@ -101,7 +101,7 @@ def parse_expression(text: str) -> Expression:
 
 
 @lru_cache(maxsize=256)
-def _parsed(text: str) -> Expression:
+def _parsed(text: str) -> FilterExpression:
     try:
         compiled = _ENVIRONMENT.compile(text)
     except RuntimeError as cause:
@@ -112,7 +112,7 @@ def _parsed(text: str) -> Expression:
         )
     tree = read_tree(compiled.serialize())
     _check(tree, text)
-    return Expression(text, compiled, tree)
+    return FilterExpression(text, compiled, tree)
 
 
 def _told(error: str) -> str:
@@ -238,6 +238,6 @@ class _Uses:
             self.visit(one, inner)
 
 
-def projection_of(expression: Expression | None, others: tuple[Path, ...]) -> Projection:
+def projection_of(expression: FilterExpression | None, others: tuple[Path, ...]) -> Projection:
     """What reads of a body what an expression, and whoever uses the other paths, look at."""
     return Projection((*others, *(() if expression is None else expression.paths)))

@@ -25,7 +25,7 @@ _PLACES: Mapping[Path, str] = {
 }
 
 
-class Place(NamedTuple):
+class EntryPlace(NamedTuple):
     """What is known of an object without its body."""
 
     cluster: str
@@ -40,7 +40,7 @@ class _Unknown(Enum):
 
 
 _BODY, _ERROR = _Unknown.BODY, _Unknown.ERROR
-_Verdict = Callable[[Place], object]
+_Verdict = Callable[[EntryPlace], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def _label_that_exists(node: Node) -> str | None:
 # -- verdicts ----------------------------------------------------------------------------------------------------------
 
 
-def early_verdict(tree: Node) -> Callable[[Place], bool | None] | None:
+def early_verdict(tree: Node) -> Callable[[EntryPlace], bool | None] | None:
     """What tells whether an object is selected by what is known without its body: None of one that has to be read.
 
     None itself, if that would be all objects.
@@ -171,7 +171,7 @@ def early_verdict(tree: Node) -> Callable[[Place], bool | None] | None:
     if verdict is None:
         return None
 
-    def decide(place: Place) -> bool | None:
+    def decide(place: EntryPlace) -> bool | None:
         found = verdict(place)
         return None if found is _BODY else found is True
 
@@ -198,7 +198,7 @@ def _verdict(node: Node) -> _Verdict | None:
     if work is None or len(verdicts) != work[0] or any(one is None for one in verdicts):
         return None
 
-    def value(place: Place) -> object:
+    def value(place: EntryPlace) -> object:
         found = [one(place) for one in verdicts]  # type: ignore[misc]  # none is None
         for each in (_ERROR, _BODY):
             if any(one is each for one in found):
@@ -233,7 +233,7 @@ def _junction(verdicts: list[_Verdict | None], *, stops: bool) -> _Verdict | Non
         return None
     unread = len(known) < len(verdicts)
 
-    def value(place: Place) -> object:
+    def value(place: EntryPlace) -> object:
         found = [one(place) for one in known]
         if any(one is stops for one in found):
             return stops

@@ -48,13 +48,13 @@ def _place(entry: Entry) -> tuple[str, str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ListOrder:
     """How entries of one type are sorted: by the terms, then by cluster, namespace and name.
 
-    So no two of them are equal, and a page that goes on behind an object neither repeats nor loses one. `Order()` is
+    So no two of them are equal, and a page that goes on behind an object neither repeats nor loses one. `ListOrder()` is
     the order in which the store lists.
 
-    Example: `Order((Term("namespace"), Term("created_at", descending=True)))` has the newest first in each namespace.
+    Example: `ListOrder((Term("namespace"), Term("created_at", descending=True)))` has the newest first in each namespace.
     """
 
     terms: tuple[Term, ...] = ()
@@ -130,7 +130,7 @@ def _turned(value: Value) -> int | bytes:
     return value.encode("utf-8", "surrogatepass").translate(_TURNED) + b"\xff"
 
 
-def parse_order(given: Iterable[str], separator: str) -> Order:
+def parse_order(given: Iterable[str], separator: str) -> ListOrder:
     """The order of a parameter's values: `field`, or `field desc` with a separator between.
 
     Raises:
@@ -153,4 +153,4 @@ def parse_order(given: Iterable[str], separator: str) -> Order:
                 f"each may be followed by {separator + 'desc'!r}",
             )
         terms.setdefault(field, Term(field, direction.strip() == "desc"))
-    return Order(tuple(terms.values()))
+    return ListOrder(tuple(terms.values()))

@@ -8,12 +8,12 @@ from deltalog.wire.kubernetes import GroupResource
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.store import Store
-from query.search.terms import Owner
+from query.search.terms import SoughtOwner
 
 Seen = Callable[[GroupResource, Entry], bool]
 
 
-def prepare_owners(store: Store, owner: Owner) -> Iterator[None]:
+def prepare_owners(store: Store, owner: SoughtOwner) -> Iterator[None]:
     """Makes the indexes that owners are found by, one type a step, so that finding them takes no time."""
     yield None
     for key, type_store in list(store.types.items()):
@@ -25,7 +25,7 @@ def prepare_owners(store: Store, owner: Owner) -> Iterator[None]:
             yield None
 
 
-def owners_of(store: Store, owner: Owner, selection: Filter, seen: Seen | None) -> frozenset[str]:
+def owners_of(store: Store, owner: SoughtOwner, selection: Filter, seen: Seen | None) -> frozenset[str]:
     """The uids that the objects' controllers may have.
 
     Owners are looked for in the clusters of the selection, and by their name in its namespaces and among what has none,

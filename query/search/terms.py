@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from deltalog.wire.kubernetes import GroupResource
 from query.http.status import ApiError
-from query.search.expression import Expression, parse_expression
+from query.search.expression import FilterExpression, parse_expression
 from query.search.labels import PREFIX, SearchLabel, split_labels
-from query.search.order import Order, parse_order
+from query.search.order import ListOrder, parse_order
 from query.search.times import parse_time
 
 # Hops are few in reality; each costs a look at what the hop before found.
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenNames:
     """Names that are searched for: those of `only` (None: all) but for those of `without`."""
 
     only: frozenset[str] | None = None
@@ -32,7 +32,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class SoughtOwner:
     """Whose dependents are searched for: of the controller with this uid, or else with this name and type.
 
     `resource` None: of any type. `seniority`: how many hops below it the objects' own controllers are: 0 for its own
@@ -50,8 +50,8 @@ class Owner:
         return bool(self.uid) and not self.seniority
 
 
-_ALL = Chosen()
-_BY_PLACE = Order()
+_ALL = ChosenNames()
+_BY_PLACE = ListOrder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +66,16 @@ class Search:
     - `label_selector`: the request's, without the search labels.
     """
 
-    clusters: Chosen = _ALL
-    namespaces: Chosen = _ALL
-    names: Chosen = _ALL
+    clusters: ChosenNames = _ALL
+    namespaces: ChosenNames = _ALL
+    names: ChosenNames = _ALL
     contains: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     since: int | None = None
     before: int | None = None
-    owner: Owner | None = None
-    expression: Expression | None = None
-    order: Order = _BY_PLACE
+    owner: SoughtOwner | None = None
+    expression: FilterExpression | None = None
+    order: ListOrder = _BY_PLACE
     limit: int | None = None
     offset: int | None = None
     with_continue: bool | None = None
@@ -189,12 +189,12 @@ class _Given:
             values |= dict.fromkeys(label.values)
         return tuple(values)
 
-    def chosen(self, name: str, absent: str | None = None) -> Chosen:
+    def chosen(self, name: str, absent: str | None = None) -> ChosenNames:
         """A selection by names. `absent`: what of which there is none is called; None: there always is one."""
         text = self._of_url(name)
         if text:
             only = frozenset(one.strip() for one in text.split(",")) - {""}
-            return Chosen(only or None)
+            return ChosenNames(only or None)
         chosen, without = None, frozenset[str]()
         for _, operator, values in self._labels.get(name, ()):
             if operator == "!":
@@ -205,7 +205,7 @@ class _Given:
                 without |= frozenset(values)
             elif absent is not None:
                 without |= {absent}
-        return Chosen(chosen, without)
+        return ChosenNames(chosen, without)
 
     def fuzzy(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Parts that names have, each of them, and parts that they do not have."""
@@ -221,7 +221,7 @@ class _Given:
                 (contains if label.operator == "in" else lacks).update(one.strip() for one in label.values)
         return tuple(sorted(contains - {""})), tuple(sorted(lacks - {""}))
 
-    def order(self) -> Order:
+    def order(self) -> ListOrder:
         """The order, in which the terms count as they are written."""
         if text := self._of_url("orderby"):
             return parse_order(text.split(","), " ")
@@ -232,7 +232,7 @@ class _Given:
         return bool(self._of_url(name) or self._labels.get(name))
 
 
-def _owner(given: _Given) -> Owner | None:
+def _owner(given: _Given) -> SoughtOwner | None:
     uid, name = given.one("owner-uid", _text) or "", given.one("owner-name", _text) or ""
     resource, seniority = given.one("owner-gr", _group_resource), given.one("owner-seniority", _seniority)
     if not uid and not name:
@@ -241,7 +241,7 @@ def _owner(given: _Given) -> Owner | None:
                 raise ApiError(400, f"{PARAMETERS[alone]} needs ownerUID or ownerName")
         return None
     # As at Clusterpedia, a uid says it all.
-    return Owner(uid, "" if uid else name, None if uid else resource, seniority or 0)
+    return SoughtOwner(uid, "" if uid else name, None if uid else resource, seniority or 0)
 
 
 def _offset(given: _Given) -> int | None:
@@ -262,7 +262,7 @@ def _text(name: str, text: str) -> str:
     return text
 
 
-def _expression(name: str, text: str) -> Expression:
+def _expression(name: str, text: str) -> FilterExpression:
     return parse_expression(text)
 
 

@@ -10,10 +10,10 @@ import msgspec
 
 from materializer import reading
 from materializer.entry import Entry
-from materializer.filter import Where as Condition
-from query.search.expression import Expression
+from materializer.filter import BodyCondition
+from query.search.expression import FilterExpression
 from query.search.fields import FieldTerm
-from query.search.narrowing import Place
+from query.search.narrowing import EntryPlace
 from query.search.paths import Path, Projection, text_of, values_at
 
 # Texts that JSON has as they are, but for writers that escape what need not be.
@@ -33,7 +33,7 @@ class Where:
     text that the conditions ask for are not read at all.
     """
 
-    def __init__(self, terms: tuple[FieldTerm, ...], expression: Expression | None) -> None:
+    def __init__(self, terms: tuple[FieldTerm, ...], expression: FilterExpression | None) -> None:
         self.terms = terms
         self.expression = expression
         paths: list[Path] = [term.path for term in terms]
@@ -99,11 +99,11 @@ class Where:
         )
 
 
-def _place(entry: Entry) -> Place:
-    return Place(entry.cluster, entry.namespace, entry.name, entry.labels)
+def _place(entry: Entry) -> EntryPlace:
+    return EntryPlace(entry.cluster, entry.namespace, entry.name, entry.labels)
 
 
-def _texts(terms: tuple[FieldTerm, ...], expression: Expression | None) -> tuple[tuple[bytes, ...], ...]:
+def _texts(terms: tuple[FieldTerm, ...], expression: FilterExpression | None) -> tuple[tuple[bytes, ...], ...]:
     """Groups of texts, of each of which a body has one if it meets the conditions."""
     asked = [
         (term.path, term.values)
@@ -119,12 +119,12 @@ def _texts(terms: tuple[FieldTerm, ...], expression: Expression | None) -> tuple
     )
 
 
-def where_of(terms: tuple[FieldTerm, ...], expression: Expression | None) -> Where | None:
+def where_of(terms: tuple[FieldTerm, ...], expression: FilterExpression | None) -> Where | None:
     """The conditions, None if there are none."""
     return Where(terms, expression) if terms or expression is not None else None
 
 
-def chosen_by(where: Condition, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+def chosen_by(where: BodyCondition, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
     """Those of the entries that meet a condition, in steps of a millisecond or two: what the last one yields."""
     chosen: list[Entry] = []
     for begin in range(0, len(entries), _STEP):

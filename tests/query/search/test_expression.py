@@ -11,8 +11,8 @@ import pytest
 from deltalog.wire.selectors import Requirement
 from query.http.status import ApiError
 from query.search.cel_syntax import Constant
-from query.search.expression import Expression, parse_expression
-from query.search.narrowing import Conditions, Place
+from query.search.expression import FilterExpression, parse_expression
+from query.search.narrowing import Conditions, EntryPlace
 from query.search.paths import Projection
 
 OBJECT: dict[str, Any] = {
@@ -29,9 +29,9 @@ OBJECT: dict[str, Any] = {
 }
 
 
-def place(data: dict[str, Any], cluster: str) -> Place:
+def place(data: dict[str, Any], cluster: str) -> EntryPlace:
     metadata = data["metadata"]
-    return Place(cluster, metadata.get("namespace", ""), metadata["name"], metadata.get("labels", {}))
+    return EntryPlace(cluster, metadata.get("namespace", ""), metadata["name"], metadata.get("labels", {}))
 
 
 def selected(text: str, data: dict[str, Any] = OBJECT, cluster: str = "eu-1") -> bool:
@@ -180,7 +180,7 @@ def test_verdicts_and_conditions_are_those_of_the_whole() -> None:
     assert early > 500
 
 
-def _holds(conditions: Conditions, where: Place, data: dict[str, Any]) -> bool:
+def _holds(conditions: Conditions, where: EntryPlace, data: dict[str, Any]) -> bool:
     def among(value: str, wanted: frozenset[str] | None) -> bool:
         return wanted is None or value in wanted
 
@@ -246,8 +246,8 @@ def test_work_is_bounded() -> None:
 def test_one_text_is_read_once_and_equal_to_itself() -> None:
     one = parse_expression("object.spec.replicas > 3")
     assert parse_expression("object.spec.replicas > 3") is one
-    assert one == Expression(one.text, one._compiled, Constant(True))
-    assert hash(one) == hash(Expression(one.text, one._compiled, Constant(True)))
+    assert one == FilterExpression(one.text, one._compiled, Constant(True))
+    assert hash(one) == hash(FilterExpression(one.text, one._compiled, Constant(True)))
     assert one != parse_expression("object.spec.replicas > 4")
     assert one.paths == (("spec", "replicas"),)
     assert not one.whole

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from materializer.entry import Entry
-from query.search.order import Order, parse_order
+from query.search.order import ListOrder, parse_order
 from tests.query.search.made import entry
 
 SMALL = [
@@ -85,5 +85,5 @@ def test_keys_that_are_none_of_an_order() -> None:
         [True, "n", "a", "x", "n"],
     ):
         assert not order.key_fits(key)
-    assert Order().key_fits(["a", "x", "n"])
-    assert not Order().key_fits([1, "a", "x", "n"])
+    assert ListOrder().key_fits(["a", "x", "n"])
+    assert not ListOrder().key_fits([1, "a", "x", "n"])

@@ -10,8 +10,8 @@ import pytest
 from deltalog.wire.kubernetes import GroupResource
 from query.http.status import ApiError
 from query.search.labels import PREFIX, SearchLabel, split_labels
-from query.search.order import Order, Term
-from query.search.terms import PARAMETERS, Chosen, Owner, Search, is_offset, parse_search
+from query.search.order import ListOrder, Term
+from query.search.terms import PARAMETERS, ChosenNames, SoughtOwner, Search, is_offset, parse_search
 
 DEPLOYMENTS = GroupResource("apps", "deployments")
 NEW_YEAR = 1767225600
@@ -26,8 +26,8 @@ def of_query(text: str) -> Search:
     return parse_search(dict(parse_qsl(text, keep_blank_values=True)))
 
 
-def chosen(*only: str, without: str = "") -> Chosen:
-    return Chosen(frozenset(only) if only else None, frozenset(without))
+def chosen(*only: str, without: str = "") -> ChosenNames:
+    return ChosenNames(frozenset(only) if only else None, frozenset(without))
 
 
 # Each row: the URL's query, the label selector, and what both ask for.
@@ -44,33 +44,33 @@ ROWS: list[tuple[str, str, dict[str, Any]]] = [
     ("before=2026-01-01 00:00:00", "@before='2026-01-01 00:00:00'", {"before": NEW_YEAR}),
     ("before=1767225600", "@before=1767225600", {"before": NEW_YEAR}),
     ("since=1767225600000", "@since=1767225599001", {"since": NEW_YEAR}),
-    ("ownerUID=u", "@owner-uid=u", {"owner": Owner("u")}),
-    ("ownerUID=u", "internalstorage.clusterpedia.io/owner-uid=u", {"owner": Owner("u")}),
-    ("ownerUID=u&ownerSeniority=1", "@owner-uid=u,@owner-seniority=1", {"owner": Owner("u", seniority=1)}),
-    ("ownerName=web", "@owner-name=web", {"owner": Owner(name="web")}),
+    ("ownerUID=u", "@owner-uid=u", {"owner": SoughtOwner("u")}),
+    ("ownerUID=u", "internalstorage.clusterpedia.io/owner-uid=u", {"owner": SoughtOwner("u")}),
+    ("ownerUID=u&ownerSeniority=1", "@owner-uid=u,@owner-seniority=1", {"owner": SoughtOwner("u", seniority=1)}),
+    ("ownerName=web", "@owner-name=web", {"owner": SoughtOwner(name="web")}),
     (
         "ownerName=web&ownerGR=deployments.apps&ownerSeniority=2",
         "@owner-name=web,@owner-gr=deployments.apps,@owner-seniority=2",
-        {"owner": Owner(name="web", resource=DEPLOYMENTS, seniority=2)},
+        {"owner": SoughtOwner(name="web", resource=DEPLOYMENTS, seniority=2)},
     ),
     (
         "ownerName=web&ownerGR=pods",
         "@owner-name=web,@owner-gr=pods",
-        {"owner": Owner(name="web", resource=GroupResource("", "pods"))},
+        {"owner": SoughtOwner(name="web", resource=GroupResource("", "pods"))},
     ),
     # A uid says it all.
-    ("ownerUID=u&ownerName=n", "@owner-uid=u,@owner-name=n", {"owner": Owner("u")}),
-    ("orderby=name", "@orderby=name", {"order": Order((Term("name"),))}),
-    ("orderby=name desc", "@orderby=name_desc", {"order": Order((Term("name", True),))}),
+    ("ownerUID=u&ownerName=n", "@owner-uid=u,@owner-name=n", {"owner": SoughtOwner("u")}),
+    ("orderby=name", "@orderby=name", {"order": ListOrder((Term("name"),))}),
+    ("orderby=name desc", "@orderby=name_desc", {"order": ListOrder((Term("name", True),))}),
     (
         "orderby=namespace,created_at desc",
         "@orderby in (namespace, created_at_desc)",
-        {"order": Order((Term("namespace"), Term("created_at", True)))},
+        {"order": ListOrder((Term("namespace"), Term("created_at", True)))},
     ),
     (
         "orderby=resource_version desc,uid asc",
         "@orderby=resource_version_desc,@orderby=uid",
-        {"order": Order((Term("resource_version", True), Term("uid")))},
+        {"order": ListOrder((Term("resource_version", True), Term("uid")))},
     ),
     ("continue=20", "@offset=20", {"offset": 20}),
     ("offset=20", "@offset=20", {"offset": 20}),
@@ -113,13 +113,13 @@ def test_a_filter_by_query_and_by_label() -> None:
         ("@clusters in (a,b),@clusters!=b", {"clusters": chosen("a", "b", without="b")}),
         ("@clusters in (a,b),@clusters in (b,c)", {"clusters": chosen("b")}),
         ("@clusters", {}),
-        ("!@clusters", {"clusters": Chosen(frozenset())}),
+        ("!@clusters", {"clusters": ChosenNames(frozenset())}),
         ("@names!=a", {"names": chosen(without="a")}),
         ("@names", {}),
-        ("!@names", {"names": Chosen(frozenset())}),
+        ("!@names", {"names": ChosenNames(frozenset())}),
         ("@namespaces notin (a)", {"namespaces": chosen(without="a")}),
         # What has no namespace has the empty one.
-        ("@namespaces", {"namespaces": Chosen(None, frozenset({""}))}),
+        ("@namespaces", {"namespaces": ChosenNames(None, frozenset({""}))}),
         ("!@namespaces", {"namespaces": chosen("")}),
         ("@namespaces=", {"namespaces": chosen("")}),
         ("@fuzzy-name!=web", {"lacks": ("web",)}),
@@ -148,8 +148,8 @@ def test_operators(labels: str, wanted: dict[str, Any]) -> None:
         ({"clusters": "a"}, "@clusters!=a", {"clusters": chosen("a")}),
         ({"clusters": ""}, "@clusters=b", {"clusters": chosen("b")}),
         ({"since": "2026-01-01"}, "@since=2025-01-01", {"since": NEW_YEAR}),
-        ({"ownerUID": "u"}, "@owner-uid=v,@owner-seniority=1", {"owner": Owner("u", seniority=1)}),
-        ({"orderby": "name"}, "@orderby=uid_desc", {"order": Order((Term("name"),))}),
+        ({"ownerUID": "u"}, "@owner-uid=v,@owner-seniority=1", {"owner": SoughtOwner("u", seniority=1)}),
+        ({"orderby": "name"}, "@orderby=uid_desc", {"order": ListOrder((Term("name"),))}),
         ({"fuzzyName": "a"}, "@fuzzy-name=b", {"contains": ("a",)}),
         ({"continue": "3"}, "@offset=9", {"offset": 3}),
         ({"continue": "eyJ2IjoiIn0"}, "@offset=9", {}),
