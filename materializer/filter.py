@@ -8,7 +8,7 @@ from typing import Protocol
 
 from deltalog.wire.kubernetes import newer
 from deltalog.wire.selectors import Requirement, matches
-from materializer.entry import NEVER, Entry
+from materializer.entry import Entry
 
 
 class State(Protocol):
@@ -158,7 +158,7 @@ class Filter:
         """
         if not self.may_select(state):
             return False
-        if self.where is None or not isinstance(state, Entry) or state.selectable_since == NEVER:
+        if self.where is None or not isinstance(state, Entry) or (state.deleted and _is_metadata_only(state)):
             return True
         return bool(self.where.chosen((state,)))
 
@@ -186,7 +186,7 @@ class Filter:
         matched = self._may_have_matched_at(entry, index)
         if self.where is None or not matched:
             return matched
-        return self.selects(entry) if entry.index <= index else None
+        return self.selects(entry) if entry.index <= index and not _is_metadata_only(entry) else None
 
     def _may_have_matched_at(self, entry: Entry, index: int) -> bool | None:
         """The same by all but the body."""
@@ -208,6 +208,8 @@ class Filter:
         matched = self._may_have_matched_between(entry, low, high)
         if self.where is None or not matched:
             return matched
+        if _is_metadata_only(entry):
+            return None
         if entry.index <= high and self.selects(entry):
             return True
         # Of earlier states only what selectors saw is remembered.
@@ -229,3 +231,8 @@ class Filter:
                 return True
             past = past.before
         return False
+
+
+def _is_metadata_only(entry: Entry) -> bool:
+    """Whether it has no body, as what was buried has none. There are also types that have none."""
+    return entry.behind_metadata == 1

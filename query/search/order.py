@@ -51,10 +51,10 @@ def _place(entry: Entry) -> tuple[str, str, str]:
 class ListOrder:
     """How entries of one type are sorted: by the terms, then by cluster, namespace and name.
 
-    So no two of them are equal, and a page that goes on behind an object neither repeats nor loses one. `ListOrder()` is
-    the order in which the store lists.
+    So no two of them are equal, and a page that goes on behind an object neither repeats nor loses one. `ListOrder()`
+    is the order in which the store lists.
 
-    Example: `ListOrder((Term("namespace"), Term("created_at", descending=True)))` has the newest first in each namespace.
+    Example: `ListOrder((Term("namespace"), Term("created_at", True)))` has the newest first in each namespace.
     """
 
     terms: tuple[Term, ...] = ()

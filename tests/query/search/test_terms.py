@@ -11,7 +11,7 @@ from deltalog.wire.kubernetes import GroupResource
 from query.http.status import ApiError
 from query.search.labels import PREFIX, SearchLabel, split_labels
 from query.search.order import ListOrder, Term
-from query.search.terms import PARAMETERS, ChosenNames, SoughtOwner, Search, is_offset, parse_search
+from query.search.terms import PARAMETERS, ChosenNames, Search, SoughtOwner, is_offset, parse_search
 
 DEPLOYMENTS = GroupResource("apps", "deployments")
 NEW_YEAR = 1767225600
