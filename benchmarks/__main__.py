@@ -36,9 +36,17 @@ from benchmarks import (
 from benchmarks.report import Report
 
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
-    "list": lambda options: lists.run(pods=options.pods, rounds=options.rounds),
+    "list": lambda options: lists.run(
+        pods=options.pods, rounds=options.rounds, variety=options.variety, before=options.before
+    ),
     "compare": lambda options: comparing.run(pods=options.pods, rounds=options.rounds),
-    "watch": lambda options: watching.run(pods=options.pods, watchers=options.watchers, rate=options.rate),
+    "watch": lambda options: watching.run(
+        pods=options.pods,
+        watchers=options.watchers,
+        rate=options.rate,
+        variety=options.variety,
+        before=options.before,
+    ),
     "resume": lambda options: resuming.run(pods=options.pods, watchers=options.watchers),
     "failover": lambda options: failing.run(pods=options.pods, watchers=options.watchers, rate=-(-options.rate // 5)),
     "select": lambda options: selecting.run(pods=options.pods * 10),
@@ -48,7 +56,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
     "replay": lambda options: replaying.run(pods=options.pods, rounds=options.rounds),
     "start": lambda options: starting.run(pods=options.pods * 10, rounds=min(options.rounds, 5)),
     "members": lambda options: members.run(clusters=100, small=1000),
-    "memory": lambda options: memory.run(pods=options.pods, rounds=min(options.rounds, 3)),
+    "memory": lambda options: memory.run(pods=options.pods * 10, rounds=min(options.rounds, 3), before=options.before),
     "ask": lambda options: asking.run(watchers=max(options.watchers, 100), rounds=min(options.rounds, 3)),
     "produce": lambda options: producing.run(pods=options.pods),
     "follow": lambda options: following.run(pods=options.pods),
@@ -62,6 +70,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--watchers", type=int, default=200, help="open watches (default %(default)s)")
     parser.add_argument("--rate", type=int, default=500, help="changes a second while watching (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="repetitions of list and replay (default %(default)s)")
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="DIR",
+        help="the source tree of another release, measured in turn where it can be",
+    )
+    parser.add_argument(
+        "--variety", choices=["mixed", "uniform"], default="mixed", help="pods as in a real cluster, or all alike"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     options = parser.parse_args()
     if min(options.pods, options.watchers, options.rate, options.rounds) < 1:

@@ -1,6 +1,7 @@
 """LIST: the whole path from the stored log to an HTTP client, against a bare join of the same bytes.
 
-Subject and baseline are processes of their own on uvloop and aiohttp; they are asked in turn.
+Subject and baseline are processes of their own on uvloop and aiohttp; they are asked in turn. With `before`, so is the
+service of another release, on the same log.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from benchmarks.client import TABLE, Client
 from benchmarks.content import Filled, fill
 from benchmarks.report import Report, median
 from deltalog import open_log
+from simulation.content import Variety
 
 _PODS = "/api/v1/pods"
 _PAGE = 500
@@ -44,6 +46,16 @@ class _Request(NamedTuple):
     path: str
     accept: str
     baseline: str | None
+    encoding: str = "identity"
+
+
+class _Paths(NamedTuple):
+    """What is asked for beside all pods: some by label, those of a node, of an owner, and one."""
+
+    some: str
+    node: str
+    owner: str
+    one: str
 
 
 class _Measured:
@@ -99,10 +111,10 @@ def _measure(requests: list[_Request], rounds: int) -> dict[str, _Measured]:
         for number, request in itertools.product(range(rounds + 1), requests):
             client, found = clients[request.port], measured[request.title]
             cpu = rig.cpu_seconds(request.pid)
-            if request.title == f"JSON, {_PAGE} a page":
+            if request.title.startswith(f"JSON, {_PAGE} a page"):
                 seconds, found.size = _walk(client, request.path, request.accept)
             else:
-                answer = client.get(request.path, request.accept)
+                answer = client.get(request.path, request.accept, encoding=request.encoding)
                 if answer.status != 200:
                     raise RuntimeError(f"{request.path}: {answer.status} {answer.body!r}")
                 seconds, found.size = answer.seconds, answer.size
@@ -114,26 +126,52 @@ def _measure(requests: list[_Request], rounds: int) -> dict[str, _Measured]:
     return measured
 
 
-async def run(*, pods: int, rounds: int) -> Report:
+def _requests(served: rig.Service, paths: _Paths, suffix: str = "") -> list[_Request]:
+    """What is asked of a service; `suffix`: of the titles."""
+    json, gzip, of = "application/json", "gzip", (served.port, served.pid)
+    return [
+        _Request(f"JSON{suffix}", *of, _PODS, json, "bare join, all"),
+        _Request(f"gzip{suffix}", *of, _PODS, json, "bare join, all", gzip),
+        _Request(f"Table{suffix}", *of, _PODS, TABLE, "bare join, all"),
+        _Request(f"JSON, {_PAGE} a page{suffix}", *of, _PODS, json, "bare join, all"),
+        _Request(f"JSON, labels of 1 %{suffix}", *of, paths.some, json, "bare join, 1 %"),
+        _Request(f"JSON, of one node{suffix}", *of, paths.node, json, "bare join, 1 %"),
+        _Request(f"JSON, of one owner{suffix}", *of, paths.owner, json, "bare join, 1 %"),
+        _Request(f"GET of one{suffix}", *of, paths.one, json, "bare GET"),
+    ]
+
+
+def _paths(filled: Filled, selector: str) -> _Paths:
+    one = filled.pods[len(filled.pods) // 2]
+    node = one.content.fields["spec.nodeName"]
+    return _Paths(
+        some=f"{_PODS}?labelSelector={quote(selector)}",
+        node=f"{_PODS}?fieldSelector={quote(f'spec.nodeName={node}')}",
+        owner=f"{_PODS}?ownerUID={one.content.controller_uid}",
+        one=f"/clusters/{one.cluster}/api/v1/namespaces/{one.content.namespace}/pods/{one.content.name}",
+    )
+
+
+async def run(*, pods: int, rounds: int, variety: Variety = "mixed", before: Path | None = None) -> Report:
     report = Report(
         "list",
-        f"LIST of {pods:,} pods over HTTP, {rounds} rounds in turn",
+        f"LIST of {pods:,} {variety} pods over HTTP, {rounds} rounds in turn",
         ("request", "MB", "median ms", "min ms", "server CPU ms", "speed of baseline"),
     )
     async with rig.broker() as broker:
         async with rig.connection(broker.url) as connection:
-            filled = await fill(await open_log(connection), pods)
+            filled = await fill(await open_log(connection), pods, variety)
         selector, selected = _selector(filled)
-        one = filled.pods[len(filled.pods) // 2]
-        some = f"{_PODS}?labelSelector={quote(selector)}"
-        single = f"/clusters/{one.cluster}/api/v1/namespaces/{one.content.namespace}/pods/{one.content.name}"
-        async with rig.service(broker.url) as service:
+        paths = _paths(filled, selector)
+        async with contextlib.AsyncExitStack() as stack:
+            service = await stack.enter_async_context(rig.service(broker.url))
+            former = [await stack.enter_async_context(rig.service(broker.url, tree=before))] if before else []
             with Client(service.port) as client:
                 whole = client.get(_PODS, whole=True).body
                 documents = {
                     "all": _pieces(whole),
-                    "some": _pieces(client.get(some, whole=True).body),
-                    "one": [client.get(single, whole=True).body],
+                    "some": _pieces(client.get(paths.some, whole=True).body),
+                    "one": [client.get(paths.one, whole=True).body],
                 }
             if (found := len(documents["all"]) // 2) != pods:
                 report.failures.append(f"the list has {found} items, not {pods}")
@@ -144,18 +182,15 @@ async def run(*, pods: int, rounds: int) -> Report:
                 path.write_bytes(msgspec.msgpack.encode(documents))
                 async with rig.process(bare.serve_joins, path) as joins:
                     port = await joins.receive()
-                    json = "application/json"
-                    served, joined = (service.port, service.pid), (port, joins.pid)
+                    json, joined = "application/json", (port, joins.pid)
                     requests = [
                         _Request("bare join, all", *joined, "/all", json, None),
-                        _Request("JSON", *served, _PODS, json, "bare join, all"),
-                        _Request("Table", *served, _PODS, TABLE, "bare join, all"),
-                        _Request(f"JSON, {_PAGE} a page", *served, _PODS, json, "bare join, all"),
                         _Request("bare join, 1 %", *joined, "/some", json, None),
-                        _Request("JSON, labels of 1 %", *served, some, json, "bare join, 1 %"),
                         _Request("bare GET", *joined, "/one", json, None),
-                        _Request("GET of one", *served, single, json, "bare GET"),
                     ]
+                    ours = _requests(service, paths)
+                    theirs = [_requests(other, paths, ", before") for other in former]
+                    requests += [request for pair in zip(ours, *theirs, strict=True) for request in pair]
                     measured = await asyncio.to_thread(_measure, requests, rounds)
     ratios = {}
     for request in requests:
@@ -169,6 +204,10 @@ async def run(*, pods: int, rounds: int) -> Report:
     report.notes.append(f"the selector names {selected} pods; every list is consistent (it asks the log for its head)")
     first = measured["Table"].first * 1e3
     report.notes.append(f"rows of tables are kept: the first, for which all pods had to be read, took {first:.0f} ms")
+    for request in ours if before else ():
+        speed = median(measured[f"{request.title}, before"].seconds) / median(measured[request.title].seconds)
+        key = "before/" + request.title.lower().replace(",", "").replace(" ", "-")
+        report.ratio(key, speed, "of the speed of before")
     report.ratio("json", ratios["JSON"], "of a bare join of the same bytes")
     report.ratio("table", ratios["Table"], "of a bare join of the JSON list")
     report.ratio("paged", ratios[f"JSON, {_PAGE} a page"], "of a bare join at one go")

@@ -30,6 +30,8 @@ from kubebraid.command.broker import EmbeddedBroker, child_set_up, free_port
 _CONTEXT = multiprocessing.get_context("spawn")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+# Seconds that a command may take to be ready.
+_PATIENCE = 120.0
 
 # Told to a process: its end of a pipe, then the arguments.
 Main = Callable[..., Coroutine[Any, Any, Any]]
@@ -53,6 +55,21 @@ def cpu_seconds(pid: int) -> float:
 def resident_bytes(pid: int | None = None) -> int:
     """Resident memory of a process; of this one if none is named."""
     return int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1]) * _PAGE
+
+
+def proportional_bytes(pid: int) -> int:
+    """Resident memory of a process, with its share of what it has in common with others (Pss)."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it started."""
+    found = [pid]
+    for one in found:
+        for task in Path(f"/proc/{one}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 @contextlib.asynccontextmanager
@@ -153,9 +170,21 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def service(nats: str, *arguments: str, context: ssl.SSLContext | None = None) -> AsyncIterator[Service]:
-    """The query service as users run it, ready to be asked; `context`: of clients, for https."""
-    async with _kubebraid("serve", "--nats", nats, *arguments, context=context) as running:
+async def service(
+    nats: str,
+    *arguments: str,
+    context: ssl.SSLContext | None = None,
+    tree: Path | None = None,
+    patience: float = _PATIENCE,
+) -> AsyncIterator[Service]:
+    """The query service as users run it, ready to be asked.
+
+    `context`: of clients, for https. `tree`: the source tree of another release that is to be run instead of this one.
+    `patience`: how many seconds it may take to be ready.
+    """
+    async with _kubebraid(
+        "serve", "--nats", nats, *arguments, context=context, tree=tree, patience=patience
+    ) as running:
         yield running
 
 
@@ -167,7 +196,13 @@ async def clusters_served(kubeconfig: Path, data: Path, *arguments: str) -> Asyn
 
 
 @contextlib.asynccontextmanager
-async def _kubebraid(command: str, *arguments: str, context: ssl.SSLContext | None = None) -> AsyncIterator[Service]:
+async def _kubebraid(
+    command: str,
+    *arguments: str,
+    context: ssl.SSLContext | None = None,
+    tree: Path | None = None,
+    patience: float = _PATIENCE,
+) -> AsyncIterator[Service]:
     port = free_port()
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "kubebraid", command, *arguments),
@@ -175,9 +210,11 @@ async def _kubebraid(command: str, *arguments: str, context: ssl.SSLContext | No
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         preexec_fn=child_set_up(),
+        cwd=tree,
+        env=None if tree is None else {**os.environ, "PYTHONPATH": str(tree)},
     )
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(patience):
             while not await asyncio.to_thread(_ready, port, context):
                 if running.returncode is not None:
                     raise ProcessFailed(f"kubebraid {command} ended with code {running.returncode}")

@@ -1,12 +1,14 @@
 """WATCH fan-out: deliveries for each CPU second of the server, against a bare server that writes the same lines.
 
 Watchers, service and baseline are processes of their own. Changes are appended to the log one by one, evenly
-spread; in turn the bare server writes the same events at the same rate, one write for each event and watcher.
+spread; in turn the bare server writes the same events at the same rate, one write for each event and watcher. With
+`before`, the service of another release has its turn, too, on the same log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -23,9 +25,12 @@ from deltalog import Appender, AppendError, decode_delta, open_log
 from deltalog.jetstream.stream import Log
 from materializer.entry import entry_of
 from materializer.versions import list_version
+from simulation.content import Variety
 
 PODS = "/api/v1/pods"
 _ROUNDS = 2
+# Of what another release delivers.
+_BEFORE_GOAL = 0.95
 _SECONDS = 3.0
 # Changes go to this many pods, in turn, so that at the usual rate each changes more than once.
 _CHANGED = 1000
@@ -144,29 +149,36 @@ async def _bare_round(lines: list[bytes], like: Round, watchers: int, rate: int,
     return round_
 
 
-async def run(*, pods: int, watchers: int, rate: int) -> Report:
+async def run(*, pods: int, watchers: int, rate: int, variety: Variety = "mixed", before: Path | None = None) -> Report:
     report = Report(
         "watch",
-        f"{watchers:,} watchers of {pods:,} pods, {rate:,} changes/s for {_SECONDS * _ROUNDS:.0f} s in {_ROUNDS} turns",
+        f"{watchers:,} watchers of {pods:,} {variety} pods, {rate:,} changes/s, {_ROUNDS} turns of {_SECONDS:.0f} s",
         ("server", "deliveries", "of all", "seconds", "CPU s", "deliveries/CPU s", "p50 ms", "p99 ms"),
     )
     ours: list[Round] = []
     theirs: list[Round] = []
+    formers: list[Round] = []
     async with rig.broker() as broker, rig.connection(broker.url) as connection:
         log = await open_log(connection)
-        filled = await fill(log, pods)
+        filled = await fill(log, pods, variety)
         with TemporaryDirectory(prefix="kubebraid-bench-") as directory:
-            async with rig.service(broker.url) as served:
+            async with contextlib.AsyncExitStack() as stack:
+                served = await stack.enter_async_context(rig.service(broker.url))
+                former = await stack.enter_async_context(rig.service(broker.url, tree=before)) if before else None
+                count = int(rate * _SECONDS)
                 for number in range(_ROUNDS):
-                    step = 1 + number * int(rate * _SECONDS)
-                    round_, lines = await _service_round(log, filled, served, watchers, rate, step)
+                    round_, lines = await _service_round(log, filled, served, watchers, rate, 1 + number * count)
                     ours.append(round_)
+                    if former is not None:
+                        step = 1 + (_ROUNDS + 1 + number) * count
+                        formers.append((await _service_round(log, filled, former, watchers, rate, step))[0])
                     theirs.append(await _bare_round(lines, round_, watchers, rate, Path(directory)))
-                step = 1 + _ROUNDS * int(rate * _SECONDS)
+                step = 1 + (2 * _ROUNDS + 1) * count
                 few, _ = await _service_round(log, filled, served, _FEW, rate, step)
     for title, rounds, count in (
         ("bare writes", theirs, watchers),
         ("service", ours, watchers),
+        *([("service, before", formers, watchers)] if formers else []),
         (f"service, {_FEW} watchers", [few], _FEW),
     ):
         deliveries, cpu = sum(one.deliveries for one in rounds), sum(one.cpu for one in rounds)
@@ -186,6 +198,9 @@ async def run(*, pods: int, watchers: int, rate: int) -> Report:
     report.notes.append("a watcher that falls behind gets an object's latest state only: less than 1 of all is no loss")
     lost = "every watcher has every object's last state, in order, nothing twice"
     report.notes.append(lost if not report.failures else "NOT every watcher has every object's last state, in order")
+    if formers:
+        ratio = median([one.per_cpu_second for one in ours]) / median([one.per_cpu_second for one in formers])
+        report.ratio("before", ratio, "of the deliveries of before for each CPU second", _BEFORE_GOAL)
     ratio = median([one.per_cpu_second for one in ours]) / median([one.per_cpu_second for one in theirs])
     report.ratio("fan-out", ratio, "of the deliveries of bare writes for each CPU second")
     return report
