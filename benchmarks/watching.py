@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -165,16 +166,15 @@ async def run(*, pods: int, watchers: int, rate: int, variety: Variety = "mixed"
             async with contextlib.AsyncExitStack() as stack:
                 served = await stack.enter_async_context(rig.service(broker.url))
                 former = await stack.enter_async_context(rig.service(broker.url, tree=before)) if before else None
-                count = int(rate * _SECONDS)
-                for number in range(_ROUNDS):
-                    round_, lines = await _service_round(log, filled, served, watchers, rate, 1 + number * count)
+                # Versions of a pod only grow.
+                steps = itertools.count(1, int(rate * _SECONDS))
+                for _ in range(_ROUNDS):
+                    round_, lines = await _service_round(log, filled, served, watchers, rate, next(steps))
                     ours.append(round_)
                     if former is not None:
-                        step = 1 + (_ROUNDS + 1 + number) * count
-                        formers.append((await _service_round(log, filled, former, watchers, rate, step))[0])
+                        formers.append((await _service_round(log, filled, former, watchers, rate, next(steps)))[0])
                     theirs.append(await _bare_round(lines, round_, watchers, rate, Path(directory)))
-                step = 1 + (2 * _ROUNDS + 1) * count
-                few, _ = await _service_round(log, filled, served, _FEW, rate, step)
+                few, _ = await _service_round(log, filled, served, _FEW, rate, next(steps))
     for title, rounds, count in (
         ("bare writes", theirs, watchers),
         ("service", ours, watchers),
