@@ -1,6 +1,6 @@
 """Bodies at rest: objects' JSON, packed one by one under a zstd dictionary of their type."""
 
 from materializer.bodies.dictionary import ALONE, CorruptFrame, Dictionary
-from materializer.bodies.packing import Held, Packing, PackingCounts, Wanted
+from materializer.bodies.packing import AtRest, Packing, PackingCounts, Wanted
 
-__all__ = ["ALONE", "CorruptFrame", "Dictionary", "Held", "Packing", "PackingCounts", "Wanted"]
+__all__ = ["ALONE", "CorruptFrame", "Dictionary", "AtRest", "Packing", "PackingCounts", "Wanted"]

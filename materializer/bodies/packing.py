@@ -12,9 +12,9 @@ import msgspec
 
 from deltalog.wire.kubernetes import GroupResource
 from materializer.bodies.dictionary import ALONE, Dictionary
-from materializer.bodies.training import LEAST_BODIES, LEAST_BYTES, MOST_BYTES, Trial, try_dictionary
+from materializer.bodies.training import LEAST_BODIES, LEAST_BYTES, MOST_BYTES, Candidate, train_candidate
 
-Held = tuple[Dictionary | None, bytes]
+AtRest = tuple[Dictionary | None, bytes]
 """A body at rest: a dictionary and the frame under it, or None and the body itself."""
 
 # A frame is worth its reading if it takes an eighth off.
@@ -161,10 +161,10 @@ class Packing:
         self,
         batch: Sequence[tuple[GroupResource, bytes]],
         objects: Mapping[GroupResource, int] | None = None,
-        samples: Mapping[GroupResource, Sequence[Held]] | None = None,
+        samples: Mapping[GroupResource, Sequence[AtRest]] | None = None,
         *,
         train: bool = True,
-    ) -> list[Held]:
+    ) -> list[AtRest]:
         """For each body the dictionary and the frame under it, or None and the body itself; in their order.
 
         `objects`: how many objects of each of these types there are now (without it, all that ever came count).
@@ -175,7 +175,7 @@ class Packing:
         groups: dict[GroupResource, list[int]] = {}
         for at, (key, _) in enumerate(batch):
             groups.setdefault(key, []).append(at)
-        taken: list[Held] = [(None, b"")] * len(batch)
+        taken: list[AtRest] = [(None, b"")] * len(batch)
         for key, places in groups.items():
             rests = [batch[at][1] for at in places]
             plain = sum(map(len, rests))
@@ -246,7 +246,7 @@ class Packing:
             return Wanted(min(bodies, max(bodies // 8, LEAST_BYTES // average, LEAST_BODIES)), newest=True)
         return Wanted(bodies, newest=False) if state.is_due(number * average) else None
 
-    def _try(self, key: GroupResource, rests: list[bytes], number: int | None, samples: Sequence[Held]) -> None:
+    def _try(self, key: GroupResource, rests: list[bytes], number: int | None, samples: Sequence[AtRest]) -> None:
         """Tries a candidate if one is due."""
         with self._lock:
             state = self._types.setdefault(key, _TypePacking())
@@ -261,28 +261,28 @@ class Packing:
             state.trying = True
             present = state.dictionary
         started = time.thread_time()
-        trial = None
+        candidate = None
         try:
             room = min(there // _PART_OF_ALL, self._left() // 4)
             bodies = _plain(samples) or rests
-            trial = try_dictionary(present or ALONE, bodies, room, newest=drifted or not samples)
+            candidate = train_candidate(present or ALONE, bodies, room, newest=drifted or not samples)
         finally:
             with self._lock:
                 self._training_seconds += time.thread_time() - started
                 state.trying = False
                 if state.dictionary is present:
-                    self._decide(state, trial, drifted, there)
+                    self._decide(state, candidate, drifted, there)
 
-    def _decide(self, state: _TypePacking, trial: Trial | None, drifted: bool, there: int) -> None:
+    def _decide(self, state: _TypePacking, candidate: Candidate | None, drifted: bool, there: int) -> None:
         state.look_at = max(state.look_at, _GROWN * there)
         first = state.dictionary is None
-        if trial is not None and self._is_taken(trial, first, drifted, there):
-            state.dictionary = trial.candidate
-            state.expected = trial.ratio
+        if candidate is not None and self._is_taken(candidate, first, drifted, there):
+            state.dictionary = candidate.dictionary
+            state.expected = candidate.ratio
             state.recent_plain = state.recent_held = 0
             state.patience = _PATIENCE
             state.quiet_until = state.plain + max(_RECENT, there // _RENEWED)
-            self._known.add(trial.candidate)
+            self._known.add(candidate.dictionary)
             self._trainings += 1
             return
         self._refused += 1
@@ -296,14 +296,14 @@ class Packing:
     def _left(self) -> int:
         return self._budget - _size(list(self._known))
 
-    def _is_taken(self, trial: Trial, first: bool, drifted: bool, there: int) -> bool:
-        if trial.ratio > (_CLEARLY_BETTER if first or drifted else _BETTER) * trial.present_ratio:
+    def _is_taken(self, candidate: Candidate, first: bool, drifted: bool, there: int) -> bool:
+        if candidate.ratio > (_CLEARLY_BETTER if first or drifted else _BETTER) * candidate.present_ratio:
             return False
-        cost = len(trial.candidate.content)
+        cost = len(candidate.dictionary.content)
         left = self._left()
         if cost > left:
             return False
-        saved = there * (trial.present_ratio - trial.ratio)
+        saved = there * (candidate.present_ratio - candidate.ratio)
         return saved >= (_PAYS if first else 1) * cost * self._budget / left
 
 
@@ -311,7 +311,7 @@ def _size(dictionaries: Iterable[Dictionary]) -> int:
     return sum(len(dictionary.content) for dictionary in dictionaries)
 
 
-def _plain(samples: Sequence[Held]) -> list[bytes]:
+def _plain(samples: Sequence[AtRest]) -> list[bytes]:
     """The bodies, in their order."""
     groups: dict[Dictionary | None, list[int]] = {}
     for at, (dictionary, _) in enumerate(samples):

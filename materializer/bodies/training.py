@@ -27,15 +27,17 @@ _LEAST_CONTENT = 4 << 10
 _MOST_CONTENT = 512 << 10
 
 
-class Trial(NamedTuple):
-    """A candidate, and bytes of frames for each plain byte of samples kept apart: under it, and under the present."""
+class Candidate(NamedTuple):
+    """A dictionary on trial, and bytes of frames for each plain byte of samples kept apart: under it, and under the
+    present one.
+    """
 
-    candidate: Dictionary
+    dictionary: Dictionary
     ratio: float
     present_ratio: float
 
 
-def try_dictionary(present: Dictionary, bodies: Sequence[bytes], most: int, *, newest: bool) -> Trial | None:
+def train_candidate(present: Dictionary, bodies: Sequence[bytes], most: int, *, newest: bool) -> Candidate | None:
     """Trains a candidate of at most `most` bytes, 4 KB at least; None if zstd makes none of these, or they are too few.
 
     It is measured on an eighth of the bodies, which it is not trained from: with `newest` the last ones, so that it is
@@ -56,11 +58,11 @@ def try_dictionary(present: Dictionary, bodies: Sequence[bytes], most: int, *, n
     except zstandard.ZstdError:
         # It finds nothing that repeats, in random bytes for one.
         return None
-    candidate = Dictionary(trained.as_bytes())
+    dictionary = Dictionary(trained.as_bytes())
     plain = sum(map(len, apart)) or 1
-    return Trial(
-        candidate,
-        sum(map(len, candidate.pack_many(apart))) / plain,
+    return Candidate(
+        dictionary,
+        sum(map(len, dictionary.pack_many(apart))) / plain,
         sum(map(len, present.pack_many(apart))) / plain,
     )
 

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from materializer.bodies import ALONE, CorruptFrame, Dictionary
-from materializer.bodies.training import try_dictionary
+from materializer.bodies.training import train_candidate
 from tests.materializer.bodies.content import orders
 
 TRAINING = orders(random.Random(1), 400)
 
 
 def trained() -> Dictionary:
-    trial = try_dictionary(ALONE, TRAINING, 1 << 30, newest=False)
-    assert trial is not None
-    return trial.candidate
+    candidate = train_candidate(ALONE, TRAINING, 1 << 30, newest=False)
+    assert candidate is not None
+    return candidate.dictionary
 
 
 UNDER_ORDERS = trained()

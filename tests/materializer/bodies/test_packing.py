@@ -9,25 +9,25 @@ from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 from deltalog.wire.kubernetes import GroupResource
-from materializer.bodies import ALONE, Dictionary, Held, Packing, Wanted
+from materializer.bodies import ALONE, Dictionary, AtRest, Packing, Wanted
 from tests.materializer.bodies.content import noise, orders, telescopes
 
 ORDERS = GroupResource("shop.example.io", "orders")
 OTHERS = GroupResource("other.example.io", "others")
 
 
-def take(packing: Packing, key: GroupResource, bodies: Sequence[bytes], objects: int | None = None) -> list[Held]:
+def take(packing: Packing, key: GroupResource, bodies: Sequence[bytes], objects: int | None = None) -> list[AtRest]:
     taken = packing.take([(key, body) for body in bodies], None if objects is None else {key: objects})
     assert [rest(held) for held in taken] == list(bodies)
     return taken
 
 
-def rest(held: Held) -> bytes:
+def rest(held: AtRest) -> bytes:
     dictionary, frame = held
     return frame if dictionary is None else dictionary.unpack(frame)
 
 
-def feed(packing: Packing, make: Callable[[Random, int], list[bytes]], batches: int, seed: int = 0) -> list[Held]:
+def feed(packing: Packing, make: Callable[[Random, int], list[bytes]], batches: int, seed: int = 0) -> list[AtRest]:
     random = Random(seed)
     return [held for _ in range(batches) for held in take(packing, ORDERS, make(random, 200))]
 
@@ -165,7 +165,7 @@ class Shelf:
     def __init__(self, packing: Packing, plain: int) -> None:
         self.packing = packing
         self.plain = plain
-        self.held: list[Held] = []
+        self.held: list[AtRest] = []
         self.packed = 0
 
     def put(self, bodies: Sequence[bytes]) -> None:
@@ -181,7 +181,7 @@ class Shelf:
         self.held[self.packed : self.packed + number] = taken
         self.packed += number
 
-    def samples(self, wanted: Wanted) -> list[Held]:
+    def samples(self, wanted: Wanted) -> list[AtRest]:
         if wanted.newest:
             return self.held[-wanted.bodies :]
         return self.held[:: max(len(self.held) // wanted.bodies, 1)][: wanted.bodies]
