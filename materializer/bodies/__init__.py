@@ -3,4 +3,4 @@
 from materializer.bodies.dictionary import ALONE, CorruptFrame, Dictionary
 from materializer.bodies.packing import AtRest, Packing, PackingCounts, Wanted
 
-__all__ = ["ALONE", "CorruptFrame", "Dictionary", "AtRest", "Packing", "PackingCounts", "Wanted"]
+__all__ = ["ALONE", "AtRest", "CorruptFrame", "Dictionary", "Packing", "PackingCounts", "Wanted"]

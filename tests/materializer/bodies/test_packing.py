@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 from deltalog.wire.kubernetes import GroupResource
-from materializer.bodies import ALONE, Dictionary, AtRest, Packing, Wanted
+from materializer.bodies import ALONE, AtRest, Dictionary, Packing, Wanted
 from tests.materializer.bodies.content import noise, orders, telescopes
 
 ORDERS = GroupResource("shop.example.io", "orders")
