@@ -26,6 +26,7 @@ from deltalog.jetstream.stream_info import StreamState
 from deltalog.reader import Record, read_to_end
 from deltalog.wire import subjects
 from deltalog.wire.delta import Delta
+from deltalog.wire.forgotten import FORGOTTEN_SUBJECT
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import ControlRecord, ObjectsRemoved, OpenApiDocument
 from deltalog.wire.subjects import (
@@ -63,6 +64,7 @@ class Counts(msgspec.Struct, array_like=True):
     - `unread`: subjects whose last message cannot be read here.
     - `shortfall`: how many subjects the log may have too few without a reason to look closer: an audit found out why.
     - `removed`: sequence and time (ns since 1970) of records of removals that are not forgotten yet.
+    - `forgotten`: sequence of the record of forgotten deletions (`deltalog.wire.forgotten`); 0: there is none.
     """
 
     records: dict[str, int] = {}
@@ -70,10 +72,11 @@ class Counts(msgspec.Struct, array_like=True):
     unread: list[str] = []
     shortfall: int = 0
     removed: dict[str, tuple[int, int]] = {}
+    forgotten: int = 0
 
     def split(self, most: int) -> Iterator[Counts]:
         """The same in several, with at most so many subjects each."""
-        yield Counts(shortfall=self.shortfall)
+        yield Counts(shortfall=self.shortfall, forgotten=self.forgotten)
         records, parts, removed = iter(self.records.items()), iter(self.parts.items()), iter(self.removed.items())
         while some := dict(islice(records, most)):
             yield Counts(records=some)
@@ -91,6 +94,7 @@ class Counts(msgspec.Struct, array_like=True):
         self.unread += more.unread
         self.shortfall += more.shortfall
         self.removed.update(more.removed)
+        self.forgotten = max(self.forgotten, more.forgotten)
 
 
 class Integrity:
@@ -111,10 +115,12 @@ class Integrity:
         self._unread = set(counts.unread)
         self._shortfall = counts.shortfall
         self._removed = counts.removed
+        self._forgotten = counts.forgotten
 
     def counts(self) -> Counts:
         """What it knows now, to go on from elsewhere."""
-        return Counts(dict(self._records), dict(self._parts), list(self._unread), self._shortfall, dict(self._removed))
+        unread, removed = list(self._unread), dict(self._removed)
+        return Counts(dict(self._records), dict(self._parts), unread, self._shortfall, removed, self._forgotten)
 
     # -- what comes in ---------------------------------------------------------------------------------------------
 
@@ -177,6 +183,10 @@ class Integrity:
         for one in [one for one in self._parts if one.startswith(f"{OBJECTS}.{cluster}.")]:
             del self._parts[one]
 
+    def take_forgotten(self, sequence: int) -> None:
+        """The record of forgotten deletions: there is one."""
+        self._forgotten = sequence
+
     # -- counting --------------------------------------------------------------------------------------------------
 
     def compare(self, state: StreamState, now: int) -> bool:
@@ -208,7 +218,7 @@ class Integrity:
         store = self.store
         limit = now - store.tombstone_ttl * 1_000_000_000 + _MARGIN
         count = len(self._records) + len(self._unread) + sum(self._parts.values()) - state.subjects
-        count += sum(time > limit for _, time in self._removed.values())
+        count += sum(time > limit for _, time in self._removed.values()) + bool(self._forgotten)
         for type_store in store.types.values():
             count += len(type_store) + type_store.graves.messages
             count += sum(len(tombstones) for tombstones in type_store.tombstones.values())
@@ -272,6 +282,8 @@ class Integrity:
         missing = Missing(
             [subject for subject, at in self._records.items() if lacks_to < at <= before and subject not in records]
         )
+        if lacks_to < self._forgotten <= before and FORGOTTEN_SUBJECT not in records:
+            missing.living.append(FORGOTTEN_SUBJECT)
         limit = log.now() - store.tombstone_ttl * 1_000_000_000 + _MARGIN
         for number, type_store in enumerate(list(store.types.values())):
             for item in list(type_store.order.items):

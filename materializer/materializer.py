@@ -21,12 +21,15 @@ from deltalog.jetstream.same_history import Progress
 from deltalog.jetstream.stream import Log
 from deltalog.jetstream.stream_info import nanoseconds
 from deltalog.reader import HistoryChanged, Reader, Record, StateIncomplete
+from deltalog.timing import DEFAULT_TIMING, LogTiming
 from deltalog.wire.delta import SharingDecoder, UnreadableRecord
 from deltalog.wire.errors import LogUnavailable
+from deltalog.wire.forgotten import MARKER_HEADER, forgotten_through
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import decode_control
 from deltalog.wire.subjects import CONTROL, PARTS
 from materializer.cluster_facts import ClusterFacts
+from materializer.forgetting import DeletionLimits, Forgetting
 from materializer.freshness import Freshness, LogUnreachable
 from materializer.history_guard import HistoryGuard, StateOutdated
 from materializer.persistence import Away, Persistence
@@ -40,11 +43,12 @@ from materializer.window import WINDOW_BYTES
 
 log = structlog.get_logger("materializer")
 
+# What JetStream's file store has for a message beside its subject, headers and payload.
+_MESSAGE_BYTES = 34
 _CONTROL_PREFIX = CONTROL + "."
 _PARTS_PREFIX = PARTS + "."
 # First and longest pause between attempts to ask the log where its window begins, in seconds.
 _ASK_AGAIN = (0.05, 2.0)
-_MARKER_HEADER = "Nats-Marker-Reason"
 
 
 class Materializer:
@@ -58,6 +62,7 @@ class Materializer:
     - `replayed`, `unreadable`: messages taken in, and those among them that could not be read.
     - `guard`: whether the log is still the history that is served.
     - `window`: bytes for the newest events; watches within them are shown every one (`materializer.window`).
+    - `deletions`: how many are remembered; see `materializer.forgetting`.
     """
 
     def __init__(
@@ -68,7 +73,9 @@ class Materializer:
         away: Away | None = None,
         *,
         window: int = WINDOW_BYTES,
+        deletions: DeletionLimits | None = None,
         timing: Timing = DEFAULT,
+        log_timing: LogTiming = DEFAULT_TIMING,
     ) -> None:
         self._timing = timing
         self._away = away
@@ -78,6 +85,14 @@ class Materializer:
         self._waiting = Waiting(self._served, timing)
         self.guard = HistoryGuard(self._served, self._freshness, self._waiting, history or History(log), timing)
         self._persistence = Persistence(self._served, self._freshness, self._waiting, self.guard, snapshots, timing)
+        self.forgetting = Forgetting(
+            self._served,
+            lambda: self.guard.history,
+            lambda: self._persistence.imaging,
+            deletions or DeletionLimits(),
+            timing,
+            log_timing,
+        )
         self._decoder = SharingDecoder()
         self.replayed = 0
         self.unreadable = 0
@@ -183,9 +198,10 @@ class Materializer:
             following = asyncio.create_task(reader.run(self._outage), name="materializer-following")
             looking = asyncio.create_task(self.guard.watch(reader), name="materializer-history")
             loading = asyncio.create_task(self._finish_loading(reader), name="materializer-loading")
-            forgetting = asyncio.create_task(self._forget(), name="materializer-forgetting")
+            decoding = asyncio.create_task(self._forget_texts(), name="materializer-decoding")
+            forgetting = asyncio.create_task(self.forgetting.run(), name="materializer-forgetting")
             saving = asyncio.create_task(self._persistence.save_regularly(), name="materializer-saving")
-            tasks = (following, looking, loading, forgetting, saving)
+            tasks = (following, looking, loading, decoding, forgetting, saving)
             try:
                 done, _ = await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -251,14 +267,11 @@ class Materializer:
         self.guard.look_soon()
         self._waiting.became_ready()
 
-    async def _forget(self) -> None:
+    async def _forget_texts(self) -> None:
         while True:
             await asyncio.sleep(self._timing.forget_every)
             # Texts of objects that have gone meanwhile are kept no longer than this.
             self._decoder.forget()
-            # An image is of entries that remember what they did when it was taken.
-            if self.ready.is_set() and not self._persistence.imaging:
-                self.store.forget(self.log.now())
 
     def _outage(self, out: bool) -> None:
         """Told by the reader when the log can no longer be read, and when it can again. Raises StateOutdated."""
@@ -284,7 +297,9 @@ class Materializer:
             if integrity.suspicious:
                 self.guard.look_soon()
         try:
-            if not record.data and _MARKER_HEADER in record.headers:
+            if not record.data and MARKER_HEADER in (headers := record.headers):
+                if through := forgotten_through(headers):
+                    self._obey(through, record.sequence)
                 store.skip(record.sequence, record.time)
             elif record.subject.startswith(_CONTROL_PREFIX):
                 control = decode_control(record.data)
@@ -298,7 +313,8 @@ class Materializer:
                 integrity.take_delta(delta, record.subject)
                 if delta.compression or delta.parts:
                     delta = served.assembler.whole(delta)
-                store.apply_delta(delta, record.sequence, record.time)
+                size = len(record.data) + len(record.block) + len(record.subject) + _MESSAGE_BYTES
+                store.apply_delta(delta, record.sequence, record.time, size)
         except UnreadableRecord as problem:
             self.unreadable += 1
             integrity.take_unreadable(record.subject)
@@ -309,6 +325,16 @@ class Materializer:
             store.settle()
         if not self._waiting.flush_due:
             self._waiting.schedule_flush()
+
+    def _obey(self, through: int, sequence: int) -> None:
+        """The log says that deletions up to there are forgotten."""
+        reader = self._freshness.reader
+        if reader is not None and 0 < reader.resumed_from < through:
+            # Their messages may have been taken out of the state while that was gone on with.
+            reason = f"deletions up to {through} were forgotten while the state past {reader.resumed_from} was read"
+            raise HistoryChanged(reason) if self.ready.is_set() else StateOutdated(reason)
+        self._served.integrity.take_forgotten(sequence)
+        self.forgetting.obey(through)
 
     # -- for those who read the store --------------------------------------------------------------------------------
 

@@ -21,6 +21,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """What noting the end of a run beside the log may take."""
     forget_every: float = 5.0
     """Between two looks for tombstones that are older than the tombstone time."""
+    bury_after: float = 300.0
+    """So long the last body of a deleted object is kept for watches from before the window; then metadata alone."""
     last_snapshot: float = 12.0
     """What the snapshot at the end of a run may take."""
     former_clusters: float = 120.0

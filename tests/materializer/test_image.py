@@ -27,6 +27,7 @@ from deltalog.wire.subjects import (
 )
 from materializer import image as module
 from materializer import store as store_module
+from materializer.burying import bury
 from materializer.cursor import Cursor
 from materializer.entry import Entry, Past
 from materializer.filter import Filter
@@ -138,6 +139,7 @@ def state(store: Store) -> Any:
                 for cluster, graves in type_store.tombstones.items()
                 if graves
             },
+            "buried": list(type_store.graves.entries()),
             "order": [plain_item(item) for item in type_store.order.items if item is not None],
             "floors": dict(type_store.floors),
             "forgotten": type_store.forgotten,
@@ -159,6 +161,8 @@ def state(store: Store) -> Any:
         "types": types,
         "clusters": {name: deepcopy(vars(cluster)) for name, cluster in store.clusters.items()},
         "fading": list(faded(store)),
+        "faded": list(store.faded),
+        "sizes": dict(store.deletion_sizes),
         "window": (store.window.start, store.window.size, len(store.window)),
         "events": {key: [plain_event(one) for one in of.events.after(0)] for key, of in store.types.items()},
         "removals": [removal.index for removal in store.removals],
@@ -194,6 +198,11 @@ def test_a_store_of_an_image_is_the_same_and_stays_it(
         if world.random.random() < 0.1:
             for one in (store, *restored):
                 one.forget(world.now)
+        if world.random.random() < 0.1:
+            before = world.now - world.random.randrange(80 * SECOND)
+            for one in (store, *restored):
+                while bury(one, before):
+                    pass
         if step % 60 == 59:
             made = again(store)
             assert_same(made, store)
@@ -216,13 +225,17 @@ def test_an_image_keeps_still_while_the_store_goes_on(
             feed(store, world.step())
             world.now += int(world.random.random() * 4 * SECOND)
         store.forget(world.now)
+        bury(store, world.now - world.random.randrange(80 * SECOND))
         before = state(store)
+        # While an image is written nothing is forgotten (`materializer.forgetting`).
+        world.forgets = False
         restoration = Restoration()
         for piece in Image(store, Integrity(store), Assembler()).pieces():
             restoration.take(*piece)
             feed(store, world.step())
         for _ in restoration.finish():
             feed(store, world.step())
+        world.forgets = True
         made = restoration.restored()[0]
         made.check()
         assert state(made) == before
@@ -250,7 +263,7 @@ def test_clients_go_on_at_an_instance_that_started_from_a_snapshot(seed: int, de
             if message.expires is not None and message.expires <= world.now:
                 del world.log[subject]
         store = made_of(pieces)[0]
-        world.catch_up(store)
+        store = world.catch_up(store)
         store.forget(world.now)
         store.check()
         for client in every_client():

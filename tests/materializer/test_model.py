@@ -23,6 +23,7 @@ from deltalog.wire.selectors import parse_fields, parse_labels
 from deltalog.wire.subjects import CLUSTER, OWNER, REMOVED, SYNCED
 from materializer import indexes as indexes_module
 from materializer import store as store_module
+from materializer.burying import bury, forget_through
 from materializer.cursor import Cursor, ShownChange, changes, initial
 from materializer.entry import Entry, object_key
 from materializer.filter import Filter
@@ -92,12 +93,18 @@ LENSES = (
 )
 
 
+class Forgotten(NamedTuple):
+    """The record that deletions up to an index are forgotten, whoever found that there were too many."""
+
+    through: int
+
+
 class Message(NamedTuple):
     """What the log keeps of one append."""
 
     index: int  # type: ignore[assignment]  # it hides tuple.index
     time: int
-    record: Delta | ControlRecord
+    record: Delta | ControlRecord | Forgotten
     expires: int | None
 
 
@@ -127,6 +134,9 @@ class World:
         self.epochs = dict.fromkeys(CLUSTERS, 0)
         self.log: dict[tuple[object, ...], Message] = {}
         self.sent: list[Message] = []
+        # Whether there are ever too many deletions; and up to where they are forgotten.
+        self.forgets = True
+        self.forgotten = 0
         self.known: dict[tuple[GroupResource, Name], Known] = {}
         self.history: dict[tuple[GroupResource, Name], list[tuple[int, State | None]]] = {}
 
@@ -155,7 +165,9 @@ class World:
 
     # -- the producers -----------------------------------------------------------------------------------------
 
-    def append(self, subject: tuple[object, ...], record: Delta | ControlRecord, expires: bool = False) -> Message:
+    def append(
+        self, subject: tuple[object, ...], record: Delta | ControlRecord | Forgotten, expires: bool = False
+    ) -> Message:
         self.index += 1
         message = Message(self.index, self.now, record, self.now + TTL * SECOND if expires else None)
         self.log[subject] = message
@@ -312,9 +324,25 @@ class World:
                     states.append((message.index, None))
         return message
 
+    def forget(self) -> Message:
+        """Somebody decides up to where deletions are forgotten; then their messages are taken out of the state."""
+        through = self.random.randrange(self.index - 60, self.index + 1)
+        message = self.append(("kbc", "forgotten"), Forgotten(max(through, self.forgotten)))
+        self.forgotten = max(through, self.forgotten)
+        for subject, older in list(self.log.items()):
+            record = older.record
+            if isinstance(record, Delta) and record.type == DELETED and older.index <= self.forgotten:
+                del self.log[subject]
+        for key, known in list(self.known.items()):
+            if known.gone_at is not None and known.gone_index <= self.forgotten:
+                del self.known[key]
+        return message
+
     def step(self) -> Message:
         """One thing that happens in some cluster, as the log has it."""
         roll = self.random.random()
+        if self.forgets and roll > 0.99:
+            return self.forget()
         kind = self.random.choice(TYPES)
         cluster = self.random.choice(CLUSTERS)
         if roll < 0.01:
@@ -391,11 +419,17 @@ class World:
         else:
             store.skip(index, self.now)
 
-    def catch_up(self, store: Store) -> None:
-        """What a reader gets that was slow, or came back from an outage: what is not yet superseded."""
+    def catch_up(self, store: Store) -> Store:
+        """A reader that was away reads what the log has past what it knows: the last of each subject.
+
+        Where deletions past that are forgotten it begins anew (`deltalog.reader`); the store that goes on is returned.
+        """
+        if self.forgotten > store.applied:
+            return self.cold_store()
         for message in sorted(self.log.values(), key=lambda one: one.index):
             if message.index > store.applied:
                 feed(store, message)
+        return store
 
     def later_store(self, begin: int) -> Store:
         """What an instance that starts now makes of the state up to `begin` and of every event past it."""
@@ -439,7 +473,13 @@ class World:
 
 def feed(store: Store, message: Message) -> Outcome:
     if isinstance(message.record, Delta):
-        return store.apply_delta(message.record, message.index, message.time)
+        return store.apply_delta(message.record, message.index, message.time, 1000)
+    if isinstance(message.record, Forgotten):
+        if message.index <= store.applied:
+            return Outcome.REDELIVERED
+        forget_through(store, message.record.through)
+        store.skip(message.index, message.time)
+        return Outcome.APPLIED
     return store.apply_control(message.record, message.index, message.time)
 
 
@@ -529,6 +569,9 @@ def run(world: World, store: Store, steps: int, each: Callable[[Store], None], *
             world.now += int(world.random.random() * 8 * SECOND)
         if world.random.random() < 0.1:
             store.forget(world.now)
+            store.check()
+        if world.random.random() < 0.1:
+            bury(store, world.now - world.random.randrange(TTL * SECOND))
             store.check()
         each(store)
 
@@ -771,16 +814,27 @@ def test_an_instance_that_missed_superseded_messages_is_right(seed: int, delta: 
     world = World(seed, delta, control)
     store = warm_store()
     clients = every_client()
+    begun = 0
     for _ in range(250):
         for _ in range(world.random.choice((1, 2, 5, 20))):
             world.step()
             if world.random.random() < 0.3:
                 world.now += int(world.random.random() * 4 * SECOND)
-        world.catch_up(store)
+        if world.random.random() < 0.1:
+            world.forget()
+        before, store = store, world.catch_up(store)
         store.check()
         if world.random.random() < 0.2:
             store.forget(world.now)
             store.check()
+        if store is not before:
+            begun += 1
+            for client in clients:
+                if client.refused(store):
+                    client.relist(store)
+                client.at = Cursor(client.cursor, 0)
+        if world.random.random() < 0.2:
+            bury(store, world.now - world.random.randrange(TTL * SECOND))
         for client in clients:
             if world.random.random() > 0.4:
                 continue
@@ -791,6 +845,7 @@ def test_an_instance_that_missed_superseded_messages_is_right(seed: int, delta: 
             assert client.view == target
             client.relist(store)
             assert client.view == target
+    assert begun > 3
 
 
 @pytest.mark.parametrize("selective", [False, True], ids=["unselective", "selective"])
@@ -812,7 +867,9 @@ def test_watchers_move_to_an_instance_that_missed_superseded_messages(
                     if client.refused(complete):
                         client.relist(complete)
                     client.pull(complete)
-        world.catch_up(lagging)
+        lagging = world.catch_up(lagging)
+        if world.random.random() < 0.3:
+            bury(world.random.choice((complete, lagging)), world.now - world.random.randrange(TTL * SECOND))
         if world.random.random() < 0.2:
             world.random.choice((complete, lagging)).forget(world.now)
         for client in clients:
