@@ -19,6 +19,8 @@ from materializer.order import Removal
 from materializer.store import Faded, Store
 from materializer.type_store import TypeStore
 
+# So many graves are looked at one by one; of more, some hundreds too many forgotten do not matter.
+_MOST_SINGLE = 20_000
 SLICE = 4 * BLOCK
 """So many are buried at one go, in some 5 ms."""
 
@@ -123,15 +125,15 @@ def bury(store: Store, before: int) -> bool:
 def forgettable(store: Store, number: int, log_bytes: int) -> int:
     """The lowest index through which to forget, so that not more than these are remembered; 0: no more are.
 
-    `number`, `log_bytes`: as in `Remembered`. It may be somewhat higher than the lowest, as graves count by blocks.
-    O(n log n) in blocks, and in what is not buried.
+    `number`, `log_bytes`: as in `Remembered`. Where there are many it may be somewhat higher than the lowest, as graves
+    count by blocks then. O(n log n) in blocks, and in what is not buried.
     """
     now = remembered(store)
     too_many, too_large = now.number - number, now.log_bytes - log_bytes
     if too_many <= 0 and too_large <= 0:
         return 0
     through = 0
-    for last, count, size in sorted(_sizes(store)):
+    for last, count, size in sorted(_sizes(store, each=now.number <= _MOST_SINGLE)):
         if too_many <= 0 and too_large <= 0:
             break
         through = last
@@ -140,9 +142,9 @@ def forgettable(store: Store, number: int, log_bytes: int) -> int:
     return through
 
 
-def _sizes(store: Store) -> Iterator[BlockSize]:
+def _sizes(store: Store, *, each: bool) -> Iterator[BlockSize]:
     for type_store in store.types.values():
-        yield from type_store.graves.sizes()
+        yield from type_store.graves.sizes(each=each)
     for one in store.faded:
         yield BlockSize(one.index, 1, 0)
     for _, index, _, item in store.fading:

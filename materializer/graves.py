@@ -752,11 +752,18 @@ class Graves:
             )
         return count
 
-    def sizes(self) -> Iterator[BlockSize]:
-        """How much the blocks hold, from the oldest on."""
-        for block in self._blocks:
-            if block is not None:
+    def sizes(self, *, each: bool = False) -> Iterator[BlockSize]:
+        """How much the blocks hold, from the oldest on; `each`: each grave by itself. O(blocks), or O(n)."""
+        for at, block in enumerate(self._blocks):
+            if block is None:
+                continue
+            if not each:
                 yield BlockSize(block.last, block.count, block.size)
+                continue
+            rows = self._rows(self._first + at, block)
+            for row, index in enumerate(rows.indexes):
+                if not block.gone >> row & 1:
+                    yield BlockSize(index, 1, rows.size(row))
 
     # -- images ------------------------------------------------------------------------------------------------------
 

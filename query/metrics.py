@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from materializer.burying import Remembered
 from materializer.materializer import Materializer
 from materializer.streams import LogStreams
 from materializer.window import CLOSED
@@ -100,6 +101,18 @@ def _of_streams(streams: LogStreams) -> Iterable[Metric]:
     )
 
 
+def _of_deletions(found: Remembered, now: int) -> Iterable[Metric]:
+    """What is remembered of deletions; `now` by the log's clock, in nanoseconds since 1970."""
+    since = 0.0 if found.since is None else max(0.0, (now - found.since) / 1e9)
+    for key, text, value in (
+        ("", "Deletions that are remembered", found.number),
+        ("_bytes", "Memory that they take, about", found.bytes),
+        ("_log_bytes", "Bytes that the log holds for them", found.log_bytes),
+        ("_seconds", "How long ago the oldest of them was", since),
+    ):
+        yield GaugeMetricFamily(f"kubebraid_deletions{key}", text, value=value)
+
+
 class _StoreCollector(Collector):
     """Reads the store when asked, so that counting costs its hot path nothing."""
 
@@ -123,6 +136,11 @@ class _StoreCollector(Collector):
         yield messages
         yield GaugeMetricFamily("kubebraid_applied_index", "Last sequence applied", value=store.applied)
         yield GaugeMetricFamily("kubebraid_resume_floor", "Lowest index a watch may resume at", value=store.floor)
+        yield from _of_deletions(materializer.forgetting.remembered(), materializer.log.now())
+        purged = materializer.forgetting.purging.purged
+        yield CounterMetricFamily(
+            "kubebraid_deletions_purged", "Forgotten deletions that were taken out of the log here", value=purged
+        )
         window = store.window
         if window.start != CLOSED:
             yield GaugeMetricFamily(

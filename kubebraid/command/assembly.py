@@ -8,6 +8,7 @@ import functools
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from deltalog import Access
 from deltalog.history import History
@@ -100,7 +101,7 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
             # With an embedded log, how far it came is kept outside the server's files, too: those may be set back.
             file = None if broker is None else broker.data / f"history-{opening.name}.json"
             snapshots = _snapshots(settings, broker, worker)
-            materializer = await _materializer(reading, until, file, snapshots, settings.window_memory)
+            materializer = await _materializer(reading, until, file, snapshots, settings)
             parts.append(materializer.run)
             if not produce and (worker is None or worker.number == 0):
                 parts.append(functools.partial(_keep_state, reading))
@@ -184,15 +185,16 @@ def _snapshots(settings: Settings, broker: EmbeddedBroker | None, worker: Worker
 
 
 async def _materializer(
-    reading: Opening, until: float, file: Path | None, snapshots: Snapshots | None, window: int
+    reading: Opening, until: float, file: Path | None, snapshots: Snapshots | None, settings: Settings
 ) -> Materializer:
     """Of the log; or, where that cannot be opened by `until`, of what a snapshot says of it, or of nothing yet.
 
-    `file`: where it is kept how far the log came. `window`: bytes for the newest events. Raises BadAccess,
-    BrokerRefuses, LogError.
+    `file`: where it is kept how far the log came. `settings`: how much is remembered. Raises BadAccess, BrokerRefuses,
+    LogError.
     """
+    kept: dict[str, Any] = {"window": settings.window_memory, "deletions": settings.deletions}
     if (opened := await reading.soon(until)) is not None:
-        return Materializer(opened, History(opened, file), snapshots, window=window)
+        return Materializer(opened, History(opened, file), snapshots, **kept)
 
     async def open_when_there() -> tuple[Log, History]:
         later = await reading.wait()
@@ -201,11 +203,11 @@ async def _materializer(
     url, name = reading.connection.url, reading.settings.name
     alone = None if snapshots is None else await snapshots.read_alone(url, name)
     if alone is None:
-        return Materializer(Log.unreached(url, name), None, snapshots, Away(None, open_when_there), window=window)
+        return Materializer(Log.unreached(url, name), None, snapshots, Away(None, open_when_there), **kept)
     assumed, restored = alone
     # NATS may refuse by then; but what is served already stays served, and that may be corrected meanwhile.
     reading.serving = True
-    return Materializer(assumed, None, snapshots, Away(restored, open_when_there), window=window)
+    return Materializer(assumed, None, snapshots, Away(restored, open_when_there), **kept)
 
 
 def configuration_of(settings: Settings) -> Configuration:

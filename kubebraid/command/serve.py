@@ -29,6 +29,8 @@ from kubebraid.command.options.clusters import (
 )
 from kubebraid.command.options.doors import with_doors
 from kubebraid.command.options.log import (
+    Deletions,
+    DeletionsBytes,
     Events,
     EventsBytes,
     NatsUrl,
@@ -36,6 +38,7 @@ from kubebraid.command.options.log import (
     Replicas,
     Stream,
     bytes_of_events,
+    deletion_limits,
     seconds_of_events,
 )
 from kubebraid.command.options.process import LogJson, LogLevel
@@ -73,6 +76,8 @@ def command(
     replicas: Replicas = None,
     events: Events = None,
     events_bytes: EventsBytes = None,
+    deletions: Deletions = 1_000_000,
+    deletions_bytes: DeletionsBytes = "1Gi",
     forward: ForwardAs = Forward.OFF,
     kubeconfig: Kubeconfig = None,
     context: Contexts = None,
@@ -112,6 +117,7 @@ def command(
         doors=doors,
         forward=checked_forward(forward, listen, doors),
         window_memory=size("--window-memory", window_memory),
+        deletions=deletion_limits(deletions, deletions_bytes),
         not_ready_after=duration(not_ready_after),
     )
     if workers > 1 and doors.audit is not None and doors.audit.path is None:

@@ -27,6 +27,8 @@ from kubebraid.command.options.clusters import (
 from kubebraid.command.options.doors import with_doors
 from kubebraid.command.options.log import (
     Data,
+    Deletions,
+    DeletionsBytes,
     Events,
     EventsBytes,
     Nats,
@@ -35,6 +37,7 @@ from kubebraid.command.options.log import (
     Replicas,
     Stream,
     bytes_of_events,
+    deletion_limits,
     seconds_of_events,
 )
 from kubebraid.command.options.process import LogJson, LogLevel
@@ -75,6 +78,8 @@ def command(
     replicas: Replicas = None,
     events: Events = None,
     events_bytes: EventsBytes = None,
+    deletions: Deletions = 1_000_000,
+    deletions_bytes: DeletionsBytes = "1Gi",
     include: Include = None,
     exclude: Exclude = None,
     namespace: Namespaces = None,
@@ -123,6 +128,7 @@ def command(
         doors=doors,
         forward=checked_forward(forward, listen, doors),
         window_memory=size("--window-memory", window_memory),
+        deletions=deletion_limits(deletions, deletions_bytes),
         not_ready_after=duration(not_ready_after),
     )
     if nats is not None and nats_port is not None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from deltalog import ADDED, DELETED, MODIFIED, ControlRecord, Delta, Replaced
+from deltalog import ADDED, DELETED, MODIFIED, ControlRecord, Replaced
 from deltalog.wire.delta import UNCHANGED, Selectables
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import ObjectsRemoved

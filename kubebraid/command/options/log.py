@@ -9,10 +9,12 @@ import typer
 
 from kubebraid.command.options.sizes import size
 from kubebraid.command.settings import BadSetting
+from materializer.forgetting import DeletionLimits
 from producers.rules.configuration import duration
 
 # A message may have 8 MiB.
 FEWEST_BYTES = 16 * 1024**2
+FEWEST_DELETIONS = 1000
 
 Data = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where the embedded NATS keeps the log. [~/.local/share/kubebraid]")
@@ -46,6 +48,18 @@ EventsBytes = Annotated[
         metavar="SIZE",
         help="In how much of the disk it does so at most; the oldest go first. [2Gi, or as the log is]",
     ),
+]
+Deletions = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=FEWEST_DELETIONS,
+        help="How many deletions are remembered, so that watches can be resumed; of more, the oldest are forgotten.",
+    ),
+]
+DeletionsBytes = Annotated[
+    str,
+    typer.Option(metavar="SIZE", help="In how much of the log's disk at most; in memory they take a tenth or less."),
 ]
 Prefix = Annotated[
     str | None,
@@ -83,3 +97,11 @@ def bytes_of_events(text: str | None) -> int | None:
     if found < FEWEST_BYTES:
         raise BadSetting(f"--events-bytes {text}: 16Mi is the least, so that the largest messages fit in")
     return found
+
+
+def deletion_limits(number: int, bytes_: str) -> DeletionLimits:
+    """What `--deletions` and `--deletions-bytes` say. Raises BadSetting."""
+    found = size("--deletions-bytes", bytes_)
+    if found < FEWEST_BYTES:
+        raise BadSetting(f"--deletions-bytes {bytes_}: 16Mi is the least, so that the largest messages fit in")
+    return DeletionLimits(number, found)
