@@ -66,8 +66,12 @@ demo: $(STAMP)
 LANE_quick = --lane quick -n 2 --dist loadfile
 LANE_test = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 LANE_soak = tests/producers/test_model.py tests/query/access/test_two_worlds.py tests/e2e/test_producers_under_fire.py tests/e2e/test_fuzz.py \
-	tests/conformance/test_differential.py tests/faults
-SOAK = KUBEBRAID_SOAK_STEPS=$${KUBEBRAID_SOAK_STEPS:-3000} KUBEBRAID_FAULT_SECONDS=$${KUBEBRAID_FAULT_SECONDS:-300}
+	tests/conformance/test_differential.py tests/e2e/test_same_decisions.py tests/oracle/test_same_as_kubectl.py tests/faults
+# Of a seed of its own each time, which it says; KUBEBRAID_SEED=5 make soak is one again.
+SOAK = seed=$${KUBEBRAID_SEED:-$$(date +%s)} && echo "KUBEBRAID_SEED=$$seed" && KUBEBRAID_SOAK_SEEDS=$$seed,$$((seed + 1)) \
+	KUBEBRAID_SOAK_STEPS=$${KUBEBRAID_SOAK_STEPS:-3000} KUBEBRAID_FAULT_SECONDS=$${KUBEBRAID_FAULT_SECONDS:-300} \
+	KUBEBRAID_DECISION_ROUNDS=$${KUBEBRAID_DECISION_ROUNDS:-20} KUBEBRAID_ORACLE_CASES=$${KUBEBRAID_ORACLE_CASES:-all} \
+	$(foreach of,DECISION FAULT FUZZ CONFORMANCE ORACLE,KUBEBRAID_$(of)_SEED=$$seed)
 
 quick: $(STAMP)
 	$(BIN)/python -m pytest $(LANE_quick) $(ARGS)

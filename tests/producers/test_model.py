@@ -17,6 +17,7 @@ from producers.timing import ProducerTiming
 from tests.producers.conftest import Rig
 
 STEPS = int(os.environ.get("KUBEBRAID_SOAK_STEPS", "60"))
+SEEDS = [int(seed) for seed in os.environ.get("KUBEBRAID_SOAK_SEEDS", "1,2").split(",")]
 TYPES = {
     ("", "pods"): "/api/v1/pods",
     ("", "configmaps"): "/api/v1/configmaps",
@@ -47,7 +48,7 @@ class Recorder:
         self.last[record.subject] = (delta.uid, int(delta.member_version), delta.epoch)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_after_quiet_the_log_equals_the_cluster(rig: Rig, seed: int) -> None:
     rig.timing = ProducerTiming(initial_silence=3.0)
     chance = random.Random(seed)

@@ -45,6 +45,7 @@ OWN_REVIEWS = (
 
 # Of each pair of worlds, in the suite and in `make soak`.
 STEPS = int(os.environ.get("KUBEBRAID_SOAK_STEPS", "1600"))
+SEEDS = [int(seed) for seed in os.environ.get("KUBEBRAID_SOAK_SEEDS", "1,2").split(",")]
 
 
 def world(hidden: int, make: type[World] = World) -> World:
@@ -412,7 +413,7 @@ async def compare(seed: int, asked: list[Asked]) -> Counter[int]:
     return codes
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_what_is_hidden_changes_no_byte(seed: int) -> None:
     asked = list(requests())
     assert len(asked) > 6000
