@@ -219,6 +219,9 @@ class _Uses:
             self.paths.add(path)
         elif isinstance(node, Loop):
             self._visit_loop(node, variables)
+        elif isinstance(node, Call) and node.function == "size" and (of := path_of(_children(node)[0], variables)):
+            # Of a list its elements are counted, and not read.
+            self.paths.add((*of, EACH, ""))
         else:
             for one in _children(node):
                 self.visit(one, variables)

@@ -1,0 +1,198 @@
+"""Searching: what searches of many objects of many types cost, and how long they keep others waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from multiprocessing.connection import Connection as Pipe
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from aiohttp import web
+
+from benchmarks import rig
+from benchmarks.report import Report, percentile
+from deltalog import ADDED, Delta, Log
+from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.records import ClusterRegistered, ControlRecord, TypeSynced
+from deltalog.wire.resource_type import ResourceType
+from materializer.materializer import Materializer
+from producers.follow.normalize import Normalizer
+from query.service import QueryService
+from simulation import SimulatedCluster
+
+_CLUSTERS = 10
+# Objects of all types that a simulated cluster has for each pod, about.
+_PER_POD = 2.67
+_ROUNDS = 40
+_PODS = "/api/v1/pods"
+
+
+def _by(expression: str, more: str = "") -> str:
+    return f"{_PODS}?filter={quote(expression)}{more}"
+
+
+# What is searched, by how; `{...}` stand for values that the objects have.
+SEARCHES = (
+    ("a label", f"{_PODS}?labelSelector=team%3Dpayments&limit=500"),
+    ("owner by name, 1 hop", f"{_PODS}?ownerName={{app}}&ownerGR=deployments.apps&ownerSeniority=1"),
+    ("owner by uid, 1 hop", f"{_PODS}?ownerUID={{uid}}&ownerSeniority=1"),
+    ("fuzzy name", f"{_PODS}?fuzzyName=gateway-&limit=500"),
+    ("orderby created_at desc, limit 50", f"{_PODS}?orderby=created_at+desc&limit=50"),
+    ("orderby namespace,name desc, limit 50", f"{_PODS}?orderby=namespace,name+desc&limit=50"),
+    ("any field, a text few have", f"{_PODS}?fieldSelector=spec.containers[].image%3D{{image}}"),
+    ("any field, a number", f"{_PODS}?fieldSelector=spec.terminationGracePeriodSeconds%3E30&limit=50"),
+    ("filter, all bodies read", _by("object.spec.containers.size() > 2", "&limit=50")),
+    ("filter, one cluster", _by('object.spec.containers.size() > 2 && cluster == "bench-3"', "&limit=50")),
+    ("filter, one label", _by('object.metadata.labels.team == "payments" && has(object.spec.nodeName)', "&limit=50")),
+    ("filter, by names alone", _by('object.metadata.name.startsWith("a")', "&limit=50")),
+)
+
+
+def _fill(materializer: Materializer, objects: int) -> dict[str, str]:
+    """Brings objects of all types of simulated clusters into the store; values that searches ask for."""
+    store, index, values = materializer.store, 0, {}
+    found = 0
+    for number in range(_CLUSTERS):
+        name = f"bench-{number + 1}"
+        simulated = SimulatedCluster(name, seed=number, pods=int(objects / _CLUSTERS / _PER_POD))
+        index += 1
+        store.apply_control(_record(name, ClusterRegistered(version={"major": "1"})), index, 0)
+        for (group, resource), collection in simulated.storage.collections.items():
+            kept = [stored.tail for stored in collection.in_order()]
+            if not kept:
+                continue
+            kind = resource.capitalize().removesuffix("s")
+            info = ResourceType(
+                group=group,
+                resource=resource,
+                version="v1",
+                kind=kind,
+                namespaced=resource not in ("nodes", "namespaces"),
+            )
+            index += 1
+            store.apply_control(_record(name, info), index, 0)
+            normalize = Normalizer(name, info)
+            for tail in kept:
+                one = normalize(b"{" + tail)
+                if (group, resource) == ("apps", "deployments"):
+                    values |= {"app": one.name, "uid": one.uid}
+                index += 1
+                store.apply_delta(_delta(name, info, one), index, time.time_ns())
+                found += 1
+            index += 1
+            store.apply_control(_record(name, TypeSynced(resource=info.group_resource, version="1")), index, 0)
+    store.finish_loading(0)
+    store.window.open(index)
+    materializer.ready.set()
+    return {**values, "image": "registry.example.io/agent:2.7.1", "objects": str(found)}
+
+
+def _record(cluster: str, fact: Any) -> ControlRecord:
+    return ControlRecord(cluster=cluster, time=0, producer="", epoch=0, fact=fact)
+
+
+def _delta(cluster: str, info: ResourceType, one: Any) -> Delta:
+    return Delta(
+        type=ADDED,
+        cluster=cluster,
+        group=info.group,
+        version=info.version,
+        resource=info.resource,
+        namespace=one.namespace,
+        name=one.name,
+        uid=one.uid,
+        member_version=one.member_version,
+        time=0,
+        producer="",
+        epoch=0,
+        labels=one.labels,
+        fields=one.fields,
+        controller_uid=one.controller_uid,
+        created=one.created,
+        version_offset=one.version_offset,
+        metadata_end=one.metadata_end,
+        object=one.object,
+    )
+
+
+class _Stalls:
+    """How long the loop let a task wait that is due each millisecond."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + 0.001
+        while True:
+            await asyncio.sleep(0.001)
+            now = loop.time()
+            self.longest = max(self.longest, now - due)
+            due = now + 0.001
+
+    def take(self) -> float:
+        longest, self.longest = self.longest, 0.0
+        return longest
+
+
+async def _serve(pipe: Pipe, objects: int) -> None:
+    log = Log.unreached("nats://127.0.0.1:1", "bench", created="2026", prefix="abcdefgh", tombstone_ttl=60)
+    materializer = Materializer(log)
+    values = _fill(materializer, objects)
+    gc.collect()
+    gc.freeze()
+    service = QueryService(materializer, "bench")
+    runner = web.AppRunner(service.application())
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    stalls = _Stalls()
+    task = asyncio.create_task(stalls.run())
+    pods = materializer.store.types[GroupResource("", "pods")]
+    pipe.send((runner.addresses[0][1], values, len(pods), len(materializer.store.types)))
+    try:
+        while await asyncio.to_thread(pipe.recv) is not None:
+            pipe.send(stalls.take())
+    except EOFError:
+        pass
+    task.cancel()
+    await runner.cleanup()
+
+
+async def run(*, objects: int, rounds: int = _ROUNDS) -> Report:
+    async with rig.process(_serve, objects) as server, aiohttp.ClientSession(auto_decompress=False) as session:
+        port, values, pods, types = await server.receive()
+        title = f"{int(values['objects']):,} objects of {types} types, {pods:,} of them pods"
+        columns = ("search", "found", "first ms", "p50 ms", "p99 ms", "first byte ms", "longest stall ms")
+        report = Report("search", title, columns)
+        for name, path in SEARCHES:
+            for key, value in values.items():
+                path = path.replace(f"{{{key}}}", value)
+            times, firsts, found = [], [], 0
+            server.send("begin")
+            await server.receive()
+            for _ in range(rounds + 1):
+                begun = time.perf_counter()
+                async with session.get(f"http://127.0.0.1:{port}{path}") as answer:
+                    firsts.append(time.perf_counter() - begun)
+                    body = await answer.read()
+                    times.append(time.perf_counter() - begun)
+                assert answer.status == 200, body[:300]
+                found = body.count(b'"uid":') if answer.headers.get("Content-Encoding") != "gzip" else -1
+            server.send("end")
+            stall = await server.receive()
+            ordered = sorted(times[1:])
+            report.row(
+                name,
+                found,
+                times[0] * 1e3,
+                percentile(ordered, 0.5) * 1e3,
+                percentile(ordered, 0.99) * 1e3,
+                percentile(sorted(firsts), 0.5) * 1e3,
+                stall * 1e3,
+            )
+        server.send(None)
+    return report
