@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from sortedcontainers import SortedKeyList
 
 from materializer.entry import Entry
 from materializer.filter import Filter
+from materializer.sorting import STEP, sorted_in_steps
 
 # Fewer entries than these are looked through.
 WORTHWHILE = 2000
@@ -108,6 +109,58 @@ def _created(entry: Entry) -> int:
     return entry.created
 
 
+# How many candidates an index has, and what yields them.
+_Best = tuple[int, Callable[[], Iterator[Entry]]]
+
+
+class _Making:
+    """An index that is being made of the entries that there were, while others come and go (`changes`, in order)."""
+
+    def __init__(self, attribute: Attribute | None, entries: list[Entry]) -> None:
+        self.changes: list[tuple[bool, Entry]] = []
+        # Rounds of forgetting since somebody went on with it.
+        self.idle = 0
+        self._steps = self._times(entries) if attribute is None else self._values(attribute, entries)
+
+    def step(self) -> _Index | _Times | None:
+        """Goes on for some milliseconds; the index, once it is made."""
+        return next(self._steps)
+
+    def _values(self, attribute: Attribute, entries: list[Entry]) -> Iterator[_Index | None]:
+        index = _Index(attribute, ())
+        for begin in range(0, len(entries), STEP):
+            for entry in entries[begin : begin + STEP]:
+                index.add(entry)
+            yield None
+        yield from self._caught_up(index)
+
+    def _times(self, entries: list[Entry]) -> Iterator[_Times | None]:
+        for found in sorted_in_steps(entries, _created):  # noqa: B007  # the last one counts
+            yield None
+        # Of what is sorted it is made at once.
+        yield from self._caught_up(_Times(found))
+
+    def _caught_up(self, index: _Kind) -> Iterator[_Kind | None]:
+        while len(self.changes) > STEP:
+            changes, self.changes = self.changes, []
+            for begin in range(0, len(changes), STEP):
+                _follow(index, changes[begin : begin + STEP])
+                yield None
+        _follow(index, self.changes)
+        yield index
+
+
+_Kind = TypeVar("_Kind", _Index, _Times)
+
+
+def _follow(index: _Index | _Times, changes: list[tuple[bool, Entry]]) -> None:
+    for added, entry in changes:
+        if added:
+            index.add(entry)
+        else:
+            index.discard(entry)
+
+
 class Indexes:
     """The indexes of one type, owned by its `TypeStore`.
 
@@ -117,9 +170,15 @@ class Indexes:
     def __init__(self) -> None:
         self._made: dict[Attribute, _Index] = {}
         self._times: _Times | None = None
+        # Those that are being made, by what they will be; None: of times.
+        self._making: dict[Attribute | None, _Making] = {}
 
     def __len__(self) -> int:
         return len(self._made) + (self._times is not None)
+
+    def __bool__(self) -> bool:
+        """Whether changes matter to any, made or being made."""
+        return bool(self._made or self._making or self._times is not None)
 
     def add(self, entry: Entry) -> None:
         """Adds an entry that became live. O(indexes), and O(log n) for that of times."""
@@ -127,6 +186,8 @@ class Indexes:
             index.add(entry)
         if self._times is not None:
             self._times.add(entry)
+        for making in self._making.values():
+            making.changes.append((True, entry))
 
     def discard(self, entry: Entry) -> None:
         """Removes an entry that is live no longer. O(indexes), and O(log n) for that of times."""
@@ -134,10 +195,13 @@ class Indexes:
             index.discard(entry)
         if self._times is not None:
             self._times.discard(entry)
+        for making in self._making.values():
+            making.changes.append((False, entry))
 
     def clear(self) -> None:
         """Drops all indexes; they are made again when a selection needs them. O(1)."""
         self._made.clear()
+        self._making.clear()
         self._times = None
 
     def candidates(self, wanted: Filter, everything: Callable[[], Iterable[Entry]], most: int) -> list[Entry] | None:
@@ -146,8 +210,51 @@ class Indexes:
         O(candidates) but for the first question of its kind, which is O(entries): of several indexes that a filter
         could use, one is made at a time, and only while those there are leave too much.
         """
-        best: tuple[int, Callable[[], Iterator[Entry]]] | None = None
-        lacking: list[Attribute] = []
+        best, lacking = self._best(wanted)
+        if lacking:
+            self._make(lacking[0], everything())
+            best, _ = self._best(wanted)
+        return None if best is None or best[0] > most else list(best[1]())
+
+    def prepare(self, wanted: Filter, everything: Callable[[], Iterable[Entry]]) -> Iterator[None]:
+        """Makes the index that `candidates` would make, in steps of some milliseconds. O(entries)."""
+        _, lacking = self._best(wanted)
+        if lacking:
+            yield from self._made_in_steps(lacking[0], everything)
+
+    def prepare_owned(self, everything: Callable[[], Iterable[Entry]]) -> Iterator[None]:
+        """Makes the index that `owned` needs, in steps of some milliseconds. O(entries)."""
+        attribute = Attribute("owner")
+        if attribute not in self._made:
+            yield from self._made_in_steps(attribute, everything)
+
+    def _make(self, attribute: Attribute | None, entries: Iterable[Entry]) -> None:
+        self._making.pop(attribute, None)
+        if attribute is None:
+            self._times = _Times(entries)
+        else:
+            self._made[attribute] = _Index(attribute, entries)
+
+    def _made_in_steps(self, attribute: Attribute | None, everything: Callable[[], Iterable[Entry]]) -> Iterator[None]:
+        """All who need the same index make it together, each a step at a time."""
+        making = self._making.get(attribute)
+        if making is None:
+            making = self._making[attribute] = _Making(attribute, list(everything()))
+            yield
+        while self._making.get(attribute) is making:
+            making.idle = 0
+            if (made := making.step()) is not None:
+                del self._making[attribute]
+                if isinstance(made, _Times):
+                    self._times = made
+                else:
+                    self._made[made.attribute] = made
+            yield
+
+    def _best(self, wanted: Filter) -> tuple[_Best | None, list[Attribute | None]]:
+        """The index that leaves least, and those worth making since that is still much; None: that of times."""
+        best: _Best | None = None
+        lacking: list[Attribute | None] = []
         values_of = dict(_attributes(wanted))
         for attribute, values in values_of.items():
             index = self._made.get(attribute)
@@ -164,19 +271,11 @@ class Indexes:
             count = self._times.count(span)
             if best is None or count < best[0]:
                 best = (count, partial(self._times.entries, span))
-        if best is None or best[0] > WORTHWHILE:
-            if lacking and self._has_room():
-                attribute = lacking[0]
-                index = self._made[attribute] = _Index(attribute, everything())
-                count = index.count(values_of[attribute])
-                if best is None or count < best[0]:
-                    best = (count, partial(index.entries, values_of[attribute]))
-            elif span is not None and self._times is None:
-                self._times = _Times(everything())
-                count = self._times.count(span)
-                if best is None or count < best[0]:
-                    best = (count, partial(self._times.entries, span))
-        return None if best is None or best[0] > most else list(best[1]())
+        if best is not None and best[0] <= WORTHWHILE:
+            return best, []
+        if lacking and self._has_room():
+            return best, lacking
+        return best, [None] if span is not None and self._times is None else []
 
     def _has_room(self) -> bool:
         """Whether another index may be made; gives up one that is not in use for it."""
@@ -190,6 +289,11 @@ class Indexes:
 
     def drop_unused(self) -> None:
         """Drops the indexes that no selection has used for some rounds; called once a round of forgetting."""
+        for key, making in list(self._making.items()):
+            making.idle += 1
+            if making.idle > 1:
+                # Whoever began it has gone.
+                del self._making[key]
         for attribute, index in list(self._made.items()):
             index.idle += 1
             if index.idle > _UNUSED:
@@ -204,7 +308,8 @@ class Indexes:
         attribute = Attribute("owner")
         index = self._made.get(attribute)
         if index is None:
-            index = self._made[attribute] = _Index(attribute, everything())
+            self._make(attribute, everything())
+            index = self._made[attribute]
         index.idle = 0
         return index.entries(uids)
 

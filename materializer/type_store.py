@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping, Sized
+from typing import NamedTuple
 
 from sortedcontainers import SortedDict
 
@@ -15,6 +16,7 @@ from materializer.graves import Grave, Graves
 from materializer.indexes import Indexes
 from materializer.metadata_only import entry_of_grave
 from materializer.order import Order, Removal
+from materializer.sorting import STEP, sorted_in_steps
 from materializer.window import TypeWindow, Window
 
 _ALL_SPACES = Spaces({})
@@ -29,6 +31,31 @@ class BeforeWindow(MaterializerError):
 
     def __init__(self, index: int, start: int) -> None:
         super().__init__(f"too old resource version: {index} ({start})")
+
+
+class Scanned(NamedTuple):
+    """Entries that may match a filter. `whole`: they all do; `ordered`: they are by cluster, namespace and name."""
+
+    entries: list[Entry]
+    whole: bool
+    ordered: bool
+
+
+def matching(scanned: Scanned, wanted: Filter) -> Iterator[list[Entry]]:
+    """Those that match, by cluster, namespace and name, in steps of some milliseconds: what is yielded last.
+
+    O(entries), and O(n log n) of what matches if they are not in order.
+    """
+    found = scanned.entries
+    if not scanned.whole:
+        matches, found = wanted.matches, []
+        for begin in range(0, len(scanned.entries), STEP):
+            found += [entry for entry in scanned.entries[begin : begin + STEP] if matches(entry)]
+            yield found
+    if scanned.ordered:
+        yield found
+    else:
+        yield from sorted_in_steps(found, _place)
 
 
 class TypeStore:
@@ -85,7 +112,24 @@ class TypeStore:
         return None if objects is None else objects.get(key)
 
     def select(self, wanted: Filter) -> list[Entry]:
-        """Live entries that match, by cluster, namespace and name: the result of a LIST.
+        """Live entries that match, by cluster, namespace and name: the result of a LIST. As `scan` and `matching`."""
+        *_, result = matching(self.scan(wanted), wanted)
+        return result
+
+    def prepare(self, wanted: Filter) -> Iterator[None]:
+        """Makes the index that a selection lacks, if it would be worth while, in steps of some milliseconds.
+
+        `scan` makes it at one go, if it was not prepared. O(entries) the first time, else O(clusters * namespaces).
+        """
+        clusters = sorted(self.clusters if wanted.clusters is None else wanted.clusters & self.clusters.keys())
+        if wanted.names is not None and wanted.namespaces is not None:
+            return
+        covered = self._covered(clusters, wanted.spaces or _ALL_SPACES, wanted.namespaces)
+        if indexes.may_answer(wanted) and covered > indexes.WORTHWHILE:
+            yield from self.indexes.prepare(wanted, self.live)
+
+    def scan(self, wanted: Filter) -> Scanned:
+        """Live entries that may match: what `matching` makes the result of. They do not change, whatever comes later.
 
         O(log n) for each combination of cluster, namespace and name where all are given; O(candidates) where there are
         many entries and an index can tell; else O(entries in these clusters and namespaces).
@@ -95,16 +139,14 @@ class TypeStore:
         if wanted.names is not None and wanted.namespaces is not None:
             keys = [object_key(space, name) for space in sorted(wanted.namespaces) for name in sorted(wanted.names)]
             named = [one for cluster in clusters for key in keys if (one := self.get(cluster, key)) is not None]
-            return [entry for entry in named if wanted.matches(entry)]
+            return Scanned(named, whole=False, ordered=True)
         if (
             indexes.may_answer(wanted)
             and (covered := self._covered(clusters, spaces, wanted.namespaces)) > indexes.WORTHWHILE
         ):
             found = self.indexes.candidates(wanted, self.live, covered // 2)
             if found is not None:
-                matching = [entry for entry in found if wanted.matches(entry)]
-                matching.sort(key=_place)
-                return matching
+                return Scanned(found, whole=False, ordered=False)
         # Namespaces are taken from the order of names, so that what they leave out costs nothing.
         whole = wanted == Filter(clusters=wanted.clusters, spaces=wanted.spaces, namespaces=wanted.namespaces)
         result: list[Entry] = []
@@ -122,11 +164,19 @@ class TypeStore:
                     entries += [objects[key] for key in objects.irange(low, high, (True, False))]
             else:
                 entries = [entry for entry in objects.values() if entry.namespace in within]
-            result.extend(entries if whole else [entry for entry in entries if wanted.matches(entry)])
-        return result
+            result.extend(entries)
+        for part in wanted.parts[:1]:
+            # A key has the name in it.
+            result = [entry for entry in result if part in entry.key]
+        return Scanned(result, whole=whole, ordered=True)
 
     def as_of(self, index: int, wanted: Filter) -> list[Entry]:
-        """The result of a LIST as it was when `index` had just been applied, by cluster, namespace and name.
+        """The result of a LIST as it was when `index` had just been applied. O(as `scan_as_of` and `matching`)."""
+        *_, result = matching(self.scan_as_of(index, wanted), wanted)
+        return result
+
+    def scan_as_of(self, index: int, wanted: Filter) -> Scanned:
+        """As `scan`, as it was when `index` had just been applied.
 
         O(entries in scope + events past `index`). Example: with a created at 4 and changed at 7, as of 5 it has a as it
         was from 4 on.
@@ -151,10 +201,9 @@ class TypeStore:
             if before is None and not event.fresh and item.uid_index <= index and wanted.covers(item):
                 raise BeforeWindow(index, event.index)
             then[place] = None if before is None or before.deleted else before
-        scope = [entry for entry in self.select(wanted) if entry.index <= index]
-        scope += [entry for entry in then.values() if entry is not None and wanted.matches(entry)]
-        scope.sort(key=_place)
-        return scope
+        found = [entry for entry in self.scan(wanted).entries if entry.index <= index]
+        found += [entry for entry in then.values() if entry is not None]
+        return Scanned(found, whole=False, ordered=False)
 
     def tombstone(self, cluster: str, key: ObjectKey) -> Entry | None:
         """What is remembered of the deleted object of a name, if any is; of one that is buried metadata. O(log n)."""

@@ -14,7 +14,8 @@ from aiohttp import web
 from materializer import reading
 from materializer.entry import Entry
 from materializer.materializer import Materializer
-from materializer.type_store import BeforeWindow
+from materializer.sorting import STEP
+from materializer.type_store import BeforeWindow, Scanned, matching
 from query.http.limits import RequestCounts, RequestLimits
 from query.http.rendering import send_list
 from query.http.request import Request
@@ -35,7 +36,7 @@ from query.objects.pages import (
     reader,
 )
 from query.objects.requests import CollectionRequest
-from query.objects.turns import in_slices
+from query.objects.turns import at_once, in_slices
 from query.objects.versions import check_history
 from query.search.owners import owners_of, prepare_owners
 from query.search.where import chosen_by
@@ -44,6 +45,7 @@ from query.timing import QueryTiming
 # Items are joined and sent in slices of about this many bytes, so that the event loop serves others in between.
 _SLICE_BYTES = 256 * 1024
 
+_DONE = object()
 # So many objects tell whether there is a field.
 _SAMPLE = 256
 
@@ -157,30 +159,36 @@ class Lists:
             uids = owners_of(store, owner, selection, asked.owners)
             selection = dataclasses.replace(selection, controller_uids=uids)
         type_store = store.types.get(key)
+        if type_store is not None:
+            lacking = type_store.prepare(selection)
+            if next(lacking, _DONE) is not _DONE:
+                await in_slices(self._turns, lacking)
         index = store.applied if exact is None else exact
         if index != store.applied and index < store.floor_of(key, selection.clusters):
             return None
+        scanned = Scanned([], whole=True, ordered=True)
         if type_store is None:
-            entries = []
+            pass
         elif index >= type_store.last():
-            entries = type_store.select(selection)
+            scanned = type_store.scan(selection)
         elif owner is not None:
             # Who owned what then is not known.
             return None
         else:
             try:
-                entries = type_store.as_of(index, selection)
+                scanned = type_store.scan_as_of(index, selection)
             except BeforeWindow:
                 return None
+        entries = await self._do(matching(scanned, selection), few=len(scanned.entries) <= STEP)
 
         if where is not None and entries:
-            before, entries = entries, await in_slices(self._turns, chosen_by(where, entries))
+            before, entries = entries, await self._do(chosen_by(where, entries), few=len(entries) <= _SAMPLE)
             if not entries and (unknown := where.unknown(before[:_SAMPLE])):
                 # Where a kube-apiserver refuses a field that it does not know.
                 some = "the objects" if len(before) <= _SAMPLE else f"the first {_SAMPLE} objects"
                 request.warnings.append(f"fieldSelector: none of {some} that were searched has {', '.join(unknown)}")
         if search.order:
-            entries = await in_slices(self._turns, search.order.steps(entries))
+            entries = await self._do(search.order.steps(entries), few=len(entries) <= STEP // 4)
 
         def lives(entry: Entry) -> bool:
             # Not the store of this moment: a list must not keep alive one that was replaced.
@@ -188,6 +196,10 @@ class Lists:
             return now is not None and now.get(entry.cluster, entry.key) is entry
 
         return Snapshot(index, scope, entries, lives)
+
+    async def _do(self, steps: Iterator[list[Entry]], *, few: bool) -> list[Entry]:
+        """What the steps make; of few entries it is made without waiting for the slices of others."""
+        return (at_once(steps) if few else await in_slices(self._turns, steps)) or []
 
 
 def slices(entries: list[Entry]) -> Iterator[list[Entry]]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
+from collections.abc import Iterator
 
 from deltalog.wire.kubernetes import GroupResource
 from materializer.cursor import Position, ShownChange, changes
 from materializer.entry import Entry
 from materializer.filter import Filter
-from materializer.type_store import TypeStore
+from materializer.type_store import TypeStore, matching
 from query.objects.representations import Encoder
 
 # Changes that are read at one go, and the bytes of their bodies: bounds what is held for a slow watcher, and how long
@@ -27,13 +28,27 @@ _KEPT_BYTES = 32 * 1024 * 1024
 class InitialState:
     """The state that watchers begin with: one for all that begin at the same time, however long each reads it.
 
-    A condition on bodies has not been asked yet.
+    `entries` are known once `steps` have been gone through, by whichever of the watchers. A condition on bodies has not
+    been asked then.
     """
 
-    __slots__ = ("__weakref__", "entries")
+    __slots__ = ("__weakref__", "_done", "_matching", "entries")
 
-    def __init__(self, entries: list[Entry]) -> None:
-        self.entries = entries
+    def __init__(self, type_store: TypeStore, selection: Filter) -> None:
+        cheap = dataclasses.replace(selection, where=None) if selection.where is not None else selection
+        self.entries: list[Entry] = []
+        self._matching = matching(type_store.scan(cheap), cheap)
+        self._done = False
+
+    def steps(self) -> Iterator[None]:
+        """Goes on in steps of some milliseconds, also where another watcher does so."""
+        while not self._done:
+            found = next(self._matching, None)
+            if found is None:
+                self._done = True
+            else:
+                self.entries = found
+            yield
 
 
 class WatchKey:
@@ -108,8 +123,7 @@ class SharedEvents:
         key = (generation, type_store.key, selection, type_store.last(), type_store.forgotten)
         found = self._initial.get(key)
         if found is None:
-            cheap = dataclasses.replace(selection, where=None) if selection.where is not None else selection
-            found = self._initial[key] = InitialState(type_store.select(cheap))
+            found = self._initial[key] = InitialState(type_store, selection)
         return found
 
     def clear(self) -> None:

@@ -12,13 +12,21 @@ _SLICE_SECONDS = 0.005
 _T = TypeVar("_T")
 
 
-async def in_slices(turns: asyncio.Lock, steps: Iterable[_T]) -> _T:
-    """Runs steps of some milliseconds each to their end; returns what the last one yields.
+def at_once(steps: Iterable[_T]) -> _T | None:
+    """Runs few steps to their end; returns what the last one yields, None if there is none."""
+    last: _T | None = None
+    for last in steps:  # noqa: B007  # it is the result
+        pass
+    return last
+
+
+async def in_slices(turns: asyncio.Lock, steps: Iterable[_T]) -> _T | None:
+    """Runs steps of some milliseconds each to their end; returns what the last one yields, None if there is none.
 
     `turns`: the lock that all who do so share, so that the loop serves others between any two slices.
     """
     remaining = iter(steps)
-    last = next(remaining)
+    last: _T | None = None
     while True:
         async with turns:
             until = time.perf_counter() + _SLICE_SECONDS

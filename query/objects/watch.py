@@ -212,7 +212,9 @@ class WatchStream:
         index = store.applied
         type_store = store.types.get(start.key)
         if type_store is not None:
-            await self._send_added(self._shared.initial(self._generation, type_store, start.selection))
+            state = self._shared.initial(self._generation, type_store, start.selection)
+            await in_slices(self._turns, state.steps())
+            await self._send_added(state)
         if start.bookmarks:
             await self._send_bookmark(start.encoder.versions.of_list(index), initial_events_end=True)
 
@@ -222,7 +224,7 @@ class WatchStream:
         for begin, end in _parts(entry.size for entry in entries):
             found = entries[begin:end]
             if where is not None:
-                found = await in_slices(self._turns, chosen_by(where, found))
+                found = await in_slices(self._turns, chosen_by(where, found)) or []
             part = [ShownChange(ADDED, entry, entry.index) for entry in found]
             await self._send_part(part, first=not begin)
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from materializer.entry import Entry
+from materializer.sorting import sorted_in_steps
 from query.http.status import ApiError
 
 Value = str | int
-# So many are sorted at one go.
-_RUN = 4096
 _TURNED = bytes(range(255, -1, -1))
 
 
@@ -94,33 +93,20 @@ class ListOrder:
         return result
 
     def steps(self, entries: list[Entry]) -> Iterator[list[Entry]]:
-        """As `sort`, in steps that take some milliseconds each; what the last one yields is the result.
-
-        Runs of entries are sorted one by one, then merged in pairs: of two runs in a row, Python's sort makes one by
-        looking at each entry once.
-        """
-        if not self.terms or not entries:
+        """As `sort`, in steps of some milliseconds; what the last one yields is the result."""
+        if not self.terms:
             yield entries
             return
         fields = [(_FIELDS[field], descending) for field, descending in self.terms]
-        runs: list[list[tuple[tuple[Value | bytes, ...], int]]] = []
-        for begin in range(0, len(entries), _RUN):
-            run = [
-                (tuple([_turned(of(entry)) if descending else of(entry) for of, descending in fields]), at)
-                for at, entry in enumerate(entries[begin : begin + _RUN], begin)
-            ]
-            run.sort()
-            runs.append(run)
-            yield []
-        while len(runs) > 1:
-            merged = []
-            for at in range(0, len(runs) - 1, 2):
-                both = runs[at] + runs[at + 1]
-                both.sort()
-                merged.append(both)
-                yield []
-            runs = merged + (runs[-1:] if len(runs) % 2 else [])
-        yield [entries[at] for _, at in runs[0]]
+
+        def key(entry: Entry) -> tuple[Value | bytes, ...]:
+            return tuple([_turned(of(entry)) if descending else of(entry) for of, descending in fields])
+
+        if len(fields) == 1:
+            [(of, descending)] = fields
+            yield from sorted_in_steps(entries, (lambda entry: _turned(of(entry))) if descending else of)
+        else:
+            yield from sorted_in_steps(entries, key)
 
 
 def _turned(value: Value) -> int | bytes:

@@ -161,3 +161,55 @@ def test_owners_over_hops_and_clusters(delta: Make) -> None:
         delta("web-2", DELETED, uid="r2", member_version="2", uid_index=3, resource="replicasets", group="apps"), 8, NOW
     )
     assert names(store, controller_uids=store.owned("d1", 1, None)) == ["web-1-a"]
+
+
+@pytest.mark.parametrize(
+    "given", [{"labels": parse_labels("app=a1")}, {"since": 5, "before": 30}, {"names": frozenset({"n007", "n011"})}]
+)
+def test_an_index_made_in_steps_has_what_came_and_went_meanwhile(
+    delta: Make, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    """Two make it together, a change between any two steps; the answer is that of looking at every entry."""
+    monkeypatch.setattr(indexes_module, "STEP", 4)
+    store, wanted = filled(delta), Filter(**given)
+    type_store = store.types[PODS]
+    index = 40
+    one, other = type_store.prepare(wanted), type_store.prepare(wanted)
+    steps = 0
+    while next(one, 0) is None or next(other, 0) is None:
+        steps += 1
+        index += 1
+        number = index % 17
+        kind, uid = (DELETED, f"u{number}") if steps % 3 == 0 else (ADDED, f"u{index}")
+        labels = {"app": f"a{index % 4}"}
+        store.apply_delta(
+            delta(f"n{number:03}", kind, uid=uid, labels=labels, created=index % 40, member_version=str(index)),
+            index,
+            NOW,
+        )
+        # Until it is there, all are looked at, or it is made at one go: never is a part of it used.
+        assert len(type_store.indexes) in (0, 1)
+    assert steps > 2
+    assert len(type_store.indexes) == 1
+    assert not type_store.indexes._making
+    store.check()
+    found = type_store.select(wanted)
+    assert [entry for entry in type_store.scan(Filter()).entries if wanted.matches(entry)] == found
+    assert next(type_store.prepare(wanted), 0) == 0
+
+
+def test_an_index_that_nobody_goes_on_making_is_given_up(delta: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexes_module, "STEP", 4)
+    store = filled(delta)
+    type_store = store.types[PODS]
+    begun = type_store.indexes.prepare_owned(type_store.live)
+    next(begun)
+    next(begun)
+    assert len(type_store.indexes._making) == 1
+    for _ in range(2):
+        store.forget(NOW)
+    assert not type_store.indexes._making
+    assert list(begun) == []
+    assert names(store, controller_uids=frozenset({"o1"}))
+    # Whoever asks at one go makes it at once, and who makes it in steps has it.
+    assert list(type_store.indexes.prepare_owned(type_store.live)) == []
