@@ -6,7 +6,7 @@ that record when they come to it in their reading, so that a resume is refused o
 then the messages are taken out of the state. In this order nothing can be lost on the way: who died between the record
 and the messages leaves some of them, which others, or the tombstone time, take out.
 
-Docs: docs/decisions/0019-forgotten-deletions-are-a-record.md.
+Docs: docs/decisions/0020-forgotten-deletions-are-a-record.md.
 """
 
 from __future__ import annotations
