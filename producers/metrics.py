@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from itertools import accumulate
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 _BY_TYPE = ("cluster", "type")
@@ -65,44 +70,8 @@ class ProducerMetrics:
         refused: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self.registry = registry = CollectorRegistry()
-        self.lists = Histogram(
-            "kubebraid_producer_list_duration_seconds",
-            "Duration of whole lists, until they are in the log",
-            _BY_TYPE,
-            buckets=_LIST_BUCKETS,
-            registry=registry,
-        )
-        self.watches = Histogram(
-            "kubebraid_producer_watch_duration_seconds",
-            "How long watches lasted",
-            _BY_TYPE,
-            buckets=_WATCH_BUCKETS,
-            registry=registry,
-        )
-        self.restarts = Counter(
-            "kubebraid_producer_watch_restarts_total",
-            "Watches that ended, by how",
-            (*_BY_TYPE, "reason"),
-            registry=registry,
-        )
-        self.relists = Counter(
-            "kubebraid_producer_lists_total", "Lists taken, by why", (*_BY_TYPE, "reason"), registry=registry
-        )
-        self.appending = Histogram(
-            "kubebraid_producer_append_seconds",
-            "From the arrival of a watch event to the acknowledgement of its delta",
-            _BY_TYPE,
-            buckets=_LAG_BUCKETS,
-            registry=registry,
-        )
-        self.lag = Histogram(
-            "kubebraid_producer_lag_seconds",
-            "From an object's change (managedFields' latest time, whole seconds, corrected by the cluster's clock) "
-            "to the acknowledgement of its delta; sampled",
-            _BY_TYPE,
-            buckets=_CHANGE_BUCKETS,
-            registry=registry,
-        )
+        self._types: dict[tuple[str, str], TypeMetrics] = {}
+        registry.register(_Types(self._types))
         self.clock = Gauge(
             "kubebraid_cluster_clock_offset_seconds",
             "How far a cluster's clock is ahead of ours, from its answers' Date",
@@ -116,45 +85,143 @@ class ProducerMetrics:
         registry.register(_Clusters(clusters))
 
     def of(self, cluster: str, resource: str) -> TypeMetrics:
-        """The counters of one type, e.g. `deployments.apps`."""
-        return TypeMetrics(self, cluster, resource)
+        """The counters of one type, e.g. `deployments.apps`; the same ones each time."""
+        found = self._types.get((cluster, resource))
+        if found is None:
+            found = self._types[cluster, resource] = TypeMetrics()
+        return found
 
     def text(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
-class TypeMetrics:
-    """The counters of one type of one cluster."""
+class _Observed:
+    """What a histogram has observed: how many by bucket, without those below, the last one above all bounds."""
 
-    def __init__(self, metrics: ProducerMetrics, cluster: str, resource: str) -> None:
-        self._metrics = metrics
-        self._labels = (cluster, resource)
-        self._lists = metrics.lists.labels(cluster, resource)
-        self._watches = metrics.watches.labels(cluster, resource)
-        self._appending = metrics.appending.labels(cluster, resource)
-        self._lag = metrics.lag.labels(cluster, resource)
+    __slots__ = ("counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.counts = array("Q", bytes(8 * (len(bounds) + 1)))
+        self.sum = 0.0
+
+    def observe(self, bounds: tuple[float, ...], value: float) -> None:
+        self.counts[bisect_left(bounds, value)] += 1
+        self.sum += value
+
+
+_Counts = dict[str, tuple[float, float]]
+"""A counter by its last label: its value, and since when there is one, in seconds since 1970."""
+
+
+class TypeMetrics:
+    """The counters of one type of one cluster.
+
+    As numbers, which become metrics at a scrape: those of prometheus_client take 9 KB for each type of each cluster.
+    """
+
+    __slots__ = ("appending", "created", "lag", "lists", "relists", "restarts", "watches")
+
+    def __init__(self) -> None:
+        self.created = time.time()
+        # Made with the first observation: most types of most clusters change seldom.
+        self.lists: _Observed | None = None
+        self.watches: _Observed | None = None
+        self.appending: _Observed | None = None
+        self.lag: _Observed | None = None
+        self.relists: _Counts = {}
+        self.restarts: _Counts = {}
 
     def listing(self, why: str) -> None:
         """A list has begun; `why` as the metric names it."""
-        self._metrics.relists.labels(*self._labels, why).inc()
+        _count(self.relists, why)
 
     def listed(self, seconds: float) -> None:
         """A list is in the log."""
-        self._lists.observe(seconds)
+        if self.lists is None:
+            self.lists = _Observed(_LIST_BUCKETS)
+        self.lists.observe(_LIST_BUCKETS, seconds)
 
     def watched(self, seconds: float, reason: str) -> None:
         """A watch has ended."""
-        self._watches.observe(seconds)
-        self._metrics.restarts.labels(*self._labels, reason).inc()
+        if self.watches is None:
+            self.watches = _Observed(_WATCH_BUCKETS)
+        self.watches.observe(_WATCH_BUCKETS, seconds)
+        _count(self.restarts, reason)
 
     def appended(self, seconds: float) -> None:
         """A watch event's delta is acknowledged, so long after the event arrived."""
-        self._appending.observe(seconds)
+        if self.appending is None:
+            self.appending = _Observed(_LAG_BUCKETS)
+        self.appending.observe(_LAG_BUCKETS, seconds)
 
     def changed(self, seconds: float) -> None:
         """A delta is acknowledged, so long after its object was changed in the cluster."""
-        self._lag.observe(max(seconds, 0.0))
+        if self.lag is None:
+            self.lag = _Observed(_CHANGE_BUCKETS)
+        self.lag.observe(_CHANGE_BUCKETS, max(seconds, 0.0))
+
+
+def _count(counts: _Counts, label: str) -> None:
+    value, since = counts.get(label) or (0.0, time.time())
+    counts[label] = (value + 1, since)
+
+
+class _Types(Collector):
+    """The metrics of types, made of their counters when they are asked for."""
+
+    def __init__(self, types: Mapping[tuple[str, str], TypeMetrics]) -> None:
+        self._types = types
+
+    def collect(self) -> Iterable[Metric]:
+        yield self._histogram(
+            "kubebraid_producer_list_duration_seconds",
+            "Duration of whole lists, until they are in the log",
+            _LIST_BUCKETS,
+            attrgetter("lists"),
+        )
+        yield self._histogram(
+            "kubebraid_producer_watch_duration_seconds",
+            "How long watches lasted",
+            _WATCH_BUCKETS,
+            attrgetter("watches"),
+        )
+        yield self._counter("kubebraid_producer_watch_restarts", "Watches that ended, by how", attrgetter("restarts"))
+        yield self._counter("kubebraid_producer_lists", "Lists taken, by why", attrgetter("relists"))
+        yield self._histogram(
+            "kubebraid_producer_append_seconds",
+            "From the arrival of a watch event to the acknowledgement of its delta",
+            _LAG_BUCKETS,
+            attrgetter("appending"),
+        )
+        yield self._histogram(
+            "kubebraid_producer_lag_seconds",
+            "From an object's change (managedFields' latest time, whole seconds, corrected by the cluster's clock) "
+            "to the acknowledgement of its delta; sampled",
+            _CHANGE_BUCKETS,
+            attrgetter("lag"),
+        )
+
+    def _histogram(
+        self, name: str, documentation: str, bounds: tuple[float, ...], of: Callable[[TypeMetrics], _Observed | None]
+    ) -> Metric:
+        family = HistogramMetricFamily(name, documentation, labels=_BY_TYPE)
+        nothing = _Observed(bounds)
+        texts = [*map(repr, bounds), "+Inf"]
+        for labels, counters in list(self._types.items()):
+            observed = of(counters) or nothing
+            family.add_metric(
+                labels, list(zip(texts, map(float, accumulate(observed.counts)), strict=True)), observed.sum
+            )
+            family.add_sample(f"{name}_created", dict(zip(_BY_TYPE, labels, strict=True)), counters.created)
+        return family
+
+    def _counter(self, name: str, documentation: str, of: Callable[[TypeMetrics], _Counts]) -> Metric:
+        family = CounterMetricFamily(name, documentation, labels=(*_BY_TYPE, "reason"))
+        for labels, counters in list(self._types.items()):
+            for reason, (value, since) in list(of(counters).items()):
+                family.add_metric((*labels, reason), value, created=since)
+        return family
 
 
 class _Clusters(Collector):

@@ -6,6 +6,8 @@ look at has changed. Only where it has, the state before is asked for: of the la
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 import structlog
 
@@ -62,7 +64,7 @@ class Before:
         self._latest.clear()
         self._older.clear()
 
-    async def was(self, key: ObjectKey, known: Known, look: Look, other_versions: set[str]) -> Selectables | None:
+    async def was(self, key: ObjectKey, known: Known, look: Look, other_versions: Iterable[str]) -> Selectables | None:
         """`Delta.was` of a state whose digest is not that of the `known` one before. None: the log does not tell."""
         encoded = self._latest.get(key) or self._older.get(key)
         if encoded is None:
@@ -71,7 +73,7 @@ class Before:
             return None
         return UNCHANGED if encoded == look.encoded else _decode(encoded)
 
-    async def _logged_look(self, key: ObjectKey, known: Known, other_versions: set[str]) -> bytes | None:
+    async def _logged_look(self, key: ObjectKey, known: Known, other_versions: Iterable[str]) -> bytes | None:
         try:
             last = await self._logged.last_look(key, other_versions)
         except (LogUnavailable, UnreadableRecord) as cause:

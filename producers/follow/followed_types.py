@@ -28,6 +28,7 @@ from producers.rules.rules import Chosen
 from producers.supervision import being_cancelled, beyond, endless
 from producers.upstream.definitions import Definitions
 from producers.upstream.discovery import Discovered, discover, registered, server_version, streams_lists
+from producers.upstream.shared_types import shared
 
 log = structlog.get_logger("producers.follow.followed_types")
 
@@ -167,7 +168,7 @@ class FollowedTypes:
             await recorded.state_type(self._as_recorded(chosen))
             running = self._running.get(key)
             # What other versions there are changes nothing for the one that is synced.
-            synced_as = msgspec.structs.replace(chosen.resource, versions=())
+            synced_as = shared(msgspec.structs.replace(chosen.resource, versions=()))
             like = (synced_as, chosen.scope, self._state.treatment, self._server_number)
             if running is not None and running[0] != like:
                 await self._stop(key)
@@ -177,11 +178,13 @@ class FollowedTypes:
 
     def _as_recorded(self, chosen: Chosen) -> ResourceType:
         """A type as its record states it: with what is synced of it."""
-        return msgspec.structs.replace(
-            chosen.resource,
-            namespaces=chosen.scope.namespaces,
-            selector=chosen.scope.selector,
-            pruned=self._state.treatment.pruning.of(chosen.resource).pointers,
+        return shared(
+            msgspec.structs.replace(
+                chosen.resource,
+                namespaces=chosen.scope.namespaces,
+                selector=chosen.scope.selector,
+                pruned=self._state.treatment.pruning.of(chosen.resource).pointers,
+            )
         )
 
     def _still_chosen(self, key: GroupResource) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from deltalog.wire.kubernetes import ObjectKey
+from producers.flag import Flag
 
 
 class InFlight:
@@ -16,10 +17,10 @@ class InFlight:
     def __init__(self) -> None:
         self.sent = 0
         self._left = 0
-        self._quiet = asyncio.Event()
+        self._quiet = Flag()
         self._quiet.set()
         # Objects whose sequence is not known yet, with an event where it is waited for.
-        self._objects: dict[ObjectKey, asyncio.Event | None] = {}
+        self._objects: dict[ObjectKey, Flag | None] = {}
         self._awaited: list[tuple[int, asyncio.Future[None]]] = []
 
     def begin(self, key: ObjectKey | None) -> None:
@@ -58,7 +59,7 @@ class InFlight:
     async def sequence_of(self, key: ObjectKey) -> None:
         """Returns when the append that brings an object's sequence is acknowledged, or has failed."""
         if key in self._objects:
-            pending = self._objects[key] = self._objects[key] or asyncio.Event()
+            pending = self._objects[key] = self._objects[key] or Flag()
             await pending.wait()
 
     def forget_objects(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
@@ -55,7 +55,7 @@ class LoggedType:
         async with self._log.turns:
             await read_to_end(self._log, note, subjects=(pattern, *removals), headers_only=True)
 
-    async def last_delta(self, key: ObjectKey, other_versions: set[str]) -> Delta | None:
+    async def last_delta(self, key: ObjectKey, other_versions: Iterable[str]) -> Delta | None:
         """The last message of one object, whole, in whatever version; None if there is none.
 
         A message that is not acknowledged yet is not found.
@@ -71,7 +71,7 @@ class LoggedType:
             delta = msgspec.structs.replace(delta, object=b"".join(piece for piece in pieces if piece))
         return unpacked(delta)
 
-    async def last_look(self, key: ObjectKey, other_versions: set[str]) -> LoggedLook | None:
+    async def last_look(self, key: ObjectKey, other_versions: Iterable[str]) -> LoggedLook | None:
         """What selectors look at of the last message of an object that exists; one question to the log, mostly.
 
         Raises LogUnavailable, UnreadableRecord.
@@ -88,7 +88,7 @@ class LoggedType:
             raise refused(found, cause) from cause
 
     async def _last(
-        self, key: ObjectKey, other_versions: set[str], last: Callable[[str], Awaitable[tuple[int, bytes] | None]]
+        self, key: ObjectKey, other_versions: Iterable[str], last: Callable[[str], Awaitable[tuple[int, bytes] | None]]
     ) -> bytes | None:
         name = object_name(key)
         for version in (self._version, *other_versions):
@@ -97,7 +97,7 @@ class LoggedType:
                 return found[1]
         return None
 
-    async def purge_versions(self, versions: set[str]) -> None:
+    async def purge_versions(self, versions: Iterable[str]) -> None:
         """Removes the messages in other versions from the state, parts too. Raises LogUnavailable."""
         head = await self._log.head()
         for version in sorted(versions):

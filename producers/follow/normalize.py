@@ -7,6 +7,7 @@ decoded; spec, status and the rest pass through as the bytes they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from operator import attrgetter
 
 import msgspec
@@ -74,7 +75,9 @@ class Normalizer:
         )
         self._fields = reader_of(resource)
         fields = selectable_fields(resource.group_resource, resource.selectable)
-        self._hidden = {label for label, field in fields.items() if field.path and self._pruned.covers(field.path)}
+        self._hidden = frozenset(
+            label for label, field in fields.items() if field.path and self._pruned.covers(field.path)
+        )
 
     def __call__(self, raw: bytes | msgspec.Raw | RawObject) -> Normalized:
         """Uses members up. Raises Unusable."""
@@ -224,5 +227,11 @@ def typed_field_reader(fields: Mapping[str, SelectableField]) -> Callable[[RawOb
 
 def reader_of(resource: ResourceType) -> Callable[[RawObject], Fields]:
     """The function that reads a type's selectable fields."""
-    fields = selectable_fields(resource.group_resource, resource.selectable)
-    return (typed_field_reader if resource.group_resource == _PODS else field_reader)(fields)
+    return _reader_of(resource.group_resource, resource.selectable)
+
+
+@lru_cache(maxsize=4096)
+def _reader_of(resource: GroupResource, selectable: tuple[str, ...]) -> Callable[[RawObject], Fields]:
+    """One for all clusters that have the type."""
+    fields = selectable_fields(resource, selectable)
+    return (typed_field_reader if resource == _PODS else field_reader)(fields)

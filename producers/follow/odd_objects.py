@@ -23,7 +23,7 @@ class OddObjects:
     def __init__(self) -> None:
         self._reasons: dict[ObjectKey, str] = {}
         # Those that were noted since a list began.
-        self._noted: set[ObjectKey] = set()
+        self._noted: dict[ObjectKey, None] = {}
 
     def __bool__(self) -> bool:
         return bool(self._reasons)
@@ -33,7 +33,7 @@ class OddObjects:
 
     def note(self, key: ObjectKey, reason: str) -> bool:
         """An object is odd; whether that is to be said, as it was not before."""
-        self._noted.add(key)
+        self._noted[key] = None
         if self._reasons.get(key) == reason:
             return False
         if key in self._reasons or len(self._reasons) < _HELD:
@@ -55,7 +55,7 @@ class OddObjects:
 
     def end_list(self) -> None:
         """It is complete: what was not noted since it began is well, or gone."""
-        for key in self._reasons.keys() - self._noted:
+        for key in self._reasons.keys() - self._noted.keys():
             del self._reasons[key]
 
     def lines(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from deltalog import AppendError, LogUnavailable
 from deltalog.jetstream.backoff import Backoff
 from deltalog.wire.kubernetes import ObjectKey
 from producers.errors import ClusterUnavailable
+from producers.flag import Flag
 from producers.follow.writer import Stored, Writer
 from producers.metrics import TypeMetrics
 from producers.timing import DEFAULT, ProducerTiming
@@ -47,6 +48,14 @@ class Reflector:
     is the cluster's version up to which the log has everything; `synced_at`, `last_event`: seconds since 1970.
     """
 
+    # There is one for each type of each cluster.
+    __slots__ = (
+        "_accepts", "_another_way", "_began", "_broken", "_by_pages", "_cluster", "_completes", "_due", "_initial",
+        "_lacking_known", "_lacks", "_metrics", "_on_change", "_on_synced", "_on_trouble", "_relist_every",
+        "_retry_now", "_sampled", "_server", "_timing", "_turn", "_watch_backoff", "_watch_now", "_why", "expected",
+        "last_event", "listed", "relists", "synced", "synced_at", "target", "version", "writer",
+    )  # fmt: skip
+
     def __init__(
         self,
         cluster: str,
@@ -66,7 +75,7 @@ class Reflector:
         self.writer = writer
         self.listed = 0
         self.expected: int | None = None
-        self.synced = asyncio.Event()
+        self.synced = Flag()
         self.synced_at = 0.0
         self.version = ""
         self.last_event = 0.0
@@ -81,7 +90,7 @@ class Reflector:
         self._metrics = metrics
         self._timing = timing
         self._sampled = 0.0
-        self._retry_now = asyncio.Event()
+        self._retry_now = Flag()
         # Watches that broke one after the other.
         self._broken = 0
         self._watch_backoff = Backoff(*timing.list_backoff)
@@ -235,6 +244,8 @@ class Reflector:
             async with contextlib.aclosing(watch.events(self._opened)) as events:
                 async for event in events:
                     initial = await self._take_in(event, initial)
+                    # Its parts are views of the whole line: not held until the next one comes.
+                    del event
                     if self._initial and initial is None:
                         self._initial = False
                         beyond_list()

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from deltalog import Appender
 from deltalog.jetstream.stream import Log
 from deltalog.wire.resource_type import ResourceType, Scope
+from producers.flag import Flag
 from producers.follow.normalize import Normalizer
 from producers.follow.ownership import Owner
 from producers.follow.reflector import Reflector
@@ -47,7 +48,7 @@ class TypeInformer:
         self.resource = resource
         self.scope = scope
         self.counts = counts
-        self.synced = asyncio.Event()
+        self.synced = Flag()
         self.error = ""
         self.error_since = 0.0
         self._on_synced = on_synced
@@ -165,6 +166,9 @@ class TypeInformer:
             await self._whole.read_back()
             await self._whole.delete_outside(frozenset(self.scope.only))
             await self._whole.settle()
+        if len(self.reflectors) == 1:
+            # A group and a task more for each type of each cluster would be felt.
+            await self.reflectors[0].run()
         async with asyncio.TaskGroup() as tasks:
             for reflector in self.reflectors:
                 tasks.create_task(reflector.run(), name=f"{self.resource.group_resource}: {reflector.target.path}")

@@ -594,7 +594,7 @@ class Writer:
         known.in_parts = bool(pieces)
         self._known.put(key, known)
         if self._known.otherwise_pruned:
-            self._known.otherwise_pruned.discard(key)
+            self._known.otherwise_pruned.pop(key, None)
         if delta.replaced is None and not delta.parts:
             # Nearly all; a dict and its checks would cost as much as the rest of the headers.
             summary = f"{SUMMARY_HEADER}: {summary_line(delta)}\r\n{DIGEST_HEADER}: {look.digest.hex()}\r\n"

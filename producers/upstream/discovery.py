@@ -18,6 +18,7 @@ from deltalog.wire.resource_type import ResourceType
 from producers.upstream.api_groups import ApiGroup, api_groups, encode_groups
 from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused
 from producers.upstream.custom_resources import CustomDefinition
+from producers.upstream.shared_types import shared
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}").fullmatch
 # Characters of a type that is none, in messages.
@@ -152,7 +153,7 @@ def _found(groups: list[ApiGroup], crds: dict[GroupResource, CustomDefinition]) 
     whole = []
     for served_as in types.values():
         versions = tuple(resource.version for resource in served_as)
-        whole.append(tuple(msgspec.structs.replace(resource, versions=versions) for resource in served_as))
+        whole.append(shared(tuple(msgspec.structs.replace(resource, versions=versions) for resource in served_as)))
     return Discovered(
         tuple(whole),
         frozenset(group for group, _ in stale),

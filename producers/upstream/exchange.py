@@ -115,8 +115,13 @@ class Response:
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body in pieces, as many bytes in each as have come by then. Raises TransportError."""
-        while chunk := await self.next_chunk():
+        while True:
+            chunk = await self.next_chunk()
+            if not chunk:
+                return
             yield chunk
+            # Not held while the next one is waited for, which takes minutes in a watch that is idle.
+            del chunk
 
     async def read(self, limit: int | None = None) -> bytes:
         """The whole body, or the first `limit` bytes of it. Raises TransportError."""

@@ -231,16 +231,22 @@ async def lines(chunks: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], Non
                 begun.append(chunk)
             elif length > _PASSED_OVER * LARGEST_ANSWER:
                 raise TooLarge(f"a line of more than {_PASSED_OVER * LARGEST_ANSWER} bytes")
+            del chunk
             continue
         pieces = chunk.split(b"\n")
+        # Nothing that came is held while more is waited for, which takes minutes in a watch that is idle.
+        del chunk
         if length > LARGEST_ANSWER:
             pieces[0] = BegunLine(b"".join(begun))
         elif begun:
             pieces[0] = b"".join((*begun, pieces[0]))
         last = pieces.pop()
         begun, length = ([last], len(last)) if last else ([], 0)
-        if whole := [piece for piece in pieces if piece and not piece.isspace()]:
+        whole = [piece for piece in pieces if piece and not piece.isspace()]
+        del pieces, last
+        if whole:
             yield whole
+        del whole
 
 
 class Watch:
@@ -309,6 +315,8 @@ class Watch:
                                 silence, initial = timing.bookmark_silence, False
                             elif not initial and silence == timing.initial_silence:
                                 silence = lasts + timing.watch_grace
+                            del line, event
+                        del together
                         patience.reschedule(loop.time() + silence)
             except TimeoutError:
                 if not patience.expired():
