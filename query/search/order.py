@@ -97,16 +97,17 @@ class ListOrder:
         if not self.terms:
             yield entries
             return
-        fields = [(_FIELDS[field], descending) for field, descending in self.terms]
+        # Stable, so the last term comes first: keys of several values would be garbage of their own.
+        for field, descending in reversed(self.terms):
+            found: list[Entry] = []
+            for found in sorted_in_steps(entries, _key_of(field, descending)):
+                yield found
+            entries = found
 
-        def key(entry: Entry) -> tuple[Value | bytes, ...]:
-            return tuple([_turned(of(entry)) if descending else of(entry) for of, descending in fields])
 
-        if len(fields) == 1:
-            [(of, descending)] = fields
-            yield from sorted_in_steps(entries, (lambda entry: _turned(of(entry))) if descending else of)
-        else:
-            yield from sorted_in_steps(entries, key)
+def _key_of(field: str, descending: bool) -> Callable[[Entry], Value | bytes]:
+    of = _FIELDS[field]
+    return (lambda entry: _turned(of(entry))) if descending else of
 
 
 def _turned(value: Value) -> int | bytes:
