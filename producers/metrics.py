@@ -84,6 +84,11 @@ class ProducerMetrics:
         refusing.set_function(lambda: float(len(list(refused()))))
         registry.register(_Clusters(clusters))
 
+    def deletions(self, remembered: Callable[[], float]) -> None:
+        """Shows how many deletions are remembered, asked for at each scrape."""
+        gauge = Gauge("kubebraid_producer_deletions", "Deletions that the producer remembers", registry=self.registry)
+        gauge.set_function(remembered)
+
     def of(self, cluster: str, resource: str) -> TypeMetrics:
         """The counters of one type, e.g. `deployments.apps`; the same ones each time."""
         found = self._types.get((cluster, resource))

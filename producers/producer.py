@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -23,6 +23,8 @@ from producers.follow.cluster_state import Treatment
 from producers.follow.leases import Leases
 from producers.follow.ownership import Deposed
 from producers.follow.removal import leave_cluster, remove_cluster
+from producers.follow.writer import Writer
+from producers.forgetting import MOST_DELETIONS, Forgetting
 from producers.members.membership import Members
 from producers.metrics import ProducerMetrics
 from producers.supervision import Complaints, being_cancelled, endless, reason_of
@@ -68,7 +70,8 @@ _BEGINNING = 32
 class Producer:
     """Runs a `ClusterProducer` for each member that it has the lease of.
 
-    `clusters` are all members, by name; `held` those that this process produces now.
+    `clusters` are all members, by name; `held` those that this process produces now. `deletions`: how many of them are
+    remembered, see `producers.forgetting`.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Producer:
         identity: str | None = None,
         bucket: str = "kubebraid-leases",
         replicas: int = 1,
+        deletions: int = MOST_DELETIONS,
         timing: ProducerTiming = DEFAULT,
     ) -> None:
         self.identity = identity or producer_id()
@@ -99,6 +103,8 @@ class Producer:
             replicas=replicas,
             ttl=timing.lease,
         )
+        self.forgetting = Forgetting(open_log, self._writers, deletions, every=timing.forget_deletions_every)
+        self.metrics.deletions(lambda: self.forgetting.remembered)
         # Set when `clusters` has the members that there are at the start, none of which is followed yet.
         self.begun = asyncio.Event()
         self._connection = connection
@@ -114,6 +120,13 @@ class Producer:
         """The clusters that this process produces now."""
         return [self.clusters[name] for name in self._running if name in self.clusters]
 
+    def _writers(self) -> Iterator[Writer]:
+        """Of all types of the clusters that this process produces now."""
+        for cluster in self.held:
+            for informer in cluster.informers.values():
+                for reflector in informer.reflectors:
+                    yield reflector.writer
+
     def problems(self) -> list[str]:
         """What is wrong with writing to the log, one line for each problem; none if it works."""
         return self._connection.problems()
@@ -128,6 +141,7 @@ class Producer:
             tasks.create_task(self._members_changed(), name="members changed")
             tasks.create_task(self.leases.run(), name="leases")
             tasks.create_task(self._requests(), name="requests")
+            tasks.create_task(self.forgetting.run(), name="forgetting")
 
     async def first_lists(self) -> None:
         """Returns when the first lists of each cluster we hold are in the log, or the cluster is unreachable."""

@@ -89,6 +89,8 @@ class ProducerTiming(msgspec.Struct, frozen=True, kw_only=True):
     """A watch that lasted so long was no failure: the next one begins the backoff anew."""
     sample_every: float = 1.0
     """Between two objects of which it is measured when their cluster changed them."""
+    forget_deletions_every: float = 60.0
+    """Between two looks at which deletions need not be remembered any longer."""
     handed_over: float = 60.0
     """A state that was handed over outranks older ones, which lists and watches still have, for so long."""
     failure_backoff: tuple[float, float] = (1.0, 60.0)

@@ -88,6 +88,7 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
                 connection,
                 identity=settings.identity or identity_of(broker),
                 bucket=leases_bucket(settings.stream),
+                deletions=settings.deletions.number,
             )
             parts.append(functools.partial(_produce, writing, producer))
             parts.append(functools.partial(_keep_state, writing))

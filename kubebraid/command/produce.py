@@ -34,6 +34,7 @@ from kubebraid.command.options.clusters import (
 )
 from kubebraid.command.options.doors import with_tls
 from kubebraid.command.options.log import (
+    Deletions,
     Events,
     EventsBytes,
     NatsUrl,
@@ -49,6 +50,7 @@ from kubebraid.command.options.serving import (
 )
 from kubebraid.command.parts import Stopped
 from kubebraid.command.settings import Settings, parse_listen
+from materializer.forgetting import DeletionLimits
 from producers.producer import Relist, Relisting, relist_subject
 
 # Seconds to wait for the answers of producers, whose number is unknown: for the first, and for others behind it.
@@ -70,6 +72,7 @@ def command(
     replicas: Replicas = None,
     events: Events = None,
     events_bytes: EventsBytes = None,
+    deletions: Deletions = 1_000_000,
     include: Include = None,
     exclude: Exclude = None,
     namespace: Namespaces = None,
@@ -98,6 +101,7 @@ def command(
         replicas=replicas,
         events=seconds_of_events(events),
         events_bytes=bytes_of_events(events_bytes),
+        deletions=DeletionLimits(number=deletions),
         **followed(
             config=config,
             kubeconfig=kubeconfig,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from struct import Struct
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -159,6 +160,17 @@ def known_of(summary: Summary, record: Record) -> Known:
     return known
 
 
+class Forgotten(NamedTuple):
+    """What was forgotten of deleted objects.
+
+    `sequences`: of the deletions that the log said to forget, and not of those whose time was over. `left`: how many
+    deletions are still remembered.
+    """
+
+    sequences: list[int]
+    left: int
+
+
 class KnownObjects:
     """What the log holds of one type of one cluster, or of one namespace of it; deleted objects are in it for a while.
 
@@ -268,9 +280,26 @@ class KnownObjects:
         """Deleted objects whose tombstones may hold what is to be pruned now."""
         return [key for key in self.otherwise_pruned if (held := self._held.get(key)) and _is_deleted(held)]
 
-    def forget_deleted(self, before: float) -> None:
-        """Drops objects that were deleted before a time in seconds by the log's clock. O(objects)."""
+    def deletions(self) -> Iterator[int]:
+        """The sequences of the deletions that are in the log, in no particular order. O(objects)."""
+        for held in self._held.values():
+            if _is_deleted(held) and (index := unpack(held).deletion_index):
+                yield index
+
+    def forget_deleted(self, before: float, through: int = 0) -> Forgotten:
+        """Drops objects that were deleted before a time, or at a sequence up to `through`. O(objects).
+
+        `before`: in seconds by the log's clock.
+        """
+        sequences: list[int] = []
         deleted = [key for key, held in self._held.items() if _is_deleted(held)]
+        left = len(deleted)
         for key in deleted:
-            if unpack(self._held[key]).deleted_at < before:
-                del self._held[key]
+            known = unpack(self._held[key])
+            if 0 < known.deletion_index <= through:
+                sequences.append(known.deletion_index)
+            elif known.deleted_at >= before:
+                continue
+            del self._held[key]
+            left -= 1
+        return Forgotten(sequences, left)

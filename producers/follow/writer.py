@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 import structlog
@@ -38,6 +38,7 @@ from producers.follow.before import Before, Look
 from producers.follow.handed_over import HandedOver
 from producers.follow.in_flight import InFlight
 from producers.follow.known import (
+    Forgotten,
     Known,
     KnownObjects,
     newer_version,
@@ -744,6 +745,10 @@ class Writer:
             created=last.created if last else 0,
         )
 
-    def forget_deleted(self) -> None:
-        """Drops objects that were deleted longer ago than tombstones are kept."""
-        self._known.forget_deleted(self._seconds() - self._log.tombstone_ttl)
+    def forget_deleted(self, through: int = 0) -> Forgotten:
+        """Drops objects that were deleted longer ago than tombstones are kept, or at a sequence up to `through`."""
+        return self._known.forget_deleted(self._seconds() - self._log.tombstone_ttl, through)
+
+    def deletions(self) -> Iterator[int]:
+        """The sequences of the deletions that are remembered, in no particular order. O(objects)."""
+        return self._known.deletions()
