@@ -37,6 +37,8 @@ from deltalog.wire.errors import LogUnavailable
 log = structlog.get_logger("deltalog.mirror")
 
 _TOKENS_OF_A_TYPE = 5
+# At so many looks in a row, what is more than in the origin may be what instances are about to take out.
+_LEFT_TO_OTHERS = 4
 
 
 class MirrorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +71,7 @@ class Mirror:
         self.settings = settings
         self._connection = connection
         self._timing = timing
+        self._surplus_looks = 0
         if not settings.domain and settings.name == settings.origin:
             raise LogError(f"a mirror of {settings.origin} beside it needs another name; give `name`")
 
@@ -149,12 +152,29 @@ class Mirror:
             try:
                 await self.make()
                 if loop.time() >= purges_due:
-                    await self.purge()
+                    if not await self._others_purge():
+                        await self.purge()
                     purges_due = loop.time() + self._timing.purges_every
                 say.clear()
             except LogUnavailable as cause:
                 say(cause)
             await asyncio.sleep(self._timing.look_every * random.uniform(0.8, 1.2))
+
+    async def _others_purge(self) -> bool:
+        """Whether it is left to instances on the mirror to take out what was purged, for a while.
+
+        Forgotten deletions are single messages, which those who forget them know (`deltalog.forgetting`); all subjects
+        of both streams need not be compared for that.
+        """
+        suffix = "" if await self._origin_state() is None else STATE_SUFFIX
+        here = await self._info(self.settings.name + suffix)
+        there = await self._info(self.settings.origin + suffix, self.settings.api)
+        if here.state.messages <= there.state.messages:
+            self._surplus_looks = 0
+            return True
+        opened = Log(self._connection, checked_log(await self._info(self.settings.name)))
+        self._surplus_looks += 1
+        return self._surplus_looks <= _LEFT_TO_OTHERS and bool(await opened.forgotten_through())
 
     async def purge(self) -> int:
         """Takes out of the mirror what was purged from its origin; how many purges that took.

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from deltalog import DELETED, Appender, Connection, Delta, Log, encode_delta, open_log
+from deltalog import DELETED, Appender, Connection, Delta, Log, LogSettings, encode_delta, open_log
 from deltalog.history import History
+from deltalog.mirror import Mirror, MirrorSettings
 from deltalog.timing import LogTiming
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import object_subject, type_prefix
@@ -88,8 +89,10 @@ async def starting(
     """Starts instances, each with its own connection; returns when they are ready."""
     started: list[Instance] = []
 
-    async def start(limits: DeletionLimits = LIMITS, snapshots: Snapshots | None = None) -> Instance:
-        one = Instance(await open_log(await connecting()), limits, snapshots)
+    async def start(
+        limits: DeletionLimits = LIMITS, snapshots: Snapshots | None = None, log_: Log | None = None
+    ) -> Instance:
+        one = Instance(log_ or await open_log(await connecting()), limits, snapshots)
         started.append(one)
         await one.until(one.materializer.ready.is_set)
         return one
@@ -225,3 +228,30 @@ async def test_one_that_cannot_decide_forgets_for_itself(log: Log, put: Put, sta
     assert (other.number, other.materializer.store.floor, await tombstones(log)) == (300, 0, 300)
     assert one.resumed(floor - 1) == "Expired"
     assert one.resumed(floor) == other.resumed(floor)
+
+
+async def test_a_mirror_obeys_and_lets_go(
+    log: Log, put: Put, starting: Any, connecting: Callable[[], Awaitable[Connection]]
+) -> None:
+    """Instances on it decide nothing; what the origin forgot they forget, and take out of their own state."""
+    connection = await connecting()
+    mirror = Mirror(connection, MirrorSettings(name="COPY"))
+    assert await mirror.make()
+    copy = await open_log(connection, LogSettings(name="COPY"), make=False)
+    one, far = await starting(), await starting(log_=copy, limits=DeletionLimits(number=10**6))
+    last = await churn(put, 0, 300)
+    for instance in (one, far):
+        await instance.until(lambda instance=instance: instance.materializer.store.applied >= last)
+        await instance.until(lambda instance=instance: 90 <= instance.number <= LIMITS.number)
+    floor = one.materializer.store.floor
+    assert far.materializer.store.floor == floor == await copy.forgotten_through()
+    async with asyncio.timeout(60):
+        while max(await tombstones(log), await tombstones(copy)) > LIMITS.number:
+            await asyncio.sleep(0.02)
+    for index in (floor - 1, floor, last - 1):
+        assert one.resumed(index) == far.resumed(index)
+    # What it has too much, its keeper leaves to the instances for a while.
+    state = await log.find_state()
+    assert state is not None
+    assert await state.delete_message(last)
+    assert [await mirror._others_purge() for _ in range(5)] == [True, True, True, True, False]
