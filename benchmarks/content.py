@@ -136,7 +136,7 @@ async def fill(log: Log, pods: int, variety: Variety = "mixed", *, keep: int | N
             for content in contents:
                 pod = Pod(name, content)
                 subject, payload, headers = message(owner, delta_of(ADDED, owner, content, 0))
-                await appender.append(subject, payload, _remember(pod), headers)
+                await appender.append(subject, payload, remember(pod), headers)
                 if keep is None or len(filled.pods) < keep:
                     filled.pods.append(pod)
                 filled.size += len(content.object)
@@ -175,7 +175,7 @@ async def _made_ahead(
         yield name, contents
 
 
-def _remember(pod: Pod) -> OnAck:
+def remember(pod: Pod) -> OnAck:
     def acknowledged(sequence: int, error: AppendError | None) -> None:
         if error is not None:
             raise error

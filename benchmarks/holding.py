@@ -1,7 +1,7 @@
 """Holding: a materializer in a process of its own, of this source tree or of another: when it is ready, what it holds.
 
-Run as a program, `python -P holding.py URL [SNAPSHOTS [write]]` with PYTHONPATH set to a tree, so that one release can
-be measured beside another: it imports only what releases have in common. It writes a line of JSON once it is ready, and
+Run as a program, `python -P holding.py OPTIONS` with PYTHONPATH set to a tree, so that one release can be measured
+beside another: it asks for what only later ones have where they have it. It writes a line of JSON once it is ready, and
 another for each line that it reads: what it holds by then. It ends with its input.
 """
 
@@ -53,10 +53,17 @@ class Holder:
 
 
 @contextlib.asynccontextmanager
-async def holding(tree: Path, url: str, *arguments: str) -> AsyncIterator[Holder]:
-    """A materializer of a source tree on the log at `url`; `arguments` as of the program."""
+async def holding(
+    tree: Path, url: str, *, snapshots: Path | None = None, writes: bool = False, deletions: int = 0
+) -> AsyncIterator[Holder]:
+    """A materializer of a source tree on the log at `url`.
+
+    `snapshots`: the directory that it goes on from; with `writes` it writes one when it is ready. With `deletions` the
+    first minutes of deletions, in which they are remembered whole, are a second, and so many are remembered.
+    """
+    options = {"url": url, "snapshots": str(snapshots or ""), "writes": writes, "deletions": deletions}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", __file__, url, *arguments),
+        *(sys.executable, "-P", __file__, json.dumps(options)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(tree)},
@@ -91,14 +98,25 @@ async def _settle() -> None:
     gc.collect()
 
 
-async def _main(url: str, directory: str = "", writes: str = "") -> None:
+def _bounded(deletions: int) -> dict[str, Any]:
+    """Options of a materializer that remembers so many deletions, and their bodies for a second; of old ones, none."""
+    try:
+        from materializer.forgetting import DeletionLimits
+        from materializer.timing import Timing
+    except ImportError:
+        return {}
+    return {"timing": Timing(forget_every=0.5, bury_after=1.0), "deletions": DeletionLimits(number=deletions)}
+
+
+async def _main(*, url: str, snapshots: str, writes: bool, deletions: int) -> None:
     from deltalog import connect, open_log
     from materializer.materializer import Materializer
     from materializer.snapshot import Snapshots
 
     connection = await connect(url, name="kubebraid-bench")
-    snapshots = Snapshots(Path(directory), 3600.0, writes=bool(writes)) if directory else None
-    materializer = Materializer(await open_log(connection), snapshots=snapshots)
+    kept = Snapshots(Path(snapshots), 3600.0, writes=writes) if snapshots else None
+    options = _bounded(deletions) if deletions else {}
+    materializer = Materializer(await open_log(connection), snapshots=kept, **options)
     gc.collect()
     gc.freeze()
     before = _resident()
@@ -125,7 +143,7 @@ async def _main(url: str, directory: str = "", writes: str = "") -> None:
         if writes:
             begun = time.perf_counter()
             await materializer.save()
-            found |= {"saving": time.perf_counter() - begun, "file": snapshots.size if snapshots else 0}
+            found |= {"saving": time.perf_counter() - begun, "file": kept.size if kept else 0}
         print(json.dumps(found), flush=True)
         if not await loop.run_in_executor(None, sys.stdin.readline):
             break
@@ -141,4 +159,4 @@ if __name__ == "__main__":
     import uvloop
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    uvloop.run(_main(*sys.argv[1:]))
+    uvloop.run(_main(**json.loads(sys.argv[1])))

@@ -13,12 +13,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, get_args
+from uuid import uuid4
+
+import msgspec
 
 from benchmarks import bare, rig
-from benchmarks.content import Filled, deletion_of, fill
+from benchmarks.content import Filled, Pod, deletion_of, delta_of, fill, message, remember
 from benchmarks.holding import holding
 from benchmarks.report import Cell, Report, median
-from deltalog import Appender, open_log
+from deltalog import ADDED, Appender, open_log
 from deltalog.jetstream.stream import Log
 from simulation.content import Variety
 
@@ -46,34 +49,45 @@ async def _filled(pods: int, variety: Variety, deletions: int) -> AsyncIterator[
         yield _Log(log, filled, broker.url, (await log.state()).messages)
 
 
-async def _once(tree: Path, url: str, *arguments: str) -> dict[str, Any]:
-    async with holding(tree, url, *arguments) as holder:
+async def _once(tree: Path, url: str, snapshots: Path | None = None, *, writes: bool = False) -> dict[str, Any]:
+    async with holding(tree, url, snapshots=snapshots, writes=writes) as holder:
         return await holder.state()
 
 
-async def _held_by_deletions(trees: dict[str, Path], made: _Log) -> dict[str, float]:
-    """What running materializers hold for each of the pods that are deleted meanwhile."""
-    found = {}
-    async with contextlib.AsyncExitStack() as stack:
-        holders = {name: await stack.enter_async_context(holding(tree, made.url)) for name, tree in trees.items()}
-        before = {name: await holder.state() for name, holder in holders.items()}
-        await _delete(made)
-        for name, holder in holders.items():
-            after = await holder.again()
-            more = after["held"] - before[name]["held"]
-            # What is deleted is not held as a live object any more.
-            each = before[name]["held"] / before[name]["objects"]
-            count = before[name]["objects"] - after["objects"]
-            found[name] = more / count + each if count else 0.0
-    return found
+async def _held_by_deletions(tree: Path, made: _Log, *, limit: int = 0) -> float:
+    """What a running materializer holds for each pod that came and was deleted while it ran, in bytes.
+
+    With a `limit` of so many, they are remembered without bodies, and what counts is what comes after.
+    """
+    async with holding(tree, made.url, deletions=limit) as holder:
+        await holder.state()
+        # What is kept of the newest events for a while, as buffers and free memory, has its size by then.
+        await _come_and_go(made)
+        before = await holder.again()
+        count = await _come_and_go(made)
+        after = await holder.again()
+    return float(after["held"] - before["held"]) / count
 
 
-async def _delete(made: _Log) -> None:
+async def _come_and_go(made: _Log) -> int:
+    """Bring as many pods as are kept into the log, by other names, and delete them; how many."""
+    tag = uuid4().hex[:8]
+    others = []
+    for pod in made.filled.pods:
+        name, uid = f"{pod.content.name}-{tag}", tag + pod.content.uid[8:]
+        others.append(Pod(pod.cluster, msgspec.structs.replace(pod.content, name=name, uid=uid)))
+    owners = made.filled.owners
     async with Appender(made.log.connection) as appender:
-        for pod in made.filled.pods:
-            subject, payload, headers = deletion_of(made.filled.owners[pod.cluster], pod)
-            await appender.append(subject, payload, lambda sequence, error: None, headers)
+        for other in others:
+            owner = owners[other.cluster]
+            subject, payload, headers = message(owner, delta_of(ADDED, owner, other.content, 0))
+            await appender.append(subject, payload, remember(other), headers)
         await appender.drain()
+        for other in others:
+            subject, payload, headers = deletion_of(owners[other.cluster], other)
+            await appender.append(subject, payload, remember(other), headers)
+        await appender.drain()
+    return len(others)
 
 
 async def _proportional(tree: Path, url: str, pods: int, workers: int, snapshot: Path) -> float:
@@ -102,8 +116,8 @@ async def run(*, pods: int, rounds: int, before: Path | None = None) -> Report:
 
 
 async def _measure(report: Report, trees: dict[str, Path], pods: int, variety: Variety, rounds: int) -> None:
-    # A deletion of each tenth pod, at most so many that the log is read again in good time.
-    deletions = min(pods // 10, 20_000)
+    # More bytes than are kept of the newest events, so that those have their size before what is measured comes.
+    deletions = min(pods, 20_000)
 
     def row(what: str, found: dict[str, float], goal: Cell = None) -> None:
         report.row(f"{variety}: {what}", found.get("before"), found["now"], goal)
@@ -116,12 +130,12 @@ async def _measure(report: Report, trees: dict[str, Path], pods: int, variety: V
         with TemporaryDirectory(prefix="kubebraid-bench-") as directory:
             places = {name: Path(directory) / name for name in trees}
             for name, tree in trees.items():
-                saved[name] = await _once(tree, made.url, str(places[name]), "write")
+                saved[name] = await _once(tree, made.url, places[name], writes=True)
             for _ in range(rounds):
                 read.append((await rig.fresh(bare.read_ordered, made.url, made.log.name, made.messages))[1])
                 for name, tree in trees.items():
                     whole[name].append(await _once(tree, made.url))
-                    quick[name].append(await _once(tree, made.url, str(places[name])))
+                    quick[name].append(await _once(tree, made.url, places[name]))
             workers = {}
             for name, tree in trees.items() if variety == "mixed" else ():
                 one = await _proportional(tree, made.url, pods, 1, places[name])
@@ -152,7 +166,12 @@ async def _measure(report: Report, trees: dict[str, Path], pods: int, variety: V
         if workers:
             row("a further worker, MB", workers, 500.0 if pods >= 500_000 else None)
         if variety == "mixed":
-            row("a deletion that is remembered", await _held_by_deletions(trees, made), _DELETION_GOAL)
+            whole_ones = {name: await _held_by_deletions(tree, made) for name, tree in trees.items()}
+            row("a deletion that is remembered, in its first minutes", whole_ones)
+            now = trees["now"]
+            row("after them", {"now": await _held_by_deletions(now, made, limit=10**9)}, _DELETION_GOAL)
+            limited = await _held_by_deletions(now, made, limit=len(made.filled.pods))
+            row("one more, where as many are remembered as may be", {"now": limited}, 0)
     body = made.filled.size / pods
     report.notes.append(f"{variety}: {body:,.0f} bytes of JSON an object")
     report.ratio(f"{variety}", body / held["now"], "bytes of JSON for each resident byte", body / _GOALS[variety])
