@@ -61,9 +61,9 @@ def test_all_of_a_filter_has_to_hold(entry: Callable[..., Entry]) -> None:
     assert both.matches(entry(4, labels={"app": "a"}))
     assert not both.matches(entry(4))
     assert both.may_select(entry(3, labels={"app": "a"}))
-    assert EVEN == Filter(where=Of(2))
+    assert Filter(where=Of(2)) == EVEN
     assert hash(EVEN) == hash(Filter(where=Of(2)))
-    assert EVEN != Filter(where=Of(3))
+    assert Filter(where=Of(3)) != EVEN
 
 
 def test_what_was_before_is_not_known(entry: Callable[..., Entry]) -> None:
