@@ -15,10 +15,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple, Protocol, TypeVar
-from uuid import UUID
 
 import msgspec
 from isal import isal_zlib
+
+from materializer.record import uid_bytes
 
 T = TypeVar("T")
 
@@ -190,6 +191,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Scanned).decode
 _decode_rest = msgspec.msgpack.Decoder(_Rest).decode
 _DELETED, _FINAL, _REMOVAL = 1, 2, 4
+# In the place of a uid that is another text than an API server's.
 _NO_UID = bytes(16)
 
 
@@ -204,15 +206,10 @@ def _shared_maps(values: Sequence[Mapping[str, str]]) -> _SharedMaps:
     return _SharedMaps([dict(key) for key in keys], at)
 
 
-def _uid_bytes(uid: str) -> bytes | None:
-    """A uid as API servers write it in 16 bytes; None for any other text."""
-    if len(uid) != 36:
-        return None
-    try:
-        packed = bytes.fromhex(uid.replace("-", ""))
-    except ValueError:
-        return None
-    return packed if len(packed) == 16 and packed != _NO_UID and str(UUID(bytes=packed)) == uid else None
+def _uid_text(packed: bytes) -> str:
+    """The inverse of `uid_bytes`."""
+    text = packed.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _number(text: str) -> int | None:
@@ -255,7 +252,7 @@ def _differences(numbers: Sequence[int]) -> list[int]:
 
 def _pack(graves: Sequence[Grave]) -> bytes:
     """Up to BLOCK graves as bytes. O(their size), some 5 us each."""
-    uids = [_uid_bytes(one.uid) for one in graves]
+    uids = [uid_bytes(one.uid) for one in graves]
     rest = _Rest(
         times=_differences([one.time for one in graves]),
         uid_ages=[one.index - one.uid_index for one in graves],
@@ -263,8 +260,8 @@ def _pack(graves: Sequence[Grave]) -> bytes:
         observed=[one.observed_from - one.uid_index for one in graves],
         oldest_ages=[one.uid_index - one.oldest_uid_index for one in graves],
         created=_differences([one.created for one in graves]),
-        uids=b"".join(_NO_UID if packed is None else packed for packed in uids),
-        other_uids={at: graves[at].uid for at, packed in enumerate(uids) if packed is None},
+        uids=b"".join(packed or _NO_UID for packed in uids),
+        other_uids={at: graves[at].uid for at, packed in enumerate(uids) if not packed},
         member_versions=_versions([one.member_version for one in graves]),
         first_known_versions=_versions([one.first_known_version for one in graves]),
         versions=_SharedTexts(*_shared([one.version for one in graves])),
@@ -369,7 +366,7 @@ class _Rows:
         rest, flags = unpacked.rest, self._scanned.flags[at]
         uid = rest.other_uids.get(at)
         if uid is None:
-            uid = str(UUID(bytes=rest.uids[16 * at : 16 * at + 16]))
+            uid = _uid_text(rest.uids[16 * at : 16 * at + 16])
         index = self.indexes[at]
         uid_index = index - rest.uid_ages[at]
         replaced, pasts = rest.rare.get(at, ((), ()))
@@ -543,7 +540,19 @@ class Graves:
             for one in some[known:]:
                 self._names.add(hash((one.cluster, one.namespace, one.name)), number)
             known = 0
-            self._append(_block_of(data, _Rows(data)))
+            times = [one.time for one in some]
+            self._append(
+                _Block(
+                    data=data,
+                    first=some[0].index,
+                    last=some[-1].index,
+                    earliest=min(times),
+                    latest=max(times),
+                    count=len(some),
+                    messages=sum(not one.removal for one in some),
+                    size=sum(one.size for one in some),
+                )
+            )
             number += 1
 
     def _append(self, block: _Block) -> None:

@@ -227,10 +227,10 @@ class TypeStore:
     def _dug_up(self, grave: Grave) -> Entry:
         return entry_of_grave(grave, self.key, self.prefix)
 
-    def after(self, index: int, wanted: Filter) -> Iterator[Entry | Removal]:
+    def after(self, index: int, wanted: Filter | None = None) -> Iterator[Entry | Removal]:
         """What has a higher index, ascending, as a watch reads it. O(log n) to the first.
 
-        Of what is buried, only what a filter may want: it says so by clusters, namespaces and names.
+        Of what is buried, only what a filter may want, if one is given: it says so by clusters, namespaces and names.
         """
         standing = self.order.after(index)
         if not self.graves or self.graves.last <= index:

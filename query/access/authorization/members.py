@@ -338,7 +338,7 @@ class MembersRbac:
             self._note(*self._materializer.store.clusters)
             return
         changed: set[str] = set()
-        for item in types.order.after(read):
+        for item in types.after(read):
             for entry in (item,) if isinstance(item, Entry) else item.entries.values():
                 changed.add(entry.cluster)
                 if (rbac := self._rbac.get(entry.cluster)) is not None:

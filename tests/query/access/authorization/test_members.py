@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import HEALTH, REMOVED, STATUS, TYPE
+from materializer.burying import bury
 from query.access.authorization.attributes import Attributes
 from query.access.authorization.members import MembersRbac
 from query.access.authorization.names import ACCOUNT_OF, Names, Renaming
@@ -114,6 +116,25 @@ def test_what_changes_is_seen_at_once_and_what_does_not_is_the_same_object() -> 
     fleet.drop("bravo", "clusterroles", "reader")
     assert seen(rbac) == {}
     assert "not found" in rbac.decide_now(JANE, "bravo", Attributes("list", resource="pods", namespace="web")).reason
+
+
+def test_a_binding_that_was_deleted_long_before_the_next_request() -> None:
+    """The tombstone may be buried by then, and takes away what the binding gave all the same."""
+    fleet = Fleet("alpha", "bravo")
+    for cluster in ("alpha", "bravo"):
+        fleet.grant(cluster, "b", USER)
+    rbac = fleet.rbac()
+    assert seen(rbac) == {"alpha": None, "bravo": None}
+    fleet.drop("alpha", "clusterrolebindings", "b")
+    while bury(fleet.store, 2**62):
+        pass
+    assert not any(
+        map(
+            len,
+            fleet.store.types[GroupResource("rbac.authorization.k8s.io", "clusterrolebindings")].tombstones.values(),
+        )
+    )
+    assert seen(rbac) == {"bravo": None}
 
 
 def test_a_cluster_that_goes_and_comes_again() -> None:
