@@ -109,7 +109,7 @@ class ClusterProducer:
                 # What asks it next asks for credentials again, and is supervised.
                 await self._close()
                 if state.holding:
-                    state.server.reopen(member.access)
+                    self._reopen()
 
     def relist(self, named: Callable[[str], bool]) -> int:
         """Compares the lists of the types with a text like `deployments.apps` that is `named` with the log now.
@@ -145,7 +145,7 @@ class ClusterProducer:
         owner: Owner | None = None
         prefix, epoch = "", 0
         # Its connections ended when it was let go; it is ours again.
-        state.server.reopen(state.member.access)
+        self._reopen()
         state.discovered.clear()
         state.down.clear()
         state.holding = True
@@ -176,7 +176,7 @@ class ClusterProducer:
                         state.failed(unexpected)
                         # Whatever it left the connection in.
                         await self._close()
-                        state.server = ApiServer(state.member.access, state.timing)
+                        self._reopen()
                         if time.monotonic() - started >= state.timing.stable:
                             failing.reset()
                         pause = failing
@@ -212,6 +212,10 @@ class ClusterProducer:
                 with contextlib.suppress(*_EXPECTED):
                     await append_control(appender, owner, owner.control(HealthChanged(reason=reason)))
             raise
+
+    def _reopen(self) -> None:
+        """Begins the connection anew where it was closed, whatever it was left in; whoever has it goes on with it."""
+        self.state.server.reopen(self.state.member.access)
 
     async def _close(self) -> None:
         """Ends the connection to the cluster, as far as that can be done."""

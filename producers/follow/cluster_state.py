@@ -9,6 +9,7 @@ from typing import NamedTuple
 import structlog
 
 from deltalog.wire.kubernetes import GroupResource
+from producers.flag import Flag
 from producers.follow.type_informer import TypeInformer
 from producers.members.membership import Member
 from producers.metrics import ClusterReading, ProducerMetrics, StateCounts, TypeReading
@@ -60,11 +61,11 @@ class ClusterState:
         # Since when its work goes on after that (time.monotonic).
         self._going_since = 0.0
         self._complain = Complaints(log, "work of a cluster failed", cluster=name)
-        self.discovered = asyncio.Event()
-        self.down = asyncio.Event()
+        self.discovered = Flag()
+        self.down = Flag()
         # Set where there is a reason to look before the time comes.
-        self.rediscover = asyncio.Event()
-        self.probe_now = asyncio.Event()
+        self.rediscover = Flag()
+        self.probe_now = Flag()
 
     def reading(self) -> ClusterReading:
         """Its reading for metrics."""

@@ -20,6 +20,7 @@ from deltalog.jetstream.backoff import Backoff, Once
 from deltalog.wire.delta import UNDECODABLE
 from deltalog.wire.kubernetes import GroupVersion
 from deltalog.wire.records import ClusterDocument, DocumentName, OpenApiDocument
+from producers.flag import Flag
 from producers.follow.documents import KnownDocument, fits, packed
 from producers.follow.ownership import Deposed
 from producers.follow.recorded import Recorded
@@ -95,7 +96,7 @@ class OpenApi:
         self._known = recorded.openapi.known
         self._first_lists = first_lists
         self._timing = timing
-        self._woken = asyncio.Event()
+        self._woken = Flag()
         # Documents that are too large, by the tag they had.
         self._left_out: dict[DocumentName, str] = {}
         self._complain = Once(

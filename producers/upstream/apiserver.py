@@ -22,6 +22,7 @@ from deltalog.wire.delta import UNDECODABLE
 from producers.credentials.choosing import credential_for
 from producers.credentials.credential import BadCredentials, Credential, Presented
 from producers.errors import ClusterUnavailable
+from producers.flag import Flag
 from producers.kubeconfig.entries import Cluster, User
 from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
 from producers.threads import share_of
@@ -159,7 +160,7 @@ class ApiServer:
         self.access = access
         self.streams_lists = False
         # Set when the kubeconfig leads to another server than before.
-        self.moved = asyncio.Event()
+        self.moved = Flag()
         # How far its clock is ahead of ours, in seconds, to half a second.
         self.clock_offset = 0.0
         # Connections, by how many blocks use each; the one that the way leads over now.
@@ -234,7 +235,10 @@ class ApiServer:
                 stack.push_async_callback(transport.close)
 
     def reopen(self, access: ClusterAccess) -> None:
-        """After `close`: it can be asked again, with nothing left of what was before."""
+        """After `close`, however that ended: it can be asked again, and has none of the connections of before.
+
+        What is known of the server stays, as it is the same one.
+        """
         if self._closed:
             self._closed = False
             # Requests of before end with the connections that they were on, in their own table.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from deltalog.jetstream.backoff import Backoff
 from deltalog.wire.delta import UNDECODABLE
 from deltalog.wire.kubernetes import GroupResource
 from producers.errors import ClusterUnavailable
+from producers.flag import Flag
 from producers.upstream.apiserver import ApiServer, RequestRefused
 from producers.upstream.custom_resources import CRDS, CustomDefinition, custom_definitions, read_definition
 from producers.upstream.objects import Unusable, identify
@@ -34,7 +34,7 @@ class Definitions:
         # By the names of their objects; None: not followed now, the next question takes a list.
         self._found: dict[str, tuple[GroupResource, CustomDefinition]] | None = None
         self._version = ""
-        self._listed = asyncio.Event()
+        self._listed = Flag()
         self._watch: Watch | None = None
 
     @property

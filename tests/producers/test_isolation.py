@@ -213,6 +213,7 @@ async def test_whatever_its_work_uses_raises(
     with structlog.testing.capture_logs() as lines:
         producer, warm = await fleet.start("configmaps")
         await fleet.flows(warm, *WELL)
+        server = producer.clusters["alpha"].server
         await fleet.until(lambda: producer.clusters["alpha"].unreachable is not None, "alpha is stale")
         reason = producer.clusters["alpha"].unreachable or ""
         assert "unexpected Injected" in reason
@@ -238,6 +239,9 @@ async def test_whatever_its_work_uses_raises(
         monkeypatch.setattr(of, name, real)
         await fleet.flows(warm, *WELL, "alpha")
         await fleet.until(lambda: stale() is None, "alpha is well again")
+    # However often its connection began anew, it is the same one to all that have it, and of the same server.
+    assert producer.clusters["alpha"].server is server
+    assert server.streams_lists == producer.clusters["bravo"].server.streams_lists
     errors = [line for line in lines if line["event"] == "work of a cluster failed" and line["log_level"] == "error"]
     assert {line["cluster"] for line in errors} <= {"alpha"}
     # Not at each attempt.
