@@ -11,9 +11,11 @@ import structlog
 from deltalog import Access, BadAccess, LogSettings
 from deltalog.mirror import MirrorSettings
 from kubebraid.command import logs
+from kubebraid.command.options.log import deletion_limits
 from kubebraid.command.options.names import OPTIONS, in_options
 from kubebraid.command.options.sizes import size
 from kubebraid.command.settings import BadSetting
+from materializer.forgetting import DeletionLimits
 
 
 def test_each_option_is_of_a_field() -> None:
@@ -73,3 +75,20 @@ def test_sizes_are_quantities(text: str, bytes_: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(BadSetting, match=f"^--window-memory {re.escape(text)}: a number of bytes, as in 64Mi"):
         size("--window-memory", text)
+
+
+@pytest.mark.parametrize(
+    ("number", "size_", "found"),
+    [(1_000_000, "1Gi", DeletionLimits()), (1000, "16Mi", DeletionLimits(1000, 16 << 20))],
+)
+def test_how_many_deletions_are_remembered(number: int, size_: str, found: DeletionLimits) -> None:
+    assert deletion_limits(number, size_) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("15Mi", "16Mi is the least, so that the largest messages fit in"), ("many", "a number of bytes, as in")],
+)
+def test_too_little_room_for_deletions(text: str, problem: str) -> None:
+    with pytest.raises(BadSetting, match=f"^--deletions-bytes {text}: {problem}"):
+        deletion_limits(1000, text)
