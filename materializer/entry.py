@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from deltalog.wire.delta import Delta, Replaced
+from deltalog.wire.delta import Delta, Replaced, UnreadableRecord
 from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, GroupResource
 from deltalog.wire.kubernetes import ObjectKey as ObjectKey
 from deltalog.wire.kubernetes import object_key as object_key
@@ -27,6 +27,7 @@ from materializer.record import (
     TIME,
     UID_INDEX,
     UUID,
+    OutOfRange,
     encode_texts,
     head_of,
     index_at,
@@ -306,6 +307,41 @@ class Life(msgspec.Struct, gc=False):
     past: Past | None
     replaced: Entry | None
 
+    def go_on(self, current: Entry, *, knows: bool) -> Past | None:
+        """Takes over what is known of a live object in the state before; `knows`: that is the one right before.
+
+        Returns that state as a past one, if selectors saw it differently. O(labels, fields).
+        """
+        record = current.record
+        _, _, first, since, observed, oldest, _, _, values_at, more_at, _, flags, _ = head_of(record)
+        self.uid_index, self.observed_from, self.oldest_uid_index = first, observed, oldest
+        if flags & FIRST_KNOWN:
+            self.first_known_version = packed.first_known_in(record)
+        elif flags & FIRST_IS_OWN:
+            self.first_known_version = record[HEAD_BYTES:values_at].decode()
+        past = None
+        if (remembered := current.remembered) is not None:
+            past, self.replaced = remembered.past, remembered.replaced
+        else:
+            self.replaced = None
+        if not knows:
+            # What selectors saw in the state before, or in those before that, was superseded unread.
+            return None
+        if (
+            (self.labels is current.labels or self.labels == current.labels)
+            and self.field_values == record[values_at:more_at]
+            and self.field_names == current.envelope.field_names
+            and self.controller_uid == current.controller_uid
+        ):
+            self.labels = current.labels
+            self.field_names = current.envelope.field_names
+            self.controller_uid = current.controller_uid
+            self.selectable_since = since
+            self.past = past
+            return None
+        self.past = Past(since, current.labels, current.fields, current.controller_uid, past)
+        return self.past
+
     def take_selectables(self, of: Entry) -> None:
         """Takes over what selectors look at from another entry of the object, and since when that is so."""
         self.labels = of.labels
@@ -357,6 +393,9 @@ def life_in(entry: Entry) -> Life:
     )
 
 
+_FIXED = len(METADATA + b'"resourceVersion":"..",')
+
+
 def version_member(prefix: str, index: int, member_version: str) -> bytes:
     """`"resourceVersion":"<prefix>.<index>.<member_version>",` as it stands in metadata.
 
@@ -369,7 +408,6 @@ def version_member(prefix: str, index: int, member_version: str) -> bytes:
 
 def record_of(
     life: Life,
-    *,
     prefix: str,
     index: int,
     time: int,
@@ -377,9 +415,9 @@ def record_of(
     uid: str,
     uid_packed: bytes,
     member_version: str,
-    behind_metadata: int,
     final: bool,
     rest: bytes | memoryview,
+    behind_metadata: int,
 ) -> bytes:
     """The record of an entry whose body is plain. O(size).
 
@@ -406,24 +444,27 @@ def record_of(
     body_at = more_at + len(texts)
     if version.isalnum():
         # As `version_member` writes it.
-        length = len('"resourceVersion":"..",') + len(prefix) + len(str(index)) + len(version)
+        length = _FIXED + len(prefix) + len(str(index)) + len(version)
     else:
-        length = len(version_member(prefix, index, member_version))
-    head = pack_head(
-        time,
-        created,
-        life.uid_index,
-        life.selectable_since,
-        life.observed_from,
-        life.oldest_uid_index,
-        VERSION_OFFSET + length + len(rest),
-        behind_metadata,
-        values_at,
-        more_at,
-        body_at,
-        flags,
-        uid_packed,
-    )
+        length = VERSION_OFFSET + len(version_member(prefix, index, member_version))
+    try:
+        head = pack_head(
+            time,
+            created,
+            life.uid_index,
+            life.selectable_since,
+            life.observed_from,
+            life.oldest_uid_index,
+            length + len(rest),
+            behind_metadata,
+            values_at,
+            more_at,
+            body_at,
+            flags,
+            uid_packed,
+        )
+    except OutOfRange as cause:
+        raise UnreadableRecord(f"a number is out of range: {cause}") from None
     return b"".join((head, version, values, texts, rest))
 
 
@@ -432,21 +473,21 @@ def entry_of(
     index: int,
     time: int,
     prefix: str,
-    *,
     life: Life | None = None,
-    envelope_key: GroupResource | None = None,
-    key: ObjectKey | None = None,
+    resource: GroupResource | None = None,
     uid_packed: bytes | None = None,
+    current: Entry | None = None,
 ) -> Entry:
     """The entry for a delta that the log stored at `index` and `time` (ns); O(size of the object).
 
-    `life`: what is known of its object; None: what the log alone says. The others are what follows from the delta, for
-    who has it already.
+    `life`: what is known of its object; None: what the log alone says. `resource` and `uid_packed` follow from the
+    delta, for who has them already. `current`: the present state of the name, of which equal texts are shared.
 
     Raises:
         UnreadableRecord: a number in it is out of range.
     """
-    resource = envelope_key or GroupResource(delta.group, delta.resource)
+    if resource is None:
+        resource = GroupResource(delta.group, delta.resource)
     if life is None:
         life = life_of(delta, index, prefix, resource)
     if uid_packed is None:
@@ -455,33 +496,46 @@ def entry_of(
     text = delta.object
     record = record_of(
         life,
-        prefix=prefix,
-        index=index,
-        time=time,
-        created=delta.created,
-        uid=delta.uid,
-        uid_packed=uid_packed,
-        member_version=delta.member_version,
-        behind_metadata=len(text) - delta.metadata_end,
-        final=delta.final,
-        rest=memoryview(text)[behind:],
+        prefix,
+        index,
+        time,
+        delta.created,
+        delta.uid,
+        uid_packed,
+        delta.member_version,
+        delta.final,
+        memoryview(text)[behind:],
+        len(text) - delta.metadata_end,
     )
-    entry = Entry(
+    key: ObjectKey
+    if current is None:
+        key = f"{delta.namespace}\0{delta.name}"  # type: ignore[assignment]  # hot: no call
+    else:
+        key = current.key
+    if (
+        current is not None
+        and life.field_names is (envelope := current.envelope).field_names
+        and len(envelope.type_meta) == behind - VERSION_OFFSET
+        and text.startswith(envelope.type_meta)
+    ):
+        # It is of the same kind and version.
+        pass
+    else:
+        envelope = envelope_of(resource, prefix, text[: behind - VERSION_OFFSET], life.field_names)
+    return Entry(
         index,
         delta.type == "DELETED",
         delta.cluster,
         delta.namespace,
-        key or object_key(delta.namespace, delta.name),
+        key,
         delta.version,
         life.labels,
         life.controller_uid,
-        envelope_of(resource, prefix, text[: behind - VERSION_OFFSET], life.field_names),
+        envelope,
         None,
         record,
+        None if life.past is None and life.replaced is None else Remembered(life.past, life.replaced),
     )
-    if life.past is not None or life.replaced is not None:
-        entry.remembered = Remembered(life.past, life.replaced)
-    return entry
 
 
 def changed_entry(
@@ -516,16 +570,16 @@ def changed_entry(
         None,
         record_of(
             life,
-            prefix=envelope.prefix,
-            index=at,
-            time=entry.time if time is None else time,
-            created=entry.created if created is None else created,
-            uid=uid,
-            uid_packed=uid_bytes(uid),
-            member_version=entry.member_version,
-            behind_metadata=entry.behind_metadata if behind_metadata is None else behind_metadata,
-            final=entry.final if final is None else final,
-            rest=entry.rest if rest is None else rest,
+            envelope.prefix,
+            at,
+            entry.time if time is None else time,
+            entry.created if created is None else created,
+            uid,
+            uid_bytes(uid),
+            entry.member_version,
+            entry.final if final is None else final,
+            entry.rest if rest is None else rest,
+            entry.behind_metadata if behind_metadata is None else behind_metadata,
         ),
         None if life.past is None and life.replaced is None else Remembered(life.past, life.replaced),
     )
@@ -588,16 +642,16 @@ def _entry_of_replaced(delta: Delta, replaced: Replaced, prefix: str, key: Group
         None,
         record_of(
             life,
-            prefix=prefix,
-            index=index,
-            time=replaced.time * 1_000_000,
-            created=replaced.created,
-            uid=replaced.uid,
-            uid_packed=uid_bytes(replaced.uid),
-            member_version=replaced.member_version,
-            behind_metadata=1,
-            final=False,
-            rest=rest + b"}",
+            prefix,
+            index,
+            replaced.time * 1_000_000,
+            replaced.created,
+            replaced.uid,
+            uid_bytes(replaced.uid),
+            replaced.member_version,
+            False,
+            rest + b"}",
+            1,
         ),
     )
 

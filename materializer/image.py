@@ -728,9 +728,9 @@ class Restoration:
             uid="",
             uid_packed=b"",
             member_version="",
-            behind_metadata=0,
             final=False,
             rest=b"",
+            behind_metadata=0,
         )
         return Entry(
             *(record.at, record.deleted, record.cluster, record.key.partition("\0")[0], record.key, "", {}, ""),

@@ -7,11 +7,10 @@ the body: either plain or packed under a dictionary. So an object is two things 
 from __future__ import annotations
 
 import struct
+from binascii import unhexlify
 from typing import NamedTuple
 
 import msgspec
-
-from deltalog.wire.delta import UnreadableRecord
 
 
 class Head(NamedTuple):
@@ -53,7 +52,7 @@ _length = struct.Struct("<I").unpack_from
 TIME, CREATED, UID_INDEX, SELECTABLE_SINCE, OBSERVED_FROM, OLDEST_UID_INDEX = range(0, 48, 8)
 SIZE, BEHIND_METADATA, VALUES_AT, MORE_AT, BODY_AT = range(48, 68, 4)
 FLAGS, UID = 68, 69
-_UID_END = UID + 16
+UID_END = UID + 16
 
 head_of = _HEAD.unpack_from
 """The values of a record's `Head`, as a plain tuple."""
@@ -63,16 +62,10 @@ _decode_texts = msgspec.msgpack.Decoder(list[str]).decode
 NO_TEXTS = encode_texts([])
 
 
-def pack_head(*values: object) -> bytes:
-    """The bytes of a head; the arguments are those of `Head`.
-
-    Raises:
-        UnreadableRecord: a number is out of the range that the log's numbers have.
-    """
-    try:
-        return _HEAD.pack(*values)
-    except struct.error as cause:
-        raise UnreadableRecord(f"a number is out of range: {cause}") from None
+pack_head = _HEAD.pack
+"""The bytes of a head; the arguments are those of `Head`. Raises OutOfRange."""
+OutOfRange = struct.error
+"""A number is out of the range that the log's numbers have."""
 
 
 def signed_at(record: bytes, at: int) -> int:
@@ -116,7 +109,7 @@ def body_in(record: bytes) -> bytes:
 def uid_in(record: bytes) -> str:
     """The uid's text. O(its length)."""
     if record[FLAGS] & UUID:
-        text = record[UID:_UID_END].hex()
+        text = record[UID:UID_END].hex()
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
     return _more(record)[0]
 
@@ -134,13 +127,14 @@ def _more(record: bytes) -> list[str]:
 
 
 def uid_bytes(uid: str) -> bytes:
-    """The 16 bytes of a UUID as Kubernetes writes it; b"" if it is another text, or written in another way.
+    """The 16 bytes of a UUID as Kubernetes writes it; b"" of another text, and of one without any letter.
 
     Example: `00010203-0405-0607-0809-0a0b0c0d0e0f` is `bytes(range(16))`.
     """
-    if len(uid) == 36 and uid[8:24:5] == "----" and uid == uid.lower():
+    text = uid.encode()
+    if len(text) == 36 and text[8:24:5] == b"----" and text.islower():
         try:
-            found = bytes.fromhex(uid.replace("-", ""))
+            found = unhexlify(text.translate(None, b"-"))
         except ValueError:
             return b""
         if len(found) == 16:
@@ -151,10 +145,11 @@ def uid_bytes(uid: str) -> bytes:
 def is_of(record: bytes, packed: bytes, uid: str) -> bool:
     """Whether a record is of the object with a uid, given as `uid_bytes` and as text. O(1) for UUIDs."""
     if packed:
-        return record[UID:_UID_END] == packed and bool(record[FLAGS] & UUID)
+        # Where a record has no UUID there are zeros, and a UUID has a letter.
+        return record[UID:UID_END] == packed
     return not record[FLAGS] & UUID and uid_in(record) == uid
 
 
 def identity_in(record: bytes) -> bytes:
     """What is equal for records of one uid, and for no others: the UUID's bytes, or the text of another uid."""
-    return record[UID:_UID_END] if record[FLAGS] & UUID else uid_in(record).encode()
+    return record[UID:UID_END] if record[FLAGS] & UUID else uid_in(record).encode()

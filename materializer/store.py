@@ -46,7 +46,7 @@ from materializer.entry import (
 )
 from materializer.filter import Filter
 from materializer.order import Removal
-from materializer.record import encode_texts, uid_bytes, values_in
+from materializer.record import UID, UID_END, encode_texts, member_version_in, uid_bytes
 from materializer.type_store import TypeStore
 from materializer.window import CLOSED, Was, Window
 
@@ -218,9 +218,7 @@ class Store:
         uid_packed = uid_bytes(delta.uid)
         same = False
         if current is not None:
-            # One text for both states, as the map of names keeps the first one.
-            key = current.key
-            same = current.is_of(uid_packed, delta.uid)
+            same = current.record[UID:UID_END] == uid_packed if uid_packed else current.is_of(b"", delta.uid)
         if delta.in_order:
             # Also if this state is known already: what matters is that the log has come to it.
             cluster.followed[type_key] = delta.member_version
@@ -235,7 +233,7 @@ class Store:
                 same
                 and current.version == delta.version
                 and not delta.restored
-                and not newer(delta.member_version, current.member_version)
+                and not newer(delta.member_version, member_version_in(current.record))
             ):
                 return Outcome.NOT_NEWER
         else:
@@ -261,9 +259,7 @@ class Store:
         if life.uid_index == index:
             # It entered the log with this message.
             life.first_known_version = delta.member_version
-        entry = entry_of(
-            delta, index, time, self.prefix, life=life, envelope_key=type_key, key=key, uid_packed=uid_packed
-        )
+        entry = entry_of(delta, index, time, self.prefix, life, type_key, uid_packed, current)
         if fades:
             self.fading.append((time, index, type_key, entry))
         if life.replaced is not None and current is None and tombstone is None:
@@ -274,7 +270,7 @@ class Store:
                 self._changed_version(type_store, entry)
         elif tombstone is not None:
             self._drop_tombstone(type_store, tombstone, key)
-        objects[key] = entry
+        objects[entry.key] = entry
         if type_store.indexes:
             if current is not None:
                 type_store.indexes.discard(current)
@@ -299,27 +295,8 @@ class Store:
 
     def _continue(self, life: Life, current: Entry, *, knows: bool) -> None:
         """Hands on what is known of a live object to its next state; `knows`: `current` is the one right before."""
-        life.uid_index = current.uid_index
-        life.observed_from = current.observed_from
-        life.replaced = current.replaced
-        life.oldest_uid_index = current.oldest_uid_index
-        life.first_known_version = current.first_known_version
-        if not knows:
-            # What selectors saw in the state before, or in those before that, was superseded unread.
-            return
-        if (
-            life.labels == current.labels
-            and life.field_names == current.envelope.field_names
-            and life.field_values == values_in(current.record)
-            and life.controller_uid == current.controller_uid
-        ):
-            life.labels = current.labels
-            life.controller_uid = current.controller_uid
-            life.selectable_since = current.selectable_since
-            life.past = current.past
-        else:
-            past = Past(current.selectable_since, current.labels, current.fields, current.controller_uid, current.past)
-            life.past = past
+        past = life.go_on(current, knows=knows)
+        if past is not None:
             self.pasts.append(past)
             if len(self.pasts) > _PAST_LIMIT:
                 self.pasts.popleft().forget()
@@ -371,9 +348,7 @@ class Store:
                     return Outcome.NOT_NEWER
                 self._drop_tombstone(type_store, tombstone, key)
                 _replace(life, tombstone)
-        entry = entry_of(
-            delta, index, time, self.prefix, life=life, envelope_key=type_store.key, key=key, uid_packed=uid_packed
-        )
+        entry = entry_of(delta, index, time, self.prefix, life, type_store.key, uid_packed, current)
         if body_of is not None:
             entry = _with_body_of(entry, body_of)
         if current is not None and current.version != entry.version:

@@ -99,9 +99,9 @@ class TypeWindow:
 
 def weight_of(before: Entry | None, removed: tuple[Entry, ...]) -> int:
     """Bytes that an event counts for: its own, and those of the states that only it keeps."""
-    weight = _WEIGHT if before is None else _WEIGHT + before.size
+    weight = _WEIGHT if before is None else _WEIGHT + len(before.record)
     for entry in removed:
-        weight += _WEIGHT + entry.size
+        weight += _WEIGHT + len(entry.record)
     return weight
 
 

@@ -253,9 +253,6 @@ class SharingDecoder:
         delta.version = shared(delta.version, delta.version)
         delta.namespace = shared(delta.namespace, delta.namespace)
         delta.controller_uid = shared(delta.controller_uid, delta.controller_uid)
-        fields = delta.fields
-        for path, value in fields.items():
-            fields[path] = shared(value, value)
         kept: Delta = delta
         return kept
 
