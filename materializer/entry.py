@@ -11,6 +11,7 @@ from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, GroupResource
 from deltalog.wire.kubernetes import ObjectKey as ObjectKey
 from deltalog.wire.kubernetes import object_key as object_key
 from materializer import record as packed
+from materializer.bodies import Dictionary
 from materializer.record import (
     BEHIND_METADATA,
     CREATED,
@@ -22,6 +23,7 @@ from materializer.record import (
     NO_TEXTS,
     OBSERVED_FROM,
     OLDEST_UID_INDEX,
+    REST_SIZE,
     SELECTABLE_SINCE,
     SIZE,
     TIME,
@@ -147,7 +149,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     labels: Mapping[str, str]
     controller_uid: str
     envelope: Envelope
-    dictionary: None
+    dictionary: Dictionary | None
     record: bytes
     remembered: Remembered | None = None
 
@@ -246,8 +248,9 @@ class Entry(msgspec.Struct, gc=False, eq=False):
 
     @property
     def rest(self) -> bytes:
-        """What stands behind the version in `content`. O(size)."""
-        return packed.body_in(self.record)
+        """What stands behind the version in `content`. O(size). Raises CorruptFrame."""
+        body = packed.body_in(self.record)
+        return body if self.dictionary is None else self.dictionary.unpack(body)
 
     @property
     def behind_metadata(self) -> int:
@@ -313,7 +316,7 @@ class Life(msgspec.Struct, gc=False):
         Returns that state as a past one, if selectors saw it differently. O(labels, fields).
         """
         record = current.record
-        _, _, first, since, observed, oldest, _, _, values_at, more_at, _, flags, _ = head_of(record)
+        _, _, first, since, observed, oldest, _, _, _, values_at, more_at, _, flags, _ = head_of(record)
         self.uid_index, self.observed_from, self.oldest_uid_index = first, observed, oldest
         if flags & FIRST_KNOWN:
             self.first_known_version = packed.first_known_in(record)
@@ -418,8 +421,11 @@ def record_of(
     final: bool,
     rest: bytes | memoryview,
     behind_metadata: int,
+    rest_size: int | None = None,
 ) -> bytes:
-    """The record of an entry whose body is plain. O(size).
+    """The record of an entry. O(size).
+
+    `rest`: the body, plain unless `rest_size` says how many bytes it has when it is.
 
     Raises:
         UnreadableRecord: a number is out of the range that the log's numbers have.
@@ -447,6 +453,8 @@ def record_of(
         length = _FIXED + len(prefix) + len(str(index)) + len(version)
     else:
         length = VERSION_OFFSET + len(version_member(prefix, index, member_version))
+    if rest_size is None:
+        rest_size = len(rest)
     try:
         head = pack_head(
             time,
@@ -455,7 +463,8 @@ def record_of(
             life.selectable_since,
             life.observed_from,
             life.oldest_uid_index,
-            length + len(rest),
+            length + rest_size,
+            rest_size,
             behind_metadata,
             values_at,
             more_at,
@@ -551,8 +560,20 @@ def changed_entry(
     rest: bytes | None = None,
     behind_metadata: int | None = None,
     final: bool | None = None,
+    body_of: Entry | None = None,
 ) -> Entry:
-    """Another entry that differs in what is given. O(size)."""
+    """Another entry that differs in what is given. O(size).
+
+    The body is that of `body_of`, as it is held there, or else `rest`, or else the entry's own.
+    """
+    holder = body_of or entry
+    if rest is None:
+        dictionary, body = holder.dictionary, packed.body_in(holder.record)
+        rest_size, behind = length_at(holder.record, REST_SIZE), holder.behind_metadata
+    else:
+        assert behind_metadata is not None
+        dictionary, body = None, rest
+        rest_size, behind = len(rest), behind_metadata
     life = life or life_in(entry)
     envelope = entry.envelope
     uid = entry.uid
@@ -566,8 +587,8 @@ def changed_entry(
         entry.version if version is None else version,
         life.labels,
         life.controller_uid,
-        envelope_of(envelope.key, envelope.prefix, type_meta or envelope.type_meta, life.field_names),
-        None,
+        envelope_of(envelope.key, envelope.prefix, type_meta or holder.type_meta, life.field_names),
+        dictionary,
         record_of(
             life,
             envelope.prefix,
@@ -578,8 +599,9 @@ def changed_entry(
             uid_bytes(uid),
             entry.member_version,
             entry.final if final is None else final,
-            entry.rest if rest is None else rest,
-            entry.behind_metadata if behind_metadata is None else behind_metadata,
+            body,
+            behind,
+            rest_size,
         ),
         None if life.past is None and life.replaced is None else Remembered(life.past, life.replaced),
     )

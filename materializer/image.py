@@ -7,7 +7,7 @@ copied. It is written in pieces of bytes, each quickly encoded, so that the even
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from enum import IntEnum
 from itertools import islice
 from typing import Any
@@ -19,16 +19,17 @@ from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.parts import Assembler
 from deltalog.wire.records import ClusterDocument, DocumentName, TypeStatus
 from deltalog.wire.resource_type import ResourceType
+from materializer.bodies import ALONE, Dictionary, Packing
 from materializer.cluster_facts import ClusterFacts, Health
 from materializer.entry import Entry, Envelope, Life, ObjectKey, Past, envelope_of, object_key, record_of
 from materializer.errors import MaterializerError
 from materializer.graves import PACKED_RECORDS, PackedBlock
 from materializer.integrity import Counts, Integrity
 from materializer.order import Order, Removal
-from materializer.record import NO_TEXTS
+from materializer.record import NO_TEXTS, plain_size
 from materializer.store import Faded, Store
 from materializer.type_store import TypeStore
-from materializer.window import CLOSED, Event, TypeWindow, Was, weight_of
+from materializer.window import CLOSED, Event, TypeWindow, Was, event_of_new, weight_of
 
 # A piece has at most so many entries, or other things, and ends with the entry that makes it larger than so many bytes.
 _ENTRIES = 32
@@ -54,9 +55,12 @@ class PieceType(IntEnum):
     COUNTS = 8
     PART = 9
     WINDOW = 10
-    ENVELOPES = 11
+    SHARED = 11
     GRAVES = 12
     FADED = 13
+    PACKED = 14
+    PACKED_WINDOW = 15
+    DICTIONARIES = 16
 
 
 class NotAnImage(MaterializerError):
@@ -142,18 +146,43 @@ class _Part(msgspec.Struct, array_like=True):
 
 
 class _Stored(Entry, array_like=True, kw_only=True, gc=False, eq=False):
-    """An entry as it is written and read: its envelope by number, without what it remembers.
+    """An entry as it is written and read: what it may have in common with others by number, without what it remembers.
 
-    Its labels are undecoded when it is read, so that equal ones become one object.
+    `dictionary`: None if the body is plain.
     """
 
-    labels: msgspec.Raw  # type: ignore[assignment]  # until `Restoration` has decoded them
-    envelope: int  # type: ignore[assignment]  # until then
+    cluster: int  # type: ignore[assignment]  # until `Restoration` has put in its place what has the number
+    namespace: int  # type: ignore[assignment]
+    version: int  # type: ignore[assignment]
+    labels: int  # type: ignore[assignment]
+    controller_uid: int  # type: ignore[assignment]
+    envelope: int  # type: ignore[assignment]
+    dictionary: int | None  # type: ignore[assignment]
     remembered: None = None
 
 
 _Values = tuple[Any, ...]
 """Those of a `_Stored`, in its order, which is not that of an entry: redefined fields come last."""
+
+
+class _Shared(msgspec.Struct, array_like=True):
+    """What later entries have in common, beside what was told before; each goes on counting its kind.
+
+    `dictionaries`: their contents.
+    """
+
+    texts: list[str]
+    labels: list[Mapping[str, str]]
+    envelopes: list[_Envelope]
+    dictionaries: list[bytes]
+
+
+class _SharedRead(msgspec.Struct, array_like=True):
+    texts: list[str]
+    labels: list[msgspec.Raw]
+    envelopes: list[_Envelope]
+    dictionaries: list[bytes]
+
 
 _NO_KEY = object_key("", "")
 
@@ -220,6 +249,7 @@ SHAPE = [
             _Part,
             _Stored,
             _Envelope,
+            _Shared,
             _Memory,
             _Entries,
             _Event,
@@ -263,7 +293,7 @@ class Image:
             (
                 _Type(type_store.key, dict(type_store.floors), type_store.forgotten, type_store.unread_through),
                 list(type_store.order.items),
-                list(type_store.events.after(0)),
+                type_store.events.copy(),
                 type_store.graves.packed(),
             )
             for type_store in store.types.values()
@@ -285,6 +315,11 @@ class Image:
         self._counts = integrity.counts()
         self._parts = parts.held()
         self._common = _Common(self._numbers)
+        present = [] if store.packing is None else [(key, store.packing.present(key)) for key in store.types]
+        # Of types, by their numbers, those under which bodies are packed from here on.
+        self._present = [
+            (self._numbers[key], self._common.dictionary(found)) for key, found in present if found is not None
+        ]
 
     def pieces(self) -> Iterator[Piece]:
         """All of it, in the order in which it is to be taken in again. None takes longer than some 0.2 ms."""
@@ -302,6 +337,8 @@ class Image:
                 yield piece
             for begin in range(0, len(blocks), _BLOCKS):
                 yield PieceType.GRAVES, encode(_Graves(number, blocks[begin : begin + _BLOCKS]))
+        yield from self._common.pieces()
+        yield PieceType.DICTIONARIES, encode(self._present)
         fading = (self._of_fading(*one) for one in self._fading)
         while some := list(islice(fading, _THINGS)):
             yield PieceType.FADING, encode(some)
@@ -337,11 +374,12 @@ class Image:
                     yield from self._pieces_of(number, item.index, some)
         yield from self._pieces_of(number, 0, waiting)
 
-    def _in_window(self, number: int, events: list[Event], standing: set[int]) -> Iterator[Piece]:
+    def _in_window(self, number: int, events: list[Event | Entry], standing: set[int]) -> Iterator[Piece]:
         written: set[int] = set()
         waiting: list[_Event] = []
         size = 0
-        for event in events:
+        for one in events:
+            event = one if isinstance(one, Event) else event_of_new(one)
             item, before = event.item, event.before
             known = before is not None and before.index in written
             waiting.append(
@@ -357,11 +395,15 @@ class Image:
             )
             written.add(event.index)
             size += event.weight
-            if size >= _LARGE:
-                yield PieceType.WINDOW, msgspec.msgpack.encode(_Window(number, waiting))
+            if size >= _LARGE or len(waiting) >= _THINGS:
+                yield self._of_window(number, waiting)
                 waiting, size = [], 0
         if waiting:
-            yield PieceType.WINDOW, msgspec.msgpack.encode(_Window(number, waiting))
+            yield self._of_window(number, waiting)
+
+    def _of_window(self, number: int, events: list[_Event]) -> Piece:
+        type = PieceType.PACKED_WINDOW if self._common.mostly_packed() else PieceType.WINDOW
+        return type, msgspec.msgpack.encode(_Window(number, events))
 
     def _pieces_of(self, number: int, removal: int, entries: list[Entry]) -> Iterator[Piece]:
         """Entries in one piece, or in several if they are large."""
@@ -369,7 +411,8 @@ class Image:
         for at, entry in enumerate(entries):
             size += len(entry.record)
             if size >= _LARGE or at == len(entries) - 1:
-                yield PieceType.ENTRIES, self._entries(number, removal, entries[begin : at + 1])
+                text = self._entries(number, removal, entries[begin : at + 1])
+                yield PieceType.PACKED if self._common.mostly_packed() else PieceType.ENTRIES, text
                 begin, size = at + 1, 0
 
     def _entries(self, number: int, removal: int, entries: list[Entry]) -> bytes:
@@ -400,37 +443,75 @@ class _Common:
 
     def __init__(self, types: dict[GroupResource, int]) -> None:
         self._types = types
-        # By identity, as there is one of each.
+        self._texts: dict[str, int] = {}
+        # By identity: equal labels are mostly one object. They are held so that no other comes to have the same.
+        self._labels: dict[int, int] = {}
+        self._held: list[Mapping[str, str]] = []
         self._envelopes: dict[int, int] = {}
-        self._new: list[_Envelope] = []
+        self._dictionaries: dict[Dictionary, int] = {}
+        self._new = _Shared([], [], [], [])
+        # Bytes of bodies since `mostly_packed` was asked.
+        self._plain = self._packed = 0
 
     def values(self, entry: Entry) -> _Values:
         """An entry's values without what it remembers, which may go far back: that is written beside it."""
-        found = self._envelopes.get(id(entry.envelope))
-        if found is None:
-            envelope = entry.envelope
-            found = self._envelopes[id(envelope)] = len(self._envelopes)
-            self._new.append(_Envelope(self._types[envelope.key], envelope.type_meta, envelope.field_names))
+        envelope, dictionary, record = entry.envelope, entry.dictionary, entry.record
+        in_envelope = self._envelopes.get(id(envelope))
+        if in_envelope is None:
+            in_envelope = self._envelopes[id(envelope)] = len(self._envelopes)
+            made = _Envelope(self._types[envelope.key], envelope.type_meta, envelope.field_names)
+            self._new.envelopes.append(made)
+        labels = self._labels.get(id(entry.labels))
+        if labels is None:
+            labels = self._labels[id(entry.labels)] = len(self._labels)
+            self._held.append(entry.labels)
+            self._new.labels.append(entry.labels)
+        if dictionary is None:
+            self._plain += len(record)
+        else:
+            self._packed += len(record)
         return (
             entry.index,
             entry.deleted,
-            entry.cluster,
-            entry.namespace,
             entry.key,
-            entry.version,
-            entry.controller_uid,
-            None,
-            entry.record,
-            entry.labels,
-            found,
+            record,
+            self._text(entry.cluster),
+            self._text(entry.namespace),
+            self._text(entry.version),
+            labels,
+            self._text(entry.controller_uid),
+            in_envelope,
+            None if dictionary is None else self.dictionary(dictionary),
             None,
         )
 
+    def dictionary(self, dictionary: Dictionary) -> int:
+        """Its number."""
+        found = self._dictionaries.get(dictionary)
+        if found is None:
+            found = self._dictionaries[dictionary] = len(self._dictionaries)
+            self._new.dictionaries.append(dictionary.content)
+        return found
+
+    def _text(self, text: str) -> int:
+        found = self._texts.get(text)
+        if found is None:
+            found = self._texts[text] = len(self._texts)
+            self._new.texts.append(text)
+        return found
+
+    def mostly_packed(self) -> bool:
+        """Whether most bytes of the entries whose values were asked for since the last call are packed ones."""
+        found = self._packed > self._plain
+        self._plain = self._packed = 0
+        return found
+
     def pieces(self) -> Iterator[Piece]:
         """What was numbered since the last call: to be written before what needs it."""
-        if self._new:
-            new, self._new = self._new, []
-            yield PieceType.ENVELOPES, msgspec.msgpack.encode(new)
+        new = self._new
+        if new.texts or new.labels or new.envelopes or new.dictionaries:
+            self._new = _Shared([], [], [], [])
+            yield PieceType.SHARED, msgspec.msgpack.encode(new)
 
 
 def _selectables(was: Was) -> tuple[dict[str, str], dict[str, str], str]:
@@ -504,7 +585,7 @@ class _WindowRead(msgspec.Struct, array_like=True):
 _window_decoder: msgspec.msgpack.Decoder[_WindowRead] = msgspec.msgpack.Decoder(_WindowRead)
 _entries_decoder: msgspec.msgpack.Decoder[_EntriesRead] = msgspec.msgpack.Decoder(_EntriesRead)
 _labels_decoder = msgspec.msgpack.Decoder(dict[str, str])
-# How many different texts, and label sets, are remembered at most.
+# How many different label sets are remembered at most, to find equal ones.
 _REMEMBERED = 1 << 16
 
 
@@ -523,23 +604,30 @@ class Restoration:
         self._documents: list[ClusterDocument] = []
         self._clusters: list[_Cluster] = []
         self._counts = Counts()
+        # Those that may be packed.
+        self._plain: list[Entry] = []
         # With the index at which they came to be past.
         self._pasts: list[tuple[int, Past]] = []
         self._parts = Assembler()
         self._window: list[tuple[TypeWindow, Event]] = []
         # Of the type whose window is being read, the items by index.
         self._items: dict[int, Entry] = {}
+        # What entries have in common, by number.
+        self._texts: list[str] = []
+        self._labels: list[dict[str, str]] = []
         self._envelopes: list[Envelope] = []
-        self._texts: dict[str, str] = {}
-        self._labels: dict[bytes, dict[str, str]] = {}
+        self._dictionaries: list[Dictionary] = []
+        self._known_labels: dict[bytes, dict[str, str]] = {}
+        # Of types, by their numbers, the present dictionaries.
+        self._present: list[tuple[int, int]] = []
 
     def take(self, piece_type: int, text: bytes | memoryview) -> None:
         """Takes in a piece. O(its length). Raises NotAnImage."""
         decode = msgspec.msgpack.decode
         try:
-            if piece_type == PieceType.ENTRIES:
+            if piece_type in (PieceType.PACKED, PieceType.ENTRIES):
                 self._take_entries(_entries_decoder.decode(text))
-            elif piece_type == PieceType.WINDOW:
+            elif piece_type in (PieceType.PACKED_WINDOW, PieceType.WINDOW):
                 self._take_window(_window_decoder.decode(text))
             elif piece_type == PieceType.STATE:
                 self._state = decode(text, type=_State)
@@ -553,8 +641,10 @@ class Restoration:
                 )
                 self._type_stores.append(made)
                 self._items = {}
-            elif piece_type == PieceType.ENVELOPES:
-                self._take_envelopes(decode(text, type=list[_Envelope]))
+            elif piece_type == PieceType.SHARED:
+                self._take_shared(decode(text, type=_SharedRead))
+            elif piece_type == PieceType.DICTIONARIES:
+                self._present = decode(text, type=list[tuple[int, int]])
             elif piece_type == PieceType.REMOVAL:
                 at = decode(text, type=_Removal)
                 removal = self._removals[at.type, at.index] = Removal(at.index, {})
@@ -581,12 +671,21 @@ class Restoration:
         except (msgspec.MsgspecError, ValueError, LookupError) as cause:
             raise NotAnImage(f"a piece of type {piece_type} cannot be read: {cause}") from cause
 
-    def _take_envelopes(self, envelopes: list[_Envelope]) -> None:
+    def _take_shared(self, shared: _SharedRead) -> None:
         if self._state is None:
-            raise NotAnImage("envelopes before the state")
-        for one in envelopes:
+            raise NotAnImage("something that entries have in common before the state")
+        self._texts += shared.texts
+        for raw in map(bytes, shared.labels):
+            labels = self._known_labels.get(raw)
+            if labels is None:
+                if len(self._known_labels) >= _REMEMBERED:
+                    self._known_labels.clear()
+                labels = self._known_labels[raw] = _labels_decoder.decode(raw)
+            self._labels.append(labels)
+        for one in shared.envelopes:
             key = self._type_stores[one.type].key
             self._envelopes.append(envelope_of(key, self._state.prefix, one.type_meta, one.field_names))
+        self._dictionaries += [Dictionary(content) if content else ALONE for content in shared.dictionaries]
 
     def _take_entries(self, record: _EntriesRead) -> None:
         type_store = self._type_stores[record.type]
@@ -609,6 +708,9 @@ class Restoration:
                     tombstones[entry.key] = entry
                 else:
                     objects[entry.key] = entry
+                    type_store.held += len(entry.record)
+                    if entry.dictionary is not None:
+                        type_store.saved += plain_size(entry.record) - len(entry.record)
         else:
             for entry in record.entries:
                 removal.entries[entry.cluster, entry.key] = entry
@@ -636,24 +738,19 @@ class Restoration:
             self._window.append((type_store.events, event))
 
     def _share(self, entries: list[Any]) -> None:
-        """Equal texts and labels become one object, as `SharingDecoder` has it; decodes the labels."""
-        texts, known = self._texts, self._labels
-        if len(texts) >= _REMEMBERED:
-            texts.clear()
-        if len(known) >= _REMEMBERED:
-            known.clear()
-        shared = texts.setdefault
+        """Puts into entries what they have in common, by its numbers."""
+        texts, all_labels, envelopes = self._texts, self._labels, self._envelopes
         for entry in entries:
-            raw = bytes(entry.labels)
-            labels = known.get(raw)
-            if labels is None:
-                labels = known[raw] = _labels_decoder.decode(raw)
-            entry.labels = labels
-            entry.cluster = shared(entry.cluster, entry.cluster)
-            entry.version = shared(entry.version, entry.version)
-            entry.namespace = shared(entry.namespace, entry.namespace)
-            entry.controller_uid = shared(entry.controller_uid, entry.controller_uid)
-            entry.envelope = self._envelopes[entry.envelope]
+            entry.cluster = texts[entry.cluster]
+            entry.namespace = texts[entry.namespace]
+            entry.version = texts[entry.version]
+            entry.labels = all_labels[entry.labels]
+            entry.controller_uid = texts[entry.controller_uid]
+            entry.envelope = envelopes[entry.envelope]
+            if entry.dictionary is None:
+                self._plain.append(entry)
+            else:
+                entry.dictionary = self._dictionaries[entry.dictionary]
 
     def _remember(self, entry: Entry, pasts: list[_Earlier]) -> None:
         found = [Past(*one) for one in pasts]
@@ -670,13 +767,17 @@ class Restoration:
             type_store.sort()
             yield
 
-    def restored(self) -> tuple[Store, Counts, Assembler]:
-        """The store as it was, what its integrity had counted, and the parts of objects to come. Raises NotAnImage."""
+    def restored(self, packing: Packing | None = None) -> tuple[Store, Counts, Assembler]:
+        """The store as it was, what its integrity had counted, and the parts of objects to come. Raises NotAnImage.
+
+        `packing`: how its bodies are packed from here on; it goes on with the dictionaries of then.
+        """
         record = self._state
         if record is None:
             raise NotAnImage("it does not say of what store it is")
         # Whoever goes on with it says how large its window may be.
-        store = Store(record.prefix, record.tombstone_ttl, sum(event.weight for _, event in self._window) or 1)
+        size = sum(event.weight for _, event in self._window) or 1
+        store = Store(record.prefix, record.tombstone_ttl, size, packing)
         if record.window_start == CLOSED:
             store.window.close()
         else:
@@ -703,8 +804,15 @@ class Restoration:
                 for key, since in cluster.version_since.items():
                     if key in store.types:
                         store.types[key].version_since[cluster.name] = since
+            if packing is not None:
+                for type, number in self._present:
+                    packing.adopt(self._type_stores[type].key, self._dictionaries[number])
         except LookupError as cause:
             raise NotAnImage(f"it speaks of what it does not have: {cause}") from cause
+        if packing is not None:
+            for entry in self._plain:
+                store.plain.add(entry)
+        store.fit()
         return store, self._counts, self._parts
 
     def _item(self, record: _Fading) -> Entry | Removal:

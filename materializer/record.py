@@ -16,7 +16,8 @@ import msgspec
 class Head(NamedTuple):
     """The fixed part of a record; what the values mean is said at `Entry`.
 
-    - `size`: bytes of the entry's content. `behind_metadata`: how many of them stand behind metadata's closing brace.
+    - `size`: bytes of the entry's content; `rest_size`: those behind its version, which are the body when it is plain;
+      `behind_metadata`: those behind metadata's closing brace.
     - `values_at`, `more_at`, `body_at`: where in the record the fields' values, further texts and the body begin.
     - `flags`: FINAL and so on. `uid`: its 16 bytes, if it is a UUID in Kubernetes' way of writing.
     """
@@ -28,6 +29,7 @@ class Head(NamedTuple):
     observed_from: int
     oldest_uid_index: int
     size: int
+    rest_size: int
     behind_metadata: int
     values_at: int
     more_at: int
@@ -36,7 +38,7 @@ class Head(NamedTuple):
     uid: bytes
 
 
-_HEAD = struct.Struct("<qqQQQQIIIIIB16s")
+_HEAD = struct.Struct("<qqQQQQIIIIIIB16s")
 HEAD_BYTES = _HEAD.size
 FINAL = 1
 UUID = 2
@@ -50,8 +52,8 @@ _unsigned = struct.Struct("<Q").unpack_from
 _signed = struct.Struct("<q").unpack_from
 _length = struct.Struct("<I").unpack_from
 TIME, CREATED, UID_INDEX, SELECTABLE_SINCE, OBSERVED_FROM, OLDEST_UID_INDEX = range(0, 48, 8)
-SIZE, BEHIND_METADATA, VALUES_AT, MORE_AT, BODY_AT = range(48, 68, 4)
-FLAGS, UID = 68, 69
+SIZE, REST_SIZE, BEHIND_METADATA, VALUES_AT, MORE_AT, BODY_AT = range(48, 72, 4)
+FLAGS, UID = 72, 73
 UID_END = UID + 16
 
 head_of = _HEAD.unpack_from
@@ -99,6 +101,17 @@ def values_in(record: bytes) -> bytes:
 def texts_of(values: bytes) -> list[str]:
     """The inverse of `encode_texts`."""
     return _decode_texts(values)
+
+
+def plain_size(record: bytes) -> int:
+    """How many bytes the record has when its body is plain. O(1)."""
+    found: int = _length(record, BODY_AT)[0] + _length(record, REST_SIZE)[0]
+    return found
+
+
+def with_body(record: bytes, body: bytes) -> bytes:
+    """The same record with its body held in another way. O(its length)."""
+    return record[: _length(record, BODY_AT)[0]] + body
 
 
 def body_in(record: bytes) -> bytes:

@@ -16,6 +16,7 @@ from materializer.graves import Grave, Graves
 from materializer.indexes import Indexes
 from materializer.metadata_only import entry_of_grave
 from materializer.order import Order, Removal
+from materializer.record import plain_size
 from materializer.sorting import STEP, sorted_in_steps
 from materializer.window import TypeWindow, Window
 
@@ -73,6 +74,7 @@ class TypeStore:
       named this is not known.
     - `indexes`: for selections; see `materializer.indexes`.
     - `events`: every event of the type in the store's `window`.
+    - `held`: bytes of the live entries' records; `saved`: how many more they would have if no body was packed.
     """
 
     def __init__(self, key: GroupResource, loading: bool, window: Window | None = None, prefix: str = "") -> None:
@@ -89,6 +91,8 @@ class TypeStore:
         self.indexes = Indexes()
         self.window = Window(0) if window is None else window
         self.events = TypeWindow()
+        self.held = 0
+        self.saved = 0
         self._loading = loading
 
     def objects(self, cluster: str) -> MutableMapping[ObjectKey, Entry]:
@@ -98,6 +102,12 @@ class TypeStore:
             # Sorted only once the first replay is over: sorting in bulk costs half of keeping sorted.
             found = self.clusters[cluster] = {} if self._loading else SortedDict()
         return found
+
+    def leave(self, entry: Entry) -> None:
+        """Takes a live entry off `held` and `saved`. O(1)."""
+        self.held -= len(entry.record)
+        if entry.dictionary is not None:
+            self.saved -= plain_size(entry.record) - len(entry.record)
 
     def sort(self) -> None:
         """Sorts every cluster's names, once the first replay is over. O(n log n)."""

@@ -18,10 +18,14 @@ from deltalog.wire.delta import Selectables
 from materializer.entry import Entry
 from materializer.order import Removal
 
-# What an event takes in memory beside the body of the state before it, in bytes: measured, with an entry's fields.
-_WEIGHT = 700
+# What an event takes in memory beside the state before it, what such a state takes beside its record, and what the
+# event of a new object takes, of which its entry says all. In bytes, measured.
+_EVENT = 150
+_STATE = 200
+_FRESH = 32
 WINDOW_BYTES = 64 << 20
-"""How many bytes of the newest events are kept if nothing else is said."""
+"""How many bytes of the newest events are kept at most, if nothing else is said."""
+_LEAST_BYTES = 8 << 20
 CLOSED = 2**63
 """A start that no index is past."""
 
@@ -37,7 +41,7 @@ class Event(msgspec.Struct, gc=False, eq=False):
     - `before`: the state that it changed; None: there was none (`fresh`), or it is not here.
     - `was`: of one that is not here, what selectors looked at in it, as far as the log says; None: unknown.
     - `removed`: the last states of what a removal removed, in the order of its entries.
-    - `weight`: bytes that it counts for.
+    - `weight`: bytes that it counts for, as they are held.
 
     Example: b is created at 4, relabelled at 7 and deleted at 9. The three events have `before` None, b of 4, b of 7.
     """
@@ -52,13 +56,16 @@ class Event(msgspec.Struct, gc=False, eq=False):
 
 
 class TypeWindow:
-    """The events of one type, ascending by index. Changed by the window alone."""
+    """The events of one type, ascending by index. Changed by the window alone.
+
+    That of a new object is not held as such: its entry says all of it.
+    """
 
     __slots__ = ("_events", "_gone", "_indexes")
 
     def __init__(self) -> None:
         self._indexes: list[int] = []
-        self._events: list[Event | None] = []
+        self._events: list[Event | Entry | None] = []
         # How many at the beginning have been dropped and are still in the lists.
         self._gone = 0
 
@@ -75,21 +82,25 @@ class TypeWindow:
         for at in range(bisect_right(self._indexes, index, self._gone), len(events)):
             event = events[at]
             assert event is not None
-            yield event
+            yield event if isinstance(event, Event) else event_of_new(event)
 
-    def _append(self, event: Event) -> None:
-        self._indexes.append(event.index)
+    def copy(self) -> list[Event | Entry]:
+        """All of them, those of new objects as their entries. O(events)."""
+        return [event for event in self._events[self._gone :] if event is not None]
+
+    def _append(self, index: int, event: Event | Entry) -> None:
+        self._indexes.append(index)
         self._events.append(event)
 
-    def _drop_first(self) -> Event:
-        event = self._events[self._gone]
-        assert event is not None
+    def _drop_first(self) -> tuple[int, int]:
+        """Its index, and what it counted for."""
+        index, event = self._indexes[self._gone], self._events[self._gone]
         self._events[self._gone] = None
         self._gone += 1
         if self._gone > 256 and self._gone * 2 > len(self._events):
             del self._indexes[: self._gone], self._events[: self._gone]
             self._gone = 0
-        return event
+        return index, event.weight if isinstance(event, Event) else _FRESH
 
     def _clear(self) -> None:
         self._indexes.clear()
@@ -97,12 +108,25 @@ class TypeWindow:
         self._gone = 0
 
 
+def event_of_new(entry: Entry) -> Event:
+    """The event of an object that was not there before."""
+    return Event(entry.index, entry, None, None, True, (), _FRESH)
+
+
 def weight_of(before: Entry | None, removed: tuple[Entry, ...]) -> int:
-    """Bytes that an event counts for: its own, and those of the states that only it keeps."""
-    weight = _WEIGHT if before is None else _WEIGHT + len(before.record)
+    """Bytes that an event counts for: its own, and those of the states that only it keeps, as they are held."""
+    weight = _EVENT if before is None else _EVENT + _STATE + len(before.record)
     for entry in removed:
-        weight += _WEIGHT + len(entry.record)
+        weight += _STATE + len(entry.record)
     return weight
+
+
+def in_proportion(held: int) -> int:
+    """How many bytes a window may have where live objects take so many: as many, within bounds.
+
+    Example: 64 MiB for 200 MB; 8 MiB for 1,800 objects, which is some 10,000 events.
+    """
+    return min(max(held, _LEAST_BYTES), WINDOW_BYTES)
 
 
 class Window:
@@ -113,7 +137,7 @@ class Window:
     - `doubtful`: deletions shown to watches though the object may never have matched, as the state before is not known.
     """
 
-    __slots__ = ("_order", "doubtful", "dropped", "limit", "size", "start")
+    __slots__ = ("_order", "_unsettled", "doubtful", "dropped", "limit", "size", "start")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -123,6 +147,8 @@ class Window:
         self.doubtful = 0
         # Whose event is the next to be dropped.
         self._order: deque[TypeWindow] = deque()
+        # Events whose weight counts bodies that are still plain, by index.
+        self._unsettled: deque[Event] = deque()
 
     def __len__(self) -> int:
         return len(self._order)
@@ -141,6 +167,7 @@ class Window:
         for of_type in set(self._order):
             of_type._clear()
         self._order.clear()
+        self._unsettled.clear()
         self.size = 0
         self.start = CLOSED
 
@@ -158,11 +185,28 @@ class Window:
         """Takes in the event at `index`, higher than all before. Amortised O(1)."""
         if self.start == CLOSED:
             return
-        weight = weight_of(before, removed)
-        of_type._append(Event(index, item, before, was, fresh, removed, weight))
         self._order.append(of_type)
-        self.size += weight
-        self._bound()
+        if fresh and not removed:
+            assert isinstance(item, Entry)
+            of_type._append(index, item)
+            self.size += _FRESH
+        else:
+            event = Event(index, item, before, was, fresh, removed, weight_of(before, removed))
+            of_type._append(index, event)
+            self.size += event.weight
+            if before is not None and before.dictionary is None:
+                self._unsettled.append(event)
+        if self.size > self.limit:
+            self._bound()
+
+    def settle(self, below: int) -> None:
+        """Weighs events below an index anew, as what was there before that is packed by now. Amortised O(1) each."""
+        unsettled = self._unsettled
+        while unsettled and unsettled[0].index < below:
+            event = unsettled.popleft()
+            weight = weight_of(event.before, event.removed)
+            self.size += weight - event.weight
+            event.weight = weight
 
     def resize(self, limit: int) -> None:
         """Sets another limit. O(events that are dropped)."""
@@ -175,13 +219,17 @@ class Window:
         """Takes in all of another window, in any order. O(n log n)."""
         self.open(start)
         for of_type, event in sorted(events, key=lambda one: one[1].index):
-            of_type._append(event)
             self._order.append(of_type)
+            of_type._append(event.index, event.item if event.fresh and isinstance(event.item, Entry) else event)
             self.size += event.weight
+            if event.before is not None and event.before.dictionary is None:
+                self._unsettled.append(event)
 
     def _bound(self) -> None:
         while self.size > self.limit:
-            dropped = self._order.popleft()._drop_first()
-            self.size -= dropped.weight
-            self.start = dropped.index
+            index, weight = self._order.popleft()._drop_first()
+            self.size -= weight
+            self.start = index
             self.dropped += 1
+            while self._unsettled and self._unsettled[0].index <= index:
+                self._unsettled.popleft()

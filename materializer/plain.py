@@ -1,0 +1,97 @@
+"""Plain: the entries whose bodies are plain, oldest first, and how these come to be packed, in place.
+
+An entry enters the store plain, and is packed when newer ones take the room: what was just sent is read without
+unpacking anything. The work is parted so that packing itself can be done in a thread: `take` and `settle` are called on
+the event loop, `packed` anywhere.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from deltalog.wire.kubernetes import GroupResource
+from materializer.bodies import Dictionary, Packing
+from materializer.entry import Entry
+from materializer.record import body_in, with_body
+
+MOST_BYTES = 16 << 20
+"""How many bytes of plain records are kept where there are many objects."""
+_LEAST_BYTES = 1 << 20
+# Of all bodies, plain, so much is kept plain.
+_PART = 64
+BATCH_BYTES = 1 << 20
+"""About how many bytes are packed at one go, in some 2 ms."""
+
+
+class Held(NamedTuple):
+    """How an entry is held, as of one moment."""
+
+    entry: Entry
+    type: GroupResource
+    record: bytes
+
+
+class PlainEntries:
+    """The entries of one store that are plain, oldest first. Changed by the store alone.
+
+    - `size`: bytes of their records. `limit`: above it the oldest are to be packed.
+    """
+
+    __slots__ = ("_entries", "limit", "size")
+
+    def __init__(self, limit: int = _LEAST_BYTES) -> None:
+        self.limit = limit
+        self.size = 0
+        self._entries: deque[Entry] = deque()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entry: Entry) -> None:
+        """Takes in an entry whose body is plain. O(1)."""
+        self._entries.append(entry)
+        self.size += len(entry.record)
+
+    def oldest(self) -> Entry | None:
+        """The next one to be packed. O(1)."""
+        return self._entries[0] if self._entries else None
+
+    def bound(self, size: int) -> None:
+        """Sets the limit in proportion to `size`, the bytes of all bodies of the store when they are plain. O(1)."""
+        self.limit = min(max(size // _PART, _LEAST_BYTES), MOST_BYTES)
+
+    def take(self, most: int = BATCH_BYTES) -> list[Held]:
+        """Removes the oldest, about `most` bytes of them. O(those)."""
+        taken: list[Held] = []
+        while self._entries and most > 0:
+            entry = self._entries.popleft()
+            size = len(entry.record)
+            self.size -= size
+            most -= size
+            taken.append(Held(entry, entry.envelope.key, entry.record))
+        return taken
+
+
+class Packed(NamedTuple):
+    """An entry, and how it is to be held from now on."""
+
+    entry: Entry
+    before: bytes
+    dictionary: Dictionary | None
+    record: bytes
+
+
+def packed(
+    packing: Packing, taken: Sequence[Held], objects: Mapping[GroupResource, int], *, train: bool = True
+) -> list[Packed]:
+    """How entries are to be held. O(their bytes); it may be called in any thread.
+
+    `objects`, `train`: as in `Packing.take`.
+    """
+    found = packing.take([(one.type, body_in(one.record)) for one in taken], objects, train=train)
+    return [
+        Packed(one.entry, one.record, dictionary, one.record if dictionary is None else with_body(one.record, body))
+        for one, (dictionary, body) in zip(taken, found, strict=True)
+    ]
