@@ -63,6 +63,10 @@ class PieceType(IntEnum):
     DICTIONARIES = 16
 
 
+PACKED_PIECES = frozenset({PieceType.PACKED, PieceType.PACKED_WINDOW})
+"""Pieces of which most bytes are packed bodies."""
+
+
 class NotAnImage(MaterializerError):
     """These pieces are not those of an image."""
 
@@ -690,13 +694,13 @@ class Restoration:
     def _take_entries(self, record: _EntriesRead) -> None:
         type_store = self._type_stores[record.type]
         removal = self._removals[record.type, record.removal] if record.removal else None
-        self._share(record.entries)
+        entries = self._share(record.entries)
         if removal is None:
             indexes, items = type_store.order.indexes, type_store.order.items
             objects: MutableMapping[ObjectKey, Entry] = {}
             tombstones: dict[ObjectKey, Entry] = {}
             cluster: str | None = None
-            for entry in record.entries:
+            for entry in entries:
                 indexes.append(entry.index)
                 items.append(entry)
                 # Shared texts: mostly it is the same one again.
@@ -712,11 +716,11 @@ class Restoration:
                     if entry.dictionary is not None:
                         type_store.saved += plain_size(entry.record) - len(entry.record)
         else:
-            for entry in record.entries:
+            for entry in entries:
                 removal.entries[entry.cluster, entry.key] = entry
                 type_store.tombstones.setdefault(entry.cluster, {})[entry.key] = entry
         for memory in record.memories:
-            entry = record.entries[memory.at]
+            entry = entries[memory.at]
             self._share(memory.replaced)
             self._remember(entry, memory.pasts[0])
             for before, pasts in zip(memory.replaced, memory.pasts[1:], strict=True):
@@ -737,8 +741,8 @@ class Restoration:
             event = Event(one.index, item, before, was, one.fresh, removed, weight_of(before, removed))
             self._window.append((type_store.events, event))
 
-    def _share(self, entries: list[Any]) -> None:
-        """Puts into entries what they have in common, by its numbers."""
+    def _share(self, entries: list[Any]) -> list[Entry]:
+        """The same entries, with what they have in common in place of its numbers."""
         texts, all_labels, envelopes = self._texts, self._labels, self._envelopes
         for entry in entries:
             entry.cluster = texts[entry.cluster]
@@ -751,6 +755,7 @@ class Restoration:
                 self._plain.append(entry)
             else:
                 entry.dictionary = self._dictionaries[entry.dictionary]
+        return entries
 
     def _remember(self, entry: Entry, pasts: list[_Earlier]) -> None:
         found = [Past(*one) for one in pasts]

@@ -33,13 +33,13 @@ from materializer.forgetting import DeletionLimits, Forgetting
 from materializer.freshness import Freshness, LogUnreachable
 from materializer.history_guard import HistoryGuard, StateOutdated
 from materializer.persistence import Away, Persistence
+from materializer.plain import MOST_BYTES, packed
 from materializer.served import Served
 from materializer.snapshot import Snapshots
 from materializer.store import Store
 from materializer.streams import LogStreams
 from materializer.timing import DEFAULT, Timing
 from materializer.waiting import Waiting
-from materializer.window import WINDOW_BYTES
 
 log = structlog.get_logger("materializer")
 
@@ -49,6 +49,8 @@ _CONTROL_PREFIX = CONTROL + "."
 _PARTS_PREFIX = PARTS + "."
 # First and longest pause between attempts to ask the log where its window begins, in seconds.
 _ASK_AGAIN = (0.05, 2.0)
+# From so many bytes of plain bodies on they are packed as they come.
+_MOST_PLAIN = 2 * MOST_BYTES
 
 
 class Materializer:
@@ -61,7 +63,8 @@ class Materializer:
 
     - `replayed`, `unreadable`: messages taken in, and those among them that could not be read.
     - `guard`: whether the log is still the history that is served.
-    - `window`: bytes for the newest events; watches within them are shown every one (`materializer.window`).
+    - `window`: bytes for the newest events, None: in proportion to the objects there are; watches within them are shown
+      every one (`materializer.window`).
     - `deletions`: how many are remembered; see `materializer.forgetting`.
     """
 
@@ -72,7 +75,7 @@ class Materializer:
         snapshots: Snapshots | None = None,
         away: Away | None = None,
         *,
-        window: int = WINDOW_BYTES,
+        window: int | None = None,
         deletions: DeletionLimits | None = None,
         timing: Timing = DEFAULT,
         log_timing: LogTiming = DEFAULT_TIMING,
@@ -98,6 +101,7 @@ class Materializer:
         self.unreadable = 0
         # The log is read up to there where it has the latest states only; past it the window is open.
         self._opens_past: int | None = None
+        self._pack_due = asyncio.Event()
         self._ended = False
         # The clusters of the history that ended, and until when (monotonic) they are expected in this one.
         self._former: tuple[frozenset[str], float] = (frozenset(), 0.0)
@@ -201,9 +205,10 @@ class Materializer:
             decoding = asyncio.create_task(self._forget_texts(), name="materializer-decoding")
             forgetting = asyncio.create_task(self.forgetting.run(), name="materializer-forgetting")
             saving = asyncio.create_task(self._persistence.save_regularly(), name="materializer-saving")
-            tasks = (following, looking, loading, decoding, forgetting, saving)
+            packing = asyncio.create_task(self._pack(), name="materializer-packing")
+            tasks = (following, looking, loading, decoding, forgetting, saving, packing)
             try:
-                done, _ = await asyncio.wait(tasks[:2], return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait((following, looking, packing), return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
             except HistoryChanged as change:
@@ -273,6 +278,22 @@ class Materializer:
             # Texts of objects that have gone meanwhile are kept no longer than this.
             self._decoder.forget()
 
+    async def _pack(self) -> None:
+        """Packs the oldest plain bodies, in a thread, while there are more than there may be."""
+        while True:
+            await self._pack_due.wait()
+            store = self.store
+            if store.packing is None or store.plain.size <= store.plain.limit:
+                self._pack_due.clear()
+                continue
+            batch = store.take_plain()
+            try:
+                done = await asyncio.to_thread(packed, store.packing, batch)
+            except BaseException:
+                store.plain.give_back(batch.taken)
+                raise
+            store.settle_packed(done)
+
     def _outage(self, out: bool) -> None:
         """Told by the reader when the log can no longer be read, and when it can again. Raises StateOutdated."""
         freshness = self._freshness
@@ -320,6 +341,12 @@ class Materializer:
             integrity.take_unreadable(record.subject)
             log.error("unreadable message", sequence=record.sequence, subject=record.subject, problem=str(problem))
             store.skip(record.sequence, record.time)
+        plain = store.plain
+        if plain.size > plain.limit:
+            self._pack_due.set()
+            if plain.size > _MOST_PLAIN:
+                # The thread does not keep up.
+                store.pack(_MOST_PLAIN, train=False)
         reader = self._freshness.reader
         if reader is not None and reader.pending == 0:
             store.settle()

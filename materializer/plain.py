@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from deltalog.wire.kubernetes import GroupResource
-from materializer.bodies import Dictionary, Packing
+from materializer.bodies import AtRest, Dictionary, Packing
 from materializer.entry import Entry
 from materializer.record import body_in, with_body
 
@@ -31,6 +31,17 @@ class Held(NamedTuple):
     entry: Entry
     type: GroupResource
     record: bytes
+
+
+class Batch(NamedTuple):
+    """Entries that are to be packed, and what `Packing.take` is to know.
+
+    `objects`: how many there are of their types; `samples`: bodies of those types of which it wants some.
+    """
+
+    taken: list[Held]
+    objects: Mapping[GroupResource, int]
+    samples: Mapping[GroupResource, Sequence[AtRest]]
 
 
 class PlainEntries:
@@ -73,6 +84,11 @@ class PlainEntries:
             taken.append(Held(entry, entry.envelope.key, entry.record))
         return taken
 
+    def give_back(self, taken: Sequence[Held]) -> None:
+        """The inverse of `take`, for what was not packed. O(those)."""
+        self._entries.extendleft(one.entry for one in reversed(taken))
+        self.size += sum(len(one.record) for one in taken)
+
 
 class Packed(NamedTuple):
     """An entry, and how it is to be held from now on."""
@@ -83,15 +99,11 @@ class Packed(NamedTuple):
     record: bytes
 
 
-def packed(
-    packing: Packing, taken: Sequence[Held], objects: Mapping[GroupResource, int], *, train: bool = True
-) -> list[Packed]:
-    """How entries are to be held. O(their bytes); it may be called in any thread.
-
-    `objects`, `train`: as in `Packing.take`.
-    """
-    found = packing.take([(one.type, body_in(one.record)) for one in taken], objects, train=train)
+def packed(packing: Packing, batch: Batch, *, train: bool = True) -> list[Packed]:
+    """How entries are to be held. O(their bytes); it may be called in any thread. `train`: as in `Packing.take`."""
+    bodies = [(one.type, body_in(one.record)) for one in batch.taken]
+    found = packing.take(bodies, batch.objects, batch.samples, train=train)
     return [
         Packed(one.entry, one.record, dictionary, one.record if dictionary is None else with_body(one.record, body))
-        for one, (dictionary, body) in zip(taken, found, strict=True)
+        for one, (dictionary, body) in zip(batch.taken, found, strict=True)
     ]

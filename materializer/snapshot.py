@@ -27,22 +27,24 @@ from isal import isal_zlib
 from deltalog.jetstream.stream import Log
 from deltalog.wire.parts import Assembler
 from deltalog.wire.subjects import encode_token
+from materializer.bodies import Packing
 from materializer.errors import MaterializerError
-from materializer.image import SHAPE, Image, NotAnImage, Piece, Restoration
+from materializer.image import PACKED_PIECES, SHAPE, Image, NotAnImage, Piece, Restoration
 from materializer.integrity import Counts
 from materializer.store import Store
 
 log = structlog.get_logger("materializer.snapshot")
 
-FORMAT = 1
+FORMAT = 2
 _MAGIC = b"kubebraid snapshot %d\n"
 # What it is, stored length, length unpacked, checksum of these three and of what is stored.
 _FRAME = struct.Struct(">BQQI")
 _CHECKED = struct.Struct(">BQQ")
-_HEADER, _PIECES, _END = 1, 2, 3
+# Pieces are deflated, but for those of packed bodies.
+_HEADER, _PIECES, _END, _PACKED = 1, 2, 3, 4
 # A piece in a frame: type and length.
 _PIECE = struct.Struct(">BQ")
-# Level 1 packs Kubernetes objects to a tenth, faster than a disk takes them.
+# Level 1 packs what else there is to a tenth, faster than a disk takes it.
 _LEVEL = 1
 # A frame ends with the piece that makes it larger than this, in bytes unpacked: less than what an allocator takes from
 # the system, and gives back to it, each time.
@@ -189,7 +191,7 @@ class Snapshots:
             batch = ahead.result()
         for _ in restoration.finish():
             await asyncio.sleep(0)
-        store, counts, parts = restoration.restored()
+        store, counts, parts = restoration.restored(Packing())
         if (store.prefix, store.applied) != (header.prefix, header.index):
             raise _Ignored("its header is that of another one")
         return Restored(store, counts, parts, header.latest, header.current)
@@ -321,6 +323,8 @@ def _next_batch(frames: Iterator[_Frame]) -> list[_Frame]:
 
 def _unpacked(frame: _Frame) -> bytes:
     """Raises _Ignored."""
+    if frame.type == _PACKED:
+        return frame.stored
     try:
         return isal_zlib.decompress(frame.stored, bufsize=max(frame.size, 1))
     except isal_zlib.error as cause:  # type: ignore[misc]  # a class, whatever its stub says
@@ -388,10 +392,16 @@ class _Writer:
         waiting: list[bytes] = []
         size = 0
         for number, (type, text) in enumerate(pieces):
+            packed = type in PACKED_PIECES
             waiting += (_PIECE.pack(type, len(text)), text)
             size += _PIECE.size + len(text)
-            if size >= _LARGE or number == len(pieces) - 1:
-                self._frame(_PIECES, isal_zlib.compress(b"".join(waiting), _LEVEL), size)
+            last = number == len(pieces) - 1
+            if last or size >= _LARGE or (pieces[number + 1][0] in PACKED_PIECES) is not packed:
+                stored = b"".join(waiting)
+                if packed:
+                    self._frame(_PACKED, stored, size)
+                else:
+                    self._frame(_PIECES, isal_zlib.compress(stored, _LEVEL), size)
                 waiting, size = [], 0
         at = self._sink.tell()
         if at >= self._looked:

@@ -47,7 +47,7 @@ from materializer.entry import (
 )
 from materializer.filter import Filter
 from materializer.order import Removal
-from materializer.plain import Held, Packed, PlainEntries, packed
+from materializer.plain import Batch, Packed, PlainEntries, packed
 from materializer.record import UID, UID_END, encode_texts, member_version_in, plain_size, uid_bytes
 from materializer.type_store import TypeStore
 from materializer.window import CLOSED, Was, Window, in_proportion
@@ -129,7 +129,7 @@ class Store:
         self.window = Window(window)
         self.packing = packing
         self.plain = PlainEntries()
-        self._fits_window = fits_window
+        self.fits_window = fits_window
         self.applied = 0
         self.applied_time = 0
         self.floor = 0
@@ -657,13 +657,17 @@ class Store:
 
     # -- packing -----------------------------------------------------------------------------------------------
 
-    def take_plain(self) -> tuple[list[Held], dict[GroupResource, int]]:
-        """The oldest entries whose bodies are plain, for `plain.packed`, and how many objects of their types there are.
+    def take_plain(self) -> Batch:
+        """The oldest entries whose bodies are plain, for `plain.packed`. O(those; samples, when some are wanted).
 
-        What comes of it is to be given to `settle_packed`. O(those).
+        What comes of it is to be given to `settle_packed`, or they to `plain.give_back`.
         """
         taken = self.plain.take()
-        return taken, {key: len(self.types[key]) for key in {one.type for one in taken} if key in self.types}
+        types = {key: self.types[key] for key in {one.type for one in taken} if key in self.types}
+        objects = {key: len(type_store) for key, type_store in types.items()}
+        wanted = {} if self.packing is None else self.packing.wanted(objects)
+        samples = {key: types[key].bodies(some.bodies, newest=some.newest) for key, some in wanted.items()}
+        return Batch(taken, objects, samples)
 
     def settle_packed(self, done: Iterable[Packed]) -> None:
         """Has entries be held as was found for them, in place. O(those)."""
@@ -685,14 +689,13 @@ class Store:
         `train`: as in `Packing.take`.
         """
         while self.packing is not None and self.plain.size > upto and len(self.plain):
-            taken, objects = self.take_plain()
-            self.settle_packed(packed(self.packing, taken, objects, train=train))
+            self.settle_packed(packed(self.packing, self.take_plain(), train=train))
 
     def fit(self) -> None:
         """Sets what is bounded in proportion to the live objects: plain bodies, and the window. O(types, clusters)."""
         held = sum(type_store.held for type_store in self.types.values())
         self.plain.bound(held + sum(type_store.saved for type_store in self.types.values()))
-        if self._fits_window:
+        if self.fits_window:
             self.window.resize(in_proportion(held + _ENTRY_BYTES * sum(map(len, self.types.values()))))
 
     # -- reading -----------------------------------------------------------------------------------------------

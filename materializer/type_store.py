@@ -9,6 +9,7 @@ from sortedcontainers import SortedDict
 
 from deltalog.wire.kubernetes import GroupResource
 from materializer import indexes
+from materializer.bodies import AtRest
 from materializer.entry import Entry, ObjectKey, object_key
 from materializer.errors import MaterializerError
 from materializer.filter import Filter, Spaces
@@ -16,7 +17,7 @@ from materializer.graves import Grave, Graves
 from materializer.indexes import Indexes
 from materializer.metadata_only import entry_of_grave
 from materializer.order import Order, Removal
-from materializer.record import plain_size
+from materializer.record import body_in, plain_size
 from materializer.sorting import STEP, sorted_in_steps
 from materializer.window import TypeWindow, Window
 
@@ -102,6 +103,13 @@ class TypeStore:
             # Sorted only once the first replay is over: sorting in bulk costs half of keeping sorted.
             found = self.clusters[cluster] = {} if self._loading else SortedDict()
         return found
+
+    def bodies(self, number: int, *, newest: bool) -> list[AtRest]:
+        """So many bodies as they are held, of the newest states or of some of all ages, oldest first. O(those)."""
+        items = self.order.items
+        step = 1 if newest else max(len(items) // number, 1)
+        some = items[-number:] if newest else items[::step][:number]
+        return [(one.dictionary, body_in(one.record)) for one in some if isinstance(one, Entry)]
 
     def leave(self, entry: Entry) -> None:
         """Takes a live entry off `held` and `saved`. O(1)."""

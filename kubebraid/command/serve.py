@@ -86,7 +86,7 @@ def command(
     workers: Annotated[
         int, typer.Option(metavar="N", min=1, max=64, help="Processes behind the address, each with all objects.")
     ] = 1,
-    window_memory: WindowMemory = "64Mi",
+    window_memory: WindowMemory = None,
     not_ready_after: NotReadyAfter = "5m",
     log_level: LogLevel = "info",
     log_json: LogJson = False,
@@ -116,7 +116,7 @@ def command(
         listen=parse_listen(listen, insecure=insecure_listen, doors=doors),
         doors=doors,
         forward=checked_forward(forward, listen, doors),
-        window_memory=size("--window-memory", window_memory),
+        window_memory=None if window_memory is None else size("--window-memory", window_memory),
         deletions=deletion_limits(deletions, deletions_bytes),
         not_ready_after=duration(not_ready_after),
     )

@@ -14,7 +14,6 @@ from kubebraid.command.doors import Doors
 from kubebraid.errors import InvalidInput
 from materializer.forgetting import DeletionLimits
 from materializer.versions import check_prefix
-from materializer.window import WINDOW_BYTES
 from producers.rules.configuration import RELIST_EVERY
 from producers.rules.pruning import Pruning
 from producers.rules.rules import Rules
@@ -104,8 +103,8 @@ class Settings:
     read. `config`: the configuration file, which then says all of what is followed and how. `doors`: who may come in
     where it listens. `forward`: as whom requests are passed on to clusters. `events`, `events_bytes`: for how many
     seconds and in how many bytes the log keeps every change; None: as it does. `window_memory`: bytes for the newest
-    events. `deletions`: how many are remembered. `not_ready_after`: seconds without word of the log that a service
-    counts as ready; 0: for ever.
+    events; None: in proportion to the objects. `deletions`: how many are remembered. `not_ready_after`: seconds
+    without word of the log that a service counts as ready; 0: for ever.
     """
 
     nats: str | None = None
@@ -130,7 +129,7 @@ class Settings:
     listen: Address | None = None
     doors: Doors = field(default_factory=Doors)
     forward: Forward = Forward.OFF
-    window_memory: int = WINDOW_BYTES
+    window_memory: int | None = None
     deletions: DeletionLimits = field(default_factory=DeletionLimits)
     not_ready_after: float = NOT_READY_AFTER
 

@@ -89,7 +89,7 @@ def command(
     relist_every: RelistEvery = "30m",
     config: Config = None,
     forward: ForwardAs = Forward.CALLER,
-    window_memory: WindowMemory = "64Mi",
+    window_memory: WindowMemory = None,
     not_ready_after: NotReadyAfter = "5m",
     log_level: LogLevel = "info",
     log_json: LogJson = False,
@@ -127,7 +127,7 @@ def command(
         listen=parse_listen(listen, insecure=insecure_listen, doors=doors),
         doors=doors,
         forward=checked_forward(forward, listen, doors),
-        window_memory=size("--window-memory", window_memory),
+        window_memory=None if window_memory is None else size("--window-memory", window_memory),
         deletions=deletion_limits(deletions, deletions_bytes),
         not_ready_after=duration(not_ready_after),
     )

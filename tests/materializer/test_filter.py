@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 
 from deltalog.wire.selectors import Requirement, parse_labels
-from materializer.entry import Entry, Past, entry_of
+from materializer.entry import Entry, Past, changed_entry, entry_of, life_in
 from materializer.filter import Filter
 from tests.stable_ids import stable
 
@@ -141,7 +140,10 @@ def test_selections(entry: Callable[..., Entry], given: dict[str, Any], selected
 def relabelled(entry: Callable[..., Entry]) -> Entry:
     """app=b from 4 on, app=a from 6 on, app=b from 9 on."""
     first = Past(4, B, {}, "", None)
-    return msgspec.structs.replace(entry(labels=B), uid_index=4, selectable_since=9, past=Past(6, A, {}, "", first))
+    made = entry(labels=B)
+    life = life_in(made)
+    life.uid_index, life.selectable_since, life.past = 4, 9, Past(6, A, {}, "", first)
+    return changed_entry(made, life=life)
 
 
 def test_what_was_selected_at_an_index(relabelled: Entry) -> None:

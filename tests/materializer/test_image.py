@@ -102,7 +102,7 @@ def plain_event(event: Event) -> Any:
     # What a state remembers of its past is asked of what stands in the order alone.
     removed = [plain_state(entry) for entry in event.removed]
     item = event.index if isinstance(event.item, Removal) else plain_state(event.item)
-    return event.index, item, event.before and plain_state(event.before), removed, event.weight
+    return event.index, item, event.before and plain_state(event.before), removed
 
 
 def plain_state(entry: Entry) -> Any:
@@ -163,7 +163,7 @@ def state(store: Store) -> Any:
         "fading": list(faded(store)),
         "faded": list(store.faded),
         "sizes": dict(store.deletion_sizes),
-        "window": (store.window.start, store.window.size, len(store.window)),
+        "window": (store.window.start, len(store.window)),
         "events": {key: [plain_event(one) for one in of.events.after(0)] for key, of in store.types.items()},
         "removals": [removal.index for removal in store.removals],
     }

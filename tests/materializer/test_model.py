@@ -28,6 +28,7 @@ from materializer.cursor import Cursor, ShownChange, changes, initial
 from materializer.entry import Entry, object_key
 from materializer.filter import Filter
 from materializer.store import Outcome, Store
+from tests.materializer.renewing import Renewing
 
 SECOND = 1_000_000_000
 TTL = 100
@@ -435,7 +436,7 @@ class World:
         """What an instance that starts now makes of the state up to `begin` and of every event past it."""
         mark = self.control(SYNCED, "alpha", "", "pods", epoch=self.epochs["alpha"])
         self.append(("kbc", "alpha", SYNCED, "", "pods"), mark)
-        store = Store("h", TTL, 1 << 30)
+        store = Store("h", TTL, 1 << 30, Renewing(begin))
         store.window.close()
         for message in sorted(self.log.values(), key=lambda one: one.index):
             if message.index <= begin and (message.expires is None or message.expires > self.now):
@@ -460,7 +461,7 @@ class World:
         """What an instance that starts now makes of the compacted log."""
         mark = self.control(SYNCED, "alpha", "", "pods", epoch=self.epochs["alpha"])
         self.append(("kbc", "alpha", SYNCED, "", "pods"), mark)
-        store = Store("h", TTL)
+        store = Store("h", TTL, 0, Renewing(self.index))
         for subject, message in sorted(self.log.items(), key=lambda one: one[1].index):
             if message.expires is not None and message.expires <= self.now:
                 del self.log[subject]
@@ -472,6 +473,8 @@ class World:
 
 
 def feed(store: Store, message: Message) -> Outcome:
+    if isinstance(store.packing, Renewing):
+        store.packing.at_random(store)
     if isinstance(message.record, Delta):
         return store.apply_delta(message.record, message.index, message.time, 1000)
     if isinstance(message.record, Forgotten):
@@ -577,7 +580,7 @@ def run(world: World, store: Store, steps: int, each: Callable[[Store], None], *
 
 
 def warm_store(window: int = 0) -> Store:
-    store = Store("h", TTL, window)
+    store = Store("h", TTL, window, Renewing(window))
     store.finish_loading(0)
     return store
 

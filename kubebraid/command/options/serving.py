@@ -21,10 +21,11 @@ SnapshotEvery = Annotated[
     str, typer.Option(metavar="TIME", help="How often that is written, beside at the end; 0: no snapshots.")
 ]
 WindowMemory = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="SIZE",
-        help="Memory for the newest events, all of which watches are shown; of older ones, the latest states; 0: none.",
+        help="Memory for the newest events, all of which watches are shown; of older ones, the latest states; 0: none. "
+        "By default in proportion to the objects, 8Mi to 64Mi.",
     ),
 ]
 ForwardAs = Annotated[
