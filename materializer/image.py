@@ -738,7 +738,10 @@ class Restoration:
             if isinstance(item, Entry):
                 self._items[one.index] = item
             removed = tuple(one.removed)
-            event = Event(one.index, item, before, was, one.fresh, removed, weight_of(before, removed))
+            if one.fresh and isinstance(item, Entry):
+                event = event_of_new(item)
+            else:
+                event = Event(one.index, item, before, was, one.fresh, removed, weight_of(before, removed))
             self._window.append((type_store.events, event))
 
     def _share(self, entries: list[Any]) -> list[Entry]:

@@ -579,8 +579,8 @@ def run(world: World, store: Store, steps: int, each: Callable[[Store], None], *
         each(store)
 
 
-def warm_store(window: int = 0) -> Store:
-    store = Store("h", TTL, window, Renewing(window))
+def warm_store(window: int = 0, *, packs: bool = True) -> Store:
+    store = Store("h", TTL, window, Renewing(window) if packs else None)
     store.finish_loading(0)
     return store
 

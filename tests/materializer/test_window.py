@@ -316,9 +316,9 @@ def test_the_oldest_events_of_all_types_go_first() -> None:
         window.add(pods if index % 2 else nodes, index, before, before)
     # Each counts for its state before, and for what it takes itself.
     assert window.size == 4 * 1_150
-    assert [event.index for event in pods.after(0)] == [9]
-    assert [event.index for event in nodes.after(0)] == [10]
-    assert (window.start, window.dropped, len(window)) == (8, 7, 2)
+    assert [event.index for event in pods.after(0)] == [7, 9]
+    assert [event.index for event in nodes.after(0)] == [8, 10]
+    assert (window.start, window.dropped, len(window)) == (6, 5, 4)
     assert (pods.last(), nodes.last()) == (9, 10)
     assert list(pods.after(9)) == []
 
