@@ -367,7 +367,7 @@ def lengthened(file: Path) -> None:
 
 
 def of_another_version(file: Path) -> None:
-    file.write_bytes(file.read_bytes().replace(b"kubebraid snapshot 1", b"kubebraid snapshot 9"))
+    file.write_bytes(file.read_bytes().replace(b"kubebraid snapshot 2", b"kubebraid snapshot 9"))
 
 
 def of_something_else(file: Path) -> None:
