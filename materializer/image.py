@@ -813,6 +813,7 @@ class Restoration:
                     if key in store.types:
                         store.types[key].version_since[cluster.name] = since
             if packing is not None:
+                packing.count_in(self._dictionaries)
                 for type, number in self._present:
                     packing.adopt(self._type_stores[type].key, self._dictionaries[number])
         except LookupError as cause:

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from materializer.burying import Remembered
 from materializer.materializer import Materializer
+from materializer.store import Store
 from materializer.streams import LogStreams
 from materializer.window import CLOSED
 
@@ -113,6 +114,35 @@ def _of_deletions(found: Remembered, now: int) -> Iterable[Metric]:
         yield GaugeMetricFamily(f"kubebraid_deletions{key}", text, value=value)
 
 
+def _of_bodies(store: Store) -> Iterable[Metric]:
+    """What objects take, by type, and what packing their bodies did and costs."""
+    if (packing := store.packing) is None:
+        return
+    labels = ("group", "resource")
+    held = GaugeMetricFamily("kubebraid_objects_held_bytes", "Live objects as they are held", labels=labels)
+    plain = GaugeMetricFamily("kubebraid_objects_plain_bytes", "What they would take with plain bodies", labels=labels)
+    sizes = GaugeMetricFamily("kubebraid_dictionary_bytes", "Dictionary that bodies are packed under", labels=labels)
+    for key, type_store in store.types.items():
+        held.add_metric(key, type_store.held)
+        plain.add_metric(key, type_store.held + type_store.saved)
+        if (present := packing.present(key)) is not None:
+            sizes.add_metric(key, len(present.content))
+    yield from (held, plain, sizes)
+    counts = packing.counts()
+    yield GaugeMetricFamily("kubebraid_plain_bytes", "Of what is held, what is not packed yet", value=store.plain.size)
+    yield GaugeMetricFamily("kubebraid_dictionaries", "Dictionaries, also old ones in use", value=counts.dictionaries)
+    yield GaugeMetricFamily("kubebraid_dictionaries_bytes", "Memory that they take", value=counts.dictionary_bytes)
+    for key, text, value in (
+        ("packed_plain_bytes", "Bytes of bodies that were to be packed", counts.plain),
+        ("packed_held_bytes", "What became of them", counts.held),
+        ("packing_seconds", "CPU time for that", counts.packing_seconds),
+        ("dictionaries_trained", "Dictionaries that were trained and taken", counts.trainings),
+        ("dictionaries_refused", "Dictionaries that were trained and would not pay", counts.refused),
+        ("training_seconds", "CPU time for both", counts.training_seconds),
+    ):
+        yield CounterMetricFamily(f"kubebraid_{key}", text, value=value)
+
+
 class _StoreCollector(Collector):
     """Reads the store when asked, so that counting costs its hot path nothing."""
 
@@ -129,6 +159,7 @@ class _StoreCollector(Collector):
             for cluster, entries in type_store.clusters.items():
                 objects.add_metric((cluster, group, resource), len(entries))
         yield objects
+        yield from _of_bodies(store)
         messages = CounterMetricFamily("kubebraid_log_messages", "Messages by what became of them", labels=("outcome",))
         for outcome, count in store.outcomes.items():
             messages.add_metric((outcome.value,), count)

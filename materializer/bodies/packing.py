@@ -47,16 +47,16 @@ class Wanted(NamedTuple):
 
 
 class PackingCounts(msgspec.Struct, frozen=True):
-    """What `Packing` did since it was made. Bytes are those of bodies.
+    """What `Packing` did since it was made, for all types. Bytes are those of bodies.
 
-    - `plain`, `held`: by type, bytes that came, and what they were held in (frames, or plain where that is as good).
+    - `plain`, `held`: bytes that came, and what they were held in (frames, or plain where that is as good).
     - `dictionaries`, `dictionary_bytes`: those that exist now, old ones that entries refer to among them.
     - `trainings`: dictionaries that were trained and taken; `refused`: trained and not taken.
     - `packing_seconds`, `training_seconds`: CPU.
     """
 
-    plain: dict[GroupResource, int]
-    held: dict[GroupResource, int]
+    plain: int
+    held: int
     dictionaries: int
     dictionary_bytes: int
     trainings: int
@@ -69,7 +69,7 @@ class _TypePacking:
     """What is known of a type's bodies.
 
     `expected`: bytes of frames for each plain byte, as measured at training on samples kept apart; 0: not known yet.
-    `recent_plain`, `recent_held`: the same for what came lately. `plain`, `held`, `bodies`: of all that came.
+    `recent_plain`, `recent_held`: the same for what came lately. `bodies`, `plain`: how many came in all, their bytes.
     `look_at`: how many bytes the type must have for a look at more samples; `quiet_until`: how many must have come for
     another look at how they pack. `trying`: a candidate is being trained.
     """
@@ -78,7 +78,6 @@ class _TypePacking:
         "bodies",
         "dictionary",
         "expected",
-        "held",
         "look_at",
         "patience",
         "plain",
@@ -91,7 +90,7 @@ class _TypePacking:
     def __init__(self) -> None:
         self.dictionary: Dictionary | None = None
         self.expected = 0.0
-        self.bodies = self.plain = self.held = 0
+        self.bodies = self.plain = 0
         self.recent_plain = self.recent_held = 0
         self.look_at = 0
         self.quiet_until = 0
@@ -101,7 +100,6 @@ class _TypePacking:
     def count(self, bodies: int, plain: int, held: int, under: Dictionary) -> None:
         self.bodies += bodies
         self.plain += plain
-        self.held += held
         if under is not self.dictionary:
             return
         self.recent_plain += plain
@@ -150,6 +148,7 @@ class Packing:
         self._types: dict[GroupResource, _TypePacking] = {}
         self._known: weakref.WeakSet[Dictionary] = weakref.WeakSet()
         self._trainings = self._refused = 0
+        self._plain = self._held = 0
         self._packing_seconds = self._training_seconds = 0.0
 
     def wanted(self, objects: Mapping[GroupResource, int]) -> dict[GroupResource, Wanted]:
@@ -192,6 +191,8 @@ class Packing:
             seconds = time.thread_time() - started
             with self._lock:
                 self._packing_seconds += seconds
+                self._plain += plain
+                self._held += held
                 self._types.setdefault(key, _TypePacking()).count(len(rests), plain, held, under)
         return taken
 
@@ -210,6 +211,11 @@ class Packing:
             state.look_at = max(state.look_at, _GROWN * _PART_OF_ALL * len(dictionary.content))
             self._known.add(dictionary)
 
+    def count_in(self, dictionaries: Iterable[Dictionary]) -> None:
+        """Counts old ones as well that entries of a snapshot are under, as long as these are there. O(those)."""
+        with self._lock:
+            self._known.update(one for one in dictionaries if one.content)
+
     def forget(self, key: GroupResource) -> None:
         """Forgets a type that there is no longer; entries under its dictionary go on having it. O(1)."""
         with self._lock:
@@ -220,8 +226,8 @@ class Packing:
         with self._lock:
             known = list(self._known)
             return PackingCounts(
-                plain={key: state.plain for key, state in self._types.items()},
-                held={key: state.held for key, state in self._types.items()},
+                plain=self._plain,
+                held=self._held,
                 dictionaries=len(known),
                 dictionary_bytes=_size(known),
                 trainings=self._trainings,
