@@ -132,7 +132,7 @@ def _of_bodies(store: Store) -> Iterable[Metric]:
     yield GaugeMetricFamily("kubebraid_plain_bytes", "Of what is held, what is not packed yet", value=store.plain.size)
     yield GaugeMetricFamily("kubebraid_dictionaries", "Dictionaries, also old ones in use", value=counts.dictionaries)
     yield GaugeMetricFamily("kubebraid_dictionaries_bytes", "Memory that they take", value=counts.dictionary_bytes)
-    for key, text, value in (
+    for name, text, value in (
         ("packed_plain_bytes", "Bytes of bodies that were to be packed", counts.plain),
         ("packed_held_bytes", "What became of them", counts.held),
         ("packing_seconds", "CPU time for that", counts.packing_seconds),
@@ -140,7 +140,7 @@ def _of_bodies(store: Store) -> Iterable[Metric]:
         ("dictionaries_refused", "Dictionaries that were trained and would not pay", counts.refused),
         ("training_seconds", "CPU time for both", counts.training_seconds),
     ):
-        yield CounterMetricFamily(f"kubebraid_{key}", text, value=value)
+        yield CounterMetricFamily(f"kubebraid_{name}", text, value=value)
 
 
 class _StoreCollector(Collector):
