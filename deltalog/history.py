@@ -212,14 +212,21 @@ class History:
         return None
 
     async def _lacks(self, probe: Probe) -> bool:
-        """Whether the log has neither a message nor what would have superseded or removed it, asked again and again."""
+        """Whether the log has neither a message nor what would have superseded or removed it, asked again and again.
+
+        Producers append again what was cut out, so what is found later on counts only if it was stored before.
+        """
+        begun = self.log.now()
         for pause in ASKED_AFTER:
             await asyncio.sleep(pause)
             if await self.log.message_time(probe.sequence) is not None:
                 return False
             for subject in (probe.subject, *probe.removals):
                 last = await self.log.last(subject)
-                if last is not None and last[0] > probe.sequence:
+                if last is None or last[0] <= probe.sequence:
+                    continue
+                stored = await self.log.message_time(last[0]) if pause else begun
+                if stored is not None and stored <= begun:
                     return False
         return True
 

@@ -65,6 +65,32 @@ async def test_a_mark_s_messages_were_not_cut_out(log: Log, other: Log, put: Put
     assert await History(other).why_not_served() == "message 4 (kb.alpha.*.*.pods.x.d) was cut out"
 
 
+async def test_what_was_cut_out_and_is_appended_again_was_cut_out(
+    log: Log, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A producer begins to do so at once, while it is being asked again."""
+    for name in "abc":
+        await put(name)
+    await state_at(log, 3)
+    at = await progress(log)
+    probe = Probe(3, "kb.alpha.*.*.pods.x.c")
+    await History(log).mark(Mark(log.created, log.prefix, 3, at.time, at.latest, probes=(probe,)))
+    await cut(log, "kb.alpha.*.*.pods.x.c", 4)
+    await put("d")
+    found, looks = log.last, 0
+
+    async def looked(subject: str) -> tuple[int, bytes] | None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            await put("c")
+        return await found(subject)
+
+    monkeypatch.setattr(log, "last", looked)
+    assert await History(log).why_not_served() == "message 3 (kb.alpha.*.*.pods.x.c) was cut out"
+    assert looks == 3
+
+
 async def test_a_consumer_goes_on_from_its_place(log: Log, other: Log, put: Put) -> None:
     await put("a")
     still = StoodStill(other.connection)
