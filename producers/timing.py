@@ -51,6 +51,8 @@ class ProducerTiming(msgspec.Struct, frozen=True, kw_only=True):
     """How long a lock on a kubeconfig that somebody else holds is waited for."""
 
     # -- member clusters -------------------------------------------------------------------------------------------
+    kubeconfig_files: float = 60.0
+    """What a look at a file that names clusters may take, or at those that a cluster's entries name."""
     look_at_files_every: float = 2.0
     """Between two looks at the configuration, and at files that name clusters."""
     host_backoff: tuple[float, float] = (1.0, 30.0)

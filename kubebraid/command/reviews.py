@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from producers.kubeconfig.in_cluster import in_cluster
 from producers.kubeconfig.model import ClusterAccess
 from producers.members.membership import Members
 from producers.supervision import reason_of
+from producers.threads import reading
 from producers.upstream.apiserver import ApiServer
 from query.access.errors import AccessUnavailable
 
@@ -88,7 +88,7 @@ class ReviewServers:
 
     async def _server(self, key: tuple[str, str], access: Callable[[], ClusterAccess]) -> ApiServer:
         server = self._servers.get(key)
-        found = await asyncio.to_thread(access) if key[0] == "kubeconfig" else access()
+        found = await reading(key[1], access) if key[0] == "kubeconfig" else access()
         # Meanwhile another one may have asked.
         server = self._servers.get(key)
         if server is None:

@@ -115,22 +115,33 @@ def access_of(kubeconfig: str, context: str = "", name: str | None = None) -> Cl
     return found.access(context or found.one_context(kubeconfig), name)
 
 
+def directory_entries(directory: str) -> dict[str, str]:
+    """What is in a directory of kubeconfigs, by path: the cluster that it is, if it is a file: its name without suffix.
+
+    Blocking, as far as the directory is. Raises BadKubeconfig if there is no such directory.
+    """
+    found: dict[str, str] = {}
+    try:
+        names = sorted(name for name in os.listdir(directory) if not name.startswith("."))
+    except OSError as cause:
+        raise BadKubeconfig(f"{directory}: {cause.strerror}") from None
+    for file in names:
+        name = file
+        for suffix in _SUFFIXES:
+            name = name.removesuffix(suffix)
+        found[str(Path(directory) / file)] = name
+    return found
+
+
 def directory_files(directory: str) -> dict[str, str]:
-    """The files of a directory of kubeconfigs, each a cluster's, by its name: the file's without its suffix.
+    """The files of a directory of kubeconfigs by cluster; of several for one name the first.
 
     Blocking. Raises BadKubeconfig if there is no such directory.
     """
     found: dict[str, str] = {}
-    try:
-        files = sorted(entry for entry in Path(directory).iterdir() if not entry.name.startswith("."))
-    except OSError as cause:
-        raise BadKubeconfig(f"{directory}: {cause.strerror}") from None
-    for file in files:
-        if file.is_file():
-            name = file.name
-            for suffix in _SUFFIXES:
-                name = name.removesuffix(suffix)
-            found.setdefault(name, str(file))
+    for path, name in directory_entries(directory).items():
+        if os.path.isfile(path):
+            found.setdefault(name, path)
     return found
 
 

@@ -6,15 +6,20 @@ A cluster keeps its name: one that was chosen stays while its context exists, wh
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 from producers.kubeconfig.document import Document
-from producers.kubeconfig.files import Files, default_kubeconfig, directory_files, file_state, paths_of
+from producers.kubeconfig.files import Files, default_kubeconfig, directory_entries, file_state, paths_of
 from producers.kubeconfig.merged import LeftOut, MergedKubeconfig
 from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
+from producers.members.apart import Apart
 from producers.rules.configuration import Directory, Kubeconfig
+from producers.timing import DEFAULT
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,60 +35,108 @@ class Found:
 
 
 class FileSource:
-    """The files of one source. Used by one task at a time; `state` and `read` block, and belong into a thread."""
+    """The files of one source. Used by one task at a time.
 
-    def __init__(self, origin: Kubeconfig | Directory) -> None:
+    `limit`: seconds after which a file that does not answer, or a cluster whose files do not, is passed over until it
+    does: one on a dead file server holds up no others.
+    """
+
+    def __init__(self, origin: Kubeconfig | Directory, limit: float = DEFAULT.kubeconfig_files) -> None:
         self.origin = origin
+        self._limit = limit
         self._files = Files()
+        path = origin.path or default_kubeconfig()
+        self._where = path
+        self._apart = Apart(path, limit)
         # What entries name and what could not be opened: when one of them is there, the entries are looked at again.
         self._missing: tuple[str, ...] = ()
 
-    def state(self) -> object:
-        """Another value when there is something to read anew."""
-        missing = tuple((path, file_state(path)) for path in self._missing)
+    async def state(self) -> object:
+        """Another value when there is something to read anew. Raises BadKubeconfig where nothing answers."""
         if isinstance(self.origin, Kubeconfig):
-            return (*((path, file_state(path)) for path in paths_of(self.origin.path)), missing)
-        try:
-            names = sorted(os.listdir(self.origin.path))
-        except OSError:
-            return None
-        return (*((name, file_state(os.path.join(self.origin.path, name))) for name in names), missing)
+            paths = await self._alone(paths_of, self.origin.path)
+        else:
+            try:
+                names = sorted(await self._alone(os.listdir, self.origin.path))
+            except OSError:
+                return None
+            paths = [os.path.join(self.origin.path, name) for name in names]
+        found = await self._apart.each((*paths, *self._missing), file_state)
+        # Of what hangs it is known when it does no longer.
+        return (tuple(found.items()), self._apart.hanging)
 
-    def read(self, known: Collection[str] = ()) -> Found:
+    async def read(self, known: Collection[str] = ()) -> Found:
         """What the files say. `known`: the names that clusters have. Raises BadKubeconfig."""
         if isinstance(self.origin, Kubeconfig):
-            return self._contexts(self.origin, known)
-        return self._directory(self.origin)
+            return await self._contexts(self.origin, known)
+        return await self._directory(self.origin)
 
-    def _contexts(self, origin: Kubeconfig, known: Collection[str]) -> Found:
-        shown = origin.path or default_kubeconfig()
-        paths = paths_of(origin.path)
-        merged = self._files.merged(paths)
+    async def _contexts(self, origin: Kubeconfig, known: Collection[str]) -> Found:
+        paths = await self._alone(paths_of, origin.path)
+        documents = await self._apart.each(paths, self._files.document)
         self._files.forget(paths)
-        if not any(os.path.exists(path) for path in paths):
-            raise BadKubeconfig(f"no kubeconfig at {shown}; give one with --kubeconfig or $KUBECONFIG")
-        names, remarks = choose(merged, origin.contexts, known, shown)
-        clusters = {name: merged.access(name) for name in names}
-        self._missing = tuple(path for name in names for path in merged.missing(name))
+        for path in paths:
+            if path not in documents:
+                raise BadKubeconfig(self._silent(path))
+        found = [document for document in map(_whole, documents.values()) if document is not None]
+        if not found:
+            raise BadKubeconfig(f"no kubeconfig at {self._where}; give one with --kubeconfig or $KUBECONFIG")
+        merged = MergedKubeconfig.merge(found, [os.path.abspath(path) for path in paths])
+        names, remarks = choose(merged, origin.contexts, known, self._where)
+        # A cluster's certificates are files, too, which have to be there.
+        looked = await self._apart.each(names, lambda name: (merged.access(name), merged.missing(name)))
+        answered = {name: _whole(one) for name, one in looked.items()}
+        self._missing = tuple(path for _, missing in answered.values() for path in missing)
         remarks += [_left_out(lost) for lost in merged.left_out]
-        return Found(clusters, {}, tuple(remarks))
+        silent = {name: self._silent(f"a file that context {name} names") for name in names if name not in answered}
+        return Found({name: access for name, (access, _) in answered.items()}, silent, tuple(remarks))
 
-    def _directory(self, origin: Directory) -> Found:
+    async def _directory(self, origin: Directory) -> Found:
         clusters: dict[str, ClusterAccess] = {}
         unreadable: dict[str, str] = {}
         missing: list[str] = []
-        files = directory_files(origin.path)
-        self._files.forget(tuple(files.values()))
-        for name, path in files.items():
-            try:
-                merged = MergedKubeconfig.merge([self._files.document(path) or Document(path)], [path])
-                context = merged.one_context(path)
-                clusters[name] = merged.access(context, name)
-                missing += merged.missing(context)
-            except BadKubeconfig as problem:
-                unreadable[name] = str(problem)
+        files = await self._alone(directory_entries, origin.path)
+        self._files.forget(tuple(files))
+
+        def look(path: str) -> tuple[ClusterAccess, list[str]] | None:
+            if not os.path.isfile(path):
+                return None
+            merged = MergedKubeconfig.merge([self._files.document(path) or Document(path)], [path])
+            context = merged.one_context(path)
+            return merged.access(context, files[path]), merged.missing(context)
+
+        looked = await self._apart.each(files, look)
+        for path, name in files.items():
+            if name in clusters or name in unreadable:
+                # Two files with one name but for the suffix: the first counts.
+                continue
+            one = looked.get(path)
+            if isinstance(one, BadKubeconfig):
+                unreadable[name] = str(one)
+            elif path not in looked:
+                unreadable[name] = self._silent(path)
+            elif (found := _whole(one)) is not None:
+                clusters[name], named = found
+                missing += named
         self._missing = tuple(missing)
         return Found(clusters, unreadable)
+
+    async def _alone(self, look: Callable[[str], T], path: str) -> T:
+        """What one look at the source's own path comes to. Raises BadKubeconfig where there is no answer."""
+        found = await self._apart.each((path,), look)
+        if path not in found:
+            raise BadKubeconfig(self._silent(path or self._where))
+        return _whole(found[path])
+
+    def _silent(self, what: str) -> str:
+        return f"{what}: no answer from the file system within {self._limit:g} s"
+
+
+def _whole(found: T | Exception) -> T:
+    """Raises what a look raised."""
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 _Remarks = list[tuple[str, tuple[tuple[str, str], ...]]]

@@ -27,6 +27,7 @@ from producers.rules.configuration import (
 )
 from producers.rules.rules import Rules
 from producers.supervision import Complaints, being_cancelled, endless
+from producers.threads import reading
 from producers.timing import DEFAULT, ProducerTiming
 
 log = structlog.get_logger("producers.members.membership")
@@ -93,8 +94,8 @@ class Members:
         problems = []
         for source in self.configuration.sources:
             if isinstance(source.origin, Kubeconfig | Directory) and source.origin not in self._found:
-                state = await asyncio.to_thread(self._source(source.origin).state)
                 try:
+                    state = await self._source(source.origin).state()
                     self._found[source.origin] = await self._look(source.origin)
                 except BadKubeconfig as problem:
                     problems.append(problem)
@@ -173,11 +174,11 @@ class Members:
 
     async def _configuration_changed(self) -> bool:
         assert self._file is not None
-        seen = await asyncio.to_thread(file_state, str(self._file))
+        seen = await reading(str(self._file), file_state, str(self._file))
         if seen == self._seen:
             return False
         try:
-            configuration = await asyncio.to_thread(load, self._file)
+            configuration = await reading(str(self._file), load, self._file)
         except UnusableInput as problem:
             # It may be half written; what was read before holds until it can be read again.
             self._complain("configuration", str(problem))
@@ -201,13 +202,13 @@ class Members:
 
     def _source(self, origin: Kubeconfig | Directory) -> FileSource:
         if origin not in self._sources:
-            self._sources[origin] = FileSource(origin)
+            self._sources[origin] = FileSource(origin, self._timing.kubeconfig_files)
         return self._sources[origin]
 
     async def _look(self, origin: Kubeconfig | Directory) -> _Found:
         """Reads a source of files. Raises BadKubeconfig."""
         known = self._found.get(origin, _Found({}, {})).clusters
-        found = await asyncio.to_thread(self._source(origin).read, tuple(known))
+        found = await self._source(origin).read(tuple(known))
         for event, fields in found.remarks:
             self._remark(event, dict(fields))
         clusters = dict(found.clusters)
@@ -223,23 +224,22 @@ class Members:
     async def _follow_files(self, origin: Kubeconfig | Directory) -> None:
         source = self._source(origin)
         while True:
-            seen = await asyncio.to_thread(source.state)
-            if seen != self._read.get(origin):
-                try:
+            try:
+                seen = await source.state()
+                if seen != self._read.get(origin):
                     found = await self._look(origin)
-                except BadKubeconfig as problem:
-                    self._complain(str(origin), str(problem))
-                else:
-                    self._clear(str(origin))
                     known = self._found.get(origin, _Found({}, {})).clusters
                     removed = known.keys() - found.clusters.keys()
                     if removed:
                         # A file just being written may have less than it will: believed when it stays so.
                         await asyncio.sleep(self._timing.look_at_files_every)
-                        if await asyncio.to_thread(source.state) != seen:
+                        if await source.state() != seen:
                             continue
                     self._read[origin] = seen
                     self._take_in(origin, found)
+                self._clear(str(origin))
+            except BadKubeconfig as problem:
+                self._complain(str(origin), str(problem))
             await asyncio.sleep(self._timing.look_at_files_every)
 
     async def _follow(self, origin: Origin) -> None:

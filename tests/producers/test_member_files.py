@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from producers.kubeconfig.merged import MergedKubeconfig
 from producers.kubeconfig.model import BadKubeconfig
 from producers.kubeconfig.yaml_values import dump
 from producers.members.files import FileSource
@@ -18,7 +20,7 @@ from producers.members.membership import Members
 from producers.rules.configuration import Configuration, Directory, Kubeconfig, Origin, Source, load
 from producers.rules.rules import Rules
 from producers.timing import ProducerTiming
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually_awaited
 
 ATTENTIVE = ProducerTiming(look_at_files_every=0.05)
 
@@ -45,8 +47,8 @@ def write(path: Path, contexts: dict[str, str], current: str = "", **servers: st
 TWO_OF_ONE = {"dev": "one", "dev-admin": "one", "prod": "two"}
 
 
-def read(source: FileSource, known: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
-    found = source.read(known)
+async def read(source: FileSource, known: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:
+    found = await source.read(known)
     return list(found.clusters), [f"{event} {dict(fields)}" for event, fields in found.remarks]
 
 
@@ -69,11 +71,11 @@ def read(source: FileSource, known: tuple[str, ...] = ()) -> tuple[list[str], li
         ("dev", ("dev-admin", "p*"), (), ["dev-admin", "prod"]),
     ],
 )
-def test_which_contexts_become_clusters(
+async def test_which_contexts_become_clusters(
     tmp_path: Path, current: str, wanted: tuple[str, ...], known: tuple[str, ...], names: list[str]
 ) -> None:
     source = FileSource(Kubeconfig(write(tmp_path / "config", TWO_OF_ONE, current), wanted))
-    found, remarks = read(source, known)
+    found, remarks = await read(source, known)
     assert found == names
     dropped = {"dev", "dev-admin"} - set(names)
     if not wanted:
@@ -84,28 +86,28 @@ def test_which_contexts_become_clusters(
 
 
 @pytest.mark.parametrize("name", [".", "..", "a/../b", "../prod"])
-def test_a_name_that_no_path_leads_to_is_left_out(tmp_path: Path, name: str) -> None:
+async def test_a_name_that_no_path_leads_to_is_left_out(tmp_path: Path, name: str) -> None:
     source = FileSource(Kubeconfig(write(tmp_path / "config", {**TWO_OF_ONE, name: "far"}, "dev"), ()))
-    found, remarks = read(source, ())
+    found, remarks = await read(source, ())
     assert name not in found
     assert "prod" in found
     assert any("could not be asked for" in remark and "rename it" in remark for remark in remarks)
 
 
-def test_an_unknown_context(tmp_path: Path) -> None:
+async def test_an_unknown_context(tmp_path: Path) -> None:
     source = FileSource(Kubeconfig(write(tmp_path / "config", TWO_OF_ONE), ("nope",)))
     with pytest.raises(BadKubeconfig, match=r"no context 'nope' in .*; it has dev, dev-admin, prod"):
-        source.read()
+        await source.read()
     with pytest.raises(BadKubeconfig, match=r"no kubeconfig at .*none; give one with --kubeconfig"):
-        FileSource(Kubeconfig(str(tmp_path / "none"))).read()
+        await FileSource(Kubeconfig(str(tmp_path / "none"))).read()
 
 
-def test_two_files_with_the_names_of_kubeadm(tmp_path: Path) -> None:
+async def test_two_files_with_the_names_of_kubeadm(tmp_path: Path) -> None:
     name = "kubernetes-admin@kubernetes"
     one = write(tmp_path / "one", {name: "kubernetes"}, kubernetes="https://a.example.com")
     two = write(tmp_path / "two", {name: "kubernetes"}, kubernetes="https://b.example.com")
     source = FileSource(Kubeconfig(f"{one}:{two}"))
-    found = source.read()
+    found = await source.read()
     assert {name: access.cluster.server for name, access in found.clusters.items()} == {name: "https://a.example.com"}
     ((event, fields),) = found.remarks
     assert event.startswith("left out: an earlier file has these names")
@@ -113,10 +115,10 @@ def test_two_files_with_the_names_of_kubeadm(tmp_path: Path) -> None:
     assert (said["file"], said["contexts"], said["clusters"]) == (two, name, "kubernetes")
     assert "--directory" in said["mend"]
     # That is the way out.
-    assert list(FileSource(Directory(str(tmp_path))).read().clusters) == ["one", "two"]
+    assert list((await FileSource(Directory(str(tmp_path))).read()).clusters) == ["one", "two"]
 
 
-def test_a_file_that_an_entry_names_and_that_comes_later(tmp_path: Path) -> None:
+async def test_a_file_that_an_entry_names_and_that_comes_later(tmp_path: Path) -> None:
     path = tmp_path / "config"
     path.write_text(
         dump(
@@ -127,22 +129,23 @@ def test_a_file_that_an_entry_names_and_that_comes_later(tmp_path: Path) -> None
         )
     )
     source = FileSource(Kubeconfig(str(path)))
-    assert "No such file" in source.read().clusters["dev"].problem
-    state = source.state()
-    assert source.state() == state
+    assert "No such file" in (await source.read()).clusters["dev"].problem
+    state = await source.state()
+    assert await source.state() == state
     (tmp_path / "ca.pem").write_text("pem")
-    assert source.state() != state
-    assert source.read().clusters["dev"].problem == ""
+    assert await source.state() != state
+    assert (await source.read()).clusters["dev"].problem == ""
 
 
 # -- while producers run -----------------------------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
-async def following(*origins: Origin, file: Path | None = None) -> AsyncIterator[Members]:
+async def following(*origins: Origin, file: Path | None = None, patience: float = PATIENCE) -> AsyncIterator[Members]:
     rules = Rules()
     configuration = load(file) if file is not None else Configuration(tuple(Source(one, rules) for one in origins))
-    members = Members(configuration, file, ATTENTIVE)
+    timing = ProducerTiming(look_at_files_every=ATTENTIVE.look_at_files_every, kubeconfig_files=patience)
+    members = Members(configuration, file, timing)
     await members.first()
     task = asyncio.create_task(members.run())
     try:
@@ -168,10 +171,10 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Looks:
     looks = 0
     state = FileSource.state
 
-    def counting(self: FileSource) -> object:
+    async def counting(self: FileSource) -> object:
         nonlocal looks
         looks += 1
-        return state(self)
+        return await state(self)
 
     monkeypatch.setattr(FileSource, "state", counting)
 
@@ -292,7 +295,7 @@ async def test_a_new_configuration_with_a_kubeconfig_that_is_not_there(tmp_path:
 
 @pytest.mark.parametrize("key", ["certificate-authority", "client-certificate", "client-key"])
 @pytest.mark.parametrize("kind", ["pipe", "/dev/zero"])
-def test_what_is_no_regular_file_concerns_its_cluster_alone(tmp_path: Path, key: str, kind: str) -> None:
+async def test_what_is_no_regular_file_concerns_its_cluster_alone(tmp_path: Path, key: str, kind: str) -> None:
     """Opening a pipe waits for its writer; what never ends is never read to its end."""
     os.mkfifo(tmp_path / "pipe")
     other = tmp_path / "other.pem"
@@ -312,7 +315,76 @@ def test_what_is_no_regular_file_concerns_its_cluster_alone(tmp_path: Path, key:
         ],
     }
     (tmp_path / "config").write_text(dump(document))
-    found = FileSource(Kubeconfig(str(tmp_path / "config"))).read()
+    found = await FileSource(Kubeconfig(str(tmp_path / "config"))).read()
     assert found.clusters["good"].problem == ""
     path = str(tmp_path / "pipe") if kind == "pipe" else kind
     assert f"{key} {path}: is no regular file" in found.clusters["odd"].problem
+
+
+# -- a file server that does not answer --------------------------------------------------------------------------------
+
+
+async def test_a_kubeconfig_that_hangs_holds_up_no_other_source(tmp_path: Path) -> None:
+    """A pipe without a writer hangs as a file does whose server is dead."""
+    dead, well = tmp_path / "dead", tmp_path / "well"
+    os.mkfifo(dead)
+    write(well, {"prod": "one"})
+    with capture_logs() as logs:
+        async with following(Kubeconfig(str(dead)), Kubeconfig(str(well)), patience=0.2) as members:
+            assert set(members.current) == {"prod"}
+            assert any("no answer from the file system" in line.get("reason", "") for line in logs)
+            write(well, {"prod": "one", "dev": "two"})
+            await becomes(lambda: set(members.current) == {"prod", "dev"})
+            # What has nothing to do with files of members is not held up, however long that lasts.
+            assert await asyncio.gather(*(asyncio.to_thread(int, "7") for _ in range(40))) == [7] * 40
+            hanging = [thread for thread in threading.enumerate() if thread.name == "kubeconfigs"]
+            assert len(hanging) < 4, "one that hangs is not read again beside that"
+            text = Path(write(tmp_path / "text", {"far": "three"})).read_bytes()
+            await asyncio.to_thread(dead.write_bytes, text)
+            await asyncio.to_thread(_replace, dead, text)
+            await becomes(lambda: set(members.current) == {"prod", "dev", "far"})
+
+
+def _replace(pipe: Path, text: bytes) -> None:
+    """A file in the place of a pipe."""
+    (pipe.parent / "new").write_bytes(text)
+    (pipe.parent / "new").replace(pipe)
+
+
+@pytest.mark.parametrize("kind", ["contexts", "files"])
+async def test_a_cluster_whose_files_hang_holds_up_no_other(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, hanging, missing = threading.Event(), [], MergedKubeconfig.missing
+
+    def hangs(self: MergedKubeconfig, context: str) -> list[str]:
+        if context == "dead":
+            hanging.append(context)
+            release.wait(PATIENCE)
+        return missing(self, context)
+
+    monkeypatch.setattr(MergedKubeconfig, "missing", hangs)
+    origin: Kubeconfig | Directory
+    if kind == "contexts":
+        origin = Kubeconfig(write(tmp_path / "config", {"a": "one", "dead": "two", "z": "three"}))
+    else:
+        for name in ("a", "dead", "z"):
+            write(tmp_path / f"{name}.yaml", {name: name})
+        origin = Directory(str(tmp_path))
+    source = FileSource(origin, 0.1)
+    found = await source.read()
+    assert set(found.clusters) == {"a", "z"}
+    assert list(found.unreadable) == ["dead"]
+    assert "no answer from the file system within 0.1 s" in found.unreadable["dead"]
+    # It is not looked at again, until it has answered.
+    state = await source.state()
+    assert set((await source.read()).clusters) == {"a", "z"}
+    assert await source.state() == state
+    assert hanging == ["dead"]
+    release.set()
+    await eventually_awaited(lambda: _differs(source, state))
+    assert set((await source.read()).clusters) == {"a", "dead", "z"}
+
+
+async def _differs(source: FileSource, state: object) -> bool:
+    return await source.state() != state
