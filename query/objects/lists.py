@@ -38,6 +38,7 @@ from query.objects.pages import (
 from query.objects.requests import CollectionRequest
 from query.objects.turns import at_once, in_slices
 from query.objects.versions import check_history
+from query.search.known import KnownMatches
 from query.search.owners import owners_of, prepare_owners
 from query.search.where import chosen_by
 from query.timing import QueryTiming
@@ -66,6 +67,7 @@ class Lists:
         self._materializer = materializer
         self._consistency = consistency
         self.frozen = FrozenLists(timing, limits)
+        self._known = KnownMatches()
         # Held while one slice of one list is made: of all lists, so that one slice is made between two turns of the
         # loop, however many lists there are.
         self._turns = asyncio.Lock() if turns is None else turns
@@ -166,11 +168,11 @@ class Lists:
         index = store.applied if exact is None else exact
         if index != store.applied and index < store.floor_of(key, selection.clusters):
             return None
-        scanned = Scanned([], whole=True, ordered=True)
+        scanned, present = Scanned([], whole=True, ordered=True), False
         if type_store is None:
             pass
         elif index >= type_store.last():
-            scanned = type_store.scan(selection)
+            scanned, present = type_store.scan(selection), True
         elif owner is not None:
             # Who owned what then is not known.
             return None
@@ -180,9 +182,12 @@ class Lists:
             except BeforeWindow:
                 return None
         entries = await self._do(matching(scanned, selection), few=len(scanned.entries) <= STEP)
-
         if where is not None and entries:
-            before, entries = entries, await self._do(chosen_by(where, entries), few=len(entries) <= _SAMPLE)
+            before, steps = entries, chosen_by(where, entries)
+            if present:
+                known = (key, selection, where, self._materializer.generation)
+                steps = self._known.chosen(known, where, entries, index)
+            entries = await self._do(steps, few=len(entries) <= _SAMPLE)
             if not entries and (unknown := where.unknown(before[:_SAMPLE])):
                 # Where a kube-apiserver refuses a field that it does not know.
                 some = "the objects" if len(before) <= _SAMPLE else f"the first {_SAMPLE} objects"
