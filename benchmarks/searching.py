@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from benchmarks import rig
 from benchmarks.report import Report, percentile
@@ -34,7 +35,8 @@ def _by(expression: str, more: str = "") -> str:
     return f"{_PODS}?filter={quote(expression)}{more}"
 
 
-# What is searched, by how; `{...}` stand for values that the objects have.
+# What is searched, by how; `{...}` stand for values that the objects have, `{round}` for another one each time: what is
+# asked again is known.
 SEARCHES = (
     ("a label", f"{_PODS}?labelSelector=team%3Dpayments&limit=500"),
     ("owner by name, 1 hop", f"{_PODS}?ownerName={{app}}&ownerGR=deployments.apps&ownerSeniority=1"),
@@ -42,12 +44,30 @@ SEARCHES = (
     ("fuzzy name", f"{_PODS}?fuzzyName=gateway-&limit=500"),
     ("orderby created_at desc, limit 50", f"{_PODS}?orderby=created_at+desc&limit=50"),
     ("orderby namespace,name desc, limit 50", f"{_PODS}?orderby=namespace,name+desc&limit=50"),
-    ("any field, a text few have", f"{_PODS}?fieldSelector=spec.containers[].image%3D{{image}}"),
-    ("any field, a number", f"{_PODS}?fieldSelector=spec.terminationGracePeriodSeconds%3E30&limit=50"),
-    ("filter, all bodies read", _by("object.spec.containers.size() > 2", "&limit=50")),
-    ("filter, one cluster", _by('object.spec.containers.size() > 2 && cluster == "bench-3"', "&limit=50")),
-    ("filter, one label", _by('object.metadata.labels.team == "payments" && has(object.spec.nodeName)', "&limit=50")),
-    ("filter, by names alone", _by('object.metadata.name.startsWith("a")', "&limit=50")),
+    (
+        "any field, a text few have",
+        f"{_PODS}?fieldSelector=spec.containers[].image%3D{{image}},metadata.name!%3D{{round}}",
+    ),
+    (
+        "any field, a number",
+        f"{_PODS}?fieldSelector=spec.terminationGracePeriodSeconds%3E30,metadata.name!%3D{{round}}&limit=50",
+    ),
+    ("... asked again", f"{_PODS}?fieldSelector=spec.terminationGracePeriodSeconds%3E30&limit=50"),
+    ("filter, all bodies read", _by("object.spec.containers.size() > 2 && object.spec != {round}", "&limit=50")),
+    (
+        "... few fields of them",
+        _by("object.spec.containers.size() > 2 && object.spec.nodeName != '{round}'", "&limit=50"),
+    ),
+    ("... asked again", _by("object.spec.containers.size() > 2 && object.spec.nodeName != ''", "&limit=50")),
+    (
+        "filter, one cluster",
+        _by('object.spec.containers.size() > 2 && cluster == "bench-3" && {round} >= 0', "&limit=50"),
+    ),
+    (
+        "filter, one label",
+        _by('object.metadata.labels.team == "payments" && object.spec.priority != {round}', "&limit=50"),
+    ),
+    ("filter, by names alone", _by('object.metadata.name.startsWith("a{round}")', "&limit=50")),
 )
 
 
@@ -178,9 +198,12 @@ async def run(*, objects: int, rounds: int = _ROUNDS) -> Report:
             times, firsts, found = [], [], 0
             server.send("begin")
             _, before = await server.receive()
-            for _ in range(rounds + 1):
+            for number in range(rounds + 1):
                 begun = time.perf_counter()
-                async with session.get(f"http://127.0.0.1:{port}{path}") as answer:
+                url = f"http://127.0.0.1:{port}{path.replace('{round}', str(number))}".replace(
+                    "%7Bround%7D", str(number)
+                )
+                async with session.get(URL(url, encoded=True)) as answer:
                     firsts.append(time.perf_counter() - begun)
                     body = await answer.read()
                     times.append(time.perf_counter() - begun)
