@@ -96,6 +96,7 @@ def _fill(materializer: Materializer, objects: int) -> dict[str, str]:
                 found += 1
             index += 1
             store.apply_control(_record(name, TypeSynced(resource=info.group_resource, version="1")), index, 0)
+    store.pack()
     store.finish_loading(0)
     store.window.open(index)
     materializer.ready.set()
