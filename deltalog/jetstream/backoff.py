@@ -14,6 +14,8 @@ class Backoff:
     first of them between 0.25 and 0.75. (client-go's wait.Backoff has the same parameters.)
     """
 
+    __slots__ = ("_jitter", "_next", "first", "last")
+
     def __init__(self, first: float, last: float, *, jitter: float = 0.5) -> None:
         self.first = first
         self.last = last

@@ -54,6 +54,7 @@ _strings = msgspec.json.Decoder(dict[str, str])
 _encoder = msgspec.json.Encoder()
 
 _NOTHING = msgspec.Raw(b"null")
+_NOTHING_HIDDEN: frozenset[str] = frozenset()
 
 
 class Normalizer:
@@ -75,8 +76,9 @@ class Normalizer:
         )
         self._fields = reader_of(resource)
         fields = selectable_fields(resource.group_resource, resource.selectable)
-        self._hidden = frozenset(
-            label for label, field in fields.items() if field.path and self._pruned.covers(field.path)
+        self._hidden = (
+            frozenset(label for label, field in fields.items() if field.path and self._pruned.covers(field.path))
+            or _NOTHING_HIDDEN
         )
 
     def __call__(self, raw: bytes | msgspec.Raw | RawObject) -> Normalized:

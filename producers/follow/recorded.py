@@ -33,6 +33,7 @@ from producers.follow.ownership import Owner, append_control
 from producers.follow.removal import append_removed_type
 from producers.follow.state_gap import NO_GAP, StateGap
 from producers.upstream.discovery import Discovered
+from producers.upstream.shared_types import shared
 
 log = structlog.get_logger("producers.follow.recorded")
 
@@ -81,7 +82,7 @@ class Recorded:
             return
         match fact:
             case ResourceType():
-                self.types[fact.group_resource] = fact
+                self.types[fact.group_resource] = shared(fact)
             case TypeSynced():
                 if not gap.concerns(record):
                     self.synced.add(fact.resource)

@@ -30,6 +30,9 @@ _VERIFIED = re.compile(r"(?:verify result|certificate problem): (.*?)(?: \(\d+\)
 _VARYING = re.compile(r" after \d+ (?:ms|milliseconds)|(?<=stream) \d+|(?<=with) \d+(?= bytes)")
 
 
+_NO_HEADERS: CIMultiDict[str] = CIMultiDict()
+
+
 class TransportError(ClusterUnavailable):
     """There is no answer, or it breaks off: whether the server did what was asked is unknown."""
 
@@ -135,6 +138,17 @@ class Response:
             size += len(chunk)
         body = found[0] if len(found) == 1 else b"".join(found)
         return body if limit is None else body[:limit]
+
+    def lasts(self) -> None:
+        """It goes on for long, as a watch does: its reader is patient from now on, and has seen the head.
+
+        What is kept for each of very many is what such a one needs no more: a timer, and the head's lines.
+        """
+        self._silence = None
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
+            self._silence_timer = None
+        self.headers = _NO_HEADERS
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()

@@ -287,6 +287,7 @@ class Watch:
         loop = asyncio.get_running_loop()
         silence = timing.initial_silence if initial else lasts + timing.watch_grace
         async with self._server.open(self._target.path, query, silence=lasts + timing.watch_grace) as (response, way):
+            response.lasts()
             if opened is not None:
                 await opened()
             patience: asyncio.Timeout
