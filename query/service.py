@@ -54,7 +54,7 @@ from query.objects.selection import selection_of
 from query.objects.versions import check_foreign, seen_versions_of, versions_for
 from query.objects.watch import ClientStalled
 from query.objects.watches import Watches
-from query.search.terms import parse_search
+from query.search.terms import asked_of, parse_search
 from query.timing import DEFAULT_TIMING, QueryTiming
 
 log = structlog.get_logger("query")
@@ -471,13 +471,14 @@ class QueryService:
         if search.only_metadata and representation.form is Form.OBJECT:
             representation = dataclasses.replace(representation, form=Form.METADATA)
         request.in_yaml = representation.in_yaml
+        versions = versions_for(self._materializer, request)
         return CollectionRequest(
             key=served.resource,
             options=options,
             member_versions=seen_versions_of(options.version, request) if options.version not in ("", "0") else None,
             search=search,
             selection=selection,
-            encoder=encoder_for(request, target, served, representation, versions_for(self._materializer, request)),
+            encoder=encoder_for(request, target, served, representation, versions, ordered=bool(search.order)),
             followed=Followed(
                 partial(self._discovery.served, request.cluster, served.resource, request.visible.scope[0]),
                 target.version,
@@ -544,6 +545,13 @@ class QueryService:
         cluster = request.cluster
         assert cluster is not None
         check_foreign(request.http.query.get("resourceVersion", ""), cluster)
+        if (asked := asked_of(request.http.query)) and not (target.name and not target.watch):
+            # It would ignore them, or select by labels that nothing has.
+            raise ApiError(
+                400,
+                f"{', '.join(asked)}: {target.group_resource} are not synced here, and {cluster}, which answers this "
+                "itself, knows no searches",
+            )
         if catalogue.watchable(target.group, target.version, target.resource):
             request.warnings.append(of_passed_on(cluster, str(target.group_resource)))
         if not (target.watch or (request.watching and not target.name)):

@@ -44,7 +44,8 @@ class Encoder:
     with the cluster. `include`: a table row's object: Metadata (default), Object, None. Raises ApiError 400 if it is
     another one; what is no table does not look at it (apiserver pkg/endpoints/handlers: optionsForTransform).
 
-    `opening`: what stands before each of `items` in a list, see there.
+    `ordered`: whether the list is in an order that was asked for. `opening`: what stands before each of `items` in a
+    list, see there.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Encoder:
         *,
         across: bool,
         include: str = "Metadata",
+        ordered: bool = False,
     ) -> None:
         self.form = wanted.form
         # Clusters may define the columns of one type differently, and users see different ones of them.
@@ -69,6 +71,7 @@ class Encoder:
         self._stored = type(versions) is Named
         self._across = across
         self._include = include
+        self._ordered = ordered
         self.opening = b""
         if self.form is Form.OBJECT:
             # An item of a Go type's list has the TypeMeta that it was decoded with, which is none; those of custom
@@ -116,7 +119,7 @@ class Encoder:
         """Each entry as an item of the list, all of them of one slice, each without `opening`.
 
         So a join of stored bytes, with `opening` in its separator, is the list; only tables cost more. Of the few types
-        whose rows the server sorts, a slice is sorted, cluster by cluster.
+        whose rows the server sorts, a slice is sorted, cluster by cluster, unless the list is in an order of its own.
         """
         contents = self._contents(entries)
         if self.form is Form.OBJECT:
@@ -126,7 +129,7 @@ class Encoder:
                 self._metadata(_metadata_in(entry, content)) for entry, content in zip(entries, contents, strict=True)
             ]
         order = self._printer.order
-        if order is not None:
+        if order is not None and not self._ordered:
             both = sorted(
                 zip(entries, contents, strict=True),
                 key=lambda one: (one[0].cluster, order(one[0].type_meta + one[1])),
@@ -302,9 +305,17 @@ def _printer_column(column: Any) -> PrinterColumn:
 
 
 def encoder_for(
-    request: Request, target: RequestTarget, served: ServedType, representation: Representation, versions: Named
+    request: Request,
+    target: RequestTarget,
+    served: ServedType,
+    representation: Representation,
+    versions: Named,
+    *,
+    ordered: bool = False,
 ) -> Encoder:
     """The encoder for the objects of a request, in the form that was negotiated for it.
+
+    `ordered`: whether the request says by what they are sorted.
 
     Raises:
         ApiError: 400, the includeObject parameter of a table is none.
@@ -316,4 +327,5 @@ def encoder_for(
         versions,
         across=request.cluster is None,
         include=request.http.query.get("includeObject") or "Metadata",
+        ordered=ordered,
     )

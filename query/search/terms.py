@@ -155,6 +155,16 @@ def parse_search(query: Mapping[str, str]) -> Search:
     )
 
 
+def asked_of(query: Mapping[str, str]) -> list[str]:
+    """The search parameters and search labels that a request has, by their names; whatever they say.
+
+    Raises:
+        ApiError: 400, a search label that cannot be read.
+    """
+    labels, _ = split_labels(query.get("labelSelector", ""), _LABELS)
+    return sorted({*(_PARAMETERS & query.keys()), *(one.label for one in labels)})
+
+
 class _Given:
     """What a request gives, by the names of labels."""
 

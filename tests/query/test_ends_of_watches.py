@@ -290,6 +290,20 @@ async def test_our_versions_are_not_passed_on(scene: Scene, member: Member) -> N
         assert len(member.asked) == 3
 
 
+async def test_what_is_not_synced_is_not_searched(scene: Scene, member: Member) -> None:
+    """The cluster would ignore it, or look for labels that nothing has."""
+    label = "labelSelector=app=a,search.clusterpedia.io"
+    async with scene.serving(member) as served:
+        for query in ("names=a", "orderby=name", "filter=true", f"{label}/names=a", f"{label}/limit=1&watch=1"):
+            status, body = await served.text(f"{BOATS}?{query}")
+            assert status == 400
+            assert "boats.sea.example.io are not synced here, and alpha, which answers this itself" in body.decode()
+        assert member.asked == []
+        for query in ("labelSelector=app=a&limit=1", "fieldSelector=metadata.name=a", "continue=20"):
+            assert (await served.text(f"{BOATS}?{query}"))[0] == 200
+        assert len(member.asked) == 3
+
+
 @pytest.mark.parametrize(
     ("content_type", "pieces", "between"),
     [

@@ -389,3 +389,22 @@ async def test_errors_are_statuses(query: str, told: str) -> None:
         found = await serve_bad(served, query)
         assert (found["kind"], found["code"]) == ("Status", 400)
         assert told in found["message"]
+
+
+async def test_rows_that_the_server_sorts_keep_an_order_that_was_asked_for() -> None:
+    """FlowSchemas in a table are by their precedence, unless something else is asked for."""
+    scene, group = Scene(), "flowcontrol.apiserver.k8s.io"
+    scene.control(
+        TYPE, "alpha", "flowschemas", group, data={"kind": "FlowSchema", "version": "v1", "namespaced": False}
+    )
+    scene.control(SYNCED, "alpha", "flowschemas", group, data={"version": "1"})
+    for name, precedence in (("a", 3), ("b", 1), ("c", 2)):
+        given = {"resource": "flowschemas", "group": group, "kind": "FlowSchema", "namespace": "", "uid": name}
+        scene.put(name, {"spec": {"matchingPrecedence": precedence}}, **given)
+    table = "application/json;as=Table;g=meta.k8s.io;v=v1"
+    async with scene.serving() as served:
+        orders = []
+        for query in ({}, {"orderby": "name"}, {"orderby": "name desc"}):
+            found = await served.json(path(f"/apis/{group}/v1/flowschemas", **query), table)
+            orders.append("".join(row["object"]["metadata"]["name"] for row in found["rows"]))
+        assert orders == ["bca", "abc", "cba"]
