@@ -235,7 +235,9 @@ class SharingDecoder:
             raw = bytes(delta.labels)
             labels = self._labels.get(raw)
             if labels is None:
-                labels = _texts_decoder.decode(raw)
+                # Other sets have most of the same texts: an application's name, its team, its tier.
+                share = self._texts.setdefault
+                labels = {share(key, key): share(value, value) for key, value in _texts_decoder.decode(raw).items()}
                 if len(self._labels) >= _REMEMBERED:
                     self._labels.clear()
                 self._labels[raw] = labels
