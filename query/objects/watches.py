@@ -6,8 +6,12 @@ Kubernetes API Concepts, "Semantics for watch"; what a resume means is in `mater
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from deltalog.wire.delta import DELETED
+from materializer.cursor import ShownChange
+from materializer.filter import BodyCondition
 from materializer.materializer import Materializer
 from materializer.resume import Expired, Resumption, from_member_versions, from_now, from_version
 from query.access.gate import Permit
@@ -17,6 +21,7 @@ from query.http.websocket import Send
 from query.objects.consistency import Consistency
 from query.objects.requests import CollectionRequest
 from query.objects.shared_events import SharedEvents
+from query.objects.turns import in_slices
 from query.objects.versions import check_history
 from query.objects.watch import WatchStart, WatchStream, error_event
 from query.timing import QueryTiming
@@ -104,7 +109,7 @@ class Watches:
                 await self._consistency.at_member_versions(request, asked.key, asked.member_versions)
                 return None
             await self._consistency.current(request)
-            return from_member_versions(self._materializer.store, asked.key, wanted, asked.member_versions)
+            return await self._resume_at_members(asked, asked.member_versions)
         if version in ("", "0"):
             if not version:
                 await self._consistency.current(request)
@@ -114,6 +119,16 @@ class Watches:
             await self._consistency.at_least(request, version)
             return None
         return from_version(self._materializer.store, asked.key, wanted, version, asked.encoder.versions)
+
+    async def _resume_at_members(self, asked: CollectionRequest, versions: Mapping[str, str]) -> Resumption:
+        """A resume at versions of member clusters: bodies of all that changed since are read in slices."""
+        store, wanted, where = self._materializer.store, asked.selection, asked.selection.where
+        if where is None:
+            return from_member_versions(store, asked.key, wanted, versions)
+        found = from_member_versions(store, asked.key, dataclasses.replace(wanted, where=None), versions)
+        backlog = await in_slices(self._turns, _meeting(where, found.backlog, versions))
+        whole = dataclasses.replace(found.wanted, where=where)
+        return dataclasses.replace(found, wanted=whole, backlog=tuple(backlog or ()))
 
     async def serve(self, start: WatchStart | ApiError, send: Send) -> None:
         """Sends events until the time is over, the service closes or the watch expires; or that it cannot begin.
@@ -137,3 +152,23 @@ class Watches:
             self.open -= 1
             if not self.open:
                 self._shared.clear()
+
+
+# So many changes are looked at between two looks at the time.
+_STEP = 64
+
+
+def _meeting(
+    where: BodyCondition, backlog: Sequence[ShownChange], versions: Mapping[str, str]
+) -> Iterator[list[ShownChange]]:
+    """The changes, by a condition on bodies, in steps: what does not meet it is deleted to who may hold it."""
+    found: list[ShownChange] = []
+    for begin in range(0, len(backlog), _STEP):
+        some = backlog[begin : begin + _STEP]
+        met = set(map(id, where.chosen([change.entry for change in some if change.type != DELETED])))
+        for change in some:
+            if change.type == DELETED or id(change.entry) in met:
+                found.append(change)
+            elif versions.get(change.entry.cluster):
+                found.append(ShownChange(DELETED, change.entry, change.at))
+        yield found

@@ -408,3 +408,20 @@ async def test_rows_that_the_server_sorts_keep_an_order_that_was_asked_for() -> 
             found = await served.json(path(f"/apis/{group}/v1/flowschemas", **query), table)
             orders.append("".join(row["object"]["metadata"]["name"] for row in found["rows"]))
         assert orders == ["bca", "abc", "cba"]
+
+
+async def test_a_watch_that_resumes_at_clusters_own_versions() -> None:
+    scene = scene_of_five()
+    scene.put("b", {"spec": {"replicas": 1}}, MODIFIED, cluster="alpha", uid="u1", member_version="9")
+    scene.put("c", {"spec": {"replicas": 7}}, MODIFIED, cluster="alpha", uid="u2", member_version="10")
+    async with scene.serving() as served:
+        query = {"watch": 1, "timeoutSeconds": 1, "filter": "object.spec.replicas > 2"}
+        events = await served.events(path(**query, resourceVersion='{"alpha":"5","bravo":""}'))
+        shown = [(one["type"], one["object"]["metadata"]["name"]) for one in events]
+        # b may be held; of bravo nothing is, so that its a is new and its d is not told of.
+        assert ("DELETED", "b") in shown
+        assert {name for kind, name in shown if kind != "DELETED"} == {"c", "a"}
+        assert ("DELETED", "d") not in shown
+        scene.put("z", {"spec": {"replicas": 3}}, ADDED, cluster="alpha", uid="u7", member_version="11")
+        events = await served.events(path(**query, resourceVersion='{"alpha":"10","bravo":"4"}'))
+        assert [(one["type"], one["object"]["metadata"]["name"]) for one in events] == [("ADDED", "z")]
