@@ -103,19 +103,28 @@ class Forgetting:
         try:
             while True:
                 await asyncio.sleep(self._timing.forget_every)
-                await self._bury()
-                if not served.ready.is_set() or self._imaging():
-                    continue
-                served.store.forget(served.log.now())
-                if self._waiting:
-                    through, self._waiting = self._waiting, 0
-                    self._forget(through)
-                await self._bound()
-                if purging.done():
-                    purging.result()
+                try:
+                    await self._look()
+                    if purging.done():
+                        failed, purging = purging, asyncio.create_task(self.purging.run(), name="materializer-purging")
+                        failed.result()
+                except Exception as problem:
+                    # Nothing else ends by it: deletions stay until the next look.
+                    log.exception("deletions cannot be looked after", reason=str(problem))
         finally:
             purging.cancel()
             await asyncio.gather(purging, return_exceptions=True)
+
+    async def _look(self) -> None:
+        served = self._served
+        await self._bury()
+        if not served.ready.is_set() or self._imaging():
+            return
+        served.store.forget(served.log.now())
+        if self._waiting:
+            through, self._waiting = self._waiting, 0
+            self._forget(through)
+        await self._bound()
 
     async def _bury(self) -> None:
         store, now = self._served.store, self._served.log.now()

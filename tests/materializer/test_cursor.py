@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from deltalog import DELETED, Replaced
+from deltalog import ADDED, DELETED, Replaced
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_labels
 from deltalog.wire.subjects import REMOVED, TYPE
+from materializer import cursor as cursor_module
+from materializer.burying import bury
 from materializer.cursor import Cursor, Position, changes, initial
 from materializer.entry import object_key
 from materializer.filter import Filter
@@ -398,3 +400,34 @@ def test_who_has_read_up_to_the_window_is_served_from_there(delta: Make) -> None
     cursor = Cursor(1)
     assert shown(store, cursor) == [("ADDED", "u", 3)]
     assert (cursor.read_to, cursor._served_from) == (3, 3)
+
+
+@pytest.mark.parametrize("buried", [False, True])
+def test_what_shows_nothing_is_passed_over_in_pieces(
+    buried: bool, delta: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many deletions a watch comes back to that do not concern it, others have a turn in between."""
+    monkeypatch.setattr(cursor_module, "_MOST_PASSED", 160)
+    store = Store("h", 86400)
+    store.finish_loading(0)
+    for number in range(100):
+        store.apply_delta(delta(f"n{number}", labels={"app": "other"}), number + 1, 1)
+    for number in range(99):
+        deleted = delta(f"n{number}", "DELETED", labels={"app": "other"}, uid_index=number + 1, member_version="2")
+        store.apply_delta(deleted, number + 101, 1)
+    deleted = delta("n99", "DELETED", labels={"app": "other"}, uid_index=100, member_version="2")
+    store.apply_delta(deleted, 200, 1)
+    store.apply_delta(delta("mine", labels={"app": "mine"}), 201, 1)
+    while buried and bury(store, 2):
+        pass
+    pods = store.types[PODS]
+    reading, pieces, shown = Cursor(100), 0, []
+    while True:
+        found, upto = changes(pods, reading.position(pods), Filter(labels=parse_labels("app=mine")), 10)
+        reading.advance(store, upto)
+        shown += found
+        if upto is None:
+            break
+        pieces += 1
+    assert pieces in (9, 10)
+    assert [(change.type, change.entry.name) for change in shown] == [(ADDED, "mine")]
