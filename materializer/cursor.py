@@ -175,8 +175,8 @@ _MOST_READ = 256
 _MOST_PASSED = 16_384
 _DEAD = 16
 
-# What an item shows: its index, the changes, and the bytes of its content. Where that is nothing, only with a condition on
-# bodies, or after many others that show nothing.
+# What an item shows: its index, the changes, and the bytes of its content. Where that is nothing, only with a condition
+# on bodies, or after many others that show nothing.
 _Steps = Iterator[tuple[int, list[ShownChange], int]]
 
 
