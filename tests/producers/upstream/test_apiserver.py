@@ -9,6 +9,7 @@ import itertools
 import json
 import stat
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -478,3 +479,38 @@ async def test_a_closed_one_answers_nothing(authority: Authority, opened: Open) 
         with pytest.raises(Unreachable, match="closed here"):
             await server.get("/version")
         await eventually(lambda: running.open == 0)
+
+
+async def test_a_watch_that_is_idle_holds_nothing_of_what_came(authority: Authority, opened: Open) -> None:
+    """Which would be the last piece that came and the last event, for each of twenty thousand watches."""
+    size = 4_000_000
+    metadata = {"name": "large", "resourceVersion": "2", "annotations": {"a": "x" * size}}
+    line = json.dumps({"type": "ADDED", "object": {"metadata": metadata}}).encode() + b"\n"
+    over = asyncio.Event()
+
+    async def handler(stream: Stream) -> None:
+        await stream.head(200, [("content-type", "application/json")])
+        await stream.data(line, end=False)
+        await over.wait()
+
+    seen: list[str] = []
+
+    async def follow(server: ApiServer) -> None:
+        async for event in Watch(server, Target("/api/v1/pods"), "1").events():
+            seen.append(event.type)
+            del event
+
+    async with Server(handler, authority.server()).running() as running:
+        server = opened(access_to(running, authority))
+        tracemalloc.start()
+        following = asyncio.create_task(follow(server))
+        try:
+            await eventually(lambda: seen)
+            # It waits for the next piece by now.
+            await asyncio.sleep(0)
+            await eventually(lambda: tracemalloc.get_traced_memory()[0] < size / 2)
+        finally:
+            tracemalloc.stop()
+            following.cancel()
+            await asyncio.wait((following,))
+            over.set()
