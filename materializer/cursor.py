@@ -8,6 +8,7 @@ before the window gets each object's latest state, once, and every event from th
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -155,20 +156,23 @@ def changes(
     result: list[ShownChange] = []
     size = 0
     # Bodies that are read, whether the objects are shown or not.
-    reads = _MOST_READ
+    reads, until = _MOST_READ, time.perf_counter() + _READ_SECONDS
     for index, shown, bytes_ in (_events if exact else _latest)(type_store, at, wanted):
         result += shown
         size += bytes_
         reads -= 1
-        if len(result) >= limit or (most is not None and size >= most) or (wanted.where is not None and not reads):
+        if len(result) >= limit or (most is not None and size >= most):
+            return result, index
+        if wanted.where is not None and (not reads or time.perf_counter() >= until):
             return result, index
         if not shown and wanted.where is None:
             return result, index
     return result, None
 
 
-# Bodies that a condition on them is asked about at one go.
+# Bodies that a condition on them is asked about at one go, and for how long.
 _MOST_READ = 256
+_READ_SECONDS = 0.005
 
 # So many items that show nothing are passed over at one go, in some 10 ms: of the dead, who may have to be dug up, a
 # sixteenth.

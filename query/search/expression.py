@@ -26,7 +26,7 @@ _MOST_NODES = 500
 _MOST_GROWTH = 64
 _DEEPEST = 3
 # So much work an object may cost: what there is of it to look at, to the power of how deep the loops are.
-_MOST_WORK = 1_000_000
+_MOST_WORK = 500_000
 _EXTENSIONS = """
 extensions:
 - {name: strings}
@@ -35,9 +35,16 @@ extensions:
 - {name: two-var-comprehensions}
 """
 _NOT_HERE = frozenset({"find", "findAll", "format", "join", "replace"})
-# What takes no longer for a long operand.
-_QUICK = frozenset({"_[_]", "_[?_]", "_?._", "_&&_", "_||_", "!_", "_?_:_", "@not_strictly_false", "size", "hasValue"})
-_QUICK_WITH_CONSTANTS = frozenset({"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "_-_", "startsWith", "endsWith"})
+# What takes no longer for a long operand, or not to speak of.
+_QUICK = frozenset(
+    {
+        *("_[_]", "_[?_]", "_?._", "_&&_", "_||_", "!_", "_?_:_", "@not_strictly_false", "size", "hasValue", "orValue"),
+        *("_+_", "_-_", "_*_", "_/_", "_%_", "-_", "_<_", "_<=_", "_>_", "_>=_", "startsWith", "endsWith"),
+    }
+)
+_QUICK_WITH_CONSTANTS = frozenset({"_==_", "_!=_"})
+# What looks at each element for each element, or makes many of one text.
+_SQUARE = frozenset({"sets.contains", "sets.equivalent", "sets.intersects", "split"})
 _PLACE = re.compile(r"<input>:(?P<line>-?[0-9]+):(?P<column>-?[0-9]+): (?P<what>[^\n]*)")
 _ENVIRONMENT = cel.NewEnv(
     config=cel.NewEnvConfigFromYaml(_EXTENSIONS),
@@ -177,9 +184,13 @@ def _depth(node: Node, within: int) -> int:
     """How deep loops, and what takes the longer the more there is, stand within each other."""
     if isinstance(node, Loop):
         inner = max(_depth(one, within + 1) for one in (node.goes_on, node.step, node.result))
-        return max(within + 1, inner, _depth(node.over, within), _depth(node.begin, within))
+        # Of `map` and `filter`, cel-cpp copies what there is of the result for each element.
+        own = within + 2 if isinstance(node.begin, Literal) else within + 1
+        return max(own, inner, _depth(node.over, within), _depth(node.begin, within))
     deepest = within
-    if within and isinstance(node, Call) and not _is_quick(node):
+    if isinstance(node, Call) and node.function in _SQUARE:
+        deepest = within + 2
+    elif within and isinstance(node, Call) and not _is_quick(node):
         deepest = within + 1
     return max([deepest, *(_depth(one, within) for one in _children(node))])
 
@@ -187,9 +198,6 @@ def _depth(node: Node, within: int) -> int:
 def _is_quick(node: Call) -> bool:
     if node.function in _QUICK:
         return True
-    # What loops themselves add up: an element to the result, or one to a count.
-    if node.function == "_+_":
-        return isinstance(node.arguments[0], Ident) and node.arguments[0].name.startswith("@")
     return node.function in _QUICK_WITH_CONSTANTS and any(isinstance(one, Constant) for one in _children(node))
 
 

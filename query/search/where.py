@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,8 +20,10 @@ from query.search.paths import Path, Projection, text_of, values_at
 # Texts that JSON has as they are, but for writers that escape what need not be.
 _PLAIN = re.compile(r"[A-Za-z0-9._:@/-]+")
 _NUMBER = re.compile(r"[+-]?[0-9.]+([eE][+-]?[0-9]+)?")
-# So many entries are looked at between two looks at the time.
-_STEP = 64
+# Entries that are looked at between two looks at the time: the first time, and at most; how long that should take.
+_FIRST_STEP = 8
+_MOST_STEP = 256
+_STEP_SECONDS = 0.002
 # Of a body, what stands before metadata.
 _TYPE_META = ("kind", "apiVersion")
 _OPENING = b'{"metadata":{'
@@ -126,8 +129,19 @@ def where_of(terms: tuple[FieldTerm, ...], expression: FilterExpression | None) 
 
 
 def chosen_by(where: BodyCondition, entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """Those of the entries that meet a condition, in steps of a millisecond or two: what the last one yields."""
+    """Those of the entries that meet a condition, in steps of a millisecond or two: what the last one yields.
+
+    A step has as many entries as those before it took time.
+    """
     chosen: list[Entry] = []
-    for begin in range(0, len(entries), _STEP):
-        chosen += where.chosen(entries[begin : begin + _STEP])
+    begin, step = 0, _FIRST_STEP
+    while begin < len(entries):
+        begun = time.perf_counter()
+        chosen += where.chosen(entries[begin : begin + step])
+        begin += step
+        taken = time.perf_counter() - begun
         yield chosen
+        if taken > _STEP_SECONDS:
+            step = max(step // 4, 1)
+        elif taken < _STEP_SECONDS / 4:
+            step = min(step * 2, _MOST_STEP)

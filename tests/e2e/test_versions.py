@@ -143,8 +143,8 @@ async def test_pages_go_on_after_a_restart(service: Service, ask: Ask, members: 
         ({"timeoutSeconds": "1.5", "watch": "1"}, 400),
         ({"labelSelector": "a in ("}, 400),
         ({"labelSelector": "a==b=c"}, 400),
-        ({"fieldSelector": "spec.color=red"}, 400),
-        ({"fieldSelector": "metadata.name"}, 400),
+        ({"fieldSelector": "spec..color=red"}, 400),
+        ({"fieldSelector": "metadata.name=a=b"}, 400),
         ({"continue": "abc", "resourceVersion": "5"}, 400),
     ],
 )
