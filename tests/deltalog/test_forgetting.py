@@ -219,3 +219,24 @@ async def test_a_log_that_keeps_no_events(connection: Connection, put: Put, log:
     shard = await open_log(connection, LogSettings(name="PODS", tombstone_ttl=60))
     assert await decide(shard, History(shard), 7)
     assert (await shard.forgotten_through(), await log.forgotten_through()) == (7, 0)
+
+
+async def test_who_goes_on_with_the_state_knows_from_where(log: Log, put: Put, follow: Callable[..., Any]) -> None:
+    """So that a record which comes while it reads tells it that deletions past that may be gone."""
+    sequences = await deleted(log, put, *"abcd")
+    await forget_events(log, sequences[-1])
+    await put("e")
+    seen: list[tuple[int, int]] = []
+    reader = Reader(log, lambda record: seen.append((record.sequence, reader.resumed_from)), after=sequences[1])
+    task = asyncio.create_task(reader.run())
+    await eventually(lambda: len(seen) == 3 and not reader.resumed_from)
+    assert [one[0] for one in seen] == [*sequences[2:], sequences[-1] + 1]
+    assert {one[1] for one in seen} == {sequences[1]}
+    last = await put("f")
+    await eventually(lambda: seen[-1] == (last, 0))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    # Who begins has nothing that may have been deleted meanwhile.
+    beginning = follow(log, stop_when_caught_up=True)
+    await beginning.ended()
+    assert beginning.reader.resumed_from == 0

@@ -13,6 +13,7 @@ import pytest
 from deltalog import DELETED, Appender, Connection, Delta, Log, LogSettings, encode_delta, open_log
 from deltalog.history import History
 from deltalog.mirror import Mirror, MirrorSettings
+from deltalog.reader import HistoryChanged
 from deltalog.timing import LogTiming
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import object_subject, type_prefix
@@ -20,6 +21,7 @@ from deltalog.wire.summary import summary_headers
 from materializer.cursor import changes
 from materializer.filter import Filter
 from materializer.forgetting import DeletionLimits
+from materializer.history_guard import StateOutdated
 from materializer.materializer import Materializer
 from materializer.resume import Expired, from_version
 from materializer.snapshot import Snapshots
@@ -255,3 +257,22 @@ async def test_a_mirror_obeys_and_lets_go(
     assert state is not None
     assert await state.delete_message(last)
     assert [await mirror._others_purge() for _ in range(5)] == [True, True, True, True, False]
+
+
+async def test_a_record_that_comes_while_the_state_is_gone_on_with(log: Log, put: Put, starting: Any) -> None:
+    """Deletions past where it went on may be gone already: it reads the log from its beginning, in the same history."""
+    one = await starting(DeletionLimits(number=10**6))
+    last = await churn(put, 0, 20)
+    await one.until(lambda: one.materializer.store.applied >= last)
+    materializer, generation = one.materializer, one.materializer.generation
+    reader = materializer._freshness.reader
+    assert reader is not None
+    reader.resumed_from = 30
+    with pytest.raises(HistoryChanged, match="up to 35 were forgotten while the state past 30 was read"):
+        materializer._obey(35, last + 1)
+    materializer.ready.clear()
+    with pytest.raises(StateOutdated):
+        materializer._obey(35, last + 1)
+    materializer.ready.set()
+    materializer._obey(30, last + 1)
+    assert (materializer.store.floor, materializer.generation) == (30, generation)
