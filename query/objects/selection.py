@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from deltalog.wire.selectable_fields import METADATA_FIELDS, SelectableField, selectable_fields
-from deltalog.wire.selectors import BadSelector, Requirement, parse_fields, parse_labels
+from deltalog.wire.selectors import BadSelector, Requirement, field_terms, parse_fields, parse_labels
 from materializer.filter import Filter
 from materializer.visible import EVERYTHING, Visible
 from query.discovery.catalogue import ServedType
 from query.discovery.paths import RequestTarget
 from query.http.status import ApiError
 from query.objects.options import Options
-from query.search.fields import FieldTerm, parse_field_terms, uses_paths
+from query.search.fields import FieldTerm, field_term, parse_field_terms, uses_paths
 from query.search.narrowing import Conditions
 from query.search.terms import ChosenNames, Search
 from query.search.where import where_of
@@ -131,7 +131,10 @@ def _by_path(selectable: Mapping[str, SelectableField]) -> Mapping[tuple[str | i
 
 
 def _field_requirements(selectable: Mapping[str, SelectableField], text: str) -> _Fields:
-    """A field selector: as a kube-apiserver reads it if it can, else as one over paths.
+    """A field selector: parted as a kube-apiserver parts it if it can, else as one over paths.
+
+    Never otherwise: who may list is decided by what a kube-apiserver reads, above all by the one name that a selector
+    is for (`query.access.authorization.attributes`). What it says there must hold here.
 
     Raises:
         ApiError: 400, in a kube-apiserver's words of what is written in its grammar.
@@ -142,13 +145,27 @@ def _field_requirements(selectable: Mapping[str, SelectableField], text: str) ->
 
     try:
         return _Fields(native=parse_fields(text, supported, own=bool(selectable)))
-    except BadSelector as problem:
+    except BadSelector as found:
+        problem = str(found)
+    try:
+        parted = field_terms(text)
+    except BadSelector:
         try:
             terms = parse_field_terms(text)
         except ApiError:
             if uses_paths(text):
                 raise
-            raise ApiError(400, str(problem)) from None
+            raise ApiError(400, problem) from None
+    else:
+        read = [
+            FieldTerm((key,), "notin" if operator == "!=" else "in", (value,))
+            if supported(key)
+            else field_term(key, operator, value)
+            for key, operator, value in parted
+        ]
+        if None in read:
+            raise ApiError(400, problem)
+        terms = tuple(term for term in read if term is not None)
     native, labels, of_body = [], [], []
     for term in terms:
         path, equals = term.path, term.operator in ("in", "notin")

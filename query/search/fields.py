@@ -97,6 +97,21 @@ def parse_field_terms(text: str) -> tuple[FieldTerm, ...]:
     return tuple(sorted(set(_Parser(text).terms()), key=repr))
 
 
+def field_term(key: str, operator: str, value: str) -> FieldTerm | None:
+    """A term as Kubernetes' own grammar parts it; None if its key is no path. The value may stand between quotes."""
+    parser = _Parser(key.strip())
+    try:
+        path = parser.path()
+    except ApiError:
+        return None
+    if not parser.done:
+        return None
+    quoted = _QUOTED.fullmatch(value.strip())
+    if quoted is not None:
+        value = quoted["single"] if quoted["single"] is not None else quoted["double"]
+    return FieldTerm(path, "notin" if operator == "!=" else "in", (value.strip(),))
+
+
 def uses_paths(text: str) -> bool:
     """Whether a field selector uses what Kubernetes' grammar does not have."""
     return re.search(r"[\[(<>'\"]|\s(?:not)?in\s|(?:^|,)\s*[.!]", text) is not None
@@ -119,6 +134,11 @@ class _Parser:
                     raise self._bad("a comma or the end is expected")
             self._at += 1
 
+    @property
+    def done(self) -> bool:
+        """Whether all has been read."""
+        return self._at == len(self._text)
+
     def _next(self) -> str:
         return self._text[self._at : self._at + 1]
 
@@ -136,7 +156,7 @@ class _Parser:
         if absent:
             self._at += 1
             self._blank()
-        path = self._path()
+        path = self.path()
         self._blank()
         if self._next() in ("", ","):
             return FieldTerm(path, "!" if absent else "exists", ())
@@ -156,8 +176,8 @@ class _Parser:
             return FieldTerm(path, "gt" if operator[0] == ">" else "lt", (value,))
         return FieldTerm(path, "notin" if operator[0] == "!=" else "in", (value,))
 
-    def _path(self) -> Path:
-        """A path; its first step is a member."""
+    def path(self) -> Path:
+        """A path; its first step is a member. Raises ApiError 400."""
         path: list[str | int] = []
         if self._next() == ".":
             self._at += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -10,6 +12,7 @@ from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.selectors import Requirement
 from materializer.filter import Filter
+from query.access.authorization.attributes import attributes_of
 from query.discovery.catalogue import ServedType
 from query.discovery.paths import RequestTarget
 from query.http.accept import Accept, DocumentForm, Form
@@ -221,6 +224,30 @@ def test_fields_that_indexes_know_are_not_looked_for_in_bodies() -> None:
     # Whether there is a value, and what a value is that is no text, is a matter of the body.
     for selector in ("status.phase", "metadata.labels.app=", "spec.containers[].image=x", "metadata.uid=u"):
         assert selected(fieldSelector=selector).where is not None
+
+
+@pytest.mark.parametrize("value", ["", "'", '"', "x", "(", ")", "[", "]", "['", "']", "a,b", "=", "!", ".", " ", ">"])
+def test_the_name_that_decides_about_a_list_restricts_it(value: str) -> None:
+    """Whatever stands around it: authorization reads Kubernetes' grammar."""
+    odd = (f"spec.x!={value}", f"spec.x{value}!=1", f"{value}", f"x{value}=1", f"metadata.annotations['x=1{value}")
+    for before, after in itertools.product(odd, (*odd, f"b={value}", "y']!=1", "b='", "')", "b=')", 'b="')):
+        text = f"{before},metadata.name=allowed,{after}"
+        what = attributes_of("GET", ["api", "v1", "pods"], {"fieldSelector": text})
+        try:
+            found = selected(fieldSelector=text)
+        except ApiError:
+            continue
+        assert not what.name or found.names == frozenset({what.name}), text
+
+
+def test_field_selectors_that_are_parted_as_kubernetes_parts_them() -> None:
+    found = selected(fieldSelector="spec.x='a',metadata.name=n,spec.containers[].image!=b=".rstrip("="))
+    assert found.names == frozenset("n")
+    assert found.where is not None
+    assert selected(fieldSelector="spec.x='a'") == selected(fieldSelector=".spec.x = a")
+    assert selected(fieldSelector=".metadata.name=n").names == frozenset("n")
+    assert selected(fieldSelector="spec.x!='a,metadata.name=n,b='").names == frozenset("n")
+    assert refusal(fieldSelector="metadata.annotations['x=1,metadata.name=n,y']!=1").code == 400
 
 
 def test_an_expression_narrows_by_what_indexes_know() -> None:
