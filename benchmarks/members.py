@@ -33,9 +33,9 @@ _EXEC = "client.authentication.k8s.io/v1"
 # Types of a small cluster: what a cluster has a few of.
 SMALL = (
     "pods", "services", "configmaps", "namespaces", "nodes", "serviceaccounts", "persistentvolumes",
-    "persistentvolumeclaims", "endpoints", "limitranges", "resourcequotas", "replicationcontrollers",
-    "deployments.apps", "replicasets.apps", "statefulsets.apps", "daemonsets.apps", "jobs.batch",
-    "cronjobs.batch", "ingresses.networking.k8s.io", "networkpolicies.networking.k8s.io",
+    "persistentvolumeclaims", "endpoints", "secrets", "roles.rbac.authorization.k8s.io",
+    "storageclasses.storage.k8s.io", "deployments.apps", "replicasets.apps", "statefulsets.apps", "daemonsets.apps",
+    "jobs.batch", "cronjobs.batch", "ingresses.networking.k8s.io", "endpointslices.discovery.k8s.io",
 )  # fmt: skip
 
 
