@@ -47,6 +47,9 @@ def split_labels(text: str, known: frozenset[str]) -> tuple[tuple[SearchLabel, .
     """
     if _DOMAIN not in text:
         return (), text
+    if "\0" in text:
+        # To Kubernetes' parser, by which is decided who may list, it ends a word: parts would be read otherwise.
+        raise ApiError(400, "labelSelector: NUL does not stand beside search labels")
     options, rest, at = [], [], 0
     while at <= len(text):
         found = _KEY.match(text, at)

@@ -11,7 +11,6 @@ import pytest
 
 from tests.e2e.conftest import Kubectl, Service
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 DOCUMENT = (Path(__file__).parent.parent.parent / "docs/search.md").read_text()
 EXAMPLES = [
     line
@@ -21,6 +20,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("example", EXAMPLES)
 async def test_an_example(shared_service: Service, kubectl: Kubectl, example: str) -> None:
     assert example.startswith(("curl -sG $SERVER", "kubectl --server $SERVER get "))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from random import Random
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -238,6 +239,41 @@ def test_the_name_that_decides_about_a_list_restricts_it(value: str) -> None:
         except ApiError:
             continue
         assert not what.name or found.names == frozenset({what.name}), text
+
+
+def test_labels_that_decide_about_a_list_restrict_it() -> None:
+    """Authorization reads all of a label selector; what is taken out of it as a search label takes nothing along."""
+    chance, allowed, decided = Random(5), Requirement("app", "in", ("ok",)), 0
+    pieces = [
+        "search.clusterpedia.io/names",
+        "app=ok",
+        "=",
+        "!=",
+        "in",
+        "(",
+        ")",
+        ",",
+        "'",
+        '"',
+        " ",
+        "!",
+        "a",
+        "\0",
+        "b=c",
+    ]
+    for _ in range(20_000):
+        around = ["".join(chance.choice(pieces) for _ in range(chance.randrange(6))) for _ in range(2)]
+        text = f"{around[0]},app=ok,{around[1]}" if chance.random() < 0.7 else "app=ok".join(around)
+        what = attributes_of("GET", ["api", "v1", "pods"], {"labelSelector": text})
+        if not any((one.key, one.operator, one.values) == ("app", "In", ("ok",)) for one in what.labels):
+            continue
+        try:
+            found = selected(labelSelector=text)
+        except ApiError:
+            continue
+        decided += 1
+        assert allowed in found.labels, repr(text)
+    assert decided > 100
 
 
 def test_field_selectors_that_are_parted_as_kubernetes_parts_them() -> None:
