@@ -20,6 +20,7 @@ from query.http.status import ApiError
 from query.search.cel_syntax import Call, Constant, Ident, Literal, Loop, Node, Select, read_tree
 from query.search.narrowing import CLUSTER, OBJECT, Conditions, EntryPlace, conditions_of, early_verdict, path_of
 from query.search.paths import EACH, Path, Projection, weight_of
+from query.search.quantities import quantity_functions
 
 _LONGEST = 4096
 _MOST_NODES = 500
@@ -49,7 +50,7 @@ _PLACE = re.compile(r"<input>:(?P<line>-?[0-9]+):(?P<column>-?[0-9]+): (?P<what>
 _ENVIRONMENT = cel.NewEnv(
     config=cel.NewEnvConfigFromYaml(_EXTENSIONS),
     variables={OBJECT: cel.Type.DYN, CLUSTER: cel.Type.STRING},
-    functions=[one for name, one in functions().items() if name not in _NOT_HERE],
+    functions=[*(one for name, one in functions().items() if name not in _NOT_HERE), *quantity_functions()],
 )
 _PATTERNS = cel.NewEnv(variables={"pattern": cel.Type.STRING}).compile("'x'.matches(pattern)")
 

@@ -91,6 +91,11 @@ def selected(text: str, data: dict[str, Any] = OBJECT, cluster: str = "eu-1") ->
         ("cluster == 'a' || object.metadata.labels.app == 'web'", True),
         ("has(object.metadata.labels.app) && !has(object.metadata.labels.none)", True),
         ("1 < 2", True),
+        ('quantity("1.5Gi").isGreaterThan(quantity("1500Mi")) && quantity("250m").isLessThan(quantity("0.3"))', True),
+        ('quantity("1k").compareTo(quantity("1000")) == 0 && quantity("2e3").asInteger() == 2000', True),
+        ('quantity("1.5").isInteger() || quantity("x").isInteger()', False),
+        ('isQuantity("5Mi") && !isQuantity("5 Mi") && !isQuantity("Mi")', True),
+        ('quantity(string(object.spec.replicas)).add(quantity("1")).sub(quantity("500m")) == 4.5', True),
     ],
 )
 def test_what_is_selected(text: str, wanted: bool) -> None:
