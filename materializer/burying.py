@@ -25,7 +25,7 @@ SLICE = 2 * BLOCK
 """So many are buried at one go, in some 4 ms."""
 
 
-class Remembered(NamedTuple):
+class RememberedDeletions(NamedTuple):
     """What a store remembers of deletions.
 
     - `number`: how many objects of which it is known that they were deleted, or replaced by another of their name.
@@ -39,7 +39,7 @@ class Remembered(NamedTuple):
     since: int | None
 
 
-def remembered(store: Store) -> Remembered:
+def remembered(store: Store) -> RememberedDeletions:
     """What the store remembers of deletions now. O(types, clusters, whole tombstones)."""
     number, log_bytes, held = len(store.faded), 0, 0
     times = [at for one in (store.fading, store.faded) if one for at in (one[0][0],)]
@@ -54,7 +54,7 @@ def remembered(store: Store) -> Remembered:
         held += _weight(item)
     log_bytes += sum(store.deletion_sizes.values())
     held += _FADED * len(store.faded)
-    return Remembered(number, log_bytes, held, min(times, default=None))
+    return RememberedDeletions(number, log_bytes, held, min(times, default=None))
 
 
 # What an entry of `Store.faded` takes, with the stripped predecessor.
@@ -125,7 +125,7 @@ def bury(store: Store, before: int) -> bool:
 def forgettable(store: Store, number: int, log_bytes: int) -> int:
     """The lowest index through which to forget, so that not more than these are remembered; 0: no more are.
 
-    `number`, `log_bytes`: as in `Remembered`. Where there are many it may be somewhat higher than the lowest, as graves
+    `number`, `log_bytes`: as in `RememberedDeletions`. Where there are many it may be somewhat higher than the lowest, as graves
     count by blocks then. O(n log n) in blocks, and in what is not buried.
     """
     now = remembered(store)

@@ -20,7 +20,7 @@ from deltalog.history import History
 from deltalog.timing import DEFAULT_TIMING, LogTiming
 from deltalog.wire.errors import LogUnavailable
 from materializer import burying
-from materializer.burying import Remembered
+from materializer.burying import RememberedDeletions
 from materializer.served import Served
 from materializer.timing import Timing
 
@@ -45,7 +45,7 @@ class DeletionLimits(msgspec.Struct, frozen=True):
     number: int = 1_000_000
     log_bytes: int = 1 << 30
 
-    def within(self, found: Remembered, factor: float = 1.0) -> bool:
+    def within(self, found: RememberedDeletions, factor: float = 1.0) -> bool:
         """Whether so much may be remembered; `factor`: of limits that are so many times as high."""
         return found.number <= self.number * factor and found.log_bytes <= self.log_bytes * factor
 
@@ -78,7 +78,7 @@ class Forgetting:
         self._waiting = 0
         self._decide_at = 0.0
 
-    def remembered(self) -> Remembered:
+    def remembered(self) -> RememberedDeletions:
         """What is remembered now. O(types, clusters, whole tombstones)."""
         return burying.remembered(self._served.store)
 

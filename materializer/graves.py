@@ -85,7 +85,7 @@ class Grave(msgspec.Struct, array_like=True, kw_only=True, gc=False):
     pasts: list[Earlier] = []
 
 
-class Scope(Protocol):
+class GraveScope(Protocol):
     """Which graves are wanted, by what they are called; None: all. `materializer.filter.Filter` is one."""
 
     @property
@@ -101,7 +101,7 @@ class Scope(Protocol):
         """Names of objects."""
 
 
-class Forgotten(NamedTuple):
+class ForgottenGraves(NamedTuple):
     """What `Graves.forget` has forgotten.
 
     - `through`: the highest index of it, 0: nothing. `graves`: how many.
@@ -344,7 +344,7 @@ class _Rows:
         clusters, namespaces = self._scanned.clusters, self._scanned.namespaces
         return clusters.values[clusters.at[at]], namespaces.values[namespaces.at[at]]
 
-    def within(self, scope: Scope, begin: int) -> Iterable[int]:
+    def within(self, scope: GraveScope, begin: int) -> Iterable[int]:
         """Where the graves of a scope are, from `begin` on."""
         scanned = self._scanned
         found: Iterable[int] = range(begin, len(self.indexes))
@@ -650,7 +650,7 @@ class Graves:
 
     # -- by index ----------------------------------------------------------------------------------------------------
 
-    def after(self, index: int, scope: Scope | None = None) -> Iterator[Grave]:
+    def after(self, index: int, scope: GraveScope | None = None) -> Iterator[Grave]:
         """Graves with a higher index, ascending, of a scope if one is given. O(log n) to the first.
 
         Unpacks a block of them at a time, some 100 us, less where few of it are in the scope. Not to be gone on with
@@ -699,7 +699,7 @@ class Graves:
 
     # -- forgetting --------------------------------------------------------------------------------------------------
 
-    def forget(self, *, before: int = 0, through: int = 0) -> Forgotten:
+    def forget(self, *, before: int = 0, through: int = 0) -> ForgottenGraves:
         """Forgets, from the oldest on, what was stored before a time (ns since 1970) or has an index up to `through`.
 
         Amortised O(1) each. Ends at the first that is neither. Example: with graves at 4 (stored at 10), 7 (at 30) and
@@ -732,7 +732,7 @@ class Graves:
                 break
             self._drop(number)
         self._close_front()
-        return Forgotten(highest, count, messages)
+        return ForgottenGraves(highest, count, messages)
 
     def first_since(self, time: int) -> int | None:
         """The lowest index of a grave that the log stored at `time` (ns since 1970) or later. O(blocks)."""

@@ -25,7 +25,7 @@ BATCH_BYTES = 1 << 20
 """About how many bytes are packed at one go, in some 2 ms."""
 
 
-class Held(NamedTuple):
+class TakenBody(NamedTuple):
     """How an entry is held, as of one moment."""
 
     entry: Entry
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     `objects`: how many there are of their types; `samples`: bodies of those types of which it wants some.
     """
 
-    taken: list[Held]
+    taken: list[TakenBody]
     objects: Mapping[GroupResource, int]
     samples: Mapping[GroupResource, Sequence[AtRest]]
 
@@ -73,18 +73,18 @@ class PlainEntries:
         """Sets the limit in proportion to `size`, the bytes of all bodies of the store when they are plain. O(1)."""
         self.limit = min(max(size // _PART, _LEAST_BYTES), MOST_BYTES)
 
-    def take(self, most: int = BATCH_BYTES) -> list[Held]:
+    def take(self, most: int = BATCH_BYTES) -> list[TakenBody]:
         """Removes the oldest, about `most` bytes of them. O(those)."""
-        taken: list[Held] = []
+        taken: list[TakenBody] = []
         while self._entries and most > 0:
             entry = self._entries.popleft()
             size = len(entry.record)
             self.size -= size
             most -= size
-            taken.append(Held(entry, entry.envelope.key, entry.record))
+            taken.append(TakenBody(entry, entry.envelope.key, entry.record))
         return taken
 
-    def give_back(self, taken: Sequence[Held]) -> None:
+    def give_back(self, taken: Sequence[TakenBody]) -> None:
         """The inverse of `take`, for what was not packed. O(those)."""
         self._entries.extendleft(one.entry for one in reversed(taken))
         self.size += sum(len(one.record) for one in taken)

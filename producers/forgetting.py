@@ -30,7 +30,7 @@ MOST_DELETIONS = 1_000_000
 _KEPT = 0.95
 
 
-class Forgetting:
+class OwnDeletions:
     """Bounds what the writers of one process remember of deletions, together.
 
     - `limit`: how many deletions they may remember. `remembered`: how many they did when they were last looked at.

@@ -24,7 +24,7 @@ from producers.follow.leases import Leases
 from producers.follow.ownership import Deposed
 from producers.follow.removal import leave_cluster, remove_cluster
 from producers.follow.writer import Writer
-from producers.forgetting import MOST_DELETIONS, Forgetting
+from producers.forgetting import MOST_DELETIONS, OwnDeletions
 from producers.members.membership import Members
 from producers.metrics import ProducerMetrics
 from producers.supervision import Complaints, being_cancelled, endless, reason_of
@@ -103,7 +103,7 @@ class Producer:
             replicas=replicas,
             ttl=timing.lease,
         )
-        self.forgetting = Forgetting(open_log, self._writers, deletions, every=timing.forget_deletions_every)
+        self.forgetting = OwnDeletions(open_log, self._writers, deletions, every=timing.forget_deletions_every)
         self.metrics.deletions(lambda: self.forgetting.remembered)
         # Set when `clusters` has the members that there are at the start, none of which is followed yet.
         self.begun = asyncio.Event()

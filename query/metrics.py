@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from materializer.burying import Remembered
+from materializer.burying import RememberedDeletions
 from materializer.materializer import Materializer
 from materializer.store import Store
 from materializer.streams import LogStreams
@@ -102,7 +102,7 @@ def _of_streams(streams: LogStreams) -> Iterable[Metric]:
     )
 
 
-def _of_deletions(found: Remembered, now: int) -> Iterable[Metric]:
+def _of_deletions(found: RememberedDeletions, now: int) -> Iterable[Metric]:
     """What is remembered of deletions; `now` by the log's clock, in nanoseconds since 1970."""
     since = 0.0 if found.since is None else max(0.0, (now - found.since) / 1e9)
     for key, text, value in (

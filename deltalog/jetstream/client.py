@@ -25,6 +25,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from deltalog.jetstream.headers import header_block, headers_of_lines
+from deltalog.wire.errors import LogUnavailable
 
 # Gets the last token of a message's subject, and its data.
 AckHandler = Callable[[bytes, bytes], None]
@@ -55,7 +56,7 @@ def cancellable() -> Iterator[None]:
         raise asyncio.CancelledError
 
 
-class AnotherServer(errors.Error):
+class AnotherServer(errors.Error, LogUnavailable):
     """Not the server that is meant answers, but one that has taken its port. It may pass by itself."""
 
     def __init__(self, name: str) -> None:

@@ -160,7 +160,7 @@ def known_of(summary: Summary, record: Record) -> Known:
     return known
 
 
-class Forgotten(NamedTuple):
+class ForgottenNames(NamedTuple):
     """What was forgotten of deleted objects.
 
     `sequences`: of the deletions that the log said to forget, and not of those whose time was over. `left`: how many
@@ -286,7 +286,7 @@ class KnownObjects:
             if _is_deleted(held) and (index := unpack(held).deletion_index):
                 yield index
 
-    def forget_deleted(self, before: float, through: int = 0) -> Forgotten:
+    def forget_deleted(self, before: float, through: int = 0) -> ForgottenNames:
         """Drops objects that were deleted before a time, or at a sequence up to `through`. O(objects).
 
         `before`: in seconds by the log's clock.
@@ -302,4 +302,4 @@ class KnownObjects:
                 continue
             del self._held[key]
             left -= 1
-        return Forgotten(sequences, left)
+        return ForgottenNames(sequences, left)

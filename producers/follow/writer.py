@@ -38,7 +38,7 @@ from producers.follow.before import Before, Look
 from producers.follow.handed_over import HandedOver
 from producers.follow.in_flight import InFlight
 from producers.follow.known import (
-    Forgotten,
+    ForgottenNames,
     Known,
     KnownObjects,
     newer_version,
@@ -745,7 +745,7 @@ class Writer:
             created=last.created if last else 0,
         )
 
-    def forget_deleted(self, through: int = 0) -> Forgotten:
+    def forget_deleted(self, through: int = 0) -> ForgottenNames:
         """Drops objects that were deleted longer ago than tombstones are kept, or at a sequence up to `through`."""
         return self._known.forget_deleted(self._seconds() - self._log.tombstone_ttl, through)
 

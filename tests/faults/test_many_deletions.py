@@ -25,7 +25,7 @@ from kubebraid.command.broker import EmbeddedBroker
 from producers.follow.normalize import Normalizer
 from producers.follow.ownership import renew, take
 from producers.follow.writer import Writer
-from producers.forgetting import Forgetting
+from producers.forgetting import OwnDeletions
 from tests.patience import PATIENCE
 
 STEPS = int(os.environ.get("KUBEBRAID_SOAK_STEPS", "0"))
@@ -124,7 +124,7 @@ async def test_deletions_stay_level(broker: EmbeddedBroker, connection: Connecti
         await writer.read_back()
         for number in range(50):
             await writer.observe(pod(10**7 + number, 1), listed=False)
-        forgetting = Forgetting(opened, lambda: [writer], LIMIT, log_timing=LogTiming(purge_after=600.0))
+        forgetting = OwnDeletions(opened, lambda: [writer], LIMIT, log_timing=LogTiming(purge_after=600.0))
         for round_ in range(ROUNDS):
             for number in range(round_ * EACH, (round_ + 1) * EACH):
                 await writer.observe(pod(number, 2 * number + 2), listed=False)

@@ -18,7 +18,7 @@ Name = tuple[str, str, str]
 
 
 class Scope(NamedTuple):
-    """One of `materializer.graves.Scope`."""
+    """One of `materializer.graves.GraveScope`."""
 
     clusters: frozenset[str] | None = None
     namespaces: frozenset[str] | None = None

@@ -16,7 +16,7 @@ from deltalog.wire.resource_type import ResourceType
 from producers.follow.normalize import Normalizer
 from producers.follow.ownership import take
 from producers.follow.writer import Writer
-from producers.forgetting import Forgetting
+from producers.forgetting import OwnDeletions
 from tests.ageing import state_at
 from tests.patience import eventually
 
@@ -70,14 +70,14 @@ async def appender(log: Log) -> AsyncIterator[Appender]:
         yield opened
 
 
-def forgetting(log: Log, *writers: Writer, limit: int) -> Forgetting:
+def forgetting(log: Log, *writers: Writer, limit: int) -> OwnDeletions:
     """Of these writers."""
 
     async def opened() -> Log:
         return log
 
     timing = LogTiming(purge_after=0.0, purge_others=0.01)
-    return Forgetting(opened, lambda: writers, limit, log_timing=timing)
+    return OwnDeletions(opened, lambda: writers, limit, log_timing=timing)
 
 
 async def test_it_forgets_what_the_log_says(log: Log, appender: Appender) -> None:
