@@ -125,8 +125,8 @@ def bury(store: Store, before: int) -> bool:
 def forgettable(store: Store, number: int, log_bytes: int) -> int:
     """The lowest index through which to forget, so that not more than these are remembered; 0: no more are.
 
-    `number`, `log_bytes`: as in `RememberedDeletions`. Where there are many it may be somewhat higher than the lowest, as graves
-    count by blocks then. O(n log n) in blocks, and in what is not buried.
+    `number`, `log_bytes`: as in `RememberedDeletions`. Where there are many it may be somewhat higher than the lowest,
+    as graves count by blocks then. O(n log n) in blocks, and in what is not buried.
     """
     now = remembered(store)
     too_many, too_large = now.number - number, now.log_bytes - log_bytes
