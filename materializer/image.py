@@ -7,10 +7,11 @@ copied. It is written in pieces of bytes, each quickly encoded, so that the even
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping, MutableMapping
 from enum import IntEnum
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,6 +26,7 @@ from materializer.entry import Entry, Envelope, Life, ObjectKey, Past, envelope_
 from materializer.errors import MaterializerError
 from materializer.graves import PACKED_RECORDS, PackedBlock
 from materializer.integrity import Counts, Integrity
+from materializer.mapped import MappedFile
 from materializer.order import Order, Removal
 from materializer.record import NO_TEXTS, plain_size
 from materializer.store import Faded, Store
@@ -152,7 +154,7 @@ class _Part(msgspec.Struct, array_like=True):
 class _Stored(Entry, array_like=True, kw_only=True, gc=False, eq=False):
     """An entry as it is written and read: what it may have in common with others by number, without what it remembers.
 
-    `dictionary`: None if the body is plain.
+    `dictionary`: None if the body is plain. `record`: its length where it stands behind the entries of its piece.
     """
 
     cluster: int  # type: ignore[assignment]  # until `Restoration` has put in its place what has the number
@@ -162,8 +164,12 @@ class _Stored(Entry, array_like=True, kw_only=True, gc=False, eq=False):
     controller_uid: int  # type: ignore[assignment]
     envelope: int  # type: ignore[assignment]
     dictionary: int | None  # type: ignore[assignment]
+    record: bytes | int  # type: ignore[assignment]
     remembered: None = None
 
+
+# Of a piece of entries: how long what stands before the records is.
+_HEAD = struct.Struct("<I")
 
 _Values = tuple[Any, ...]
 """Those of a `_Stored`, in its order, which is not that of an entry: redefined fields come last."""
@@ -420,9 +426,11 @@ class Image:
                 begin, size = at + 1, 0
 
     def _entries(self, number: int, removal: int, entries: list[Entry]) -> bytes:
-        values = [self._common.values(entry) for entry in entries]
+        apart: list[bytes] = []
+        values = [self._common.values(entry, apart) for entry in entries]
         memories = [self._memory(at, entry) for at, entry in enumerate(entries) if entry.remembered is not None]
-        return msgspec.msgpack.encode(_Entries(number, removal, values, memories))
+        head = msgspec.msgpack.encode(_Entries(number, removal, values, memories))
+        return b"".join((_HEAD.pack(len(head)), head, *apart))
 
     def _memory(self, at: int, entry: Entry) -> _Memory:
         replaced: list[_Values] = []
@@ -457,8 +465,11 @@ class _Common:
         # Bytes of bodies since `mostly_packed` was asked.
         self._plain = self._packed = 0
 
-    def values(self, entry: Entry) -> _Values:
-        """An entry's values without what it remembers, which may go far back: that is written beside it."""
+    def values(self, entry: Entry, apart: list[bytes] | None = None) -> _Values:
+        """An entry's values without what it remembers, which may go far back: that is written beside it.
+
+        `apart`: takes the record if that is packed, of which the values have the length then.
+        """
         envelope, dictionary, record = entry.envelope, entry.dictionary, entry.record
         in_envelope = self._envelopes.get(id(envelope))
         if in_envelope is None:
@@ -474,11 +485,12 @@ class _Common:
             self._plain += len(record)
         else:
             self._packed += len(record)
+            if apart is not None:
+                apart.append(record)
         return (
             entry.index,
             entry.deleted,
             entry.key,
-            record,
             self._text(entry.cluster),
             self._text(entry.namespace),
             self._text(entry.version),
@@ -486,6 +498,7 @@ class _Common:
             self._text(entry.controller_uid),
             in_envelope,
             None if dictionary is None else self.dictionary(dictionary),
+            record if dictionary is None or apart is None else len(record),
             None,
         )
 
@@ -586,20 +599,63 @@ class _WindowRead(msgspec.Struct, array_like=True):
     events: list[_EventRead]
 
 
+class PackedRecord(NamedTuple):
+    """A record that stands apart in a piece of entries. `entry`: whose number in the piece; `at`: where in it."""
+
+    entry: int
+    at: int
+    length: int
+
+
+def type_in(text: bytes | memoryview) -> GroupResource:
+    """Of which type a TYPE piece is. Raises MsgspecError."""
+    return msgspec.msgpack.decode(text, type=_Type).key
+
+
+def dictionaries_in(text: bytes | memoryview) -> list[Dictionary]:
+    """The dictionaries in a SHARED piece, which go on counting them. Raises MsgspecError."""
+    contents = msgspec.msgpack.decode(text, type=_SharedRead).dictionaries
+    return [Dictionary(content) if content else ALONE for content in contents]
+
+
+def entries_in(text: bytes | memoryview) -> tuple[_EntriesRead, list[PackedRecord]]:
+    """What a piece of entries has, and where the records of those stand that have none. O(its length).
+
+    Raises:
+        ValueError: it is no such piece.
+    """
+    if len(text) < _HEAD.size:
+        raise ValueError("it is too short")
+    at = _HEAD.size + _HEAD.unpack_from(text)[0]
+    read = _entries_decoder.decode(memoryview(text)[_HEAD.size : at])
+    apart: list[PackedRecord] = []
+    for number, entry in enumerate(read.entries):
+        if type(length := entry.record) is int:
+            if entry.dictionary is None or length < 0:
+                raise ValueError("a record stands apart that is not packed")
+            apart.append(PackedRecord(number, at, length))
+            at += length
+    if at != len(text):
+        raise ValueError("records are missing, or too many")
+    return read, apart
+
+
 _window_decoder: msgspec.msgpack.Decoder[_WindowRead] = msgspec.msgpack.Decoder(_WindowRead)
 _entries_decoder: msgspec.msgpack.Decoder[_EntriesRead] = msgspec.msgpack.Decoder(_EntriesRead)
 _labels_decoder = msgspec.msgpack.Decoder(dict[str, str])
-# How many different label sets are remembered at most, to find equal ones.
+# How many different label sets, and values, are remembered at most, to find equal ones.
 _REMEMBERED = 1 << 16
 
 
 class Restoration:
     """A store in the making, from the pieces of an image in their order.
 
-    What cannot be read raises NotAnImage; then nothing of it is to be used.
+    What cannot be read raises NotAnImage; then nothing of it is to be used. `file`: where the pieces stand, if records
+    are to be left there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, file: MappedFile | None = None) -> None:
+        self._file = file
         self._state: _State | None = None
         self._type_stores: list[TypeStore] = []
         self._removals: dict[tuple[int, int], Removal] = {}
@@ -622,15 +678,17 @@ class Restoration:
         self._envelopes: list[Envelope] = []
         self._dictionaries: list[Dictionary] = []
         self._known_labels: dict[bytes, dict[str, str]] = {}
+        # Labels' values: sets that differ have most of them in common.
+        self._values: dict[str, str] = {}
         # Of types, by their numbers, the present dictionaries.
         self._present: list[tuple[int, int]] = []
 
-    def take(self, piece_type: int, text: bytes | memoryview) -> None:
-        """Takes in a piece. O(its length). Raises NotAnImage."""
+    def take(self, piece_type: int, text: bytes | memoryview, at: int | None = None) -> None:
+        """Takes in a piece; `at`: where it stands in the file, as it is. O(its length). Raises NotAnImage."""
         decode = msgspec.msgpack.decode
         try:
             if piece_type in (PieceType.PACKED, PieceType.ENTRIES):
-                self._take_entries(_entries_decoder.decode(text))
+                self._take_entries(text, at)
             elif piece_type in (PieceType.PACKED_WINDOW, PieceType.WINDOW):
                 self._take_window(_window_decoder.decode(text))
             elif piece_type == PieceType.STATE:
@@ -685,16 +743,37 @@ class Restoration:
                 if len(self._known_labels) >= _REMEMBERED:
                     self._known_labels.clear()
                 labels = self._known_labels[raw] = _labels_decoder.decode(raw)
+                if len(self._values) >= _REMEMBERED:
+                    self._values.clear()
+                same = self._values.setdefault
+                for key, value in labels.items():
+                    labels[key] = same(value, value)
             self._labels.append(labels)
         for one in shared.envelopes:
             key = self._type_stores[one.type].key
             self._envelopes.append(envelope_of(key, self._state.prefix, one.type_meta, one.field_names))
         self._dictionaries += [Dictionary(content) if content else ALONE for content in shared.dictionaries]
 
-    def _take_entries(self, record: _EntriesRead) -> None:
+    def _take_entries(self, text: bytes | memoryview, at: int | None) -> None:
+        record, apart = entries_in(text)
         type_store = self._type_stores[record.type]
         removal = self._removals[record.type, record.removal] if record.removal else None
         entries = self._share(record.entries)
+        view = memoryview(text)
+        for packed in apart:
+            entry = entries[packed.entry]
+            body = view[packed.at : packed.at + packed.length]
+            if removal is None and not entry.deleted:
+                type_store.held += packed.length
+                type_store.saved += plain_size(body) - packed.length
+                if (
+                    self._file is not None
+                    and at is not None
+                    and entry.dictionary is not None
+                    and self._file.put(entry, at + packed.at, packed.length, entry.dictionary)
+                ):
+                    continue
+            entry.record = bytes(body)
         if removal is None:
             indexes, items = type_store.order.indexes, type_store.order.items
             objects: MutableMapping[ObjectKey, Entry] = {}
@@ -712,9 +791,8 @@ class Restoration:
                     tombstones[entry.key] = entry
                 else:
                     objects[entry.key] = entry
-                    type_store.held += len(entry.record)
-                    if entry.dictionary is not None:
-                        type_store.saved += plain_size(entry.record) - len(entry.record)
+                    if entry.dictionary is None:
+                        type_store.held += len(entry.record)
         else:
             for entry in entries:
                 removal.entries[entry.cluster, entry.key] = entry

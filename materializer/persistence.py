@@ -109,10 +109,27 @@ class Persistence:
     # -- from then on ----------------------------------------------------------------------------------------------
 
     async def save_regularly(self) -> None:
-        """Writes a snapshot every `snapshots.every` seconds, until cancelled."""
-        while self.snapshots is not None and self.snapshots.every:
-            await asyncio.sleep(self.snapshots.every)
+        """Writes a snapshot every `snapshots.every` seconds, until cancelled; one that shares them takes up the last."""
+        snapshots = self.snapshots
+        if snapshots is None or not snapshots.every:
+            return
+        if snapshots.shares and snapshots.writes and not snapshots.index:
+            # There is none to share yet.
+            await self._served.ready.wait()
             await self.save()
+        while True:
+            if snapshots.writes:
+                await asyncio.sleep(snapshots.every)
+                await self.save()
+            else:
+                await asyncio.sleep(min(snapshots.every, self._timing.look_for_snapshot))
+                await self.share()
+
+    async def share(self) -> None:
+        """Leaves records to the last snapshot, if that is another than before."""
+        served = self._served
+        if self.snapshots is not None and self.snapshots.shares and served.ready.is_set():
+            await self.snapshots.share(served.log, served.store)
 
     async def save(self, *, ended: bool = False) -> None:
         """Writes a snapshot, if there is something new to write and all is well.
@@ -146,9 +163,12 @@ class Persistence:
         try:
             image = Image(served.store, served.integrity, served.assembler)
             created = served.identity.created
-            await snapshots.write(served.log, image, created=created, latest=reader.latest, current=current)
+            written = await snapshots.write(served.log, image, created=created, latest=reader.latest, current=current)
         finally:
             self.imaging = False
+        if written and not ended:
+            del image
+            await self.share()
 
     async def save_the_end(self) -> None:
         """Keeps a snapshot of where a run ended, for the next start."""

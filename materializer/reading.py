@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from materializer.bodies import Dictionary
 from materializer.entry import Entry
+from materializer.mapped import MappedEntry
 from materializer.record import SIZE, body_in, length_at
 
 
@@ -41,4 +42,5 @@ def contents(entries: Sequence[Entry]) -> list[bytes]:
 
 def size(entries: Iterable[Entry]) -> int:
     """The bytes of `contents` together, known without reading them. O(entries)."""
-    return sum([length_at(entry.record, SIZE) for entry in entries])
+    # Not `entry.size` for all: a call less.
+    return sum([one.size if type(one) is MappedEntry else length_at(one.record, SIZE) for one in entries])

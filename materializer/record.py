@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from binascii import unhexlify
+from mmap import mmap
 from typing import NamedTuple
 
 import msgspec
@@ -70,19 +71,19 @@ OutOfRange = struct.error
 """A number is out of the range that the log's numbers have."""
 
 
-def signed_at(record: bytes, at: int) -> int:
+def signed_at(record: bytes | memoryview | mmap, at: int) -> int:
     """A number that may be negative: TIME or CREATED. O(1)."""
     found: int = _signed(record, at)[0]
     return found
 
 
-def index_at(record: bytes, at: int) -> int:
+def index_at(record: bytes | memoryview | mmap, at: int) -> int:
     """One of the indexes: UID_INDEX and so on. O(1)."""
     found: int = _unsigned(record, at)[0]
     return found
 
 
-def length_at(record: bytes, at: int) -> int:
+def length_at(record: bytes | memoryview | mmap, at: int) -> int:
     """One of the lengths and places: SIZE and so on. O(1)."""
     found: int = _length(record, at)[0]
     return found
@@ -103,7 +104,7 @@ def texts_of(values: bytes) -> list[str]:
     return _decode_texts(values)
 
 
-def plain_size(record: bytes) -> int:
+def plain_size(record: bytes | memoryview) -> int:
     """How many bytes the record has when its body is plain. O(1)."""
     found: int = _length(record, BODY_AT)[0] + _length(record, REST_SIZE)[0]
     return found

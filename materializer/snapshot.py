@@ -27,15 +27,18 @@ from isal import isal_zlib
 from deltalog.jetstream.stream import Log
 from deltalog.wire.parts import Assembler
 from deltalog.wire.subjects import encode_token
+from materializer.adoption import Adoption
 from materializer.bodies import Packing
 from materializer.errors import MaterializerError
+from materializer.heap import trim
 from materializer.image import PACKED_PIECES, SHAPE, Image, NotAnImage, Piece, Restoration
 from materializer.integrity import Counts
+from materializer.mapped import MappedFile
 from materializer.store import Store
 
 log = structlog.get_logger("materializer.snapshot")
 
-FORMAT = 2
+FORMAT = 3
 _MAGIC = b"kubebraid snapshot %d\n"
 # What it is, stored length, length unpacked, checksum of these three and of what is stored.
 _FRAME = struct.Struct(">BQQI")
@@ -103,13 +106,17 @@ def too_old(log_: Log, current: int) -> bool:
 class Snapshots:
     """The snapshots of one log in a directory, of which it keeps the last; `every` so many seconds one is due.
 
-    `writes`: whether this process is to write them; of several with one directory, one at a time can.
+    `writes`: whether this process is to write them; of several with one directory, one at a time can. `shares`: records
+    that stand in the last one are read from there, by all processes of the host that do so (`materializer.mapped`).
     """
 
-    def __init__(self, directory: Path, every: float, *, writes: bool = True) -> None:
+    def __init__(self, directory: Path, every: float, *, writes: bool = True, shares: bool = False) -> None:
         self.directory = directory
         self.every = every
         self.writes = writes
+        self.shares = shares
+        # Of the file that is shared, device and inode: what it is as long as it is mapped.
+        self._shared: tuple[int, int] | None = None
         # The index of the last one that was written or read, and its length in bytes.
         self.index = 0
         self.size = 0
@@ -163,38 +170,66 @@ class Snapshots:
         self.index, self._prefix, self._current = found.store.applied, found.store.prefix, found.current
         return found
 
+    def _map(self, source: BinaryIO) -> MappedFile | None:
+        """The file mapped; None if nothing is to be shared, or cannot be."""
+        if not self.shares:
+            return None
+        try:
+            found = MappedFile(source)
+        except OSError as cause:
+            log.warning("a snapshot's records are not shared: it cannot be mapped", reason=str(cause))
+            self.shares = False
+            return None
+        self._shared = _identity(os.fstat(source.fileno()))
+        return found
+
     async def _read(self, source: BinaryIO, log_of: Callable[[_Header], Log]) -> Restored:
         frames = _frames(source)
-        batch = await asyncio.to_thread(_next_batch, frames)
-        if not batch or batch[0].type != _HEADER:
-            raise _Ignored("it has no header")
-        try:
-            header = msgspec.json.decode(_unpacked(batch.pop(0)), type=_Header)
-        except msgspec.MsgspecError:
-            raise _Ignored("another version of kubebraid wrote it") from None
+        header, batch = await _header_of(frames)
         _check(header, log_of(header))
-        restoration = Restoration()
-        if not batch:
-            # The header alone filled one.
-            batch = await asyncio.to_thread(_next_batch, frames)
-        while batch:
-            # The next ones are read meanwhile.
-            ahead = asyncio.create_task(asyncio.to_thread(_next_batch, frames))
-            try:
-                for frame in batch:
-                    for piece in _pieces(_unpacked(frame)):
-                        restoration.take(*piece)
-                    await asyncio.sleep(0)
-            finally:
-                # The file must not be closed under the thread.
-                await asyncio.wait((ahead,))
-            batch = ahead.result()
+        file = self._map(source)
+        restoration = Restoration(file)
+        await _each_piece(frames, batch, restoration.take)
         for _ in restoration.finish():
             await asyncio.sleep(0)
         store, counts, parts = restoration.restored(Packing())
         if (store.prefix, store.applied) != (header.prefix, header.index):
             raise _Ignored("its header is that of another one")
+        if file is not None:
+            file.end()
         return Restored(store, counts, parts, header.latest, header.current)
+
+    async def share(self, log_: Log, store: Store) -> None:
+        """Has the store's entries be read from the last one, if that is another than before. O(its length), in steps.
+
+        What it has otherwise than the store, or what cannot be read of it, the store keeps as it is.
+        """
+        file = self.file(log_.name)
+        try:
+            if not self.shares or _identity(await asyncio.to_thread(file.stat)) == self._shared:
+                return
+            with await asyncio.to_thread(file.open, "rb") as source:
+                frames = _frames(source)
+                header, batch = await _header_of(frames)
+                _check(header, log_, young=False)
+                if (mapped := self._map(source)) is None:
+                    return
+                adoption = Adoption(store, mapped)
+                try:
+                    await _each_piece(frames, batch, adoption.take)
+                finally:
+                    mapped.end()
+                for _ in adoption.leave_others():
+                    await asyncio.sleep(0)
+                self.index, self.size = header.index, os.fstat(source.fileno()).st_size
+                # What entries held themselves stood between other things.
+                await asyncio.to_thread(trim)
+        except FileNotFoundError:
+            return
+        except (_Ignored, NotAnImage, OSError) as cause:
+            log.warning("a snapshot's records are not shared", file=str(file), reason=str(cause))
+            return
+        log.info("a snapshot's records are shared", file=str(file), index=header.index, entries=adoption.adopted)
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -255,8 +290,49 @@ class Snapshots:
             await asyncio.shield(asyncio.to_thread(writer.close))
 
 
-def _check(header: _Header, log_: Log) -> None:
-    """Raises _Ignored unless the snapshot can be gone on from."""
+def _identity(of: os.stat_result) -> tuple[int, int]:
+    return of.st_dev, of.st_ino
+
+
+async def _header_of(frames: Iterator[_Frame]) -> tuple[_Header, list[_Frame]]:
+    """The header, and frames behind it that were read with it. Raises _Ignored, OSError."""
+    batch = await asyncio.to_thread(_next_batch, frames)
+    if not batch or batch[0].type != _HEADER:
+        raise _Ignored("it has no header")
+    try:
+        header = msgspec.json.decode(_unpacked(batch.pop(0)), type=_Header)
+    except msgspec.MsgspecError:
+        raise _Ignored("another version of kubebraid wrote it") from None
+    return header, batch
+
+
+async def _each_piece(
+    frames: Iterator[_Frame], batch: list[_Frame], take: Callable[[int, memoryview, int | None], None]
+) -> None:
+    """Gives all pieces to `take`, beginning with those in `batch`, with where in the file they stand as they are.
+
+    Raises:
+        _Ignored, NotAnImage, OSError: it cannot be read on.
+    """
+    if not batch:
+        # The header alone filled one.
+        batch = await asyncio.to_thread(_next_batch, frames)
+    while batch:
+        # The next ones are read meanwhile.
+        ahead = asyncio.create_task(asyncio.to_thread(_next_batch, frames))
+        try:
+            for frame in batch:
+                for type, piece, at in _pieces(_unpacked(frame)):
+                    take(type, piece, frame.at + at if frame.type == _PACKED else None)
+                await asyncio.sleep(0)
+        finally:
+            # The file must not be closed under the thread.
+            await asyncio.wait((ahead,))
+        batch = ahead.result()
+
+
+def _check(header: _Header, log_: Log, *, young: bool = True) -> None:
+    """Raises _Ignored unless the snapshot can be gone on from; `young` False: it may be too old for that."""
     if header.shape != _SHAPE:
         raise _Ignored("another version of kubebraid wrote it")
     if (header.stream, header.created) != (log_.name, log_.created):
@@ -265,7 +341,7 @@ def _check(header: _Header, log_: Log) -> None:
         raise _Ignored(f"it is of the history {header.prefix}, this is {log_.prefix}")
     if header.tombstone_ttl != log_.tombstone_ttl:
         raise _Ignored("the tombstone time is another one")
-    if too_old(log_, header.current):
+    if young and too_old(log_, header.current):
         raise _Ignored("deletions since then may have been forgotten")
 
 
@@ -273,11 +349,12 @@ def _check(header: _Header, log_: Log) -> None:
 
 
 class _Frame(NamedTuple):
-    """`size`: its length unpacked."""
+    """`size`: its length unpacked. `at`: where in the file what is stored stands."""
 
     type: int
     stored: bytes
     size: int
+    at: int
 
 
 def _frames(source: BinaryIO) -> Iterator[_Frame]:
@@ -286,27 +363,29 @@ def _frames(source: BinaryIO) -> Iterator[_Frame]:
     if (first := source.read(len(magic))) != magic:
         known = first.startswith(_MAGIC.partition(b"%")[0])
         raise _Ignored("another version of kubebraid wrote it" if known else "it is no snapshot")
-    left = os.fstat(source.fileno()).st_size - len(magic)
+    length = os.fstat(source.fileno()).st_size
+    left = length - len(magic)
     checksum = count = 0
     while True:
         head = source.read(_FRAME.size)
         left -= _FRAME.size
         if len(head) < _FRAME.size:
             raise _Ignored("it is cut off")
-        type, length, size, expected = _FRAME.unpack(head)
-        if length > left:
+        type, stored_length, size, expected = _FRAME.unpack(head)
+        if stored_length > left:
             raise _Ignored("it is cut off, or damaged")
-        stored = source.read(length)
-        left -= length
+        at = length - left
+        stored = source.read(stored_length)
+        left -= stored_length
         checksum = isal_zlib.crc32(stored, isal_zlib.crc32(head[: _CHECKED.size], checksum))
-        if len(stored) < length or checksum != expected:
+        if len(stored) < stored_length or checksum != expected:
             raise _Ignored(f"it is damaged: the checksum of frame {count} is wrong")
         count += 1
         if type == _END:
             if left:
                 raise _Ignored("it goes on behind its end")
             return
-        yield _Frame(type, stored, size)
+        yield _Frame(type, stored, size, at)
 
 
 def _next_batch(frames: Iterator[_Frame]) -> list[_Frame]:
@@ -331,14 +410,14 @@ def _unpacked(frame: _Frame) -> bytes:
         raise _Ignored(f"a frame cannot be unpacked: {cause}") from cause
 
 
-def _pieces(text: bytes) -> Iterator[tuple[int, memoryview]]:
-    """The pieces in a frame. Raises _Ignored."""
+def _pieces(text: bytes) -> Iterator[tuple[int, memoryview, int]]:
+    """The pieces in a frame, and where in it they begin. Raises _Ignored."""
     view, at = memoryview(text), 0
     try:
         while at < len(text):
             type, length = _PIECE.unpack_from(text, at)
             at += _PIECE.size + length
-            yield type, view[at - length : at]
+            yield type, view[at - length : at], at - length
     except struct.error as cause:
         raise _Ignored(f"a frame is not made of pieces: {cause}") from cause
 

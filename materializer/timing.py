@@ -23,6 +23,8 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """Between two looks for tombstones that are older than the tombstone time."""
     bury_after: float = 300.0
     """So long the last body of a deleted object is kept for watches from before the window; then metadata alone."""
+    look_for_snapshot: float = 15.0
+    """Between two looks of one that shares a snapshot's records at whether another process has written a newer one."""
     last_snapshot: float = 12.0
     """What the snapshot at the end of a run may take."""
     former_clusters: float = 120.0

@@ -181,8 +181,10 @@ def _snapshots(settings: Settings, broker: EmbeddedBroker | None, worker: Worker
         directory = broker.data / "snapshot"
     if directory is None or not settings.snapshot_every:
         return None
+    if worker is None:
+        return Snapshots(directory, settings.snapshot_every)
     # Workers all hold the same.
-    return Snapshots(directory, settings.snapshot_every, writes=worker is None or worker.number == 0)
+    return Snapshots(directory, settings.snapshot_every, writes=worker.number == 0, shares=worker.count > 1)
 
 
 async def _materializer(

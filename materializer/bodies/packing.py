@@ -211,6 +211,17 @@ class Packing:
             state.look_at = max(state.look_at, _GROWN * _PART_OF_ALL * len(dictionary.content))
             self._known.add(dictionary)
 
+    def known(self, dictionary: Dictionary) -> Dictionary:
+        """The equal one that exists already; if there is none, this one, which counts from now on. O(dictionaries)."""
+        if not dictionary.content:
+            return dictionary
+        with self._lock:
+            for one in self._known:
+                if one.id == dictionary.id:
+                    return one
+            self._known.add(dictionary)
+        return dictionary
+
     def count_in(self, dictionaries: Iterable[Dictionary]) -> None:
         """Counts old ones as well that entries of a snapshot are under, as long as these are there. O(those)."""
         with self._lock:

@@ -367,7 +367,7 @@ def lengthened(file: Path) -> None:
 
 
 def of_another_version(file: Path) -> None:
-    file.write_bytes(file.read_bytes().replace(b"kubebraid snapshot 2", b"kubebraid snapshot 9"))
+    file.write_bytes(file.read_bytes().replace(b"snapshot %d" % module.FORMAT, b"snapshot 9"))
 
 
 def of_something_else(file: Path) -> None:
@@ -434,8 +434,9 @@ def test_every_byte_counts(tmp_path: Path) -> None:
     made.close()
     good = file.read_bytes()
     with file.open("rb") as source:
-        pieces = [p for frame in list(module._frames(source))[1:] for p in module._pieces(module._unpacked(frame))]
-        assert [(kind, bytes(text)) for kind, text in pieces] == [(1, b"one"), (2, b"two"), (3, b"three")]
+        frames = list(module._frames(source))[1:]
+        pieces = [piece for frame in frames for piece in module._pieces(module._unpacked(frame))]
+        assert [(kind, bytes(text)) for kind, text, _ in pieces] == [(1, b"one"), (2, b"two"), (3, b"three")]
     for at in range(len(good)):
         for bad in (good[:at], good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :]):
             file.write_bytes(bad)
