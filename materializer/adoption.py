@@ -16,7 +16,7 @@ from materializer.entry import Entry
 from materializer.image import NotAnImage, PieceType, dictionaries_in, entries_in, type_in
 from materializer.mapped import MappedEntry, MappedFile, unmap
 from materializer.order import Removal
-from materializer.record import head_of, plain_size
+from materializer.record import head_of
 from materializer.store import Store
 from materializer.type_store import TypeStore
 
@@ -86,14 +86,13 @@ class Adoption:
     def leave_others(self) -> Iterator[None]:
         """Has entries keep their records that stand in an older file, in steps: nothing needs that any more."""
         for type_store in list(self._store.types.values()):
-            looked = 0
-            for entry in _reachable(type_store):
+            for number, found in enumerate(_reachable(type_store)):
+                entry = found
                 while entry is not None:
                     if isinstance(entry, MappedEntry) and not self._file.holds(entry):
                         unmap(entry)
                     entry = entry.replaced
-                looked += 1
-                if looked % _STEP == 0:
+                if number % _STEP == _STEP - 1:
                     yield
         self._file.end()
 

@@ -708,9 +708,9 @@ class Restoration:
             elif piece_type == PieceType.DICTIONARIES:
                 self._present = decode(text, type=list[tuple[int, int]])
             elif piece_type == PieceType.REMOVAL:
-                at = decode(text, type=_Removal)
-                removal = self._removals[at.type, at.index] = Removal(at.index, {})
-                self._type_stores[at.type].order.append(at.index, removal)
+                where = decode(text, type=_Removal)
+                removal = self._removals[where.type, where.index] = Removal(where.index, {})
+                self._type_stores[where.type].order.append(where.index, removal)
             elif piece_type == PieceType.FADING:
                 self._fading += decode(text, type=list[_Fading])
             elif piece_type == PieceType.FADED:
@@ -746,8 +746,8 @@ class Restoration:
                 if len(self._values) >= _REMEMBERED:
                     self._values.clear()
                 same = self._values.setdefault
-                for key, value in labels.items():
-                    labels[key] = same(value, value)
+                for name, value in labels.items():
+                    labels[name] = same(value, value)
             self._labels.append(labels)
         for one in shared.envelopes:
             key = self._type_stores[one.type].key

@@ -76,7 +76,7 @@ class MappedFile:
         shelf = self._shelves.get(dictionary)
         if shelf is None:
             shelf = self._shelves[dictionary] = Shelf(self, dictionary)
-        entry.__class__ = MappedEntry  # type: ignore[assignment]  # of the same layout
+        entry.__class__ = MappedEntry  # of the same layout
         _record_slot.__set__(entry, at << _LENGTH_BITS | length)
         _dictionary_slot.__set__(entry, shelf)
         return True
@@ -98,14 +98,14 @@ class MappedEntry(Entry, gc=False, eq=False):
         found: Shelf = _shelf_in(self)
         return found
 
-    @property
+    @property  # type: ignore[misc]  # over a slot
     def record(self) -> bytes:  # type: ignore[override]  # never assigned: see `MappedFile.put` and `unmap`
         """As of an entry. O(its length)."""
         place: int = _place_in(self)
         at = place >> _LENGTH_BITS
         return _shelf_in(self).data[at : at + (place & _LONGEST)]  # type: ignore[no-any-return]
 
-    @property
+    @property  # type: ignore[misc]
     def dictionary(self) -> Dictionary:  # type: ignore[override]
         """As of an entry. O(1)."""
         return _shelf_in(self).dictionary  # type: ignore[no-any-return]

@@ -109,7 +109,7 @@ class Persistence:
     # -- from then on ----------------------------------------------------------------------------------------------
 
     async def save_regularly(self) -> None:
-        """Writes a snapshot every `snapshots.every` seconds, until cancelled; one that shares them takes up the last."""
+        """Writes a snapshot every `snapshots.every` seconds, or takes up what another writes, until cancelled."""
         snapshots = self.snapshots
         if snapshots is None or not snapshots.every:
             return

@@ -16,6 +16,7 @@ from tests.patience import PATIENCE
 
 FROM_SNAPSHOT = "going on from a snapshot"
 IGNORED = "the snapshot is ignored"
+SHARED = "a snapshot's records are shared"
 PATHS = ("/api/v1/pods", "/apis/apps/v1/deployments", "/clusters/bravo/api/v1/pods")
 
 
@@ -126,6 +127,11 @@ async def test_workers_start_from_one_snapshot(
     arguments = ("--nats", broker.url, "--workers", "2", "--snapshot", str(directory))
     service = await start(*arguments, command="serve")
     await until_all_are(service, 2)
+    # Long before one is due, so that they have something to share.
+    await written(directory / "KUBEBRAID.snapshot")
+    async with asyncio.timeout(PATIENCE):
+        while service.output().count(SHARED) < 2:
+            await asyncio.sleep(0.05)
     await compare.settle(service.url, members.clusters)
     await service.stop()
     assert [one.name for one in directory.iterdir()] == ["KUBEBRAID.snapshot"]
