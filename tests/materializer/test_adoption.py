@@ -16,12 +16,14 @@ from deltalog import Log
 from deltalog.wire.delta import DELETED, Delta
 from deltalog.wire.parts import Assembler
 from materializer import reading
+from materializer.bodies import Packing
 from materializer.filter import Filter
 from materializer.image import Image
 from materializer.integrity import Integrity
 from materializer.mapped import MappedEntry
 from materializer.snapshot import Snapshots
 from materializer.store import Store
+from materializer.window import WINDOW_BYTES
 from tests.materializer.test_image import plain
 from tests.materializer.test_model import World, feed, warm_store
 from tests.materializer.test_plain import PODS, bodies, pod, states, store
@@ -45,11 +47,9 @@ def sharing(directory: Path) -> Snapshots:
     return Snapshots(directory, 600.0, shares=True)
 
 
-def log_of(store: Store) -> Log:
-    # Nothing of it is ever too old.
-    return Log.unreached(
-        "nats://127.0.0.1:1", "S", created="then", prefix=store.prefix, tombstone_ttl=store.tombstone_ttl
-    )
+def log_of(store: Store, created: str = "then") -> Log:
+    ttl = store.tombstone_ttl
+    return Log.unreached("nats://127.0.0.1:1", "S", created=created, prefix=store.prefix, tombstone_ttl=ttl)
 
 
 async def write(store: Store, snapshots: Snapshots) -> Path:
@@ -141,7 +141,9 @@ async def test_what_changes_is_held_until_the_next(store: Store, delta: Make, tm
 
 
 async def test_who_knows_other_things_keeps_them(delta: Make, tmp_path: Path) -> None:
-    first, second = warm_store(0), warm_store(0)
+    first, second = (Store("h", 1000, WINDOW_BYTES, Packing()) for _ in range(2))
+    first.finish_loading(0)
+    second.finish_loading(0)
     for at in range(400):
         first.apply_delta(pod(delta, at), at + 1, at)
     # The second one has not seen the first states of some.
@@ -229,9 +231,6 @@ async def test_where_nothing_can_be_mapped(
 async def test_of_another_log(store: Store, delta: Make, tmp_path: Path, logged: list[Any]) -> None:
     filled(store, delta)
     await write(store, sharing(tmp_path))
-    log = Log.unreached(
-        "nats://127.0.0.1:1", "S", created="now", prefix=store.prefix, tombstone_ttl=store.tombstone_ttl
-    )
-    await sharing(tmp_path).share(log, store)
+    await sharing(tmp_path).share(log_of(store, "now"), store)
     assert not mapped(store)
     assert "it is of a stream S made at then" in logged[-1]["reason"]
