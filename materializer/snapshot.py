@@ -115,8 +115,8 @@ class Snapshots:
         self.every = every
         self.writes = writes
         self.shares = shares
-        # Of the file that is shared, device and inode: what it is as long as it is mapped.
-        self._shared: tuple[int, int] | None = None
+        # Which file was shared last, or tried to.
+        self._shared: tuple[int, ...] | None = None
         # The index of the last one that was written or read, and its length in bytes.
         self.index = 0
         self.size = 0
@@ -209,6 +209,7 @@ class Snapshots:
             if not self.shares or _identity(await asyncio.to_thread(file.stat)) == self._shared:
                 return
             with await asyncio.to_thread(file.open, "rb") as source:
+                self._shared = _identity(os.fstat(source.fileno()))
                 frames = _frames(source)
                 header, batch = await _header_of(frames)
                 _check(header, log_, young=False)
@@ -290,8 +291,9 @@ class Snapshots:
             await asyncio.shield(asyncio.to_thread(writer.close))
 
 
-def _identity(of: os.stat_result) -> tuple[int, int]:
-    return of.st_dev, of.st_ino
+def _identity(of: os.stat_result) -> tuple[int, ...]:
+    # The number of one that is gone is soon another one's.
+    return of.st_dev, of.st_ino, of.st_mtime_ns
 
 
 async def _header_of(frames: Iterator[_Frame]) -> tuple[_Header, list[_Frame]]:

@@ -1,7 +1,8 @@
 """Workers: `serve --workers N`, several serving processes behind one address, each with its own replay.
 
-The kernel spreads connections over them (SO_REUSEPORT). They share nothing: a version that one of them gave is good
-at each other one, so a client whose worker dies goes on at the next. One that died is started again, and takes
+The kernel spreads connections over them (SO_REUSEPORT). A version that one of them gave is good at each other one, so a
+client whose worker dies goes on at the next. What they share is the snapshot's file, from which they read what has not
+changed since (`materializer.mapped`). One that died is started again, and takes
 connections again only when it has caught up with the log, as long as others do meanwhile.
 """
 

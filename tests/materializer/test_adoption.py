@@ -16,6 +16,7 @@ from deltalog import Log
 from deltalog.wire.delta import DELETED, Delta
 from deltalog.wire.parts import Assembler
 from materializer import reading
+from materializer import snapshot as module
 from materializer.bodies import Packing
 from materializer.filter import Filter
 from materializer.image import Image
@@ -112,7 +113,7 @@ async def test_a_start_from_it(store: Store, delta: Make, tmp_path: Path) -> Non
         # It has this one already.
         before = {id(one.shelf) for one in mapped(made)}
         again = sharing(tmp_path)
-        again._shared = (file.stat().st_dev, file.stat().st_ino)
+        again._shared = module._identity(file.stat())
         await again.share(log, made)
         assert {id(one.shelf) for one in mapped(made)} == before
     assert ways[0] == ways[1] == [plain(one) for one in pods(store).values()]
@@ -205,6 +206,19 @@ async def test_flipped_bits_are_found(store: Store, delta: Make, tmp_path: Path,
         assert logged[-1]["event"] == "a snapshot's records are not shared"
         store.check()
         file.unlink()
+
+
+async def test_what_cannot_be_shared_is_said_once(store: Store, delta: Make, tmp_path: Path, logged: list[Any]) -> None:
+    filled(store, delta)
+    snapshots = sharing(tmp_path)
+    await snapshots.share(log_of(store), store)
+    assert not logged
+    snapshots.file("S").write_text("dear diary")
+    for _ in range(3):
+        await snapshots.share(log_of(store), store)
+    assert [one["reason"] for one in logged] == ["it is no snapshot"]
+    await save(store, snapshots)
+    assert len(mapped(store)) >= 400
 
 
 async def test_where_nothing_can_be_mapped(
