@@ -89,7 +89,7 @@ class Braid:
         wanted = await self.versions(path, cluster)
         assert wanted
         loop = asyncio.get_running_loop()
-        limit = loop.time() + 20
+        limit = loop.time() + PATIENCE
         while (found := held()) != wanted and loop.time() < limit:
             if running is not None and running.done():
                 await running
