@@ -29,6 +29,7 @@ from deltalog.wire.forgotten import MARKER_HEADER, forgotten_through
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import decode_control
 from deltalog.wire.subjects import CONTROL, PARTS
+from materializer import reading
 from materializer.cluster_facts import ClusterFacts
 from materializer.forgetting import DeletionLimits, Forgetting
 from materializer.freshness import Freshness, LogUnreachable
@@ -280,6 +281,7 @@ class Materializer:
             await asyncio.sleep(self._timing.forget_every)
             # Texts of objects that have gone meanwhile are kept no longer than this.
             self._decoder.forget()
+            reading.KEPT.forget_unused()
 
     async def _pack(self) -> None:
         """Packs the oldest plain bodies, in a thread, while there are more than there may be."""

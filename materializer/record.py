@@ -83,6 +83,10 @@ def index_at(record: bytes | memoryview | mmap, at: int) -> int:
     return found
 
 
+lengths_from = struct.Struct("<I").unpack_from
+"""As `length_at`, in a tuple of one: for loops over many records."""
+
+
 def length_at(record: bytes | memoryview | mmap, at: int) -> int:
     """One of the lengths and places: SIZE and so on. O(1)."""
     found: int = _length(record, at)[0]

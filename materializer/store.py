@@ -531,6 +531,9 @@ class Store:
             type_store.floors[cluster] = index
         objects = type_store.clusters.pop(cluster, {})
         type_store.indexes.clear()
+        if self.packing is not None and not len(type_store):
+            # If it comes again it may be of another kind.
+            self.packing.forget(type_key)
         if not objects and not self.loading:
             # The tombstones stay: a watcher may not have read them yet.
             return

@@ -7,11 +7,12 @@ and nothing in it detects a changed bit. The package is `zstandard` (docs/decisi
 from __future__ import annotations
 
 import hashlib
+import struct
 import threading
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import zstandard
 
@@ -27,6 +28,8 @@ _READING_BYTES = 27 << 10
 _PACKING_BYTES = 14 << 10
 # Readers of one dictionary that are kept: the event loop's and one of a thread.
 _MOST_READERS = 2
+# How other frames of zstd begin.
+_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
 
 class CorruptFrame(MaterializerError):
@@ -88,6 +91,24 @@ class Dictionary:
             raise CorruptFrame(f"a stored body cannot be unpacked: {error}") from error
         reading.readers.append(reader)
         return rests
+
+    def unpack_apart(self, frames: Sequence[bytes], sizes: Sequence[int]) -> list[memoryview]:
+        """As `unpack_many`, for a thread beside the event loop: the GIL is held only before and after.
+
+        `sizes`: of the bodies. They are parts of one block of memory, which each of them keeps: not to be kept long.
+        20 us for what is needed to read, and 3 to 4 us for each 5 KB. Raises CorruptFrame.
+        """
+        reading = self._reading or _tools.to_read(self)
+        reading.used = True
+        whole = zstandard.ZstdDecompressor(dict_data=reading.data)
+        try:
+            # It reads frames with their magic number only.
+            found = whole.multi_decompress_to_buffer(
+                [_MAGIC + frame for frame in frames], decompressed_sizes=struct.pack(f"={len(sizes)}Q", *sizes)
+            )
+            return [memoryview(cast(bytes, found[at])) for at in range(len(found))]
+        except (zstandard.ZstdError, MemoryError) as error:
+            raise CorruptFrame(f"a stored body cannot be unpacked: {error}") from error
 
 
 class _ToolToRead:

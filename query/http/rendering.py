@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -32,6 +32,14 @@ _GZIP_FORMAT = 31
 # User agents of people (negotiation/negotiate.go: isPrettyPrint).
 _FOR_PEOPLE = ("curl", "Wget", "Mozilla/5.0")
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+
+
+class Pieces(list[bytes]):
+    """Items in pieces, for compact JSON: their join is the items, each with its opening, and a comma before it."""
+
+
+async def _at_once() -> None:
+    """Nothing has to be waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,8 @@ class Rendering:
 
     def items(self, items: list[bytes], *, first: bool, opening: bytes = b"") -> bytes:
         """Items of a list, `first` ones or further ones. `opening`: the beginning of each of them, which they lack."""
+        if isinstance(items, Pieces):
+            return b"".join([items[0].removeprefix(b","), *items[1:]] if first else items)
         if self.compact:
             # None but the first item is copied, except into the text that is sent.
             return (b"," + opening).join([opening + items[0], *items[1:]] if first else [b"", *items])
@@ -136,20 +146,22 @@ async def send_list(
     size: int | None,
     begun: Callable[[], None],
     turns: asyncio.Lock,
+    ready: Callable[[], Awaitable[None]] = _at_once,
 ) -> web.StreamResponse:
     """Sends a list piece by piece; others get their turn between two, also when the client takes all at once.
 
     `opening`: the beginning of each item, which `slices` lack. `size`: the bytes of the items together, with that and
     the commas between them, if known. `begun` is called before the first
     byte is sent. `turns`: the lock that all lists of a service share, so that one piece of one of them is made between
-    two turns of the loop, however many lists there are. It is not held while a client is waited for.
+    two turns of the loop, however many lists there are. It is not held while a client is waited for. `ready`: is
+    awaited before each of the slices.
     """
     response = web.StreamResponse()
     response.content_type = render.content_type
     for name, value in headers:
         response.headers.add(name, value)
     total = None if size is None or not render.compact else len(head) + size + len(render.tail(empty=not size))
-    remaining = _texts(render, slices, opening, turns)
+    remaining = _texts(render, slices, opening, turns, ready)
     waiting: list[bytes] = [render.head(head)]
     held, over = len(waiting[0]), False
     # What is small enough is not compressed; a list of unknown size is held back until that is known.
@@ -197,13 +209,18 @@ async def send_list(
 
 
 async def _texts(
-    render: Rendering, slices: Iterable[list[bytes]], opening: bytes, turns: asyncio.Lock
+    render: Rendering,
+    slices: Iterable[list[bytes]],
+    opening: bytes,
+    turns: asyncio.Lock,
+    ready: Callable[[], Awaitable[None]],
 ) -> AsyncIterator[bytes]:
     """A list from its first item to its end."""
     remaining = iter(slices)
     first = True
     while True:
         text: bytes | None = None
+        await ready()
         async with turns:
             # Making a slice may take its time, too: rows of a table are small, what they are made of need not be.
             items = next(remaining, None)

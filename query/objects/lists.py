@@ -8,14 +8,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Iterator
+from contextlib import closing
 
 from aiohttp import web
 
 from materializer import reading
 from materializer.entry import Entry
 from materializer.materializer import Materializer
+from materializer.read_ahead import ReadAhead
 from materializer.sorting import STEP
 from materializer.type_store import BeforeWindow, Scanned, matching
+from query.http.accept import Form
 from query.http.limits import RequestCounts, RequestLimits
 from query.http.rendering import send_list
 from query.http.request import Request
@@ -99,13 +102,28 @@ class Lists:
         size = encoder.size(page.entries)
         if size:
             size += len(page.entries) - 1
-        items = map(encoder.items, slices(page.entries))
         render, warnings = request.rendering(), request.warning_headers()
         # Of tables it is not known before; their rows come of so much.
         counted = reading.size(page.entries) if size is None else size
-        with self._counts.sending(request.who, counted):
+        # Rows that are kept need no bodies.
+        ahead = ReadAhead(slices(page.entries), ahead=encoder.form is not Form.TABLE)
+        items: Iterator[list[bytes]]
+        if encoder.as_stored and render.compact:
+            items = (encoder.pieces(*slice_) for slice_ in ahead)
+        else:
+            items = (encoder.items(part, None if rests is None else list(map(bytes, rests))) for part, rests in ahead)
+        with self._counts.sending(request.who, counted), closing(ahead):
             return await send_list(
-                request.http, render, warnings, head, items, encoder.opening, size, request.begin, self._turns
+                request.http,
+                render,
+                warnings,
+                head,
+                items,
+                encoder.opening,
+                size,
+                request.begin,
+                self._turns,
+                ahead.ready,
             )
 
     async def _reach(self, request: Request, asked: CollectionRequest, token: Token | None) -> int | None:

@@ -21,7 +21,8 @@ class KeptRow(msgspec.Struct, gc=False, frozen=True):
     """A row in pieces, see `Row.pieces`.
 
     Nearly every row has one age: `before`, the age since `since`, `after`. Only others have `others`: then `before`
-    and those are the row.
+    and those are the row. `metadata`: the object's from behind its version up to its closing brace, which most tables
+    have beside the row; so of an object whose row is kept the body is not read.
     """
 
     printer: Printer
@@ -29,6 +30,7 @@ class KeptRow(msgspec.Struct, gc=False, frozen=True):
     since: float
     after: bytes
     others: tuple[tuple[float, bytes], ...] | None = None
+    metadata: bytes = b""
 
     def at(self, now: float) -> bytes:
         """The row's JSON from its first cell up to its object, at `now` (unix seconds)."""
@@ -62,14 +64,9 @@ class KeptRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def find(self, printer: Printer, entry: Entry, content: bytes | None = None) -> KeptRow:
-        """The row of an object in this state. `content`: the entry's own, if it has been read.
-
-        Another history may have the same uid and index by chance, but in another envelope. An object without a uid is
-        not kept.
-        """
-        uid = identity_in(entry.record)
-        kept = self._rows.get(uid)
+    def kept(self, printer: Printer, entry: Entry) -> KeptRow | None:
+        """The row of an object in this state, if it is here. See `find`."""
+        kept = self._rows.get(identity_in(entry.record))
         if (
             kept is not None
             and kept.index == entry.index
@@ -77,9 +74,22 @@ class KeptRows:
             and kept.row.printer is printer
         ):
             return kept.row
-        made = row_of(printer, entry.type_meta + (entry.content if content is None else content))
-        if uid:
-            self._keep(uid, _Kept(entry.index, entry.envelope, made), kept)
+        return None
+
+    def find(self, printer: Printer, entry: Entry, content: bytes | None = None) -> KeptRow:
+        """The row of an object in this state. `content`: the entry's own, if it has been read.
+
+        Another history may have the same uid and index by chance, but in another envelope. An object without a uid is
+        not kept.
+        """
+        if (row := self.kept(printer, entry)) is not None:
+            return row
+        if content is None:
+            content = entry.content
+        metadata = content[len(entry.opening()) : -entry.behind_metadata]
+        made = msgspec.structs.replace(row_of(printer, entry.type_meta + content), metadata=metadata)
+        if uid := identity_in(entry.record):
+            self._keep(uid, _Kept(entry.index, entry.envelope, made), self._rows.get(uid))
         return made
 
     def clear(self) -> None:
@@ -113,4 +123,4 @@ def row_of(printer: Printer, body: bytes) -> KeptRow:
 
 def _size(row: KeptRow) -> int:
     others = sum([len(text) + _OTHER for _, text in row.others]) if row.others else 0
-    return len(row.before) + len(row.after) + others + _OVERHEAD
+    return len(row.before) + len(row.after) + len(row.metadata) + others + _OVERHEAD

@@ -149,3 +149,16 @@ def test_tombstones_of_a_removal_hold_their_bodies_as_the_objects_did(store: Sto
     assert {entry.name: (entry.rest, entry.dictionary) for entry in dead} == before
     assert (store.types[PODS].held, store.types[PODS].saved) == (0, 0)
     store.check()
+
+
+def test_a_type_without_objects_is_packed_anew_when_it_comes_again(store: Store, delta: Make, control: Make) -> None:
+    assert store.packing is not None
+    for number in range(400):
+        store.apply_delta(pod(delta, number), number + 1, number)
+    store.pack()
+    before = store.packing.present(PODS)
+    assert before is not None
+    store.apply_control(control("removed", "alpha"), 500, 500)
+    assert store.packing.present(PODS) is None
+    assert {entry.dictionary for entry in store.types[PODS].dead()} == {before}
+    assert all(entry.rest for entry in store.types[PODS].dead())

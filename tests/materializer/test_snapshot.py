@@ -424,6 +424,42 @@ async def test_a_damaged_one_is_ignored_with_one_line(
         assert third.materializer.replayed == 0
 
 
+def packed_frames(file: Path) -> list[tuple[int, int]]:
+    """Where in a snapshot the packed bodies are: begin and length."""
+    found = []
+    with file.open("rb") as source:
+        at = len(module._MAGIC % module.FORMAT)
+        for frame in module._frames(source):
+            at += module._FRAME.size
+            if frame.type == module._PACKED:
+                found.append((at, len(frame.stored)))
+            at += len(frame.stored)
+    return found
+
+
+@pytest.mark.parametrize("part", [0.01, 0.5, 0.99])
+async def test_packed_bodies_that_are_damaged_are_found_and_never_served(
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged, part: float
+) -> None:
+    await ten(writer)
+    for number in range(100):
+        await writer.put(f"n{number}", labels={f"label-{at}": "value" * 8 for at in range(40)})
+    first = await start(directory)
+    first.store.pack()
+    assert all(entry.dictionary is not None for entry in first.store.types["", "pods"].live())
+    await first.stop()
+    file = file_of(directory)
+    [(begin, length), *_] = packed_frames(file)
+    text = bytearray(file.read_bytes())
+    text[begin + int(length * part)] ^= 0x01
+    file.write_bytes(text)
+    again = await start(directory)
+    [reason] = said(logged, IGNORED)
+    assert "checksum" in reason
+    assert again.materializer.replayed > 0
+    assert again.state() == first.state()
+
+
 def test_every_byte_counts(tmp_path: Path) -> None:
     file = tmp_path / "s"
     made = module._Writer.open(file)

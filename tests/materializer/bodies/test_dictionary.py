@@ -63,6 +63,18 @@ def test_what_is_no_frame_is_refused_and_the_next_is_read() -> None:
         assert UNDER_ORDERS.unpack(frame) == TRAINING[0]
 
 
+@pytest.mark.parametrize("dictionary", [ALONE, UNDER_ORDERS])
+def test_beside_the_loop_the_same_is_read_and_refused(dictionary: Dictionary) -> None:
+    bodies = [*orders(Random(3), 50), b"x"]
+    frames, sizes = dictionary.pack_many(bodies), [len(body) for body in bodies]
+    assert dictionary.unpack_apart(frames, sizes) == bodies
+    for wrong in (b"\xff" * 40, frames[7][:-1]):
+        with pytest.raises(CorruptFrame):
+            dictionary.unpack_apart([*frames[:7], wrong], sizes[:8])
+    with pytest.raises(CorruptFrame):
+        dictionary.unpack_apart(frames[:2], [sizes[0], sizes[1] + 1])
+
+
 def test_threads_use_it_at_once() -> None:
     dictionary = Dictionary(UNDER_ORDERS.content)
 
