@@ -279,7 +279,7 @@ class Encoder:
     def _kept_rows(self, entries: Sequence[Entry]) -> list[bytes]:
         """As `_rows`, of entries with their own versions; those that are kept are not read."""
         printer, heads, behind, join = self._printer, self._row_heads, self._row_object, b"".join
-        found = [_KEPT_ROWS.kept(printer, entry) for entry in entries]
+        found = _KEPT_ROWS.kept(printer, entries)
         missing = [at for at, kept in enumerate(found) if kept is None]
         unread = [entries[at] for at in missing]
         for at, entry, content in zip(missing, unread, reading.contents(unread), strict=True):

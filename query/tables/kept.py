@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from materializer.entry import Entry, Envelope
-from materializer.record import identity_in
+from materializer.record import FLAGS, UID, UID_END, UUID, identity_in
 from query.tables.ages import age_text
 from query.tables.columns import Printer
 
@@ -64,17 +66,23 @@ class KeptRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def kept(self, printer: Printer, entry: Entry) -> KeptRow | None:
-        """The row of an object in this state, if it is here. See `find`."""
-        kept = self._rows.get(identity_in(entry.record))
-        if (
-            kept is not None
-            and kept.index == entry.index
-            and kept.envelope is entry.envelope
-            and kept.row.printer is printer
-        ):
-            return kept.row
-        return None
+    def kept(self, printer: Printer, entries: Iterable[Entry]) -> list[KeptRow | None]:
+        """The row of each object in its state, None where that is not here. See `find`. O(entries)."""
+        get = self._rows.get
+        found: list[KeptRow | None] = []
+        for entry in entries:
+            record = entry.record
+            kept = get(record[UID:UID_END] if record[FLAGS] & UUID else identity_in(record))
+            if (
+                kept is not None
+                and kept.index == entry.index
+                and kept.envelope is entry.envelope
+                and kept.row.printer is printer
+            ):
+                found.append(kept.row)
+            else:
+                found.append(None)
+        return found
 
     def find(self, printer: Printer, entry: Entry, content: bytes | None = None) -> KeptRow:
         """The row of an object in this state. `content`: the entry's own, if it has been read.
@@ -82,7 +90,8 @@ class KeptRows:
         Another history may have the same uid and index by chance, but in another envelope. An object without a uid is
         not kept.
         """
-        if (row := self.kept(printer, entry)) is not None:
+        [row] = self.kept(printer, (entry,))
+        if row is not None:
             return row
         if content is None:
             content = entry.content
