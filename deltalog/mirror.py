@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from deltalog.jetstream.backoff import Once
+from deltalog.jetstream.compression import Compression, compress, compression_for
 from deltalog.jetstream.connection import Connection, JetStreamRefused
 from deltalog.jetstream.making import KEEPS_LAST, change_stream
 from deltalog.jetstream.state_stream import Limits, take_over
@@ -42,12 +43,16 @@ _LEFT_TO_OTHERS = 4
 
 
 class MirrorSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`name`: the mirror's; `origin`: the log's stream, in another JetStream domain if `domain` names one."""
+    """`name`: the mirror's; `origin`: the log's stream, in another JetStream domain if `domain` names one.
+
+    `compression`: how the servers keep its events, as in `LogSettings`, whatever those of the origin do.
+    """
 
     origin: str = DEFAULT_NAME
     domain: str = ""
     name: str = DEFAULT_NAME
     replicas: int = 1
+    compression: Compression | None = None
 
     @property
     def api(self) -> str | None:
@@ -89,6 +94,7 @@ class Mirror:
         if since is not None:
             config |= {"max_age": origin.config.max_age, "max_bytes": origin.config.max_bytes, "discard": "old"}
             config["metadata"] = {**metadata, EVENTS_FROM_KEY: str(since)}
+            config["compression"] = compression_for(self._connection, settings.compression)
         made = await self._make(settings.name, settings.origin, metadata, config)
         state = await self._origin_state()
         if state is None:
@@ -106,6 +112,7 @@ class Mirror:
             opened = Log(self._connection, checked_log(await self._info(settings.name)))
             await opened.find_state()
             await take_over(opened, Limits(origin.config.max_age // 1_000_000_000, origin.config.max_bytes))
+            await compress(opened, settings.compression)
         return made
 
     async def _make(self, name: str, origin: str, metadata: dict[str, str], more: dict[str, object]) -> bool:

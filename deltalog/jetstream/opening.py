@@ -11,11 +11,19 @@ import secrets
 import msgspec
 import structlog
 
+from deltalog.jetstream.compression import Compression, compress, compression_for
 from deltalog.jetstream.connection import BrokerRefuses, Connection, JetStreamRefused
 from deltalog.jetstream.making import KEEPS_LAST, change_stream, create_stream, find_stream
 from deltalog.jetstream.state_stream import Limits, make_state, take_over
 from deltalog.jetstream.stream import STREAM_NOT_FOUND, Log, LogError, Stream, checked_log
-from deltalog.jetstream.stream_info import COPY_KEY, DEFAULT_NAME, FORMAT_KEY, PREFIX_KEY, TOMBSTONE_TTL_KEY
+from deltalog.jetstream.stream_info import (
+    COMPRESSION_KEY,
+    COPY_KEY,
+    DEFAULT_NAME,
+    FORMAT_KEY,
+    PREFIX_KEY,
+    TOMBSTONE_TTL_KEY,
+)
 from deltalog.wire.subjects import STREAM_SUBJECTS
 
 log = structlog.get_logger("deltalog.state")
@@ -32,6 +40,8 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     `replicas`: servers that hold it; one that has fewer gets them. None: 1, or as many as it has.
     `events`: for how many seconds every message is kept, but not longer than tombstones; `events_bytes`: in how many
     bytes at most, so that the oldest go first. None: as it is; an hour and 2 GiB where it is made.
+    `compression`: how the servers keep the events (`deltalog.jetstream.compression`). None: as was wanted before, or
+    else compressed, where they can do that.
     """
 
     name: str = DEFAULT_NAME
@@ -40,6 +50,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str | None = None
     events: int | None = None
     events_bytes: int | None = None
+    compression: Compression | None = None
 
 
 def random_prefix() -> str:
@@ -79,6 +90,7 @@ async def open_log(
         try:
             await make_state(opened)
             await take_over(opened, Limits(settings.events, settings.events_bytes))
+            await compress(opened, settings.compression)
         except BrokerRefuses as refused:
             # Another process has to.
             log.warning("the log's streams cannot be set up here", stream=opened.name, reason=str(refused))
@@ -123,10 +135,12 @@ async def _made(connection: Connection, settings: LogSettings) -> Log:
         # Compare-and-set makes message ids needless; a window of ids costs the server memory per message.
         "duplicate_window": 100_000_000,
         "allow_atomic": True,
+        "compression": compression_for(connection, settings.compression),
         "metadata": {
             PREFIX_KEY: settings.prefix or random_prefix(),
             FORMAT_KEY: "1",
             TOMBSTONE_TTL_KEY: str(settings.tombstone_ttl),
+            **({COMPRESSION_KEY: settings.compression} if settings.compression else {}),
         },
     }
     if root:
@@ -157,6 +171,8 @@ async def open_copy(connection: Connection, name: str, source: Log) -> Stream:
             "max_age": 0,
             "max_bytes": -1,
             "discard": "new",
+            # Of the events only (`deltalog.jetstream.compression`).
+            "compression": "none",
             # Two that copy the same at the same time.
             "duplicate_window": 120_000_000_000,
             "metadata": {COPY_KEY: source.prefix},

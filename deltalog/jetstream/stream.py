@@ -17,6 +17,7 @@ from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.connection import BrokerRefuses, BrokerUnavailable, Connection, JetStreamRefused
 from deltalog.jetstream.headers import parse_headers
 from deltalog.jetstream.stream_info import (
+    COMPRESSION_KEY,
     CREATED_KEY,
     FORMAT_KEY,
     PREFIX_KEY,
@@ -233,6 +234,9 @@ class Log(Stream):
         self.events_from = 0
         self.turns = asyncio.Semaphore(_READ_BACK_AT_ONCE)
         self._mirrored = info.config.mirror
+        # How the servers keep it, from their next start on, and how that was wanted; empty: nothing was said.
+        self.compression = info.config.compression
+        self.compression_wanted = info.config.metadata.get(COMPRESSION_KEY, "")
         self.note(info)
 
     def note(self, info: StreamInfo) -> None:
@@ -298,6 +302,8 @@ class Log(Stream):
         self.prefix = info.config.metadata[PREFIX_KEY]
         self.tombstone_ttl = int(info.config.metadata[TOMBSTONE_TTL_KEY])
         self.replicas = info.config.num_replicas
+        self.compression = info.config.compression
+        self.compression_wanted = info.config.metadata.get(COMPRESSION_KEY, "")
 
     # -- single messages -------------------------------------------------------------------------------------------
 

@@ -24,6 +24,8 @@ EVENTS_FROM_KEY = "kubebraid.io/events-from"
 STATE_FROM_KEY = "kubebraid.io/state-from"
 # Of the mirror of a state stream: when that was made.
 STATE_CREATED_KEY = "kubebraid.io/state-created"
+# Of a stream of events: how the servers are to keep it, where that was said: "s2" or "none".
+COMPRESSION_KEY = "kubebraid.io/compression"
 DEFAULT_NAME = "KUBEBRAID"
 # What the name of the state stream has behind that of its events.
 STATE_SUFFIX = "_STATE"
@@ -108,6 +110,7 @@ class StreamConfig(msgspec.Struct):
     num_replicas: int = 1
     max_msgs_per_subject: int = -1
     max_msg_size: int = -1
+    compression: str = "none"
 
     @property
     def lacks_to(self) -> int:

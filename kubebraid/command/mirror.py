@@ -12,9 +12,7 @@ from deltalog.mirror import Mirror, MirrorSettings
 from kubebraid.command import reporting
 from kubebraid.command.opening import connected
 from kubebraid.command.options.access import with_access
-from kubebraid.command.options.log import (
-    NatsUrl,
-)
+from kubebraid.command.options.log import LogCompression, NatsUrl
 from kubebraid.command.options.process import LogJson, LogLevel
 from kubebraid.command.parts import together
 from kubebraid.command.settings import BadSetting
@@ -32,12 +30,13 @@ def command(
     replicas: Annotated[
         int, typer.Option(metavar="N", min=1, max=5, help="NATS servers that each hold the mirror.")
     ] = 1,
+    log_compression: LogCompression = None,
     once: Annotated[bool, typer.Option("--once", help="Make it if need be, and end.")] = False,
     log_level: LogLevel = "info",
     log_json: LogJson = False,
 ) -> None:
     """Make a mirror of the log for instances elsewhere, and keep it; they have the same versions as those here."""
-    settings = MirrorSettings(origin=origin, domain=domain, name=stream, replicas=replicas)
+    settings = MirrorSettings(origin=origin, domain=domain, name=stream, replicas=replicas, compression=log_compression)
     reporting.run(run_mirror(nats, access, settings, once=once), log_level, log_json)
 
 

@@ -37,6 +37,7 @@ from kubebraid.command.options.log import (
     Deletions,
     Events,
     EventsBytes,
+    LogCompression,
     NatsUrl,
     Prefix,
     Replicas,
@@ -72,6 +73,7 @@ def command(
     replicas: Replicas = None,
     events: Events = None,
     events_bytes: EventsBytes = None,
+    log_compression: LogCompression = None,
     deletions: Deletions = 1_000_000,
     include: Include = None,
     exclude: Exclude = None,
@@ -101,6 +103,7 @@ def command(
         replicas=replicas,
         events=seconds_of_events(events),
         events_bytes=bytes_of_events(events_bytes),
+        compression=log_compression,
         deletions=DeletionLimits(number=deletions),
         **followed(
             config=config,

@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from deltalog import Access, LogSettings
+from deltalog.jetstream.compression import Compression
 from kubebraid.command.doors import Doors
 from kubebraid.errors import InvalidInput
 from materializer.forgetting import DeletionLimits
@@ -102,7 +103,8 @@ class Settings:
     embedded NATS's files, else none); `snapshot_every`: how often one is written, in seconds; 0: none are written or
     read. `config`: the configuration file, which then says all of what is followed and how. `doors`: who may come in
     where it listens. `forward`: as whom requests are passed on to clusters. `events`, `events_bytes`: for how many
-    seconds and in how many bytes the log keeps every change; None: as it does. `window_memory`: bytes for the newest
+    seconds and in how many bytes the log keeps every change; None: as it does. `compression`: how NATS keeps the log.
+    `window_memory`: bytes for the newest
     events; None: in proportion to the objects. `deletions`: how many are remembered. `not_ready_after`: seconds
     without word of the log that a service counts as ready; 0: for ever.
     """
@@ -117,6 +119,7 @@ class Settings:
     replicas: int | None = None
     events: int | None = None
     events_bytes: int | None = None
+    compression: Compression | None = None
     prefix: str | None = None
     kubeconfig: str | None = None
     contexts: tuple[str, ...] = ()
@@ -149,4 +152,5 @@ def log_settings(settings: Settings) -> LogSettings:
         replicas=settings.replicas,
         events=settings.events,
         events_bytes=settings.events_bytes,
+        compression=settings.compression,
     )

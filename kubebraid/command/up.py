@@ -31,6 +31,7 @@ from kubebraid.command.options.log import (
     DeletionsBytes,
     Events,
     EventsBytes,
+    LogCompression,
     Nats,
     NatsPort,
     Prefix,
@@ -78,6 +79,7 @@ def command(
     replicas: Replicas = None,
     events: Events = None,
     events_bytes: EventsBytes = None,
+    log_compression: LogCompression = None,
     deletions: Deletions = 1_000_000,
     deletions_bytes: DeletionsBytes = "1Gi",
     include: Include = None,
@@ -111,6 +113,7 @@ def command(
         replicas=replicas,
         events=seconds_of_events(events),
         events_bytes=bytes_of_events(events_bytes),
+        compression=log_compression,
         **followed(
             config=config,
             kubeconfig=kubeconfig,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from deltalog.jetstream.compression import Compression
 from kubebraid.command.options.sizes import size
 from kubebraid.command.settings import BadSetting
 from materializer.forgetting import DeletionLimits
@@ -48,6 +49,10 @@ EventsBytes = Annotated[
         metavar="SIZE",
         help="In how much of the disk it does so at most; the oldest go first. [2Gi, or as the log is]",
     ),
+]
+LogCompression = Annotated[
+    Compression | None,
+    typer.Option(help="How NATS keeps the events on its disk, from its next start on. [s2, or as was last said]"),
 ]
 Deletions = Annotated[
     int,
