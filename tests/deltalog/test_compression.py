@@ -12,6 +12,7 @@ import pytest
 
 from deltalog import Connection, Log, LogError, LogSettings, open_log
 from deltalog.jetstream import compression
+from deltalog.jetstream.stream_info import COMPRESSION_KEY
 from deltalog.mirror import Mirror, MirrorSettings
 from kubebraid.command.broker import EmbeddedBroker
 from tests.patience import eventually
@@ -71,7 +72,7 @@ async def test_a_log_of_before_goes_on_and_is_compressed_from_the_next_start_on(
     before = await open_log(connection, LogSettings(compression="none"))
     # As a release wrote it that knew nothing of compression.
     raw = msgspec.json.decode(await connection.api("STREAM.INFO.KUBEBRAID"))["config"]
-    del raw["metadata"][compression.COMPRESSION_KEY], raw["compression"]
+    del raw["metadata"][COMPRESSION_KEY], raw["compression"]
     await connection.api("STREAM.UPDATE.KUBEBRAID", raw)
     await fill(connection)
     await head_at(before, _MESSAGES)
