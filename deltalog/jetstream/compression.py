@@ -2,7 +2,7 @@
 
 NATS compresses a block of messages (8 MB) when the next one is begun, and reads it as before: messages, sequences and
 what consumers get are the same. The state is left as it is: each change takes one message out of some older block of
-it, which would have to be unpacked for that. JetStream: ADR-35 (file store compression); docs/decisions/0021.
+it, which would have to be unpacked for that. JetStream: ADR-35 (file store compression); docs/decisions/0023.
 """
 
 from __future__ import annotations

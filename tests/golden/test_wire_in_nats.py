@@ -136,13 +136,19 @@ async def made(connection: Connection, case: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("case", "ingest"), [("log", ""), ("log: a shard", "SHARD.")])
 async def test_a_log_is_opened_as_it_was_made(connection: Connection, case: str, ingest: str) -> None:
-    """But for a window: its events are kept for an hour, and its state beside them."""
+    """But for a window: its events are kept for an hour, compressed, and its state beside them."""
     config = await made(connection, case)
     log = await open_log(connection, LogSettings(name=config["name"], prefix="another", tombstone_ttl=1), mend=True)
     assert log.prefix == config["metadata"]["kubebraid.io/prefix"]
     assert str(log.tombstone_ttl) == config["metadata"]["kubebraid.io/tombstone-ttl"]
     assert log.ingest == ingest
-    limits = {"max_msgs_per_subject": -1, "max_age": 3_600_000_000_000, "max_bytes": 2 * 1024**3, "discard": "old"}
+    limits: dict[str, Any] = {
+        "max_msgs_per_subject": -1,
+        "max_age": 3_600_000_000_000,
+        "max_bytes": 2 * 1024**3,
+        "discard": "old",
+    }
+    limits["compression"] = "s2"
     metadata = {**config["metadata"], "kubebraid.io/events-from": "0"}
     assert await config_of(connection, config["name"]) == {**config, **limits, "metadata": metadata}
     assert (await config_of(connection, f"{config['name']}_STATE"))["max_msgs_per_subject"] == 1
