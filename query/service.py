@@ -23,10 +23,18 @@ from query.access.authorization.denied import forbidden
 from query.access.gate import LEFT_OUT, REQUESTER, Caller, Denial, Permit
 from query.discovery.access_reviews import ReviewKind, ReviewScope, is_review, review_kind
 from query.discovery.catalogue import Catalogue, Catalogues, ServedType
+from query.discovery.clusterpedia import below_resources
 from query.discovery.endpoints import Discovery
 from query.discovery.followed import Followed
 from query.discovery.openapi import OpenApiByScope
-from query.discovery.paths import SERVED_PATHS, RequestTarget, cluster_scope, no_such_cluster, resource_target, split
+from query.discovery.paths import (
+    SERVED_PATHS,
+    RequestTarget,
+    cluster_scope,
+    no_such_cluster,
+    resource_target,
+    split,
+)
 from query.discovery.readiness import Readiness, SeenObjects
 from query.entrance import Entrance, lasts
 from query.forward.bindings import pod_bound_by
@@ -54,7 +62,8 @@ from query.objects.selection import selection_of
 from query.objects.versions import check_foreign, seen_versions_of, versions_for
 from query.objects.watch import ClientStalled
 from query.objects.watches import Watches
-from query.search.terms import asked_of, parse_search
+from query.search.labels import PREFIX
+from query.search.terms import asked_of, asks_forward, parse_search, without_labels
 from query.timing import DEFAULT_TIMING, QueryTiming
 
 log = structlog.get_logger("query")
@@ -200,6 +209,9 @@ class QueryService:
             return self._health(segments[0], verbose=False, seen=EVERYTHING if self._gate.open else Visible())
         if segments[:1] == ["int"]:
             request.numbered, segments = True, segments[1:]
+        if (below := below_resources(segments)) is not None:
+            # In all that follows it is the request that it stands for.
+            request.below_resources, segments = True, below
         path = segments
         named, segments = self._named(path)
         what = self._attributes(request, segments)
@@ -414,6 +426,8 @@ class QueryService:
             request.resource = served.title
         if target.watch and request.method != "GET":
             raise ApiError(405, f"the server does not allow {request.method} on this path: it is for watches")
+        if request.method == "GET" and asks_forward(request.http.query, request.http.headers):
+            return await self._pass_live(request, segments, target, what, refusal)
         if request.cluster is not None and self._forwarding is not None:
             if request.method == "GET" and served is None and (why := self.readiness.unsettled(request.cluster)):
                 # The cluster's versions would mean nothing here once the type is known.
@@ -573,6 +587,35 @@ class QueryService:
             # Else memory will not answer it either, and the cluster decides.
             return await self._forward(request, segments, target, None, served_here)
 
+    async def _pass_live(
+        self, request: Request, segments: list[str], target: RequestTarget, what: Attributes, refusal: Denial | None
+    ) -> web.StreamResponse:
+        """A read that asks to be answered by the cluster itself, though it may be in memory.
+
+        Raises:
+            ApiError: 400, it names no one cluster, or searches, which a cluster cannot; 403; 410, its version is one of
+                this service; as `_forward`.
+        """
+        cluster, http = request.cluster, request.http
+        if cluster is None:
+            raise ApiError(400, "only what is asked of one cluster is passed on: ask /clusters/<cluster>")
+        if self._forwarding is None:
+            if refusal is not None:
+                raise refusal.error
+            raise ApiError(400, f"nothing is passed on to {cluster}: this instance was started without --forward")
+        if target.subresource:
+            return await self._forward(request, segments, target, None)
+        check_foreign(http.query.get("resourceVersion", ""), cluster)
+        if asked := [one for one in asked_of(http.query) if one != f"{PREFIX}forward"]:
+            raise ApiError(400, f"{', '.join(asked)}: {cluster}, which answers this itself, knows no searches")
+        query = without_labels(http.rel_url.raw_query_string)
+        if refusal is not None or not (target.watch or (request.watching and not target.name)):
+            return await self._forward(request, segments, target, None, query=query)
+        ended = asyncio.Event()
+        with self._gate.watching(request.who, cluster, what, EVERYTHING) as permit:
+            permit.on_end = ended.set
+            return await self._forward(request, segments, target, None, ended, query)
+
     async def _forward(
         self,
         request: Request,
@@ -580,6 +623,7 @@ class QueryService:
         target: RequestTarget | None,
         served: ServedType | None,
         until: asyncio.Event | None = None,
+        query: str | None = None,
     ) -> web.StreamResponse:
         """The cluster's own answer; its client may take as long as it wants, as one that follows a log does."""
         assert self._forwarding is not None
@@ -588,7 +632,7 @@ class QueryService:
             target = None
         versions = versions_for(self._materializer, request)
         with self._slow_clients.tolerated(request.http):
-            return await self._forwarding.forward(request, segments, target, served, versions, until)
+            return await self._forwarding.forward(request, segments, target, served, versions, until, query)
 
     def _may_be_unsynced(self, cluster: str, target: RequestTarget, served: ServedType) -> bool:
         """Whether what is read may be in the cluster and not here, where not all of a type is synced."""

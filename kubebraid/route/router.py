@@ -28,7 +28,14 @@ from kubebraid.route.instance_tls import InstanceTls
 from kubebraid.route.merging import merge, merge_rules
 from query.discovery.access_reviews import review_kind
 from query.discovery.catalogue import aggregated_type
-from query.discovery.paths import SERVED_PATHS, cluster_scope, no_such_cluster, resource_target, split
+from query.discovery.clusterpedia import below_resources, collection_named
+from query.discovery.paths import (
+    SERVED_PATHS,
+    cluster_scope,
+    no_such_cluster,
+    resource_target,
+    split,
+)
 from query.http.application import as_api_error, single_handler_application
 from query.http.cors import Cors
 from query.http.health import Check, failed, report
@@ -173,12 +180,18 @@ class Router:
             own = await self._own(request, segments)
             if own is not None:
                 return own
+        collection = collection_named(segments)
+        segments = segments if (below := below_resources(segments)) is None else below
         clusters = self.groups.clusters()
         unseen = self.groups.unseen()
         if segments[:1] == ["clusters"] and segments[1:] and not _is_known(segments, clusters):
             return await self._unknown_cluster(request, segments, unseen)
         cluster, rest = cluster_scope(segments, clusters)
         groups = list(self.groups) if cluster is None else self.groups.having(cluster)
+        if collection and len(groups) > 1:
+            raise ApiError(
+                400, f"collection {collection}: its types are in several logs, which have no version in common"
+            )
         if not rest or rest[0] in ("version", "clusters"):
             return await self._pass(request, groups)
         if rest[0] == "openapi":

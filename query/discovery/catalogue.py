@@ -22,6 +22,7 @@ from deltalog.wire.records import ClusterDocument
 from deltalog.wire.resource_type import ResourceType
 from materializer.cluster_facts import ClusterFacts
 from materializer.store import Store
+from query.discovery.clusterpedia import GROUP, OFFERED
 from query.http.status import ApiError
 
 log = structlog.get_logger("query.discovery.catalogue")
@@ -127,8 +128,11 @@ class Catalogue:
             for group, versions in groups.items()
         }
 
-    def _groups(self) -> list[Group]:
-        """Everything that is offered, as aggregated discovery has it; the core group is nameless."""
+    def _groups(self, *, own: bool) -> list[Group]:
+        """Everything that is offered, as aggregated discovery has it; the core group is nameless.
+
+        `own`: with the group that is this service's own, which stands for itself where clusters have one so called.
+        """
         synced = [
             {
                 "metadata": {"name": group} if group else {},
@@ -142,71 +146,78 @@ class Catalogue:
                 ],
             }
             for group, versions in self._synced().items()
+            if not (own and group == GROUP)
         ]
+        if own:
+            synced.append(OFFERED)
         return synced if self.discovery is None else _with_synced(_decoded(self.discovery), synced)
 
-    def document(self, name: str, *, aggregated: str | None = None) -> tuple[bytes, str] | None:
+    def document(self, name: str, *, aggregated: str | None = None, own: bool = False) -> tuple[bytes, str] | None:
         """Body and ETag of `api`, `apis`, `api/v1`, `apis/<group>` or `apis/<group>/<version>`; None if unknown.
 
-        `aggregated`: v2 or v2beta1, for `api` and `apis`. O(1) but for the first time.
+        `aggregated`: v2 or v2beta1, for `api` and `apis`. `own`: with what is served beside the clusters' types, as at
+        the root. O(1) but for the first time.
 
         Raises:
             ApiError: 503, the cluster itself could not say what a version has, as its server does not answer.
         """
-        cached = self._documents.get(f"{name} {aggregated}")
+        cached = self._documents.get(f"{name} {aggregated} {own}")
         if cached is None:
-            content = self._aggregated(name, aggregated) if aggregated else self._listed(name)
+            groups = self._groups(own=own)
+            content = _aggregated(name, aggregated, groups) if aggregated else _listed(name, groups)
             if content is None:
                 return None
             body = msgspec.json.encode(content) + b"\n"
             cached = (body, f'"{hashlib.sha256(body).hexdigest()[:32].upper()}"')
-            self._documents[f"{name} {aggregated}"] = cached
+            self._documents[f"{name} {aggregated} {own}"] = cached
         return cached
 
-    def _aggregated(self, name: str, version: str) -> dict[str, Any]:
-        items = [
-            {**group, "metadata": {"creationTimestamp": None, **group["metadata"]}}
-            for group in self._groups()
-            if (_name(group) == "") == (name == "api")
-        ]
-        return {
-            "kind": "APIGroupDiscoveryList",
-            "apiVersion": f"apidiscovery.k8s.io/{version}",
-            "metadata": {},
-            "items": items,
-        }
 
-    def _listed(self, name: str) -> dict[str, Any] | None:
-        """A document of unaggregated discovery. Raises ApiError 503."""
-        groups = {_name(group): {one["version"]: one for one in group["versions"]} for group in self._groups()}
-        root, *rest = name.split("/")
-        if name == "api":
-            return {
-                "kind": "APIVersions",
-                "versions": list(groups.get("", {"v1": {}})),
-                "serverAddressByClientCIDRs": [],
-            }
-        if name == "apis":
-            listed = [_group(group, list(versions)) for group, versions in groups.items() if group]
-            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
-        if root == "apis" and len(rest) == 1:
-            if not rest[0] or rest[0] not in groups:
-                return None
-            return {"kind": "APIGroup", "apiVersion": "v1", **_group(rest[0], list(groups[rest[0]]))}
-        group, version = ("", rest[0]) if root == "api" else (rest[0], rest[1])
-        if root == "apis" and not group:
-            return None
-        found = groups.get(group, {}).get(version)
-        if found is None:
-            return None
-        if found["freshness"] == "Stale" and not found["resources"]:
-            raise ApiError(503, f"the cluster does not know what {group}/{version} has: its server does not answer")
+def _aggregated(name: str, version: str, offered: Iterable[Group]) -> dict[str, Any]:
+    items = [
+        {**group, "metadata": {"creationTimestamp": None, **group["metadata"]}}
+        for group in offered
+        if (_name(group) == "") == (name == "api")
+    ]
+    return {
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": f"apidiscovery.k8s.io/{version}",
+        "metadata": {},
+        "items": items,
+    }
+
+
+def _listed(name: str, offered: Iterable[Group]) -> dict[str, Any] | None:
+    """A document of unaggregated discovery. Raises ApiError 503."""
+    groups = {_name(group): {one["version"]: one for one in group["versions"]} for group in offered}
+    root, *rest = name.split("/")
+    if name == "api":
         return {
-            "kind": "APIResourceList",
-            "apiVersion": "v1",
-            "groupVersion": str(GroupVersion(group, version)),
-            "resources": [entry for one in found["resources"] for entry in _listed_resources(one, group, version)],
+            "kind": "APIVersions",
+            "versions": list(groups.get("", {"v1": {}})),
+            "serverAddressByClientCIDRs": [],
         }
+    if name == "apis":
+        listed = [_group(group, list(versions)) for group, versions in groups.items() if group]
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": listed}
+    if root == "apis" and len(rest) == 1:
+        if not rest[0] or rest[0] not in groups:
+            return None
+        return {"kind": "APIGroup", "apiVersion": "v1", **_group(rest[0], list(groups[rest[0]]))}
+    group, version = ("", rest[0]) if root == "api" else (rest[0], rest[1])
+    if root == "apis" and not group:
+        return None
+    found = groups.get(group, {}).get(version)
+    if found is None:
+        return None
+    if found["freshness"] == "Stale" and not found["resources"]:
+        raise ApiError(503, f"the cluster does not know what {group}/{version} has: its server does not answer")
+    return {
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": str(GroupVersion(group, version)),
+        "resources": [entry for one in found["resources"] for entry in _listed_resources(one, group, version)],
+    }
 
 
 @functools.lru_cache(maxsize=4)

@@ -53,7 +53,8 @@ class Discovery:
         """
         name = "/".join(segments)
         aggregated = self._negotiate(request, aggregated=name in ("api", "apis")).aggregated
-        found = self.catalogue(request).document(name, aggregated=aggregated)
+        own = request.cluster is None and not request.below_resources
+        found = self.catalogue(request).document(name, aggregated=aggregated, own=own)
         if found is None or self._readiness.blank(request.cluster, request.visible):
             raise no_such_path()
         body, etag = found

@@ -1,7 +1,7 @@
 """Paths: what a request's URL names, in the scope of all clusters or of one.
 
 `/api/v1/...` and `/apis/<group>/<version>/...` stand at the root for all clusters and below
-`/clusters/<cluster>` for one.
+`/clusters/<cluster>` for one. Clusterpedia's clients have the same below `/apis/clusterpedia.io/v1beta1/resources`.
 """
 
 from __future__ import annotations

@@ -149,12 +149,13 @@ class Forwarding:
         served: ServedType | None,
         versions: Named,
         until: asyncio.Event | None = None,
+        query: str | None = None,
     ) -> web.StreamResponse:
         """Answers a request in the scope of one cluster with that cluster's own answer.
 
         `segments`: its path below the cluster. `target` and `served`: the resource that it names, if that is synced
         and its objects may be looked into. `versions`: how versions are written in what the client reads here.
-        `until`: a watch that is passed on ends once this is set.
+        `until`: a watch that is passed on ends once this is set. `query`: the raw one that is passed on, None: its own.
 
         Raises:
             ApiError: 403, a page of another site; 409, 413, 415, 422, a body that cannot be passed on; 503, the
@@ -169,8 +170,9 @@ class Forwarding:
                 if http.rel_url.raw_path.endswith("/"):
                     # It makes a difference to servers behind a proxy subresource.
                     path += "/"
-                if http.rel_url.raw_query_string:
-                    path = f"{path}?{passed_query(http.rel_url.raw_query_string)}"
+                given = http.rel_url.raw_query_string if query is None else query
+                if given:
+                    path = f"{path}?{passed_query(given)}"
                 headers = identified(request_headers(http), upstream, self._consumed)
                 pass_audit_id(http, headers)
                 if wants_upgrade(http):

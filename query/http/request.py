@@ -15,6 +15,8 @@ from query.http.status import ApiError
 from query.http.warnings import warning_headers
 from query.identity import NOBODY, Identity
 
+_RESOURCES = "/apis/clusterpedia.io/v1beta1/resources"
+
 
 def client_address(http: web.BaseRequest) -> tuple[str, str]:
     """Scheme and host that a client used, as the first proxy on its way says, if there is one; not to be trusted."""
@@ -28,6 +30,7 @@ class Request:
     - `who`: who asks. `visible`: what they may see of each cluster, of a request in the scope of all.
     - `cluster`: the cluster of its path, None for all clusters.
     - `numbered`: whether resourceVersions are written as numbers, as below `/int`.
+    - `below_resources`: whether its path is one of Clusterpedia's, see `query.discovery.paths.below_resources`.
     - `resource`: the group and resource that it names, "" unless that is one that is served. For metrics.
     - `watching`: whether it is a WATCH. What the query says at first; the path decides it once it is known.
     - `warnings`: texts of Warning headers, in the order in which they are sent.
@@ -43,6 +46,7 @@ class Request:
         self.visible: Visible = EVERYTHING
         self.cluster: str | None = None
         self.numbered = False
+        self.below_resources = False
         self.resource = ""
         self.watching = watching
         self.warnings: list[str] = []
@@ -65,8 +69,8 @@ class Request:
 
         As proxies and the router say it, X-Forwarded-Host and -Proto; only to be shown.
         """
-        numbered = "/int" if self.numbered else ""
-        return f"{'://'.join(client_address(self.http))}{numbered}/clusters/{quote(cluster, safe='/:@')}"
+        below = f"{'/int' if self.numbered else ''}{_RESOURCES if self.below_resources else ''}"
+        return f"{'://'.join(client_address(self.http))}{below}/clusters/{quote(cluster, safe='/:@')}"
 
     def begin(self) -> None:
         """Notes that the head of the answer is being sent."""

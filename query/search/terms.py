@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import quote, unquote_plus
 
 from deltalog.wire.kubernetes import GroupResource
 from query.http.status import ApiError
@@ -85,6 +86,9 @@ class Search:
     forward: bool = False
     label_selector: str = ""
 
+
+FORWARD_HEADER = "x-clusterpedia-forward"
+"""By which Clusterpedia's clients have a request answered by the cluster itself."""
 
 # By the labels' names, the URL's parameters of the same meaning.
 PARAMETERS: Mapping[str, str] = {
@@ -163,6 +167,34 @@ def asked_of(query: Mapping[str, str]) -> list[str]:
     """
     labels, _ = split_labels(query.get("labelSelector", ""), _LABELS)
     return sorted({*(_PARAMETERS & query.keys()), *(one.label for one in labels)})
+
+
+def asks_forward(query: Mapping[str, str], headers: Mapping[str, str]) -> bool:
+    """Whether a request is to be passed on to its cluster as it is: by Clusterpedia's header, or the search label.
+
+    Raises:
+        ApiError: 400, a search label, or that value, that cannot be read.
+    """
+    if _flag(FORWARD_HEADER, headers.get(FORWARD_HEADER) or "false"):
+        return True
+    labels, _ = split_labels(query.get("labelSelector", ""), _LABELS)
+    return bool(_Given(query, labels).of_label("forward", _flag)) if labels else False
+
+
+def without_labels(given: str) -> str:
+    """A raw query without the search labels of its labelSelector, for a server that knows none.
+
+    Raises:
+        ApiError: 400, a search label that cannot be read.
+    """
+    parts = []
+    for part in given.split("&") if given else ():
+        name, _, value = part.partition("=")
+        if unquote_plus(name) == "labelSelector":
+            _, rest = split_labels(unquote_plus(value), _LABELS)
+            part = f"{name}={quote(rest, safe='')}"
+        parts.append(part)
+    return "&".join(parts)
 
 
 class _Given:

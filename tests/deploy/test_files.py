@@ -162,16 +162,20 @@ def test_what_guards_the_manifests() -> None:
     parse_listen(given["listen"], insecure=False, doors=Doors(certificate=Path("x"), client_authorities=(Path("y"),)))
 
 
-def test_an_aggregated_group() -> None:
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("apiservice.yaml", "v1.widgets.example.io"), ("clusterpedia.yaml", "v1beta1.clusterpedia.io")],
+)
+def test_an_aggregated_group(file: str, name: str) -> None:
     """The APIService is of the Service that there is, by a name that its certificate is said to have."""
-    text = (DEPLOY / "kubernetes" / "aggregation" / "apiservice.yaml").read_text()
+    text = (DEPLOY / "kubernetes" / "aggregation" / file).read_text()
     values = {"GROUP": "widgets.example.io", "VERSION": "v1", "CA_BUNDLE": "eA=="}
     documents = list(yaml.safe_load_all(Template(text).safe_substitute(values)))
     for document in documents:
         kubernetes_validate.validate(document, "1.30", strict=True)
     service, role = documents
     spec = service["spec"]
-    assert service["metadata"]["name"] == f"{spec['version']}.{spec['group']}" == "v1.widgets.example.io"
+    assert service["metadata"]["name"] == f"{spec['version']}.{spec['group']}" == name
     asked = named("Service", spec["service"]["name"])
     assert asked["metadata"]["namespace"] == spec["service"]["namespace"]
     assert spec["service"]["port"] in {port["port"] for port in asked["spec"]["ports"]}

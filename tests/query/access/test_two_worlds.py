@@ -142,12 +142,15 @@ class Asked(NamedTuple):
     """A path whose resourceVersion goes behind the request's own path."""
 
 
+BELOW = "/apis/clusterpedia.io/v1beta1/resources"
 SCOPES = (
     "",
     "/int",
     *(f"/clusters/{name}" for name in ("alpha", "bravo", "charlie", "none", "none/x", "alpha/x", "foxtrot", "a%2Fb")),
     "/int/clusters/alpha",
     "/int/clusters/delta",
+    BELOW,
+    *(f"{BELOW}/clusters/{name}" for name in ("alpha", "charlie", "alpha/x")),
 )
 # What is asked below the scopes, each path of the service; `test_all_is_asked_for` has the list.
 PATHS = (*SERVED_PATHS, "/healthz", "/", "/readyz/ping", "/nothing", "/debug", "/healthz/log", "/metrics/slis")
@@ -176,6 +179,10 @@ ODD = (
     "/API/V1/pods",
     "/clusters/charlie",
     "/clusters/charlie/api/v1/pods",
+    f"{BELOW}/api/v1/pods",
+    f"{BELOW}%2Fclusters/charlie/api/v1/pods",
+    "/apis/clusterpedia.io",
+    "/apis/clusterpedia.io/v1beta1",
 )
 DOCUMENTS = (
     "/api/v1",
@@ -253,6 +260,7 @@ SELECTORS = (
     "labelSelector=search.clusterpedia.io/owner-name=set,search.clusterpedia.io/with-remaining-count=true",
     "labelSelector=search.clusterpedia.io/namespaces!=web,app",
     "labelSelector=search.clusterpedia.io/nothing",
+    "labelSelector=search.clusterpedia.io/forward%3Dtrue",
     "ownerUID=charlie-web-set",
     "ownerUID=alpha-web-set",
     f"resourceVersion={quote(json.dumps({'charlie': '99999999'}))}",
