@@ -132,6 +132,11 @@ async def _main(*, url: str, snapshots: str, writes: bool, deletions: int) -> No
     while True:
         await _settle()
         store = materializer.store
+        begun = time.monotonic()
+        while options and store.fading and time.monotonic() - begun < _PATIENCE:
+            # Bodies of deleted objects are still to go.
+            await asyncio.sleep(1.0)
+        gc.collect()
         found |= {
             "objects": sum(len(one) for one in store.types.values()),
             "held": _resident() - before,
@@ -141,9 +146,9 @@ async def _main(*, url: str, snapshots: str, writes: bool, deletions: int) -> No
             "applied": store.applied,
         }
         if writes:
-            begun = time.perf_counter()
+            writing = time.perf_counter()
             await materializer.save()
-            found |= {"saving": time.perf_counter() - begun, "file": kept.size if kept else 0}
+            found |= {"saving": time.perf_counter() - writing, "file": kept.size if kept else 0}
         print(json.dumps(found), flush=True)
         if not await loop.run_in_executor(None, sys.stdin.readline):
             break

@@ -29,6 +29,8 @@ _TREE = Path(__file__).resolve().parents[1]
 _GOALS: dict[Variety, int] = {"uniform": 1_200, "mixed": 1_500}
 _REPLAY_GOAL = 0.66
 _DELETION_GOAL = 300
+# So often pods come and go before it is measured what a deletion takes.
+_ROUNDS = 3
 # Seconds for an instance with so many objects to be ready, beside what the first needs.
 _READY = 120.0
 _READY_EACH = 0.001
@@ -62,8 +64,9 @@ async def _held_by_deletions(tree: Path, made: _Log, *, limit: int = 0) -> float
     async with holding(tree, made.url, deletions=limit) as holder:
         await holder.state()
         # What is kept of the newest events for a while, as buffers and free memory, has its size by then.
-        await _come_and_go(made)
-        before = await holder.again()
+        for _ in range(_ROUNDS):
+            await _come_and_go(made)
+            before = await holder.again()
         count = await _come_and_go(made)
         after = await holder.again()
     return float(after["held"] - before["held"]) / count
