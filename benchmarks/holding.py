@@ -132,8 +132,9 @@ async def _main(*, url: str, snapshots: str, writes: bool, deletions: int) -> No
     while True:
         await _settle()
         store = materializer.store
-        begun = time.monotonic()
-        while options and store.fading and time.monotonic() - begun < _PATIENCE:
+        for _ in range(int(_PATIENCE)):
+            if not (options and store.fading):
+                break
             # Bodies of deleted objects are still to go.
             await asyncio.sleep(1.0)
         gc.collect()
