@@ -48,7 +48,7 @@ from materializer.entry import (
 from materializer.filter import Filter
 from materializer.order import Removal
 from materializer.plain import Batch, Packed, PlainEntries, packed
-from materializer.record import UID, UID_END, encode_texts, member_version_in, plain_size, uid_bytes
+from materializer.record import UID, UID_END, encode_texts, is_newer, plain_size, uid_bytes
 from materializer.type_store import TypeStore
 from materializer.window import CLOSED, Was, Window, in_proportion
 
@@ -250,7 +250,7 @@ class Store:
                 same
                 and current.version == delta.version
                 and not delta.restored
-                and not newer(delta.member_version, member_version_in(current.record))
+                and not is_newer(delta.member_version, current.record)
             ):
                 return Outcome.NOT_NEWER
         else:
@@ -283,7 +283,11 @@ class Store:
             self.fading.append((life.replaced.time, life.uid_index, type_key, entry))
         if current is not None:
             type_store.order.discard(current.index)
-            type_store.leave(current)
+            if current.dictionary is None:
+                # As `leave` does.
+                type_store.held -= len(current.record)
+            else:
+                type_store.leave(current)
             if current.version != entry.version:
                 self._changed_version(type_store, entry)
         elif tombstone is not None:
@@ -297,7 +301,15 @@ class Store:
                 type_store.indexes.discard(current)
             type_store.indexes.add(entry)
         type_store.order.append(index, entry)
-        self.window.add(type_store.events, index, entry, changed, _was(delta, entry, changed), fresh=fresh)
+        was = None if changed is not None or delta.was is None else _was(delta, entry, changed)
+        self.window.add(
+            type_store.events,
+            index,
+            entry,
+            changed,
+            was,
+            fresh=fresh,
+        )
         self.dirty.add(type_key)
         return Outcome.APPLIED
 

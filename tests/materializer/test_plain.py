@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from deltalog.wire.delta import DELETED, MODIFIED, Delta
-from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.kubernetes import GroupResource, newer
 from materializer import reading
 from materializer.bodies import Packing
-from materializer.entry import Entry
+from materializer.entry import Entry, entry_of
 from materializer.filter import Filter
+from materializer.record import is_newer
 from materializer.store import Store
 from materializer.window import WINDOW_BYTES
 from tests.materializer.renewing import Renewing
@@ -162,3 +163,11 @@ def test_a_type_without_objects_is_packed_anew_when_it_comes_again(store: Store,
     assert store.packing.present(PODS) is None
     assert {entry.dictionary for entry in store.types[PODS].dead()} == {before}
     assert all(entry.rest for entry in store.types[PODS].dead())
+
+
+def test_versions_are_compared_in_records_as_they_are_anywhere(delta: Make) -> None:
+    versions = ("", "0", "9", "10", "09", "a", "10a", "\u0661", "\u00b2", "9" * 30)
+    for than in versions:
+        record = entry_of(delta("one", member_version=than), 1, 0, "h").record
+        for version in versions:
+            assert is_newer(version, record) == newer(version, than)
