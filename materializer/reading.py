@@ -92,7 +92,7 @@ class KeptRests:
         self.size = 0
 
 
-KEPT = KeptRests(16 << 20)
+KEPT = KeptRests(64 << 20)
 """Those of all that this process serves."""
 
 
