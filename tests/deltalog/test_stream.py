@@ -204,10 +204,10 @@ async def test_a_purge_takes_what_is_older_and_matches(log: Log, put: Put) -> No
     other = await put("other")
     below = await put("new")
     await log.purge(object_filter("alpha", "", "pods", name="old"), below)
-    assert await log.message_time(old) is None
+    assert await log.events.message_time(old) is None
     assert await log.message_time(other) is not None
     await log.purge(object_filter("alpha", "", "pods"), below)
-    assert await log.message_time(other) is None
+    assert await log.events.message_time(other) is None
     assert await log.message_time(below) is not None
     assert await log.head() == below
 

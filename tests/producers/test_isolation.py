@@ -46,7 +46,7 @@ def pods() -> int:
 # -- an exception at each await ------------------------------------------------------------------------------------
 
 
-# Where a coroutine waits: the two innermost functions of ours, and the innermost one of all, with their lines.
+# Where a coroutine waits: the four innermost functions of ours, and the innermost one of all, with their lines.
 Place = tuple[str, ...]
 
 
@@ -68,7 +68,7 @@ def place_of(work: Any) -> Place:
             if last.startswith(("producers.", "deltalog.")):
                 ours.append(last)
         work = inner
-    return (*ours[-2:], last)
+    return (*ours[-4:], last)
 
 
 class Injector:
@@ -135,7 +135,7 @@ class Driven(Coroutine[Any, Any, Any]):
         return self.work.__await__()
 
 
-PARTS = {"producers.follow.probe", "producers.follow.reflector", "deltalog.append", "producers.upstream.exchange"}
+PARTS = {"producers.follow.probe", "producers.upstream.watching", "deltalog.append", "producers.upstream.exchange"}
 
 
 def _parts(hit: set[Place]) -> set[str]:
