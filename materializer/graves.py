@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple, Protocol, TypeVar
@@ -119,6 +120,15 @@ class BlockSize(NamedTuple):
     last: int
     graves: int
     size: int
+
+
+class OfVersion(NamedTuple):
+    """How many deletions of one cluster in one API version the log has messages of, with indexes up to `last`."""
+
+    cluster: str
+    version: str
+    messages: int
+    last: int
 
 
 class PackedBlock(NamedTuple):
@@ -323,6 +333,13 @@ class _Rows:
     def size(self, at: int) -> int:
         return self._scanned.sizes[at]
 
+    def cluster(self, at: int) -> str:
+        return self._place(at)[0]
+
+    def version(self, at: int) -> str:
+        versions = self.rest.rest.versions
+        return versions.values[versions.at[at]]
+
     def is_message(self, at: int) -> bool:
         return not self._scanned.flags[at] & _REMOVAL
 
@@ -445,18 +462,22 @@ class _Names:
     A dict would take a hundred. O(log n) for each run to find, of which there are few.
     """
 
-    __slots__ = ("_newest", "_runs")
+    __slots__ = ("_newest", "_runs", "_waiting")
 
     def __init__(self) -> None:
         self._runs: list[_Run] = []
-        # By hash, those of the next run; of several with the same hash, all of them.
+        # By hash, those of the next run; of several with the same hash, all of them. And how many these are: a name
+        # that is deleted again and again has one for each time.
         self._newest: dict[int, list[int]] = {}
+        self._waiting = 0
 
     def add(self, hash_: int, number: int) -> None:
         hash_ &= _HASH_MASK
         self._newest.setdefault(hash_, []).append(number & _BLOCK_MASK)
-        if len(self._newest) < _SHORTEST_RUN:
+        self._waiting += 1
+        if self._waiting < _SHORTEST_RUN:
             return
+        self._waiting = 0
         words = sorted(one << _BLOCK_BITS | low for one, lows in self._newest.items() for low in lows)
         self._newest = {}
         while self._runs and len(self._runs[-1].words) <= len(words) <= _LONGEST_RUN // 2:
@@ -509,6 +530,8 @@ class Graves:
         self._blocks: list[_Block | None] = []
         self._names = _Names()
         self._unpacked: dict[int, _Rows] = {}
+        # By cluster and API version: how many messages, and the index of the newest, which may be gone.
+        self._of_versions: dict[tuple[str, str], tuple[int, int]] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -539,6 +562,8 @@ class Graves:
             data = _pack(some)
             for one in some[known:]:
                 self._names.add(hash((one.cluster, one.namespace, one.name)), number)
+                if not one.removal:
+                    self._count_in(one.cluster, one.version, one.index)
             known = 0
             times = [one.time for one in some]
             self._append(
@@ -561,6 +586,20 @@ class Graves:
         self.messages += block.messages
         self.size += block.size
         self._packed += _BLOCK_OVERHEAD + len(block.data)
+
+    def _count_in(self, cluster: str, version: str, index: int) -> None:
+        messages, last = self._of_versions.get((cluster, version), (0, 0))
+        self._of_versions[cluster, version] = (messages + 1, max(last, index))
+
+    def _count_out(self, rows: _Rows, at: int) -> None:
+        if not rows.is_message(at):
+            return
+        place = (rows.cluster(at), rows.version(at))
+        messages, last = self._of_versions[place]
+        if messages > 1:
+            self._of_versions[place] = (messages - 1, last)
+        else:
+            del self._of_versions[place]
 
     def _drop(self, number: int) -> None:
         block = self._blocks[number - self._first]
@@ -637,6 +676,7 @@ class Graves:
         block = self._blocks[number - self._first]
         assert block is not None
         block.gone |= 1 << at
+        self._count_out(rows, at)
         if block.count == 1:
             self._drop(number)
             return
@@ -728,6 +768,8 @@ class Graves:
                     messages.append(rows.indexes[row])
                 if kept is not None:
                     self._lose(number, rows, row)
+                else:
+                    self._count_out(rows, row)
             if kept is not None:
                 break
             self._drop(number)
@@ -760,6 +802,11 @@ class Graves:
                 times[row] < limit and not block.gone >> row & 1 and rows.is_message(row) for row in range(len(rows))
             )
         return count
+
+    def of_versions(self) -> Iterator[OfVersion]:
+        """Of how many the log has messages, by cluster and API version. O(these)."""
+        for (cluster, version), (messages, last) in self._of_versions.items():
+            yield OfVersion(cluster, version, messages, last)
 
     def sizes(self, *, each: bool = False) -> Iterator[BlockSize]:
         """How much the blocks hold, from the oldest on; `each`: each grave by itself. O(blocks), or O(n)."""
@@ -798,6 +845,9 @@ class Graves:
         number = self._first + len(self._blocks)
         for name in rows.names():
             self._names.add(hash(name), number)
+        for at in range(len(rows)):
+            if rows.is_message(at) and not taken.gone >> at & 1:
+                self._count_in(rows.cluster(at), rows.version(at), rows.indexes[at])
         self._append(taken)
 
     def check(self) -> None:
@@ -817,6 +867,8 @@ class Graves:
         names = [(one.cluster, one.namespace, one.name) for one in graves]
         assert len(set(names)) == len(names), "a name has one grave"
         assert not self._blocks or self._blocks[0] is not None
+        of_versions = Counter((one.cluster, one.version) for one in graves if not one.removal)
+        assert {(one.cluster, one.version): one.messages for one in self.of_versions()} == of_versions
 
 
 class _OfCluster(NamedTuple):

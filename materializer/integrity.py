@@ -45,6 +45,8 @@ from materializer.store import Store
 # How much sooner than by the tombstone time a tombstone may go, for clocks that differ, in nanoseconds.
 _MARGIN = 5_000_000_000
 _NEWEST, _OTHERS = 8, 16
+# So many buried deletions are looked at in one turn, in some 10 ms.
+_AT_ONCE = 2048
 
 
 class Missing(msgspec.Struct):
@@ -231,25 +233,41 @@ class Integrity:
         return count
 
     def _purged_tombstones(self, limit: int) -> int:
-        """How many tombstones stored since `limit` those who write have purged, or may have. O(tombstones)."""
+        """How many tombstones stored since `limit` those who write have purged, or may have.
+
+        O(whole tombstones, clusters with buried ones): it is asked again and again for a day after a removal. O(buried
+        ones) where a removed type or cluster came back, and lost more since.
+        """
         count = 0
         for type_store in self.store.types.values():
+            key, graves = type_store.key, type_store.graves
             whole = chain.from_iterable(tombstones.values() for tombstones in type_store.tombstones.values())
-            buried = (grave for grave in type_store.graves.entries() if not grave.removal)
-            dead: Iterator[Entry | Grave] = chain(whole, buried)
-            count += sum(one.time >= limit and self._may_be_purged(one, type_store.key) for one in dead)
+            count += sum(one.time >= limit and self._may_be_purged(one, key) for one in whole)
+            for buried in graves.of_versions():
+                # Of those about to go, which are counted as gone already, a few may be among them.
+                if self._is_purged(key, buried.cluster, buried.version, buried.last):
+                    count += buried.messages
+                elif self._is_purged(key, buried.cluster, buried.version, 0):
+                    count += sum(
+                        not one.removal and one.version == buried.version and self._may_be_purged(one, key)
+                        for one in graves.entries(buried.cluster)
+                    )
         return count
 
     def _may_be_purged(self, tombstone: Entry | Grave, key: GroupResource) -> bool:
         """Whether a tombstone is from before its type or cluster was removed, or in a version that is not synced."""
+        return self._is_purged(key, tombstone.cluster, tombstone.version, tombstone.index)
+
+    def _is_purged(self, key: GroupResource, cluster: str, version: str, index: int) -> bool:
+        """The same of a deletion at an index."""
         if self._removed:
             for resource in (key, GroupResource("", "")):
-                removed = self._removed.get(control_subject(tombstone.cluster, subjects.REMOVED, *resource))
-                if removed is not None and tombstone.index < removed[0]:
+                removed = self._removed.get(control_subject(cluster, subjects.REMOVED, *resource))
+                if removed is not None and index < removed[0]:
                     return True
-        cluster = self.store.clusters.get(tombstone.cluster)
-        synced = None if cluster is None else cluster.types.get(key)
-        return synced is not None and synced.version != tombstone.version
+        facts = self.store.clusters.get(cluster)
+        synced = None if facts is None else facts.types.get(key)
+        return synced is not None and synced.version != version
 
     # -- looking closer --------------------------------------------------------------------------------------------
 
@@ -297,12 +315,18 @@ class Integrity:
                     missing.living.append(_filter(item, type_store.key))
                 elif item.time > limit and not self._may_be_purged(item, type_store.key):
                     missing.tombstone = max(missing.tombstone, item.index)
-            for grave in list(type_store.graves.after(lacks_to)):
-                if grave.removal or grave.index > before or grave.time <= limit:
-                    continue
-                key = object_key(grave.namespace, grave.name)
-                if (grave.cluster, type_store.key, key) not in seen and not self._may_be_purged(grave, type_store.key):
+            at = lacks_to
+            while graves := list(islice(type_store.graves.after(at), _AT_ONCE)):
+                # Others of the same index are of the same removal, which the log has no messages of.
+                at = graves[-1].index
+                for grave in graves:
+                    if grave.removal or grave.index > before or grave.time <= limit:
+                        continue
+                    key = object_key(grave.namespace, grave.name)
+                    if (grave.cluster, type_store.key, key) in seen or self._may_be_purged(grave, type_store.key):
+                        continue
                     missing.tombstone = max(missing.tombstone, grave.index)
+                await asyncio.sleep(0)
             if number % 8 == 7:
                 await asyncio.sleep(0)
         self.suspicious = False

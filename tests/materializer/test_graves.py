@@ -310,6 +310,18 @@ def test_what_was_forgotten_takes_no_memory() -> None:
     assert made.bytes < 60_000 * 8
 
 
+def test_a_name_that_is_deleted_again_and_again_takes_no_more_each_time() -> None:
+    made = Graves()
+    sizes = []
+    for round_ in range(1, 3001):
+        made.bury([grave(round_, "n7", time=round_)])
+        assert made.discard("alpha", "shop", "n7") is not None
+        if round_ % 1000 == 0:
+            words = sum(map(len, made._names._newest.values())) + sum(len(run.words) for run in made._names._runs)
+            sizes.append(words)
+    assert max(sizes) < 300
+
+
 @pytest.mark.parametrize("data", [b"", b"nonsense", Graves.__name__.encode() * 20])
 def test_no_block_of_graves(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"^no block of graves"):
