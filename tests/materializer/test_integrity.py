@@ -28,9 +28,8 @@ def test_what_may_be_purged_is_counted_as_one_by_one(seed: int, delta: Make, con
     store = Store("h", 10_000)
     store.finish_loading(0)
     integrity = Integrity(store)
-    index = counted = 0
-    for _ in range(400):
-        index += 1
+    counted = 0
+    for index in range(1, 401):
         cluster, step = chance.choice("abc"), chance.randrange(40)
         if step == 0:
             removed = control("removed", cluster)
