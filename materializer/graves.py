@@ -201,6 +201,8 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Scanned).decode
 _decode_rest = msgspec.msgpack.Decoder(_Rest).decode
 _DELETED, _FINAL, _REMOVAL = 1, 2, 4
+_SIGN = 1 << 63
+_INDEX = (1 << 64) - 1
 # In the place of a uid that is another text than an API server's.
 _NO_UID = bytes(16)
 
@@ -256,8 +258,13 @@ def _version_texts(packed: Iterable[int | str]) -> list[str]:
     return found
 
 
+def _signed(number: int) -> int:
+    """The number of 64 bits with a sign that has the same lowest bits: sums of differences come out all the same."""
+    return (number + _SIGN) % (2 * _SIGN) - _SIGN
+
+
 def _differences(numbers: Sequence[int]) -> list[int]:
-    return [number - before for number, before in zip(numbers, (0, *numbers[:-1]), strict=True)]
+    return [_signed(number - before) for number, before in zip(numbers, (0, *numbers[:-1]), strict=True)]
 
 
 def _pack(graves: Sequence[Grave]) -> bytes:
@@ -265,10 +272,10 @@ def _pack(graves: Sequence[Grave]) -> bytes:
     uids = [uid_bytes(one.uid) for one in graves]
     rest = _Rest(
         times=_differences([one.time for one in graves]),
-        uid_ages=[one.index - one.uid_index for one in graves],
-        selectable_ages=[one.index - one.selectable_since for one in graves],
-        observed=[one.observed_from - one.uid_index for one in graves],
-        oldest_ages=[one.uid_index - one.oldest_uid_index for one in graves],
+        uid_ages=[_signed(one.index - one.uid_index) for one in graves],
+        selectable_ages=[_signed(one.index - one.selectable_since) for one in graves],
+        observed=[_signed(one.observed_from - one.uid_index) for one in graves],
+        oldest_ages=[_signed(one.uid_index - one.oldest_uid_index) for one in graves],
         created=_differences([one.created for one in graves]),
         uids=b"".join(packed or _NO_UID for packed in uids),
         other_uids={at: graves[at].uid for at, packed in enumerate(uids) if not packed},
@@ -302,7 +309,7 @@ class _Unpacked:
     def __init__(self, raw: msgspec.Raw) -> None:
         self.rest = _decode_rest(raw)
         self.times = list(accumulate(self.rest.times))
-        self.created = list(accumulate(self.rest.created))
+        self.created = [_signed(one) for one in accumulate(self.rest.created)]
         self.member_versions = _version_texts(self.rest.member_versions)
         self.first_known_versions = _version_texts(self.rest.first_known_versions)
 
@@ -385,7 +392,7 @@ class _Rows:
         if uid is None:
             uid = _uid_text(rest.uids[16 * at : 16 * at + 16])
         index = self.indexes[at]
-        uid_index = index - rest.uid_ages[at]
+        uid_index = index - rest.uid_ages[at] & _INDEX
         replaced, pasts = rest.rare.get(at, ((), ()))
         cluster, namespace = self._place(at)
         return Grave(
@@ -403,9 +410,9 @@ class _Rows:
             controller_uid=rest.controller_uids.values[rest.controller_uids.at[at]],
             created=unpacked.created[at],
             type_meta=rest.type_metas.values[rest.type_metas.at[at]],
-            selectable_since=index - rest.selectable_ages[at],
-            observed_from=uid_index + rest.observed[at],
-            oldest_uid_index=uid_index - rest.oldest_ages[at],
+            selectable_since=index - rest.selectable_ages[at] & _INDEX,
+            observed_from=uid_index + rest.observed[at] & _INDEX,
+            oldest_uid_index=uid_index - rest.oldest_ages[at] & _INDEX,
             first_known_version=unpacked.first_known_versions[at],
             deleted=bool(flags & _DELETED),
             final=bool(flags & _FINAL),

@@ -57,7 +57,7 @@ def buried(*graves: Grave) -> Graves:
 
 TEXTS = st.text(max_size=5)
 MAPS = st.dictionaries(TEXTS, TEXTS, max_size=3)
-INDEXES = st.integers(0, 2**63)
+INDEXES = st.integers(0, 2**64 - 1)
 
 
 @st.composite
@@ -78,7 +78,7 @@ def odd_graves(draw: st.DrawFn, *, nested: bool = True) -> Grave:
         labels=draw(MAPS),
         fields=draw(MAPS),
         controller_uid=draw(uids),
-        created=draw(st.integers(-(2**40), 2**40)),
+        created=draw(st.integers(-(2**63), 2**63 - 1)),
         type_meta=draw(st.binary(max_size=5)),
         selectable_since=draw(INDEXES),
         observed_from=draw(INDEXES),
