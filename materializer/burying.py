@@ -66,7 +66,11 @@ _ENTRY = 450
 def _weight(item: Entry | Removal) -> int:
     if isinstance(item, Removal):
         return sum(_ENTRY + len(entry.record) for entry in item.entries.values())
-    return _ENTRY + len(item.record) if item.deleted else 0
+    if item.deleted:
+        return _ENTRY + len(item.record)
+    # What was deleted before it was replaced is counted where it was deleted.
+    before = item.replaced
+    return 0 if before is None or before.deleted else _ENTRY + len(before.record)
 
 
 def due(store: Store, before: int, most_bytes: int) -> int:
