@@ -48,13 +48,15 @@ class PlainEntries:
     """The entries of one store that are plain, oldest first. Changed by the store alone.
 
     - `size`: bytes of their records. `limit`: above it the oldest are to be packed.
+    - `out`: how many batches are taken, and neither settled nor given back.
     """
 
-    __slots__ = ("_entries", "limit", "size")
+    __slots__ = ("_entries", "limit", "out", "size")
 
     def __init__(self, limit: int = _LEAST_BYTES) -> None:
         self.limit = limit
         self.size = 0
+        self.out = 0
         self._entries: deque[Entry] = deque()
 
     def __len__(self) -> int:
@@ -76,6 +78,7 @@ class PlainEntries:
     def take(self, most: int = BATCH_BYTES) -> list[TakenBody]:
         """Removes the oldest, about `most` bytes of them. O(those)."""
         taken: list[TakenBody] = []
+        self.out += 1
         while self._entries and most > 0:
             entry = self._entries.popleft()
             size = len(entry.record)
@@ -84,8 +87,13 @@ class PlainEntries:
             taken.append(TakenBody(entry, entry.envelope.key, entry.record))
         return taken
 
+    def settled(self) -> None:
+        """Notes that a batch is done with. O(1)."""
+        self.out = max(self.out - 1, 0)
+
     def give_back(self, taken: Sequence[TakenBody]) -> None:
         """The inverse of `take`, for what was not packed. O(those)."""
+        self.settled()
         self._entries.extendleft(one.entry for one in reversed(taken))
         self.size += sum(len(one.record) for one in taken)
 

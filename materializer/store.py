@@ -41,6 +41,7 @@ from materializer.entry import (
     ObjectKey,
     Past,
     changed_entry,
+    check_numbers,
     entry_of,
     life_of,
     object_key,
@@ -349,6 +350,8 @@ class Store:
     ) -> Outcome:
         if current is not None and not same and delta.uid_index <= current.index:
             return Outcome.NOT_NEWER
+        # What it deletes is not taken out for one that cannot be kept as a tombstone.
+        check_numbers(delta)
         life = life_of(delta, index, self.prefix, type_store.key)
         before = self._before(life, index, current, same=same)
         body_of: Entry | None = None
@@ -695,6 +698,10 @@ class Store:
                 saved = len(before) - len(record)
                 type_store.held -= saved
                 type_store.saved += saved
+        self.plain.settled()
+        if self.plain.out:
+            # What a thread has is older than the oldest here, and plain yet.
+            return
         oldest = self.plain.oldest()
         self.window.settle(self.applied + 1 if oldest is None else oldest.index)
 

@@ -12,12 +12,13 @@ import pytest
 from deltalog.wire.delta import DELETED, MODIFIED, Delta
 from deltalog.wire.kubernetes import GroupResource, newer
 from materializer import reading
-from materializer.bodies import Packing
+from materializer.bodies import CorruptFrame, Packing
 from materializer.entry import Entry, entry_of
 from materializer.filter import Filter
-from materializer.record import is_newer
+from materializer.plain import packed
+from materializer.record import is_newer, with_body
 from materializer.store import Store
-from materializer.window import WINDOW_BYTES
+from materializer.window import WINDOW_BYTES, weight_of
 from tests.materializer.renewing import Renewing
 from tests.materializer.test_model import World, feed, warm_store
 
@@ -75,17 +76,17 @@ def test_every_state_is_the_logs_bytes(seed: int, window: int, delta: Make, cont
     assert isinstance(store.packing, Renewing)
     assert store.packing.renewed > 10
     written = {message.index: message.record for message in world.sent if isinstance(message.record, Delta)}
-    packed = 0
+    in_frames = 0
     for entry in states(store):
         made = written.get(entry.index)
         if made is None or not made.final:
             continue
-        packed += entry.dictionary is not None
+        in_frames += entry.dictionary is not None
         assert entry.rest == made.object[made.version_offset :]
         assert (entry.uid, entry.member_version, entry.created) == (made.uid, made.member_version, made.created)
         if made.type != DELETED:
             assert (dict(entry.labels), entry.fields) == (made.labels, made.fields)
-    assert packed >= 10
+    assert in_frames >= 10
 
 
 def test_what_is_held_and_what_is_read(store: Store, delta: Make) -> None:
@@ -126,6 +127,42 @@ def test_the_window_counts_what_is_held(store: Store, delta: Make) -> None:
     store.window.resize(store.window.size // 2)
     assert store.window.size == sum(event.weight for event in store.types[PODS].events.after(0))
     store.check()
+
+
+def test_the_window_counts_what_a_thread_packs_while_more_is_packed_beside_it(store: Store, delta: Make) -> None:
+    """The thread does not keep up, so newer bodies are packed before the older ones that it has."""
+    assert store.packing is not None
+    for version in range(3):
+        for number in range(200):
+            store.apply_delta(pod(delta, number, version), 200 * version + number + 1, number)
+    batch = store.take_plain()
+    store.pack(train=False)
+    store.settle_packed(packed(store.packing, batch))
+    events = store.types[PODS].events.after(0)
+    assert store.window.size == sum(
+        event.weight if event.fresh else weight_of(event.before, event.removed) for event in events
+    )
+    store.check()
+
+
+def test_a_body_that_cannot_be_read_ends_no_training_for_good(store: Store, delta: Make) -> None:
+    """It may have been mapped, and its disk have changed it: the instance goes on, and packs what comes."""
+    assert store.packing is not None
+    for number in range(100):
+        store.apply_delta(pod(delta, number), number + 1, number)
+    store.pack()
+    entry = next(store.types[PODS].live())
+    rest = entry.rest
+    entry.record = with_body(entry.record, b"not a frame")
+    with pytest.raises(CorruptFrame):
+        _ = entry.rest
+    before = store.packing.present(PODS)
+    for number in range(100, 2000):
+        store.apply_delta(pod(delta, number), number + 1, number)
+    store.pack()
+    assert store.packing.present(PODS) is before
+    entry.record, entry.dictionary = with_body(entry.record, rest), None
+    assert len(bodies(store)) == 2000
 
 
 def test_what_is_not_packed_in_the_end_is_given_back(store: Store, delta: Make) -> None:

@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from deltalog import ADDED, DELETED, MODIFIED, Delta, Replaced
+from deltalog.wire.delta import UnreadableRecord
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_labels
 from deltalog.wire.subjects import CLUSTER, HEALTH, OWNER, REMOVED, SYNCED, TYPE
@@ -209,6 +211,19 @@ def test_a_finally_deleted_uid_stays_dead_for_stale_news(delta: Make) -> None:
 
 
 # -- what watchers are shown ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("odd", [{"created": 2**63}, {"uid_index": -1}, {"metadata_end": 10_000}])
+def test_a_deletion_that_cannot_be_kept_takes_nothing_out(odd: dict[str, int], delta: Make) -> None:
+    """An unreadable message changes nothing: else the object would be gone, and no watch would have been told."""
+    store = warm()
+    store.apply_delta(delta("a"), 1, NOW)
+    made = msgspec.structs.replace(delta("a", DELETED, member_version="2"), **{"uid_index": 1, **odd})
+    with pytest.raises(UnreadableRecord):
+        store.apply_delta(made, 2, NOW)
+    store.skip(2, NOW)
+    store.check()
+    assert [entry.name for entry in store.types[PODS].live()] == ["a"]
 
 
 def test_a_name_used_again_is_not_deleted_twice(delta: Make) -> None:
