@@ -819,7 +819,7 @@ class Restoration:
             if one.fresh and isinstance(item, Entry):
                 event = event_of_new(item)
             else:
-                event = Event(one.index, item, before, was, one.fresh, removed, weight_of(before, removed))
+                event = Event(one.index, item, before, was, one.fresh, removed, weight_of(item, before, removed))
             self._window.append((type_store.events, event))
 
     def _share(self, entries: list[Any]) -> list[Entry]:

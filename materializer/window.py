@@ -113,12 +113,27 @@ def event_of_new(entry: Entry) -> Event:
     return Event(entry.index, entry, None, None, True, (), _FRESH)
 
 
-def weight_of(before: Entry | None, removed: tuple[Entry, ...]) -> int:
-    """Bytes that an event counts for: its own, and those of the states that only it keeps, as they are held."""
-    weight = _EVENT if before is None else _EVENT + _STATE + len(before.record)
+def weight_of(item: Entry | Removal, before: Entry | None, removed: tuple[Entry, ...]) -> int:
+    """Bytes that an event counts for: its own, and those of the states that only it keeps, as they are held.
+
+    A tombstone is one of them, as it is buried in some minutes. A live entry is the state before the next event.
+    """
+    weight = _EVENT
+    if before is not None:
+        weight += _STATE + len(before.record)
+    if isinstance(item, Entry) and item.deleted:
+        weight += _STATE + len(item.record)
     for entry in removed:
         weight += _STATE + len(entry.record)
     return weight
+
+
+def _counts_plain(event: Event) -> bool:
+    """Whether its weight counts a body that is still plain."""
+    before, item = event.before, event.item
+    return (before is not None and before.dictionary is None) or (
+        isinstance(item, Entry) and item.deleted and item.dictionary is None
+    )
 
 
 def in_proportion(held: int) -> int:
@@ -191,10 +206,10 @@ class Window:
             of_type._append(index, item)
             self.size += _FRESH
         else:
-            event = Event(index, item, before, was, fresh, removed, weight_of(before, removed))
+            event = Event(index, item, before, was, fresh, removed, weight_of(item, before, removed))
             of_type._append(index, event)
             self.size += event.weight
-            if before is not None and before.dictionary is None:
+            if _counts_plain(event):
                 self._unsettled.append(event)
         if self.size > self.limit:
             self._bound()
@@ -204,7 +219,7 @@ class Window:
         unsettled = self._unsettled
         while unsettled and unsettled[0].index < below:
             event = unsettled.popleft()
-            weight = weight_of(event.before, event.removed)
+            weight = weight_of(event.item, event.before, event.removed)
             self.size += weight - event.weight
             event.weight = weight
 
@@ -222,7 +237,7 @@ class Window:
             self._order.append(of_type)
             of_type._append(event.index, event.item if event.fresh and isinstance(event.item, Entry) else event)
             self.size += event.weight
-            if event.before is not None and event.before.dictionary is None:
+            if _counts_plain(event):
                 self._unsettled.append(event)
 
     def _bound(self) -> None:

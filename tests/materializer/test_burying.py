@@ -1,13 +1,16 @@
-"""Whole last bodies are bounded in bytes, whatever it was that ended the objects."""
+"""Whole last bodies are bounded in bytes, whatever it was that ended the objects, and wherever they are kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from deltalog.wire.delta import ADDED, DELETED
 from deltalog.wire.kubernetes import GroupResource
 from materializer.burying import bury, due
+from materializer.entry import Entry
 from materializer.store import Store
+from materializer.window import WINDOW_BYTES
 from tests.materializer.conftest import SECOND
 
 PODS = GroupResource("", "pods")
@@ -28,3 +31,19 @@ def test_what_was_replaced_without_a_deletion_is_stripped_early_too(delta: Calla
     whole = [entry for entry in store.types[PODS].live() if entry.replaced and b'"spec"' in entry.replaced.rest]
     assert 50 < len(whole) < 250
     store.check()
+
+
+def test_the_window_counts_tombstones_which_it_alone_keeps_once_they_are_buried(delta: Callable[..., Any]) -> None:
+    store = Store("h", 1000, WINDOW_BYTES)
+    store.finish_loading(0)
+    for number in range(200):
+        for at, type in enumerate((ADDED, DELETED)):
+            made = delta(f"n{number}", type, f"u{number}", str(at + 1), uid_index=2 * number + 1 if at else 0)
+            store.apply_delta(made, 2 * number + at + 1, SECOND)
+    while bury(store, 2 * SECOND):
+        pass
+    pods = store.types[PODS]
+    assert (len(pods.graves), len(pods.tombstones["alpha"])) == (200, 0)
+    kept = {id(one): one for event in pods.events.after(0) for one in (event.item, event.before) if one is not None}
+    assert len(kept) == 400
+    assert store.window.size > sum(200 + len(one.record) for one in kept.values() if isinstance(one, Entry))

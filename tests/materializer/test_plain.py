@@ -140,7 +140,7 @@ def test_the_window_counts_what_a_thread_packs_while_more_is_packed_beside_it(st
     store.settle_packed(packed(store.packing, batch))
     events = store.types[PODS].events.after(0)
     assert store.window.size == sum(
-        event.weight if event.fresh else weight_of(event.before, event.removed) for event in events
+        event.weight if event.fresh else weight_of(event.item, event.before, event.removed) for event in events
     )
     store.check()
 
