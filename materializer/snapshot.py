@@ -117,6 +117,8 @@ class Snapshots:
         self.shares = shares
         # Which file was shared last, or tried to.
         self._shared: tuple[int, ...] | None = None
+        # Why that was not possible, as it was logged last.
+        self._said = ""
         # The index of the last one that was written or read, and its length in bytes.
         self.index = 0
         self.size = 0
@@ -228,8 +230,12 @@ class Snapshots:
         except FileNotFoundError:
             return
         except (_Ignored, NotAnImage, OSError) as cause:
-            log.warning("a snapshot's records are not shared", file=str(file), reason=str(cause))
+            # It is tried every few seconds.
+            if (said := str(cause)) != self._said:
+                self._said = said
+                log.warning("a snapshot's records are not shared", file=str(file), reason=said)
             return
+        self._said = ""
         log.info("a snapshot's records are shared", file=str(file), index=header.index, entries=adoption.adopted)
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -444,6 +450,8 @@ class _Writer:
         descriptor = os.open(made, os.O_WRONLY | os.O_CREAT, 0o600)
         sink = os.fdopen(descriptor, "wb")
         try:
+            # Also where somebody had made it.
+            os.fchmod(descriptor, 0o600)
             # Another process' lock goes with that process, and so does not outlive a crash.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not os.path.samestat(os.fstat(descriptor), made.stat()):

@@ -97,6 +97,27 @@ async def test_all_of_it_is_as_before(store: Store, delta: Make, tmp_path: Path)
     store.check()
 
 
+async def test_what_cannot_be_looked_at_is_one_line(
+    store: Store, delta: Make, tmp_path: Path, logged: list[Any]
+) -> None:
+    """It is looked for every 15 seconds."""
+    filled(store, delta)
+    (tmp_path / "file").write_bytes(b"")
+    snapshots = sharing(tmp_path / "file" / "below")
+    for _ in range(3):
+        await snapshots.share(log_of(store), store)
+    assert [one["event"] for one in logged] == ["a snapshot's records are not shared"]
+    assert not mapped(store)
+
+
+async def test_only_its_owner_reads_it_whatever_was_in_its_place(store: Store, delta: Make, tmp_path: Path) -> None:
+    filled(store, delta)
+    (tmp_path / "S.snapshot.new").write_bytes(b"")
+    (tmp_path / "S.snapshot.new").chmod(0o644)
+    file = await write(store, sharing(tmp_path))
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 async def test_a_start_from_it(store: Store, delta: Make, tmp_path: Path) -> None:
     filled(store, delta)
     file = await write(store, sharing(tmp_path))
