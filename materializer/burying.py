@@ -99,7 +99,7 @@ def bury(store: Store, before: int) -> bool:
             some = [entry for _, entry in zip(range(left), item.entries.values(), strict=False)]
             for entry in some:
                 graves.append(grave_of(entry, 0, removal=True))
-                del type_store.tombstones[entry.cluster][entry.key]
+                type_store.drop_tombstone(entry.cluster, entry.key)
                 del item.entries[entry.cluster, entry.key]
             left -= len(some) + 1
             if item.entries:
@@ -112,7 +112,7 @@ def bury(store: Store, before: int) -> bool:
             size = store.deletion_sizes.pop(index, 0)
             if tombstones.get(item.key) is item:
                 graves.append(grave_of(item, size))
-                del tombstones[item.key]
+                type_store.drop_tombstone(item.cluster, item.key)
                 type_store.order.discard(item.index)
         else:
             left -= 1

@@ -637,13 +637,13 @@ class Store:
         if isinstance(item, Removal):
             self.removals.remove(item)
             for cluster, key in item.entries:
-                del type_store.tombstones[cluster][key]
+                type_store.drop_tombstone(cluster, key)
             type_store.order.discard(item.index)
         elif item.deleted:
             self.deletion_sizes.pop(index, None)
             tombstones = type_store.tombstones.get(item.cluster, {})
             if tombstones.get(item.key) is item:
-                del tombstones[item.key]
+                type_store.drop_tombstone(item.cluster, item.key)
                 type_store.order.discard(item.index)
                 return index
         else:

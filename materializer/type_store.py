@@ -111,6 +111,13 @@ class TypeStore:
         some = items[-number:] if newest else items[::step][:number]
         return [(one.dictionary, body_in(one.record)) for one in some if isinstance(one, Entry)]
 
+    def drop_tombstone(self, cluster: str, key: ObjectKey) -> None:
+        """Takes a tombstone out, and the cluster's dict with its last one: clusters come and go. O(1)."""
+        tombstones = self.tombstones[cluster]
+        del tombstones[key]
+        if not tombstones:
+            del self.tombstones[cluster]
+
     def leave(self, entry: Entry) -> None:
         """Takes a live entry off `held` and `saved`. O(1)."""
         self.held -= len(entry.record)

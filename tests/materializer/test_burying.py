@@ -33,6 +33,24 @@ def test_what_was_replaced_without_a_deletion_is_stripped_early_too(delta: Calla
     store.check()
 
 
+def test_nothing_stays_of_clusters_that_came_and_went(delta: Callable[..., Any], control: Callable[..., Any]) -> None:
+    """Not even an empty dict for each of their types."""
+    for buries in (True, False):
+        store = Store("h", 1000)
+        store.finish_loading(0)
+        for number in range(20):
+            index, cluster = 4 * number, f"c{number}"
+            for at, (name, type) in enumerate((("a", ADDED), ("b", ADDED), ("a", DELETED))):
+                store.apply_delta(delta(name, type, name, str(at + 1), cluster=cluster), index + at + 1, SECOND)
+            store.apply_control(control("removed", cluster), index + 4, SECOND)
+        pods = store.types[PODS]
+        assert pods.remembered() == 40
+        while buries and bury(store, 2 * SECOND):
+            pass
+        store.forget(2000 * SECOND)
+        assert (pods.remembered(), pods.clusters, pods.tombstones) == (0, {}, {})
+
+
 def test_the_window_counts_tombstones_which_it_alone_keeps_once_they_are_buried(delta: Callable[..., Any]) -> None:
     store = Store("h", 1000, WINDOW_BYTES)
     store.finish_loading(0)
@@ -43,7 +61,7 @@ def test_the_window_counts_tombstones_which_it_alone_keeps_once_they_are_buried(
     while bury(store, 2 * SECOND):
         pass
     pods = store.types[PODS]
-    assert (len(pods.graves), len(pods.tombstones["alpha"])) == (200, 0)
+    assert (len(pods.graves), pods.tombstones) == (200, {})
     kept = {id(one): one for event in pods.events.after(0) for one in (event.item, event.before) if one is not None}
     assert len(kept) == 400
     assert store.window.size > sum(200 + len(one.record) for one in kept.values() if isinstance(one, Entry))
