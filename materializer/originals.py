@@ -8,13 +8,16 @@ not seen is ADDED where the client may or may not know it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 
 from deltalog.wire.delta import ADDED, DELETED, MODIFIED
 from deltalog.wire.kubernetes import GroupResource, newer, numeric
 from materializer.cursor import ShownChange
+from materializer.entry import Entry
 from materializer.errors import MaterializerError
 from materializer.filter import Filter
+from materializer.graves import Grave
 from materializer.store import Store
 from materializer.type_store import TypeStore
 
@@ -89,25 +92,31 @@ def _check_age(store: Store, type_store: TypeStore | None, key: GroupResource, c
         reached.append(first)
     if type_store is not None:
         # Those that a watch saw, in the order of the cluster.
-        tombstones = type_store.dead(cluster)
-        reached += [
-            tombstone.member_version for tombstone in tombstones if tombstone.final and tombstone.index > store.floor
-        ]
-    if not any(numeric(one) and not newer(one, version) for one in reached):
+        remains = (one for one in type_store.remains(cluster) if one.final and one.index > store.floor)
+        found = chain(reached, (one.member_version for one in remains))
+    else:
+        found = chain(reached)
+    if not any(numeric(one) and not newer(one, version) for one in found):
         raise TooOld(f"deletions of cluster {cluster} past {version} may have been forgotten")
 
 
 def _changes(type_store: TypeStore, wanted: Filter, cluster: str, version: str) -> list[ShownChange]:
-    entries = list(type_store.clusters.get(cluster, {}).values())
+    there: Iterable[Entry | Grave] = type_store.clusters.get(cluster, {}).values()
     if version:
         # One who knows nothing has nothing to lose.
-        entries += type_store.dead(cluster)
-    older = [entry for entry in entries if version and not newer(entry.member_version, version)]
+        there = chain(there, type_store.remains(cluster))
+    entries: list[Entry] = []
     # Mostly the log has a type in the cluster's order, and what entered it before these is what the client knows.
-    known_up_to = max((entry.index for entry in older), default=0)
+    known_up_to = 0
+    for one in there:
+        if version and not newer(one.member_version, version):
+            known_up_to = max(known_up_to, one.index)
+        else:
+            # Mostly few: what was deleted before is not dug up.
+            entries.append(type_store.as_entry(one))
     found: list[ShownChange] = []
     for entry in entries:
-        if (version and not newer(entry.member_version, version)) or not wanted.covers(entry):
+        if not wanted.covers(entry):
             continue
         new = bool(version and entry.first_known_version) and newer(entry.first_known_version, version)
         known = bool(version) and not new and (bool(entry.first_known_version) or entry.uid_index <= known_up_to)

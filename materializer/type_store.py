@@ -245,6 +245,15 @@ class TypeStore:
         for tombstones in of_clusters:
             yield from tombstones.values()
 
+    def remains(self, cluster: str) -> Iterator[Entry | Grave]:
+        """As `dead`, but what is buried as it is: to be looked at, and dug up (`as_entry`) where it matters. O(n)."""
+        yield from self.graves.entries(cluster)
+        yield from self.tombstones.get(cluster, {}).values()
+
+    def as_entry(self, of: Entry | Grave) -> Entry:
+        """One of `remains` as a tombstone. O(1), some 10 us of what is buried."""
+        return of if isinstance(of, Entry) else self._dug_up(of)
+
     def remembered(self) -> int:
         """Of how many deleted objects there are tombstones, buried or not. O(clusters)."""
         return len(self.graves) + sum(map(len, self.tombstones.values()))

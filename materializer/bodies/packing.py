@@ -9,13 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
-import structlog
 
 from deltalog.wire.kubernetes import GroupResource
 from materializer.bodies.dictionary import ALONE, CorruptFrame, Dictionary
 from materializer.bodies.training import LEAST_BODIES, LEAST_BYTES, MOST_BYTES, Candidate, train_candidate
-
-log = structlog.get_logger("materializer.bodies")
 
 AtRest = tuple[Dictionary | None, bytes]
 """A body at rest: a dictionary and the frame under it, or None and the body itself."""
@@ -287,9 +284,10 @@ class Packing:
                 room = min(there // _PART_OF_ALL, self._left() // 4)
             bodies = _plain(samples) or rests
             candidate = train_candidate(present or ALONE, bodies, room, newest=drifted or not samples)
-        except CorruptFrame as cause:
-            # Of one that is held already, in memory or in a mapped file: whoever reads it is told, all else goes on.
-            log.error("no dictionary can be trained", type=".".join(filter(None, key[::-1])), reason=str(cause))
+        except CorruptFrame:
+            # Of one that is held already, in memory or in a mapped file: whoever reads it is told. All else goes on,
+            # and this counts as refused.
+            pass
         finally:
             with self._lock:
                 self._training_seconds += time.thread_time() - started

@@ -12,10 +12,12 @@ from deltalog import ADDED, DELETED, MODIFIED, Replaced
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_labels
 from deltalog.wire.subjects import STATUS, SYNCED
+from materializer.burying import bury
 from materializer.cursor import Cursor, changes
 from materializer.filter import Filter
 from materializer.originals import TooOld, changes_since, seen
 from materializer.store import Store
+from materializer.type_store import TypeStore
 
 SECOND = 1_000_000_000
 TTL = 100
@@ -153,6 +155,7 @@ def test_a_resume_ends_in_the_present_state(seed: int, delta: Make, control: Mak
             world.step()
         world.warm.forget(world.now)
         for store in (world.warm, world.cold()):
+            bury(store, world.now - world.random.randrange(TTL * SECOND))
             for wanted, holds in LENSES.values():
                 at = {c.name: world.random.choice(list(c.past)[-12:]) for c in world.clusters.values()}
                 view = {
@@ -186,6 +189,23 @@ def test_a_resume_ends_in_the_present_state(seed: int, delta: Make, control: Mak
                 }
     assert served > 40
     assert refused > 0
+
+
+def test_what_was_deleted_before_is_not_dug_up(delta: Make, control: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a million objects; what they were at is enough."""
+    store = filled(
+        control(SYNCED, "alpha", *PODS, data={"version": "1"}),
+        *(delta(f"n{at}", ADDED, f"u{at}", str(at)) for at in range(2, 40)),
+        *(delta(f"n{at}", DELETED, f"u{at}", str(40 + at), uid_index=at) for at in range(2, 40)),
+    )
+    while bury(store, 1000 * SECOND):
+        pass
+    dug: list[str] = []
+    dig = TypeStore.as_entry
+    monkeypatch.setattr(TypeStore, "as_entry", lambda self, of: dug.append(of.name) or dig(self, of))
+    found = changes_since(store, PODS, Filter(), {"alpha": "77"})
+    assert [(change.type, change.entry.name) for change in found] == [(DELETED, "n38"), (DELETED, "n39")]
+    assert dug == ["n38", "n39"]
 
 
 def test_nothing_known_is_everything_added(delta: Make, control: Make) -> None:
