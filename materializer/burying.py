@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from materializer.entry import Entry
@@ -79,10 +80,12 @@ def due(store: Store, before: int, most_bytes: int) -> int:
     `most_bytes`: what whole tombstones may take. O(whole tombstones).
     """
     held = 0
-    for time, _, _, item in reversed(store.fading):
+    for newer, (_, _, _, item) in enumerate(reversed(store.fading)):
         held += _weight(item)
         if held > most_bytes:
-            return max(before, time + 1)
+            # Not the time of this one alone: one from before may be of a server whose clock was ahead.
+            older = islice(store.fading, len(store.fading) - newer)
+            return max(before, 1 + max(time for time, _, _, _ in older))
     return before
 
 

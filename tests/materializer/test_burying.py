@@ -33,6 +33,21 @@ def test_what_was_replaced_without_a_deletion_is_stripped_early_too(delta: Calla
     store.check()
 
 
+def test_a_clock_that_was_ahead_does_not_keep_bodies(delta: Callable[..., Any]) -> None:
+    """Another server of NATS leads the stream, whose clock is hours behind that of the one before."""
+    store = Store("h", 100_000)
+    store.finish_loading(0)
+    for number in range(500):
+        index, time = 2 * number + 1, (10_000 if number == 0 else number) * SECOND
+        store.apply_delta(delta(f"n{number}", ADDED, f"u{number}", "1"), index, time)
+        store.apply_delta(delta(f"n{number}", DELETED, f"u{number}", "2", uid_index=index), index + 1, time)
+    while bury(store, due(store, 100 * SECOND, 100_000)):
+        pass
+    assert store.types[PODS].remembered() == 500
+    assert sum(map(len, store.types[PODS].tombstones.values())) < 250
+    store.check()
+
+
 def test_nothing_stays_of_clusters_that_came_and_went(delta: Callable[..., Any], control: Callable[..., Any]) -> None:
     """Not even an empty dict for each of their types."""
     for buries in (True, False):
