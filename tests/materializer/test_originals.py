@@ -14,7 +14,9 @@ from deltalog.wire.selectors import parse_labels
 from deltalog.wire.subjects import STATUS, SYNCED
 from materializer.burying import bury
 from materializer.cursor import Cursor, changes
+from materializer.entry import Entry
 from materializer.filter import Filter
+from materializer.graves import Grave
 from materializer.originals import TooOld, changes_since, seen
 from materializer.store import Store
 from materializer.type_store import TypeStore
@@ -202,7 +204,12 @@ def test_what_was_deleted_before_is_not_dug_up(delta: Make, control: Make, monke
         pass
     dug: list[str] = []
     dig = TypeStore.as_entry
-    monkeypatch.setattr(TypeStore, "as_entry", lambda self, of: dug.append(of.name) or dig(self, of))
+
+    def noted(self: TypeStore, of: Entry | Grave) -> Entry:
+        dug.append(of.name)
+        return dig(self, of)
+
+    monkeypatch.setattr(TypeStore, "as_entry", noted)
     found = changes_since(store, PODS, Filter(), {"alpha": "77"})
     assert [(change.type, change.entry.name) for change in found] == [(DELETED, "n38"), (DELETED, "n39")]
     assert dug == ["n38", "n39"]
