@@ -8,8 +8,9 @@ before the window gets each object's latest state, once, and every event from th
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from deltalog.wire.delta import ADDED, DELETED, MODIFIED
@@ -168,6 +169,52 @@ def changes(
         if not shown and wanted.where is None:
             return result, index
     return result, None
+
+
+def changes_of(
+    parts: Iterable[tuple[TypeStore, Position, Filter]], limit: int, most: int
+) -> tuple[list[ShownChange], int | None]:
+    """Changes of several types past one position, in the order of their indexes, as `changes` has those of one.
+
+    It ends between two indexes. Where one index is several types' matter, as the removal of a cluster is, all but its
+    last change bear the index before it (see `ShownChange`). O(types + changes * log types).
+    """
+    result: list[ShownChange] = []
+    last = begin = size = 0
+    reads, until = _MOST_READ, time.perf_counter() + _READ_SECONDS
+    reading = False
+    sources = [
+        ((index, wanted.where is not None, shown, bytes_) for index, shown, bytes_ in _steps(type_store, at, wanted))
+        for type_store, at, wanted in parts
+    ]
+    for index, reads_body, shown, bytes_ in heapq.merge(*sources, key=_index_of):
+        if index > last:
+            due = len(result) >= limit or size >= most or (reading and (reads <= 0 or time.perf_counter() >= until))
+            if due:
+                return result, last
+            last, begin = index, len(result)
+        elif shown and begin < len(result):
+            result[begin:] = [_before(change, index) for change in result[begin:]]
+        if not shown and not reads_body and index - 1 > 0 and begin == len(result):
+            # Many were passed over up to here: others have a turn.
+            return result, index - 1
+        reading = reading or reads_body
+        reads -= reads_body
+        result += shown
+        size += bytes_
+    return result, None
+
+
+def _steps(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
+    return (_events if type_store.window.has(at.read_to, at.scan_head) else _latest)(type_store, at, wanted)
+
+
+def _index_of(step: tuple[int, bool, list[ShownChange], int]) -> int:
+    return step[0]
+
+
+def _before(change: ShownChange, index: int) -> ShownChange:
+    return change._replace(at=index - 1) if change.at == index else change
 
 
 # Bodies that a condition on them is asked about at one go, and for how long.

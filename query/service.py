@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from functools import partial
 
 import structlog
@@ -23,7 +23,7 @@ from query.access.authorization.denied import forbidden
 from query.access.gate import LEFT_OUT, REQUESTER, Caller, Denial, Permit
 from query.discovery.access_reviews import ReviewKind, ReviewScope, is_review, review_kind
 from query.discovery.catalogue import Catalogue, Catalogues, ServedType
-from query.discovery.clusterpedia import below_resources
+from query.discovery.clusterpedia import GROUP, below_resources, collection_named
 from query.discovery.endpoints import Discovery
 from query.discovery.followed import Followed
 from query.discovery.openapi import OpenApiByScope
@@ -51,6 +51,7 @@ from query.http.status import ApiError, UnknownPath, no_such_path, unsettled
 from query.http.warnings import of_passed_on
 from query.http.websocket import Send
 from query.metrics import ServiceMetrics
+from query.objects.collections import Collections
 from query.objects.consistency import Consistency
 from query.objects.lists import Lists
 from query.objects.options import asks_watch, parse_options
@@ -62,6 +63,7 @@ from query.objects.selection import selection_of
 from query.objects.versions import check_foreign, seen_versions_of, versions_for
 from query.objects.watch import ClientStalled
 from query.objects.watches import Watches
+from query.search.collections import COLLECTIONS, Collection
 from query.search.labels import PREFIX
 from query.search.terms import asked_of, asks_forward, parse_search, without_labels
 from query.timing import DEFAULT_TIMING, QueryTiming
@@ -88,6 +90,7 @@ class QueryService:
     - `not_ready_after`: seconds without contact to the log after which /readyz is 503, 0: never. `others`: what
       /readyz says of other parts of the process.
     - `timing`, `limits`: how long it waits for what, and how much it keeps for lists that are read in pages.
+    - `collections`: those that there are, by name; None: the usual ones.
     - `entrance`: who asks, what they may see and how much at once; None: everyone everything.
     """
 
@@ -104,6 +107,7 @@ class QueryService:
         timing: QueryTiming = DEFAULT_TIMING,
         limits: SnapshotLimits = DEFAULT_LIMITS,
         entrance: Entrance | None = None,
+        collections: Mapping[str, Collection] | None = None,
     ) -> None:
         self._materializer = materializer
         self._entrance = Entrance() if entrance is None else entrance
@@ -122,6 +126,16 @@ class QueryService:
         self._forwarding = None
         if upstreams is not None:
             self._forwarding = Forwarding(upstreams, materializer, timing, self._entrance.consumed)
+        self._collections = Collections(
+            materializer,
+            self._gate,
+            self._discovery,
+            self._consistency,
+            self._lists,
+            COLLECTIONS if collections is None else collections,
+            self._owners,
+            self._watch_with,
+        )
         self.metrics = ServiceMetrics(materializer, self.watches, self._lists.frozen)
         self._slow_clients = SlowClients(self.metrics.stalls, timing.client_patience, timing.client_look_every)
 
@@ -212,6 +226,8 @@ class QueryService:
         if (below := below_resources(segments)) is not None:
             # In all that follows it is the request that it stands for.
             request.below_resources, segments = True, below
+        else:
+            request.collection = collection_named(segments)
         path = segments
         named, segments = self._named(path)
         what = self._attributes(request, segments)
@@ -313,6 +329,10 @@ class QueryService:
         gate, who = self._gate, request.who
         if gate.open:
             return None
+        if request.collection is not None:
+            # What of each type may be seen is decided with the types.
+            request.visible = await gate.discoverable(who)
+            return await gate.refusal(who, None, Attributes(request.method.lower(), path=f"/apis/{GROUP}"))
         if not what.is_resource or (what.verb == "create" and is_review(what.group, what.resource)):
             request.visible = await gate.discoverable(who)
             return await gate.refusal(who, None, what)
@@ -331,6 +351,9 @@ class QueryService:
             event.annotate("authorization.k8s.io/decision", "allow" if refusal is None else "forbid")
         if refusal is not None and (refusal.final or not self._member_decides(request)):
             raise refusal.error
+        if request.collection is not None:
+            self._only_get(request)
+            return await self._collections.answer(request, request.collection)
         if segments[:1] in (["api"], ["apis"]) and len(segments) > (2 if segments[0] == "api" else 3):
             review = review_kind(segments)
             if review is not None and (not self._member_decides(request) or self._known_here(review)):
@@ -357,7 +380,11 @@ class QueryService:
     @staticmethod
     def _attributes(request: Request, segments: list[str]) -> Attributes:
         ends = request.http.rel_url.raw_path.endswith("/")
-        return attributes_of(request.method, segments, request.http.query, trailing_slash=ends)
+        what = attributes_of(request.method, segments, request.http.query, trailing_slash=ends)
+        if request.collection and request.watching and what.verb == "get":
+            # To a kube-apiserver a watch of one object by its name is no watch; here it lasts like one.
+            what = dataclasses.replace(what, verb="watch")
+        return what
 
     def _member_decides(self, request: Request) -> bool:
         """Whether requests for its cluster are passed on as of who asks, so that the cluster decides about them."""

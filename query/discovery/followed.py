@@ -7,9 +7,10 @@ storage/cacher: terminateAllWatchers).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
+from deltalog.wire.kubernetes import GroupResource
 from query.discovery.catalogue import ServedType
 
 
@@ -46,3 +47,18 @@ class Followed:
         if served is None:
             return None
         return self._version in served.versions, len(served.versions) > 1
+
+
+class FollowedTypes:
+    """Several types, as a scope serves them now. `look` finds them with their versions."""
+
+    def __init__(self, look: Callable[[], Mapping[GroupResource, tuple[str, ...]]]) -> None:
+        self._look = look
+        self._began = look()
+
+    def change(self) -> TypeChange:
+        """What has become of them since this was made: GONE where some have gone and nothing else. O(types)."""
+        now = self._look()
+        if now == self._began:
+            return TypeChange.NONE
+        return TypeChange.GONE if now.items() < self._began.items() else TypeChange.OTHER

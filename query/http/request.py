@@ -31,6 +31,7 @@ class Request:
     - `cluster`: the cluster of its path, None for all clusters.
     - `numbered`: whether resourceVersions are written as numbers, as below `/int`.
     - `below_resources`: whether its path is one of Clusterpedia's, see `query.discovery.paths.below_resources`.
+    - `collection`: the collection that its path names, "" for the list of them, None: it names something else.
     - `resource`: the group and resource that it names, "" unless that is one that is served. For metrics.
     - `watching`: whether it is a WATCH. What the query says at first; the path decides it once it is known.
     - `warnings`: texts of Warning headers, in the order in which they are sent.
@@ -47,6 +48,7 @@ class Request:
         self.cluster: str | None = None
         self.numbered = False
         self.below_resources = False
+        self.collection: str | None = None
         self.resource = ""
         self.watching = watching
         self.warnings: list[str] = []

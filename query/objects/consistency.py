@@ -98,11 +98,11 @@ class Consistency:
                 known = seen(store, key, cluster) or "0"
                 raise too_large_version(f"{versions[cluster]} of {cluster}", known) from None
 
-    def warn(self, request: Request, served: ServedType, version: str, chosen: frozenset[str] | None) -> None:
+    def warn(self, request: Request, served: ServedType, version: str | None, chosen: frozenset[str] | None) -> None:
         """Adds warnings of the clusters that a request for a version of a type is about.
 
         Of those whose objects may be out of date, and of those that the answer leaves out as they store another
-        version. `chosen`: names of clusters, None for all in scope.
+        version. `version` None: it is for whichever they store. `chosen`: names of clusters, None for all in scope.
         """
         if (outage := self._materializer.outage_seconds()) is not None:
             self._warn_of_age(request, LogUnreachable(outage))
@@ -115,7 +115,7 @@ class Consistency:
                     stale.append((name, reason))
         if stale:
             request.warnings += of_stale(stale)
-        if len(served.versions) > 1:
+        if version is not None and len(served.versions) > 1:
             left_out = sorted(
                 (name, stored)
                 for name, stored in served.stored.items()

@@ -9,11 +9,13 @@ import asyncio
 import dataclasses
 from collections.abc import Iterator
 from contextlib import closing
+from typing import NamedTuple
 
 from aiohttp import web
 
 from materializer import reading
 from materializer.entry import Entry
+from materializer.filter import BodyCondition, Filter
 from materializer.materializer import Materializer
 from materializer.read_ahead import ReadAhead
 from materializer.sorting import STEP
@@ -42,12 +44,21 @@ from query.objects.requests import CollectionRequest
 from query.objects.turns import at_once, in_slices
 from query.objects.versions import check_history
 from query.search.known import KnownMatches
+from query.search.order import ListOrder
 from query.search.owners import owners_of, prepare_owners
 from query.search.where import chosen_by
 from query.timing import QueryTiming
 
 # Items are joined and sent in slices of about this many bytes, so that the event loop serves others in between.
 _SLICE_BYTES = 256 * 1024
+
+
+class _Scan(NamedTuple):
+    """Entries that may be in a list. `present`: whether they are those of now."""
+
+    found: Scanned
+    present: bool
+
 
 _DONE = object()
 # So many objects tell whether there is a field.
@@ -94,7 +105,10 @@ class Lists:
         exact = await self._reach(request, asked, token)
         encoder = asked.encoder
         check_history(self._materializer, encoder.versions)
-        found = await self._state(request, asked, exact)
+        if asked.parts is not None:
+            found = await self._states(asked.parts, asked.search.order, exact)
+        else:
+            found = await self._state(request, asked, exact)
         # It may have taken its time.
         check_history(self._materializer, encoder.versions)
         page = self._page(request, asked, token, found)
@@ -168,61 +182,110 @@ class Lists:
 
         What takes long is done with entries that were taken at one index, and do not change.
         """
-        store, key, selection, search = self._materializer.store, asked.key, asked.selection, asked.search
-        owner = None if search.owner is None or search.owner.direct else search.owner
-        scope = (key, selection, search.order, owner, asked.owners, self._materializer.generation)
+        scope = (*self._scope(asked), asked.search.order, self._materializer.generation)
         if exact is not None and (kept := self.frozen.find(exact, scope)) is not None:
             return kept
-        where, selection = selection.where, dataclasses.replace(selection, where=None)
-        if owner is not None:
+        selection = await self._prepare(asked)
+        index = self._materializer.store.applied if exact is None else exact
+        scan = self._scan(asked, selection, index)
+        if scan is None:
+            return None
+        searched, entries = await self._narrow(asked, selection, scan, index)
+        if not entries and asked.selection.where is not None:
+            _warn_of_unknown(request, asked.selection.where, searched)
+        if asked.search.order:
+            entries = await self._do(asked.search.order.steps(entries), few=len(entries) <= STEP // 4)
+        return Snapshot(index, scope, entries, self._lives)
+
+    async def _states(
+        self, parts: tuple[CollectionRequest, ...], order: ListOrder, exact: int | None
+    ) -> Snapshot | None:
+        """As `_state`, of several types at one index."""
+        scope = (tuple(self._scope(part) for part in parts), order, self._materializer.generation)
+        if exact is not None and (kept := self.frozen.find(exact, scope)) is not None:
+            return kept
+        selections = [await self._prepare(part) for part in parts]
+        index = self._materializer.store.applied if exact is None else exact
+        scans = []
+        for part, selection in zip(parts, selections, strict=True):
+            # All at one go: they are to be of one index.
+            if (scan := self._scan(part, selection, index)) is None:
+                return None
+            scans.append(scan)
+        entries: list[Entry] = []
+        for part, selection, scan in zip(parts, selections, scans, strict=True):
+            entries += (await self._narrow(part, selection, scan, index))[1]
+        if len(order.terms) > 1:
+            entries = await self._do(order.steps(entries), few=len(entries) <= STEP // 4)
+        return Snapshot(index, scope, entries, self._lives)
+
+    @staticmethod
+    def _scope(asked: CollectionRequest) -> tuple[object, ...]:
+        """What is listed of a type."""
+        owner = None if asked.search.owner is None or asked.search.owner.direct else asked.search.owner
+        return (asked.key, asked.selection, owner, asked.owners)
+
+    async def _prepare(self, asked: CollectionRequest) -> Filter:
+        """Makes the indexes that a list of a type needs; returns its filter, with owners, without what bodies say."""
+        store, owner = self._materializer.store, asked.search.owner
+        selection = dataclasses.replace(asked.selection, where=None)
+        if owner is not None and not owner.direct:
             await in_slices(self._turns, prepare_owners(store, owner))
             uids = owners_of(store, owner, selection, asked.owners)
             selection = dataclasses.replace(selection, controller_uids=uids)
-        type_store = store.types.get(key)
-        if type_store is not None:
+        if (type_store := store.types.get(asked.key)) is not None:
             lacking = type_store.prepare(selection)
             if next(lacking, _DONE) is not _DONE:
                 await in_slices(self._turns, lacking)
-        index = store.applied if exact is None else exact
-        if index != store.applied and index < store.floor_of(key, selection.clusters):
+        return selection
+
+    def _scan(self, asked: CollectionRequest, selection: Filter, index: int) -> _Scan | None:
+        """What a filter may find of a type at an index; None: that is not known any more."""
+        store, owner = self._materializer.store, asked.search.owner
+        if index != store.applied and index < store.floor_of(asked.key, selection.clusters):
             return None
-        scanned, present = Scanned([], whole=True, ordered=True), False
+        type_store = store.types.get(asked.key)
         if type_store is None:
-            pass
-        elif index >= type_store.last():
-            scanned, present = type_store.scan(selection), True
-        elif owner is not None:
+            return _Scan(Scanned([], whole=True, ordered=True), present=False)
+        if index >= type_store.last():
+            return _Scan(type_store.scan(selection), present=True)
+        if owner is not None and not owner.direct:
             # Who owned what then is not known.
             return None
-        else:
-            try:
-                scanned = type_store.scan_as_of(index, selection)
-            except BeforeWindow:
-                return None
-        entries = await self._do(matching(scanned, selection), few=len(scanned.entries) <= STEP)
-        if where is not None and entries:
-            before, steps = entries, chosen_by(where, entries)
-            if present:
-                known = (key, selection, where, self._materializer.generation)
-                steps = self._known.chosen(known, where, entries, index)
-            entries = await self._do(steps, few=len(entries) <= _SAMPLE)
-            if not entries and (unknown := where.unknown(before[:_SAMPLE])):
-                # Where a kube-apiserver refuses a field that it does not know.
-                some = "the objects" if len(before) <= _SAMPLE else f"the first {_SAMPLE} objects"
-                request.warnings.append(f"fieldSelector: none of {some} that were searched has {', '.join(unknown)}")
-        if search.order:
-            entries = await self._do(search.order.steps(entries), few=len(entries) <= STEP // 4)
+        try:
+            return _Scan(type_store.scan_as_of(index, selection), present=False)
+        except BeforeWindow:
+            return None
 
-        def lives(entry: Entry) -> bool:
-            # Not the store of this moment: a list must not keep alive one that was replaced.
-            now = self._materializer.store.types.get(key)
-            return now is not None and now.get(entry.cluster, entry.key) is entry
+    async def _narrow(
+        self, asked: CollectionRequest, selection: Filter, scan: _Scan, index: int
+    ) -> tuple[list[Entry], list[Entry]]:
+        """What of a scan the filter selects, and what of that the condition on bodies, by cluster, namespace, name."""
+        found, where = scan.found, asked.selection.where
+        entries = await self._do(matching(found, selection), few=len(found.entries) <= STEP)
+        if where is None or not entries:
+            return entries, entries
+        steps = chosen_by(where, entries)
+        if scan.present:
+            known = (asked.key, selection, where, self._materializer.generation)
+            steps = self._known.chosen(known, where, entries, index)
+        return entries, await self._do(steps, few=len(entries) <= _SAMPLE)
 
-        return Snapshot(index, scope, entries, lives)
+    def _lives(self, entry: Entry) -> bool:
+        # Not the store of this moment: a list must not keep alive one that was replaced.
+        now = self._materializer.store.types.get(entry.envelope.key)
+        return now is not None and now.get(entry.cluster, entry.key) is entry
 
     async def _do(self, steps: Iterator[list[Entry]], *, few: bool) -> list[Entry]:
         """What the steps make; of few entries it is made without waiting for the slices of others."""
         return (at_once(steps) if few else await in_slices(self._turns, steps)) or []
+
+
+def _warn_of_unknown(request: Request, where: BodyCondition, searched: list[Entry]) -> None:
+    """Warns of fields that nothing has, where a kube-apiserver refuses a field that it does not know."""
+    if searched and (unknown := where.unknown(searched[:_SAMPLE])):
+        some = "the objects" if len(searched) <= _SAMPLE else f"the first {_SAMPLE} objects"
+        request.warnings.append(f"fieldSelector: none of {some} that were searched has {', '.join(unknown)}")
 
 
 def slices(entries: list[Entry]) -> Iterator[list[Entry]]:

@@ -143,7 +143,7 @@ class Encoder:
             return contents
         if self.form is Form.METADATA:
             return [
-                self._metadata(_metadata_in(entry, content)) for entry, content in zip(entries, contents, strict=True)
+                self._metadata(metadata_in(entry, content)) for entry, content in zip(entries, contents, strict=True)
             ]
         order = self._printer.order
         if order is not None and not self._ordered:
@@ -175,7 +175,7 @@ class Encoder:
         if self.form is Form.OBJECT:
             return b"%b%b\n" % (entry.type_meta, content)
         if self.form is Form.METADATA:
-            return self._metadata(_metadata_in(entry, content)) + b"\n"
+            return self._metadata(metadata_in(entry, content)) + b"\n"
         rows = self._rows([entry], [content], own=self._stored)
         return self._table(rows, entry.index, entry.member_version) + b"\n"
 
@@ -194,7 +194,7 @@ class Encoder:
                 lines.append(b'{"type":"%b","object":%b%b}\n' % (change.type.encode(), entry.type_meta, content))
                 continue
             if self.form is Form.METADATA:
-                shown = self._metadata(_metadata_in(entry, content))
+                shown = self._metadata(metadata_in(entry, content))
             else:
                 version = entry.member_version if change.member_version is None else change.member_version
                 rows = self._rows([entry], [content], own=self._stored and change.at == entry.index)
@@ -319,7 +319,7 @@ class Encoder:
         )
 
 
-def _metadata_in(entry: Entry, content: bytes) -> bytes:
+def metadata_in(entry: Entry, content: bytes) -> bytes:
     """metadata's value in a content, whatever version it has."""
     return content[VERSION_OFFSET - 1 : -entry.behind_metadata]
 

@@ -9,7 +9,7 @@ from deltalog.wire.kubernetes import GroupResource
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.visible import Visible
-from query.discovery.followed import Followed
+from query.discovery.followed import Followed, FollowedTypes
 from query.objects.options import Options
 from query.objects.representations import Encoder
 from query.search.terms import Search
@@ -50,6 +50,8 @@ class CollectionRequest:
     - `selection`: which objects, as far as that is known before.
     - `owners`: whether an owner on the way there may be seen, by its type; None: all may.
     - `encoder`: the form of the answer, and how versions are written in it.
+    - `parts`: of a collection, the same of each of its types, by what these are sorted by; None: it is of one type.
+      `gone`: types of it that no cluster has any more, of which a watch may have to be told.
     - `followed`: the type as it is served now: a WATCH ends with that.
     """
 
@@ -59,5 +61,7 @@ class CollectionRequest:
     search: Search
     selection: Filter
     encoder: Encoder
-    followed: Followed
+    followed: Followed | FollowedTypes
     owners: SeenOwners | None = None
+    parts: tuple[CollectionRequest, ...] | None = None
+    gone: tuple[GroupResource, ...] = ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -15,11 +15,11 @@ import msgspec
 from deltalog.wire.delta import ADDED
 from deltalog.wire.kubernetes import GroupResource
 from materializer.cursor import ShownChange
-from materializer.filter import Filter
+from materializer.filter import BodyCondition, Filter
 from materializer.materializer import Materializer
 from materializer.resume import Expired, HistoryReplaced, Resumption, from_now, unread
 from query.access.gate import Permit
-from query.discovery.followed import Followed, TypeChange
+from query.discovery.followed import Followed, FollowedTypes, TypeChange
 from query.errors import QueryError
 from query.http.accept import Form
 from query.http.status import ApiError, expired
@@ -32,23 +32,33 @@ from query.timing import QueryTiming
 
 
 @dataclass(frozen=True, slots=True)
+class WatchedType:
+    """One of several types that are watched, and what of it."""
+
+    key: GroupResource
+    selection: Filter
+
+
+@dataclass(frozen=True, slots=True)
 class WatchStart:
     """What to watch and from where.
 
     `followed`: the type as it was served when the watch was asked for. `resumption` None: the initial state first,
     whose end is marked if there are to be bookmarks. `begins_at`: the version at which `resumption` begins. `timeout`
     in seconds, None for one that is chosen. `permit`: that its user may see what they did when it was asked for.
+    `parts`: of a watch of a collection, its types; None: it is one of `key`.
     """
 
     key: GroupResource
     selection: Filter
     encoder: Encoder
-    followed: Followed
+    followed: Followed | FollowedTypes
     resumption: Resumption | None
     bookmarks: bool
     begins_at: str
     timeout: float | None
     permit: Permit | None = None
+    parts: tuple[WatchedType, ...] | None = None
 
 
 class ClientStalled(QueryError):
@@ -122,7 +132,7 @@ class WatchStream:
 
     async def _run(self) -> None:
         start, loop, deadline = self._start, self._loop, self.deadline
-        stop = self._materializer.listen(start.key, self.wake)
+        stop = self._listen()
         try:
             if start.resumption is None:
                 self._resumption = from_now(self._materializer.store, start.selection)
@@ -164,6 +174,10 @@ class WatchStream:
             stop()
             if self._alarm is not None:
                 self._alarm.cancel()
+
+    def _listen(self) -> Callable[[], None]:
+        """Has it woken by what it may have to show; returns what ends that."""
+        return self._materializer.listen(self._start.key, self.wake)
 
     def _change(self) -> TypeChange:
         """What has become of the type that is followed. O(1)."""
@@ -214,13 +228,13 @@ class WatchStream:
         if type_store is not None:
             state = self._shared.initial(self._generation, type_store, start.selection)
             await in_slices(self._turns, state.steps())
-            await self._send_added(state)
+            await self._send_added(state, start.selection.where)
         if start.bookmarks:
             await self._send_bookmark(start.encoder.versions.of_list(index), initial_events_end=True)
 
-    async def _send_added(self, state: InitialState) -> None:
+    async def _send_added(self, state: InitialState, where: BodyCondition | None) -> None:
         """Sends ADDED events; no more of them are encoded than are sent at one go."""
-        entries, where = state.entries, self._start.selection.where
+        entries = state.entries
         for begin, end in _parts(entry.size for entry in entries):
             found = entries[begin:end]
             if where is not None:

@@ -18,12 +18,13 @@ from query.access.gate import Permit
 from query.http.request import Request
 from query.http.status import ApiError, expired
 from query.http.websocket import Send
+from query.objects.collection_watch import CollectionStream
 from query.objects.consistency import Consistency
 from query.objects.requests import CollectionRequest
 from query.objects.shared_events import SharedEvents
 from query.objects.turns import in_slices
 from query.objects.versions import check_history
-from query.objects.watch import WatchStart, WatchStream, error_event
+from query.objects.watch import WatchedType, WatchStart, WatchStream, error_event
 from query.timing import QueryTiming
 
 
@@ -84,6 +85,7 @@ class Watches:
             begins_at=self._version_of(asked, resumption),
             timeout=float(options.timeout) if options.timeout else None,
             permit=permit,
+            parts=None if asked.parts is None else tuple(WatchedType(one.key, one.selection) for one in asked.parts),
         )
 
     @staticmethod
@@ -105,6 +107,8 @@ class Watches:
         """Waits until the store is as new as is asked for. None: the watch begins with the initial state."""
         version, wanted = asked.options.version, asked.selection
         if asked.member_versions is not None:
+            if asked.parts is not None:
+                raise ApiError(400, "a collection is watched from versions of this service, not from those of clusters")
             if initial:
                 await self._consistency.at_member_versions(request, asked.key, asked.member_versions)
                 return None
@@ -118,7 +122,21 @@ class Watches:
             # A forgotten version will do: the present state is at least as new.
             await self._consistency.at_least(request, version)
             return None
+        if asked.parts is not None:
+            return self._resume_types(asked, asked.parts)
         return from_version(self._materializer.store, asked.key, wanted, version, asked.encoder.versions)
+
+    def _resume_types(self, asked: CollectionRequest, parts: Sequence[CollectionRequest]) -> Resumption:
+        """A resume of a collection, where all its types can be resumed."""
+        store, text, versions = self._materializer.store, asked.options.version, asked.encoder.versions
+        resumption = from_version(store, asked.key, asked.selection, text, versions)
+        for part in parts:
+            from_version(store, part.key, part.selection, text, versions)
+        for key in asked.gone:
+            gone = store.types.get(key)
+            if gone is not None and gone.last() > resumption.read_to:
+                raise Expired(f"too old resource version: {text[:128]} ({gone.last()}): {key} were there then")
+        return resumption
 
     async def _resume_at_members(self, asked: CollectionRequest, versions: Mapping[str, str]) -> Resumption:
         """A resume at versions of member clusters: bodies of all that changed since are read in slices."""
@@ -142,7 +160,8 @@ class Watches:
         if isinstance(start, ApiError):
             await send(error_event(start))
             return
-        watch = WatchStream(self._materializer, self._shared, self._closing, start, send, self._timing, self._turns)
+        stream = WatchStream if start.parts is None else CollectionStream
+        watch = stream(self._materializer, self._shared, self._closing, start, send, self._timing, self._turns)
         self.open += 1
         self._wakes.add(watch.wake)
         try:

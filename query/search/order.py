@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from deltalog.wire.kubernetes import GroupResource
 from materializer.entry import Entry
 from materializer.sorting import sorted_in_steps
 from query.http.status import ApiError
@@ -39,7 +40,17 @@ _FIELDS: dict[str, Callable[[Entry], Value]] = {
     "resource_version": _version,
     "uid": lambda entry: entry.uid,
 }
+# Of lists of several types, behind all that they are sorted by: two objects of one place may be of different types.
+_KEYS: dict[str, Callable[[Entry], Value]] = {
+    **_FIELDS,
+    "type": lambda entry: type_text(entry.envelope.key),
+}
 PLACE = ("cluster", "namespace", "name")
+
+
+def type_text(key: GroupResource) -> str:
+    """What lists of several types sort a type by: `apps/deployments`, `/pods`."""
+    return f"{key.group}/{key.resource}"
 
 
 def _place(entry: Entry) -> tuple[str, str, str]:
@@ -58,6 +69,10 @@ class ListOrder:
 
     terms: tuple[Term, ...] = ()
 
+    def of_types(self) -> ListOrder:
+        """The same, of lists of several types: behind its terms by type."""
+        return ListOrder((*self.terms, Term("type")))
+
     def __bool__(self) -> bool:
         return bool(self.terms)
 
@@ -67,7 +82,7 @@ class ListOrder:
 
     def key(self, entry: Entry) -> list[Value]:
         """Where an entry stands: a value for each term, then cluster, namespace and name."""
-        return [*(_FIELDS[field](entry) for field, _ in self.terms), *_place(entry)]
+        return [*(_KEYS[field](entry) for field, _ in self.terms), *_place(entry)]
 
     def key_fits(self, key: Sequence[object]) -> bool:
         """Whether a key that came from outside may be one of this order."""
@@ -106,7 +121,7 @@ class ListOrder:
 
 
 def _key_of(field: str, descending: bool) -> Callable[[Entry], Value | bytes]:
-    of = _FIELDS[field]
+    of = _KEYS[field]
     return (lambda entry: _turned(of(entry))) if descending else of
 
 
