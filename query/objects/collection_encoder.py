@@ -76,9 +76,14 @@ class CollectionEncoder(Encoder):
             head["remainingItemCount"] = remaining
         return msgspec.json.encode(head)[:-1] + b',"items":['
 
-    def items(self, entries: Sequence[Entry]) -> list[bytes]:
+    @property
+    def as_stored(self) -> bool:
+        """No: each item begins with the kind of its own type."""
+        return False
+
+    def items(self, entries: Sequence[Entry], rests: Sequence[bytes] | None = None) -> list[bytes]:
         """Each entry as an item of the list, see `Encoder.items`."""
-        contents = self._contents(entries)
+        contents = self._contents(entries, rests)
         if self.form is Form.TABLE:
             return self._rows(entries, contents, own=self._stored)
         both = zip(entries, contents, strict=True)
