@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.faults.watching import Watcher
+from tests.faults.watching import COLLECTION, Watcher
 
 _PODS, _DEPLOYMENTS = "/api/v1/pods", "/apis/apps/v1/deployments"
 # Path and label selector, some more likely than others.
@@ -25,6 +25,8 @@ _SCOPES = [(_PODS, "")] * 6 + [
     (_DEPLOYMENTS, ""),
     (_PODS, "app"),
     ("/api/v1/configmaps", ""),
+    (COLLECTION, ""),
+    (COLLECTION, ""),
 ]
 
 

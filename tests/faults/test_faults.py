@@ -23,7 +23,7 @@ import pytest
 from simulation import SimulatedCluster
 from tests.e2e.conftest import Comparison, Members, Process, Service, members
 from tests.faults.cuttable import CuttableWay
-from tests.faults.watching import Key
+from tests.faults.watching import COLLECTED, COLLECTION, Key
 from tests.nats_cluster import NatsCluster, Server
 from tests.patience import eventually_awaited
 from tests.ports import free_port
@@ -199,6 +199,12 @@ class Truth:
         self._known: dict[tuple[str, str], dict[Key, str]] = {}
 
     async def of(self, path: str, selector: str) -> dict[Key, str]:
+        if path == COLLECTION and (path, selector) not in self._known:
+            self._known[path, selector] = {
+                (cluster, namespace, f"{kind}:{name}"): version
+                for kind, one in COLLECTED.items()
+                for (cluster, namespace, name), version in (await self.of(one, selector)).items()
+            }
         if (path, selector) not in self._known:
             named, rest = "", path
             if path.startswith("/clusters/"):

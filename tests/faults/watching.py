@@ -15,6 +15,11 @@ ANNOTATION = "shadow.clusterpedia.io/cluster-name"
 Key = tuple[str, str, str]
 
 
+# Types by their kinds, and the collection that has them all.
+COLLECTED = {"Pod": "/api/v1/pods", "ConfigMap": "/api/v1/configmaps", "Deployment": "/apis/apps/v1/deployments"}
+COLLECTION = "/apis/clusterpedia.io/v1beta1/collectionresources/any?resources=pods,configmaps,apps/deployments"
+
+
 def key_of(metadata: dict[str, Any]) -> Key:
     return (metadata["annotations"][ANNOTATION], metadata.get("namespace", ""), metadata["name"])
 
@@ -23,6 +28,7 @@ class Watcher:
     """One raw client. `counts`: events, deletions, moves, relists, twice, backwards, wrong, and `needless`.
 
     Needless is a deletion of what it never held: with a selector, before the window, it may come (docs/versions.md).
+    What it holds of a collection is called `Pod:web-1`.
     `told`: all events since `listed`, the index of its first list, as (index, type, key).
     """
 
@@ -65,7 +71,7 @@ class Watcher:
             self._problem("backwards", f"list at {self.version} after {self._prefix}.{self._index}")
         self._prefix, self._index = prefix, int(index)
         self.told, self.listed = [], int(index)
-        self.objects = {key_of(item["metadata"]): item["metadata"]["resourceVersion"] for item in found["items"] or []}
+        self.objects = {self._key(item): item["metadata"]["resourceVersion"] for item in found["items"] or []}
 
     async def _watch(self, session: aiohttp.ClientSession, url: str) -> None:
         if not self.version:
@@ -91,7 +97,7 @@ class Watcher:
                     elif event["object"]["code"] not in (429, 503, 504):
                         self._problem("wrong", json.dumps(event))
                     return
-                self._take(event["type"], event["object"]["metadata"])
+                self._take(event["type"], event["object"])
 
     def _relist(self, reason: str) -> None:
         self.counts["relists"] += 1
@@ -102,7 +108,12 @@ class Watcher:
         self.counts[kind] += 1
         self.problems.append(f"{self.path} {self.selector}: {kind}: {text}")
 
-    def _take(self, kind: str, metadata: dict[str, Any]) -> None:
+    def _key(self, item: dict[str, Any]) -> Key:
+        cluster, namespace, name = key_of(item["metadata"])
+        return cluster, namespace, f"{item['kind']}:{name}" if self.path == COLLECTION else name
+
+    def _take(self, kind: str, item: dict[str, Any]) -> None:
+        metadata = item["metadata"]
         version = metadata["resourceVersion"]
         index = int(version.split(".")[1])
         if kind == "BOOKMARK":
@@ -111,7 +122,7 @@ class Watcher:
             self.version, self._index = version, max(index, self._index)
             return
         self.counts["events"] += 1
-        key = key_of(metadata)
+        key = self._key(item)
         known = self.objects.get(key)
         if index < self._index:
             self._problem("backwards", f"{kind} {key} {version} after {self._index}")

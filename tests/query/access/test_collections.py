@@ -102,7 +102,7 @@ async def test_a_watch_ends_when_more_or_less_may_be_seen() -> None:
                         change()
                 else:
                     raise AssertionError("it ended without an error")
-            assert set(uid for _, uid in SEEN) <= set(seen)
+            assert {uid for _, uid in SEEN} <= set(seen)
 
 
 @pytest.mark.parametrize("seed", [3, 4])
