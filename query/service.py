@@ -65,7 +65,7 @@ from query.objects.watch import ClientStalled
 from query.objects.watches import Watches
 from query.search.collections import COLLECTIONS, Collection
 from query.search.labels import PREFIX
-from query.search.terms import asked_of, asks_forward, parse_search, without_labels
+from query.search.terms import asked_of, asks_events, asks_forward, parse_search, without_labels
 from query.timing import DEFAULT_TIMING, QueryTiming
 
 log = structlog.get_logger("query")
@@ -118,9 +118,9 @@ class QueryService:
         catalogues = Catalogues(lambda cluster: upstreams is not None and upstreams.has(cluster))
         self._discovery = Discovery(materializer, catalogues, self.readiness, version)
         self._openapi = OpenApiByScope()
-        self._reads = Reads(materializer, self._consistency)
         # Long work of all requests takes turns.
         turns = asyncio.Lock()
+        self._reads = Reads(materializer, self._consistency, turns)
         self._lists = Lists(materializer, self._consistency, timing, limits, self._entrance.limits, turns)
         self.watches = Watches(materializer, self._consistency, timing, turns)
         self._forwarding = None
@@ -493,7 +493,8 @@ class QueryService:
         if target.name and not target.watch:
             request.watching = False
             self._consistency.warn(request, served, target.version, None)
-            return await self._reads.answer(request, target, served)
+            seen = partial(self._owners, request) if asks_events(request.http.query) else None
+            return await self._reads.answer(request, target, served, seen)
         request.watching = request.watching or target.watch
         asked = await self._collection(request, target, served)
         return await (self._watch(request, asked, what) if request.watching else self._lists.answer(request, asked))
@@ -524,7 +525,7 @@ class QueryService:
                 partial(self._discovery.served, request.cluster, served.resource, request.visible.scope[0]),
                 target.version,
             ),
-            owners=await self._owners(request) if search.owner is not None and not search.owner.direct else None,
+            owners=await self._owners(request) if search.sees_others else None,
         )
 
     async def _owners(self, request: Request) -> SeenOwners | None:

@@ -93,7 +93,7 @@ class CollectionEncoder(Encoder):
 
     def size(self, entries: Sequence[Entry]) -> int | None:
         """The bytes of these entries' items together, where that is known without writing them."""
-        if not self._stored or self.form is not Form.OBJECT:
+        if not self._stored or self._events is not None or self.form is not Form.OBJECT:
             return None
         return reading.size(entries) + sum([len(entry.type_meta) for entry in entries])
 

@@ -193,7 +193,7 @@ class Collections:
             followed=FollowedTypes(
                 lambda: {served.resource: served.versions for served, _ in self._matching(request, patterns)}
             ),
-            owners=await self._owners(request) if search.owner is not None and not search.owner.direct else None,
+            owners=await self._owners(request) if search.sees_others else None,
         )
         parts = []
         before = len(request.warnings)

@@ -26,6 +26,7 @@ from query.http.rendering import send_list
 from query.http.request import Request
 from query.http.status import ApiError, expired
 from query.objects.consistency import Consistency
+from query.objects.injected_events import events_of
 from query.objects.pages import (
     CONTINUE_EXPIRED,
     DEFAULT_LIMITS,
@@ -112,6 +113,9 @@ class Lists:
         # It may have taken its time.
         check_history(self._materializer, encoder.versions)
         page = self._page(request, asked, token, found)
+        if asked.search.inject_events:
+            events = await events_of(self._materializer, self._turns, page.entries, asked.owners)
+            encoder = encoder.with_events(events)
         head = encoder.list_head(encoder.versions.of_list(page.index), page.token, page.remaining)
         size = encoder.size(page.entries)
         if size:

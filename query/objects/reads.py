@@ -6,6 +6,7 @@ Kubernetes API Concepts, "Semantics for get and list".
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -17,6 +18,7 @@ from query.http.rendering import LARGE_YAML
 from query.http.request import Request
 from query.http.status import ApiError, not_found
 from query.objects.consistency import Consistency
+from query.objects.injected_events import Seen, events_of
 from query.objects.representations import encoder_for
 from query.objects.versions import check_history, seen_versions_of, versions_for
 
@@ -24,12 +26,21 @@ from query.objects.versions import check_history, seen_versions_of, versions_for
 class Reads:
     """Answers GETs from the store."""
 
-    def __init__(self, materializer: Materializer, consistency: Consistency) -> None:
+    def __init__(self, materializer: Materializer, consistency: Consistency, turns: asyncio.Lock | None = None) -> None:
         self._materializer = materializer
         self._consistency = consistency
+        self._turns = asyncio.Lock() if turns is None else turns
 
-    async def answer(self, request: Request, target: RequestTarget, served: ServedType) -> web.Response:
+    async def answer(
+        self,
+        request: Request,
+        target: RequestTarget,
+        served: ServedType,
+        seen: Callable[[], Awaitable[Seen | None]] | None = None,
+    ) -> web.Response:
         """The object that a path names, at least as new as the request's resourceVersion.
+
+        `seen`: which Events may be seen, where it is to have its own in its annotations.
 
         Raises:
             ApiError: 404, it does not exist; 400, several clusters have one of that name, or the version cannot be
@@ -47,7 +58,10 @@ class Reads:
         elif version != "0":
             await self._consistency.at_least(request, version)
         check_history(self._materializer, versions)
-        body = encoder.one(self._find(request, target))
+        entry = self._find(request, target)
+        if seen is not None:
+            encoder = encoder.with_events(await events_of(self._materializer, self._turns, [entry], await seen()))
+        body = encoder.one(entry)
         if request.in_yaml and len(body) > LARGE_YAML:
             # Other requests go on meanwhile.
             return await asyncio.to_thread(request.answer, body)

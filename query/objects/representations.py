@@ -5,9 +5,10 @@ Nothing here parses an object but the rows of a table; everything else is a join
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import msgspec
 
@@ -23,6 +24,7 @@ from query.http.accept import Form, Representation
 from query.http.rendering import Pieces
 from query.http.request import Request
 from query.http.status import ApiError
+from query.objects.injected_events import injected
 from query.tables import Column, KeptRows, PrinterColumn, printer_for, row_of
 from query.tables.ages import age_text
 
@@ -73,6 +75,7 @@ class Encoder:
         self._across = across
         self._include = include
         self._ordered = ordered
+        self._events: Mapping[tuple[str, str], Sequence[Entry]] | None = None
         self.opening = b""
         if self.form is Form.OBJECT:
             # An item of a Go type's list has the TypeMeta that it was decoded with, which is none; those of custom
@@ -116,10 +119,19 @@ class Encoder:
             kind, api_version = f"{self._info.kind}List", self._api_version
         return msgspec.json.encode({"kind": kind, "apiVersion": api_version, "metadata": metadata})[:-1] + b',"items":['
 
+    def with_events(self, events: Mapping[tuple[str, str], Sequence[Entry]]) -> Self:
+        """The same, with Events in objects' annotations, by cluster and uid of what they are about.
+
+        Not in tables that have no whole objects.
+        """
+        made = copy.copy(self)
+        made._events = events
+        return made
+
     @property
     def as_stored(self) -> bool:
         """Whether items are stored bodies, which `pieces` gives."""
-        return self._stored and self.form is Form.OBJECT
+        return self._stored and self._events is None and self.form is Form.OBJECT
 
     def pieces(self, entries: Sequence[Entry], rests: Sequence[bytes | memoryview] | None = None) -> Pieces:
         """As `items`, of those that are `as_stored`, without a copy of any. `rests`: theirs, if they have been read."""
@@ -156,11 +168,22 @@ class Encoder:
 
     def size(self, entries: Sequence[Entry]) -> int | None:
         """The bytes of these entries' items together, where that is known without writing them."""
-        if not self._stored or self.form is not Form.OBJECT:
+        if not self.as_stored:
             return None
         return reading.size(entries) + len(self.opening) * len(entries)
 
     def _contents(self, entries: Sequence[Entry], rests: Sequence[bytes] | None = None) -> list[bytes]:
+        contents = self._plain(entries, rests)
+        if self._events is None:
+            return contents
+        found = []
+        for entry, content in zip(entries, contents, strict=True):
+            about = self._events.get((entry.cluster, entry.uid), ())
+            events = [one.type_meta + body for one, body in zip(about, self._plain(about), strict=True)]
+            found.append(injected(entry, content, events))
+        return found
+
+    def _plain(self, entries: Sequence[Entry], rests: Sequence[bytes] | None = None) -> list[bytes]:
         if rests is None:
             rests = reading.rests(entries)
         if self._stored:

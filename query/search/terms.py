@@ -86,6 +86,11 @@ class Search:
     forward: bool = False
     label_selector: str = ""
 
+    @property
+    def sees_others(self) -> bool:
+        """Whether its answer depends on objects of other types: owners that are looked up, or Events."""
+        return self.inject_events or (self.owner is not None and not self.owner.direct)
+
 
 FORWARD_HEADER = "x-clusterpedia-forward"
 """By which Clusterpedia's clients have a request answered by the cluster itself."""
@@ -167,6 +172,11 @@ def asked_of(query: Mapping[str, str]) -> list[str]:
     """
     labels, _ = split_labels(query.get("labelSelector", ""), _LABELS)
     return sorted({*(_PARAMETERS & query.keys()), *(one.label for one in labels)})
+
+
+def asks_events(query: Mapping[str, str]) -> bool:
+    """Whether a GET asks for the object's Events. Raises ApiError 400, a value that is none."""
+    return bool(_Given(query, ()).one("inject-events", _flag))
 
 
 def asks_forward(query: Mapping[str, str], headers: Mapping[str, str]) -> bool:
