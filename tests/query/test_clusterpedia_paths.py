@@ -27,7 +27,8 @@ def scene() -> Scene:
     made = Scene()
     for cluster in ("alpha", "bravo"):
         for name in ("one", "two"):
-            made.delta(name, namespace="web", cluster=cluster, labels={"app": name})
+            # Rows of tables are kept by uid and index, for all tests of a process.
+            made.delta(name, uid=f"path-{cluster}-{name}", namespace="web", cluster=cluster, labels={"app": name})
     return made
 
 
