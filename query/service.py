@@ -480,13 +480,13 @@ class QueryService:
                 "; what no cluster syncs, such as events and secrets, is read below /clusters/<cluster> "
                 f"(kubectl --server {request.server_below('')}<cluster> ...)"
             )
-        if served is None or (target.namespace and not served.info.namespaced):
+        if served is None or (target.namespace and not served.fits(target.namespace, "")):
             raise no_such_path()
         if target.subresource:
             self._only_get(request)
             where = "the cluster's own API server" if self._forwarding is None else "/clusters/<cluster>"
             raise ApiError(405, f"{target.resource}/{target.subresource} is not served here; send it to {where}")
-        if target.name and served.info.namespaced and not target.namespace:
+        if not served.fits(target.namespace, target.name):
             raise no_such_path()
         if request.method != "GET":
             self._only_get(request)

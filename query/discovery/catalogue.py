@@ -63,6 +63,9 @@ class ServedType(msgspec.Struct, frozen=True):
 
     `info`: as the clusters that have the preferred version describe it. `versions`: all in which clusters store it, the
     preferred one first. `stored`: that version by cluster. `resource` and `title`: `info`'s, and its text.
+
+    `without_namespaces`: the clusters in which it has no namespaces where others have it in namespaces. Then it counts
+    as one in namespaces, as kubectl then lists with `-A` what has none, too.
     """
 
     resource: GroupResource
@@ -70,6 +73,13 @@ class ServedType(msgspec.Struct, frozen=True):
     info: ResourceType
     versions: tuple[str, ...]
     stored: dict[str, str]
+    without_namespaces: tuple[str, ...] = ()
+
+    def fits(self, namespace: str, name: str) -> bool:
+        """Whether a path may be one of the type: with a namespace or without, of one object or of all."""
+        if namespace:
+            return self.info.namespaced
+        return not (name and self.info.namespaced) or bool(self.without_namespaces)
 
 
 class Catalogue:
@@ -95,7 +105,15 @@ class Catalogue:
                 counts[version] = counts.get(version, 0) + 1
             versions = sorted(counts, key=lambda version: -counts[version])
             info = next(info for _, info in infos if info.version == versions[0])
-            self.types[key] = ServedType(key, str(key), info, tuple(versions), stored)
+            without = tuple(cluster for cluster, one in infos if not one.namespaced)
+            if len(without) in (0, len(infos)):
+                without = ()
+            elif not info.namespaced:
+                info = next(
+                    (one for _, one in infos if one.version == versions[0] and one.namespaced),
+                    msgspec.structs.replace(info, namespaced=True),
+                )
+            self.types[key] = ServedType(key, str(key), info, tuple(versions), stored, without)
         self._documents: dict[str, tuple[bytes, str]] = {}
 
     def find(self, group: str, version: str, resource: str) -> ServedType | None:

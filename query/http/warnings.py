@@ -51,5 +51,11 @@ def of_other_versions(version: str, stored: Sequence[tuple[str, str]]) -> str:
     return f"left out, as they serve another version than {version}: {named}{more}"
 
 
+def of_other_scopes(resource: str, clusters: Sequence[str]) -> str:
+    """The warning of a type that is in namespaces in some clusters and in none in these."""
+    more = f" and {len(clusters) - _NAMED} more" if len(clusters) > _NAMED else ""
+    return f"{resource} are in namespaces in some clusters, and in none in {', '.join(clusters[:_NAMED])}{more}"
+
+
 def _quotable(text: str) -> str:
     return "".join(char if " " <= char <= "~" else " " for char in text).replace("\\", "\\\\").replace('"', '\\"')

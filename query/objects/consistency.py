@@ -16,7 +16,7 @@ from materializer.waiting import NotThereYet
 from query.discovery.catalogue import ServedType
 from query.http.request import Request
 from query.http.status import ApiError, expired, too_large_version
-from query.http.warnings import of_other_versions, of_stale
+from query.http.warnings import of_other_scopes, of_other_versions, of_stale
 from query.objects.versions import version_of, versions_for
 from query.timing import QueryTiming
 
@@ -101,8 +101,8 @@ class Consistency:
     def warn(self, request: Request, served: ServedType, version: str | None, chosen: frozenset[str] | None) -> None:
         """Adds warnings of the clusters that a request for a version of a type is about.
 
-        Of those whose objects may be out of date, and of those that the answer leaves out as they store another
-        version. `version` None: it is for whichever they store. `chosen`: names of clusters, None for all in scope.
+        Of those whose objects may be out of date, of those in which the type has no namespaces though it has them in
+        others, and of those that the answer leaves out as they store another version. `version` None: it is for whichever they store. `chosen`: names of clusters, None for all in scope.
         """
         if (outage := self._materializer.outage_seconds()) is not None:
             self._warn_of_age(request, LogUnreachable(outage))
@@ -115,6 +115,9 @@ class Consistency:
                     stale.append((name, reason))
         if stale:
             request.warnings += of_stale(stale)
+        without = [name for name in served.without_namespaces if chosen is None or name in chosen]
+        if without and (chosen is None or len(without) < len(chosen & served.stored.keys())):
+            request.warnings.append(of_other_scopes(served.title, without))
         if version is not None and len(served.versions) > 1:
             left_out = sorted(
                 (name, stored)
