@@ -102,7 +102,9 @@ class Consistency:
         """Adds warnings of the clusters that a request for a version of a type is about.
 
         Of those whose objects may be out of date, of those in which the type has no namespaces though it has them in
-        others, and of those that the answer leaves out as they store another version. `version` None: it is for whichever they store. `chosen`: names of clusters, None for all in scope.
+        others, and of those that the answer leaves out as they store another version.
+
+        `version` None: it is for whichever they store. `chosen`: names of clusters, None for all in scope.
         """
         if (outage := self._materializer.outage_seconds()) is not None:
             self._warn_of_age(request, LogUnreachable(outage))

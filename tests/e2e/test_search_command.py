@@ -1,0 +1,98 @@
+"""`kubebraid search` against a running service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+import pytest
+
+from kubebraid.command.search import expression_of
+from kubebraid.command.settings import BadSetting
+from query.search.expression import parse_expression
+from tests.e2e.conftest import Service
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def search(service: Service, *arguments: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "kubebraid",
+        "search",
+        *arguments,
+        "--server",
+        service.url,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_by_words(shared_service: Service) -> None:
+    code, out, err = await search(shared_service, "node-agent", "--kind", "pods", "--cluster", "alpha")
+    assert code == 0, err
+    head, *rows = out.splitlines()
+    assert head.split() == ["CLUSTER", "NAMESPACE", "KIND", "NAME", "AGE"]
+    assert rows
+    assert all(line.split()[0] == "alpha" and line.split()[2] == "Pod" for line in rows)
+    code, out, _ = await search(shared_service, "image=registry.example.io/agent:2.7.1", "-o", "json")
+    items = json.loads(out)["items"]
+    assert code == 0
+    assert {"Pod", "DaemonSet"} <= {item["kind"] for item in items}
+    assert all("registry.example.io/agent:2.7.1" in json.dumps(item["spec"]) for item in items)
+    code, out, _ = await search(shared_service, "label=app=node-agent", "--kind", "DaemonSet", "-o", "wide")
+    assert code == 0
+    assert "app=node-agent" in out
+
+
+async def test_what_an_owner_controls(shared_service: Service) -> None:
+    deployment = (await shared_service.get("/apis/apps/v1/deployments"))["items"][0]["metadata"]["name"]
+    code, out, err = await search(shared_service, f"owner={deployment}", "-o", "name")
+    assert code == 0, err
+    kinds = {line.split("/")[-2] for line in out.splitlines()}
+    assert {"replicaset.apps", "pod"} <= kinds
+
+
+async def test_nothing_is_found_and_nothing_can_be(shared_service: Service) -> None:
+    assert (await search(shared_service, "there-is-nothing-called-so"))[:2] == (1, "")
+    code, _, err = await search(shared_service, "x", "--kind", "nothings")
+    assert (code, "--kind nothings" in err) == (2, True)
+    code, _, err = await search(shared_service, "x", "-o", "xml")
+    assert (code, "table, wide, name or json" in err) == (2, True)
+    assert (await search(shared_service, "owner=x", "-w"))[0] == 2
+
+
+async def test_a_watch_shows_what_is_there_first(shared_service: Service) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "kubebraid", "search", "name=node-agent", "--kind", "pods", "-w", "-o", "json"),
+        *("--server", shared_service.url),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        event = json.loads(await process.stdout.readline())
+    process.terminate()
+    await process.communicate()
+    assert (event["type"], event["object"]["kind"]) == ("ADDED", "Pod")
+
+
+@pytest.mark.parametrize(
+    "words", [["web"], ["image=nginx:1.25", 'a"b\\c'], ["a=b"], ["host=x", "label=a=b", "é", "name=y"]]
+)
+async def test_every_word_makes_an_expression(words: list[str]) -> None:
+    expression, owners = expression_of(words)
+    assert parse_expression(expression) is not None
+    assert owners == ()
+
+
+async def test_words_that_are_none() -> None:
+    assert expression_of(["owner=web"]) == ("", ("web",))
+    for word in ("", "image=", "owner="):
+        with pytest.raises(BadSetting):
+            expression_of([word])
