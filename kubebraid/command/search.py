@@ -24,6 +24,9 @@ _CLUSTER = "shadow.clusterpedia.io/cluster-name"
 _PATIENCE = 60.0
 _WATCHED = 2
 _PAGE = 500
+_ALL = 1_000_000
+# A filter has at most 500 operands, of some five characters each.
+_LONGEST = 2000
 # How many hops below an owner are looked at: CronJob, Job, Pod is 1 beyond what it owns itself.
 _HOPS = 3
 
@@ -64,8 +67,9 @@ _PARTS = {"image": _IMAGE, "host": _HOST, "label": _LABEL, "name": _NAME}
 _ANY = " || ".join((*_PARTS.values(), _OWNER))
 
 
-def expression_of(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """The filter that words stand for, and the names of owners among them.
+def expressions_of(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The filters that words stand for, each of them bounded as the service bounds them, and
+    the names of owners among them.
 
     `image=nginx:1.25 web` is what has an image with this in its name, and `web` in its name, its labels, images, hosts
     or the names of its owners; all of them have to hold. `owner=web` is left to the search for owners.
@@ -82,9 +86,19 @@ def expression_of(words: Sequence[str]) -> tuple[str, tuple[str, ...]]:
             raise BadSetting(f"{text!r}: nothing to search for")
         wanted.setdefault(part if known else "", []).append(word)
     owners = tuple(wanted.pop("owner", ()))
-    # One loop for all words of a part: what a filter may cost is bounded.
-    terms = [f"{json.dumps(some)}.all(w, {_PARTS.get(part, _ANY)})" for part, some in wanted.items()]
-    return " && ".join(terms), owners
+    # Not in a loop over the words: of large objects so deep a one has no value.
+    terms = [
+        f"({_PARTS.get(part, _ANY).replace('(w)', f'({json.dumps(word)})')})"
+        for part, some in wanted.items()
+        for word in some
+    ]
+    filters: list[str] = []
+    for term in terms:
+        if filters and len(filters[-1]) + len(term) < _LONGEST:
+            filters[-1] += f" && {term}"
+        else:
+            filters.append(term)
+    return filters, owners
 
 
 class _Asking:
@@ -219,12 +233,14 @@ def command(
     """Search for objects of all types in all clusters. Code 1: nothing is found."""
     if output not in ("table", "wide", "name", "json"):
         raise BadSetting(f"--output {output!r}: table, wide, name or json")
-    expression, owners = expression_of(words)
+    filters, owners = expressions_of(words)
     if watch and owners:
         raise BadSetting("--watch: what an owner controls is searched for once; leave out owner=")
+    if watch and len(filters) > 1:
+        raise BadSetting("--watch: too many words to be watched; say in what they are, as name=web")
     parameters = {"resources": _resources(service, kind)} if kind else {"groups": "*"}
-    if expression:
-        parameters["filter"] = expression
+    if len(filters) == 1:
+        parameters["filter"] = filters.pop()
     if cluster:
         parameters["clusters"] = ",".join(cluster)
     if namespace:
@@ -232,7 +248,7 @@ def command(
     if output != "json":
         parameters["onlyMetadata"] = "true"
     asking = _Asking(service, parameters)
-    items, version = _searched(asking, owners, limit)
+    items, version = _searched(asking, filters, owners, limit)
     if output == "json":
         if not watch:
             document = {"kind": "List", "apiVersion": "v1", "items": items}
@@ -259,16 +275,29 @@ def command(
             typer.echo(_shown([event["object"]], output, [event["type"]])[-1])
 
 
-def _searched(asking: _Asking, owners: Sequence[str], limit: int) -> tuple[list[dict[str, Any]], str]:
-    """What is found, and the version that it is of; of owners, what each of them controls, over several hops."""
-    if not owners:
+def _searched(
+    asking: _Asking, filters: Sequence[str], owners: Sequence[str], limit: int
+) -> tuple[list[dict[str, Any]], str]:
+    """What is found, and the version that it is of: what meets all filters, and is controlled by all owners.
+
+    Of an owner that is what it controls itself, and what that controls, over several hops.
+    """
+    if not filters and not owners:
         return asking.found(limit)
-    common: dict[str, dict[str, Any]] | None = None
+    ways = [[{"filter": one}] for one in filters]
+    ways += [[{"ownerName": owner, "ownerSeniority": str(hops)} for hops in range(_HOPS)] for owner in owners]
+    common: dict[tuple[str, ...], dict[str, Any]] | None = None
     version = ""
-    for owner in owners:
-        below: dict[str, dict[str, Any]] = {}
-        for hops in range(_HOPS):
-            items, version = asking.found(limit, ownerName=owner, ownerSeniority=str(hops))
-            below |= {item["metadata"]["uid"]: item for item in items}
-        common = below if common is None else {uid: item for uid, item in common.items() if uid in below}
+    for way in ways:
+        found: dict[tuple[str, ...], dict[str, Any]] = {}
+        for more in way:
+            # Each of them as a whole: what one has behind its first ones, another may have among them.
+            items, version = asking.found(_ALL, **more)
+            found |= {_identity(item): item for item in items}
+        common = found if common is None else {key: item for key, item in common.items() if key in found}
     return list((common or {}).values())[:limit], version
+
+
+def _identity(item: Mapping[str, Any]) -> tuple[str, ...]:
+    group, _, _ = item["apiVersion"].rpartition("/")
+    return (group, *_place(item))

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kubebraid.command.search import expression_of
+from kubebraid.command.search import expressions_of
 from kubebraid.command.settings import BadSetting
 from query.search.expression import parse_expression
 from tests.e2e.conftest import Service
@@ -83,16 +83,34 @@ async def test_a_watch_shows_what_is_there_first(shared_service: Service) -> Non
 
 
 @pytest.mark.parametrize(
-    "words", [["web"], ["image=nginx:1.25", 'a"b\\c'], ["a=b"], ["host=x", "label=a=b", "é", "name=y"]]
+    ("words", "number"),
+    [
+        (["web"], 1),
+        (["image=nginx:1.25", 'a"b\\c'], 1),
+        (["a=b"], 1),
+        (["host=x", "label=a=b", "é", "name=y"], 2),
+        (["one", "two", "image=z", "three"], 3),
+    ],
 )
-async def test_every_word_makes_an_expression(words: list[str]) -> None:
-    expression, owners = expression_of(words)
-    assert parse_expression(expression) is not None
-    assert owners == ()
+async def test_every_word_makes_an_expression(words: list[str], number: int) -> None:
+    filters, owners = expressions_of(words)
+    assert all(parse_expression(one) for one in filters)
+    assert (len(filters), owners) == (number, ())
 
 
 async def test_words_that_are_none() -> None:
-    assert expression_of(["owner=web"]) == ("", ("web",))
+    assert expressions_of(["owner=web"]) == ([], ("web",))
     for word in ("", "image=", "owner="):
         with pytest.raises(BadSetting):
-            expression_of([word])
+            expressions_of([word])
+
+
+async def test_all_words_have_to_be_there(shared_service: Service) -> None:
+    words = ("node-agent", "registry.example.io")
+    _, one, _ = await search(shared_service, "node-agent", "--kind", "pods", "-o", "name")
+    code, both, err = await search(shared_service, *words, "--kind", "pods", "-o", "name")
+    assert code == 0, err
+    assert set(both.splitlines()) <= set(one.splitlines())
+    assert (await search(shared_service, "node-agent", "there-is-nothing-called-so", "--kind", "pods"))[0] == 1
+    code, _, err = await search(shared_service, "one", "two", "three", "-w")
+    assert (code, "too many words" in err) == (2, True)
