@@ -183,10 +183,7 @@ def changes_of(
     last = begin = size = 0
     reads, until = _MOST_READ, time.perf_counter() + _READ_SECONDS
     reading = False
-    sources = [
-        ((index, wanted.where is not None, shown, bytes_) for index, shown, bytes_ in _steps(type_store, at, wanted))
-        for type_store, at, wanted in parts
-    ]
+    sources = [_steps(type_store, at, wanted) for type_store, at, wanted in parts]
     for index, reads_body, shown, bytes_ in heapq.merge(*sources, key=_index_of):
         if index > last:
             due = len(result) >= limit or size >= most or (reading and (reads <= 0 or time.perf_counter() >= until))
@@ -205,8 +202,13 @@ def changes_of(
     return result, None
 
 
-def _steps(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
-    return (_events if type_store.window.has(at.read_to, at.scan_head) else _latest)(type_store, at, wanted)
+def _steps(type_store: TypeStore, at: Position, wanted: Filter) -> Iterator[tuple[int, bool, list[ShownChange], int]]:
+    """What is past a position of one type, each with whether its body is read."""
+    reads = wanted.where is not None
+    for index, shown, bytes_ in (_events if type_store.window.has(at.read_to, at.scan_head) else _latest)(
+        type_store, at, wanted
+    ):
+        yield index, reads, shown, bytes_
 
 
 def _index_of(step: tuple[int, bool, list[ShownChange], int]) -> int:

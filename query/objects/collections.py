@@ -138,7 +138,8 @@ class Collections:
 
     async def _types(self, request: Request, patterns: Sequence[TypePattern]) -> list[_Type]:
         """The types that there are of these, by what they are sorted by, with what may be seen of each."""
-        query, found = request.http.query, []
+        query = request.http.query
+        found: list[_Type] = []
         for served, version in self._matching(request, patterns):
             group, resource = served.resource
             root = ["apis", group] if group else ["api"]
@@ -212,7 +213,8 @@ class Collections:
         self, request: Request, patterns: Sequence[TypePattern], there: set[GroupResource]
     ) -> tuple[GroupResource, ...]:
         """Types of the collection that no cluster has any more, of which the log may have deletions."""
-        store, gone = self._materializer.store, []
+        store = self._materializer.store
+        gone: list[GroupResource] = []
         had = {key for facts in store.clusters.values() for key in facts.types}
         for key in store.types.keys() - had - there:
             if any(one.matches(key) for one in patterns):

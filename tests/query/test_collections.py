@@ -350,3 +350,43 @@ async def test_a_watch_ends_with_its_set_of_types() -> None:
         made.tell()
         # Without an error, so that a client goes on from its version, with the new type.
         assert [one async for one in stream] == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_watch_from_before_the_window_ends_up_with_what_there_is(seed: int) -> None:
+    """Each object once, in the order of the log, to one that is cut off anywhere, too."""
+    chance = Random(seed)
+    made = fleet()
+    begin = made.index
+    live = {(kind, cluster, name): f"abcdefgh.{begin}" for kind, cluster, name in ALL}
+    for _ in range(200):
+        resource, cluster, name = chance.choice(list(TYPES)), chance.choice(("alpha", "bravo")), chance.choice("abc")
+        place_ = (TYPES[resource][1], cluster, name)
+        gone = place_ in live and chance.random() < 0.4
+        type_ = "DELETED" if gone else "MODIFIED" if place_ in live else "ADDED"
+        index = made.one(resource, name, type_, cluster=cluster, namespace="web")
+        if gone:
+            del live[place_]
+        else:
+            live[place_] = f"abcdefgh.{index}"
+    made.store.window.open(made.index)
+    held = set(ALL)
+    version, last = f"abcdefgh.{begin}", 0
+    async with made.serving() as ask:
+        for _ in range(30):
+            stream = lines(ask, f"{ROOT}/any?groups=*&watch=1&timeoutSeconds=1&resourceVersion={version}")
+            most = chance.randrange(1, 12)
+            async for event in stream:
+                kind, *where = told(event)
+                version = event["object"]["metadata"]["resourceVersion"]
+                index = int(version.split(".")[1])
+                assert index >= last
+                last = index
+                (held.discard if kind == "DELETED" else held.add)((where[0], where[1], where[2]))
+                most -= 1
+                if not most:
+                    break
+            await stream.aclose()  # type: ignore[attr-defined]
+            if most:
+                break
+    assert held == set(live)
