@@ -358,7 +358,7 @@ async def test_a_watch_from_before_the_window_ends_up_with_what_there_is(seed: i
     chance = Random(seed)
     made = fleet()
     begin = made.index
-    live = {(kind, cluster, name): f"abcdefgh.{begin}" for kind, cluster, name in ALL}
+    live = dict.fromkeys(ALL, f"abcdefgh.{begin}")
     for _ in range(200):
         resource, cluster, name = chance.choice(list(TYPES)), chance.choice(("alpha", "bravo")), chance.choice("abc")
         place_ = (TYPES[resource][1], cluster, name)
