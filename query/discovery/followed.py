@@ -49,7 +49,7 @@ class Followed:
         return self._version in served.versions, len(served.versions) > 1
 
 
-class FollowedTypes:
+class SeveralFollowed:
     """Several types, as a scope serves them now. `look` finds them with their versions."""
 
     def __init__(self, look: Callable[[], Mapping[GroupResource, tuple[str, ...]]]) -> None:

@@ -20,7 +20,7 @@ from query.access.gate import LEFT_OUT, Gate, Permit
 from query.discovery.catalogue import ServedType
 from query.discovery.clusterpedia import COLLECTIONS, GROUP, VERSION
 from query.discovery.endpoints import Discovery
-from query.discovery.followed import FollowedTypes
+from query.discovery.followed import SeveralFollowed
 from query.discovery.paths import RequestTarget
 from query.http.accept import Form
 from query.http.request import Request
@@ -32,7 +32,7 @@ from query.objects.options import asks_watch, parse_options
 from query.objects.requests import CollectionRequest, SeenOwners
 from query.objects.selection import selection_of
 from query.objects.versions import seen_versions_of, versions_for
-from query.search.collections import Collection, TypePattern, patterns_of
+from query.search.collections import CollectedTypes, Collection, patterns_of
 from query.search.order import type_text
 from query.search.terms import parse_search
 
@@ -112,7 +112,7 @@ class Collections:
         """Which collections there are."""
         form = request.accept.objects(listing=True)
         request.in_yaml = form.in_yaml
-        items = [
+        items: list[dict[str, Any]] = [
             {"metadata": {"name": name, "creationTimestamp": None}, "resourceTypes": _pattern_types(one)}
             for name, one in self._named.items()
         ]
@@ -136,7 +136,7 @@ class Collections:
             content["items"] = items
         return request.answer(msgspec.json.encode(content) + b"\n")
 
-    async def _types(self, request: Request, patterns: Sequence[TypePattern]) -> list[_Type]:
+    async def _types(self, request: Request, patterns: Sequence[CollectedTypes]) -> list[_Type]:
         """The types that there are of these, by what they are sorted by, with what may be seen of each."""
         query = request.http.query
         found: list[_Type] = []
@@ -151,7 +151,7 @@ class Collections:
             found.append(_Type(served, version, what, visible))
         return found
 
-    def _matching(self, request: Request, patterns: Sequence[TypePattern]) -> list[tuple[ServedType, str | None]]:
+    def _matching(self, request: Request, patterns: Sequence[CollectedTypes]) -> list[tuple[ServedType, str | None]]:
         """The types as they are served now, and in which version each is asked for: None for several, or for any."""
         found = []
         for key, served in self._discovery.catalogue(request).types.items():
@@ -161,7 +161,7 @@ class Collections:
         return sorted(found, key=lambda one: type_text(one[0].resource))
 
     async def _asked(
-        self, request: Request, name: str, patterns: Sequence[TypePattern], types: Sequence[_Type]
+        self, request: Request, name: str, patterns: Sequence[CollectedTypes], types: Sequence[_Type]
     ) -> CollectionRequest:
         query = request.http.query
         options, search = parse_options(query, watch=request.watching), parse_search(query)
@@ -191,7 +191,7 @@ class Collections:
             search=search,
             selection=Filter(),
             encoder=encoder,
-            followed=FollowedTypes(
+            followed=SeveralFollowed(
                 lambda: {served.resource: served.versions for served, _ in self._matching(request, patterns)}
             ),
             owners=await self._owners(request) if search.sees_others else None,
@@ -210,7 +210,7 @@ class Collections:
         return dataclasses.replace(whole, parts=tuple(parts), gone=gone)
 
     async def _gone(
-        self, request: Request, patterns: Sequence[TypePattern], there: set[GroupResource]
+        self, request: Request, patterns: Sequence[CollectedTypes], there: set[GroupResource]
     ) -> tuple[GroupResource, ...]:
         """Types of the collection that no cluster has any more, of which the log may have deletions."""
         store = self._materializer.store

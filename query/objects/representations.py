@@ -65,7 +65,16 @@ class Encoder:
         self.form = wanted.form
         # Clusters may define the columns of one type differently, and users see different ones of them.
         defined = msgspec.json.encode(info.columns) if self.form is Form.TABLE else b""
-        self.key = (versions, wanted.form, wanted.api_version, across, include, info.kind, version, defined)
+        self.key: tuple[object, ...] = (
+            versions,
+            wanted.form,
+            wanted.api_version,
+            across,
+            include,
+            info.kind,
+            version,
+            defined,
+        )
         self._info = info
         self._api_version = str(GroupVersion(info.group, version))
         self._wanted = wanted

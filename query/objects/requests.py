@@ -9,7 +9,7 @@ from deltalog.wire.kubernetes import GroupResource
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.visible import Visible
-from query.discovery.followed import Followed, FollowedTypes
+from query.discovery.followed import Followed, SeveralFollowed
 from query.objects.options import Options
 from query.objects.representations import Encoder
 from query.search.terms import Search
@@ -61,7 +61,7 @@ class CollectionRequest:
     search: Search
     selection: Filter
     encoder: Encoder
-    followed: Followed | FollowedTypes
+    followed: Followed | SeveralFollowed
     owners: SeenOwners | None = None
     parts: tuple[CollectionRequest, ...] | None = None
     gone: tuple[GroupResource, ...] = ()

@@ -19,7 +19,7 @@ from materializer.filter import BodyCondition, Filter
 from materializer.materializer import Materializer
 from materializer.resume import Expired, HistoryReplaced, Resumption, from_now, unread
 from query.access.gate import Permit
-from query.discovery.followed import Followed, FollowedTypes, TypeChange
+from query.discovery.followed import Followed, SeveralFollowed, TypeChange
 from query.errors import QueryError
 from query.http.accept import Form
 from query.http.status import ApiError, expired
@@ -52,7 +52,7 @@ class WatchStart:
     key: GroupResource
     selection: Filter
     encoder: Encoder
-    followed: Followed | FollowedTypes
+    followed: Followed | SeveralFollowed
     resumption: Resumption | None
     bookmarks: bool
     begins_at: str

@@ -15,7 +15,7 @@ _MOST = 500
 
 
 @dataclass(frozen=True, slots=True)
-class TypePattern:
+class CollectedTypes:
     """Types of a group. `resource` None: all of them. `version`: only objects in this one; None: whichever they are in.
 
     `group` None: of any group.
@@ -35,7 +35,7 @@ class Collection:
     """Several types under one name. `patterns` None: those that a request names (`any`)."""
 
     name: str
-    patterns: tuple[TypePattern, ...] | None
+    patterns: tuple[CollectedTypes, ...] | None
 
 
 _WORKLOADS = ("deployments", "daemonsets", "statefulsets")
@@ -71,14 +71,14 @@ COLLECTIONS: Mapping[str, Collection] = {
     one.name: one
     for one in (
         Collection("any", None),
-        Collection("workloads", tuple(TypePattern("apps", resource) for resource in _WORKLOADS)),
-        Collection("kuberesources", tuple(TypePattern(group) for group in _BUILT_IN)),
+        Collection("workloads", tuple(CollectedTypes("apps", resource) for resource in _WORKLOADS)),
+        Collection("kuberesources", tuple(CollectedTypes(group) for group in _BUILT_IN)),
     )
 }
 """Those that there always are, as at Clusterpedia."""
 
 
-def patterns_of(query: Mapping[str, str]) -> tuple[TypePattern, ...]:
+def patterns_of(query: Mapping[str, str]) -> tuple[CollectedTypes, ...]:
     """The types that a request for `any` names, by its parameters `groups` and `resources`.
 
     `groups=apps,batch/v1` and `resources=pods,apps/deployments,batch/v1/jobs,ships.sea.example.io` are all of apps, of
@@ -97,29 +97,29 @@ def patterns_of(query: Mapping[str, str]) -> tuple[TypePattern, ...]:
     return tuple(found)
 
 
-def _of_group(text: str) -> TypePattern:
+def _of_group(text: str) -> CollectedTypes:
     group, slash, version = text.partition("/")
     if text == "*":
-        return TypePattern(None)
+        return CollectedTypes(None)
     if "/" in version or (slash and not version) or not group:
         raise ApiError(400, f"groups: {text[:64]!r} is no group; write apps, batch/v1, core or *")
-    return TypePattern(_group(group), version=version or None)
+    return CollectedTypes(_group(group), version=version or None)
 
 
-def _of_resource(text: str) -> TypePattern:
+def _of_resource(text: str) -> CollectedTypes:
     parts = text.split("/")
     if not parts[-1] or len(parts) > 3:
         raise ApiError(400, f"resources: {text[:64]!r} is no type; write pods, apps/deployments or apps/v1/deployments")
     if len(parts) == 3:
-        return TypePattern(_group(parts[0]), parts[2], parts[1])
+        return CollectedTypes(_group(parts[0]), parts[2], parts[1])
     if len(parts) == 2:
         if _VERSION.fullmatch(parts[0]):
-            return TypePattern("", parts[1], parts[0])
-        return TypePattern(_group(parts[0]), parts[1])
+            return CollectedTypes("", parts[1], parts[0])
+        return CollectedTypes(_group(parts[0]), parts[1])
     resource, _, group = text.partition(".")
     if not resource:
         raise ApiError(400, f"resources: {text[:64]!r} is no type; write pods or deployments.apps")
-    return TypePattern(group, resource)
+    return CollectedTypes(group, resource)
 
 
 def _group(text: str) -> str:

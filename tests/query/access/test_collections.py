@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -82,11 +83,12 @@ async def test_a_watch_ends_when_more_or_less_may_be_seen() -> None:
     async with made.serving() as as_user:
         jane = as_user("jane")
         path = f"{jane.url}{ROOT}/any?groups=*&watch=1&timeoutSeconds=20"
-        for change in (
+        changes: tuple[Callable[[], object], ...] = (
             # A type of which nothing was seen, too.
             lambda: made.cluster_role("bravo", "more", rule("namespaces"), to="user:jane"),
             lambda: made.bind("bravo", "web", "pods", "user:jane", gone=True),
-        ):
+        )
+        for change in changes:
             async with asyncio.timeout(15), jane.session.get(path) as answer:
                 assert answer.status == 200
                 seen = []
