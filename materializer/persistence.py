@@ -10,6 +10,7 @@ from typing import NamedTuple
 import structlog
 
 from deltalog.history import History
+from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.stream import Log
 from deltalog.reader import HistoryChanged
 from deltalog.wire.errors import LogUnavailable
@@ -22,6 +23,9 @@ from materializer.timing import Timing
 from materializer.waiting import Waiting
 
 log = structlog.get_logger("materializer")
+
+# Pauses between attempts at the first snapshot that workers are to share, in seconds.
+_FIRST_AGAIN = (0.5, 300.0)
 
 
 class Away(NamedTuple):
@@ -114,9 +118,13 @@ class Persistence:
         if snapshots is None or not snapshots.every:
             return
         if snapshots.shares and snapshots.writes and not snapshots.index:
-            # There is none to share yet.
+            # There is none to share yet. What keeps it from being written, as changes that are just coming, passes.
             await self._served.ready.wait()
+            backoff = Backoff(*_FIRST_AGAIN)
             await self.save()
+            while not snapshots.index:
+                await backoff.wait()
+                await self.save()
         while True:
             if snapshots.writes:
                 await asyncio.sleep(snapshots.every)
