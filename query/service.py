@@ -63,7 +63,7 @@ from query.objects.selection import selection_of
 from query.objects.versions import check_foreign, seen_versions_of, versions_for
 from query.objects.watch import ClientStalled
 from query.objects.watches import Watches
-from query.search.collections import COLLECTIONS, Collection
+from query.search.collections import COLLECTIONS, ResourceCollection
 from query.search.labels import PREFIX
 from query.search.terms import asked_of, asks_events, asks_forward, parse_search, without_labels
 from query.timing import DEFAULT_TIMING, QueryTiming
@@ -107,7 +107,7 @@ class QueryService:
         timing: QueryTiming = DEFAULT_TIMING,
         limits: SnapshotLimits = DEFAULT_LIMITS,
         entrance: Entrance | None = None,
-        collections: Mapping[str, Collection] | None = None,
+        collections: Mapping[str, ResourceCollection] | None = None,
     ) -> None:
         self._materializer = materializer
         self._entrance = Entrance() if entrance is None else entrance

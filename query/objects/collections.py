@@ -32,7 +32,7 @@ from query.objects.options import asks_watch, parse_options
 from query.objects.requests import CollectionRequest, SeenOwners
 from query.objects.selection import selection_of
 from query.objects.versions import seen_versions_of, versions_for
-from query.search.collections import CollectedTypes, Collection, patterns_of
+from query.search.collections import CollectedTypes, ResourceCollection, patterns_of
 from query.search.order import type_text
 from query.search.terms import parse_search
 
@@ -62,7 +62,7 @@ class Collections:
         discovery: Discovery,
         consistency: Consistency,
         lists: Lists,
-        named: Mapping[str, Collection],
+        named: Mapping[str, ResourceCollection],
         owners: Callable[[Request], Awaitable[SeenOwners | None]],
         serve_watch: Callable[[Request, CollectionRequest, Permit], Awaitable[web.StreamResponse]],
     ) -> None:
@@ -236,7 +236,7 @@ def _described(one: _Type) -> dict[str, str]:
     return {"group": group, "version": version, "kind": one.served.info.kind, "resource": resource}
 
 
-def _pattern_types(collection: Collection) -> list[dict[str, str]]:
+def _pattern_types(collection: ResourceCollection) -> list[dict[str, str]]:
     return [
         {"group": one.group or "", "version": one.version or "", "kind": "", "resource": one.resource or ""}
         for one in collection.patterns or ()

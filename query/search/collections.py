@@ -31,7 +31,7 @@ class CollectedTypes:
 
 
 @dataclass(frozen=True, slots=True)
-class Collection:
+class ResourceCollection:
     """Several types under one name. `patterns` None: those that a request names (`any`)."""
 
     name: str
@@ -67,12 +67,12 @@ _BUILT_IN = (
     "storagemigration.k8s.io",
 )
 
-COLLECTIONS: Mapping[str, Collection] = {
+COLLECTIONS: Mapping[str, ResourceCollection] = {
     one.name: one
     for one in (
-        Collection("any", None),
-        Collection("workloads", tuple(CollectedTypes("apps", resource) for resource in _WORKLOADS)),
-        Collection("kuberesources", tuple(CollectedTypes(group) for group in _BUILT_IN)),
+        ResourceCollection("any", None),
+        ResourceCollection("workloads", tuple(CollectedTypes("apps", resource) for resource in _WORKLOADS)),
+        ResourceCollection("kuberesources", tuple(CollectedTypes(group) for group in _BUILT_IN)),
     )
 }
 """Those that there always are, as at Clusterpedia."""
