@@ -675,15 +675,17 @@ class Store:
 
     # -- packing -----------------------------------------------------------------------------------------------
 
-    def take_plain(self) -> Batch:
+    def take_plain(self, *, train: bool = True) -> Batch:
         """The oldest entries whose bodies are plain, for `plain.packed`. O(those; samples, when some are wanted).
+
+        `train`: as it will be given to `packed`; without it no samples are looked for.
 
         What comes of it is to be given to `settle_packed`, or they to `plain.give_back`.
         """
         taken = self.plain.take()
         types = {key: self.types[key] for key in {one.type for one in taken} if key in self.types}
         objects = {key: len(type_store) for key, type_store in types.items()}
-        wanted = {} if self.packing is None else self.packing.wanted(objects)
+        wanted = self.packing.wanted(objects) if train and self.packing is not None else {}
         samples = {key: types[key].bodies(some.bodies, newest=some.newest) for key, some in wanted.items()}
         return Batch(taken, objects, samples)
 
@@ -711,7 +713,7 @@ class Store:
         `train`: as in `Packing.take`.
         """
         while self.packing is not None and self.plain.size > upto and len(self.plain):
-            self.settle_packed(packed(self.packing, self.take_plain(), train=train))
+            self.settle_packed(packed(self.packing, self.take_plain(train=train), train=train))
 
     def fit(self) -> None:
         """Sets what is bounded in proportion to the live objects: plain bodies, and the window. O(types, clusters)."""
