@@ -24,6 +24,7 @@ import structlog
 from deltalog.append import Appender, Conflict
 from deltalog.history import History
 from deltalog.jetstream.acknowledgement import Expect
+from deltalog.jetstream.backoff import Once
 from deltalog.jetstream.stream import Log, Stream
 from deltalog.timing import DEFAULT_TIMING, LogTiming
 from deltalog.wire.errors import LogUnavailable
@@ -31,6 +32,8 @@ from deltalog.wire.forgotten import FORGOTTEN_SUBJECT, forgotten_headers
 
 log = structlog.get_logger("deltalog.forgetting")
 
+# What of the limit is left after a decision: each is a message, and watches that come from before it list anew.
+LEFT = 0.95
 # How many messages are looked for before all that should have gone are taken out once more.
 _PROBED = 16
 # Messages taken out at once; and what part of the time at most goes into that, as it is nobody's hurry.
@@ -104,7 +107,9 @@ class Purging:
 
     async def run(self) -> None:
         """Purges what is due until cancelled."""
-        said = ""
+        say = Once(
+            lambda reason: log.warning("forgotten deletions stay in the log", stream=self.log.name, reason=reason)
+        )
         while True:
             while not self._due:
                 self._added.clear()
@@ -113,11 +118,9 @@ class Purging:
             await asyncio.sleep(max(0.0, due.at - time.monotonic()))
             try:
                 await self._purge(due.sequences)
-                said = ""
+                say.clear()
             except LogUnavailable as cause:
-                if said != str(cause):
-                    said = str(cause)
-                    log.warning("forgotten deletions stay in the log", stream=self.log.name, reason=said)
+                say(cause)
                 await asyncio.sleep(self._timing.purge_others)
                 if len(self._due) > 1:
                     # What cannot be taken out goes by the tombstone time; not all of it need be known until then.

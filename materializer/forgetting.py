@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from deltalog.forgetting import Purging, decide
+from deltalog.forgetting import LEFT, Purging, decide
 from deltalog.history import History
 from deltalog.timing import DEFAULT_TIMING, LogTiming
 from deltalog.wire.errors import LogUnavailable
@@ -26,8 +26,6 @@ from materializer.timing import Timing
 
 log = structlog.get_logger("materializer")
 
-# What is left after a decision: each one is a message in the log, and watches that come from before it list anew.
-_KEPT = 0.95
 # So far beyond the limits an instance forgets for itself where nobody decides.
 _FAR_BEYOND = 1.25
 # How long one that could not decide leaves it to others, in seconds.
@@ -141,7 +139,7 @@ class Forgetting:
         if limits.within(found) or served.unconfirmed is not None:
             return
         store = served.store
-        through = burying.forgettable(store, int(limits.number * _KEPT), int(limits.log_bytes * _KEPT))
+        through = burying.forgettable(store, int(limits.number * LEFT), int(limits.log_bytes * LEFT))
         if not served.log.mirror and time.monotonic() >= self._decide_at:
             try:
                 self.purging.decided(through)

@@ -12,7 +12,7 @@ from typing import Final
 
 from materializer.bodies import Dictionary
 from materializer.entry import Entry
-from materializer.reading import KEPT
+from materializer.reading import KEPT, places_by_dictionary
 from materializer.record import REST_SIZE, body_in, length_at
 
 # So many slices are unpacked at one go: what it takes to have a thread do it is some 100 us, as much as it takes to
@@ -132,8 +132,7 @@ class _Chunk:
 def _unpacked(held: Sequence[Held]) -> list[bytes | memoryview]:
     """The bodies of records under dictionaries, in their order; run in a thread."""
     found: list[bytes | memoryview] = [b""] * len(held)
-    for dictionary in {dictionary for dictionary, _ in held}:
-        places = [at for at, (one, _) in enumerate(held) if one is dictionary]
+    for dictionary, places in places_by_dictionary(held):
         records = [held[at][1] for at in places]
         frames, sizes = map(body_in, records), [length_at(record, REST_SIZE) for record in records]
         for at, rest in zip(places, dictionary.unpack_apart(list(frames), sizes), strict=True):

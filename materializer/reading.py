@@ -6,12 +6,15 @@ have it unpacked once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from materializer.bodies import Dictionary
 from materializer.entry import METADATA, Entry, Envelope
 from materializer.mapped import MappedEntry
 from materializer.record import HEAD_BYTES, SIZE, VALUES_AT, body_in, lengths_from
+
+D = TypeVar("D", bound=Dictionary | None)
 
 # What a kept rest takes beside itself and its entry's record, in bytes.
 _OVERHEAD = 200
@@ -121,12 +124,17 @@ def unpacked(held: Sequence[tuple[Dictionary | None, bytes]]) -> list[bytes]:
         # Mostly all of a slice are.
         [dictionary] = dictionaries
         return bodies if dictionary is None else dictionary.unpack_many(bodies)
-    for dictionary in dictionaries:
+    for dictionary, places in places_by_dictionary(held):
         if dictionary is not None:
-            places = [at for at, (one, _) in enumerate(held) if one is dictionary]
             for at, rest in zip(places, dictionary.unpack_many([bodies[at] for at in places]), strict=True):
                 bodies[at] = rest
     return bodies
+
+
+def places_by_dictionary(held: Sequence[tuple[D, bytes]]) -> Iterator[tuple[D, list[int]]]:
+    """Each dictionary, and where those stand that are under it. O(held) for each."""
+    for dictionary in {dictionary for dictionary, _ in held}:
+        yield dictionary, [at for at, (one, _) in enumerate(held) if one is dictionary]
 
 
 def contents(entries: Sequence[Entry]) -> list[bytes]:

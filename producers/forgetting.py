@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
-from deltalog.forgetting import Purging, decide
+from deltalog.forgetting import LEFT, Purging, decide
 from deltalog.history import History
 from deltalog.jetstream.backoff import Once
 from deltalog.jetstream.stream import Log
@@ -26,8 +26,6 @@ log = structlog.get_logger("producers.forgetting")
 
 MOST_DELETIONS = 1_000_000
 """How many deletions are remembered if nothing else is said."""
-# What is left after a decision.
-_KEPT = 0.95
 
 
 class OwnDeletions:
@@ -79,7 +77,7 @@ class OwnDeletions:
         await self._forget(purging, await log_.forgotten_through())
         if self.remembered <= self.limit or log_.mirror:
             return
-        through = await self._excess(self.remembered - int(self.limit * _KEPT))
+        through = await self._excess(self.remembered - int(self.limit * LEFT))
         if not through:
             return
         purging.decided(through)

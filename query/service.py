@@ -27,14 +27,7 @@ from query.discovery.clusterpedia import GROUP, below_resources, collection_name
 from query.discovery.endpoints import Discovery
 from query.discovery.followed import Followed
 from query.discovery.openapi import OpenApiByScope
-from query.discovery.paths import (
-    SERVED_PATHS,
-    RequestTarget,
-    cluster_scope,
-    no_such_cluster,
-    resource_target,
-    split,
-)
+from query.discovery.paths import SERVED_PATHS, RequestTarget, cluster_scope, no_such_cluster, resource_target, split
 from query.discovery.readiness import Readiness, SeenObjects
 from query.entrance import Entrance, lasts
 from query.forward.bindings import pod_bound_by

@@ -7,7 +7,7 @@ for it: the store has the Events, and finds them by the uid of what they are abo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -18,6 +18,7 @@ from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.type_store import matching
 from query.objects.turns import in_slices
+from query.search.owners import Seen
 
 ANNOTATION = "shadow.clusterpedia.io/events"
 EVENTS = GroupResource("", "events")
@@ -29,7 +30,6 @@ _AT_ONCE = 512
 
 Key = tuple[str, str]
 """Cluster and uid of what Events are about."""
-Seen = Callable[[GroupResource, Entry], bool]
 
 
 async def events_of(

@@ -18,9 +18,10 @@ from query.http.rendering import LARGE_YAML
 from query.http.request import Request
 from query.http.status import ApiError, not_found
 from query.objects.consistency import Consistency
-from query.objects.injected_events import Seen, events_of
+from query.objects.injected_events import events_of
 from query.objects.representations import encoder_for
 from query.objects.versions import check_history, seen_versions_of, versions_for
+from query.search.owners import Seen
 
 
 class Reads:

@@ -65,16 +65,8 @@ class Encoder:
         self.form = wanted.form
         # Clusters may define the columns of one type differently, and users see different ones of them.
         defined = msgspec.json.encode(info.columns) if self.form is Form.TABLE else b""
-        self.key: tuple[object, ...] = (
-            versions,
-            wanted.form,
-            wanted.api_version,
-            across,
-            include,
-            info.kind,
-            version,
-            defined,
-        )
+        shown = (wanted.form, wanted.api_version, across, include)
+        self.key: tuple[object, ...] = (versions, *shown, info.kind, version, defined)
         self._info = info
         self._api_version = str(GroupVersion(info.group, version))
         self._wanted = wanted
@@ -298,7 +290,7 @@ class Encoder:
                 row = row_of(printer, entry.type_meta + content)
             head = heads.get(entry.cluster) or self._row_head(entry.cluster)
             if metadata:
-                shown = content[VERSION_OFFSET - 1 : -entry.behind_metadata]
+                shown = metadata_in(entry, content)
             else:
                 # Unlike an item, it was converted to its version on its own (endpoints/handlers/response.go: asTable).
                 shown = entry.type_meta + content if whole else b"null"

@@ -20,31 +20,19 @@ import pytest
 
 from deltalog import Appender, Connection, Log, LogSettings, open_log
 from deltalog.timing import LogTiming
-from deltalog.wire.resource_type import ResourceType
 from kubebraid.command.broker import EmbeddedBroker
 from producers.follow.normalize import Normalizer
 from producers.follow.ownership import renew, take
 from producers.follow.writer import Writer
 from producers.forgetting import OwnDeletions
 from tests.patience import PATIENCE
+from tests.producers.test_forgetting import PODS
 
 STEPS = int(os.environ.get("KUBEBRAID_SOAK_STEPS", "0"))
 ROUNDS = max(5, STEPS // 60)
 LIMIT = 2000
 # Pods that come and go in each round.
 EACH = 1000
-PODS = ResourceType(
-    group="",
-    resource="pods",
-    version="v1",
-    kind="Pod",
-    singular="pod",
-    namespaced=True,
-    short_names=(),
-    categories=(),
-    verbs=("get", "list", "watch"),
-    versions=("v1",),
-)
 # Of a pod's 4.5 KB, those that say nothing here.
 _FILLING = " ".join(f"{number:x}" for number in range(900))
 
