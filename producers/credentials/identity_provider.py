@@ -6,7 +6,6 @@ Connect Discovery 1.0, 4. A refresh token may be good for one use: it is sent ag
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import ipaddress
 import json
@@ -23,7 +22,9 @@ from yarl import URL
 
 from producers.credentials.credential import BadCredentials
 from producers.credentials.files import read_file
+from producers.credentials.shared_work import OffLoop
 from producers.kubeconfig.yaml_values import decode_base64
+from producers.timing import DEFAULT, ProducerTiming
 
 ProxyFor = Callable[[str], str]
 """The proxy for a URL, itself a URL that begins with http:// or https://, empty for none. Raises BadCredentials."""
@@ -31,6 +32,8 @@ ProxyFor = Callable[[str], str]
 _LARGEST = 1024 * 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
 _FORM = ("application/x-www-form-urlencoded", "text/plain")
+_AUTHORITY = "idp-certificate-authority"
+_AUTHORITY_DATA = f"{_AUTHORITY}-data"
 _ERROR_CODE = re.compile(r"[a-z_]{1,60}")
 
 
@@ -56,21 +59,25 @@ class _Answer:
 class IdentityProvider:
     """One provider, asked as one client.
 
-    `settings`: an auth-provider's `config`. Raises BadCredentials for bad ones.
+    `settings`: an auth-provider's `config`; `threads`: those in which the file that it names is read. Raises
+    BadCredentials for bad settings.
     """
 
-    def __init__(self, settings: Mapping[str, str], proxy: ProxyFor, threads: Executor, limit: float) -> None:
+    def __init__(
+        self, settings: Mapping[str, str], proxy: ProxyFor, threads: Executor, timing: ProducerTiming = DEFAULT
+    ) -> None:
         self._client_id, self._secret = settings.get("client-id", ""), settings.get("client-secret", "")
         issuer = settings.get("idp-issuer-url", "")
         for key, given in (("idp-issuer-url", issuer), ("client-id", self._client_id)):
             if not given:
                 raise BadCredentials(f"auth-provider oidc: {key} is missing")
         self._issuer = _safe_url(issuer, "idp-issuer-url")
-        self._authority_file = settings.get("idp-certificate-authority", "")
-        self._authority_data = settings.get("idp-certificate-authority-data", "")
+        self._authority_file = authority_file(settings)
+        self._authority_data = settings.get(_AUTHORITY_DATA, "")
         self._proxy = proxy
-        self._threads = threads
-        self._limit = limit
+        self._limit = timing.identity_provider
+        self._reading_limit = timing.credential_files
+        self._context = OffLoop(threads, self._tls, f"{_AUTHORITY} {self._authority_file}")
         # Whether the client says who it is in the body; None until one way has worked.
         self._in_body: bool | None = None
 
@@ -86,7 +93,7 @@ class IdentityProvider:
             TokenRefused: the provider does not take this refresh token.
             BadCredentials: there was no answer, or none that could be used.
         """
-        context = await asyncio.get_running_loop().run_in_executor(self._threads, self._tls)
+        context = await self._context.result(self._reading_limit)
         connector = aiohttp.TCPConnector(ssl=context, force_close=True)
         try:
             async with aiohttp.ClientSession(
@@ -191,17 +198,22 @@ class IdentityProvider:
             try:
                 authority = decode_base64(self._authority_data)
             except ValueError:
-                raise BadCredentials("idp-certificate-authority-data is no base64") from None
+                raise BadCredentials(f"{_AUTHORITY_DATA} is no base64") from None
         elif self._authority_file:
-            authority = read_file(self._authority_file, "idp-certificate-authority")
+            authority = read_file(self._authority_file, _AUTHORITY)
         try:
             context = ssl.create_default_context(cadata=authority.decode() if authority else None)
         except (ssl.SSLError, ValueError):
-            raise BadCredentials("idp-certificate-authority has no certificate in PEM that could be trusted") from None
+            raise BadCredentials(f"{_AUTHORITY} has no certificate in PEM that could be trusted") from None
         # As Go: any certificate that is given is trusted, and not every extension insisted on.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return context
+
+
+def authority_file(settings: Mapping[str, str]) -> str:
+    """The file with who certifies a provider, of its settings; empty if it is inline, or the system's."""
+    return "" if settings.get(_AUTHORITY_DATA) else settings.get(_AUTHORITY, "")
 
 
 def _safe_url(text: str, what: str) -> URL:

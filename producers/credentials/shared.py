@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable
 
 from producers.credentials.credential import BadCredentials, Credential, Presented
 from producers.credentials.exec_plugin import ExecPlugin, PluginSlots
-from producers.credentials.identity_provider import IdentityProvider, ProxyFor
+from producers.credentials.identity_provider import IdentityProvider, ProxyFor, authority_file
 from producers.credentials.kubeconfig_tokens import ID_TOKEN, REFRESH_TOKEN
 from producers.credentials.oidc import OidcUser
 from producers.kubeconfig.entries import AuthProvider, Cluster, Exec
@@ -110,9 +110,11 @@ class SharedCredentials:
         key = (provider.file, provider.entry, *sorted(settings.items()), *(() if provider.file else tokens.values()))
         kept = self._oidc.get(key)
         if kept is None:
-            # Its authority is a file, too, and its user's tokens are written into the kubeconfig.
+            # Its user's tokens are written into the kubeconfig; who certifies it may be in a file elsewhere.
             threads = self.threads.of(share_of(provider.file) if provider.file else str(settings.get("idp-issuer-url")))
-            identity = IdentityProvider(settings, self._proxy, threads, self._timing.identity_provider)
+            file = authority_file(settings)
+            reading = self.threads.of(share_of(file)) if file else threads
+            identity = IdentityProvider(settings, self._proxy, reading, self._timing)
             kept = self._oidc[key] = _Kept(OidcUser(provider, identity, threads, self._timing, self._clock))
         elif isinstance(kept.credential, OidcUser):
             kept.credential.offer(provider)

@@ -8,18 +8,22 @@ import contextlib
 import random
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import trustme
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from producers.credentials import identity_provider
 from producers.credentials.choosing import credential_for
 from producers.credentials.credential import BadCredentials, Credential, Presented
+from producers.credentials.files import read_file
 from producers.credentials.identity_provider import IdentityProvider, Tokens
 from producers.credentials.kubeconfig_tokens import read_tokens, write_tokens
 from producers.credentials.oidc import id_token_expiry
@@ -29,7 +33,7 @@ from producers.kubeconfig.files import access_of
 from producers.kubeconfig.model import ClusterAccess
 from producers.kubeconfig.yaml_values import dump, parse
 from producers.timing import ProducerTiming
-from tests.patience import eventually, eventually_awaited
+from tests.patience import PATIENCE, eventually, eventually_awaited
 from tests.producers.credentials.clock import Clock
 from tests.producers.credentials.conftest import TIMING, Pair, id_token
 from tests.producers.credentials.identity_provider import Provider, providing
@@ -361,7 +365,7 @@ async def test_redirects_of_the_discovery_document_stay_safe(authority: trustme.
 
         async def refreshed(path: str) -> Tokens:
             settings = provider.settings(**{"idp-issuer-url": here + path})
-            identity = IdentityProvider(settings, no_proxy, shared.threads.of(""), 60.0)
+            identity = IdentityProvider(settings, no_proxy, shared.threads.of(""))
             return await identity.refresh(provider.login())
 
         assert (await refreshed("/a/")).id_token
@@ -383,10 +387,56 @@ async def test_one_that_does_not_answer(provider: Provider) -> None:
 
     provider.before = hang
     shared = SharedCredentials(TIMING)
-    identity = IdentityProvider(provider.settings(), no_proxy, shared.threads.of(""), 0.3)
+    identity = IdentityProvider(
+        provider.settings(), no_proxy, shared.threads.of(""), ProducerTiming(identity_provider=0.3)
+    )
     with pytest.raises(BadCredentials, match=r"identity provider 127.0.0.1:\d+ did not answer within 0.3 s"):
         await identity.refresh("x")
     hangs.set()
+    await shared.close()
+
+
+async def test_an_authority_in_a_file_that_hangs(
+    provider: Provider, file: File, tmp_path: Path, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file server that does not answer: it has a time limit, one thread, and none of the kubeconfig's."""
+    release, opened = threading.Event(), []
+    dead = tmp_path / "dead"
+    dead.mkdir()
+    (dead / "ca.crt").write_bytes(authority.cert_pem.bytes())
+
+    def reads(path: str, what: str) -> bytes:
+        opened.append(path)
+        release.wait(PATIENCE)
+        return read_file(path, what)
+
+    monkeypatch.setattr(identity_provider, "read_file", reads)
+    shared = SharedCredentials(msgspec.structs.replace(TIMING, credential_files=0.05))
+    settings = provider.settings() | {"idp-certificate-authority": str(dead / "ca.crt")}
+    del settings["idp-certificate-authority-data"]
+    file.write({**settings, "refresh-token": provider.login()})
+    credential = file.credential(shared)
+    for _ in range(2):
+        said = await reason(credential)
+        assert said == f"idp-certificate-authority {dead}/ca.crt could not be read within 0.05 s"
+        await asyncio.sleep(0.03)
+    assert len(opened) == 1
+    assert (
+        await asyncio.gather(
+            *(asyncio.wrap_future(shared.threads.of(str(tmp_path)).submit(int, "7")) for _ in range(20))
+        )
+        == [7] * 20
+    )
+    release.set()
+
+    async def there() -> bool:
+        try:
+            return bool((await credential.current()).headers)
+        except BadCredentials:
+            return False
+
+    await eventually_awaited(there)
+    await credential.close()
     await shared.close()
 
 
@@ -417,13 +467,11 @@ async def test_through_a_proxy(provider: Provider) -> None:
         return f"http://127.0.0.1:{port}"
 
     shared = SharedCredentials(TIMING)
-    identity = IdentityProvider(provider.settings(), chosen, shared.threads.of(""), 60.0)
+    identity = IdentityProvider(provider.settings(), chosen, shared.threads.of(""))
     assert (await identity.refresh(provider.login())).id_token
     assert asked == [f"{provider.url}/.well-known/openid-configuration", f"{provider.url}/token"]
     assert tunnels == [f"CONNECT {provider.url.removeprefix('https://')} HTTP/1.1"] * 2
-    socks = IdentityProvider(
-        provider.settings(), lambda _: "socks5://u:s3cret@127.0.0.1:1", shared.threads.of(""), 60.0
-    )
+    socks = IdentityProvider(provider.settings(), lambda _: "socks5://u:s3cret@127.0.0.1:1", shared.threads.of(""))
     with pytest.raises(BadCredentials, match="through no socks5 proxy") as refused:
         await socks.refresh("x")
     assert "s3cret" not in str(refused.value)
