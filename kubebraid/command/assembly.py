@@ -37,6 +37,7 @@ from materializer.snapshot import Snapshots
 from producers.members.membership import Members
 from producers.producer import Producer, leases_bucket
 from producers.rules.configuration import Configuration, Directory, Kubeconfig, Source, load
+from query.search.collections import with_configured
 from query.service import QueryService
 
 
@@ -126,6 +127,7 @@ async def run(settings: Settings, *, produce: bool, serve: bool, worker: Worker 
                 upstreams=upstreams,
                 not_ready_after=settings.not_ready_after,
                 entrance=entered.entrance,
+                collections=with_configured(settings.collections),
                 others=lambda: [*reading.checks(), *(() if producer is None else append_checks(producer))],
             )
             if producer is not None:

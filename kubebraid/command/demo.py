@@ -19,7 +19,7 @@ from kubebraid.command import assembly, reporting
 from kubebraid.command.broker import child_set_up
 from kubebraid.command.options.log import Data, Nats, NatsPort
 from kubebraid.command.options.process import LogJson, LogLevel
-from kubebraid.command.options.serving import InsecureListen, Listen
+from kubebraid.command.options.serving import Collections, InsecureListen, Listen, configured_collections
 from kubebraid.command.parts import Stopped
 from kubebraid.command.settings import BadSetting, Forward, Settings, parse_listen
 
@@ -91,6 +91,7 @@ def command(
     churn: Annotated[float, typer.Option(min=0, help="Changes a second in each cluster.")] = 2.0,
     listen: Listen = "127.0.0.1:8001",
     insecure_listen: InsecureListen = False,
+    collections: Collections = None,
     data: Data = None,
     nats: Nats = None,
     nats_port: NatsPort = None,
@@ -104,6 +105,7 @@ def command(
         data=data,
         listen=parse_listen(listen, insecure=insecure_listen),
         forward=Forward.CALLER,
+        collections=configured_collections(collections),
     )
     reporting.run(demo(settings, clusters=clusters, pods=pods, churn=churn), log_level, log_json)
 

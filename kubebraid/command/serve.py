@@ -44,6 +44,7 @@ from kubebraid.command.options.log import (
 )
 from kubebraid.command.options.process import LogJson, LogLevel
 from kubebraid.command.options.serving import (
+    Collections,
     ForwardAs,
     InsecureListen,
     Listen,
@@ -52,6 +53,7 @@ from kubebraid.command.options.serving import (
     SnapshotEvery,
     WindowMemory,
     checked_forward,
+    configured_collections,
     seconds_between_snapshots,
 )
 from kubebraid.command.options.sizes import size
@@ -88,6 +90,7 @@ def command(
     workers: Annotated[
         int, typer.Option(metavar="N", min=1, max=64, help="Processes behind the address, each with all objects.")
     ] = 1,
+    collections: Collections = None,
     window_memory: WindowMemory = None,
     not_ready_after: NotReadyAfter = "5m",
     log_level: LogLevel = "info",
@@ -119,6 +122,7 @@ def command(
         listen=parse_listen(listen, insecure=insecure_listen, doors=doors),
         doors=doors,
         forward=checked_forward(forward, listen, doors),
+        collections=configured_collections(collections),
         window_memory=None if window_memory is None else size("--window-memory", window_memory),
         deletions=deletion_limits(deletions, deletions_bytes),
         not_ready_after=duration(not_ready_after),

@@ -18,6 +18,7 @@ from materializer.versions import check_prefix
 from producers.rules.configuration import RELIST_EVERY
 from producers.rules.pruning import Pruning
 from producers.rules.rules import Rules
+from query.search.collections import ResourceCollection
 
 NOT_READY_AFTER = 300.0
 SNAPSHOT_EVERY = 600.0
@@ -102,11 +103,11 @@ class Settings:
     `access`: how to get into a NATS that is not embedded. `snapshot`: the directory of snapshots (None: below the
     embedded NATS's files, else none); `snapshot_every`: how often one is written, in seconds; 0: none are written or
     read. `config`: the configuration file, which then says all of what is followed and how. `doors`: who may come in
-    where it listens. `forward`: as whom requests are passed on to clusters. `events`, `events_bytes`: for how many
-    seconds and in how many bytes the log keeps every change; None: as it does. `compression`: how NATS keeps the log.
-    `window_memory`: bytes for the newest
-    events; None: in proportion to the objects. `deletions`: how many are remembered. `not_ready_after`: seconds
-    without word of the log that a service counts as ready; 0: for ever.
+    where it listens. `forward`: as whom requests are passed on to clusters. `collections`: those beside
+    the ones that there always are. `events`, `events_bytes`: for how many seconds and in how many bytes the log keeps
+    every change; None: as it does. `compression`: how NATS keeps the log. `window_memory`: bytes for the newest events;
+    None: in proportion to the objects. `deletions`: how many are remembered. `not_ready_after`: seconds without word of
+    the log that a service counts as ready; 0: for ever.
     """
 
     nats: str | None = None
@@ -132,6 +133,7 @@ class Settings:
     listen: Address | None = None
     doors: Doors = field(default_factory=Doors)
     forward: Forward = Forward.OFF
+    collections: tuple[ResourceCollection, ...] = ()
     window_memory: int | None = None
     deletions: DeletionLimits = field(default_factory=DeletionLimits)
     not_ready_after: float = NOT_READY_AFTER

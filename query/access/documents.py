@@ -6,7 +6,7 @@ k8s.io/apiserver decodes its configuration files with `strict`: unknown fields, 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +15,7 @@ import yaml
 from query.access.errors import BadAccessFile
 
 Shape = TypeVar("Shape")
+Read = TypeVar("Read")
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`(?: - at `\$\.?(.*)`)?$")
 _MISSING = re.compile(r"Object missing required field `(.*?)`(?: - at `\$\.?(.*)`)?$")
@@ -48,9 +49,18 @@ _Loader.yaml_implicit_resolvers = {
 
 def parsed(content: bytes) -> Any:
     """What a YAML or JSON document says. Raises BadAccessFile, without the file's name."""
+    # A loader of its own, derived from SafeLoader.
+    return _reading(lambda: yaml.load(content, _Loader))
+
+
+def all_parsed(content: bytes) -> list[Any]:
+    """What each document of a YAML stream says. Raises BadAccessFile, without the file's name."""
+    return _reading(lambda: list(yaml.load_all(content, _Loader)))
+
+
+def _reading(read: Callable[[], Read]) -> Read:
     try:
-        # A loader of its own, derived from SafeLoader.
-        return yaml.load(content, _Loader)
+        return read()
     except yaml.MarkedYAMLError as cause:
         # Not the lines that stand there: they may be secret.
         mark = cause.problem_mark

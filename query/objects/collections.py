@@ -238,7 +238,11 @@ def _described(one: _Type) -> dict[str, str]:
 
 def _pattern_types(collection: ResourceCollection) -> list[dict[str, str]]:
     return [
-        {"group": one.group or "", "version": one.version or "", "kind": "", "resource": one.resource or ""}
+        {
+            "group": "*" if one.group is None else one.group,
+            "version": one.version or "",
+            "resource": one.resource or "",
+        }
         for one in collection.patterns or ()
     ]
 

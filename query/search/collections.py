@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from deltalog.wire.kubernetes import GroupResource
@@ -103,7 +103,7 @@ def _of_group(text: str) -> CollectedTypes:
         return CollectedTypes(None)
     if "/" in version or (slash and not version) or not group:
         raise ApiError(400, f"groups: {text[:64]!r} is no group; write apps, batch/v1, core or *")
-    return CollectedTypes(_group(group), version=version or None)
+    return CollectedTypes(group_named(group), version=version or None)
 
 
 def _of_resource(text: str) -> CollectedTypes:
@@ -111,16 +111,22 @@ def _of_resource(text: str) -> CollectedTypes:
     if not parts[-1] or len(parts) > 3:
         raise ApiError(400, f"resources: {text[:64]!r} is no type; write pods, apps/deployments or apps/v1/deployments")
     if len(parts) == 3:
-        return CollectedTypes(_group(parts[0]), parts[2], parts[1])
+        return CollectedTypes(group_named(parts[0]), parts[2], parts[1])
     if len(parts) == 2:
         if _VERSION.fullmatch(parts[0]):
             return CollectedTypes("", parts[1], parts[0])
-        return CollectedTypes(_group(parts[0]), parts[1])
+        return CollectedTypes(group_named(parts[0]), parts[1])
     resource, _, group = text.partition(".")
     if not resource:
         raise ApiError(400, f"resources: {text[:64]!r} is no type; write pods or deployments.apps")
     return CollectedTypes(group, resource)
 
 
-def _group(text: str) -> str:
+def group_named(text: str) -> str:
+    """The group that a text stands for: `core` is the one without a name."""
     return "" if text == "core" else text
+
+
+def with_configured(configured: Iterable[ResourceCollection]) -> Mapping[str, ResourceCollection]:
+    """All collections by name: those that there always are, then those of the configuration."""
+    return {**COLLECTIONS, **{one.name: one for one in configured}}

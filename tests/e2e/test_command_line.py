@@ -95,12 +95,17 @@ async def test_listen_addresses(members: Members, tmp_path: Path) -> None:
     await refused("HOST:PORT", *common, "--listen", "127.0.0.1:99999")
 
 
-async def test_usage() -> None:
+async def test_usage(tmp_path: Path) -> None:
     refusal("--bogus", *await started_by_a_user("up", "--bogus"))
     await refused("--nats", "serve")
     await refused("'surprise'", "up", "surprise")
     await refused("--pods", "demo", "--pods", "many")
     await refused("log-level", "demo", "--log-level", "loud")
+    collections = tmp_path / "collections.yaml"
+    collections.write_text("- {name: any, resourceTypes: [{resource: pods}]}")
+    for command in (("up",), ("serve", "--nats", "nats://127.0.0.1:1"), ("demo",)):
+        said = f"{collections}: [0].name: any is always there; leave this one out"
+        await refused(said, *command, "--collections", str(collections))
     await refused("no kubebraid answers", "kubeconfig", "--server", "http://127.0.0.1:1")
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
-from tests.e2e.conftest import Kubectl, Service
+from tests.e2e.conftest import Kubectl, Members, Service
 
 DOCUMENT = (Path(__file__).parent.parent.parent / "docs/search.md").read_text()
 EXAMPLES = [
@@ -18,6 +20,23 @@ EXAMPLES = [
     for line in block.splitlines()
     if not line.startswith(("#", "export "))
 ]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_service(shared_members: Members) -> AsyncIterator[Service]:
+    """A service that has the document's collections."""
+    directory = shared_members.kubeconfig.parent
+    [collections] = re.findall(r"^```yaml\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    file = directory / "collections.yaml"
+    file.write_text(collections)
+    arguments = ("--kubeconfig", str(shared_members.kubeconfig), "--data", str(directory / "data"))
+    service = Service("up", *arguments, "--collections", str(file), log=directory / "up.log")
+    await service.start()
+    try:
+        await service.ready()
+        yield service
+    finally:
+        await service.stop()
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -56,6 +75,7 @@ def test_there_are_examples_of_all() -> None:
         "orderby",
         "fieldSelector",
         "limit",
+        "collectionresources/traffic",
     ):
         assert one in text
     assert len(EXAMPLES) > 12

@@ -48,10 +48,18 @@ async def sample(service: Service, name: str) -> dict[str, float]:
 
 
 async def test_workers_die_and_nobody_loses_anything(
-    nats: str, members: Members, process: StartProcess, start: Starter, compare: Comparison, view: type[View]
+    nats: str,
+    members: Members,
+    process: StartProcess,
+    start: Starter,
+    compare: Comparison,
+    view: type[View],
+    tmp_path: Path,
 ) -> None:
+    collections = tmp_path / "collections.yaml"
+    collections.write_text("- {name: base, resourceTypes: [{resource: nodes}, {resource: namespaces}]}")
     await process("produce", "--nats", nats, "--kubeconfig", str(members.kubeconfig))
-    service = await start("--nats", nats, "--workers", "3", command="serve")
+    service = await start("--nats", nats, "--workers", "3", "--collections", str(collections), command="serve")
 
     async def all_ready() -> bool:
         # A connection that the kernel gave to a worker that was just killed is reset.
@@ -96,6 +104,10 @@ async def test_workers_die_and_nobody_loses_anything(
         follower.cancel()
     for result in await asyncio.gather(*followers, return_exceptions=True):
         assert isinstance(result, asyncio.CancelledError), result
+    # Whichever of them is asked: each request is on a connection of its own.
+    for _ in range(6):
+        base = await service.get("/apis/clusterpedia.io/v1beta1/collectionresources/base")
+        assert {item["kind"] for item in base["items"]} == {"Node", "Namespace"}
     assert await service.stop() == 0
     assert service.output().count("starting it again") == 3
 

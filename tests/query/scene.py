@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from aiohttp import ClientSession
@@ -26,6 +26,7 @@ from query.objects.options import parse_options
 from query.objects.representations import encoder_for
 from query.objects.requests import CollectionRequest
 from query.objects.versions import seen_versions_of, versions_for
+from query.search.collections import ResourceCollection, with_configured
 from query.search.terms import Search
 from query.service import QueryService
 from query.timing import QueryTiming
@@ -115,9 +116,16 @@ class Scene:
         self.control(TYPE, "alpha", resource, "sea.example.io", data=data)
 
     @contextlib.asynccontextmanager
-    async def serving(self, upstreams: Upstreams | None = None) -> AsyncIterator[Answers]:
-        """The whole service by HTTP. `upstreams`: where requests for one cluster are passed on to."""
-        service = QueryService(self.materializer, "test", upstreams=upstreams, timing=QUICK)
+    async def serving(
+        self, upstreams: Upstreams | None = None, collections: Iterable[ResourceCollection] = ()
+    ) -> AsyncIterator[Answers]:
+        """The whole service by HTTP. `upstreams`: where requests for one cluster are passed on to.
+
+        `collections`: those of the configuration.
+        """
+        service = QueryService(
+            self.materializer, "test", upstreams=upstreams, timing=QUICK, collections=with_configured(collections)
+        )
         async with TestServer(service.application()) as server, ClientSession() as session:
             yield Answers(session, str(server.make_url("/")).rstrip("/"))
             service.close()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from deltalog.wire.subjects import REMOVED, SYNCED, TYPE
+from query.search.collection_file import read_collections
 from tests.materializer.conftest import made_delta, with_body
 from tests.query.scene import Answers, Scene
 
@@ -144,6 +145,50 @@ async def test_which_types_one_has(path: str, kinds: set[str]) -> None:
 async def test_types_that_are_none(query: str) -> None:
     async with fleet().serving() as ask:
         assert (await ask.json(f"{ROOT}/any{query}", code=400))["reason"] == "BadRequest"
+
+
+async def test_those_of_the_configuration_are_as_the_others() -> None:
+    [fleet_, of_one] = read_collections(
+        b"""
+- name: fleet
+  resourceTypes: [{group: sea.example.io, version: v2, resource: ships}, {resource: pods}, {group: none.example.io}]
+- name: old-ships
+  resourceTypes: [{group: sea.example.io, version: v1, resource: ships}]
+"""
+    )
+    made = fleet()
+    async with made.serving(collections=[fleet_, of_one]) as ask:
+        listed = (await ask.json(ROOT))["items"]
+        assert [one["metadata"]["name"] for one in listed] == [
+            "any",
+            "workloads",
+            "kuberesources",
+            "fleet",
+            "old-ships",
+        ]
+        assert listed[3]["resourceTypes"] == [
+            {"group": "sea.example.io", "version": "v2", "resource": "ships"},
+            {"group": "", "version": "", "resource": "pods"},
+            {"group": "none.example.io", "version": "", "resource": ""},
+        ]
+        rows = (await ask.json(ROOT, TABLE))["rows"]
+        assert rows[3]["cells"] == ["fleet", "sea.example.io.ships,.pods,none.example.io.*"]
+        wanted = [one for one in ALL if one[0] in ("Pod", "Ship")]
+        found = await ask.json(f"{ROOT}/fleet")
+        assert (found["metadata"]["name"], [place(item) for item in found["items"]]) == ("fleet", wanted)
+        assert (await ask.json(f"{ROOT}/old-ships"))["items"] == []
+        first = await ask.json(f"{ROOT}/fleet?limit=3&onlyMetadata=true&orderby=name")
+        rest = await ask.json(f"{ROOT}/fleet?limit=9&onlyMetadata=true&orderby=name&continue={first['continue']}")
+        assert (first["remainingItemCount"], rest["remainingItemCount"], len(rest["items"])) == (5, 0, 5)
+        assert sorted(place(item) for item in first["items"] + rest["items"]) == sorted(wanted)
+        table = await ask.json(f"{ROOT}/fleet?names=two", TABLE)
+        assert [row["cells"][3] for row in table["rows"]] == ["Pod", "Pod", "Ship", "Ship"]
+        begin = made.index
+        made.one("deployments", "new", namespace="web")
+        made.one("ships", "new", namespace="web")
+        made.tell()
+        watched = await ask.events(f"{ROOT}/fleet?watch=1&timeoutSeconds=1&resourceVersion=abcdefgh.{begin}")
+        assert [told(one) for one in watched] == [("ADDED", "Ship", "alpha", "new")]
 
 
 async def test_searches_and_forms() -> None:

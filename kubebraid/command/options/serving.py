@@ -10,6 +10,8 @@ import typer
 from kubebraid.command.doors import Doors
 from kubebraid.command.settings import BadSetting, Forward, parse_listen
 from producers.rules.configuration import duration
+from query.search.collection_file import load_collections
+from query.search.collections import ResourceCollection
 
 Listen = Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the API is served.")]
 InsecureListen = Annotated[bool, typer.Option(help="Allow another address than loopback, without authentication.")]
@@ -44,6 +46,15 @@ NotReadyAfter = Annotated[
     ),
 ]
 
+Collections = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Collections beside any, workloads and kuberesources: YAML, a list of them with their types, or "
+        "Clusterpedia's CollectionResources.",
+    ),
+]
+
 
 def checked_forward(forward: Forward, listen: str, doors: Doors) -> Forward:
     """Raises BadSetting where strangers would act as us, or nobody is known in whose name we could ask."""
@@ -58,6 +69,11 @@ def checked_forward(forward: Forward, listen: str, doors: Doors) -> Forward:
             "--client-ca-file, --token-auth-file or --authentication-config"
         )
     return forward
+
+
+def configured_collections(path: Path | None) -> tuple[ResourceCollection, ...]:
+    """The collections of a `--collections`. Blocking. Raises BadCollections."""
+    return () if path is None else load_collections(path)
 
 
 def seconds_between_snapshots(text: str) -> float:
