@@ -21,11 +21,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from deltalog.wire.kubernetes import GroupResource
-from kubebraid.route.callers import ProxiedCaller, ProxiedCallers
+from kubebraid.route.callers import ProxiedCallers
+from kubebraid.route.collections import GroupCollections
 from kubebraid.route.documents import GroupDocuments, InstanceAnswer, NotAnswered, decoded, instance_documents
 from kubebraid.route.groups import CONNECT_PATIENCE, NOT_YET, Group, Groups, Instance, clusters_having, merged_documents
 from kubebraid.route.instance_tls import InstanceTls
 from kubebraid.route.merging import merge, merge_rules
+from kubebraid.route.request import RoutedRequest
 from query.discovery.access_reviews import review_kind
 from query.discovery.catalogue import aggregated_type
 from query.discovery.clusterpedia import below_resources, collection_named
@@ -53,7 +55,6 @@ from query.http.passthrough import (
     stream_response,
 )
 from query.http.rendering import answer
-from query.http.request import Request, client_address
 from query.http.status import ApiError, UnknownPath, no_such_path
 from query.http.tunnels import BrokenTunnel, wants_upgrade
 
@@ -74,28 +75,6 @@ class _Collector(Collector):
             for one in group.instances:
                 ready.add_metric((group.name, one.url), 1.0 if one.why_not_ready is None else 0.0)
         yield ready
-
-
-class RoutedRequest(Request):
-    """A request to the router. `caller`: who sent it, once that is known."""
-
-    def __init__(self, http: web.Request) -> None:
-        super().__init__(http)
-        self.caller = ProxiedCaller((), False, b"")
-
-    @property
-    def place(self) -> str:
-        """The address of its client: whoever keeps a connection gets its answers from the same instances."""
-        peer = self.http.transport.get_extra_info("peername") if self.http.transport is not None else None
-        return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else ""
-
-    @property
-    def forwarded(self) -> list[tuple[str, str]]:
-        """Headers that say where it came from: for the commands that refusals name, and for audit."""
-        scheme, host = client_address(self.http)
-        way = [*self.http.headers.getall("X-Forwarded-For", ()), *([self.http.remote] if self.http.remote else [])]
-        said = [("X-Forwarded-For", ", ".join(way))] if way else []
-        return [*said, ("X-Forwarded-Proto", scheme), ("X-Forwarded-Host", host)]
 
 
 class Router:
@@ -123,6 +102,7 @@ class Router:
         self._pass_through = PassThrough(CONNECT_PATIENCE)
         self.groups = Groups(groups, self._pass_through, tls, self._callers.itself)
         self._documents = GroupDocuments(self.groups, self._pass_through, guarded=self._guarded)
+        self._collections = GroupCollections(self.groups, self._documents, guarded=self._guarded)
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "kubebraid_router_requests_total", "Requests passed on", ("group", "code"), registry=self.registry
@@ -188,10 +168,8 @@ class Router:
             return await self._unknown_cluster(request, segments, unseen)
         cluster, rest = cluster_scope(segments, clusters)
         groups = list(self.groups) if cluster is None else self.groups.having(cluster)
-        if collection and len(groups) > 1:
-            raise ApiError(
-                400, f"collection {collection}: its types are in several logs, which have no version in common"
-            )
+        if collection is not None and len(groups) > 1 and http.method in ("GET", "HEAD"):
+            return await self._pass_collection(request, collection)
         if not rest or rest[0] in ("version", "clusters"):
             return await self._pass(request, groups)
         if rest[0] == "openapi":
@@ -207,6 +185,16 @@ class Router:
         if review_kind(rest) is not None:
             return await self._review(request, groups)
         return await self._pass_resource(request, cluster, rest, groups, unseen)
+
+    async def _pass_collection(self, request: RoutedRequest, name: str) -> web.StreamResponse:
+        """A collection from the group that has it; "": the list of them."""
+        if not name and "watch" not in request.http.query:
+            return await self._collections.listed(request)
+        if not name:
+            # An instance says what may be watched.
+            return await self._pass(request, list(self.groups))
+        found = await self._collections.group_of(request, name)
+        return await self._pass(request, [found]) if isinstance(found, Group) else found
 
     async def _pass_resource(
         self,
@@ -323,7 +311,7 @@ class Router:
         answers = await self._documents.clusters(self.groups, request.caller, request.place, request.forwarded)
         said = instance_documents(answers)
         if not said:
-            return _relayed(request, answers[0][1])
+            return request.relayed(answers[0][1])
         told = await self._unless_monitoring(request) is None
         ready = self.groups.ready if told else all(document.ready for _, document in said)
         return request.document(merged_documents(said, ready=ready, told=told))
@@ -337,7 +325,7 @@ class Router:
             checks = []
             for said in await self._each(request, "/readyz?verbose"):
                 if said.status not in (200, 503):
-                    return _relayed(request, said)
+                    return request.relayed(said)
                 lines = said.body.decode(errors="replace").splitlines()
                 checks += [Check.of(line) for line in lines if line.startswith("[")]
             checks = list(dict.fromkeys(checks))
@@ -367,7 +355,7 @@ class Router:
             with contextlib.suppress(NotAnswered):
                 headers = [("Accept", "application/json"), *request.forwarded]
                 said = await self._documents.ask(group, request.caller, request.place, "/metrics", headers)
-                return None if said.status == 200 else _relayed(request, said)
+                return None if said.status == 200 else request.relayed(said)
         raise self._nobody("no instance answers")
 
     def _nobody(self, problem: str) -> ApiError:
@@ -500,9 +488,9 @@ class Router:
                 raise self._nobody(f"group {group.name}: {cause}") from None
             with contextlib.suppress(msgspec.MsgspecError, ValueError, AttributeError):
                 if msgspec.json.decode(said.body).get("status", {}).get("allowed") is True:
-                    return _relayed(request, said)
+                    return request.relayed(said)
             reviewed.append((group, said))
-        return _relayed(request, self._together(reviewed))
+        return request.relayed(self._together(reviewed))
 
     def _together(self, reviewed: Sequence[tuple[Group, InstanceAnswer]]) -> InstanceAnswer:
         """What groups said to one review, none of which has allowed anything.
@@ -544,7 +532,7 @@ class Router:
         if (said := answers[0][1]).status != 200:
             if said.status == 404:
                 raise no_such_path()
-            return _relayed(request, said)
+            return request.relayed(said)
         merged = merge(decoded(answers))
         body = msgspec.json.encode(merged) + b"\n"
         etag = f'"{hashlib.sha256(body).hexdigest()[:32].upper()}"'
@@ -577,13 +565,6 @@ def _only_read(http: web.BaseRequest) -> None:
     """Raises ApiError 405."""
     if http.method not in ("GET", "HEAD"):
         raise ApiError(405, f"the server does not allow {http.method} on this path")
-
-
-def _relayed(request: RoutedRequest, said: InstanceAnswer) -> web.Response:
-    """An instance's answer, as it is."""
-    if not said.content_type.startswith("application/json"):
-        return web.Response(status=said.status, body=said.body, headers={"Content-Type": said.content_type})
-    return request.answer(said.body, status=said.status)
 
 
 async def _at_once(error: ApiError) -> ApiError:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import msgspec
 from aiohttp import web
 
 from deltalog.wire.kubernetes import GroupResource
@@ -18,7 +17,7 @@ from query.access.authorization.attributes import Attributes, attributes_of
 from query.access.authorization.denied import forbidden
 from query.access.gate import LEFT_OUT, Gate, Permit
 from query.discovery.catalogue import ServedType
-from query.discovery.clusterpedia import COLLECTIONS, GROUP, VERSION
+from query.discovery.clusterpedia import COLLECTIONS, GROUP
 from query.discovery.endpoints import Discovery
 from query.discovery.followed import SeveralFollowed
 from query.discovery.paths import RequestTarget
@@ -32,11 +31,10 @@ from query.objects.options import asks_watch, parse_options
 from query.objects.requests import CollectionRequest, SeenOwners
 from query.objects.selection import selection_of
 from query.objects.versions import seen_versions_of, versions_for
+from query.search.collection_list import answer_collections
 from query.search.collections import CollectedTypes, ResourceCollection, patterns_of
 from query.search.order import type_text
 from query.search.terms import parse_search
-
-_API_VERSION = f"{GROUP}/{VERSION}"
 
 
 class _Type(NamedTuple):
@@ -87,7 +85,7 @@ class Collections:
         if not name:
             if request.watching:
                 raise ApiError(400, "the list of collections does not change: watch one of them")
-            return self._all(request)
+            return answer_collections(request, self._named.values())
         collection = self._named.get(name)
         if collection is None:
             raise not_found(GROUP, COLLECTIONS, name)
@@ -107,34 +105,6 @@ class Collections:
                 assert whole is not None
                 permit.on_end = whole.end
             return await self._serve_watch(request, asked, whole or Permit(request.who, None, _NOTHING, Visible()))
-
-    def _all(self, request: Request) -> web.Response:
-        """Which collections there are."""
-        form = request.accept.objects(listing=True)
-        request.in_yaml = form.in_yaml
-        items: list[dict[str, Any]] = [
-            {"metadata": {"name": name, "creationTimestamp": None}, "resourceTypes": _pattern_types(one)}
-            for name, one in self._named.items()
-        ]
-        content: dict[str, Any] = {"kind": "CollectionResourceList", "apiVersion": _API_VERSION, "metadata": {}}
-        if form.form is Form.TABLE:
-            content["kind"], content["apiVersion"] = "Table", form.api_version
-            content["columnDefinitions"] = [
-                {"name": column, "type": "string", "format": "", "description": "", "priority": 0}
-                for column in ("Name", "Resources")
-            ]
-            partial = {"kind": "PartialObjectMetadata", "apiVersion": form.api_version}
-            content["rows"] = [
-                {"cells": [item["metadata"]["name"], _texts(item)], "object": {**partial, "metadata": item["metadata"]}}
-                for item in items
-            ]
-        elif form.form is Form.METADATA:
-            partial = {"kind": "PartialObjectMetadata", "apiVersion": form.api_version}
-            content["kind"], content["apiVersion"] = "PartialObjectMetadataList", form.api_version
-            content["items"] = [{**partial, "metadata": item["metadata"]} for item in items]
-        else:
-            content["items"] = items
-        return request.answer(msgspec.json.encode(content) + b"\n")
 
     async def _types(self, request: Request, patterns: Sequence[CollectedTypes]) -> list[_Type]:
         """The types that there are of these, by what they are sorted by, with what may be seen of each."""
@@ -234,18 +204,3 @@ def _versioned(one: _Type) -> tuple[str, str, str]:
 def _described(one: _Type) -> dict[str, str]:
     group, version, resource = _versioned(one)
     return {"group": group, "version": version, "kind": one.served.info.kind, "resource": resource}
-
-
-def _pattern_types(collection: ResourceCollection) -> list[dict[str, str]]:
-    return [
-        {
-            "group": "*" if one.group is None else one.group,
-            "version": one.version or "",
-            "resource": one.resource or "",
-        }
-        for one in collection.patterns or ()
-    ]
-
-
-def _texts(item: dict[str, Any]) -> str:
-    return ",".join(f"{one['group']}.{one['resource'] or '*'}" for one in item["resourceTypes"]) or "*"

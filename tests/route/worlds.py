@@ -118,6 +118,11 @@ def requests() -> Iterator[tuple[str, str, str]]:
             yield "GET", f"{path}/same/status", FORMS[0]
             for method in ("POST", "DELETE", "PUT", "PATCH"):
                 yield method, f"{path}/same", FORMS[0]
+    collections = "/apis/clusterpedia.io/v1beta1/collectionresources"
+    named = ("", "/any?resources=pods", "/any?resources=pods,namespaces", "/any?groups=*", "/any?groups=sea.example.io")
+    for path in (*named, "/any?groups=apps&limit=1", "/any", "/workloads", "/kuberesources", "/none", "?watch=1"):
+        for form in FORMS[:4]:
+            yield "GET", collections + path, form
 
 
 _VERSION = re.compile(rb"abcdefgh(\.[0-9]+)*|\"?(resourceVersion|index|age|observed)\"?: ?\"?[0-9.]+\"?|index [0-9]+")
