@@ -407,7 +407,8 @@ class QueryService:
         if first == "openapi":
             generation, store = self._materializer.generation, self._materializer.store
             among = request.visible.scope[0]
-            if (documents := self._openapi.of(generation, store, request.cluster, among)) is not None:
+            own = request.cluster is None and not request.below_resources
+            if (documents := self._openapi.of(generation, store, request.cluster, among, own=own)) is not None:
                 self._only_get(request)
                 return await documents.answer(request.http, segments[1:])
         if request.cluster is None or self._forwarding is None:

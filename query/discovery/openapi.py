@@ -1,7 +1,8 @@
 """OpenAPI: the documents of member clusters, from memory: /openapi/v3 by group and version, /openapi/v2 as a whole.
 
 Below `/clusters/<c>` exactly that cluster's. At the root the union: of each group and version the document that most
-clusters have, and the version 2 document with the most paths. k8s.io/kube-openapi, pkg/handler and pkg/handler3.
+clusters have, and the version 2 document with the most paths; both with our own group, which is served there.
+k8s.io/kube-openapi, pkg/handler and pkg/handler3.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from aiohttp import web
 from deltalog.wire.records import ClusterDocument, DocumentName
 from materializer.cluster_facts import ClusterFacts
 from materializer.store import Store
+from query.discovery import clusterpedia_openapi
+from query.discovery.clusterpedia_openapi import ExtendedDocuments
 from query.http.accept import Accept
 from query.http.rendering import JSON, takes_gzip
 from query.http.status import ApiError, no_such_path
@@ -43,11 +46,20 @@ _VERSION2_JSON = DocumentName("v2", "json")
 
 
 class ScopedOpenApi:
-    """The documents of one scope at one state of the log. `version2`: by their form, `json` and `protobuf`."""
+    """The documents of one scope at one state of the log. `version2`: by their form, `json` and `protobuf`.
 
-    def __init__(self, version2: dict[str, ClusterDocument], version3: dict[str, ClusterDocument]) -> None:
+    `extended`: adds our own group to those; None: that is not served in this scope.
+    """
+
+    def __init__(
+        self,
+        version2: dict[str, ClusterDocument],
+        version3: dict[str, ClusterDocument],
+        extended: ExtendedDocuments | None = None,
+    ) -> None:
         self.version2 = version2
         self.version3 = version3
+        self._extended = extended
 
     async def answer(self, http: web.Request, segments: list[str]) -> web.Response:
         """Answers for the path below /openapi, given as its segments.
@@ -61,7 +73,10 @@ class ScopedOpenApi:
             if not self.version2:
                 raise no_such_path()
             form = _negotiated(http, self.version2)
-            return await _send(http, self.version2[form], _TYPES[form], {})
+            found = self.version2[form]
+            if self._extended is not None:
+                found = await self._extended.of(form, found)
+            return await _send(http, found, _TYPES[form], {})
         document = self.version3.get("/".join(segments[1:])) if segments[:1] == ["v3"] else None
         if document is None:
             raise no_such_path()
@@ -140,8 +155,8 @@ def _prefix(http: web.Request, segments: list[str]) -> str:
     return "/" + "/".join(http.rel_url.raw_path.strip("/").split("/")[: -len(segments)])
 
 
-def _of_all(clusters: Iterable[ClusterFacts]) -> ScopedOpenApi:
-    """The union of all clusters' documents."""
+def _of_all(clusters: Iterable[ClusterFacts], extended: ExtendedDocuments | None) -> ScopedOpenApi:
+    """The union of all clusters' documents, with our own group if they are to be `extended`."""
     named = sorted(clusters, key=lambda cluster: cluster.name)
     having: dict[str, dict[str, list[ClusterDocument]]] = {}
     for cluster in named:
@@ -156,7 +171,10 @@ def _of_all(clusters: Iterable[ClusterFacts]) -> ScopedOpenApi:
     if described:
         chosen = max(described, key=lambda cluster: cluster.documents[_VERSION2_JSON].paths)
         version2 = _version2(chosen)
-    return ScopedOpenApi(version2, version3)
+    if extended is not None:
+        version3[clusterpedia_openapi.NAME] = clusterpedia_openapi.version3()
+        version2 = version2 or clusterpedia_openapi.version2()
+    return ScopedOpenApi(version2, version3, extended)
 
 
 def _version2(cluster: ClusterFacts) -> dict[str, ClusterDocument]:
@@ -173,17 +191,24 @@ class OpenApiByScope:
 
     def __init__(self) -> None:
         self._state: tuple[int, int] = (-1, -1)
-        self._made: dict[str | None, ScopedOpenApi] = {}
+        self._made: dict[tuple[str | None, bool], ScopedOpenApi] = {}
         # Of some of the clusters, as users may see them.
-        self._among: OrderedDict[frozenset[str], ScopedOpenApi] = OrderedDict()
+        self._among: OrderedDict[tuple[frozenset[str], bool], ScopedOpenApi] = OrderedDict()
+        self._extended = ExtendedDocuments()
 
     def of(
-        self, generation: int, store: Store, cluster: str | None, among: frozenset[str] | None = None
+        self,
+        generation: int,
+        store: Store,
+        cluster: str | None,
+        among: frozenset[str] | None = None,
+        *,
+        own: bool = False,
     ) -> ScopedOpenApi | None:
         """The documents of one cluster, of all (None), or of those in `among`; None if the one cluster has none.
 
-        `generation`: the store's, see `Materializer.generation`. O(1) unless documents have changed since the
-        last call.
+        `own`: those of all with our own group. `generation`: the store's, see `Materializer.generation`. O(1) unless
+        documents have changed since the last call.
         """
         state = (generation, store.documents)
         if state != self._state:
@@ -191,23 +216,26 @@ class OpenApiByScope:
             self._made.clear()
             self._among.clear()
         if cluster is None and among is not None and not among >= store.clusters.keys():
-            return self._of_some(store, frozenset(among & store.clusters.keys()))
-        made = self._made.get(cluster)
+            return self._of_some(store, frozenset(among & store.clusters.keys()), own)
+        key = (cluster, own)
+        made = self._made.get(key)
         if made is None:
             if cluster is None:
-                made = _of_all(store.clusters.values())
+                made = _of_all(store.clusters.values(), self._extended if own else None)
             elif store.clusters[cluster].documents:
                 made = _of_one(store.clusters[cluster])
             else:
                 return None
-            self._made[cluster] = made
+            self._made[key] = made
         return made
 
-    def _of_some(self, store: Store, among: frozenset[str]) -> ScopedOpenApi:
-        made = self._among.get(among)
+    def _of_some(self, store: Store, among: frozenset[str], own: bool) -> ScopedOpenApi:
+        key = (among, own)
+        made = self._among.get(key)
         if made is None:
-            made = self._among[among] = _of_all(store.clusters[name] for name in among)
+            clusters = [store.clusters[name] for name in among]
+            made = self._among[key] = _of_all(clusters, self._extended if own else None)
             while len(self._among) > _SCOPES:
                 self._among.popitem(last=False)
-        self._among.move_to_end(among)
+        self._among.move_to_end(key)
         return made

@@ -48,7 +48,7 @@ def rewritten(message: bytes, number: int, change: Callable[[bytes], bytes | Non
         if at != number or content is None:
             parts.append(whole)
         elif (made := change(content)) is not None:
-            parts.append(_varint(number << 3 | 2) + _varint(len(made)) + made)
+            parts.append(field(number, made))
     return b"".join(parts)
 
 
@@ -84,6 +84,11 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes, bytes | None]]:
         if at > len(message):
             raise ValueError("it is cut off")
         yield tag >> 3, message[begin:at], content
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field that has a length (a text or message), as it is written."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
 def _varint(number: int) -> bytes:

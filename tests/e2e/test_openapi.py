@@ -93,6 +93,10 @@ async def test_kubectl_explains_while_the_clusters_are_down(stopped: Service, ku
         code, out, err = await kubectl(*server, "explain", "deployments", "--recursive")
         assert code == 0, (scope, err)
         assert "initContainers" in out
+        # Our own group is at the root.
+        code, out, err = await kubectl(*server, "explain", "collectionresources", "--recursive")
+        assert (code == 0) is ("clusters" not in scope), (scope, err)
+        assert ("remainingItemCount" in out) is ("clusters" not in scope)
     # A type that one cluster has: known there and at the root.
     for scope, known in (("", True), ("/clusters/bravo", True), ("/clusters/alpha", False)):
         code, out, err = await kubectl("--server", f"{stopped.url}{scope}", "explain", "widgets.spec")
@@ -107,6 +111,11 @@ async def test_kubectl_explains_by_version_2(stopped: Service, kubectl: Kubectl)
         )
         assert code == 0, (scope, err)
         assert "imagePullPolicy" in out
+    code, out, err = await kubectl(
+        *("--server", stopped.url, "explain", "collectionresource.resourceTypes", "--output=plaintext-openapiv2")
+    )
+    assert code == 0, err
+    assert "Its plural name" in out
 
 
 async def test_urls_lead_to_documents_that_may_be_kept(stopped: Service) -> None:
