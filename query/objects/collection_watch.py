@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from materializer.cursor import changes_of
 from materializer.resume import Expired
-from query.objects.shared_events import READ_BYTES, READ_LIMIT
 from query.objects.turns import in_slices
 from query.objects.watch import WatchStream
 
@@ -61,9 +59,18 @@ class CollectionStream(WatchStream):
                     raise Expired(f"too old resource version: {cursor.read_to} ({type_store.forgotten})")
                 if type_store.last() > cursor.read_to:
                     unread.append((type_store, cursor.position(type_store), part.selection))
-            found, upto = changes_of(unread, READ_LIMIT, READ_BYTES)
+            if not unread:
+                cursor.advance(store, None)
+                return
+            payload, upto = self._shared.read_several(
+                (self._generation, store.applied), unread, self._start.encoder, self._key, self._definitions
+            )
             cursor.advance(store, upto)
-            await self._send_changes(found)
+            if isinstance(payload, list):
+                await self._send_changes(payload)
+            elif payload:
+                self._definitions = False
+                await self._send(payload)
             if upto is None:
                 return
             await self._yield()

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from deltalog.wire.kubernetes import GroupResource
-from materializer.cursor import Position, ShownChange, changes
+from materializer.cursor import Position, ShownChange, changes, changes_of
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.type_store import TypeStore, matching
@@ -65,16 +64,19 @@ class SharedEvents:
 
     def __init__(self) -> None:
         self._at: tuple[int, int] = (-1, -1)
-        self._made: dict[tuple[WatchKey, Position, bool], tuple[bytes, int | None]] = {}
+        self._made: dict[tuple[WatchKey, object, bool], tuple[bytes, int | None]] = {}
         self._keys: weakref.WeakValueDictionary[tuple[object, ...], WatchKey] = weakref.WeakValueDictionary()
         self._initial: weakref.WeakValueDictionary[tuple[object, ...], InitialState] = weakref.WeakValueDictionary()
         self.size = 0
         self.hits = 0
         self.misses = 0
 
-    def key(self, resource: GroupResource, selection: Filter, encoder: Encoder) -> WatchKey:
-        """One and the same key for all watches of the same changes in the same form, as long as one of them has it."""
-        of = (resource, selection, encoder.key)
+    def key(self, watched: object, encoder: Encoder) -> WatchKey:
+        """One and the same key for all watches of the same changes in the same form, as long as one of them has it.
+
+        `watched`: the type and what of it is selected; of a collection, those of all its types.
+        """
+        of = (watched, encoder.key)
         found = self._keys.get(of)
         if found is None:
             found = self._keys[of] = WatchKey()
@@ -102,19 +104,42 @@ class SharedEvents:
         at_key = (key, at, definitions)
         made = self._made.get(at_key)
         if made is None:
-            self.misses += 1
-            found, upto = changes(type_store, at, selection, READ_LIMIT, READ_BYTES)
-            if len(found) > 2 * READ_LIMIT:
-                return found, upto
-            made = (encoder.events(found, definitions=definitions), upto)
-            self.size += len(made[0])
-            if self.size > _KEPT_BYTES:
-                # Those that can share it ask at the same time: it is made again at most once.
-                self.clear()
-                self.size = len(made[0])
-            self._made[at_key] = made
-        else:
-            self.hits += 1
+            return self._make(at_key, encoder, *changes(type_store, at, selection, READ_LIMIT, READ_BYTES))
+        self.hits += 1
+        return made
+
+    def read_several(
+        self,
+        state: tuple[int, int],
+        parts: Sequence[tuple[TypeStore, Position, Filter]],
+        encoder: Encoder,
+        key: WatchKey,
+        definitions: bool,
+    ) -> tuple[bytes | list[ShownChange], int | None]:
+        """As `read`, of several types, each with the same position. O(types + changes read * log types)."""
+        if state != self._at:
+            self.clear()
+            self._at = state
+        at_key = (key, tuple([(type_store.key, at) for type_store, at, _ in parts]), definitions)
+        made = self._made.get(at_key)
+        if made is None:
+            return self._make(at_key, encoder, *changes_of(parts, READ_LIMIT, READ_BYTES))
+        self.hits += 1
+        return made
+
+    def _make(
+        self, at_key: tuple[WatchKey, object, bool], encoder: Encoder, found: list[ShownChange], upto: int | None
+    ) -> tuple[bytes | list[ShownChange], int | None]:
+        self.misses += 1
+        if len(found) > 2 * READ_LIMIT:
+            return found, upto
+        made = (encoder.events(found, definitions=at_key[2]), upto)
+        self.size += len(made[0])
+        if self.size > _KEPT_BYTES:
+            # Those that can share it ask at the same time: it is made again at most once.
+            self.clear()
+            self.size = len(made[0])
+        self._made[at_key] = made
         return made
 
     def initial(self, generation: int, type_store: TypeStore, selection: Filter) -> InitialState:

@@ -100,7 +100,7 @@ class WatchStream:
         self._definitions = start.encoder.form is Form.TABLE
         self._resumption = start.resumption or from_now(materializer.store, start.selection)
         self._cursor = self._resumption.cursor()
-        self._key = shared.key(start.key, start.selection, start.encoder)
+        self._key = shared.key((start.key, start.selection, start.parts), start.encoder)
         self._loop = asyncio.get_running_loop()
         self._woken = False
         self._sleep: asyncio.Future[None] | None = None
