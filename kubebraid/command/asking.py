@@ -8,6 +8,7 @@ import re
 import ssl
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from producers.kubeconfig.files import Files, access_of, default_kubeconfig
 from producers.kubeconfig.model import ClusterAccess
 from producers.kubeconfig.single import alone
 from producers.upstream.apiserver import ApiServer, RequestRefused
+from producers.upstream.watching import lines
 
 _DEFAULT = "http://127.0.0.1:8001"
 # What contexts of `kubebraid kubeconfig` have behind the service's address.
@@ -52,6 +54,10 @@ class ServerRefused(KubebraidError):
         super().__init__(f"{url} answers {code}: {mends.get(code, 'is that a kubebraid?')}")
         self.url = url
         self.code = code
+
+
+class BrokenOff(KubebraidError):
+    """An answer that was being followed broke off, or does not begin: it may be asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,33 @@ class Service:
             except OSError as cause:
                 # The first is where it most likely is.
                 failed = failed or _at(url, cause)
+        assert failed is not None
+        raise failed
+
+    def follow(self, path: str, silence: float, take: Callable[[bytes], None]) -> None:
+        """Reads an answer line by line until it ends, as that of a watch does, maybe after an hour.
+
+        `silence`: seconds without a byte after which it is given up. `take` gets each line; what it raises ends this.
+
+        Raises:
+            ServerRefused: the answer is an error.
+            BrokenOff: there is none, or it breaks off.
+            BadSetting, BadKubeconfig: credentials cannot be used.
+        """
+        if self.in_kubeconfig:
+            asyncio.run(_followed(self._access(), path, silence, take))
+            return
+        failed: BrokenOff | None = None
+        for url, credentials in self._candidates():
+            try:
+                answer = _open(url, path, credentials, silence)
+            except OSError as cause:
+                failed = failed or BrokenOff(unanswered(_at(url, cause)))
+                continue
+            with answer:
+                while line := _line_of(url, answer):
+                    take(line)
+            return
         assert failed is not None
         raise failed
 
@@ -184,6 +217,23 @@ async def _got(access: ClusterAccess, path: str, patience: float) -> bytes:
     return body
 
 
+async def _followed(access: ClusterAccess, path: str, silence: float, take: Callable[[bytes], None]) -> None:
+    """As `Service.follow`, by all that a context of a kubeconfig may have."""
+    url = access.cluster.server
+    server = ApiServer(access)
+    try:
+        async with server.open(path, silence=silence) as (response, _):
+            async for together in lines(response.chunks()):
+                for line in together:
+                    take(line)
+    except RequestRefused as refused:
+        raise ServerRefused(url, refused.code) from None
+    except ProducersError as cause:
+        raise BrokenOff(f"{url}: {cause}") from None
+    finally:
+        await server.close()
+
+
 def _at(url: str, cause: OSError) -> OSError:
     reason = cause.reason if isinstance(cause, urllib.error.URLError) else cause
     text = getattr(reason, "verify_message", None) or getattr(reason, "strerror", None) or str(reason)
@@ -199,6 +249,23 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 def _get(url: str, path: str, credentials: Credentials, patience: float) -> bytes:
     """Raises ServerRefused, OSError, BadSetting."""
+    with _open(url, path, credentials, patience) as answer:
+        try:
+            return answer.read()
+        except http.client.HTTPException as cause:
+            raise _no_http(cause) from None
+
+
+def _line_of(url: str, answer: http.client.HTTPResponse) -> bytes:
+    """The next line of an answer, empty at its end. Raises BrokenOff."""
+    try:
+        return answer.readline()
+    except (OSError, http.client.HTTPException) as cause:
+        raise BrokenOff(f"{url}: {cause or type(cause).__name__}") from None
+
+
+def _open(url: str, path: str, credentials: Credentials, patience: float) -> http.client.HTTPResponse:
+    """An answer that is 200; `patience`: seconds for each read of it. Raises ServerRefused, OSError, BadSetting."""
     request = urllib.request.Request(f"{url}{path}")
     if credentials.token is not None:
         if urlsplit(url).scheme != "https":
@@ -212,13 +279,16 @@ def _get(url: str, path: str, credentials: Credentials, patience: float) -> byte
     # As tools of Kubernetes: not over the proxies that the environment names for loopback.
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=_context(credentials)), _NoRedirects())
     try:
-        with opener.open(request, timeout=patience) as answer:
-            body: bytes = answer.read()
-            return body
+        answer: http.client.HTTPResponse = opener.open(request, timeout=patience)
     except urllib.error.HTTPError as refused:
         raise ServerRefused(url, refused.code) from None
     except http.client.HTTPException as cause:
-        raise OSError(0, f"it answers no HTTP: {type(cause).__name__}") from None
+        raise _no_http(cause) from None
+    return answer
+
+
+def _no_http(cause: http.client.HTTPException) -> OSError:
+    return OSError(0, f"it answers no HTTP: {type(cause).__name__}")
 
 
 def _context(credentials: Credentials) -> ssl.SSLContext:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -11,7 +12,7 @@ from urllib.parse import urlencode
 import msgspec
 import typer
 
-from kubebraid.command.asking import ServerRefused, Service, unanswered
+from kubebraid.command.asking import BrokenOff, ServerRefused, Service, unanswered
 from kubebraid.command.options.service import with_service
 from kubebraid.command.settings import BadSetting
 from kubebraid.command.status import Unanswered
@@ -20,9 +21,15 @@ from query.tables.ages import human_duration, seconds_since_epoch
 
 _ROOT = "/apis/clusterpedia.io/v1beta1/collectionresources/any"
 _CLUSTER = "shadow.clusterpedia.io/cluster-name"
-# Seconds to wait for an answer, and how long each part of a watch lasts.
+# Seconds to wait for an answer; and without a byte of a watch, in which bookmarks come about once a minute.
 _PATIENCE = 60.0
-_WATCHED = 2
+_SILENCE = 150.0
+# A watch that breaks off is begun again after so many seconds, twice as many each time that it does not begin, as long
+# as that is not for so many in all.
+_PAUSES = (0.5, 5.0)
+_ENOUGH = 60.0
+# What a service answers that is about to serve.
+_NOT_YET = (429, 503, 504)
 _PAGE = 500
 _ALL = 1_000_000
 # A filter has at most 500 operands, of some five characters each.
@@ -130,19 +137,34 @@ class _Asking:
             if not token or len(items) >= limit:
                 return items, page["metadata"]["resourceVersion"]
 
-    def events(self, version: str) -> Iterator[dict[str, Any]]:
-        """What changes from a version on, for ever. Raises Unanswered."""
+    def watch(self, version: str, show: Callable[[dict[str, Any]], None]) -> None:
+        """Shows what changes from a version on, for ever: one watch after the other. Raises Unanswered."""
+        pause = _PAUSES[0]
+        failing_since: float | None = None
+
+        def take(line: bytes) -> None:
+            nonlocal version, pause, failing_since
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                raise Unanswered(f"the watch ends: {event['object'].get('message', '')}; search again")
+            version = event["object"]["metadata"]["resourceVersion"]
+            pause, failing_since = _PAUSES[0], None
+            if event["type"] != "BOOKMARK":
+                show(event)
+
         while True:
-            body = self.get(
-                watch="1", resourceVersion=version, timeoutSeconds=str(_WATCHED), allowWatchBookmarks="true"
-            )
-            for line in body.splitlines():
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    raise Unanswered(f"the watch ends: {event['object'].get('message', '')}; search again")
-                version = event["object"]["metadata"]["resourceVersion"]
-                if event["type"] != "BOOKMARK":
-                    yield event
+            more = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true"}
+            try:
+                self._service.follow(f"{_ROOT}?{urlencode({**self._parameters, **more})}", _SILENCE, take)
+                failing_since = None
+            except (BrokenOff, ServerRefused) as cause:
+                passes = isinstance(cause, BrokenOff) or cause.code in _NOT_YET
+                failing_since = time.monotonic() if failing_since is None else failing_since
+                if not passes or time.monotonic() - failing_since > _ENOUGH:
+                    raise Unanswered(str(cause)) from None
+            # Also where it ended in order: a service that is about to end would end the next one, too.
+            time.sleep(pause)
+            pause = min(pause * 2, _PAUSES[1])
 
 
 def _resources(service: Service, kinds: Sequence[str]) -> str:
@@ -151,17 +173,7 @@ def _resources(service: Service, kinds: Sequence[str]) -> str:
     found: dict[str, None] = {}
     for kind in kinds:
         wanted = kind.lower()
-        some = [
-            one
-            for one in types
-            if wanted
-            in (
-                one["kind"].lower(),
-                one["resource"],
-                f"{one['resource']}.{one['group']}",
-                f"{one['group']}/{one['resource']}",
-            )
-        ]
+        some = [one for one in types if wanted in _called(one)]
         if not some:
             raise BadSetting(f"--kind {kind}: no cluster has such a type that is synced and may be seen")
         found |= dict.fromkeys(f"{one['group'] or 'core'}/{one['resource']}" for one in some)
@@ -265,7 +277,8 @@ def command(
         if not items:
             raise typer.Exit(1)
         return
-    for event in asking.events(version):
+
+    def show(event: dict[str, Any]) -> None:
         if output == "json":
             typer.echo(json.dumps(event))
         elif output == "name":
@@ -273,6 +286,8 @@ def command(
         else:
             # Without a head: it stands above, or nothing was there.
             typer.echo(_shown([event["object"]], output, [event["type"]])[-1])
+
+    asking.watch(version, show)
 
 
 def _searched(

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
+from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp.test_utils import TestServer
 
+from kubebraid.command import search as command
+from kubebraid.command.asking import Service as RunningService
 from kubebraid.command.search import expressions_of
 from kubebraid.command.settings import BadSetting
 from query.search.expression import parse_expression
-from tests.e2e.conftest import Service
+from query.service import QueryService
+from tests.e2e.conftest import Members, Service
+from tests.patience import PATIENCE
+from tests.ports import free_port
+from tests.query.scene import QUICK
+from tests.query.test_collections import fleet
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -65,6 +77,85 @@ async def test_nothing_is_found_and_nothing_can_be(shared_service: Service) -> N
     code, _, err = await search(shared_service, "x", "-o", "xml")
     assert (code, "table, wide, name or json" in err) == (2, True)
     assert (await search(shared_service, "owner=x", "-w"))[0] == 2
+
+
+async def test_a_watch_goes_on_until_it_is_interrupted(shared_service: Service, shared_members: Members) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "kubebraid", "search", "name=-", "--kind", "pods", "-w", "-o", "name"),
+        *("--cluster", "alpha", "--server", shared_service.url),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        assert (await process.stdout.readline()).startswith(b"alpha/")
+        async with aiohttp.ClientSession() as session:
+            while True:
+                async with session.get(f"{shared_service.url}/metrics") as answer:
+                    if "kubebraid_watches 1.0" in await answer.text():
+                        break
+                await asyncio.sleep(0.05)
+        shared_members["alpha"].churn.step(50)
+        while not (line := await process.stdout.readline()).startswith((b"ADDED", b"MODIFIED", b"DELETED")):
+            assert line
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+    assert (process.returncode, err) == (130, b"")
+
+
+@pytest.mark.parametrize("way", ["url", "kubeconfig"])
+async def test_a_watch_goes_on_at_a_service_that_is_started_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
+) -> None:
+    monkeypatch.setattr(command, "_PAUSES", (0.01, 0.05))
+    made = fleet()
+    seen: list[str] = []
+    come = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Enough(Exception):
+        pass
+
+    def show(event: dict[str, Any]) -> None:
+        seen.append(event["object"]["metadata"]["name"])
+        loop.call_soon_threadsafe(come.set)
+        if len(seen) == 2:
+            raise Enough
+
+    port = free_port()
+
+    async def written(name: str) -> None:
+        """Written to a service that then ends."""
+        service = QueryService(made.materializer, "test", timing=QUICK)
+        async with TestServer(service.application(), port=port):
+            while not service.watches.open:
+                await asyncio.sleep(0.01)
+            made.one("ships", name, namespace="web")
+            made.tell()
+            await come.wait()
+            come.clear()
+            service.close()
+
+    url = f"http://127.0.0.1:{port}"
+    running = RunningService(url)
+    if way == "kubeconfig":
+        cluster, context = {"server": url}, {"cluster": "all", "user": "me"}
+        document = {
+            "clusters": [{"name": "all", "cluster": cluster}],
+            "users": [{"name": "me", "user": {}}],
+            "contexts": [{"name": "all", "context": context}],
+            "current-context": "all",
+        }
+        (tmp_path / "kubeconfig").write_text(json.dumps({"kind": "Config", "apiVersion": "v1", **document}))
+        running = RunningService(kubeconfig=str(tmp_path / "kubeconfig"))
+    asking = command._Asking(running, {"groups": "*"})
+    async with asyncio.timeout(PATIENCE):
+        watching = asyncio.create_task(asyncio.to_thread(asking.watch, f"abcdefgh.{made.index}", show))
+        await written("third")
+        await written("fourth")
+        with pytest.raises(Enough):
+            await watching
+    assert seen == ["third", "fourth"]
 
 
 async def test_a_watch_shows_what_is_there_first(shared_service: Service) -> None:
