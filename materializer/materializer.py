@@ -33,9 +33,10 @@ from materializer import reading
 from materializer.cluster_facts import ClusterFacts
 from materializer.forgetting import DeletionLimits, Forgetting
 from materializer.freshness import Freshness, LogUnreachable
+from materializer.heap import trim
 from materializer.history_guard import HistoryGuard, StateOutdated
 from materializer.persistence import Away, Persistence
-from materializer.plain import MOST_BYTES, packed
+from materializer.plain import LOADING_BYTES, MOST_BYTES, packed
 from materializer.served import Served
 from materializer.snapshot import Snapshots
 from materializer.store import Store
@@ -51,10 +52,11 @@ _CONTROL_PREFIX = CONTROL + "."
 _PARTS_PREFIX = PARTS + "."
 # First and longest pause between attempts to ask the log where its window begins, in seconds.
 _ASK_AGAIN = (0.05, 2.0)
-# From so many bytes of plain bodies on they are packed as they come. In the first replay they are not read yet, and
-# what they took would stay as free memory between the packed ones: 400 bytes an object of 100,000.
-_MOST_PLAIN = 2 * MOST_BYTES
-_MOST_PLAIN_LOADING = 2 << 20
+# From so many bytes of plain bodies on they are packed as they come.
+_MOST_PLAIN = LOADING_BYTES + MOST_BYTES
+# What so many more took than may stay is given back to the system once it is packed: else 400 bytes an object of
+# 100,000 would stay as free memory between the packed ones.
+_WORTH_GIVING_BACK = 8 << 20
 
 
 class Materializer:
@@ -265,6 +267,8 @@ class Materializer:
         # What the log's state lacked when this was read may have been deletions.
         self.store.floor = max(self.store.floor, self.guard.floor, reader.lacks_to)
         self._served.lacks_to = reader.lacks_to
+        # Less may be plain from now on.
+        self._pack_due.set()
         log.info(
             "log replayed",
             messages=self.replayed,
@@ -288,13 +292,18 @@ class Materializer:
         # One thread, always the same: each allocates from an arena of its own (glibc), a part of which stays unused.
         pool = ThreadPoolExecutor(1, "materializer-packing")
         loop = asyncio.get_running_loop()
+        most = 0
         try:
             while True:
                 await self._pack_due.wait()
                 store = self.store
                 if store.packing is None or store.plain.size <= store.plain.limit:
                     self._pack_due.clear()
+                    if not store.loading and most > store.plain.limit + _WORTH_GIVING_BACK:
+                        most = 0
+                        await loop.run_in_executor(pool, trim)
                     continue
+                most = max(most, store.plain.size)
                 batch = store.take_plain()
                 try:
                     done = await loop.run_in_executor(pool, packed, store.packing, batch)
@@ -355,10 +364,9 @@ class Materializer:
         plain = store.plain
         if plain.size > plain.limit:
             self._pack_due.set()
-            most = _MOST_PLAIN_LOADING if store.loading else _MOST_PLAIN
-            if plain.size > most:
+            if plain.size > _MOST_PLAIN:
                 # The thread does not keep up.
-                store.pack(most, train=False)
+                store.pack(_MOST_PLAIN, train=False)
         reader = self._freshness.reader
         if reader is not None and reader.pending == 0:
             store.settle()

@@ -14,10 +14,14 @@ from typing import NamedTuple
 from deltalog.wire.kubernetes import GroupResource
 from materializer.bodies import AtRest, Dictionary, Packing
 from materializer.entry import Entry
-from materializer.record import body_in, with_body
+from materializer.record import body_view, with_body
 
 MOST_BYTES = 16 << 20
 """How many bytes of plain records are kept where there are many objects."""
+LOADING_BYTES = 64 << 20
+"""How many in the first replay: so much of what is packed is packed beside what comes after it, when all can be served,
+and the first dictionary is made of thousands of bodies.
+"""
 _LEAST_BYTES = 1 << 20
 # Of all bodies, plain, so much is kept plain.
 _PART = 64
@@ -25,12 +29,8 @@ BATCH_BYTES = 1 << 20
 """About how many bytes are packed at one go, in some 2 ms."""
 
 
-class TakenBody(NamedTuple):
-    """How an entry is held, as of one moment."""
-
-    entry: Entry
-    type: GroupResource
-    record: bytes
+Taken = tuple[Entry, bytes]
+"""An entry and its record, as of one moment."""
 
 
 class Batch(NamedTuple):
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     `objects`: how many there are of their types; `samples`: bodies of those types of which it wants some.
     """
 
-    taken: list[TakenBody]
+    taken: list[Taken]
     objects: Mapping[GroupResource, int]
     samples: Mapping[GroupResource, Sequence[AtRest]]
 
@@ -75,43 +75,43 @@ class PlainEntries:
         """Sets the limit in proportion to `size`, the bytes of all bodies of the store when they are plain. O(1)."""
         self.limit = min(max(size // _PART, _LEAST_BYTES), MOST_BYTES)
 
-    def take(self, most: int = BATCH_BYTES) -> list[TakenBody]:
+    def take(self, most: int = BATCH_BYTES) -> list[Taken]:
         """Removes the oldest, about `most` bytes of them. O(those)."""
-        taken: list[TakenBody] = []
+        taken: list[Taken] = []
         self.out += 1
-        while self._entries and most > 0:
-            entry = self._entries.popleft()
-            size = len(entry.record)
-            self.size -= size
-            most -= size
-            taken.append(TakenBody(entry, entry.envelope.key, entry.record))
+        entries, room = self._entries, most
+        while entries and room > 0:
+            entry = entries.popleft()
+            record = entry.record
+            room -= len(record)
+            taken.append((entry, record))
+        self.size -= most - room
         return taken
 
     def settled(self) -> None:
         """Notes that a batch is done with. O(1)."""
         self.out = max(self.out - 1, 0)
 
-    def give_back(self, taken: Sequence[TakenBody]) -> None:
+    def give_back(self, taken: Sequence[Taken]) -> None:
         """The inverse of `take`, for what was not packed. O(those)."""
         self.settled()
-        self._entries.extendleft(one.entry for one in reversed(taken))
-        self.size += sum(len(one.record) for one in taken)
+        self._entries.extendleft(entry for entry, _ in reversed(taken))
+        self.size += sum(len(record) for _, record in taken)
 
 
-class Packed(NamedTuple):
-    """An entry, and how it is to be held from now on."""
-
-    entry: Entry
-    before: bytes
-    dictionary: Dictionary | None
-    record: bytes
+Packed = tuple[Entry, bytes, Dictionary, bytes]
+"""An entry, its record before, and the dictionary and the record that it is to have from now on."""
 
 
 def packed(packing: Packing, batch: Batch, *, train: bool = True) -> list[Packed]:
-    """How entries are to be held. O(their bytes); it may be called in any thread. `train`: as in `Packing.take`."""
-    bodies = [(one.type, body_in(one.record)) for one in batch.taken]
+    """How those entries are to be held that are not best left plain.
+
+    O(their bytes); it may be called in any thread. `train`: as in `Packing.take`.
+    """
+    bodies = [(entry.envelope.key, body_view(record)) for entry, record in batch.taken]
     found = packing.take(bodies, batch.objects, batch.samples, train=train)
     return [
-        Packed(one.entry, one.record, dictionary, one.record if dictionary is None else with_body(one.record, body))
-        for one, (dictionary, body) in zip(batch.taken, found, strict=True)
+        (entry, record, dictionary, with_body(record, body))
+        for (entry, record), (dictionary, body) in zip(batch.taken, found, strict=True)
+        if dictionary is not None
     ]

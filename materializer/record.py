@@ -122,7 +122,7 @@ def plain_size(record: bytes | memoryview) -> int:
     return found
 
 
-def with_body(record: bytes, body: bytes) -> bytes:
+def with_body(record: bytes, body: bytes | memoryview) -> bytes:
     """The same record with its body held in another way. O(its length)."""
     return record[: _length(record, BODY_AT)[0]] + body
 
@@ -130,6 +130,11 @@ def with_body(record: bytes, body: bytes) -> bytes:
 def body_in(record: bytes) -> bytes:
     """The body as it is held. O(its length)."""
     return record[_length(record, BODY_AT)[0] :]
+
+
+def body_view(record: bytes) -> memoryview:
+    """The body as it is held, where it stands in the record. O(1)."""
+    return memoryview(record)[_length(record, BODY_AT)[0] :]
 
 
 def uid_in(record: bytes) -> str:

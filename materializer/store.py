@@ -48,7 +48,7 @@ from materializer.entry import (
 )
 from materializer.filter import Filter
 from materializer.order import Removal
-from materializer.plain import Batch, Packed, PlainEntries, packed
+from materializer.plain import LOADING_BYTES, Batch, Packed, PlainEntries, packed
 from materializer.record import UID, UID_END, encode_texts, is_newer, plain_size, uid_bytes
 from materializer.type_store import TypeStore
 from materializer.window import CLOSED, Was, Window, in_proportion
@@ -129,7 +129,7 @@ class Store:
         self.tombstone_ttl = tombstone_ttl
         self.window = Window(window)
         self.packing = packing
-        self.plain = PlainEntries()
+        self.plain = PlainEntries(LOADING_BYTES)
         self.fits_window = fits_window
         self.applied = 0
         self.applied_time = 0
@@ -683,7 +683,7 @@ class Store:
         What comes of it is to be given to `settle_packed`, or they to `plain.give_back`.
         """
         taken = self.plain.take()
-        types = {key: self.types[key] for key in {one.type for one in taken} if key in self.types}
+        types = {key: self.types[key] for key in {entry.envelope.key for entry, _ in taken} if key in self.types}
         objects = {key: len(type_store) for key, type_store in types.items()}
         wanted = self.packing.wanted(objects) if train and self.packing is not None else {}
         samples = {key: types[key].bodies(some.bodies, newest=some.newest) for key, some in wanted.items()}
@@ -691,11 +691,12 @@ class Store:
 
     def settle_packed(self, done: Iterable[Packed]) -> None:
         """Has entries be held as was found for them, in place. O(those)."""
+        types = self.types
         for entry, before, dictionary, record in done:
-            if dictionary is None or entry.record is not before:
+            if entry.record is not before:
                 continue
             entry.record, entry.dictionary = record, dictionary
-            type_store = self.types.get(entry.envelope.key)
+            type_store = types.get(entry.envelope.key)
             if type_store is not None and type_store.get(entry.cluster, entry.key) is entry:
                 saved = len(before) - len(record)
                 type_store.held -= saved

@@ -17,7 +17,7 @@ from materializer.graves import Grave, Graves
 from materializer.indexes import Indexes
 from materializer.metadata_only import entry_of_grave
 from materializer.order import Order, Removal
-from materializer.record import body_in, plain_size
+from materializer.record import body_view, plain_size
 from materializer.sorting import STEP, sorted_in_steps
 from materializer.window import TypeWindow, Window
 
@@ -109,7 +109,7 @@ class TypeStore:
         items = self.order.items
         step = 1 if newest else max(len(items) // number, 1)
         some = items[-number:] if newest else items[::step][:number]
-        return [(one.dictionary, body_in(one.record)) for one in some if isinstance(one, Entry)]
+        return [(one.dictionary, body_view(one.record)) for one in some if isinstance(one, Entry)]
 
     def drop_tombstone(self, cluster: str, key: ObjectKey) -> None:
         """Takes a tombstone out, and the cluster's dict with its last one: clusters come and go. O(1)."""

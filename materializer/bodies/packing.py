@@ -11,10 +11,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from deltalog.wire.kubernetes import GroupResource
-from materializer.bodies.dictionary import ALONE, CorruptFrame, Dictionary
+from materializer.bodies.dictionary import ALONE, Body, CorruptFrame, Dictionary
 from materializer.bodies.training import LEAST_BODIES, LEAST_BYTES, MOST_BYTES, Candidate, train_candidate
 
-AtRest = tuple[Dictionary | None, bytes]
+AtRest = tuple[Dictionary | None, Body]
 """A body at rest: a dictionary and the frame under it, or None and the body itself."""
 
 # A frame is worth its reading if it takes an eighth off.
@@ -158,7 +158,7 @@ class Packing:
 
     def take(
         self,
-        batch: Sequence[tuple[GroupResource, bytes]],
+        batch: Sequence[tuple[GroupResource, Body]],
         objects: Mapping[GroupResource, int] | None = None,
         samples: Mapping[GroupResource, Sequence[AtRest]] | None = None,
         *,
@@ -168,7 +168,7 @@ class Packing:
 
         `objects`: how many objects of each of these types there are now (without it, all that ever came count).
         `samples`: bodies of the types that `wanted` asked for, in the order of their age; None: those of the batch.
-        With `train` a dictionary may be trained on the way, which takes up to 0.3 s of CPU: not for the event loop.
+        With `train` a dictionary may be trained on the way, which takes up to 50 ms of CPU: not for the event loop.
         Packing itself takes 8 to 12 us for 5 KB. O(bytes).
         """
         groups: dict[GroupResource, list[int]] = {}
@@ -263,7 +263,7 @@ class Packing:
             return Wanted(min(bodies, max(bodies // 8, LEAST_BYTES // average, LEAST_BODIES)), newest=True)
         return Wanted(bodies, newest=False) if state.is_due(number * average) else None
 
-    def _try(self, key: GroupResource, rests: list[bytes], number: int | None, samples: Sequence[AtRest]) -> None:
+    def _try(self, key: GroupResource, rests: list[Body], number: int | None, samples: Sequence[AtRest]) -> None:
         """Tries a candidate if one is due."""
         with self._lock:
             state = self._types.setdefault(key, _TypePacking())
@@ -333,7 +333,7 @@ def _size(dictionaries: Iterable[Dictionary]) -> int:
     return sum(len(dictionary.content) for dictionary in dictionaries)
 
 
-def _plain(samples: Sequence[AtRest]) -> list[bytes]:
+def _plain(samples: Sequence[AtRest]) -> list[Body]:
     """The bodies, in their order."""
     groups: dict[Dictionary | None, list[int]] = {}
     for at, (dictionary, _) in enumerate(samples):

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from deltalog.wire.kubernetes import GroupResource
-from materializer.bodies import ALONE, AtRest, Dictionary, Packing
+from materializer.bodies import ALONE, AtRest, Body, Dictionary, Packing
 from materializer.store import Store
 
 
@@ -21,7 +21,7 @@ class Renewing(Packing):
 
     def take(
         self,
-        batch: Sequence[tuple[GroupResource, bytes]],
+        batch: Sequence[tuple[GroupResource, Body]],
         objects: Mapping[GroupResource, int] | None = None,
         samples: Mapping[GroupResource, Sequence[AtRest]] | None = None,
         *,

@@ -13,9 +13,10 @@ from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import control_subject, object_subject, type_prefix
 from materializer.filter import Filter
 from materializer.materializer import Materializer
+from materializer.plain import LOADING_BYTES
 from materializer.timing import DEFAULT, Timing
 from tests.ageing import cut
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually
 
 PODS = type_prefix("alpha", "", "v1", "pods")
 DELTA = Delta(
@@ -158,3 +159,31 @@ async def test_listeners_that_take_long_are_told_of_several_changes_together(
     # Two, if those thirty were appended within four seconds; none waits for more than a minute.
     assert len(told) < 25
     stop()
+
+
+async def test_what_the_first_replay_left_plain_is_packed_when_it_is_over(log: Log) -> None:
+    """Without another message of the log."""
+    names = [f"a{number}" for number in range(24)]
+    bodies = [DELTA.object[:-1] + b',"status":"%b"}' % (name.encode() * 30_000) for name in names]
+    deltas = [
+        msgspec.structs.replace(DELTA, name=name, uid=name, object=body)
+        for name, body in zip(names, bodies, strict=True)
+    ]
+    last = await append(log, *((object_subject(PODS, "x", one.name), encode_delta(one), {}) for one in deltas))
+    made = Materializer(log)
+    assert made.store.plain.limit == LOADING_BYTES
+    running = asyncio.create_task(made.run())
+    try:
+        await made.wait_applied(last, PATIENCE)
+        async with asyncio.timeout(PATIENCE):
+            await made.ready.wait()
+        plain = made.store.plain
+        assert plain.limit < sum(map(len, bodies)) / 1.5
+        await eventually(lambda: not plain.out and plain.size <= plain.limit)
+        made.store.check()
+        assert made.store.types[GroupResource("", "pods")].saved > 0
+        found = made.store.types[GroupResource("", "pods")].live()
+        assert sorted(entry.rest for entry in found) == sorted(body[DELTA.version_offset :] for body in bodies)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

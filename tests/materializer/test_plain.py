@@ -170,10 +170,10 @@ def test_what_is_not_packed_in_the_end_is_given_back(store: Store, delta: Make) 
         store.apply_delta(pod(delta, number), number + 1, number)
     size = store.plain.size
     taken, objects, _ = store.take_plain()
-    assert ([one.entry.index for one in taken], objects, store.plain.size) == ([*range(1, 11)], {PODS: 10}, 0)
+    assert ([entry.index for entry, _ in taken], objects, store.plain.size) == ([*range(1, 11)], {PODS: 10}, 0)
     store.plain.give_back(taken[3:])
     store.plain.give_back(taken[:3])
-    assert (store.plain.size, [one.entry.index for one in store.plain.take()]) == (size, [*range(1, 11)])
+    assert (store.plain.size, [entry.index for entry, _ in store.plain.take()]) == (size, [*range(1, 11)])
 
 
 def test_tombstones_of_a_removal_hold_their_bodies_as_the_objects_did(store: Store, delta: Make, control: Make) -> None:

@@ -24,7 +24,7 @@ def take(packing: Packing, key: GroupResource, bodies: Sequence[bytes], objects:
 
 def rest(held: AtRest) -> bytes:
     dictionary, frame = held
-    return frame if dictionary is None else dictionary.unpack(frame)
+    return bytes(frame) if dictionary is None else dictionary.unpack_many([frame])[0]
 
 
 def feed(packing: Packing, make: Callable[[Random, int], list[bytes]], batches: int, seed: int = 0) -> list[AtRest]:
