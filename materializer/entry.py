@@ -29,8 +29,10 @@ from materializer.record import (
     TIME,
     UID_INDEX,
     UUID,
+    VALUES_AT,
     OutOfRange,
     encode_texts,
+    ends_of_values,
     head_of,
     index_at,
     length_at,
@@ -183,7 +185,11 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     def field(self, name: str) -> str:
         """The value of one selectable field; "" if it has none, as selectors read it. O(fields)."""
         names = self.envelope.field_names
-        return texts_of(packed.values_in(self.record))[names.index(name)] if name in names else ""
+        if name not in names:
+            return ""
+        record = self.record
+        values_at, more_at = ends_of_values(record, VALUES_AT)
+        return texts_of(record[values_at:more_at])[names.index(name)]
 
     @property
     def type_meta(self) -> bytes:

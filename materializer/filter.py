@@ -178,6 +178,23 @@ class Filter:
         """Whether the entry is in the result of a list with this filter. O(requirements)."""
         return self.covers(entry) and self.timely(entry) and self.selects(entry)
 
+    def chosen(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those of the entries that `matches` is true of, in their order, with less to be done for each of many.
+
+        O(entries) beside O(requirements) for each label set, which many entries have in common.
+        """
+        found = [entry for entry in entries if self.covers(entry)] if self.narrow else list(entries)
+        if self.since is not None or self.before is not None:
+            found = [entry for entry in found if self.timely(entry)]
+        if self.labels:
+            found = _labelled(self.labels, found)
+        if self.controller_uids is not None:
+            uids = self.controller_uids
+            found = [entry for entry in found if entry.controller_uid in uids]
+        for requirement in self.fields:
+            found = _with_field(requirement, found)
+        return found if self.where is None else [entry for entry in found if self.selects(entry)]
+
     def matched_at(self, entry: Entry, index: int) -> bool | None:
         """Whether the object of an entry in scope was selected at `index`, an index within its life.
 
@@ -231,6 +248,26 @@ class Filter:
                 return True
             past = past.before
         return False
+
+
+def _labelled(labels: tuple[Requirement, ...], entries: list[Entry]) -> list[Entry]:
+    # Each is kept by its entries while this goes on, so that no other gets its number.
+    met: dict[int, bool] = {}
+    found = []
+    for entry in entries:
+        has = entry.labels
+        meets = met.get(id(has))
+        if meets is None:
+            meets = met[id(has)] = matches(labels, has)
+        if meets:
+            found.append(entry)
+    return found
+
+
+def _with_field(requirement: Requirement, entries: list[Entry]) -> list[Entry]:
+    key, operator, values = requirement
+    excluded = operator == "notin"
+    return [entry for entry in entries if (entry.field(key) in values) is not excluded]
 
 
 def _is_metadata_only(entry: Entry) -> bool:

@@ -83,7 +83,7 @@ class ReadAhead:
             self._next = chunk
             _held.add(self)
         else:
-            self._now.extend((part, None) for part in parts)
+            self._now.extend(chunk.unread())
 
 
 class _Chunk:
@@ -106,6 +106,10 @@ class _Chunk:
             self._held.append((entry.dictionary, entry.record))
         self._reading = asyncio.get_running_loop().run_in_executor(_threads, _unpacked, self._held)
         return True
+
+    def unread(self) -> Iterator[Read]:
+        """The slices, with the rests if they are all plain or kept: they need no reading."""
+        return ((part, None) for part in self._parts) if self._missing else self._split(self._rests)
 
     async def read(self) -> Iterator[Read]:
         """The slices. Raises CorruptFrame."""

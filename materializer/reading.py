@@ -163,5 +163,10 @@ def openings(entries: Iterable[Entry], before: bytes = b"") -> list[bytes]:
 
 def size(entries: Iterable[Entry]) -> int:
     """The bytes of `contents` together, known without reading them. O(entries)."""
+    return sum(sizes(entries))
+
+
+def sizes(entries: Iterable[Entry]) -> list[int]:
+    """`Entry.size` of each. O(entries)."""
     # Not `entry.size` for all: a call less.
-    return sum([one.size if type(one) is MappedEntry else lengths_from(one.record, SIZE)[0] for one in entries])
+    return [one.size if type(one) is MappedEntry else lengths_from(one.record, SIZE)[0] for one in entries]

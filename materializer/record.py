@@ -87,6 +87,10 @@ lengths_from = struct.Struct("<I").unpack_from
 """As `length_at`, in a tuple of one: for loops over many records."""
 
 
+ends_of_values = struct.Struct("<II").unpack_from
+"""At VALUES_AT: where the fields' values begin and end."""
+
+
 def length_at(record: bytes | memoryview | mmap, at: int) -> int:
     """One of the lengths and places: SIZE and so on. O(1)."""
     found: int = _length(record, at)[0]

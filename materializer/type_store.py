@@ -50,9 +50,9 @@ def matching(scanned: Scanned, wanted: Filter) -> Iterator[list[Entry]]:
     """
     found = scanned.entries
     if not scanned.whole:
-        matches, found = wanted.matches, []
+        found = []
         for begin in range(0, len(scanned.entries), STEP):
-            found += [entry for entry in scanned.entries[begin : begin + STEP] if matches(entry)]
+            found += wanted.chosen(scanned.entries[begin : begin + STEP])
             yield found
     if scanned.ordered:
         yield found

@@ -295,8 +295,9 @@ def _warn_of_unknown(request: Request, where: BodyCondition, searched: list[Entr
 def slices(entries: list[Entry]) -> Iterator[list[Entry]]:
     """Runs of entries whose bodies have about as many bytes as are sent at one go."""
     begin, size = 0, 0
-    for at, entry in enumerate(entries):
-        size += entry.size
+    runs = (entries[at : at + _SAMPLE] for at in range(0, len(entries), _SAMPLE))
+    for at, more in enumerate(more for run in runs for more in reading.sizes(run)):
+        size += more
         if size >= _SLICE_BYTES:
             yield entries[begin : at + 1]
             begin, size = at + 1, 0

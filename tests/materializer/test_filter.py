@@ -79,6 +79,7 @@ def test_what_a_filter_restricts_by(given: dict[str, Any], narrow: bool, selecti
 def test_names_in_scope(entry: Callable[..., Entry], given: dict[str, Any], covered: bool) -> None:
     assert Filter(**given).covers(entry()) is covered
     assert Filter(**given).matches(entry()) is covered
+    assert bool(Filter(**given).chosen([entry()])) is covered
     # What an object is called says nothing of its state.
     assert Filter(**given).selects(entry())
 
@@ -107,6 +108,7 @@ def test_times_of_creation(entry: Callable[..., Entry]) -> None:
     for given, timely in cases:
         assert Filter(**given).timely(made) is timely
         assert Filter(**given).matches(made) is timely
+        assert bool(Filter(**given).chosen([made])) is timely
 
 
 @pytest.mark.parametrize(
@@ -133,6 +135,11 @@ def test_selections(entry: Callable[..., Entry], given: dict[str, Any], selected
     made = entry(labels=A, fields={"f": "1"}, controller_uid="o")
     assert Filter(**given).selects(made) is selected
     assert Filter(**given).matches(made) is selected
+    # Beside another one, and one with the same label set.
+    other = entry(labels={"app": "c"}, fields={"f": "3"})
+    both = Filter(**given).chosen([made, other, made])
+    assert both == [one for one in (made, other, made) if Filter(**given).matches(one)]
+    assert (made in both) is selected
     assert Filter(**given).covers(made)
 
 

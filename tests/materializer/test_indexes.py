@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -44,13 +44,13 @@ def names(store: Store, **given: Any) -> list[str]:
 def test_the_smallest_set_of_candidates_is_looked_through(delta: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     store = filled(delta)
     looked_at: list[str] = []
-    matches = Filter.matches
+    chosen = Filter.chosen
 
-    def noted(self: Filter, entry: Entry) -> bool:
-        looked_at.append(entry.name)
-        return matches(self, entry)
+    def noted(self: Filter, entries: Sequence[Entry]) -> list[Entry]:
+        looked_at.extend(entry.name for entry in entries)
+        return chosen(self, entries)
 
-    monkeypatch.setattr(Filter, "matches", noted)
+    monkeypatch.setattr(Filter, "chosen", noted)
     # One index is made for a question, and only while those there are leave too much.
     for number in (1, 2, 2):
         looked_at.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -140,11 +140,11 @@ def test_an_index_is_used_where_it_leaves_at_most_half(
         store.apply_delta(delta(f"n{index:02}", uid=str(index), labels=labels), index, 0)
     looked: list[str] = []
 
-    def noted(wanted: Filter, entry: Entry) -> bool:
-        looked.append(entry.name)
-        return wanted.selects(entry)
+    def noted(wanted: Filter, entries: Sequence[Entry]) -> list[Entry]:
+        looked.extend(entry.name for entry in entries)
+        return [entry for entry in entries if wanted.selects(entry)]
 
-    monkeypatch.setattr(Filter, "matches", noted)
+    monkeypatch.setattr(Filter, "chosen", noted)
     found = store.types[PODS].select(Filter(labels=parse_labels("app=a")))
     assert [entry.name for entry in found] == [f"n{index:02}" for index in range(1, selected + 1)]
     assert len(looked) == looked_through
@@ -168,6 +168,11 @@ def test_how_many_are_looked_through(
 ) -> None:
     type_store = filled(delta, loading=False)
     looked: list[str] = []
-    monkeypatch.setattr(Filter, "matches", lambda wanted, entry: looked.append(entry.name))
+
+    def noted(_: Filter, entries: Sequence[Entry]) -> list[Entry]:
+        looked.extend(entry.name for entry in entries)
+        return []
+
+    monkeypatch.setattr(Filter, "chosen", noted)
     type_store.select(Filter(**given))
     assert len(looked) == looked_through
