@@ -30,7 +30,7 @@ from producers.credentials.credential import ClientCertificate
 from producers.upstream.server_url import parse_server
 from producers.upstream.tls import TlsSettings
 from producers.upstream.transport import Transport
-from producers.upstream.watching import lines
+from producers.upstream.watching import Lines
 
 # Watches that are there before memory is read, so that what all share does not count.
 _BEFORE = 20
@@ -199,9 +199,12 @@ async def _ask(pipe: Pipe, name: str, port: int, trusted: bytes, user: User, wat
 
     async def watch(opened: Open) -> None:
         nonlocal begun, seen
-        async with opened() as chunks, contextlib.aclosing(lines(chunks)) as arriving:
-            async for together in arriving:
-                if together[0] == b"begun":
+        async with opened() as chunks, contextlib.aclosing(chunks) as arriving:
+            lines = Lines()
+            async for chunk in arriving:
+                together = lines.of(chunk)
+                del chunk
+                if together and together[0] == b"begun":
                     begun += 1
                     all_begun.set()
                     together = together[1:]

@@ -23,6 +23,7 @@ T = TypeVar("T")
 _SECRETS_AT_HAND = ("producers.kubeconfig", "producers.credentials", "producers.upstream", "producers.members")
 # Characters of an error's text.
 _LONGEST = 300
+_CANCELLED = "cancelled by what it waited for"
 
 
 class WorkEnded(ProducersError):
@@ -34,7 +35,13 @@ async def endless(work: Awaitable[T]) -> Never:
 
     A library that cancels what it is waited for with would otherwise end a task without a word.
     """
-    await not_cancelled_within(work)
+    # As `not_cancelled_within`, which is not called: of what there is very much, a frame more would be felt.
+    try:
+        await work
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise
+        raise WorkEnded(_CANCELLED) from None
     raise WorkEnded("ended by itself")
 
 
@@ -45,7 +52,7 @@ async def not_cancelled_within(work: Awaitable[T]) -> T:
     except asyncio.CancelledError:
         if being_cancelled():
             raise
-    raise WorkEnded("cancelled by what it waited for")
+    raise WorkEnded(_CANCELLED)
 
 
 def being_cancelled() -> bool:

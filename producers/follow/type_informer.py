@@ -159,16 +159,18 @@ class TypeInformer:
         for reflector in self.reflectors:
             await reflector.complete()
 
-    async def run(self) -> None:
+    def run(self) -> Awaitable[None]:
         """Follows until cancelled. Raises Deposed, HistoryChanged, and what the log fails with."""
         if self.scope.only:
-            # Other namespaces may have been wanted before.
-            await self._whole.read_back()
-            await self._whole.delete_outside(frozenset(self.scope.only))
-            await self._whole.settle()
-        if len(self.reflectors) == 1:
-            # A group and a task more for each type of each cluster would be felt.
-            await self.reflectors[0].run()
+            return self._run_namespaces(frozenset(self.scope.only))
+        # A task more for each type of each cluster would be felt, or even a frame.
+        return self.reflectors[0].run()
+
+    async def _run_namespaces(self, only: frozenset[str]) -> None:
+        # Other namespaces may have been wanted before.
+        await self._whole.read_back()
+        await self._whole.delete_outside(only)
+        await self._whole.settle()
         async with asyncio.TaskGroup() as tasks:
             for reflector in self.reflectors:
                 tasks.create_task(reflector.run(), name=f"{self.resource.group_resource}: {reflector.target.path}")

@@ -33,7 +33,7 @@ from producers.upstream.proxies import Proxy, proxy_for
 from producers.upstream.server_url import ServerUrl, parse_server
 from producers.upstream.sharing import SharedByServers
 from producers.upstream.tls import TlsSettings
-from producers.upstream.transport import ConnectionTiming, Transport
+from producers.upstream.transport import ConnectionTiming, Exchange, Transport
 
 log = structlog.get_logger("producers.upstream.apiserver")
 
@@ -115,7 +115,12 @@ class _Route:
 
 
 class Way:
-    """A connection to ask over now, and as whom: `identity` are headers, None where the caller says who asks."""
+    """A connection to ask over now, and as whom: `identity` are headers, None where the caller says who asks.
+
+    `users`: the table in which it is counted.
+    """
+
+    __slots__ = ("_credential", "_shown", "identity", "transport", "users")
 
     def __init__(
         self,
@@ -123,9 +128,11 @@ class Way:
         identity: Sequence[tuple[str, str]] | None,
         shown: Presented,
         credential: Credential | None,
+        users: dict[Transport, int],
     ) -> None:
         self.transport = transport
         self.identity = identity
+        self.users = users
         self._shown = shown
         self._credential = credential
 
@@ -256,6 +263,14 @@ class ApiServer:
         Raises:
             Unreachable: the kubeconfig cannot be used, or there are no credentials.
         """
+        way = await self._begin_way(identified)
+        try:
+            yield way
+        finally:
+            await self._end_way(way)
+
+    async def _begin_way(self, identified: bool) -> Way:
+        """What is begun is to be ended. Raises Unreachable."""
         route, credential = self._route, self._credential if identified else None
         if route is None or (identified and credential is None):
             raise Unreachable(self._problem)
@@ -271,13 +286,12 @@ class ApiServer:
         if self._closed:
             raise Unreachable(f"{self.host}: the connection was closed here")
         transport = self._transport(route, tls)
-        users = self._users
-        users[transport] += 1
-        try:
-            yield Way(transport, _identity(route, shown) if identified else None, shown, credential)
-        finally:
-            users[transport] -= 1
-            await self._close_unused()
+        self._users[transport] += 1
+        return Way(transport, _identity(route, shown) if identified else None, shown, credential, self._users)
+
+    async def _end_way(self, way: Way) -> None:
+        way.users[way.transport] -= 1
+        await self._close_unused()
 
     def _transport(self, route: _Route, tls: TlsSettings) -> Transport:
         compressed = not route.cluster.disable_compression
@@ -300,8 +314,7 @@ class ApiServer:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def open(
+    def open(
         self,
         path: str,
         query: Mapping[str, str] | None = None,
@@ -309,8 +322,8 @@ class ApiServer:
         accept: str = "application/json",
         known: str = "",
         silence: float | None = None,
-    ) -> AsyncIterator[Opened]:
-        """A GET whose answer is read as it comes.
+    ) -> Asked:
+        """A GET whose answer is read as it comes, inside the block.
 
         `silence`: seconds without a byte after which the answer is given up; None: `ProducerTiming.read`. `known`: the
         ETag of a document that is known already. Raises:
@@ -320,20 +333,39 @@ class ApiServer:
         headers = [("Accept", accept), ("User-Agent", user_agent())]
         if known:
             headers.append(("If-None-Match", known))
-        silence = self.timing.read if silence is None else silence
+        return Asked(self, _with_query(path, query), headers, self.timing.read if silence is None else silence)
+
+    async def ask(self, path: str, headers: Sequence[tuple[str, str]], silence: float) -> tuple[Exchange, Opened]:
+        """For `Asked`, which ends it by `end`. Raises as `open`."""
         asked = time.time()
-        async with self.way() as way:
-            headers += way.identity or ()
+        way = await self._begin_way(True)
+        exchange = way.transport.request("GET", path, [*headers, *(way.identity or ())], silence=silence)
+        try:
+            response = await exchange.__aenter__()
             try:
-                async with way.transport.request("GET", _with_query(path, query), headers, silence=silence) as response:
-                    self._note_date(response, asked)
-                    if response.status == 401:
-                        await way.refused()
-                    if response.status != 200:
-                        await self._refuse(response, way)
-                    yield Opened(response, way)
-            except TransportError as cause:
+                self._note_date(response, asked)
+                if response.status == 401:
+                    await way.refused()
+                if response.status != 200:
+                    await self._refuse(response, way)
+                return exchange, Opened(response, way)
+            except BaseException:
+                await exchange.__aexit__()
+                raise
+        except BaseException as cause:
+            await self._end_way(way)
+            if isinstance(cause, TransportError):
                 raise Unreachable(f"{way.transport.server.shown}: {cause}") from cause
+            raise
+
+    async def end(self, exchange: Exchange, opened: Opened, failed: BaseException | None) -> None:
+        """Ends what `ask` began. Raises Unreachable if it `failed` as the answer broke off."""
+        try:
+            await exchange.__aexit__()
+        finally:
+            await self._end_way(opened.way)
+        if isinstance(failed, TransportError):
+            raise Unreachable(f"{opened.way.transport.server.shown}: {failed}") from failed
 
     def _note_date(self, response: Response, asked: float) -> None:
         try:
@@ -397,6 +429,31 @@ class ApiServer:
         if len(answer) > most:
             raise TooLarge(f"{self.host}: the answer to {path} has more than {most} bytes")
         return answer
+
+
+class Asked:
+    """A GET: entering it asks and gives the answer, leaving it ends that. Raises as `ApiServer.open` says.
+
+    A class, not a generator: there is one for each type of each cluster, for as long as its watch lasts.
+    """
+
+    __slots__ = ("_begun", "_headers", "_path", "_server", "_silence")
+
+    def __init__(self, server: ApiServer, path: str, headers: Sequence[tuple[str, str]], silence: float) -> None:
+        self._server = server
+        self._path = path
+        self._headers = headers
+        self._silence = silence
+        self._begun: tuple[Exchange, Opened] | None = None
+
+    async def __aenter__(self) -> Opened:
+        self._begun = await self._server.ask(self._path, self._headers, self._silence)
+        self._path, self._headers = "", ()
+        return self._begun[1]
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._begun is not None:
+            await self._server.end(*self._begun, error)
 
 
 @functools.cache

@@ -31,6 +31,7 @@ _VARYING = re.compile(r" after \d+ (?:ms|milliseconds)|(?<=stream) \d+|(?<=with)
 
 
 _NO_HEADERS: CIMultiDict[str] = CIMultiDict()
+_NO_SOCKETS: Sequence[int] = ()
 
 
 class TransportError(ClusterUnavailable):
@@ -66,12 +67,13 @@ class Response:
         self.headers: CIMultiDict[str] = CIMultiDict()
         self.version = ""
         # Sockets that were made for it: one for each address that is tried.
-        self.sockets: list[int] = []
+        self.sockets: Sequence[int] = _NO_SOCKETS
         self._loop = asyncio.get_running_loop()
         self._multi = multi
         self._curl = curl
         self._repeatable = method in SAFE_METHODS
-        self._on_sent = on_sent
+        # Called once, when it gets onto a connection.
+        self._on_sent: Callable[[ConnectionName], ServerConnection] | None = on_sent
         # The one that it is on, once it is.
         self.connection: ServerConnection | None = None
         self._sent = False
@@ -142,13 +144,18 @@ class Response:
     def lasts(self) -> None:
         """It goes on for long, as a watch does: its reader is patient from now on, and has seen the head.
 
-        What is kept for each of very many is what such a one needs no more: a timer, and the head's lines.
+        What is kept for each of very many is what such a one needs no more: a timer, the head's lines, what was sent.
         """
         self._silence = None
         if self._silence_timer is not None:
             self._silence_timer.cancel()
             self._silence_timer = None
         self.headers = _NO_HEADERS
+        self.sockets = _NO_SOCKETS
+        if self._curl in self._multi:
+            # It is sent, and not sent again once an answer has begun.
+            for option in (pycurl.HTTPHEADER, pycurl.SOCKOPTFUNCTION, pycurl.PREREQFUNCTION):
+                self._curl.unsetopt(option)
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
@@ -278,7 +285,8 @@ class Response:
         self._last_byte = self._loop.time()
         if self._silence is not None and self._silence_timer is None:
             self._silence_timer = self._loop.call_later(self._silence, self._look_for_silence)
-        self.connection = self._on_sent(ends)
+        if self._on_sent is not None:
+            self.connection, self._on_sent = self._on_sent(ends), None
         return int(pycurl.PREREQFUNC_OK)
 
     def _heard(self) -> None:

@@ -382,7 +382,7 @@ class Transport:
         """What all requests of this transport have in common."""
 
         def made(fd: int, purpose: int) -> int:
-            response.sockets.append(fd)
+            response.sockets = (*response.sockets, fd)
             self._set_up_socket(fd)
             return int(pycurl.SOCKOPT_OK)
 
@@ -537,6 +537,8 @@ class Exchange:
         self._response = await self._transport.begin(
             self._method, self._path, self._headers, self._body, self._silence, self._decompress
         )
+        # It is sent; a watch lasts for minutes.
+        self._path, self._headers, self._body = "", (), None
         return self._response
 
     async def __aexit__(self, *_: object) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -217,36 +217,36 @@ class BegunLine(bytes):
     """The beginning of a line that is too large to be held."""
 
 
-async def lines(chunks: AsyncIterable[bytes]) -> AsyncGenerator[list[bytes], None]:
-    """Lines of any length, as many together as have come; of one that is too large a `BegunLine`.
+class Lines:
+    """Lines of any length, of what comes in pieces; of one that is too large a `BegunLine`."""
 
-    Raises TooLarge for one that has no end.
-    """
-    begun: list[bytes] = []
-    length = 0
-    async for chunk in chunks:
+    __slots__ = ("_begun", "_length")
+
+    def __init__(self) -> None:
+        self._begun: list[bytes] = []
+        self._length = 0
+
+    def of(self, chunk: bytes) -> list[bytes]:
+        """The lines that end in the next piece, and nothing that is blank. Raises TooLarge for one that has no end.
+
+        Nothing of what they came in is held here but the beginning of the line after them: the next one may take
+        minutes in a watch that is idle.
+        """
         if b"\n" not in chunk:
-            length += len(chunk)
-            if length <= LARGEST_ANSWER or length - len(chunk) <= LARGEST_ANSWER:
-                begun.append(chunk)
-            elif length > _PASSED_OVER * LARGEST_ANSWER:
+            before, self._length = self._length, self._length + len(chunk)
+            if before <= LARGEST_ANSWER:
+                self._begun.append(chunk)
+            elif self._length > _PASSED_OVER * LARGEST_ANSWER:
                 raise TooLarge(f"a line of more than {_PASSED_OVER * LARGEST_ANSWER} bytes")
-            del chunk
-            continue
+            return []
         pieces = chunk.split(b"\n")
-        # Nothing that came is held while more is waited for, which takes minutes in a watch that is idle.
-        del chunk
-        if length > LARGEST_ANSWER:
-            pieces[0] = BegunLine(b"".join(begun))
-        elif begun:
-            pieces[0] = b"".join((*begun, pieces[0]))
+        if self._length > LARGEST_ANSWER:
+            pieces[0] = BegunLine(b"".join(self._begun))
+        elif self._begun:
+            pieces[0] = b"".join((*self._begun, pieces[0]))
         last = pieces.pop()
-        begun, length = ([last], len(last)) if last else ([], 0)
-        whole = [piece for piece in pieces if piece and not piece.isspace()]
-        del pieces, last
-        if whole:
-            yield whole
-        del whole
+        self._begun, self._length = ([last], len(last)) if last else ([], 0)
+        return [piece for piece in pieces if piece and not piece.isspace()]
 
 
 class Watch:
@@ -286,21 +286,27 @@ class Watch:
             query["resourceVersion"] = self._version
         loop = asyncio.get_running_loop()
         silence = timing.initial_silence if initial else lasts + timing.watch_grace
-        async with self._server.open(self._target.path, query, silence=lasts + timing.watch_grace) as (response, way):
+        asking = self._server.open(self._target.path, query, silence=lasts + timing.watch_grace)
+        # Nothing that is needed to begin is held while it lasts: there is a watch for each type of each cluster.
+        del query
+        async with asking as (response, way):
             response.lasts()
             if opened is not None:
                 await opened()
             patience: asyncio.Timeout
+            lines = Lines()
             try:
-                async with (
-                    asyncio.timeout(silence) as patience,
-                    contextlib.aclosing(lines(response.chunks())) as arriving,
-                ):
+                async with asyncio.timeout(silence) as patience:
                     self._patience = patience
                     if self._ending:
                         # `end` was called before it began.
                         patience.reschedule(loop.time())
-                    async for together in arriving:
+                    # No generators within generators, which would be felt.
+                    while chunk := await response.next_chunk():
+                        together = lines.of(chunk)
+                        del chunk
+                        if not together:
+                            continue
                         # Only the server's silence counts, not the time that its events take here.
                         patience.reschedule(None)
                         for line in together:

@@ -364,8 +364,9 @@ async def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch
 
 async def _read_lines(one: ApiServer) -> None:
     async with one.open("/api/v1/pods") as (response, _):
-        async for _ in watching.lines(response.chunks()):
-            pass
+        lines = watching.Lines()
+        async for chunk in response.chunks():
+            lines.of(chunk)
 
 
 async def test_an_answer_that_takes_for_ever_is_given_up() -> None:

@@ -195,7 +195,7 @@ def server_is_alphas(server: ApiServer, *_: Any) -> bool:
     [
         (ApiServer, "open", server_is_alphas),
         (ApiServer, "get", server_is_alphas),
-        (ApiServer, "way", server_is_alphas),
+        (ApiServer, "_begin_way", server_is_alphas),
         (ApiServer, "_transport", server_is_alphas),
         (Appender, "append", lambda appender, subject, *_: ".alpha." in subject),
         (Writer, "observe", lambda writer, *_: writer._owner.cluster == "alpha"),
