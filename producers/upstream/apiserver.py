@@ -322,7 +322,7 @@ class ApiServer:
         accept: str = "application/json",
         known: str = "",
         silence: float | None = None,
-    ) -> Asked:
+    ) -> GetRequest:
         """A GET whose answer is read as it comes, inside the block.
 
         `silence`: seconds without a byte after which the answer is given up; None: `ProducerTiming.read`. `known`: the
@@ -333,10 +333,10 @@ class ApiServer:
         headers = [("Accept", accept), ("User-Agent", user_agent())]
         if known:
             headers.append(("If-None-Match", known))
-        return Asked(self, _with_query(path, query), headers, self.timing.read if silence is None else silence)
+        return GetRequest(self, _with_query(path, query), headers, self.timing.read if silence is None else silence)
 
     async def ask(self, path: str, headers: Sequence[tuple[str, str]], silence: float) -> tuple[Exchange, Opened]:
-        """For `Asked`, which ends it by `end`. Raises as `open`."""
+        """For `GetRequest`, which ends it by `end`. Raises as `open`."""
         asked = time.time()
         way = await self._begin_way(True)
         exchange = way.transport.request("GET", path, [*headers, *(way.identity or ())], silence=silence)
@@ -431,7 +431,7 @@ class ApiServer:
         return answer
 
 
-class Asked:
+class GetRequest:
     """A GET: entering it asks and gives the answer, leaving it ends that. Raises as `ApiServer.open` says.
 
     A class, not a generator: there is one for each type of each cluster, for as long as its watch lasts.
