@@ -30,7 +30,7 @@ from producers.credentials.credential import ClientCertificate
 from producers.upstream.server_url import parse_server
 from producers.upstream.tls import TlsSettings
 from producers.upstream.transport import Transport
-from producers.upstream.watching import Lines
+from producers.upstream.watching import LineCutter
 
 # Watches that are there before memory is read, so that what all share does not count.
 _BEFORE = 20
@@ -200,7 +200,7 @@ async def _ask(pipe: Pipe, name: str, port: int, trusted: bytes, user: User, wat
     async def watch(opened: Open) -> None:
         nonlocal begun, seen
         async with opened() as chunks, contextlib.aclosing(chunks) as arriving:
-            lines = Lines()
+            lines = LineCutter()
             async for chunk in arriving:
                 together = lines.of(chunk)
                 del chunk

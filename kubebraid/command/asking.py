@@ -22,7 +22,7 @@ from producers.kubeconfig.files import Files, access_of, default_kubeconfig
 from producers.kubeconfig.model import ClusterAccess
 from producers.kubeconfig.single import alone
 from producers.upstream.apiserver import ApiServer, RequestRefused
-from producers.upstream.watching import lines
+from producers.upstream.watching import LineCutter
 
 _DEFAULT = "http://127.0.0.1:8001"
 # What contexts of `kubebraid kubeconfig` have behind the service's address.
@@ -223,8 +223,9 @@ async def _followed(access: ClusterAccess, path: str, silence: float, take: Call
     server = ApiServer(access)
     try:
         async with server.open(path, silence=silence) as (response, _):
-            async for together in lines(response.chunks()):
-                for line in together:
+            lines = LineCutter()
+            while chunk := await response.next_chunk():
+                for line in lines.of(chunk):
                     take(line)
     except RequestRefused as refused:
         raise ServerRefused(url, refused.code) from None

@@ -217,8 +217,8 @@ class BegunLine(bytes):
     """The beginning of a line that is too large to be held."""
 
 
-class Lines:
-    """Lines of any length, of what comes in pieces; of one that is too large a `BegunLine`."""
+class LineCutter:
+    """LineCutter of any length, of what comes in pieces; of one that is too large a `BegunLine`."""
 
     __slots__ = ("_begun", "_length")
 
@@ -294,7 +294,7 @@ class Watch:
             if opened is not None:
                 await opened()
             patience: asyncio.Timeout
-            lines = Lines()
+            lines = LineCutter()
             try:
                 async with asyncio.timeout(silence) as patience:
                     self._patience = patience

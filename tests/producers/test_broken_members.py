@@ -364,7 +364,7 @@ async def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch
 
 async def _read_lines(one: ApiServer) -> None:
     async with one.open("/api/v1/pods") as (response, _):
-        lines = watching.Lines()
+        lines = watching.LineCutter()
         async for chunk in response.chunks():
             lines.of(chunk)
 
