@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from kubebraid.command.search import expressions_of
 from kubebraid.command.settings import BadSetting
 from query.search.expression import parse_expression
 from query.service import QueryService
+from tests import processes
 from tests.e2e.conftest import Members, Service
 from tests.patience import PATIENCE
 from tests.ports import free_port
@@ -29,20 +29,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def search(service: Service, *arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "kubebraid",
-        "search",
-        *arguments,
-        "--server",
-        service.url,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    return await processes.run("search", *arguments, "--server", service.url)
 
 
 async def test_by_words(shared_service: Service) -> None:
@@ -80,14 +67,8 @@ async def test_nothing_is_found_and_nothing_can_be(shared_service: Service) -> N
 
 
 async def test_a_watch_goes_on_until_it_is_interrupted(shared_service: Service, shared_members: Members) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "kubebraid", "search", "name=-", "--kind", "pods", "-w", "-o", "name"),
-        *("--cluster", "alpha", "--server", shared_service.url),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    async with asyncio.timeout(PATIENCE):
+    wanted = ("search", "name=-", "--kind", "pods", "-w", "-o", "name", "--cluster", "alpha")
+    async with asyncio.timeout(PATIENCE), processes.piped(*wanted, "--server", shared_service.url) as process:
         assert (await process.stdout.readline()).startswith(b"alpha/")
         async with aiohttp.ClientSession() as session:
             while True:
@@ -98,9 +79,9 @@ async def test_a_watch_goes_on_until_it_is_interrupted(shared_service: Service, 
         shared_members["alpha"].churn.step(50)
         while not (line := await process.stdout.readline()).startswith((b"ADDED", b"MODIFIED", b"DELETED")):
             assert line
-    process.send_signal(signal.SIGINT)
-    _, err = await process.communicate()
-    assert (process.returncode, err) == (130, b"")
+        process.child.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+        assert (process.returncode, err) == (130, b"")
 
 
 @pytest.mark.parametrize("way", ["url", "kubeconfig"])
@@ -159,17 +140,9 @@ async def test_a_watch_goes_on_at_a_service_that_is_started_anew(
 
 
 async def test_a_watch_shows_what_is_there_first(shared_service: Service) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "kubebraid", "search", "name=node-agent", "--kind", "pods", "-w", "-o", "json"),
-        *("--server", shared_service.url),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    async with asyncio.timeout(30):
+    wanted = ("search", "name=node-agent", "--kind", "pods", "-w", "-o", "json")
+    async with asyncio.timeout(PATIENCE), processes.piped(*wanted, "--server", shared_service.url) as process:
         event = json.loads(await process.stdout.readline())
-    process.terminate()
-    await process.communicate()
     assert (event["type"], event["object"]["kind"]) == ("ADDED", "Pod")
 
 
