@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterator, MutableMapping, Sized
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ _ALL_SPACES = Spaces({})
 _SCANNED = 32
 # So few namespaces are always looked for.
 _FEW = 3
+# So many are put into their places in a list that is in order; else it is sorted anew.
+_INSERTED = 64
 
 
 class BeforeWindow(MaterializerError):
@@ -226,9 +229,16 @@ class TypeStore:
             if before is None and not event.fresh and item.uid_index <= index and wanted.covers(item):
                 raise BeforeWindow(index, event.index)
             then[place] = None if before is None or before.deleted else before
-        found = [entry for entry in self.scan(wanted).entries if entry.index <= index]
-        found += [entry for entry in then.values() if entry is not None]
-        return Scanned(found, whole=False, ordered=False)
+        present = self.scan(wanted)
+        found = [entry for entry in present.entries if entry.index <= index]
+        earlier = [entry for entry in then.values() if entry is not None]
+        if len(earlier) > _INSERTED or not present.ordered:
+            return Scanned(found + earlier, whole=False, ordered=False)
+        for entry in earlier:
+            # What is there now need not be looked at once more for the few that have changed.
+            if not present.whole or wanted.matches(entry):
+                insort(found, entry, key=_place)
+        return Scanned(found, whole=present.whole, ordered=True)
 
     def tombstone(self, cluster: str, key: ObjectKey) -> Entry | None:
         """What is remembered of the deleted object of a name, if any is; of one that is buried metadata. O(log n)."""

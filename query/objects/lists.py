@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -117,12 +117,12 @@ class Lists:
             events = await events_of(self._materializer, self._turns, page.entries, asked.owners)
             encoder = encoder.with_events(events)
         head = encoder.list_head(encoder.versions.of_list(page.index), page.token, page.remaining)
-        size = encoder.size(page.entries)
+        size = await self._sum(encoder.size, page.entries)
         if size:
             size += len(page.entries) - 1
         render, warnings = request.rendering(), request.warning_headers()
         # Of tables it is not known before; their rows come of so much.
-        counted = reading.size(page.entries) if size is None else size
+        counted = size if size is not None else await self._sum(reading.size, page.entries) or 0
         # Rows that are kept need no bodies.
         ahead = ReadAhead(slices(page.entries), ahead=encoder.form is not Form.TABLE)
         items: Iterator[list[bytes]]
@@ -208,20 +208,40 @@ class Lists:
         scope = (tuple(self._scope(part) for part in parts), order, self._materializer.generation)
         if exact is not None and (kept := self.frozen.find(exact, scope)) is not None:
             return kept
-        selections = [await self._prepare(part) for part in parts]
-        index = self._materializer.store.applied if exact is None else exact
-        scans = []
-        for part, selection in zip(parts, selections, strict=True):
-            # All at one go: they are to be of one index.
-            if (scan := self._scan(part, selection, index)) is None:
-                return None
-            scans.append(scan)
+        wanted = [(part, await self._prepare(part)) for part in parts]
+        store = self._materializer.store
+        index = store.applied if exact is None else exact
+        # The largest first: what changes before a type's turn has to be undone.
+        sizes = [len(store.types.get(part.key, ())) for part in parts]
+        turns = sorted(range(len(parts)), key=lambda at: -sizes[at])
+        steps = self._scans([wanted[at] for at in turns], index)
+        scans = at_once(steps) if sum(sizes) <= STEP else await in_slices(self._turns, steps)
+        if scans is None and exact is None:
+            # It changes faster than states are remembered: all at one go, then.
+            index = self._materializer.store.applied
+            scans = at_once(self._scans([wanted[at] for at in turns], index))
+        if scans is None:
+            return None
+        found = dict(zip(turns, scans, strict=True))
+        few = sum([len(scan.found.entries) for scan in scans]) <= _SAMPLE
         entries: list[Entry] = []
-        for part, selection, scan in zip(parts, selections, scans, strict=True):
-            entries += (await self._narrow(part, selection, scan, index))[1]
+        for at, (part, selection) in enumerate(wanted):
+            entries += (await self._narrow(part, selection, found[at], index, few=few))[1]
         if len(order.terms) > 1:
             entries = await self._do(order.steps(entries), few=len(entries) <= STEP // 4)
         return Snapshot(index, scope, entries, self._lives)
+
+    def _scans(self, wanted: Sequence[tuple[CollectionRequest, Filter]], index: int) -> Iterator[list[_Scan] | None]:
+        """What filters may find of several types at an index, a type at a time; None: that is not known any more."""
+        scans: list[_Scan] = []
+        yield scans
+        for part, selection in wanted:
+            scan = self._scan(part, selection, index)
+            if scan is None:
+                yield None
+                return
+            scans.append(scan)
+            yield scans
 
     @staticmethod
     def _scope(asked: CollectionRequest) -> tuple[object, ...]:
@@ -262,23 +282,43 @@ class Lists:
             return None
 
     async def _narrow(
-        self, asked: CollectionRequest, selection: Filter, scan: _Scan, index: int
+        self, asked: CollectionRequest, selection: Filter, scan: _Scan, index: int, *, few: bool = True
     ) -> tuple[list[Entry], list[Entry]]:
-        """What of a scan the filter selects, and what of that the condition on bodies, by cluster, namespace, name."""
+        """What of a scan the filter selects, and what of that the condition on bodies, by cluster, namespace, name.
+
+        `few`: whether what is few of this scan is few of all that are narrowed.
+        """
         found, where = scan.found, asked.selection.where
-        entries = await self._do(matching(found, selection), few=len(found.entries) <= STEP)
+        entries = await self._do(matching(found, selection), few=few and len(found.entries) <= STEP)
         if where is None or not entries:
             return entries, entries
         steps = chosen_by(where, entries)
         if scan.present:
             known = (asked.key, selection, where, self._materializer.generation)
             steps = self._known.chosen(known, where, entries, index)
-        return entries, await self._do(steps, few=len(entries) <= _SAMPLE)
+        return entries, await self._do(steps, few=few and len(entries) <= _SAMPLE)
 
     def _lives(self, entry: Entry) -> bool:
         # Not the store of this moment: a list must not keep alive one that was replaced.
         now = self._materializer.store.types.get(entry.envelope.key)
         return now is not None and now.get(entry.cluster, entry.key) is entry
+
+    async def _sum(self, size: Callable[[Sequence[Entry]], int | None], entries: list[Entry]) -> int | None:
+        """A size of entries that is the sum of those of their parts; None: of some it is not known."""
+        if len(entries) <= STEP:
+            return size(entries)
+
+        def steps() -> Iterator[int | None]:
+            total = 0
+            for begin in range(0, len(entries), STEP):
+                part = size(entries[begin : begin + STEP])
+                if part is None:
+                    yield None
+                    return
+                total += part
+                yield total
+
+        return await in_slices(self._turns, steps())
 
     async def _do(self, steps: Iterator[list[Entry]], *, few: bool) -> list[Entry]:
         """What the steps make; of few entries it is made without waiting for the slices of others."""

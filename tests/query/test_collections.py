@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from deltalog.wire.subjects import REMOVED, SYNCED, TYPE
+from query.objects import lists, turns
 from query.search.collection_file import read_collections
 from tests.materializer.conftest import made_delta, with_body
 from tests.query.scene import Answers, Scene
@@ -25,6 +26,8 @@ TYPES = {
     "statefulsets": ("apps", "StatefulSet", "v1"),
     "ships": ("sea.example.io", "Ship", "v2"),
 }
+
+CLUSTERS, NAMES = ("alpha", "bravo"), ("one", "two")
 
 
 class Several(Scene):
@@ -255,6 +258,50 @@ async def test_pages_are_one_state_with_exact_counts(order: str) -> None:
         offset = await ask.json(f"{ROOT}/any?groups=*&limit=2&continue=5")
         again = await ask.json(f"{ROOT}/any?groups=*")
         assert offset["items"] == again["items"][5:7]
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+async def test_a_list_is_of_one_index_though_types_change_while_it_is_made(
+    monkeypatch: pytest.MonkeyPatch, remembered: bool
+) -> None:
+    """A turn of the loop between any two types, in which some of them change; with no window, too."""
+    monkeypatch.setattr(lists, "STEP", 1)
+    monkeypatch.setattr(turns, "_SLICE_SECONDS", 0.0)
+    made = fleet()
+    chance = Random(1)
+    state = {(TYPES[resource][1], cluster, name) for resource in TYPES for cluster in CLUSTERS for name in NAMES}
+    states = {made.index: frozenset(state)}
+    if not remembered:
+        made.store.window.resize(0)
+    done = asyncio.Event()
+
+    async def write() -> None:
+        while not done.is_set():
+            resource, cluster, name = chance.choice(list(TYPES)), chance.choice(CLUSTERS), f"n{chance.randrange(4)}"
+            place_ = (TYPES[resource][1], cluster, name)
+            type_ = "DELETED" if place_ in state else "ADDED"
+            (state.discard if type_ == "DELETED" else state.add)(place_)
+            made.one(resource, name, type_, cluster=cluster, namespace="web", labels={"of": resource})
+            states[made.index] = frozenset(state)
+            await asyncio.sleep(0)
+
+    async with made.serving() as ask:
+        writing = asyncio.create_task(write())
+        indexes = set()
+        for query in ["groups=*", "groups=*&labelSelector=of", "groups=*&orderby=name&limit=500"] * 8:
+            found = await ask.json(f"{ROOT}/any?{query}")
+            index = int(found["metadata"]["resourceVersion"].split(".")[1])
+            places = [place(item) for item in found["items"]]
+            assert len(places) == len(set(places))
+            assert set(places) == states[index], query
+            if "orderby" not in query:
+                kinds = [one[0] for one in places]
+                assert kinds == sorted(kinds, key=["Pod", "Deployment", "StatefulSet", "Ship"].index)
+                assert places == sorted(places, key=lambda one: (kinds.index(one[0]), one[1:]))
+            indexes.add(index)
+        done.set()
+        await writing
+    assert len(indexes) > 10
 
 
 # -- watches -----------------------------------------------------------------------------------------------------------
