@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make demo           simulated clusters, served at http://127.0.0.1:8001"
 	@echo "make up             the clusters of your kubeconfig, served there"
-	@echo "make quick          the tests that start no process, in under a minute"
+	@echo "make quick          the short tests that start no process, in under a minute"
 	@echo "make test           all tests"
 	@echo "make test-clusters  the end-to-end tests on the clusters of \$$KUBECONFIG"
 	@echo "make real-cluster   a real kube-apiserver here, built from Debian's sources; says its KUBECONFIG"
@@ -63,7 +63,7 @@ demo: $(STAMP)
 
 # The lanes of tests, as arguments for pytest. Files side by side: most of their time tests wait for something real. In
 # their order: those with the fewest tests, which would come last otherwise, are the longest.
-LANE_quick = --lane quick -n 2 --dist loadfile
+LANE_quick = --lane quick -n 3 --dist loadfile
 LANE_test = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 LANE_soak = tests/producers/test_model.py tests/query/access/test_two_worlds.py tests/e2e/test_producers_under_fire.py tests/e2e/test_fuzz.py \
 	tests/conformance/test_differential.py tests/e2e/test_same_decisions.py tests/oracle/test_same_as_kubectl.py tests/faults

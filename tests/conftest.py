@@ -20,7 +20,10 @@ from tests.lanes import (
     pytest_addoption,
     pytest_collection_modifyitems,
     pytest_configure,
+    pytest_ignore_collect,
     pytest_report_header,
+    pytest_runtest_call,
+    pytest_terminal_summary,
 )
 
 __all__ = [
@@ -28,7 +31,10 @@ __all__ = [
     "pytest_addoption",
     "pytest_collection_modifyitems",
     "pytest_configure",
+    "pytest_ignore_collect",
     "pytest_report_header",
+    "pytest_runtest_call",
+    "pytest_terminal_summary",
 ]
 
 # A test that takes longer hangs, in seconds; on a busy machine one that takes half a minute by itself takes minutes.

@@ -93,6 +93,7 @@ def odd_graves(draw: st.DrawFn, *, nested: bool = True) -> Grave:
     )
 
 
+@pytest.mark.slow
 @given(st.lists(odd_graves(), max_size=12))
 def test_what_comes_out_is_what_was_put_in(graves: list[Grave]) -> None:
     graves = list({(one.cluster, one.namespace, one.name): one for one in graves}.values())

@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
-from deltalog import ADDED, DELETED, MODIFIED, ControlRecord, Replaced
+from deltalog import ADDED, DELETED, MODIFIED, Replaced
 from deltalog.wire.delta import UNCHANGED, Selectables
 from deltalog.wire.kubernetes import GroupResource
-from deltalog.wire.records import ObjectsRemoved
 from materializer.cursor import Cursor, ShownChange, changes
 from materializer.entry import Entry, object_key
 from materializer.filter import Filter
@@ -83,7 +82,6 @@ def reference(world: World, kind: GroupResource, lens: Lens, after: int, upto: i
 
 def as_happened(world: World, kind: GroupResource, events: list[ShownChange]) -> list[Told]:
     """What was shown, the deletions of a removal at its own index: all but the last are shown at the one before."""
-    removals = {message.index for message in world.sent if is_removal(message.record)}
     found = []
     for change in events:
         one = told(change)
@@ -92,7 +90,7 @@ def as_happened(world: World, kind: GroupResource, events: list[ShownChange]) ->
             gone = {
                 index for (_, state), (index, after) in pairwise(states) if after is None and of_uid(state, one.uid)
             }
-            gone &= removals
+            gone &= world.removals
             one = one._replace(at=next((index for index in (one.at, one.at + 1) if index in gone), one.at))
         found.append(one)
     return found
@@ -100,10 +98,6 @@ def as_happened(world: World, kind: GroupResource, events: list[ShownChange]) ->
 
 def of_uid(state: State | None, uid: str) -> bool:
     return state is not None and state.uid == uid
-
-
-def is_removal(record: object) -> bool:
-    return isinstance(record, ControlRecord) and isinstance(record.fact, ObjectsRemoved)
 
 
 def read_all(store: Store, client: Client, chance: random.Random | None = None) -> list[ShownChange]:

@@ -136,6 +136,7 @@ def test_what_a_message_states_of_an_object(summary: Summary, first: int, oldest
     assert (-(-sys.getsizeof(found) // 16) * 16 if isinstance(found, bytes) else 0) == held
 
 
+@pytest.mark.slow
 def test_an_object_takes_so_much_memory_and_no_more() -> None:
     """By key, state and map; the process around it is what `benchmarks follow` measures."""
     many = 50_000

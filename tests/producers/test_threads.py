@@ -101,6 +101,7 @@ async def test_closed() -> None:
     assert await asyncio.to_thread(made.wait, PATIENCE)
 
 
+@pytest.mark.processes
 def test_a_process_does_not_wait_for_what_hangs() -> None:
     code = (
         "import threading; from producers.threads import Threads\n"

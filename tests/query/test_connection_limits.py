@@ -339,6 +339,7 @@ print(closed, flush=True)
 """
 
 
+@pytest.mark.slow
 async def test_ten_thousand_that_send_nothing(context: TLS) -> None:
     """They take files and a little memory; whoever has something to ask is answered, and in the end they are left."""
     count = 10_000

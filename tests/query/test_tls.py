@@ -284,6 +284,7 @@ def test_a_directory_instead_of_a_file(tmp_path: Path) -> None:
         ServingContext(ServingFiles(tmp_path, tmp_path))
 
 
+@pytest.mark.slow
 async def test_watches_go_on_while_everything_is_rotated(asking: Files) -> None:
     """200 of them, while the certificate, its key, its authority and that of clients change again and again."""
     events = [0] * 200

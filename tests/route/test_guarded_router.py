@@ -64,6 +64,7 @@ def resources(document: dict[str, Any]) -> set[str]:
     return {one["name"] for one in document["resources"]}
 
 
+@pytest.mark.slow
 async def test_one_group_answers_as_its_instance_does(tmp_path: Path) -> None:
     """All kinds of requests, by a certificate and by a token: the same status, bytes and warnings."""
     async with guarded(tmp_path, all=world(1)) as made:
@@ -82,6 +83,7 @@ async def test_one_group_answers_as_its_instance_does(tmp_path: Path) -> None:
             assert {200, 400, 403, 404, 410} <= codes.keys(), codes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_what_is_hidden_changes_no_byte(tmp_path: Path, seed: int) -> None:
     """Two worlds, each in two logs, that differ in what jane may not see."""

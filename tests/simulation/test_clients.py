@@ -79,6 +79,7 @@ async def test_kubectl(start: Start, tmp_path: Path) -> None:
     assert (await watching).count("hello") >= 3
 
 
+@pytest.mark.slow
 async def test_the_python_client(start: Start) -> None:
     kubernetes = pytest.importorskip("kubernetes")
     client = await start(pods=30)

@@ -151,6 +151,7 @@ def test_a_certificate_needs_its_definition(builder: ContentBuilder) -> None:
     assert certificate.body()["status"]["conditions"][0]["reason"] == "Issuing"
 
 
+@pytest.mark.slow
 def test_mixed_pods_shrink_as_those_of_a_real_cluster() -> None:
     """6 to 7 times under a dictionary trained on other pods of the cluster; uniform ones twice as much."""
     ratios = {}

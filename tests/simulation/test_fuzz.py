@@ -184,6 +184,7 @@ class Fuzz:
         return json.dumps(value).encode()
 
 
+@pytest.mark.slow
 async def test_nothing_makes_a_500(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     fuzz = Fuzz(7)
     seen = set()

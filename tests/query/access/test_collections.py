@@ -107,6 +107,7 @@ async def test_a_watch_ends_when_more_or_less_may_be_seen() -> None:
             assert {uid for _, uid in SEEN} <= set(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 4])
 async def test_what_is_hidden_changes_no_byte_of_a_collection(seed: int) -> None:
     asked = [one for one in requests() if "collectionresources" in one.path and not one.path.startswith("/clusters")]

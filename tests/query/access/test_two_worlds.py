@@ -449,6 +449,7 @@ async def compare(seed: int, asked: list[Asked]) -> Counter[int]:
     return codes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_what_is_hidden_changes_no_byte(seed: int) -> None:
     asked = list(requests())

@@ -104,6 +104,7 @@ for at in range(2000):
 """
 
 
+@pytest.mark.processes
 def test_processes_that_write_one_file_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "audit.log"
     processes = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(name)]) for name in range(4)]
