@@ -1,4 +1,4 @@
-"""OpenAPI of Clusterpedia's group: its documents in versions 3 and 2, and version 2 of clusters with it added.
+"""OpenAPI of Clusterpedia's group: its document of version 3, and version 2 of clusters with it added.
 
 k8s.io/kube-openapi pkg/spec3 and pkg/validation/spec; the types are github.com/clusterpedia-io/api,
 clusterpedia/v1beta1/types.go. kubectl knows a type by the extension x-kubernetes-group-version-kind.
@@ -178,15 +178,6 @@ def version3() -> ClusterDocument:
     schemas = {"schemas": _schemas("#/components/schemas/")}
     text = msgspec.json.encode({"openapi": "3.0.0", "info": _INFO, "paths": _paths(3), "components": schemas})
     return _packed(text)
-
-
-@functools.cache
-def version2() -> dict[str, ClusterDocument]:
-    """Documents of version 2 with the group alone, by their form, `json` and `protobuf`."""
-    begin = field(1, b"2.0") + field(2, b"".join(field(at, one.encode()) for at, one in enumerate(_INFO.values(), 1)))
-    whole = {"swagger": "2.0", "info": _INFO, "paths": _paths(2), "definitions": _schemas("#/definitions/")}
-    json = msgspec.json.encode(whole)
-    return {"json": _packed(json, paths=2), "protobuf": _packed(begin + _definitions())}
 
 
 def with_group(form: str, document: ClusterDocument) -> ClusterDocument:

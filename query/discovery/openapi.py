@@ -173,7 +173,6 @@ def _of_all(clusters: Iterable[ClusterFacts], extended: ExtendedDocuments | None
         version2 = _version2(chosen)
     if extended is not None:
         version3[clusterpedia_openapi.NAME] = clusterpedia_openapi.version3()
-        version2 = version2 or clusterpedia_openapi.version2()
     return ScopedOpenApi(version2, version3, extended)
 
 

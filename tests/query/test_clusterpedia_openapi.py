@@ -88,6 +88,8 @@ async def test_version_2_is_a_clusters_with_the_group(text: str) -> None:
         found, theirs = json.loads(body), json.loads(text)
         assert PATH in found["paths"]
         assert found["definitions"][TYPE]["x-kubernetes-group-version-kind"][0]["kind"] == "CollectionResource"
+        assert all(one.startswith("#/definitions/") for one in _references(found))
+        assert {one.removeprefix("#/definitions/") for one in _references(found)} <= found["definitions"].keys()
         assert found["paths"].items() >= theirs.get("paths", {}).items()
         assert found["definitions"].items() >= theirs.get("definitions", {}).items()
         assert {name: found[name] for name in theirs.keys() - {"paths", "definitions"}} == {
@@ -114,9 +116,5 @@ async def test_version_2_in_protobuf() -> None:
 
 async def test_version_2_where_no_cluster_has_one() -> None:
     async with described().serving() as ask:
-        found = await ask.json("/openapi/v2")
-        assert (found["swagger"], set(found["paths"])) == ("2.0", {PATH, f"{PATH}/{{name}}"})
-        for reference in _references(found):
-            assert reference.removeprefix("#/definitions/") in found["definitions"]
-        status, body = await ask.text("/openapi/v2", PROTOBUF)
-        assert (status, text_of(read_fields(body), 1)) == (200, "2.0")
+        # So that a router asks another log's instances.
+        await ask.json("/openapi/v2", code=404)
