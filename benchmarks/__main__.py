@@ -57,7 +57,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace], Awaitable[Report]]] = {
     "guard": lambda options: guarding.run(pods=options.pods, watchers=options.watchers, rounds=options.rounds),
     "replay": lambda options: replaying.run(pods=options.pods, rounds=options.rounds),
     "start": lambda options: starting.run(pods=options.pods * 10, rounds=min(options.rounds, 5)),
-    "members": lambda options: members.run(clusters=100, small=1000),
+    "members": lambda options: members.run(clusters=options.clusters, small=options.small),
     "memory": lambda options: memory.run(pods=options.pods * 10, rounds=min(options.rounds, 3), before=options.before),
     "ask": lambda options: asking.run(watchers=max(options.watchers, 100), rounds=min(options.rounds, 3)),
     "produce": lambda options: producing.run(pods=options.pods),
@@ -73,6 +73,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=int, default=500, help="changes a second while watching (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="repetitions of list and replay (default %(default)s)")
     parser.add_argument(
+        "--clusters",
+        type=int,
+        default=100,
+        help="clusters in one kubeconfig, for members (default %(default)s; 0: without that part)",
+    )
+    parser.add_argument(
+        "--small", type=int, default=1000, help="small clusters in one producer, for members (default %(default)s)"
+    )
+    parser.add_argument(
         "--before",
         type=Path,
         metavar="DIR",
@@ -85,6 +94,8 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if min(options.pods, options.watchers, options.rate, options.rounds) < 1:
         parser.error("--pods, --watchers, --rate and --rounds are at least 1")
+    if options.clusters < 0 or options.small < 1:
+        parser.error("--clusters is at least 0, --small at least 1")
     return options
 
 

@@ -115,6 +115,11 @@ class Front:
         # Those of its own question and of the clusters' side are not among them: one is that of this question.
         return int(get(self.status, "/", whole=True).body.split(b"Active connections:")[1].split()[0]) - 1
 
+    def in_handshakes(self) -> int:
+        """How many connections have been accepted and have sent no request yet, now."""
+        # Among them is the one of this question.
+        return int(get(self.status, "/", whole=True).body.split(b"Reading:")[1].split()[0])
+
     def connections(self) -> list[float]:
         """When each connection had its first request, in the order of time, in seconds since 1970."""
         first: dict[str, float] = {}

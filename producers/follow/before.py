@@ -38,6 +38,8 @@ class Before:
     that starts, need no look-up.
     """
 
+    __slots__ = ("_latest", "_least", "_logged", "_normalizer", "_older")
+
     def __init__(self, logged: LoggedType, normalizer: Normalizer, latest: int) -> None:
         self._logged = logged
         self._normalizer = normalizer

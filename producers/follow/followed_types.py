@@ -242,7 +242,7 @@ class FollowedTypes:
             state.counts.setdefault(str(key), StateCounts()),
             on_synced=self._synced,
             on_trouble=self._trouble,
-            on_change=self._changed,
+            on_change=self._changed if resource.group in _DEFINING else None,
             relist_every=state.treatment.relist_every,
             timing=state.timing,
             metrics=None if state.metrics is None else state.metrics.of(state.name, str(key)),
@@ -262,8 +262,6 @@ class FollowedTypes:
 
     def _changed(self, resource: ResourceType) -> None:
         """A CRD or aggregated API was added, changed or removed: types may have been."""
-        if resource.group not in _DEFINING:
-            return
         if resource.resource == "customresourcedefinitions" and self._definitions.followed:
             # They tell of it themselves, when they have it.
             return

@@ -14,6 +14,8 @@ class HandedOver:
     `versions` is nearly always empty, which the writer asks for each object without a call.
     """
 
+    __slots__ = ("_seconds", "versions")
+
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self.versions: dict[ObjectKey, tuple[str, float]] = {}

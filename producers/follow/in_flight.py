@@ -14,6 +14,8 @@ class InFlight:
     Acknowledgements come in the order of the appends, as they are all sent on one connection.
     """
 
+    __slots__ = ("_awaited", "_left", "_objects", "_quiet", "sent")
+
     def __init__(self) -> None:
         self.sent = 0
         self._left = 0

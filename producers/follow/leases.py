@@ -260,7 +260,8 @@ class Leases:
                 self._changed.clear()
                 await self._renew(bucket)
                 await self._balance(bucket)
-                until = loop.time() + self._ttl / 4 * random.uniform(0.8, 1.2)
+                # A lease lasts for three of these: two that NATS does not answer lose none.
+                until = loop.time() + self._ttl / 3 * random.uniform(0.8, 1.0)
                 try:
                     async with asyncio.timeout_at(until):
                         await self._changed.wait()

@@ -31,6 +31,8 @@ _decode_look = msgspec.msgpack.Decoder(LoggedLook).decode
 class LoggedType:
     """One type's messages in the log, in the version that is synced; `namespace`: one namespace's only."""
 
+    __slots__ = ("_cluster", "_log", "_namespace", "_resource", "_version")
+
     def __init__(
         self, log: Log, cluster: str, resource: GroupResource, version: str, namespace: str | None = None
     ) -> None:

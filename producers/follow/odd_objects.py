@@ -20,6 +20,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 class OddObjects:
     """What is the matter with objects of one type, by name; none with nearly all. Owned by the writer."""
 
+    __slots__ = ("_noted", "_reasons")
+
     def __init__(self) -> None:
         self._reasons: dict[ObjectKey, str] = {}
         # Those that were noted since a list began.

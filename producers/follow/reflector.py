@@ -228,18 +228,7 @@ class Reflector:
             self._begin_list()
             initial = set()
         watch = Watch(self._server, self.target, version)
-        ending: asyncio.TimerHandle | None = None
-
-        def beyond_list() -> None:
-            """From now on a list can be asked for; one under way answers such a request itself."""
-            nonlocal ending
-            self._watch_now = watch
-            if self._due != float("inf"):
-                loop = asyncio.get_running_loop()
-                ending = loop.call_later(max(self._due - time.monotonic(), 0.0), watch.end)
-
-        if initial is None:
-            beyond_list()
+        ending = self._past_list(watch) if initial is None else None
         try:
             async with contextlib.aclosing(watch.events(self._opened)) as events:
                 async for event in events:
@@ -248,13 +237,20 @@ class Reflector:
                     del event
                     if self._initial and initial is None:
                         self._initial = False
-                        beyond_list()
+                        ending = self._past_list(watch)
         finally:
             self._watch_now = None
             if ending is not None:
                 ending.cancel()
         if initial is not None:
             raise NotStreamed("the watch ended before its initial events did")
+
+    def _past_list(self, watch: Watch) -> asyncio.TimerHandle | None:
+        """From now on a list can be asked for, and is when one is due; one under way answers such a request itself."""
+        self._watch_now = watch
+        if self._due == float("inf"):
+            return None
+        return asyncio.get_running_loop().call_later(max(self._due - time.monotonic(), 0.0), watch.end)
 
     async def _take_in(self, event: WatchEvent, initial: set[ObjectKey] | None) -> set[ObjectKey] | None:
         """Takes in one event; `initial` are the keys of the initial events so far, None behind their end."""

@@ -143,7 +143,8 @@ class Writer:
         self._in_flight = InFlight()
         self._handed_over = HandedOver(timing.handed_over)
         # Objects that exist and that the log has lost, as `find_lacking` found: the next list appends them again.
-        self.lacking: set[ObjectKey] = set()
+        # A dictionary as those of `KnownObjects`.
+        self.lacking: dict[ObjectKey, None] = {}
         # Whether the log had nothing of the type: then the first list is not compared with it.
         self._blank = False
         self._failed: AppendError | None = None
@@ -196,7 +197,7 @@ class Writer:
             self.check()
             held = KnownObjects(self.resource.version, self._normalize.mark)
             await self._logged.read(held)
-            self.lacking = set(self._known.missing(frozenset(held)))
+            self.lacking = dict.fromkeys(self._known.missing(frozenset(held)))
 
     # -- what the cluster has --------------------------------------------------------------------------------------
 
@@ -628,7 +629,7 @@ class Writer:
 
         self._before.note(key, look)
         if self.lacking:
-            self.lacking.discard(key)
+            self.lacking.pop(key, None)
         self._in_flight.begin(awaited)
         try:
             await self._appender.append(subject, payload, acknowledged, lines, self._owner.fence)

@@ -218,7 +218,7 @@ class BegunLine(bytes):
 
 
 class LineCutter:
-    """LineCutter of any length, of what comes in pieces; of one that is too large a `BegunLine`."""
+    """Cuts what comes in pieces into lines of any length; of one that is too large there is a `BegunLine`."""
 
     __slots__ = ("_begun", "_length")
 
