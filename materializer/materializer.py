@@ -311,6 +311,8 @@ class Materializer:
                     store.plain.give_back(batch.taken)
                     raise
                 store.settle_packed(done)
+                # Else what was plain would be kept until the next batch.
+                del batch, done
         finally:
             pool.shutdown(wait=False)
 

@@ -70,10 +70,10 @@ class _Parser(Parser):
             if self.state != AWAITING_CONTROL_LINE:
                 return
         if self.buf:
-            self.buf += data
-            if len(self.buf) < self._due:
+            if len(self.buf) + len(data) < self._due:
+                self.buf += data
                 return
-            data = bytes(self.buf)
+            data = b"".join((self.buf, data))
             self.buf.clear()
         at, limit = 0, len(data)
         handlers, receivers = self._ack_handlers, self._receivers
