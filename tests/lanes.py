@@ -48,7 +48,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "processes: starts processes; left out of `make quick`")
-    config.addinivalue_line("markers", "slow: takes seconds of processor time; left out of `make quick`")
+    config.addinivalue_line("markers", "slow: takes seconds; left out of `make quick`")
     if config.getoption("--lane") == "quick":
         sys.addaudithook(_refuse)
 

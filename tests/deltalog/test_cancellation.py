@@ -100,6 +100,7 @@ async def test_connecting(broker: EmbeddedBroker, fast: bool) -> None:
     await ends_at_each_wait(connecting)
 
 
+@pytest.mark.slow
 async def test_connecting_where_nobody_is(fast: bool) -> None:
     async def connecting() -> None:
         with pytest.raises(Exception, match="does not answer"):

@@ -354,6 +354,7 @@ async def test_a_watch_is_in_the_order_of_the_log() -> None:
         assert status == 400
 
 
+@pytest.mark.slow
 async def test_a_removal_of_a_cluster_is_shown_again_to_who_is_cut_off_within_it() -> None:
     made = fleet()
     begin = made.index
