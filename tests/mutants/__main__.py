@@ -42,6 +42,8 @@ TESTS = (
     "order",
     "filter",
     "cursor",
+    "several_types",
+    "where",
     "resume",
     "indexes",
     "type_store",

@@ -1,0 +1,120 @@
+"""Changes of several types past one position: all of them, in the order of the log, whatever a read is cut at."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from deltalog import DELETED
+from deltalog.wire.kubernetes import GroupResource
+from materializer import cursor as cursor_module
+from materializer.cursor import Cursor, ShownChange, changes, changes_of
+from materializer.entry import Entry
+from materializer.filter import Filter
+from materializer.store import Store
+from tests.materializer.test_model import EVERYTHING, LENSES, TYPES, Lens, Name, World, feed, name_of, warm_store
+
+Make = Callable[..., Any]
+LARGE = 1 << 30
+Held = dict[tuple[GroupResource, Name], tuple[str, int]]
+
+
+class Nothing:
+    """A condition on bodies that holds for none."""
+
+    def chosen(self, entries: Sequence[Entry]) -> list[Entry]:
+        return []
+
+    def unknown(self, entries: Sequence[Entry]) -> list[str]:
+        return []
+
+
+def pieces(store: Store, after: int, wanted: Filter, limit: int, most: int) -> list[list[ShownChange]]:
+    """All reads from an index to the end."""
+    found: list[list[ShownChange]] = []
+    while True:
+        parts = [(one, Cursor(after).position(one), wanted) for one in store.types.values()]
+        events, upto = changes_of(parts, limit, most)
+        found.append(events)
+        if upto is None:
+            return found
+        assert upto > after
+        assert all(event.at <= upto for event in events)
+        after = upto
+
+
+def held(world: World, lens: Lens, index: int) -> Held:
+    return {(of, name): state for of in TYPES for name, state in world.view_at(of, lens, index).items()}
+
+
+def taken(world: World, view: Held, events: list[ShownChange]) -> Held:
+    """What a client holds that held `view` and was shown these."""
+    view = dict(view)
+    types = {state.uid: of for (of, _), states in world.history.items() for _, state in states if state is not None}
+    for event in events:
+        entry = event.entry
+        of = types[entry.uid]
+        if event.type == DELETED:
+            view.pop((of, name_of(entry)), None)
+        else:
+            view[of, name_of(entry)] = (entry.uid, entry.index)
+    return view
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whoever_is_cut_off_anywhere_ends_up_with_what_there_is(seed: int, delta: Make, control: Make) -> None:
+    world = World(seed, delta, control)
+    store = warm_store(LARGE)
+    chance = random.Random(seed)
+    shown = resumed = 0
+    for _ in range(80):
+        for _ in range(chance.randint(1, 20)):
+            feed(store, world.step())
+        lens = chance.choice(LENSES)
+        after = chance.randint(max(0, store.applied - 40), store.applied)
+        if any(after < store.floor_of(of, None) or after < one.forgotten for of, one in store.types.items()):
+            continue
+        begin, target = held(world, lens, after), held(world, lens, store.applied)
+        limit, most = chance.choice(((EVERYTHING, LARGE), (1, LARGE), (3, LARGE), (EVERYTHING, 1)))
+        read = pieces(store, after, lens.filter, limit, most)
+        events = [event for piece in read for event in piece]
+        assert [event.at for event in events] == sorted(event.at for event in events)
+        if limit == 1:
+            # One index each.
+            assert all(event.at in (piece[-1].at - 1, piece[-1].at) for piece in read for event in piece)
+        each = [changes(one, Cursor(after).position(one), lens.filter, EVERYTHING)[0] for one in store.types.values()]
+        assert Counter((one.type, one.entry.uid, one.entry.index) for one in events) == Counter(
+            (one.type, one.entry.uid, one.entry.index) for some in each for one in some
+        )
+        assert taken(world, begin, events) == target
+        shown += len(events)
+        for at in range(0, len(events), 3):
+            rest = pieces(store, events[at].at, lens.filter, limit, most)
+            view = taken(world, begin, events[: at + 1])
+            assert taken(world, view, [event for piece in rest for event in piece]) == target
+            resumed += 1
+    assert shown > 200
+    assert resumed > 100
+
+
+@pytest.mark.parametrize(("most", "seconds", "expected"), [(2, 1e9, 2), (3, 1e9, 3), (256, 0.0, 1), (256, 1e9, None)])
+def test_a_read_of_bodies_ends_after_so_many_or_so_long(
+    most: int, seconds: float, expected: int | None, delta: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cursor_module, "_MOST_READ", most)
+    monkeypatch.setattr(cursor_module, "_READ_SECONDS", seconds)
+    wanted = Filter(where=Nothing())
+    store = warm_store(LARGE)
+    for index in range(1, 7):
+        store.apply_delta(delta(f"n{index}", uid=f"u{index}", member_version="1"), index, index)
+    [pods] = store.types.values()
+    assert changes(pods, Cursor(0).position(pods), wanted, EVERYTHING) == ([], expected)
+    for index in range(7, 13):
+        of = {"group": "apps", "resource": "deployments"} if index % 2 else {}
+        store.apply_delta(delta(f"n{index}", uid=f"u{index}", member_version="1", **of), index, index)
+    parts = [(one, Cursor(6).position(one), wanted) for one in store.types.values()]
+    assert changes_of(parts, EVERYTHING, LARGE) == ([], expected and 6 + expected)
