@@ -114,7 +114,7 @@ class _Handshakes:
         while True:
             with contextlib.suppress(OSError):
                 self.most = max(self.most, await asyncio.to_thread(self._made.in_handshakes))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.01)
 
 
 def _clusters(port: int) -> list[dict[str, Any]]:
@@ -252,7 +252,7 @@ async def _small(folder: Path, clusters: int, types: int, report: Report, title:
         report.row(f"{title}: ... CPU of the producer, s", cpu)
         report.row(f"{title}: ... connections a second, most", max(each_second.values(), default=0))
         report.row(f"{title}: ... connections a second, p90", percentile(sorted(map(float, each_second.values())), 0.9))
-        report.row(f"{title}: ... handshakes at once, most", handshakes.most)
+        report.row(f"{title}: ... handshakes at once, most seen", handshakes.most)
         report.row(f"{title}: connections when idle", sockets)
         report.row(f"{title}: connections ever", len(opened))
         report.row(f"{title}: idle, of a core", idle)
