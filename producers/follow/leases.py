@@ -260,7 +260,7 @@ class Leases:
                 self._changed.clear()
                 await self._renew(bucket)
                 await self._balance(bucket)
-                # A lease lasts for three of these: two that NATS does not answer lose none.
+                # A lease lasts for three of these, less what a renewal that is not answered takes (`_write`).
                 until = loop.time() + self._ttl / 3 * random.uniform(0.8, 1.0)
                 try:
                     async with asyncio.timeout_at(until):
