@@ -9,7 +9,7 @@ import pytest
 
 from deltalog.wire.selectors import Requirement, parse_labels
 from materializer.entry import Entry, Past, changed_entry, entry_of, life_in
-from materializer.filter import Filter
+from materializer.filter import Filter, Spaces
 from tests.stable_ids import stable
 
 Make = Callable[..., Any]
@@ -192,3 +192,16 @@ def test_what_was_selected_between_two_indexes(relabelled: Entry) -> None:
     assert APP_A.matched_between(relabelled, 5, 5) is None
     assert APP_A.matched_between(relabelled, 6, 6) is True
     assert APP_A.matched_between(relabelled, 9, 9) is False
+
+
+def test_spaces_are_namespaces_by_cluster() -> None:
+    spaces = Spaces({"alpha": frozenset({"web"}), "bravo": frozenset()})
+    places = (("alpha", "web"), ("alpha", "db"), ("bravo", "web"), ("charlie", "web"))
+    assert [spaces.has(*place) for place in places] == [True, False, False, True]
+    same = Spaces({"bravo": frozenset(), "alpha": frozenset({"web"})})
+    assert spaces == same
+    assert hash(spaces) == hash(same)
+    other = Spaces({"alpha": frozenset({"db"})})
+    assert spaces != other
+    assert other != spaces
+    assert spaces != "alpha"
