@@ -118,3 +118,15 @@ def test_a_read_of_bodies_ends_after_so_many_or_so_long(
         store.apply_delta(delta(f"n{index}", uid=f"u{index}", member_version="1", **of), index, index)
     parts = [(one, Cursor(6).position(one), wanted) for one in store.types.values()]
     assert changes_of(parts, EVERYTHING, LARGE) == ([], expected and 6 + expected)
+
+
+def test_a_read_ends_where_it_has_so_many_bytes(delta: Make) -> None:
+    store = warm_store(LARGE)
+    for index in range(1, 5):
+        of = {"group": "apps", "resource": "deployments"} if index % 2 else {}
+        store.apply_delta(delta(f"n{index}", uid=f"u{index}", member_version="1", **of), index, index)
+    parts = [(one, Cursor(0).position(one), Filter()) for one in store.types.values()]
+    every, upto = changes_of(parts, EVERYTHING, LARGE)
+    assert ([one.at for one in every], upto) == ([1, 2, 3, 4], None)
+    two = every[0].entry.size + every[1].entry.size
+    assert [changes_of(parts, EVERYTHING, most)[1] for most in (1, two, two + 1)] == [1, 2, 3]
