@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.conftest import Comparison, Members, Starter, StartProcess, View
 from tests.nats_cluster import NatsCluster
 from tests.nats_regions import Regions
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, eventually_awaited
 
 PODS = "/api/v1/pods"
 pytestmark = pytest.mark.usefixtures("limited")
@@ -98,9 +98,22 @@ async def test_another_region(
     while mover.moves < 6:
         turn += 1
         await annotate(members["alpha"], str(turn))
+
+    async def annotated(url: str) -> int | None:
+        """So many pods of an answer have the last turn; None if it is behind, and says so (504)."""
+        async with aiohttp.ClientSession() as session, session.get(url + PODS) as answer:
+            assert answer.status in (200, 504), await answer.text()
+            return json.dumps(await answer.json()).count(f'"example.com/turn": "{turn}"') if answer.ok else None
+
+    async def in_the_log() -> bool:
+        return await annotated(hub.url) == 20
+
+    await eventually_awaited(in_the_log)
     # A write that the log has is read in the west at once: a consistent read asks the origin.
-    found = json.dumps(await west.get(PODS))
-    assert found.count(f'"example.com/turn": "{turn}"') == 20
+    async with asyncio.timeout(PATIENCE):
+        while (read := await annotated(west.url)) is None:
+            pass
+    assert read == 20
     await mover.watcher.equals(west)
     await mover.watcher.equals(hub)
     assert not moving.done(), moving.exception()

@@ -154,6 +154,12 @@ async def answers_of(
 
     async def both(request: tuple[str, str, str]) -> tuple[tuple[str, str, str], Answer, Answer]:
         async with places:
-            return request, *await asyncio.gather(ask(one, request), ask(other, request))
+            here, there = await asyncio.gather(ask(one, request), ask(other, request))
+            method, path, form = request
+            if here != there and "timeoutSeconds=1" in path:
+                # On a busy machine its second may be over before all was sent; a true difference comes again.
+                longer = method, path.replace("timeoutSeconds=1", "timeoutSeconds=5"), form
+                here, there = await asyncio.gather(ask(one, longer), ask(other, longer))
+            return request, here, there
 
     return await asyncio.gather(*(both(request) for request in asked))

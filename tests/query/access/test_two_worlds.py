@@ -444,6 +444,10 @@ async def compare(seed: int, asked: list[Asked]) -> Counter[int]:
                 )
             )
             for request, here, there in zip(some, answers, others, strict=True):
+                if here != there and WATCH in request.path:
+                    # On a busy machine its second may be over before all was sent; a true difference comes again.
+                    longer = request._replace(path=request.path.replace("timeoutSeconds=1", "timeoutSeconds=5"))
+                    here, there = await asyncio.gather(ask(first("jane"), longer), ask(second("jane"), longer))
                 assert here == there, request
                 codes[here[0]] += 1
     return codes
