@@ -260,8 +260,8 @@ class Leases:
                 self._changed.clear()
                 await self._renew(bucket)
                 await self._balance(bucket)
-                # A lease lasts for three of these, less what a renewal that is not answered takes (`_write`).
-                until = loop.time() + self._ttl / 3 * random.uniform(0.8, 1.0)
+                # One that is not answered takes half of the lease's time (`_write`): the next one has to fit in, too.
+                until = loop.time() + self._ttl / 4 * random.uniform(0.8, 1.2)
                 try:
                     async with asyncio.timeout_at(until):
                         await self._changed.wait()
