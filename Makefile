@@ -63,7 +63,7 @@ demo: $(STAMP)
 
 # The lanes of tests, as arguments for pytest. Files side by side: most of their time tests wait for something real. In
 # their order: those with the fewest tests, which would come last otherwise, are the longest.
-LANE_quick = --lane quick -n 3 --dist loadfile
+LANE_quick = --lane quick -n 4 --dist loadfile
 LANE_test = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 LANE_soak = tests/producers/test_model.py tests/query/access/test_two_worlds.py tests/e2e/test_producers_under_fire.py tests/e2e/test_fuzz.py \
 	tests/conformance/test_differential.py tests/e2e/test_same_decisions.py tests/oracle/test_same_as_kubectl.py tests/faults
