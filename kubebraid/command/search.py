@@ -109,11 +109,12 @@ def expressions_of(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 class _Asking:
-    """Asks one service for what a search finds."""
+    """Asks one service for what a search finds. `pauses`: seconds before a watch begins again, first and longest."""
 
-    def __init__(self, service: Service, parameters: Mapping[str, str]) -> None:
+    def __init__(self, service: Service, parameters: Mapping[str, str], pauses: tuple[float, float] = _PAUSES) -> None:
         self._service = service
         self._parameters = parameters
+        self._pauses = pauses
 
     def get(self, **more: str) -> bytes:
         """The answer. Raises Unanswered, BadSetting."""
@@ -139,7 +140,7 @@ class _Asking:
 
     def watch(self, version: str, show: Callable[[dict[str, Any]], None]) -> None:
         """Shows what changes from a version on, for ever: one watch after the other. Raises Unanswered."""
-        pause = _PAUSES[0]
+        pause, longest = self._pauses
         failing_since: float | None = None
 
         def take(line: bytes) -> None:
@@ -148,7 +149,7 @@ class _Asking:
             if event["type"] == "ERROR":
                 raise Unanswered(f"the watch ends: {event['object'].get('message', '')}; search again")
             version = event["object"]["metadata"]["resourceVersion"]
-            pause, failing_since = _PAUSES[0], None
+            pause, failing_since = self._pauses[0], None
             if event["type"] != "BOOKMARK":
                 show(event)
 
@@ -164,7 +165,7 @@ class _Asking:
                     raise Unanswered(str(cause)) from None
             # Also where it ended in order: a service that is about to end would end the next one, too.
             time.sleep(pause)
-            pause = min(pause * 2, _PAUSES[1])
+            pause = min(pause * 2, longest)
 
 
 def _resources(service: Service, kinds: Sequence[str]) -> str:

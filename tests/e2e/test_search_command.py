@@ -85,10 +85,7 @@ async def test_a_watch_goes_on_until_it_is_interrupted(shared_service: Service, 
 
 
 @pytest.mark.parametrize("way", ["url", "kubeconfig"])
-async def test_a_watch_goes_on_at_a_service_that_is_started_anew(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
-) -> None:
-    monkeypatch.setattr(command, "_PAUSES", (0.01, 0.05))
+async def test_a_watch_goes_on_at_a_service_that_is_started_anew(tmp_path: Path, way: str) -> None:
     made = fleet()
     seen: list[str] = []
     come = asyncio.Event()
@@ -129,7 +126,7 @@ async def test_a_watch_goes_on_at_a_service_that_is_started_anew(
         }
         (tmp_path / "kubeconfig").write_text(json.dumps({"kind": "Config", "apiVersion": "v1", **document}))
         running = RunningService(kubeconfig=str(tmp_path / "kubeconfig"))
-    asking = command._Asking(running, {"groups": "*"})
+    asking = command._Asking(running, {"groups": "*"}, pauses=(0.01, 0.05))
     async with asyncio.timeout(PATIENCE):
         watching = asyncio.create_task(asyncio.to_thread(asking.watch, f"abcdefgh.{made.index}", show))
         await written("third")
