@@ -185,16 +185,16 @@ def changes_of(
     reading = False
     sources = [_steps(type_store, at, wanted) for type_store, at, wanted in parts]
     for index, reads_body, shown, bytes_ in heapq.merge(*sources, key=_index_of):
+        if not shown and not reads_body:
+            # Many were passed over up to this object's change, the only one at its index: others have a turn.
+            return result, index
         if index > last:
             due = len(result) >= limit or size >= most or (reading and (reads <= 0 or time.perf_counter() >= until))
             if due:
                 return result, last
             last, begin = index, len(result)
-        elif shown and begin < len(result):
-            result[begin:] = [_before(change, index) for change in result[begin:]]
-        if not shown and not reads_body and index - 1 > 0 and begin == len(result):
-            # Many were passed over up to here: others have a turn.
-            return result, index - 1
+        elif shown:
+            result[begin:] = [change._replace(at=index - 1) for change in result[begin:]]
         reading = reading or reads_body
         reads -= reads_body
         result += shown
@@ -205,18 +205,13 @@ def changes_of(
 def _steps(type_store: TypeStore, at: Position, wanted: Filter) -> Iterator[tuple[int, bool, list[ShownChange], int]]:
     """What is past a position of one type, each with whether its body is read."""
     reads = wanted.where is not None
-    for index, shown, bytes_ in (_events if type_store.window.has(at.read_to, at.scan_head) else _latest)(
-        type_store, at, wanted
-    ):
+    exact = type_store.window.has(at.read_to, at.scan_head)
+    for index, shown, bytes_ in (_events if exact else _latest)(type_store, at, wanted):
         yield index, reads, shown, bytes_
 
 
 def _index_of(step: tuple[int, bool, list[ShownChange], int]) -> int:
     return step[0]
-
-
-def _before(change: ShownChange, index: int) -> ShownChange:
-    return change._replace(at=index - 1) if change.at == index else change
 
 
 # Bodies that a condition on them is asked about at one go, and for how long.

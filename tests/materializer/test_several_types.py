@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from deltalog import DELETED
 from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.selectors import parse_labels
 from materializer import cursor as cursor_module
 from materializer.cursor import Cursor, ShownChange, changes, changes_of
 from materializer.entry import Entry
@@ -31,6 +33,13 @@ class Nothing:
 
     def unknown(self, entries: Sequence[Entry]) -> list[str]:
         return []
+
+
+class Everything(Nothing):
+    """One that holds for all."""
+
+    def chosen(self, entries: Sequence[Entry]) -> list[Entry]:
+        return list(entries)
 
 
 def pieces(store: Store, after: int, wanted: Filter, limit: int, most: int) -> list[list[ShownChange]]:
@@ -107,6 +116,7 @@ def test_a_read_of_bodies_ends_after_so_many_or_so_long(
 ) -> None:
     monkeypatch.setattr(cursor_module, "_MOST_READ", most)
     monkeypatch.setattr(cursor_module, "_READ_SECONDS", seconds)
+    monkeypatch.setattr(cursor_module, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     wanted = Filter(where=Nothing())
     store = warm_store(LARGE)
     for index in range(1, 7):
@@ -120,6 +130,36 @@ def test_a_read_of_bodies_ends_after_so_many_or_so_long(
     assert changes_of(parts, EVERYTHING, LARGE) == ([], expected and 6 + expected)
 
 
+def test_time_counts_once_a_body_was_read_of_any_type(delta: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = warm_store(LARGE)
+    for index in range(1, 6):
+        of = {"group": "apps", "resource": "deployments"} if index % 2 else {}
+        store.apply_delta(delta(f"n{index}", uid=f"u{index}", member_version="1", **of), index, index)
+    wanted = {"deployments": Filter(), "pods": Filter(where=Nothing())}
+    parts = [(one, Cursor(0).position(one), wanted[of.resource]) for of, one in store.types.items()]
+    # It is asked for at the beginning, and before the items at 3, 4 and 5: time is over at the second of these.
+    clock = SimpleNamespace(perf_counter=iter((0.0, 0.0, 1.0)).__next__)
+    monkeypatch.setattr(cursor_module, "time", clock)
+    events, upto = changes_of(parts, EVERYTHING, LARGE)
+    assert ([one.at for one in events], upto) == ([1, 3], 3)
+
+
+@pytest.mark.parametrize("most", [2, 3])
+def test_others_have_a_turn_where_many_are_passed_over(most: int, delta: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cursor_module, "_MOST_PASSED", most)
+    store = warm_store()
+    for index in range(1, 31):
+        of = {"group": "apps", "resource": "deployments"} if index % 2 else {}
+        labels = {"app": "a"} if index % 5 == 0 else {}
+        store.apply_delta(delta(f"n{index}", uid=f"u{index}", member_version="1", labels=labels, **of), index, index)
+    read = pieces(store, 0, Filter(labels=parse_labels("app=a")), EVERYTHING, LARGE)
+    assert [event.at for piece in read for event in piece] == [5, 10, 15, 20, 25, 30]
+    assert len(read) > 30 // most // 2
+    # With bodies to be read the bound is another one.
+    [every] = pieces(store, 0, Filter(where=Everything()), EVERYTHING, LARGE)
+    assert [event.at for event in every] == [*range(1, 31)]
+
+
 def test_a_read_ends_where_it_has_so_many_bytes(delta: Make) -> None:
     store = warm_store(LARGE)
     for index in range(1, 5):
@@ -130,3 +170,7 @@ def test_a_read_ends_where_it_has_so_many_bytes(delta: Make) -> None:
     assert ([one.at for one in every], upto) == ([1, 2, 3, 4], None)
     two = every[0].entry.size + every[1].entry.size
     assert [changes_of(parts, EVERYTHING, most)[1] for most in (1, two, two + 1)] == [1, 2, 3]
+    # Before the window, by the latest states.
+    store.window.close()
+    parts = [(one, Cursor(0).position(one), Filter()) for one in store.types.values()]
+    assert changes_of(parts, EVERYTHING, LARGE) == (every, None)

@@ -52,6 +52,10 @@ TESTS = (
     "originals",
     "image",
     "window",
+    "burying",
+    "graves",
+    "integrity",
+    "plain",
     "model",
 )
 # Of tests that take a seed, those with so many of the first ones: what one seed does not find, the next seldom does.
