@@ -189,7 +189,7 @@ class TypeStore:
                 entries = []
                 for namespace in sorted(within):
                     low, high = _span(namespace)
-                    entries += [objects[key] for key in objects.irange(low, high, (True, False))]
+                    entries += [objects[key] for key in objects.irange(low, high)]
             else:
                 entries = [entry for entry in objects.values() if entry.namespace in within]
             result.extend(entries)
@@ -226,9 +226,14 @@ class TypeStore:
             if place in then:
                 continue
             before = event.before
-            if before is None and not event.fresh and item.uid_index <= index and wanted.covers(item):
+            if before is not None and not before.deleted:
+                then[place] = before
+                continue
+            # What was replaced and never read here is marked as deleted: the log says who it was, not in which state.
+            began = item.uid_index if before is None else before.uid_index
+            if not event.fresh and began <= index and wanted.covers(item):
                 raise BeforeWindow(index, event.index)
-            then[place] = None if before is None or before.deleted else before
+            then[place] = None
         present = self.scan(wanted)
         found = [entry for entry in present.entries if entry.index <= index]
         earlier = [entry for entry in then.values() if entry is not None]

@@ -201,7 +201,7 @@ class Window:
         if self.start == CLOSED:
             return
         self._order.append(of_type)
-        if fresh and not removed:
+        if fresh:
             assert isinstance(item, Entry)
             of_type._append(index, item)
             self.size += _FRESH

@@ -12,13 +12,14 @@ import pytest
 from deltalog import ADDED, DELETED, MODIFIED, Replaced
 from deltalog.wire.delta import UNCHANGED, Selectables
 from deltalog.wire.kubernetes import GroupResource
+from materializer.bodies import ALONE
 from materializer.cursor import Cursor, ShownChange, changes
 from materializer.entry import Entry, object_key
 from materializer.filter import Filter
 from materializer.order import Removal
 from materializer.store import Store
 from materializer.type_store import BeforeWindow
-from materializer.window import CLOSED, TypeWindow, Window
+from materializer.window import CLOSED, Event, TypeWindow, Window, in_proportion
 from tests.entries import made_entry
 from tests.materializer.test_model import (
     EVERYTHING,
@@ -394,6 +395,51 @@ def test_what_is_dropped_from_the_beginning_is_freed() -> None:
     assert [event.index for event in pods.after(0)] == list(range(4_900, 5_000))
 
 
+@pytest.mark.parametrize(("held", "bytes_"), [(0, 8 << 20), (20 << 20, 20 << 20), (1 << 30, 64 << 20)])
+def test_a_window_is_in_proportion_to_what_is_held(held: int, bytes_: int) -> None:
+    assert in_proportion(held) == bytes_
+
+
+def unsettled(window: Window) -> list[int]:
+    return [event.index for event in window._unsettled]
+
+
+def test_what_was_plain_is_weighed_anew_once_it_is_packed() -> None:
+    window, pods = Window(LARGE), TypeWindow()
+    plain, packed = entry_of_size(1_000, 1), entry_of_size(1_000, 1)
+    packed.dictionary = ALONE
+    dead, buried = entry_of_size(1_000, 1), entry_of_size(1_000, 1)
+    dead.deleted = buried.deleted = True
+    buried.dictionary = ALONE
+    # A live object's state counts with the event that changes it.
+    given: list[tuple[Entry, Entry | None]] = [(plain, plain)]
+    given += [(plain, packed), (dead, packed), (buried, packed), (buried, plain), (plain, None)]
+    for index, (item, before) in enumerate(given, 1):
+        window.add(pods, index, item, before)
+    window.add(pods, 7, entry_of_size(1_000, 7), None, fresh=True)
+    window.add(pods, 8, Removal(8, {}), None, removed=(packed,))
+    assert [event.weight for event in pods.after(0)] == [1_150, 1_150, 2_150, 2_150, 2_150, 150, 32, 1_150]
+    assert window.size == 1_150 * 3 + 2_150 * 3 + 150 + 32
+    assert unsettled(window) == [1, 3, 5]
+    # As an image has it, and as it is when some are dropped.
+    other, again = Window(LARGE), TypeWindow()
+    other.restore([(again, event) for event in reversed(list(pods.after(0)))], 0)
+    assert unsettled(other) == [1, 3, 5]
+    assert [isinstance(one, Event) for one in again.copy()] == [isinstance(one, Event) for one in pods.copy()]
+    other.resize(other.size - 1_150)
+    assert (other.start, unsettled(other)) == (1, [3, 5])
+    other.close()
+    assert unsettled(other) == []
+    size = window.size
+    for entry in (plain, dead):
+        entry.record = entry.record[:-100]
+    window.settle(5)
+    assert (size - window.size, unsettled(window)) == (200, [5])
+    assert [event.weight for event in pods.after(0)][:5] == [1_050, 1_150, 2_050, 2_150, 2_150]
+    window.settle(6)
+    assert (size - window.size, unsettled(window)) == (300, [])
+
+
 def test_a_state_that_left_the_selection_is_the_last_that_matched(delta: Make) -> None:
     """With the version of the change, as a kube-apiserver's watch has it."""
     store = warm_store(LARGE)
@@ -600,6 +646,27 @@ def test_a_list_as_of_then_has_what_was_replaced_since(delta: Make) -> None:
         [("u3", 5)],
     ]
     assert [[one.index for one in pods.as_of(index, APP_A)] for index in range(6)] == [[], [1], [], [3], [], [5]]
+
+
+def test_a_list_as_of_then_needs_the_states_of_then(delta: Make) -> None:
+    """Not only of what is there now, but of what that took the place of, and of that only the log knows."""
+    store = warm_store(LARGE)
+    store.skip(5, 5)
+    store.note_compacted(5)
+    for index in (6, 7):
+        # A message that cannot be read.
+        store.skip(index, index)
+    replaced = Replaced(uid="old", uid_index=6, oldest_uid_index=6, time=1)
+    store.apply_delta(delta("m", uid="new", replaced=replaced), 8, 8)
+    store.apply_delta(delta("n", type=MODIFIED, uid="n", uid_index=7, member_version="2"), 9, 9)
+    pods = store.types[PODS]
+    assert pods.as_of(5, Filter()) == []
+    m, n = Filter(names=frozenset({"m"})), Filter(names=frozenset({"n"}))
+    assert pods.as_of(6, n) == []
+    for index, wanted in ((6, m), (7, m), (7, n)):
+        with pytest.raises(BeforeWindow):
+            pods.as_of(index, wanted)
+    assert [one.uid for one in pods.as_of(8, m)] == ["new"]
 
 
 def test_deletions_that_may_be_needless_are_counted(delta: Make) -> None:
