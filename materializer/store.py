@@ -186,7 +186,7 @@ class Store:
         What the store has of the name is it unless a later one may have been superseded unread.
         """
         known = current
-        if current is not None and current.index <= self.unread_through and self.caught_up_at < self.unread_through:
+        if current is not None and current.index < self.unread_through and self.caught_up_at < self.unread_through:
             known = None
         if life.uid_index < index:
             return known if same else None

@@ -37,6 +37,10 @@ def entry(delta: Make) -> Callable[..., Entry]:
         ({"version": "v1"}, True, False),
         ({"not_namespaces": frozenset("x")}, True, False),
         ({"not_names": frozenset("n")}, True, False),
+        ({"not_clusters": frozenset("n")}, True, False),
+        ({"parts": ("n",)}, True, False),
+        ({"not_parts": ("n",)}, True, False),
+        ({"spaces": Spaces({})}, True, False),
         ({"beyond": (("alpha", "1"),)}, True, False),
         ({"since": 1}, False, False),
         ({"before": 1}, False, False),
@@ -66,6 +70,15 @@ def test_what_a_filter_restricts_by(given: dict[str, Any], narrow: bool, selecti
         ({"not_namespaces": frozenset({"x"})}, False),
         ({"not_names": frozenset({"m"})}, True),
         ({"not_names": frozenset({"n"})}, False),
+        ({"not_clusters": frozenset({"beta"})}, True),
+        ({"not_clusters": frozenset({"alpha"})}, False),
+        ({"parts": ("n",)}, True),
+        ({"parts": ("n", "m")}, False),
+        ({"not_parts": ("m",)}, True),
+        ({"not_parts": ("m", "n")}, False),
+        ({"parts": ("n",), "not_parts": ("n",)}, False),
+        ({"spaces": Spaces({"alpha": frozenset({"x"})})}, True),
+        ({"spaces": Spaces({"alpha": frozenset({"y"})})}, False),
         ({"beyond": (("alpha", "4"),)}, True),
         ({"beyond": (("alpha", "5"),)}, False),
         ({"beyond": (("beta", "7"),)}, True),
@@ -205,3 +218,9 @@ def test_spaces_are_namespaces_by_cluster() -> None:
     assert spaces != other
     assert other != spaces
     assert spaces != "alpha"
+    # Whatever their hashes.
+    other._hash = spaces._hash
+    assert spaces != other
+    wanted = frozenset({"web", "db"})
+    assert [spaces.of(cluster, wanted) for cluster in ("alpha", "bravo", "charlie")] == [{"web"}, set(), wanted]
+    assert [spaces.of(cluster, None) for cluster in ("alpha", "charlie")] == [{"web"}, None]

@@ -147,6 +147,7 @@ def test_time_counts_once_a_body_was_read_of_any_type(delta: Make, monkeypatch: 
 @pytest.mark.parametrize("most", [2, 3])
 def test_others_have_a_turn_where_many_are_passed_over(most: int, delta: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cursor_module, "_MOST_PASSED", most)
+    monkeypatch.setattr(cursor_module, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     store = warm_store()
     for index in range(1, 31):
         of = {"group": "apps", "resource": "deployments"} if index % 2 else {}

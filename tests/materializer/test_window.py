@@ -546,6 +546,17 @@ def test_what_came_past_the_gap_is_known_though_not_everything_was_read(gapped: 
     assert told_past(gapped, 5) == [(6, ADDED), (7, DELETED)]
 
 
+def test_the_newest_state_that_may_have_been_superseded_is_known(delta: Make) -> None:
+    store = warm_store(LARGE)
+    store.apply_delta(delta("m", member_version="1"), 1, 1)
+    store.note_compacted(1)
+    assert store.caught_up_at < store.unread_through == 1
+    store.apply_delta(delta("m", type=MODIFIED, uid_index=1, member_version="2"), 2, 2)
+    (event,) = store.types[PODS].events.after(1)
+    assert event.before is not None
+    assert event.before.index == 1
+
+
 @pytest.mark.parametrize(
     ("was", "labels", "expected"),
     [(UNCHANGED, A, [(6, DELETED)]), (UNCHANGED, B, []), (Selectables(B, {}, ""), A, []), (None, B, [(6, DELETED)])],
