@@ -50,8 +50,8 @@ class Reflector:
 
     # There is one for each type of each cluster.
     __slots__ = (
-        "_accepts", "_another_way", "_began", "_broken", "_by_pages", "_cluster", "_completes", "_due", "_initial",
-        "_lacking_known", "_lacks", "_metrics", "_on_change", "_on_synced", "_on_trouble", "_relist_every",
+        "_accepts", "_another_way", "_asked", "_began", "_broken", "_by_pages", "_cluster", "_completes", "_due",
+        "_initial", "_lacking_known", "_lacks", "_metrics", "_on_change", "_on_synced", "_on_trouble", "_relist_every",
         "_retry_now", "_sampled", "_server", "_timing", "_turn", "_watch_backoff", "_watch_now", "_why", "expected",
         "last_event", "listed", "relists", "synced", "synced_at", "target", "version", "writer",
     )  # fmt: skip
@@ -110,6 +110,8 @@ class Reflector:
         # When a list is due though nothing is wrong: the first one soon enough that a hundred reflectors, started
         # together, are spread over the whole interval from then on.
         self._due = time.monotonic() + relist_every * random.uniform(0.1, 1.0) if relist_every else float("inf")
+        # Whether somebody asked for a list since the last one began: that one may have been read before.
+        self._asked = False
 
     def retry_now(self) -> None:
         """Ends a pause between attempts: the cluster is ready again."""
@@ -122,8 +124,9 @@ class Reflector:
             self._watch_now.end()
 
     def relist(self) -> None:
-        """Compares the whole list with the log now."""
+        """Compares the whole list with the log now; behind a list that is under way, once that has ended."""
         self._due = 0.0
+        self._asked = True
         self._why = REQUEST
         self._retry_now.set()
         if self._watch_now is not None:
@@ -173,6 +176,7 @@ class Reflector:
         self._began = time.monotonic()
         self.writer.odd.begin_list()
         self._completes = self._lacks and self._lacking_known
+        self._asked = False
         self.listed = 0
         self.expected = None
         if not self._another_way:
@@ -196,7 +200,9 @@ class Reflector:
         if not self._lacks:
             self.synced.set()
         self._end_turn()
-        if self._relist_every:
+        if self._asked:
+            self._due = 0.0
+        elif self._relist_every:
             if self._due < time.monotonic():
                 self._due = time.monotonic() + self._relist_every * random.uniform(0.9, 1.1)
         else:
@@ -216,7 +222,7 @@ class Reflector:
             objects=len(self.writer),
             why=self._why,
         )
-        self._why = PERIODIC
+        self._why = REQUEST if self._asked else PERIODIC
 
     # -- watches ---------------------------------------------------------------------------------------------------
 
@@ -246,7 +252,7 @@ class Reflector:
             raise NotStreamed("the watch ended before its initial events did")
 
     def _past_list(self, watch: Watch) -> asyncio.TimerHandle | None:
-        """From now on a list can be asked for, and is when one is due; one under way answers such a request itself."""
+        """From now on a list is taken when it is due or asked for, also where that was under the last one."""
         self._watch_now = watch
         if self._due == float("inf"):
             return None

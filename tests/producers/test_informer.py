@@ -7,12 +7,14 @@ import json
 
 import pytest
 
-from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.kubernetes import GroupResource, ObjectKey
 from materializer.materializer import Materializer
 from materializer.store import Outcome
+from producers.follow.writer import Writer
 from producers.timing import ProducerTiming
 from producers.upstream.watching import PAGE
 from simulation.faults import InitialEvents
+from tests.patience import eventually
 from tests.producers.conftest import Rig
 
 PODS = "/api/v1/pods"
@@ -84,6 +86,28 @@ async def test_an_expired_version_is_listed_again(rig: Rig) -> None:
         rig.cluster.faults.compact()
     await follows(rig, warm)
     assert informer.relists > 1
+
+
+async def test_a_list_that_is_asked_for_under_another_one_comes_behind_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the list under way has read may be older than what it is asked for."""
+    producer, _ = await rig.produce("pods")
+    await rig.settled(await rig.materializer(), PODS, "", "pods")
+    informer = producer.clusters["alpha"].informers[GroupResource("", "pods")]
+    real = Writer.delete_all_but
+    asked: list[int] = []
+
+    async def asking(writer: Writer, seen: set[ObjectKey], version: str) -> None:
+        if not asked:
+            asked.append(informer.relists)
+            informer.relist()
+        await real(writer, seen, version)
+
+    monkeypatch.setattr(Writer, "delete_all_but", asking)
+    informer.relist()
+    await eventually(lambda: informer.relists == 3)
+    assert asked == [2]
 
 
 async def test_a_line_of_several_megabytes(rig: Rig) -> None:
