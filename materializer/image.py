@@ -31,7 +31,7 @@ from materializer.order import Order, Removal
 from materializer.record import NO_TEXTS, plain_size
 from materializer.store import Faded, Store
 from materializer.type_store import TypeStore
-from materializer.window import CLOSED, Event, TypeWindow, Was, event_of_new, weight_of
+from materializer.window import CLOSED, Event, TypeWindow, Was, Window, event_of_new, weight_of
 
 # A piece has at most so many entries, or other things, and ends with the entry that makes it larger than so many bytes.
 _ENTRIES = 32
@@ -695,7 +695,8 @@ class Restoration:
                 self._state = decode(text, type=_State)
             elif piece_type == PieceType.TYPE:
                 record = decode(text, type=_Type)
-                made = TypeStore(record.key, True)
+                # Its window and prefix are those of the store that it comes into.
+                made = TypeStore(record.key, True, Window(0), "")
                 made.floors, made.forgotten, made.unread_through = (
                     record.floors,
                     record.forgotten,

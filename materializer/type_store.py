@@ -81,7 +81,7 @@ class TypeStore:
     - `held`: bytes of the live entries' records; `saved`: how many more they would have if no body was packed.
     """
 
-    def __init__(self, key: GroupResource, loading: bool, window: Window | None = None, prefix: str = "") -> None:
+    def __init__(self, key: GroupResource, loading: bool, window: Window, prefix: str) -> None:
         self.key = key
         self.prefix = prefix
         self.clusters: dict[str, MutableMapping[ObjectKey, Entry]] = {}
@@ -93,7 +93,7 @@ class TypeStore:
         self.unread_through = 0
         self.version_since: dict[str, int] = {}
         self.indexes = Indexes()
-        self.window = Window(0) if window is None else window
+        self.window = window
         self.events = TypeWindow()
         self.held = 0
         self.saved = 0

@@ -28,6 +28,7 @@ from materializer.entry import Entry, object_key
 from materializer.order import Removal
 from materializer.store import Outcome, Store
 from materializer.type_store import TypeStore
+from materializer.window import Window
 from tests.stable_ids import stable
 
 SECOND = 1_000_000_000
@@ -98,7 +99,7 @@ def test_a_type_notes_what_was_unread_at_its_last_change(store: Store, delta: Ma
 
 
 def test_a_new_type_has_lost_nothing() -> None:
-    type_store = TypeStore(PODS, False)
+    type_store = TypeStore(PODS, False, Window(0), "h")
     assert (type_store.key, type_store.forgotten, type_store.unread_through, len(type_store)) == (PODS, 0, 0, 0)
     assert (type_store.floors, type_store.tombstones, type_store.order.last()) == ({}, {}, 0)
 

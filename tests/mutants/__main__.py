@@ -53,7 +53,6 @@ TESTS = (
     "image",
     "window",
     "burying",
-    "graves",
     "integrity",
     "plain",
     "model",
