@@ -110,8 +110,7 @@ class TypeStore:
     def bodies(self, number: int, *, newest: bool) -> list[AtRest]:
         """So many bodies as they are held, of the newest states or of some of all ages, oldest first. O(those)."""
         items = self.order.items
-        step = 1 if newest else max(len(items) // number, 1)
-        some = items[-number:] if newest else items[::step][:number]
+        some = items[-number:] if newest else items[:: max(len(items) // number, 1)][:number]
         return [(one.dictionary, body_view(one.record)) for one in some if isinstance(one, Entry)]
 
     def drop_tombstone(self, cluster: str, key: ObjectKey) -> None:

@@ -52,6 +52,7 @@ TESTS = (
     "originals",
     "image",
     "window",
+    "bounds",
     "burying",
     "integrity",
     "plain",
