@@ -62,13 +62,16 @@ def test_the_size_of_a_message_is_noted_with_the_tombstone_that_is_its(delta: Ma
         made = delta(name, DELETED, f"pods-beta-{name}", member_version, cluster="beta", uid_index=2)
         store.apply_delta(made, index, index, size)
 
-    deleted("a", 6, 60)
-    deleted("b", 7, 0)
+    # Of a uid that was replaced: there is no tombstone yet.
+    stale = delta("a", DELETED, "before", cluster="beta", uid_index=1)
+    store.apply_delta(stale, 6, 6, 50)
+    deleted("a", 7, 60)
+    deleted("b", 8, 0)
     # One that is there already.
-    deleted("a", 8, 80)
-    store.apply_delta(delta("c", uid="c"), 9, 9, 90)
-    assert store.deletion_sizes == {6: 60}
-    assert [index for _, index, _, _ in store.fading] == [6, 7]
+    deleted("a", 9, 80)
+    store.apply_delta(delta("c", uid="c"), 10, 10, 90)
+    assert store.deletion_sizes == {7: 60}
+    assert [index for _, index, _, _ in store.fading] == [7, 8]
 
 
 def test_what_a_filter_selects_of_one_type_or_of_all(delta: Make) -> None:

@@ -546,13 +546,18 @@ def test_what_came_past_the_gap_is_known_though_not_everything_was_read(gapped: 
     assert told_past(gapped, 5) == [(6, ADDED), (7, DELETED)]
 
 
-def test_the_newest_state_that_may_have_been_superseded_is_known(delta: Make) -> None:
+@pytest.mark.parametrize(("read", "settled"), [(1, False), (5, True)])
+def test_a_state_that_cannot_have_been_superseded_unread_is_known(read: int, settled: bool, delta: Make) -> None:
+    """It is the newest that was read, or of all that were superseded the successors have come."""
     store = warm_store(LARGE)
     store.apply_delta(delta("m", member_version="1"), 1, 1)
-    store.note_compacted(1)
-    assert store.caught_up_at < store.unread_through == 1
-    store.apply_delta(delta("m", type=MODIFIED, uid_index=1, member_version="2"), 2, 2)
-    (event,) = store.types[PODS].events.after(1)
+    store.skip(read, read)
+    store.note_compacted(read)
+    if settled:
+        store.settle()
+    assert (store.unread_through, store.caught_up_at) == (read, read if settled else 0)
+    store.apply_delta(delta("m", type=MODIFIED, uid_index=1, member_version="2"), read + 1, 0)
+    (event,) = store.types[PODS].events.after(read)
     assert event.before is not None
     assert event.before.index == 1
 
