@@ -225,6 +225,21 @@ def test_the_body_of_a_tombstone(store: Store, delta: Make, final: bool) -> None
     assert tombstone.created == (0 if final else 3)
 
 
+@pytest.mark.parametrize(
+    "uids", [("u", "w"), ("0a-u", "0A-u"), tuple(f"{n}f020304-0506-0708-090a-0b0c0d0e0f10" for n in "12")]
+)
+def test_uids_are_told_apart_however_they_are_held(store: Store, delta: Make, uids: tuple[str, str]) -> None:
+    one, other = uids
+    store.apply_delta(delta(uid=one), 1, NOW)
+    assert store.apply_delta(delta(uid=one), 2, NOW) == Outcome.NOT_NEWER
+    assert store.apply_delta(delta(uid=other), 3, NOW) == Outcome.APPLIED
+    before = live(store).replaced
+    assert before is not None
+    assert (live(store).uid, before.uid) == (other, one)
+    assert store.apply_delta(delta(type=DELETED, uid=one, uid_index=1), 4, NOW) == Outcome.NOT_NEWER
+    assert store.apply_delta(delta(type=DELETED, uid=other, uid_index=3), 5, NOW) == Outcome.APPLIED
+
+
 def test_a_name_that_is_used_again_fades_once(store: Store, delta: Make) -> None:
     store.apply_delta(delta(uid="u"), 1, NOW)
     store.apply_delta(delta(uid="u", type=DELETED, member_version="2"), 2, NOW + 1)
