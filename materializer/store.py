@@ -51,7 +51,7 @@ from materializer.order import Removal
 from materializer.plain import LOADING_BYTES, Batch, Packed, PlainEntries, packed
 from materializer.record import UID, UID_END, encode_texts, is_newer, plain_size, uid_bytes
 from materializer.type_store import TypeStore
-from materializer.window import CLOSED, Was, Window, in_proportion
+from materializer.window import CLOSED, Window, in_proportion
 
 # How many past label sets are remembered for watchers with a selector; older ones count as unknown.
 _PAST_LIMIT = 8192
@@ -302,15 +302,9 @@ class Store:
                 type_store.indexes.discard(current)
             type_store.indexes.add(entry)
         type_store.order.append(index, entry)
-        was = None if changed is not None or delta.was is None else _was(delta, entry, changed)
-        self.window.add(
-            type_store.events,
-            index,
-            entry,
-            changed,
-            was,
-            fresh=fresh,
-        )
+        # What selectors saw before, by the log alone: where the state before is not here.
+        was = None if changed is not None else entry if delta.was is wire.UNCHANGED else delta.was
+        self.window.add(type_store.events, index, entry, changed, was, fresh=fresh)
         self.dirty.add(type_key)
         return Outcome.APPLIED
 
@@ -394,7 +388,8 @@ class Store:
             self._changed_version(type_store, entry)
         self._add_tombstone(type_store, entry)
         type_store.order.append(index, entry)
-        self.window.add(type_store.events, index, entry, before, _was(delta, entry, before))
+        was = None if before is not None else entry if delta.was is wire.UNCHANGED else delta.was
+        self.window.add(type_store.events, index, entry, before, was)
         self.fading.append((time, index, type_store.key, entry))
         self.dirty.add(type_store.key)
         return Outcome.APPLIED if current is not None or self.loading else Outcome.UNKNOWN_OBJECT
@@ -834,13 +829,6 @@ class Store:
             type_store.indexes.check(list(type_store.live()))
             in_order = sum(len(item.entries) if isinstance(item, Removal) else 1 for item in by_index.values())
             assert in_order == len(type_store) + dead, "nothing stands in the order that has no name"
-
-
-def _was(delta: Delta, entry: Entry, before: Entry | None) -> Was | None:
-    """What selectors saw before, by the log alone: where the state before is not here."""
-    if before is not None or delta.was is None:
-        return None
-    return entry if delta.was is wire.UNCHANGED else delta.was
 
 
 def _with_body_of(entry: Entry, current: Entry) -> Entry:

@@ -9,6 +9,7 @@ import pytest
 
 from deltalog import DELETED
 from deltalog.wire.kubernetes import GroupResource
+from deltalog.wire.subjects import REMOVED
 from materializer import store as store_module
 from materializer.bodies import Packing
 from materializer.entry import Entry
@@ -53,6 +54,14 @@ def test_bodies_and_window_are_in_proportion_to_what_is_held(
     records = sum(len(entry.record) for type_store in store.types.values() for entry in type_store.live())
     assert plain == [records]
     assert store.window.limit == (records - 3 + 5 * 350 if fits else WINDOW_BYTES)
+
+
+def test_what_is_never_packed_does_not_wait_for_it(delta: Make, control: Make) -> None:
+    """Nothing is held of what has gone."""
+    store = filled(delta)
+    store.apply_delta(delta("a", DELETED, "pods-beta-a", "2", cluster="beta", uid_index=2), 6, 6)
+    store.apply_control(control(REMOVED, "beta"), 7, 7)
+    assert (len(store.plain), store.plain.size) == (0, 0)
 
 
 def test_the_size_of_a_message_is_noted_with_the_tombstone_that_is_its(delta: Make) -> None:

@@ -240,6 +240,14 @@ def test_uids_are_told_apart_however_they_are_held(store: Store, delta: Make, ui
     assert store.apply_delta(delta(type=DELETED, uid=other, uid_index=3), 5, NOW) == Outcome.APPLIED
 
 
+@pytest.mark.parametrize("type", [MODIFIED, DELETED])
+def test_a_cluster_and_the_type_know_since_when_objects_are_in_a_version(store: Store, delta: Make, type: str) -> None:
+    store.apply_delta(delta(), 1, NOW)
+    assert (store.clusters["alpha"].version_since, store.types[PODS].version_since) == ({}, {})
+    store.apply_delta(delta(type=type, version="v2", uid_index=1, member_version="2"), 2, NOW)
+    assert (store.clusters["alpha"].version_since, store.types[PODS].version_since) == ({PODS: 2}, {"alpha": 2})
+
+
 def test_a_name_that_is_used_again_fades_once(store: Store, delta: Make) -> None:
     store.apply_delta(delta(uid="u"), 1, NOW)
     store.apply_delta(delta(uid="u", type=DELETED, member_version="2"), 2, NOW + 1)

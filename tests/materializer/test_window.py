@@ -546,6 +546,16 @@ def test_what_came_past_the_gap_is_known_though_not_everything_was_read(gapped: 
     assert told_past(gapped, 5) == [(6, ADDED), (7, DELETED)]
 
 
+@pytest.mark.parametrize("type", [MODIFIED, DELETED])
+def test_what_selectors_saw_is_held_where_the_state_is_not_here(type: str, gapped: Store, delta: Make) -> None:
+    was = Selectables(B, {}, "")
+    gapped.apply_delta(delta("m", type=type, uid_index=1, member_version="3", labels=A, was=was), 6, 6)
+    gapped.apply_delta(delta("n", uid="n", member_version="3", labels=A), 7, 7)
+    gapped.apply_delta(delta("n", type=type, uid="n", uid_index=7, member_version="4", labels=A, was=was), 8, 8)
+    events = gapped.types[PODS].events.after(0)
+    assert [(event.before is None, event.was) for event in events] == [(True, was), (True, None), (False, None)]
+
+
 @pytest.mark.parametrize(("read", "settled"), [(1, False), (5, True)])
 def test_a_state_that_cannot_have_been_superseded_unread_is_known(read: int, settled: bool, delta: Make) -> None:
     """It is the newest that was read, or of all that were superseded the successors have come."""
