@@ -554,6 +554,11 @@ def test_what_selectors_saw_is_held_where_the_state_is_not_here(type: str, gappe
     gapped.apply_delta(delta("n", type=type, uid="n", uid_index=7, member_version="4", labels=A, was=was), 8, 8)
     events = gapped.types[PODS].events.after(0)
     assert [(event.before is None, event.was) for event in events] == [(True, was), (True, None), (False, None)]
+    # What came before that is not known, and A is not what it was until then.
+    last = next(gapped.types[PODS].order.after(5))
+    assert isinstance(last, Entry)
+    assert (last.selectable_since, last.past) == (6, None)
+    assert APP_A.matched_between(last, 2, 5) is None
 
 
 @pytest.mark.parametrize(("read", "settled"), [(1, False), (5, True)])
