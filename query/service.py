@@ -51,7 +51,7 @@ from query.objects.options import asks_watch, parse_options
 from query.objects.pages import DEFAULT_LIMITS, SnapshotLimits
 from query.objects.reads import Reads
 from query.objects.representations import encoder_for
-from query.objects.requests import CollectionRequest, SeenOwners
+from query.objects.requests import CollectionRequest, SeenOwners, limited
 from query.objects.selection import selection_of
 from query.objects.versions import check_foreign, seen_versions_of, versions_for
 from query.objects.watch import ClientStalled
@@ -449,6 +449,9 @@ class QueryService:
             raise ApiError(405, f"the server does not allow {request.method} on this path: it is for watches")
         if request.method == "GET" and asks_forward(request.http.query, request.http.headers):
             return await self._pass_live(request, segments, target, what, refusal)
+        if request.method != "GET" and not target.name and (searched := asked_of(request.http.query)):
+            # The cluster would ignore them: a DELETE would take all that a GET with the same parameters does not show.
+            raise ApiError(400, f"{', '.join(searched)}: {request.method} knows no searches, only GET does")
         if request.cluster is not None and self._forwarding is not None:
             if request.method == "GET" and served is None and (why := self.readiness.unsettled(request.cluster)):
                 # The cluster's versions would mean nothing here once the type is known.
@@ -498,8 +501,7 @@ class QueryService:
         query = request.http.query
         options = parse_options(query, watch=request.watching)
         search = parse_search(query)
-        if search.limit and not options.limit:
-            options = dataclasses.replace(options, limit=search.limit)
+        options, search = limited(options, search)
         selection = selection_of(target, served, options, search, request.cluster, request.visible)
         # Errors from here on have these warnings, too.
         self._consistency.warn(request, served, target.version, selection.clusters)

@@ -28,7 +28,7 @@ from query.objects.collection_encoder import CollectionEncoder
 from query.objects.consistency import Consistency
 from query.objects.lists import Lists
 from query.objects.options import asks_watch, parse_options
-from query.objects.requests import CollectionRequest, SeenOwners
+from query.objects.requests import CollectionRequest, SeenOwners, limited
 from query.objects.selection import selection_of
 from query.objects.versions import seen_versions_of, versions_for
 from query.search.collection_list import answer_collections
@@ -135,8 +135,7 @@ class Collections:
     ) -> CollectionRequest:
         query = request.http.query
         options, search = parse_options(query, watch=request.watching), parse_search(query)
-        if search.limit and not options.limit:
-            options = dataclasses.replace(options, limit=search.limit)
+        options, search = limited(options, search)
         if search.with_remaining_count is None:
             search = dataclasses.replace(search, with_remaining_count=True)
         search = dataclasses.replace(search, order=search.order.of_types())

@@ -18,6 +18,7 @@ from materializer.filter import Filter
 from materializer.materializer import Materializer
 from materializer.type_store import matching
 from query.objects.turns import in_slices
+from query.search.order import version_order
 from query.search.owners import Seen
 
 ANNOTATION = "shadow.clusterpedia.io/events"
@@ -52,7 +53,8 @@ async def events_of(
             if seen is None or seen(EVENTS, event):
                 found.setdefault((event.cluster, event.field(_UID)), []).append(event)
     for key, events in found.items():
-        events.sort(key=lambda one: one.index)
+        # By their cluster's versions: a first list brings them in the order of their names.
+        events.sort(key=version_order)
         found[key] = events[-MOST:]
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deltalog.wire.kubernetes import GroupResource
 from materializer.entry import Entry
@@ -13,6 +13,22 @@ from query.discovery.followed import Followed, SeveralFollowed
 from query.objects.options import Options
 from query.objects.representations import Encoder
 from query.search.terms import Search
+
+
+def limited(options: Options, search: Search) -> tuple[Options, Search]:
+    """A request's options and search by the lower of its two limits, that of the query and that of the search labels.
+
+    A list that a label limits below the query's limit has no further pages: kubectl, which always sends a limit of its
+    own (500, `--chunk-size`), would go on to the end of everything.
+
+    Example: `limit=500` and `search.clusterpedia.io/limit=5` are five objects, without a continue token.
+    """
+    most = search.limit
+    if not most or 0 < options.limit <= most:
+        return options, search
+    if options.limit:
+        search = replace(search, with_continue=False)
+    return replace(options, limit=most), search
 
 
 class SeenOwners:

@@ -66,10 +66,9 @@ def _is_one_of(value: Any, wanted: tuple[str, ...]) -> bool:
 def _number_of(text: str) -> int | float | None:
     if re.fullmatch(r"[+-]?[0-9]{1,30}", text):
         return int(text)
-    try:
+    if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text):
         return float(text)
-    except ValueError:
-        return None
+    return None
 
 
 def _number(value: Any) -> int | float | None:
@@ -115,6 +114,10 @@ def field_term(key: str, operator: str, value: str) -> FieldTerm | None:
 def uses_paths(text: str) -> bool:
     """Whether a field selector uses what Kubernetes' grammar does not have."""
     return re.search(r"[\[(<>'\"]|\s(?:not)?in\s|(?:^|,)\s*[.!]", text) is not None
+
+
+# What reads a path goes down by a call for each step.
+_MOST_STEPS = 64
 
 
 class _Parser:
@@ -182,6 +185,8 @@ class _Parser:
         if self._next() == ".":
             self._at += 1
         while True:
+            if len(path) == _MOST_STEPS:
+                raise self._bad(f"a path has at most {_MOST_STEPS} steps")
             if path and self._next() == "[":
                 found = _BRACKETS.match(self._text, self._at)
                 if found is None:

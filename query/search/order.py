@@ -23,7 +23,7 @@ class Term(NamedTuple):
     descending: bool = False
 
 
-def _version(entry: Entry) -> str:
+def version_order(entry: Entry) -> str:
     """A member's resourceVersion so that it sorts as a number; what is none stands behind, by its text."""
     text = entry.member_version
     if text.isascii() and text.isdigit():
@@ -37,7 +37,7 @@ _FIELDS: dict[str, Callable[[Entry], Value]] = {
     "namespace": lambda entry: entry.namespace,
     "name": lambda entry: entry.name,
     "created_at": lambda entry: entry.created,
-    "resource_version": _version,
+    "resource_version": version_order,
     "uid": lambda entry: entry.uid,
 }
 # Of lists of several types, behind all that they are sorted by: two objects of one place may be of different types.

@@ -165,6 +165,32 @@ async def test_a_read_is_answered_by_the_cluster_where_that_is_asked(below: str)
     assert asked == []
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "fuzzyName=nope",
+        "names=nope&limit=1",
+        "filter=false",
+        "whereSQL=x",
+        "ownerName=nope",
+        "labelSelector=" + quote("app=one,search.clusterpedia.io/names!=one"),
+        "labelSelector=" + quote("search.clusterpedia.io/fuzzy-name notin (one)"),
+    ],
+)
+async def test_a_cluster_that_ignores_a_search_deletes_nothing_by_it(query: str) -> None:
+    asked: list[str] = []
+    async with member(asked) as members, scene().serving(members) as ask:
+        for of in ("/api/v1/namespaces/web/pods", "/api/v1/namespaces/web/secrets"):
+            async with ask.session.delete(f"{ask.url}/clusters/alpha{of}?{query}") as answer:
+                assert answer.status == 400
+                assert "DELETE knows no searches" in (await answer.json())["message"]
+        assert asked == []
+        path = "/api/v1/namespaces/web/pods?limit=1&labelSelector=app%3Done&fieldSelector=spec.nodeName%3Dx"
+        async with ask.session.delete(f"{ask.url}/clusters/alpha{path}") as answer:
+            assert answer.status == 200
+    assert asked == [path]
+
+
 async def test_nothing_is_passed_on_by_an_instance_that_passes_nothing_on() -> None:
     async with scene().serving() as ask:
         found = await ask.json(f"/clusters/alpha/api/v1/pods?labelSelector={LABEL}", code=400)

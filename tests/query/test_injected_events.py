@@ -29,13 +29,15 @@ class Eventful(Several):
             self.control(TYPE, cluster, "events", data={"kind": "Event", "version": "v1", "namespaced": True})
             self.control(SYNCED, cluster, "events", data={"version": "1"})
 
-    def event(self, name: str, uid: str, type_: str = "ADDED", *, cluster: str = "alpha") -> None:
+    def event(
+        self, name: str, uid: str, type_: str = "ADDED", *, cluster: str = "alpha", version: int | None = None
+    ) -> None:
         self.put(
             name,
             {"involvedObject": {"uid": uid}, "message": f'of "{name}"'},
             type_,
             uid=f"event-{name}",
-            member_version=str(self.index + 1),
+            member_version=str(self.index + 1 if version is None else version),
             cluster=cluster,
             resource="events",
             kind="Event",
@@ -115,6 +117,16 @@ async def test_they_are_bounded_and_go_with_the_events() -> None:
         made.one("pods", "one", "DELETED", namespace="web")
         found = await ask.json(f"{PODS}?{ASKED}")
         assert [events(item) for item in found["items"]] == [events(quiet), []]
+
+
+async def test_the_newest_are_those_of_the_clusters_latest_versions() -> None:
+    """A first list brings them in the order of their names."""
+    made = scene()
+    for at in range(MOST + 5):
+        made.event(f"listed-{at:03}", "pods-alpha-quiet-1", version=1050 - at)
+    async with made.serving() as ask:
+        quiet = await ask.json(f"/clusters/alpha/api/v1/namespaces/web/pods/quiet?{ASKED}")
+    assert events(quiet) == [f"listed-{at:03}" for at in reversed(range(MOST))]
 
 
 async def test_where_no_events_are_synced_there_are_none() -> None:

@@ -188,6 +188,8 @@ def test_what_selectors_say(text: str, wanted: list[FieldTerm]) -> None:
         ("a in (b", 8, "a comma or `)`"),
         ("a=\\x", 3, "only a backslash"),
         ("a='x' y", 7, "a comma or the end"),
+        (".".join("a" * 65), 129, "a path has at most 64 steps"),
+        ("a" + "[]" * 400, 128, "a path has at most 64 steps"),
     ],
 )
 def test_errors_name_the_column(text: str, column: int, part: str) -> None:

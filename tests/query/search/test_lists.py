@@ -180,6 +180,10 @@ async def test_offsets_limits_and_counts() -> None:
         assert await page(**exact, limit=1) == (["a"], True, 1)
         found = await served.json(by_labels("@limit=2,@offset=1,@with-remaining-count=true,@orderby=name_desc"))
         assert (names(found), found["metadata"]["remainingItemCount"]) == (["c", "b"], 2)
+        # kubectl always sends a limit, and goes on while there is a token.
+        assert await page(labelSelector=f"{LABEL}limit=2", limit=500) == (["a", "b"], False, 3)
+        assert await page(labelSelector=f"{LABEL}limit=2", limit=2) == (["a", "b"], True, 3)
+        assert await page(labelSelector=f"{LABEL}limit=3", limit=2) == (["a", "b"], True, 3)
         # By label the limit counts with any version, as no informer sends it.
         assert await page(labelSelector=f"{LABEL}size=2", resourceVersion=0) == (["a", "b"], True, 3)
         assert (await page(limit=2, resourceVersion=0))[0] == ["a", "b", "c", "a", "d"]
