@@ -12,6 +12,7 @@ from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import REMOVED
 from materializer import store as store_module
 from materializer.bodies import Packing
+from materializer.burying import bury
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.plain import PlainEntries
@@ -62,6 +63,34 @@ def test_what_is_never_packed_does_not_wait_for_it(delta: Make, control: Make) -
     store.apply_delta(delta("a", DELETED, "pods-beta-a", "2", cluster="beta", uid_index=2), 6, 6)
     store.apply_control(control(REMOVED, "beta"), 7, 7)
     assert (len(store.plain), store.plain.size) == (0, 0)
+
+
+def test_what_is_plain_waits_to_be_packed(delta: Make) -> None:
+    """A state of which another copy is made waits with each; a deletion's own as well."""
+    store = Store("h", 100, packing=Packing())
+    store.finish_loading(0)
+    for index in (1, 2, 3):
+        store.apply_delta(delta("m", uid=f"u{index}"), index, index)
+    live = next(store.types[PODS].live())
+    assert live.replaced is not None
+    assert (live.replaced.uid, live.replaced.replaced) == ("u2", None)
+    assert [entry.uid for entry, _ in store.plain.take()] == ["u1", "u2", "u2", "u3"]
+    store.apply_delta(delta("m", DELETED, "u3", "2", uid_index=3), 4, 4)
+    assert [entry.index for entry, _ in store.plain.take()] == [4]
+
+
+def test_who_is_buried_and_comes_again_is_not_dead(delta: Make) -> None:
+    store = filled(delta)
+    store.apply_delta(delta("b", DELETED, "pods-beta-b", "2", cluster="beta", uid_index=3), 6, 6)
+    assert not bury(store, 7)
+    pods = store.types[PODS]
+    assert (len(pods.graves), pods.remembered()) == (1, 1)
+    store.apply_delta(delta("b", uid="again", cluster="beta"), 7, 7)
+    assert (len(pods.graves), pods.remembered()) == (0, 0)
+    store.check()
+    # Forgotten, it raises the floor all the same.
+    store.forget(200_000_000_000)
+    assert (store.floor, pods.forgotten) == (7, 7)
 
 
 def test_the_size_of_a_message_is_noted_with_the_tombstone_that_is_its(delta: Make) -> None:

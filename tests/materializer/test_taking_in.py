@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from deltalog import DELETED, MODIFIED, ControlRecord, Replaced
+from deltalog.wire.delta import UNCHANGED, Selectables
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import (
     ClusterDocument,
@@ -215,11 +216,12 @@ def test_a_deletion_of_what_was_never_here_is_applied_while_loading(delta: Make)
     assert store.apply_delta(delta("m", type=DELETED), 2, NOW) is Outcome.UNKNOWN_OBJECT
 
 
+@pytest.mark.parametrize("was", [None, UNCHANGED])
 @pytest.mark.parametrize("final", [True, False])
-def test_the_body_of_a_tombstone(store: Store, delta: Make, final: bool) -> None:
+def test_the_body_of_a_tombstone(store: Store, delta: Make, final: bool, was: Selectables | None) -> None:
     """The last state that came with the deletion; where none came, the last one that is here."""
     store.apply_delta(delta(member_version="1", created=3), 1, NOW)
-    store.apply_delta(delta(type=DELETED, member_version="2", final=final), 2, NOW)
+    store.apply_delta(delta(type=DELETED, member_version="2", final=final, uid_index=1, was=was), 2, NOW)
     tombstone = store.types[PODS].tombstones["alpha"][N]
     assert (b'"of":"2"' in tombstone.body, b'"of":"1"' in tombstone.body) == (final, not final)
     assert tombstone.created == (0 if final else 3)
@@ -245,6 +247,11 @@ def test_a_cluster_and_the_type_know_since_when_objects_are_in_a_version(store: 
     store.apply_delta(delta(), 1, NOW)
     assert (store.clusters["alpha"].version_since, store.types[PODS].version_since) == ({}, {})
     store.apply_delta(delta(type=type, version="v2", uid_index=1, member_version="2"), 2, NOW)
+    assert (store.clusters["alpha"].version_since, store.types[PODS].version_since) == ({PODS: 2}, {"alpha": 2})
+    # The next in that version says nothing new.
+    store.apply_delta(delta(type=type, version="v2", uid_index=1, member_version="3"), 3, NOW)
+    store.apply_delta(delta("m", uid="m", version="v2"), 4, NOW)
+    store.apply_delta(delta("m", type=DELETED, uid="m", version="v2", uid_index=4, member_version="4"), 5, NOW)
     assert (store.clusters["alpha"].version_since, store.types[PODS].version_since) == ({PODS: 2}, {"alpha": 2})
 
 
