@@ -84,13 +84,17 @@ class Collections:
         request.watching = asks_watch(request.http.query)
         if not name:
             if request.watching:
-                raise ApiError(400, "the list of collections does not change: watch one of them")
+                raise ApiError(
+                    400, f"the list of {COLLECTIONS} does not change: watch one of them (its name, ?watch=1)"
+                )
             return answer_collections(request, self._named.values())
         collection = self._named.get(name)
         if collection is None:
             raise not_found(GROUP, COLLECTIONS, name)
         patterns = patterns_of(request.http.query) if collection.patterns is None else collection.patterns
         types = await self._types(request, patterns)
+        if not types:
+            request.warnings.append("no type that discovery shows you here is of this collection")
         if types and not self._gate.open and all(one.visible.empty for one in types):
             undecided = any(one.visible.undecided for one in types)
             raise forbidden(request.who, types[0].what, LEFT_OUT if undecided else "")

@@ -135,6 +135,8 @@ async def test_what_collections_there_are() -> None:
 async def test_which_types_one_has(path: str, kinds: set[str]) -> None:
     async with fleet().serving() as ask:
         found = await ask.json(f"{ROOT}/{path}")
+        async with ask.session.get(f"{ask.url}{ROOT}/{path}") as answer:
+            assert ("no type that discovery shows" in str(answer.headers.getall("Warning", ()))) is (not kinds)
     assert (found["kind"], found["apiVersion"]) == ("CollectionResource", "clusterpedia.io/v1beta1")
     assert found["metadata"]["name"] == path.partition("?")[0]
     assert {one["kind"] for one in found["resourceTypes"]} == kinds
