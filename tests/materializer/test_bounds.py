@@ -10,14 +10,16 @@ import pytest
 from deltalog import DELETED
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import REMOVED
+from materializer import indexes
 from materializer import store as store_module
-from materializer.bodies import Packing
+from materializer.bodies import ALONE, Packing, Wanted
 from materializer.burying import bury
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.plain import PlainEntries
 from materializer.store import Store
-from materializer.window import WINDOW_BYTES
+from materializer.window import WINDOW_BYTES, weight_of
+from tests.materializer.conftest import SECOND
 
 PODS, NODES = GroupResource("", "pods"), GroupResource("", "nodes")
 Make = Callable[..., Any]
@@ -57,6 +59,35 @@ def test_bodies_and_window_are_in_proportion_to_what_is_held(
     assert store.window.limit == (records - 3 + 5 * 350 if fits else WINDOW_BYTES)
 
 
+def test_what_is_made_of_a_type_goes_with_its_last_objects(
+    delta: Make, control: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its dictionary, and with any of its objects its indexes."""
+    monkeypatch.setattr(indexes, "WORTHWHILE", -1)
+    store = filled(delta, packing=Packing())
+    forgotten: list[GroupResource] = []
+    monkeypatch.setattr(Packing, "forget", lambda _, key: forgotten.append(key))
+    wanted = Filter(names=frozenset({"a"}))
+    assert len(store.types[PODS].select(wanted)) == 2
+    store.plain.take()
+    store.apply_control(control(REMOVED, "beta"), 6, 6)
+    assert (forgotten, len(store.types[PODS].indexes)) == ([], 0)
+    assert [entry.cluster for entry in store.types[PODS].select(wanted)] == ["alpha"]
+    # The tombstones, which are plain as the objects were.
+    assert [entry.index for entry, _ in store.plain.take()] == [6, 6]
+    store.apply_control(control(REMOVED, "alpha"), 7, 7)
+    assert sorted(forgotten) == [NODES, PODS]
+
+
+def test_a_removal_in_the_first_replay_takes_graves_too(delta: Make, control: Make) -> None:
+    store = filled(delta)
+    store.apply_delta(delta("b", DELETED, "pods-beta-b", "2", cluster="beta", uid_index=3), 6, 6)
+    assert not bury(store, 7)
+    store.loading = True
+    store.apply_control(control(REMOVED, "beta"), 7, 7)
+    assert store.types[PODS].remembered() == 0
+
+
 def test_what_is_never_packed_does_not_wait_for_it(delta: Make, control: Make) -> None:
     """Nothing is held of what has gone."""
     store = filled(delta)
@@ -91,6 +122,120 @@ def test_who_is_buried_and_comes_again_is_not_dead(delta: Make) -> None:
     # Forgotten, it raises the floor all the same.
     store.forget(200_000_000_000)
     assert (store.floor, pods.forgotten) == (7, 7)
+
+
+def test_what_is_buried_is_forgotten_in_its_time_and_raises_the_floor(delta: Make) -> None:
+    """A tombstone's grave, and what of an object is left that another one has replaced."""
+    store = filled(delta, fits_window=True)
+    store.apply_delta(delta("b", DELETED, "pods-beta-b", "2", cluster="beta", uid_index=3), 6, 6)
+    store.apply_delta(delta("a", uid="other", cluster="alpha"), 7, 7)
+    store.apply_delta(delta("a", uid="another", cluster="beta"), 8, 8)
+    assert not bury(store, 9)
+    pods = store.types[PODS]
+    assert (pods.remembered(), len(store.faded), len(store.fading)) == (1, 2, 0)
+    store.window.resize(WINDOW_BYTES)
+    ago = 100 * SECOND
+    store.forget(6 + ago)
+    assert (pods.remembered(), store.floor, store.window.limit < WINDOW_BYTES) == (1, 0, True)
+    store.forget(7 + ago)
+    assert (pods.remembered(), len(store.faded), store.floor, pods.forgotten) == (0, 2, 6, 6)
+    store.forget(8 + ago)
+    assert ([one.index for one in store.faded], store.floor, pods.forgotten) == ([8], 7, 7)
+    replaced = {entry.uid: entry.replaced is not None for entry in pods.live() if entry.name == "a"}
+    assert replaced == {"other": False, "another": True}
+
+
+def test_the_floor_of_the_first_replay_is_below_what_is_buried(delta: Make) -> None:
+    """Of an instance that starts from what another one has written."""
+    store = filled(delta)
+    store.apply_delta(delta("b", DELETED, "pods-beta-b", "2", cluster="beta", uid_index=3), 6, 200 * SECOND)
+    store.apply_delta(delta("c", uid="c"), 7, 201 * SECOND)
+    assert not bury(store, 201 * SECOND)
+    store.loading = True
+    store.finish_loading(250 * SECOND)
+    assert store.floor == 5
+
+
+def test_what_is_whole_is_forgotten_in_its_time(delta: Make, control: Make) -> None:
+    store = filled(delta)
+    store.apply_delta(delta("b", DELETED, "pods-beta-b", "2", cluster="beta", uid_index=3), 6, 6, 60)
+    store.apply_control(control(REMOVED, "beta"), 7, 7)
+    pods = store.types[PODS]
+    assert (pods.remembered(), len(store.removals), store.deletion_sizes) == (2, 1, {6: 60})
+    store.forget(8 + 100 * SECOND)
+    assert (pods.remembered(), len(store.removals), store.deletion_sizes, pods.tombstones) == (0, 0, {}, {})
+    assert ([item.index for item in pods.order.after(0)], store.floor) == ([1], 7)
+    store.check()
+
+
+def test_which_message_said_what_is_forgotten_first(delta: Make, control: Make) -> None:
+    """A removal has none that is to be taken out, nor has what was replaced; a tombstone has."""
+    store = filled(delta)
+    store.apply_delta(delta("b", DELETED, "pods-beta-b", "2", cluster="beta", uid_index=3), 6, 6)
+    store.apply_control(control(REMOVED, "beta"), 7, 7)
+    store.apply_delta(delta("a", uid="other"), 8, 8)
+    assert [store.forget_first() for _ in range(3)] == [6, 0, 0]
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("packs", [True, False])
+def test_what_is_taken_to_be_packed(
+    train: bool, packs: bool, delta: Make, control: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With samples of the types that are wanted, if it is to be trained by them."""
+    store = filled(delta, packing=Packing())
+    monkeypatch.setattr(Packing, "wanted", lambda _, objects: {key: Wanted(1, newest=True) for key in objects})
+    if not packs:
+        store.packing = None
+    del store.types[NODES]
+    taken, objects, samples = store.take_plain(train=train)
+    assert ([entry.index for entry, _ in taken], objects) == ([1, 2, 3, 4, 5], {PODS: 3})
+    assert {key: len(some) for key, some in samples.items()} == ({PODS: 1} if train and packs else {})
+
+
+def test_what_has_changed_while_it_was_packed_stays(delta: Make) -> None:
+    store = filled(delta, packing=Packing())
+    pods = store.types[PODS]
+    first, second, third = sorted(pods.live(), key=lambda entry: entry.index)
+    held = pods.held
+    taken = dict(store.take_plain().taken)
+    store.apply_delta(delta("b", uid="pods-beta-b", cluster="beta", uid_index=3, member_version="2"), 6, 6)
+    first.record = bytes(bytearray(first.record))
+    small = {entry: record[:-10] for entry, record in taken.items()}
+    held = pods.held
+    del store.types[NODES]
+    store.settle_packed([(entry, record, ALONE, small[entry]) for entry, record in taken.items()])
+    # The first has another record by now; the third is not live any more; nodes are gone.
+    assert [entry.record is small[entry] for entry in (first, second, third)] == [False, True, True]
+    assert [entry.dictionary for entry in (first, second, third)] == [None, ALONE, ALONE]
+    assert (held - pods.held, pods.saved) == (10, 10)
+
+
+def test_events_are_weighed_when_what_was_before_them_is_packed(delta: Make) -> None:
+    store = Store("h", 100, WINDOW_BYTES, Packing())
+    store.finish_loading(0)
+    for index in range(1, 5):
+        given = {"uid_index": 1} if index > 1 else {}
+        store.apply_delta(delta("m", member_version=str(index), **given), index, index)
+    for _ in range(4):
+        store.settle_packed([(entry, record, ALONE, record[:-10]) for entry, record in store.plain.take(1)])
+    changed = list(store.types[PODS].events.after(1))
+    assert [weight_of(event.item, event.before, ()) for event in changed] == [event.weight for event in changed]
+    assert store.window.size == 32 + sum(event.weight for event in changed)
+
+
+def test_packing_ends(delta: Make) -> None:
+    """At so many bytes; and if they were counted before a record was another one, with the last one."""
+    store = filled(delta, packing=Packing())
+    store.pack(store.plain.size)
+    assert len(store.plain) == 5
+    store.plain.size += 1
+    packing, store.packing = store.packing, None
+    store.pack()
+    assert len(store.plain) == 5
+    store.packing = packing
+    store.pack()
+    assert len(store.plain) == 0
 
 
 def test_the_size_of_a_message_is_noted_with_the_tombstone_that_is_its(delta: Make) -> None:

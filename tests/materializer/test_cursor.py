@@ -390,6 +390,29 @@ def test_in_the_window_watchers_at_one_index_are_at_one_position(delta: Make) ->
     assert Cursor(1, 0).position(type_store) != Cursor(1).position(type_store)
 
 
+def test_what_began_where_the_scan_began_is_known(delta: Make) -> None:
+    store = fed((2, delta("n")), (5, delta("n", member_version="2", uid_index=2)))
+    entry = next(store.types[PODS].live())
+    assert [Position(4, 0, 0, begin, 6).may_know(entry) for begin in (1, 2)] == [False, True]
+
+
+def test_in_the_window_a_piece_that_was_read_leaves_no_scan(delta: Make) -> None:
+    store = Store("h", 100, WINDOW_BYTES)
+    store.finish_loading(0)
+    for index in (1, 2, 3):
+        store.apply_delta(delta(f"n{index}", uid=f"u{index}"), index, index)
+    type_store = store.types[PODS]
+    type_store.unread_through = 9
+    cursor = Cursor(0, 0)
+    cursor.advance(store, 2)
+    store.window.close()
+    assert cursor.position(type_store) == Position(2, 2, 2, 2, 0)
+    store.window.open(0)
+    cursor.advance(store, None)
+    store.window.close()
+    assert cursor.position(type_store) == Position(3, 3, 3, 3, 0)
+
+
 def test_who_has_read_up_to_the_window_is_served_from_there(delta: Make) -> None:
     """All that comes past it is read, though what was superseded before it may not have been."""
     store = Store("h", 100, WINDOW_BYTES)

@@ -110,24 +110,51 @@ def test_whoever_is_cut_off_anywhere_ends_up_with_what_there_is(seed: int, delta
     assert resumed > 100
 
 
+@pytest.mark.parametrize("in_window", [True, False])
 @pytest.mark.parametrize(("most", "seconds", "expected"), [(2, 1e9, 2), (3, 1e9, 3), (256, 0.0, 1), (256, 1e9, None)])
 def test_a_read_of_bodies_ends_after_so_many_or_so_long(
-    most: int, seconds: float, expected: int | None, delta: Make, monkeypatch: pytest.MonkeyPatch
+    most: int, seconds: float, expected: int | None, in_window: bool, delta: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cursor_module, "_MOST_READ", most)
     monkeypatch.setattr(cursor_module, "_READ_SECONDS", seconds)
     monkeypatch.setattr(cursor_module, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     wanted = Filter(where=Nothing())
-    store = warm_store(LARGE)
+    store = warm_store(LARGE if in_window else 0)
     for index in range(1, 7):
         store.apply_delta(delta(f"n{index}", uid=f"u{index}", member_version="1"), index, index)
     [pods] = store.types.values()
-    assert changes(pods, Cursor(0).position(pods), wanted, EVERYTHING) == ([], expected)
+    at = Cursor(0).position(pods)
+    # What is not shown has no bytes to send; without a condition on bodies there is no such end.
+    assert changes(pods, at, wanted, EVERYTHING) == changes(pods, at, wanted, EVERYTHING, 1) == ([], expected)
+    assert [one.at for one in changes(pods, at, Filter(), EVERYTHING)[0]] == [*range(1, 7)]
     for index in range(7, 13):
         of = {"group": "apps", "resource": "deployments"} if index % 2 else {}
         store.apply_delta(delta(f"n{index}", uid=f"u{index}", member_version="1", **of), index, index)
     parts = [(one, Cursor(6).position(one), wanted) for one in store.types.values()]
     assert changes_of(parts, EVERYTHING, LARGE) == ([], expected and 6 + expected)
+
+
+@pytest.mark.parametrize("in_window", [True, False])
+@pytest.mark.parametrize("removed", [2, 3])
+def test_of_a_removal_of_many_no_bodies_are_read(
+    in_window: bool, removed: int, delta: Make, control: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To be shown a deletion of what one does not have does no harm."""
+    monkeypatch.setattr(cursor_module, "_MOST_READ", 2)
+    monkeypatch.setattr(cursor_module, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    store = warm_store(LARGE if in_window else 0)
+    for index in range(1, removed + 1):
+        store.apply_delta(delta(f"n{index}", uid=f"u{index}", member_version="1"), index, index)
+    store.apply_control(control("removed", "alpha"), 5, 5)
+    store.apply_delta(delta("m", uid="m", member_version="1"), 6, 6)
+    [pods] = store.types.values()
+    # Before the window it is not known what the body was.
+    asked = 0 if in_window and removed == 2 else removed
+    for wanted, deleted, doubtful in ((Filter(), removed, 0), (Filter(where=Nothing()), asked, removed)):
+        store.window.doubtful = 0
+        events, _ = changes(pods, Cursor(4).position(pods), wanted, EVERYTHING)
+        assert [one.type for one in events] == [DELETED] * deleted + ["ADDED"] * (wanted.where is None)
+        assert (store.window.doubtful >= 3) is (doubtful > 2)
 
 
 def test_time_counts_once_a_body_was_read_of_any_type(delta: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -442,7 +442,7 @@ def test_a_status_report(store: Store) -> None:
     assert (store.catalogue, store.documents) == (0, 0)
 
 
-def test_a_type_changes_the_catalogue_if_it_is_another_one(store: Store) -> None:
+def test_a_type_changes_the_catalogue_if_it_is_another_one(store: Store, delta: Make) -> None:
     def pods(kind: str) -> ResourceType:
         return ResourceType(group="", resource="pods", version="v1", kind=kind)
 
@@ -450,6 +450,13 @@ def test_a_type_changes_the_catalogue_if_it_is_another_one(store: Store) -> None
         store.apply_control(state(pods(kind)), index, NOW)
         assert store.catalogue == (1 if index < 3 else 3)
     assert store.clusters["alpha"].types == {PODS: pods("Pods")}
+    # Since when it is had in which version.
+    assert store.clusters["alpha"].version_since == {PODS: 1}
+    store.apply_delta(delta(), 5, NOW)
+    assert store.types[PODS].version_since == {"alpha": 1}
+    for index, version in ((6, "v2"), (7, "v2")):
+        store.apply_control(state(ResourceType(group="", resource="pods", version=version, kind="Pod")), index, NOW)
+        assert (store.clusters["alpha"].version_since, store.types[PODS].version_since) == ({PODS: 6}, {"alpha": 6})
 
 
 def test_documents(store: Store) -> None:
@@ -503,7 +510,8 @@ def test_a_removed_type_leaves_nothing_of_itself(store: Store, delta: Make) -> N
     store.apply_control(state(ObjectsRemoved(resource=PODS)), 9, NOW)
     cluster = store.clusters["alpha"]
     facts = (cluster.types, cluster.synced, cluster.synced_version, cluster.followed, cluster.type_health)
-    assert [set(one) for one in facts] == [{DEPLOYMENTS}] * 5
+    assert [set(one) for one in (*facts, cluster.version_since)] == [{DEPLOYMENTS}] * 6
+    assert [len(store.types[one].version_since) for one in (PODS, DEPLOYMENTS)] == [0, 1]
     assert (store.catalogue, store.documents) == (9, 0)
     assert store.dirty == {PODS}
     assert [len(store.types[one]) for one in (PODS, DEPLOYMENTS)] == [0, 1]
