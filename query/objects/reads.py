@@ -6,7 +6,7 @@ Kubernetes API Concepts, "Semantics for get and list".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
@@ -22,6 +22,7 @@ from query.objects.injected_events import events_of
 from query.objects.representations import encoder_for
 from query.objects.versions import check_history, seen_versions_of, versions_for
 from query.search.owners import Seen
+from query.search.terms import parse_search
 
 
 class Reads:
@@ -74,7 +75,9 @@ class Reads:
         type_store = self._materializer.store.types.get(target.group_resource)
         found: list[Entry] = []
         if type_store is not None:
-            scope = sorted(type_store.clusters) if cluster is None else (cluster,)
+            chosen = _clusters(request.http.query)
+            within = sorted(type_store.clusters) if cluster is None else (cluster,)
+            scope = [one for one in within if chosen is None or one in chosen]
             key = object_key(target.namespace, target.name)
             entries = [entry for name in scope if (entry := type_store.get(name, key)) is not None]
             found = [
@@ -86,11 +89,16 @@ class Reads:
             raise not_found(target.group, target.resource, target.name)
         if len(found) > 1:
             names = ", ".join(entry.cluster for entry in found)
-            within = f" -n {target.namespace}" if target.namespace else ""
+            place = f" -n {target.namespace}" if target.namespace else ""
             raise ApiError(
                 400,
                 f'please specify the cluster name: {target.resource} "{target.name}" is in {names}; for example '
                 f"kubectl --server {request.server_below(found[0].cluster)} get "
-                f"{target.group_resource} {target.name}{within}",
+                f"{target.group_resource} {target.name}{place}",
             )
         return found[0]
+
+
+def _clusters(query: Mapping[str, str]) -> frozenset[str] | None:
+    """The clusters that a request names by its query, as a list may; None: all. Raises ApiError 400."""
+    return parse_search({"clusters": query["clusters"]}).clusters.only if "clusters" in query else None

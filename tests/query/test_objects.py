@@ -78,6 +78,11 @@ async def test_a_name_in_two_clusters_is_refused_with_the_command_that_works(sce
                     'please specify the cluster name: pods "two" is in alpha, bravo; for example kubectl --server '
                     f"{scheme}://{host}/int/clusters/alpha get pods two -n x"
                 )
+        path = "/api/v1/namespaces/x/pods/two"
+        assert (await served.json(f"{path}?clusters=bravo"))["metadata"]["uid"] == "bravo"
+        await served.json(f"{path}?clusters=alpha,bravo", code=400)
+        await served.json(f"{path}?clusters=charlie", code=404)
+        await served.json(f"/clusters/alpha{path}?clusters=bravo", code=404)
 
 
 @pytest.mark.parametrize(
