@@ -262,7 +262,7 @@ def _of_removal(wanted: Filter, entries: int, type_store: TypeStore) -> Filter:
 
     To be told of the deletion of what one does not have does no harm.
     """
-    if wanted.where is None or entries <= _MOST_READ:
+    if wanted.where is None or entries <= min(_MOST_READ, wanted.where.at_once):
         return wanted
     type_store.window.doubtful += entries
     return dataclasses.replace(wanted, where=None)

@@ -32,6 +32,10 @@ class BodyCondition(Protocol):
 
     def __hash__(self) -> int: ...
 
+    @property
+    def at_once(self) -> int:
+        """So many entries at most are asked about between two looks at the time."""
+
     def chosen(self, entries: Sequence[Entry]) -> list[Entry]:
         """Those of the entries that meet it, in their order. O(their sizes)."""
 

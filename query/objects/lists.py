@@ -296,7 +296,7 @@ class Lists:
         if scan.present:
             known = (asked.key, selection, where, self._materializer.generation)
             steps = self._known.chosen(known, where, entries, index)
-        return entries, await self._do(steps, few=few and len(entries) <= _SAMPLE)
+        return entries, await self._do(steps, few=few and len(entries) <= min(_SAMPLE, where.at_once))
 
     def _lives(self, entry: Entry) -> bool:
         # Not the store of this moment: a list must not keep alive one that was replaced.

@@ -182,8 +182,9 @@ def _meeting(
 ) -> Iterator[list[ShownChange]]:
     """The changes, by a condition on bodies, in steps: what does not meet it is deleted to who may hold it."""
     found: list[ShownChange] = []
-    for begin in range(0, len(backlog), _STEP):
-        some = backlog[begin : begin + _STEP]
+    step = min(_STEP, where.at_once)
+    for begin in range(0, len(backlog), step):
+        some = backlog[begin : begin + step]
         met = set(map(id, where.chosen([change.entry for change in some if change.type != DELETED])))
         for change in some:
             if change.type == DELETED or id(change.entry) in met:

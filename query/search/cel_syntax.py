@@ -84,6 +84,19 @@ def read_tree(serialized: bytes) -> Node:
     raise ValueError("no checked expression")
 
 
+def children(node: Node) -> tuple[Node, ...]:
+    """The nodes right below one."""
+    if isinstance(node, Select):
+        return (node.of,)
+    if isinstance(node, Call):
+        return (*((node.target,) if node.target is not None else ()), *node.arguments)
+    if isinstance(node, Literal):
+        return node.elements
+    if isinstance(node, Loop):
+        return (node.over, node.begin, node.goes_on, node.step, node.result)
+    return ()
+
+
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Field numbers and values of a message."""
     at, end = 0, len(data)

@@ -17,9 +17,10 @@ from cel_expr_python import cel
 
 from query.access.expressions import functions
 from query.http.status import ApiError
-from query.search.cel_syntax import Call, Constant, Ident, Literal, Loop, Node, Select, read_tree
+from query.search.cel_syntax import Call, Constant, Ident, Literal, Loop, Node, children, read_tree
 from query.search.narrowing import CLUSTER, OBJECT, Conditions, EntryPlace, conditions_of, early_verdict, path_of
 from query.search.paths import EACH, Path, Projection, weight_of
+from query.search.patterns import AT_ONCE, MOST_COST, MOST_WORK, CostlyPattern, Patterns
 from query.search.quantities import quantity_functions
 
 _LONGEST = 4096
@@ -59,6 +60,7 @@ class FilterExpression:
     """An expression that was read. Two of the same text are equal.
 
     - `conditions`: what indexes can answer of it. `early`: what decides without the body; None if nothing does.
+    - `at_once`: of so many objects at most it may be asked at one go; None: of any number.
     - `paths`: where in an object its values stand; `whole`: whether kind and apiVersion are among them.
     """
 
@@ -71,6 +73,9 @@ class FilterExpression:
         self.paths: tuple[Path, ...] = tuple(sorted(uses.paths, key=repr))
         self.whole = any(not path or path[0] in ("kind", "apiVersion") for path in self.paths)
         self._depth = max(_depth(tree, 0), 1)
+        patterns = Patterns(tree, _growth(tree, {}))
+        self._patterns = patterns if patterns.uses else None
+        self.at_once = None if self._patterns is None else AT_ONCE
         self._compiled = compiled
 
     def __eq__(self, other: object) -> bool:
@@ -88,6 +93,8 @@ class FilterExpression:
         False if it has no value, or would take too long: see docs/search.md.
         """
         if self._depth > 1 and weight_of(data) ** self._depth > _MOST_WORK:
+            return False
+        if self._patterns is not None and self._patterns.work(data, cluster) > MOST_WORK:
             return False
         try:
             value = self._compiled.eval(data={OBJECT: data, CLUSTER: cluster})
@@ -134,44 +141,47 @@ def _told(error: str) -> str:
     return f"filter: {line}column {found['column']}: {found['what'][:300]}"
 
 
-def _children(node: Node) -> tuple[Node, ...]:
-    if isinstance(node, Select):
-        return (node.of,)
-    if isinstance(node, Call):
-        return (*((node.target,) if node.target is not None else ()), *node.arguments)
-    if isinstance(node, Literal):
-        return node.elements
-    if isinstance(node, Loop):
-        return (node.over, node.begin, node.goes_on, node.step, node.result)
-    return ()
-
-
 def _check(tree: Node, text: str) -> None:
     """Raises ApiError 400 for what could take too long, or too much memory, whatever the object."""
-    nodes, rest = 0, [tree]
+    nodes, patterns, rest = 0, [], [tree]
     while rest:
         node = rest.pop()
         nodes += 1
-        rest += _children(node)
+        rest += children(node)
         if isinstance(node, Call):
             if node.function in _NOT_HERE:
                 column = text.find(node.function) + 1
                 raise ApiError(400, f"filter: column {column}: {node.function} is not available in filters")
             if node.function == "matches":
-                _check_pattern(node.arguments[-1], text)
+                patterns.append(node.arguments[-1])
     if nodes > _MOST_NODES:
         raise ApiError(400, f"filter: {nodes} operands and operators; there may be {_MOST_NODES}")
     if _depth(tree, 0) > _DEEPEST:
         raise ApiError(400, f"filter: loops within loops, deeper than {_DEEPEST}")
     if _growth(tree, {}) > _MOST_GROWTH:
         raise ApiError(400, f"filter: texts or lists are added to each other more than {_MOST_GROWTH} times")
+    _check_patterns(patterns, tree, text)
 
 
-def _check_pattern(pattern: Node, text: str) -> None:
-    """Raises ApiError 400 for a regular expression that is none, or is not known before."""
+def _check_patterns(patterns: list[Node], tree: Node, text: str) -> None:
+    """Raises ApiError 400 for regular expressions that are not written out, cost too much, or are none."""
     column = text.find("matches") + 1
-    if not isinstance(pattern, Constant):
+    if not all(isinstance(one, Constant) for one in patterns):
         raise ApiError(400, f"filter: column {column}: the pattern of matches must be written out")
+    try:
+        cost = Patterns(tree, 1).cost
+    except CostlyPattern as cause:
+        raise ApiError(400, f"filter: column {column}: {cause}") from None
+    if cost > MOST_COST:
+        told = f"the patterns of matches would take too long: {cost:.0f}, of {MOST_COST}"
+        raise ApiError(400, f"filter: column {column}: {told}")
+    for one in patterns:
+        _check_pattern(one, column)
+
+
+def _check_pattern(pattern: Node, column: int) -> None:
+    """Raises ApiError 400 for a regular expression that is none."""
+    assert isinstance(pattern, Constant)
     try:
         # What is wrong with it, RE2 says only when it is used.
         value = _PATTERNS.eval(data={"pattern": pattern.value})
@@ -193,13 +203,13 @@ def _depth(node: Node, within: int) -> int:
         deepest = within + 2
     elif within and isinstance(node, Call) and not _is_quick(node):
         deepest = within + 1
-    return max([deepest, *(_depth(one, within) for one in _children(node))])
+    return max([deepest, *(_depth(one, within) for one in children(node))])
 
 
 def _is_quick(node: Call) -> bool:
     if node.function in _QUICK:
         return True
-    return node.function in _QUICK_WITH_CONSTANTS and any(isinstance(one, Constant) for one in _children(node))
+    return node.function in _QUICK_WITH_CONSTANTS and any(isinstance(one, Constant) for one in children(node))
 
 
 def _growth(node: Node, variables: Mapping[str, int]) -> int:
@@ -211,7 +221,7 @@ def _growth(node: Node, variables: Mapping[str, int]) -> int:
         inner = {**variables, node.variable: over, node.value: over, node.accumulated: begin}
         step = _growth(node.step, inner)
         return _growth(node.result, {**inner, node.accumulated: max(begin, step)})
-    grown = [_growth(one, variables) for one in _children(node)] or [1]
+    grown = [_growth(one, variables) for one in children(node)] or [1]
     return min(sum(grown) if isinstance(node, Call) and node.function == "_+_" else max(grown), 1 << 30)
 
 
@@ -228,11 +238,11 @@ class _Uses:
             self.paths.add(path)
         elif isinstance(node, Loop):
             self._visit_loop(node, variables)
-        elif isinstance(node, Call) and node.function == "size" and (of := path_of(_children(node)[0], variables)):
+        elif isinstance(node, Call) and node.function == "size" and (of := path_of(children(node)[0], variables)):
             # Of a list its elements are counted, and not read.
             self.paths.add((*of, EACH, ""))
         else:
-            for one in _children(node):
+            for one in children(node):
                 self.visit(one, variables)
 
     def _visit_loop(self, loop: Loop, variables: Mapping[str, Path | None]) -> None:

@@ -46,6 +46,8 @@ class Where:
         self._whole = any(not path or path[0] in _TYPE_META for path in paths)
         self._projection = Projection(paths)
         self._texts = _texts(terms, expression)
+        own = None if expression is None else expression.at_once
+        self.at_once = _MOST_STEP if own is None else own
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Where) and (self.terms, self.expression) == (other.terms, other.expression)
@@ -134,7 +136,8 @@ def chosen_by(where: BodyCondition, entries: Sequence[Entry]) -> Iterator[list[E
     A step has as many entries as those before it took time.
     """
     chosen: list[Entry] = []
-    begin, step = 0, _FIRST_STEP
+    most = where.at_once
+    begin, step = 0, min(_FIRST_STEP, most)
     while begin < len(entries):
         begun = time.perf_counter()
         chosen += where.chosen(entries[begin : begin + step])
@@ -144,4 +147,4 @@ def chosen_by(where: BodyCondition, entries: Sequence[Entry]) -> Iterator[list[E
         if taken > _STEP_SECONDS:
             step = max(step // 4, 1)
         elif taken < _STEP_SECONDS / 4:
-            step = min(step * 2, _MOST_STEP)
+            step = min(step * 2, most)

@@ -28,6 +28,8 @@ Held = dict[tuple[GroupResource, Name], tuple[str, int]]
 class Nothing:
     """A condition on bodies that holds for none."""
 
+    at_once = 256
+
     def chosen(self, entries: Sequence[Entry]) -> list[Entry]:
         return []
 
@@ -37,6 +39,8 @@ class Nothing:
 
 class Everything(Nothing):
     """One that holds for all."""
+
+    at_once = 256
 
     def chosen(self, entries: Sequence[Entry]) -> list[Entry]:
         return list(entries)

@@ -32,6 +32,8 @@ class Of:
 
     number: int
 
+    at_once = 256
+
     def chosen(self, entries: Sequence[Entry]) -> list[Entry]:
         return [one for one in entries if int(json.loads(one.body).get("spec", {}).get("of", -1)) % self.number == 0]
 

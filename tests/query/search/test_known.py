@@ -16,6 +16,8 @@ from tests.query.search.made import entry
 class Counted:
     """A condition on bodies that counts what it is asked about."""
 
+    at_once = 256
+
     def __init__(self) -> None:
         self.asked = 0
 
