@@ -29,7 +29,7 @@ help:
 	@echo "make real-cluster   a real kube-apiserver here, built from Debian's sources; says its KUBECONFIG"
 	@echo "make soak           the model, fault and fuzz tests, for a long time"
 	@echo "make coverage       which lines a lane's tests run, also in processes that they start: LANE=quick, test or soak"
-	@echo "make mutants        small faults put into the ordered store, each of which a test has to find: 1,950 of"
+	@echo "make mutants        small faults put into the ordered store, each of which a test has to find: 1,919 of"
 	@echo "                    them; a part: make mutants ARGS=\"cursor --sample 30\""
 	@echo "make newest         the tests of NATS and HTTP with the newest nats-py and aiohttp, whatever the pins say"
 	@echo "make bench          benchmarks, as ratios to baselines of the same run"

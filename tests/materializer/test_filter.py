@@ -10,6 +10,7 @@ import pytest
 from deltalog.wire.selectors import Requirement, parse_labels
 from materializer.entry import Entry, Past, changed_entry, entry_of, life_in
 from materializer.filter import Filter, Spaces
+from tests.entries import made_entry
 from tests.stable_ids import stable
 
 Make = Callable[..., Any]
@@ -24,6 +25,13 @@ class Anything:
         return list(entries)
 
     def unknown(self, entries: Sequence[Entry]) -> list[str]:
+        return []
+
+
+class Nothing(Anything):
+    """One that holds for none."""
+
+    def chosen(self, entries: Sequence[Entry]) -> list[Entry]:
         return []
 
 
@@ -236,3 +244,25 @@ def test_spaces_are_namespaces_by_cluster() -> None:
         found = [spaces.of(cluster, wanted) for cluster in ("alpha", "bravo", "charlie")]
         assert found == [wanted & {"web"}, set(), wanted]
     assert [spaces.of(cluster, None) for cluster in ("alpha", "charlie")] == [{"web"}, None]
+
+
+def test_a_body_that_is_not_here_may_meet_any_condition(entry: Callable[..., Entry]) -> None:
+    """Of an earlier state, and of what was buried; there are types whose live objects have no body, too."""
+    wanted = Filter(where=Nothing())
+    assert wanted.selects(Past(4, A, {}, "", None))
+    bare, buried = made_entry("n", 9), made_entry("n", 9)
+    buried.deleted = True
+    assert [wanted.selects(one) for one in (bare, buried)] == [False, True]
+    assert [wanted.selects(entry(type=type)) for type in ("ADDED", "DELETED")] == [False, False]
+    assert wanted.chosen([bare, buried, entry()]) == [buried]
+
+
+def test_of_earlier_bodies_nothing_is_known(relabelled: Entry) -> None:
+    app_a, app_b = (Filter(labels=parse_labels(f"app={app}"), where=Anything()) for app in "ab")
+    assert [app_a.matched_at(relabelled, index) for index in (3, 4, 6, 9)] == [None, False, None, False]
+    assert [app_b.matched_at(relabelled, index) for index in (3, 4, 6, 9)] == [None, None, False, True]
+    assert Filter(where=Nothing()).matched_at(relabelled, 9) is False
+    assert Filter(where=Anything()).matched_at(made_entry("n", 9), 9) is None
+    assert [app_a.matched_between(relabelled, *span) for span in ((4, 5), (6, 8), (9, 12))] == [False, None, False]
+    assert [app_b.matched_between(relabelled, *span) for span in ((5, 8), (6, 8), (9, 12))] == [None, False, True]
+    assert Filter(where=Anything()).matched_between(made_entry("n", 9), 9, 9) is None

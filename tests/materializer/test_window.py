@@ -626,6 +626,19 @@ def test_another_uid_takes_the_place_of_what_was_there(known: bool, gapped: Stor
     assert told_past(gapped, 5) == [(6, DELETED)]
 
 
+def test_what_is_here_is_the_state_before_whatever_the_log_says_of_it(gapped: Store, delta: Make) -> None:
+    gapped.settle()
+    current = gapped.types[PODS].get("alpha", object_key("x", "m"))
+    replaced = Replaced(uid="u", uid_index=1, oldest_uid_index=1, time=1)
+    gapped.apply_delta(delta("m", uid="u3", member_version="9", replaced=replaced), 6, 6)
+    # One that had been deleted before that is none.
+    deleted = Replaced(uid="u", uid_index=1, oldest_uid_index=1, time=1, deletion_index=3)
+    gapped.apply_delta(delta("n", uid="n", member_version="9", replaced=deleted), 7, 7)
+    first, second = gapped.types[PODS].events.after(0)
+    assert (first.before, first.fresh) == (current, False)
+    assert (second.before, second.fresh) == (None, True)
+
+
 def test_an_object_of_another_uid_is_no_state_before(gapped: Store, delta: Make) -> None:
     """Its own beginning was superseded unread."""
     gapped.settle()
