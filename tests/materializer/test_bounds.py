@@ -253,8 +253,10 @@ def test_the_size_of_a_message_is_noted_with_the_tombstone_that_is_its(delta: Ma
     # One that is there already.
     deleted("a", 9, 80)
     store.apply_delta(delta("c", uid="c"), 10, 10, 90)
+    # What takes the place of another one is no deletion's message.
+    store.apply_delta(delta("a", uid="other"), 11, 11, 99)
     assert store.deletion_sizes == {7: 60}
-    assert [index for _, index, _, _ in store.fading] == [7, 8]
+    assert [index for _, index, _, _ in store.fading] == [7, 8, 11]
 
 
 def test_what_a_filter_selects_of_one_type_or_of_all(delta: Make) -> None:
