@@ -27,6 +27,10 @@ _LONGEST = 4096
 _MOST_NODES = 500
 _MOST_GROWTH = 64
 _DEEPEST = 3
+# cel-cpp's own bound of how deep operators and parentheses stand within each other.
+_DEEPEST_SYNTAX = 32
+# What its parser says of that, and what reads its tree.
+_TOO_DEEP = ("Exceeded max recursion depth", "CANCELLED: Expression recursion limit exceeded")
 # So much work an object may cost: what there is of it to look at, to the power of how deep the loops are.
 _MOST_WORK = 500_000
 _EXTENSIONS = """
@@ -111,7 +115,7 @@ def parse_expression(text: str) -> FilterExpression:
         ApiError: 400, it is none, with the column; or it could take too long.
     """
     if len(text) > _LONGEST:
-        raise ApiError(400, f"filter: an expression has at most {_LONGEST} characters")
+        raise ApiError(400, f"filter: column {_LONGEST + 1}: an expression has at most {_LONGEST} characters")
     return _parsed(text)
 
 
@@ -121,6 +125,8 @@ def _parsed(text: str) -> FilterExpression:
         compiled = _ENVIRONMENT.compile(text)
     except RuntimeError as cause:
         raise ApiError(400, _told(str(cause))) from None
+    except TypeError:
+        raise ApiError(400, "filter: column 1: it is no text in UTF-8") from None
     if compiled.return_type() not in (cel.Type.BOOL, cel.Type.DYN):
         raise ApiError(
             400, f"filter: column 1: it must be true or false, and not {compiled.return_type().name().lower()}"
@@ -133,12 +139,13 @@ def _parsed(text: str) -> FilterExpression:
 def _told(error: str) -> str:
     """What is wrong, and where."""
     found = _PLACE.search(error)
-    if found is None:
-        return f"filter: {error.splitlines()[0][:300]}"
-    if found["column"].startswith("-"):
-        return f"filter: {found['what'][:300]}"
+    what = (error.partition("\n")[0] if found is None else found["what"])[:300]
+    if what.startswith(_TOO_DEEP):
+        return f"filter: column 1: parts within parts, deeper than {_DEEPEST_SYNTAX}"
+    if found is None or found["column"].startswith("-"):
+        return f"filter: column 1: {what}"
     line = "" if found["line"] == "1" else f"line {found['line']}, "
-    return f"filter: {line}column {found['column']}: {found['what'][:300]}"
+    return f"filter: {line}column {found['column']}: {what}"
 
 
 def _check(tree: Node, text: str) -> None:
@@ -152,14 +159,19 @@ def _check(tree: Node, text: str) -> None:
             if node.function in _NOT_HERE:
                 column = text.find(node.function) + 1
                 raise ApiError(400, f"filter: column {column}: {node.function} is not available in filters")
+            if node.function == "cel.@mapInsert":
+                # What the macros become, which cel-cpp declares and does not have.
+                column = text.find("transformMap") + 1
+                macro = "transformMapEntry" if text.startswith("transformMapEntry", column - 1) else "transformMap"
+                raise ApiError(400, f"filter: column {column}: {macro} is not available in filters")
             if node.function == "matches":
                 patterns.append(node.arguments[-1])
     if nodes > _MOST_NODES:
-        raise ApiError(400, f"filter: {nodes} operands and operators; there may be {_MOST_NODES}")
+        raise ApiError(400, f"filter: column 1: {nodes} operands and operators; there may be {_MOST_NODES}")
     if _depth(tree, 0) > _DEEPEST:
-        raise ApiError(400, f"filter: loops within loops, deeper than {_DEEPEST}")
+        raise ApiError(400, f"filter: column 1: loops within loops, deeper than {_DEEPEST}")
     if _growth(tree, {}) > _MOST_GROWTH:
-        raise ApiError(400, f"filter: texts or lists are added to each other more than {_MOST_GROWTH} times")
+        raise ApiError(400, f"filter: column 1: texts or lists are added to each other more than {_MOST_GROWTH} times")
     _check_patterns(patterns, tree, text)
 
 
@@ -225,6 +237,10 @@ def _growth(node: Node, variables: Mapping[str, int]) -> int:
     return min(sum(grown) if isinstance(node, Call) and node.function == "_+_" else max(grown), 1 << 30)
 
 
+def _selected(node: Node, variables: Mapping[str, Path | None]) -> Path | None:
+    return path_of(node, variables, optional=True)
+
+
 class _Uses:
     """Which paths of the object an expression uses."""
 
@@ -233,12 +249,16 @@ class _Uses:
 
     def visit(self, node: Node, variables: Mapping[str, Path | None]) -> None:
         """Adds those of a node. `variables`: where what they stand for is in the object; None: nowhere."""
-        path = path_of(node, variables)
+        path = _selected(node, variables)
         if path is not None:
             self.paths.add(path)
         elif isinstance(node, Loop):
             self._visit_loop(node, variables)
-        elif isinstance(node, Call) and node.function == "size" and (of := path_of(children(node)[0], variables)):
+        elif (
+            isinstance(node, Call)
+            and node.function == "size"
+            and (of := path_of(children(node)[0], variables, optional=True))
+        ):
             # Of a list its elements are counted, and not read.
             self.paths.add((*of, EACH, ""))
         else:
@@ -246,7 +266,7 @@ class _Uses:
                 self.visit(one, variables)
 
     def _visit_loop(self, loop: Loop, variables: Mapping[str, Path | None]) -> None:
-        over = path_of(loop.over, variables)
+        over = _selected(loop.over, variables)
         element: Path | None = None
         if over is None:
             self.visit(loop.over, variables)

@@ -24,6 +24,9 @@ _PLACES: Mapping[Path, str] = {
     (OBJECT, "metadata", "name"): "name",
 }
 
+_PLAIN_SELECTIONS = frozenset({"_[_]"})
+_SELECTIONS = _PLAIN_SELECTIONS | {"_[?_]", "_?._"}
+
 
 class EntryPlace(NamedTuple):
     """What is known of an object without its body."""
@@ -58,15 +61,20 @@ class Conditions:
     fields: tuple[tuple[Path, tuple[str, ...]], ...] = ()
 
 
-def path_of(node: Node, variables: Mapping[str, Path | None]) -> Path | None:
-    """The path that a node selects, beginning with a variable's own; None if it is no plain selection."""
+def path_of(node: Node, variables: Mapping[str, Path | None], *, optional: bool = False) -> Path | None:
+    """The path that a node selects, beginning with a variable's own; None if it is no plain selection.
+
+    `optional`: whether one whose value is an optional is such, `object.?spec` and `object[?"spec"]`: it reads the same,
+    and equals no text.
+    """
     if isinstance(node, Ident):
         return variables.get(node.name)
     if isinstance(node, Select):
-        of = path_of(node.of, variables)
+        of = path_of(node.of, variables, optional=optional)
         return None if of is None else (*of, node.field)
-    if isinstance(node, Call) and node.function in ("_[_]", "_[?_]", "_?._") and len(node.arguments) == 2:
-        of, step = path_of(node.arguments[0], variables), node.arguments[1]
+    selections = _SELECTIONS if optional else _PLAIN_SELECTIONS
+    if isinstance(node, Call) and node.function in selections and len(node.arguments) == 2:
+        of, step = path_of(node.arguments[0], variables, optional=optional), node.arguments[1]
         if of is not None and isinstance(step, Constant):
             if isinstance(step.value, str):
                 return (*of, step.value)

@@ -63,6 +63,11 @@ def selected(text: str, data: dict[str, Any] = OBJECT, cluster: str = "eu-1") ->
         ("has(object.spec.unheard)", False),
         ("!has(object.spec.unheard) && has(object.spec.replicas)", True),
         ("object.?spec.?unheard.orValue(7) == 7", True),
+        # An optional equals no text: neither indexes nor labels answer for it.
+        ('object.metadata.labels[?"app"] == "web"', False),
+        ('!(object.metadata.labels[?"app"] == "web")', True),
+        ('object.metadata.labels[?"app"] == optional.of("web")', True),
+        ('object[?"kind"] == "Deployment" || object.metadata[?"name"] == "web-1"', False),
         ('object.metadata.labels["app"] == "web"', True),
         ('object.metadata.labels.app in ["db", "web"]', True),
         ('"a.b/c" in object.metadata.labels', True),
@@ -112,6 +117,9 @@ def test_what_is_selected(text: str, wanted: bool) -> None:
         ('cluster == "a" && cluster == "b"', Conditions(clusters=frozenset())),
         ('cluster == "a" || object.spec.x == "b"', Conditions()),
         ('!(cluster == "a")', Conditions()),
+        ('object.metadata.labels[?"app"] == "x"', Conditions()),
+        ('object.metadata[?"name"] == "x" && object.status[?"phase"] in ["Running"]', Conditions()),
+        ('object[?"metadata"]["name"] in ["x"] && "a" in object.metadata[?"labels"]', Conditions()),
         ('object.metadata.namespace == "x"', Conditions(namespaces=frozenset("x"))),
         ('object.metadata.name in ["x", "y"]', Conditions(names=frozenset("xy"))),
         ('object.metadata["name"] == "x"', Conditions(names=frozenset("x"))),
@@ -219,10 +227,17 @@ def _holds(conditions: Conditions, where: EntryPlace, data: dict[str, Any]) -> b
         ('object.a.replace("a", "b") == ""', "column 10: replace is not available in filters"),
         ('object.a.matches("(")', "column 10: INVALID_ARGUMENT: invalid regular expression"),
         ("object.a.matches(object.b)", "column 10: the pattern of matches must be written out"),
-        ("a" * 5000, "an expression has at most 4096 characters"),
-        (f"object.a in [{', '.join('1' * 600)}]", "operands and operators; there may be 500"),
-        (" + ".join(["object.a"] * 300) + " > 1", "Exceeded max recursion depth"),
-        ("object.a.all(a, object.b.all(b, object.c.all(c, object.d.all(d, true))))", "deeper than 3"),
+        ("a" * 5000, "column 4097: an expression has at most 4096 characters"),
+        (f"object.a in [{', '.join('1' * 600)}]", "column 1: 604 operands and operators; there may be 500"),
+        (" + ".join(["object.a"] * 300) + " > 1", "column 1: parts within parts, deeper than 32"),
+        ("object" + "[0]" * 40 + " > 1", "column 1: parts within parts, deeper than 32"),
+        ("(" * 40 + "true" + ")" * 40, "column 1: parts within parts, deeper than 32"),
+        (" || ".join([f"{'object' + '.a' * 31} > 1"] * 2), "column 1: parts within parts, deeper than 32"),
+        ("object.a.transformMap(k, v, v) == {}", "column 10: transformMap is not available in filters"),
+        ("object.a.transformMap(k, v, v > 1, v) == {}", "column 10: transformMap is not available in filters"),
+        ("object.a.transformMapEntry(k, v, {v: k}) == {}", "column 10: transformMapEntry is not available in filters"),
+        ("\ud800", "column 1: it is no text in UTF-8"),
+        ("object.a.all(a, object.b.all(b, object.c.all(c, object.d.all(d, true))))", "column 1: loops within loops"),
         ("[1].map(x, 'ab').map(x, x+x+x+x).map(x, x+x+x+x).map(x, x+x+x+x).map(x, x+x) == []", "more than 64 times"),
         ("'a'.format([]) == ''", ""),
     ],
@@ -232,6 +247,7 @@ def test_errors_name_the_column(text: str, told: str) -> None:
         parse_expression(text)
     assert error.value.code == 400
     assert error.value.message.startswith("filter: ")
+    assert "column " in error.value.message
     assert told in error.value.message
 
 
