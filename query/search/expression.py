@@ -26,7 +26,13 @@ from query.search.quantities import quantity_functions
 _LONGEST = 4096
 _MOST_NODES = 500
 _MOST_GROWTH = 64
+_MOST_IN_LOOP = 250
 _DEEPEST = 3
+# Milliseconds that an object may take, for each node of a loop in cel-cpp's 10,000 steps; and where `_MOST_WORK` bounds
+# it. And those of all objects that are looked at at one go.
+_NODE_COST = 0.15
+_WORK_COST = 10.0
+_GO_COST = 40.0
 # cel-cpp's own bound of how deep operators and parentheses stand within each other.
 _DEEPEST_SYNTAX = 32
 # What its parser says of that, and what reads its tree.
@@ -79,7 +85,7 @@ class FilterExpression:
         self._depth = max(_depth(tree, 0), 1)
         patterns = Patterns(tree, _growth(tree, {}))
         self._patterns = patterns if patterns.uses else None
-        self.at_once = None if self._patterns is None else AT_ONCE
+        self.at_once = AT_ONCE if self._patterns is not None else _at_once(tree, self._depth)
         self._compiled = compiled
 
     def __eq__(self, other: object) -> bool:
@@ -168,6 +174,10 @@ def _check(tree: Node, text: str) -> None:
                 patterns.append(node.arguments[-1])
     if nodes > _MOST_NODES:
         raise ApiError(400, f"filter: column 1: {nodes} operands and operators; there may be {_MOST_NODES}")
+    if (inside := _in_loop(tree)) > _MOST_IN_LOOP:
+        raise ApiError(
+            400, f"filter: column 1: {inside} operands and operators in a loop; there may be {_MOST_IN_LOOP}"
+        )
     if _depth(tree, 0) > _DEEPEST:
         raise ApiError(400, f"filter: column 1: loops within loops, deeper than {_DEEPEST}")
     if _growth(tree, {}) > _MOST_GROWTH:
@@ -216,6 +226,24 @@ def _depth(node: Node, within: int) -> int:
     elif within and isinstance(node, Call) and not _is_quick(node):
         deepest = within + 1
     return max([deepest, *(_depth(one, within) for one in children(node))])
+
+
+def _in_loop(node: Node) -> int:
+    """How many nodes there are in the largest loop, those of loops within it included; 0 without any."""
+    if isinstance(node, Loop):
+        own = sum(map(_nodes, (node.goes_on, node.step, node.result)))
+        return max(own, _in_loop(node.over), _in_loop(node.begin))
+    return max(map(_in_loop, children(node)), default=0)
+
+
+def _nodes(node: Node) -> int:
+    return 1 + sum(map(_nodes, children(node)))
+
+
+def _at_once(tree: Node, depth: int) -> int | None:
+    """Of how many objects at most it may be asked at one go; None: of any number. `depth`: as of `_depth`."""
+    cost = _NODE_COST * _in_loop(tree) + (_WORK_COST if depth > 1 else 0)
+    return max(int(_GO_COST / cost), 1) if cost else None
 
 
 def _is_quick(node: Call) -> bool:

@@ -47,7 +47,7 @@ class Where:
         self._projection = Projection(paths)
         self._texts = _texts(terms, expression)
         own = None if expression is None else expression.at_once
-        self.at_once = _MOST_STEP if own is None else own
+        self.at_once = _MOST_STEP if own is None else min(own, _MOST_STEP)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Where) and (self.terms, self.expression) == (other.terms, other.expression)

@@ -21,6 +21,8 @@ APP_A = Filter(labels=parse_labels("app=a"))
 class Anything:
     """A condition on bodies that holds for all."""
 
+    at_once = 256
+
     def chosen(self, entries: Sequence[Entry]) -> list[Entry]:
         return list(entries)
 

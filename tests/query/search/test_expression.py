@@ -233,6 +233,7 @@ def _holds(conditions: Conditions, where: EntryPlace, data: dict[str, Any]) -> b
         ("object" + "[0]" * 40 + " > 1", "column 1: parts within parts, deeper than 32"),
         ("(" * 40 + "true" + ")" * 40, "column 1: parts within parts, deeper than 32"),
         (" || ".join([f"{'object' + '.a' * 31} > 1"] * 2), "column 1: parts within parts, deeper than 32"),
+        (f"object.a.all(x, {' && '.join(['x > 1'] * 80)})", "operands and operators in a loop; there may be 250"),
         ("object.a.transformMap(k, v, v) == {}", "column 10: transformMap is not available in filters"),
         ("object.a.transformMap(k, v, v > 1, v) == {}", "column 10: transformMap is not available in filters"),
         ("object.a.transformMapEntry(k, v, {v: k}) == {}", "column 10: transformMapEntry is not available in filters"),

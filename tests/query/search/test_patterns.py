@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from materializer.entry import Entry
 from query.http.status import ApiError
 from query.search.cel_syntax import Call, Constant, Ident
 from query.search.expression import parse_expression
 from query.search.patterns import AT_ONCE, MOST_COST, MOST_WORK, CostlyPattern, Patterns, cost_of
-from query.search.where import where_of
+from query.search.where import Where, chosen_by, where_of
+from tests.query.search.made import entry
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -113,9 +116,32 @@ def test_few_objects_at_one_go() -> None:
     assert plain is not None
     assert matching.at_once == AT_ONCE
     assert plain.at_once > AT_ONCE
+    loop = where_of((), parse_expression("object.a.exists(x, x == 1)"))
+    square = where_of((), parse_expression("object.a.map(x, x).size() > 1"))
+    assert loop is not None
+    assert square is not None
+    assert 1 <= square.at_once < loop.at_once < plain.at_once
 
 
 def test_work_grows_with_what_is_made_of_texts() -> None:
     tree = Call(Ident("object"), "matches", (Constant("x"),))
     once, more = Patterns(tree, 1).work("y" * 1000, ""), Patterns(tree, 64).work("y" * 1000, "")
     assert once < more / 50
+
+
+def test_no_more_are_looked_at_at_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = where_of((), parse_expression('object.metadata.name.matches("1$")'))
+    assert where is not None
+    asked: list[int] = []
+    chosen = Where.chosen
+
+    def counted(self: Where, some: Sequence[Entry]) -> list[Entry]:
+        asked.append(len(some))
+        return chosen(self, some)
+
+    monkeypatch.setattr(Where, "chosen", counted)
+    entries = [entry(name=f"n{number}") for number in range(30)]
+    *_, found = chosen_by(where, entries)
+    assert [one.name for one in found] == ["n1", "n11", "n21"]
+    assert sum(asked) == 30
+    assert max(asked) <= AT_ONCE
