@@ -58,10 +58,12 @@ _QUICK_WITH_CONSTANTS = frozenset({"_==_", "_!=_"})
 # What looks at each element for each element, or makes many of one text.
 _SQUARE = frozenset({"sets.contains", "sets.equivalent", "sets.intersects", "split"})
 _PLACE = re.compile(r"<input>:(?P<line>-?[0-9]+):(?P<column>-?[0-9]+): (?P<what>[^\n]*)")
+# Those that are Python's.
+_OURS = {name: one for name, one in functions().items() if name not in _NOT_HERE} | quantity_functions()
 _ENVIRONMENT = cel.NewEnv(
     config=cel.NewEnvConfigFromYaml(_EXTENSIONS),
     variables={OBJECT: cel.Type.DYN, CLUSTER: cel.Type.STRING},
-    functions=[*(one for name, one in functions().items() if name not in _NOT_HERE), *quantity_functions()],
+    functions=[*_OURS.values()],
 )
 _PATTERNS = cel.NewEnv(variables={"pattern": cel.Type.STRING}).compile("'x'.matches(pattern)")
 
@@ -83,9 +85,10 @@ class FilterExpression:
         self.paths: tuple[Path, ...] = tuple(sorted(uses.paths, key=repr))
         self.whole = any(not path or path[0] in ("kind", "apiVersion") for path in self.paths)
         self._depth = max(_depth(tree, 0), 1)
-        patterns = Patterns(tree, _growth(tree, {}))
-        self._patterns = patterns if patterns.uses else None
-        self.at_once = AT_ONCE if self._patterns is not None else _at_once(tree, self._depth)
+        patterns = Patterns(tree, _growth(tree, {}), _OURS)
+        self._patterns = patterns if patterns.uses or patterns.calls else None
+        own = _at_once(tree, self._depth)
+        self.at_once = own if self._patterns is None else min(AT_ONCE, own or AT_ONCE)
         self._compiled = compiled
 
     def __eq__(self, other: object) -> bool:

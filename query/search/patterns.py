@@ -1,4 +1,5 @@
-"""Patterns: what the regular expressions of `matches` cost, told from their text before any is compiled.
+"""Patterns: what the regular expressions of `matches` cost, told from their text before any is compiled; and calls of
+functions that are Python's, which take long too.
 
 cel-cpp compiles a pattern anew for each text that it is matched with. RE2 (github.com/google/re2) repeats what is
 counted, `a{100}`, as often as that, and has thousands of instructions for `\\pL`; a text is matched in steps that are
@@ -8,6 +9,7 @@ linear in both at worst. Costs are microseconds of either, rounded up generously
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +50,10 @@ _OF_CLASS = 0.25
 # Of a class with letters that are not ASCII, for each: there may be ranges, and other cases of all letters in these.
 _BEYOND_ASCII = 20.0
 _MAYBE = 2.0
+# A function that is Python's, and each element of the list that it is given.
+_CALL = 6.0
+_CALL_ELEMENT = 0.5
+_OF_LISTS = frozenset({"isSorted", "sum", "min", "max"})
 _PER_BYTE = 0.01
 """Of each byte of a text, for each microsecond that compiling the pattern takes."""
 
@@ -115,10 +121,12 @@ class PatternUse:
 
 
 class Patterns:
-    """All patterns of an expression."""
+    """All patterns of an expression, and its calls of the functions that are Python's (`ours`)."""
 
-    def __init__(self, tree: Node, growth: int) -> None:
+    def __init__(self, tree: Node, growth: int, ours: Collection[str] = ()) -> None:
         self.uses: list[PatternUse] = []
+        self.calls: list[tuple[str, int]] = []
+        self._ours = ours
         self._growth = growth
         self._longest = 0
         self._elements = 0
@@ -132,6 +140,8 @@ class Patterns:
             self._elements = max(self._elements, len(node.elements))
         elif isinstance(node, Call):
             self._splits = self._splits or node.function == "split"
+            if node.function in self._ours:
+                self.calls.append((node.function, loops))
             if node.function == "matches" and isinstance(pattern := node.arguments[-1], Constant):
                 self.uses.append(PatternUse(cost_of(str(pattern.value)), loops))
         for one in children(node):
@@ -144,13 +154,17 @@ class Patterns:
         return sum(one.cost for one in self.uses)
 
     def work(self, data: Any, cluster: str) -> float:
-        """The microseconds that matching takes at most, with what is there of an object. O(that)."""
+        """The microseconds that matching and calls take at most, with what is there of an object. O(that)."""
         elements, longest = _size(data)
         longest = max(longest, len(cluster), self._longest) * self._growth
         elements = (elements + self._elements) * self._growth + (longest if self._splits else 0)
         runs: list[int] = [min(elements**one.loops, _MOST_STEPS) for one in self.uses]
+        called = 0.0
+        for name, loops in self.calls:
+            times = min(elements**loops, _MOST_STEPS)
+            called += times * (_CALL + (_CALL_ELEMENT * elements if name in _OF_LISTS else 0))
         once: float = 1 + longest * _PER_BYTE
-        return once * sum(one.cost * times for one, times in zip(self.uses, runs, strict=True))
+        return once * (called + sum(one.cost * times for one, times in zip(self.uses, runs, strict=True)))
 
 
 def _size(data: Any) -> tuple[int, int]:

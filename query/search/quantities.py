@@ -51,17 +51,17 @@ def _as_integer(value: float) -> int:
     return int(value)
 
 
-def quantity_functions() -> list[cel.FunctionDecl]:
-    """The functions `quantity`, `isQuantity`, `isGreaterThan`, `isLessThan`, `compareTo`, `asInteger` and so on."""
+def quantity_functions() -> dict[str, cel.FunctionDecl]:
+    """By names: `quantity`, `isQuantity`, `isGreaterThan`, `isLessThan`, `compareTo`, `asInteger` and so on."""
     number, boolean, integer, text = cel.Type.DOUBLE, cel.Type.BOOL, cel.Type.INT, cel.Type.STRING
 
     def made(
         name: str, takes: list[cel.Type], gives: cel.Type, work: object, *, member: bool = True
-    ) -> cel.FunctionDecl:
+    ) -> tuple[str, cel.FunctionDecl]:
         overload = cel.Overload(f"{name}_quantity", return_type=gives, parameters=takes, is_member=member, impl=work)
-        return cel.FunctionDecl(name, [overload])
+        return name, cel.FunctionDecl(name, [overload])
 
-    return [
+    every = [
         made("quantity", [text], number, parse_quantity, member=False),
         made("isQuantity", [text], boolean, _is_quantity, member=False),
         made("isGreaterThan", [number, number], boolean, lambda one, other: one > other),
@@ -74,3 +74,4 @@ def quantity_functions() -> list[cel.FunctionDecl]:
         made("asInteger", [number], integer, _as_integer),
         made("asApproximateFloat", [number], number, float),
     ]
+    return dict(every)

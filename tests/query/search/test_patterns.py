@@ -109,6 +109,19 @@ def test_loops_match_each_element() -> None:
     assert not split.matches("c", _object("y" * 600 + "z"))
 
 
+def test_calls_of_python_are_counted() -> None:
+    hosts = parse_expression("object.a.exists(u, url(u).getHost() == 'b' || url(u).getPort() == '99')")
+    assert hosts.matches("c", _object(["http://a"] * 50 + ["http://b"]))
+    assert not hosts.matches("c", _object(["http://a"] * 690 + ["http://b"]))
+    sums = parse_expression("object.a.all(x, object.a.sum() > 0)")
+    assert sums.matches("c", _object([1] * 100))
+    assert not sums.matches("c", _object([1] * 600))
+    assert parse_expression("object.a.sum() > 0").matches("c", _object([1] * 5000))
+    quantities = where_of((), parse_expression("quantity(object.a).isLessThan(quantity('2'))"))
+    assert quantities is not None
+    assert quantities.at_once == AT_ONCE
+
+
 def test_few_objects_at_one_go() -> None:
     assert AT_ONCE * (MOST_WORK + MOST_COST) <= 50_000
     matching, plain = where_of((), parse_expression('object.a.matches("x")')), where_of((), parse_expression("true"))
