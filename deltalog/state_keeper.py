@@ -161,7 +161,17 @@ class StateKeeper:
                 removals.append((record.sequence, control.fact, control.cluster))
 
         subjects = (f"{CONTROL}.*.{REMOVED}", f"{CONTROL}.*.{REMOVED}.*.*")
-        await Reader(state, note, subjects=subjects, stop_when_caught_up=True, timing=self._timing).run()
+        reader = Reader(state, note, subjects=subjects, stop_when_caught_up=True, timing=self._timing)
+        reading = asyncio.ensure_future(reader.run())
+        try:
+            # A reader waits for its stream to come back; one that was deleted is for the next look to make anew.
+            while not (await asyncio.wait([reading], timeout=self._timing.look_every))[0]:
+                if (await find_stream(self._connection, state_name(self._name))).created != info.created:
+                    return
+            reading.result()
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
         for sequence, removal, cluster in removals:
             for pattern in removed_subjects(cluster, removal.resource):
                 await opened.purge_state(pattern, sequence)

@@ -76,6 +76,30 @@ async def test_a_state_that_was_deleted_is_made_anew(log: Log, put: Put, keeper:
     assert (state.messages, state.last_sequence, state.lacks_to) == (2, 3, 0), "the events had it all"
 
 
+async def test_a_state_that_is_deleted_while_it_is_tidied_is_made_anew(
+    log: Log, put: Put, connecting: Callable[[], Awaitable[Connection]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted: list[str] = []
+
+    class Deleting(Reader):
+        async def run(self, on_outage: Callable[[bool], None] | None = None) -> None:
+            if not deleted:
+                deleted.append(log.name)
+                await log.connection.api(f"STREAM.DELETE.{log.name}_STATE")
+            await super().run(on_outage)
+
+    await put("a")
+    monkeypatch.setattr("deltalog.state_keeper.Reader", Deleting)
+    before = await made(log)
+    task = asyncio.create_task(StateKeeper(await connecting(), "KUBEBRAID", QUICK).run())
+    try:
+        await remade(log, before)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert deleted
+
+
 async def test_what_it_lacks_is_said(log: Log, put: Put, keeper: StateKeeper) -> None:
     for name in "aabc":
         await put(name)
