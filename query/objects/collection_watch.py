@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from materializer.cursor import ShownChange
 from materializer.resume import Expired
 from query.objects.turns import in_slices
 from query.objects.watch import WatchStream
@@ -43,34 +44,22 @@ class CollectionStream(WatchStream):
         if self._start.bookmarks:
             await self._send_bookmark(self._start.encoder.versions.of_list(index), initial_events_end=True)
 
-    async def _advance(self) -> None:
-        """Sends what lies past the cursor. Raises Expired."""
-        cursor = self._cursor
-        while True:
-            store = self._materializer.store
-            if self._materializer.generation != self._generation or store.applied <= cursor.read_to:
-                return
-            unread = []
-            for part in self._start.parts or ():
-                type_store = store.types.get(part.key)
-                if type_store is None:
-                    continue
-                if cursor.read_to < type_store.forgotten:
-                    raise Expired(f"too old resource version: {cursor.read_to} ({type_store.forgotten})")
-                if type_store.last() > cursor.read_to:
-                    unread.append((type_store, cursor.position(type_store), part.selection))
-            if not unread:
-                cursor.advance(store, None)
-                return
-            payload, upto = self._shared.read_several(
-                (self._generation, store.applied), unread, self._start.encoder, self._key, self._definitions
-            )
-            cursor.advance(store, upto)
-            if isinstance(payload, list):
-                await self._send_changes(payload)
-            elif payload:
-                self._definitions = False
-                await self._send(payload)
-            if upto is None:
-                return
-            await self._yield()
+    def _read(self) -> tuple[bytes | list[ShownChange], int | None] | None:
+        cursor, store = self._cursor, self._materializer.store
+        if self._materializer.generation != self._generation or store.applied <= cursor.read_to:
+            return None
+        unread = []
+        for part in self._start.parts or ():
+            type_store = store.types.get(part.key)
+            if type_store is None:
+                continue
+            if cursor.read_to < type_store.forgotten:
+                raise Expired(f"too old resource version: {cursor.read_to} ({type_store.forgotten})")
+            if type_store.last() > cursor.read_to:
+                unread.append((type_store, cursor.position(type_store), part.selection))
+        if not unread:
+            cursor.advance(store, None)
+            return None
+        return self._shared.read_several(
+            (self._generation, store.applied), unread, self._start.encoder, self._key, self._definitions
+        )

@@ -260,24 +260,9 @@ class WatchStream:
 
     async def _advance(self) -> None:
         """Sends what lies past the cursor. Raises Expired."""
-        start, cursor = self._start, self._cursor
-        while True:
-            store = self._materializer.store
-            if self._materializer.generation != self._generation:
-                return
-            type_store = unread(store, start.key, self._resumption, cursor)
-            if type_store is None:
-                return
-            payload, upto = self._shared.read(
-                (self._generation, store.applied),
-                type_store,
-                cursor.position(type_store),
-                start.selection,
-                start.encoder,
-                self._key,
-                self._definitions,
-            )
-            cursor.advance(store, upto)
+        while (found := self._read()) is not None:
+            payload, upto = found
+            self._cursor.advance(self._materializer.store, upto)
             if isinstance(payload, list):
                 await self._send_changes(payload)
             elif payload:
@@ -287,6 +272,25 @@ class WatchStream:
                 return
             # One that has much to read, and can take it all, must not keep the others waiting.
             await self._yield()
+
+    def _read(self) -> tuple[bytes | list[ShownChange], int | None] | None:
+        """What lies past the cursor, as `SharedEvents.read` has it; None: nothing. Raises Expired."""
+        start, cursor = self._start, self._cursor
+        store = self._materializer.store
+        if self._materializer.generation != self._generation:
+            return None
+        type_store = unread(store, start.key, self._resumption, cursor)
+        if type_store is None:
+            return None
+        return self._shared.read(
+            (self._generation, store.applied),
+            type_store,
+            cursor.position(type_store),
+            start.selection,
+            start.encoder,
+            self._key,
+            self._definitions,
+        )
 
     async def _bookmark(self) -> None:
         store = self._materializer.store

@@ -285,11 +285,7 @@ class _Uses:
             self.paths.add(path)
         elif isinstance(node, Loop):
             self._visit_loop(node, variables)
-        elif (
-            isinstance(node, Call)
-            and node.function == "size"
-            and (of := path_of(children(node)[0], variables, optional=True))
-        ):
+        elif isinstance(node, Call) and node.function == "size" and (of := _selected(children(node)[0], variables)):
             # Of a list its elements are counted, and not read.
             self.paths.add((*of, EACH, ""))
         else:

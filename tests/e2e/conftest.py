@@ -291,18 +291,25 @@ async def shared_members(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
         yield made
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared_service(shared_members: Members) -> AsyncIterator[Service]:
-    """One running service for a whole module."""
-    directory = shared_members.kubeconfig.parent
-    arguments = ("--kubeconfig", str(shared_members.kubeconfig), "--data", str(directory / "data"))
-    service = Service("up", *arguments, log=directory / "up.log")
+@contextlib.asynccontextmanager
+async def service_of(members: Members, *more: str) -> AsyncIterator[Service]:
+    """An `up` with the members' clusters, ready, and with its data and its log beside their kubeconfig."""
+    directory = members.kubeconfig.parent
+    arguments = ("--kubeconfig", str(members.kubeconfig), "--data", str(directory / "data"))
+    service = Service("up", *arguments, *more, log=directory / "up.log")
     await service.start()
     try:
         await service.ready()
         yield service
     finally:
         await service.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_service(shared_members: Members) -> AsyncIterator[Service]:
+    """One running service for a whole module."""
+    async with service_of(shared_members) as service:
+        yield service
 
 
 class Kubectl(Protocol):

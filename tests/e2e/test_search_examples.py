@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.e2e.conftest import Kubectl, Members, Service
+from tests.e2e.conftest import Kubectl, Members, Service, service_of
 
 DOCUMENT = (Path(__file__).parent.parent.parent / "docs/search.md").read_text()
 EXAMPLES = [
@@ -25,18 +25,11 @@ EXAMPLES = [
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared_service(shared_members: Members) -> AsyncIterator[Service]:
     """A service that has the document's collections."""
-    directory = shared_members.kubeconfig.parent
     [collections] = re.findall(r"^```yaml\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
-    file = directory / "collections.yaml"
+    file = shared_members.kubeconfig.with_name("collections.yaml")
     file.write_text(collections)
-    arguments = ("--kubeconfig", str(shared_members.kubeconfig), "--data", str(directory / "data"))
-    service = Service("up", *arguments, "--collections", str(file), log=directory / "up.log")
-    await service.start()
-    try:
-        await service.ready()
+    async with service_of(shared_members, "--collections", str(file)) as service:
         yield service
-    finally:
-        await service.stop()
 
 
 @pytest.mark.asyncio(loop_scope="module")
