@@ -44,7 +44,9 @@ class Freshness:
     def outage_seconds(self) -> float | None:
         """`age`, if the log cannot be read, or a mirror does not hear of its origin; None if all is well."""
         now = time.monotonic()
-        silent = self.reader is not None and now - self.reader.heard > self._timing.unheard
-        cut_off = self._served.log.mirror and now - self.origin_heard > self._timing.origin_unheard
+        # A consistent read has asked both; the reader's next message and the next look at the origin come later.
+        current = self.current_at
+        silent = self.reader is not None and now - max(self.reader.heard, current) > self._timing.unheard
+        cut_off = self._served.log.mirror and now - max(self.origin_heard, current) > self._timing.origin_unheard
         unreadable = self.unreadable_since is not None or self._served.snapshot_only
         return self.age() if unreadable or silent or cut_off else None

@@ -13,7 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from deltalog import Connection, Log, LogSettings, connect, open_log
+from deltalog import Connection, Log, LogSettings, Record, connect, open_log
+from deltalog.reader import read_to_end
 from deltalog.wire.kubernetes import GroupResource
 from kubebraid.command.broker import EmbeddedBroker
 from materializer import timing as materializer_timing
@@ -26,6 +27,17 @@ from producers.rules.rules import Rules
 from producers.timing import ProducerTiming
 from simulation import SimulatedCluster, write_kubeconfig
 from tests.patience import PATIENCE
+
+
+async def records(log: Log, after: int = 0) -> list[Record]:
+    """What the log has, of all after a sequence or of its state."""
+    found: list[Record] = []
+    await read_to_end(log, found.append, after=after)
+    return found
+
+
+async def subjects(log: Log, after: int = 0) -> set[str]:
+    return {one.subject for one in await records(log, after)}
 
 
 class Rig:

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from deltalog import DELETED, MODIFIED, UNCHANGED, Appender, Delta, Log, Record, decode_delta, open_log
+from deltalog import DELETED, MODIFIED, UNCHANGED, Appender, Delta, Log, decode_delta, open_log
 from deltalog.jetstream.stream import Stream
 from deltalog.jetstream.stream_info import STATE_FROM_KEY
-from deltalog.reader import read_to_end
 from deltalog.wire.kubernetes import GroupResource, ObjectKey, object_key
 from deltalog.wire.records import (
     ClusterDocument,
@@ -36,7 +35,7 @@ from producers.timing import ProducerTiming
 from simulation.faults import InitialEvents
 from tests.ageing import forget_events
 from tests.patience import eventually_awaited
-from tests.producers.conftest import Rig
+from tests.producers.conftest import Rig, records, subjects
 
 PODS = ResourceType(group="", resource="pods", version="v1", kind="Pod")
 KEY = GroupResource("", "pods")
@@ -60,12 +59,6 @@ async def lose(log: Log, *subjects: str) -> None:
     for stream in streams:
         for subject in subjects:
             await stream.purge(subject, head + 1)
-
-
-async def records(log: Log, after: int = 0) -> list[Record]:
-    found: list[Record] = []
-    await read_to_end(log, found.append, after=after)
-    return found
 
 
 async def deltas(log: Log, after: int) -> list[tuple[int, Delta]]:
@@ -223,10 +216,6 @@ async def mark(log: Log, text: str) -> None:
     config = json.loads(bytes(await log.connection.api(f"STREAM.INFO.{state.name}")))["config"]
     config["metadata"][STATE_FROM_KEY] = text
     await log.connection.api(f"STREAM.UPDATE.{state.name}", config)
-
-
-async def subjects(log: Log) -> set[str]:
-    return {one.subject for one in await records(log)}
 
 
 @pytest.mark.parametrize("support", ["supported", "refused"])
