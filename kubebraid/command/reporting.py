@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
+import stat
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 import uvloop
@@ -35,6 +37,34 @@ def run(main: Coroutine[Any, Any, None], level: str, json_lines: bool) -> None:
     logs.configure(level, json=json_lines)
     _allow_open_files()
     uvloop.run(main)
+
+
+async def while_read(output: TextIO, work: Coroutine[Any, Any, None]) -> None:
+    """Awaits what writes to `output` now and then. Raises BrokenPipeError once nobody reads that any more.
+
+    As GNU tail does: the next write, which would find it, may be hours away.
+    """
+    task = asyncio.create_task(work, name="while-read")
+    number, loop = output.fileno(), asyncio.get_running_loop()
+    unread = False
+
+    def end() -> None:
+        nonlocal unread
+        unread = True
+        loop.remove_reader(number)
+        task.cancel()
+
+    # The end of a pipe that is written to becomes readable when the other one is closed.
+    if stat.S_ISFIFO(os.fstat(number).st_mode):
+        loop.add_reader(number, end)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not unread:
+            raise
+        raise BrokenPipeError from None
+    finally:
+        loop.remove_reader(number)
 
 
 def _allow_open_files() -> None:

@@ -177,4 +177,5 @@ def command(
     selection = select(cluster=cluster, type=resources, namespace=namespace, name=name, labels=selector)
     start = locate.moment("--since", since, datetime.now(UTC))
     url = locate.nats_url(nats, data)
-    reporting.run(tail(url, access, stream, selection, start, json=output == "json"), log_level, False)
+    work = tail(url, access, stream, selection, start, json=output == "json")
+    reporting.run(reporting.while_read(sys.stdout, work), log_level, False)

@@ -60,9 +60,11 @@ class Process:
         """SIGTERM; its code. Fails if it does not end."""
         assert self.process is not None
         if self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)
-            # In case a test that failed has left it standing.
-            self.process.send_signal(signal.SIGCONT)
+            # It may have ended by itself, and end before the second one: its code says how.
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGTERM)
+                # In case a test that failed has left it standing.
+                self.process.send_signal(signal.SIGCONT)
             try:
                 await asyncio.wait_for(self.process.wait(), PATIENCE)
             except TimeoutError:

@@ -135,9 +135,12 @@ async def test_since(shared_service: Service, data: Path) -> None:
                 assert found["index"] == index
 
 
-async def test_a_reader_that_goes_away_is_no_error(data: Path) -> None:
-    async with command("tail", "--data", str(data), "--since", "beginning") as process:
-        await line(process)
+@pytest.mark.parametrize("since", ["beginning", "now"])
+async def test_a_reader_that_goes_away_is_no_error(data: Path, since: str) -> None:
+    """It ends then, also where nothing is written that could find it."""
+    async with command("tail", "--data", str(data), "--since", since) as process:
+        if since == "beginning":
+            await line(process)
         process.close_stdout()
         err = await asyncio.wait_for(process.stderr.read(), PATIENCE)
         await asyncio.wait_for(process.child.wait(), PATIENCE)
