@@ -140,13 +140,16 @@ async def _follow(pipe: Pipe, url: str, kubeconfig: Path, changes: int) -> None:
     started = cpu = 0.0
     over = asyncio.Event()
 
-    async def on_synced() -> None:
-        nonlocal started, cpu
-        gc.collect()
-        started, cpu = time.perf_counter(), time.process_time()
+    class Informer:
+        """Takes the time from the first list on."""
 
-    async def on_trouble(reason: str) -> None:
-        raise RuntimeError(reason)
+        async def reflector_synced(self) -> None:
+            nonlocal started, cpu
+            gc.collect()
+            started, cpu = time.perf_counter(), time.process_time()
+
+        async def reflector_in_trouble(self, reason: str) -> None:
+            raise RuntimeError(reason)
 
     def on_change() -> None:
         if writer.counts.modified == changes:
@@ -156,9 +159,7 @@ async def _follow(pipe: Pipe, url: str, kubeconfig: Path, changes: int) -> None:
         owner = await take(log, appender, _CLUSTER, "benchmark")
         writer = Writer(log, appender, owner, PODS, Normalizer(_CLUSTER, PODS))
         reflector = Reflector(
-            *(_CLUSTER, server, Target(PODS.path), writer),
-            on_synced=on_synced,
-            on_trouble=on_trouble,
+            *(_CLUSTER, server, Target(PODS.path), writer, Informer()),
             on_change=on_change,
         )
         running = asyncio.create_task(reflector.run())

@@ -62,16 +62,19 @@ async def _produce(pipe: Pipe, url: str, kubeconfig: Path) -> None:
     await server.get("/version")
     synced = asyncio.Event()
 
-    async def on_synced() -> None:
-        synced.set()
+    class Informer:
+        """Waits for the first list."""
 
-    async def on_trouble(reason: str) -> None:
-        raise RuntimeError(reason)
+        async def reflector_synced(self) -> None:
+            synced.set()
+
+        async def reflector_in_trouble(self, reason: str) -> None:
+            raise RuntimeError(reason)
 
     async with Appender(connection) as appender:
         owner = await take(log, appender, _CLUSTER, "benchmark")
         writer = Writer(log, appender, owner, PODS, Normalizer(_CLUSTER, PODS))
-        reflector = Reflector(_CLUSTER, server, Target(PODS.path), writer, on_synced=on_synced, on_trouble=on_trouble)
+        reflector = Reflector(_CLUSTER, server, Target(PODS.path), writer, Informer())
         started, cpu = time.perf_counter(), time.process_time()
         running = asyncio.create_task(reflector.run())
         waiting = asyncio.create_task(synced.wait())

@@ -125,17 +125,19 @@ class TypeMetrics:
     As numbers, which become metrics at a scrape: those of prometheus_client take 9 KB for each type of each cluster.
     """
 
-    __slots__ = ("appending", "created", "lag", "lists", "relists", "restarts", "watches")
+    __slots__ = ("appending", "created", "first_list", "lag", "lists", "relists", "restarts", "watches")
 
     def __init__(self) -> None:
         self.created = time.time()
         # Made with the first observation: most types of most clusters change seldom.
         self.lists: _Observed | None = None
+        # Seconds that the first list took: most types have no other one.
+        self.first_list: float | None = None
         self.watches: _Observed | None = None
         self.appending: _Observed | None = None
         self.lag: _Observed | None = None
         self.relists: _Counts = {}
-        self.restarts: _Counts = {}
+        self.restarts: _Counts | None = None
 
     def listing(self, why: str) -> None:
         """A list has begun; `why` as the metric names it."""
@@ -143,15 +145,28 @@ class TypeMetrics:
 
     def listed(self, seconds: float) -> None:
         """A list is in the log."""
+        if self.first_list is None:
+            self.first_list = seconds
+            return
         if self.lists is None:
-            self.lists = _Observed(_LIST_BUCKETS)
+            self.lists = self.all_lists()
         self.lists.observe(_LIST_BUCKETS, seconds)
+
+    def all_lists(self) -> _Observed:
+        """What is observed of lists."""
+        if self.lists is not None:
+            return self.lists
+        first = _Observed(_LIST_BUCKETS)
+        if self.first_list is not None:
+            first.observe(_LIST_BUCKETS, self.first_list)
+        return first
 
     def watched(self, seconds: float, reason: str) -> None:
         """A watch has ended."""
         if self.watches is None:
             self.watches = _Observed(_WATCH_BUCKETS)
         self.watches.observe(_WATCH_BUCKETS, seconds)
+        self.restarts = self.restarts or {}
         _count(self.restarts, reason)
 
     def appended(self, seconds: float) -> None:
@@ -183,7 +198,7 @@ class _Types(Collector):
             "kubebraid_producer_list_duration_seconds",
             "Duration of whole lists, until they are in the log",
             _LIST_BUCKETS,
-            attrgetter("lists"),
+            TypeMetrics.all_lists,
         )
         yield self._histogram(
             "kubebraid_producer_watch_duration_seconds",
@@ -221,10 +236,10 @@ class _Types(Collector):
             family.add_sample(f"{name}_created", dict(zip(_BY_TYPE, labels, strict=True)), counters.created)
         return family
 
-    def _counter(self, name: str, documentation: str, of: Callable[[TypeMetrics], _Counts]) -> Metric:
+    def _counter(self, name: str, documentation: str, of: Callable[[TypeMetrics], _Counts | None]) -> Metric:
         family = CounterMetricFamily(name, documentation, labels=(*_BY_TYPE, "reason"))
         for labels, counters in list(self._types.items()):
-            for reason, (value, since) in list(of(counters).items()):
+            for reason, (value, since) in list((of(counters) or {}).items()):
                 family.add_metric((*labels, reason), value, created=since)
         return family
 

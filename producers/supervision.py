@@ -23,7 +23,8 @@ T = TypeVar("T")
 _SECRETS_AT_HAND = ("producers.kubeconfig", "producers.credentials", "producers.upstream", "producers.members")
 # Characters of an error's text.
 _LONGEST = 300
-_CANCELLED = "cancelled by what it waited for"
+CANCELLED = "cancelled by what it waited for"
+BY_ITSELF = "ended by itself"
 
 
 class WorkEnded(ProducersError):
@@ -41,8 +42,8 @@ async def endless(work: Awaitable[T]) -> Never:
     except asyncio.CancelledError:
         if being_cancelled():
             raise
-        raise WorkEnded(_CANCELLED) from None
-    raise WorkEnded("ended by itself")
+        raise WorkEnded(CANCELLED) from None
+    raise WorkEnded(BY_ITSELF)
 
 
 async def not_cancelled_within(work: Awaitable[T]) -> T:
@@ -52,7 +53,7 @@ async def not_cancelled_within(work: Awaitable[T]) -> T:
     except asyncio.CancelledError:
         if being_cancelled():
             raise
-    raise WorkEnded(_CANCELLED)
+    raise WorkEnded(CANCELLED)
 
 
 def being_cancelled() -> bool:

@@ -32,6 +32,12 @@ class GroupResource(NamedTuple):
 
     @staticmethod
     @functools.lru_cache(maxsize=4096)
+    def of(group: str, resource: str) -> GroupResource:
+        """The same one for all that ask: where it is kept for each type of each cluster."""
+        return GroupResource(group, resource)
+
+    @staticmethod
+    @functools.lru_cache(maxsize=4096)
     def parse(text: str) -> GroupResource:
         """The type of a text as above; what follows the first dot is the group. No text is refused."""
         resource, _, group = text.partition(".")

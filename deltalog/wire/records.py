@@ -439,7 +439,7 @@ def decode_control(payload: bytes) -> ControlRecord:
         message = _decoder.decode(payload)
         if message.v > WIRE_VERSION:
             raise refused(payload, ValueError("newer version"))
-        address = GroupResource(message.group, message.resource)
+        address = GroupResource.of(message.group, message.resource)
         read = _READERS.get(message.record)
         fact: Fact
         if read is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -85,7 +86,7 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def group_resource(self) -> GroupResource:
         """What it is called, whatever its version."""
-        return GroupResource(self.group, self.resource)
+        return GroupResource.of(self.group, self.resource)
 
     @property
     def api_version(self) -> str:
@@ -101,7 +102,8 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
     def path(self) -> str:
         """Of a LIST over all namespaces, percent-encoded: `/api/v1/pods`, `/apis/apps/v1/deployments`."""
         root = f"/apis/{quote(self.group)}" if self.group else "/api"
-        return f"{root}/{quote(self.version)}/{quote(self.resource)}"
+        # Once for all clusters that have the type.
+        return sys.intern(f"{root}/{quote(self.version)}/{quote(self.resource)}")
 
     def path_within(self, namespace: str | None) -> str:
         """Of a LIST in one namespace, `/api/v1/namespaces/shop/pods`; None: over all of them."""

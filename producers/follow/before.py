@@ -17,6 +17,7 @@ from deltalog.wire.summary import encode_selectables, selectables_digest
 from producers.follow.known import Known
 from producers.follow.logged_type import LoggedType
 from producers.follow.normalize import Normalized, Normalizer
+from producers.follow.nothing import NOTHING
 
 log = structlog.get_logger("producers.follow.before")
 
@@ -46,7 +47,7 @@ class Before:
         self._least = latest
         # The older half is dropped as a whole: that costs an append less than to drop the oldest each time.
         self._latest: dict[ObjectKey, bytes] = {}
-        self._older: dict[ObjectKey, bytes] = {}
+        self._older: dict[ObjectKey, bytes] = NOTHING
 
     def look_at(self, key: ObjectKey, state: Normalized, known: Known | None) -> Look:
         """What selectors look at of an object's state, which is appended next. `known`: what the log has of its uid."""

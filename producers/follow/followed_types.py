@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import sys
 import time
 from collections.abc import Callable
 
@@ -16,16 +17,16 @@ from deltalog import HistoryEnded, LogUnavailable
 from deltalog.jetstream.backoff import Backoff
 from deltalog.wire.kubernetes import GroupResource, GroupVersion
 from deltalog.wire.records import HealthChanged
-from deltalog.wire.resource_type import ResourceType
+from deltalog.wire.resource_type import ResourceType, Scope
 from producers.errors import ClusterUnavailable
-from producers.follow.cluster_state import ClusterState
+from producers.follow.cluster_state import ClusterState, Treatment
 from producers.follow.normalize import Normalizer
 from producers.follow.ownership import Deposed
 from producers.follow.recorded import Recorded
 from producers.follow.type_informer import TypeInformer
 from producers.metrics import StateCounts
 from producers.rules.rules import Chosen
-from producers.supervision import being_cancelled, beyond, endless
+from producers.supervision import BY_ITSELF, CANCELLED, WorkEnded, being_cancelled, beyond
 from producers.upstream.definitions import Definitions
 from producers.upstream.discovery import Discovered, discover, registered, server_version, streams_lists
 from producers.upstream.shared_types import shared
@@ -58,8 +59,10 @@ class FollowedTypes:
         self._discovery_changed = discovery_changed
         self._on_synced = on_synced
         # What each informer was started with: when that changes, it is restarted.
-        self._running: dict[GroupResource, tuple[tuple[object, ...], asyncio.Task[None]]] = {}
+        self._running: dict[GroupResource, tuple[asyncio.Task[None], ResourceType, Scope, Treatment, int]] = {}
         self._definitions = Definitions(state.server, state.rediscover.set)
+        # Once for all informers.
+        self._on_type_synced, self._on_trouble = self._synced, self._trouble
         # StateCounts the servers that the cluster's name led to.
         self._server_number = 0
 
@@ -96,6 +99,7 @@ class FollowedTypes:
                 log.warning("types left out: no names", cluster=state.name, types=some, number=len(found.left_out))
             wanted = {one.resource.group_resource: one for one in state.member.rules.chosen(found.types)}
             await self._follow(wanted, found)
+            del wanted
             await self._recorded.state_discovery(found)
             # The log has it from here on; to hold it for each cluster would be another copy of it.
             found = msgspec.structs.replace(found, document=b"")
@@ -170,11 +174,11 @@ class FollowedTypes:
             # What other versions there are changes nothing for the one that is synced.
             synced_as = shared(msgspec.structs.replace(chosen.resource, versions=()))
             like = (synced_as, chosen.scope, self._state.treatment, self._server_number)
-            if running is not None and running[0] != like:
+            if running is not None and running[1:] != like:
                 await self._stop(key)
                 running = None
             if running is None:
-                self._running[key] = (like, self._start(key, chosen))
+                self._running[key] = (self._start(key, chosen.resource, chosen.scope), *like)
 
     def _as_recorded(self, chosen: Chosen) -> ResourceType:
         """A type as its record states it: with what is synced of it."""
@@ -197,27 +201,34 @@ class FollowedTypes:
         if key not in self._running:
             await self._unhealthy(key, "its API is registered and not served now")
 
-    def _start(self, key: GroupResource, chosen: Chosen) -> asyncio.Task[None]:
+    def _start(self, key: GroupResource, resource: ResourceType, scope: Scope) -> asyncio.Task[None]:
         # At once, since the first lists are those of the informers that there are.
-        informer = self._state.informers[key] = self._informer(key, chosen)
-        return self._tasks.create_task(self._inform(key, chosen, informer), name=f"{self._state.name}: {key}")
+        informer = self._state.informers[key] = self._informer(key, resource, scope)
+        return self._tasks.create_task(self._inform(key, informer), name=sys.intern(str(key)))
 
-    async def _inform(self, key: GroupResource, chosen: Chosen, informer: TypeInformer) -> None:
+    async def _inform(self, key: GroupResource, informer: TypeInformer) -> None:
         """Runs a type's informer, and another one where it fails with what nothing expects. Raises as informers do."""
         state, timing = self._state, self._state.timing
-        backoff = Backoff(*timing.failure_backoff)
+        backoff: Backoff | None = None
         while True:
             started = time.monotonic()
             try:
-                await endless(informer.run())
+                # As `endless`, which is not called: of what there is very much, a frame more would be felt.
+                try:
+                    await informer.run()
+                except asyncio.CancelledError:
+                    if being_cancelled():
+                        raise
+                    raise WorkEnded(CANCELLED) from None
+                raise WorkEnded(BY_ITSELF)
             except Exception as cause:
                 unexpected = beyond(cause, Deposed, LogUnavailable, HistoryEnded)
                 if unexpected is None or being_cancelled():
                     raise
                 reason = state.failed(unexpected, str(key))
                 informer.error, informer.error_since = reason, informer.error_since or time.time()
-                if time.monotonic() - started >= timing.stable:
-                    backoff.reset()
+                if backoff is None or time.monotonic() - started >= timing.stable:
+                    backoff = Backoff(*timing.failure_backoff)
             informer.synced.clear()
             self._recorded.unhealthy.add(key)
             # What was appended and is on its way is in the log once this is: the next informer reads it back.
@@ -226,26 +237,28 @@ class FollowedTypes:
             if state.informers.get(key) is not informer:
                 return
             state.going_again()
-            informer = state.informers[key] = self._informer(key, chosen, informer)
+            informer = state.informers[key] = self._informer(key, informer.resource, informer.scope, informer)
 
-    def _informer(self, key: GroupResource, chosen: Chosen, before: TypeInformer | None = None) -> TypeInformer:
+    def _informer(
+        self, key: GroupResource, resource: ResourceType, scope: Scope, before: TypeInformer | None = None
+    ) -> TypeInformer:
         """A type's informer; `before`: the one that failed, for whoever looks until this one is synced."""
-        state, recorded, resource = self._state, self._recorded, chosen.resource
+        state, recorded, text = self._state, self._recorded, sys.intern(str(key))
         informer = TypeInformer(
             state.server,
             recorded.log,
             recorded.appender,
             recorded.owner,
             resource,
-            chosen.scope,
+            scope,
             Normalizer(state.name, resource, state.treatment.pruning),
-            state.counts.setdefault(str(key), StateCounts()),
-            on_synced=self._synced,
-            on_trouble=self._trouble,
+            state.counts.setdefault(text, StateCounts()),
+            on_synced=self._on_type_synced,
+            on_trouble=self._on_trouble,
             on_change=self._changed if resource.group in _DEFINING else None,
             relist_every=state.treatment.relist_every,
             timing=state.timing,
-            metrics=None if state.metrics is None else state.metrics.of(state.name, str(key)),
+            metrics=None if state.metrics is None else state.metrics.of(state.name, text),
         )
         if before is not None:
             informer.error, informer.error_since = before.error, before.error_since
@@ -255,8 +268,8 @@ class FollowedTypes:
         running = self._running.pop(key, None)
         self._state.informers.pop(key, None)
         if running is not None:
-            running[1].cancel()
-            await asyncio.wait((running[1],))
+            running[0].cancel()
+            await asyncio.wait((running[0],))
 
     # -- what informers report -------------------------------------------------------------------------------------
 

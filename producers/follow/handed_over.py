@@ -6,6 +6,7 @@ import time
 from collections.abc import Set as AbstractSet
 
 from deltalog.wire.kubernetes import ObjectKey, newer
+from producers.follow.nothing import NOTHING
 
 
 class HandedOver:
@@ -18,10 +19,11 @@ class HandedOver:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self.versions: dict[ObjectKey, tuple[str, float]] = {}
+        self.versions: dict[ObjectKey, tuple[str, float]] = NOTHING
 
     def note(self, key: ObjectKey, version: str) -> None:
         """A state of this version was taken in."""
+        self.versions = self.versions or {}
         self.versions[key] = (version, time.monotonic() + self._seconds)
 
     def outranks(self, key: ObjectKey, version: str) -> bool:

@@ -23,7 +23,7 @@ class InFlight:
         self._quiet.set()
         # Objects whose sequence is not known yet, with an event where it is waited for.
         self._objects: dict[ObjectKey, Flag | None] = {}
-        self._awaited: list[tuple[int, asyncio.Future[None]]] = []
+        self._awaited: list[tuple[int, asyncio.Future[None]]] | None = None
 
     def begin(self, key: ObjectKey | None) -> None:
         """An append is sent; `key`: the object whose sequence it brings."""
@@ -55,6 +55,7 @@ class InFlight:
         """Returns when all that is on its way now is acknowledged, or has failed; later appends do not matter."""
         if self._left:
             arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._awaited = self._awaited or []
             self._awaited.append((self.sent, arrived))
             await arrived
 

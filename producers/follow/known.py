@@ -15,6 +15,7 @@ from deltalog import DELETED, Record, Replaced
 from deltalog.wire.kubernetes import ObjectKey, newer, object_key
 from deltalog.wire.subjects import parse_object
 from deltalog.wire.summary import DIGEST_BYTES, Summary, parse_summary
+from producers.follow.nothing import NOTHING
 
 PackedVersion = int | str
 
@@ -178,15 +179,17 @@ class KnownObjects:
     `other_versions`: API versions, other than the synced one, that the log has messages in.
     """
 
+    __slots__ = ("_held", "_in_other_versions", "_mark", "_version", "other_versions", "otherwise_pruned")
+
     def __init__(self, version: str, mark: str) -> None:
         self._held: dict[ObjectKey, Held] = {}
-        # As dictionaries: a set takes 150 bytes more while it is empty, as these nearly always are.
-        self.otherwise_pruned: dict[ObjectKey, None] = {}
-        self.other_versions: dict[str, None] = {}
+        # Nearly always empty.
+        self.otherwise_pruned: dict[ObjectKey, None] = NOTHING
+        self.other_versions: dict[str, None] = NOTHING
         self._version = version
         self._mark = mark
         # Objects that no message in the synced version was noted of so far.
-        self._in_other_versions: dict[ObjectKey, None] = {}
+        self._in_other_versions: dict[ObjectKey, None] = NOTHING
 
     def __len__(self) -> int:
         """Objects that exist, as far as the log knows. O(objects)."""
@@ -259,15 +262,18 @@ class KnownObjects:
         key = object_key(address.namespace, address.name)
         if address.version != self._version:
             # The cluster served another version then: its messages are removed once the list in this one is in.
+            self.other_versions = self.other_versions or {}
             self.other_versions[address.version] = None
             if key in self._held and key not in self._in_other_versions:
                 return
+            self._in_other_versions = self._in_other_versions or {}
             self._in_other_versions[key] = None
             summary = msgspec.structs.replace(summary, member_version="")
         elif self._in_other_versions:
             self._in_other_versions.pop(key, None)
         self._held[key] = hold(known_of(summary, record))
         if summary.pruned != self._mark:
+            self.otherwise_pruned = self.otherwise_pruned or {}
             self.otherwise_pruned[key] = None
         elif self.otherwise_pruned:
             self.otherwise_pruned.pop(key, None)

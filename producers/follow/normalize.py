@@ -6,6 +6,7 @@ decoded; spec, status and the rest pass through as the bytes they are.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from operator import attrgetter
@@ -55,6 +56,21 @@ _encoder = msgspec.json.Encoder()
 
 _NOTHING = msgspec.Raw(b"null")
 _NOTHING_HIDDEN: frozenset[str] = frozenset()
+_DROPPED = ("resourceVersion", "selfLink")
+_DROPPED_MORE = (*_DROPPED, "managedFields")
+
+
+# Once for all types of a cluster, and for all clusters.
+@functools.lru_cache(maxsize=4096)
+def _annotation_of(cluster: str) -> tuple[bytes, msgspec.Raw]:
+    """The annotation that all objects of a cluster get, as a member and as the only annotation of an object."""
+    annotation = _encoder.encode(CLUSTER_ANNOTATION) + b":" + _encoder.encode(cluster)
+    return annotation, msgspec.Raw(b"{" + annotation + b"}")
+
+
+@functools.lru_cache(maxsize=4096)
+def _head_of(kind: str, api_version: str) -> bytes:
+    return b'{"kind":%b,"apiVersion":%b,"metadata":{' % (_encoder.encode(kind), _encoder.encode(api_version))
 
 
 class Normalizer:
@@ -63,17 +79,18 @@ class Normalizer:
     `mark` is the header that identifies how objects were pruned, empty for the usual way (docs/log.md).
     """
 
+    __slots__ = (
+        "_annotation", "_cluster", "_dropped", "_fields", "_head", "_hidden", "_only_annotation", "_pruned",
+        "mark",
+    )  # fmt: skip
+
     def __init__(self, cluster: str, resource: ResourceType, pruning: Pruning | None = None) -> None:
         self._cluster = cluster
         self._pruned = (pruning or Pruning()).of(resource)
         self.mark = self._pruned.mark
-        self._dropped = ("resourceVersion", "selfLink", *(("managedFields",) if self._pruned.managed_fields else ()))
-        self._annotation = _encoder.encode(CLUSTER_ANNOTATION) + b":" + _encoder.encode(cluster)
-        self._only_annotation = msgspec.Raw(b"{" + self._annotation + b"}")
-        self._head = b'{"kind":%b,"apiVersion":%b,"metadata":{' % (
-            _encoder.encode(resource.kind),
-            _encoder.encode(resource.api_version),
-        )
+        self._dropped = _DROPPED_MORE if self._pruned.managed_fields else _DROPPED
+        self._annotation, self._only_annotation = _annotation_of(cluster)
+        self._head = _head_of(resource.kind, resource.api_version)
         self._fields = reader_of(resource)
         fields = selectable_fields(resource.group_resource, resource.selectable)
         self._hidden = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from deltalog.wire.kubernetes import ObjectKey, object_name
+from producers.follow.nothing import NOTHING
 
 LEFT_OUT = "left out: "
 MENDED = "mended: a text in it had half a surrogate pair, or bytes that are no UTF-8"
@@ -23,9 +24,9 @@ class OddObjects:
     __slots__ = ("_noted", "_reasons")
 
     def __init__(self) -> None:
-        self._reasons: dict[ObjectKey, str] = {}
+        self._reasons: dict[ObjectKey, str] = NOTHING
         # Those that were noted since a list began.
-        self._noted: dict[ObjectKey, None] = {}
+        self._noted: dict[ObjectKey, None] = NOTHING
 
     def __bool__(self) -> bool:
         return bool(self._reasons)
@@ -35,10 +36,12 @@ class OddObjects:
 
     def note(self, key: ObjectKey, reason: str) -> bool:
         """An object is odd; whether that is to be said, as it was not before."""
+        self._noted = self._noted or {}
         self._noted[key] = None
         if self._reasons.get(key) == reason:
             return False
         if key in self._reasons or len(self._reasons) < _HELD:
+            self._reasons = self._reasons or {}
             self._reasons[key] = reason
         return True
 

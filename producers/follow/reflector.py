@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 import structlog
 
@@ -27,7 +29,7 @@ from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused, TooLarge, Unreachable
 from producers.upstream.objects import RawObject, Unusable, changed_at, identify
 from producers.upstream.turns import Turn, beginnings_of_process
-from producers.upstream.watching import NotStreamed, Target, Watch, WatchEvent, list_pages, version_of
+from producers.upstream.watching import BegunLine, NotStreamed, Target, Watch, WatchEvent, list_pages, version_of
 
 log = structlog.get_logger("producers.follow.reflector")
 
@@ -38,8 +40,18 @@ FIRST, EXPIRED, BROKEN, LOG, PERIODIC, REQUEST = "first", "expired", "broken", "
 # -- list, then watch ----------------------------------------------------------------------------------------------
 
 
+class Told(Protocol):
+    """Who is told how a reflector fares: its informer."""
+
+    async def reflector_synced(self) -> None:
+        """A complete list is in the log, or a watch that had trouble goes on."""
+
+    async def reflector_in_trouble(self, reason: str) -> None:
+        """Lists or watches fail."""
+
+
 class Reflector:
-    """Keeps the log's view of one target equal to the cluster's. Owned by its informer.
+    """Keeps the log's view of one target equal to the cluster's. Owned by its informer, which is `told` how it fares.
 
     `accepts`: which namespaces' objects count, where the target has more than is wanted. `relist_every`: seconds
     between two lists that are taken although the watch works, 0: none.
@@ -50,10 +62,11 @@ class Reflector:
 
     # There is one for each type of each cluster.
     __slots__ = (
-        "_accepts", "_another_way", "_asked", "_began", "_broken", "_by_pages", "_cluster", "_completes", "_due",
-        "_initial", "_lacking_known", "_lacks", "_metrics", "_on_change", "_on_synced", "_on_trouble", "_relist_every",
-        "_retry_now", "_sampled", "_server", "_timing", "_turn", "_watch_backoff", "_watch_now", "_why", "expected",
-        "last_event", "listed", "relists", "synced", "synced_at", "target", "version", "writer",
+        "_accepts", "_anew", "_anew_at", "_another_way", "_asked", "_attempt", "_began", "_broken", "_by_pages",
+        "_cluster", "_completes", "_due", "_in_list", "_initial", "_lacking_known", "_lacks", "_list_backoff",
+        "_metrics", "_on_change", "_read_back", "_relist_every", "_retry_now", "_sampled", "_server", "_timing",
+        "_told", "_turn", "_watch_backoff", "_watch_began", "_watch_now", "_why", "expected", "last_event",
+        "listed", "relists", "synced", "synced_at", "target", "version", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -62,9 +75,8 @@ class Reflector:
         server: ApiServer,
         target: Target,
         writer: Writer,
+        told: Told,
         *,
-        on_synced: Callable[[], Awaitable[None]],
-        on_trouble: Callable[[str], Awaitable[None]],
         on_change: Callable[[], None] | None = None,
         accepts: Callable[[str], bool] | None = None,
         relist_every: float = 0.0,
@@ -82,8 +94,7 @@ class Reflector:
         self.relists = 0
         self._cluster = cluster
         self._server = server
-        self._on_synced = on_synced
-        self._on_trouble = on_trouble
+        self._told = told
         self._on_change = on_change
         self._accepts = accepts
         self._relist_every = relist_every
@@ -93,9 +104,19 @@ class Reflector:
         self._retry_now = Flag()
         # Watches that broke one after the other.
         self._broken = 0
-        self._watch_backoff = Backoff(*timing.list_backoff)
-        # Whether the watch is still in its initial events.
-        self._initial = False
+        # Made with the first failure that they are for.
+        self._watch_backoff: Backoff | None = None
+        self._list_backoff: Backoff | None = None
+        # Lists that failed one after the other.
+        self._attempt = 0
+        # Whether all is to begin with a list, and when it last did; whether the log is to be read back before it.
+        self._anew = self._read_back = True
+        self._anew_at = 0.0
+        # Whether the watch began with a list, and that is not in the log; the keys of its initial events.
+        self._in_list = False
+        self._initial: set[ObjectKey] | None = None
+        # When the watch began that is under way, 0: none is; it, once past its list.
+        self._watch_began = 0.0
         self._watch_now: Watch | None = None
         # While it begins; until it has its list, or so long that others are not to wait for that.
         self._turn: Turn | None = None
@@ -109,7 +130,7 @@ class Reflector:
         self._why = FIRST
         # When a list is due though nothing is wrong: the first one soon enough that a hundred reflectors, started
         # together, are spread over the whole interval from then on.
-        self._due = time.monotonic() + relist_every * random.uniform(0.1, 1.0) if relist_every else float("inf")
+        self._due = time.monotonic() + relist_every * random.uniform(0.1, 1.0) if relist_every else math.inf
         # Whether somebody asked for a list since the last one began: that one may have been read before.
         self._asked = False
 
@@ -206,14 +227,14 @@ class Reflector:
             if self._due < time.monotonic():
                 self._due = time.monotonic() + self._relist_every * random.uniform(0.9, 1.1)
         else:
-            self._due = float("inf")
+            self._due = math.inf
         if self._metrics is not None:
             self._metrics.listed(time.monotonic() - self._began)
         if self._lacks:
             # It began before it was known what the log lacks.
             self._due = 0.0
         else:
-            await self._on_synced()
+            await self._told.reflector_synced()
         log.debug(
             "synced",
             cluster=self._cluster,
@@ -226,41 +247,61 @@ class Reflector:
 
     # -- watches ---------------------------------------------------------------------------------------------------
 
-    async def _watch(self, version: str | None) -> None:
-        """Follows from `version`, moving it on, until the watch ends by itself; None: with the present state first."""
-        initial: set[ObjectKey] | None = None
-        self._initial = version is None
-        if version is None:
+    async def _next_watch(self) -> Watch:
+        """The next watch, and before it the list by pages that it goes on from, where one is due."""
+        if self._anew:
+            self._anew_at = time.monotonic()
+            # Thousands begin together, when a process starts or NATS is there again.
+            self._turn = await beginnings_of_process().begin()
+            if self._read_back:
+                await self.writer.read_back()
+                self._read_back = False
+            self._anew = False
+            self._broken = 0
+            self._watch_backoff = None
+        # What failed behind the last event of a watch is found here: `_log_failed` has ended that.
+        self.writer.check()
+        due = time.monotonic() >= self._due
+        # Without a version a watch begins with what there is, and says nothing of what is gone.
+        listing = due or not self.synced.is_set() or not self.version
+        if listing and (self._by_pages or not self._server.streams_lists):
+            await self._list()
+            listing = False
+        self._watch_began = time.monotonic()
+        # The list comes along with the watch where the server streams lists.
+        self._initial = None
+        if listing:
             self._begin_list()
-            initial = set()
-        watch = Watch(self._server, self.target, version)
-        ending = self._past_list(watch) if initial is None else None
-        try:
-            async with contextlib.aclosing(watch.events(self._opened)) as events:
-                async for event in events:
-                    initial = await self._take_in(event, initial)
-                    # Its parts are views of the whole line: not held until the next one comes.
-                    del event
-                    if self._initial and initial is None:
-                        self._initial = False
-                        ending = self._past_list(watch)
-        finally:
-            self._watch_now = None
-            if ending is not None:
-                ending.cancel()
-        if initial is not None:
-            raise NotStreamed("the watch ended before its initial events did")
+            self._initial = set()
+        self._in_list = listing
+        watch = Watch(self._server, self.target, None if listing else self.version)
+        if not listing:
+            self._past_list(watch)
+        return watch
 
-    def _past_list(self, watch: Watch) -> asyncio.TimerHandle | None:
+    def _past_list(self, watch: Watch) -> None:
         """From now on a list is taken when it is due or asked for, also where that was under the last one."""
+        self._in_list = False
         self._watch_now = watch
-        if self._due == float("inf"):
-            return None
-        return asyncio.get_running_loop().call_later(max(self._due - time.monotonic(), 0.0), watch.end)
+        if self._due != math.inf:
+            watch.end_at(asyncio.get_running_loop().time() + max(self._due - time.monotonic(), 0.0))
 
-    async def _take_in(self, event: WatchEvent, initial: set[ObjectKey] | None) -> set[ObjectKey] | None:
-        """Takes in one event; `initial` are the keys of the initial events so far, None behind their end."""
+    async def _take_in_lines(self, watch: Watch, lines: Sequence[bytes]) -> None:
+        """Takes in events of the watch, until it is to end."""
+        for line in lines:
+            event = await watch.begun_event(line) if type(line) is BegunLine else watch.event(line)
+            await self._take_in(event)
+            # Its parts are views of the whole line: not held until the next one comes.
+            del event
+            if self._in_list and self._initial is None:
+                self._past_list(watch)
+            if watch.ending:
+                return
+
+    async def _take_in(self, event: WatchEvent) -> None:
+        """Takes in one event; `_initial` are the keys of the initial events so far, None behind their end."""
         self.last_event = time.time()
+        initial = self._initial
         # The writer knows the version of what it took in; that of other events is read here.
         metadata = version_of(event) if event.type == "BOOKMARK" or self._accepts is not None else None
         if event.type == "BOOKMARK":
@@ -269,7 +310,7 @@ class Reflector:
                 if not metadata.ends_initial_events:
                     raise NotStreamed("a bookmark that does not end the initial events")
                 await self._end_list(initial, metadata.resource_version)
-                initial = None
+                self._initial = None
         elif event.type in ("ADDED", "MODIFIED"):
             key = await self._observe(event.object, listed=initial is not None, stored=self._timed(event, initial))
             if initial is not None:
@@ -285,7 +326,6 @@ class Reflector:
         self.version = reached or self.version
         if self._on_change is not None and event.type != "BOOKMARK":
             self._on_change()
-        return initial
 
     def _timed(self, event: WatchEvent, initial: set[ObjectKey] | None) -> Stored | None:
         """What measures how long a change took to the log; called when it is there."""
@@ -306,111 +346,124 @@ class Reflector:
         if changed:
             self._metrics.changed(time.time() + self._server.clock_offset - changed)
 
-    async def _opened(self) -> None:
-        """A watch has begun: the type is healthy again."""
-        if self._broken > 1:
-            await self._on_synced()
+    def _end_watch(self, why: str) -> float:
+        """Returns for how long it has lasted, in seconds."""
+        lasted, self._watch_began = time.monotonic() - self._watch_began, 0.0
+        self._watch_now = self._initial = None
+        if self._metrics is not None:
+            self._metrics.watched(lasted, why)
+        return lasted
 
-    async def list_then_watch(self) -> None:
-        """One list, then watches from it until the version expires or something breaks. Always raises."""
+    async def _watch_ended(self) -> None:
+        """A watch has ended by itself; the next one goes on from its version."""
+        if self._initial is not None:
+            raise NotStreamed("the watch ended before its initial events did")
+        lasted = self._end_watch("ended")
         self._broken = 0
-        self._watch_backoff.reset()
-        while True:
-            # What failed behind the last event of a watch is found here: `_log_failed` has ended that.
-            self.writer.check()
-            due = time.monotonic() >= self._due
-            # Without a version a watch begins with what there is, and says nothing of what is gone.
-            listing = due or not self.synced.is_set() or not self.version
-            if listing and (self._by_pages or not self._server.streams_lists):
-                await self._list()
-                listing = False
-            started = time.monotonic()
-            reason, retry_after = "", None
-            try:
-                # The list comes along with the watch where the server streams lists.
-                await self._watch(None if listing else self.version)
-            except NotStreamed as cause:
-                log.info("lists are taken by pages", cluster=self._cluster, path=self.target.path, reason=str(cause))
-                self._server.streams_lists = False
-                self._another_way = True
-                continue
-            except (Unreachable, BadAnswer) as cause:
-                if isinstance(cause, TooLarge):
-                    # What a watch cannot get past, a list by pages may.
-                    self._by_pages = True
-                    raise
-                if not self.synced.is_set():
-                    raise
-                # The version still holds: no list is needed until the server refuses it.
-                reason = str(cause)
-            except RequestRefused as refused:
-                if self._initial and refused.code in (400, 422):
-                    self._server.streams_lists = False
-                    self._another_way = True
-                    continue
-                if not self.synced.is_set() or refused.expired or refused.code == 404:
-                    raise
-                reason, retry_after = str(refused), refused.retry_after
-            finally:
-                lasted = time.monotonic() - started
-                if self._metrics is not None:
-                    self._metrics.watched(lasted, "broken" if reason else "ended")
-            if reason:
-                if lasted >= self._timing.stable:
-                    self._broken = 0
-                    self._watch_backoff.reset()
-                self._broken += 1
-                log.debug("watch broken", cluster=self._cluster, path=self.target.path, reason=reason)
-                if self._broken > 1:
-                    await self._on_trouble(reason)
-                await self._pause(self._watch_backoff, retry_after)
-                continue
+        self._watch_backoff = None
+        if lasted < 1.0 and time.monotonic() < self._due:
+            # A server that ends watches at once must not be asked in a loop.
+            await asyncio.sleep(random.uniform(0.5, 1.0))
+
+    async def _watch_failed(self, cause: ClusterUnavailable) -> None:
+        """A watch has failed: the next one goes on from its version, unless only a list helps. Raises `cause` then."""
+        if isinstance(cause, NotStreamed):
+            log.info("lists are taken by pages", cluster=self._cluster, path=self.target.path, reason=str(cause))
+            self._take_by_pages()
+            return
+        reason, retry_after = str(cause), None
+        if isinstance(cause, RequestRefused):
+            if self._in_list and cause.code in (400, 422):
+                self._take_by_pages()
+                return
+            lasts = not cause.expired and cause.code != 404
+            retry_after = cause.retry_after
+        else:
+            # The version still holds: no list is needed until the server refuses it.
+            lasts = isinstance(cause, (Unreachable, BadAnswer))
+            if isinstance(cause, TooLarge):
+                # What a watch cannot get past, a list by pages may.
+                self._by_pages = True
+                lasts = False
+        if not (lasts and self.synced.is_set()):
+            self._end_watch("ended")
+            raise cause
+        if self._end_watch("broken") >= self._timing.stable:
             self._broken = 0
-            self._watch_backoff.reset()
-            if lasted < 1.0 and time.monotonic() < self._due:
-                # A server that ends watches at once must not be asked in a loop.
-                await asyncio.sleep(random.uniform(0.5, 1.0))
+            self._watch_backoff = None
+        self._broken += 1
+        log.debug("watch broken", cluster=self._cluster, path=self.target.path, reason=reason)
+        if self._broken > 1:
+            await self._told.reflector_in_trouble(reason)
+        if self._watch_backoff is None:
+            self._watch_backoff = Backoff(*self._timing.list_backoff)
+        await self._pause(self._watch_backoff, retry_after)
+
+    def _take_by_pages(self) -> None:
+        """The server does not stream lists as it is asked: the same list is taken in another way."""
+        self._end_watch("ended")
+        self._server.streams_lists = False
+        self._another_way = True
 
     # -- for ever --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """List-then-watch, again and again, until cancelled. Raises Deposed, HistoryChanged."""
-        attempt = 0
-        backoff = Backoff(*self._timing.list_backoff)
-        read_back = True
-        while True:
-            retry_after, expired = None, False
-            started = time.monotonic()
-            try:
-                # Thousands begin together, when a process starts or NATS is there again.
-                self._turn = await beginnings_of_process().begin()
-                if read_back:
-                    await self.writer.read_back()
-                    read_back = False
-                await self.list_then_watch()
-            except ClusterUnavailable as cause:
-                if isinstance(cause, RequestRefused):
-                    retry_after, expired = cause.retry_after, cause.expired
-                if expired:
-                    reason = "the version expired"
-                    self._why = EXPIRED
-                else:
-                    reason = str(cause)
-                    self._why = BROKEN
-                    await self._on_trouble(reason)
-            except LogUnavailable as cause:
-                reason = str(cause)
-                self._why = LOG
-                read_back = True
-            finally:
-                self._end_turn()
-            if time.monotonic() - started > self._timing.stable and (expired or self.synced.is_set()):
-                attempt = 0
-                backoff.reset()
-            self.synced.clear()
-            attempt += 1
-            log.info("listing again", cluster=self._cluster, path=self.target.path, reason=reason, attempt=attempt)
-            await self._pause(backoff, retry_after)
+        try:
+            while True:
+                try:
+                    try:
+                        # This is all that there is while a watch is idle, of each type of each cluster: no coroutine
+                        # within, no generator, no timer of its own.
+                        async with await self._next_watch() as watch:
+                            if self._broken > 1:
+                                # The type is healthy again.
+                                await self._told.reflector_synced()
+                            while (lines := watch.arrived()) is not None:
+                                if lines:
+                                    await self._take_in_lines(watch, lines)
+                                else:
+                                    await watch.more()
+                        await self._watch_ended()
+                    except ClusterUnavailable as cause:
+                        if not self._watch_began:
+                            raise
+                        await self._watch_failed(cause)
+                except (ClusterUnavailable, LogUnavailable) as cause:
+                    await self._again(cause)
+        finally:
+            self._end_turn()
+            if self._watch_began:
+                self._end_watch("ended")
+
+    async def _again(self, cause: ClusterUnavailable | LogUnavailable) -> None:
+        """Only a list helps: it is taken after a pause."""
+        if self._watch_began:
+            self._end_watch("ended")
+        self._end_turn()
+        retry_after, expired = None, False
+        if isinstance(cause, RequestRefused):
+            retry_after, expired = cause.retry_after, cause.expired
+        reason = str(cause)
+        if expired:
+            reason = "the version expired"
+            self._why = EXPIRED
+        elif isinstance(cause, LogUnavailable):
+            self._why = LOG
+            self._read_back = True
+        else:
+            self._why = BROKEN
+            await self._told.reflector_in_trouble(reason)
+        lasted = time.monotonic() - self._anew_at > self._timing.stable
+        if self._list_backoff is None or (lasted and (expired or self.synced.is_set())):
+            self._list_backoff = Backoff(*self._timing.list_backoff)
+            self._attempt = 0
+        self.synced.clear()
+        self._attempt += 1
+        attempt, path = self._attempt, self.target.path
+        log.info("listing again", cluster=self._cluster, path=path, reason=reason, attempt=attempt)
+        await self._pause(self._list_backoff, retry_after)
+        self._anew = True
 
     def _end_turn(self) -> None:
         if self._turn is not None:

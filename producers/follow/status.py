@@ -19,8 +19,12 @@ async def report_status(state: ClusterState, recorded: Recorded) -> None:
     while True:
         await asyncio.sleep(pause * random.uniform(0.8, 1.0))
         pause = every
-        types = {key: _type_status(informer) for key, informer in state.informers.items()}
-        await recorded.append(StatusReport(types=types, every=int(every * 1000)))
+        await recorded.append(_report(state, every))
+
+
+def _report(state: ClusterState, every: float) -> StatusReport:
+    types = {key: _type_status(informer) for key, informer in state.informers.items()}
+    return StatusReport(types=types, every=int(every * 1000))
 
 
 def _type_status(informer: TypeInformer) -> TypeStatus:

@@ -27,6 +27,11 @@ class TypeInformer:
     when something cannot be read. `synced` is set while the log holds all of it.
     """
 
+    __slots__ = (
+        "_on_synced", "_on_trouble", "_whole", "counts", "error", "error_since", "reflectors", "resource", "scope",
+        "synced",
+    )  # fmt: skip
+
     def __init__(
         self,
         server: ApiServer,
@@ -67,8 +72,7 @@ class TypeInformer:
                     else Writer(
                         log_, appender, owner, resource, normalizer, counts, namespace=namespace, timing=timing
                     ),
-                    on_synced=self._one_synced,
-                    on_trouble=self._trouble,
+                    self,
                     on_change=None if on_change is None else lambda: on_change(resource),
                     accepts=accepts,
                     relist_every=relist_every,
@@ -175,11 +179,13 @@ class TypeInformer:
             for reflector in self.reflectors:
                 tasks.create_task(reflector.run(), name=f"{self.resource.group_resource}: {reflector.target.path}")
 
-    async def _one_synced(self) -> None:
+    async def reflector_synced(self) -> None:
+        """A reflector has synced; see `Told`."""
         if all(reflector.synced.is_set() for reflector in self.reflectors):
             self.synced.set()
             self.error, self.error_since = "", 0.0
             await self._on_synced(self)
 
-    async def _trouble(self, reason: str) -> None:
+    async def reflector_in_trouble(self, reason: str) -> None:
+        """A reflector has trouble; see `Told`."""
         await self._on_trouble(self.resource, reason)

@@ -47,6 +47,7 @@ from producers.follow.known import (
 )
 from producers.follow.logged_type import LoggedType
 from producers.follow.normalize import Normalized, Normalizer
+from producers.follow.nothing import NOTHING
 from producers.follow.odd_objects import LEFT_OUT, MENDED, OddObjects, shown
 from producers.follow.ownership import Owner, append_control, deposed
 from producers.metrics import StateCounts
@@ -111,6 +112,12 @@ class Writer:
     `read_back` makes the writer usable again.
     """
 
+    __slots__ = (
+        "_appender", "_before", "_blank", "_failed", "_handed_over", "_in_flight", "_known", "_last_for", "_lines",
+        "_log", "_logged", "_normalize", "_obsolete", "_owner", "_prefix", "_purge_at", "_turn", "counts",
+        "lacking", "last_version", "odd", "on_failure", "resource",
+    )  # fmt: skip
+
     def __init__(
         self,
         log_: Log,
@@ -143,14 +150,13 @@ class Writer:
         self._in_flight = InFlight()
         self._handed_over = HandedOver(timing.handed_over)
         # Objects that exist and that the log has lost, as `find_lacking` found: the next list appends them again.
-        # A dictionary as those of `KnownObjects`.
-        self.lacking: dict[ObjectKey, None] = {}
+        self.lacking: dict[ObjectKey, None] = NOTHING
         # Whether the log had nothing of the type: then the first list is not compared with it.
         self._blank = False
         self._failed: AppendError | None = None
         # Patterns of parts that no message names any more, with the sequence below which they are, and when they may be
         # purged next (time.monotonic).
-        self._obsolete: dict[str, int] = {}
+        self._obsolete: dict[str, int] = NOTHING
         self._purge_at = 0.0
         # Objects that the log has not as they are.
         self.odd = OddObjects()
@@ -610,6 +616,7 @@ class Writer:
         def acknowledged(sequence: int, error: AppendError | None) -> None:
             if had_parts and error is None:
                 # Parts of the state before; those of this one begin with the first it names.
+                self._obsolete = self._obsolete or {}
                 self._obsolete[parts_filter(subject)] = delta.parts[0] if delta.parts else sequence
             if error is not None:
                 first, self._failed = self._failed is None, self._failed or error

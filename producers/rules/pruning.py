@@ -7,6 +7,7 @@ with an empty value of the same JSON type; `/data` leaves the same.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -80,16 +81,7 @@ class Pruning:
                 for pointer in pointers
             }
         )
-        managed_fields, last_applied = self.managed_fields or bool(chosen), self.last_applied or bool(chosen)
-        mark = ""
-        if chosen or not managed_fields or last_applied:
-            # Marks are compared between runs, so the same pruning must be written the same in each.
-            content = _encode([managed_fields, last_applied, chosen])
-            mark = hashlib.blake2s(content, digest_size=4).hexdigest()
-        tree: Tree = {}
-        for steps in sorted(map(segments, chosen), key=len):
-            _plant(tree, steps)
-        return Pruned(managed_fields, last_applied, tree, mark, tuple(chosen))
+        return _pruned(self.managed_fields or bool(chosen), self.last_applied or bool(chosen), tuple(chosen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +97,20 @@ class Pruned:
     def covers(self, steps: tuple[str, ...]) -> bool:
         """Whether a value at this path is left out."""
         return bool(self.tree) and _covers(self.tree, steps)
+
+
+# Most types of most clusters are pruned alike.
+@functools.lru_cache(maxsize=1024)
+def _pruned(managed_fields: bool, last_applied: bool, chosen: tuple[str, ...]) -> Pruned:
+    mark = ""
+    if chosen or not managed_fields or last_applied:
+        # Marks are compared between runs, so the same pruning must be written the same in each.
+        content = _encode([managed_fields, last_applied, chosen])
+        mark = hashlib.blake2s(content, digest_size=4).hexdigest()
+    tree: Tree = {}
+    for steps in sorted(map(segments, chosen), key=len):
+        _plant(tree, steps)
+    return Pruned(managed_fields, last_applied, tree, mark, chosen)
 
 
 def segments(pointer: str) -> tuple[str, ...]:

@@ -28,12 +28,13 @@ from producers.kubeconfig.model import BadKubeconfig, ClusterAccess
 from producers.threads import share_of
 from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.authority import Authority
+from producers.upstream.deadlines import Deadlines
 from producers.upstream.exchange import Response, TransportError
 from producers.upstream.proxies import Proxy, proxy_for
 from producers.upstream.server_url import ServerUrl, parse_server
 from producers.upstream.sharing import SharedByServers
 from producers.upstream.tls import TlsSettings
-from producers.upstream.transport import ConnectionTiming, Exchange, Transport
+from producers.upstream.transport import ConnectionTiming, Transport
 
 log = structlog.get_logger("producers.upstream.apiserver")
 
@@ -136,6 +137,16 @@ class Way:
         self._shown = shown
         self._credential = credential
 
+    def is_as(self, other: Way) -> bool:
+        """Whether it is as good as another one."""
+        return (
+            self.transport is other.transport
+            and self.users is other.users
+            and self._credential is other._credential
+            and self._shown is other._shown
+            and self.identity == other.identity
+        )
+
     async def refused(self) -> None:
         """The server has answered 401."""
         if self._credential is not None:
@@ -173,6 +184,7 @@ class ApiServer:
         # Connections, by how many blocks use each; the one that the way leads over now.
         self._users: dict[Transport, int] = {}
         self._latest: Transport | None = None
+        self._last_way: Way | None = None
         self._closed = False
         self._shared = SharedByServers.joined(timing)
         self._take(access)
@@ -202,6 +214,11 @@ class ApiServer:
     def host(self) -> str:
         """The server's URL without userinfo; empty if the kubeconfig has none that can be used."""
         return self._route.server.shown if self._route is not None else ""
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """The deadlines of what is read of this server and of all others that the event loop asks."""
+        return self._shared.deadlines
 
     @property
     def closed(self) -> bool:
@@ -249,7 +266,7 @@ class ApiServer:
         if self._closed:
             self._closed = False
             # Requests of before end with the connections that they were on, in their own table.
-            self._users, self._latest = {}, None
+            self._users, self._latest, self._last_way = {}, None, None
             self._shared = SharedByServers.joined(self.timing)
             self._take(access)
 
@@ -287,7 +304,11 @@ class ApiServer:
             raise Unreachable(f"{self.host}: the connection was closed here")
         transport = self._transport(route, tls)
         self._users[transport] += 1
-        return Way(transport, _identity(route, shown) if identified else None, shown, credential, self._users)
+        way = Way(transport, _identity(route, shown) if identified else None, shown, credential, self._users)
+        # One for all watches that go the same way.
+        if self._last_way is None or not self._last_way.is_as(way):
+            self._last_way = way
+        return self._last_way
 
     async def _end_way(self, way: Way) -> None:
         way.users[way.transport] -= 1
@@ -335,22 +356,21 @@ class ApiServer:
             headers.append(("If-None-Match", known))
         return GetRequest(self, _with_query(path, query), headers, self.timing.read if silence is None else silence)
 
-    async def ask(self, path: str, headers: Sequence[tuple[str, str]], silence: float) -> tuple[Exchange, Opened]:
+    async def ask(self, path: str, headers: Sequence[tuple[str, str]], silence: float) -> Opened:
         """For `GetRequest`, which ends it by `end`. Raises as `open`."""
         asked = time.time()
         way = await self._begin_way(True)
-        exchange = way.transport.request("GET", path, [*headers, *(way.identity or ())], silence=silence)
         try:
-            response = await exchange.__aenter__()
+            response = await way.transport.begin("GET", path, [*headers, *(way.identity or ())], None, silence, True)
             try:
                 self._note_date(response, asked)
                 if response.status == 401:
                     await way.refused()
                 if response.status != 200:
                     await self._refuse(response, way)
-                return exchange, Opened(response, way)
+                return Opened(response, way)
             except BaseException:
-                await exchange.__aexit__()
+                await way.transport.end(response)
                 raise
         except BaseException as cause:
             await self._end_way(way)
@@ -358,14 +378,14 @@ class ApiServer:
                 raise Unreachable(f"{way.transport.server.shown}: {cause}") from cause
             raise
 
-    async def end(self, exchange: Exchange, opened: Opened, failed: BaseException | None) -> None:
+    async def end(self, response: Response, way: Way, failed: BaseException | None) -> None:
         """Ends what `ask` began. Raises Unreachable if it `failed` as the answer broke off."""
         try:
-            await exchange.__aexit__()
+            await way.transport.end(response)
         finally:
-            await self._end_way(opened.way)
+            await self._end_way(way)
         if isinstance(failed, TransportError):
-            raise Unreachable(f"{opened.way.transport.server.shown}: {failed}") from failed
+            raise Unreachable(f"{way.transport.server.shown}: {failed}") from failed
 
     def _note_date(self, response: Response, asked: float) -> None:
         try:
@@ -437,23 +457,25 @@ class GetRequest:
     A class, not a generator: there is one for each type of each cluster, for as long as its watch lasts.
     """
 
-    __slots__ = ("_begun", "_headers", "_path", "_server", "_silence")
+    __slots__ = ("_headers", "_path", "_response", "_server", "_silence", "_way")
 
     def __init__(self, server: ApiServer, path: str, headers: Sequence[tuple[str, str]], silence: float) -> None:
         self._server = server
         self._path = path
         self._headers = headers
         self._silence = silence
-        self._begun: tuple[Exchange, Opened] | None = None
+        self._response: Response | None = None
+        self._way: Way | None = None
 
     async def __aenter__(self) -> Opened:
-        self._begun = await self._server.ask(self._path, self._headers, self._silence)
+        opened = await self._server.ask(self._path, self._headers, self._silence)
+        self._response, self._way = opened
         self._path, self._headers = "", ()
-        return self._begun[1]
+        return opened
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._begun is not None:
-            await self._server.end(*self._begun, error)
+        if self._response is not None and self._way is not None:
+            await self._server.end(self._response, self._way, error)
 
 
 @functools.cache

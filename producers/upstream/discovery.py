@@ -128,7 +128,7 @@ def _found(groups: list[ApiGroup], crds: dict[GroupResource, CustomDefinition]) 
             for one in served.resources or ():
                 if not {"list", "watch"} <= set(one.verbs or ()):
                     continue
-                key = GroupResource(name, one.resource)
+                key = GroupResource.of(name, one.resource)
                 if not _are_names(name or "core", served.version, one.resource):
                     left_out.add(repr(f"{key}/{served.version}"[:_SHOWN]))
                     continue

@@ -32,6 +32,8 @@ _VARYING = re.compile(r" after \d+ (?:ms|milliseconds)|(?<=stream) \d+|(?<=with)
 
 _NO_HEADERS: CIMultiDict[str] = CIMultiDict()
 _NO_SOCKETS: Sequence[int] = ()
+# Of an answer whose head has come: nothing is put in.
+_NO_LINES: list[bytes] = []
 
 
 class TransportError(ClusterUnavailable):
@@ -106,17 +108,38 @@ class Response:
 
     async def next_chunk(self) -> bytes:
         """What has come by now, at least a byte; empty at the end of the body. Raises TransportError."""
-        while not self._chunks:
+        while (chunk := self.take()) is None:
+            await self.coming()
+        return chunk
+
+    def take(self) -> bytes | None:
+        """What has come by now, None if nothing has; empty at the end of the body. Raises TransportError."""
+        if not self._chunks:
             if self._error is not None:
                 raise self._error
-            if self._whole:
-                return b""
-            await self._wait()
+            return b"" if self._whole else None
         chunks, self._chunks, self._size = self._chunks, [], 0
         if self._paused:
             self._paused = False
             self.resume()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def coming(self) -> asyncio.Future[None]:
+        """Done once there may be something to take, where nothing was; for one reader, to be awaited at once.
+
+        No coroutine, as of what waits for the next bytes of an idle watch there is very much.
+        """
+        waiter = self._waiter = self._loop.create_future()
+        self._last_byte = self._loop.time()
+        if self._silence is not None and self._silence_timer is None and self._sent:
+            self._silence_timer = self._loop.call_later(self._silence, self._look_for_silence)
+        return waiter
+
+    def wake(self) -> None:
+        """Has who waits for more look again."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body in pieces, as many bytes in each as have come by then. Raises TransportError."""
@@ -152,29 +175,17 @@ class Response:
             self._silence_timer = None
         self.headers = _NO_HEADERS
         self.sockets = _NO_SOCKETS
+        self._lines = _NO_LINES
+        self.reason = self.version = ""
         if self._curl in self._multi:
             # It is sent, and not sent again once an answer has begun.
-            for option in (pycurl.HTTPHEADER, pycurl.SOCKOPTFUNCTION, pycurl.PREREQFUNCTION):
+            for option in (pycurl.HTTPHEADER, pycurl.SOCKOPTFUNCTION, pycurl.PREREQFUNCTION, pycurl.HEADERFUNCTION):
                 self._curl.unsetopt(option)
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        self._last_byte = self._loop.time()
-        if self._silence is not None and self._silence_timer is None and self._sent:
-            self._silence_timer = self._loop.call_later(self._silence, self._look_for_silence)
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def _look_for_silence(self) -> None:
         """One timer for all waits: it looks at when the last byte came, and is set anew."""
         self._silence_timer = None
-        if self._silence is None or self._waiter is None:
+        if self._silence is None or self._waiter is None or self._waiter.done():
             return
         left = self._last_byte + self._silence - self._loop.time()
         if left > 0:
@@ -201,7 +212,7 @@ class Response:
         while not self._head:
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            await self.coming()
 
     async def connect(self, dial: float, handshake: float) -> None:
         """Makes nothing but a connection; the handle holds it. Raises NotConnected."""
@@ -210,7 +221,7 @@ class Response:
         while not self._whole:
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            await self.coming()
 
     def _connected_only(self, code: int, text: str) -> None:
         if self._connecting is not None:
@@ -220,7 +231,7 @@ class Response:
             self._error = NotConnected(self._reason(code, text))
         else:
             self._whole = True
-        self._wake()
+        self.wake()
 
     def _watch_connecting(self, began: float, accepted: float | None, dial: float, handshake: float) -> None:
         """Ends it where a connection is not accepted, or accepted and then silent; libcurl has one limit for both."""
@@ -256,7 +267,7 @@ class Response:
         if not self._whole and self._error is None:
             self._error = error
             self._multi.remove(self._curl)
-            self._wake()
+            self.wake()
 
     async def end(self) -> None:
         """Ends it, whatever is still to come."""
@@ -321,7 +332,7 @@ class Response:
                 self.headers.add(name.strip(), value.strip())
         self._lines = []
         self._head = True
-        self._wake()
+        self.wake()
 
     def _take(self, data: bytes) -> int | None:
         if self._size >= _WAITING:
@@ -330,7 +341,7 @@ class Response:
         self._chunks.append(data)
         self._size += len(data)
         self._heard()
-        self._wake()
+        self.wake()
         return None
 
     def _ended(self, code: int, text: str) -> None:
@@ -345,7 +356,7 @@ class Response:
             self._broke_off = True
             kind = TransportError if self._sent else NotConnected
             self._error = kind(self._reason(code, text) if code else "no answer")
-        self._wake()
+        self.wake()
 
     def _reason(self, code: int, text: str) -> str:
         return _reason(code, text, self._curl.getinfo(pycurl.OS_ERRNO))

@@ -1,4 +1,4 @@
-"""What all API servers that a process asks have in common: credentials that several of them use."""
+"""What all API servers that a process asks have in common: credentials that several of them use, deadlines."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from weakref import WeakKeyDictionary
 from producers.credentials.shared import SharedCredentials
 from producers.kubeconfig.model import BadKubeconfig
 from producers.timing import ProducerTiming
+from producers.upstream.deadlines import Deadlines
 from producers.upstream.proxies import environment_proxies
 from producers.upstream.server_url import parse_server
 
 
 class SharedByServers:
-    """Plugins and users of identity providers: made for the first server that joins, ended when the last one leaves."""
+    """Plugins, users of identity providers, deadlines: from the first server that joins until the last one leaves."""
 
     def __init__(self, timing: ProducerTiming) -> None:
         self.credentials = SharedCredentials(timing, proxy=proxy_of_environment)
+        self.deadlines = Deadlines()
         self._joined = 0
 
     @classmethod
@@ -37,6 +39,7 @@ class SharedByServers:
             loop = asyncio.get_running_loop()
             if _of_loops.get(loop) is self:
                 del _of_loops[loop]
+            self.deadlines.close()
             await self.credentials.close()
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -21,11 +22,14 @@ from producers.upstream.apiserver import (
     LARGEST_ANSWER,
     ApiServer,
     BadAnswer,
+    GetRequest,
     RequestRefused,
     TooLarge,
     Unreachable,
     Way,
 )
+from producers.upstream.deadlines import CLOCK, Deadline
+from producers.upstream.exchange import Response
 from producers.upstream.objects import RawObject, Unusable, identify, without_line_feeds
 from producers.upstream.odd_json import (
     OddObject,
@@ -46,6 +50,7 @@ _FEWER = 10
 # How many times the largest answer a line of a watch may have, of which the beginning is held and the rest passed over.
 _PASSED_OVER = 8
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+_NO_QUERY: dict[str, str] = {}
 
 
 class Target(NamedTuple):
@@ -223,7 +228,7 @@ class LineCutter:
     __slots__ = ("_begun", "_length")
 
     def __init__(self) -> None:
-        self._begun: list[bytes] = []
+        self._begun: list[bytes] | None = None
         self._length = 0
 
     def of(self, chunk: bytes) -> list[bytes]:
@@ -235,105 +240,156 @@ class LineCutter:
         if b"\n" not in chunk:
             before, self._length = self._length, self._length + len(chunk)
             if before <= LARGEST_ANSWER:
+                self._begun = self._begun or []
                 self._begun.append(chunk)
             elif self._length > _PASSED_OVER * LARGEST_ANSWER:
                 raise TooLarge(f"a line of more than {_PASSED_OVER * LARGEST_ANSWER} bytes")
             return []
         pieces = chunk.split(b"\n")
-        if self._length > LARGEST_ANSWER:
-            pieces[0] = BegunLine(b"".join(self._begun))
-        elif self._begun:
-            pieces[0] = b"".join((*self._begun, pieces[0]))
+        if self._begun is not None:
+            begun = b"".join(self._begun)
+            pieces[0] = BegunLine(begun) if self._length > LARGEST_ANSWER else begun + pieces[0]
         last = pieces.pop()
-        self._begun, self._length = ([last], len(last)) if last else ([], 0)
+        self._begun, self._length = ([last], len(last)) if last else (None, 0)
         return [piece for piece in pieces if piece and not piece.isspace()]
 
 
-class Watch:
-    """One watch, from its request until the server or `end` ends it. Read once, by `events`."""
+class Watch(Deadline):
+    """One watch, from its request until the server or `end` ends it. Entering it asks, leaving it ends the request.
+
+    `version` None asks for the present state first, as ADDED events that end with a bookmark (KEP-3157). It is read
+    once: by `events`, or without a frame for it, by `arrived`, `more` and `event` in turn. `ending`: whether `end` was
+    called. A connection that is silent for longer than this server has shown to be is given up as half-open.
+
+    Entering raises:
+        RequestRefused: with code 410 if the version is too old.
+        Unreachable: if there is no answer. So does leaving, where reading failed as the answer broke off.
+    """
+
+    __slots__ = (
+        "_asking", "_failed", "_initial", "_lasts", "_lines", "_path", "_query", "_response", "_server", "_silence",
+        "_until", "_way", "ending",
+    )  # fmt: skip
 
     def __init__(self, server: ApiServer, target: Target, version: str | None) -> None:
+        super().__init__()
+        timing = server.timing
+        self.ending = False
         self._server = server
-        self._target = target
-        self._version = version
-        self._ending = False
-        self._patience: asyncio.Timeout | None = None
+        self._path = target.path
+        # Whether it is in its initial events.
+        self._initial = version is None
+        self._lasts = random.randint(*timing.watch)
+        self._query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(self._lasts)}
+        self._query |= target.query()
+        if version is None:
+            self._query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+        else:
+            self._query["resourceVersion"] = version
+        self._silence = timing.initial_silence if self._initial else self._lasts + timing.watch_grace
+        # When it is ended, by the event loop's clock.
+        self._until = math.inf
+        self._failed: ClusterUnavailable | None = None
+        self._lines = LineCutter()
+        self._asking: GetRequest | None = None
+        self._response: Response | None = None
+        self._way: Way | None = None
+
+    async def __aenter__(self) -> Self:
+        asking = self._server.open(self._path, self._query, silence=self._lasts + self._server.timing.watch_grace)
+        # Nothing that is needed to begin is held while it lasts: there is a watch for each type of each cluster.
+        self._query = _NO_QUERY
+        self._response, self._way = await asking.__aenter__()
+        self._asking = asking
+        self._response.lasts()
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.deadline = math.inf
+        asking, self._asking, self._response = self._asking, None, None
+        if asking is not None:
+            await asking.__aexit__(kind, error, trace)
 
     def end(self) -> None:
-        """Ends it between two events: those that were read are yielded, nothing more is read."""
-        self._ending = True
-        if self._patience is not None and self._patience.when() is not None:
-            self._patience.reschedule(asyncio.get_running_loop().time())
+        """Ends it between two events; nothing more is read."""
+        self.ending = True
+        if self._response is not None:
+            self._response.wake()
 
-    async def events(self, opened: Callable[[], Awaitable[None]] | None = None) -> AsyncGenerator[WatchEvent, None]:
-        """The events from `version` until the end; `opened` is called once it has begun.
+    def end_at(self, when: float) -> None:
+        """Ends it at a time, by the event loop's clock; infinite: never."""
+        self._until = when
 
-        `version` None asks for the present state first, as ADDED events that end with a bookmark (KEP-3157).
-        A connection that is silent for longer than this server has shown to be is given up as half-open.
+    def passed(self) -> None:
+        """The time that it may last, or be silent, is over."""
+        if self._until <= asyncio.get_running_loop().time() + CLOCK:
+            self.end()
+            return
+        said = f"nothing said for {self._silence:.0f} s"
+        if self._initial:
+            self._failed = NotStreamed(f"{said}, and no end of the initial events")
+        else:
+            self._failed = Unreachable(f"{self._server.host}: watch of {self._path}: {said}")
+        if self._response is not None:
+            self._response.wake()
+
+    def arrived(self) -> Sequence[bytes] | None:
+        """The lines that have come by now; None at its end. They are taken in before it is asked again.
+
         Raises:
-            RequestRefused: also for an ERROR event; with code 410 if the version is too old.
-            Unreachable, BadAnswer: if it breaks off.
-            TooLarge: if a line is so large, or begins so, that it is not known what it is about.
+            Unreachable, BadAnswer: if it breaks off. The former also by what leaving it makes of a TransportError.
+            TooLarge: if a line is so large that its end is not waited for.
             NotStreamed: if initial events were asked for and their end does not come.
         """
-        timing = self._server.timing
-        lasts = random.randint(*timing.watch)
-        query = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(lasts)} | self._target.query()
-        initial = self._version is None
-        if self._version is None:
-            query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
-        else:
-            query["resourceVersion"] = self._version
-        loop = asyncio.get_running_loop()
-        silence = timing.initial_silence if initial else lasts + timing.watch_grace
-        asking = self._server.open(self._target.path, query, silence=lasts + timing.watch_grace)
-        # Nothing that is needed to begin is held while it lasts: there is a watch for each type of each cluster.
-        del query
-        async with asking as (response, way):
-            response.lasts()
-            if opened is not None:
-                await opened()
-            patience: asyncio.Timeout
-            lines = LineCutter()
-            try:
-                async with asyncio.timeout(silence) as patience:
-                    self._patience = patience
-                    if self._ending:
-                        # `end` was called before it began.
-                        patience.reschedule(loop.time())
-                    # No generators within generators, which would be felt.
-                    while chunk := await response.next_chunk():
-                        together = lines.of(chunk)
-                        del chunk
-                        if not together:
-                            continue
-                        # Only the server's silence counts, not the time that its events take here.
-                        patience.reschedule(None)
-                        for line in together:
-                            if type(line) is BegunLine:
-                                event = await asyncio.to_thread(_begun_event, line)
-                            else:
-                                event = _watch_event(line, way)
-                            yield event
-                            if self._ending:
-                                return
-                            if event.type == "BOOKMARK":
-                                # This server sends them, about one a minute: two missing ones are a broken connection.
-                                silence, initial = timing.bookmark_silence, False
-                            elif not initial and silence == timing.initial_silence:
-                                silence = lasts + timing.watch_grace
-                            del line, event
-                        del together
-                        patience.reschedule(loop.time() + silence)
-            except TimeoutError:
-                if not patience.expired():
-                    raise
-                if self._ending:
-                    return
-                said = f"nothing said for {silence:.0f} s"
-                if initial:
-                    raise NotStreamed(f"{said}, and no end of the initial events") from None
-                raise Unreachable(f"{self._server.host}: watch of {self._target.path}: {said}") from None
+        assert self._response is not None
+        # Its time is over also where there is always something to take.
+        if self.ending or (self._until != math.inf and self._until <= asyncio.get_running_loop().time()):
+            return None
+        if self._failed is not None:
+            raise self._failed
+        chunk = self._response.take()
+        if chunk is None:
+            return ()
+        if not chunk:
+            return None
+        lines = self._lines.of(chunk)
+        if lines:
+            # Only the server's silence counts, not the time that its events take here.
+            self.deadline = math.inf
+        return lines
+
+    def more(self) -> Awaitable[None]:
+        """To be awaited where nothing has arrived: done when something may have."""
+        assert self._response is not None
+        waiting = self._response.coming()
+        if self.deadline == math.inf:
+            self.deadline = min(asyncio.get_running_loop().time() + self._silence, self._until)
+            self._server.deadlines.note(self)
+        return waiting
+
+    def event(self, line: bytes) -> WatchEvent:
+        """The event of a line that is no `BegunLine`. Raises BadAnswer, and RequestRefused for an ERROR event."""
+        assert self._way is not None
+        event = _watch_event(line, self._way)
+        if event.type == "BOOKMARK":
+            # This server sends them, about one a minute: two missing ones are a broken connection.
+            self._silence, self._initial = self._server.timing.bookmark_silence, False
+        return event
+
+    async def begun_event(self, line: BegunLine) -> WatchEvent:
+        """The event of a line that is too large. Raises TooLarge if it does not begin as one that names its object."""
+        return await asyncio.to_thread(_begun_event, line)
+
+    async def events(self) -> AsyncGenerator[WatchEvent, None]:
+        """The events until its end. Raises as entering it, `arrived`, `event` and `begun_event` do."""
+        async with self:
+            while (lines := self.arrived()) is not None:
+                for line in lines:
+                    yield await self.begun_event(line) if type(line) is BegunLine else self.event(line)
+                    if self.ending:
+                        return
+                del lines
+                await self.more()
 
 
 def _watch_event(line: bytes, way: Way) -> WatchEvent:

@@ -135,7 +135,7 @@ class Driven(Coroutine[Any, Any, Any]):
         return self.work.__await__()
 
 
-PARTS = {"producers.follow.probe", "producers.upstream.watching", "deltalog.append", "producers.upstream.exchange"}
+PARTS = {"producers.follow.probe", "producers.follow.reflector", "deltalog.append", "producers.upstream.exchange"}
 
 
 def _parts(hit: set[Place]) -> set[str]:
