@@ -27,6 +27,7 @@ from producers.follow.writer import Stored, Writer
 from producers.metrics import TypeMetrics
 from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused, TooLarge, Unreachable
+from producers.upstream.deadlines import CLOCK
 from producers.upstream.objects import RawObject, Unusable, changed_at, identify
 from producers.upstream.turns import Turn, beginnings_of_process
 from producers.upstream.watching import BegunLine, NotStreamed, Target, Watch, WatchEvent, list_pages, version_of
@@ -38,6 +39,10 @@ FIRST, EXPIRED, BROKEN, LOG, PERIODIC, REQUEST = "first", "expired", "broken", "
 
 
 # -- list, then watch ----------------------------------------------------------------------------------------------
+
+
+Pause = tuple[Backoff, float | None] | None
+"""What is waited for until the next attempt, and for how many seconds the server asks; None: nothing."""
 
 
 class Told(Protocol):
@@ -261,7 +266,8 @@ class Reflector:
             self._watch_backoff = None
         # What failed behind the last event of a watch is found here: `_log_failed` has ended that.
         self.writer.check()
-        due = time.monotonic() >= self._due
+        # What a watch is ended for is due, however coarse clocks are.
+        due = time.monotonic() + CLOCK >= self._due
         # Without a version a watch begins with what there is, and says nothing of what is gone.
         listing = due or not self.synced.is_set() or not self.version
         if listing and (self._by_pages or not self._server.streams_lists):
@@ -361,21 +367,21 @@ class Reflector:
         lasted = self._end_watch("ended")
         self._broken = 0
         self._watch_backoff = None
-        if lasted < 1.0 and time.monotonic() < self._due:
+        if lasted < 1.0 and time.monotonic() + CLOCK < self._due:
             # A server that ends watches at once must not be asked in a loop.
             await asyncio.sleep(random.uniform(0.5, 1.0))
 
-    async def _watch_failed(self, cause: ClusterUnavailable) -> None:
+    async def _watch_failed(self, cause: ClusterUnavailable) -> Pause:
         """A watch has failed: the next one goes on from its version, unless only a list helps. Raises `cause` then."""
         if isinstance(cause, NotStreamed):
             log.info("lists are taken by pages", cluster=self._cluster, path=self.target.path, reason=str(cause))
             self._take_by_pages()
-            return
+            return None
         reason, retry_after = str(cause), None
         if isinstance(cause, RequestRefused):
             if self._in_list and cause.code in (400, 422):
                 self._take_by_pages()
-                return
+                return None
             lasts = not cause.expired and cause.code != 404
             retry_after = cause.retry_after
         else:
@@ -397,7 +403,7 @@ class Reflector:
             await self._told.reflector_in_trouble(reason)
         if self._watch_backoff is None:
             self._watch_backoff = Backoff(*self._timing.list_backoff)
-        await self._pause(self._watch_backoff, retry_after)
+        return self._watch_backoff, retry_after
 
     def _take_by_pages(self) -> None:
         """The server does not stream lists as it is asked: the same list is taken in another way."""
@@ -411,6 +417,9 @@ class Reflector:
         """List-then-watch, again and again, until cancelled. Raises Deposed, HistoryChanged."""
         try:
             while True:
+                watch: Watch | None = None
+                lines: Sequence[bytes] | None = None
+                pause: Pause = None
                 try:
                     try:
                         # This is all that there is while a watch is idle, of each type of each cluster: no coroutine
@@ -428,15 +437,19 @@ class Reflector:
                     except ClusterUnavailable as cause:
                         if not self._watch_began:
                             raise
-                        await self._watch_failed(cause)
+                        pause = await self._watch_failed(cause)
                 except (ClusterUnavailable, LogUnavailable) as cause:
-                    await self._again(cause)
+                    pause = await self._again(cause)
+                if pause is not None:
+                    # Behind the `except`, and nothing of what failed is held meanwhile: it may last.
+                    del watch, lines
+                    await self._pause(*pause)
         finally:
             self._end_turn()
             if self._watch_began:
                 self._end_watch("ended")
 
-    async def _again(self, cause: ClusterUnavailable | LogUnavailable) -> None:
+    async def _again(self, cause: ClusterUnavailable | LogUnavailable) -> Pause:
         """Only a list helps: it is taken after a pause."""
         if self._watch_began:
             self._end_watch("ended")
@@ -462,8 +475,8 @@ class Reflector:
         self._attempt += 1
         attempt, path = self._attempt, self.target.path
         log.info("listing again", cluster=self._cluster, path=path, reason=reason, attempt=attempt)
-        await self._pause(self._list_backoff, retry_after)
         self._anew = True
+        return self._list_backoff, retry_after
 
     def _end_turn(self) -> None:
         if self._turn is not None:

@@ -184,13 +184,13 @@ class ApiServer:
         # Connections, by how many blocks use each; the one that the way leads over now.
         self._users: dict[Transport, int] = {}
         self._latest: Transport | None = None
-        self._last_way: Way | None = None
         self._closed = False
         self._shared = SharedByServers.joined(timing)
         self._take(access)
 
     def _take(self, access: ClusterAccess) -> None:
         """What can be said of an access without asking or reading anything."""
+        self._last_way: Way | None = None
         self.access = access
         self._route: _Route | None = None
         self._problem = access.problem
@@ -249,6 +249,7 @@ class ApiServer:
         if self._closed:
             return
         self._closed = True
+        self._last_way = None
         # Whatever one of them raises, also where the caller is cancelled: no plugin outlives its server.
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._shared.leave)
@@ -266,7 +267,7 @@ class ApiServer:
         if self._closed:
             self._closed = False
             # Requests of before end with the connections that they were on, in their own table.
-            self._users, self._latest, self._last_way = {}, None, None
+            self._users, self._latest = {}, None
             self._shared = SharedByServers.joined(self.timing)
             self._take(access)
 
@@ -305,6 +306,8 @@ class ApiServer:
         transport = self._transport(route, tls)
         self._users[transport] += 1
         way = Way(transport, _identity(route, shown) if identified else None, shown, credential, self._users)
+        if not identified:
+            return way
         # One for all watches that go the same way.
         if self._last_way is None or not self._last_way.is_as(way):
             self._last_way = way

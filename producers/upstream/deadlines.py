@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 
 CLOCK = 1e-3
 """How coarse the event loop's clock may be, in seconds: what is so near has passed."""
+
+# So many looks that are passed over are always held.
+_DEAD = 64
 
 
 class Deadline:
@@ -41,6 +44,8 @@ class Deadlines:
         # two, of which the later is passed over.
         self._looks: list[tuple[float, int, Deadline]] = []
         self._number = count()
+        # How many of them are passed over.
+        self._dead = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -49,14 +54,29 @@ class Deadlines:
     def note(self, one: Deadline) -> None:
         """A deadline has been set."""
         if one.deadline < one.looked_at:
+            if one.looked_at != math.inf:
+                self._dead += 1
             one.looked_at = one.deadline
             heappush(self._looks, (one.deadline, next(self._number), one))
             if self._looks[0][2] is one:
                 self._wait()
 
+    def forget(self, one: Deadline) -> None:
+        """It has no deadline any more, and is not held. O(1), now and then O(n)."""
+        one.deadline = math.inf
+        if one.looked_at != math.inf:
+            one.looked_at = math.inf
+            self._dead += 1
+        if self._dead > _DEAD and 2 * self._dead > len(self._looks):
+            self._looks = [look for look in self._looks if look[0] == look[2].looked_at]
+            heapify(self._looks)
+            self._dead = 0
+            self._wait()
+
     def close(self) -> None:
         """Nothing is looked at any more."""
         self._looks.clear()
+        self._dead = 0
         self._wait()
 
     def _wait(self) -> None:
@@ -66,14 +86,17 @@ class Deadlines:
 
     def _look(self) -> None:
         now = self._loop.time() + CLOCK
-        while self._looks and self._looks[0][0] <= now:
-            at, _, one = heappop(self._looks)
-            if at != one.looked_at:
-                continue
-            one.looked_at = math.inf
-            if one.deadline <= now:
-                one.deadline = math.inf
-                one.passed()
-            else:
-                self.note(one)
-        self._wait()
+        try:
+            while self._looks and self._looks[0][0] <= now:
+                at, _, one = heappop(self._looks)
+                if at != one.looked_at:
+                    self._dead -= 1
+                    continue
+                one.looked_at = math.inf
+                if one.deadline <= now:
+                    one.deadline = math.inf
+                    one.passed()
+                else:
+                    self.note(one)
+        finally:
+            self._wait()

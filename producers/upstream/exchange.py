@@ -125,7 +125,7 @@ class Response:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def coming(self) -> asyncio.Future[None]:
-        """Done once there may be something to take, where nothing was; for one reader, to be awaited at once.
+        """Done once there is something to take, maybe at once; for one reader, which awaits it before it asks again.
 
         No coroutine, as of what waits for the next bytes of an idle watch there is very much.
         """
@@ -133,6 +133,9 @@ class Response:
         self._last_byte = self._loop.time()
         if self._silence is not None and self._silence_timer is None and self._sent:
             self._silence_timer = self._loop.call_later(self._silence, self._look_for_silence)
+        if self._chunks or self._whole or self._error is not None:
+            # It came since the last `take`, or by it: libcurl gives what it held back as soon as it may.
+            self.wake()
         return waiter
 
     def wake(self) -> None:

@@ -267,7 +267,7 @@ class Watch(Deadline):
     """
 
     __slots__ = (
-        "_asking", "_failed", "_initial", "_lasts", "_lines", "_path", "_query", "_response", "_server", "_silence",
+        "_asking", "_initial", "_lasts", "_lines", "_path", "_query", "_response", "_server", "_silence", "_silent",
         "_until", "_way", "ending",
     )  # fmt: skip
 
@@ -289,7 +289,8 @@ class Watch(Deadline):
         self._silence = timing.initial_silence if self._initial else self._lasts + timing.watch_grace
         # When it is ended, by the event loop's clock.
         self._until = math.inf
-        self._failed: ClusterUnavailable | None = None
+        # Whether it was silent for so long.
+        self._silent = False
         self._lines = LineCutter()
         self._asking: GetRequest | None = None
         self._response: Response | None = None
@@ -305,8 +306,10 @@ class Watch(Deadline):
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self.deadline = math.inf
-        asking, self._asking, self._response = self._asking, None, None
+        self._server.deadlines.forget(self)
+        asking, self._asking, self._response, self._way = self._asking, None, None, None
+        # Half a line may be large.
+        self._lines = LineCutter()
         if asking is not None:
             await asking.__aexit__(kind, error, trace)
 
@@ -325,11 +328,7 @@ class Watch(Deadline):
         if self._until <= asyncio.get_running_loop().time() + CLOCK:
             self.end()
             return
-        said = f"nothing said for {self._silence:.0f} s"
-        if self._initial:
-            self._failed = NotStreamed(f"{said}, and no end of the initial events")
-        else:
-            self._failed = Unreachable(f"{self._server.host}: watch of {self._path}: {said}")
+        self._silent = True
         if self._response is not None:
             self._response.wake()
 
@@ -345,8 +344,11 @@ class Watch(Deadline):
         # Its time is over also where there is always something to take.
         if self.ending or (self._until != math.inf and self._until <= asyncio.get_running_loop().time()):
             return None
-        if self._failed is not None:
-            raise self._failed
+        if self._silent:
+            said = f"nothing said for {self._silence:.0f} s"
+            if self._initial:
+                raise NotStreamed(f"{said}, and no end of the initial events")
+            raise Unreachable(f"{self._server.host}: watch of {self._path}: {said}")
         chunk = self._response.take()
         if chunk is None:
             return ()
@@ -386,10 +388,12 @@ class Watch(Deadline):
             while (lines := self.arrived()) is not None:
                 for line in lines:
                     yield await self.begun_event(line) if type(line) is BegunLine else self.event(line)
+                    # Nothing of what came is held until the next comes.
+                    del line
                     if self.ending:
                         return
-                del lines
-                await self.more()
+                if not lines:
+                    await self.more()
 
 
 def _watch_event(line: bytes, way: Way) -> WatchEvent:
