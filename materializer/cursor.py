@@ -19,7 +19,7 @@ from materializer.filter import Filter
 from materializer.order import Removal
 from materializer.store import Store
 from materializer.type_store import TypeStore
-from materializer.window import Event
+from materializer.window import Event, Was
 
 
 class ShownChange(NamedTuple):
@@ -282,7 +282,7 @@ def _events(type_store: TypeStore, at: Position, wanted: Filter) -> _Steps:
         shown: list[ShownChange] = []
         if wanted.covers(item):
             _add_event(shown, type_store, event, item, wanted)
-        elif wanted.version is not None and (left := _left_version(event, item, wanted)) is not None:
+        elif wanted.version is not None and (left := _left_version(type_store, event, item, wanted)) is not None:
             shown.append(left)
         if shown or wanted.where is not None:
             yield event.index, shown, item.size if shown else 0
@@ -299,7 +299,7 @@ def _add_event(result: list[ShownChange], type_store: TypeStore, event: Event, i
     before = event.before
     selected = not item.deleted and wanted.timely(item) and wanted.selects(item)
     if before is not None:
-        had = _matched(before, wanted)
+        had = (wanted.version is None or before.version == wanted.version) and _matched(before, wanted)
         if not before.same_uid(item):
             # The cluster was not heard of the deletion: one event stands for both.
             if had:
@@ -307,37 +307,49 @@ def _add_event(result: list[ShownChange], type_store: TypeStore, event: Event, i
             had = False
     elif event.fresh or not wanted.timely(item):
         had = False
-    elif not wanted.selective:
-        had = True
-    elif event.was is not None:
-        # Of the body it says nothing.
-        had = wanted.may_select(event.was)
-        type_store.window.doubtful += had and not selected and wanted.where is not None
-    elif selected or item.deleted:
-        had = wanted.may_select(item)
     else:
-        had = True
-        type_store.window.doubtful += 1
+        was = _was(event, item)
+        had = was is None or wanted.may_select(was)
+        # Of the body it says nothing.
+        type_store.window.doubtful += had and not selected and (was is None or wanted.where is not None)
     if selected:
         result.append(ShownChange(MODIFIED if had else ADDED, item, event.index))
-    elif had and (item.deleted or before is None):
-        result.append(ShownChange(DELETED, item, event.index))
-    elif had and before is not None:
-        result.append(ShownChange(DELETED, before, event.index, item.member_version))
+    elif had:
+        if before is None or item.deleted:
+            result.append(ShownChange(DELETED, item, event.index))
+        else:
+            result.append(ShownChange(DELETED, before, event.index, item.member_version))
 
 
-def _left_version(event: Event, item: Entry, wanted: Filter) -> ShownChange | None:
-    """What a watch of one version is shown of an object that is in another one since: nothing if it did not have it."""
+def _left_version(type_store: TypeStore, event: Event, item: Entry, wanted: Filter) -> ShownChange | None:
+    """What a watch of one version is shown of an object that is in another one since: nothing if it did not have it.
+
+    Where the state before is not here, or only what the log says of another uid, its version is not known.
+    """
     before = event.before
-    if before is None or before.deleted or not wanted.covers(before) or not _matched(before, wanted):
+    if before is not None and not before.deleted:
+        had = wanted.covers(before) and _matched(before, wanted)
+        return ShownChange(DELETED, before, event.index, item.member_version) if had else None
+    if event.fresh or not _may_have_left(item, wanted, event.index - 1, type_store):
         return None
-    return ShownChange(DELETED, before, event.index, item.member_version)
+    if before is not None:
+        had = _matched(before, wanted)
+    else:
+        was = _was(event, item)
+        had = wanted.timely(item) and (was is None or wanted.may_select(was))
+    return _deleted_from_version(before or item, item, wanted, type_store) if had else None
+
+
+def _was(event: Event, item: Entry) -> Was | None:
+    """What selectors looked at in a state before that is not here; None: unknown.
+
+    Of a deletion of which the log does not say it, what the tombstone has.
+    """
+    return item if event.was is None and item.deleted else event.was
 
 
 def _matched(before: Entry, wanted: Filter) -> bool:
-    """Whether the state before an event was in the selection, of an object in scope."""
-    if wanted.version is not None and before.version != wanted.version:
-        return False
+    """Whether the state before an event was in the selection, of an object in scope, whatever its version."""
     # Of a predecessor of which only the log knows, an older release did not say when it was created.
     return (wanted.timely(before) or not before.created) and wanted.selects(before)
 
@@ -356,7 +368,8 @@ def _shown(entry: Entry, wanted: Filter, at: Position, type_store: TypeStore) ->
     if held is not None and (not selected or not known):
         # It was deleted or left the selection, or the watcher holds another uid of the name and does not know this one.
         shown = entry if entry.deleted and known else held
-        if held is entry and wanted.matched_between(entry, max(at.complete_at, entry.uid_index), at.read_to) is None:
+        if held is entry and not wanted.matched_between(entry, max(at.complete_at, entry.uid_index), at.read_to):
+            # The states in which it may have been selected are not here.
             type_store.window.doubtful += 1
         yield ShownChange(DELETED, shown, entry.index - 1 if selected else entry.index)
         held = None
@@ -365,22 +378,28 @@ def _shown(entry: Entry, wanted: Filter, at: Position, type_store: TypeStore) ->
 
 
 def _out_of_version(entry: Entry, wanted: Filter, at: Position, type_store: TypeStore) -> Iterator[ShownChange]:
-    """What a watch of one version is shown of an object that is in another one, before the window.
+    """What a watch of one version is shown of an object that is in another one, before the window."""
+    if _may_have_left(entry, wanted, at.read_to, type_store):
+        held = _held(entry, wanted, at, type_store.unread_through)
+        if held is not None:
+            yield _deleted_from_version(held, entry, wanted, type_store)
 
-    Where its cluster has had the type in that for as long as the watcher has been away, nothing. Else in which version
-    it was is not known, and it is shown as deleted: not to be told would leave it at the client for ever.
+
+def _may_have_left(entry: Entry, wanted: Filter, read_to: int, type_store: TypeStore) -> bool:
+    """Whether an object that is in another version may have been in the one that is watched, at an index.
+
+    Not where its cluster has had the type in that since. Else in which version it was is not known, and it is shown as
+    deleted: not to be told would leave it at the client for ever.
     """
-    if at.read_to >= type_store.version_since.get(entry.cluster, NEVER):
-        return
-    if not dataclasses.replace(wanted, version=None).covers(entry):
-        return
-    held = _held(entry, wanted, at, type_store.unread_through)
-    if held is not None:
-        assert wanted.version is not None
-        type_store.window.doubtful += 1
-        yield ShownChange(
-            DELETED, of_version(held, type_store.key.group, wanted.version), entry.index, entry.member_version
-        )
+    since = type_store.version_since.get(entry.cluster, NEVER)
+    return read_to < since and dataclasses.replace(wanted, version=None).covers(entry)
+
+
+def _deleted_from_version(held: Entry, entry: Entry, wanted: Filter, type_store: TypeStore) -> ShownChange:
+    assert wanted.version is not None
+    type_store.window.doubtful += 1
+    shown = of_version(held, type_store.key.group, wanted.version)
+    return ShownChange(DELETED, shown, entry.index, entry.member_version)
 
 
 def _predecessor(entry: Entry, wanted: Filter, at: Position, unread_through: int) -> Entry | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from deltalog import ADDED, DELETED, Replaced
+from deltalog import ADDED, DELETED, MODIFIED, Replaced
+from deltalog.wire.delta import Selectables
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.selectors import parse_labels
 from deltalog.wire.subjects import REMOVED, TYPE
@@ -19,9 +21,12 @@ from materializer.entry import object_key
 from materializer.filter import Filter
 from materializer.store import Store
 from materializer.window import WINDOW_BYTES
+from tests.materializer.test_several_types import Everything, Nothing
 
 PODS = GroupResource("", "pods")
 ALL = Filter()
+A, B = {"app": "a"}, {"app": "b"}
+APP_A = parse_labels("app=a")
 Make = Callable[..., Any]
 
 
@@ -88,6 +93,57 @@ def test_a_late_watcher_is_told_of_a_deletion_whose_object_it_may_hold(delta: Ma
     assert shown(store, Cursor(3, 3)) == [("DELETED", "v", 5)]
     # One that was at 2 cannot hold it.
     assert shown(store, Cursor(2, 2)) == []
+
+
+def gapped(delta: Make) -> Store:
+    """Had n of uid u with app=a at 1; what came from 2 to 4 was superseded unread, and it has every event past that."""
+    store = Store("h", 100, WINDOW_BYTES)
+    store.finish_loading(0)
+    store.apply_delta(delta("n", labels=A), 1, 1)
+    store.skip(5, 5)
+    assert (store.unread_through, store.window.start) == (4, 4)
+    return store
+
+
+def test_of_a_state_that_is_not_here_the_body_is_not_known(delta: Make) -> None:
+    """With a condition on bodies, a deletion goes by what the log says of labels, and is counted as doubtful."""
+
+    def told(wanted: Filter, name: str = "n", **given: Any) -> tuple[list[tuple[str, int]], int]:
+        store = gapped(delta)
+        store.apply_delta(delta(name, member_version="3", **{"uid_index": 1, **given}), 6, 6)
+        pods = store.types[PODS]
+        found, _ = changes(pods, Cursor(5).position(pods), wanted, 100)
+        assert all(change.entry is next(pods.events.after(5)).item for change in found)
+        return [(change.type, change.at) for change in found], store.window.doubtful
+
+    none, every = Filter(labels=APP_A, where=Nothing()), Filter(labels=APP_A, where=Everything())
+    of_a, of_b = Selectables(A, {}, ""), Selectables(B, {}, "")
+    assert told(none, type=MODIFIED, labels=A, was=of_a) == ([(DELETED, 6)], 1)
+    assert told(none, type=MODIFIED, labels=A, was=of_b) == ([], 0)
+    assert told(every, type=MODIFIED, labels=A, was=of_a) == ([(MODIFIED, 6)], 0)
+    assert told(Filter(labels=APP_A), type=MODIFIED, labels=B) == ([(DELETED, 6)], 1)
+    # Where the log does not say it of a deletion, what the tombstone has is taken for it.
+    assert told(none, "m", type=DELETED, uid_index=3, labels=A) == ([(DELETED, 6)], 1)
+    assert told(none, "m", type=DELETED, uid_index=3, labels=B) == ([], 0)
+    assert told(Filter(labels=APP_A), "m", type=DELETED, uid_index=3, labels=A) == ([(DELETED, 6)], 0)
+
+
+def test_a_deletion_is_counted_as_doubtful_where_no_state_is_known_that_was_selected(delta: Make) -> None:
+    """Before the window: by what was since the client had everything; another uid's deletion goes by that one."""
+    wanted = Filter(labels=APP_A)
+    store = fed((1, delta("m", labels=A)), (2, delta("m", member_version="2", labels=B)))
+    store.apply_delta(delta("n", uid="w"), 4, 4)
+    store.settle()
+    store.apply_delta(delta("m", member_version="3", labels=B), 5, 5)
+    # It may have had app=a at 3, which was lost; that it had it at 1 is of no matter to who had everything at 2.
+    assert shown(store, Cursor(4, 2), wanted) == [(DELETED, "u", 5)]
+    assert store.window.doubtful == 1
+    assert shown(store, Cursor(4, 1), wanted) == [(DELETED, "u", 5)]
+    assert store.window.doubtful == 1
+    # u had app=a; what v was before 9 is not known, and it began past what the client has read.
+    store = fed((1, delta("m", labels=A)), (9, delta("m", uid="v", member_version="2", labels=B, uid_index=5)))
+    assert shown(store, Cursor(2), wanted) == [(DELETED, "u", 9)]
+    assert store.window.doubtful == 0
 
 
 # -- the places of a position ----------------------------------------------------------------------------------------
@@ -197,6 +253,28 @@ def test_a_read_ends_at_the_limit_of_changes_or_of_bytes(delta: Make) -> None:
     assert ([change.entry.name for change in found], end) == (["n6"], None)
 
 
+def test_so_many_are_passed_over_at_one_go(delta: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the dead fewer, as each counts for several; the count begins anew with each piece."""
+    monkeypatch.setattr(cursor_module, "_MOST_PASSED", 4)
+    monkeypatch.setattr(cursor_module, "_DEAD", 2)
+    monkeypatch.setattr(cursor_module, "_MOST_READ", 2)
+    monkeypatch.setattr(cursor_module, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    dead = dict.fromkeys((9, 10, 11), DELETED)
+    store = fed(
+        *((index, delta(f"n{index}", dead.get(index, ADDED), f"u{index}", uid_index=index)) for index in range(1, 15))
+    )
+    type_store, names = store.types[PODS], frozenset({"other"})
+    ends: list[int | None] = [0]
+    while ends[-1] is not None:
+        found, end = changes(type_store, Cursor(ends[-1], 0).position(type_store), Filter(names=names), 1)
+        assert not found
+        ends.append(end)
+    assert ends == [0, 4, 8, 10, 13, None]
+    # With a condition on bodies several pieces are one read, and cost none of its bytes.
+    wanted = Filter(names=names, where=Nothing())
+    assert changes(type_store, Cursor(0, 0).position(type_store), wanted, 1, 1) == ([], 8)
+
+
 # -- selections ------------------------------------------------------------------------------------------------------
 
 
@@ -273,6 +351,18 @@ def test_a_deletion_that_changes_labels_is_of_what_watchers_saw(delta: Make) -> 
     assert shown(store, other, Filter(labels=parse_labels("app=b"))) == []
     # Who was there before the object was, never held it.
     assert shown(store, Cursor(0, 0)) == []
+
+
+def test_in_the_window_a_deletion_is_shown_as_the_tombstone(delta: Make) -> None:
+    """As the cluster sent it, and not the state before with the version of the change."""
+    store = Store("h", 100, WINDOW_BYTES)
+    store.finish_loading(0)
+    store.apply_delta(delta("n", labels=A), 1, 1)
+    store.apply_delta(delta("n", DELETED, member_version="2", labels=B), 2, 2)
+    type_store = store.types[PODS]
+    [change], _ = changes(type_store, Cursor(1).position(type_store), Filter(labels=APP_A), 100)
+    assert change.entry is type_store.tombstone("alpha", object_key("x", "n"))
+    assert (change.type, change.at, change.member_version) == (DELETED, 2, None)
 
 
 # -- versions of the API ---------------------------------------------------------------------------------------------
@@ -352,8 +442,44 @@ def test_in_the_window_what_leaves_a_version_is_deleted_in_the_state_that_was_th
     assert left(Cursor(2), Filter(version="v1")) == [(DELETED, "7", 3, "9"), (DELETED, "8", 4, "9")]
     # Only what was selected in that version, and only from it.
     assert left(Cursor(2), Filter(version="v1", labels=parse_labels("app=a"))) == [(DELETED, "7", 3, "9")]
+    assert left(Cursor(2), Filter(version="v1", names=frozenset({"b"}))) == [(DELETED, "8", 4, "9")]
     assert left(Cursor(4), Filter(version="v1")) == []
+    # In the version where they are since, they are new; in a third one they never were.
+    came = [(ADDED, "9", 3, None), (ADDED, "9", 4, None), (MODIFIED, "10", 5, None)]
+    assert left(Cursor(2), Filter(version="v2")) == came
+    assert left(Cursor(0), Filter(version="v3")) == []
     assert store.window.doubtful == 0
+
+
+def test_in_the_window_what_may_have_left_a_version_unseen_is_deleted(delta: Make) -> None:
+    """The state before is not here, or is of another uid, of which the log does not say in which version it was."""
+
+    def left(wanted: Filter, name: str = "n", **given: Any) -> list[tuple[str, str, str, int, str | None]]:
+        store = gapped(delta)
+        store.apply_delta(delta(name, member_version="9", version="v2", **given), 6, 6)
+        # Its cluster has had the type in v2 for long enough, if it was seen to change.
+        store.apply_delta(delta("o", uid="o", uid_index=2, version="v2", labels=A), 7, 7)
+        pods = store.types[PODS]
+        found, _ = changes(pods, Cursor(5).position(pods), wanted, 100)
+        assert store.window.doubtful == len(found)
+        return [(one.type, one.entry.uid, one.entry.version, one.at, one.member_version) for one in found]
+
+    of_v1 = Filter(version="v1", labels=APP_A, not_names=frozenset({"z"}))
+    of_a, of_b = Selectables(A, {}, ""), Selectables(B, {}, "")
+    gone = [(DELETED, "u", "v1", 6, "9")]
+    since: dict[str, Any] = {"type": MODIFIED, "uid_index": 1}
+    assert left(of_v1, labels=B, **since) == gone
+    assert left(of_v1, labels=B, was=of_a, **since) == gone
+    assert left(of_v1, labels=A, was=of_b, **since) == []
+    assert left(of_v1, labels=B, type=DELETED, uid_index=1) == gone
+    assert left(of_v1, labels=B, type=DELETED, was=of_b, uid_index=1) == []
+    # What is out of scope is not shown; of o, whose cluster was not seen to change, nothing is known.
+    assert left(of_v1, "z", uid="z", **since) == [(DELETED, "o", "v1", 7, "1")]
+    for created, expected in ((4, []), (5, gone)):
+        assert left(Filter(version="v1", since=5), created=created, **since) == expected
+    for labels, expected in ((A, [(DELETED, "t", "v1", 6, "9")]), (B, [])):
+        other = Replaced(uid="t", uid_index=3, oldest_uid_index=1, time=1, labels=labels)
+        assert left(of_v1, uid="v", labels=A, replaced=other) == expected
 
 
 # -- times, clusters' own versions -----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ has survived: either a test is missing, or it changes nothing that can be seen, 
 reason, one a line:
 
     cursor.py changes: `...` -> `...`: why nothing can be seen of it
+    cursor.py changes: `...` -> `...` (2): why nothing can be seen of the second one of the same text
 
 Ends with 1 if another one survives, or one of the list is killed or no longer there.
 """
@@ -20,6 +21,7 @@ import importlib
 import json
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -61,6 +63,8 @@ TESTS = (
 # Of tests that take a seed, those with so many of the first ones: what one seed does not find, the next seldom does.
 SEEDS = 2
 MEMORY_LIMIT = 4 << 30
+# A mutant's text may end in a number (tests.mutants.mutations).
+_LISTED = re.compile(r"(?P<mutant>.+`(?: \(\d+\))?): (?P<reason>.+)")
 
 
 @dataclass(frozen=True)
@@ -238,8 +242,14 @@ def _all(modules: Sequence[str], sample: int, match: str) -> Iterator[tuple[str,
 def known_equivalents() -> dict[str, str]:
     """Mutants that change nothing that can be seen, and why."""
     lines = EQUIVALENT.read_text().splitlines()
-    split = (line.rpartition("`: ") for line in lines if line and not line.startswith("#"))
-    return {f"{mutant}`": reason for mutant, _, reason in split}
+    known = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            listed = _LISTED.fullmatch(line)
+            if listed is None:
+                raise ValueError(f"no mutant with a reason: {line}")
+            known[listed["mutant"]] = listed["reason"]
+    return known
 
 
 def run(modules: Sequence[str], sample: int, match: str, processes: int) -> int:
