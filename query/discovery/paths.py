@@ -16,6 +16,14 @@ from query.http.status import UnknownPath, no_such_path
 SERVED_PATHS = ("/api", "/apis", "/clusters", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version")
 """What the document at `/` lists."""
 
+# First segments of what an API server serves: what stands behind a cluster's name.
+_ROOTS = frozenset(
+    (
+        *("api", "apis", "openapi", "version", "healthz", "livez", "readyz", "metrics", "logs", "debug", "configz"),
+        *("flagz", "statusz", "openid", ".well-known", "swagger.json", "swagger-2.0.0.pb-v1", "swaggerapi"),
+    )
+)
+
 # Subresources of a namespace itself; any other word behind its name is a resource type in it.
 _OF_NAMESPACE = ("status", "finalize")
 
@@ -66,8 +74,11 @@ def cluster_scope(segments: list[str], known: Iterable[str]) -> tuple[str | None
     """The cluster whose scope a path is in (None: all), and the path within. `known`: names of clusters.
 
     `clusters/alpha/api` is in the scope of `alpha`, its path within is `api`. A cluster's name may have slashes, as
-    that of an EKS context has; they may stand in the URL as they are. Of several names that fit the longest is meant:
-    `clusters/default/api-host:6443/me/api` is in the scope of `default/api-host:6443/me`, though there is a `default`.
+    that of an EKS context has; they may stand in the URL as they are. Of several names that fit the shortest is meant
+    behind which a path of an API server begins: `clusters/default/api-host:6443/me/api` is in the scope of
+    `default/api-host:6443/me`, though there is a `default`, and `clusters/default/api/v1/pods` in that of `default`,
+    though there may be a `default/api`: no name takes another cluster's paths, and what clients send there. One that
+    is hidden so is asked for by `default%2Fapi`. Of other paths the longest name's cluster is meant.
 
     Raises:
         UnknownPath: there is no such cluster.
@@ -78,12 +89,14 @@ def cluster_scope(segments: list[str], known: Iterable[str]) -> tuple[str | None
         return None, segments
     names = set(known)
     deepest = max((name.count("/") for name in names), default=0)
-    # Most of the path first: what is below a cluster of a shorter name may begin as the rest of a longer one does.
-    for end in range(min(len(segments), deepest + 2), 1, -1):
-        name = "/".join(segments[1:end])
-        if name in names:
-            return name, segments[end:]
-    raise no_such_cluster(segments[1], names)
+    ends = range(2, min(len(segments), deepest + 2) + 1)
+    fitting = [end for end in ends if "/".join(segments[1:end]) in names]
+    meant = next((end for end in fitting if end == len(segments) or segments[end] in _ROOTS), None)
+    if meant is None:
+        if not fitting:
+            raise no_such_cluster(segments[1], names)
+        meant = fitting[-1]
+    return "/".join(segments[1:meant]), segments[meant:]
 
 
 def no_such_cluster(name: str, names: Iterable[str]) -> UnknownPath:

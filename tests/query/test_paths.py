@@ -74,7 +74,7 @@ def test_names_of_clusters_may_hold_slashes() -> None:
 
 
 @pytest.mark.parametrize("slash", ["/", "%2F"])
-def test_of_names_that_fit_the_longest_is_meant(slash: str) -> None:
+def test_of_names_that_fit_one_is_meant_behind_which_a_path_begins(slash: str) -> None:
     """As k3s and `oc login` name contexts."""
     longest = "default/api-host:6443/me"
     known = ["default", "default/api-host:6443", longest, "other/default"]
@@ -86,6 +86,32 @@ def test_of_names_that_fit_the_longest_is_meant(slash: str) -> None:
         )
         assert cluster_scope(split(f"/clusters/{path}"), known) == (name, [])
     assert cluster_scope(split("/clusters/default/api-host:6443/you/api"), known)[0] == "default/api-host:6443"
+    assert cluster_scope(split("/clusters/other/default/custom"), known) == ("other/default", ["custom"])
     assert cluster_scope(split("/clusters/default/api/v1"), known) == ("default", ["api", "v1"])
     with pytest.raises(ApiError):
         cluster_scope(split("/clusters/other/api"), known)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "api",
+        "api/v1/nodes",
+        "api/v1/namespaces/default/configmaps",
+        "api/v1/namespaces/default/pods/x/eviction",
+        "api/v1/namespaces/default/pods/x/proxy/api/v1/secrets",
+        "apis/apps/v1/deployments",
+        "version",
+        "openapi/v3/api/v1",
+    ],
+)
+def test_no_name_takes_paths_of_another_cluster(path: str) -> None:
+    """With them would go what clients send there, their tokens too."""
+    segments = path.split("/")
+    named = ["/".join(segments[:end]) for end in range(1, len(segments) + 1)]
+    known = ["default", *(f"default/{one}" for one in named)]
+    assert cluster_scope(split(f"/clusters/default/{path}"), known) == ("default", segments)
+    # Those are asked for by names in one segment.
+    for one in named:
+        encoded = f"default/{one}".replace("/", "%2F")
+        assert cluster_scope(split(f"/clusters/{encoded}/{path}"), known) == (f"default/{one}", segments)
