@@ -21,6 +21,8 @@ class ProducerTiming(msgspec.Struct, frozen=True, kw_only=True):
     """Between two reads of an answer that is no watch."""
     answer: float = 120.0
     """What an answer that is no watch may take as a whole; a kube-apiserver itself ends it after 60 s."""
+    refusal: float = 10.0
+    """What the text of a refusal may take, which is told beside its code."""
     reload_credentials_every: float = 5.0
     """Between two looks at whether files of credentials have changed."""
     discover_group: float = 10.0
@@ -30,7 +32,8 @@ class ProducerTiming(msgspec.Struct, frozen=True, kw_only=True):
     watch_grace: float = 15.0
     """What a server may be late in ending a watch before the connection counts as half-open."""
     initial_silence: float = 20.0
-    """Without a byte while initial events are awaited, until the connection is given up."""
+    """Without a byte while initial events are awaited, until the connection is given up; as long may their end take
+    once a change has come, when all that came is taken in."""
     bookmark_silence: float = 150.0
     """The same for a watch whose server sends bookmarks: about one a minute."""
 

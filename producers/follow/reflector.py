@@ -297,6 +297,9 @@ class Reflector:
         for line in lines:
             event = await watch.begun_event(line) if type(line) is BegunLine else watch.event(line)
             await self._take_in(event)
+            if watch.changing and not self._server.streams_lists:
+                # What is known of the server by now: this one would not end either.
+                raise NotStreamed("changes come before the end of the initial events")
             # Its parts are views of the whole line: not held until the next one comes.
             del event
             if self._in_list and self._initial is None:

@@ -399,7 +399,11 @@ class ApiServer:
         self.clock_offset = date.timestamp() + 0.5 - (asked + time.time()) / 2
 
     async def _refuse(self, response: Response, way: Way) -> None:
-        body = await response.read(64 * 1024)
+        body = b""
+        # What it is refused for is known without it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.timing.refusal):
+                body = await response.read(64 * 1024)
         try:
             status = msgspec.json.decode(body, type=_Status)
         except UNDECODABLE:

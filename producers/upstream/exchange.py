@@ -40,6 +40,10 @@ class TransportError(ClusterUnavailable):
     """There is no answer, or it breaks off: whether the server did what was asked is unknown."""
 
 
+class SilentServer(TransportError):
+    """It was sent, and for so long not a byte came."""
+
+
 class NotConnected(TransportError):
     """No connection came about: the server has seen nothing of the request."""
 
@@ -194,7 +198,7 @@ class Response:
         if left > 0:
             self._silence_timer = self._loop.call_later(left, self._look_for_silence)
         else:
-            self.fail(TransportError(f"nothing came for {self._silence:g} s"))
+            self.fail(SilentServer(f"nothing came for {self._silence:g} s"))
 
     # -- its life, for the transport -----------------------------------------------------------------------------------
 

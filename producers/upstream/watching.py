@@ -29,7 +29,7 @@ from producers.upstream.apiserver import (
     Way,
 )
 from producers.upstream.deadlines import CLOCK, Deadline
-from producers.upstream.exchange import Response
+from producers.upstream.exchange import Response, SilentServer
 from producers.upstream.objects import RawObject, Unusable, identify, without_line_feeds
 from producers.upstream.odd_json import (
     OddObject,
@@ -231,6 +231,11 @@ class LineCutter:
         self._begun: list[bytes] | None = None
         self._length = 0
 
+    @property
+    def begun(self) -> bool:
+        """Whether a line has begun, and has not ended."""
+        return self._begun is not None
+
     def of(self, chunk: bytes) -> list[bytes]:
         """The lines that end in the next piece, and nothing that is blank. Raises TooLarge for one that has no end.
 
@@ -267,8 +272,8 @@ class Watch(Deadline):
     """
 
     __slots__ = (
-        "_asking", "_initial", "_lasts", "_lines", "_path", "_query", "_response", "_server", "_silence", "_silent",
-        "_until", "_way", "ending",
+        "_asking", "_failed", "_initial", "_lasts", "_lines", "_path", "_query", "_response", "_server", "_silence",
+        "_until", "_way", "_whole_by", "changing", "ending",
     )  # fmt: skip
 
     def __init__(self, server: ApiServer, target: Target, version: str | None) -> None:
@@ -289,18 +294,27 @@ class Watch(Deadline):
         self._silence = timing.initial_silence if self._initial else self._lasts + timing.watch_grace
         # When it is ended, by the event loop's clock.
         self._until = math.inf
-        # Whether it was silent for so long.
-        self._silent = False
+        # Whether a change has come before the end of the initial events: that is to come soon then.
+        self.changing = False
+        # When the line that has begun, or the initial events, are to have their end, by the event loop's clock.
+        self._whole_by = math.inf
+        # What did not come in time; empty: all did.
+        self._failed = ""
         self._lines = LineCutter()
         self._asking: GetRequest | None = None
         self._response: Response | None = None
         self._way: Way | None = None
 
     async def __aenter__(self) -> Self:
-        asking = self._server.open(self._path, self._query, silence=self._lasts + self._server.timing.watch_grace)
+        asking = self._server.open(self._path, self._query, silence=self._silence)
         # Nothing that is needed to begin is held while it lasts: there is a watch for each type of each cluster.
         self._query = _NO_QUERY
-        self._response, self._way = await asking.__aenter__()
+        try:
+            self._response, self._way = await asking.__aenter__()
+        except Unreachable as cause:
+            if self._initial and isinstance(cause.__cause__, SilentServer):
+                raise NotStreamed(str(cause)) from None
+            raise
         self._asking = asking
         self._response.lasts()
         return self
@@ -325,10 +339,14 @@ class Watch(Deadline):
 
     def passed(self) -> None:
         """The time that it may last, or be silent, is over."""
-        if self._until <= asyncio.get_running_loop().time() + CLOCK:
+        now = asyncio.get_running_loop().time() + CLOCK
+        if self._until <= now:
             self.end()
             return
-        self._silent = True
+        if self._whole_by > now:
+            self._failed = f"nothing said for {self._silence:.0f} s"
+        else:
+            self._failed = "a line without end" if not self.changing else "changes come"
         if self._response is not None:
             self._response.wake()
 
@@ -344,20 +362,20 @@ class Watch(Deadline):
         # Its time is over also where there is always something to take.
         if self.ending or (self._until != math.inf and self._until <= asyncio.get_running_loop().time()):
             return None
-        if self._silent:
-            said = f"nothing said for {self._silence:.0f} s"
+        if self._failed:
             if self._initial:
-                raise NotStreamed(f"{said}, and no end of the initial events")
-            raise Unreachable(f"{self._server.host}: watch of {self._path}: {said}")
+                raise NotStreamed(f"{self._failed}, and no end of the initial events")
+            raise Unreachable(f"{self._server.host}: watch of {self._path}: {self._failed}")
         chunk = self._response.take()
         if chunk is None:
             return ()
         if not chunk:
             return None
         lines = self._lines.of(chunk)
-        if lines:
-            # Only the server's silence counts, not the time that its events take here.
-            self.deadline = math.inf
+        # Only the server's silence counts, not the time that its events take here.
+        self.deadline = math.inf
+        if lines and not self.changing:
+            self._whole_by = math.inf
         return lines
 
     def more(self) -> Awaitable[None]:
@@ -365,7 +383,14 @@ class Watch(Deadline):
         assert self._response is not None
         waiting = self._response.coming()
         if self.deadline == math.inf:
-            self.deadline = min(asyncio.get_running_loop().time() + self._silence, self._until)
+            now = asyncio.get_running_loop().time()
+            if self._whole_by == math.inf:
+                if self.changing:
+                    self._whole_by = now + self._silence
+                elif self._lines.begun:
+                    # Also a server that sends its watches' ends would have sent that by then.
+                    self._whole_by = now + self._lasts + self._server.timing.watch_grace
+            self.deadline = min(now + self._silence, self._until, self._whole_by)
             self._server.deadlines.note(self)
         return waiting
 
@@ -376,6 +401,9 @@ class Watch(Deadline):
         if event.type == "BOOKMARK":
             # This server sends them, about one a minute: two missing ones are a broken connection.
             self._silence, self._initial = self._server.timing.bookmark_silence, False
+            self.changing, self._whole_by = False, math.inf
+        elif self._initial and event.type != "ADDED":
+            self.changing = True
         return event
 
     async def begun_event(self, line: BegunLine) -> WatchEvent:
