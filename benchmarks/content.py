@@ -54,13 +54,14 @@ class Pod(msgspec.Struct, gc=False):
 
 @dataclass
 class Filled:
-    """What a log was filled with. `owners` may append more, by cluster; `size` is the objects' bytes.
+    """What a log was filled with: so many `objects`, of `size` bytes. `owners` may append more, by cluster.
 
     `pods`: those that are kept, the first of the log.
     """
 
     pods: list[Pod] = field(default_factory=list)
     owners: dict[str, Owner] = field(default_factory=dict)
+    objects: int = 0
     size: int = 0
 
 
@@ -139,6 +140,7 @@ async def fill(log: Log, pods: int, variety: Variety = "mixed", *, keep: int | N
                 await appender.append(subject, payload, remember(pod), headers)
                 if keep is None or len(filled.pods) < keep:
                     filled.pods.append(pod)
+                filled.objects += 1
                 filled.size += len(content.object)
             await appender.drain()
             await append_control(appender, owner, owner.control(TypeSynced(resource=PODS.group_resource, version="1")))
