@@ -63,7 +63,7 @@ class FollowedTypes:
         self._definitions = Definitions(state.server, state.rediscover.set)
         # Once for all informers.
         self._on_type_synced, self._on_trouble = self._synced, self._trouble
-        # StateCounts the servers that the cluster's name led to.
+        # Counts the servers that the cluster's name led to.
         self._server_number = 0
 
     # -- discovery -------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ class Reflector:
     # There is one for each type of each cluster.
     __slots__ = (
         "_accepts", "_anew", "_anew_at", "_another_way", "_asked", "_attempt", "_began", "_broken", "_by_pages",
-        "_cluster", "_completes", "_due", "_in_list", "_initial", "_lacking_known", "_lacks", "_list_backoff",
+        "_cluster", "_completes", "_due", "_initial", "_lacking_known", "_lacks", "_list_backoff",
         "_metrics", "_on_change", "_read_back", "_relist_every", "_retry_now", "_sampled", "_server", "_timing",
         "_told", "_turn", "_watch_backoff", "_watch_began", "_watch_now", "_why", "expected", "last_event",
         "listed", "relists", "synced", "synced_at", "target", "version", "writer",
@@ -117,8 +117,7 @@ class Reflector:
         # Whether all is to begin with a list, and when it last did; whether the log is to be read back before it.
         self._anew = self._read_back = True
         self._anew_at = 0.0
-        # Whether the watch began with a list, and that is not in the log; the keys of its initial events.
-        self._in_list = False
+        # The keys of the initial events of a watch that began with a list, until that is in the log.
         self._initial: set[ObjectKey] | None = None
         # When the watch began that is under way, 0: none is; it, once past its list.
         self._watch_began = 0.0
@@ -279,7 +278,6 @@ class Reflector:
         if listing:
             self._begin_list()
             self._initial = set()
-        self._in_list = listing
         watch = Watch(self._server, self.target, None if listing else self.version)
         if not listing:
             self._past_list(watch)
@@ -287,7 +285,6 @@ class Reflector:
 
     def _past_list(self, watch: Watch) -> None:
         """From now on a list is taken when it is due or asked for, also where that was under the last one."""
-        self._in_list = False
         self._watch_now = watch
         if self._due != math.inf:
             watch.end_at(asyncio.get_running_loop().time() + max(self._due - time.monotonic(), 0.0))
@@ -302,7 +299,7 @@ class Reflector:
                 raise NotStreamed("changes come before the end of the initial events")
             # Its parts are views of the whole line: not held until the next one comes.
             del event
-            if self._in_list and self._initial is None:
+            if self._initial is None and self._watch_now is None:
                 self._past_list(watch)
             if watch.ending:
                 return
@@ -382,7 +379,7 @@ class Reflector:
             return None
         reason, retry_after = str(cause), None
         if isinstance(cause, RequestRefused):
-            if self._in_list and cause.code in (400, 422):
+            if self._initial is not None and cause.code in (400, 422):
                 self._take_by_pages()
                 return None
             lasts = not cause.expired and cause.code != 404
@@ -395,7 +392,6 @@ class Reflector:
                 self._by_pages = True
                 lasts = False
         if not (lasts and self.synced.is_set()):
-            self._end_watch("ended")
             raise cause
         if self._end_watch("broken") >= self._timing.stable:
             self._broken = 0

@@ -252,8 +252,8 @@ class LineCutter:
             return []
         pieces = chunk.split(b"\n")
         if self._begun is not None:
-            begun = b"".join(self._begun)
-            pieces[0] = BegunLine(begun) if self._length > LARGEST_ANSWER else begun + pieces[0]
+            large = self._length > LARGEST_ANSWER
+            pieces[0] = BegunLine(b"".join(self._begun)) if large else b"".join((*self._begun, pieces[0]))
         last = pieces.pop()
         self._begun, self._length = ([last], len(last)) if last else (None, 0)
         return [piece for piece in pieces if piece and not piece.isspace()]
