@@ -11,6 +11,7 @@ import asyncio
 import gc
 import time
 import tracemalloc
+from collections.abc import Mapping
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,8 +63,8 @@ class _Held(msgspec.Struct):
 # -- a watch with many changes -------------------------------------------------------------------------------------
 
 
-def _made(pods: int) -> tuple[bytes, list[bytes]]:
-    """A list of pods, and the lines of a watch behind it in which each of them changes once."""
+def _made(pods: int) -> tuple[list[bytes], int, list[bytes]]:
+    """The pods of a list, its version, and the lines of a watch behind it in which each of them changes once."""
     stored = list(SimulatedCluster(_CLUSTER, pods=pods).storage.collections["", "pods"].in_order())
     items = [b"{" + one.tail for one in stored]
     versions = [int(msgspec.json.decode(item)["metadata"]["resourceVersion"]) for item in items]
@@ -73,19 +74,27 @@ def _made(pods: int) -> tuple[bytes, list[bytes]]:
         name = b'"resourceVersion":"%d"'
         changed = item.replace(name % version, name % (last + at), 1)
         lines.append(b'{"type":"MODIFIED","object":' + changed + b"}\n")
-    head = b'{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"%d"},"items":[' % last
-    return head + b",".join(items) + b"]}\n", lines
+    return items, last, lines
+
+
+def _page(items: list[bytes], version: int, query: Mapping[str, str]) -> bytes:
+    """A page of the list, of as many pods as are asked for; its continue token is the number of those before it."""
+    begin = int(query.get("continue", 0))
+    end = min(begin + (int(query.get("limit", 0)) or len(items)), len(items))
+    more = b',"continue":"%d","remainingItemCount":%d' % (end, len(items) - end) if end < len(items) else b""
+    head = b'{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"%d"%b},"items":[' % (version, more)
+    return head + b",".join(items[begin:end]) + b"]}\n"
 
 
 async def _serve(pipe: Pipe, kubeconfig: Path, pods: int) -> None:
-    """A cluster that has one list and one watch, at full speed, for all that ask."""
-    listed, lines = await asyncio.to_thread(_made, pods)
+    """A cluster that has one list, by pages, and one watch, at full speed, for all that ask."""
+    items, version, lines = await asyncio.to_thread(_made, pods)
     body = b"".join(lines)
     over = asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
         if "watch" not in request.query:
-            return web.Response(body=listed, content_type="application/json")
+            return web.Response(body=_page(items, version, request.query), content_type="application/json")
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         response.enable_chunked_encoding()
         await response.prepare(request)

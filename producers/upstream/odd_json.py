@@ -156,6 +156,22 @@ def begun_rest(beginning: bytes, key: str) -> bytes | None:
     return beginning[start:].strip() if start >= 0 else None
 
 
+def has_several(beginning: bytes) -> bool:
+    """Whether an array of which only the beginning is there has more than one element; the others are not read.
+
+    Example: `b'[{"a":[1,2]},{"b"'` has, `b'[{"a":[1,2]'` has not as far as it is there.
+    """
+    depth = 0
+    for token in _TOKEN.finditer(beginning):
+        found = token[0]
+        depth += (found in _OPEN) - (found in _CLOSED)
+        if not depth or found == b'"':
+            return False
+        if depth == 1 and found == b",":
+            return True
+    return False
+
+
 def _place(text: bytes, wanted: str, *, whole: bool = True) -> tuple[int, int]:
     """Where a member's value begins and ends; -1 for each that is not there. `whole` False: no end is looked for."""
     depth, start, at_key = 0, -1, False

@@ -37,6 +37,7 @@ from producers.upstream.odd_json import (
     begun_rest,
     begun_value,
     elements,
+    has_several,
     members,
     mended,
     naming,
@@ -131,6 +132,7 @@ async def list_pages(server: ApiServer, target: Target) -> AsyncGenerator[Page, 
     is an `OddObject`. Raises:
         RequestRefused: with code 410 if the list has to be begun again.
         Unreachable, BadAnswer: if it breaks off.
+        TooLarge: if the server does not keep to `limit`, and its list is too large to be held.
     """
     limit = PAGE
 
@@ -188,7 +190,10 @@ def _odd_page_of(body: bytes) -> Page:
 
 
 def _begun_page(problem: TooLarge) -> Page:
-    """A page with one object that is too large, named as far as it begins so. Raises `problem` if it is no page."""
+    """A page with one object that is too large, named as far as it begins so.
+
+    Raises `problem` if it is no page, and TooLarge if it has several objects: what is behind the first is not known.
+    """
     try:
         metadata = begun_value(problem.beginning, "metadata")
         items = begun_rest(problem.beginning, "items")
@@ -197,6 +202,13 @@ def _begun_page(problem: TooLarge) -> Page:
         page = Page(_list_meta.decode(mended(metadata)), [])
     except (ValueError, KeyError, *UNDECODABLE):
         raise problem from None
+    # Of what was asked for by one object a page has no more, but on a server that does not know `limit`: it has no next
+    # page either. Only then the whole beginning is gone through.
+    if not page.metadata.next_page and has_several(items):
+        raise TooLarge(
+            f"{problem} although it was asked for one object (limit=1): the server has no pages; "
+            "exclude the type from what is synced"
+        )
     try:
         page.items = [begun_object(items[1:].lstrip(), _too_large())]
     except (ValueError, KeyError, *UNDECODABLE):

@@ -19,6 +19,7 @@ from producers.kubeconfig.model import ClusterAccess
 from producers.timing import ProducerTiming
 from producers.upstream import watching
 from producers.upstream.apiserver import ApiServer, TooLarge, Unreachable
+from producers.upstream.objects import identify
 from producers.upstream.watching import Target, list_pages
 from simulation import SimulatedCluster
 from simulation.kubeconfig import kubeconfig
@@ -346,6 +347,29 @@ async def test_pages_that_are_too_large_have_fewer_objects(monkeypatch: pytest.M
             assert len(pages) > 1
         finally:
             await one.close()
+
+
+@pytest.mark.parametrize("most", [2_000, 100_000])
+async def test_a_list_that_is_too_large_and_has_no_pages_is_not_taken_for_its_first_object(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """All the others would be deleted from the log. What is one object alone is left out, whatever is behind it."""
+    pods = [{"metadata": {"name": f"pod-{number}"}, "spec": {"text": "x" * 1000}} for number in range(200)]
+    assert ApiServer.get.__kwdefaults__ is not None
+    monkeypatch.setitem(ApiServer.get.__kwdefaults__, "most", most)
+    for items, several in ((pods, True), ([{**pods[0], "status": [{"a": "y" * 200_000}, 1]}], False)):
+        body = json.dumps({"metadata": {"resourceVersion": "7"}, "items": items}).encode()
+        async with server(_says(body)) as address:
+            one = _server(f"http://{address}")
+            try:
+                if several:
+                    with pytest.raises(TooLarge, match=r"/api/v1/pods has more than .* one object .* has no pages"):
+                        [page async for page in list_pages(one, Target("/api/v1/pods"))]
+                else:
+                    (page,) = [page async for page in list_pages(one, Target("/api/v1/pods"))]
+                    assert [identify(item).name for item in page.items or ()] == ["pod-0"]
+            finally:
+                await one.close()
 
 
 @pytest.mark.parametrize("name", ["endless body", "bomb"])
