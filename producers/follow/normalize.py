@@ -18,7 +18,7 @@ from deltalog.wire.kubernetes import CLUSTER_ANNOTATION, MEMBER_VERSION_ANNOTATI
 from deltalog.wire.resource_type import ResourceType
 from deltalog.wire.selectable_fields import SelectableField, selectable_fields
 from producers.rules.pruning import LAST_APPLIED, Pruning, prune_members
-from producers.upstream.objects import RawObject, Unusable, raw_object, seconds
+from producers.upstream.objects import RawObject, Unusable, raw_object, seconds, unreadable
 
 _OURS = (CLUSTER_ANNOTATION.encode(), MEMBER_VERSION_ANNOTATION.encode())
 
@@ -101,10 +101,11 @@ class Normalizer:
     def __call__(self, raw: bytes | msgspec.Raw | RawObject) -> Normalized:
         """Uses members up. Raises Unusable."""
         top = raw if isinstance(raw, dict) else raw_object(raw)
+        metadata = top.get("metadata")
         try:
             return self._normalized(top)
         except (KeyError, *UNDECODABLE) as cause:
-            raise Unusable(f"not a Kubernetes object: {cause}") from cause
+            raise unreadable(metadata, cause) from cause
 
     def _normalized(self, top: RawObject) -> Normalized:
         entries = _raw_map.decode(top.pop("metadata"))

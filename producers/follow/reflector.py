@@ -28,7 +28,7 @@ from producers.metrics import TypeMetrics
 from producers.timing import DEFAULT, ProducerTiming
 from producers.upstream.apiserver import ApiServer, BadAnswer, RequestRefused, TooLarge, Unreachable
 from producers.upstream.deadlines import CLOCK
-from producers.upstream.objects import RawObject, Unusable, changed_at, identify
+from producers.upstream.objects import RawObject, Unusable, changed_at, readable_identity
 from producers.upstream.turns import Turn, beginnings_of_process
 from producers.upstream.watching import BegunLine, NotStreamed, Target, Watch, WatchEvent, list_pages, version_of
 
@@ -173,7 +173,7 @@ class Reflector:
     async def _observe(self, found: RawObject, *, listed: bool, stored: Stored | None = None) -> ObjectKey | None:
         if self._accepts is not None:
             try:
-                if not self._accepts(identify(found).namespace or ""):
+                if not self._accepts(readable_identity(found).namespace or ""):
                     return None
             except Unusable:
                 # The writer leaves it out, and logs it.

@@ -52,7 +52,7 @@ from producers.follow.odd_objects import LEFT_OUT, MENDED, OddObjects, shown
 from producers.follow.ownership import Owner, append_control, deposed
 from producers.metrics import StateCounts
 from producers.timing import DEFAULT, ProducerTiming
-from producers.upstream.objects import ObjectIdentity, RawObject, Unusable, identify, raw_object
+from producers.upstream.objects import ObjectIdentity, RawObject, Unusable, identify, raw_object, readable_identity
 from producers.upstream.odd_json import OddObject
 
 log = structlog.get_logger("producers.follow.writer")
@@ -227,12 +227,12 @@ class Writer:
         is_odd = False
         try:
             found = raw if isinstance(raw, dict) else raw_object(raw)
+            metadata = found.get("metadata")
             if type(found) is OddObject:
                 if found.problem:
                     return self._leave_out(found, found.problem)
                 is_odd = True
                 self._mended(found)
-            metadata = found.get("metadata")
             if listed and not self._blank:
                 # Most of a later list is known: that is seen without normalising it.
                 identity = identify(found)
@@ -349,9 +349,11 @@ class Writer:
     async def _delete_named(self, found: RawObject, problem: Unusable) -> None:
         """Takes in that an object is deleted of whose last state but the name can be read."""
         try:
-            identity = identify(found)
+            identity = readable_identity(found)
         except Unusable:
-            self._unusable(problem)
+            identity = ObjectIdentity()
+        if not identity.name:
+            self._leave_out_unnamed(str(problem))
             return
         self.last_version = version = identity.resource_version or ""
         key = object_key(identity.namespace or "", identity.name)
@@ -694,12 +696,11 @@ class Writer:
     def _leave_out(self, found: RawObject, problem: str) -> ObjectKey | None:
         """An object is not taken in; what the log has of it stays, and its key is returned, unless it is another's."""
         try:
-            identity = identify(found)
+            identity = readable_identity(found)
         except Unusable:
             identity = ObjectIdentity()
         if not identity.name:
-            self.odd.note(_UNNAMED, f"{LEFT_OUT}{problem}")
-            self._unusable(Unusable(problem))
+            self._leave_out_unnamed(problem)
             return None
         self.counts.unusable += 1
         self.last_version = identity.resource_version or ""
@@ -717,11 +718,13 @@ class Writer:
             "object": shown(key),
         }
 
-    def _unusable(self, problem: Unusable) -> None:
+    def _leave_out_unnamed(self, problem: str) -> None:
+        """Objects whose names cannot be read count as one: which of them it is cannot be told."""
         self.counts.unusable += 1
-        log.error(
-            "object left out", cluster=self._owner.cluster, type=str(self.resource.group_resource), problem=str(problem)
-        )
+        if self.odd.note(_UNNAMED, f"{LEFT_OUT}{problem}"):
+            log.error(
+                "object left out", cluster=self._owner.cluster, type=str(self.resource.group_resource), problem=problem
+            )
 
     def _seconds(self) -> float:
         """Now, by the log's clock, which tombstones go by."""

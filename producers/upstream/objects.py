@@ -34,6 +34,18 @@ class _Managers(msgspec.Struct, rename="camel"):
     managed_fields: list[_Manager] | None = None
 
 
+# What of an object's metadata is a string, or not there: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/object-meta/
+_IDENTITY = ("name", "namespace", "uid", "resourceVersion")
+_STRINGS = (*_IDENTITY, "creationTimestamp")
+_STRING, _NULL = "a string", "null"
+_KINDS = {
+    b'"': _STRING,
+    b"n": _NULL,
+    b"{": "an object",
+    b"[": "an array",
+    b"t": "a boolean",
+    b"f": "a boolean",
+}
 _raw_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _identity = msgspec.json.Decoder(ObjectIdentity)
 _managers = msgspec.json.Decoder(_Managers)
@@ -69,7 +81,44 @@ def identify(found: RawObject) -> ObjectIdentity:
     try:
         return _identity.decode(found["metadata"])
     except (KeyError, *UNDECODABLE) as cause:
+        raise unreadable(found.get("metadata"), cause) from cause
+
+
+def readable_identity(found: RawObject) -> ObjectIdentity:
+    """As `identify`, for an object that cannot be kept: what of its identity is no string is left out.
+
+    Raises:
+        Unusable: if it has no metadata that are a JSON object.
+    """
+    try:
+        return _identity.decode(found["metadata"])
+    except (KeyError, *UNDECODABLE):
+        pass
+    try:
+        entries = _raw_object.decode(found["metadata"])
+        strings = {name: value for name in _IDENTITY if (value := entries.get(name, b"")) and _kind(value) == _STRING}
+        return _identity.decode(msgspec.json.encode(strings))
+    except (KeyError, *UNDECODABLE) as cause:
         raise Unusable(f"not a Kubernetes object: {cause}") from cause
+
+
+def unreadable(metadata: msgspec.Raw | None, cause: Exception) -> Unusable:
+    """Why an object's metadata cannot be read: `its resourceVersion is a number, not a string`, else the `cause`.
+
+    Without the value: that may be another one in each event, and one fault is said once.
+    """
+    try:
+        entries = _raw_object.decode(metadata or b"")
+    except UNDECODABLE:
+        entries = {}
+    odd = {name: _kind(entries[name]) for name in _STRINGS if name in entries}
+    wrong = [f"its {name} is {kind}, not a string" for name, kind in odd.items() if kind not in (_STRING, _NULL)]
+    return Unusable(", ".join(wrong) or f"not a Kubernetes object: {cause}")
+
+
+def _kind(value: msgspec.Raw | bytes) -> str:
+    """What a JSON value is, as its first byte says."""
+    return _KINDS.get(bytes(value)[:1], "a number")
 
 
 def seconds(timestamp: str | None) -> int:

@@ -30,7 +30,7 @@ from producers.upstream.apiserver import (
 )
 from producers.upstream.deadlines import CLOCK, Deadline
 from producers.upstream.exchange import Response, SilentServer
-from producers.upstream.objects import RawObject, Unusable, identify, without_line_feeds
+from producers.upstream.objects import RawObject, Unusable, readable_identity, without_line_feeds
 from producers.upstream.odd_json import (
     OddObject,
     begun_object,
@@ -458,7 +458,7 @@ def _odd_event(line: bytes, cause: Exception) -> WatchEvent:
     try:
         found = members(line)
         event = WatchEvent(msgspec.json.decode(found["type"], type=str), odd_object(found["object"]))
-        identify(event.object)
+        readable_identity(event.object)
     except (ValueError, KeyError, Unusable, *UNDECODABLE):
         raise BadAnswer(f"no watch event: {cause}") from cause
     return event
@@ -471,7 +471,7 @@ def _begun_event(line: BegunLine) -> WatchEvent:
         if kind is None or found is None:
             raise KeyError("type")
         event = WatchEvent(msgspec.json.decode(kind, type=str), begun_object(found, _too_large()))
-        identify(event.object)
+        readable_identity(event.object)
     except (ValueError, KeyError, Unusable, *UNDECODABLE):
         raise TooLarge(
             f"a line of more than {LARGEST_ANSWER} bytes, of no object that is named at its beginning"
@@ -480,10 +480,16 @@ def _begun_event(line: BegunLine) -> WatchEvent:
 
 
 def version_of(event: WatchEvent) -> EventVersion:
-    """The version of an event's object, and a bookmark's annotations. Raises BadAnswer."""
+    """The version of an event's object, and a bookmark's annotations. Raises BadAnswer.
+
+    Empty for an object whose version is no string: it is left out alone.
+    """
     try:
         return _version.decode(event.object.get("metadata", _NO_METADATA))
     except UNDECODABLE as cause:
+        if event.type != "BOOKMARK":
+            with contextlib.suppress(Unusable):
+                return EventVersion(readable_identity(event.object).resource_version or "")
         raise BadAnswer(f"no watch event: {cause}") from cause
 
 

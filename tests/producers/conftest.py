@@ -52,6 +52,8 @@ class Rig:
         # Of the materializers and producers that are started from now on.
         self.materializer_timing = materializer_timing.Timing()
         self.timing = ProducerTiming()
+        # What the producers take of; all.
+        self.namespaces: tuple[str, ...] = ()
         self.materializers: list[Materializer] = []
 
     async def connection(self, name: str) -> Connection:
@@ -97,7 +99,7 @@ class Rig:
         async def opened() -> Log:
             return await open_log(writing, self.settings)
 
-        source = Source(Kubeconfig(str(self.kubeconfig)), Rules.of(include or ("*",)))
+        source = Source(Kubeconfig(str(self.kubeconfig)), Rules.of(include or ("*",), namespaces=self.namespaces))
         members = Members(Configuration((source,)), timing=self.timing)
         await members.first()
         producer = Producer(members, opened, writing, timing=self.timing)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from deltalog.jetstream.making import find_stream
 from deltalog.wire.kubernetes import GroupResource
@@ -203,6 +204,66 @@ async def test_names_that_no_subject_can_hold(rig: Rig) -> None:
         await here.apply(config_map("later"))
         await until(lambda: "later" in held(warm))
         assert producer.clusters["alpha"].informers[KEY].relists == 1
+
+
+# -- numbers where strings are due -----------------------------------------------------------------------------------
+
+
+def _numbers(text: bytes) -> bytes:
+    """Objects with a number for what their names say."""
+
+    def odd(found: dict[str, Any]) -> None:
+        metadata = found["metadata"]
+        what = metadata.get("name", "").partition("-")[0]
+        what = "resourceVersion" if what == "version" else what
+        if what in ("name", "uid", "resourceVersion"):
+            metadata[what] = 7 if what == "uid" else int(metadata["resourceVersion"])
+
+    if b'"ConfigMap' not in text:
+        return text
+    found = json.loads(text)
+    for holder in [found] if "object" in found else found.get("items", ()):
+        if "metadata" in (one := holder.get("object", holder)):
+            odd(one)
+    return json.dumps(found, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize(("support", "namespaces"), [("supported", ("def*",)), ("refused", ())])
+async def test_an_identity_that_is_no_string_leaves_out_its_object_alone_and_is_said_once(
+    rig: Rig, support: InitialEvents, namespaces: tuple[str, ...]
+) -> None:
+    rig.cluster.faults.initial_events = support
+    rig.namespaces = namespaces
+    names = ("version-listed", "uid-listed", "name-listed", "version-watched")
+    async with scene(rig, _numbers) as here:
+        with capture_logs() as lines:
+            await here.apply(config_map("plain", "one"))
+            for name in names[:3]:
+                await here.apply(config_map(name, "one"))
+            producer, warm = await here.start()
+            assert "plain" in held(warm)
+            for text in ("two", "three"):
+                for name in names:
+                    await here.apply(config_map(name, text))
+                await here.apply(config_map("plain", text))
+                await until(partial(_reads, warm, "plain", text))
+            assert not set(names) & set(held(warm))
+            await until(lambda: "version-listed: left out" in said(warm), lambda: said(warm))
+            assert producer.clusters["alpha"].informers[KEY].relists == 1
+            for name in names:
+                await here.delete(name)
+            await here.delete("plain")
+            await until(lambda: "plain" not in held(warm))
+        found = [(one.get("object"), one["problem"]) for one in lines if one["event"] == "object left out"]
+        version = "its resourceVersion is a number, not a string"
+        assert sorted(found, key=str) == [
+            ("default/uid-listed", "its uid is a number, not a string"),
+            ("default/version-listed", version),
+            ("default/version-watched", version),
+            (None, "its name is a number, not a string"),
+        ]
+        assert not [one for one in lines if one["event"] == "listing again"]
+        warm.store.check()
 
 
 # -- larger than any answer that is read -------------------------------------------------------------------------------
