@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,12 +209,17 @@ def _overwrite(path: str, content: bytes) -> None:
 
 
 class RefreshLock:
-    """Keeps processes of ours from using one refresh token at the same time: flock on the kubeconfig that has it."""
+    """Keeps processes of ours from using one refresh token at the same time: flock on the kubeconfig that has it.
+
+    Taken once.
+    """
 
     def __init__(self, file: str, patience: float) -> None:
         self._file = file
         self._patience = patience
         self._descriptor = -1
+        self._guard = threading.Lock()
+        self._released = False
 
     @property
     def held(self) -> bool:
@@ -223,7 +229,7 @@ class RefreshLock:
     def take(self) -> None:
         """Waits for it, but not longer than `patience`; some file systems have no such lock. Blocking."""
         limit = time.monotonic() + self._patience
-        while time.monotonic() < limit:
+        while time.monotonic() < limit and not self._released:
             try:
                 descriptor = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
@@ -231,8 +237,7 @@ class RefreshLock:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Who had it may have replaced the file.
-                if os.path.samestat(os.fstat(descriptor), os.stat(self._file)):
-                    self._descriptor = descriptor
+                if os.path.samestat(os.fstat(descriptor), os.stat(self._file)) and self._keep(descriptor):
                     return
             except BlockingIOError:
                 time.sleep(_LOOK)
@@ -241,7 +246,16 @@ class RefreshLock:
                 return
             os.close(descriptor)
 
+    def _keep(self, descriptor: int) -> bool:
+        with self._guard:
+            if not self._released:
+                self._descriptor = descriptor
+            return not self._released
+
     def release(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Gives it back, and ends `take` in another thread, which keeps nothing then."""
+        with self._guard:
+            self._released = True
+            descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 
 import structlog
 
@@ -22,7 +22,6 @@ from producers.credentials.identity_provider import IdentityProvider, TokenRefus
 from producers.credentials.kubeconfig_tokens import (
     ID_TOKEN,
     REFRESH_TOKEN,
-    NotWritten,
     RefreshLock,
     read_tokens,
     write_tokens,
@@ -102,6 +101,9 @@ class OidcUser:
         self._backoff = Backoff(*timing.identity_provider_backoff)
         self._not_before = float("-inf")
         self._known: tuple[str, float] = ("", float("-inf"))
+        # What a thread last began with the kubeconfig, and what that is: it may hang, on a dead file server.
+        self._with_file: asyncio.Future[None] | None = None
+        self._what = ""
         self._renewing = SharedWork(self._renew)
         self._writing = SharedWork(self._write)
 
@@ -147,7 +149,11 @@ class OidcUser:
 
     @property
     def waits_for(self) -> str:
-        return f"{self._identity.name} has not answered yet" if self._renewing.under_way else ""
+        if not self._renewing.under_way:
+            return ""
+        if self._with_file is not None and not self._with_file.done():
+            return f"kubeconfig {self._file} has not been {self._what} yet"
+        return f"{self._identity.name} has not answered yet"
 
     async def refused(self, shown: Presented) -> None:
         """Nothing: as with kubectl a 401 renews no id-token; who has logged in anew has changed the kubeconfig."""
@@ -179,7 +185,7 @@ class OidcUser:
         lock = RefreshLock(self._file, self._timing.kubeconfig_lock) if self._file else None
         try:
             if lock is not None:
-                await self._in_thread(lock.take)
+                await self._in_thread(lock.take, "read")
                 await self._look()
                 if self._valid():
                     return
@@ -213,7 +219,7 @@ class OidcUser:
             )
 
     async def _look(self) -> bool:
-        """Takes what the file has if that is new; whether it was."""
+        """Takes what the file has if that is new; whether it was. Raises BadCredentials where it takes too long."""
         if not self._file:
             return False
         found: Tokens | None = None
@@ -222,7 +228,7 @@ class OidcUser:
             nonlocal found
             found = read_tokens(self._file, self._entry)
 
-        await self._in_thread(read)
+        await self._in_thread(read, "read")
         return found is not None and self._adopt(found)
 
     async def _write(self) -> None:
@@ -231,8 +237,9 @@ class OidcUser:
             return
         tokens = self._tokens
         try:
-            await self._in_thread(lambda: write_tokens(self._file, self._entry, tokens, self._timing.kubeconfig_lock))
-        except NotWritten as problem:
+            write = partial(write_tokens, self._file, self._entry, tokens, self._timing.kubeconfig_lock)
+            await self._in_thread(write, "written")
+        except BadCredentials as problem:
             self._write_again = self._loop_time() + self._timing.identity_provider_backoff[1]
             self._say_unwritten(f"{problem}; until then this process alone has them")
             return
@@ -240,15 +247,37 @@ class OidcUser:
         self._in_file = tokens
         self._unwritten = self._tokens != tokens
 
-    async def _in_thread(self, call: Callable[[], None]) -> None:
-        """Runs a blocking call to its end, whatever becomes of who waits for it."""
-        running = asyncio.get_running_loop().run_in_executor(self._threads, call)
+    async def _in_thread(self, call: Callable[[], None], what: str) -> None:
+        """Runs what reads or writes the kubeconfig, behind what was begun before: tokens are written in their order.
+
+        A write under way when who waits for it is cancelled is waited for all the same. Raises BadCredentials where it
+        takes longer than a file and a lock on it may; it goes on then, and takes one thread.
+        """
+        loop = asyncio.get_running_loop()
+        limit = self._timing.credential_files + self._timing.kubeconfig_lock
+        until = loop.time() + limit
+        late = BadCredentials(f"kubeconfig {self._file} could not be {what} within {limit:g} s")
+        while (before := self._with_file) is not None and not before.done():
+            if loop.time() >= until:
+                raise late
+            await asyncio.wait((before,), timeout=until - loop.time())
         try:
-            await asyncio.shield(running)
+            running = self._with_file = loop.run_in_executor(self._threads, call)
+        except RuntimeError:
+            raise BadCredentials("closed: this process is ending") from None
+        self._what = what
+        # Nobody may be there any longer to see what it raises.
+        running.add_done_callback(lambda future: future.cancelled() or future.exception())
+        try:
+            await asyncio.wait((running,), timeout=until - loop.time())
         except asyncio.CancelledError:
-            with contextlib.suppress(BadCredentials):
-                await running
+            # Tokens that are not written are a login that is lost, when this process ends.
+            if what == "written":
+                await asyncio.wait((running,), timeout=until - loop.time())
             raise
+        if not running.done():
+            raise late
+        running.result()
 
 
 def tokens_of(provider: AuthProvider) -> Tokens:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import random
 import ssl
 import subprocess
@@ -25,7 +26,7 @@ from producers.credentials.choosing import credential_for
 from producers.credentials.credential import BadCredentials, Credential, Presented
 from producers.credentials.files import read_file
 from producers.credentials.identity_provider import IdentityProvider, Tokens
-from producers.credentials.kubeconfig_tokens import read_tokens, write_tokens
+from producers.credentials.kubeconfig_tokens import RefreshLock, read_tokens, write_tokens
 from producers.credentials.oidc import id_token_expiry
 from producers.credentials.shared import SharedCredentials, no_proxy
 from producers.kubeconfig.entries import AuthProvider, Cluster, Impersonation, User
@@ -436,6 +437,47 @@ async def test_an_authority_in_a_file_that_hangs(
             return False
 
     await eventually_awaited(there)
+    await credential.close()
+    await shared.close()
+
+
+async def test_a_kubeconfig_that_hangs(provider: Provider, file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server does not answer: the error says so, no refresh token is spent, and one thread waits for it."""
+    release, opened, real = threading.Event(), [], os.open
+
+    def hanging(path: str, flags: int, *rest: int, **named: int) -> int:
+        if str(path) == str(file.path):
+            opened.append(path)
+            release.wait(PATIENCE)
+        return real(path, flags, *rest, **named)
+
+    file.write(provider.settings(**{"refresh-token": provider.login()}))
+    shared = SharedCredentials(msgspec.structs.replace(TIMING, credential_files=0.04, kubeconfig_lock=0.01))
+    credential = file.credential(shared)
+    monkeypatch.setattr(os, "open", hanging)
+    asking = asyncio.create_task(reason(credential))
+    await eventually(lambda: bool(opened))
+    assert asking.done() or credential.waits_for == f"kubeconfig {file.path} has not been read yet"
+    for _ in range(2):
+        assert await asking == f"kubeconfig {file.path} could not be read within 0.05 s"
+        asking = asyncio.create_task(reason(credential))
+    await asking
+    assert (len(opened), provider.posts) == (1, [])
+    release.set()
+
+    async def there() -> bool:
+        with contextlib.suppress(BadCredentials):
+            return bool((await credential.current()).headers)
+        return False
+
+    await eventually_awaited(there)
+    assert len(provider.posts) == 1
+    monkeypatch.undo()
+    # What came too late keeps no lock.
+    lock = RefreshLock(str(file.path), PATIENCE)
+    lock.take()
+    assert lock.held
+    lock.release()
     await credential.close()
     await shared.close()
 
