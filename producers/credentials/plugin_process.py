@@ -174,7 +174,10 @@ class _Running:
         elif descriptor == self._stdout:
             self._printed += piece
             if len(self._printed) > LARGEST_OUTPUT:
-                self._stop(f"printed more than {LARGEST_OUTPUT // 1024 // 1024} MiB")
+                self._stop(
+                    f"printed more than {LARGEST_OUTPUT // 1024 // 1024} MiB, where an ExecCredential alone is "
+                    "expected: run it by hand to see what"
+                )
         else:
             self._said_bytes += len(piece)
             self._said = (self._said + piece)[-_KEPT:]
