@@ -219,7 +219,7 @@ class History:
         begun = self.log.now()
         for pause in ASKED_AFTER:
             await asyncio.sleep(pause)
-            if await self.log.message_time(probe.sequence) is not None:
+            if await self.log.holds(probe.sequence):
                 return False
             for subject in (probe.subject, *probe.removals):
                 last = await self.log.last(subject)

@@ -9,109 +9,115 @@ names (`missing_names`), connections take the public client, with which the test
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any, ClassVar
 
+import structlog
 from nats import errors
 from nats.aio.client import Client as PublicClient
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from deltalog.jetstream.client import AckHandler, AnotherServer, Client, End, Receiver, cancellable
 from deltalog.jetstream.headers import VERSION_LINE
+from deltalog.jetstream.incoming import Incoming
+
+log = structlog.get_logger("deltalog.connection")
 
 # What is used of nats-py's client, of its parser and of its subscriptions.
 _CLIENT = (
-    *("_flush_pending", "_transport", "_process_info", "_process_err", "_process_op_err", "_process_msg"),
+    *("_flush_pending", "_read_loop", "_transport", "_process_info", "_process_err", "_process_op_err", "_process_msg"),
     *("_pending", "_pending_data_size", "_max_pending_size", "_flush_queue", "_ps", "_error_cb", "stats"),
 )
 _PARSER = ("state", "needed", "buf", "parse", "reset")
 _SUBSCRIPTION = ("_id",)
+_TRANSPORT = ("_io_reader", "_io_writer")
 # Subject, subscription, reply, size; with headers, their size comes before that of all.
 _PLAIN = re.compile(rb"MSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+)\r\n").match
 _HEADED = re.compile(rb"HMSG ([^ \r\n]+) (\d+) (?:([^ \r\n]+) )?(\d+) (\d+)\r\n").match
 _LINE_END = b"\r\n"
+# Bytes of a line: servers that know many others name them all in one.
+_LONGEST_LINE = 1 << 20
 
 
-def missing_names(client: object, subscription: object, parser: object) -> list[str]:
+def missing_names(client: object, subscription: object, parser: object, transport: object) -> list[str]:
     """Which names, that the fast paths use of nats-py, these have not."""
-    used = ((client, _CLIENT), (parser, _PARSER), (subscription, _SUBSCRIPTION))
+    used = ((client, _CLIENT), (parser, _PARSER), (subscription, _SUBSCRIPTION), (transport, _TRANSPORT))
     return [f"{type(one).__name__}.{name}" for one, names in used for name in names if not hasattr(one, name)]
 
 
 def usable() -> bool:
     """Whether nats-py, as it is installed, has all that the fast paths use."""
     client = PublicClient()
-    return not missing_names(client, Subscription(client), Parser(client))
+    return not missing_names(client, Subscription(client), Parser(client), TcpTransport())
 
 
-class _Parser(Parser):
+class _Frames:
     """Gives handlers' and receivers' messages to them without a detour, and nats-py all else, frame by frame.
 
-    nats-py's parser never sees a part of a message, unless its text is one that this parser cannot read: so it is
-    in the middle of none when the next bytes come.
+    nats-py's parser never sees a part of a message, unless its text is one that cannot be read here: so it is in the
+    middle of none when the next bytes come.
     """
 
-    def __init__(self, client: FastClient) -> None:
-        super().__init__(client)
+    def __init__(self, client: FastClient, parser: Parser) -> None:
+        self._parser = parser
         self._ack_handlers = client.ack_handlers
         self._receivers = client.receivers
 
-    def reset(self) -> None:
-        super().reset()
-        # How many bytes there have to be before it is worth looking again: large messages come in many reads.
-        self._due = 0
+    async def take(self, data: bytearray, view: memoryview, limit: int) -> tuple[int, int]:
+        """Takes in the whole messages of a buffer that is filled up to `limit`, see `incoming.Take`.
 
-    async def parse(self, data: bytes = b"") -> None:
-        if self.state != AWAITING_CONTROL_LINE:
-            missing = self.needed + 2 - len(self.buf)
-            await super().parse(data[:missing])
-            data = data[missing:]
-            if self.state != AWAITING_CONTROL_LINE:
-                return
-        if self.buf:
-            if len(self.buf) + len(data) < self._due:
-                self.buf += data
-                return
-            data = b"".join((self.buf, data))
-            self.buf.clear()
-        at, limit = 0, len(data)
+        Raises:
+            ProtocolError: it is not what a NATS server sends.
+        """
+        parser = self._parser
         handlers, receivers = self._ack_handlers, self._receivers
+        at = 0
         while at < limit:
-            if (found := _HEADED(data, at)) is not None:
+            if parser.state != AWAITING_CONTROL_LINE:
+                missing = parser.needed + 2 - len(parser.buf)
+                await parser.parse(bytes(view[at : min(at + missing, limit)]))
+                at = min(at + missing, limit)
+                continue
+            if (found := _HEADED(data, at, limit)) is not None:
                 subject, sid, reply, head, size = found.groups(b"")
                 begin = found.end()
                 middle, end = begin + int(head), begin + int(size)
-            elif (found := _PLAIN(data, at)) is not None:
+            elif (found := _PLAIN(data, at, limit)) is not None:
                 subject, sid, reply, size = found.groups(b"")
                 begin = middle = found.end()
                 end = begin + int(size)
             else:
-                end = data.find(_LINE_END, at)
-                if end < 0 or data.startswith((b"MSG", b"HMSG"), at):
-                    # Part of a line, or a message's line that is none of ours to read.
-                    break
-                await super().parse(data[at : end + 2])
-                at = end + 2
+                line_end = data.find(_LINE_END, at, limit) + 2
+                if line_end < 2:
+                    if limit - at > _LONGEST_LINE:
+                        raise errors.ProtocolError("nats: a line without end")
+                    return at, 0
+                # Also a message's line that is none of ours to read.
+                await parser.parse(bytes(view[at:line_end]))
+                if parser.buf and parser.state == AWAITING_CONTROL_LINE:
+                    raise errors.ProtocolError("nats: unknown protocol")
+                at = line_end
                 continue
             if end + 2 > limit:
-                self._due = end + 2 - at
-                self.buf += memoryview(data)[at:]
-                return
-            at, begun = end + 2, at
+                return at, end + 2 - at
             if (receiver := receivers.get(sid)) is not None:
-                if (doing := receiver(subject, reply, data[begin:middle], data[middle:end])) is not None:
+                doing = receiver(subject, reply, bytes(view[begin:middle]), bytes(view[middle:end]))
+                at = end + 2
+                if doing is not None:
                     await doing
                 continue
             if handlers:
                 inbox, _, token = subject.rpartition(b".")
                 if (handler := handlers.get(inbox)) is not None:
-                    handler(token, data[middle:end])
+                    handler(token, bytes(view[middle:end]))
+                    at = end + 2
                     continue
-            await super().parse(data[begun:at])
-        self._due = 0
-        if at < limit:
-            await super().parse(data[at:])
+            at, begun = end + 2, at
+            await parser.parse(bytes(view[begun:at]))
+        return at, 0
 
 
 class FastClient(Client):
@@ -127,12 +133,44 @@ class FastClient(Client):
         super().__init__()
         self.ack_handlers: dict[bytes, AckHandler] = {}
         self.receivers: dict[bytes, Receiver] = {}
-        self._ps = _Parser(self)
+        self._frames = _Frames(self, self._ps)
 
     async def _flush_pending(self, *given: Any, **options: Any) -> Any:
         # What publishing, subscribing and ending a subscription may wait for.
         with cancellable():
             return await super()._flush_pending(*given, **options)
+
+    async def _read_loop(self) -> None:
+        transport = self._transport
+        reader = socket = None
+        if isinstance(transport, TcpTransport) and transport._io_writer is not None:
+            reader, socket = transport._io_reader, transport._io_writer.transport
+        if reader is None or not isinstance(socket, asyncio.Transport):
+            # WebSockets bring whole messages.
+            await super()._read_loop()
+            return
+        incoming = Incoming(socket)
+        try:
+            # What came behind the server's greeting.
+            reader.feed_eof()
+            incoming.feed(await reader.read())
+            while not (self.is_closed or self.is_reconnecting):
+                if not await incoming.read(self._frames.take):
+                    ended = errors.UnexpectedEOF()
+                    await self._error_cb(ended)
+                    await self._process_op_err(ended)
+                    return
+        except errors.ProtocolError:
+            await self._process_op_err(errors.ProtocolError())
+        except OSError as cause:
+            await self._process_op_err(cause)
+        except asyncio.CancelledError:
+            # As in nats-py, which does not look at how it ended.
+            return
+        except Exception as problem:
+            # nats-py would leave the connection open and read nothing more.
+            log.exception("what NATS sent cannot be taken in: connecting anew")
+            await self._process_op_err(problem)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         name = str(info.get("server_name", ""))

@@ -331,6 +331,15 @@ class Log(Stream):
             return await self._of_state(lambda state: state.message(sequence))
         return found
 
+    async def holds(self, sequence: int) -> bool:
+        """Whether message `sequence` is still there.
+
+        The state is asked first: where the events are compressed, a server unpacks 8 MB for one of their messages.
+        """
+        if self.window and await self._of_state(lambda state: state.message_time(sequence)) is not None:
+            return True
+        return await super().message_time(sequence) is not None
+
     async def message_time(self, sequence: int) -> int | None:
         """When message `sequence` was stored, nanoseconds since 1970; None if it is not there any longer."""
         found = await super().message_time(sequence)

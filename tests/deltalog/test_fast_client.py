@@ -15,6 +15,7 @@ import pytest
 from nats.aio.client import Client as PublicClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
@@ -23,10 +24,63 @@ from deltalog import Appender, Conflict, Connection, Expect, Log, Reader, Record
 from deltalog.jetstream.client import Client
 from deltalog.jetstream.fast_client import FastClient, missing_names, usable
 from deltalog.jetstream.headers import header_lines, parse_headers
+from deltalog.jetstream.incoming import SIZE, Incoming
 from deltalog.wire.subjects import object_subject, type_prefix
 from tests.patience import PATIENCE
 
 PODS = type_prefix("alpha", "", "v1", "pods")
+
+
+class Socket(asyncio.Transport):
+    """A transport without a socket: what comes is given to `bring`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._protocol: asyncio.BaseProtocol = asyncio.Protocol()
+        self.reading = True
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = protocol
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    async def bring(self, data: bytes) -> None:
+        """Hands bytes over as asyncio does: as many as there is room for, and none while reading is paused."""
+        assert isinstance(self._protocol, asyncio.BufferedProtocol)
+        while data:
+            while not self.reading:
+                await asyncio.sleep(0)
+            room = self._protocol.get_buffer(-1)
+            assert isinstance(room, memoryview)
+            count = min(len(room), len(data))
+            assert count, "asyncio would end the connection"
+            room[:count] = data[:count]
+            self._protocol.buffer_updated(count)
+            data = data[count:]
+
+
+async def taken_in(client: FastClient, pieces: list[bytes]) -> None:
+    """Has the client take in what comes from its socket in these pieces, up to the end. Raises what that raises."""
+    socket = Socket()
+    incoming = Incoming(socket)
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        group.create_task(until_end(incoming, client))
+        for number, piece in enumerate(pieces):
+            await socket.bring(piece)
+            if number % 3:
+                # Else the next piece comes before this one was looked at.
+                await asyncio.sleep(0)
+        while not socket.reading:
+            await asyncio.sleep(0)
+        incoming.eof_received()
+    assert incoming.held == 0
 
 
 async def parsed(pieces: list[bytes], *inboxes: bytes) -> tuple[list[tuple[bytes, bytes, bytes]], list[bytes]]:
@@ -50,9 +104,7 @@ async def parsed(pieces: list[bytes], *inboxes: bytes) -> tuple[list[tuple[bytes
             others.append(data)
 
     client._process_msg = received  # type: ignore[method-assign]
-    for piece in pieces:
-        await client._ps.parse(piece)
-    assert not client._ps.buf
+    await taken_in(client, pieces)
     return taken, others
 
 
@@ -147,10 +199,11 @@ def test_a_name_that_is_missing_is_noticed() -> None:
     client = PublicClient()
     subscription, parser = Subscription(client), Parser(client)
     assert usable()
-    assert missing_names(client, subscription, parser) == []
+    assert missing_names(client, subscription, parser, TcpTransport()) == []
     del client._pending
     del parser.needed
-    assert missing_names(client, object(), parser) == ["Client._pending", "Parser.needed", "object._id"]
+    missing = ["Client._pending", "Parser.needed", "object._id", "object._io_reader", "object._io_writer"]
+    assert missing_names(client, object(), parser, object()) == missing
 
 
 @pytest.mark.processes
@@ -210,9 +263,7 @@ async def received(pieces: list[bytes], *sids: bytes) -> tuple[list[Received], l
             others.append((sid, headers or b"", data))
 
     client._process_msg = process  # type: ignore[method-assign]
-    for piece in pieces:
-        await client._ps.parse(piece)
-    assert not client._ps.buf
+    await taken_in(client, pieces)
     return found, others
 
 
@@ -262,28 +313,97 @@ async def test_receivers_may_come_and_go_in_the_middle_of_a_message() -> None:
         client = FastClient()
         found: list[bytes] = []
         client._subs[3] = Subscription(client, 3)
-        await client._ps.parse(message + message[:cut])
+        socket = Socket()
+        incoming = Incoming(socket)
+        reading = asyncio.create_task(until_end(incoming, client))
+        await socket.bring(message + message[:cut])
+        await settle()
         client.receivers[b"3"] = lambda *received, found=found: found.append(received[3])
-        await client._ps.parse(message[cut:] + message[:cut])
+        await socket.bring(message[cut:] + message[:cut])
+        await settle()
         assert found == [b"hello"]
         del client.receivers[b"3"]
-        await client._ps.parse(message[cut:])
+        await socket.bring(message[cut:])
+        incoming.eof_received()
+        await reading
         assert found == [b"hello"]
-        assert not client._ps.buf
+        assert incoming.held == 0
+
+
+async def until_end(incoming: Incoming, client: FastClient) -> None:
+    while await incoming.read(client._frames.take):
+        pass
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def test_what_is_no_protocol_ends_the_connection_as_it_does_without_us() -> None:
     message = b"HMSG kb.a 3 _R 12 17\r\nNATS/1.0\r\n\r\nhello\r\n"
-    for odd in (b"HELLO\r\n", b"MSG kb.a\r\n", b"HMSG kb.a 3 _R x 17\r\n", b"MSG  \r\n"):
+    for odd in (b"HELLO\r\n", b"MSG kb.a\r\n", b"HMSG kb.a 3 _R x 17\r\n", b"MSG  \r\n", b"x" * (1 << 21)):
         client = FastClient()
         found: list[bytes] = []
         client.receivers[b"3"] = lambda *received, found=found: found.append(received[3])
+        incoming = Incoming(socket := Socket())
+        reading = asyncio.create_task(until_end(incoming, client))
+        bringing = asyncio.create_task(socket.bring(message + odd + message))
         with pytest.raises(ProtocolError):
-            await client._ps.parse(message + odd + message)
+            await reading
+        bringing.cancel()
         assert found == [b"hello"]
         client._ps.reset()
-        await client._ps.parse(message)
+        await taken_in(client, [message])
         assert found == [b"hello", b"hello"]
+
+
+async def test_a_buffer_grows_for_one_message_and_shrinks_behind_it() -> None:
+    large = b"HMSG kb.a 3 12 %d\r\nNATS/1.0\r\n\r\n" % (12 + 5 * SIZE) + bytes(5 * SIZE) + b"\r\n"
+    client = FastClient()
+    sizes: list[int] = []
+    client.receivers[b"3"] = lambda *received: sizes.append(len(received[3]))
+    incoming = Incoming(socket := Socket())
+    reading = asyncio.create_task(until_end(incoming, client))
+    for _ in range(3):
+        await socket.bring(large[:-1])
+        await settle()
+        assert len(incoming.get_buffer(-1)) >= 1
+        await socket.bring(large[-1:])
+        await settle()
+        assert (incoming.held, len(incoming.get_buffer(-1))) == (0, SIZE)
+    incoming.eof_received()
+    await reading
+    assert sizes == [5 * SIZE] * 3
+
+
+async def test_a_connection_that_breaks_is_told_to_who_writes_and_who_reads() -> None:
+    client = FastClient()
+    socket = Socket()
+    told: list[object] = []
+
+    class Behind(asyncio.Protocol):
+        def pause_writing(self) -> None:
+            told.append("pause")
+
+        def resume_writing(self) -> None:
+            told.append("resume")
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            told.append(exc)
+
+    socket.set_protocol(Behind())
+    incoming = Incoming(socket)
+    incoming.feed(b"PI")
+    reading = asyncio.create_task(until_end(incoming, client))
+    await settle()
+    incoming.pause_writing()
+    incoming.resume_writing()
+    broken = ConnectionResetError("gone")
+    incoming.connection_lost(broken)
+    with pytest.raises(ConnectionResetError):
+        await reading
+    assert told == ["pause", "resume", broken]
 
 
 def test_headers_are_read_as_leniently_as_by_nats_py() -> None:
