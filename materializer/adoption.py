@@ -63,8 +63,7 @@ class Adoption:
         if type_store is None or read.removal:
             return
         indexes, items = type_store.order.indexes, type_store.order.items
-        for packed in apart:
-            found = read.entries[packed.entry]
+        for found, begins, length in zip(*apart, strict=True):
             place = bisect_left(indexes, found.index)
             if place == len(indexes) or indexes[place] != found.index:
                 continue
@@ -73,14 +72,14 @@ class Adoption:
                 continue
             record = entry.record
             body_at: int = head_of(record)[11]
-            theirs = text[packed.at : packed.at + packed.length]
+            theirs = text[begins : begins + length]
             if theirs[:body_at] != record[:body_at]:
                 # One of the two knows more of what was before.
                 continue
             dictionary = self._dictionaries[found.dictionary or 0]
-            if self._file.put(entry, at + packed.at, packed.length, dictionary):
-                type_store.held += packed.length - len(record)
-                type_store.saved -= packed.length - len(record)
+            if self._file.put(entry, at + begins, length, dictionary):
+                type_store.held += length - len(record)
+                type_store.saved -= length - len(record)
                 self.adopted += 1
 
     def leave_others(self) -> Iterator[None]:

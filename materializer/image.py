@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, MutableMapping
 from enum import IntEnum
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -34,8 +34,10 @@ from materializer.type_store import TypeStore
 from materializer.window import CLOSED, Event, TypeWindow, Was, Window, event_of_new, weight_of
 
 # A piece has at most so many entries, or other things, and ends with the entry that makes it larger than so many bytes.
-_ENTRIES = 32
+_ENTRIES = 128
 _THINGS = 1024
+# So many pieces of entries stand behind one of what they have in common.
+_TOGETHER = 4
 # Blocks of graves: of some 10 KB.
 _BLOCKS = 8
 _LARGE = 1 << 16
@@ -178,18 +180,11 @@ _Values = tuple[Any, ...]
 class _Shared(msgspec.Struct, array_like=True):
     """What later entries have in common, beside what was told before; each goes on counting its kind.
 
-    `dictionaries`: their contents.
+    `labels`: names and values in turn, by the numbers of their texts. `dictionaries`: their contents.
     """
 
     texts: list[str]
-    labels: list[Mapping[str, str]]
-    envelopes: list[_Envelope]
-    dictionaries: list[bytes]
-
-
-class _SharedRead(msgspec.Struct, array_like=True):
-    texts: list[str]
-    labels: list[msgspec.Raw]
+    labels: list[list[int]]
     envelopes: list[_Envelope]
     dictionaries: list[bytes]
 
@@ -332,16 +327,18 @@ class Image:
         ]
 
     def pieces(self) -> Iterator[Piece]:
-        """All of it, in the order in which it is to be taken in again. None takes longer than some 0.2 ms."""
+        """All of it, in the order in which it is to be taken in again. None takes longer than some ms."""
         encode = msgspec.msgpack.Encoder().encode
         yield PieceType.STATE, encode(self._state)
         for number, (type_store, items, events, blocks) in enumerate(self._types):
             yield PieceType.TYPE, encode(type_store)
             # Of the items past the window's start, the indexes: what stands in the order is not written twice.
             standing: set[int] = set()
-            for piece in self._in_order(number, items, standing):
+            pieces = self._in_order(number, items, standing)
+            # What several have in common stands before all of them, so that what is packed is not cut up by it.
+            while some_pieces := list(islice(pieces, _TOGETHER)):
                 yield from self._common.pieces()
-                yield piece
+                yield from some_pieces
             for piece in self._in_window(number, events, standing):
                 yield from self._common.pieces()
                 yield piece
@@ -480,7 +477,7 @@ class _Common:
         if labels is None:
             labels = self._labels[id(entry.labels)] = len(self._labels)
             self._held.append(entry.labels)
-            self._new.labels.append(entry.labels)
+            self._new.labels.append([self._text(text) for pair in entry.labels.items() for text in pair])
         if dictionary is None:
             self._plain += len(record)
         else:
@@ -599,12 +596,17 @@ class _WindowRead(msgspec.Struct, array_like=True):
     events: list[_EventRead]
 
 
-class PackedRecord(NamedTuple):
-    """A record that stands apart in a piece of entries. `entry`: whose number in the piece; `at`: where in it."""
+class ApartRecords(NamedTuple):
+    """Entries of a piece whose records stand apart in it, where those begin, and how long they are: in parallel."""
 
-    entry: int
-    at: int
-    length: int
+    entries: list[Any]
+    places: list[int]
+    lengths: list[int]
+
+    def sizes(self, text: bytes | memoryview) -> tuple[int, int]:
+        """Bytes of the records of live entries, and what they would be with plain bodies. O(entries)."""
+        live = [(place, length) for entry, place, length in zip(*self, strict=True) if not entry.deleted]
+        return sum(length for _, length in live), sum(plain_size(text, place) for place, _ in live)
 
 
 def type_in(text: bytes | memoryview) -> GroupResource:
@@ -614,11 +616,11 @@ def type_in(text: bytes | memoryview) -> GroupResource:
 
 def dictionaries_in(text: bytes | memoryview) -> list[Dictionary]:
     """The dictionaries in a SHARED piece, which go on counting them. Raises MsgspecError."""
-    contents = msgspec.msgpack.decode(text, type=_SharedRead).dictionaries
+    contents = msgspec.msgpack.decode(text, type=_Shared).dictionaries
     return [Dictionary(content) if content else ALONE for content in contents]
 
 
-def entries_in(text: bytes | memoryview) -> tuple[_EntriesRead, list[PackedRecord]]:
+def entries_in(text: bytes | memoryview) -> tuple[_EntriesRead, ApartRecords]:
     """What a piece of entries has, and where the records of those stand that have none. O(its length).
 
     Raises:
@@ -628,22 +630,19 @@ def entries_in(text: bytes | memoryview) -> tuple[_EntriesRead, list[PackedRecor
         raise ValueError("it is too short")
     at = _HEAD.size + _HEAD.unpack_from(text)[0]
     read = _entries_decoder.decode(memoryview(text)[_HEAD.size : at])
-    apart: list[PackedRecord] = []
-    for number, entry in enumerate(read.entries):
-        if type(length := entry.record) is int:
-            if entry.dictionary is None or length < 0:
-                raise ValueError("a record stands apart that is not packed")
-            apart.append(PackedRecord(number, at, length))
-            at += length
-    if at != len(text):
+    found = [entry for entry in read.entries if type(entry.record) is int]
+    lengths: list[Any] = [entry.record for entry in found]
+    if (lengths and min(lengths) < 0) or any(entry.dictionary is None for entry in found):
+        raise ValueError("a record stands apart that is not packed")
+    places = list(accumulate(lengths, initial=at))
+    if places.pop() != len(text):
         raise ValueError("records are missing, or too many")
-    return read, apart
+    return read, ApartRecords(found, places, lengths)
 
 
 _window_decoder: msgspec.msgpack.Decoder[_WindowRead] = msgspec.msgpack.Decoder(_WindowRead)
 _entries_decoder: msgspec.msgpack.Decoder[_EntriesRead] = msgspec.msgpack.Decoder(_EntriesRead)
-_labels_decoder = msgspec.msgpack.Decoder(dict[str, str])
-# How many different label sets, and values, are remembered at most, to find equal ones.
+# How many different label sets are remembered at most, to find equal ones.
 _REMEMBERED = 1 << 16
 
 
@@ -677,9 +676,7 @@ class Restoration:
         self._labels: list[dict[str, str]] = []
         self._envelopes: list[Envelope] = []
         self._dictionaries: list[Dictionary] = []
-        self._known_labels: dict[bytes, dict[str, str]] = {}
-        # Labels' values: sets that differ have most of them in common.
-        self._values: dict[str, str] = {}
+        self._known_labels: dict[tuple[int, ...], dict[str, str]] = {}
         # Of types, by their numbers, the present dictionaries.
         self._present: list[tuple[int, int]] = []
 
@@ -705,7 +702,7 @@ class Restoration:
                 self._type_stores.append(made)
                 self._items = {}
             elif piece_type == PieceType.SHARED:
-                self._take_shared(decode(text, type=_SharedRead))
+                self._take_shared(decode(text, type=_Shared))
             elif piece_type == PieceType.DICTIONARIES:
                 self._present = decode(text, type=list[tuple[int, int]])
             elif piece_type == PieceType.REMOVAL:
@@ -734,21 +731,19 @@ class Restoration:
         except (msgspec.MsgspecError, ValueError, LookupError) as cause:
             raise NotAnImage(f"a piece of type {piece_type} cannot be read: {cause}") from cause
 
-    def _take_shared(self, shared: _SharedRead) -> None:
+    def _take_shared(self, shared: _Shared) -> None:
         if self._state is None:
             raise NotAnImage("something that entries have in common before the state")
         self._texts += shared.texts
-        for raw in map(bytes, shared.labels):
-            labels = self._known_labels.get(raw)
+        text = self._texts.__getitem__
+        known = self._known_labels
+        for numbers in shared.labels:
+            # Those that are equal were not one object where this was written, if they came at other times.
+            labels = known.get(at := tuple(numbers))
             if labels is None:
-                if len(self._known_labels) >= _REMEMBERED:
-                    self._known_labels.clear()
-                labels = self._known_labels[raw] = _labels_decoder.decode(raw)
-                if len(self._values) >= _REMEMBERED:
-                    self._values.clear()
-                same = self._values.setdefault
-                for name, value in labels.items():
-                    labels[name] = same(value, value)
+                if len(known) >= _REMEMBERED:
+                    known.clear()
+                labels = known[at] = dict(zip(map(text, numbers[::2]), map(text, numbers[1::2]), strict=True))
             self._labels.append(labels)
         for one in shared.envelopes:
             key = self._type_stores[one.type].key
@@ -760,21 +755,15 @@ class Restoration:
         type_store = self._type_stores[record.type]
         removal = self._removals[record.type, record.removal] if record.removal else None
         entries = self._share(record.entries)
-        view = memoryview(text)
-        for packed in apart:
-            entry = entries[packed.entry]
-            body = view[packed.at : packed.at + packed.length]
-            if removal is None and not entry.deleted:
-                type_store.held += packed.length
-                type_store.saved += plain_size(body) - packed.length
-                if (
-                    self._file is not None
-                    and at is not None
-                    and entry.dictionary is not None
-                    and self._file.put(entry, at + packed.at, packed.length, entry.dictionary)
-                ):
-                    continue
-            entry.record = bytes(body)
+        if removal is None:
+            held, plain = apart.sizes(text)
+            type_store.held += held
+            type_store.saved += plain - held
+        file = self._file if removal is None and at is not None else None
+        view, begins = memoryview(text), at or 0
+        for entry, place, length in zip(*apart, strict=True):
+            if file is None or entry.deleted or not file.put(entry, begins + place, length, entry.dictionary):
+                entry.record = bytes(view[place : place + length])
         if removal is None:
             indexes, items = type_store.order.indexes, type_store.order.items
             objects: MutableMapping[ObjectKey, Entry] = {}

@@ -120,9 +120,13 @@ def texts_of(values: bytes) -> list[str]:
     return _decode_texts(values)
 
 
-def plain_size(record: bytes | memoryview) -> int:
-    """How many bytes the record has when its body is plain. O(1)."""
-    found: int = _length(record, BODY_AT)[0] + _length(record, REST_SIZE)[0]
+_body_and_rest = struct.Struct(f"<I{BODY_AT - REST_SIZE - 4}xI").unpack_from
+
+
+def plain_size(record: bytes | memoryview, begins: int = 0) -> int:
+    """How many bytes the record has when its body is plain; `begins`: where it stands in what is given. O(1)."""
+    rest, body_at = _body_and_rest(record, begins + REST_SIZE)
+    found: int = rest + body_at
     return found
 
 

@@ -24,6 +24,7 @@ from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
 from materializer import history_guard as guard_module
 from materializer import snapshot as module
+from materializer import snapshot_file
 from materializer.entry import object_key
 from materializer.filter import Filter
 from materializer.freshness import LogUnreachable
@@ -32,6 +33,7 @@ from materializer.persistence import Away
 from materializer.snapshot import Restored, Snapshots
 from materializer.timing import Timing
 from tests.ageing import cut, cut_one
+from tests.materializer.test_snapshot_file import frames_of, written
 from tests.patience import PATIENCE, eventually
 
 TTL = 60
@@ -254,8 +256,9 @@ async def test_a_start_goes_on_where_the_last_one_ended(
 async def test_written_from_time_to_time_and_while_changes_come(
     log: Log, writer: Writer, start: Start, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_BATCH", 1)
-    monkeypatch.setattr(module, "_LARGE", 1)
+    monkeypatch.setattr(module, "BATCH", 1)
+    monkeypatch.setattr(snapshot_file, "BATCH", 1)
+    monkeypatch.setattr(snapshot_file, "_LARGE", 1)
     await ten(writer)
     first = await start(directory, every=0.02)
     for number in range(200):
@@ -346,7 +349,7 @@ def cut_off(file: Path) -> None:
 
 
 def without_its_end(file: Path) -> None:
-    os.truncate(file, file.stat().st_size - module._FRAME.size)
+    os.truncate(file, file.stat().st_size - snapshot_file._FRAME.size)
 
 
 def emptied(file: Path) -> None:
@@ -367,7 +370,7 @@ def lengthened(file: Path) -> None:
 
 
 def of_another_version(file: Path) -> None:
-    file.write_bytes(file.read_bytes().replace(b"snapshot %d" % module.FORMAT, b"snapshot 9"))
+    file.write_bytes(file.read_bytes().replace(b"snapshot %d" % snapshot_file.FORMAT, b"snapshot 9"))
 
 
 def of_something_else(file: Path) -> None:
@@ -377,15 +380,6 @@ def of_something_else(file: Path) -> None:
 def a_directory(file: Path) -> None:
     file.unlink()
     file.mkdir()
-
-
-def written(file: Path, *headers: bytes) -> None:
-    made = module._Writer.open(file)
-    assert made is not None
-    for header in headers:
-        made.header(header)
-    made.finish([])
-    made.close()
 
 
 def without_a_header(file: Path) -> None:
@@ -424,17 +418,9 @@ async def test_a_damaged_one_is_ignored_with_one_line(
         assert third.materializer.replayed == 0
 
 
-def packed_frames(file: Path) -> list[tuple[int, int]]:
+async def packed_frames(file: Path) -> list[tuple[int, int]]:
     """Where in a snapshot the packed bodies are: begin and length."""
-    found = []
-    with file.open("rb") as source:
-        at = len(module._MAGIC % module.FORMAT)
-        for frame in module._frames(source):
-            at += module._FRAME.size
-            if frame.type == module._PACKED:
-                found.append((at, len(frame.stored)))
-            at += len(frame.stored)
-    return found
+    return [(frame.at, len(frame.stored)) for frame in await frames_of(file) if frame.in_place]
 
 
 @pytest.mark.parametrize("part", [0.01, 0.5, 0.99])
@@ -449,7 +435,7 @@ async def test_packed_bodies_that_are_damaged_are_found_and_never_served(
     assert all(entry.dictionary is not None for entry in first.store.types["", "pods"].live())
     await first.stop()
     file = file_of(directory)
-    [(begin, length), *_] = packed_frames(file)
+    [(begin, length), *_] = await packed_frames(file)
     text = bytearray(file.read_bytes())
     text[begin + int(length * part)] ^= 0x01
     file.write_bytes(text)
@@ -458,26 +444,6 @@ async def test_packed_bodies_that_are_damaged_are_found_and_never_served(
     assert "checksum" in reason
     assert again.materializer.replayed > 0
     assert again.state() == first.state()
-
-
-def test_every_byte_counts(tmp_path: Path) -> None:
-    file = tmp_path / "s"
-    made = module._Writer.open(file)
-    assert made is not None
-    made.header(b"header")
-    made.write([(1, b"one"), (2, b"two")])
-    made.finish([(3, b"three")])
-    made.close()
-    good = file.read_bytes()
-    with file.open("rb") as source:
-        frames = list(module._frames(source))[1:]
-        pieces = [piece for frame in frames for piece in module._pieces(module._unpacked(frame))]
-        assert [(kind, bytes(text)) for kind, text, _ in pieces] == [(1, b"one"), (2, b"two"), (3, b"three")]
-    for at in range(len(good)):
-        for bad in (good[:at], good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :]):
-            file.write_bytes(bad)
-            with file.open("rb") as source, pytest.raises(module._Ignored):
-                list(module._frames(source))
 
 
 async def test_of_another_shape(
@@ -662,28 +628,12 @@ async def test_a_full_disk_is_one_line_and_leaves_the_last_one(
 async def test_some_of_the_disk_is_left_to_others(
     log: Log, writer: Writer, start: Start, directory: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_RESERVE", 1 << 80)
+    monkeypatch.setattr(snapshot_file, "_RESERVE", 1 << 80)
     await ten(writer)
     first = await start(directory)
     await first.materializer.save()
     assert len(said(logged, "the snapshot cannot be written")) == 1
     assert list(directory.iterdir()) == []
-
-
-async def test_one_at_a_time_writes_and_a_crash_leaves_no_lock(tmp_path: Path) -> None:
-    file = tmp_path / "s.snapshot"
-    one = module._Writer.open(file)
-    assert one is not None
-    assert module._Writer.open(file) is None
-    one.header(b"h")
-    one.finish([])
-    one.close()
-    # As a crash leaves it.
-    (tmp_path / "s.snapshot.new").write_bytes(b"half of one" * 1000)
-    other = module._Writer.open(file)
-    assert other is not None
-    other.close()
-    assert [one.name for one in tmp_path.iterdir()] == ["s.snapshot"]
 
 
 async def test_what_was_deleted_is_remembered_and_the_floor_stays(
