@@ -563,6 +563,84 @@ def entry_of(
     )
 
 
+def new_entry(
+    delta: Delta,
+    index: int,
+    time: int,
+    prefix: str,
+    resource: GroupResource,
+    uid_packed: bytes,
+    like: Envelope | None = None,
+) -> Entry:
+    """`entry_of` for an object that was not there and replaced none: most of a first replay, so without a `Life`.
+
+    What the log says of it is all that is known. `like`: the envelope of another entry of the type, maybe the same.
+    O(size of the object).
+
+    Raises:
+        UnreadableRecord: as `entry_of`.
+    """
+    text, behind, fields = delta.object, delta.version_offset, delta.fields
+    names, values = tuple(fields), encode_texts(list(fields.values()))
+    first = delta.uid_index or index
+    flags, texts = (UUID, NO_TEXTS) if uid_packed else (0, encode_texts([delta.uid]))
+    if delta.final:
+        flags |= FINAL
+    member_version = delta.member_version
+    if first == index and member_version:
+        # It entered the log with this message.
+        flags |= FIRST_IS_OWN
+    version = member_version.encode()
+    values_at = HEAD_BYTES + len(version)
+    more_at = values_at + len(values)
+    rest_size = len(text) - behind
+    if version.isalnum():
+        # As `version_member` writes it.
+        length = _FIXED + len(prefix) + len(str(index)) + len(version)
+    else:
+        length = VERSION_OFFSET + len(version_member(prefix, index, member_version))
+    try:
+        head = pack_head(
+            time,
+            delta.created,
+            first,
+            index,
+            index,
+            first,
+            length + rest_size,
+            rest_size,
+            len(text) - delta.metadata_end,
+            values_at,
+            more_at,
+            more_at + len(texts),
+            flags,
+            uid_packed,
+        )
+    except OutOfRange as cause:
+        raise UnreadableRecord(f"a number is out of range: {cause}") from None
+    if (
+        like is None
+        or len(like.type_meta) != behind - VERSION_OFFSET
+        or like.field_names != names
+        or not text.startswith(like.type_meta)
+    ):
+        like = envelope_of(resource, prefix, text[: behind - VERSION_OFFSET], names)
+    return Entry(
+        index,
+        delta.type == "DELETED",
+        delta.cluster,
+        delta.namespace,
+        f"{delta.namespace}\0{delta.name}",  # type: ignore[arg-type]  # hot: no call
+        delta.version,
+        delta.labels,
+        delta.controller_uid,
+        like,
+        None,
+        b"".join((head, version, values, texts, memoryview(text)[behind:])),
+        None,
+    )
+
+
 def changed_entry(
     entry: Entry,
     *,

@@ -170,10 +170,9 @@ def uid_bytes(uid: str) -> bytes:
 
     Example: `00010203-0405-0607-0809-0a0b0c0d0e0f` is `bytes(range(16))`.
     """
-    text = uid.encode()
-    if len(text) == 36 and text[8:24:5] == b"----" and text.islower():
+    if len(uid) == 36 and uid[8:24:5] == "----" and uid.islower():
         try:
-            found = unhexlify(text.translate(None, b"-"))
+            found = unhexlify(uid.replace("-", ""))
         except ValueError:
             return b""
         if len(found) == 16:

@@ -44,6 +44,7 @@ from materializer.entry import (
     check_numbers,
     entry_of,
     life_of,
+    new_entry,
     object_key,
 )
 from materializer.filter import Filter
@@ -264,6 +265,19 @@ class Store:
                 and not newer(delta.member_version, tombstone.member_version)
             ):
                 return Outcome.NOT_NEWER
+        if current is None and tombstone is None and delta.replaced is None:
+            entry = new_entry(delta, index, time, self.prefix, type_key, uid_packed, type_store.like)
+            type_store.like = entry.envelope
+            self._bring(type_store, objects, entry)
+            self.window.add(
+                type_store.events,
+                index,
+                entry,
+                None,
+                entry if delta.was is wire.UNCHANGED else delta.was,
+                fresh=delta.uid_index in (0, index),
+            )
+            return Outcome.APPLIED
         life = life_of(delta, index, self.prefix, type_key)
         changed = self._before(life, index, current, same=same)
         fresh = changed is None and life.uid_index == index
@@ -293,20 +307,24 @@ class Store:
                 self._changed_version(type_store, entry)
         elif tombstone is not None:
             self._drop_tombstone(type_store, tombstone, key)
+        if current is not None and type_store.indexes:
+            type_store.indexes.discard(current)
+        self._bring(type_store, objects, entry)
+        # What selectors saw before, by the log alone: where the state before is not here.
+        was = None if changed is not None else entry if delta.was is wire.UNCHANGED else delta.was
+        self.window.add(type_store.events, index, entry, changed, was, fresh=fresh)
+        return Outcome.APPLIED
+
+    def _bring(self, type_store: TypeStore, objects: MutableMapping[ObjectKey, Entry], entry: Entry) -> None:
+        """Makes an entry the live one of its name, as the newest of its type. O(indexes), and O(log n) for some."""
         objects[entry.key] = entry
         type_store.held += len(entry.record)
         if self.packing is not None:
             self.plain.add(entry)
         if type_store.indexes:
-            if current is not None:
-                type_store.indexes.discard(current)
             type_store.indexes.add(entry)
-        type_store.order.append(index, entry)
-        # What selectors saw before, by the log alone: where the state before is not here.
-        was = None if changed is not None else entry if delta.was is wire.UNCHANGED else delta.was
-        self.window.add(type_store.events, index, entry, changed, was, fresh=fresh)
-        self.dirty.add(type_key)
-        return Outcome.APPLIED
+        type_store.order.append(entry.index, entry)
+        self.dirty.add(type_store.key)
 
     def _add_type(self, type_key: GroupResource) -> TypeStore:
         found = self.types[type_key] = TypeStore(type_key, self.loading, self.window, self.prefix)

@@ -11,7 +11,7 @@ from sortedcontainers import SortedDict
 from deltalog.wire.kubernetes import GroupResource
 from materializer import indexes
 from materializer.bodies import AtRest
-from materializer.entry import Entry, ObjectKey, object_key
+from materializer.entry import Entry, Envelope, ObjectKey, object_key
 from materializer.errors import MaterializerError
 from materializer.filter import Filter, Spaces
 from materializer.graves import Grave, Graves
@@ -78,6 +78,7 @@ class TypeStore:
       named this is not known.
     - `indexes`: for selections; see `materializer.indexes`.
     - `events`: every event of the type in the store's `window`.
+    - `like`: the envelope of the object that came last, None before that: mostly it is that of the next one.
     - `held`: bytes of the live entries' records; `saved`: how many more they would have if no body was packed.
     """
 
@@ -95,6 +96,7 @@ class TypeStore:
         self.indexes = Indexes()
         self.window = window
         self.events = TypeWindow()
+        self.like: Envelope | None = None
         self.held = 0
         self.saved = 0
         self._loading = loading

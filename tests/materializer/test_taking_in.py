@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec import structs
 
 from deltalog import DELETED, MODIFIED, ControlRecord, Replaced
-from deltalog.wire.delta import UNCHANGED, Selectables
+from deltalog.wire.delta import UNCHANGED, Selectables, UnreadableRecord
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.records import (
     ClusterDocument,
@@ -25,8 +27,9 @@ from deltalog.wire.records import (
     TypeSynced,
 )
 from deltalog.wire.resource_type import ResourceType
-from materializer.entry import Entry, object_key
+from materializer.entry import Entry, entry_of, envelope_of, life_of, new_entry, object_key
 from materializer.order import Removal
+from materializer.record import uid_bytes
 from materializer.store import Outcome, Store
 from materializer.type_store import TypeStore
 from materializer.window import Window
@@ -732,3 +735,42 @@ def test_owners_by_seniority(store: Store, delta: Make) -> None:
     assert store.owned("d", 2, None) == {"p"}
     assert store.owned("d", 3, None) == frozenset()
     assert store.owned("d", 10**12, None) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "uid", ["00000000-0000-4000-8000-00000000000a", "plain", "AAAAAAAA-0000-4000-8000-00000000000A", ""]
+)
+@pytest.mark.parametrize("version", ["17", "", 'a"b', "x-1"])
+@pytest.mark.parametrize("first", [0, 7, 9])
+def test_the_short_way_of_a_new_object_makes_what_the_long_one_does(
+    delta: Make, uid: str, version: str, first: int
+) -> None:
+    """Most objects of a first replay take it; those that took another one's place, and all later states, do not."""
+    fields = {"spec.nodeName": "n1", "status.phase": "Running"} if first else {}
+    made = delta(
+        "n",
+        uid=uid,
+        member_version=version,
+        uid_index=first,
+        fields=fields,
+        labels={"a": "b"},
+        controller_uid="o",
+        created=-5,
+        final=first != 7,
+    )
+    life = life_of(made, 9, "h", PODS)
+    if life.uid_index == 9:
+        life.first_known_version = version
+    long = entry_of(made, 9, 11, "h", life, PODS)
+    alike = envelope_of(PODS, "h", b'"kind":"Pod","apiVersion":"v2",', long.envelope.field_names)
+    for like in (None, long.envelope, alike, envelope_of(PODS, "h", long.envelope.type_meta, ("other",))):
+        short = new_entry(made, 9, 11, "h", PODS, uid_bytes(uid), like)
+        assert structs.astuple(short) == structs.astuple(long)
+        assert short.envelope is long.envelope
+
+
+def test_a_new_object_with_a_number_out_of_range_is_unreadable_either_way(delta: Make, store: Store) -> None:
+    for odd in ({"created": 2**63}, {"uid_index": 2**64}, {"metadata_end": 10**6}):
+        with pytest.raises(UnreadableRecord):
+            store.apply_delta(msgspec.structs.replace(delta("n"), **odd), 3, NOW)
+    assert store.types[PODS].get("alpha", N) is None
