@@ -13,7 +13,7 @@ import msgspec
 
 from materializer.bodies import Dictionary
 from materializer.entry import Entry
-from materializer.image import NotAnImage, PieceType, dictionaries_in, entries_in, type_in
+from materializer.image_records import NotAnImage, PieceType, dictionaries_in, entries_in, type_in
 from materializer.mapped import MappedEntry, MappedFile, unmap
 from materializer.order import Removal
 from materializer.record import head_of

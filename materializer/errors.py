@@ -5,7 +5,7 @@ again; `BrokenVersions` and `MalformedVersion` (`materializer.versions`); `NotTh
 large a version; `LogUnreachable` (`materializer.freshness`).
 
 What stays within the layer: `StateOutdated` (`materializer.history_guard`): the log is read anew; `NotAnImage`
-(`materializer.image`): the snapshot is ignored.
+(`materializer.image_records`): the snapshot is ignored.
 """
 
 from __future__ import annotations

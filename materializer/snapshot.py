@@ -22,9 +22,11 @@ from materializer.adoption import Adoption
 from materializer.bodies import Packing
 from materializer.errors import MaterializerError
 from materializer.heap import trim
-from materializer.image import SHAPE, Image, NotAnImage, Piece, Restoration
+from materializer.image import Image
+from materializer.image_records import SHAPE, NotAnImage, Piece
 from materializer.integrity import Counts
 from materializer.mapped import MappedFile
+from materializer.restoration import Restoration
 from materializer.snapshot_file import BATCH, FORMAT, BadFile, FileReader, FileWriter
 from materializer.store import Store
 

@@ -23,7 +23,7 @@ from typing import BinaryIO, NamedTuple
 from isal import isal_zlib
 
 from materializer.errors import MaterializerError
-from materializer.image import PACKED_PIECES, Piece
+from materializer.image_records import PACKED_PIECES, Piece
 
 FORMAT = 4
 _MAGIC = b"kubebraid snapshot %d\n"

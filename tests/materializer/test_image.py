@@ -25,15 +25,17 @@ from deltalog.wire.subjects import (
     object_subject,
     type_prefix,
 )
-from materializer import image as module
+from materializer import image as image_module
 from materializer import store as store_module
 from materializer.burying import bury
 from materializer.cursor import Cursor
 from materializer.entry import Entry, Past
 from materializer.filter import Filter
-from materializer.image import Image, NotAnImage, Piece, Restoration
+from materializer.image import Image
+from materializer.image_records import NotAnImage, Piece, PieceType
 from materializer.integrity import Counts, Integrity
 from materializer.order import Removal
+from materializer.restoration import Restoration
 from materializer.store import Store
 from materializer.window import Event
 from tests.materializer.test_model import (
@@ -194,8 +196,8 @@ def test_a_store_of_an_image_is_the_same_and_stays_it(
     seed: int, window: int, delta: Make, control: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Any history, with removals, replaced uids, noise and forgetting; restored again and again on the way."""
-    monkeypatch.setattr(module, "_ENTRIES", 3)
-    monkeypatch.setattr(module, "_THINGS", 2)
+    monkeypatch.setattr(image_module, "_ENTRIES", 3)
+    monkeypatch.setattr(image_module, "_THINGS", 2)
     world = World(seed, delta, control)
     # How far a window goes back that has not room for all depends on what was packed when.
     store = warm_store(window, packs=window != 20_000)
@@ -226,7 +228,7 @@ def test_a_store_of_an_image_is_the_same_and_stays_it(
 def test_an_image_keeps_still_while_the_store_goes_on(
     seed: int, window: int, delta: Make, control: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_ENTRIES", 1)
+    monkeypatch.setattr(image_module, "_ENTRIES", 1)
     world = World(seed, delta, control)
     # How far a window goes back that has not room for all depends on what was packed when.
     store = warm_store(window, packs=window != 20_000)
@@ -379,9 +381,9 @@ def test_pieces_in_disorder_are_no_image(delta: Make, control: Make) -> None:
     with pytest.raises(NotAnImage):
         made_of(pieces[1:])
     with pytest.raises(NotAnImage):
-        made_of([one for one in pieces if one[0] != module.PieceType.TYPE])
+        made_of([one for one in pieces if one[0] != PieceType.TYPE])
     with pytest.raises(NotAnImage):
         made_of([*pieces, (77, b"")])
-    for piece_type in module.PieceType:
+    for piece_type in PieceType:
         with pytest.raises(NotAnImage):
             made_of([*pieces, (piece_type, b"\xc1")])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from materializer.image import PieceType
+from materializer.image_records import PieceType
 from materializer.snapshot_file import BATCH, BadFile, FileReader, FileWriter, Frame
 
 
