@@ -24,7 +24,7 @@ and the first dictionary is made of thousands of bodies.
 """
 _LEAST_BYTES = 1 << 20
 # Of all bodies, plain, so much is kept plain.
-_PART = 64
+_PART = 128
 BATCH_BYTES = 1 << 20
 """About how many bytes are packed at one go, in some 2 ms."""
 
