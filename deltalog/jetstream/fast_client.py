@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import structlog
 from nats import errors
@@ -142,14 +142,14 @@ class FastClient(Client):
 
     async def _read_loop(self) -> None:
         transport = self._transport
-        reader = socket = None
-        if isinstance(transport, TcpTransport) and transport._io_writer is not None:
-            reader, socket = transport._io_reader, transport._io_writer.transport
-        if reader is None or not isinstance(socket, asyncio.Transport):
+        reader = writer = None
+        if isinstance(transport, TcpTransport):
+            reader, writer = transport._io_reader, transport._io_writer
+        if reader is None or writer is None:
             # WebSockets bring whole messages.
             await super()._read_loop()
             return
-        incoming = Incoming(socket)
+        incoming = Incoming(cast(asyncio.Transport, writer.transport))
         try:
             # What came behind the server's greeting.
             reader.feed_eof()

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 from nats.aio.client import Client as PublicClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -20,7 +21,7 @@ from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
 import deltalog
-from deltalog import Appender, Conflict, Connection, Expect, Log, Reader, Record
+from deltalog import Appender, Conflict, Connection, Expect, Log, Reader, Record, connect, open_log
 from deltalog.jetstream.client import Client
 from deltalog.jetstream.fast_client import FastClient, missing_names, usable
 from deltalog.jetstream.headers import header_lines, parse_headers
@@ -445,3 +446,25 @@ async def test_both_clients_read_the_same(log: Log, connecting: Callable[[], Awa
     subjects = [object_subject(PODS, "x", str(number)) for number in range(1500)]
     assert found[:-2] == [(at + 1, subject, 30_000, {"Kb": "\u00e4"}) for at, subject in enumerate(subjects)]
     assert found[-2:] == [(1501, "kb.bare", 10, {}), (1502, "kb.large", 900_000, {})]
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+async def test_either_event_loop_reads_into_the_one_buffer(log: Log, run: Callable[..., list[int]]) -> None:
+    """uvloop, which `serve` and `produce` run on, has transports of its own classes."""
+    async with asyncio.timeout(PATIENCE), Appender(log.connection) as appender:
+        for number in range(300):
+            await appender.append(object_subject(PODS, "x", str(number)), bytes(5000), lambda *_: None, {"Kb": "a"})
+        await appender.drain()
+
+    async def read() -> list[int]:
+        connection = await connect(log.connection.url, name="either")
+        found: list[Record] = []
+        await Reader(await open_log(connection), found.append, stop_when_caught_up=True).run()
+        client = connection.client
+        assert isinstance(client._transport, TcpTransport)
+        assert client._transport._io_writer is not None
+        assert isinstance(client._transport._io_writer.transport.get_protocol(), Incoming)
+        await connection.close()
+        return [len(record.data) for record in found]
+
+    assert await asyncio.to_thread(run, read()) == [5000] * 300
