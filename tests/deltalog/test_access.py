@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import os
+import secrets
 import ssl
 import time
 from pathlib import Path
@@ -16,9 +17,21 @@ import nkeys
 import pytest
 import structlog
 import trustme
+import uvloop
 from nacl.signing import SigningKey
 
-from deltalog import Access, BadAccess, BrokerUnavailable, Connection, LogSettings, connect, open_log
+from deltalog import (
+    Access,
+    Appender,
+    BadAccess,
+    BrokerUnavailable,
+    Connection,
+    LogSettings,
+    Reader,
+    Record,
+    connect,
+    open_log,
+)
 from deltalog.jetstream.connection import BrokerRefuses
 from kubebraid.command.broker import EmbeddedBroker
 from tests.nats_cluster import Lone
@@ -96,6 +109,22 @@ async def works(url: str, access: Access, *, fast: bool) -> None:
     connection = await connect(url, name="test", access=access, patience=PATIENCE, fast=fast)
     try:
         await open_log(connection, LogSettings(name="WORKS"))
+    finally:
+        await connection.close()
+
+
+async def moves_much(url: str, access: Access, *, fast: bool) -> None:
+    """15 MB into a log and out of it again."""
+    connection = await connect(url, name="test", access=access, patience=PATIENCE, fast=fast)
+    try:
+        log, tag = await open_log(connection, LogSettings(name="WORKS")), secrets.token_hex(4)
+        found: list[Record] = []
+        async with asyncio.timeout(PATIENCE), Appender(connection, ingest=log.ingest) as appender:
+            for number in range(500):
+                await appender.append(f"kb.{tag}.{number}", bytes(30_000), lambda *_: None, {"Kb": "a"})
+            await appender.drain()
+        await Reader(log, found.append, stop_when_caught_up=True).run()
+        assert [len(one.data) for one in found if one.subject.startswith(f"kb.{tag}.")] == [30_000] * 500
     finally:
         await connection.close()
 
@@ -222,6 +251,8 @@ async def test_tls(tmp_path: Path, fast: bool) -> None:
         await works(server.url, trusting, fast=fast)
         await works(server.url.replace("nats:", "tls:"), trusting, fast=fast)
         await works(strict.url, Access(ca=str(ca), **client), fast=fast)
+        for run in (asyncio.run, uvloop.run):
+            await asyncio.to_thread(run, moves_much(server.url, trusting, fast=fast))
         if fast:
             await works(both.url, trusting, fast=fast)
         else:
