@@ -106,11 +106,18 @@ class FileReader:
     async def __aexit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
+        cancelled = False
+        while self._ahead is not None and not self._ahead.done():
+            try:
+                await asyncio.wait((self._ahead,))
+            except asyncio.CancelledError:
+                # It is to end, but not before the thread.
+                cancelled = True
         if self._ahead is not None:
-            await asyncio.wait((self._ahead,))
-            if not self._ahead.cancelled():
-                # What nobody waits for any more.
-                self._ahead.exception()
+            # What nobody waits for any more.
+            self._ahead.exception()
+        if cancelled:
+            raise asyncio.CancelledError
 
     async def header(self) -> bytes:
         """The text of the header, to be asked for first. Raises BadFile, OSError."""

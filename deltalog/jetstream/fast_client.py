@@ -22,7 +22,7 @@ from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from deltalog.jetstream.client import AckHandler, AnotherServer, Client, End, Receiver, cancellable
 from deltalog.jetstream.headers import VERSION_LINE
-from deltalog.jetstream.incoming import Incoming
+from deltalog.jetstream.incoming import SIZE, Buffered, Incoming
 
 log = structlog.get_logger("deltalog.connection")
 
@@ -141,25 +141,11 @@ class FastClient(Client):
             return await super()._flush_pending(*given, **options)
 
     async def _read_loop(self) -> None:
-        transport = self._transport
-        reader = writer = None
-        if isinstance(transport, TcpTransport):
-            reader, writer = transport._io_reader, transport._io_writer
-        if reader is None or writer is None:
-            # WebSockets bring whole messages.
-            await super()._read_loop()
-            return
-        incoming = Incoming(cast(asyncio.Transport, writer.transport))
         try:
-            # What came behind the server's greeting.
-            reader.feed_eof()
-            incoming.feed(await reader.read())
-            while not (self.is_closed or self.is_reconnecting):
-                if not await incoming.read(self._frames.take):
-                    ended = errors.UnexpectedEOF()
-                    await self._error_cb(ended)
-                    await self._process_op_err(ended)
-                    return
+            if not await self._take_all() and not (self.is_closed or self.is_reconnecting):
+                ended = errors.UnexpectedEOF()
+                await self._error_cb(ended)
+                await self._process_op_err(ended)
         except errors.ProtocolError:
             await self._process_op_err(errors.ProtocolError())
         except OSError as cause:
@@ -171,6 +157,31 @@ class FastClient(Client):
             # nats-py would leave the connection open and read nothing more.
             log.exception("what NATS sent cannot be taken in: connecting anew")
             await self._process_op_err(problem)
+
+    async def _take_all(self) -> bool:
+        """Takes in what the connection brings; False at its end, True where it is given up here."""
+        transport = self._transport
+        if not isinstance(transport, TcpTransport):
+            # WebSockets bring messages of their own.
+            came = Buffered()
+            while transport is not None and not transport.at_eof():
+                came.feed(await transport.read(SIZE))
+                await came.hand_out(self._frames.take)
+                if self.is_closed or self.is_reconnecting:
+                    return True
+            return False
+        reader, writer = transport._io_reader, transport._io_writer
+        if reader is None or writer is None:
+            return False
+        # That it had ended is not to be seen any more once it was told so below.
+        incoming = Incoming(cast(asyncio.Transport, writer.transport), ended=getattr(reader, "_eof", False))
+        # What came behind the server's greeting.
+        reader.feed_eof()
+        incoming.feed(await reader.read())
+        while await incoming.read(self._frames.take):
+            if self.is_closed or self.is_reconnecting:
+                return True
+        return False
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         name = str(info.get("server_name", ""))

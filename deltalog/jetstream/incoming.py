@@ -20,24 +20,15 @@ known. Slices of the buffer are to be copied: it is filled again.
 """
 
 
-class Incoming(asyncio.BufferedProtocol):
-    """Reads a transport in place of the protocol that had it; all but the data goes on to that one.
+class Buffered:
+    """Bytes that have come and were not all taken in, in one buffer."""
 
-    So a StreamWriter on the transport works on, as its flow control and its closing are that protocol's.
-    """
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._behind = transport.get_protocol()
+    def __init__(self) -> None:
         self._buffer = bytearray(SIZE)
         self._view = memoryview(self._buffer)
         self._filled = 0
+        # So many were looked at already, and are not worth another look.
         self._looked_at = 0
-        self._waiting: asyncio.Future[None] | None = None
-        self._paused = False
-        self._ended = False
-        self._problem: Exception | None = None
-        transport.set_protocol(self)
 
     @property
     def held(self) -> int:
@@ -45,10 +36,55 @@ class Incoming(asyncio.BufferedProtocol):
         return self._filled
 
     def feed(self, data: bytes) -> None:
-        """Takes in what was read of the transport before."""
-        self._need(self._filled + len(data))
+        """Adds what was read elsewhere."""
+        # There is always room for more: asyncio takes a full buffer for an error.
+        self._need(self._filled + len(data) + 1)
         self._view[self._filled : self._filled + len(data)] = data
         self._filled += len(data)
+
+    async def hand_out(self, take: Take) -> None:
+        """Has what has come taken in, if it is worth a look. More may come meanwhile."""
+        limit = self._filled
+        if limit <= self._looked_at:
+            return
+        at, due = await take(self._buffer, self._view, limit)
+        rest = self._filled - at
+        if at and rest:
+            self._view[:rest] = self._view[at : self._filled]
+        self._filled = rest
+        if len(self._buffer) > SIZE >= max(rest + 1, due):
+            self._resize(SIZE)
+        self._need(max(due, rest + 1))
+        # What came meanwhile was not looked at.
+        self._looked_at = max(due - 1, limit - at)
+
+    def _need(self, size: int) -> None:
+        if size > len(self._buffer):
+            self._resize(max(size, 2 * len(self._buffer)))
+
+    def _resize(self, size: int) -> None:
+        buffer = bytearray(size)
+        buffer[: self._filled] = self._view[: self._filled]
+        self._buffer, self._view = buffer, memoryview(buffer)
+
+
+class Incoming(Buffered, asyncio.BufferedProtocol):
+    """Reads a transport in place of the protocol that had it; all but the data goes on to that one.
+
+    So a StreamWriter on the transport works on, as its flow control and its closing are that protocol's. `ended`: that
+    one has heard that no more comes.
+    """
+
+    def __init__(self, transport: asyncio.Transport, *, ended: bool = False) -> None:
+        super().__init__()
+        self._transport = transport
+        self._behind = transport.get_protocol()
+        self._waiting: asyncio.Future[None] | None = None
+        self._paused = False
+        # A transport that is at its end says so once only.
+        self._ended = ended or transport.is_closing()
+        self._problem: Exception | None = None
+        transport.set_protocol(self)
 
     async def read(self, take: Take) -> bool:
         """Waits until there is more, and has it taken in; False: nothing more will come.
@@ -66,28 +102,11 @@ class Incoming(asyncio.BufferedProtocol):
                 await self._waiting
             finally:
                 self._waiting = None
-        at, due = await take(self._buffer, self._view, self._filled)
-        rest = self._filled - at
-        if at and rest:
-            self._view[:rest] = self._view[at : self._filled]
-        self._filled = rest
-        if len(self._buffer) > SIZE >= max(rest, due):
-            self._resize(SIZE)
-        self._need(max(due, rest + 1))
-        self._looked_at = max(due - 1, rest)
+        await self.hand_out(take)
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
         return True
-
-    def _need(self, size: int) -> None:
-        if size > len(self._buffer):
-            self._resize(max(size, 2 * len(self._buffer)))
-
-    def _resize(self, size: int) -> None:
-        buffer = bytearray(size)
-        buffer[: self._filled] = self._view[: self._filled]
-        self._buffer, self._view = buffer, memoryview(buffer)
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():

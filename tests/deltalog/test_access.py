@@ -226,6 +226,14 @@ def written(directory: Path, name: str, certificate: trustme.LeafCert) -> dict[s
 
 
 @pytest.mark.processes
+async def test_websockets(tmp_path: Path, fast: bool) -> None:
+    port = free_port()
+    async with Lone(tmp_path, f"websocket {{ listen: '127.0.0.1:{port}', no_tls: true }}\n") as server:
+        await works(server.url, Access(), fast=fast)
+        await moves_much(f"ws://127.0.0.1:{port}", Access(), fast=fast)
+
+
+@pytest.mark.processes
 async def test_tls(tmp_path: Path, fast: bool) -> None:
     ours, theirs = trustme.CA(), trustme.CA()
     ca = tmp_path / "ca.pem"

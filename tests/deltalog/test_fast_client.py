@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -17,7 +18,7 @@ from nats.aio.client import Client as PublicClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
-from nats.errors import ProtocolError
+from nats.errors import ProtocolError, UnexpectedEOF
 from nats.protocol.parser import Parser
 
 import deltalog
@@ -45,6 +46,9 @@ class Socket(asyncio.Transport):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
+
+    def is_closing(self) -> bool:
+        return False
 
     def pause_reading(self) -> None:
         self.reading = False
@@ -357,6 +361,75 @@ async def test_what_is_no_protocol_ends_the_connection_as_it_does_without_us() -
         client._ps.reset()
         await taken_in(client, [message])
         assert found == [b"hello", b"hello"]
+
+
+async def test_what_comes_while_a_receiver_takes_its_time_is_handed_out_too() -> None:
+    def message(data: bytes) -> bytes:
+        return b"MSG kb.a 3 %d\r\n%b\r\n" % (len(data), data)
+
+    for ends in (False, True):
+        client = FastClient()
+        found: list[bytes] = []
+        go_on = asyncio.Event()
+
+        def receive(*received: bytes, found: list[bytes] = found, go_on: asyncio.Event = go_on) -> Any:
+            found.append(received[3])
+            return go_on.wait() if received[3] == b"one" else None
+
+        client.receivers[b"3"] = receive
+        incoming = Incoming(socket := Socket())
+        reading = asyncio.create_task(until_end(incoming, client))
+        await socket.bring(message(b"one"))
+        await settle()
+        await socket.bring(message(b"two") + message(b"three")[:-3])
+        await settle()
+        if ends:
+            incoming.eof_received()
+        go_on.set()
+        await settle()
+        assert found == [b"one", b"two"]
+        assert reading.done() == ends
+        incoming.eof_received()
+        await reading
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+async def test_an_end_right_behind_the_greeting_is_noticed_at_once(run: Callable[..., bool]) -> None:
+    """As of a server that stops, or a proxy without one."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.12.0","max_payload":1048576,"headers":true}\r\n')
+        while b"PING" not in await reader.readline():
+            pass
+        writer.write(b"PONG\r\n")
+        writer.close()
+
+    async def noticed() -> bool:
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
+        ended = asyncio.Event()
+
+        async def told(problem: Exception) -> None:
+            if isinstance(problem, UnexpectedEOF | ConnectionResetError | BrokenPipeError):
+                ended.set()
+
+        async def gone() -> None:
+            ended.set()
+
+        client = FastClient()
+        port = server.sockets[0].getsockname()[1]
+        await client.connect(
+            f"nats://127.0.0.1:{port}",
+            allow_reconnect=False,
+            ping_interval=1000,
+            error_cb=told,
+            disconnected_cb=gone,
+        )
+        async with asyncio.timeout(PATIENCE):
+            await ended.wait()
+        server.close()
+        return True
+
+    assert await asyncio.to_thread(run, noticed())
 
 
 async def test_a_buffer_grows_for_one_message_and_shrinks_behind_it() -> None:
