@@ -40,6 +40,8 @@ _PROBED = 16
 _AT_ONCE = 8
 _SLICE = 64
 _SHARE = 0.2
+# So many seconds after they were due there may be more deletions than that keeps up with: then another part.
+_LATE, _LATE_SHARE = 60.0, 0.7
 
 
 async def decide(log_: Log, history: History, through: int) -> bool:
@@ -117,7 +119,7 @@ class Purging:
             due = self._due[0]
             await asyncio.sleep(max(0.0, due.at - time.monotonic()))
             try:
-                await self._purge(due.sequences)
+                await self._purge(due.sequences, due.at)
                 say.clear()
             except LogUnavailable as cause:
                 say(cause)
@@ -129,7 +131,7 @@ class Purging:
             if self._due and self._due[0] is due:
                 self._due.popleft()
 
-    async def _purge(self, sequences: Sequence[int]) -> None:
+    async def _purge(self, sequences: Sequence[int], due_at: float) -> None:
         state = await self.log.find_state() if self.log.window else self.log
         if state is None or not await self._any_left(state, sequences):
             return
@@ -142,7 +144,8 @@ class Purging:
                 return sum([await state.delete_message(sequence) for sequence in some])
 
             purged += sum(await asyncio.gather(*(take_out() for _ in range(_AT_ONCE))))
-            await asyncio.sleep((time.monotonic() - started) * (1 / _SHARE - 1))
+            share = _SHARE if time.monotonic() - due_at < _LATE else _LATE_SHARE
+            await asyncio.sleep((time.monotonic() - started) * (1 / share - 1))
         self.purged += purged
         log.info("forgotten deletions are out of the log", stream=state.name, messages=purged)
 

@@ -31,7 +31,8 @@ class RememberedDeletions(NamedTuple):
 
     - `number`: how many objects of which it is known that they were deleted, or replaced by another of their name.
     - `log_bytes`: bytes that the log holds for their deletions. `bytes`: bytes of memory that they take here, about.
-    - `since`: when the log stored the oldest of them, in nanoseconds since 1970; None: there are none.
+    - `since`: when the log stored the oldest of them that a watch can come back from before, in nanoseconds since 1970;
+      None: there are none.
     """
 
     number: int
@@ -43,7 +44,7 @@ class RememberedDeletions(NamedTuple):
 def remembered(store: Store) -> RememberedDeletions:
     """What the store remembers of deletions now. O(types, clusters, whole tombstones)."""
     number, log_bytes, held = len(store.faded), 0, 0
-    times = [at for one in (store.fading, store.faded) if one for at in (one[0][0],)]
+    times = [one[0] for one in (store.fading[0] if store.fading else None, store.first_faded()) if one is not None]
     for type_store in store.types.values():
         graves = type_store.graves
         number += len(graves) + sum(map(len, type_store.tombstones.values()))
@@ -55,7 +56,21 @@ def remembered(store: Store) -> RememberedDeletions:
         held += _weight(item)
     log_bytes += sum(store.deletion_sizes.values())
     held += _FADED * len(store.faded)
-    return RememberedDeletions(number, log_bytes, held, min(times, default=None))
+    since = min(times, default=None)
+    if since is not None and store.floor:
+        # Of names that were used before there may be older ones than a watch could come back from.
+        since = max(since, _time_past(store, store.floor))
+    return RememberedDeletions(number, log_bytes, held, since)
+
+
+def _time_past(store: Store, index: int) -> int:
+    """When the log stored the first change past an index that is remembered; 0: there is none. O(types), log n each."""
+    found: list[tuple[int, int]] = []
+    for type_store in store.types.values():
+        standing = next((one for one in type_store.order.after(index) if isinstance(one, Entry)), None)
+        grave = next(type_store.graves.after(index), None)
+        found += [(one.index, one.time) for one in (standing, grave) if one is not None]
+    return min(found, default=(0, 0))[1]
 
 
 # What an entry of `Store.faded` takes, with the stripped predecessor.
@@ -117,12 +132,14 @@ def bury(store: Store, before: int) -> bool:
                 graves.append(grave_of(item, size))
                 type_store.drop_tombstone(item.cluster, item.key)
                 type_store.order.discard(item.index)
+                # What it had replaced is not remembered beside its grave.
+                store.faded.pop((type_key, item.cluster, item.key), None)
         else:
             left -= 1
             live = type_store.get(item.cluster, item.key)
             if live is not None and live.uid_index == item.uid_index and live.replaced is not None:
                 live.remember(live.past, stripped(live.replaced))
-                store.faded.append(Faded(time, index, type_key, item.cluster, item.key, item.uid_index))
+                store.add_faded(Faded(time, index, type_key, item.cluster, item.key, item.uid_index))
         fading.popleft()
     for type_store, graves in waiting.values():
         type_store.graves.bury(graves)
@@ -152,7 +169,7 @@ def forgettable(store: Store, number: int, log_bytes: int) -> int:
 def _sizes(store: Store, *, each: bool) -> Iterator[BlockSize]:
     for type_store in store.types.values():
         yield from type_store.graves.sizes(each=each)
-    for one in store.faded:
+    for one in store.faded.values():
         yield BlockSize(one.index, 1, 0)
     for _, index, _, item in store.fading:
         if isinstance(item, Removal):
@@ -176,6 +193,6 @@ def forget_through(store: Store, through: int) -> array[int]:
         index = store.forget_first()
         if index:
             messages.append(index)
-    while store.faded and store.faded[0].index <= through:
+    while (first := store.first_faded()) is not None and first.index <= through:
         store.forget_first_faded()
     return array("Q", sorted(messages))

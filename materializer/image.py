@@ -91,7 +91,7 @@ class Image:
         self._numbers = {key: number for number, key in enumerate(store.types)}
         self._removed = {id(removal): dict(removal.entries) for removal in store.removals}
         self._fading = list(store.fading)
-        self._faded = list(store.faded)
+        self._faded = list(store.faded.values())
         self._sizes = dict(store.deletion_sizes)
         self._documents: list[ClusterDocument] = []
         numbers: dict[int, int] = {}

@@ -55,7 +55,7 @@ class MappedFile:
         OSError: it cannot be mapped.
     """
 
-    __slots__ = ("_shelves", "data")
+    __slots__ = ("__weakref__", "_shelves", "data")
 
     def __init__(self, source: BinaryIO) -> None:
         try:

@@ -214,9 +214,13 @@ class Materializer:
             packing = asyncio.create_task(self._pack(), name="materializer-packing")
             tasks = (following, looking, loading, decoding, forgetting, saving, packing)
             try:
-                done, _ = await asyncio.wait((following, looking, packing), return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+                watched = {following, looking, packing, saving}
+                while watched:
+                    done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()
+                        # The others do not end; this one does where there is nothing to save.
+                        assert task is saving
             except HistoryChanged as change:
                 log.warning("the history changed: starting anew", reason=str(change), prefix=self.store.prefix)
                 found = change

@@ -12,8 +12,9 @@ import structlog
 from deltalog.history import History
 from deltalog.jetstream.backoff import Backoff
 from deltalog.jetstream.stream import Log
-from deltalog.reader import HistoryChanged
+from deltalog.reader import HistoryChanged, StateIncomplete
 from deltalog.wire.errors import LogUnavailable
+from materializer.bodies import CorruptFrame
 from materializer.freshness import Freshness
 from materializer.history_guard import HistoryGuard, StateOutdated
 from materializer.image import Image
@@ -26,6 +27,8 @@ log = structlog.get_logger("materializer")
 
 # Pauses between attempts at the first snapshot that workers are to share, in seconds.
 _FIRST_AGAIN = (0.5, 300.0)
+# And between looks whether bodies are packed by then.
+_PACKED_AGAIN = (0.1, 2.0)
 
 
 class Away(NamedTuple):
@@ -113,25 +116,57 @@ class Persistence:
     # -- from then on ----------------------------------------------------------------------------------------------
 
     async def save_regularly(self) -> None:
-        """Writes a snapshot every `snapshots.every` seconds, or takes up what another writes, until cancelled."""
+        """Writes a snapshot every `snapshots.every` seconds, or takes up what another writes, until cancelled.
+
+        As often, and when a body could not be read, the file that records are read from is looked at.
+
+        Raises:
+            StateIncomplete: it is damaged.
+        """
         snapshots = self.snapshots
         if snapshots is None or not snapshots.every:
             return
         if snapshots.shares and snapshots.writes and not snapshots.index:
             # There is none to share yet. What keeps it from being written, as changes that are just coming, passes.
             await self._served.ready.wait()
+            backoff = Backoff(*_PACKED_AGAIN)
+            while self._served.store.plain.size > self._served.store.plain.limit:
+                # What is plain yet is shared by nobody.
+                await backoff.wait()
             backoff = Backoff(*_FIRST_AGAIN)
             await self.save()
             while not snapshots.index:
                 await backoff.wait()
                 await self.save()
+        due, seen = time.monotonic() + snapshots.every, CorruptFrame.seen
         while True:
-            if snapshots.writes:
-                await asyncio.sleep(snapshots.every)
-                await self.save()
-            else:
-                await asyncio.sleep(min(snapshots.every, self._timing.look_for_snapshot))
-                await self.share()
+            look_for = self._timing.look_for_snapshot if snapshots.shares else snapshots.every
+            await asyncio.sleep(min(snapshots.every, look_for))
+            is_due = time.monotonic() >= due
+            if is_due:
+                due = time.monotonic() + snapshots.every
+            if (is_due or seen != CorruptFrame.seen) and await self._damaged():
+                raise StateIncomplete("the snapshot that records were read from is damaged")
+            seen = CorruptFrame.seen
+            try:
+                if not snapshots.writes:
+                    await self.share()
+                elif is_due:
+                    await self.save()
+            except Exception as problem:
+                # All else goes on, and the next one may succeed.
+                log.exception("no snapshot can be kept", reason=str(problem))
+
+    async def _damaged(self) -> bool:
+        """Whether the snapshot that records are read from is not as it was when they were left to it."""
+        if self.snapshots is None or (reason := await self.snapshots.damage()) is None:
+            return False
+        log.error(
+            "the snapshot that records are read from is damaged",
+            file=str(self.snapshots.file(self._served.log.name)),
+            reason=reason,
+        )
+        return True
 
     async def share(self) -> None:
         """Leaves records to the last snapshot, if that is another than before."""
@@ -165,6 +200,11 @@ class Persistence:
                 current = asked - int(state.silent * 1e9) if served.store.applied >= state.last_sequence else 0
         except (LogUnavailable, TimeoutError) as cause:
             log.debug("the log cannot be asked how current a snapshot is", reason=str(cause))
+        if served.store.applied != reader.position:
+            return
+        if await self._damaged():
+            # Not to be written again, with checksums that are right.
+            return
         if served.store.applied != reader.position:
             return
         self.imaging = True

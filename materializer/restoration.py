@@ -269,7 +269,8 @@ class Restoration:
                 store.fading.append((one.time, one.index, self._type_stores[one.type].key, self._item(one)))
                 if one.size:
                     store.deletion_sizes[one.index] = one.size
-            store.faded.extend(faded._replace(type=self._type_stores[number].key) for number, faded in self._faded)
+            for number, faded in self._faded:
+                store.add_faded(faded._replace(type=self._type_stores[number].key))
             for cluster in self._clusters:
                 store.clusters[cluster.name] = self._cluster_of(cluster, store)
                 for key, since in cluster.version_since.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ from materializer.image_records import SHAPE, NotAnImage, Piece
 from materializer.integrity import Counts
 from materializer.mapped import MappedFile
 from materializer.restoration import Restoration
-from materializer.snapshot_file import BATCH, FORMAT, BadFile, FileReader, FileWriter
+from materializer.snapshot_file import BATCH, FORMAT, BadFile, FileReader, FileWriter, damage
 from materializer.store import Store
 
 log = structlog.get_logger("materializer.snapshot")
@@ -93,6 +94,8 @@ class Snapshots:
         self._shared: tuple[int, ...] | None = None
         # Why that was not possible, as it was logged last.
         self._said = ""
+        # The entries that are read from one keep it.
+        self._mapped: weakref.WeakSet[MappedFile] = weakref.WeakSet()
         # The index of the last one that was written or read, and its length in bytes.
         self.index = 0
         self.size = 0
@@ -157,6 +160,7 @@ class Snapshots:
             self.shares = False
             return None
         self._shared = _identity(os.fstat(source.fileno()))
+        self._mapped.add(found)
         return found
 
     async def _read(self, source: BinaryIO, log_of: Callable[[_Header], Log]) -> Restored:
@@ -174,6 +178,18 @@ class Snapshots:
         if file is not None:
             file.end()
         return Restored(store, counts, parts, header.latest, header.current)
+
+    async def damage(self) -> str | None:
+        """What has become wrong with the file that records are read from; None if nothing has, or none are.
+
+        Every checksum was right when they were left to it. A disk may change bytes after that.
+        """
+        for mapped in list(self._mapped):
+            if (found := await asyncio.to_thread(damage, memoryview(mapped.data))) is not None:
+                # Who still holds entries of it, as an answer under way, is not asked again.
+                self._mapped.discard(mapped)
+                return found
+        return None
 
     async def share(self, log_: Log, store: Store) -> None:
         """Has the store's entries be read from the last one, if that is another than before. O(its length), in steps.

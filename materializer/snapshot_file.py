@@ -84,6 +84,27 @@ class Frame(NamedTuple):
             raise BadFile(f"a frame is not made of pieces: {cause}") from cause
 
 
+def damage(data: memoryview) -> str | None:
+    """What is wrong with a whole file that was read before and is still mapped; None if nothing is.
+
+    O(its length), most of it without the GIL: to be called in a thread.
+    """
+    checksum, at, count = 0, len(_MAGIC % FORMAT), 0
+    while at + _FRAME.size <= len(data):
+        type, length, _, expected = _FRAME.unpack_from(data, at)
+        begins = at + _FRAME.size
+        if length > len(data) - begins:
+            break
+        checksum = isal_zlib.crc32(data[at : at + _CHECKED.size], checksum)
+        checksum = isal_zlib.crc32(data[begins : begins + length], checksum)
+        if checksum != expected:
+            return f"the checksum of frame {count} is wrong"
+        if type == _END:
+            return None
+        at, count = begins + length, count + 1
+    return "it is cut off"
+
+
 class FileReader:
     """Reads a file from its beginning; a thread reads ahead.
 

@@ -8,7 +8,7 @@ what a resume may ask about the time before a store's own beginning (see `Filter
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, MutableMapping, Set
 from enum import StrEnum
 from typing import NamedTuple
@@ -104,7 +104,8 @@ class Store:
     - `outcomes`: how many messages had which outcome.
     - `loading`: the log is being read for the first time; see `finish_loading`.
     - `fading`: what will be forgotten and is whole yet, oldest first, as (time, index, type, item): a tombstone, a
-      removal, or an entry whose `replaced` is. `faded`: of the last kind, those whose `replaced` is stripped.
+      removal, or an entry whose `replaced` is. `faded`: of the last kind, those whose `replaced` is stripped,
+      by type, cluster and key: of a name that is used again and again the last one.
     - `deletion_sizes`: by the index of a whole tombstone, how many bytes its message takes in the log.
     - `removals`: removals whose tombstones are not all buried yet, oldest first.
     - `removed`: by cluster, the index of a removal that did not name the types that had objects.
@@ -146,7 +147,7 @@ class Store:
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self.loading = True
         self.fading: deque[tuple[int, int, GroupResource, Entry | Removal]] = deque()
-        self.faded: deque[Faded] = deque()
+        self.faded: OrderedDict[tuple[GroupResource, str, ObjectKey], Faded] = OrderedDict()
         self.deletion_sizes: dict[int, int] = {}
         self.removals: deque[Removal] = deque()
         self.pasts: deque[Past] = deque()
@@ -633,7 +634,7 @@ class Store:
         for type_store in self.types.values():
             if found := type_store.graves.forget(before=limit).through:
                 self._forgot(type_store, found)
-        while self.faded and self.faded[0].time < limit:
+        while (first := self.first_faded()) is not None and first.time < limit:
             self.forget_first_faded()
         while self.fading and self.fading[0][0] < limit:
             self.forget_first()
@@ -663,9 +664,19 @@ class Store:
             self._forget_replaced(type_store, item.cluster, item.key, item.uid_index)
         return 0
 
+    def first_faded(self) -> Faded | None:
+        """The first of `faded`. O(1)."""
+        return next(iter(self.faded.values()), None)
+
+    def add_faded(self, faded: Faded) -> None:
+        """Takes in one more, in place of that of its name: its predecessor's was dropped with that. O(1)."""
+        at = faded.type, faded.cluster, faded.key
+        self.faded[at] = faded
+        self.faded.move_to_end(at)
+
     def forget_first_faded(self) -> None:
         """Forgets the first of `faded`."""
-        one = self.faded.popleft()
+        _, one = self.faded.popitem(last=False)
         type_store = self.types[one.type]
         self._forgot(type_store, one.index)
         self._forget_replaced(type_store, one.cluster, one.key, one.uid_index)

@@ -169,6 +169,11 @@ class _StoreCollector(Collector):
         yield GaugeMetricFamily("kubebraid_resume_floor", "Lowest index a watch may resume at", value=store.floor)
         yield from _of_deletions(materializer.forgetting.remembered(), materializer.log.now())
         purged = materializer.forgetting.purging.purged
+        yield GaugeMetricFamily(
+            "kubebraid_deletions_to_purge",
+            "Forgotten deletions that are still in the log",
+            value=len(materializer.forgetting.purging),
+        )
         yield CounterMetricFamily(
             "kubebraid_deletions_purged", "Forgotten deletions that were taken out of the log here", value=purged
         )

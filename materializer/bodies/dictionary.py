@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, NamedTuple, cast
+from typing import ClassVar, Final, NamedTuple, cast
 
 import zstandard
 
@@ -37,6 +37,13 @@ _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
 class CorruptFrame(MaterializerError):
     """Bytes that are no frame of this dictionary. Not every wrong frame is noticed: see `Dictionary`."""
+
+    seen: ClassVar[int] = 0
+    """How often this was raised in this process."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        CorruptFrame.seen += 1
 
 
 class Dictionary:

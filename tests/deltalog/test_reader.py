@@ -25,6 +25,7 @@ from deltalog import (
     open_log,
 )
 from deltalog.history import History
+from deltalog.jetstream.client import Receiver
 from deltalog.jetstream.making import find_stream
 from deltalog.reader import read_to_end
 from deltalog.wire.subjects import object_filter, object_subject, type_prefix
@@ -493,3 +494,36 @@ async def test_a_restored_log_whose_message_at_the_position_was_superseded_is_an
         going_on.cancel()
     with pytest.raises(HistoryChanged):
         await going_on
+
+
+async def test_nothing_pending_is_no_end_while_there_is_more(
+    log: Log, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As nats-server counts where messages are deleted while it is read: 0 before the last one was sent."""
+    for number in range(5):
+        await put(f"n{number}")
+    client = log.connection.client
+    receive = client.receive
+
+    async def receive_miscounted(subject: str, receiver: Receiver) -> Any:
+        def miscount(subject: bytes, reply: bytes, block: bytes, data: bytes) -> Awaitable[None] | None:
+            head, _, pending = reply.rpartition(b".")
+            if pending == b"1" and reply.startswith(b"$JS.ACK."):
+                return receiver(subject, head + b".0", block, data)
+            if pending == b"0" and reply.startswith(b"$JS.ACK."):
+
+                async def later() -> None:
+                    await asyncio.sleep(0.2)
+                    receiver(subject, reply, block, data)
+
+                return later()
+            return receiver(subject, reply, block, data)
+
+        return await receive(subject, miscount)
+
+    monkeypatch.setattr(client, "receive", receive_miscounted)
+    for subjects in ((), (object_filter("alpha", "", "pods"),)):
+        records: list[Record] = []
+        async with asyncio.timeout(PATIENCE):
+            assert await read_to_end(log, records.append, subjects=subjects) == 5
+        assert [record.sequence for record in records] == [1, 2, 3, 4, 5]

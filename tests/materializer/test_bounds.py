@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from deltalog import DELETED
+from deltalog import DELETED, Replaced
 from deltalog.wire.kubernetes import GroupResource
 from deltalog.wire.subjects import REMOVED
 from materializer import indexes
 from materializer import store as store_module
 from materializer.bodies import ALONE, Packing, Wanted
-from materializer.burying import bury
+from materializer.burying import bury, forget_through, forgettable, remembered
 from materializer.entry import Entry
 from materializer.filter import Filter
 from materializer.plain import PlainEntries
@@ -140,9 +140,44 @@ def test_what_is_buried_is_forgotten_in_its_time_and_raises_the_floor(delta: Mak
     store.forget(7 + ago)
     assert (pods.remembered(), len(store.faded), store.floor, pods.forgotten) == (0, 2, 6, 6)
     store.forget(8 + ago)
-    assert ([one.index for one in store.faded], store.floor, pods.forgotten) == ([8], 7, 7)
+    assert ([one.index for one in store.faded.values()], store.floor, pods.forgotten) == ([8], 7, 7)
     replaced = {entry.uid: entry.replaced is not None for entry in pods.live() if entry.name == "a"}
     assert replaced == {"other": False, "another": True}
+
+
+def test_a_name_that_is_used_again_and_again_counts_once(delta: Make) -> None:
+    """One predecessor is remembered of it; those before are not, and raise no floor."""
+    store = Store("h", 100)
+    store.finish_loading(0)
+    for index in range(1, 51):
+        store.apply_delta(delta("n", uid=f"u{index}"), index, index * SECOND)
+        assert not bury(store, (index + 1) * SECOND)
+    assert (remembered(store).number, store.types[PODS].remembered()) == (1, 0)
+    assert forgettable(store, 1, 1 << 30) == 0
+    store.apply_delta(delta("n", DELETED, "u50", "2", uid_index=50), 51, 51 * SECOND)
+    assert not bury(store, 52 * SECOND)
+    assert (remembered(store).number, store.types[PODS].remembered(), len(store.faded)) == (1, 1, 0)
+    store.check()
+    store.forget((51 + 100) * SECOND)
+    assert (store.floor, remembered(store).number) == (0, 1)
+    store.forget((51 + 100) * SECOND + 1)
+    assert (store.floor, remembered(store).number) == (51, 0)
+
+
+def test_how_far_back_deletions_go_is_told_by_the_floor(delta: Make) -> None:
+    """An object's predecessor may have been deleted long before what a watch can come back from."""
+    store = Store("h", 1000)
+    store.finish_loading(0)
+    for index in (2, 4, 6, 8):
+        store.apply_delta(delta(f"n{index}", uid=f"u{index}"), index, index * SECOND)
+    replaced = Replaced(uid="before", uid_index=1, oldest_uid_index=1, time=1_000, deletion_index=3)
+    store.apply_delta(delta("again", uid="after", replaced=replaced), 10, 10 * SECOND)
+    assert not bury(store, 11 * SECOND)
+    assert remembered(store).since == 1 * SECOND
+    forget_through(store, 5)
+    assert remembered(store).since == 6 * SECOND
+    store.apply_delta(delta("n6", DELETED, "u6", "2", uid_index=6), 12, 12 * SECOND)
+    assert remembered(store).since == 8 * SECOND
 
 
 def test_the_floor_of_the_first_replay_is_below_what_is_buried(delta: Make) -> None:

@@ -171,7 +171,7 @@ def state(store: Store) -> Any:
         "types": types,
         "clusters": {name: deepcopy(vars(cluster)) for name, cluster in store.clusters.items()},
         "fading": list(faded(store)),
-        "faded": list(store.faded),
+        "faded": list(store.faded.values()),
         "sizes": dict(store.deletion_sizes),
         "window": (store.window.start, len(store.window)),
         "events": {key: [plain_event(one) for one in of.events.after(0)] for key, of in store.types.items()},

@@ -9,6 +9,8 @@ import resource
 import shutil
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,13 @@ from deltalog.wire.subjects import control_subject, object_filter, object_subjec
 from deltalog.wire.summary import summary_headers
 from kubebraid.command.broker import EmbeddedBroker
 from materializer import history_guard as guard_module
+from materializer import reading, snapshot_file
 from materializer import snapshot as module
-from materializer import snapshot_file
+from materializer.bodies import CorruptFrame
 from materializer.entry import object_key
 from materializer.filter import Filter
 from materializer.freshness import LogUnreachable
+from materializer.mapped import MappedEntry
 from materializer.materializer import Materializer
 from materializer.persistence import Away
 from materializer.snapshot import Restored, Snapshots
@@ -42,7 +46,7 @@ Make = Callable[..., Any]
 Logged = list[Any]
 
 
-QUICK = Timing(look_every=0.1)
+QUICK = Timing(look_every=0.1, look_for_snapshot=0.2)
 
 
 @pytest.fixture(autouse=True)
@@ -130,9 +134,15 @@ async def start(connecting: Callable[[], Awaitable[Connection]]) -> AsyncIterato
         return log, History(log)
 
     async def make(
-        directory: Path | None = None, every: float = 3600.0, *, away: bool = False, meanwhile: Meanwhile = nothing
+        directory: Path | None = None,
+        every: float = 3600.0,
+        *,
+        away: bool = False,
+        meanwhile: Meanwhile = nothing,
+        shares: bool = False,
+        writes: bool = True,
     ) -> Instance:
-        snapshots = None if directory is None else Snapshots(directory, every)
+        snapshots = None if directory is None else Snapshots(directory, every, shares=shares, writes=writes)
         if away and snapshots is not None:
             alone = await snapshots.read_alone("nats://127.0.0.1:1", "KUBEBRAID")
             if alone is not None:
@@ -444,6 +454,57 @@ async def test_packed_bodies_that_are_damaged_are_found_and_never_served(
     assert "checksum" in reason
     assert again.materializer.replayed > 0
     assert again.state() == first.state()
+
+
+def read_anew(instance: Instance) -> bool:
+    return instance.materializer.replayed > 100
+
+
+@pytest.mark.parametrize("read", [False, True])
+async def test_a_shared_file_that_is_damaged_is_neither_written_again_nor_gone_on_with(
+    log: Log, writer: Writer, start: Start, directory: Path, logged: Logged, read: bool
+) -> None:
+    """Bytes that a disk changes after they were found to be good: seen when it is looked at, or a body is none.
+
+    `read`: somebody asks for that body meanwhile, long before it would be looked at.
+    """
+    for number in range(100):
+        await writer.put(f"n{number}", labels={f"label-{at}": "value" * 8 for at in range(40)})
+    first = await start(directory)
+    first.store.pack()
+    await first.materializer.save()
+    good, whole = file_of(directory).read_bytes(), first.state()
+    await first.stop()
+    one = await start(directory, every=3600.0 if read else 0.3, shares=True)
+    other = await start(directory, every=3600.0 if read else 0.3, shares=True, writes=False)
+    entries = list(one.store.types["", "pods"].live())
+    assert all(isinstance(entry, MappedEntry) for entry in entries)
+    [(begin, length), *_] = await packed_frames(file_of(directory))
+    with file_of(directory).open("r+b") as file:
+        # In place: it is mapped.
+        file.seek(begin + length - 3000)
+        file.write(bytes(3000))
+    await writer.put("new")
+    if read:
+        with suppress(CorruptFrame):
+            reading.contents(entries)
+    for instance in (one, other):
+        await instance.materializer.wait_applied(101, PATIENCE)
+        await eventually(partial(read_anew, instance))
+        await instance.ready()
+        await instance.materializer.wait_applied(101, PATIENCE)
+        live = instance.store.types["", "pods"].live()
+        assert [entry.content for entry in live if entry.name != "new"] == [
+            entry.content for entry in first.store.types["", "pods"].live()
+        ]
+    assert (
+        said(logged, "the snapshot that records are read from is damaged") == ["the checksum of frame 2 is wrong"] * 2
+    )
+    assert whole == first.state()
+    one.store.pack()
+    await one.materializer.save()
+    assert file_of(directory).read_bytes() != good
+    assert await frames_of(file_of(directory))
 
 
 async def test_of_another_shape(
