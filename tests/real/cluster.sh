@@ -86,7 +86,7 @@ K
         --authorization-mode Node,RBAC --disable-admission-plugins ServiceAccount --allow-privileged >apiserver.log 2>&1 &
     echo $! >>pids
     setsid "$real/bin/kube-controller-manager" --kubeconfig kubeconfig --service-account-private-key-file accounts.key \
-        --controllers '*,-nodeipam' --leader-elect=false >controllers.log 2>&1 &
+        --controllers '*,-nodeipam' --leader-elect=false --secure-port 0 >controllers.log 2>&1 &
     echo $! >>pids
     local ask=(curl -sf --cacert ca.crt --cert admin.crt --key admin.key)
     for _ in $(seq 120); do
