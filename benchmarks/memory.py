@@ -75,9 +75,13 @@ async def _held_by_deletions(tree: Path, made: _Log, *, limit: int = 0) -> float
 async def _come_and_go(made: _Log) -> int:
     """Bring as many pods as are kept into the log, by other names, and delete them; how many."""
     tag = uuid4().hex[:8]
-    others = []
+    others, names = [], set()
     for pod in made.filled.pods:
         name, uid = f"{pod.content.name}-{tag}", tag + pod.content.uid[8:]
+        if (at := (pod.cluster, pod.content.namespace, name)) in names:
+            # Of a hundred thousand simulated pods one may have another one's name.
+            continue
+        names.add(at)
         others.append(Pod(pod.cluster, msgspec.structs.replace(pod.content, name=name, uid=uid)))
     owners = made.filled.owners
     async with Appender(made.log.connection) as appender:
