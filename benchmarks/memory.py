@@ -21,7 +21,7 @@ from benchmarks import bare, rig
 from benchmarks.content import Filled, Pod, deletion_of, delta_of, fill, message, remember
 from benchmarks.holding import holding
 from benchmarks.report import Cell, Report, median
-from deltalog import ADDED, Appender, open_log
+from deltalog import ADDED, Appender, LogSettings, open_log
 from deltalog.jetstream.stream import Log
 from simulation.content import Variety
 
@@ -31,6 +31,7 @@ _REPLAY_GOAL = 0.66
 _DELETION_GOAL = 300
 # So often pods come and go before it is measured what a deletion takes.
 _ROUNDS = 3
+_EVENTS_BYTES = 8 << 30
 # Seconds for an instance with so many objects to be ready, beside what the first needs.
 _READY = 120.0
 _READY_EACH = 0.001
@@ -46,7 +47,8 @@ class _Log(NamedTuple):
 @contextlib.asynccontextmanager
 async def _filled(pods: int, variety: Variety, deletions: int) -> AsyncIterator[_Log]:
     async with rig.broker() as broker, rig.connection(broker.url) as connection:
-        log = await open_log(connection)
+        # All of them are kept: owners are fenced by their records, which nobody here appends again.
+        log = await open_log(connection, LogSettings(events_bytes=_EVENTS_BYTES))
         filled = await fill(log, pods, variety, keep=deletions)
         yield _Log(log, filled, broker.url, (await log.state()).messages)
 
