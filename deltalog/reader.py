@@ -539,7 +539,10 @@ class Reader:
         """
         backoff = Backoff(*self._timing.read_again)
         stream, head = source.stream, source.until
+        at, patient_until = self.position, time.monotonic() + self._timing.silence
         while True:
+            if self.position > at:
+                at, patient_until = self.position, time.monotonic() + self._timing.silence
             try:
                 # Asked once: a log that is written to all the time always has something more.
                 head = head or await stream.head()
@@ -548,6 +551,10 @@ class Reader:
                     break
             except LogUnavailable as cause:
                 log.debug("the log's leader cannot be asked", reason=str(cause))
+            else:
+                if time.monotonic() > patient_until and not outcome.done():
+                    outcome.set_exception(_Broken(f"message {missing} is there and does not come"))
+                    return
             await backoff.wait()
         self._end_of(source, outcome)
 

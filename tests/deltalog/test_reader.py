@@ -527,3 +527,35 @@ async def test_nothing_pending_is_no_end_while_there_is_more(
         async with asyncio.timeout(PATIENCE):
             assert await read_to_end(log, records.append, subjects=subjects) == 5
         assert [record.sequence for record in records] == [1, 2, 3, 4, 5]
+
+
+async def test_what_is_there_and_does_not_come_is_asked_for_anew(
+    log: Log, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        await put(f"n{number}")
+    client = log.connection.client
+    receive = client.receive
+    lost = 0
+
+    async def receive_less(subject: str, receiver: Receiver) -> Any:
+        def lose(subject: bytes, reply: bytes, block: bytes, data: bytes) -> Awaitable[None] | None:
+            nonlocal lost
+            head, _, pending = reply.rpartition(b".")
+            if lost < 2 and reply.startswith(b"$JS.ACK.") and pending == b"1":
+                return receiver(subject, head + b".0", block, data)
+            if lost < 2 and (pending == b"0" or b"Nats-Last-Consumer" in block):
+                # As if the server had sent nothing, and took it for all that there is.
+                lost += pending == b"0"
+                return None
+            return receiver(subject, reply, block, data)
+
+        return await receive(subject, lose)
+
+    monkeypatch.setattr(client, "receive", receive_less)
+    records: list[Record] = []
+    reader = Reader(log, records.append, stop_when_caught_up=True, timing=LogTiming(heartbeat=0.2, silence=1.0))
+    async with asyncio.timeout(PATIENCE):
+        await reader.run()
+    assert [record.sequence for record in records] == [1, 2, 3, 4, 5]
+    assert reader.restarts
