@@ -152,7 +152,7 @@ class Persistence:
                 if not snapshots.writes:
                     await self.share()
                 elif is_due:
-                    await self.save()
+                    await self._keep()
             except Exception as problem:
                 # All else goes on, and the next one may succeed.
                 log.exception("no snapshot can be kept", reason=str(problem))
@@ -177,10 +177,16 @@ class Persistence:
     async def save(self, *, ended: bool = False) -> None:
         """Writes a snapshot, if there is something new to write and all is well.
 
-        `ended`: nothing feeds the store any more, so there is no waiting for what the log has beyond it.
+        What is damaged is not written again, with checksums that are right. `ended`: nothing feeds the store any more,
+        so there is no waiting for what the log has beyond it.
         """
+        if self.snapshots is not None and self.snapshots.writes and not await self._damaged():
+            await self._keep(ended=ended)
+
+    async def _keep(self, *, ended: bool = False) -> None:
+        """As `save`, where the file that records are read from was looked at just now."""
         served, snapshots, reader = self._served, self.snapshots, self._freshness.reader
-        if snapshots is None or not snapshots.writes or not served.ready.is_set():
+        if snapshots is None or not served.ready.is_set():
             return
         if reader is None or served.unconfirmed is not None or self._freshness.outage_seconds() is not None:
             return
@@ -200,11 +206,6 @@ class Persistence:
                 current = asked - int(state.silent * 1e9) if served.store.applied >= state.last_sequence else 0
         except (LogUnavailable, TimeoutError) as cause:
             log.debug("the log cannot be asked how current a snapshot is", reason=str(cause))
-        if served.store.applied != reader.position:
-            return
-        if await self._damaged():
-            # Not to be written again, with checksums that are right.
-            return
         if served.store.applied != reader.position:
             return
         self.imaging = True

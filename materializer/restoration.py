@@ -10,7 +10,7 @@ import msgspec
 from deltalog.wire.delta import Selectables
 from deltalog.wire.parts import Assembler
 from deltalog.wire.records import ClusterDocument
-from materializer.bodies import ALONE, Dictionary, Packing
+from materializer.bodies import Dictionary, Packing
 from materializer.cluster_facts import ClusterFacts
 from materializer.entry import Entry, Envelope, Life, ObjectKey, Past, envelope_of, record_of
 from materializer.image_records import (
@@ -143,7 +143,7 @@ class Restoration:
         for one in shared.envelopes:
             key = self._type_stores[one.type].key
             self._envelopes.append(envelope_of(key, self._state.prefix, one.type_meta, one.field_names))
-        self._dictionaries += [Dictionary(content) if content else ALONE for content in shared.dictionaries]
+        self._dictionaries += shared.made_dictionaries()
 
     def _take_entries(self, text: bytes | memoryview, at: int | None) -> None:
         record, apart = entries_in(text)

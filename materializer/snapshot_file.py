@@ -50,6 +50,11 @@ class BadFile(MaterializerError):
     """It is no snapshot, or of another format, or damaged; the message says which."""
 
 
+def _gone_on(checksum: int, head: bytes | memoryview, stored: bytes | memoryview) -> int:
+    """The checksum of a frame, behind one that had `checksum`; of its `head` all but the checksum itself counts."""
+    return isal_zlib.crc32(stored, isal_zlib.crc32(head[: _CHECKED.size], checksum))
+
+
 class Frame(NamedTuple):
     """`stored`: its data as it stands in the file, at `at`. `size`: its length unpacked."""
 
@@ -95,8 +100,7 @@ def damage(data: memoryview) -> str | None:
         begins = at + _FRAME.size
         if length > len(data) - begins:
             break
-        checksum = isal_zlib.crc32(data[at : at + _CHECKED.size], checksum)
-        checksum = isal_zlib.crc32(data[begins : begins + length], checksum)
+        checksum = _gone_on(checksum, data[at:begins], data[begins : begins + length])
         if checksum != expected:
             return f"the checksum of frame {count} is wrong"
         if type == _END:
@@ -161,7 +165,7 @@ class FileReader:
         if length > left:
             raise BadFile("it is cut off, or damaged")
         stored = await self._take(length)
-        self._checksum = isal_zlib.crc32(stored, isal_zlib.crc32(head[: _CHECKED.size], self._checksum))
+        self._checksum = _gone_on(self._checksum, head, stored)
         if len(stored) < length or self._checksum != expected:
             raise BadFile(f"it is damaged: the checksum of frame {self._count} is wrong")
         self._count += 1
@@ -263,7 +267,7 @@ class FileWriter:
 
     def _frame(self, type: int, stored: bytes, size: int) -> None:
         head = _CHECKED.pack(type, len(stored), size)
-        self._checksum = isal_zlib.crc32(stored, isal_zlib.crc32(head, self._checksum))
+        self._checksum = _gone_on(self._checksum, head, stored)
         self._sink.write(head + self._checksum.to_bytes(4, "big"))
         self._sink.write(stored)
 

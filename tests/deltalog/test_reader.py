@@ -6,6 +6,7 @@ import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -496,32 +497,37 @@ async def test_a_restored_log_whose_message_at_the_position_was_superseded_is_an
         await going_on
 
 
+def tamper(log: Log, monkeypatch: pytest.MonkeyPatch, way: Callable[..., Awaitable[None] | None]) -> None:
+    """Has what comes to the log's receivers go through `way`, which is given the receiver and the message."""
+    receive = log.connection.client.receive
+
+    async def receive_tampered(subject: str, receiver: Receiver) -> Any:
+        return await receive(subject, partial(way, receiver))
+
+    monkeypatch.setattr(log.connection.client, "receive", receive_tampered)
+
+
 async def test_nothing_pending_is_no_end_while_there_is_more(
     log: Log, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As nats-server counts where messages are deleted while it is read: 0 before the last one was sent."""
     for number in range(5):
         await put(f"n{number}")
-    client = log.connection.client
-    receive = client.receive
 
-    async def receive_miscounted(subject: str, receiver: Receiver) -> Any:
-        def miscount(subject: bytes, reply: bytes, block: bytes, data: bytes) -> Awaitable[None] | None:
-            head, _, pending = reply.rpartition(b".")
-            if pending == b"1" and reply.startswith(b"$JS.ACK."):
-                return receiver(subject, head + b".0", block, data)
-            if pending == b"0" and reply.startswith(b"$JS.ACK."):
+    def miscount(receiver: Receiver, subject: bytes, reply: bytes, block: bytes, data: bytes) -> Awaitable[None] | None:
+        head, _, pending = reply.rpartition(b".")
+        if pending == b"1" and reply.startswith(b"$JS.ACK."):
+            return receiver(subject, head + b".0", block, data)
+        if pending == b"0" and reply.startswith(b"$JS.ACK."):
 
-                async def later() -> None:
-                    await asyncio.sleep(0.2)
-                    receiver(subject, reply, block, data)
+            async def later() -> None:
+                await asyncio.sleep(0.2)
+                receiver(subject, reply, block, data)
 
-                return later()
-            return receiver(subject, reply, block, data)
+            return later()
+        return receiver(subject, reply, block, data)
 
-        return await receive(subject, miscount)
-
-    monkeypatch.setattr(client, "receive", receive_miscounted)
+    tamper(log, monkeypatch, miscount)
     for subjects in ((), (object_filter("alpha", "", "pods"),)):
         records: list[Record] = []
         async with asyncio.timeout(PATIENCE):
@@ -534,25 +540,20 @@ async def test_what_is_there_and_does_not_come_is_asked_for_anew(
 ) -> None:
     for number in range(5):
         await put(f"n{number}")
-    client = log.connection.client
-    receive = client.receive
     lost = 0
 
-    async def receive_less(subject: str, receiver: Receiver) -> Any:
-        def lose(subject: bytes, reply: bytes, block: bytes, data: bytes) -> Awaitable[None] | None:
-            nonlocal lost
-            head, _, pending = reply.rpartition(b".")
-            if lost < 2 and reply.startswith(b"$JS.ACK.") and pending == b"1":
-                return receiver(subject, head + b".0", block, data)
-            if lost < 2 and (pending == b"0" or b"Nats-Last-Consumer" in block):
-                # As if the server had sent nothing, and took it for all that there is.
-                lost += pending == b"0"
-                return None
-            return receiver(subject, reply, block, data)
+    def lose(receiver: Receiver, subject: bytes, reply: bytes, block: bytes, data: bytes) -> Awaitable[None] | None:
+        nonlocal lost
+        head, _, pending = reply.rpartition(b".")
+        if lost < 2 and reply.startswith(b"$JS.ACK.") and pending == b"1":
+            return receiver(subject, head + b".0", block, data)
+        if lost < 2 and (pending == b"0" or b"Nats-Last-Consumer" in block):
+            # As if the server had sent nothing, and took it for all that there is.
+            lost += pending == b"0"
+            return None
+        return receiver(subject, reply, block, data)
 
-        return await receive(subject, lose)
-
-    monkeypatch.setattr(client, "receive", receive_less)
+    tamper(log, monkeypatch, lose)
     records: list[Record] = []
     reader = Reader(log, records.append, stop_when_caught_up=True, timing=LogTiming(heartbeat=0.2, silence=1.0))
     async with asyncio.timeout(PATIENCE):
